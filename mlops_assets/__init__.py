@@ -1,0 +1,1 @@
+"""An end-to-end MLOps platform as a Dagster asset graph."""
