@@ -1,0 +1,1 @@
+"""Clients of what lives outside the process: the lake, the model registry. Usable without Dagster."""

@@ -1,0 +1,239 @@
+"""The lake: DuckLake tables with their catalog in Postgres and their Parquet files in one folder.
+
+Connections, locks and writes belong here; what the tables mean does not. A Dagster asset takes it as `dg.ResourceParam[Lake]`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg2
+
+from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
+
+AUDIT_PREFIX = "_"
+"""Columns that start with this say how a row got here; they do not count when two versions of a row are compared."""
+
+_STAGED = "temp.main.staged_rows"
+
+
+class LakeError(Exception):
+    """The lake cannot do what was asked; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class PartitionRange:
+    """The half-open range `[start, end)` of the DATE column `column` that one write replaces."""
+
+    column: str
+    start: date
+    end: date
+
+    def predicate(self, alias: str) -> str:
+        """SQL that is true for the rows of table `alias` inside the range."""
+        column = f"{alias}.{quote(self.column)}"
+        return f"({column} >= DATE '{self.start}' AND {column} < DATE '{self.end}')"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one write left: the snapshot that holds it, its rows, and whether anything differed from what was there.
+
+    `fingerprint` identifies the content without the audit columns and independent of row order.
+    """
+
+    table: str
+    snapshot: int
+    rows: int
+    rows_by_partition: Mapping[str, int]
+    changed: bool
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Address of one lake: libpq string of the catalog database, data folder, folder of the DuckDB extensions."""
+
+    catalog: str
+    data_directory: Path
+    extension_directory: Path
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Lake":
+        """The lake of this installation."""
+        return cls(
+            catalog=settings.postgres_connection_string(LAKE_DATABASE),
+            data_directory=settings.lake_directory,
+            extension_directory=DUCKDB_EXTENSION_DIRECTORY,
+        )
+
+    def connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection whose default catalog is the lake, in UTC. Close it, or use it in a `with` statement.
+
+        Any number of connections of any number of processes read and write at once. Raises LakeError when the extensions are not
+        installed or the catalog cannot be reached.
+        """
+        if not self.extension_directory.is_dir():
+            raise LakeError(f"No DuckDB extensions in {self.extension_directory}: run `mlops prepare` once.")
+        connection = duckdb.connect(
+            config={"extension_directory": str(self.extension_directory), "autoinstall_known_extensions": False}
+        )
+        mode = ", READ_ONLY" if read_only else ""
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(
+                f"ATTACH 'ducklake:postgres:{self.catalog}' AS lake (DATA_PATH {literal(str(self.data_directory) + '/')}{mode})"
+            )
+            connection.execute("USE lake")
+        except duckdb.Error as error:
+            connection.close()
+            raise LakeError(
+                f"The lake's catalog cannot be opened: {error} Is Postgres running? `mlops up` starts it, `mlops status` shows it."
+            ) from error
+        return connection
+
+    @contextmanager
+    def writer_lock(self, tables: Sequence[str]) -> Iterator[None]:
+        """Hold the right to write `tables` (each `schema.table`) against every other process, waiting for it as long as needed.
+
+        Postgres advisory locks in one order for all, so that two holders of several tables cannot wait for each other. The
+        server releases them when the process dies. Needed because two DuckLake transactions that each delete nothing and insert
+        the same rows both commit (duckdb/ducklake#1393), and because commits to one table conflict.
+        """
+        connection = psycopg2.connect(self.catalog)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                for table in sorted(set(tables)):
+                    cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"lake:{table}",))
+            yield
+        finally:
+            connection.close()
+
+    def replace(
+        self, connection: duckdb.DuckDBPyConnection, *, table: str, query: str, partition_range: PartitionRange | None, author: str
+    ) -> Written:
+        """Make the rows of `table` (in `partition_range`, or all) equal to the rows of `query`, in one transaction.
+
+        Creates the schema and table, and adds columns that are new in `query` (null in older rows). Partitions whose rows are
+        already there are left as they are, so that a second run changes nothing. `author` is recorded with the snapshot.
+        Raises LakeError when `query` lacks a column of the table, changes a type, or has rows outside the range.
+        """
+        with self.writer_lock([table]):
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {query}")
+            connection.execute("BEGIN")
+            try:
+                written = _replace_staged(connection, table=table, partition_range=partition_range, author=author)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            finally:
+                connection.execute(f"DROP TABLE IF EXISTS {_STAGED}")
+            snapshot = connection.execute("FROM lake.current_snapshot()").fetchall()[0][0]
+        return Written(snapshot=snapshot, **written)
+
+
+def _replace_staged(
+    connection: duckdb.DuckDBPyConnection, *, table: str, partition_range: PartitionRange | None, author: str
+) -> dict[str, Any]:
+    schema, _, name = table.partition(".")
+    if not table_exists(connection, table):
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
+        connection.execute(f"CREATE TABLE {quote(schema)}.{quote(name)} AS FROM {_STAGED} LIMIT 0")
+    target = f"lake.{quote(schema)}.{quote(name)}"
+    columns = _aligned_columns(connection, table, target)
+    inside = "true"
+    if partition_range is not None:
+        inside = partition_range.predicate("t")
+        outside = _scalar(connection, f"SELECT count(*) FROM {_STAGED} t WHERE {inside} IS NOT TRUE")
+        if outside:
+            raise LakeError(f"{outside} rows for {table} lie outside {partition_range}: the query must select exactly that range.")
+    partition = f"CAST(t.{quote(partition_range.column)} AS VARCHAR)" if partition_range else "''"
+    compared = [column for column in columns if not column.startswith(AUDIT_PREFIX)]
+    new = _fingerprints(connection, _STAGED, partition=partition, columns=compared, where="true")
+    old = _fingerprints(connection, target, partition=partition, columns=compared, where=inside)
+    differing = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key))
+    if differing:
+        keys = ", ".join(literal(key) for key in differing)
+        if any(key in old for key in differing):
+            connection.execute(f"DELETE FROM {target} t WHERE {inside} AND {partition} IN ({keys})")
+        names = ", ".join(quote(column) for column in columns)
+        connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {_STAGED} t WHERE {partition} IN ({keys})")
+        connection.execute("CALL lake.set_commit_message(?, ?)", [author, f"replace {len(differing)} partitions of {table}"])
+    return {
+        "table": table,
+        "rows": sum(rows for rows, _ in new.values()),
+        "rows_by_partition": {key: rows for key, (rows, _) in new.items()} if partition_range else {},
+        "changed": bool(differing),
+        "fingerprint": f"{sum(total for _, total in new.values()) % 2**64:016x}",
+    }
+
+
+def _aligned_columns(connection: duckdb.DuckDBPyConnection, table: str, target: str) -> list[str]:
+    """Names of the staged columns after the target got the new ones."""
+    staged = column_types(connection, _STAGED)
+    existing = column_types(connection, target)
+    if missing := [column for column in existing if column not in staged]:
+        raise LakeError(f"The new rows of {table} lack its columns {', '.join(missing)}: supply them (null where unknown).")
+    for column, data_type in staged.items():
+        if column not in existing:
+            connection.execute(f"ALTER TABLE {target} ADD COLUMN {quote(column)} {data_type}")
+        elif existing[column] != data_type:
+            raise LakeError(f"Column {column} of {table} is {existing[column]} and would become {data_type}: cast it in the query.")
+    return list(staged)
+
+
+def _fingerprints(
+    connection: duckdb.DuckDBPyConnection, relation: str, *, partition: str, columns: Sequence[str], where: str
+) -> dict[str, tuple[int, int]]:
+    """Per partition the number of rows and the sum of their row hashes (a sum, so that equal rows do not cancel out)."""
+    row_hash = f"md5_number_lower(CAST(row({', '.join(f't.{quote(column)}' for column in columns)}) AS VARCHAR))"
+    rows = connection.execute(
+        f"SELECT {partition}, count(*), sum({row_hash}::HUGEINT) FROM {relation} t WHERE {where} GROUP BY ALL"
+    ).fetchall()
+    return {key: (count, int(total)) for key, count, total in rows}
+
+
+def fingerprint(connection: duckdb.DuckDBPyConnection, relation: str) -> str:
+    """16 hexadecimal digits that identify the rows of `relation` (a table, or a query in parentheses) whatever their order.
+
+    The sum modulo 2^64 of the lower halves of the rows' MD5; audit columns do not count. The same in every process and version.
+    """
+    columns = [column for column in column_types(connection, relation) if not column.startswith(AUDIT_PREFIX)]
+    totals = _fingerprints(connection, relation, partition="''", columns=columns, where="true")
+    return f"{sum(total for _, total in totals.values()) % 2**64:016x}"
+
+
+def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    """Whether `schema.table` is in the lake."""
+    schema, _, name = table.partition(".")
+    found = connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ? UNION ALL "
+        "SELECT 1 FROM duckdb_views() WHERE database_name = 'lake' AND schema_name = ? AND view_name = ?",
+        [schema, name, schema, name],
+    ).fetchall()
+    return bool(found)
+
+
+def column_types(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
+    """Column name -> DuckDB type of a table, or of a query in parentheses, in its order."""
+    return {row[0]: row[1] for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
+
+
+def quote(identifier: str) -> str:
+    """`identifier` as a quoted SQL name."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """`text` as a quoted SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _scalar(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
+    return connection.execute(query).fetchall()[0][0]
