@@ -27,16 +27,21 @@ class LakeError(Exception):
 
 @dataclass(frozen=True)
 class PartitionRange:
-    """The half-open range `[start, end)` of the DATE column `column` that one write replaces."""
+    """The half-open range `[start, end)` of the DATE column `column` that one write replaces.
+
+    With `include_null`, rows that have no partition are replaced too.
+    """
 
     column: str
     start: date
     end: date
+    include_null: bool = False
 
     def predicate(self, alias: str) -> str:
         """SQL that is true for the rows of table `alias` inside the range."""
         column = f"{alias}.{quote(self.column)}"
-        return f"({column} >= DATE '{self.start}' AND {column} < DATE '{self.end}')"
+        range_predicate = f"({column} >= DATE '{self.start}' AND {column} < DATE '{self.end}')"
+        return f"({range_predicate} OR {column} IS NULL)" if self.include_null else range_predicate
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def _replace_staged(
         outside = _scalar(connection, f"SELECT count(*) FROM {_STAGED} t WHERE {inside} IS NOT TRUE")
         if outside:
             raise LakeError(f"{outside} rows for {table} lie outside {partition_range}: the query must select exactly that range.")
-    partition = f"CAST(t.{quote(partition_range.column)} AS VARCHAR)" if partition_range else "''"
+    partition = f"coalesce(CAST(t.{quote(partition_range.column)} AS VARCHAR), '')" if partition_range else "''"
     compared = [column for column in columns if not column.startswith(AUDIT_PREFIX)]
     new = _fingerprints(connection, _STAGED, partition=partition, columns=compared, where="true")
     old = _fingerprints(connection, target, partition=partition, columns=compared, where=inside)

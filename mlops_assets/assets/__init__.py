@@ -1,0 +1,1 @@
+"""Asset factories, one module a stage, in the order the data flows."""

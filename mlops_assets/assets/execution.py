@@ -1,0 +1,70 @@
+"""What every asset step shares: retries, the window of a run, the moment of loading, metadata of a table."""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.resources.lake import PartitionRange, Written, column_types
+
+RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+"""For transient faults: a server restarting, a commit conflict. Faults of the data raise `permanent_failure`."""
+
+
+def permanent_failure(message: str) -> dg.Failure:
+    """A failure that trying again cannot mend."""
+    return dg.Failure(description=message, allow_retries=False)
+
+
+def partition_range(context: dg.AssetExecutionContext, column: str) -> PartitionRange:
+    """The half-open range of dates of the partitions in this run."""
+    window = context.partition_time_window
+    return PartitionRange(column=column, start=window.start.date(), end=window.end.date())
+
+
+def partition_date(context: dg.AssetExecutionContext) -> date:
+    """The date that the single partition key of this run names. Raises Failure when the run has a range of partitions."""
+    keys = context.partition_key_range
+    if keys.start != keys.end:
+        raise permanent_failure(
+            f"{context.asset_key.to_user_string()} fits one model a partition: choose one partition, not {keys.start} to {keys.end}."
+        )
+    return date.fromisoformat(keys.start)
+
+
+def run_time(context: dg.AssetExecutionContext) -> datetime:
+    """When this run was created, in UTC: the load time of the rows it writes, the same for a retried step."""
+    record = context.instance.get_run_record_by_id(context.run_id)
+    if record is None:
+        raise permanent_failure(f"The instance holds no record of run {context.run_id}.")
+    return record.create_timestamp
+
+
+def table_schema(connection: duckdb.DuckDBPyConnection, table: str, descriptions: Mapping[str, str]) -> dg.TableSchema:
+    """The columns of a lake table for Dagster's column view."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(name=name, type=data_type, description=descriptions.get(name))
+            for name, data_type in column_types(connection, table).items()
+        ]
+    )
+
+
+def record_partition_rows(context: dg.AssetExecutionContext, written: Written) -> None:
+    """Attach the row count of each partition to its materialization."""
+    for key in context.partition_keys:
+        context.add_asset_metadata(
+            {"dagster/partition_row_count": written.rows_by_partition.get(key, 0)}, asset_key=context.asset_key, partition_key=key
+        )
+
+
+def written_metadata(written: Written) -> dict[str, dg.MetadataValue]:
+    """Metadata every write to the lake leaves."""
+    return {
+        "dagster/table_name": dg.MetadataValue.text(f"lake.{written.table}"),
+        "dagster/row_count": dg.MetadataValue.int(written.rows),
+        "lake_snapshot": dg.MetadataValue.int(written.snapshot),
+        "changed": dg.MetadataValue.bool(written.changed),
+        "fingerprint": dg.MetadataValue.text(written.fingerprint),
+    }

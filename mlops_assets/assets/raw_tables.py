@@ -1,0 +1,149 @@
+"""Raw tables: rows of a source as they came, typed, in the lake; what does not parse is kept apart with the reason."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.assets.execution import (
+    RETRIES,
+    partition_range,
+    permanent_failure,
+    record_partition_rows,
+    run_time,
+    table_schema,
+    written_metadata,
+)
+from mlops_assets.automation.partitions import build_partitions
+from mlops_assets.checks import tables as checks
+from mlops_assets.keys import RAW_SCHEMA, table_key
+from mlops_assets.resources.lake import Lake, PartitionRange, literal, quote
+from mlops_assets.resources.source_reader import PARSED, SourceError, Window, parse
+from mlops_assets.source import RawTable, Source
+
+REJECTS_SCHEMA = "raw_rejects"
+_AUDIT_DESCRIPTIONS = {"_source": "File or database the row came from.", "_loaded_at": "When the run that loaded the row was created, UTC."}
+
+
+def build_raw_assets(source: Source, *, directory: Path) -> list[dg.AssetsDefinition]:
+    """One asset for each table of `source`, with its checks. Relative file names start at `directory`."""
+    return [_build_raw_asset(name, table, owners=source.owners, directory=directory) for name, table in source.tables.items()]
+
+
+def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], directory: Path) -> dg.AssetsDefinition:
+    key = table_key(f"{RAW_SCHEMA}.{name}")
+    rules = [checks.ROW_COUNT, checks.REJECTED_ROWS, checks.CONSTANT_COLUMNS]
+    if table.key:
+        rules.append(checks.DUPLICATES)
+    bounds = {
+        column_name: checks.Bounds(minimum=column.minimum, maximum=column.maximum, accepted=column.accepted)
+        for column_name, column in table.columns.items()
+        if (column.minimum, column.maximum, column.accepted) != (None, None, None)
+    }
+    if bounds:
+        rules.append(checks.RANGES)
+    partitions = table.partitions
+
+    @dg.asset(
+        key=key,
+        description=table.description,
+        owners=list(owners),
+        group_name=RAW_SCHEMA,
+        kinds={table.format or "sql", "duckdb"},
+        partitions_def=build_partitions(partitions.start, partitions.end, partitions.cadence) if partitions else None,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        check_specs=[rule.spec(key) for rule in rules],
+        retry_policy=RETRIES,
+    )
+    def raw_table(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+        replaced = partition_range(context, partitions.column) if partitions else None
+        window = Window(column=replaced.column, start=replaced.start, end=replaced.end) if replaced else None
+        with lake.connect(read_only=False) as connection:
+            try:
+                with parse(connection, table, directory=directory, window=window) as unused:
+                    result = _load(context, connection, lake, name=name, table=table, replaced=replaced)
+                    inside = f"(FROM {PARSED} WHERE _reason IS NULL)"
+                    if bounds:
+                        result.append(checks.check_ranges(connection, key, relation=inside, bounds=bounds))
+                    if table.key:
+                        result.append(checks.check_duplicates(connection, key, relation=inside, columns=table.key))
+                    result.append(
+                        checks.check_constant_columns(connection, key, relation=inside, columns=_compared_columns(table))
+                    )
+            except SourceError as error:
+                raise permanent_failure(str(error)) from error
+            schema = table_schema(
+                connection,
+                f"{RAW_SCHEMA}.{name}",
+                {column_name: column.description for column_name, column in table.columns.items()} | _AUDIT_DESCRIPTIONS,
+            )
+        metadata = {"dagster/column_schema": schema, "unused_source_columns": dg.MetadataValue.json(unused)}
+        return dg.MaterializeResult(metadata=metadata, check_results=result)
+
+    return raw_table
+
+
+def _compared_columns(table: RawTable) -> list[str]:
+    """Columns that should vary within any run: not the parts of the key or the partition, which a short run holds constant."""
+    fixed = {*table.key, *([table.partitions.column] if table.partitions else [])}
+    return [name for name, column in table.columns.items() if name not in fixed and not column.required]
+
+
+def _load(
+    context: dg.AssetExecutionContext,
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    *,
+    name: str,
+    table: RawTable,
+    replaced: PartitionRange | None,
+) -> list[dg.AssetCheckResult]:
+    """Write accepted and rejected rows; returns the checks on counts."""
+    key = table_key(f"{RAW_SCHEMA}.{name}")
+    names = ", ".join(quote(column) for column in table.columns)
+    loaded_at = _timestamp(run_time(context))
+    written = lake.replace(
+        connection,
+        table=f"{RAW_SCHEMA}.{name}",
+        query=f"SELECT {names}, _source, {loaded_at} AS _loaded_at FROM {PARSED} WHERE _reason IS NULL",
+        partition_range=replaced,
+        author=context.run_id,
+    )
+    partition = f"{quote(replaced.column)}, " if replaced else ""
+    lake.replace(
+        connection,
+        table=f"{REJECTS_SCHEMA}.{name}",
+        query=f"SELECT {partition}_reason AS reason, _row AS row, _source AS source, {loaded_at} AS _loaded_at "
+        f"FROM {PARSED} WHERE _reason IS NOT NULL",
+        partition_range=PartitionRange(replaced.column, replaced.start, replaced.end, include_null=True) if replaced else None,
+        author=context.run_id,
+    )
+    reasons = dict(
+        connection.execute(f"SELECT _reason, count(*) FROM {PARSED} WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC").fetchall()
+    )
+    context.add_asset_metadata(
+        {
+            **written_metadata(written),
+            "rejected_rows": sum(reasons.values()),
+            "rejects_table": dg.MetadataValue.text(f"lake.{REJECTS_SCHEMA}.{name}"),
+        },
+        asset_key=key,
+    )
+    if replaced:
+        record_partition_rows(context, written)
+    counted = written.rows_by_partition if replaced else {"": written.rows}
+    return [
+        checks.check_row_count(
+            key,
+            rows_by_partition=counted,
+            partition_keys=context.partition_keys if replaced else [""],
+            minimum=table.minimum_rows,
+        ),
+        checks.check_rejected_rows(key, accepted=written.rows, reasons=reasons, maximum_share=table.maximum_reject_share),
+    ]
+
+
+def _timestamp(moment: datetime) -> str:
+    return f"TIMESTAMPTZ {literal(moment.isoformat())}"

@@ -1,0 +1,1 @@
+"""Dagster components: how a YAML file becomes definitions."""

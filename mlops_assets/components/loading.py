@@ -1,0 +1,134 @@
+"""Loading `defs/` folder by folder: a configuration error is reported with its place and remedy, and the other folders still load."""
+
+import importlib
+import logging
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+import dagster as dg
+from dagster.components.core.component_tree import ComponentTree, ComponentTreeException
+from dagster_shared.record import copy
+from dagster_shared.yaml_utils import parse_yaml_with_source_position
+from pydantic import BaseModel, ValidationError
+
+from mlops_assets.settings import PROJECT_ROOT
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class ConfigurationError(Exception):
+    """A YAML file says something that cannot be: `path` are the keys below `attributes`, `message` what is wrong and what is allowed."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str):
+        super().__init__(f"{'.'.join(map(str, path))}: {message}")
+        self.path = path
+        self.message = message
+
+
+def nearest(name: str, allowed: list[str]) -> str:
+    """A hint for a wrong name: the nearest allowed ones, or all of them."""
+    close = get_close_matches(name, allowed, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"allowed: {', '.join(sorted(allowed))}"
+
+
+def load_folders(module: str, directory: Path) -> dg.Definitions:
+    """Merge the definitions of each folder in `directory` (the package `module`).
+
+    A folder that cannot be loaded is logged and stands in the graph as the asset `configuration_error/<folder>` that says why.
+    """
+    loaded = []
+    for folder in sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(("_", "."))):
+        try:
+            loaded.append(load_folder(f"{module}.{folder.name}"))
+        except ComponentTreeException as error:
+            problems = explain(error, folder)
+            _LOGGER.error("defs/%s is not loaded:\n%s", folder.name, "\n".join(problems), exc_info=error)
+            loaded.append(_error_definitions(folder.name, problems))
+    return dg.Definitions.merge(*loaded)
+
+
+def load_folder(module: str) -> dg.Definitions:
+    """The definitions of one folder below `defs`. Raises ComponentTreeException when a file in it is wrong."""
+    definitions = ComponentTree.from_module(importlib.import_module(module), PROJECT_ROOT).build_defs()
+    # Definitions that each carry a component tree cannot be merged.
+    return copy(definitions, component_tree=None)
+
+
+def explain(error: BaseException, folder: Path) -> list[str]:
+    """Each problem behind a failed load as `file:line: what is wrong, what is allowed`."""
+    for cause in _causes(error):
+        if isinstance(cause, ConfigurationError):
+            return [f"{_place(folder, ('attributes', *cause.path))}: {cause}"]
+        if isinstance(cause, ValidationError):
+            return [_explain_field(problem, cause, folder) for problem in cause.errors()]
+    return [str(list(_causes(error))[-1])]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _explain_field(problem: Any, error: ValidationError, folder: Path) -> str:
+    # Dagster replaces the location by one string, "attributes.training.windw at <file>:<line>".
+    location = ".".join(map(str, problem["loc"]))
+    dotted, _, place = location.partition(" at ")
+    keys = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
+    message = problem["msg"]
+    if problem["type"] == "extra_forbidden":
+        allowed = _allowed_fields(folder, keys)
+        message = f"unknown field; {nearest(str(keys[-1]), allowed)}" if allowed else "unknown field"
+    elif problem["type"] == "missing":
+        message = "this field is required"
+    shown = place if place else _place(folder, keys)
+    return f"{shown}: {dotted.removeprefix('attributes.')}: {message}"
+
+
+def _place(folder: Path, keys: tuple[str | int, ...]) -> str:
+    path = folder / "defs.yaml"
+    tree = parse_yaml_with_source_position(path.read_text(), str(path)).source_position_tree
+    position = tree.lookup_closest(list(keys))
+    return f"defs/{folder.name}/defs.yaml:{position.start.line}"
+
+
+def _allowed_fields(folder: Path, keys: tuple[str | int, ...]) -> list[str]:
+    """Fields of the YAML mapping that holds the last of `keys`."""
+    path = folder / "defs.yaml"
+    component = parse_yaml_with_source_position(path.read_text(), str(path)).value["type"]
+    module, _, name = component.rpartition(".")
+    model = getattr(importlib.import_module(module), name).get_model_cls()
+    for key in keys[1:-1]:
+        model = _inner_model(model, key)
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _inner_model(model: type[BaseModel], key: str | int) -> type[BaseModel] | None:
+    if isinstance(key, str) and key in model.model_fields:
+        for candidate in _models(model.model_fields[key].annotation):
+            return candidate
+    # A key of a mapping or a position in a list: the model is the one of its values.
+    return model
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _error_definitions(folder: str, problems: list[str]) -> dg.Definitions:
+    spec = dg.AssetSpec(
+        key=["configuration_error", folder],
+        group_name="configuration_error",
+        description="**Not loaded.** Mend the file and reload the code location.\n\n" + "\n".join(f"- `{line}`" for line in problems),
+        metadata={"problems": dg.MetadataValue.json(problems)},
+        kinds={"yaml"},
+    )
+    return dg.Definitions(assets=[spec])

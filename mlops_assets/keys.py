@@ -1,0 +1,48 @@
+"""Names of assets, tables, groups and tags: the one place that knows how they are spelled."""
+
+import dagster as dg
+
+RAW_SCHEMA = "raw"
+STAGING_SCHEMA = "staging"
+FEATURES_SCHEMA = "features"
+
+STAGE_TAG = "mlops/stage"
+SOLUTION_TAG = "mlops/solution"
+
+TRAINING_DATASET = "training_dataset"
+MODEL = "model"
+EVALUATION = "evaluation"
+DEPLOYMENT = "deployment"
+PREDICTIONS = "predictions"
+OUTCOMES = "outcomes"
+DRIFT_REPORT = "drift_report"
+
+
+def table_key(table: str) -> dg.AssetKey:
+    """Asset key of the lake table `schema.name`."""
+    return dg.AssetKey(table.split("."))
+
+
+def table_name(key: dg.AssetKey) -> str:
+    """Lake table `schema.name` behind an asset key of two parts."""
+    return ".".join(key.path)
+
+
+def stage_key(solution: str, stage: str) -> dg.AssetKey:
+    """Asset key of one stage of one solution."""
+    return dg.AssetKey([solution, stage])
+
+
+def stage_table(solution: str, stage: str) -> str:
+    """Lake table of one stage of one solution."""
+    return f"{solution}.{stage}"
+
+
+def stage_tags(solution: str, stage: str) -> dict[str, str]:
+    """Tags of one stage of one solution."""
+    return {SOLUTION_TAG: solution, STAGE_TAG: stage}
+
+
+def job_name(solution: str, purpose: str) -> str:
+    """Name of the job that runs one part of a solution: `training`, `scoring` or `monitoring`."""
+    return f"{solution}_{purpose}"

@@ -1,0 +1,178 @@
+"""The YAML schema of a solution: what a team states about one prediction problem. Validation only; nothing runs here."""
+
+import re
+from datetime import date, timedelta
+from typing import Annotated, Any, Literal
+
+from dateutil.relativedelta import relativedelta
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Problem = Literal["binary_classification", "multiclass_classification", "regression"]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "binary_classification": ("roc_auc", "average_precision", "log_loss", "brier_score"),
+    "multiclass_classification": ("roc_auc", "log_loss", "accuracy"),
+    "regression": ("mae", "rmse", "r2"),
+}
+"""The metrics a problem may be selected and gated by."""
+
+
+class Strict(BaseModel):
+    """A YAML mapping that admits only the fields it names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _duration(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*[dwmy]", text):
+        raise ValueError("a duration is a number and d, w, m or y, for example 14d or 2y")
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+"""A span of calendar time: `14d`, `8w`, `6m` or `2y`."""
+
+
+def before(day: date, duration: Duration) -> date:
+    """The day `duration` before `day`."""
+    count, unit = int(duration[:-1]), duration[-1]
+    match unit:
+        case "d":
+            return day - timedelta(days=count)
+        case "w":
+            return day - timedelta(weeks=count)
+        case "m":
+            return day - relativedelta(months=count)
+        case _:
+            return day - relativedelta(years=count)
+
+
+class Partitions(Strict):
+    """Time partitions of a source or a solution: `column` is the DATE column of its tables that holds the partition."""
+
+    column: str
+    start: date
+    end: date | None = None
+    cadence: Literal["daily", "weekly", "monthly", "yearly"] = "daily"
+
+    @model_validator(mode="after")
+    def _ends_after_start(self) -> "Partitions":
+        if self.end is not None and self.end <= self.start:
+            raise ValueError(f"end {self.end} is not after start {self.start}")
+        return self
+
+
+class Spine(Strict):
+    """The dbt model with one row a prediction: its key, the moment of prediction, and what happened later."""
+
+    model: str
+    key: str
+    prediction_time: str
+    label: str
+    label_time: str
+
+
+class FeatureSource(Strict):
+    """A feature view (all its features or `columns`), or `request`: columns of the spine that the caller supplies."""
+
+    view: str | None = None
+    version: int | None = None
+    columns: list[str] | None = None
+    request: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _either_view_or_request(self) -> "FeatureSource":
+        if (self.view is None) == (self.request is None):
+            raise ValueError("give either `view` (with `version`, `columns`) or `request`")
+        if self.request is not None and (self.version is not None or self.columns is not None):
+            raise ValueError("`version` and `columns` belong to a `view`, not to `request`")
+        return self
+
+
+class Step(Strict):
+    """A scikit-learn compatible class by import path, with its parameters."""
+
+    type: str
+    parameters: dict[str, Any] = {}
+
+
+class Preprocessing(Strict):
+    """Transformers in front of the estimator; none = the platform's default for the kind of column."""
+
+    numeric: list[Step] | None = None
+    categorical: list[Step] | None = None
+
+
+class Training(Strict):
+    """How a model is fitted: `window` of history before the training date, the last `holdout` of it kept for evaluation."""
+
+    window: Duration
+    holdout: Duration
+    metric: str
+    estimator: Step
+    preprocessing: Preprocessing = Preprocessing()
+    seed: int = 0
+
+
+class DatasetChecks(Strict):
+    """Bounds a training dataset must keep before anything is fitted on it. Shares are from 0 to 1."""
+
+    minimum_rows: int = 1000
+    maximum_missing: float = 0.95
+    maximum_label_correlation: float = 0.95
+    label_rate: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+
+
+class Gates(Strict):
+    """What a candidate must reach on the hold-out: metric floors, tolerances against the champion, calibration error, slices shown."""
+
+    floor: dict[str, float] = {}
+    against_champion: dict[str, float] = {}
+    maximum_calibration_error: float | None = None
+    maximum_onnx_difference: float = 1e-4
+    slices: list[str] = []
+
+
+class Drift(Strict):
+    """Univariate and reconstruction drift: an alert needs NannyML's threshold and the `effect_size` in Jensen-Shannon distance."""
+
+    effect_size: float = 0.1
+    maximum_rows: int = 20000
+    maximum_share_of_features: float = 0.3
+
+
+class Monitoring(Strict):
+    """Which windows predictions are compared over."""
+
+    window: Literal["daily", "weekly", "monthly", "yearly"] = "weekly"
+    drift: Drift = Drift()
+
+
+class Solution(Strict):
+    """One prediction problem, from its spine to its monitoring. The attributes of an `MLSolution` component."""
+
+    name: Name
+    description: str
+    owners: list[str]
+    problem: Problem
+    partitions: Partitions
+    spine: Spine
+    features: list[FeatureSource]
+    training: Training
+    checks: DatasetChecks = DatasetChecks()
+    gates: Gates = Gates()
+    monitoring: Monitoring = Monitoring()
+
+    @model_validator(mode="after")
+    def _metrics_fit_the_problem(self) -> "Solution":
+        allowed = METRICS[self.problem]
+        for place, names in (
+            ("training.metric", [self.training.metric]),
+            ("gates.floor", self.gates.floor),
+            ("gates.against_champion", self.gates.against_champion),
+        ):
+            for name in names:
+                if name not in allowed:
+                    raise ValueError(f"{place}: {name!r} is no metric of {self.problem}; allowed: {', '.join(allowed)}")
+        return self
