@@ -1,0 +1,1 @@
+{{ delay_history(entity=['tailnum'], prefix='aircraft', daily=false) }}

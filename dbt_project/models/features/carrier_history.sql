@@ -1,0 +1,1 @@
+{{ delay_history(entity=['carrier'], prefix='carrier', daily=true) }}

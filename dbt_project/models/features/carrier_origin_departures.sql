@@ -1,0 +1,1 @@
+{{ recent_departures(entity=['carrier', 'origin'], prefix='carrier_origin') }}

@@ -1,0 +1,1 @@
+{{ delay_history(entity=['dest'], prefix='destination', daily=true) }}

@@ -1,0 +1,1 @@
+{{ recent_departures(entity=['origin'], prefix='origin') }}

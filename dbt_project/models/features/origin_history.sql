@@ -1,0 +1,1 @@
+{{ delay_history(entity=['origin'], prefix='origin', daily=true) }}

@@ -1,0 +1,1 @@
+{{ delay_history(entity=['origin', 'dest'], prefix='route', daily=true) }}

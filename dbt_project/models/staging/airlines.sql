@@ -1,0 +1,1 @@
+select carrier, name as carrier_name, _loaded_at from {{ source('raw', 'airlines') }}
