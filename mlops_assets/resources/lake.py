@@ -201,7 +201,7 @@ def _fingerprints(
     rows = connection.execute(
         f"SELECT {partition}, count(*), sum({row_hash}::HUGEINT) FROM {relation} t WHERE {where} GROUP BY ALL"
     ).fetchall()
-    return {key: (count, int(total)) for key, count, total in rows}
+    return {key: (count, int(total)) for key, count, total in rows if count}
 
 
 def fingerprint(connection: duckdb.DuckDBPyConnection, relation: str) -> str:
