@@ -1,6 +1,7 @@
 """Where this installation keeps its state and finds its servers: environment variables with their defaults, and nothing else.
 
-Every process reads the same few variables through `Settings.from_environment`; no other module reads `MLOPS_*`.
+Every process reads the same few variables through `Settings.from_environment`, from its environment or from the file `.env` of
+the project; no other module reads `MLOPS_*`.
 """
 
 import os
@@ -8,11 +9,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 DBT_PROJECT_DIRECTORY = PROJECT_ROOT / "dbt_project"
+ENVIRONMENT_FILE = PROJECT_ROOT / ".env"
 DUCKDB_EXTENSION_DIRECTORY = Path(sys.prefix) / "share" / "duckdb_extensions"
+
+CODE_LOCATION_NAME = "mlops_assets"
 
 DAGSTER_DATABASE = "dagster"
 MLFLOW_DATABASE = "mlflow"
@@ -35,8 +39,14 @@ class Settings:
     nats_port: int = 4222
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Read `MLOPS_*`. Raises ValueError naming the variable when a port is not a number from 1 to 65535."""
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Read `MLOPS_*` from `environment`; by default from the process's environment, and from `.env` what is not set there.
+
+        Raises ValueError naming the variable when a port is not a number from 1 to 65535, or the line of `.env` that cannot be
+        read.
+        """
+        if environment is None:
+            environment = {**read_environment_file(ENVIRONMENT_FILE), **os.environ}
         return cls(
             home=Path(environment.get("MLOPS_HOME") or PROJECT_ROOT / ".mlops").expanduser().resolve(),
             postgres_url=environment.get("MLOPS_POSTGRES_URL") or None,
@@ -57,6 +67,31 @@ class Settings:
         return self.home / "dagster"
 
     @property
+    def mlflow_artifact_directory(self) -> Path:
+        """Folder of the artifacts that the MLflow server stores and serves."""
+        return self.home / "mlflow" / "artifacts"
+
+    @property
+    def log_directory(self) -> Path:
+        """Folder of the logs of the local stack's servers."""
+        return self.home / "logs"
+
+    @property
+    def supervisor_configuration(self) -> Path:
+        """The configuration file of the local stack's supervisor."""
+        return self.home / "supervisord.conf"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """Unix socket on which the local stack's supervisor answers."""
+        return self.home / "supervisor.sock"
+
+    @property
+    def code_location_socket(self) -> Path:
+        """Unix socket of the server of the Dagster code location."""
+        return self.dagster_home / "code.sock"
+
+    @property
     def lake_directory(self) -> Path:
         """Folder of the lake's Parquet files."""
         return self.home / "lake"
@@ -71,19 +106,31 @@ class Settings:
         """Address of the MLflow tracking server."""
         return f"http://127.0.0.1:{self.mlflow_port}"
 
+    @property
+    def nats_server_url(self) -> str:
+        """Address of the NATS server: `nats_url`, or that of the embedded one."""
+        return self.nats_url or f"nats://127.0.0.1:{self.nats_port}"
+
     def postgres_connection_string(self, database: str) -> str:
         """The libpq keyword string of `database`, as psycopg2 and DuckDB take it."""
         if self.postgres_url is None:
-            return f"dbname={database} user=postgres host={self.postgres_directory}"
-        url = urlsplit(self.postgres_url)
-        parts = {
-            "dbname": database,
-            "user": unquote(url.username or ""),
-            "password": unquote(url.password or ""),
-            "host": url.hostname or "",
-            "port": str(url.port or ""),
-        }
-        return " ".join(f"{key}={value}" for key, value in parts.items() if value)
+            parts = {"dbname": database, "user": "postgres", "host": str(self.postgres_directory)}
+        else:
+            url = urlsplit(self.postgres_url)
+            parts = {
+                "dbname": database,
+                "user": unquote(url.username or ""),
+                "password": unquote(url.password or ""),
+                "host": unquote(url.hostname or ""),
+                "port": str(url.port or ""),
+                **dict(parse_qsl(url.query)),
+            }
+        return " ".join(f"{key}={_libpq_value(value)}" for key, value in parts.items() if value)
+
+    def postgres_maintenance_connection_string(self) -> str:
+        """The libpq keyword string of a database that exists before ours do: the one `postgres_url` names, or `postgres`."""
+        named = urlsplit(self.postgres_url).path.removeprefix("/") if self.postgres_url else ""
+        return self.postgres_connection_string(unquote(named) or "postgres")
 
     def sqlalchemy_url(self, database: str) -> str:
         """The SQLAlchemy URL of `database`, with the psycopg2 driver that dagster-postgres ships."""
@@ -91,6 +138,33 @@ class Settings:
             return f"postgresql+psycopg2://postgres:@/{database}?host={quote(str(self.postgres_directory), safe='')}"
         url = urlsplit(self.postgres_url)
         return url._replace(scheme="postgresql+psycopg2", path=f"/{database}").geturl()
+
+
+def read_environment_file(path: Path) -> dict[str, str]:
+    """The variables of a `NAME=value` file, none when there is no file; blank lines and lines that begin with # are skipped.
+
+    Raises ValueError naming the file and the line of anything else.
+    """
+    if not path.exists():
+        return {}
+    variables = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        text = line.strip().removeprefix("export ")
+        if not text or text.startswith("#"):
+            continue
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip().isidentifier():
+            raise ValueError(f"{path}, line {number}: {line!r} is not NAME=value.")
+        variables[name.strip()] = value.strip().strip("\"'")
+    return variables
+
+
+def _libpq_value(value: str) -> str:
+    """`value` quoted as libpq reads it, where it has to be."""
+    if value and not any(character.isspace() or character in "'\\" for character in value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _port(environment: Mapping[str, str], variable: str, default: int) -> int:

@@ -1,0 +1,229 @@
+"""The `mlops` command: one function a command, each a thin layer of options and printing over the package.
+
+Everything heavy is imported inside the command that needs it, so that `mlops --help` stays instant.
+"""
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from mlops_assets.settings import Settings
+from mlops_assets.stack.errors import StackError
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+console = Console()
+error_console = Console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
+
+
+class _Commands(TyperGroup):
+    """Shows a fault that a person can remedy as a message instead of a traceback, and exits with 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except StackError as error:
+            error_console.print(error.problem, style="red", markup=False, highlight=False)
+            error_console.print(error.remedy, markup=False, highlight=False)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="An end-to-end MLOps platform as a Dagster asset graph.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+
+
+@app.command(epilog="Example: [bold]mlops up[/bold]")
+def up(as_json: JsonOption = False) -> None:
+    """Start the local stack: Postgres, NATS, MLflow and Dagster. Already running, it changes nothing."""
+    settings = read_settings()
+    began = time.monotonic()
+    started = _start(settings)
+    if as_json:
+        _print_json(_status(settings))
+        return
+    seconds = time.monotonic() - began
+    console.print(f"[green]Ready[/green] after {seconds:.1f} s." if started else "Already running, nothing changed.")
+    _print_addresses(settings)
+
+
+@app.command(epilog="Example: [bold]mlops down[/bold]")
+def down() -> None:
+    """Stop the local stack and everything it started, runs included. The state stays."""
+    from mlops_assets.stack import control
+
+    with console.status("Stopping the stack"):
+        count = control.down(read_settings())
+    console.print(f"Stopped {count} processes." if count else "Nothing was running.")
+
+
+@app.command(epilog="Example: [bold]mlops status --json[/bold]")
+def status(as_json: JsonOption = False) -> None:
+    """Show every server with its address, and every solution with its champion and failing checks."""
+    answer = _status(read_settings())
+    if as_json:
+        _print_json(answer)
+        return
+    console.print(_table(answer["processes"]))
+    if answer["solutions"]:
+        console.print(_table([{"solution": name, **state} for name, state in answer["solutions"].items()]))
+
+
+@app.command(epilog="Example: [bold]mlops reload[/bold], after a change of YAML, SQL or Python")
+def reload(
+    interrupt_runs: Annotated[bool, typer.Option("--interrupt-runs", help="Also when runs are in progress: they end.")] = False,
+) -> None:
+    """Load changed definitions: parse the dbt project and restart the server of the code location."""
+    from mlops_assets.stack import control
+    from mlops_assets.stack.prepare import prepare as prepare_installation
+
+    settings = read_settings()
+    with console.status("Loading the definitions"):
+        prepare_installation(settings)
+        control.reload(settings, interrupt_runs)
+    console.print("[green]Definitions loaded.[/green]")
+
+
+@app.command(epilog="Example: [bold]mlops dev[/bold], then Ctrl-C")
+def dev() -> None:
+    """Run the stack in the foreground with the logs of all servers; Ctrl-C stops it."""
+    from mlops_assets.stack import control, logs
+    from mlops_assets.stack.services import services
+
+    settings = read_settings()
+    try:
+        _start(settings)
+        _print_addresses(settings)
+        console.print("The logs follow; Ctrl-C stops the stack.", style="dim")
+        for name, line in logs.follow(services(settings), 0.3, lambda: True):
+            console.print(f"{name:<18}", style="cyan", end="", highlight=False)
+            console.print(line, markup=False, highlight=False)
+    except KeyboardInterrupt:
+        console.print("Stopping the stack")
+    finally:
+        control.down(settings)
+
+
+@app.command(epilog="Example: [bold]mlops logs mlflow --lines 50[/bold]")
+def logs(
+    name: Annotated[str, typer.Argument(help="The server, as `mlops status` names it.")],
+    lines: Annotated[int, typer.Option(min=1, help="How many of the last lines.")] = 30,
+) -> None:
+    """Show the end of a server's log and where the whole log is."""
+    from mlops_assets.stack.logs import last_lines
+    from mlops_assets.stack.services import services
+
+    known = {service.name: service for service in services(read_settings())}
+    if name not in known:
+        raise StackError(f"There is no server {name!r}.", remedy=f"Choose one of: {', '.join(known)}")
+    for line in last_lines(known[name].log, lines):
+        console.print(line, markup=False, highlight=False)
+    error_console.print(f"The whole log: {known[name].log}", style="dim", highlight=False)
+
+
+@app.command(epilog="Example: [bold]mlops prepare[/bold]")
+def prepare() -> None:
+    """Install the DuckDB extensions from their wheels and parse the dbt project; skips what is there."""
+    from mlops_assets.stack.prepare import prepare as prepare_installation
+
+    with console.status("Preparing the installation"):
+        done = prepare_installation(read_settings())
+    for line in done or ["Nothing to prepare."]:
+        console.print(line)
+
+
+@app.command(epilog='Example: [bold]mlops sql "SELECT count(*) FROM raw.flights"[/bold]')
+def sql(
+    query: Annotated[str, typer.Argument(help="One DuckDB query; tables are named schema.table.")],
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="The most rows a table shows; JSON and CSV have them all.")] = 100,
+) -> None:
+    """Query the lake, read-only; it never waits for a run that writes."""
+    from mlops_assets.stack.query import run_query
+
+    settings = read_settings()
+    _start(settings)
+    columns, rows = run_query(settings, query)
+    if as_json:
+        _print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    elif as_csv:
+        import csv
+
+        writer = csv.writer(sys.stdout)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    else:
+        table = Table(*columns)
+        for row in rows[:limit]:
+            table.add_row(*("" if value is None else str(value) for value in row))
+        console.print(table)
+        console.print(f"{len(rows)} rows" if len(rows) <= limit else f"{limit} of {len(rows)} rows (--limit)", style="dim")
+
+
+def read_settings() -> Settings:
+    """The settings of this installation. Raises StackError naming the variable that is wrong."""
+    try:
+        return Settings.from_environment()
+    except ValueError as error:
+        raise StackError(
+            str(error), remedy="Variables come from the environment or from .env; .env.example lists them."
+        ) from error
+
+
+def _start(settings: Settings) -> bool:
+    """`control.up` with a line for each server while it starts; quiet when everything runs already."""
+    from mlops_assets.stack import control
+
+    began = time.monotonic()
+    starting: list[str] = []
+
+    def listen(name: str, event: str, display: "Status") -> None:
+        if event == "starting":
+            starting.append(name)
+        elif name in starting:
+            starting.remove(name)
+            error_console.print(f"[green]✓[/green] {name} [dim]{time.monotonic() - began:.1f} s[/dim]", highlight=False)
+        display.update(f"Starting {', '.join(starting)}" if starting else "Checking the stack")
+
+    with error_console.status("Checking the stack") as display:
+        return control.up(settings, lambda name, event: listen(name, event, display))
+
+
+def _status(settings: Settings) -> dict:
+    from mlops_assets.stack import control
+    from mlops_assets.stack.solutions import solution_states
+
+    return {"processes": control.status(settings), "solutions": solution_states(settings)}
+
+
+def _print_addresses(settings: Settings) -> None:
+    console.print(f"Dagster {settings.dagster_url}\nMLflow  {settings.mlflow_url}\nState   {settings.home}", highlight=False)
+
+
+def _print_json(value: object) -> None:
+    # Plain print: Rich would wrap long lines and colour them.
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def _table(entries: list[dict]) -> Table:
+    table = Table()
+    for column in entries[0]:
+        table.add_column(column)
+    for entry in entries:
+        table.add_row(*("" if value is None else str(value) for value in entry.values()))
+    return table

@@ -1,0 +1,195 @@
+"""Starting, stopping and inspecting the local stack as a whole: what `mlops up`, `down`, `status` and `reload` do."""
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+
+from mlops_assets.settings import Settings
+from mlops_assets.stack import configuration, leftovers, logs, postgres, preflight, probes
+from mlops_assets.stack.errors import StackError
+from mlops_assets.stack.services import CODE_LOCATION, NATS, POSTGRES, Service, services
+from mlops_assets.stack.supervisor import Supervisor
+
+READY_TIMEOUT_SECONDS = 120.0
+STOP_TIMEOUT_SECONDS = 60.0
+POLL_SECONDS = 0.1
+
+# Called with a service's name and what happened to it: "starting" or "ready".
+Listener = Callable[[str, str], None]
+
+
+def up(settings: Settings, listener: Listener) -> bool:
+    """Start what is not running and wait until every server answers. Returns whether anything had to be started.
+
+    Raises StackError when the state folder, the disk or a port is unusable, when a server does not come up (with the end of its
+    log), or when the stack runs with other settings than these.
+    """
+    preflight.check_home(settings)
+    with _lock(settings):
+        supervisor = Supervisor(settings)
+        files = configuration.render(settings)
+        if supervisor.is_running():
+            _check_unchanged(files)
+        else:
+            _launch(settings, supervisor, files)
+        return _start_stopped(settings, supervisor, listener)
+
+
+def ensure_up(settings: Settings) -> None:
+    """Start what is missing of the stack, silently. Raises StackError as `up` does."""
+    up(settings, _silent)
+
+
+def down(settings: Settings) -> int:
+    """Stop the stack and everything it started, run workers included. Returns how many processes were ended."""
+    if not settings.home.exists():
+        return 0
+    with _lock(settings):
+        supervisor = Supervisor(settings)
+        belonging = leftovers.find(settings)
+        if supervisor.is_running():
+            process = psutil.Process(supervisor.pid())
+            supervisor.shut_down()
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_SECONDS)
+        leftovers.end(leftovers.find(settings))
+        settings.supervisor_socket.unlink(missing_ok=True)
+        return len(belonging)
+
+
+def reload(settings: Settings, interrupt_runs: bool) -> None:
+    """Restart the server of the code location, so that changed definitions are loaded, and wait until they are.
+
+    Raises StackError when the stack is down, when the definitions cannot be loaded, or when runs are in progress (which end with
+    the server that started them) and `interrupt_runs` is false.
+    """
+    supervisor = Supervisor(settings)
+    if not supervisor.is_running():
+        raise StackError("The stack is not running.", remedy="Start it: mlops up")
+    runs = probes.runs_in_progress(settings)
+    if runs and not interrupt_runs:
+        raise StackError(
+            f"{len(runs)} run(s) in progress would end with the code location: {', '.join(runs)}.",
+            remedy="Wait for them, or interrupt them: mlops reload --interrupt-runs",
+        )
+    supervisor.restart(CODE_LOCATION)
+    code_location = [service for service in services(settings) if service.name == CODE_LOCATION]
+    _wait(supervisor, code_location, lambda name: probes.code_server_is_listening(settings), _silent)
+    probes.ask_for_reload(settings)
+    _wait(supervisor, code_location, lambda name: probes.is_ready(settings, name), _silent)
+
+
+def status(settings: Settings) -> list[dict[str, object]]:
+    """One entry a server: `name`, `state` (`running`, `starting`, `failed` or `stopped`), `pid`, `port` and `url` (None without).
+
+    `running` means that the server answers, not that its process exists.
+    """
+    supervisor = Supervisor(settings)
+    processes = supervisor.processes() if supervisor.is_running() else {}
+    entries: list[dict[str, object]] = []
+    for service in services(settings):
+        process = processes.get(service.name)
+        if process is None or process.state in {"STOPPED", "STOPPING"}:
+            state = "stopped"
+        elif process.state in {"FATAL", "EXITED", "UNKNOWN"}:
+            state = "failed"
+        else:
+            state = _state_by_probe(settings, service)
+        pid = process.pid if process is not None else None
+        entries.append({"name": service.name, "state": state, "pid": pid, "port": service.port, "url": service.url})
+    return entries
+
+
+def _state_by_probe(settings: Settings, service: Service) -> str:
+    try:
+        return "running" if probes.is_ready(settings, service.name) else "starting"
+    except StackError:
+        return "failed"
+
+
+def _check_unchanged(files: dict) -> None:
+    different = configuration.changed(files)
+    if different:
+        raise StackError(
+            f"The stack runs with other settings than these: they would change {', '.join(path.name for path in different)}.",
+            remedy="Use the settings it was started with (MLOPS_* in the environment or in .env), "
+            "or restart it with these: mlops down && mlops up",
+        )
+
+
+def _launch(settings: Settings, supervisor: Supervisor, files: dict) -> None:
+    # What a killed supervisor left behind would hold the ports and the data folder.
+    leftovers.end(leftovers.find(settings))
+    for service in services(settings):
+        preflight.check_port(service)
+    for directory in (settings.log_directory, settings.lake_directory, settings.dagster_home, settings.mlflow_artifact_directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    if settings.postgres_url is None:
+        postgres.initialise_data_directory(settings)
+        postgres.remove_stale_pid_file(settings)
+    configuration.write(files)
+    supervisor.launch()
+
+
+def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listener) -> bool:
+    """Start the servers that do not run: first those that the others need, then the others side by side."""
+    wanted = services(settings)
+    first = [service for service in wanted if service.name in {POSTGRES, NATS}]
+    others = [service for service in wanted if service not in first]
+    started = _start(supervisor, first, listener)
+    _wait(supervisor, first, lambda name: probes.is_ready(settings, name), listener)
+    postgres.create_databases(settings)
+    started = _start(supervisor, others, listener) or started
+    _wait(supervisor, others, lambda name: probes.is_ready(settings, name), listener)
+    return started
+
+
+def _start(supervisor: Supervisor, wanted: list[Service], listener: Listener) -> bool:
+    processes = supervisor.processes()
+    stopped = [service for service in wanted if processes[service.name].state in {"STOPPED", "EXITED", "FATAL"}]
+    for service in stopped:
+        preflight.check_port(service)
+        listener(service.name, "starting")
+        supervisor.start(service.name)
+    return bool(stopped)
+
+
+def _silent(name: str, event: str) -> None:
+    """The listener of what nobody watches."""
+
+
+def _wait(supervisor: Supervisor, wanted: list[Service], is_ready: Callable[[str], bool], listener: Listener) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+    waiting = list(wanted)
+    while waiting:
+        processes = supervisor.processes()
+        for service in list(waiting):
+            if processes[service.name].state == "FATAL":
+                raise _failure(service, f"{service.name} does not start")
+            if processes[service.name].pid is not None and is_ready(service.name):
+                waiting.remove(service)
+                listener(service.name, "ready")
+        if waiting and time.monotonic() > deadline:
+            raise _failure(waiting[0], f"{waiting[0].name} was not ready within {READY_TIMEOUT_SECONDS:.0f} s")
+        if waiting:
+            time.sleep(POLL_SECONDS)
+
+
+def _failure(service: Service, problem: str) -> StackError:
+    lines = logs.last_lines(service.log, 15)
+    shown = "\n".join(f"    {line}" for line in lines) or "    (its log is empty)"
+    return StackError(
+        f"{problem}. The end of its log:\n{shown}",
+        remedy=f"The whole log: {service.log}\nCorrect the cause, then try again: mlops up",
+    )
+
+
+@contextlib.contextmanager
+def _lock(settings: Settings) -> Iterator[None]:
+    """One `up` or `down` at a time for a state folder; the second waits for the first."""
+    with (settings.home / "stack.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,52 @@
+"""Processes that outlive their parent: finding and ending everything that belongs to a state folder but to no supervisor."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from mlops_assets.settings import Settings
+from mlops_assets.stack import postgres
+from mlops_assets.stack.supervisor import MARKER_VARIABLE
+
+TERMINATE_SECONDS = 10.0
+
+
+def find(settings: Settings) -> list[psutil.Process]:
+    """Every live process that supervisor started for this state folder, directly or through another process."""
+    own = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
+    found = {}
+    for process in psutil.process_iter():
+        if process.pid not in own and _belongs_to(process, settings.home):
+            found[process.pid] = process
+    # Postgres overwrites its environment with its status line: its pid file and its children say what belongs to it.
+    server = postgres.running_process(settings)
+    if server is not None:
+        found |= {process.pid: process for process in (server, *server.children(recursive=True))}
+    return list(found.values())
+
+
+def end(processes: list[psutil.Process]) -> None:
+    """Ask the processes to end, and kill those that have not done so after ten seconds."""
+    for process in processes:
+        _ignoring_the_dead(process.terminate)
+    _, alive = psutil.wait_procs(processes, timeout=TERMINATE_SECONDS)
+    for process in alive:
+        _ignoring_the_dead(process.kill)
+    psutil.wait_procs(alive, timeout=TERMINATE_SECONDS)
+
+
+def _belongs_to(process: psutil.Process, home: Path) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARKER_VARIABLE) == str(home)
+    except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+        # Gone meanwhile, or another user's: not ours to end.
+        return False
+
+
+def _ignoring_the_dead(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except psutil.NoSuchProcess:
+        return
