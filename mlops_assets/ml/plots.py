@@ -1,0 +1,170 @@
+"""Figures of an evaluation as small PNG images, and the markdown that shows them in the Dagster UI.
+
+Plain matplotlib with the Agg canvas and no pyplot, so that nothing global is left behind. Every image stays under 60 kB.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlops_assets.ml.evaluation import Evaluation, SliceResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#2563eb", "#ea580c", "#9ca3af"
+_POINTS = 400
+_DOTS_PER_INCH = 80
+
+
+def markdown_image(title: str, png: bytes) -> str:
+    """Markdown that shows `png` under the alternative text `title`, embedded as a data URI."""
+    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def ranking_plot(labels: np.ndarray, probabilities: np.ndarray) -> bytes:
+    """ROC curve and precision-recall curve side by side. `labels` are 0 and 1; both must occur (ValueError otherwise)."""
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+    if not 0 < labels.sum() < len(labels):
+        raise ValueError("A ranking plot needs rows of both classes.")
+    figure, (left, right) = _figure(8.4, 3.8, 2)
+    false_positive, true_positive, _ = roc_curve(labels, probabilities)
+    left.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="chance")
+    left.plot(*_thin(false_positive, true_positive), color=BLUE, label=f"model ({roc_auc_score(labels, probabilities):.3f})")
+    _describe(left, "ROC curve (area)", "false positive rate", "true positive rate")
+    left.legend(loc="lower right", frameon=False)
+    precision, recall, _ = precision_recall_curve(labels, probabilities)
+    rate = float(np.mean(labels))
+    right.axhline(rate, color=GREY, linestyle="--", linewidth=1, label=f"label rate ({rate:.3f})")
+    right.plot(*_thin(recall, precision), color=BLUE, label=f"model ({average_precision_score(labels, probabilities):.3f})")
+    _describe(right, "Precision-recall curve (average precision)", "recall", "precision")
+    right.set_ylim(0, 1.02)
+    right.legend(loc="upper right", frameon=False)
+    return _png(figure)
+
+
+def calibration_plot(evaluation: Evaluation) -> bytes:
+    """The calibration curve: share of positives against mean probability, in bins of equal frequency."""
+    if not evaluation.calibration:
+        raise ValueError(f"There is no calibration curve of {evaluation.problem}.")
+    figure, (axes,) = _figure(4.6, 4.2, 1)
+    predicted = [point.mean_probability for point in evaluation.calibration]
+    observed = [point.positive_share for point in evaluation.calibration]
+    limit = min(1.0, max(*predicted, *observed, 0.05) * 1.08)
+    axes.plot([0, limit], [0, limit], color=GREY, linestyle="--", linewidth=1, label="perfect")
+    axes.plot(predicted, observed, color=BLUE, marker="o", markersize=4, label="model")
+    error = evaluation.metrics["expected_calibration_error"]
+    _describe(axes, f"Calibration (expected error {error:.3f})", "mean probability", "share of positives")
+    axes.set_xlim(0, limit)
+    axes.set_ylim(0, limit)
+    axes.legend(loc="upper left", frameon=False)
+    return _png(figure)
+
+
+def score_plot(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> bytes:
+    """Histogram of the probabilities by label, with the decision threshold."""
+    figure, (axes,) = _figure(6.4, 3.4, 1)
+    edges = np.linspace(0, 1, 41)
+    for value, color, name in ((0, BLUE, "negative"), (1, ORANGE, "positive")):
+        chosen = probabilities[labels == value]
+        axes.hist(chosen, bins=edges, color=color, alpha=0.6, label=f"{name} ({len(chosen):,})")
+    axes.axvline(threshold, color="black", linewidth=1, linestyle=":", label=f"threshold {threshold:.2f}")
+    _describe(axes, "Predicted probability by label", "probability", "rows")
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def slice_plot(slices: Sequence[SliceResult], metric: str, overall: float) -> bytes:
+    """Bars of `metric` by value of one slice column (the 25 largest slices), with the overall value as a line."""
+    shown = [each for each in slices if each.metrics[metric] is not None][:25]
+    if not shown:
+        raise ValueError(f"No slice has the metric {metric!r}.")
+    figure, (axes,) = _figure(6.4, 1.2 + 0.26 * len(shown), 1)
+    values = [float(each.metrics[metric] or 0.0) for each in shown]
+    names = [f"{_shorten(each.value)} ({each.rows:,})" for each in shown]
+    axes.barh(names, values, color=BLUE, height=0.65)
+    axes.invert_yaxis()
+    axes.axvline(overall, color=ORANGE, linewidth=1.5, label=f"all rows ({overall:.3f})")
+    for position, value in enumerate(values):
+        axes.text(value, position, f" {value:.3f}", va="center", fontsize=7)
+    _describe(axes, f"{metric} by {shown[0].column}", metric, "")
+    axes.margins(x=0.12)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5 / len(shown) - 0.08), frameon=False)
+    return _png(figure)
+
+
+def confusion_plot(labels: np.ndarray, predicted_labels: np.ndarray, classes: Sequence[int | str]) -> bytes:
+    """Confusion matrix: rows per true class and predicted class, shaded by the share of the true class."""
+    from sklearn.metrics import confusion_matrix
+
+    counts = confusion_matrix(labels, predicted_labels, labels=list(classes))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.4 + 0.55 * len(classes)
+    figure, (axes,) = _figure(side + 0.4, side, 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(len(classes)):
+        for column in range(len(classes)):
+            color = "white" if shares[row, column] > 0.55 else "black"
+            text = f"{counts[row, column]:,}\n{shares[row, column]:.0%}"
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    names = [_shorten(str(value)) for value in classes]
+    axes.set_xticks(range(len(classes)), names)
+    axes.set_yticks(range(len(classes)), names)
+    _describe(axes, "Confusion matrix", "predicted", "true")
+    axes.grid(False)
+    return _png(figure)
+
+
+def residual_plot(labels: np.ndarray, values: np.ndarray) -> bytes:
+    """Predicted against true values (density), and the histogram of the residuals (true minus predicted)."""
+    figure, (left, right) = _figure(8.4, 3.8, 2)
+    residuals = labels - values
+    low, high = float(min(labels.min(), values.min())), float(max(labels.max(), values.max()))
+    left.hexbin(labels, values, gridsize=35, bins="log", cmap="Blues", mincnt=1, extent=(low, high, low, high))
+    left.plot([low, high], [low, high], color=ORANGE, linestyle="--", linewidth=1)
+    _describe(left, "Predicted against true", "true", "predicted")
+    edge = float(np.quantile(np.abs(residuals), 0.99)) or 1.0
+    right.hist(np.clip(residuals, -edge, edge), bins=50, color=BLUE)
+    right.axvline(0, color="black", linewidth=1, linestyle=":")
+    _describe(right, "Residuals (beyond the 99th percentile at the edge)", "true - predicted", "rows")
+    return _png(figure)
+
+
+def _figure(width: float, height: float, columns: int) -> "tuple[Figure, tuple[Axes, ...]]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure, tuple(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def _describe(axes: "Axes", title: str, x_label: str, y_label: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left", fontweight="bold")
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.set_ylabel(y_label, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(True, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    keep = np.unique(np.linspace(0, len(x) - 1, _POINTS).astype(int))
+    return x[keep], y[keep]
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 24 else text[:23] + "…"
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    # No date or software version in the file: equal data gives equal bytes.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,107 @@
+"""The contract of a promoted model: what it was trained on, what it reads and what it answers.
+
+Strict models: an unknown or a wrong field is an error. Files and scoring belong to `serving/bundle.py`.
+"""
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, numeric_matrix
+from mlops_assets.ml.problem import Problem
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NumericFeature(_Strict):
+    """A numeric feature with the range seen in training; None when every training value was missing."""
+
+    name: str
+    kind: Literal["numeric"] = "numeric"
+    type: str
+    minimum: float | None
+    maximum: float | None
+
+
+class CategoricalFeature(_Strict):
+    """A categorical feature with the values seen in training, sorted; the empty string stands for a missing value."""
+
+    name: str
+    kind: Literal["categorical"] = "categorical"
+    type: str
+    categories: tuple[str, ...]
+
+
+class FeatureView(_Strict):
+    """A feature view that the model reads, with the version it was trained on."""
+
+    name: str
+    version: int = Field(ge=1)
+
+
+class Contract(_Strict):
+    """What a model needs and what it answers: the content of `contract.json`.
+
+    `features` are in the model's order, numeric before categorical. `classes` are in the order of the probabilities, and
+    `decision_threshold` is the score from which a binary prediction is positive; both are empty for a regression.
+    """
+
+    name: str = Field(min_length=1)
+    version: int = Field(ge=1)
+    problem: Problem
+    features: tuple[NumericFeature | CategoricalFeature, ...] = Field(min_length=1)
+    entity_keys: tuple[str, ...] = Field(min_length=1)
+    prediction_time_column: str
+    classes: tuple[int | str, ...]
+    decision_threshold: float | None = Field(ge=0, le=1)
+    dataset_fingerprint: str
+    feature_views: tuple[FeatureView, ...]
+    model_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    run_id: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Contract":
+        kinds = [feature.kind for feature in self.features]
+        if kinds != sorted(kinds, key=("numeric", "categorical").index):
+            raise ValueError("features must list the numeric ones before the categorical ones")
+        if len({feature.name for feature in self.features}) != len(self.features):
+            raise ValueError("features must have different names")
+        expected = {"binary_classification": (2, 2), "multiclass_classification": (3, None), "regression": (0, 0)}
+        least, most = expected[self.problem]
+        if len(self.classes) < least or (most is not None and len(self.classes) > most):
+            raise ValueError(f"{self.problem} cannot have {len(self.classes)} classes")
+        if (self.decision_threshold is None) == (self.problem == "binary_classification"):
+            raise ValueError("decision_threshold belongs to binary_classification, which requires it, and to nothing else")
+        return self
+
+    @property
+    def feature_schema(self) -> FeatureSchema:
+        """The features as the matrix functions take them."""
+        return FeatureSchema(
+            numeric=tuple(feature.name for feature in self.features if feature.kind == "numeric"),
+            categorical=tuple(feature.name for feature in self.features if feature.kind == "categorical"),
+        )
+
+
+def describe_features(table: pa.Table, schema: FeatureSchema) -> tuple[NumericFeature | CategoricalFeature, ...]:
+    """The features of `schema` with their Arrow types and the values that the training `table` holds."""
+    described: list[NumericFeature | CategoricalFeature] = []
+    for name in schema.numeric:
+        values = numeric_matrix(table, [name])[:, 0]
+        finite = values[np.isfinite(values)]
+        described.append(
+            NumericFeature(
+                name=name,
+                type=str(table.schema.field(name).type),
+                minimum=float(finite.min()) if len(finite) else None,
+                maximum=float(finite.max()) if len(finite) else None,
+            )
+        )
+    for name in schema.categorical:
+        categories = tuple(sorted(set(categorical_matrix(table, [name])[:, 0])))
+        described.append(CategoricalFeature(name=name, type=str(table.schema.field(name).type), categories=categories))
+    return tuple(described)
