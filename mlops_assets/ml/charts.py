@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def numeric_distribution(title: str, reference: np.ndarray, window: np.ndarray, 
         low, high = low - 0.5, low + 0.5
     edges = np.linspace(low, high, min(24, max(distinct, 2)) + 1)
     shares = [np.histogram(np.clip(values, low, high), bins=edges)[0] / max(len(values), 1) for values in (reference, window)]
-    labels = [f"{number_text(start)} to {number_text(end)}" for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    labels = [f"{number_text(start)} to {number_text(end)}" for start, end in pairwise(edges)]
     bars = _bars(labels, shares[0], shares[1], width, height)
     return Distribution(title, bars, width, height, number_text(low), number_text(high), categorical=False)
 
@@ -89,21 +90,24 @@ def categorical_distribution(title: str, reference: np.ndarray, window: np.ndarr
 
 
 def trend(
+    *,
     values: Sequence[float | None],
     labels: Sequence[str],
     alerts: Sequence[bool],
     threshold: float | None,
+    from_zero: bool,
     width: int,
     height: int,
 ) -> Trend:
-    """A line through `values` from zero upwards; None leaves a gap."""
+    """A line through `values`; None leaves a gap. The axis starts at zero or, without `from_zero`, at the smallest value."""
     margin = 5.0
-    known = [value for value in values if value is not None]
-    top = max([*known, threshold or 0.0, 1e-12]) * 1.05
+    shown = [value for value in (*values, threshold) if value is not None]
+    bottom = 0.0 if from_zero or not shown else min(shown)
+    span = max(max(shown, default=0.0) - bottom, 1e-12)
     step = (width - 2 * margin) / max(len(values) - 1, 1)
 
     def y_of(value: float) -> float:
-        return round(height - margin - (height - 2 * margin) * value / top, 2)
+        return round(height - margin - (height - 2 * margin) * (value - bottom) / span, 2)
 
     places = [
         None if value is None else (round(margin + step * position, 2), y_of(value)) for position, value in enumerate(values)
@@ -113,7 +117,7 @@ def trend(
         for place, value, label, alert in zip(places, values, labels, alerts, strict=True)
         if place is not None and value is not None
     )
-    segments = tuple((*start, *end) for start, end in zip(places[:-1], places[1:], strict=True) if start and end)
+    segments = tuple((*start, *end) for start, end in pairwise(places) if start and end)
     return Trend(points, segments, None if threshold is None else y_of(threshold), width, height)
 
 

@@ -292,7 +292,7 @@ def _index_chunker() -> Any:
     """
     nannyml = _nannyml()
 
-    class IndexChunker(nannyml.Chunker):
+    class IndexChunker(nannyml.Chunker):  # type: ignore[name-defined]
         def _split(self, data: "pd.DataFrame") -> list[Any]:
             index = data.index.to_numpy()
             starts = np.flatnonzero(np.r_[True, index[1:] != index[:-1]])

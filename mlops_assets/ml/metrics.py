@@ -1,9 +1,9 @@
 """The metrics of the three problems: those of scikit-learn, and the expected calibration error.
 
-What they are computed on belongs elsewhere. The expected calibration error follows Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian
-Binning" (AAAI 2015), with bins of equal frequency as in Nguyen and O'Connor, "Posterior calibration and exploratory
-analysis for natural language processing models" (EMNLP 2015): the mean over the rows of the distance between a bin's mean
-probability and its share of positives.
+What they are computed on belongs elsewhere. The expected calibration error follows Naeini, Cooper and Hauskrecht,
+"Obtaining Well Calibrated Probabilities Using Bayesian Binning" (AAAI 2015), with bins of equal frequency as in Nguyen and
+O'Connor, "Posterior calibration and exploratory analysis for natural language processing models" (EMNLP 2015): the mean
+over the rows of the distance between a bin's mean probability and its share of positives.
 """
 
 from collections.abc import Mapping

@@ -69,7 +69,7 @@ def calibration_plot(evaluation: Evaluation) -> bytes:
 def score_plot(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> bytes:
     """Histogram of the probabilities by label, with the decision threshold."""
     figure, (axes,) = _figure(6.4, 3.4, 1)
-    edges = np.linspace(0, 1, 41)
+    edges = np.linspace(0, 1, 41).tolist()
     for value, color, name in ((0, BLUE, "negative"), (1, ORANGE, "positive")):
         chosen = probabilities[labels == value]
         axes.hist(chosen, bins=edges, color=color, alpha=0.6, label=f"{name} ({len(chosen):,})")
@@ -91,7 +91,14 @@ def slice_plot(slices: Sequence[SliceResult], metric: str, overall: float) -> by
     axes.invert_yaxis()
     axes.axvline(overall, color=ORANGE, linewidth=1.5, label=f"all rows ({overall:.3f})")
     for position, value in enumerate(values):
-        axes.text(value, position, f" {value:.3f}", va="center", fontsize=7)
+        axes.text(
+            value,
+            position,
+            f" {value:.3f}",
+            va="center",
+            fontsize=7,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
     _describe(axes, f"{metric} by {shown[0].column}", metric, "")
     axes.margins(x=0.12)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5 / len(shown) - 0.08), frameon=False)
@@ -131,7 +138,7 @@ def residual_plot(labels: np.ndarray, values: np.ndarray) -> bytes:
     edge = float(np.quantile(np.abs(residuals), 0.99)) or 1.0
     right.hist(np.clip(residuals, -edge, edge), bins=50, color=BLUE)
     right.axvline(0, color="black", linewidth=1, linestyle=":")
-    _describe(right, "Residuals (beyond the 99th percentile at the edge)", "true - predicted", "rows")
+    _describe(right, "Residuals (outer 1 % at the edges)", "true - predicted", "rows")
     return _png(figure)
 
 

@@ -84,7 +84,7 @@ def frame_schema(
             checks.append(pandera.Check.le(high))
         columns[name] = pandera.Column("float32", checks, nullable=True)
     for name in schema.categorical:
-        checks = [pandera.Check(lambda values: values.map(type) == str, name="string")]
+        checks = [pandera.Check(lambda values: values.map(lambda value: isinstance(value, str)), name="string")]
         if name in categories:
             checks.append(pandera.Check.isin(["", *categories[name]]))
         columns[name] = pandera.Column(object, checks, nullable=False)

@@ -33,6 +33,7 @@ METHOD_NAMES: Mapping[str, str] = {
     "reconstruction_error": "reconstruction error",
 }
 _PLOTTED_FEATURES = 8
+_AS_USUAL = "as usual"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def render_drift_report(
     together = [row for row in rows if row.feature == ALL_FEATURES]
     plotted = list(dict.fromkeys(row.feature for row in features))[:_PLOTTED_FEATURES]
     distributions = [_distribution(name, reference, current, schema) for name in plotted]
+    lines = _feature_lines(result, features)
     environment = Environment(loader=FileSystemLoader(TEMPLATE_DIRECTORY), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("drift_report.html.j2").render(
         title=title,
@@ -84,12 +86,14 @@ def render_drift_report(
         headline=headline(rows),
         alerting=any(row.alert for row in rows),
         facts=_facts(result, window, features),
-        features=_feature_lines(result, features),
+        changed=[line for line in lines if line.status != _AS_USUAL],
+        unchanged=[line for line in lines if line.status == _AS_USUAL],
         together=_feature_lines(result, together),
-        together_trend=_trend_of(result, together[0], 640, 130) if together else None,
+        together_trend=_trend_of(result, together[0], 960, 120) if together else None,
         distributions=distributions,
         scores=numeric_distribution("Predictions", *scores, 640, 130) if scores is not None else None,
         links=links,
+        windows=list(result.window_rows),
         collapsed=result.collapsed_features,
         excluded=result.excluded_from_reconstruction,
     )
@@ -127,7 +131,7 @@ def _status(row: DriftRow) -> str:
         return "no values"
     over = row.upper_threshold is not None and row.value > row.upper_threshold
     under = row.lower_threshold is not None and row.value < row.lower_threshold
-    return "small change" if over or under else "as usual"
+    return "small change" if over or under else _AS_USUAL
 
 
 def _feature_lines(result: DriftResult, rows: list[DriftRow]) -> list[FeatureLine]:
@@ -155,15 +159,23 @@ def _feature_lines(result: DriftResult, rows: list[DriftRow]) -> list[FeatureLin
 
 def _trend_of(result: DriftResult, row: DriftRow, width: int, height: int) -> Trend:
     same = [each for each in result.rows if (each.feature, each.method) == (row.feature, row.method)]
-    values = [each.value for each in same]
-    labels = [each.window for each in same]
-    return trend(values, labels, [each.alert for each in same], row.upper_threshold, width, height)
+    return trend(
+        values=[each.value for each in same],
+        labels=[each.window for each in same],
+        alerts=[each.alert for each in same],
+        threshold=row.upper_threshold,
+        from_zero=row.feature != ALL_FEATURES,
+        width=width,
+        height=height,
+    )
 
 
 def _distribution(name: str, reference: pa.Table, current: pa.Table, schema: FeatureSchema) -> Distribution:
     if name in schema.numeric:
-        return numeric_distribution(name, *(numeric_matrix(table, [name])[:, 0] for table in (reference, current)), 300, 110)
-    return categorical_distribution(name, *(categorical_matrix(table, [name])[:, 0] for table in (reference, current)), 300, 110)
+        numbers = [numeric_matrix(table, [name])[:, 0] for table in (reference, current)]
+        return numeric_distribution(name, numbers[0], numbers[1], 300, 110)
+    texts = [categorical_matrix(table, [name])[:, 0] for table in (reference, current)]
+    return categorical_distribution(name, texts[0], texts[1], 300, 110)
 
 
 def _facts(result: DriftResult, window: str, features: list[DriftRow]) -> dict[str, str]:
@@ -172,5 +184,5 @@ def _facts(result: DriftResult, window: str, features: list[DriftRow]) -> dict[s
         "features drifted": f"{len(drifted)} of {len({row.feature for row in features})}",
         "rows in this window": f"{result.window_rows[window]:,}",
         "rows in the reference": f"{result.reference_rows:,}",
-        "windows compared": f"{len(result.window_rows)}",
+        "windows measured": f"{len(result.window_rows)}",
     }
