@@ -1,0 +1,200 @@
+"""dbt models as one Dagster op: its specs, the dbt call, and the row counts of what it built. Configuration goes elsewhere."""
+
+import os
+import sysconfig
+import tempfile
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+from dagster_dbt import DbtCliInvocation, DbtProject
+from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_context
+from dagster_dbt.dbt_manifest import validate_manifest
+from dagster_dbt.errors import DagsterDbtCliRuntimeError
+from packaging.version import Version
+
+from mlops_assets.assets.dbt_translation import LakeTranslator, Node, is_incremental, partition_column
+from mlops_assets.assets.execution import RETRIES, permanent_failure
+from mlops_assets.keys import table_name
+from mlops_assets.resources.lake import Lake, quote
+
+POOL = "dbt"
+"""One dbt call at a time: two that create the same table at once would replace each other's."""
+
+# What dbt and DuckLake say when another writer came first or the catalog was away for a moment.
+_TRANSIENT = (
+    "Transaction conflict",
+    "TransactionContext Error",
+    "Failed to commit DuckLake",
+    "could not connect",
+    "server closed the connection",
+)
+
+_ASSETS = ("model", "seed", "snapshot")
+
+
+@dataclass(frozen=True)
+class DbtSelection:
+    """The nodes of a dbt project that have one tag, with the partitions of the incremental ones."""
+
+    project: DbtProject
+    tag: str
+    partitions: dg.TimeWindowPartitionsDefinition
+    cadence: str
+
+    @cached_property
+    def manifest(self) -> Node:
+        """The parsed project, as `mlops prepare` left it."""
+        return validate_manifest(self.project.manifest_path)
+
+    @cached_property
+    def translator(self) -> LakeTranslator:
+        """How the nodes look in Dagster."""
+        return LakeTranslator(self.manifest, self.partitions, self.cadence)
+
+    @cached_property
+    def nodes(self) -> Mapping[dg.AssetKey, Node]:
+        """Asset key -> node of the models and seeds with the tag."""
+        return {
+            self.translator.get_asset_key(node): node
+            for node in self.manifest["nodes"].values()
+            if node["resource_type"] in _ASSETS and self.tag in node["tags"]
+        }
+
+    def asset_specs(self) -> list[dg.AssetSpec]:
+        """One asset for each node."""
+        return [self.translator.get_asset_spec(self.manifest, node["unique_id"], self.project) for node in self.nodes.values()]
+
+    def check_specs(self) -> list[dg.AssetCheckSpec]:
+        """One blocking asset check for each dbt data test."""
+        specs = []
+        for asset in self.asset_specs():
+            for child in self.manifest["child_map"][self.nodes[asset.key]["unique_id"]]:
+                if child.startswith("test."):
+                    specs.append(self.translator.get_asset_check_spec(asset, self.manifest, child, self.project))
+        return [spec for spec in specs if spec is not None]
+
+
+def build_dbt_assets(selection: DbtSelection, name: str) -> dg.AssetsDefinition:
+    """All nodes of `selection` in one op called `name`: whatever part of them a run asks for is one dbt call."""
+
+    @dg.multi_asset(
+        name=name,
+        specs=selection.asset_specs(),
+        check_specs=selection.check_specs(),
+        can_subset=True,
+        # Read by dagster-dbt: what to select when everything is asked for.
+        op_tags={"dagster_dbt/select": f"tag:{selection.tag}"},
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        retry_policy=RETRIES,
+        pool=POOL,
+    )
+    def dbt_models(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> Iterator[Any]:
+        yield from run_dbt(context, lake, selection)
+
+    return dbt_models
+
+
+def run_dbt(context: dg.AssetExecutionContext, lake: Lake, selection: DbtSelection) -> Iterator[Any]:
+    """Build the selected assets of the run with `dbt build`, yielding their outputs and check results as dbt reports them.
+
+    Other writers of the same tables wait meanwhile. Raises `dagster.Failure` with dbt's messages, to be retried only when the
+    fault is a transient one.
+    """
+    nodes = {key: selection.nodes[key] for key in context.selected_asset_keys}
+    arguments = ["build", "--exclude-resource-type", "unit_test", *_window_arguments(context, nodes)]
+    with lake.writer_lock([table_name(key) for key in nodes]), tempfile.TemporaryDirectory(prefix="dbt_") as target:
+        try:
+            invocation = _call_dbt(context, lake, selection, arguments=arguments, target=Path(target))
+            with lake.connect(read_only=True) as connection:
+                for event in invocation.stream():
+                    if isinstance(event, dg.Output):
+                        key = context.asset_key_for_output(event.output_name)
+                        _add_row_counts(context, connection, key, nodes[key])
+                    yield event
+        except DagsterDbtCliRuntimeError as error:
+            if any(words in str(error) for words in _TRANSIENT):
+                raise
+            raise permanent_failure(str(error)) from error
+
+
+def _window_arguments(context: dg.AssetExecutionContext, nodes: Mapping[dg.AssetKey, Node]) -> list[str]:
+    """The window of the run as dbt's own flags, which unlike `--vars` do not make dbt parse the project again."""
+    if not any(is_incremental(node) for node in nodes.values()):
+        return []
+    if not context.has_partition_key_range:
+        raise permanent_failure("Incremental dbt models are built for a range of partitions: choose the partitions of this run.")
+    window = context.partition_time_window
+    return ["--event-time-start", f"{window.start:%Y-%m-%d}", "--event-time-end", f"{window.end:%Y-%m-%d}"]
+
+
+def _call_dbt(
+    context: dg.AssetExecutionContext, lake: Lake, selection: DbtSelection, *, arguments: Sequence[str], target: Path
+) -> DbtCliInvocation:
+    """Start dbt. `DbtCliResource.cli` does the same and, for seconds, asks dbt its version and opens an adapter of its own."""
+    parameters = get_updated_cli_invocation_params_for_context(
+        context=context, manifest=selection.manifest, dagster_dbt_translator=selection.translator
+    )
+    project = parameters.dbt_project or selection.project
+    environment = {
+        **os.environ,
+        "DBT_LOG_FORMAT": "json",
+        "DBT_TARGET_PATH": str(target),
+        "DBT_LOG_PATH": str(target),
+        "DBT_PROFILES_DIR": str(project.profiles_dir),
+        "DBT_USE_COLORS": "false",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+        "MLOPS_LAKE_CATALOG": lake.catalog,
+        "MLOPS_LAKE_DATA": str(lake.data_directory),
+        "MLOPS_DUCKDB_EXTENSIONS": str(lake.extension_directory),
+    }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    if parameters.indirect_selection:
+        environment["DBT_INDIRECT_SELECTION"] = parameters.indirect_selection
+    return DbtCliInvocation.run(
+        args=[str(Path(sysconfig.get_path("scripts")) / "dbt"), *arguments, *parameters.selection_args],
+        env=environment,
+        manifest=parameters.manifest,
+        dagster_dbt_translator=selection.translator,
+        project_dir=Path(project.project_dir),
+        target_path=target,
+        raise_on_error=True,
+        context=context,
+        adapter=None,
+        cli_version=Version(version("dbt-core")),
+        dbt_project=project,
+    )
+
+
+def _add_row_counts(
+    context: dg.AssetExecutionContext, connection: duckdb.DuckDBPyConnection, key: dg.AssetKey, node: Node
+) -> None:
+    """Attach the rows of a table just built, of each partition too, and the lake snapshot that holds them."""
+    schema, name = key.path
+    relation = f"lake.{quote(schema)}.{quote(name)}"
+    metadata = {"lake_snapshot": connection.execute("FROM lake.current_snapshot()").fetchall()[0][0]}
+    if not is_incremental(node):
+        rows = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0]
+        context.add_asset_metadata({**metadata, "dagster/row_count": rows}, asset_key=key)
+        return
+    column = quote(partition_column(node) or "")
+    window = context.partition_time_window
+    counts = connection.execute(
+        f"SELECT {column}::VARCHAR, count(*) FROM {relation} WHERE {column} >= ? AND {column} < ? GROUP BY ALL",
+        [window.start.date(), window.end.date()],
+    ).fetchall()
+    partitions = sorted(context.partition_keys)
+    rows_by_partition = dict.fromkeys(partitions, 0)
+    for day, rows in counts:
+        rows_by_partition[partitions[bisect_right(partitions, day) - 1]] += rows
+    total = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0]
+    context.add_asset_metadata({**metadata, "dagster/row_count": total}, asset_key=key)
+    for partition, rows in rows_by_partition.items():
+        context.add_asset_metadata({"dagster/partition_row_count": rows}, asset_key=key, partition_key=partition)

@@ -1,0 +1,76 @@
+"""`DbtModels`: the models of the dbt project that have one tag, as assets."""
+
+from datetime import date
+
+import dagster as dg
+from dagster_dbt import DbtProject
+from pydantic import BaseModel, Field
+
+from mlops_assets.assets.dbt_models import DbtSelection, build_dbt_assets
+from mlops_assets.automation.partitions import Cadence, build_partitions
+from mlops_assets.components.loading import ConfigurationError, nearest
+from mlops_assets.settings import PROJECT_ROOT
+from mlops_assets.solution import Strict
+
+_TAG = "tag:"
+
+
+class DbtPartitions(Strict):
+    """Partitions of the incremental models: from `start` to `end` (exclusive; left out: open)."""
+
+    start: date
+    end: date | None = None
+    cadence: Cadence
+
+
+class DbtModelsAttributes(Strict):
+    """`project` is a folder relative to the root of the repository, `select` is `tag:<name>`."""
+
+    project: str
+    select: str = Field(pattern=rf"^{_TAG}\w+$")
+    partitions: DbtPartitions
+
+
+class DbtModels(dg.Component):
+    """Tables built by dbt: the models and seeds with one tag. Its attributes are `DbtModelsAttributes`.
+
+    A run is one dbt call for its whole window, asset keys are the names of the tables in the lake, and every materialization has
+    row counts. Loading reads the manifest that `mlops prepare` left; it runs no dbt, unlike `dagster_dbt.DbtProjectComponent`.
+    """
+
+    def __init__(self, attributes: DbtModelsAttributes):
+        self.attributes = attributes
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The schema of the attributes."""
+        return DbtModelsAttributes
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "DbtModels":
+        """Take the validated attributes as they are."""
+        return cls(DbtModelsAttributes.model_validate(attributes))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """One op with one asset for each model and seed with the tag. Raises ConfigurationError when there is none."""
+        tag = self.attributes.select.removeprefix(_TAG)
+        partitions = self.attributes.partitions
+        selection = DbtSelection(
+            project=self._project(context),
+            tag=tag,
+            partitions=build_partitions(partitions.start, partitions.end, partitions.cadence),
+            cadence=partitions.cadence,
+        )
+        if not selection.nodes:
+            tags = sorted({name for node in selection.manifest["nodes"].values() for name in node["tags"]})
+            raise ConfigurationError(("select",), f"no dbt model has the tag {tag!r}; {nearest(tag, tags)}")
+        return dg.Definitions(assets=[build_dbt_assets(selection, name=f"dbt_{tag}")])
+
+    def _project(self, context: dg.ComponentLoadContext) -> DbtProject:
+        directory = PROJECT_ROOT / self.attributes.project
+        if not (directory / "dbt_project.yml").exists():
+            raise ConfigurationError(("project",), f"there is no dbt_project.yml in {directory}")
+        project = DbtProject(directory)
+        if not project.manifest_path.exists():
+            raise ConfigurationError(("project",), f"{project.manifest_path} is missing: run `mlops prepare`")
+        return project
