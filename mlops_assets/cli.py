@@ -89,12 +89,9 @@ def reload(
 ) -> None:
     """Load changed definitions: parse the dbt project and restart the server of the code location."""
     from mlops_assets.stack import control
-    from mlops_assets.stack.prepare import prepare as prepare_installation
 
-    settings = read_settings()
     with console.status("Loading the definitions"):
-        prepare_installation(settings)
-        control.reload(settings, interrupt_runs)
+        control.reload(read_settings(), interrupt_runs)
     console.print("[green]Definitions loaded.[/green]")
 
 

@@ -97,6 +97,16 @@ class Settings:
         return self.home / "lake"
 
     @property
+    def serving_directory(self) -> Path:
+        """Folder of the serving bundles: `<solution>/<version>/`."""
+        return self.home / "serving"
+
+    @property
+    def reports_directory(self) -> Path:
+        """Folder of the HTML reports: `<solution>/<window>.html`."""
+        return self.home / "reports"
+
+    @property
     def dagster_url(self) -> str:
         """Address of the Dagster webserver."""
         return f"http://127.0.0.1:{self.dagster_port}"

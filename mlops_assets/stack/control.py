@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 import psutil
 
 from mlops_assets.settings import Settings
-from mlops_assets.stack import configuration, leftovers, logs, postgres, preflight, probes
+from mlops_assets.stack import configuration, leftovers, logs, postgres, preflight, prepare, probes
 from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.services import CODE_LOCATION, NATS, POSTGRES, Service, services
-from mlops_assets.stack.supervisor import Supervisor
+from mlops_assets.stack.supervisor import ProcessState, Supervisor
 
 READY_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 60.0
@@ -27,7 +27,7 @@ def up(settings: Settings, listener: Listener) -> bool:
     Raises StackError when the state folder, the disk or a port is unusable, when a server does not come up (with the end of its
     log), or when the stack runs with other settings than these.
     """
-    preflight.check_home(settings)
+    preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES)
     with _lock(settings):
         supervisor = Supervisor(settings)
         files = configuration.render(settings)
@@ -61,9 +61,9 @@ def down(settings: Settings) -> int:
 
 
 def reload(settings: Settings, interrupt_runs: bool) -> None:
-    """Restart the server of the code location, so that changed definitions are loaded, and wait until they are.
+    """Parse the dbt project and restart the server of the code location, then wait until the changed definitions are loaded.
 
-    Raises StackError when the stack is down, when the definitions cannot be loaded, or when runs are in progress (which end with
+    Raises StackError when the stack is down, when the dbt project or the definitions cannot be loaded, or when runs are in progress (which end with
     the server that started them) and `interrupt_runs` is false.
     """
     supervisor = Supervisor(settings)
@@ -75,11 +75,12 @@ def reload(settings: Settings, interrupt_runs: bool) -> None:
             f"{len(runs)} run(s) in progress would end with the code location: {', '.join(runs)}.",
             remedy="Wait for them, or interrupt them: mlops reload --interrupt-runs",
         )
+    prepare.prepare(settings)
     supervisor.restart(CODE_LOCATION)
     code_location = [service for service in services(settings) if service.name == CODE_LOCATION]
-    _wait(supervisor, code_location, lambda name: probes.code_server_is_listening(settings), _silent)
+    _wait(supervisor, code_location, lambda process: probes.code_server_is_listening(settings), _silent)
     probes.ask_for_reload(settings)
-    _wait(supervisor, code_location, lambda name: probes.is_ready(settings, name), _silent)
+    _wait(supervisor, code_location, lambda process: _is_ready(settings, process), _silent)
 
 
 def status(settings: Settings) -> list[dict[str, object]]:
@@ -97,15 +98,19 @@ def status(settings: Settings) -> list[dict[str, object]]:
         elif process.state in {"FATAL", "EXITED", "UNKNOWN"}:
             state = "failed"
         else:
-            state = _state_by_probe(settings, service)
+            state = _state_by_probe(settings, process)
         pid = process.pid if process is not None else None
         entries.append({"name": service.name, "state": state, "pid": pid, "port": service.port, "url": service.url})
     return entries
 
 
-def _state_by_probe(settings: Settings, service: Service) -> str:
+def _is_ready(settings: Settings, process: ProcessState) -> bool:
+    return probes.is_ready(settings, process.name, process.started_at)
+
+
+def _state_by_probe(settings: Settings, process: ProcessState) -> str:
     try:
-        return "running" if probes.is_ready(settings, service.name) else "starting"
+        return "running" if _is_ready(settings, process) else "starting"
     except StackError:
         return "failed"
 
@@ -140,10 +145,10 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
     first = [service for service in wanted if service.name in {POSTGRES, NATS}]
     others = [service for service in wanted if service not in first]
     started = _start(supervisor, first, listener)
-    _wait(supervisor, first, lambda name: probes.is_ready(settings, name), listener)
+    _wait(supervisor, first, lambda process: _is_ready(settings, process), listener)
     postgres.create_databases(settings)
     started = _start(supervisor, others, listener) or started
-    _wait(supervisor, others, lambda name: probes.is_ready(settings, name), listener)
+    _wait(supervisor, others, lambda process: _is_ready(settings, process), listener)
     return started
 
 
@@ -161,7 +166,7 @@ def _silent(name: str, event: str) -> None:
     """The listener of what nobody watches."""
 
 
-def _wait(supervisor: Supervisor, wanted: list[Service], is_ready: Callable[[str], bool], listener: Listener) -> None:
+def _wait(supervisor: Supervisor, wanted: list[Service], is_ready: Callable[[ProcessState], bool], listener: Listener) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     waiting = list(wanted)
     while waiting:
@@ -169,7 +174,7 @@ def _wait(supervisor: Supervisor, wanted: list[Service], is_ready: Callable[[str
         for service in list(waiting):
             if processes[service.name].state == "FATAL":
                 raise _failure(service, f"{service.name} does not start")
-            if processes[service.name].pid is not None and is_ready(service.name):
+            if processes[service.name].pid is not None and is_ready(processes[service.name]):
                 waiting.remove(service)
                 listener(service.name, "ready")
         if waiting and time.monotonic() > deadline:

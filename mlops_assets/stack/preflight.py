@@ -16,7 +16,7 @@ MINIMUM_FREE_BYTES = 1_000_000_000
 MAXIMUM_SOCKET_PATH_BYTES = 103
 
 
-def check_home(settings: Settings) -> None:
+def check_home(settings: Settings, minimum_free_bytes: int) -> None:
     """Create the state folder. Raises StackError when it cannot be written, its path is too long, or the disk is full."""
     for socket_path in (settings.postgres_directory / ".s.PGSQL.5432", settings.code_location_socket):
         length = len(os.fsencode(socket_path))
@@ -29,10 +29,10 @@ def check_home(settings: Settings) -> None:
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(settings.home).free
-        if free < MINIMUM_FREE_BYTES:
+        if free < minimum_free_bytes:
             raise StackError(
                 f"The disk of the state folder {settings.home} has {free / 1e9:.2f} GB left; "
-                f"the stack needs at least {MINIMUM_FREE_BYTES / 1e9:.0f} GB.",
+                f"the stack needs at least {minimum_free_bytes / 1e9:.0f} GB.",
                 remedy="Make room, or set MLOPS_HOME to a folder on another disk.",
             )
         with tempfile.TemporaryFile(dir=settings.home):

@@ -17,22 +17,23 @@ _CODE_LOCATION_QUERY = """
 { workspaceOrError { ... on Workspace { locationEntries {
     name loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }
 """
-_DAEMON_QUERY = "{ instance { daemonHealth { allDaemonStatuses { required healthy } } } }"
+_DAEMON_QUERY = "{ instance { daemonHealth { allDaemonStatuses { required healthy lastHeartbeatTime } } } }"
 _RUNS_QUERY = "{ runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING]}) { ... on Runs { results { runId } } } }"
 
 
-def is_ready(settings: Settings, name: str) -> bool:
-    """Whether the server `name` (see `services`) answers as it should.
+def is_ready(settings: Settings, name: str, started_at: int) -> bool:
+    """Whether the server `name` (see `services`), whose process started at this Unix time, answers as it should.
 
     Raises StackError when it never will: a code location that cannot be loaded.
     """
+    if name == services.DAEMON:
+        return _daemon_is_ready(settings, started_at)
     probe = {
         services.POSTGRES: _postgres_is_ready,
         services.NATS: _nats_is_ready,
         services.MLFLOW: _mlflow_is_ready,
         services.WEBSERVER: _webserver_is_ready,
         services.CODE_LOCATION: _code_location_is_ready,
-        services.DAEMON: _daemon_is_ready,
     }[name]
     return probe(settings)
 
@@ -95,6 +96,9 @@ def _webserver_is_ready(settings: Settings) -> bool:
 
 
 def _code_location_is_ready(settings: Settings) -> bool:
+    # The webserver goes on showing what it loaded before the server of the code location was killed.
+    if not code_server_is_listening(settings):
+        return False
     answer = _graphql(settings, _CODE_LOCATION_QUERY)
     if answer is None:
         return False
@@ -115,12 +119,14 @@ def _code_location_is_ready(settings: Settings) -> bool:
     return False
 
 
-def _daemon_is_ready(settings: Settings) -> bool:
+def _daemon_is_ready(settings: Settings, started_at: int) -> bool:
+    """Whether every part of the daemon gave a sign of life since the process started; for Dagster, 30 minutes ago is enough."""
     answer = _graphql(settings, _DAEMON_QUERY)
     if answer is None:
         return False
     statuses = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
-    return bool(statuses) and all(status["healthy"] for status in statuses if status["required"])
+    required = [status for status in statuses if status["required"]]
+    return bool(required) and all(status["healthy"] and status["lastHeartbeatTime"] >= started_at for status in required)
 
 
 def _graphql(settings: Settings, query: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from typing import Any
 from mlops_assets.settings import Settings
 from mlops_assets.stack.environment import process_environment, scripts_directory
 from mlops_assets.stack.errors import StackError
+from mlops_assets.stack.services import POSTGRES
 
 # Set for the processes that supervisor starts and inherited by all of their children: this is how `mlops down` finds a run
 # worker or a server that lost its parent. Its value is the state folder.
@@ -19,23 +20,29 @@ START_TIMEOUT_SECONDS = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessState:
-    """What supervisor knows of a process: its state name (`RUNNING`, `STARTING`, `BACKOFF`, `FATAL`, ...) and its pid or None."""
+    """What supervisor knows of a process: its state name (`RUNNING`, `STARTING`, `BACKOFF`, `FATAL`, ...) its pid or
+    None, and when it was started (Unix time in whole seconds, 0 when it never was).
+    """
 
     name: str
     state: str
     pid: int | None
+    started_at: int
 
 
 class Supervisor:
     """The supervisor of one state folder."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @property
+    def _proxy(self) -> Any:
+        """A new connection for every call: one that broke when a supervisor was killed could not be used again."""
         from supervisor.xmlrpc import SupervisorTransport
 
-        self._settings = settings
-        transport = SupervisorTransport(None, None, f"unix://{settings.supervisor_socket}")
-        # XML-RPC answers are of any type: supervisor's documentation says which.
-        self._proxy: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+        transport = SupervisorTransport(None, None, f"unix://{self._settings.supervisor_socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
 
     def is_running(self) -> bool:
         """Whether a supervisor answers on the socket; a socket that a killed one left behind does not."""
@@ -71,7 +78,9 @@ class Supervisor:
         """The state of every process, by name."""
         information: list[dict[str, Any]] = self._proxy.getAllProcessInfo()
         return {
-            entry["name"]: ProcessState(name=entry["name"], state=entry["statename"], pid=entry["pid"] or None)
+            entry["name"]: ProcessState(
+                name=entry["name"], state=entry["statename"], pid=entry["pid"] or None, started_at=entry["start"]
+            )
             for entry in information
         }
 
@@ -86,5 +95,9 @@ class Supervisor:
         self._proxy.startProcess(name, False)
 
     def shut_down(self) -> None:
-        """Ask the supervisor to stop every process and itself; returns at once."""
+        """Ask the supervisor to stop every process and then itself; returns at once."""
+        # All side by side: by itself it would stop one after the other. Postgres, which the others need to end well, comes last.
+        for process in self.processes().values():
+            if process.name != POSTGRES and process.state in {"STARTING", "RUNNING"}:
+                self._proxy.stopProcess(process.name, False)
         self._proxy.shutdown()

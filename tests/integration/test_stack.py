@@ -1,0 +1,176 @@
+"""The local stack with its real servers: start, restart after kills, clear messages, and nothing left behind."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+
+from mlops_assets.settings import DATABASES, Settings
+from mlops_assets.stack import control, leftovers, postgres
+from mlops_assets.stack.environment import process_environment, scripts_directory
+from mlops_assets.stack.supervisor import Supervisor
+
+ALL_SERVICES = {"postgres", "nats", "mlflow", "code-location", "dagster-webserver", "dagster-daemon"}
+
+
+def mlops(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(scripts_directory() / "mlops"), *arguments]
+    # Wide, so that Rich does not wrap the messages that the tests read.
+    environment = process_environment(settings) | {"COLUMNS": "400"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def states(settings: Settings) -> dict[str, tuple[str, int]]:
+    return {entry["name"]: (entry["state"], entry["pid"]) for entry in control.status(settings)}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.2)
+
+
+def temporary_settings(**changes: object) -> Settings:
+    # Not pytest's own folder: its path is longer than a Unix socket may have.
+    home = Path(tempfile.mkdtemp(prefix="stack.", dir="/tmp"))
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    dagster_port, mlflow_port, nats_port = (listener.getsockname()[1] for listener in sockets)
+    for listener in sockets:
+        listener.close()
+    return Settings(home=home, dagster_port=dagster_port, mlflow_port=mlflow_port, nats_port=nats_port, **changes)
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Settings]:
+    settings = temporary_settings()
+    yield settings
+    control.down(settings)
+    shutil.rmtree(settings.home)
+
+
+@pytest.fixture
+def stack(home: Settings) -> Settings:
+    control.ensure_up(home)
+    return home
+
+
+def test_status_reports_every_server_as_running(stack: Settings) -> None:
+    answer = mlops(stack, "status", "--json")
+    assert answer.returncode == 0, answer.stderr
+    report = json.loads(answer.stdout)
+    processes = {entry["name"]: entry for entry in report["processes"]}
+    assert set(processes) == ALL_SERVICES
+    assert {entry["state"] for entry in processes.values()} == {"running"}
+    assert processes["mlflow"]["url"] == stack.mlflow_url
+    assert processes["dagster-webserver"]["port"] == stack.dagster_port
+    assert isinstance(report["solutions"], dict)
+
+
+def test_everything_listens_on_loopback_only(stack: Settings) -> None:
+    pids = {process.pid for process in leftovers.find(stack)}
+    listening = [c.laddr for c in psutil.net_connections("inet") if c.pid in pids and c.status == psutil.CONN_LISTEN]
+    assert {address.port for address in listening} == {stack.dagster_port, stack.mlflow_port, stack.nats_port}
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
+def test_a_second_up_changes_nothing(stack: Settings) -> None:
+    before = states(stack)
+    answer = mlops(stack, "up")
+    assert answer.returncode == 0, answer.stderr
+    assert "nothing changed" in answer.stdout
+    assert states(stack) == before
+
+
+@pytest.mark.parametrize("name", ["postgres", "nats", "mlflow", "code-location", "dagster-daemon", "dagster-webserver"])
+def test_a_killed_server_comes_back(stack: Settings, name: str) -> None:
+    before = states(stack)[name][1]
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: (now := states(stack)[name])[0] == "running" and now[1] != before, 30)
+
+
+def test_a_killed_supervisor_leaves_servers_that_up_replaces(stack: Settings) -> None:
+    orphans = {process.pid for process in leftovers.find(stack)}
+    os.kill(Supervisor(stack).pid(), signal.SIGKILL)
+    wait_for(lambda: not Supervisor(stack).is_running(), 5)
+    assert leftovers.find(stack), "the servers should outlive their supervisor: that is what this test is about"
+    assert control.up(stack, lambda name, event: None)
+    assert not orphans & {process.pid for process in leftovers.find(stack)}
+    assert {state for state, _ in states(stack).values()} == {"running"}
+
+
+def test_other_settings_while_running_are_refused(stack: Settings) -> None:
+    other = Settings(home=stack.home, dagster_port=stack.mlflow_port, mlflow_port=stack.dagster_port, nats_port=stack.nats_port)
+    answer = mlops(other, "up")
+    assert answer.returncode == 1
+    assert "runs with other settings" in answer.stderr
+    assert "mlops down && mlops up" in answer.stderr
+
+
+def test_a_taken_port_is_named_with_its_holder_and_the_remedy() -> None:
+    settings = temporary_settings()
+    with socket.create_server(("127.0.0.1", settings.mlflow_port)):
+        answer = mlops(settings, "up")
+    left = leftovers.find(settings)
+    shutil.rmtree(settings.home)
+    assert answer.returncode == 1
+    assert f"Port {settings.mlflow_port}, which mlflow needs, is taken by process {os.getpid()}" in answer.stderr
+    assert "MLOPS_MLFLOW_PORT=" in answer.stderr
+    assert left == []
+
+
+def test_a_server_that_does_not_start_shows_the_end_of_its_log() -> None:
+    settings = temporary_settings()
+    (settings.home / "nats").write_text("in the way of the folder")
+    answer = mlops(settings, "up")
+    stopped = control.down(settings)
+    shutil.rmtree(settings.home)
+    assert answer.returncode == 1
+    assert "nats does not start. The end of its log:" in answer.stderr
+    assert "not a directory" in answer.stderr
+    assert f"The whole log: {settings.log_directory / 'nats.log'}" in answer.stderr
+    assert stopped > 0
+
+
+def test_down_leaves_no_process_behind(stack: Settings) -> None:
+    pids = [process.pid for process in leftovers.find(stack)]
+    answer = mlops(stack, "down")
+    assert answer.returncode == 0, answer.stderr
+    assert len(pids) > len(ALL_SERVICES)
+    assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+    assert {state for state, _ in states(stack).values()} == {"stopped"}
+
+
+def test_postgres_of_ones_own(tmp_path: Path) -> None:
+    own = temporary_settings()
+    postgres.initialise_data_directory(own)
+    port = own.nats_port
+    command = [str(postgres.executable()), "-D", str(own.postgres_directory), "-k", str(own.postgres_directory), "-p", str(port)]
+    log = (tmp_path / "log").open("w")
+    server = subprocess.Popen(command, user=postgres.user_for_supervisor(), cwd=own.postgres_directory, stdout=log, stderr=log)
+    settings = temporary_settings(postgres_url=f"postgresql://postgres@127.0.0.1:{port}/postgres")
+    try:
+        wait_for(lambda: (own.postgres_directory / f".s.PGSQL.{port}").exists(), 10)
+        control.ensure_up(settings)
+        assert set(states(settings)) == ALL_SERVICES - {"postgres"}
+        for database in DATABASES:
+            psycopg2.connect(settings.postgres_connection_string(database)).close()
+        with psycopg2.connect(settings.postgres_connection_string("mlflow")) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM experiments")
+            assert cursor.fetchone() == (1,)
+    finally:
+        control.down(settings)
+        server.send_signal(signal.SIGINT)
+        server.wait(20)
+        shutil.rmtree(own.home)
+        shutil.rmtree(settings.home)

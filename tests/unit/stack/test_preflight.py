@@ -1,0 +1,52 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.settings import Settings
+from mlops_assets.stack import preflight
+from mlops_assets.stack.errors import StackError
+from mlops_assets.stack.services import Service
+
+
+def service(port: int | None) -> Service:
+    return Service(name="mlflow", log=Path("/srv/log"), port=port, port_variable="MLOPS_MLFLOW_PORT", url=None)
+
+
+def test_the_state_folder_is_created(tmp_path: Path) -> None:
+    preflight.check_home(Settings(home=tmp_path / "new" / "home"), 1)
+    assert list((tmp_path / "new" / "home").iterdir()) == []
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match=r"has \d+\.\d\d GB left; the stack needs at least 1000000000 GB") as raised:
+        preflight.check_home(Settings(home=tmp_path), 10**18)
+    assert "MLOPS_HOME" in raised.value.remedy
+
+
+def test_a_path_too_long_for_a_socket() -> None:
+    with pytest.raises(StackError, match="too long for a Unix socket") as raised:
+        preflight.check_home(Settings(home=Path("/tmp") / ("x" * 100)), 1)
+    assert raised.value.remedy == "Set MLOPS_HOME to a shorter path."
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StackError, match="cannot be written: Not a directory"):
+        preflight.check_home(Settings(home=tmp_path / "file" / "home"), 1)
+
+
+def test_a_free_port_and_a_server_without_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    preflight.check_port(service(port))
+    preflight.check_port(service(None))
+
+
+def test_a_taken_port_names_its_holder() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(StackError, match=f"Port {port}, which mlflow needs, is taken by process {os.getpid()}") as raised:
+            preflight.check_port(service(port))
+    assert "MLOPS_MLFLOW_PORT=" in raised.value.remedy
