@@ -7,16 +7,10 @@ from typing import Annotated, Any, Literal
 from dateutil.relativedelta import relativedelta
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Problem = Literal["binary_classification", "multiclass_classification", "regression"]
+from mlops_assets.ml.metrics import metric_names
+from mlops_assets.ml.problem import Problem
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-
-METRICS: dict[str, tuple[str, ...]] = {
-    "binary_classification": ("roc_auc", "average_precision", "log_loss", "brier_score"),
-    "multiclass_classification": ("roc_auc", "log_loss", "accuracy"),
-    "regression": ("mae", "rmse", "r2"),
-}
-"""The metrics a problem may be selected and gated by."""
-
 
 class Strict(BaseModel):
     """A YAML mapping that admits only the fields it names."""
@@ -113,6 +107,7 @@ class Training(Strict):
     estimator: Step
     preprocessing: Preprocessing = Preprocessing()
     seed: int = 0
+    decision_threshold: float = 0.5
 
 
 class DatasetChecks(Strict):
@@ -166,7 +161,7 @@ class Solution(Strict):
 
     @model_validator(mode="after")
     def _metrics_fit_the_problem(self) -> "Solution":
-        allowed = METRICS[self.problem]
+        allowed = metric_names(self.problem)
         for place, names in (
             ("training.metric", [self.training.metric]),
             ("gates.floor", self.gates.floor),

@@ -3,7 +3,6 @@
 import importlib
 import logging
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,24 +12,10 @@ from dagster_shared.record import copy
 from dagster_shared.yaml_utils import parse_yaml_with_source_position
 from pydantic import BaseModel, ValidationError
 
+from mlops_assets.components.configuration import ConfigurationError, nearest
 from mlops_assets.settings import PROJECT_ROOT
 
 _LOGGER = logging.getLogger(__name__)
-
-
-class ConfigurationError(Exception):
-    """A YAML file says something that cannot be: `path` are the keys below `attributes`, `message` what is wrong and what is allowed."""
-
-    def __init__(self, path: tuple[str | int, ...], message: str):
-        super().__init__(f"{'.'.join(map(str, path))}: {message}")
-        self.path = path
-        self.message = message
-
-
-def nearest(name: str, allowed: list[str]) -> str:
-    """A hint for a wrong name: the nearest allowed ones, or all of them."""
-    close = get_close_matches(name, allowed, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"allowed: {', '.join(sorted(allowed))}"
 
 
 def load_folders(module: str, directory: Path) -> dg.Definitions:

@@ -1,0 +1,133 @@
+"""`outcomes`: predictions with what really happened, as far as it is known. One partition a period."""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.assets.deployment import champion_bundle
+from mlops_assets.assets.evaluation import draw_plots, plot_metadata, result_metadata
+from mlops_assets.assets.execution import RETRIES, partition_range, record_partition_rows, table_schema, written_metadata
+from mlops_assets.assets.predictions import MODEL_VERSION, PREDICTION_ID
+from mlops_assets.assets.scoring import predictions_array
+from mlops_assets.checks import rules
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.keys import EVALUATION, OUTCOMES, PREDICTIONS, table_key
+from mlops_assets.resources.lake import Lake, PartitionRange, column_types, quote
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.ml.evaluation import Evaluation
+    from mlops_assets.serving.bundle import Bundle
+
+MATURED = "matured"
+_MINIMUM_SLICE_ROWS = 200
+_EXPECTED_MATURED = 0.5
+
+
+def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
+    """The outcomes of one solution's predictions."""
+    key = inputs.key(OUTCOMES)
+    solution = inputs.solution
+
+    @dg.asset(
+        key=key,
+        description="Predictions joined to their matured labels, with the realised performance.",
+        owners=solution.owners,
+        group_name=inputs.name,
+        kinds={"duckdb"},
+        tags=inputs.tags(OUTCOMES),
+        partitions_def=inputs.partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=[inputs.key(PREDICTIONS), table_key(inputs.spine.table)],
+        check_specs=[rules.LABELS_MATURED.spec(key)],
+        retry_policy=RETRIES,
+        code_version="1",
+    )
+    def outcomes(
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[ModelRegistry],
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.MaterializeResult:
+        from mlops_assets.serving.bundle import load_bundle
+
+        window = partition_range(context, solution.partitions.column)
+        table = inputs.table(OUTCOMES)
+        with lake.connect(read_only=False) as connection:
+            written = lake.replace(
+                connection,
+                table=table,
+                query=_joined(connection, inputs, window),
+                partition_range=window,
+                author=context.run_id,
+            )
+            matured = connection.execute(
+                f"FROM lake.{table} t WHERE {window.predicate('t')} AND {MATURED} ORDER BY {quote(solution.spine.key)}"
+            ).to_arrow_table()
+            reference = connection.execute(
+                f"SELECT {quote(solution.spine.label)} FROM lake.{inputs.table(EVALUATION)} WHERE {MODEL_VERSION} = "
+                f"(SELECT max({MODEL_VERSION}) FROM lake.{table} t WHERE {window.predicate('t')})"
+            ).to_arrow_table()
+            schema = table_schema(
+                connection, f"lake.{table}", inputs.column_descriptions | {MATURED: "Whether the label is known."}
+            )
+        record_partition_rows(context, written)
+        share = matured.num_rows / written.rows if written.rows else 0.0
+        metadata = {**written_metadata(written), "dagster/column_schema": schema, "matured_rows": matured.num_rows}
+        if matured.num_rows:
+            newest = registry.get(inputs.name, max(matured.column(MODEL_VERSION).to_pylist()))
+            bundle = load_bundle(champion_bundle(registry, settings, newest))
+            result, plots = _realised(inputs, bundle, matured, reference)
+            metadata |= result_metadata(result) | plot_metadata(plots)
+        return dg.MaterializeResult(
+            metadata=metadata,
+            check_results=[
+                rules.LABELS_MATURED.result(
+                    key,
+                    passed=share >= _EXPECTED_MATURED,
+                    metadata={"share": share, "expected": _EXPECTED_MATURED, "matured": matured.num_rows, "predictions": written.rows},
+                    description=None,
+                )
+            ],
+        )
+
+    return outcomes
+
+
+def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> str:
+    spine = inputs.solution.spine
+    present = column_types(connection, f"lake.{inputs.table(PREDICTIONS)}")
+    outputs = [name for name in ("score", "predicted_label", "value", "probabilities") if name in present]
+    selected = [PREDICTION_ID, MODEL_VERSION, window.column, spine.key, spine.prediction_time, *inputs.solution.gates.slices, *outputs]
+    predicted = ", ".join(f"p.{quote(name)}" for name in dict.fromkeys(selected))
+    key, label, label_time = quote(spine.key), quote(spine.label), quote(spine.label_time)
+    return (
+        f"SELECT {predicted}, s.{label}, s.{label_time}, s.{label} IS NOT NULL AS {MATURED} "
+        f"FROM lake.{inputs.table(PREDICTIONS)} p "
+        f"LEFT JOIN (SELECT {key}, {label}, {label_time} FROM lake.{inputs.spine.table} t WHERE {window.predicate('t')}) s "
+        f"USING ({key}) WHERE {window.predicate('p')}"
+    )
+
+
+def _realised(inputs: SolutionInputs, bundle: "Bundle", matured: "pa.Table", reference: "pa.Table") -> "tuple[Evaluation, dict[str, bytes]]":
+    """The metrics of the matured predictions, beside a constant prediction from the hold-out labels `reference`."""
+    from mlops_assets.ml.evaluation import evaluate
+    from mlops_assets.ml.problem import label_array
+
+    solution, contract = inputs.solution, bundle.contract
+    labels = label_array(matured.column(solution.spine.label), solution.problem)
+    result = evaluate(
+        problem=solution.problem,
+        labels=labels,
+        predictions=predictions_array(matured),
+        training_labels=label_array(reference.column(solution.spine.label), solution.problem),
+        classes=contract.classes,
+        threshold=contract.decision_threshold or 0.5,
+        slices=matured.select(solution.gates.slices),
+        minimum_slice_rows=_MINIMUM_SLICE_ROWS,
+    )
+    return result, draw_plots(result, labels, matured, contract.classes, metric=solution.training.metric)

@@ -1,0 +1,22 @@
+"""What stages that score rows share: the columns of a prediction and its numbers."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+
+def prediction_columns(scored: "pa.Table") -> list[str]:
+    """Columns of `Bundle.score` that tables keep."""
+    return [name for name in scored.column_names if name in ("score", "predicted_label", "value", "probabilities")]
+
+
+def predictions_array(scored: "pa.Table") -> "np.ndarray":
+    """The output of `Bundle.score` as `ml.evaluation` takes it: [rows] of a binary problem or a regression, else [rows, classes]."""
+    import numpy as np
+
+    if "probabilities" in scored.column_names:
+        column = scored.column("probabilities").combine_chunks()
+        return np.asarray(column.flatten()).reshape(len(column), -1)
+    return scored.column("value" if "value" in scored.column_names else "score").to_numpy()

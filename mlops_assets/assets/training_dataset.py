@@ -1,0 +1,127 @@
+"""`training_dataset`: labelled rows with every feature as it was known at prediction time, split by time. One partition a training date."""
+
+from datetime import date, datetime, timezone
+from typing import Any
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure, table_schema, written_metadata
+from mlops_assets.checks import dataset as checks
+from mlops_assets.inputs import SPLIT, TRAINING_DATE, SolutionInputs
+from mlops_assets.keys import TRAINING_DATASET
+from mlops_assets.ml.splits import SPLIT_SQL
+from mlops_assets.resources.lake import Lake, PartitionRange, quote
+from mlops_assets.solution import before
+
+
+def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
+    """The training dataset of one solution; its partition key is the training date, the end of what the model may know."""
+    key = inputs.key(TRAINING_DATASET)
+    training = inputs.solution.training
+
+    @dg.asset(
+        key=key,
+        description=f"Labelled rows of the {training.window} before the training date, the last {training.holdout} held out.",
+        owners=inputs.solution.owners,
+        group_name=inputs.name,
+        kinds={"duckdb", "parquet"},
+        tags=inputs.tags(TRAINING_DATASET),
+        partitions_def=inputs.partitions,
+        deps=_history(inputs),
+        check_specs=[rule.spec(key) for rule in checks.RULES],
+        retry_policy=RETRIES,
+        code_version="1",
+    )
+    def training_dataset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+        training_date = partition_date(context)
+        table = inputs.table(TRAINING_DATASET)
+        with lake.connect(read_only=False) as connection:
+            source_snapshot = connection.execute("FROM lake.current_snapshot()").fetchall()[0][0]
+            written = lake.replace(
+                connection,
+                table=table,
+                query=_query(inputs, training_date),
+                partition_range=PartitionRange(TRAINING_DATE, training_date, date.fromordinal(training_date.toordinal() + 1)),
+                author=context.run_id,
+            )
+            if not written.rows:
+                raise permanent_failure(
+                    f"No labelled row of {inputs.spine.table} lies in the {training.window} before {training_date}: "
+                    "materialize the spine for those partitions first."
+                )
+            rows = f"(FROM lake.{table} WHERE {TRAINING_DATE} = DATE '{training_date}')"
+            results = checks.check_dataset(connection, inputs, rows=rows, training_date=training_date)
+            schema = table_schema(connection, f"lake.{table}", inputs.column_descriptions)
+            counts = _split_counts(connection, rows)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(written.fingerprint),
+            check_results=results,
+            metadata={
+                **written_metadata(written),
+                "dagster/column_schema": schema,
+                "dagster/partition_row_count": written.rows,
+                "source_snapshot": source_snapshot,
+                "feature_views": dg.MetadataValue.json(inputs.view_versions),
+                "rows_by_split": dg.MetadataValue.json(counts),
+            },
+        )
+
+    return training_dataset
+
+
+def dataset_rows_query(inputs: SolutionInputs, training_date: date, split: str) -> str:
+    """SQL for the rows of one split of one dataset, always in the same order."""
+    spine = inputs.solution.spine
+    return (
+        f"SELECT * FROM lake.{inputs.table(TRAINING_DATASET)} WHERE {TRAINING_DATE} = DATE '{training_date}' "
+        f"AND {SPLIT} = '{split}' ORDER BY {quote(spine.prediction_time)}, {quote(spine.key)}"
+    )
+
+
+def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
+    """Dependencies on the partitions before the training date that the window covers."""
+    # A calendar window does not divide into partitions: the longest span of each unit, in days.
+    duration = inputs.solution.training.window
+    days = int(duration[:-1]) * {"d": 1, "w": 7, "m": 31, "y": 366}[duration[-1]]
+    length = {"daily": 1, "weekly": 7, "monthly": 28, "yearly": 365}[inputs.solution.partitions.cadence]
+    mapping = dg.TimeWindowPartitionMapping(
+        start_offset=-(-(-days // length)), end_offset=-1, allow_nonexistent_upstream_partitions=True
+    )
+    temporal = {inputs.spine.table} | {chosen.view.model.table for chosen in inputs.views if chosen.view.model.partition_column}
+    return [
+        dg.AssetDep(key, partition_mapping=mapping if ".".join(key.path) in temporal else None) for key in inputs.upstream_keys
+    ]
+
+
+def _query(inputs: SolutionInputs, training_date: date) -> str:
+    training, spine = inputs.solution.training, inputs.solution.spine
+    start = before(training_date, training.window)
+    split = SPLIT_SQL.format(
+        prediction_time=quote(spine.prediction_time),
+        label_time=quote(spine.label_time),
+        holdout_start=_moment(before(training_date, training.holdout)),
+        cutoff=_moment(training_date),
+    )
+    frame = inputs.frame_query(
+        # Partitions are dates of the data's own zone: a day of slack, then the exact moments.
+        first=date.fromordinal(start.toordinal() - 1),
+        end=date.fromordinal(training_date.toordinal() + 1),
+        condition=(
+            f"{quote(spine.prediction_time)} >= {_moment(start)} AND {quote(spine.prediction_time)} < {_moment(training_date)} "
+            f"AND {quote(spine.label)} IS NOT NULL AND {quote(spine.label_time)} < {_moment(training_date)}"
+        ),
+        labelled=True,
+    )
+    return (
+        f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {split} AS {SPLIT}, * FROM ({frame}) WHERE {SPLIT} <> 'excluded' "
+        f"ORDER BY {quote(spine.prediction_time)}, {quote(spine.key)}"
+    )
+
+
+def _moment(day: date) -> str:
+    return f"TIMESTAMPTZ '{datetime(day.year, day.month, day.day, tzinfo=timezone.utc).isoformat()}'"
+
+
+def _split_counts(connection: duckdb.DuckDBPyConnection, rows: str) -> dict[str, Any]:
+    return dict(connection.execute(f"SELECT {SPLIT}, count(*) FROM {rows} GROUP BY 1 ORDER BY 1").fetchall())

@@ -1,0 +1,44 @@
+"""The check rules of a solution's stages: name, meaning, and whether a failure stops what is downstream."""
+
+from mlops_assets.checks.tables import CheckRule
+
+# training_dataset
+SCHEMA = CheckRule(name="schema", description="Columns have the types and ranges the model expects (pandera).", blocking=True)
+ROW_COUNT = CheckRule(name="row_count", description="There are enough rows to train and to evaluate on.", blocking=True)
+DUPLICATES = CheckRule(name="duplicates", description="Each key occurs once.", blocking=True)
+MISSING = CheckRule(name="missing", description="No feature is missing more often than the limit.", blocking=True)
+CONSTANT = CheckRule(
+    name="constant_columns", description="No feature is constant or nearly constant over the training rows.", blocking=False
+)
+LABEL_RATE = CheckRule(name="label_rate", description="The label takes several values, and its rate is within the bounds.", blocking=True)
+LEAKAGE = CheckRule(
+    name="leakage_guard",
+    description="No feature was known only after the prediction, no label only after training, and no feature gives the label away.",
+    blocking=True,
+)
+
+# model
+ONNX_PARITY = CheckRule(
+    name="onnx_parity", description="The ONNX bundle predicts what the scikit-learn pipeline predicts, on real rows.", blocking=True
+)
+
+# evaluation
+FLOOR = CheckRule(name="floor", description="Every gated metric reaches its floor on the hold-out.", blocking=True)
+BASELINE = CheckRule(name="baseline", description="The selection metric is better than a naive prediction's.", blocking=True)
+CALIBRATION = CheckRule(name="calibration", description="The expected calibration error is below the limit.", blocking=True)
+AGAINST_CHAMPION = CheckRule(
+    name="against_champion", description="Not worse than the champion on the same rows by more than the tolerance.", blocking=True
+)
+
+# deployment, predictions, outcomes
+CHAMPION_DEPLOYED = CheckRule(
+    name="champion_deployed", description="The serving folder holds the registry's champion, unaltered.", blocking=True
+)
+COMPLETE = CheckRule(name="complete", description="Every row of the spine has exactly one prediction.", blocking=True)
+FINITE = CheckRule(name="finite_scores", description="Every prediction is a finite number.", blocking=True)
+LABELS_MATURED = CheckRule(
+    name="labels_matured", description="The share of predictions whose outcome is known is as expected.", blocking=False
+)
+
+# drift_report
+DRIFT = CheckRule(name="drift", description="The share of drifted features stays below the limit in every window.", blocking=False)

@@ -1,0 +1,140 @@
+"""`MLSolution`: one YAML file becomes every stage from the training dataset to the drift report."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from pydantic import BaseModel
+
+from mlops_assets.assets.deployment import build_deployment
+from mlops_assets.assets.drift_report import build_drift_report
+from mlops_assets.assets.evaluation import build_evaluation
+from mlops_assets.assets.model import build_model
+from mlops_assets.assets.outcomes import build_outcomes
+from mlops_assets.assets.predictions import build_predictions
+from mlops_assets.assets.training_dataset import build_training_dataset
+from mlops_assets.components.configuration import ConfigurationError, check_import_path, nearest
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.keys import DEPLOYMENT, DRIFT_REPORT, EVALUATION, MODEL, OUTCOMES, PREDICTIONS, TRAINING_DATASET, job_name
+from mlops_assets.resources.feature_registry import DbtModel, FeatureRegistry, UnknownModelError
+from mlops_assets.resources.feature_store import SelectedView
+from mlops_assets.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.solution import FeatureSource, Solution, Step
+
+JOBS = {
+    "training": (TRAINING_DATASET, MODEL, EVALUATION, DEPLOYMENT),
+    "scoring": (PREDICTIONS, OUTCOMES),
+    "monitoring": (DRIFT_REPORT,),
+}
+"""Jobs of a solution and their stages: the stages of one job share their partitions."""
+
+_FACTORIES = (
+    build_training_dataset,
+    build_model,
+    build_evaluation,
+    build_deployment,
+    build_predictions,
+    build_outcomes,
+    build_drift_report,
+)
+
+
+class MLSolution(dg.Component):
+    """A prediction problem operated end to end. Its attributes are `mlops_assets.solution.Solution`."""
+
+    def __init__(self, solution: Solution):
+        self.solution = solution
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The schema of the attributes."""
+        return Solution
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "MLSolution":
+        """Take the validated attributes as they are."""
+        return cls(Solution.model_validate(attributes))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The assets, checks and jobs. Raises ConfigurationError for a model, column or class that does not exist."""
+        registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+        inputs = resolve_inputs(self.solution, registry)
+        jobs = [
+            dg.define_asset_job(
+                job_name(inputs.name, purpose),
+                selection=dg.AssetSelection.assets(*(inputs.key(stage) for stage in stages)),
+                description=f"{purpose.capitalize()} of {inputs.name}: {', '.join(stages)}.",
+            )
+            for purpose, stages in JOBS.items()
+        ]
+        return dg.Definitions(assets=[build(inputs) for build in _FACTORIES], jobs=jobs)
+
+
+def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInputs:
+    """Find the dbt models that `solution` names and check every column it uses. Raises ConfigurationError."""
+    try:
+        spine = registry.model(solution.spine.model)
+    except UnknownModelError as error:
+        raise ConfigurationError(("spine", "model"), f"{error}; {nearest(solution.spine.model, error.available)}") from error
+    for field in ("key", "prediction_time", "label", "label_time"):
+        _require_column(spine, getattr(solution.spine, field), ("spine", field))
+    _require_column(spine, solution.partitions.column, ("partitions", "column"))
+    views: list[SelectedView] = []
+    request: list[str] = []
+    seen: set[str] = set()
+    for position, source in enumerate(solution.features):
+        if source.request is not None:
+            for number, column in enumerate(source.request):
+                _require_column(spine, column, ("features", position, "request", number))
+            request += source.request
+            names: Sequence[str] = source.request
+        else:
+            chosen = _select_view(source, registry, spine, position)
+            views.append(chosen)
+            names = chosen.features
+        if repeated := seen.intersection(names):
+            raise ConfigurationError(("features", position), f"the features {', '.join(sorted(repeated))} are named twice")
+        seen.update(names)
+    inputs = SolutionInputs(solution=solution, spine=spine, views=tuple(views), request=tuple(request))
+    if forbidden := seen.intersection((solution.spine.label, solution.spine.label_time)):
+        raise ConfigurationError(("features",), f"{', '.join(sorted(forbidden))} is the label: it cannot be a feature")
+    available = [*inputs.entity, *inputs.features]
+    for number, column in enumerate(solution.gates.slices):
+        if column not in available:
+            raise ConfigurationError(("gates", "slices", number), f"{column!r} is no feature or entity key; {nearest(column, available)}")
+    _check_steps(solution)
+    return inputs
+
+
+def _select_view(source: FeatureSource, registry: FeatureRegistry, spine: DbtModel, position: int) -> SelectedView:
+    name = str(source.view)
+    try:
+        view = registry.view(name, source.version)
+    except UnknownModelError as error:
+        field = "view" if (name, 1) not in registry.views and not any(view == name for view, _ in registry.views) else "version"
+        wrong = name if field == "view" else str(source.version)
+        raise ConfigurationError(("features", position, field), f"{error}; {nearest(wrong, error.available)}") from error
+    for key in view.entity:
+        if key not in spine.columns:
+            raise ConfigurationError(
+                ("features", position, "view"), f"{name} is keyed by {key!r}, which the spine {spine.name} lacks; add the column to it"
+            )
+    for number, column in enumerate(source.columns or []):
+        if column not in view.features:
+            raise ConfigurationError(
+                ("features", position, "columns", number), f"{name} has no feature {column!r}; {nearest(column, list(view.features))}"
+            )
+    return SelectedView(view=view, features=tuple(source.columns or view.features))
+
+
+def _require_column(model: DbtModel, column: str, path: tuple[str | int, ...]) -> None:
+    if column not in model.columns:
+        raise ConfigurationError(path, f"the dbt model {model.name} has no column {column!r}; {nearest(column, list(model.columns))}")
+
+
+def _check_steps(solution: Solution) -> None:
+    training = solution.training
+    check_import_path(training.estimator.type, ("training", "estimator", "type"))
+    for kind in ("numeric", "categorical"):
+        steps: list[Step] | None = getattr(training.preprocessing, kind)
+        for number, step in enumerate(steps or []):
+            check_import_path(step.type, ("training", "preprocessing", kind, number, "type"))

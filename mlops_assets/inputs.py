@@ -1,0 +1,106 @@
+"""What every stage of a solution is built from: the solution's YAML with its dbt models resolved."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import dagster as dg
+
+from mlops_assets.automation.partitions import build_partitions
+from mlops_assets.keys import stage_key, stage_table, stage_tags, table_key
+from mlops_assets.resources.feature_registry import DbtModel
+from mlops_assets.resources.feature_store import SelectedView, point_in_time_query
+from mlops_assets.resources.lake import quote
+from mlops_assets.solution import Solution
+
+TRAINING_DATE = "training_date"
+"""DATE column of the tables of a solution's training stages: the partition."""
+
+SPLIT = "split"
+"""Column of a training dataset: `train` or `holdout`."""
+
+
+@dataclass(frozen=True)
+class SolutionInputs:
+    """A solution, the dbt model of its spine, the feature views it uses, and the features the caller supplies."""
+
+    solution: Solution
+    spine: DbtModel
+    views: tuple[SelectedView, ...]
+    request: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the solution."""
+        return self.solution.name
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """All feature names, in the order of the YAML file."""
+        return (*self.request, *(feature for chosen in self.views for feature in chosen.features))
+
+    @property
+    def entity(self) -> tuple[str, ...]:
+        """The entity keys of all views, each once."""
+        return tuple(dict.fromkeys(key for chosen in self.views for key in chosen.view.entity))
+
+    @property
+    def view_versions(self) -> dict[str, int]:
+        """Feature view -> version in use."""
+        return {chosen.view.name: chosen.view.version for chosen in self.views}
+
+    @property
+    def column_descriptions(self) -> dict[str, str]:
+        """Descriptions of the spine's columns and of all features."""
+        described = dict(self.spine.column_descriptions)
+        for chosen in self.views:
+            described |= {feature: chosen.view.model.column_descriptions[feature] for feature in chosen.features}
+        return described
+
+    @property
+    def partitions(self) -> dg.TimeWindowPartitionsDefinition:
+        """Partitions of the data stages; a training date is one of these keys too."""
+        declared = self.solution.partitions
+        return build_partitions(declared.start, declared.end, declared.cadence)
+
+    @property
+    def windows(self) -> dg.TimeWindowPartitionsDefinition:
+        """Partitions of the monitoring stages."""
+        declared = self.solution.partitions
+        return build_partitions(declared.start, declared.end, self.solution.monitoring.window)
+
+    @property
+    def upstream_keys(self) -> list[dg.AssetKey]:
+        """Assets of the spine and of every feature view."""
+        return [table_key(self.spine.table), *(table_key(chosen.view.model.table) for chosen in self.views)]
+
+    def key(self, stage: str) -> dg.AssetKey:
+        """Asset key of one stage."""
+        return stage_key(self.name, stage)
+
+    def table(self, stage: str) -> str:
+        """Lake table of one stage."""
+        return stage_table(self.name, stage)
+
+    def tags(self, stage: str) -> dict[str, str]:
+        """Tags of one stage."""
+        return stage_tags(self.name, stage)
+
+    def frame_query(self, *, first: date, end: date, condition: str, labelled: bool) -> str:
+        """SQL for the spine rows of partitions in `[first, end)` that satisfy `condition`, with all features as known at prediction.
+
+        Columns: the spine's partition, key, prediction time, (`labelled`) label and label time, entity keys, requested features, then
+        the views' features, then per view the audit column with the event timestamp of its values.
+        """
+        spine, partition = self.solution.spine, self.solution.partitions.column
+        columns = [partition, spine.key, spine.prediction_time]
+        if labelled:
+            columns += [spine.label, spine.label_time]
+        columns += [*self.entity, *self.request]
+        names = ", ".join(map(quote, dict.fromkeys(columns)))
+        rows = (
+            f"SELECT {names} FROM lake.{self.spine.table} WHERE {quote(partition)} >= DATE '{first}' "
+            f"AND {quote(partition)} < DATE '{end}' AND {condition}"
+        )
+        return point_in_time_query(
+            spine=rows, prediction_time=spine.prediction_time, views=self.views, first=first - timedelta(days=1), last=end
+        )

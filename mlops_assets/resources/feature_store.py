@@ -1,0 +1,59 @@
+"""Offline feature retrieval: one DuckDB statement joins every feature as it was known at prediction time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from mlops_assets.resources.feature_registry import FeatureView
+from mlops_assets.resources.lake import quote
+
+
+@dataclass(frozen=True)
+class SelectedView:
+    """The features of one view that a solution uses."""
+
+    view: FeatureView
+    features: tuple[str, ...]
+
+    @property
+    def known_since(self) -> str | None:
+        """The audit column of the joined frame that holds the event timestamp of the values taken from this view."""
+        return f"_{self.view.name}_event_timestamp" if self.view.event_timestamp else None
+
+
+def point_in_time_query(*, spine: str, prediction_time: str, views: Sequence[SelectedView], first: date, last: date) -> str:
+    """SQL for the rows of the query `spine` with the features of `views` as known at the column `prediction_time`.
+
+    An ASOF join takes the newest row of the entity whose event timestamp is not after the prediction time; a missing entity, no
+    history yet, or values older than the view's freshness limit give nulls. `first` and `last` bound the dates of the prediction
+    times, so that only those partitions of a view are read that can matter.
+    """
+    selected, joins = ["s.*"], []
+    for position, chosen in enumerate(views):
+        alias, view = f"v{position}", chosen.view
+        on = " AND ".join(f"s.{quote(key)} = {alias}.{quote(key)}" for key in view.entity)
+        if view.event_timestamp is None:
+            selected += [f"{alias}.{quote(feature)}" for feature in chosen.features]
+            joins.append(f"LEFT JOIN {_view_rows(chosen, first, last)} {alias} ON {on}")
+            continue
+        known_since = f"{alias}.{quote(view.event_timestamp)}"
+        asked = f"s.{quote(prediction_time)}"
+        fresh = f"{asked} - {known_since} <= INTERVAL {view.freshness_days} DAY" if view.freshness_days else "true"
+        selected += [f"CASE WHEN {fresh} THEN {alias}.{quote(feature)} END AS {quote(feature)}" for feature in chosen.features]
+        selected.append(f"{known_since} AS {quote(str(chosen.known_since))}")
+        joins.append(f"ASOF LEFT JOIN {_view_rows(chosen, first, last)} {alias} ON {on} AND {asked} >= {known_since}")
+    return f"SELECT {', '.join(selected)} FROM ({spine}) s {' '.join(joins)}"
+
+
+def _view_rows(chosen: SelectedView, first: date, last: date) -> str:
+    view = chosen.view
+    names = [*view.entity, *([view.event_timestamp] if view.event_timestamp else []), *chosen.features]
+    conditions = []
+    if view.model.partition_column is not None:
+        # A day of slack on both sides: partitions are dates in the data's own time zone, prediction times are in UTC.
+        partition = quote(view.model.partition_column)
+        conditions.append(f"{partition} <= DATE '{last}' + 1")
+        if view.freshness_days is not None:
+            conditions.append(f"{partition} >= DATE '{first}' - {view.freshness_days + 1}")
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"(SELECT {', '.join(map(quote, names))} FROM lake.{view.model.table}{where})"

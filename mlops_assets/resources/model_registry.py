@@ -1,0 +1,173 @@
+"""The model registry: MLflow runs, versions, aliases and artifacts, through `MlflowClient` alone (its active run is thread-local).
+
+MLflow is imported when it is first used, so that loading the code location stays cheap.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from sklearn.pipeline import Pipeline
+
+CHAMPION = "champion"
+BUNDLE_ARTIFACT = "bundle"
+
+TRAINING_DATE_TAG = "training_date"
+DATASET_FINGERPRINT_TAG = "dataset_fingerprint"
+CONFIGURATION_TAG = "configuration_hash"
+GATES_TAG = "gates"
+GATES_PASSED, GATES_FAILED = "passed", "failed"
+
+_TRUSTED_MODULES = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "xgboost.")
+
+
+class RegistryError(Exception):
+    """The registry does not hold what was asked for, or must not take it; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """One version of a solution's model."""
+
+    solution: str
+    version: int
+    run_id: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ModelRegistry:
+    """Access to one MLflow server. A solution's model is registered under the solution's name."""
+
+    url: str
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "ModelRegistry":
+        """The registry of this installation."""
+        return cls(url=settings.mlflow_url)
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        """MLflow's client."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.url, registry_uri=self.url)
+
+    def start_run(self, solution: str, *, name: str, tags: Mapping[str, str]) -> str:
+        """Open a run in the solution's experiment (made when missing) and return its id."""
+        experiment = self.client.get_experiment_by_name(solution)
+        experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(solution)
+        return self.client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
+
+    def log(self, run_id: str, *, parameters: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+        """Record parameters and metrics in one call; metrics without a value are left out."""
+        from mlflow.entities import Metric, Param
+        from mlflow.utils.time import get_current_time_millis
+
+        moment = get_current_time_millis()
+        self.client.log_batch(
+            run_id,
+            params=[Param(key, str(value)) for key, value in parameters.items()],
+            metrics=[Metric(key, float(value), moment, 0) for key, value in metrics.items() if value is not None],
+        )
+
+    def log_json(self, run_id: str, content: Mapping[str, Any], path: str) -> None:
+        """Store `content` as the JSON artifact `path`."""
+        self.client.log_text(run_id, json.dumps(content, indent=2, default=str), path)
+
+    def log_plots(self, run_id: str, plots: Mapping[str, bytes]) -> None:
+        """Store PNG images under `plots/`."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, png in plots.items():
+                (Path(folder) / f"{name}.png").write_bytes(png)
+            self.client.log_artifacts(run_id, folder, "plots")
+
+    def finish_run(self, run_id: str, *, succeeded: bool) -> None:
+        """Close the run."""
+        self.client.set_terminated(run_id, status="FINISHED" if succeeded else "FAILED")
+
+    def register(self, solution: str, run_id: str, pipeline: "Pipeline", tags: Mapping[str, str]) -> RegisteredModel:
+        """Store `pipeline` in skops format (no pickle) as a model of the run, and register it as the solution's next version.
+
+        Raises RegistryError when the pipeline holds a type that skops must not load.
+        """
+        import mlflow
+        from mlflow.exceptions import MlflowException
+        from skops import io
+
+        unknown = [name for name in io.get_untrusted_types(data=io.dumps(pipeline)) if not name.startswith(_TRUSTED_MODULES)]
+        if unknown:
+            raise RegistryError(f"The pipeline holds types that are not trusted for loading: {', '.join(unknown)}.")
+        mlflow.set_tracking_uri(self.url)
+        with mlflow.start_run(run_id=run_id):
+            logged = mlflow.sklearn.log_model(
+                pipeline,
+                name="model",
+                serialization_format="skops",
+                skops_trusted_types=io.get_untrusted_types(data=io.dumps(pipeline)),
+                pip_requirements=[],
+            )
+        try:
+            self.client.create_registered_model(solution)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        version = self.client.create_model_version(
+            solution, logged.model_uri, run_id=run_id, tags=dict(tags), model_id=logged.model_id
+        )
+        return _registered(version)
+
+    def find(self, solution: str, tags: Mapping[str, str]) -> RegisteredModel | None:
+        """The newest version of the solution that carries all `tags`, or None."""
+        conditions = [f"name = '{solution}'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())]
+        found = self.client.search_model_versions(" AND ".join(conditions))
+        return _registered(max(found, key=lambda each: int(each.version))) if found else None
+
+    def get(self, solution: str, version: int) -> RegisteredModel:
+        """One version of the solution."""
+        return _registered(self.client.get_model_version(solution, str(version)))
+
+    def champion(self, solution: str) -> RegisteredModel | None:
+        """The version that predicts, or None before the first promotion."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _registered(self.client.get_model_version_by_alias(solution, CHAMPION))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def promote(self, solution: str, version: int) -> None:
+        """Make `version` the champion."""
+        self.client.set_registered_model_alias(solution, CHAMPION, str(version))
+
+    def tag(self, solution: str, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        for key, value in tags.items():
+            self.client.set_model_version_tag(solution, str(version), key, value)
+
+    def log_bundle(self, model: RegisteredModel, folder: Path) -> None:
+        """Store the serving bundle in `folder` with the model's run."""
+        self.client.log_artifacts(model.run_id, str(folder), BUNDLE_ARTIFACT)
+
+    def download_bundle(self, model: RegisteredModel, folder: Path) -> Path:
+        """The serving bundle of `model`, downloaded below `folder`."""
+        return Path(self.client.download_artifacts(model.run_id, BUNDLE_ARTIFACT, str(folder)))
+
+    def version_url(self, model: RegisteredModel) -> str:
+        """Page of the version in the MLflow UI."""
+        return f"{self.url}/#/models/{model.solution}/versions/{model.version}"
+
+
+def _registered(version: "ModelVersion") -> RegisteredModel:
+    return RegisteredModel(solution=version.name, version=int(version.version), run_id=version.run_id, tags=version.tags)
