@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from mlops_assets.settings import Settings
+from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
 from mlops_assets.stack import configuration, leftovers, logs, postgres, preflight, prepare, probes
 from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.services import CODE_LOCATION, NATS, POSTGRES, Service, services
@@ -63,8 +63,8 @@ def down(settings: Settings) -> int:
 def reload(settings: Settings, interrupt_runs: bool) -> None:
     """Parse the dbt project and restart the server of the code location, then wait until the changed definitions are loaded.
 
-    Raises StackError when the stack is down, when the dbt project or the definitions cannot be loaded, or when runs are in progress (which end with
-    the server that started them) and `interrupt_runs` is false.
+    Raises StackError when the stack is down, when the dbt project or the definitions cannot be loaded, or when runs are in
+    progress (which end with the server that started them) and `interrupt_runs` is false.
     """
     supervisor = Supervisor(settings)
     if not supervisor.is_running():
@@ -147,9 +147,19 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
     started = _start(supervisor, first, listener)
     _wait(supervisor, first, lambda process: _is_ready(settings, process), listener)
     postgres.create_databases(settings)
+    if not postgres.has_table(settings, LAKE_DATABASE, "ducklake_metadata"):
+        _create_lake(settings)
     started = _start(supervisor, others, listener) or started
     _wait(supervisor, others, lambda process: _is_ready(settings, process), listener)
     return started
+
+
+def _create_lake(settings: Settings) -> None:
+    """Write the empty catalog, once and first: a reader cannot, and two writers that both did would collide."""
+    from mlops_assets.resources.lake import Lake
+
+    prepare.install_duckdb_extensions(DUCKDB_EXTENSION_DIRECTORY)
+    Lake.from_settings(settings).connect(read_only=False).close()
 
 
 def _start(supervisor: Supervisor, wanted: list[Service], listener: Listener) -> bool:

@@ -94,6 +94,16 @@ def create_databases(settings: Settings) -> None:
                 ) from error
 
 
+def has_table(settings: Settings, database: str, table: str) -> bool:
+    """Whether the database has a table of this name in the schema `public`."""
+    import psycopg2
+
+    connection = psycopg2.connect(settings.postgres_connection_string(database))
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"public.{table}",))
+        return cursor.fetchone() == (True,)
+
+
 def user_for_supervisor() -> str | None:
     """The system user that Postgres runs as, None for the caller's own."""
     return UNPRIVILEGED_USER if os.geteuid() == 0 else None

@@ -13,9 +13,12 @@ def run_query(settings: Settings, query: str) -> tuple[list[str], list[tuple[Any
     """
     import duckdb
 
-    from mlops_assets.resources.lake import Lake
+    from mlops_assets.resources.lake import Lake, LakeError
 
-    connection = Lake.from_settings(settings).connect(read_only=True)
+    try:
+        connection = Lake.from_settings(settings).connect(read_only=True)
+    except LakeError as error:
+        raise StackError(str(error), remedy="Start what is missing: mlops up") from error
     try:
         result = connection.execute(query)
         return [column[0] for column in result.description or []], result.fetchall()

@@ -18,7 +18,7 @@ import pytest
 from mlops_assets.settings import DATABASES, Settings
 from mlops_assets.stack import control, leftovers, postgres
 from mlops_assets.stack.environment import process_environment, scripts_directory
-from mlops_assets.stack.supervisor import Supervisor
+from mlops_assets.stack.supervisor import MARKER_VARIABLE, Supervisor
 
 ALL_SERVICES = {"postgres", "nats", "mlflow", "code-location", "dagster-webserver", "dagster-daemon"}
 
@@ -75,6 +75,23 @@ def test_status_reports_every_server_as_running(stack: Settings) -> None:
     assert processes["mlflow"]["url"] == stack.mlflow_url
     assert processes["dagster-webserver"]["port"] == stack.dagster_port
     assert isinstance(report["solutions"], dict)
+
+
+def test_sql_reads_the_new_empty_lake(stack: Settings) -> None:
+    answer = mlops(stack, "sql", "--json", "SELECT 42 AS answer, current_database() AS lake")
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout) == [{"answer": 42, "lake": "lake"}]
+    assert mlops(stack, "sql", "--csv", "SELECT 'a,b' AS text").stdout.splitlines() == ["text", '"a,b"']
+
+
+def test_sql_cannot_write_and_a_wrong_query_is_a_message(stack: Settings) -> None:
+    written = mlops(stack, "sql", "CREATE TABLE lake.main.t (a INTEGER)")
+    assert written.returncode == 1
+    assert "read-only" in written.stderr
+    wrong = mlops(stack, "sql", "SELEC 1")
+    assert wrong.returncode == 1
+    assert "syntax error" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
 
 
 def test_everything_listens_on_loopback_only(stack: Settings) -> None:
@@ -143,10 +160,15 @@ def test_a_server_that_does_not_start_shows_the_end_of_its_log() -> None:
 
 
 def test_down_leaves_no_process_behind(stack: Settings) -> None:
+    # As a run worker whose server was killed: in a session of its own, and no child of the supervisor.
+    environment = process_environment(stack) | {MARKER_VARIABLE: str(stack.home)}
+    worker = subprocess.Popen(["sleep", "600"], env=environment, start_new_session=True)
     pids = [process.pid for process in leftovers.find(stack)]
+    assert worker.pid in pids
     answer = mlops(stack, "down")
     assert answer.returncode == 0, answer.stderr
     assert len(pids) > len(ALL_SERVICES)
+    assert worker.wait(1) == -signal.SIGTERM
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []
     assert {state for state, _ in states(stack).values()} == {"stopped"}
 
