@@ -69,7 +69,13 @@ def numeric_matrix(table: pa.Table, names: Sequence[str]) -> np.ndarray:
             column = column.cast(pa.float64())
         elif pa.types.is_boolean(column.type):
             column = column.cast(pa.uint8())
-        matrix[:, position] = column.cast(pa.float32(), safe=False).to_numpy()
+        start = 0
+        for chunk in column.cast(pa.float32(), safe=False).chunks:
+            target = matrix[start : start + len(chunk), position]
+            target[:] = _plain(chunk)
+            if chunk.null_count:
+                target[_plain(chunk.is_null().cast(pa.uint8())).astype(bool)] = np.nan
+            start += len(chunk)
     return matrix
 
 
@@ -80,12 +86,14 @@ def categorical_matrix(table: pa.Table, names: Sequence[str]) -> np.ndarray:
         column = _column(table, name)
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
+        start = 0
         # Encoded first, so that equal values share one Python string.
-        encoded = column.cast(pa.string()).fill_null(MISSING_CATEGORY).dictionary_encode().combine_chunks()
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = pa.concat_arrays(encoded.chunks) if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
-        values = encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
-        matrix[:, position] = values[encoded.indices.to_numpy(zero_copy_only=False)] if len(values) else MISSING_CATEGORY
+        for chunk in column.cast(pa.string()).dictionary_encode(null_encoding="encode").chunks:
+            values = np.array(
+                [MISSING_CATEGORY if value is None else value for value in chunk.dictionary.to_pylist()], dtype=object
+            )
+            matrix[start : start + len(chunk), position] = values[_plain(chunk.indices)]
+            start += len(chunk)
     return matrix
 
 
@@ -102,6 +110,17 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise ValueError(f"The table has no column {name!r}. It has {', '.join(table.column_names)}.")
     return table.column(name)
+
+
+def _plain(array: pa.Array) -> np.ndarray:
+    """The values of a primitive array, nulls as they lie in memory.
+
+    Unlike `to_numpy` and `fill_null` this does not import pandas, which a serving process does without.
+    """
+    if len(array) == 0:
+        return np.empty(0, dtype=array.type.to_pandas_dtype())
+    start = array.offset
+    return np.frombuffer(array.buffers()[1], dtype=array.type.to_pandas_dtype())[start : start + len(array)]
 
 
 def _is_numeric(kind: pa.DataType) -> bool:

@@ -59,13 +59,20 @@ class Step:
         instance = instance_class(**self.parameters)
         if "random_state" not in self.parameters and instance.get_params(deep=False).get("random_state", seed) is None:
             instance.set_params(random_state=seed)
-        if hasattr(instance, "target_type") and "target_type" not in self.parameters:
-            if problem == "multiclass_classification":
-                raise ValueError(
-                    f"{self.class_path} of several classes cannot be exported to ONNX: use OrdinalEncoder or OneHotEncoder."
-                )
-            instance.set_params(target_type=_TARGET_TYPES[problem])
+        if hasattr(instance, "target_type"):
+            self._prepare_target_encoder(instance, problem, seed)
         return instance
+
+    def _prepare_target_encoder(self, encoder: Any, problem: Problem, seed: int) -> None:
+        if problem == "multiclass_classification":
+            raise ValueError(
+                f"{self.class_path} of several classes cannot be exported to ONNX: use OrdinalEncoder or OneHotEncoder."
+            )
+        if "target_type" not in self.parameters:
+            encoder.set_params(target_type=_TARGET_TYPES[problem])
+        if isinstance(encoder.cv, int):
+            # Its own shuffling takes no seed any more, except inside a splitter.
+            encoder.set_params(cv=_shuffled_folds(problem, encoder.cv, seed))
 
 
 def import_class(path: str) -> type:
@@ -145,7 +152,6 @@ def default_preprocessing(problem: Problem, model: Any, seed: int) -> tuple[list
     """
     from sklearn.ensemble import BaseEnsemble, HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.impute import SimpleImputer
-    from sklearn.model_selection import KFold, StratifiedKFold
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
     from sklearn.tree import BaseDecisionTree
 
@@ -158,9 +164,7 @@ def default_preprocessing(problem: Problem, model: Any, seed: int) -> tuple[list
     scaled = [imputer, StandardScaler()]
     if problem == "multiclass_classification":
         return scaled, [OneHotEncoder(handle_unknown="ignore", sparse_output=False)]
-    folds = KFold if problem == "regression" else StratifiedKFold
-    splitter = folds(n_splits=5, shuffle=True, random_state=seed)
-    return scaled, [TargetEncoder(target_type=_TARGET_TYPES[problem], cv=splitter)]
+    return scaled, [TargetEncoder(target_type=_TARGET_TYPES[problem], cv=_shuffled_folds(problem, 5, seed))]
 
 
 def fit_pipeline(pipeline: "Pipeline", frame: "pd.DataFrame", labels: np.ndarray) -> "Pipeline":
@@ -196,6 +200,13 @@ def fitted_steps(pipeline: "Pipeline") -> Iterator[Any]:
                 yield from fitted_steps(each)
             elif not isinstance(each, str):
                 yield each
+
+
+def _shuffled_folds(problem: Problem, folds: int, seed: int) -> Any:
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    splitter = KFold if problem == "regression" else StratifiedKFold
+    return splitter(n_splits=folds, shuffle=True, random_state=seed)
 
 
 def _chain(steps: Sequence[Any]) -> Any:

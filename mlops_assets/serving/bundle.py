@@ -57,22 +57,25 @@ class Bundle:
 
     def _score_batch(self, table: pa.Table) -> pa.Table:
         if self.contract.problem == "regression":
-            return pa.table({"value": pa.array(self._run("value", table).reshape(-1), pa.float32())})
+            return pa.Table.from_arrays([_array(self._run("value", table).reshape(-1))], names=["value"])
         probabilities = self._run("probabilities", table)
-        classes = pa.array(self.contract.classes)
         if self.contract.problem == "binary_classification":
             score = probabilities[:, 1]
             positions = (score >= np.float32(self.contract.decision_threshold)).astype(np.int64)
-            return pa.table({"score": pa.array(score, pa.float32()), "predicted_label": classes.take(pa.array(positions))})
-        positions = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, dtype=np.int64)
-        flat = pa.array(probabilities.reshape(-1), pa.float32())
-        return pa.table(
-            {
-                "score": pa.array(probabilities[np.arange(len(probabilities)), positions], pa.float32()),
-                "predicted_label": classes.take(pa.array(positions)),
-                "probabilities": pa.FixedSizeListArray.from_arrays(flat, len(classes)),
-            }
-        )
+            return pa.Table.from_arrays([_array(score), self._labels(positions)], names=["score", "predicted_label"])
+        positions = probabilities.argmax(axis=1)
+        score = np.take_along_axis(probabilities, positions[:, None], axis=1).reshape(-1)
+        lists = pa.FixedSizeListArray.from_arrays(_array(probabilities.reshape(-1)), len(self.contract.classes))
+        columns = [_array(score), self._labels(positions), lists]
+        return pa.Table.from_arrays(columns, names=["score", "predicted_label", "probabilities"])
+
+    def _labels(self, positions: np.ndarray) -> pa.Array:
+        if all(isinstance(value, int) for value in self.contract.classes):
+            return _array(np.array(self.contract.classes, dtype=np.int64)[positions])
+        texts = [str(value).encode() for value in self.contract.classes]
+        ends = np.cumsum([0, *map(len, texts)]).astype(np.int32)
+        classes = pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)))
+        return classes.take(_array(positions))
 
     def _run(self, output: str, table: pa.Table) -> np.ndarray:
         schema = self.contract.feature_schema
@@ -84,6 +87,12 @@ class Bundle:
         if schema.categorical:
             inputs["categorical"] = categorical_matrix(table, schema.categorical)
         return self.session.run([output], inputs)[0]
+
+
+def _array(values: np.ndarray) -> pa.Array:
+    """A float32 or int64 array without copying. Unlike `pa.array` it does not import pandas, which takes a third of a second."""
+    kind = pa.float32() if values.dtype == np.float32 else pa.int64()
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def model_hash(model: bytes) -> str:

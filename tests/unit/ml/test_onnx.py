@@ -1,0 +1,131 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlops_assets.ml.onnx import onnx_predict, parity, to_onnx
+from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
+
+TARGET = [Step("sklearn.preprocessing.TargetEncoder", {})]
+MODELS = {
+    "boosting": ("binary_classification", "sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 20}, None),
+    "boosting, target": ("binary_classification", "sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 20}, TARGET),
+    "boosting, classes": ("multiclass_classification", "sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 5}, None),
+    "boosting, value": ("regression", "sklearn.ensemble.HistGradientBoostingRegressor", {"max_iter": 20}, None),
+    "linear": ("binary_classification", "sklearn.linear_model.LogisticRegression", {}, None),
+    "linear, classes": ("multiclass_classification", "sklearn.linear_model.LogisticRegression", {"max_iter": 200}, None),
+    "linear, value": ("regression", "sklearn.linear_model.Ridge", {}, None),
+    "forest": ("binary_classification", "sklearn.ensemble.RandomForestClassifier", {"n_estimators": 5}, None),
+    "forest, value": ("regression", "sklearn.ensemble.RandomForestRegressor", {"n_estimators": 5, "max_depth": 8}, None),
+    "old boosting": ("binary_classification", "sklearn.ensemble.GradientBoostingClassifier", {"n_estimators": 5}, None),
+    "old boosting, value": ("regression", "sklearn.ensemble.GradientBoostingRegressor", {"n_estimators": 5}, None),
+}
+HOSTILE_NUMBER = st.one_of(
+    st.sampled_from([float("nan"), 0.0, -0.0, 1e30, -1e30, 1e-40]), st.floats(-200, 200, width=32), st.integers(-5, 50).map(float)
+)
+HOSTILE_TEXT = st.one_of(
+    st.sampled_from(["", "red", "green", "RED", " red", "N1", "nan", "None", "unseen", "ü", "日本"]), st.text(max_size=4)
+)
+
+
+@pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS)
+def exported(request, sample):
+    problem, path, parameters, categorical = request.param
+    pipeline = build_pipeline(
+        problem=problem, schema=sample.schema, estimator=Step(path, parameters), numeric=None, categorical=categorical, seed=0
+    )
+    fit_pipeline(pipeline, sample.frame, sample.labels[problem])
+    return problem, pipeline, to_onnx(pipeline, sample.schema, problem)
+
+
+def test_predictions_are_equal_on_the_training_rows(exported, sample) -> None:
+    problem, pipeline, model = exported
+    result = parity(pipeline, model, sample.frame, sample.schema, problem)
+    assert result.rows == len(sample.frame)
+    assert result.largest_relative_difference < 1e-5
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(rows=st.lists(st.tuples(*[HOSTILE_NUMBER] * 4, *[HOSTILE_TEXT] * 2), min_size=1, max_size=20))
+def test_predictions_are_equal_on_hostile_rows(exported, sample, rows: list[tuple]) -> None:
+    problem, pipeline, model = exported
+    frame = pd.DataFrame(rows, columns=list(sample.schema.names))
+    frame[list(sample.schema.numeric)] = frame[list(sample.schema.numeric)].astype(np.float32)
+    assert parity(pipeline, model, frame, sample.schema, problem).largest_relative_difference < 1e-5
+
+
+def test_infinite_numbers_take_the_same_branch(sample) -> None:
+    problem, path, parameters, _ = MODELS["boosting"]
+    pipeline = build_pipeline(
+        problem=problem, schema=sample.schema, estimator=Step(path, parameters), numeric=None, categorical=None, seed=0
+    )
+    fit_pipeline(pipeline, sample.frame, sample.labels[problem])
+    frame = sample.frame.head(200).copy()
+    frame["continuous"] = np.float32(np.inf)
+    frame["gaps"] = np.float32(-np.inf)
+    assert parity(pipeline, to_onnx(pipeline, sample.schema, problem), frame, sample.schema, problem).largest_difference < 1e-6
+
+
+def test_a_threshold_between_neighbouring_float32_values_is_not_moved() -> None:
+    # The midpoint of two neighbours rounds to one of them: to the upper one in about half of these pairs.
+    lower = np.linspace(1, 2, 40, dtype=np.float32)
+    upper = np.nextafter(lower, np.float32(3))
+    for low, high in zip(lower, upper, strict=True):
+        frame = pd.DataFrame({"x": np.repeat([low, high], 50)})
+        schema = _numeric_schema()
+        estimator = Step("sklearn.ensemble.HistGradientBoostingRegressor", {"max_iter": 1, "min_samples_leaf": 1})
+        pipeline = build_pipeline(
+            problem="regression", schema=schema, estimator=estimator, numeric=None, categorical=None, seed=0
+        )
+        fit_pipeline(pipeline, frame, np.repeat([0.0, 1.0], 50))
+        result = parity(pipeline, to_onnx(pipeline, schema, "regression"), frame, schema, "regression")
+        assert result.largest_difference < 1e-6
+
+
+def test_a_different_model_is_found_out(sample) -> None:
+    problem, path, parameters, _ = MODELS["boosting"]
+    labels = sample.labels[problem]
+
+    def fitted(target: np.ndarray):
+        pipeline = build_pipeline(
+            problem=problem, schema=sample.schema, estimator=Step(path, parameters), numeric=None, categorical=None, seed=0
+        )
+        return fit_pipeline(pipeline, sample.frame, target)
+
+    other = to_onnx(fitted(1 - labels), sample.schema, problem)
+    result = parity(fitted(labels), other, sample.frame, sample.schema, problem)
+    assert result.largest_difference > 0.1
+    assert len(result.worst_rows) == 5
+
+
+def test_inputs_and_outputs_have_fixed_names(exported, sample) -> None:
+    from onnxruntime import InferenceSession
+
+    problem, _, model = exported
+    session = InferenceSession(model, providers=["CPUExecutionProvider"])
+    assert {each.name: each.shape[1] for each in session.get_inputs()} == {"numeric": 4, "categorical": 2}
+    expected = ["value"] if problem == "regression" else ["label", "probabilities"]
+    assert [each.name for each in session.get_outputs()] == expected
+
+
+def test_an_input_without_columns_is_left_out(sample) -> None:
+    schema = _numeric_schema("continuous", "gaps")
+    pipeline = build_pipeline(
+        problem="regression",
+        schema=schema,
+        estimator=Step("sklearn.linear_model.Ridge", {}),
+        numeric=None,
+        categorical=None,
+        seed=0,
+    )
+    frame = sample.frame[["continuous", "gaps"]]
+    fit_pipeline(pipeline, frame, sample.labels["regression"])
+    model = to_onnx(pipeline, schema, "regression")
+    np.testing.assert_allclose(onnx_predict(model, frame, schema, "regression"), pipeline.predict(frame), atol=1e-5)
+
+
+def _numeric_schema(*names: str):
+    from mlops_assets.ml.matrix import FeatureSchema
+
+    return FeatureSchema(numeric=names or ("x",), categorical=())

@@ -1,0 +1,202 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from mlops_assets.ml.matrix import FeatureSchema, to_frame
+from mlops_assets.ml.onnx import to_onnx
+from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.problem import Problem
+from mlops_assets.serving.bundle import BATCH_ROWS, BundleError, load_bundle, model_hash, write_bundle
+from mlops_assets.serving.contract import Contract, FeatureView, describe_features
+
+SCHEMA = FeatureSchema(
+    numeric=tuple(f"n{number}" for number in range(40)), categorical=tuple(f"c{number}" for number in range(10))
+)
+ESTIMATORS: dict[Problem, str] = {
+    "binary_classification": "sklearn.ensemble.HistGradientBoostingClassifier",
+    "multiclass_classification": "sklearn.ensemble.HistGradientBoostingClassifier",
+    "regression": "sklearn.ensemble.HistGradientBoostingRegressor",
+}
+
+
+def _table(rows: int) -> pa.Table:
+    random = np.random.default_rng(rows)
+    columns: dict[str, pa.Array] = {
+        name: pa.array(random.normal(size=rows), mask=random.random(rows) < 0.1) for name in SCHEMA.numeric
+    }
+    values = np.array([f"value {number}" for number in range(200)])
+    columns |= {name: pa.array(random.choice(values, rows), mask=random.random(rows) < 0.1) for name in SCHEMA.categorical}
+    return pa.table(columns)
+
+
+def _labels(table: pa.Table, problem: Problem) -> np.ndarray:
+    value = np.nan_to_num(table["n0"].to_numpy()) + np.nan_to_num(table["n1"].to_numpy())
+    if problem == "regression":
+        return value
+    if problem == "binary_classification":
+        return (value > 0.5).astype(np.int64)
+    return np.array(["low", "middle", "high"], dtype=object)[np.digitize(value, [-0.5, 0.5])]
+
+
+def _promote(path: Path, problem: Problem):
+    table = _table(2000)
+    pipeline = build_pipeline(
+        problem=problem, schema=SCHEMA, estimator=Step(ESTIMATORS[problem], {}), numeric=None, categorical=None, seed=0
+    )
+    fit_pipeline(pipeline, to_frame(table, SCHEMA), _labels(table, problem))
+    model = to_onnx(pipeline, SCHEMA, problem)
+    contract = Contract(
+        name="example",
+        version=3,
+        problem=problem,
+        features=describe_features(table, SCHEMA),
+        entity_keys=("id",),
+        prediction_time_column="predicted_at",
+        classes=() if problem == "regression" else tuple(pipeline.classes_.tolist()),
+        decision_threshold=0.35 if problem == "binary_classification" else None,
+        dataset_fingerprint="abc",
+        feature_views=(FeatureView(name="view", version=1),),
+        model_sha256=model_hash(model),
+        run_id="run",
+    )
+    write_bundle(path, model, contract)
+    return pipeline, model, contract
+
+
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundles") / "3"
+    return path, *_promote(path, "binary_classification")
+
+
+def test_scores_are_those_of_the_pipeline(promoted) -> None:
+    path, pipeline, _, contract = promoted
+    table = _table(500).append_column("id", pa.array(range(500)))
+    scored = load_bundle(path).score(table)
+    expected = predict(pipeline, to_frame(table, SCHEMA), "binary_classification")[:, 1]
+    np.testing.assert_allclose(scored["score"].to_numpy(), expected, atol=1e-6)
+    assert scored["predicted_label"].to_pylist() == [int(score >= 0.35) for score in scored["score"].to_pylist()]
+    assert load_bundle(path).contract == contract
+
+
+def test_classes_and_values_are_scored(tmp_path: Path) -> None:
+    table = _table(300)
+    pipeline, _, contract = _promote(tmp_path / "classes", "multiclass_classification")
+    scored = load_bundle(tmp_path / "classes").score(table)
+    expected = predict(pipeline, to_frame(table, SCHEMA), "multiclass_classification")
+    np.testing.assert_allclose(np.array(scored["probabilities"].to_pylist()), expected, atol=1e-6)
+    assert scored["predicted_label"].to_pylist() == [contract.classes[row] for row in expected.argmax(axis=1)]
+    np.testing.assert_allclose(scored["score"].to_numpy(), expected.max(axis=1), atol=1e-6)
+    pipeline, _, _ = _promote(tmp_path / "values", "regression")
+    values = load_bundle(tmp_path / "values").score(table)["value"].to_numpy()
+    np.testing.assert_allclose(values, pipeline.predict(to_frame(table, SCHEMA)), atol=1e-5)
+
+
+def test_batches_join_in_order_and_no_rows_give_no_rows(promoted) -> None:
+    bundle = load_bundle(promoted[0])
+    table = _table(200)
+    repeated = pa.concat_tables([table] * (BATCH_ROWS // 200 + 2))
+    scored = bundle.score(repeated)["score"].to_numpy()
+    np.testing.assert_array_equal(scored, np.tile(bundle.score(table)["score"].to_numpy(), len(repeated) // 200))
+    empty = bundle.score(table.slice(0, 0))
+    assert empty.num_rows == 0
+    assert empty.schema == bundle.score(table).schema
+
+
+def test_thirty_thousand_rows_take_less_than_a_second(promoted) -> None:
+    bundle, table = load_bundle(promoted[0]), _table(30_000)
+    bundle.score(table.slice(0, 10))
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        bundle.score(table)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1.0
+
+
+def test_a_changed_model_is_refused(promoted, tmp_path: Path) -> None:
+    _, _, model, contract = promoted
+    write_bundle(tmp_path / "b", model, contract)
+    (tmp_path / "b" / "model.onnx").write_bytes(model[:-1] + bytes([model[-1] ^ 1]))
+    with pytest.raises(BundleError, match="was changed after promotion"):
+        load_bundle(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"surprise": 1}, "surprise: Extra inputs"),
+        ({"version": 0}, "version: Input should be greater"),
+        ({"decision_threshold": None}, "decision_threshold belongs"),
+        ({"classes": [0]}, "cannot have 1 classes"),
+        ({"problem": "ranking"}, "problem: Input should be"),
+    ],
+)
+def test_a_contract_that_is_not_valid_is_refused(promoted, tmp_path: Path, change: dict, message: str) -> None:
+    _, _, model, contract = promoted
+    write_bundle(tmp_path / "b", model, contract)
+    path = tmp_path / "b" / "contract.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(BundleError, match=message):
+        load_bundle(tmp_path / "b")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"model\.onnx is missing: promote the model again"):
+        load_bundle(tmp_path)
+
+
+def test_writing_is_idempotent_and_never_overwrites(promoted, tmp_path: Path) -> None:
+    _, _, model, contract = promoted
+    path = tmp_path / "b"
+    write_bundle(path, model, contract)
+    write_bundle(path, model, contract)
+    with pytest.raises(BundleError, match="holds another bundle"):
+        write_bundle(path, model, contract.model_copy(update={"run_id": "another"}))
+    with pytest.raises(BundleError, match="hash of another model file"):
+        write_bundle(tmp_path / "c", model + b" ", contract)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["b"]
+    assert load_bundle(path).contract.run_id == "run"
+
+
+def test_features_are_described_by_what_training_saw() -> None:
+    table = pa.table({"a": pa.array([1, None, 5]), "b": pa.array([None, None, None], pa.float64()), "c": ["y", None, "x"]})
+    described = describe_features(table, FeatureSchema(numeric=("a", "b"), categorical=("c",)))
+    assert [each.model_dump() for each in described] == [
+        {"name": "a", "kind": "numeric", "type": "int64", "minimum": 1.0, "maximum": 5.0},
+        {"name": "b", "kind": "numeric", "type": "double", "minimum": None, "maximum": None},
+        {"name": "c", "kind": "categorical", "type": "string", "categories": ("", "x", "y")},
+    ]
+
+
+def test_a_contract_cannot_be_changed(promoted) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        promoted[3].version = 4
+
+
+def test_a_missing_feature_is_named(promoted) -> None:
+    with pytest.raises(ValueError, match="example version 3 needs the features n1, c0"):
+        load_bundle(promoted[0]).score(_table(5).drop_columns(["n1", "c0"]))
+
+
+def test_scoring_loads_neither_pandas_nor_scikit_learn(promoted, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(_table(20), tmp_path / "rows.parquet")
+    code = f"""
+import sys
+from pathlib import Path
+import pyarrow.parquet as pq
+from mlops_assets.serving.bundle import load_bundle
+print(load_bundle(Path({str(promoted[0])!r})).score(pq.read_table({str(tmp_path / "rows.parquet")!r})).num_rows)
+print([name for name in ("pandas", "sklearn", "skl2onnx", "onnx", "dagster", "mlflow") if name in sys.modules])
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split("\n")[:2] == ["20", "[]"]
