@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from mlops_assets.assets.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.automation.partitions import Cadence, build_partitions
-from mlops_assets.components.loading import ConfigurationError, nearest
+from mlops_assets.components.configuration import ConfigurationError, nearest
 from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets.solution import Strict
 
@@ -56,7 +56,7 @@ class DbtModels(dg.Component):
         tag = self.attributes.select.removeprefix(_TAG)
         partitions = self.attributes.partitions
         selection = DbtSelection(
-            project=self._project(context),
+            project=self._project(),
             tag=tag,
             partitions=build_partitions(partitions.start, partitions.end, partitions.cadence),
             cadence=partitions.cadence,
@@ -66,7 +66,7 @@ class DbtModels(dg.Component):
             raise ConfigurationError(("select",), f"no dbt model has the tag {tag!r}; {nearest(tag, tags)}")
         return dg.Definitions(assets=[build_dbt_assets(selection, name=f"dbt_{tag}")])
 
-    def _project(self, context: dg.ComponentLoadContext) -> DbtProject:
+    def _project(self) -> DbtProject:
         directory = PROJECT_ROOT / self.attributes.project
         if not (directory / "dbt_project.yml").exists():
             raise ConfigurationError(("project",), f"there is no dbt_project.yml in {directory}")

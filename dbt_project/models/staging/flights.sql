@@ -9,7 +9,7 @@ with flights as (
     where {{ in_window('flight_date') }}
 ),
 
-localised as (
+localised as materialized (
     select
         flights.*,
         origin_airport.time_zone as time_zone,
@@ -23,17 +23,22 @@ localised as (
     left join {{ ref('airports') }} as destination on destination.airport = flights.dest
 ),
 
-scheduled as (
+-- Applying a zone that differs by row is the slow part: materialized, so that it happens once a row.
+same_day as materialized (
+    select *, same_day_arrival at time zone destination_time_zone as same_day_arrival_at
+    from localised
+),
+
+scheduled as materialized (
     select
         *,
         -- One day is added to the local time, before the zone is applied: a night may have 23 or 25 hours.
         case
-            when same_day_arrival at time zone destination_time_zone > scheduled_departure_at
-                then same_day_arrival at time zone destination_time_zone
+            when same_day_arrival_at > scheduled_departure_at then same_day_arrival_at
             else (same_day_arrival + interval 1 day) at time zone destination_time_zone
         end as scheduled_arrival_at,
         {{ start_of_business_date('flight_date') }} as date_started_at
-    from localised
+    from same_day
 ),
 
 moments as (
@@ -55,7 +60,7 @@ select
     distance,
     case when dep_delay is null then 'cancelled' when arr_delay is null then 'diverted' else 'arrived' end as status,
     scheduled_departure_at,
-    scheduled_departure_at at time zone time_zone as scheduled_departure_local,
+    flight_date::timestamp + to_hours(hour) + to_minutes(minute) as scheduled_departure_local,
     time_zone,
     departed_at,
     dep_delay as departure_delay_minutes,

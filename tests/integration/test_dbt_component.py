@@ -1,0 +1,172 @@
+"""The dbt models as Dagster assets, run by Dagster on a lake of their own."""
+
+import json
+import os
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster_dbt import DbtProject
+from dbt_lake import lake  # noqa: F401
+
+from mlops_assets.assets.dbt_models import DbtSelection, build_dbt_assets
+from mlops_assets.automation.partitions import build_partitions
+from mlops_assets.resources.lake import Lake
+from mlops_assets.settings import DBT_PROJECT_DIRECTORY
+
+SELECTED = [
+    dg.AssetKey(["staging", name]) for name in ("airport_additions", "us_federal_holidays", "airports", "flights", "planes")
+] + [
+    dg.AssetKey(["features", "carrier_history"]),
+    dg.AssetKey(["features", "aircraft"]),
+    dg.AssetKey(["flight_delay", "spine"]),
+]
+START, END = "2013-06-01", "2013-06-03"
+
+
+@pytest.fixture(scope="module")
+def project(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DbtProject]:
+    """The dbt project, parsed into a target folder of its own."""
+    target = tmp_path_factory.mktemp("manifest")
+    environment = os.environ | {
+        "MLOPS_LAKE_CATALOG": lake.catalog,
+        "MLOPS_LAKE_DATA": str(lake.data_directory),
+        "MLOPS_DUCKDB_EXTENSIONS": str(lake.extension_directory),
+        "DBT_LOG_PATH": str(target),
+        "DO_NOT_TRACK": "1",
+    }
+    command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), "--quiet", "parse", "--target-path", str(target)]
+    subprocess.run(command, cwd=DBT_PROJECT_DIRECTORY, env=environment, check=True)
+    previous = os.environ.get("DBT_TARGET_PATH")
+    os.environ["DBT_TARGET_PATH"] = str(target)
+    yield DbtProject(DBT_PROJECT_DIRECTORY, target_path=target)
+    if previous is None:
+        del os.environ["DBT_TARGET_PATH"]
+    else:
+        os.environ["DBT_TARGET_PATH"] = previous
+
+
+@pytest.fixture(scope="module")
+def assets(project: DbtProject) -> dg.AssetsDefinition:
+    selection = DbtSelection(
+        project=project,
+        tag="nycflights13",
+        partitions=build_partitions(date(2013, 1, 1), date(2014, 1, 1), "daily"),
+        cadence="daily",
+    )
+    return build_dbt_assets(selection, name="dbt_models")
+
+
+def _materialize(
+    assets: dg.AssetsDefinition, lake: Lake, *, start: str | None, end: str | None, selection: list[dg.AssetKey]
+) -> dg.ExecuteInProcessResult:
+    window = {"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end} if start and end else {}
+    return dg.materialize([assets], selection=selection, resources={"lake": lake}, tags=window, raise_on_error=False)
+
+
+@pytest.fixture(scope="module")
+def result(assets: dg.AssetsDefinition, lake: Lake) -> dg.ExecuteInProcessResult:
+    """One run: three partitions of partitioned models together with views, seeds and tables."""
+    return _materialize(assets, lake, start=START, end=END, selection=SELECTED)
+
+
+def test_one_run_materializes_each_partition_and_each_whole_table(result: dg.ExecuteInProcessResult) -> None:
+    assert result.success
+    found = {(event.asset_key.to_user_string(), event.partition) for event in result.get_asset_materialization_events()}
+    days = ("2013-06-01", "2013-06-02", "2013-06-03")
+    whole = (
+        "staging/airport_additions",
+        "staging/us_federal_holidays",
+        "staging/airports",
+        "staging/planes",
+        "features/aircraft",
+    )
+    parts = ("staging/flights", "features/carrier_history", "flight_delay/spine")
+    assert found == {(key, day) for key in parts for day in days} | {(key, None) for key in whole}
+
+
+def test_row_counts_are_those_of_the_lake(result: dg.ExecuteInProcessResult, lake: Lake) -> None:
+    with lake.connect(read_only=True) as connection:
+        counts = {
+            str(day): rows
+            for day, rows in connection.execute("SELECT flight_date, count(*) FROM raw.flights GROUP BY ALL").fetchall()
+        }
+        aircraft = connection.execute("SELECT count(*) FROM raw.planes").fetchall()[0][0]
+    seen = 0
+    for event in result.get_asset_materialization_events():
+        metadata = event.step_materialization_data.materialization.metadata
+        if event.asset_key == dg.AssetKey(["flight_delay", "spine"]):
+            assert metadata["dagster/partition_row_count"].value == counts[event.partition]
+            assert metadata["dagster/row_count"].value == sum(counts[day] for day in ("2013-06-01", "2013-06-02", "2013-06-03"))
+            seen += 1
+        if event.asset_key == dg.AssetKey(["features", "aircraft"]):
+            assert metadata["dagster/row_count"].value == aircraft
+        assert metadata["lake_snapshot"].value > 0
+    assert seen == 3
+
+
+def test_dbt_tests_are_blocking_checks(result: dg.ExecuteInProcessResult, assets: dg.AssetsDefinition) -> None:
+    assert all(spec.blocking for spec in assets.check_specs)
+    evaluations = {
+        (check.asset_key.to_user_string(), check.check_name): check.passed for check in result.get_asset_check_evaluations()
+    }
+    assert evaluations["staging/flights", "unique_flights_flight_id"]
+    assert evaluations["flight_delay/spine", "spine_label_exactly_when_arrived"]
+    assert all(evaluations.values())
+
+
+def test_specs_say_what_a_table_is(assets: dg.AssetsDefinition) -> None:
+    spec = assets.specs_by_key[dg.AssetKey(["features", "carrier_history"])]
+    assert spec.group_name == "features"
+    assert spec.owners == ["team:airline-operations"]
+    assert spec.kinds == {"dbt", "duckdb"}
+    assert spec.metadata["dagster/table_name"] == "lake.features.carrier_history"
+    columns = {column.name: column for column in spec.metadata["dagster/column_schema"].columns}
+    assert columns["carrier_late_rate_7d"].type == "double"
+    assert all(column.description for column in columns.values())
+    [dependency] = spec.deps
+    assert dependency.asset_key == dg.AssetKey(["staging", "flights"])
+
+
+def test_without_partitions_an_incremental_model_is_refused(assets: dg.AssetsDefinition, lake: Lake) -> None:
+    refused = _materialize(assets, lake, start=None, end=None, selection=[dg.AssetKey(["flight_delay", "spine"])])
+    assert not refused.success
+
+
+def test_a_failing_model_says_what_dbt_said_and_is_not_tried_again(
+    assets: dg.AssetsDefinition, lake: Lake, result: dg.ExecuteInProcessResult
+) -> None:
+    with lake.connect(read_only=False) as connection:
+        connection.execute("ALTER TABLE raw.planes RENAME COLUMN seats TO chairs")
+    try:
+        failed = _materialize(assets, lake, start=None, end=None, selection=[dg.AssetKey(["staging", "planes"])])
+    finally:
+        with lake.connect(read_only=False) as connection:
+            connection.execute("ALTER TABLE raw.planes RENAME COLUMN chairs TO seats")
+    assert not failed.success
+    [failure] = [event for event in failed.all_events if event.event_type_value == "STEP_FAILURE"]
+    assert '"seats" not found' in json.dumps(failure.event_specific_data.error.message)  # type: ignore[union-attr]
+    assert not [event for event in failed.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+
+
+def test_a_failing_test_blocks(assets: dg.AssetsDefinition, lake: Lake, result: dg.ExecuteInProcessResult) -> None:
+    day = "2013-06-02"
+    with lake.connect(read_only=False) as connection:
+        connection.execute("CREATE TABLE raw.copy AS FROM raw.flights WHERE flight_date = ? LIMIT 1", [day])
+        connection.execute("INSERT INTO raw.flights FROM raw.copy")
+    try:
+        doubled = _materialize(
+            assets, lake, start=day, end=day, selection=[*SELECTED[:4], dg.AssetKey(["flight_delay", "spine"])]
+        )
+    finally:
+        with lake.connect(read_only=False) as connection:
+            connection.execute("DELETE FROM raw.flights WHERE flight_date = ?", [day])
+            connection.execute("DROP TABLE raw.copy")
+    assert not doubled.success
+    failed = [check for check in doubled.get_asset_check_evaluations() if not check.passed]
+    assert [check.check_name for check in failed] == ["unique_flights_flight_id"]
+    assert dg.AssetKey(["flight_delay", "spine"]) not in {event.asset_key for event in doubled.get_asset_materialization_events()}

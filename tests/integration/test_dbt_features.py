@@ -1,0 +1,264 @@
+"""The dbt project on real data in a lake of its own: point in time, windows, late and missing rows."""
+
+from datetime import date, timedelta
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+import pytest
+from dbt_lake import FIRST, LAST, Dbt, dbt, lake  # noqa: F401
+
+from mlops_assets.resources.lake import Lake
+
+FIRST_PREDICTED = date(2013, 7, 5)
+
+VIEWS = {
+    "carrier_history": ["carrier"],
+    "origin_history": ["origin"],
+    "destination_history": ["dest"],
+    "route_history": ["origin", "dest"],
+    "aircraft_history": ["tailnum"],
+    "flight_number_history": ["carrier", "flight_number"],
+    "origin_departures": ["origin"],
+    "carrier_origin_departures": ["carrier", "origin"],
+    "aircraft_previous_leg": ["tailnum"],
+    "origin_weather": ["origin"],
+}
+DAILY = {"carrier_history", "origin_history", "destination_history", "route_history"}
+
+
+def _window(start: date, end: date) -> list[str]:
+    return ["--event-time-start", str(start), "--event-time-end", str(end)]
+
+
+@pytest.fixture(scope="module")
+def built(lake: Lake, dbt: Dbt) -> Lake:
+    """The lake after one dbt call over all dates, tests included."""
+    dbt(
+        "build", "--select", "tag:nycflights13", "--exclude-resource-type", "unit_test", *_window(FIRST, LAST + timedelta(days=1))
+    )
+    return lake
+
+
+def test_unit_tests_of_the_models(built: Lake, dbt: Dbt) -> None:
+    dbt("test", "--select", "test_type:unit")
+
+
+# --- Point in time --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def raw_flights(built: Lake) -> pd.DataFrame:
+    """The raw flights with their moments, computed here in plain Python from raw columns alone."""
+    with built.connect(read_only=True) as connection:
+        flights = connection.execute("FROM raw.flights").df()
+        zones = dict(connection.execute("SELECT faa, tzone FROM raw.airports").fetchall())
+    zones |= dict.fromkeys(("SJU", "BQN", "PSE"), "America/Puerto_Rico") | {"STT": "America/St_Thomas"}
+    new_york = ZoneInfo("America/New_York")
+
+    def moments(row: "pd.Series") -> tuple[object, ...]:
+        midnight = pd.Timestamp(row.flight_date).tz_localize(new_york)
+        local = pd.Timestamp(row.flight_date) + pd.Timedelta(hours=row.hour, minutes=row.minute)
+        scheduled = local.tz_localize(new_york).tz_convert("UTC")
+        destination = ZoneInfo(zones[row.dest])
+        clock = pd.Timedelta(hours=row.sched_arr_time // 100, minutes=row.sched_arr_time % 100)
+        arrival = (scheduled.tz_convert(destination).tz_localize(None).normalize() + clock).tz_localize(destination)
+        if arrival <= scheduled:
+            arrival = (arrival.tz_localize(None) + pd.Timedelta(days=1)).tz_localize(destination)
+        departed = max(scheduled + pd.Timedelta(minutes=row.dep_delay), midnight) if pd.notna(row.dep_delay) else pd.NaT
+        arrived = arrival.tz_convert("UTC") + pd.Timedelta(minutes=row.arr_delay) if pd.notna(row.arr_delay) else pd.NaT
+        return scheduled, departed, arrived
+
+    flights[["scheduled", "departed", "arrived"]] = [moments(row) for row in flights.itertuples()]
+    for column in ("scheduled", "departed", "arrived"):
+        flights[column] = pd.to_datetime(flights[column], utc=True)
+    flights["flight_number"] = flights["flight"].astype(str)
+    return flights
+
+
+@pytest.fixture(scope="module")
+def joined(built: Lake) -> pd.DataFrame:
+    """400 flights of the last week with every feature as of their prediction time, and when each view last said something."""
+    joins, columns = "", []
+    with built.connect(read_only=True) as connection:
+        for view, keys in VIEWS.items():
+            condition = " AND ".join(f"s.{key} = {view}.{key}" for key in keys)
+            joins += f" ASOF LEFT JOIN features.{view} ON {condition} AND s.predicted_at >= {view}.event_timestamp"
+            names = [row[0] for row in connection.execute(f"DESCRIBE features.{view}").fetchall()]
+            columns += [f"{view}.{name}" for name in names if name not in {*keys, "event_timestamp", "event_date", "_loaded_at"}]
+            columns.append(f"{view}.event_timestamp AS {view}_at")
+        return connection.execute(
+            f"SELECT s.*, {', '.join(columns)} FROM (FROM flight_delay.spine WHERE flight_date >= '{FIRST_PREDICTED}' AND tailnum IS NOT NULL "
+            f"ORDER BY md5(flight_id) LIMIT 400) s {joins}"
+        ).df()
+
+
+def _same(actual: object, expected: object) -> bool:
+    if pd.isna(expected):  # type: ignore[call-overload]
+        return bool(pd.isna(actual))  # type: ignore[call-overload]
+    return bool(abs(float(actual) - float(expected)) < 1e-9)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("view", "keys"), [(view, keys) for view, keys in VIEWS.items() if view.endswith("_history")])
+def test_history_is_what_was_known(joined: pd.DataFrame, raw_flights: pd.DataFrame, view: str, keys: list[str]) -> None:
+    prefix = view.removesuffix("_history")
+    compared = 0
+    for row in joined.itertuples():
+        at = getattr(row, f"{view}_at")
+        same = raw_flights[(raw_flights[keys] == [getattr(row, key) for key in keys]).all(axis=1)]
+        known = same[same.arrived <= row.predicted_at]
+        if pd.isna(at):
+            assert known[known.arrived > row.predicted_at - pd.Timedelta(hours=1)].empty or view not in DAILY
+            continue
+        assert at <= row.predicted_at
+        # Nothing that was known an hour before the prediction is missing from the row that the join finds.
+        assert (
+            known[known.arrived > at].arrived.min() > row.predicted_at - pd.Timedelta(hours=1) or known[known.arrived > at].empty
+        )
+        if view in DAILY:
+            assert row.predicted_at - at <= pd.Timedelta(hours=25) or known[known.arrived > at - pd.Timedelta(days=28)].empty
+        for days in (7, 28):
+            delays = known[(known.arrived > at - pd.Timedelta(days=days)) & (known.arrived <= at)].arr_delay
+            assert getattr(row, f"{prefix}_arrivals_{days}d") == len(delays)
+            assert _same(getattr(row, f"{prefix}_mean_delay_{days}d"), delays.mean())
+            assert _same(getattr(row, f"{prefix}_late_rate_{days}d"), (delays > 15).mean() if len(delays) else float("nan"))
+            compared += len(delays)
+    assert compared > 1000
+
+
+@pytest.mark.parametrize(("view", "keys"), [(view, keys) for view, keys in VIEWS.items() if view.endswith("_departures")])
+def test_recent_departures_are_what_was_known(
+    joined: pd.DataFrame, raw_flights: pd.DataFrame, view: str, keys: list[str]
+) -> None:
+    prefix = view.removesuffix("_departures")
+    hours = pd.Timedelta(hours=1)
+    overdue_seen = 0
+    for row in joined.itertuples():
+        same = raw_flights[(raw_flights[keys] == [getattr(row, key) for key in keys]).all(axis=1)]
+        at = getattr(row, f"{view}_at")
+        if pd.isna(at):
+            assert same[same.departed <= row.predicted_at - 0.25 * hours].empty
+            continue
+        departed = same[(same.departed > at - 3 * hours) & (same.departed <= at)]
+        waiting = same[(same.scheduled >= at - 3 * hours) & (same.scheduled <= at - 0.25 * hours)]
+        waiting = waiting[waiting.departed.isna() | (waiting.departed > at)]
+        assert getattr(row, f"{prefix}_departures_3h") == len(departed)
+        assert _same(getattr(row, f"{prefix}_mean_departure_delay_3h"), departed.dep_delay.mean())
+        late = (departed.dep_delay > 15).mean() if len(departed) else float("nan")
+        assert _same(getattr(row, f"{prefix}_late_departure_rate_3h"), late)
+        assert _same(getattr(row, f"{prefix}_mean_departure_delay_1h"), departed[departed.departed > at - hours].dep_delay.mean())
+        assert getattr(row, f"{prefix}_overdue_departures") == len(waiting)
+        assert _same(getattr(row, f"{prefix}_mean_overdue_minutes"), ((at - waiting.scheduled) / pd.Timedelta(minutes=1)).mean())
+        overdue_seen += len(waiting)
+        # A row older than a step is the one that says that there is nothing left to count.
+        if row.predicted_at - at >= 0.25 * hours:
+            assert getattr(row, f"{prefix}_departures_3h") == 0
+            assert getattr(row, f"{prefix}_overdue_departures") == 0
+    assert overdue_seen > 50
+
+
+def test_previous_leg_is_what_was_known(joined: pd.DataFrame, raw_flights: pd.DataFrame) -> None:
+    compared = 0
+    month = pd.Timedelta(days=28)
+    for row in joined.itertuples():
+        same = raw_flights[raw_flights.tailnum == row.tailnum]
+        at = row.aircraft_previous_leg_at
+        if pd.isna(at):
+            assert same[(same.departed <= row.predicted_at) | (same.arrived <= row.predicted_at)].empty
+            continue
+        moments = pd.concat([same.departed, same.arrived])
+        assert at == moments[moments <= row.predicted_at].max()
+        arrived = same[(same.arrived <= at) & (same.arrived > at - month)].sort_values("arrived")
+        departed = same[(same.departed <= at) & (same.departed > at - month)].sort_values("departed")
+        assert _same(row.previous_leg_arrival_delay, arrived.arr_delay.iloc[-1] if len(arrived) else float("nan"))
+        assert _same(row.previous_leg_departure_delay, departed.dep_delay.iloc[-1] if len(departed) else float("nan"))
+        under_way = len(departed) > 0 and (len(arrived) == 0 or departed.index[-1] != arrived.index[-1])
+        assert row.previous_leg_under_way == under_way
+        compared += len(arrived)
+    assert compared > 100
+
+
+def test_weather_is_of_an_hour_that_had_ended(joined: pd.DataFrame, built: Lake) -> None:
+    with built.connect(read_only=True) as connection:
+        weather = connection.execute("FROM raw.weather").df()
+    for row in joined.itertuples():
+        known = weather[(weather.origin == row.origin) & (weather.time_hour + pd.Timedelta(hours=1) <= row.predicted_at)]
+        latest = known.sort_values("time_hour").iloc[-1]
+        assert row.origin_weather_at == latest.time_hour + pd.Timedelta(hours=1)
+        assert _same(row.weather_temperature, latest.temp)
+        assert _same(row.weather_precipitation, latest.precip)
+        assert _same(row.weather_wind_gust, latest.wind_gust)
+
+
+def test_label_is_of_the_raw_arrival(built: Lake, raw_flights: pd.DataFrame) -> None:
+    with built.connect(read_only=True) as connection:
+        spine = connection.execute("FROM flight_delay.spine ORDER BY flight_date, carrier, flight_number, origin").df()
+    raw = raw_flights.sort_values(["flight_date", "carrier", "flight_number", "origin"]).reset_index(drop=True)
+    assert len(spine) == len(raw)
+    assert (spine.predicted_at == raw.scheduled - pd.Timedelta(hours=2)).all()
+    assert ((spine.arrived_at == raw.arrived) | (spine.arrived_at.isna() & raw.arrived.isna())).all()
+    assert (spine.is_late.isna() == raw.arr_delay.isna()).all()
+    assert (spine.is_late.dropna() == (raw.arr_delay.dropna() > 15)).all()
+    assert set(spine[spine.is_late.isna()].status) == {"cancelled", "diverted"}
+
+
+# --- Windows ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _rows(lake: Lake, tables: list[str], start: date, end: date) -> dict[str, list[tuple[object, ...]]]:
+    with lake.connect(read_only=True) as connection:
+        found = {}
+        for table in tables:
+            names = [row[0] for row in connection.execute(f"DESCRIBE {table}").fetchall()]
+            column = next(name for name in ("event_date", "flight_date", "weather_date") if name in names)
+            found[table] = connection.execute(
+                f"FROM {table} WHERE {column} >= ? AND {column} < ? ORDER BY ALL", [start, end]
+            ).fetchall()
+        return found
+
+
+TABLES = [f"features.{view}" for view in VIEWS] + ["staging.flights", "staging.weather", "flight_delay.spine"]
+INCREMENTAL = "tag:nycflights13,config.materialized:incremental"
+
+
+def test_days_one_by_one_equal_the_window_at_once(built: Lake, dbt: Dbt) -> None:
+    start = date(2013, 7, 9)
+    before = _rows(built, TABLES, FIRST, LAST + timedelta(days=1))
+    assert all(before.values())
+    for day in range(3):
+        dbt("run", "--select", INCREMENTAL, *_window(start + timedelta(days=day), start + timedelta(days=day + 1)))
+    after = _rows(built, TABLES, FIRST, LAST + timedelta(days=1))
+    for table in TABLES:
+        assert after[table] == before[table], table
+
+
+def test_a_rerun_replaces_exactly_its_window_also_by_nothing(built: Lake, dbt: Dbt) -> None:
+    day, next_day = date(2013, 7, 10), date(2013, 7, 11)
+    before = _rows(built, TABLES, FIRST, LAST + timedelta(days=1))
+    with built.connect(read_only=False) as connection:
+        connection.execute("CREATE TABLE raw.kept AS FROM raw.flights WHERE flight_date = ?", [day])
+        connection.execute("DELETE FROM raw.flights WHERE flight_date = ?", [day])
+    try:
+        dbt("run", "--select", "flights flight_delay_spine", *_window(day, next_day))
+        tables = ["staging.flights", "flight_delay.spine"]
+        emptied = _rows(built, tables, day, next_day)
+        others = _rows(built, tables, FIRST, day), _rows(built, tables, next_day, LAST + timedelta(days=1))
+    finally:
+        with built.connect(read_only=False) as connection:
+            connection.execute("INSERT INTO raw.flights FROM raw.kept")
+            connection.execute("DROP TABLE raw.kept")
+    for table in tables:
+        assert emptied[table] == []
+        assert len(others[0][table]) + len(others[1][table]) == len([row for row in before[table] if day not in row])
+    dbt("run", "--select", INCREMENTAL, *_window(day, next_day))
+    assert _rows(built, TABLES, FIRST, LAST + timedelta(days=1)) == before
+
+
+def test_scheduled_durations_are_plausible(built: Lake) -> None:
+    with built.connect(read_only=True) as connection:
+        rows = connection.execute(
+            "SELECT dest, median(scheduled_duration_minutes), median(distance) FROM flight_delay.spine GROUP BY dest"
+        ).fetchall()
+    assert len(rows) > 80
+    for dest, minutes, miles in rows:
+        # Half an hour to two hours on the ground and in climb, the rest at 350 to 560 miles an hour.
+        assert 30 + miles / 9.4 <= minutes <= 120 + miles / 5.8, (dest, minutes, miles)
