@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING_CATEGORY = ""
+_DTYPES = {pa.float32(): np.float32, pa.uint8(): np.uint8, pa.int32(): np.int32}
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,10 @@ def _plain(array: pa.Array) -> np.ndarray:
 
     Unlike `to_numpy` and `fill_null` this does not import pandas, which a serving process does without.
     """
+    kind = _DTYPES[array.type]
     if len(array) == 0:
-        return np.empty(0, dtype=array.type.to_pandas_dtype())
-    start = array.offset
-    return np.frombuffer(array.buffers()[1], dtype=array.type.to_pandas_dtype())[start : start + len(array)]
+        return np.empty(0, dtype=kind)
+    return np.frombuffer(array.buffers()[1], dtype=kind)[array.offset : array.offset + len(array)]
 
 
 def _is_numeric(kind: pa.DataType) -> bool:

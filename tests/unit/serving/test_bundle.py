@@ -187,15 +187,17 @@ def test_a_missing_feature_is_named(promoted) -> None:
 
 
 def test_scoring_loads_neither_pandas_nor_scikit_learn(promoted, tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    pq.write_table(_table(20), tmp_path / "rows.parquet")
+    # As Arrow IPC: reading Parquet imports pandas by itself.
+    rows = _table(20)
+    with pa.OSFile(str(tmp_path / "rows.arrow"), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+        writer.write_table(rows)
     code = f"""
 import sys
 from pathlib import Path
-import pyarrow.parquet as pq
+import pyarrow as pa
 from mlops_assets.serving.bundle import load_bundle
-print(load_bundle(Path({str(promoted[0])!r})).score(pq.read_table({str(tmp_path / "rows.parquet")!r})).num_rows)
+rows = pa.ipc.open_file({str(tmp_path / "rows.arrow")!r}).read_all()
+print(load_bundle(Path({str(promoted[0])!r})).score(rows).num_rows)
 print([name for name in ("pandas", "sklearn", "skl2onnx", "onnx", "dagster", "mlflow") if name in sys.modules])
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,62 @@
+import base64
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from mlops_assets.ml.evaluation import evaluate
+from mlops_assets.ml.plots import (
+    calibration_plot,
+    confusion_plot,
+    markdown_image,
+    ranking_plot,
+    residual_plot,
+    score_plot,
+    slice_plot,
+)
+
+RANDOM = np.random.default_rng(0)
+LABELS = (RANDOM.random(30_000) < 0.3).astype(np.int64)
+SCORES = np.clip(0.3 + 0.2 * (LABELS - 0.3) + RANDOM.normal(0, 0.15, 30_000), 0.01, 0.99)
+EVALUATION = evaluate(
+    problem="binary_classification",
+    labels=LABELS,
+    predictions=SCORES,
+    training_labels=LABELS,
+    classes=(0, 1),
+    threshold=0.5,
+    slices=pa.table({"group": RANDOM.choice([f"group number {number} of a long name" for number in range(40)], 30_000)}),
+    minimum_slice_rows=100,
+)
+PLOTS = {
+    "ranking": lambda: ranking_plot(LABELS, SCORES),
+    "calibration": lambda: calibration_plot(EVALUATION),
+    "scores": lambda: score_plot(LABELS, SCORES, 0.5),
+    "slices": lambda: slice_plot(EVALUATION.slices, "roc_auc", 0.8),
+    "confusion": lambda: confusion_plot(LABELS, (SCORES > 0.5).astype(int), (0, 1)),
+    "residuals": lambda: residual_plot(SCORES * 100, SCORES * 90 + 3),
+}
+
+
+@pytest.mark.parametrize("draw", PLOTS.values(), ids=PLOTS)
+def test_a_plot_is_a_small_image_and_always_the_same(draw) -> None:
+    png = draw()
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.width >= 200
+        assert len(np.unique(np.asarray(image.convert("L")))) > 20
+    assert len(png) < 60_000
+    assert draw() == png
+
+
+def test_markdown_embeds_the_image() -> None:
+    text = markdown_image("ROC", b"bytes")
+    assert text == f"![ROC](data:image/png;base64,{base64.b64encode(b'bytes').decode()})"
+
+
+def test_what_cannot_be_drawn_is_an_error() -> None:
+    with pytest.raises(ValueError, match="rows of both classes"):
+        ranking_plot(np.zeros(3), np.zeros(3))
+    with pytest.raises(ValueError, match="No slice has the metric"):
+        slice_plot([], "roc_auc", 0.5)
