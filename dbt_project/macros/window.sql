@@ -3,8 +3,10 @@
   (end exclusive). Those flags, unlike `--vars`, do not make dbt parse the project again. Without them the window is everything.
 #}
 {% macro window_bounds() %}
-  {% if flags.EVENT_TIME_START and flags.EVENT_TIME_END %}
-    {{ return({'start': flags.EVENT_TIME_START.strftime('%Y-%m-%d'), 'end': flags.EVENT_TIME_END.strftime('%Y-%m-%d')}) }}
+  {% set start = invocation_args_dict.get('event_time_start') %}
+  {% set end = invocation_args_dict.get('event_time_end') %}
+  {% if start and end %}
+    {{ return({'start': start.strftime('%Y-%m-%d'), 'end': end.strftime('%Y-%m-%d')}) }}
   {% endif %}
   {{ return(none) }}
 {% endmacro %}

