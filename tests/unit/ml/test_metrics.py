@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
@@ -18,6 +18,7 @@ CASES = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=4, max_
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(CASES, st.floats(0.05, 0.95))
 def test_binary_metrics_are_those_of_scikit_learn(rows: list[tuple[int, float]], threshold: float) -> None:
     labels = np.array([label for label, _ in rows])

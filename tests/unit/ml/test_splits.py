@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.ml.splits import SPLIT_SQL, temporal_split
@@ -31,6 +31,7 @@ def test_the_embargo_keeps_labels_that_arrived_later_out_of_training() -> None:
 MOMENTS = st.one_of(st.none(), st.datetimes(_day(5, 20), _day(7, 10)))
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(MOMENTS, MOMENTS), min_size=1, max_size=30))
 def test_the_sql_is_the_same_rule(rows: list[tuple]) -> None:
     times = pa.table(

@@ -48,7 +48,12 @@ def _labels(table: pa.Table, problem: Problem) -> np.ndarray:
 def _promote(path: Path, problem: Problem):
     table = _table(2000)
     pipeline = build_pipeline(
-        problem=problem, schema=SCHEMA, estimator=Step(ESTIMATORS[problem], {}), numeric=None, categorical=None, seed=0
+        problem=problem,
+        schema=SCHEMA,
+        estimator=Step(ESTIMATORS[problem], {"max_iter": 20}),
+        numeric=None,
+        categorical=None,
+        seed=0,
     )
     fit_pipeline(pipeline, to_frame(table, SCHEMA), _labels(table, problem))
     model = to_onnx(pipeline, SCHEMA, problem)
