@@ -151,6 +151,15 @@ def test_features_that_vanish_or_appear_alert_and_missing_values_are_read(census
     assert result.excluded_from_reconstruction == ("appeared", "never")
 
 
+def test_a_constant_reference_has_no_scale_and_any_distance_alerts() -> None:
+    reference = pa.table({"x": [1.0] * 200, "y": np.random.default_rng(0).normal(size=200)})
+    schema = FeatureSchema(numeric=("x", "y"), categorical=())
+    moved = reference.set_column(0, "x", pa.array([1.5] * 200))
+    result = _drift(reference, reference, moved, schema=schema)
+    rows = [row for row in result.rows if (row.feature, row.method) == ("x", "wasserstein")]
+    assert [(row.value, row.effect, row.alert) for row in rows] == [(0.0, None, False), (0.5, None, True)]
+
+
 def test_rare_values_of_a_wide_category_count_as_one() -> None:
     random = np.random.default_rng(0)
 
