@@ -4,6 +4,7 @@ Everything heavy is imported inside the command that needs it, so that `mlops --
 """
 
 import json
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,13 +103,16 @@ def dev() -> None:
     from mlops_assets.stack.services import services
 
     settings = read_settings()
+    # A process manager stops with SIGTERM; a shell script's background job is started with SIGINT ignored.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _start(settings)
         _print_addresses(settings)
         console.print("The logs follow; Ctrl-C stops the stack.", style="dim")
         for name, line in logs.follow(services(settings), 0.3, lambda: True):
             console.print(f"{name:<18}", style="cyan", end="", highlight=False)
-            console.print(line, markup=False, highlight=False)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         console.print("Stopping the stack")
     finally:
@@ -128,7 +132,7 @@ def logs(
     if name not in known:
         raise StackError(f"There is no server {name!r}.", remedy=f"Choose one of: {', '.join(known)}")
     for line in last_lines(known[name].log, lines):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     error_console.print(f"The whole log: {known[name].log}", style="dim", highlight=False)
 
 

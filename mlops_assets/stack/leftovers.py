@@ -1,6 +1,7 @@
 """Processes that outlive their parent: finding and ending everything that belongs to a state folder but to no supervisor."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def find(settings: Settings) -> list[psutil.Process]:
     # Postgres overwrites its environment with its status line: its pid file and its children say what belongs to it.
     server = postgres.running_process(settings)
     if server is not None:
-        found |= {process.pid: process for process in (server, *server.children(recursive=True))}
+        found |= {process.pid: process for process in (server, *_children(server))}
     return list(found.values())
 
 
@@ -31,10 +32,26 @@ def end(processes: list[psutil.Process]) -> None:
     """Ask the processes to end, and kill those that have not done so after ten seconds."""
     for process in processes:
         _ignoring_the_dead(process.terminate)
-    _, alive = psutil.wait_procs(processes, timeout=TERMINATE_SECONDS)
-    for process in alive:
+    for process in _alive_after(processes, TERMINATE_SECONDS):
         _ignoring_the_dead(process.kill)
-    psutil.wait_procs(alive, timeout=TERMINATE_SECONDS)
+    _alive_after(processes, TERMINATE_SECONDS)
+
+
+def _alive_after(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that still run after at most so long. A zombie does not: in a container nobody may ever collect it."""
+    deadline = time.monotonic() + seconds
+    alive = [process for process in processes if _is_alive(process)]
+    while alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+        alive = [process for process in alive if _is_alive(process)]
+    return alive
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _belongs_to(process: psutil.Process, home: Path) -> bool:
@@ -43,6 +60,13 @@ def _belongs_to(process: psutil.Process, home: Path) -> bool:
     except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
         # Gone meanwhile, or another user's: not ours to end.
         return False
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _ignoring_the_dead(action: Callable[[], None]) -> None:

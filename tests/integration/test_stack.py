@@ -173,6 +173,17 @@ def test_down_leaves_no_process_behind(stack: Settings) -> None:
     assert {state for state, _ in states(stack).values()} == {"stopped"}
 
 
+def test_dev_shows_the_logs_until_it_is_stopped_and_then_stops_the_stack(stack: Settings) -> None:
+    command = [str(scripts_directory() / "mlops"), "dev"]
+    process = subprocess.Popen(command, env=process_environment(stack), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    wait_for(lambda: "The logs follow" in process.stdout.readline(), 60)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert "Stopping the stack" in output
+    assert leftovers.find(stack) == []
+
+
 def test_postgres_of_ones_own(tmp_path: Path) -> None:
     own = temporary_settings()
     postgres.initialise_data_directory(own)

@@ -1,0 +1,203 @@
+"""A client of the Dagster webserver's GraphQL: what assets there are and how they stand, launching runs, following them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from mlops_assets.stack.errors import StackError
+
+_TIMEOUT_SECONDS = 60
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_PARTITION = "dagster/partition"
+
+_ASSETS = """
+query Assets { assetNodes {
+  assetKey { path } isPartitioned isExecutable
+  tags { key value } dependencyKeys { path }
+  repository { name location { name } }
+  assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } }
+  assetMaterializations(limit: 1) { timestamp partition }
+  assetChecksOrError { ... on AssetChecks { checks { name
+    executionForLatestMaterialization { status evaluation { severity } } } } }
+} }"""
+
+_PARTITION_KEYS = """
+query Keys($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeys } } }"""
+
+_MATERIALIZATIONS = """
+query Materialization($key: AssetKeyInput!, $partitions: [String!]) {
+  assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations(limit: 1, partitions: $partitions) {
+    metadataEntries { label
+      ... on FloatMetadataEntry { floatValue } ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text }
+      ... on BoolMetadataEntry { boolValue } ... on PathMetadataEntry { path } ... on UrlMetadataEntry { url } } } } } }"""
+
+_LAUNCH = """
+mutation Launch($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } ... on InvalidSubsetError { message }
+  ... on RunConfigValidationInvalid { errors { message } } } }"""
+
+_RUN = """
+query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime endTime
+  executionPlan { steps { key } }
+  stepStats { stepKey status startTime endTime } } } }"""
+
+_FAILURES = """
+query Failures($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __typename
+  ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } failureMetadata { description } }
+  ... on RunFailureEvent { message } } } } }"""
+
+
+@dataclass(frozen=True)
+class AssetState:
+    """One asset: its key (`a/b`), dependencies, tags, the materialized ranges of its partitions, and its failing checks."""
+
+    key: str
+    partitioned: bool
+    executable: bool
+    tags: dict[str, str]
+    dependencies: tuple[str, ...]
+    location: tuple[str, str]
+    ranges: tuple[tuple[str, str], ...]
+    materialized: bool
+    failing_checks: tuple[str, ...]
+    warning_checks: tuple[str, ...]
+
+    def covers(self, first: str, last: str) -> bool:
+        """Whether every partition from `first` to `last` (an unpartitioned asset: it) is materialized."""
+        if not self.partitioned:
+            return self.materialized
+        return any(start <= first and last <= end for start, end in self.ranges)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How a run stands: Dagster's status, its steps in order, those running, and seconds per finished step."""
+
+    status: str
+    steps: tuple[str, ...]
+    running: tuple[str, ...]
+    seconds: dict[str, float]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run will not change any more."""
+        return self.status in ("SUCCESS", "FAILURE", "CANCELED")
+
+
+@dataclass(frozen=True)
+class DagsterClient:
+    """Access to one Dagster webserver. Raises StackError when it does not answer or refuses."""
+
+    url: str
+
+    def assets(self) -> dict[str, AssetState]:
+        """All assets by key."""
+        return {state.key: state for state in map(_asset_state, self._query(_ASSETS)["assetNodes"])}
+
+    def partition_keys(self, key: str) -> list[str]:
+        """All partition keys of an asset, in order."""
+        return list(self._query(_PARTITION_KEYS, key=_key(key))["assetNodeOrError"]["partitionKeys"])
+
+    def metadata(self, key: str, partition: str | None) -> dict[str, Any]:
+        """Numbers, texts, paths and addresses of the newest materialization (of a partition), empty when there is none."""
+        node = self._query(_MATERIALIZATIONS, key=_key(key), partitions=None if partition is None else [partition])
+        events = node["assetNodeOrError"]["assetMaterializations"]
+        values: dict[str, Any] = {}
+        for entry in events[0]["metadataEntries"] if events else []:
+            label = entry.pop("label")
+            values |= {label: value for value in entry.values()}
+        return values
+
+    def launch(self, assets: Sequence[AssetState], first: str, last: str) -> str:
+        """Start one run that materializes `assets` for the partitions from `first` to `last`; returns the run's id."""
+        tags = {_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last}
+        repository, location = assets[0].location
+        parameters = {
+            "selector": {
+                "jobName": "__ASSET_JOB",
+                "repositoryName": repository,
+                "repositoryLocationName": location,
+                "assetSelection": [_key(asset.key) for asset in assets],
+            },
+            "mode": "default",
+            "runConfigData": {},
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+        }
+        answer = self._query(_LAUNCH, parameters=parameters)["launchRun"]
+        if answer["__typename"] != "LaunchRunSuccess":
+            raise StackError(f"Dagster did not launch the run: {answer}", remedy="See `mlops logs code-location`.")
+        return str(answer["run"]["runId"])
+
+    def run(self, run_id: str) -> RunState:
+        """How the run stands now."""
+        run = self._query(_RUN, id=run_id)["runOrError"]
+        stats = run["stepStats"]
+        return RunState(
+            status=run["status"],
+            steps=tuple(step["key"] for step in (run["executionPlan"] or {"steps": []})["steps"]),
+            running=tuple(each["stepKey"] for each in stats if each["startTime"] and not each["endTime"]),
+            seconds={
+                each["stepKey"]: each["endTime"] - each["startTime"] for each in stats if each["endTime"] and each["startTime"]
+            },
+        )
+
+    def failures(self, run_id: str) -> list[str]:
+        """Why the run failed, the innermost cause of each failed step."""
+        found = []
+        for event in self._query(_FAILURES, id=run_id)["logsForRun"]["events"]:
+            if event["__typename"] == "ExecutionStepFailureEvent":
+                error, described = event["error"], event["failureMetadata"]
+                causes = (error or {}).get("causes") or []
+                innermost = causes[-1]["message"] if causes else (error or {}).get("message", "")
+                found.append(f"{event['stepKey']}: {(described or {}).get('description') or innermost}".strip())
+            elif event["__typename"] == "RunFailureEvent" and not found:
+                found.append(event["message"])
+        return found
+
+    def run_url(self, run_id: str) -> str:
+        """Page of the run."""
+        return f"{self.url}/runs/{run_id}"
+
+    def _query(self, query: str, **variables: Any) -> dict[str, Any]:
+        try:
+            response = requests.post(
+                f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=_TIMEOUT_SECONDS
+            )
+            answer = response.json()
+        except requests.RequestException as error:
+            raise StackError(f"Dagster does not answer at {self.url}: {error}", remedy="mlops up") from error
+        if answer.get("errors"):
+            raise StackError(f"Dagster refused a query: {answer['errors'][0]['message']}", remedy="mlops logs dagster-webserver")
+        return dict(answer["data"])
+
+
+def _asset_state(node: dict[str, Any]) -> AssetState:
+    checks = [
+        (check["name"], check["executionForLatestMaterialization"])
+        for check in node["assetChecksOrError"].get("checks", [])
+        if check["executionForLatestMaterialization"]
+    ]
+    failed = {name: execution for name, execution in checks if execution["status"] in ("FAILED", "EXECUTION_FAILED")}
+    warnings = {name for name, each in failed.items() if each["evaluation"] and each["evaluation"]["severity"] == "WARN"}
+    return AssetState(
+        key="/".join(node["assetKey"]["path"]),
+        partitioned=node["isPartitioned"],
+        executable=node["isExecutable"],
+        tags={tag["key"]: tag["value"] for tag in node["tags"]},
+        dependencies=tuple("/".join(key["path"]) for key in node["dependencyKeys"]),
+        location=(node["repository"]["name"], node["repository"]["location"]["name"]),
+        ranges=tuple(
+            (each["startKey"], each["endKey"])
+            for each in (node["assetPartitionStatuses"] or {}).get("ranges", [])
+            if each["status"] == "MATERIALIZED"
+        ),
+        materialized=bool(node["assetMaterializations"]),
+        failing_checks=tuple(name for name in failed if name not in warnings),
+        warning_checks=tuple(sorted(warnings)),
+    )
+
+
+def _key(key: str) -> dict[str, list[str]]:
+    return {"path": key.split("/")}
