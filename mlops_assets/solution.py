@@ -12,6 +12,7 @@ from mlops_assets.ml.problem import Problem
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
+
 class Strict(BaseModel):
     """A YAML mapping that admits only the fields it names."""
 

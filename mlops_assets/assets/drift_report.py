@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import duckdb
 
-from mlops_assets.assets.execution import RETRIES, partition_range, permanent_failure, record_partition_rows, written_metadata
+from mlops_assets.assets.evaluation import plot_metadata
+from mlops_assets.assets.execution import (
+    RETRIES,
+    partition_range,
+    permanent_failure,
+    record_partition_rows,
+    record_range_metadata,
+    written_metadata,
+)
 from mlops_assets.assets.predictions import MODEL_VERSION
 from mlops_assets.checks import rules
 from mlops_assets.inputs import TRAINING_DATE, SolutionInputs
@@ -58,7 +66,9 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         with lake.connect(read_only=False) as connection:
             rows = {key: _predictions(connection, inputs, window) for key, window in _windows(context, inputs).items()}
             if empty := [key for key, table in rows.items() if not table.num_rows]:
-                raise permanent_failure(f"No predictions in the windows {', '.join(empty)}: materialize {inputs.name}/{PREDICTIONS} there.")
+                raise permanent_failure(
+                    f"No predictions in the windows {', '.join(empty)}: materialize {inputs.name}/{PREDICTIONS} there."
+                )
             version = max(max(table.column(MODEL_VERSION).to_pylist()) for table in rows.values())
             reference = _reference(connection, registry, inputs, version)
             schema = FeatureSchema.from_arrow(reference.schema, inputs.features)
@@ -80,8 +90,9 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 partition_key=key,
             )
         record_partition_rows(context, written)
+        record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(result, shares)), **_plot(result)})
         return dg.MaterializeResult(
-            metadata={**written_metadata(written), MODEL_VERSION: version, "summary": dg.MetadataValue.md(_summary(result, shares))},
+            metadata={**written_metadata(written), MODEL_VERSION: version},
             check_results=[_check(inputs, result, shares)],
         )
 
@@ -109,7 +120,9 @@ def _predictions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, 
     ).to_arrow_table()
 
 
-def _reference(connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, version: int) -> "pa.Table":
+def _reference(
+    connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, version: int
+) -> "pa.Table":
     """Features and predictions of the hold-out that version `version` was evaluated on."""
     training_date = date.fromisoformat(registry.get(inputs.name, version).tags[TRAINING_DATE_TAG])
     spine = inputs.solution.spine
@@ -154,6 +167,12 @@ def _summary(result: "DriftResult", shares: Mapping[str, float]) -> str:
 
     lines = [f"| {key} | {share:.0%} | {headline(result.of_window(key))} |" for key, share in shares.items()]
     return "| window | drifted features | |\n|---|---|---|\n" + "\n".join(lines)
+
+
+def _plot(result: "DriftResult") -> dict[str, object]:
+    from mlops_assets.ml.plots import drift_plot
+
+    return plot_metadata({"drift": drift_plot(result)})
 
 
 def _write_page(

@@ -106,7 +106,9 @@ def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
         passed = all(check.passed for check in checks)
         registry.tag(inputs.name, candidate.version, {GATES_TAG: GATES_PASSED if passed else GATES_FAILED})
         plots = draw_plots(result, labels, scored, bundle.contract.classes, metric=solution.training.metric)
-        registry.log(candidate.run_id, parameters={}, metrics={f"holdout_{name}": value for name, value in result.metrics.items()})
+        registry.log(
+            candidate.run_id, parameters={}, metrics={f"holdout_{name}": value for name, value in result.metrics.items()}
+        )
         registry.log_json(candidate.run_id, result.as_dict(), "evaluation.json")
         registry.log_plots(candidate.run_id, plots)
         return dg.MaterializeResult(
@@ -139,14 +141,13 @@ def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_dat
 
 def result_metadata(result: "Evaluation") -> dict[str, object]:
     """The metrics beside those of the naive baseline, and the slices, for the asset's page."""
-    rows = "\n".join(
-        f"| {name} | {_shown(value)} | {_shown(result.baseline[name])} |" for name, value in result.metrics.items()
-    )
+    rows = "\n".join(f"| {name} | {_shown(value)} | {_shown(result.baseline[name])} |" for name, value in result.metrics.items())
     metadata: dict[str, object] = {
         "metrics": dg.MetadataValue.md(f"| metric | model | naive baseline |\n|---|---|---|\n{rows}"),
         "rows": result.rows,
     }
     metadata |= {name: value for name, value in result.metrics.items() if value is not None}
+    metadata |= {f"baseline_{name}": value for name, value in result.baseline.items() if value is not None}
     if result.slices:
         names = list(result.metrics)[:4]
         header = f"| slice | rows | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}\n"

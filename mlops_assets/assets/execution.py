@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -57,6 +58,11 @@ def record_partition_rows(context: dg.AssetExecutionContext, written: Written) -
         context.add_asset_metadata(
             {"dagster/partition_row_count": written.rows_by_partition.get(key, 0)}, asset_key=context.asset_key, partition_key=key
         )
+
+
+def record_range_metadata(context: dg.AssetExecutionContext, metadata: Mapping[str, Any]) -> None:
+    """Attach what describes all partitions of this run together, such as plots, to the last of them: Dagster stores it for each."""
+    context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=context.partition_keys[-1])
 
 
 def written_metadata(written: Written) -> dict[str, dg.MetadataValue]:

@@ -7,7 +7,14 @@ import duckdb
 
 from mlops_assets.assets.deployment import champion_bundle
 from mlops_assets.assets.evaluation import draw_plots, plot_metadata, result_metadata
-from mlops_assets.assets.execution import RETRIES, partition_range, record_partition_rows, table_schema, written_metadata
+from mlops_assets.assets.execution import (
+    RETRIES,
+    partition_range,
+    record_partition_rows,
+    record_range_metadata,
+    table_schema,
+    written_metadata,
+)
 from mlops_assets.assets.predictions import MODEL_VERSION, PREDICTION_ID
 from mlops_assets.assets.scoring import predictions_array
 from mlops_assets.checks import rules
@@ -82,14 +89,19 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
             newest = registry.get(inputs.name, max(matured.column(MODEL_VERSION).to_pylist()))
             bundle = load_bundle(champion_bundle(registry, settings, newest))
             result, plots = _realised(inputs, bundle, matured, reference)
-            metadata |= result_metadata(result) | plot_metadata(plots)
+            record_range_metadata(context, result_metadata(result) | plot_metadata(plots))
         return dg.MaterializeResult(
             metadata=metadata,
             check_results=[
                 rules.LABELS_MATURED.result(
                     key,
                     passed=share >= _EXPECTED_MATURED,
-                    metadata={"share": share, "expected": _EXPECTED_MATURED, "matured": matured.num_rows, "predictions": written.rows},
+                    metadata={
+                        "share": share,
+                        "expected": _EXPECTED_MATURED,
+                        "matured": matured.num_rows,
+                        "predictions": written.rows,
+                    },
                     description=None,
                 )
             ],
@@ -102,7 +114,15 @@ def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
     spine = inputs.solution.spine
     present = column_types(connection, f"lake.{inputs.table(PREDICTIONS)}")
     outputs = [name for name in ("score", "predicted_label", "value", "probabilities") if name in present]
-    selected = [PREDICTION_ID, MODEL_VERSION, window.column, spine.key, spine.prediction_time, *inputs.solution.gates.slices, *outputs]
+    selected = [
+        PREDICTION_ID,
+        MODEL_VERSION,
+        window.column,
+        spine.key,
+        spine.prediction_time,
+        *inputs.solution.gates.slices,
+        *outputs,
+    ]
     predicted = ", ".join(f"p.{quote(name)}" for name in dict.fromkeys(selected))
     key, label, label_time = quote(spine.key), quote(spine.label), quote(spine.label_time)
     return (
@@ -113,7 +133,9 @@ def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
     )
 
 
-def _realised(inputs: SolutionInputs, bundle: "Bundle", matured: "pa.Table", reference: "pa.Table") -> "tuple[Evaluation, dict[str, bytes]]":
+def _realised(
+    inputs: SolutionInputs, bundle: "Bundle", matured: "pa.Table", reference: "pa.Table"
+) -> "tuple[Evaluation, dict[str, bytes]]":
     """The metrics of the matured predictions, beside a constant prediction from the hold-out labels `reference`."""
     from mlops_assets.ml.evaluation import evaluate
     from mlops_assets.ml.problem import label_array

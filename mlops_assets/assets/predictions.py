@@ -72,7 +72,9 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
         champion = registry.champion(inputs.name)
         if champion is None:
-            raise permanent_failure(f"{inputs.name} has no champion yet: materialize {inputs.name}/{DEPLOYMENT} for a training date.")
+            raise permanent_failure(
+                f"{inputs.name} has no champion yet: materialize {inputs.name}/{DEPLOYMENT} for a training date."
+            )
         bundle = load_bundle(champion_bundle(registry, settings, champion))
         window = partition_range(context, inputs.solution.partitions.column)
         with lake.connect(read_only=False) as connection:
@@ -99,13 +101,9 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
     return predictions
 
 
-def _scored(
-    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, bundle: "Bundle", *, first: date, end: date
-) -> str:
+def _scored(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, bundle: "Bundle", *, first: date, end: date) -> str:
     """Score the spine's partitions in `[first, end)`; returns SQL for the scored rows."""
-    frame = connection.execute(
-        inputs.frame_query(first=first, end=end, condition="true", labelled=False)
-    ).to_arrow_table()
+    frame = connection.execute(inputs.frame_query(first=first, end=end, condition="true", labelled=False)).to_arrow_table()
     scored: pa.Table = bundle.score(frame)
     for name in prediction_columns(scored):
         frame = frame.append_column(name, scored.column(name))

@@ -24,7 +24,10 @@ from mlops_assets.resources.source_reader import PARSED, SourceError, Window, pa
 from mlops_assets.source import RawTable, Source
 
 REJECTS_SCHEMA = "raw_rejects"
-_AUDIT_DESCRIPTIONS = {"_source": "File or database the row came from.", "_loaded_at": "When the run that loaded the row was created, UTC."}
+_AUDIT_DESCRIPTIONS = {
+    "_source": "File or database the row came from.",
+    "_loaded_at": "When the run that loaded the row was created, UTC.",
+}
 
 
 def build_raw_assets(source: Source, *, directory: Path) -> list[dg.AssetsDefinition]:
@@ -121,7 +124,9 @@ def _load(
         author=context.run_id,
     )
     reasons = dict(
-        connection.execute(f"SELECT _reason, count(*) FROM {PARSED} WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC").fetchall()
+        connection.execute(
+            f"SELECT _reason, count(*) FROM {PARSED} WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
+        ).fetchall()
     )
     context.add_asset_metadata(
         {

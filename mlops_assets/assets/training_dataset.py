@@ -1,6 +1,6 @@
 """`training_dataset`: labelled rows with every feature as it was known at prediction time, split by time. One partition a training date."""
 
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
@@ -120,7 +120,7 @@ def _query(inputs: SolutionInputs, training_date: date) -> str:
 
 
 def _moment(day: date) -> str:
-    return f"TIMESTAMPTZ '{datetime(day.year, day.month, day.day, tzinfo=timezone.utc).isoformat()}'"
+    return f"TIMESTAMPTZ '{datetime(day.year, day.month, day.day, tzinfo=UTC).isoformat()}'"
 
 
 def _split_counts(connection: duckdb.DuckDBPyConnection, rows: str) -> dict[str, Any]:

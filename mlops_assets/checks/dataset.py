@@ -115,7 +115,11 @@ def _label_rate(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, r
     return rules.LABEL_RATE.result(
         inputs.key(TRAINING_DATASET),
         passed=distinct > 1 and inside,
-        metadata={"mean_by_split": dg.MetadataValue.json(means), "distinct_labels": distinct, "bounds": dg.MetadataValue.json(bounds)},
+        metadata={
+            "mean_by_split": dg.MetadataValue.json(means),
+            "distinct_labels": distinct,
+            "bounds": dg.MetadataValue.json(bounds),
+        },
         description=None if distinct > 1 else "the training rows hold a single label",
     )
 
@@ -156,9 +160,7 @@ def _leakage(
     )
 
 
-def _per_column(
-    connection: duckdb.DuckDBPyConnection, rows: str, columns: Sequence[str], expression: str
-) -> dict[str, float]:
+def _per_column(connection: duckdb.DuckDBPyConnection, rows: str, columns: Sequence[str], expression: str) -> dict[str, float]:
     """The SQL `expression` (`{0}` is the column) for each of `columns`, in one pass."""
     if not columns:
         return {}

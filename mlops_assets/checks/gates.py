@@ -74,7 +74,11 @@ def _against_champion(
     inputs: SolutionInputs, result: Evaluation, champion: RegisteredModel | None, champion_result: Evaluation | None
 ) -> dg.AssetCheckResult:
     if champion_result is None:
-        reason = "there is no champion to compare with" if champion is None else "the champion is the candidate, or reads other features"
+        reason = (
+            "there is no champion to compare with"
+            if champion is None
+            else "the champion is the candidate, or reads other features"
+        )
         return rules.AGAINST_CHAMPION.result(
             inputs.key(EVALUATION), passed=True, metadata={"compared": False}, description=reason
         )

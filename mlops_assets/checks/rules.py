@@ -10,7 +10,9 @@ MISSING = CheckRule(name="missing", description="No feature is missing more ofte
 CONSTANT = CheckRule(
     name="constant_columns", description="No feature is constant or nearly constant over the training rows.", blocking=False
 )
-LABEL_RATE = CheckRule(name="label_rate", description="The label takes several values, and its rate is within the bounds.", blocking=True)
+LABEL_RATE = CheckRule(
+    name="label_rate", description="The label takes several values, and its rate is within the bounds.", blocking=True
+)
 LEAKAGE = CheckRule(
     name="leakage_guard",
     description="No feature was known only after the prediction, no label only after training, and no feature gives the label away.",
@@ -19,7 +21,9 @@ LEAKAGE = CheckRule(
 
 # model
 ONNX_PARITY = CheckRule(
-    name="onnx_parity", description="The ONNX bundle predicts what the scikit-learn pipeline predicts, on real rows.", blocking=True
+    name="onnx_parity",
+    description="The ONNX bundle predicts what the scikit-learn pipeline predicts, on real rows.",
+    blocking=True,
 )
 
 # evaluation
@@ -41,4 +45,6 @@ LABELS_MATURED = CheckRule(
 )
 
 # drift_report
-DRIFT = CheckRule(name="drift", description="The share of drifted features stays below the limit in every window.", blocking=False)
+DRIFT = CheckRule(
+    name="drift", description="The share of drifted features stays below the limit in every window.", blocking=False
+)

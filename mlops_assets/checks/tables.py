@@ -144,13 +144,20 @@ def check_constant_columns(
     )
 
 
-def check_rejected_rows(key: dg.AssetKey, *, accepted: int, reasons: Mapping[str, int], maximum_share: float) -> dg.AssetCheckResult:
+def check_rejected_rows(
+    key: dg.AssetKey, *, accepted: int, reasons: Mapping[str, int], maximum_share: float
+) -> dg.AssetCheckResult:
     """Whether the share of rejected rows is at most `maximum_share`; `reasons` counts them by cause."""
     rejected = sum(reasons.values())
     share = rejected / (accepted + rejected) if rejected else 0.0
     return REJECTED_ROWS.result(
         key,
         passed=share <= maximum_share,
-        metadata={"rejected": rejected, "share": share, "maximum_share": maximum_share, "reasons": dg.MetadataValue.json(dict(reasons))},
+        metadata={
+            "rejected": rejected,
+            "share": share,
+            "maximum_share": maximum_share,
+            "reasons": dg.MetadataValue.json(dict(reasons)),
+        },
         description=f"{rejected} rows rejected" if rejected else None,
     )

@@ -112,7 +112,8 @@ def _error_definitions(folder: str, problems: list[str]) -> dg.Definitions:
     spec = dg.AssetSpec(
         key=["configuration_error", folder],
         group_name="configuration_error",
-        description="**Not loaded.** Mend the file and reload the code location.\n\n" + "\n".join(f"- `{line}`" for line in problems),
+        description="**Not loaded.** Mend the file and reload the code location.\n\n"
+        + "\n".join(f"- `{line}`" for line in problems),
         metadata={"problems": dg.MetadataValue.json(problems)},
         kinds={"yaml"},
     )

@@ -100,7 +100,9 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
     available = [*inputs.entity, *inputs.features]
     for number, column in enumerate(solution.gates.slices):
         if column not in available:
-            raise ConfigurationError(("gates", "slices", number), f"{column!r} is no feature or entity key; {nearest(column, available)}")
+            raise ConfigurationError(
+                ("gates", "slices", number), f"{column!r} is no feature or entity key; {nearest(column, available)}"
+            )
     _check_steps(solution)
     return inputs
 
@@ -116,19 +118,23 @@ def _select_view(source: FeatureSource, registry: FeatureRegistry, spine: DbtMod
     for key in view.entity:
         if key not in spine.columns:
             raise ConfigurationError(
-                ("features", position, "view"), f"{name} is keyed by {key!r}, which the spine {spine.name} lacks; add the column to it"
+                ("features", position, "view"),
+                f"{name} is keyed by {key!r}, which the spine {spine.name} lacks; add the column to it",
             )
     for number, column in enumerate(source.columns or []):
         if column not in view.features:
             raise ConfigurationError(
-                ("features", position, "columns", number), f"{name} has no feature {column!r}; {nearest(column, list(view.features))}"
+                ("features", position, "columns", number),
+                f"{name} has no feature {column!r}; {nearest(column, list(view.features))}",
             )
     return SelectedView(view=view, features=tuple(source.columns or view.features))
 
 
 def _require_column(model: DbtModel, column: str, path: tuple[str | int, ...]) -> None:
     if column not in model.columns:
-        raise ConfigurationError(path, f"the dbt model {model.name} has no column {column!r}; {nearest(column, list(model.columns))}")
+        raise ConfigurationError(
+            path, f"the dbt model {model.name} has no column {column!r}; {nearest(column, list(model.columns))}"
+        )
 
 
 def _check_steps(solution: Solution) -> None:

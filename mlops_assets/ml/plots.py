@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlops_assets.ml.drift_result import DriftResult
 from mlops_assets.ml.evaluation import Evaluation, SliceResult
 
 if TYPE_CHECKING:
@@ -139,6 +140,29 @@ def residual_plot(labels: np.ndarray, values: np.ndarray) -> bytes:
     right.hist(np.clip(residuals, -edge, edge), bins=50, color=BLUE)
     right.axvline(0, color="black", linewidth=1, linestyle=":")
     _describe(right, "Residuals (outer 1 % at the edges)", "true - predicted", "rows")
+    return _png(figure)
+
+
+def drift_plot(result: DriftResult) -> bytes:
+    """Effect of the 20 most drifted features by window, shaded; an alert carries its value."""
+    strongest: dict[str, float] = {}
+    for row in result.rows:
+        strongest[row.feature] = max(strongest.get(row.feature, 0.0), row.effect or 0.0)
+    features = sorted(strongest, key=lambda name: -strongest[name])[:20]
+    windows = list(result.window_rows)
+    effects = np.zeros((len(features), len(windows)))
+    figure, (axes,) = _figure(2.6 + 0.75 * len(windows), 1.0 + 0.26 * len(features), 1)
+    for row in result.rows:
+        if row.feature in features:
+            place = (features.index(row.feature), windows.index(row.window))
+            effects[place] = max(effects[place], row.effect or 0.0)
+            if row.alert:
+                axes.text(place[1], place[0], f"{effects[place]:.2f}", ha="center", va="center", fontsize=7)
+    axes.imshow(effects, cmap="Oranges", vmin=0, vmax=max(0.5, float(effects.max())), aspect="auto")
+    axes.set_xticks(range(len(windows)), windows, rotation=45, ha="right")
+    axes.set_yticks(range(len(features)), ["all together" if name == "*" else _shorten(name) for name in features])
+    _describe(axes, "Drift by window (alerts with their effect)", "", "")
+    axes.grid(False)
     return _png(figure)
 
 

@@ -120,7 +120,13 @@ class Lake:
             connection.close()
 
     def replace(
-        self, connection: duckdb.DuckDBPyConnection, *, table: str, query: str, partition_range: PartitionRange | None, author: str
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        table: str,
+        query: str,
+        partition_range: PartitionRange | None,
+        author: str,
     ) -> Written:
         """Make the rows of `table` (in `partition_range`, or all) equal to the rows of `query`, in one transaction.
 
@@ -157,7 +163,9 @@ def _replace_staged(
         inside = partition_range.predicate("t")
         outside = _scalar(connection, f"SELECT count(*) FROM {_STAGED} t WHERE {inside} IS NOT TRUE")
         if outside:
-            raise LakeError(f"{outside} rows for {table} lie outside {partition_range}: the query must select exactly that range.")
+            raise LakeError(
+                f"{outside} rows for {table} lie outside {partition_range}: the query must select exactly that range."
+            )
     partition = f"coalesce(CAST(t.{quote(partition_range.column)} AS VARCHAR), '')" if partition_range else "''"
     compared = [column for column in columns if not column.startswith(AUDIT_PREFIX)]
     new = _fingerprints(connection, _STAGED, partition=partition, columns=compared, where="true")
@@ -189,7 +197,9 @@ def _aligned_columns(connection: duckdb.DuckDBPyConnection, table: str, target: 
         if column not in existing:
             connection.execute(f"ALTER TABLE {target} ADD COLUMN {quote(column)} {data_type}")
         elif existing[column] != data_type:
-            raise LakeError(f"Column {column} of {table} is {existing[column]} and would become {data_type}: cast it in the query.")
+            raise LakeError(
+                f"Column {column} of {table} is {existing[column]} and would become {data_type}: cast it in the query."
+            )
     return list(staged)
 
 

@@ -36,7 +36,9 @@ class Window:
 
 
 @contextmanager
-def parse(connection: duckdb.DuckDBPyConnection, table: RawTable, *, directory: Path, window: Window | None) -> Iterator[list[str]]:
+def parse(
+    connection: duckdb.DuckDBPyConnection, table: RawTable, *, directory: Path, window: Window | None
+) -> Iterator[list[str]]:
     """Read `table` into the temporary table `PARSED`, which lives as long as the block; yields the source's columns that are not used.
 
     `directory` is where relative file names start. Raises SourceError for a missing file, variable or column.
@@ -68,7 +70,9 @@ def _read_source(
             sql = sql.replace("{" + name + "}", value)
         connection.execute(f"ATTACH {literal(url)} AS source_database (TYPE {table.query.database}, READ_ONLY)")
         stack.callback(connection.execute, "DETACH source_database")
-        reader = f"SELECT *, {literal(table.query.url_variable)} AS _source FROM postgres_query('source_database', {literal(sql)})"
+        reader = (
+            f"SELECT *, {literal(table.query.url_variable)} AS _source FROM postgres_query('source_database', {literal(sql)})"
+        )
         connection.execute(f"CREATE OR REPLACE TEMP TABLE source_rows AS {reader}")
         return
     selects = []

@@ -1,0 +1,198 @@
+"""`mlops demo`: the main job end to end through the running stack, and a summary of what came out.
+
+It launches the runs that a person would launch in the Dagster UI: data and features, training, scoring, monitoring.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dateutil.relativedelta import relativedelta
+
+from mlops_assets.settings import Settings
+from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState
+from mlops_assets.stack.errors import StackError
+
+PLAN_FILE = Path(__file__).parent / "defs" / "demo.yaml"
+_POLL_SECONDS = 0.5
+_TRAINING = ("training_dataset", "model", "evaluation", "deployment")
+_SCORING = ("predictions", "outcomes")
+_MONITORING = ("drift_report",)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which solution, from which day, and how many months; the last one is predicted."""
+
+    solution: str
+    start: date
+    months: int
+
+    @classmethod
+    def read(cls, months: int | None) -> "Plan":
+        """The plan in `defs/demo.yaml`, with another number of months if given. Raises StackError when it is under 2."""
+        declared = yaml.safe_load(PLAN_FILE.read_text())
+        plan = cls(solution=declared["solution"], start=declared["start"], months=months or declared["months"])
+        if plan.months < 2:
+            raise StackError("The demo needs a month to train on and a month to predict.", remedy="mlops demo --months 2")
+        return plan
+
+    @property
+    def training_date(self) -> date:
+        """First day of the predicted month: what the model may know ends here."""
+        return self.start + relativedelta(months=self.months - 1)
+
+    @property
+    def last(self) -> date:
+        """Last day of data."""
+        return self.start + relativedelta(months=self.months) - timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of the demo: these assets for the partitions from `first` to `last`."""
+
+    name: str
+    assets: tuple[str, ...]
+    first: str
+    last: str
+
+
+@dataclass
+class StageResult:
+    """What became of a stage: seconds from launch to end (None = everything was there already), per step, and the run."""
+
+    stage: Stage
+    seconds: float | None = None
+    steps: dict[str, float] = field(default_factory=dict)
+    run_url: str | None = None
+
+
+def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
+    """The four runs of the demo."""
+    assets = client.assets()
+    keys = {name: f"{plan.solution}/{name}" for name in (*_TRAINING, *_SCORING, *_MONITORING)}
+    if missing := [key for key in keys.values() if key not in assets]:
+        raise StackError(f"The code location has no asset {missing[0]}.", remedy="mlops logs code-location")
+    training_date, last = plan.training_date.isoformat(), plan.last.isoformat()
+    upstream = tuple(sorted(_ancestors(assets, keys["training_dataset"])))
+    windows = list(_whole_windows(client.partition_keys(keys["drift_report"]), plan))
+    found = [
+        Stage("data and features", upstream, plan.start.isoformat(), last),
+        Stage("training", tuple(keys[name] for name in _TRAINING), training_date, training_date),
+        Stage("scoring", tuple(keys[name] for name in _SCORING), training_date, last),
+    ]
+    if windows:
+        found.append(Stage("monitoring", tuple(keys[name] for name in _MONITORING), windows[0], windows[-1]))
+    return found
+
+
+def run_stage(client: DagsterClient, stage: Stage, report: Callable[[RunState], None]) -> StageResult:
+    """Materialize a stage in one run unless all of it is there; `report` hears how the run stands. Raises StackError on failure."""
+    assets = client.assets()
+    needed = [assets[key] for key in stage.assets]
+    result = StageResult(stage)
+    if all(asset.covers(stage.first, stage.last) for asset in needed):
+        return result
+    began = time.monotonic()
+    run_id = client.launch(needed, stage.first, stage.last)
+    result.run_url = client.run_url(run_id)
+    while not (state := client.run(run_id)).finished:
+        report(state)
+        time.sleep(_POLL_SECONDS)
+    report(state)
+    if state.status != "SUCCESS":
+        reasons = "\n".join(client.failures(run_id)) or state.status
+        raise StackError(f"The run of {stage.name} failed.\n{reasons}", remedy=f"The run with its logs: {result.run_url}")
+    result.seconds = time.monotonic() - began
+    result.steps = state.seconds
+    return result
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the demo shows at the end. `metrics` are the evaluation's and the realised ones, each beside the naive baseline's."""
+
+    version: int
+    rows: dict[str, int]
+    metrics: dict[str, dict[str, float]]
+    drift: list[dict[str, Any]]
+    reports: list[str]
+    urls: dict[str, str]
+
+
+def summarise(settings: Settings, client: DagsterClient, plan: Plan, done: Sequence[Stage]) -> Summary:
+    """Read the results from the lake and from Dagster's metadata."""
+    from mlops_assets.stack.query import run_query
+
+    solution, last = plan.solution, plan.last.isoformat()
+    evaluation = client.metadata(f"{solution}/evaluation", plan.training_date.isoformat())
+    outcomes = client.metadata(f"{solution}/outcomes", last)
+    windows = [
+        key
+        for stage in done
+        if stage.name == "monitoring"
+        for key in client.partition_keys(f"{solution}/drift_report")
+        if stage.first <= key <= stage.last
+    ]
+    return Summary(
+        version=int(evaluation["model_version"]),
+        rows=_row_counts(settings, done[0], solution),
+        metrics={"hold-out": _numbers(evaluation), "realised": _numbers(outcomes)},
+        drift=_drift(run_query, settings, solution, windows),
+        reports=[str(client.metadata(f"{solution}/drift_report", key).get("report", "")) for key in windows],
+        urls={
+            "Dagster lineage": f"{settings.dagster_url}/asset-groups",
+            "Model in MLflow": f"{settings.mlflow_url}/#/models/{solution}",
+        },
+    )
+
+
+def _row_counts(settings: Settings, data: Stage, solution: str) -> dict[str, int]:
+    from mlops_assets.stack.query import run_query
+
+    tables = [key.replace("/", ".") for key in data.assets if key.startswith("raw/")]
+    tables += [f"{solution}.{name}" for name in ("spine", "training_dataset", "predictions", "outcomes")]
+    counts = " UNION ALL ".join(f"SELECT '{table}' AS name, count(*) AS n FROM {table}" for table in tables)
+    return {name: count for name, count in run_query(settings, counts)[1]}
+
+
+def _drift(run_query: Callable[..., Any], settings: Settings, solution: str, windows: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a window: how many features drifted, the reconstruction error, and the features that moved most."""
+    if not windows:
+        return []
+    columns, rows = run_query(
+        settings,
+        "SELECT CAST(window_start AS VARCHAR) AS \"window\", count(DISTINCT feature) FILTER (WHERE alert AND feature <> '*') AS drifted, "
+        "count(DISTINCT feature) FILTER (WHERE feature <> '*') AS features, max(value) FILTER (WHERE feature = '*') AS reconstruction, "
+        "list(feature ORDER BY effect DESC) FILTER (WHERE alert AND feature <> '*')[:3] AS most "
+        f"FROM {solution}.drift_report WHERE window_start BETWEEN '{windows[0]}' AND '{windows[-1]}' GROUP BY 1 ORDER BY 1",
+    )
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _numbers(metadata: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metadata.items() if isinstance(value, float)}
+
+
+def _ancestors(assets: dict[str, AssetState], key: str) -> set[str]:
+    found: set[str] = set()
+    waiting = list(assets[key].dependencies)
+    while waiting:
+        current = waiting.pop()
+        if current not in found and current in assets and assets[current].executable:
+            found.add(current)
+            waiting += assets[current].dependencies
+    return found
+
+
+def _whole_windows(keys: Sequence[str], plan: Plan) -> Iterator[str]:
+    """Monitoring windows that lie in the predicted month."""
+    end = (plan.last + timedelta(days=1)).isoformat()
+    for key, following in zip(keys, keys[1:], strict=False):
+        if key >= plan.training_date.isoformat() and following <= end:
+            yield key

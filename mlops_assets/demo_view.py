@@ -1,0 +1,120 @@
+"""How `mlops demo` looks: progress while runs go on, then what came out, as Rich tables or JSON."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mlops_assets.demo import Plan, Stage, StageResult, Summary, run_stage, stages, summarise
+from mlops_assets.settings import Settings
+from mlops_assets.stack.dagster_client import DagsterClient, RunState
+
+_SHOWN_METRICS = 4
+_SHOWN_STEPS = 6
+
+
+def run_demo(settings: Settings, console: Console, months: int | None) -> dict[str, Any]:
+    """Run what is missing, show it on `console`, and return the summary with values that JSON can hold."""
+    plan = Plan.read(months)
+    client = DagsterClient(settings.dagster_url)
+    began = time.monotonic()
+    console.print(
+        f"[bold]{plan.solution}[/bold]: data from {plan.start} to {plan.last}, trained before {plan.training_date}, predicted after",
+        highlight=False,
+    )
+    planned = stages(client, plan)
+    results = [_run(client, stage, console) for stage in planned]
+    seconds = time.monotonic() - began
+    summary = summarise(settings, client, plan, planned)
+    _show(console, results, summary, seconds)
+    return {
+        "seconds": round(seconds, 1),
+        "stages": [
+            {"name": each.stage.name, "seconds": each.seconds, "steps": each.steps, "run": each.run_url} for each in results
+        ],
+        **asdict(summary),
+    }
+
+
+def _run(client: DagsterClient, stage: Stage, console: Console) -> StageResult:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"{stage.name}: waiting for a run", total=None)
+
+        def report(state: RunState) -> None:
+            running = ", ".join(name.replace("__", "/") for name in state.running[:2]) or state.status.lower()
+            progress.update(
+                task, total=len(state.steps) or None, completed=len(state.seconds), description=f"{stage.name}: {running}"
+            )
+
+        result = run_stage(client, stage, report)
+    took = "already there" if result.seconds is None else f"{result.seconds:.1f} s"
+    partitions = stage.first if stage.first == stage.last else f"{stage.first} to {stage.last}"
+    console.print(f"[green]✓[/green] {stage.name} [dim]{partitions}, {len(stage.assets)} assets, {took}[/dim]", highlight=False)
+    return result
+
+
+def _show(console: Console, results: Sequence[StageResult], summary: Summary, seconds: float) -> None:
+    console.print()
+    console.print(_time_table(results, seconds))
+    console.print(_rows_table(summary))
+    console.print(_metrics_table(summary))
+    if summary.drift:
+        console.print(_drift_table(summary))
+    console.print(f"Champion: version {summary.version}", highlight=False)
+    for name, url in summary.urls.items():
+        console.print(f"{name}: {url}", highlight=False, soft_wrap=True)
+    for path in summary.reports:
+        console.print(f"Drift report: {path}", highlight=False, soft_wrap=True)
+
+
+def _time_table(results: Sequence[StageResult], seconds: float) -> Table:
+    table = Table("run", "seconds", "where it goes", title="Time")
+    for result in results:
+        if result.seconds is None:
+            table.add_row(result.stage.name, "", "already there: nothing recomputed")
+            continue
+        longest = sorted(result.steps.items(), key=lambda item: -item[1])[:_SHOWN_STEPS]
+        named = [f"{name.rpartition('__')[2]} {spent:.1f}" for name, spent in longest if spent >= 0.05]
+        outside = result.seconds - sum(result.steps.values())
+        table.add_row(result.stage.name, f"{result.seconds:.1f}", ", ".join([*named, f"launch {outside:.1f}"]))
+    table.add_section()
+    table.add_row("all", f"{seconds:.1f}", "")
+    return table
+
+
+def _rows_table(summary: Summary) -> Table:
+    table = Table("table", "rows", title="Rows in the lake")
+    for name, count in summary.rows.items():
+        table.add_row(name, f"{count:,}")
+    return table
+
+
+def _metrics_table(summary: Summary) -> Table:
+    table = Table("metric", title="Metrics")
+    for name in summary.metrics:
+        table.add_column(name)
+        table.add_column("naive baseline", style="dim")
+    shown = [name for name in next(iter(summary.metrics.values())) if f"baseline_{name}" in summary.metrics["hold-out"]]
+    for name in shown[:_SHOWN_METRICS]:
+        cells = []
+        for values in summary.metrics.values():
+            cells += [_number(values.get(name)), _number(values.get(f"baseline_{name}"))]
+        table.add_row(name, *cells)
+    return table
+
+
+def _drift_table(summary: Summary) -> Table:
+    table = Table("window", "drifted features", "reconstruction error", "most", title="Drift from the hold-out")
+    for row in summary.drift:
+        most = ", ".join(row["most"] or [])
+        table.add_row(row["window"], f"{row['drifted']} of {row['features']}", _number(row["reconstruction"]), most)
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
