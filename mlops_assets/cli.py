@@ -176,6 +176,23 @@ def sql(
         console.print(f"{len(rows)} rows" if len(rows) <= limit else f"{limit} of {len(rows)} rows (--limit)", style="dim")
 
 
+@app.command(epilog="Example: [bold]mlops demo --months 2[/bold]")
+def demo(
+    months: Annotated[
+        int | None, typer.Option(min=2, help="Months of data; the last one is predicted. Default: as in defs/demo.yaml.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the main job end to end on real data: features, training, promotion, predictions, outcomes, drift. Repeated, it only reports."""
+    from mlops_assets.demo_view import run_demo
+
+    settings = read_settings()
+    _start(settings)
+    summary = run_demo(settings, error_console if as_json else console, months)
+    if as_json:
+        _print_json(summary)
+
+
 def read_settings() -> Settings:
     """The settings of this installation. Raises StackError naming the variable that is wrong."""
     try:

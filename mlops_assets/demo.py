@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def _row_counts(settings: Settings, data: Stage, solution: str) -> dict[str, int
     tables = [key.replace("/", ".") for key in data.assets if key.startswith("raw/")]
     tables += [f"{solution}.{name}" for name in ("spine", "training_dataset", "predictions", "outcomes")]
     counts = " UNION ALL ".join(f"SELECT '{table}' AS name, count(*) AS n FROM {table}" for table in tables)
-    return {name: count for name, count in run_query(settings, counts)[1]}
+    return dict(run_query(settings, counts)[1])
 
 
 def _drift(run_query: Callable[..., Any], settings: Settings, solution: str, windows: Sequence[str]) -> list[dict[str, Any]]:
@@ -193,6 +194,6 @@ def _ancestors(assets: dict[str, AssetState], key: str) -> set[str]:
 def _whole_windows(keys: Sequence[str], plan: Plan) -> Iterator[str]:
     """Monitoring windows that lie in the predicted month."""
     end = (plan.last + timedelta(days=1)).isoformat()
-    for key, following in zip(keys, keys[1:], strict=False):
+    for key, following in pairwise(keys):
         if key >= plan.training_date.isoformat() and following <= end:
             yield key

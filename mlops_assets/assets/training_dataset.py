@@ -86,7 +86,7 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     days = int(duration[:-1]) * {"d": 1, "w": 7, "m": 31, "y": 366}[duration[-1]]
     length = {"daily": 1, "weekly": 7, "monthly": 28, "yearly": 365}[inputs.solution.partitions.cadence]
     mapping = dg.TimeWindowPartitionMapping(
-        start_offset=-(-(-days // length)), end_offset=-1, allow_nonexistent_upstream_partitions=True
+        start_offset=-ceil(days / length), end_offset=-1, allow_nonexistent_upstream_partitions=True
     )
     temporal = {inputs.spine.table} | {chosen.view.model.table for chosen in inputs.views if chosen.view.model.partition_column}
     return [

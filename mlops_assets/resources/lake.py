@@ -91,7 +91,8 @@ class Lake:
         try:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(
-                f"ATTACH 'ducklake:postgres:{self.catalog}' AS lake (DATA_PATH {literal(str(self.data_directory) + '/')}{mode})"
+                f"ATTACH {literal('ducklake:postgres:' + self.catalog)} AS lake "
+                f"(DATA_PATH {literal(str(self.data_directory) + '/')}{mode})"
             )
             connection.execute("USE lake")
         except duckdb.Error as error:

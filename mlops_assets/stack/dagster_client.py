@@ -107,7 +107,8 @@ class DagsterClient:
         values: dict[str, Any] = {}
         for entry in events[0]["metadataEntries"] if events else []:
             label = entry.pop("label")
-            values |= {label: value for value in entry.values()}
+            # The value's field is named by its kind: floatValue, text, path. Kinds not asked for have none.
+            values[label] = next(iter(entry.values()), None)
         return values
 
     def launch(self, assets: Sequence[AssetState], first: str, last: str) -> str:
