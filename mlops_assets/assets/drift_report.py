@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
@@ -169,7 +169,7 @@ def _summary(result: "DriftResult", shares: Mapping[str, float]) -> str:
     return "| window | drifted features | |\n|---|---|---|\n" + "\n".join(lines)
 
 
-def _plot(result: "DriftResult") -> dict[str, object]:
+def _plot(result: "DriftResult") -> dict[str, Any]:
     from mlops_assets.ml.plots import drift_plot
 
     return plot_metadata({"drift": drift_plot(result)})

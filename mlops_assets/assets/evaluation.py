@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
@@ -139,10 +139,10 @@ def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_dat
     return found
 
 
-def result_metadata(result: "Evaluation") -> dict[str, object]:
+def result_metadata(result: "Evaluation") -> dict[str, Any]:
     """The metrics beside those of the naive baseline, and the slices, for the asset's page."""
     rows = "\n".join(f"| {name} | {_shown(value)} | {_shown(result.baseline[name])} |" for name, value in result.metrics.items())
-    metadata: dict[str, object] = {
+    metadata: dict[str, Any] = {
         "metrics": dg.MetadataValue.md(f"| metric | model | naive baseline |\n|---|---|---|\n{rows}"),
         "rows": result.rows,
     }
@@ -184,7 +184,7 @@ def draw_plots(
     return drawn
 
 
-def plot_metadata(plots: Mapping[str, bytes]) -> dict[str, object]:
+def plot_metadata(plots: Mapping[str, bytes]) -> dict[str, Any]:
     """Images for the asset's page."""
     from mlops_assets.ml.plots import markdown_image
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -82,7 +83,7 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
                 f"{RAW_SCHEMA}.{name}",
                 {column_name: column.description for column_name, column in table.columns.items()} | _AUDIT_DESCRIPTIONS,
             )
-        metadata = {"dagster/column_schema": schema, "unused_source_columns": dg.MetadataValue.json(unused)}
+        metadata: dict[str, Any] = {"dagster/column_schema": schema, "unused_source_columns": dg.MetadataValue.json(unused)}
         return dg.MaterializeResult(metadata=metadata, check_results=result)
 
     return raw_table

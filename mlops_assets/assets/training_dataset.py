@@ -1,6 +1,7 @@
 """`training_dataset`: labelled rows with every feature as it was known at prediction time, split by time. One partition a training date."""
 
 from datetime import UTC, date, datetime
+from math import ceil
 from typing import Any
 
 import dagster as dg

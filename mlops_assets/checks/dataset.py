@@ -118,7 +118,7 @@ def _label_rate(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, r
         metadata={
             "mean_by_split": dg.MetadataValue.json(means),
             "distinct_labels": distinct,
-            "bounds": dg.MetadataValue.json(bounds),
+            "bounds": dg.MetadataValue.json(bounds or []),
         },
         description=None if distinct > 1 else "the training rows hold a single label",
     )

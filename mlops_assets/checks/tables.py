@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -22,7 +23,7 @@ class CheckRule:
         return dg.AssetCheckSpec(name=self.name, asset=key, description=self.description, blocking=self.blocking)
 
     def result(
-        self, key: dg.AssetKey, *, passed: bool, metadata: Mapping[str, object], description: str | None
+        self, key: dg.AssetKey, *, passed: bool, metadata: Mapping[str, Any], description: str | None
     ) -> dg.AssetCheckResult:
         """The outcome, with the evidence."""
         return dg.AssetCheckResult(

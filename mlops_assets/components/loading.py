@@ -76,7 +76,7 @@ def _explain_field(problem: Any, error: ValidationError, folder: Path) -> str:
 def _place(folder: Path, keys: tuple[str | int, ...]) -> str:
     path = folder / "defs.yaml"
     tree = parse_yaml_with_source_position(path.read_text(), str(path)).source_position_tree
-    position = tree.lookup_closest(list(keys))
+    position, _ = tree.lookup_closest_and_path(list(keys), None)
     return f"defs/{folder.name}/defs.yaml:{position.start.line}"
 
 

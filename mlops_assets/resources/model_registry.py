@@ -5,6 +5,7 @@ MLflow is imported when it is first used, so that loading the code location stay
 
 import json
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,9 +72,8 @@ class ModelRegistry:
     def log(self, run_id: str, *, parameters: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
         """Record parameters and metrics in one call; metrics without a value are left out."""
         from mlflow.entities import Metric, Param
-        from mlflow.utils.time import get_current_time_millis
 
-        moment = get_current_time_millis()
+        moment = int(time.time() * 1000)
         self.client.log_batch(
             run_id,
             params=[Param(key, str(value)) for key, value in parameters.items()],
@@ -170,4 +170,4 @@ class ModelRegistry:
 
 
 def _registered(version: "ModelVersion") -> RegisteredModel:
-    return RegisteredModel(solution=version.name, version=int(version.version), run_id=version.run_id, tags=version.tags)
+    return RegisteredModel(solution=version.name, version=int(version.version), run_id=str(version.run_id), tags=version.tags)
