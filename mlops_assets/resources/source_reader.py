@@ -3,7 +3,7 @@
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -13,13 +13,18 @@ from pathlib import Path
 
 import duckdb
 
+from mlops_assets.resources.csv_reader import csv_query, reader_options, rejected_lines_query
 from mlops_assets.resources.lake import column_types, literal, quote
 from mlops_assets.source import Column, RawTable
 
 PARSED = "temp.main.parsed_rows"
 """Temporary table that `parse` leaves: the table's columns, `_source`, `_reason` (null = accepted) and `_row` (rejected, as JSON)."""
 
-_INTEGERS = ("integer", "bigint")
+_WIDER_TYPES = {"integer": "DOUBLE", "bigint": "DOUBLE", "date": "TIMESTAMP", "timestamp": "TIMESTAMPTZ"}
+"""TRY_CAST makes 6 of '5.7' and drops the time of a date and the offset of a time: what differs in the wider type was lost."""
+
+_SHOWN_LENGTH = 100
+"""Characters of a value that a reason quotes; the whole row is kept beside it."""
 
 
 class SourceError(Exception):
@@ -41,16 +46,21 @@ def parse(
 ) -> Iterator[list[str]]:
     """Read `table` into the temporary table `PARSED`, which lives as long as the block; yields the source's columns that are not used.
 
-    `directory` is where relative file names start. Raises SourceError for a missing file, variable or column.
+    `directory` is where relative file names start. Raises SourceError for a missing file, variable or column, for a file that is
+    not what its format says, and for an expression that SQL cannot compute.
     """
     with ExitStack() as stack:
-        _read_source(connection, table, directory=directory, window=window, stack=stack)
-        found = [column for column in column_types(connection, "temp.main.source_rows") if column != "_source"]
-        _require_columns(table, found)
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE parsed_rows AS {_parsing_query(table, window)}")
-        connection.execute("DROP TABLE temp.main.source_rows")
-        if table.format == "csv":
-            _add_structural_rejects(connection, table)
+        try:
+            labels = _read_source(connection, table, directory=directory, window=window, stack=stack)
+            found = [column for column in column_types(connection, "temp.main.source_rows") if column != "_source"]
+            _require_columns(table, found)
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE parsed_rows AS {_parsing_query(table, window)}")
+            connection.execute("DROP TABLE temp.main.source_rows")
+            if table.format == "csv":
+                connection.execute(f"INSERT INTO {PARSED} BY NAME {rejected_lines_query(labels)}")
+                connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+        except (duckdb.ProgrammingError, duckdb.DataError, ValueError) as error:
+            raise SourceError(f"The source cannot be read as its YAML file says: {error}") from error
         try:
             yield [column for column in found if column not in table.columns]
         finally:
@@ -59,7 +69,8 @@ def parse(
 
 def _read_source(
     connection: duckdb.DuckDBPyConnection, table: RawTable, *, directory: Path, window: Window | None, stack: ExitStack
-) -> None:
+) -> dict[str, str]:
+    """Fill the temporary table `source_rows`; returns the labels of the files by the path that was read."""
     if table.query is not None:
         url = os.environ.get(table.query.url_variable)
         if not url:
@@ -74,33 +85,22 @@ def _read_source(
             f"SELECT *, {literal(table.query.url_variable)} AS _source FROM postgres_query('source_database', {literal(sql)})"
         )
         connection.execute(f"CREATE OR REPLACE TEMP TABLE source_rows AS {reader}")
-        return
-    selects = []
+        return {}
+    selects, labels = [], {}
     for label in table.files or []:
         path = stack.enter_context(_local_file(label, directory))
-        options = _reader_options(table)
-        selects.append(f"SELECT *, {literal(label)} AS _source FROM read_{table.format}({literal(path)}{options})")
         if "://" in label:
             connection.execute("LOAD httpfs")
+        labels[path] = label
+        if table.format == "csv":
+            rows = csv_query(connection, path, null_strings=table.null_strings, options=table.options)
+            if rows is None:
+                raise SourceError(f"{label} is empty: a CSV file begins with its header.")
+        else:
+            rows = f"FROM read_{table.format}({literal(path)}{reader_options(table.options)})"
+        selects.append(f"SELECT *, {literal(label)} AS _source {rows}")
     connection.execute(f"CREATE OR REPLACE TEMP TABLE source_rows AS {' UNION ALL BY NAME '.join(selects)}")
-
-
-def _reader_options(table: RawTable) -> str:
-    options = dict(table.options)
-    if table.format == "csv":
-        nulls = ["", *table.null_strings]
-        defaults = {"header": True, "delim": ",", "quote": '"', "nullstr": nulls}
-        # Everything is read as text so that a value that does not parse rejects its row instead of the file.
-        options = {**defaults, **options, "all_varchar": True, "ignore_errors": True, "store_rejects": True, "rejects_limit": 0}
-    return "".join(f", {name} = {_sql_value(value)}" for name, value in options.items())
-
-
-def _sql_value(value: object) -> str:
-    if isinstance(value, bool | int | float):
-        return str(value).lower()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{', '.join(_sql_value(item) for item in value)}]"
-    return literal(str(value))
+    return labels
 
 
 @contextmanager
@@ -162,13 +162,15 @@ def _reasons(name: str, column: Column) -> Iterator[str]:
     """SQL that gives a text for each way a row of this column is wrong, and null where it is right."""
     value, given = quote(name), f"_values.{quote(name)}"
     if column.expression is None:
-        lost = f"{value} IS NULL"
-        if column.type in _INTEGERS:
-            # TRY_CAST rounds '5.7' to 6: a fraction must not be lost silently.
-            lost = f"({lost} OR {value} <> TRY_CAST({given} AS DOUBLE))"
+        lost = [f"{value} IS NULL"]
+        if wider := _WIDER_TYPES.get(column.type):
+            lost.append(f"{value} <> TRY_CAST({given} AS {wider})")
+        if column.type == "double":
+            lost.append(f"(isinf({value}) AND NOT contains(lower(CAST({given} AS VARCHAR)), 'inf'))")
+        shown = f"left(CAST({given} AS VARCHAR), {_SHOWN_LENGTH})"
         yield (
-            f"CASE WHEN {given} IS NOT NULL AND {lost} THEN "
-            f"{literal(name + ': ')} || {given} || {literal(' is no ' + column.type)} END"
+            f"CASE WHEN {given} IS NOT NULL AND ({' OR '.join(lost)}) THEN "
+            f"{literal(name + ': ')} || {shown} || {literal(' is no ' + column.type)} END"
         )
         missing = f"{given} IS NULL"
     else:
@@ -176,13 +178,3 @@ def _reasons(name: str, column: Column) -> Iterator[str]:
     if column.required:
         yield f"CASE WHEN {missing} THEN {literal(name + ' is missing')} END"
     yield "CAST(NULL AS VARCHAR)"
-
-
-def _add_structural_rejects(connection: duckdb.DuckDBPyConnection, table: RawTable) -> None:
-    """Lines that are no CSV rows at all (too many or too few values, broken quotes), which have no partition."""
-    connection.execute(
-        f"INSERT INTO {PARSED} BY NAME SELECT s.file_path AS _source, 'line ' || e.line || ': ' || e.error_message AS _reason, "
-        "CAST(to_json({'line': e.csv_line}) AS VARCHAR) AS _row FROM reject_errors e "
-        "JOIN reject_scans s USING (scan_id, file_id)"
-    )
-    connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
