@@ -243,5 +243,11 @@ def _table(entries: list[dict]) -> Table:
     for column in entries[0]:
         table.add_column(column)
     for entry in entries:
-        table.add_row(*("" if value is None else str(value) for value in entry.values()))
+        table.add_row(*(_cell(value) for value in entry.values()))
     return table
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return "\n".join(map(str, value)) or "none"
+    return "" if value is None else str(value)

@@ -80,7 +80,7 @@ def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
     if missing := [key for key in keys.values() if key not in assets]:
         raise StackError(f"The code location has no asset {missing[0]}.", remedy="mlops logs code-location")
     training_date, last = plan.training_date.isoformat(), plan.last.isoformat()
-    upstream = tuple(sorted(_ancestors(assets, keys["training_dataset"])))
+    upstream = tuple(sorted(_data_assets(assets, keys["training_dataset"])))
     windows = list(_whole_windows(client.partition_keys(keys["drift_report"]), plan))
     found = [
         Stage("data and features", upstream, plan.start.isoformat(), last),
@@ -180,9 +180,18 @@ def _numbers(metadata: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metadata.items() if isinstance(value, float)}
 
 
-def _ancestors(assets: dict[str, AssetState], key: str) -> set[str]:
+def _data_assets(assets: dict[str, AssetState], key: str) -> set[str]:
+    """All assets that `key` needs, those made by the same ops (one dbt command builds all features of a source), and their needs."""
+    found = _ancestors(assets, assets[key].dependencies)
+    operations = {operation for each in found for operation in assets[each].operations}
+    siblings = [each for each, asset in assets.items() if operations.intersection(asset.operations)]
+    return found.union(siblings, _ancestors(assets, siblings))
+
+
+def _ancestors(assets: dict[str, AssetState], keys: Sequence[str]) -> set[str]:
+    """The executable assets among `keys` and all that they depend on."""
     found: set[str] = set()
-    waiting = list(assets[key].dependencies)
+    waiting = list(keys)
     while waiting:
         current = waiting.pop()
         if current not in found and current in assets and assets[current].executable:

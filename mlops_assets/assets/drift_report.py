@@ -15,9 +15,10 @@ from mlops_assets.assets.execution import (
     permanent_failure,
     record_partition_rows,
     record_range_metadata,
+    table_schema,
     written_metadata,
 )
-from mlops_assets.assets.predictions import MODEL_VERSION
+from mlops_assets.assets.scoring import MODEL_VERSION
 from mlops_assets.checks import rules
 from mlops_assets.inputs import TRAINING_DATE, SolutionInputs
 from mlops_assets.keys import DRIFT_REPORT, EVALUATION, PREDICTIONS, TRAINING_DATASET
@@ -33,6 +34,18 @@ if TYPE_CHECKING:
     from mlops_assets.ml.matrix import FeatureSchema
 
 WINDOW = "window_start"
+
+_DESCRIPTIONS = {
+    WINDOW: "First day of the monitoring window.",
+    MODEL_VERSION: "Version whose hold-out is the reference.",
+    "feature": "The feature, or * for all together.",
+    "method": "Distance, or the error of reconstruction by principal components.",
+    "value": "Drift of the window from the reference.",
+    "lower_threshold": "Below it NannyML alerts.",
+    "upper_threshold": "Above it NannyML alerts.",
+    "effect": "What is compared with the least effect of an alert.",
+    "alert": "Whether threshold and least effect are both passed.",
+}
 
 
 def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
@@ -81,6 +94,7 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 partition_range=replaced,
                 author=context.run_id,
             )
+            column_schema = table_schema(connection, f"lake.{inputs.table(DRIFT_REPORT)}", _DESCRIPTIONS)
         shares = {key: _share_of_features(result, key) for key in rows}
         for key, table in rows.items():
             page = _write_page(settings, inputs, result=result, window=key, reference=reference, current=table, schema=schema)
@@ -92,7 +106,7 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         record_partition_rows(context, written)
         record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(result, shares)), **_plot(result)})
         return dg.MaterializeResult(
-            metadata={**written_metadata(written), MODEL_VERSION: version},
+            metadata={**written_metadata(written), "dagster/column_schema": column_schema, MODEL_VERSION: version},
             check_results=[_check(inputs, result, shares)],
         )
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import duckdb
 
-from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure, written_metadata
+from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure, table_schema, written_metadata
 from mlops_assets.assets.model import configuration_hash
-from mlops_assets.assets.scoring import prediction_columns, predictions_array
+from mlops_assets.assets.scoring import PREDICTION_DESCRIPTIONS, prediction_columns, predictions_array
 from mlops_assets.assets.training_dataset import dataset_rows_query
 from mlops_assets.checks import gates
 from mlops_assets.inputs import TRAINING_DATE, SolutionInputs
@@ -102,6 +102,9 @@ def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 holdout=holdout,
                 scored=scored,
             )
+            column_schema = table_schema(
+                connection, f"lake.{inputs.table(EVALUATION)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
+            )
         checks = gates.check_evaluation(inputs, result, champion=champion, champion_result=rival)
         passed = all(check.passed for check in checks)
         registry.tag(inputs.name, candidate.version, {GATES_TAG: GATES_PASSED if passed else GATES_FAILED})
@@ -116,6 +119,8 @@ def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
             check_results=checks,
             metadata={
                 **written_metadata(written),
+                "dagster/column_schema": column_schema,
+                "dagster/partition_row_count": written.rows,
                 **result_metadata(result),
                 "model_version": candidate.version,
                 "mlflow": dg.MetadataValue.url(registry.version_url(candidate)),

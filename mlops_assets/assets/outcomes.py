@@ -15,8 +15,7 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
-from mlops_assets.assets.predictions import MODEL_VERSION, PREDICTION_ID
-from mlops_assets.assets.scoring import predictions_array
+from mlops_assets.assets.scoring import MODEL_VERSION, PREDICTION_DESCRIPTIONS, PREDICTION_ID, predictions_array
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import EVALUATION, OUTCOMES, PREDICTIONS, table_key
@@ -80,7 +79,9 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 f"(SELECT max({MODEL_VERSION}) FROM lake.{table} t WHERE {window.predicate('t')})"
             ).to_arrow_table()
             schema = table_schema(
-                connection, f"lake.{table}", inputs.column_descriptions | {MATURED: "Whether the label is known."}
+                connection,
+                f"lake.{table}",
+                inputs.column_descriptions | PREDICTION_DESCRIPTIONS | {MATURED: "Whether the label is known."},
             )
         record_partition_rows(context, written)
         share = matured.num_rows / written.rows if written.rows else 0.0

@@ -15,7 +15,7 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
-from mlops_assets.assets.scoring import prediction_columns
+from mlops_assets.assets.scoring import MODEL_VERSION, PREDICTION_DESCRIPTIONS, PREDICTION_ID, prediction_columns
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT, PREDICTIONS
@@ -27,17 +27,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.serving.bundle import Bundle
-
-MODEL_VERSION = "model_version"
-PREDICTION_ID = "prediction_id"
-
-_DESCRIPTIONS = {
-    PREDICTION_ID: "Solution, key and model version of the prediction.",
-    MODEL_VERSION: "Version of the champion that scored the row.",
-    "score": "Probability of the positive class, or of the predicted class.",
-    "predicted_label": "The class predicted at the contract's threshold.",
-    "value": "The predicted value.",
-}
 
 
 def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
@@ -85,7 +74,9 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 partition_range=window,
                 author=context.run_id,
             )
-            schema = table_schema(connection, f"lake.{inputs.table(PREDICTIONS)}", inputs.column_descriptions | _DESCRIPTIONS)
+            schema = table_schema(
+                connection, f"lake.{inputs.table(PREDICTIONS)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
+            )
             checks = [_complete(connection, inputs, window), _finite(connection, inputs, window, bundle)]
         record_partition_rows(context, written)
         return dg.MaterializeResult(

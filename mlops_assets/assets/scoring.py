@@ -6,6 +6,19 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+MODEL_VERSION = "model_version"
+PREDICTION_ID = "prediction_id"
+
+PREDICTION_DESCRIPTIONS = {
+    PREDICTION_ID: "Solution, key and model version of the prediction.",
+    MODEL_VERSION: "Version of the model that scored the row.",
+    "score": "Probability of the positive class, or of the predicted class.",
+    "predicted_label": "The class predicted at the contract's threshold.",
+    "value": "The predicted value.",
+    "probabilities": "Probability of each class, in the contract's order.",
+}
+"""Descriptions of the columns that scoring adds."""
+
 
 def prediction_columns(scored: "pa.Table") -> list[str]:
     """Columns of `Bundle.score` that tables keep."""

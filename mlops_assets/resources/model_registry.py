@@ -26,6 +26,7 @@ TRAINING_DATE_TAG = "training_date"
 DATASET_FINGERPRINT_TAG = "dataset_fingerprint"
 CONFIGURATION_TAG = "configuration_hash"
 GATES_TAG = "gates"
+_COMPLETE_TAG = "bundle"
 GATES_PASSED, GATES_FAILED = "passed", "failed"
 
 _TRUSTED_MODULES = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "xgboost.")
@@ -127,8 +128,12 @@ class ModelRegistry:
         return _registered(version)
 
     def find(self, solution: str, tags: Mapping[str, str]) -> RegisteredModel | None:
-        """The newest version of the solution that carries all `tags`, or None."""
-        conditions = [f"name = '{solution}'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())]
+        """The newest complete version of the solution that carries all `tags`, or None.
+
+        A version whose training was interrupted has no bundle and does not count.
+        """
+        required = {**tags, _COMPLETE_TAG: "complete"}
+        conditions = [f"name = '{solution}'", *(f"tags.`{key}` = '{value}'" for key, value in required.items())]
         found = self.client.search_model_versions(" AND ".join(conditions))
         return _registered(max(found, key=lambda each: int(each.version))) if found else None
 
@@ -157,8 +162,9 @@ class ModelRegistry:
             self.client.set_model_version_tag(solution, str(version), key, value)
 
     def log_bundle(self, model: RegisteredModel, folder: Path) -> None:
-        """Store the serving bundle in `folder` with the model's run."""
+        """Store the serving bundle in `folder` with the model's run; from then on `find` knows the version."""
         self.client.log_artifacts(model.run_id, str(folder), BUNDLE_ARTIFACT)
+        self.tag(model.solution, model.version, {_COMPLETE_TAG: "complete"})
 
     def download_bundle(self, model: RegisteredModel, folder: Path) -> Path:
         """The serving bundle of `model`, downloaded below `folder`."""

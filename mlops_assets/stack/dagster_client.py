@@ -15,7 +15,7 @@ _PARTITION = "dagster/partition"
 _ASSETS = """
 query Assets { assetNodes {
   assetKey { path } isPartitioned isExecutable
-  tags { key value } dependencyKeys { path }
+  tags { key value } dependencyKeys { path } opNames
   repository { name location { name } }
   assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } }
   assetMaterializations(limit: 1) { timestamp partition }
@@ -51,13 +51,14 @@ query Failures($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { eve
 
 @dataclass(frozen=True)
 class AssetState:
-    """One asset: its key (`a/b`), dependencies, tags, the materialized ranges of its partitions, and its failing checks."""
+    """One asset: key (`a/b`), dependencies, the ops that make it, tags, materialized ranges of its partitions, failing checks."""
 
     key: str
     partitioned: bool
     executable: bool
     tags: dict[str, str]
     dependencies: tuple[str, ...]
+    operations: tuple[str, ...]
     location: tuple[str, str]
     ranges: tuple[tuple[str, str], ...]
     materialized: bool
@@ -188,6 +189,7 @@ def _asset_state(node: dict[str, Any]) -> AssetState:
         executable=node["isExecutable"],
         tags={tag["key"]: tag["value"] for tag in node["tags"]},
         dependencies=tuple("/".join(key["path"]) for key in node["dependencyKeys"]),
+        operations=tuple(node["opNames"]),
         location=(node["repository"]["name"], node["repository"]["location"]["name"]),
         ranges=tuple(
             (each["startKey"], each["endKey"])
