@@ -131,9 +131,10 @@ class Gates(Strict):
 
 
 class Drift(Strict):
-    """Univariate and reconstruction drift: an alert needs NannyML's threshold and the `effect_size` in Jensen-Shannon distance."""
+    """Drift of the features but those in `ignore`; an alert needs NannyML's threshold and this effect (Jensen-Shannon distance)."""
 
     effect_size: float = 0.1
+    ignore: list[str] = []
     maximum_rows: int = 20000
     maximum_share_of_features: float = 0.3
 

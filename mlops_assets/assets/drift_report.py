@@ -84,7 +84,8 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 )
             version = max(max(table.column(MODEL_VERSION).to_pylist()) for table in rows.values())
             reference = _reference(connection, registry, inputs, version)
-            schema = FeatureSchema.from_arrow(reference.schema, inputs.features)
+            watched = [name for name in inputs.features if name not in solution.monitoring.drift.ignore]
+            schema = FeatureSchema.from_arrow(reference.schema, watched)
             result = _measure(inputs, reference=reference, windows=rows, schema=schema)
             connection.register("drift_rows", result.to_arrow())
             written = lake.replace(

@@ -103,6 +103,10 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
             raise ConfigurationError(
                 ("gates", "slices", number), f"{column!r} is no feature or entity key; {nearest(column, available)}"
             )
+    for number, column in enumerate(solution.monitoring.drift.ignore):
+        if column not in inputs.features:
+            path = ("monitoring", "drift", "ignore", number)
+            raise ConfigurationError(path, f"{column!r} is no feature; {nearest(column, list(inputs.features))}")
     _check_steps(solution)
     return inputs
 
