@@ -1,11 +1,16 @@
 """The feature registry: feature views and spines as the dbt manifest describes them. There is no second list."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from mlops_assets.solution import Strict
 
 
 class UnknownModelError(LookupError):
@@ -14,6 +19,27 @@ class UnknownModelError(LookupError):
     def __init__(self, message: str, available: list[str]):
         super().__init__(message)
         self.available = available
+
+
+class FeatureViewError(ValueError):
+    """The `meta.feature_view` of a dbt model is wrong; the message names the model, the field and what is allowed."""
+
+
+class FeatureViewMeta(Strict):
+    """`meta.feature_view` of a dbt model: what makes it a feature view.
+
+    `freshness_days`: older values do not count at prediction time. `refresh_days`: Dagster calls the view stale when it was not
+    materialized for so long (left out: twice its cadence). `version` may only repeat the dbt version of the model.
+    """
+
+    entity: Annotated[list[str], Field(min_length=1)]
+    event_timestamp: str | None = None
+    freshness_days: Annotated[int, Field(ge=1)] | None = None
+    refresh_days: Annotated[int, Field(ge=1)] | None = None
+    online: bool = True
+    owner: str | None = None
+    description: str = ""
+    version: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +67,9 @@ class FeatureView:
     event_timestamp: str | None
     freshness_days: int | None
     owner: str | None
+    online: bool = True
+    refresh_days: int | None = None
+    description: str = ""
 
     @property
     def name(self) -> str:
@@ -63,7 +92,10 @@ class FeatureRegistry:
 
     @classmethod
     def from_manifest(cls, path: Path) -> "FeatureRegistry":
-        """Read `manifest.json`; cached until the file changes. Raises FileNotFoundError with the command that makes it."""
+        """Read `manifest.json`; cached until the file changes.
+
+        Raises FileNotFoundError with the command that makes it, and FeatureViewError when a `meta.feature_view` is wrong.
+        """
         if not path.is_file():
             raise FileNotFoundError(f"No dbt manifest at {path}: run `mlops prepare`.")
         return _read_manifest(path, path.stat().st_mtime_ns)
@@ -93,18 +125,67 @@ def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
         if node["resource_type"] != "model":
             continue
         model = _model(node)
-        models[model.name] = model
-        if described := node["meta"].get("feature_view"):
-            version = int(node.get("version") or described.get("version") or 1)
-            views[model.name, version] = FeatureView(
-                model=model,
-                version=version,
-                entity=tuple(described["entity"]),
-                event_timestamp=described.get("event_timestamp"),
-                freshness_days=described.get("freshness_days"),
-                owner=described.get("owner"),
-            )
+        # Versions of a model share its name, which alone means the latest one.
+        if node.get("version") in (None, node.get("latest_version")):
+            models[model.name] = model
+        if node["meta"].get("feature_view") is not None:
+            view = feature_view(node)
+            views[view.name, view.version] = view
     return FeatureRegistry(models=models, views=views)
+
+
+def feature_view(node: Mapping[str, Any]) -> FeatureView:
+    """The feature view that a model of the dbt manifest describes. Raises FeatureViewError when its meta is wrong."""
+    meta, problem = _feature_view_meta(node["meta"]["feature_view"])
+    model = _model(node)
+    version = int(node.get("version") or 1)
+    place = f"{(node.get('patch_path') or node['original_file_path']).split('://')[-1]}: {model.name}: meta.feature_view"
+    if meta is None:
+        raise FeatureViewError(f"{place}.{problem}")
+    named = {f"entity.{number}": column for number, column in enumerate(meta.entity)}
+    if meta.event_timestamp is not None:
+        named["event_timestamp"] = meta.event_timestamp
+    for field, column in named.items():
+        if column not in model.columns:
+            raise FeatureViewError(f"{place}.{field}: the model has no column {column!r}; {_hint(column, list(model.columns))}")
+    if meta.freshness_days is not None and meta.event_timestamp is None:
+        raise FeatureViewError(
+            f"{place}.freshness_days: values without event_timestamp hold at all times; remove one or add the other"
+        )
+    if meta.version not in (None, version):
+        raise FeatureViewError(
+            f"{place}.version: {meta.version} is not the dbt version of the model, {version}; declare dbt `versions`"
+        )
+    if undescribed := [name for name in model.columns if not name.startswith("_") and not model.column_descriptions[name]]:
+        raise FeatureViewError(f"{place}: describe the columns {', '.join(undescribed)}")
+    return FeatureView(
+        model=model,
+        version=version,
+        entity=tuple(meta.entity),
+        event_timestamp=meta.event_timestamp,
+        freshness_days=meta.freshness_days,
+        owner=meta.owner or node["meta"].get("owner"),
+        online=meta.online,
+        refresh_days=meta.refresh_days,
+        description=meta.description or model.description.strip(),
+    )
+
+
+def _feature_view_meta(described: Any) -> tuple[FeatureViewMeta, str] | tuple[None, str]:
+    """The validated meta, or None and what is wrong with its first wrong field."""
+    try:
+        return FeatureViewMeta.model_validate(described), ""
+    except ValidationError as error:
+        first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return None, f"{field}: unknown field; {_hint(field, list(FeatureViewMeta.model_fields))}"
+    return None, f"{field}: this field is required" if first["type"] == "missing" else f"{field}: {first['msg']}"
+
+
+def _hint(name: str, allowed: Sequence[str]) -> str:
+    close = get_close_matches(name, allowed, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"allowed: {', '.join(allowed)}"
 
 
 def _model(node: Mapping[str, Any]) -> DbtModel:
