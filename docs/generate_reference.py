@@ -1,0 +1,203 @@
+"""Writes `docs/reference-yaml.md` from the pydantic models of the components: `.venv/bin/python docs/generate_reference.py`.
+
+Types and defaults come from the models; the meaning of each field is written here. `tests/unit/test_documentation.py` fails
+when the page is not what this script writes, so run it after a change of a model.
+"""
+
+import re
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from mlops_assets.components.dbt_models import DbtModelsAttributes, DbtPartitions
+from mlops_assets.ml.metrics import metric_names
+from mlops_assets.ml.problem import PROBLEMS
+from mlops_assets.solution import (
+    DatasetChecks,
+    Drift,
+    FeatureSource,
+    Gates,
+    Monitoring,
+    Partitions,
+    Preprocessing,
+    Solution,
+    Spine,
+    Step,
+    Training,
+)
+from mlops_assets.source import Column, Query, RawTable, Source
+
+PAGE = Path(__file__).parent / "reference-yaml.md"
+
+COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
+    "mlops_assets.components.raw_tables.RawTables": (Source, RawTable, Column, Query, Partitions),
+    "mlops_assets.components.dbt_models.DbtModels": (DbtModelsAttributes, DbtPartitions),
+    "mlops_assets.components.ml_solution.MLSolution": (
+        Solution,
+        Spine,
+        FeatureSource,
+        Training,
+        Step,
+        Preprocessing,
+        DatasetChecks,
+        Gates,
+        Monitoring,
+        Drift,
+    ),
+}
+"""The components that a `defs.yaml` may name, with the models of their attributes; a model is described once."""
+
+MEANINGS = {
+    "Source.owners": "Who answers for the tables: e-mail addresses or `team:<name>`. Shown in Dagster.",
+    "Source.tables": "The tables by name. A table becomes the asset and the lake table `raw.<name>`.",
+    "RawTable.description": "What the table holds.",
+    "RawTable.columns": "The columns to keep, by name as in the source. Source columns that are not listed are not loaded.",
+    "RawTable.files": "Paths beside the YAML file, URLs, or `package:<installed package>/<path>`. A `.zip` of one file is unpacked.",
+    "RawTable.query": "A query on another database, instead of `files`.",
+    "RawTable.format": "Format of `files`, required with them.",
+    "RawTable.null_strings": "Texts of a CSV file that mean null, besides the empty text.",
+    "RawTable.options": "Further options of DuckDB's reader of the format, such as `delim`.",
+    "RawTable.partitions": "Time partitions. Left out, the table is replaced as a whole.",
+    "RawTable.key": "The columns that identify a row. Checked by `duplicates`.",
+    "RawTable.minimum_rows": "The least rows of each partition (unpartitioned: of the table). Checked by `row_count`.",
+    "RawTable.maximum_reject_share": "The largest share of rows that may be rejected. Checked by `rejected_rows`.",
+    "Column.type": "Type in the lake. A value that cannot become it is a reason to reject the row.",
+    "Column.description": "What the column holds; unit and time zone belong here.",
+    "Column.expression": "SQL over the columns before it that computes the column; left out, it is read from the source.",
+    "Column.required": "A row without a value is rejected.",
+    "Column.minimum": "Least value. Checked by `ranges`; a value outside is kept.",
+    "Column.maximum": "Greatest value. Checked by `ranges`; a value outside is kept.",
+    "Column.accepted": "The values that may occur. Checked by `ranges`; another value is kept.",
+    "Query.database": "Kind of the other database.",
+    "Query.url_variable": "Name of the environment variable that holds the connection string.",
+    "Query.sql": "The query, in that database's SQL. `{start}` and `{end}` become the ISO dates of the range, end exclusive.",
+    "Partitions.column": "The DATE column that holds the partition: in a source a column of type `date`, in a solution a column of the spine.",
+    "Partitions.start": "First day.",
+    "Partitions.end": "Day after the last one; left out, the partitions go on to today.",
+    "Partitions.cadence": "Length of a partition. Its key is its first day; weeks begin on Monday.",
+    "DbtModelsAttributes.project": "Folder of the dbt project, from the root of the repository.",
+    "DbtModelsAttributes.select": "`tag:<name>`: the models and seeds with that tag become assets.",
+    "DbtModelsAttributes.partitions": "Partitions of the incremental models; tables, views and seeds have none.",
+    "DbtPartitions.start": "First day.",
+    "DbtPartitions.end": "Day after the last one; left out, the partitions go on to today.",
+    "DbtPartitions.cadence": "Length of a partition.",
+    "Solution.name": "Name of the solution: prefix of its assets, schema of its tables, its group, its model in MLflow.",
+    "Solution.description": "What is predicted, and when.",
+    "Solution.owners": "Who answers for it: e-mail addresses or `team:<name>`.",
+    "Solution.problem": "Kind of problem.",
+    "Solution.partitions": "Partitions of the predictions and outcomes; a training date is one of these keys too.",
+    "Solution.spine": "Who is predicted, when, and what happened.",
+    "Solution.features": "What the model reads, in the order of its columns.",
+    "Solution.training": "How a model is fitted.",
+    "Solution.checks": "What the training dataset must hold before anything is fitted.",
+    "Solution.gates": "What a candidate must reach before it is deployed.",
+    "Solution.monitoring": "How predictions are watched.",
+    "Spine.model": "Name of the dbt model with one row a prediction.",
+    "Spine.key": "Its column that identifies the row.",
+    "Spine.prediction_time": "Its column with the moment of prediction. Features count as known at this moment.",
+    "Spine.label": "Its column with what happened; null while unknown. Binary: 0 and 1, or boolean.",
+    "Spine.label_time": "Its column with the moment at which the label became known.",
+    "FeatureSource.view": "Name of a feature view: a dbt model with `meta.feature_view`.",
+    "FeatureSource.version": "Version of the view; left out, the newest.",
+    "FeatureSource.columns": "Features of the view to use; left out, all.",
+    "FeatureSource.request": "Columns of the spine that the caller knows at prediction time, instead of a `view`.",
+    "Training.window": "Span before the training date whose rows are used. A duration: `14d`, `8w`, `6m`, `2y`.",
+    "Training.holdout": "The last part of the window, kept for evaluation. A duration.",
+    "Training.metric": "The metric that the `baseline` gate and the slice plots use.",
+    "Training.estimator": "The model.",
+    "Training.preprocessing": "Transformers in front of the model.",
+    "Training.seed": "Seed of everything random.",
+    "Training.decision_threshold": "Binary: the score from which the predicted label is 1.",
+    "Step.type": "Import path of a scikit-learn compatible class.",
+    "Step.parameters": "Arguments of its constructor.",
+    "Preprocessing.numeric": "Transformers of the numeric features, in order. Left out: what suits the estimator. Empty: none.",
+    "Preprocessing.categorical": "The same for the categorical features.",
+    "DatasetChecks.minimum_rows": "The least training rows. Checked by `row_count`.",
+    "DatasetChecks.maximum_missing": "The largest share of missing values of a feature. Checked by `missing`.",
+    "DatasetChecks.maximum_label_correlation": "The largest absolute correlation of a numeric feature with the label (`leakage_guard`).",
+    "DatasetChecks.label_rate": "Least and greatest mean of the label, in training rows and hold-out alike. Checked by `label_rate`.",
+    "Gates.floor": "Metric -> the value it must reach on the hold-out (an upper bound where smaller is better).",
+    "Gates.against_champion": "Metric -> by how much the candidate may be worse than the champion on the same rows. A positive number.",
+    "Gates.maximum_calibration_error": "The largest expected calibration error. Binary problems only.",
+    "Gates.maximum_onnx_difference": "The largest difference between the ONNX bundle and the scikit-learn pipeline on hold-out rows.",
+    "Gates.slices": "Features or entity keys by which metrics are shown. They gate nothing.",
+    "Monitoring.window": "Length of a drift window.",
+    "Monitoring.drift": "When drift alerts.",
+    "Drift.effect_size": "The least Jensen-Shannon distance (0 to 1) of an alert, besides NannyML's own threshold.",
+    "Drift.ignore": "Features that drift by nature, such as the calendar: left out.",
+    "Drift.maximum_rows": "The most rows that are read of a window and of the reference, chosen by the hash of their key.",
+    "Drift.maximum_share_of_features": "The largest share of features with an alert. Checked by `drift`.",
+}
+
+HEAD = """# YAML reference
+
+Generated by `docs/generate_reference.py` from the pydantic models; edit the meanings there, not here.
+
+A `defs.yaml` has two keys: `type`, the import path of a component, and `attributes`, described below. An unknown field, a wrong
+type or a name that does not exist is reported with file, line and the nearest valid name, in the log and in Dagster as the asset
+`configuration_error/<folder>`; the other folders still load. How the fields work together: [add a solution](add-a-solution.md).
+
+"""
+
+
+def render() -> str:
+    """The text of the page. Raises KeyError naming a field that has no meaning in `MEANINGS`."""
+    sections = [HEAD.rstrip()]
+    for component, models in COMPONENTS.items():
+        sections.append(f"## `{component}`")
+        for model in models:
+            sections.append(f"### {model.__name__}\n\n{_sentences(model)}\n\n{_table(model)}")
+    metrics = "\n".join(f"- `{problem}`: {', '.join(f'`{name}`' for name in metric_names(problem))}" for problem in PROBLEMS)
+    sections.append(f"## Metrics\n\n`training.metric`, `gates.floor` and `gates.against_champion` take these names.\n\n{metrics}")
+    return "\n\n".join(sections) + "\n"
+
+
+def _sentences(model: type[BaseModel]) -> str:
+    return " ".join((model.__doc__ or "").split())
+
+
+def _table(model: type[BaseModel]) -> str:
+    lines = ["| field | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        meaning = MEANINGS[f"{model.__name__}.{name}"]
+        lines.append(f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _type(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin in (Union, UnionType):
+        return " or ".join(_type(argument) for argument in arguments if argument is not type(None))
+    if origin is Literal:
+        return " \\| ".join(f"`{value}`" for value in arguments)
+    if origin is list:
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return f"mapping of name to {_type(arguments[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+    return {"str": "text", "float": "number", "int": "whole number", "bool": "true or false", "Any": "any value"}.get(
+        getattr(annotation, "__name__", str(annotation)), getattr(annotation, "__name__", str(annotation))
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    if default is None:
+        return "none"
+    if isinstance(default, BaseModel):
+        return "its defaults"
+    if default in ([], {}, ""):
+        return "empty"
+    return f"`{re.sub('^(True|False)$', lambda found: found.group().lower(), str(default))}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render())
