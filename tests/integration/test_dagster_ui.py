@@ -1,0 +1,108 @@
+"""The Dagster UI in a real browser: lineage and asset pages after the demo, without an error and without a request to elsewhere.
+
+Deselected where there is no Chromium; `tests/conftest.py` says so at the end of the run.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import CHROMIUM, Demo, Platform
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+STAGES = ("training_dataset", "model", "evaluation", "deployment", "predictions", "outcomes", "drift_report")
+GROUP_PAGE = "/locations/mlops_assets/asset-groups/flight_delay/lineage"
+TIMEOUT = 60_000
+
+
+@dataclass
+class Visit:
+    """A page, what it complained about, and hosts that it asked for and did not get."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def browser(platform: Platform, demo: Demo) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(platform: Platform, browser: Browser) -> Iterator[Visit]:
+    """A fresh page that can reach this machine alone."""
+    context = browser.new_context(base_url=platform.settings.dagster_url, viewport={"width": 1600, "height": 1000})
+    context.set_default_timeout(TIMEOUT)
+    visit = Visit(context.new_page())
+
+    def pass_or_block(route: Route) -> None:
+        address = urlsplit(route.request.url)
+        if address.scheme in ("http", "https") and address.hostname != "127.0.0.1":
+            visit.foreign.append(route.request.url)
+            route.abort()
+        else:
+            route.continue_()
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            visit.complaints.append(f"{message.text} ({message.location.get('url', '')})")
+
+    context.route("**/*", pass_or_block)
+    visit.page.on("console", listen)
+    visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    yield visit
+    context.close()
+    assert visit.foreign == []
+    assert visit.complaints == []
+
+
+def test_the_lineage_of_the_solution_shows_every_stage(visit: Visit) -> None:
+    visit.page.goto(GROUP_PAGE)
+    for stage in STAGES:
+        expect(visit.page.get_by_text(stage, exact=True).first).to_be_visible(timeout=TIMEOUT)
+    expect(visit.page.get_by_text("Materialized", exact=False).first).to_be_visible(timeout=TIMEOUT)
+    expect(visit.page.get_by_text("Failed to load", exact=False)).to_have_count(0)
+
+
+def test_the_lineage_of_all_assets_shows_every_group(visit: Visit) -> None:
+    visit.page.goto("/asset-groups")
+    for group in ("flight_delay", "employment", "features", "staging", "raw"):
+        expect(visit.page.get_by_text(group, exact=True).first).to_be_visible(timeout=TIMEOUT)
+    expect(visit.page.get_by_text("configuration_error", exact=True)).to_have_count(0)
+
+
+def test_the_code_location_is_loaded(visit: Visit) -> None:
+    visit.page.goto("/deployment/locations")
+    expect(visit.page.get_by_text("mlops_assets", exact=True).first).to_be_visible(timeout=TIMEOUT)
+    expect(visit.page.get_by_text("Loaded", exact=True).first).to_be_visible(timeout=TIMEOUT)
+    expect(visit.page.get_by_text("Failed", exact=True)).to_have_count(0)
+
+
+@pytest.mark.parametrize(("stage", "plot"), [("evaluation", "calibration"), ("outcomes", "ranking"), ("drift_report", "drift")])
+def test_the_page_of_an_asset_shows_its_plots(visit: Visit, stage: str, plot: str) -> None:
+    visit.page.goto(f"/assets/flight_delay/{stage}")
+    visit.page.locator("tr", has_text=f"plot_{plot}").first.get_by_text("Show Markdown").click()
+    image = visit.page.locator(f"img[alt='{plot}']").first
+    expect(image).to_be_visible(timeout=TIMEOUT)
+    assert image.evaluate("image => image.complete && image.naturalWidth > 100")
+
+
+def test_the_drift_report_stands_alone(visit: Visit, demo: Demo) -> None:
+    visit.page.goto(f"file://{demo.summary['reports'][-1]}")
+    expect(visit.page.get_by_role("heading").first).to_be_visible(timeout=TIMEOUT)
+    assert visit.page.locator("svg, img").count() > 0

