@@ -22,6 +22,9 @@ def csv_query(
 
     `options` are those of DuckDB's `read_csv`; with `header: false` they name the columns in `names`.
     """
+    if "new_line" in options:
+        # A wrong one gives a table without rows and without rejects.
+        raise ValueError("the option `new_line` is not supported: line ends are detected")
     given = dict(options)
     delimiter, quotation = str(given.pop("sep", given.pop("delim", ","))), str(given.pop("quote", '"'))
     names = given.pop("names", None)
@@ -45,12 +48,13 @@ def rejected_lines_query(labels: Mapping[str, str]) -> str:
     if labels:
         cases = " ".join(f"WHEN {literal(path)} THEN {literal(label)}" for path, label in labels.items())
         source = f"CASE file_path {cases} ELSE file_path END"
-    # A line has one error for each surplus value: the last says how many there are.
+    # A line has one error for each surplus or lacking value: the last surplus or the first lacking one says how many there are.
+    position = "coalesce(e.column_idx, 0) * CASE e.error_type WHEN 'MISSING COLUMNS' THEN -1 ELSE 1 END"
     return (
         f"SELECT {source} AS _source, 'line ' || line || ': ' || string_agg(message, '; ' ORDER BY message) AS _reason, "
         "CAST(to_json({'line': any_value(csv_line)}) AS VARCHAR) AS _row FROM ("
-        "SELECT s.file_path, e.line, e.line_byte_position, any_value(e.csv_line) AS csv_line, "
-        "arg_max(e.error_message, coalesce(e.column_idx, 0)) AS message "
+        "SELECT s.file_path, e.line, e.line_byte_position, any_value(ltrim(e.csv_line, chr(10))) AS csv_line, "
+        f"arg_max(e.error_message, {position}) AS message "
         "FROM reject_errors e JOIN reject_scans s USING (scan_id, file_id) GROUP BY s.file_path, e.line, e.line_byte_position, e.error_type) "
         "GROUP BY file_path, line, line_byte_position"
     )
