@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from dateutil.relativedelta import relativedelta
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mlops_assets.ml.metrics import metric_names
 from mlops_assets.ml.problem import Problem
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -160,16 +159,3 @@ class Solution(Strict):
     checks: DatasetChecks = DatasetChecks()
     gates: Gates = Gates()
     monitoring: Monitoring = Monitoring()
-
-    @model_validator(mode="after")
-    def _metrics_fit_the_problem(self) -> "Solution":
-        allowed = metric_names(self.problem)
-        for place, names in (
-            ("training.metric", [self.training.metric]),
-            ("gates.floor", self.gates.floor),
-            ("gates.against_champion", self.gates.against_champion),
-        ):
-            for name in names:
-                if name not in allowed:
-                    raise ValueError(f"{place}: {name!r} is no metric of {self.problem}; allowed: {', '.join(allowed)}")
-        return self

@@ -27,7 +27,7 @@ def check_import_path(import_path: str, path: tuple[str | int, ...]) -> None:
     The source is parsed, not imported: importing an ML library would slow down every start of the code location.
     """
     *packages, name = import_path.split(".")
-    if not packages:
+    if not all((*packages, name)) or not packages:
         raise ConfigurationError(path, f"{import_path!r} is no import path; write package.module.Class")
     specification = find_spec(packages[0])
     if specification is None or specification.origin is None:

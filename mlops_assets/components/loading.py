@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import dagster as dg
-from dagster.components.core.component_tree import ComponentTree, ComponentTreeException
+from dagster.components.core.component_tree import ComponentTree
 from dagster_shared.record import copy
 from dagster_shared.yaml_utils import parse_yaml_with_source_position
 from pydantic import BaseModel, ValidationError
+from yaml import MarkedYAMLError
 
 from mlops_assets.components.configuration import ConfigurationError, nearest
 from mlops_assets.settings import PROJECT_ROOT
@@ -21,21 +22,36 @@ _LOGGER = logging.getLogger(__name__)
 def load_folders(module: str, directory: Path) -> dg.Definitions:
     """Merge the definitions of each folder in `directory` (the package `module`).
 
-    A folder that cannot be loaded is logged and stands in the graph as the asset `configuration_error/<folder>` that says why.
+    A folder whose YAML cannot be loaded, or whose assets another folder has already, is logged and stands in the graph as the asset
+    `configuration_error/<folder>` that says why. An error of a folder of Python code is raised.
     """
-    loaded = []
+    loaded: list[dg.Definitions] = []
+    owners: dict[dg.AssetKey, str] = {}
     for folder in sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(("_", "."))):
         try:
-            loaded.append(load_folder(f"{module}.{folder.name}"))
-        except ComponentTreeException as error:
+            definitions = load_folder(f"{module}.{folder.name}")
+        except Exception as error:
+            # Whatever a YAML file holds: Dagster wraps some of its errors and raises others as they are.
+            if not (folder / "defs.yaml").is_file():
+                raise
             problems = explain(error, folder)
             _LOGGER.error("defs/%s is not loaded:\n%s", folder.name, "\n".join(problems), exc_info=error)
             loaded.append(_error_definitions(folder.name, problems))
+            continue
+        keys = _asset_keys(definitions)
+        if repeated := sorted(key for key in keys if key in owners):
+            key = repeated[0]
+            problems = [f"defs/{folder.name}: the asset {key.to_user_string()} is already defined in defs/{owners[key]}"]
+            _LOGGER.error("defs/%s is not loaded:\n%s", folder.name, problems[0])
+            loaded.append(_error_definitions(folder.name, problems))
+            continue
+        owners |= dict.fromkeys(keys, folder.name)
+        loaded.append(definitions)
     return dg.Definitions.merge(*loaded)
 
 
 def load_folder(module: str) -> dg.Definitions:
-    """The definitions of one folder below `defs`. Raises ComponentTreeException when a file in it is wrong."""
+    """The definitions of one folder below `defs`. Raises what Dagster raises when a file in it is wrong; `explain` reads it."""
     definitions = ComponentTree.from_module(importlib.import_module(module), PROJECT_ROOT).build_defs()
     # Definitions that each carry a component tree cannot be merged.
     return copy(definitions, component_tree=None)
@@ -48,7 +64,21 @@ def explain(error: BaseException, folder: Path) -> list[str]:
             return [f"{_place(folder, ('attributes', *cause.path))}: {cause}"]
         if isinstance(cause, ValidationError):
             return [_explain_field(problem, cause, folder) for problem in cause.errors()]
-    return [str(list(_causes(error))[-1])]
+        if isinstance(cause, MarkedYAMLError):
+            mark = cause.context_mark or cause.problem_mark
+            line = f":{mark.line + 1}" if mark else ""
+            return [f"defs/{folder.name}/defs.yaml{line}: {cause.problem}"]
+    return [f"defs/{folder.name}/defs.yaml: {list(_causes(error))[-1]}"]
+
+
+def _asset_keys(definitions: dg.Definitions) -> set[dg.AssetKey]:
+    keys: set[dg.AssetKey] = set()
+    for asset in definitions.assets or []:
+        if isinstance(asset, dg.AssetsDefinition):
+            keys |= asset.keys
+        elif isinstance(asset, dg.AssetSpec):
+            keys.add(asset.key)
+    return keys
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -63,13 +93,13 @@ def _explain_field(problem: Any, error: ValidationError, folder: Path) -> str:
     location = ".".join(map(str, problem["loc"]))
     dotted, _, place = location.partition(" at ")
     keys = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
-    message = problem["msg"]
+    message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         allowed = _allowed_fields(folder, keys)
         message = f"unknown field; {nearest(str(keys[-1]), allowed)}" if allowed else "unknown field"
     elif problem["type"] == "missing":
         message = "this field is required"
-    shown = place if place else _place(folder, keys)
+    shown = f"defs/{folder.name}/defs.yaml:{place.rpartition(':')[2]}" if place else _place(folder, keys)
     return f"{shown}: {dotted.removeprefix('attributes.')}: {message}"
 
 

@@ -15,6 +15,7 @@ from mlops_assets.assets.training_dataset import build_training_dataset
 from mlops_assets.components.configuration import ConfigurationError, check_import_path, nearest
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT, DRIFT_REPORT, EVALUATION, MODEL, OUTCOMES, PREDICTIONS, TRAINING_DATASET, job_name
+from mlops_assets.ml.metrics import metric_names
 from mlops_assets.resources.feature_registry import DbtModel, FeatureRegistry, UnknownModelError
 from mlops_assets.resources.feature_store import SelectedView
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY
@@ -85,18 +86,19 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
         if source.request is not None:
             for number, column in enumerate(source.request):
                 _require_column(spine, column, ("features", position, "request", number))
+                _forbid_label(solution, column, ("features", position, "request", number))
             request += source.request
             names: Sequence[str] = source.request
         else:
             chosen = _select_view(source, registry, spine, position)
             views.append(chosen)
             names = chosen.features
+            for column in names:
+                _forbid_label(solution, column, ("features", position, "view"))
         if repeated := seen.intersection(names):
             raise ConfigurationError(("features", position), f"the features {', '.join(sorted(repeated))} are named twice")
         seen.update(names)
     inputs = SolutionInputs(solution=solution, spine=spine, views=tuple(views), request=tuple(request))
-    if forbidden := seen.intersection((solution.spine.label, solution.spine.label_time)):
-        raise ConfigurationError(("features",), f"{', '.join(sorted(forbidden))} is the label: it cannot be a feature")
     available = [*inputs.entity, *inputs.features]
     for number, column in enumerate(solution.gates.slices):
         if column not in available:
@@ -107,6 +109,7 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
         if column not in inputs.features:
             path = ("monitoring", "drift", "ignore", number)
             raise ConfigurationError(path, f"{column!r} is no feature; {nearest(column, list(inputs.features))}")
+    _check_metrics(solution)
     _check_steps(solution)
     return inputs
 
@@ -139,6 +142,23 @@ def _require_column(model: DbtModel, column: str, path: tuple[str | int, ...]) -
         raise ConfigurationError(
             path, f"the dbt model {model.name} has no column {column!r}; {nearest(column, list(model.columns))}"
         )
+
+
+def _forbid_label(solution: Solution, column: str, path: tuple[str | int, ...]) -> None:
+    if column in (solution.spine.label, solution.spine.label_time):
+        raise ConfigurationError(path, f"{column} is the label or tells it: it cannot be a feature")
+
+
+def _check_metrics(solution: Solution) -> None:
+    allowed = list(metric_names(solution.problem))
+    named = [
+        (solution.training.metric, ("training", "metric")),
+        *((name, ("gates", "floor", name)) for name in solution.gates.floor),
+        *((name, ("gates", "against_champion", name)) for name in solution.gates.against_champion),
+    ]
+    for name, path in named:
+        if name not in allowed:
+            raise ConfigurationError(path, f"{name!r} is no metric of {solution.problem}; allowed: {', '.join(allowed)}")
 
 
 def _check_steps(solution: Solution) -> None:

@@ -1,0 +1,88 @@
+"""YAML files of solutions, valid and invalid ones: what is wrong is said with its place and remedy, and the others still load."""
+
+import itertools
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mlops_assets.components.loading import load_folders
+
+SOLUTIONS = Path(__file__).parents[2] / "fixtures" / "solutions"
+VALID = sorted((SOLUTIONS / "valid").glob("*.yaml"))
+INVALID = sorted((SOLUTIONS / "invalid").glob("*.yaml"))
+_NUMBERS = itertools.count()
+
+
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> dg.Definitions:
+    """Load a `defs` package with one folder for each of `files` (folder name -> text of its defs.yaml)."""
+    package = f"sandbox_{next(_NUMBERS)}"
+    for folder, text in files.items():
+        (tmp_path / package / folder).mkdir(parents=True)
+        (tmp_path / package / folder / "__init__.py").touch()
+        (tmp_path / package / folder / "defs.yaml").write_text(text)
+    (tmp_path / package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    resources = dg.Definitions(resources=dict.fromkeys(("lake", "registry", "settings"), object()))
+    return dg.Definitions.merge(load_folders(package, tmp_path / package), resources)
+
+
+def problems(definitions: dg.Definitions, folder: str) -> list[str]:
+    [spec] = [spec for spec in definitions.resolve_all_asset_specs() if spec.key.path == ["configuration_error", folder]]
+    return list(spec.metadata["problems"].value)
+
+
+def solutions(definitions: dg.Definitions) -> set[str]:
+    return {spec.key.path[0] for spec in definitions.resolve_all_asset_specs() if len(spec.key.path) == 2}
+
+
+@pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
+def test_a_valid_solution_has_every_stage(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    definitions = load(tmp_path, monkeypatch, {"solution": path.read_text()})
+    stages = {spec.key.path[1] for spec in definitions.resolve_all_asset_specs() if spec.key.path[0] == "late_arrival"}
+    assert stages == {"training_dataset", "model", "evaluation", "deployment", "predictions", "outcomes", "drift_report"}
+    assert "configuration_error" not in solutions(definitions)
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
+def test_an_invalid_solution_says_where_and_what(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = path.read_text()
+    line, _, message = text.splitlines()[0].removeprefix("# expected ").partition(": ")
+    [problem] = problems(load(tmp_path, monkeypatch, {"wrong": text}), "wrong")
+    assert message in problem
+    assert f"defs.yaml:{line}" in problem
+
+
+def test_every_wrong_field_of_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = VALID[0].read_text().replace("key:", "ky:").replace("holdout:", "houldout:")
+    found = problems(load(tmp_path, monkeypatch, {"wrong": text}), "wrong")
+    assert len(found) == 4
+    assert any("did you mean key?" in problem for problem in found)
+    assert any("did you mean holdout?" in problem for problem in found)
+
+
+@pytest.mark.parametrize("name", ["unknown_field", "missing_model", "yaml_syntax"])
+def test_the_other_solutions_still_load(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = (SOLUTIONS / "invalid" / f"{name}.yaml").read_text()
+    definitions = load(tmp_path, monkeypatch, {"wrong": wrong, "right": VALID[-1].read_text()})
+    assert {"late_arrival", "configuration_error"} <= solutions(definitions)
+    assert len(problems(definitions, "wrong")) == 1
+    dg.Definitions.validate_loadable(definitions)
+
+
+def test_two_solutions_of_one_name_do_not_take_the_others_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = VALID[-1].read_text()
+    other = text.replace("late_arrival", "other")
+    definitions = load(tmp_path, monkeypatch, {"first": text, "second": text, "third": other})
+    dg.Definitions.validate_loadable(definitions)
+    assert {"late_arrival", "other", "configuration_error"} <= solutions(definitions)
+    [problem] = problems(definitions, "second")
+    assert "late_arrival/deployment" in problem
+    assert "first" in problem
+
+
+@pytest.mark.parametrize("text", ["", "attributes: {}\n", "type: mlops_assets.components.nothing.Nothing\n", "- 1\n"])
+def test_a_file_that_is_no_component(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    definitions = load(tmp_path, monkeypatch, {"wrong": text, "right": VALID[-1].read_text()})
+    assert "late_arrival" in solutions(definitions)
+    assert len(problems(definitions, "wrong")) == 1
