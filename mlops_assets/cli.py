@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
+from mlops_assets import dataset_cli
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
 
@@ -46,6 +47,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(dataset_cli.app, name="dataset")
 
 
 @app.command(epilog="Example: [bold]mlops up[/bold]")

@@ -85,22 +85,31 @@ class SolutionInputs:
         """Tags of one stage."""
         return stage_tags(self.name, stage)
 
-    def frame_query(self, *, first: date, end: date, condition: str, labelled: bool) -> str:
-        """SQL for the spine rows of partitions in `[first, end)` that satisfy `condition`, with all features as known at prediction.
-
-        Columns: the spine's partition, key, prediction time, (`labelled`) label and label time, entity keys, requested features, then
-        the views' features, then per view the audit column with the event timestamp of its values.
-        """
-        spine, partition = self.solution.spine, self.solution.partitions.column
-        columns = [partition, spine.key, spine.prediction_time]
+    def spine_columns(self, *, labelled: bool) -> list[str]:
+        """Columns of the spine in a frame: partition, key, prediction time, (`labelled`) label and its time, keys, requested features."""
+        spine = self.solution.spine
+        columns = [self.solution.partitions.column, spine.key, spine.prediction_time]
         if labelled:
             columns += [spine.label, spine.label_time]
-        columns += [*self.entity, *self.request]
-        names = ", ".join(map(quote, dict.fromkeys(columns)))
+        return list(dict.fromkeys([*columns, *self.entity, *self.request]))
+
+    def frame_query(self, *, first: date, end: date, condition: str, labelled: bool, snapshot: int) -> str:
+        """SQL for the spine rows of partitions in `[first, end)` that satisfy `condition`, with all features as known at prediction.
+
+        Columns: `spine_columns`, then per view its features and the audit column with the event timestamp of its values. Spine and
+        views are read as of the lake's `snapshot`.
+        """
+        spine, partition = self.solution.spine, self.solution.partitions.column
+        names = ", ".join(map(quote, self.spine_columns(labelled=labelled)))
         rows = (
-            f"SELECT {names} FROM lake.{self.spine.table} WHERE {quote(partition)} >= DATE '{first}' "
+            f"SELECT {names} FROM lake.{self.spine.table} AT (VERSION => {snapshot}) WHERE {quote(partition)} >= DATE '{first}' "
             f"AND {quote(partition)} < DATE '{end}' AND {condition}"
         )
         return point_in_time_query(
-            spine=rows, prediction_time=spine.prediction_time, views=self.views, first=first - timedelta(days=1), last=end
+            spine=rows,
+            prediction_time=spine.prediction_time,
+            views=self.views,
+            first=first - timedelta(days=1),
+            last=end,
+            snapshot=snapshot,
         )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure
-from mlops_assets.assets.training_dataset import dataset_rows_query
+from mlops_assets.assets.training_dataset import dataset_query, dataset_rows_query
 from mlops_assets.checks import rules
-from mlops_assets.inputs import TRAINING_DATE, SolutionInputs
+from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import MODEL, TRAINING_DATASET
 from mlops_assets.resources.lake import Lake, fingerprint
 from mlops_assets.resources.model_registry import (
@@ -59,8 +59,7 @@ def build_model(inputs: SolutionInputs) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         training_date = partition_date(context)
         with lake.connect(read_only=True) as connection:
-            where = f"(FROM lake.{inputs.table(TRAINING_DATASET)} WHERE {TRAINING_DATE} = DATE '{training_date}')"
-            dataset_fingerprint = fingerprint(connection, where)
+            dataset_fingerprint = fingerprint(connection, dataset_query(inputs, training_date))
             train = connection.execute(dataset_rows_query(inputs, training_date, "train")).to_arrow_table()
             holdout = connection.execute(dataset_rows_query(inputs, training_date, "holdout")).to_arrow_table()
         if not train.num_rows or not holdout.num_rows:

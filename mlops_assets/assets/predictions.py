@@ -19,7 +19,7 @@ from mlops_assets.assets.scoring import MODEL_VERSION, PREDICTION_DESCRIPTIONS, 
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT, PREDICTIONS
-from mlops_assets.resources.lake import Lake, PartitionRange, quote
+from mlops_assets.resources.lake import Lake, PartitionRange, current_snapshot, quote
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.settings import Settings
 
@@ -94,7 +94,9 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 def _scored(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, bundle: "Bundle", *, first: date, end: date) -> str:
     """Score the spine's partitions in `[first, end)`; returns SQL for the scored rows."""
-    frame = connection.execute(inputs.frame_query(first=first, end=end, condition="true", labelled=False)).to_arrow_table()
+    frame = connection.execute(
+        inputs.frame_query(first=first, end=end, condition="true", labelled=False, snapshot=current_snapshot(connection))
+    ).to_arrow_table()
     scored: pa.Table = bundle.score(frame)
     for name in prediction_columns(scored):
         frame = frame.append_column(name, scored.column(name))

@@ -12,8 +12,15 @@ from mlops_assets.checks import dataset as checks
 from mlops_assets.inputs import SPLIT, TRAINING_DATE, SolutionInputs
 from mlops_assets.keys import TRAINING_DATASET
 from mlops_assets.ml.splits import SPLIT_SQL
-from mlops_assets.resources.lake import Lake, PartitionRange, quote
+from mlops_assets.resources.datasets import dataset_information
+from mlops_assets.resources.lake import Lake, LakeError, PartitionRange, current_snapshot, quote, snapshot_at
 from mlops_assets.solution import before
+
+
+class TrainingDatasetConfig(dg.Config):
+    """Run configuration: build the dataset from what the lake held at a moment (ISO, with time zone), ignoring what came later."""
+
+    as_known_at: str | None = None
 
 
 def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
@@ -34,27 +41,34 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="1",
     )
-    def training_dataset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    def training_dataset(
+        context: dg.AssetExecutionContext, config: TrainingDatasetConfig, lake: dg.ResourceParam[Lake]
+    ) -> dg.MaterializeResult:
         training_date = partition_date(context)
         table = inputs.table(TRAINING_DATASET)
         with lake.connect(read_only=False) as connection:
-            source_snapshot = connection.execute("FROM lake.current_snapshot()").fetchall()[0][0]
+            source_snapshot = _source_snapshot(connection, config)
+            query = _query(inputs, training_date, source_snapshot)
             written = lake.replace(
                 connection,
                 table=table,
-                query=_query(inputs, training_date),
+                query=query,
                 partition_range=PartitionRange(TRAINING_DATE, training_date, date.fromordinal(training_date.toordinal() + 1)),
                 author=context.run_id,
+                information=dataset_information(
+                    query=query, training_date=training_date, source_snapshot=source_snapshot, feature_views=inputs.view_versions
+                ),
             )
             if not written.rows:
                 raise permanent_failure(
                     f"No labelled row of {inputs.spine.table} lies in the {training.window} before {training_date}: "
                     "materialize the spine for those partitions first."
                 )
-            rows = f"(FROM lake.{table} WHERE {TRAINING_DATE} = DATE '{training_date}')"
+            rows = dataset_query(inputs, training_date)
             results = checks.check_dataset(connection, inputs, rows=rows, training_date=training_date)
             schema = table_schema(connection, f"lake.{table}", inputs.column_descriptions)
             counts = _split_counts(connection, rows)
+            coverage = _coverage(connection, inputs, rows)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(written.fingerprint),
             check_results=results,
@@ -65,19 +79,46 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 "source_snapshot": source_snapshot,
                 "feature_views": dg.MetadataValue.json(inputs.view_versions),
                 "rows_by_split": dg.MetadataValue.json(counts),
+                "feature_coverage": dg.MetadataValue.md(coverage),
             },
         )
 
     return training_dataset
 
 
+def dataset_query(inputs: SolutionInputs, training_date: date) -> str:
+    """SQL, in parentheses, for the rows of one dataset with the columns of the present configuration."""
+    known = [chosen.known_since for chosen in inputs.views if chosen.known_since]
+    columns = dict.fromkeys([TRAINING_DATE, SPLIT, *inputs.spine_columns(labelled=True), *inputs.features, *known])
+    names = ", ".join(map(quote, columns))
+    return f"(SELECT {names} FROM lake.{inputs.table(TRAINING_DATASET)} WHERE {TRAINING_DATE} = DATE '{training_date}')"
+
+
 def dataset_rows_query(inputs: SolutionInputs, training_date: date, split: str) -> str:
     """SQL for the rows of one split of one dataset, always in the same order."""
     spine = inputs.solution.spine
     return (
-        f"SELECT * FROM lake.{inputs.table(TRAINING_DATASET)} WHERE {TRAINING_DATE} = DATE '{training_date}' "
-        f"AND {SPLIT} = '{split}' ORDER BY {quote(spine.prediction_time)}, {quote(spine.key)}"
+        f"SELECT * FROM {dataset_query(inputs, training_date)} WHERE {SPLIT} = '{split}' "
+        f"ORDER BY {quote(spine.prediction_time)}, {quote(spine.key)}"
     )
+
+
+def _source_snapshot(connection: duckdb.DuckDBPyConnection, config: TrainingDatasetConfig) -> int:
+    """The lake snapshot to read: the newest, or the one that was the newest at `as_known_at`."""
+    if config.as_known_at is None:
+        return current_snapshot(connection)
+    try:
+        moment = datetime.fromisoformat(config.as_known_at)
+    except ValueError as error:
+        raise permanent_failure(
+            f"as_known_at: {config.as_known_at!r} is no ISO date and time, such as 2013-07-01T00:00:00+00:00."
+        ) from error
+    if moment.tzinfo is None:
+        raise permanent_failure(f"as_known_at: {config.as_known_at!r} has no time zone; append +00:00 for UTC.")
+    try:
+        return snapshot_at(connection, moment)
+    except LakeError as error:
+        raise permanent_failure(str(error)) from error
 
 
 def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
@@ -95,7 +136,7 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     ]
 
 
-def _query(inputs: SolutionInputs, training_date: date) -> str:
+def _query(inputs: SolutionInputs, training_date: date, snapshot: int) -> str:
     training, spine = inputs.solution.training, inputs.solution.spine
     start = before(training_date, training.window)
     split = SPLIT_SQL.format(
@@ -113,6 +154,7 @@ def _query(inputs: SolutionInputs, training_date: date) -> str:
             f"AND {quote(spine.label)} IS NOT NULL AND {quote(spine.label_time)} < {_moment(training_date)}"
         ),
         labelled=True,
+        snapshot=snapshot,
     )
     return (
         f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {split} AS {SPLIT}, * FROM ({frame}) WHERE {SPLIT} <> 'excluded' "
@@ -122,6 +164,27 @@ def _query(inputs: SolutionInputs, training_date: date) -> str:
 
 def _moment(day: date) -> str:
     return f"TIMESTAMPTZ '{datetime(day.year, day.month, day.day, tzinfo=UTC).isoformat()}'"
+
+
+def _coverage(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str) -> str:
+    """Per view how many rows have no history yet, and how many only values older than the freshness limit, as a table."""
+    predicted = quote(inputs.solution.spine.prediction_time)
+    lines = []
+    for chosen in inputs.views:
+        if chosen.known_since is None:
+            continue
+        known, limit = quote(chosen.known_since), chosen.view.freshness_days
+        stale = f"count(*) FILTER (WHERE {predicted} - {known} > INTERVAL {limit} DAY)" if limit else "0"
+        without, old, age = connection.execute(
+            f"SELECT count(*) FILTER (WHERE {known} IS NULL), {stale}, median(epoch({predicted} - {known})) / 3600 FROM {rows}"
+        ).fetchall()[0]
+        lines.append(
+            f"| {chosen.view.name} | {chosen.view.version} | {without} | {old} | {'' if age is None else f'{age:.1f}'} |"
+        )
+    return (
+        "| view | version | rows without history | rows with stale values | median age in hours |\n|---|---|---|---|---|\n"
+        + "\n".join(lines)
+    )
 
 
 def _split_counts(connection: duckdb.DuckDBPyConnection, rows: str) -> dict[str, Any]:

@@ -21,12 +21,15 @@ class SelectedView:
         return f"_{self.view.name}_event_timestamp" if self.view.event_timestamp else None
 
 
-def point_in_time_query(*, spine: str, prediction_time: str, views: Sequence[SelectedView], first: date, last: date) -> str:
+def point_in_time_query(
+    *, spine: str, prediction_time: str, views: Sequence[SelectedView], first: date, last: date, snapshot: int
+) -> str:
     """SQL for the rows of the query `spine` with the features of `views` as known at the column `prediction_time`.
 
     An ASOF join takes the newest row of the entity whose event timestamp is not after the prediction time; a missing entity, no
     history yet, or values older than the view's freshness limit give nulls. `first` and `last` bound the dates of the prediction
-    times, so that only those partitions of a view are read that can matter.
+    times, so that only those partitions of a view are read that can matter. The views are read as of the lake's `snapshot`:
+    what was loaded or corrected later does not count, and the same query gives the same rows for ever.
     """
     selected, joins = ["s.*"], []
     for position, chosen in enumerate(views):
@@ -34,18 +37,18 @@ def point_in_time_query(*, spine: str, prediction_time: str, views: Sequence[Sel
         on = " AND ".join(f"s.{quote(key)} = {alias}.{quote(key)}" for key in view.entity)
         if view.event_timestamp is None:
             selected += [f"{alias}.{quote(feature)}" for feature in chosen.features]
-            joins.append(f"LEFT JOIN {_view_rows(chosen, first, last)} {alias} ON {on}")
+            joins.append(f"LEFT JOIN {_view_rows(chosen, first, last, snapshot)} {alias} ON {on}")
             continue
         known_since = f"{alias}.{quote(view.event_timestamp)}"
         asked = f"s.{quote(prediction_time)}"
         fresh = f"{asked} - {known_since} <= INTERVAL {view.freshness_days} DAY" if view.freshness_days else "true"
         selected += [f"CASE WHEN {fresh} THEN {alias}.{quote(feature)} END AS {quote(feature)}" for feature in chosen.features]
         selected.append(f"{known_since} AS {quote(str(chosen.known_since))}")
-        joins.append(f"ASOF LEFT JOIN {_view_rows(chosen, first, last)} {alias} ON {on} AND {asked} >= {known_since}")
+        joins.append(f"ASOF LEFT JOIN {_view_rows(chosen, first, last, snapshot)} {alias} ON {on} AND {asked} >= {known_since}")
     return f"SELECT {', '.join(selected)} FROM ({spine}) s {' '.join(joins)}"
 
 
-def _view_rows(chosen: SelectedView, first: date, last: date) -> str:
+def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int) -> str:
     view = chosen.view
     names = [*view.entity, *([view.event_timestamp] if view.event_timestamp else []), *chosen.features]
     conditions = []
@@ -56,4 +59,4 @@ def _view_rows(chosen: SelectedView, first: date, last: date) -> str:
         if view.freshness_days is not None:
             conditions.append(f"{partition} >= DATE '{first}' - {view.freshness_days + 1}")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"(SELECT {', '.join(map(quote, names))} FROM lake.{view.model.table}{where})"
+    return f"(SELECT {', '.join(map(quote, names))} FROM lake.{view.model.table} AT (VERSION => {snapshot}){where})"

@@ -3,10 +3,11 @@
 Connections, locks and writes belong here; what the tables mean does not. A Dagster asset takes it as `dg.ResourceParam[Lake]`.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -128,37 +129,44 @@ class Lake:
         query: str,
         partition_range: PartitionRange | None,
         author: str,
+        information: Mapping[str, Any] | None = None,
     ) -> Written:
         """Make the rows of `table` (in `partition_range`, or all) equal to the rows of `query`, in one transaction.
 
-        Creates the schema and table, and adds columns that are new in `query` (null in older rows). Partitions whose rows are
-        already there are left as they are, so that a second run changes nothing. `author` is recorded with the snapshot.
-        Raises LakeError when `query` lacks a column of the table, changes a type, or has rows outside the range.
+        Creates the schema and table, and adds columns that are new in `query` (null in older rows); columns that `query` lacks
+        are null in the new rows. Partitions whose rows are already there are left as they are, so that a second run changes
+        nothing. `author` and `information` are recorded with the snapshot. Raises LakeError when `query` changes the type of a
+        column, or has rows outside the range.
         """
         with self.writer_lock([table]):
             connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {query}")
             connection.execute("BEGIN")
             try:
-                written = _replace_staged(connection, table=table, partition_range=partition_range, author=author)
+                written = _replace_staged(connection, table=table, partition_range=partition_range)
+                if written["changed"]:
+                    recorded = {"table": table, "fingerprint": written["fingerprint"], **(information or {})}
+                    connection.execute(
+                        "CALL lake.set_commit_message(?, ?, extra_info => ?)", [author, f"replace {table}", json.dumps(recorded)]
+                    )
                 connection.execute("COMMIT")
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
             finally:
                 connection.execute(f"DROP TABLE IF EXISTS {_STAGED}")
-            snapshot = connection.execute("FROM lake.current_snapshot()").fetchall()[0][0]
+            snapshot = current_snapshot(connection)
         return Written(snapshot=snapshot, **written)
 
 
 def _replace_staged(
-    connection: duckdb.DuckDBPyConnection, *, table: str, partition_range: PartitionRange | None, author: str
+    connection: duckdb.DuckDBPyConnection, *, table: str, partition_range: PartitionRange | None
 ) -> dict[str, Any]:
     schema, _, name = table.partition(".")
     if not table_exists(connection, table):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
         connection.execute(f"CREATE TABLE {quote(schema)}.{quote(name)} AS FROM {_STAGED} LIMIT 0")
     target = f"lake.{quote(schema)}.{quote(name)}"
-    columns = _aligned_columns(connection, table, target)
+    columns, dropped = _aligned_columns(connection, table, target)
     inside = "true"
     if partition_range is not None:
         inside = partition_range.predicate("t")
@@ -171,14 +179,14 @@ def _replace_staged(
     compared = [column for column in columns if not column.startswith(AUDIT_PREFIX)]
     new = _fingerprints(connection, _STAGED, partition=partition, columns=compared, where="true")
     old = _fingerprints(connection, target, partition=partition, columns=compared, where=inside)
-    differing = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key))
+    outdated = _partitions_with_values(connection, target, partition=partition, columns=dropped, where=inside)
+    differing = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key) or key in outdated)
     if differing:
         keys = ", ".join(literal(key) for key in differing)
         if any(key in old for key in differing):
             connection.execute(f"DELETE FROM {target} t WHERE {inside} AND {partition} IN ({keys})")
         names = ", ".join(quote(column) for column in columns)
         connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {_STAGED} t WHERE {partition} IN ({keys})")
-        connection.execute("CALL lake.set_commit_message(?, ?)", [author, f"replace {len(differing)} partitions of {table}"])
     return {
         "table": table,
         "rows": sum(rows for rows, _ in new.values()),
@@ -188,12 +196,10 @@ def _replace_staged(
     }
 
 
-def _aligned_columns(connection: duckdb.DuckDBPyConnection, table: str, target: str) -> list[str]:
-    """Names of the staged columns after the target got the new ones."""
+def _aligned_columns(connection: duckdb.DuckDBPyConnection, table: str, target: str) -> tuple[list[str], list[str]]:
+    """Names of the staged columns, after the target got the new ones, and of the target's columns that are not staged."""
     staged = column_types(connection, _STAGED)
     existing = column_types(connection, target)
-    if missing := [column for column in existing if column not in staged]:
-        raise LakeError(f"The new rows of {table} lack its columns {', '.join(missing)}: supply them (null where unknown).")
     for column, data_type in staged.items():
         if column not in existing:
             connection.execute(f"ALTER TABLE {target} ADD COLUMN {quote(column)} {data_type}")
@@ -201,7 +207,18 @@ def _aligned_columns(connection: duckdb.DuckDBPyConnection, table: str, target: 
             raise LakeError(
                 f"Column {column} of {table} is {existing[column]} and would become {data_type}: cast it in the query."
             )
-    return list(staged)
+    return list(staged), [column for column in existing if column not in staged]
+
+
+def _partitions_with_values(
+    connection: duckdb.DuckDBPyConnection, relation: str, *, partition: str, columns: Sequence[str], where: str
+) -> set[str]:
+    """Partitions in which one of `columns` has a value."""
+    if not columns:
+        return set()
+    condition = " OR ".join(f"t.{quote(column)} IS NOT NULL" for column in columns)
+    rows = connection.execute(f"SELECT DISTINCT {partition} FROM {relation} t WHERE {where} AND ({condition})").fetchall()
+    return {key for (key,) in rows}
 
 
 def _fingerprints(
@@ -223,6 +240,21 @@ def fingerprint(connection: duckdb.DuckDBPyConnection, relation: str) -> str:
     columns = [column for column in column_types(connection, relation) if not column.startswith(AUDIT_PREFIX)]
     totals = _fingerprints(connection, relation, partition="''", columns=columns, where="true")
     return f"{sum(total for _, total in totals.values()) % 2**64:016x}"
+
+
+def current_snapshot(connection: duckdb.DuckDBPyConnection) -> int:
+    """The newest snapshot of the lake."""
+    return int(_scalar(connection, "FROM lake.current_snapshot()"))
+
+
+def snapshot_at(connection: duckdb.DuckDBPyConnection, moment: datetime) -> int:
+    """The newest snapshot that was committed at `moment` (with a time zone) or before. Raises LakeError when there is none."""
+    snapshot = connection.execute("SELECT max(snapshot_id) FROM lake.snapshots() WHERE snapshot_time <= ?", [moment]).fetchall()[
+        0
+    ][0]
+    if snapshot is None:
+        raise LakeError(f"The lake holds nothing from {moment.isoformat()} or before: its first snapshot is younger.")
+    return int(snapshot)
 
 
 def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:

@@ -1,0 +1,73 @@
+"""`mlops dataset`: the training datasets that were ever written, and building one of them again."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mlops_assets.settings import Settings
+from mlops_assets.stack.errors import StackError
+
+app = typer.Typer(help="Training datasets: list those ever written, rebuild one from the lake's history.", no_args_is_help=True)
+console = Console()
+
+_STAGE = "training_dataset"
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
+SolutionArgument = Annotated[str, typer.Argument(help="The solution, as `mlops status` names it.")]
+
+
+@app.command("list", epilog="Example: [bold]mlops dataset list flight_delay[/bold]")
+def list_datasets(solution: SolutionArgument, as_json: JsonOption = False) -> None:
+    """Show every dataset of a solution: fingerprint, training date, and the lake snapshot it was read from."""
+    from mlops_assets.resources.datasets import recorded_datasets
+    from mlops_assets.resources.lake import Lake
+
+    with Lake.from_settings(_running()).connect(read_only=True) as connection:
+        datasets = recorded_datasets(connection, f"{solution}.{_STAGE}")
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(dataset) for dataset in datasets], indent=2, default=str) + "\n")
+        return
+    table = Table("fingerprint", "training date", "source snapshot", "written at", "run")
+    for each in datasets:
+        table.add_row(
+            each.fingerprint, each.training_date, str(each.source_snapshot), f"{each.written_at:%Y-%m-%d %H:%M}", each.run_id
+        )
+    console.print(table)
+
+
+@app.command(epilog="Example: [bold]mlops dataset rebuild flight_delay 3b240645bda5b2f5[/bold]")
+def rebuild(
+    solution: SolutionArgument,
+    fingerprint: Annotated[str, typer.Argument(help="The dataset's fingerprint, or its first digits.")],
+    output: Annotated[Path | None, typer.Option(help="Parquet file to write. Default: datasets/ in the state folder.")] = None,
+) -> None:
+    """Build a dataset again from what the lake held when it was first built, prove its fingerprint, and write it as Parquet."""
+    from mlops_assets.resources import datasets
+    from mlops_assets.resources.lake import Lake, LakeError, literal
+
+    settings = _running()
+    with Lake.from_settings(settings).connect(read_only=True) as connection:
+        try:
+            dataset = datasets.find_dataset(connection, f"{solution}.{_STAGE}", fingerprint)
+            with console.status(f"Rebuilding {dataset.fingerprint} from snapshot {dataset.source_snapshot}"):
+                rebuilt = datasets.rebuild(connection, dataset)
+        except LakeError as error:
+            raise StackError(str(error), remedy=f"mlops dataset list {solution}") from error
+        path = output or settings.home / "datasets" / f"{solution}-{rebuilt}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = connection.execute(f"COPY temp.main.rebuilt_dataset TO {literal(str(path))} (FORMAT parquet)").fetchall()[0][0]
+    console.print(f"[green]Identical[/green]: {rows:,} rows with fingerprint {rebuilt}", highlight=False)
+    console.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _running() -> Settings:
+    from mlops_assets.stack import control
+
+    settings = Settings.from_environment()
+    control.ensure_up(settings)
+    return settings
