@@ -28,12 +28,14 @@ DATABASES = (DAGSTER_DATABASE, MLFLOW_DATABASE, LAKE_DATABASE)
 class Settings:
     """The state folder, the server addresses and the ports of one installation.
 
-    `postgres_url` and `nats_url` are None when the embedded servers of the local stack are used.
+    `postgres_url` and `nats_url` are None when the embedded servers of the local stack are used; without `redis_url` the online
+    feature store is a file in the state folder.
     """
 
     home: Path
     postgres_url: str | None = None
     nats_url: str | None = None
+    redis_url: str | None = None
     dagster_port: int = 3000
     mlflow_port: int = 5000
     nats_port: int = 4222
@@ -51,6 +53,7 @@ class Settings:
             home=Path(environment.get("MLOPS_HOME") or PROJECT_ROOT / ".mlops").expanduser().resolve(),
             postgres_url=environment.get("MLOPS_POSTGRES_URL") or None,
             nats_url=environment.get("MLOPS_NATS_URL") or None,
+            redis_url=environment.get("MLOPS_REDIS_URL") or None,
             dagster_port=_port(environment, "MLOPS_DAGSTER_PORT", cls.dagster_port),
             mlflow_port=_port(environment, "MLOPS_MLFLOW_PORT", cls.mlflow_port),
             nats_port=_port(environment, "MLOPS_NATS_PORT", cls.nats_port),
@@ -100,6 +103,11 @@ class Settings:
     def serving_directory(self) -> Path:
         """Folder of the serving bundles: `<solution>/<version>/`."""
         return self.home / "serving"
+
+    @property
+    def online_store_directory(self) -> Path:
+        """Folder of the online feature store, unless it is on a Redis."""
+        return self.home / "online_store"
 
     @property
     def reports_directory(self) -> Path:

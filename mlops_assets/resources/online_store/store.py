@@ -1,0 +1,246 @@
+"""What every online store can do: push one view atomically, read several views for many entities at one moment of the store.
+
+How keys and values look belongs to `values`, where they are kept to `lmdb_store` and `redis_store`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from mlops_assets.resources.online_store.values import (
+    MICROSECONDS_PER_DAY,
+    EntityValues,
+    Flag,
+    Key,
+    OnlineStoreError,
+    OnlineView,
+    Value,
+    ViewState,
+    decode_values,
+    encode_key,
+    encode_values,
+)
+from mlops_assets.settings import Settings
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+ViewName = tuple[str, int]
+"""Name and version of a view."""
+
+
+class UnknownOnlineViewError(OnlineStoreError, LookupError):
+    """The store does not hold the view, or the view lacks the feature."""
+
+
+class PushConflictError(OnlineStoreError):
+    """The view changed since its changes were computed: another process pushed it."""
+
+
+class FeatureRequest(NamedTuple):
+    """One view to read: its name and version, and which of its features (None = all)."""
+
+    view: str
+    version: int
+    features: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineRow:
+    """The answer for one entity: feature -> value (null unless the view's flag is ok), and view -> flag."""
+
+    values: dict[str, Value]
+    flags: dict[str, Flag]
+
+
+@dataclass(frozen=True)
+class EncodedPush:
+    """A push as bytes. `base` is the state it changes, None to replace whatever the view holds; `state` lacks the entity count."""
+
+    name: ViewName
+    base: ViewState | None
+    state: ViewState
+    written: Mapping[bytes, bytes]
+    removed: frozenset[bytes]
+
+
+class OnlineStore(ABC):
+    """Newest feature values by view, version and entity. A Dagster asset takes it as `dg.ResourceParam[OnlineStore]`.
+
+    Connections are opened when first needed and once per process, so that an instance may cross a fork.
+    """
+
+    def __init__(self) -> None:
+        self._readers: dict[tuple[FeatureRequest, ...], OnlineReader] = {}
+
+    def read(
+        self, requests: Sequence[FeatureRequest], entities: Sequence[Mapping[str, Any]], moment: datetime
+    ) -> list[OnlineRow]:
+        """Features of all requested views for each entity (key column -> value), all from one moment of the store.
+
+        `moment`, with a time zone, is what staleness is judged against. An entity that is unknown, stale, null or of the wrong
+        type is flagged, never an error. Raises UnknownOnlineViewError for a view or feature that was never pushed.
+        """
+        return self.reader(tuple(requests)).read(entities, moment)
+
+    def reader(self, requests: tuple[FeatureRequest, ...]) -> "OnlineReader":
+        """The reader of these views: keep it where the same views are read again and again."""
+        if requests not in self._readers:
+            self._readers[requests] = OnlineReader(self, requests)
+        return self._readers[requests]
+
+    def push(
+        self,
+        view: OnlineView,
+        *,
+        source: str,
+        snapshot: int,
+        base: ViewState | None,
+        written: Sequence[EntityValues],
+        removed: Sequence[Key],
+    ) -> ViewState:
+        """Store the values of `written` and forget the entities `removed`, with the lake's `snapshot`: all of it or nothing.
+
+        `base` is the state the changes start from; None replaces everything the view holds. Readers see the view before or after,
+        also when the process is killed half-way. Raises PushConflictError when the view is no longer at `base`.
+        """
+        kinds = [column.kind for column in view.entity]
+        newest = max((entity.event_timestamp for entity in written), default=None) if view.timed else None
+        start = base or ViewState(view=view, source=source, snapshot=snapshot, entities=0, newest=None)
+        encoded = EncodedPush(
+            name=(view.name, view.version),
+            base=base,
+            state=start.after(snapshot=snapshot, entities=start.entities, newest=newest),
+            written={_require_key(view, kinds, entity.key): encode_values(entity) for entity in written},
+            removed=frozenset(_require_key(view, kinds, key) for key in removed),
+        )
+        return self._apply(encoded)
+
+    def event_timestamps(self, view: OnlineView, keys: Sequence[Key]) -> list[int | None]:
+        """The stored event timestamp of each entity, None for one that is not stored."""
+        kinds = [column.kind for column in view.entity]
+        _, [found] = self._fetch([(view.name, view.version)], [[_require_key(view, kinds, key) for key in keys]])
+        return [None if data is None else int(decode_values(data)[0]) for data in found]
+
+    def state(self, name: str, version: int) -> ViewState | None:
+        """The stored state of a view; None when it was never pushed."""
+        [data], _ = self._fetch([(name, version)], [[]])
+        return None if data is None else ViewState.from_bytes(data)
+
+    @abstractmethod
+    def _fetch(
+        self, names: Sequence[ViewName], keys: Sequence[Sequence[bytes | None]]
+    ) -> tuple[list[bytes | None], list[list[bytes | None]]]:
+        """The state of each view and the values of its `keys` (None stays None), all as of one moment."""
+
+    @abstractmethod
+    def _apply(self, push: EncodedPush) -> ViewState:
+        """Carry out a push in one transaction and return the new state with its entity count."""
+
+
+class _Plan:
+    """How one request is answered with one state of its view."""
+
+    def __init__(self, request: FeatureRequest, state: ViewState):
+        view = state.view
+        positions = {column.name: position for position, column in enumerate(view.features, start=1)}
+        chosen = request.features if request.features is not None else tuple(positions)
+        if unknown := [feature for feature in chosen if feature not in positions]:
+            raise UnknownOnlineViewError(
+                f"Feature view {view.name} version {view.version} has no {', '.join(unknown)} online: it has {', '.join(positions)}."
+            )
+        self.view = view
+        self.key_names = [column.name for column in view.entity]
+        self.key_kinds = [column.kind for column in view.entity]
+        self.features = [(feature, positions[feature]) for feature in chosen]
+        self.nulls: dict[str, Value] = dict.fromkeys(chosen)
+        self.age_limit = view.freshness_days * MICROSECONDS_PER_DAY if view.timed and view.freshness_days else None
+
+    def keys(self, entities: Sequence[Mapping[str, Any]]) -> list[bytes | None]:
+        names, kinds = self.key_names, self.key_kinds
+        return [encode_key(kinds, [entity.get(name) for name in names]) for entity in entities]
+
+
+class OnlineReader:
+    """Reads the same views again and again; what it knows of their columns is checked at every read and renewed by itself."""
+
+    def __init__(self, store: OnlineStore, requests: tuple[FeatureRequest, ...]):
+        self._store = store
+        self._requests = requests
+        self._names = [(request.view, request.version) for request in requests]
+        self._known: tuple[list[bytes | None], list[_Plan]] | None = None
+
+    def read(self, entities: Sequence[Mapping[str, Any]], moment: datetime) -> list[OnlineRow]:
+        """See `OnlineStore.read`."""
+        asked = (moment - _EPOCH) // _MICROSECOND
+        states, plans = self._known or self._look_up()
+        while True:
+            keys = [plan.keys(entities) for plan in plans]
+            found, values = self._store._fetch(self._names, keys)
+            if found == states:
+                break
+            # A push came between: its columns, and with them the keys, may be others.
+            former = [plan.view for plan in plans]
+            states, plans = self._renew(found)
+            if [plan.view for plan in plans] == former:
+                break
+        rows = [OnlineRow({}, {}) for _ in entities]
+        for plan, plan_keys, plan_values in zip(plans, keys, values, strict=True):
+            _add_view(rows, plan, plan_keys, plan_values, asked)
+        return rows
+
+    def _look_up(self) -> tuple[list[bytes | None], list[_Plan]]:
+        found, _ = self._store._fetch(self._names, [[] for _ in self._names])
+        return self._renew(found)
+
+    def _renew(self, found: list[bytes | None]) -> tuple[list[bytes | None], list[_Plan]]:
+        plans = []
+        for request, data in zip(self._requests, found, strict=True):
+            if data is None:
+                raise UnknownOnlineViewError(
+                    f"Feature view {request.view} version {request.version} is not in the online store: "
+                    "materialize online_features of a solution that uses it."
+                )
+            plans.append(_Plan(request, ViewState.from_bytes(data)))
+        self._known = (found, plans)
+        return self._known
+
+
+def open_online_store(settings: Settings) -> OnlineStore:
+    """The online store of this installation: Redis when `MLOPS_REDIS_URL` is set, else LMDB under the state folder."""
+    if settings.redis_url:
+        from mlops_assets.resources.online_store.redis_store import RedisStore
+
+        return RedisStore(settings.redis_url)
+    from mlops_assets.resources.online_store.lmdb_store import LmdbStore
+
+    return LmdbStore(settings.online_store_directory)
+
+
+def _add_view(
+    rows: list[OnlineRow], plan: _Plan, keys: Sequence[bytes | None], values: Sequence[bytes | None], asked: int
+) -> None:
+    name, limit, features = plan.view.name, plan.age_limit, plan.features
+    for row, key, data in zip(rows, keys, values, strict=True):
+        if data is None:
+            row.values.update(plan.nulls)
+            row.flags[name] = Flag.WRONG_KEY if key is None else Flag.MISSING
+            continue
+        record = decode_values(data)
+        if limit is not None and asked - record[0] > limit:
+            row.values.update(plan.nulls)
+            row.flags[name] = Flag.STALE
+            continue
+        target = row.values
+        for feature, position in features:
+            target[feature] = record[position]
+        row.flags[name] = Flag.OK
+
+
+def _require_key(view: OnlineView, kinds: Sequence[str], key: Key) -> bytes:
+    data = encode_key(kinds, key)
+    if data is None:
+        raise OnlineStoreError(f"{key!r} cannot be the entity of {view.name}: expected {', '.join(kinds)}, none of them null.")
+    return data
