@@ -1,0 +1,143 @@
+"""What the documentation names exists: files, make targets, commands, variables, links. And the YAML in it is valid."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from mlops_assets.cli import app
+from mlops_assets.components.dbt_models import DbtModelsAttributes
+from mlops_assets.settings import PROJECT_ROOT
+from mlops_assets.solution import Solution
+from mlops_assets.source import Source
+
+PAGES = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
+NAMES = [str(page.relative_to(PROJECT_ROOT)) for page in PAGES]
+TEXTS = {name: page.read_text() for name, page in zip(NAMES, PAGES, strict=True)}
+
+ROOTS = ("mlops_assets", "dbt_project", "deployments", "docs", "tests", ".ci", ".github")
+ROOT_FILES = (".env.example", "Makefile", "pyproject.toml", "requirements.lock", "workspace.yaml", "LICENSE", "CONTRIBUTING.md")
+# What a reader is told to create.
+EXAMPLE = ("parcel", "depot_history")
+
+COMPONENTS = {"RawTables": Source, "DbtModels": DbtModelsAttributes, "MLSolution": Solution}
+
+
+def code_of(text: str) -> list[str]:
+    """Inline code and the lines of code blocks."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^```\w*\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()] + re.findall(r"`([^`\n]+)`", prose)
+
+
+def anchors_of(text: str) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_path_that_is_named_exists(name: str) -> None:
+    named = set()
+    for code in code_of(TEXTS[name]):
+        for word in re.split(r"[\s\"'(),;=:]+", code):
+            if word in ROOT_FILES or (word.split("/")[0] in ROOTS and "/" in word):
+                named.add(word.rstrip("."))
+    chosen = {path for path in named if not any(word in path for word in (*EXAMPLE, "<", "X.py", "*"))}
+    assert sorted(path for path in chosen if not (PROJECT_ROOT / path).exists()) == []
+
+
+def test_the_tree_in_the_readme_exists() -> None:
+    block = re.search(r"## Layout\n+```text\n(.*?)```", TEXTS["README.md"], flags=re.DOTALL)
+    assert block is not None
+    parent, paths = "", []
+    for line in block.group(1).splitlines():
+        path = line.split()[0]
+        parent = parent if line.startswith(" ") else path
+        paths.append(parent + path if line.startswith(" ") else path)
+    assert len(paths) > 10
+    assert [path for path in paths if not (PROJECT_ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_make_target_exists(name: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT_ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    used = {found for code in code_of(TEXTS[name]) for found in re.findall(r"(?:^|\s)make ([a-z-]+)", code)}
+    assert used <= targets
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_and_option_exists(name: str) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for code in code_of(TEXTS[name]):
+        for command, rest in re.findall(r"(?:^|[\s/])mlops ([a-z]+)((?: [^&|;]*)?)", code):
+            assert command in commands, code
+            known = {option for parameter in commands[command].params for option in parameter.opts} | {"--help"}
+            assert set(re.findall(r"(?<=\s)--[a-z-]+", re.sub(r'"[^"]*"', "", rest))) <= known, code
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variable_exists(name: str) -> None:
+    known = set(re.findall(r"MLOPS_[A-Z_]+", (PROJECT_ROOT / ".env.example").read_text()))
+    assert set(re.findall(r"MLOPS_[A-Z_]+", TEXTS[name])) <= known
+
+
+def test_the_readme_names_every_variable_with_its_default() -> None:
+    example = (PROJECT_ROOT / ".env.example").read_text()
+    for variable, value in re.findall(r"^# (MLOPS_[A-Z_]+)=(\S+)$", example, flags=re.MULTILINE):
+        row = re.search(rf"^\| `{variable}` \| (.+?) \|", TEXTS["README.md"], flags=re.MULTILINE)
+        assert row is not None, variable
+        assert row.group(1).strip("`") == ("none" if "_URL" in variable else value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_internal_links_resolve(name: str) -> None:
+    broken = []
+    prose = re.sub(r"^```.*?^```", "", TEXTS[name], flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        page = (PROJECT_ROOT / name).parent / path if path else PROJECT_ROOT / name
+        if not page.exists() or (anchor and anchor not in anchors_of(page.read_text())):
+            broken.append(target)
+    assert broken == []
+
+
+def test_pictures_are_small() -> None:
+    pictures = list((PROJECT_ROOT / "docs" / "images").glob("*.png"))
+    assert [picture.name for picture in pictures if picture.stat().st_size > 300_000] == []
+
+
+def test_the_yaml_reference_is_what_the_models_say() -> None:
+    render = runpy.run_path(str(PROJECT_ROOT / "docs" / "generate_reference.py"))["render"]
+    assert render() == TEXTS["docs/reference-yaml.md"], "run: .venv/bin/python docs/generate_reference.py"
+
+
+def test_the_yaml_of_the_example_is_valid() -> None:
+    blocks = re.findall(r"^```yaml\n(type: .*?)^```", TEXTS["docs/add-a-solution.md"], flags=re.MULTILINE | re.DOTALL)
+    kinds = []
+    for block in blocks:
+        content = yaml.safe_load(block)
+        kinds.append(content["type"].rpartition(".")[2])
+        COMPONENTS[kinds[-1]].model_validate(content["attributes"])
+    assert sorted(kinds) == sorted(COMPONENTS)
+
+
+def test_every_check_is_described() -> None:
+    rules = "".join((PROJECT_ROOT / "mlops_assets" / "checks" / file).read_text() for file in ("tables.py", "rules.py"))
+    declared = set(re.findall(r'CheckRule\(\s*name="(\w+)"', rules))
+    assert len(declared) > 10
+    assert sorted(rule for rule in declared if f"`{rule}`" not in TEXTS["docs/quality-checks.md"]) == []
+
+
+def test_decision_records_are_numbered_and_complete() -> None:
+    records = sorted(Path(name).name for name in NAMES if name.startswith("docs/adr/"))
+    assert [int(record[:4]) for record in records] == list(range(len(records)))
+    for record in records:
+        text = TEXTS[f"docs/adr/{record}"]
+        assert text.startswith(f"# {record[:4]} ")
+        assert all(f"\n## {part}\n" in text for part in ("Context", "Decision", "Consequences"))
