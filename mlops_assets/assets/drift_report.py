@@ -93,7 +93,7 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 table=inputs.table(DRIFT_REPORT),
                 query=f'SELECT CAST("window" AS DATE) AS {WINDOW}, {version} AS {MODEL_VERSION}, * EXCLUDE ("window") FROM drift_rows',
                 partition_range=replaced,
-                author=context.run_id,
+                author=context.run.run_id,
             )
             column_schema = table_schema(connection, f"lake.{inputs.table(DRIFT_REPORT)}", _DESCRIPTIONS)
         shares = {key: _share_of_features(result, key) for key in rows}

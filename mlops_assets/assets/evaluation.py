@@ -225,7 +225,7 @@ def _write(
         table=inputs.table(EVALUATION),
         query=f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {version} AS model_version, * FROM judged_rows",
         partition_range=PartitionRange(TRAINING_DATE, training_date, training_date + timedelta(days=1)),
-        author=context.run_id,
+        author=context.run.run_id,
     )
 
 

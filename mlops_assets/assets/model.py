@@ -129,7 +129,7 @@ def _train(
 
     solution = inputs.solution
     run_id = registry.start_run(
-        inputs.name, name=tags[TRAINING_DATE_TAG], tags={**tags, "dagster_run_id": context.run_id, "solution": inputs.name}
+        inputs.name, name=tags[TRAINING_DATE_TAG], tags={**tags, "dagster_run_id": context.run.run_id, "solution": inputs.name}
     )
     succeeded = False
     try:
@@ -148,7 +148,7 @@ def _train(
                 "onnx_largest_difference": _difference(compared),
             },
         )
-        version_tags = {**tags, "dagster_run_id": context.run_id}
+        version_tags = {**tags, "dagster_run_id": context.run.run_id}
         version_tags |= dict(zip(_PARITY_TAGS, (str(_difference(compared)), str(len(sample))), strict=True))
         registered = registry.register(inputs.name, run_id, pipeline, version_tags)
         with tempfile.TemporaryDirectory() as folder:

@@ -69,7 +69,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 table=table,
                 query=_joined(connection, inputs, window),
                 partition_range=window,
-                author=context.run_id,
+                author=context.run.run_id,
             )
             matured = connection.execute(
                 f"FROM lake.{table} t WHERE {window.predicate('t')} AND {MATURED} ORDER BY {quote(solution.spine.key)}"

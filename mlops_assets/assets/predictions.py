@@ -72,7 +72,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 table=inputs.table(PREDICTIONS),
                 query=_scored(connection, inputs, bundle, first=window.start, end=window.end),
                 partition_range=window,
-                author=context.run_id,
+                author=context.run.run_id,
             )
             schema = table_schema(
                 connection, f"lake.{inputs.table(PREDICTIONS)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS

@@ -113,7 +113,7 @@ def _load(
         table=f"{RAW_SCHEMA}.{name}",
         query=f"SELECT {names}, _source, {loaded_at} AS _loaded_at FROM {PARSED} WHERE _reason IS NULL",
         partition_range=replaced,
-        author=context.run_id,
+        author=context.run.run_id,
     )
     partition = f"{quote(replaced.column)}, " if replaced else ""
     lake.replace(
@@ -122,7 +122,7 @@ def _load(
         query=f"SELECT {partition}_reason AS reason, _row AS row, _source AS source, {loaded_at} AS _loaded_at "
         f"FROM {PARSED} WHERE _reason IS NOT NULL",
         partition_range=PartitionRange(replaced.column, replaced.start, replaced.end, include_null=True) if replaced else None,
-        author=context.run_id,
+        author=context.run.run_id,
     )
     reasons = dict(
         connection.execute(

@@ -54,7 +54,7 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 table=table,
                 query=query,
                 partition_range=PartitionRange(TRAINING_DATE, training_date, date.fromordinal(training_date.toordinal() + 1)),
-                author=context.run_id,
+                author=context.run.run_id,
                 information=dataset_information(
                     query=query, training_date=training_date, source_snapshot=source_snapshot, feature_views=inputs.view_versions
                 ),

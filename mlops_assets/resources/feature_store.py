@@ -22,14 +22,14 @@ class SelectedView:
 
 
 def point_in_time_query(
-    *, spine: str, prediction_time: str, views: Sequence[SelectedView], first: date, last: date, snapshot: int
+    *, spine: str, prediction_time: str, views: Sequence[SelectedView], first: date, last: date, snapshot: int | None = None
 ) -> str:
     """SQL for the rows of the query `spine` with the features of `views` as known at the column `prediction_time`.
 
     An ASOF join takes the newest row of the entity whose event timestamp is not after the prediction time; a missing entity, no
     history yet, or values older than the view's freshness limit give nulls. `first` and `last` bound the dates of the prediction
     times, so that only those partitions of a view are read that can matter. The views are read as of the lake's `snapshot`:
-    what was loaded or corrected later does not count, and the same query gives the same rows for ever.
+    what was loaded or corrected later does not count, and the same query gives the same rows for ever. None reads the present.
     """
     selected, joins = ["s.*"], []
     for position, chosen in enumerate(views):
@@ -48,7 +48,7 @@ def point_in_time_query(
     return f"SELECT {', '.join(selected)} FROM ({spine}) s {' '.join(joins)}"
 
 
-def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int) -> str:
+def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int | None) -> str:
     view = chosen.view
     names = [*view.entity, *([view.event_timestamp] if view.event_timestamp else []), *chosen.features]
     conditions = []
@@ -58,5 +58,6 @@ def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int) -> 
         conditions.append(f"{partition} <= DATE '{last}' + 1")
         if view.freshness_days is not None:
             conditions.append(f"{partition} >= DATE '{first}' - {view.freshness_days + 1}")
+    version = f" AT (VERSION => {snapshot})" if snapshot is not None else ""
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"(SELECT {', '.join(map(quote, names))} FROM lake.{view.model.table} AT (VERSION => {snapshot}){where})"
+    return f"(SELECT {', '.join(map(quote, names))} FROM lake.{view.model.table}{version}{where})"

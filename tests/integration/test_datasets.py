@@ -1,0 +1,162 @@
+"""A training dataset as known at the time: a late backfill changes the next dataset, and not the one that was built before it."""
+
+import dataclasses
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from mlops_assets.assets.training_dataset import build_training_dataset
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.resources.datasets import find_dataset, rebuild, recorded_datasets
+from mlops_assets.resources.feature_registry import DbtModel, FeatureView
+from mlops_assets.resources.feature_store import SelectedView
+from mlops_assets.resources.lake import Lake, LakeError, PartitionRange
+from mlops_assets.solution import Solution
+
+TABLE = "arrivals.training_dataset"
+TRAINING_DATE = "2020-03-01"
+START = date(2020, 1, 1)
+
+
+@pytest.fixture
+def lake(make_lake: Callable[[], Lake]) -> Lake:
+    made = make_lake()
+    with made.connect(read_only=False) as connection:
+        write_days(made, connection, START, 60, bonus=0)
+    return made
+
+
+def write_days(lake: Lake, connection: duckdb.DuckDBPyConnection, first: date, days: int, bonus: int) -> None:
+    """40 rows a day to predict at noon, and what is known of each of four entities from midnight on."""
+    window = PartitionRange("day", first, first + timedelta(days=days))
+    calendar = f"(SELECT CAST(DATE '{first}' + d AS DATE) AS day FROM range({days}) r(d))"
+    lake.replace(
+        connection,
+        table="arrivals.spine",
+        query="SELECT day || '-' || i AS id, day, (day::TIMESTAMP + INTERVAL 12 HOUR)::TIMESTAMPTZ AS at_time, i % 4 AS place, "
+        "CAST(i % 3 = 0 AS INTEGER) AS late, (day::TIMESTAMP + INTERVAL 18 HOUR)::TIMESTAMPTZ AS known_at "
+        f"FROM {calendar}, range(40) t(i)",
+        partition_range=window,
+        author="test",
+    )
+    lake.replace(
+        connection,
+        table="features.load",
+        query=f"SELECT i AS place, day::TIMESTAMPTZ AS event_timestamp, day, i * 10 + day(day) + {bonus} AS waiting "
+        f"FROM {calendar}, range(4) t(i)",
+        partition_range=window,
+        author="test",
+    )
+
+
+def model(name: str, table: str, columns: list[str]) -> DbtModel:
+    return DbtModel(
+        name=name,
+        table=table,
+        description="",
+        columns=dict.fromkeys(columns, ""),
+        column_descriptions=dict.fromkeys(columns, ""),
+        partition_column="day",
+    )
+
+
+def inputs() -> SolutionInputs:
+    solution = Solution.model_validate(
+        {
+            "name": "arrivals",
+            "description": "",
+            "owners": ["team:test"],
+            "problem": "binary_classification",
+            "partitions": {"column": "day", "start": "2020-01-01", "end": "2021-01-01"},
+            "spine": {"model": "spine", "key": "id", "prediction_time": "at_time", "label": "late", "label_time": "known_at"},
+            "features": [{"view": "load"}],
+            "training": {
+                "window": "60d",
+                "holdout": "10d",
+                "metric": "roc_auc",
+                "estimator": {"type": "sklearn.linear_model.LogisticRegression"},
+            },
+            "checks": {"minimum_rows": 10},
+        }
+    )
+    view = FeatureView(
+        model=model("load", "features.load", ["place", "event_timestamp", "day", "waiting"]),
+        version=1,
+        entity=("place",),
+        event_timestamp="event_timestamp",
+        **{field.name: None for field in dataclasses.fields(FeatureView) if field.name in ("freshness_days", "owner")},
+    )
+    return SolutionInputs(
+        solution=solution,
+        spine=model("spine", "arrivals.spine", ["id", "day", "at_time", "place", "late", "known_at"]),
+        views=(SelectedView(view=view, features=("waiting",)),),
+        request=(),
+    )
+
+
+def build(lake: Lake, as_known_at: str | None) -> str:
+    """Materialize the dataset and return its fingerprint."""
+    result = dg.materialize(
+        [build_training_dataset(inputs())],
+        resources={"lake": lake},
+        partition_key=TRAINING_DATE,
+        run_config={"ops": {"arrivals__training_dataset": {"config": {"as_known_at": as_known_at} if as_known_at else {}}}},
+        raise_on_error=False,
+    )
+    assert result.success, [event.message for event in result.all_events if event.is_failure]
+    [event] = result.get_asset_materialization_events()
+    return str(event.materialization.metadata["fingerprint"].value)
+
+
+def backfill(lake: Lake) -> None:
+    """An old day arrives again, corrected, after the dataset was built."""
+    with lake.connect(read_only=False) as connection:
+        write_days(lake, connection, START + timedelta(days=20), 1, bonus=1000)
+
+
+def test_a_late_backfill_changes_the_next_dataset_and_the_former_one_rebuilds(lake: Lake, tmp_path: Path) -> None:
+    former = build(lake, None)
+    before_backfill = datetime.now(tz=UTC).isoformat()
+    backfill(lake)
+    newer = build(lake, None)
+
+    assert newer != former
+    with lake.connect(read_only=True) as connection:
+        assert [dataset.fingerprint for dataset in recorded_datasets(connection, TABLE)] == [former, newer]
+        assert rebuild(connection, find_dataset(connection, TABLE, former)) == former
+        assert connection.execute("SELECT max(waiting) FROM temp.main.rebuilt_dataset").fetchall()[0][0] < 1000
+        assert rebuild(connection, find_dataset(connection, TABLE, newer[:8])) == newer
+        assert connection.execute("SELECT max(waiting) FROM temp.main.rebuilt_dataset").fetchall()[0][0] > 1000
+    assert build(lake, before_backfill) == former
+
+
+def test_building_twice_is_building_once(lake: Lake) -> None:
+    first = build(lake, None)
+    with lake.connect(read_only=True) as connection:
+        rows = connection.execute(f"FROM lake.{TABLE} ORDER BY id").fetchall()
+    assert build(lake, None) == first
+    with lake.connect(read_only=True) as connection:
+        assert connection.execute(f"FROM lake.{TABLE} ORDER BY id").fetchall() == rows
+        assert len(recorded_datasets(connection, TABLE)) == 1
+
+
+def test_an_unknown_fingerprint_names_the_known_ones(lake: Lake) -> None:
+    known = build(lake, None)
+    with lake.connect(read_only=True) as connection, pytest.raises(LakeError, match=known):
+        find_dataset(connection, TABLE, "0000000000000000x")
+
+
+def test_a_moment_before_the_first_load_is_refused(lake: Lake) -> None:
+    result = dg.materialize(
+        [build_training_dataset(inputs())],
+        resources={"lake": lake},
+        partition_key=TRAINING_DATE,
+        run_config={"ops": {"arrivals__training_dataset": {"config": {"as_known_at": "2001-01-01T00:00:00+00:00"}}}},
+        raise_on_error=False,
+    )
+    [failure] = [event for event in result.all_events if event.is_step_failure]
+    assert "its first snapshot is younger" in str(failure.step_failure_data.user_failure_data.description)
