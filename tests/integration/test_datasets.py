@@ -33,7 +33,7 @@ def lake(make_lake: Callable[[], Lake]) -> Lake:
 def write_days(lake: Lake, connection: duckdb.DuckDBPyConnection, first: date, days: int, bonus: int) -> None:
     """40 rows a day to predict at noon, and what is known of each of four entities from midnight on."""
     window = PartitionRange("day", first, first + timedelta(days=days))
-    calendar = f"(SELECT CAST(DATE '{first}' + d AS DATE) AS day FROM range({days}) r(d))"
+    calendar = f"(SELECT CAST(DATE '{first}' + d::INTEGER AS DATE) AS day FROM range({days}) r(d))"
     lake.replace(
         connection,
         table="arrivals.spine",
