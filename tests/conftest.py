@@ -3,27 +3,19 @@
 import json
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
+from running_stack import CHROMIUM, Demo, Platform
 
-from mlops_assets.resources.lake import Lake, fingerprint
-from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.settings import Settings
 from mlops_assets.stack import control
-from mlops_assets.stack.dagster_client import DagsterClient, RunState
-from mlops_assets.stack.environment import process_environment, scripts_directory
 
-CHROMIUM = shutil.which("chromium")
 _BROWSER_FIXTURE = "browser"
+_LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -40,82 +32,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if left_out := config.stash.get(_LEFT_OUT, 0):
         terminalreporter.section("browser tests", yellow=True)
         terminalreporter.line(f"{left_out} browser tests did not run: no command `chromium`. On Debian: apt-get install chromium")
-
-
-_LEFT_OUT = pytest.StashKey[int]()
-
-
-@dataclass(frozen=True)
-class Platform:
-    """A running stack and its clients."""
-
-    settings: Settings
-
-    @cached_property
-    def client(self) -> DagsterClient:
-        return DagsterClient(self.settings.dagster_url)
-
-    @cached_property
-    def lake(self) -> Lake:
-        return Lake.from_settings(self.settings)
-
-    @cached_property
-    def registry(self) -> ModelRegistry:
-        return ModelRegistry.from_settings(self.settings)
-
-    @property
-    def resources(self) -> dict[str, Any]:
-        """What assets ask for, for runs inside the test process."""
-        return {"settings": self.settings, "lake": self.lake, "registry": self.registry}
-
-    def mlops(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the `mlops` command on this stack."""
-        # Wide, so that Rich does not wrap the messages that the tests read.
-        environment = process_environment(self.settings) | {"COLUMNS": "400"}
-        command = [str(scripts_directory() / "mlops"), *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-
-    def graphql(self, query: str) -> dict[str, Any]:
-        """The answer of the Dagster webserver."""
-        answer = requests.post(f"{self.settings.dagster_url}/graphql", json={"query": query}, timeout=60).json()
-        assert "errors" not in answer, answer
-        return dict(answer["data"])
-
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Rows of a query on the lake."""
-        with self.lake.connect(read_only=True) as connection:
-            return connection.execute(query).fetchall()
-
-    def value(self, query: str) -> Any:
-        """The single value of a query on the lake."""
-        [[value]] = self.rows(query)
-        return value
-
-    def fingerprints(self) -> dict[str, str]:
-        """Content of every table of the lake, without the columns that say how a row got there."""
-        with self.lake.connect(read_only=True) as connection:
-            tables = connection.execute(
-                "SELECT table_schema || '.' || table_name FROM information_schema.tables "
-                "WHERE table_catalog = 'lake' AND table_type = 'BASE TABLE' ORDER BY 1"
-            ).fetchall()
-            return {table: fingerprint(connection, f"lake.{table}") for (table,) in tables}
-
-    def materialize(self, keys: tuple[str, ...], first: str, last: str) -> RunState:
-        """Run assets through the daemon and wait for the end."""
-        assets = self.client.assets()
-        run_id = self.client.launch([assets[key] for key in keys], first, last)
-        while not (state := self.client.run(run_id)).finished:
-            time.sleep(0.5)
-        assert state.status == "SUCCESS", self.client.failures(run_id)
-        return state
-
-
-@dataclass(frozen=True)
-class Demo:
-    """What `mlops demo --months 2 --json` said, and how long it took."""
-
-    summary: dict[str, Any]
-    seconds: float
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import inprocess
 import pytest
-from conftest import Platform
+from running_stack import Platform
 
 import mlops_assets
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Demo, Platform
+from running_stack import Demo, Platform
 
 from mlops_assets.demo import Plan, stages
 

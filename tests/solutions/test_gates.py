@@ -13,7 +13,7 @@ import dagster as dg
 import inprocess
 import psycopg2
 import pytest
-from conftest import Demo, Platform
+from running_stack import Demo, Platform
 
 from mlops_assets.assets.deployment import build_deployment
 from mlops_assets.assets.evaluation import build_evaluation
