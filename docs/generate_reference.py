@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from mlops_assets.components.dbt_models import DbtModelsAttributes, DbtPartitions
 from mlops_assets.ml.metrics import metric_names
 from mlops_assets.ml.problem import PROBLEMS
+from mlops_assets.resources.feature_registry import FeatureViewMeta
 from mlops_assets.solution import (
     DatasetChecks,
     Drift,
@@ -34,7 +35,7 @@ PAGE = Path(__file__).parent / "reference-yaml.md"
 
 COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
     "mlops_assets.components.raw_tables.RawTables": (Source, RawTable, Column, Query, Partitions),
-    "mlops_assets.components.dbt_models.DbtModels": (DbtModelsAttributes, DbtPartitions),
+    "mlops_assets.components.dbt_models.DbtModels": (DbtModelsAttributes, DbtPartitions, FeatureViewMeta),
     "mlops_assets.components.ml_solution.MLSolution": (
         Solution,
         Spine,
@@ -84,6 +85,14 @@ MEANINGS = {
     "DbtPartitions.start": "First day.",
     "DbtPartitions.end": "Day after the last one; left out, the partitions go on to today.",
     "DbtPartitions.cadence": "Length of a partition.",
+    "FeatureViewMeta.entity": "Columns that identify the thing described. The spine must have columns of these names.",
+    "FeatureViewMeta.event_timestamp": "Column with the moment from which a row's values are known; left out, they hold at all times.",
+    "FeatureViewMeta.freshness_days": "Values older than this at prediction time count as missing; left out, no limit.",
+    "FeatureViewMeta.refresh_days": "Days without a materialization after which the view counts as stale.",
+    "FeatureViewMeta.online": "Whether the view belongs into the online store.",
+    "FeatureViewMeta.owner": "Who answers for it; left out, `meta.owner`.",
+    "FeatureViewMeta.description": "What the view holds; left out, the description of the model.",
+    "FeatureViewMeta.version": "May only repeat the dbt version of the model, 1 for a model without versions.",
     "Solution.name": "Name of the solution: prefix of its assets, schema of its tables, its group, its model in MLflow.",
     "Solution.description": "What is predicted, and when.",
     "Solution.owners": "Who answers for it: e-mail addresses or `team:<name>`.",

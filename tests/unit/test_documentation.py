@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,11 @@ def test_every_command_and_option_exists(name: str) -> None:
     for code in code_of(TEXTS[name]):
         for command, rest in re.findall(r"(?:^|[\s/])mlops ([a-z]+)((?: [^&|;]*)?)", code):
             assert command in commands, code
-            known = {option for parameter in commands[command].params for option in parameter.opts} | {"--help"}
+            found = commands[command]
+            if hasattr(found, "commands"):
+                assert rest.split()[0] in found.commands, code
+                found = found.commands[rest.split()[0]]
+            known = {option for parameter in found.params for option in parameter.opts} | {"--help"}
             assert set(re.findall(r"(?<=\s)--[a-z-]+", re.sub(r'"[^"]*"', "", rest))) <= known, code
 
 
@@ -105,6 +110,13 @@ def test_internal_links_resolve(name: str) -> None:
         if not page.exists() or (anchor and anchor not in anchors_of(page.read_text())):
             broken.append(target)
     assert broken == []
+
+
+def test_the_import_layers_are_those_that_are_enforced() -> None:
+    contract = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    described = re.search(r"enforces it .*?\n\n(.*?)\n\n", TEXTS["CONTRIBUTING.md"], flags=re.DOTALL)
+    assert described is not None
+    assert " ".join(described.group(1).split()) == " > ".join(contract["layers"]).replace("mlops_assets.", "")
 
 
 def test_pictures_are_small() -> None:
