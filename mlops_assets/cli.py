@@ -15,6 +15,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from mlops_assets import dataset_cli
+from mlops_assets.features_cli import features
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
 
@@ -47,6 +48,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(features, name="features")
 app.add_typer(dataset_cli.app, name="dataset")
 
 

@@ -1,0 +1,162 @@
+"""Who uses a feature view: the solutions whose YAML names it, and the models in production that were trained on it.
+
+Read from the solution files, the serving bundles and the model registry's REST interface; there is no list of its own. How data
+flows between dbt models belongs to `resources/column_lineage.py`.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+from pydantic import ValidationError
+
+from mlops_assets.resources.feature_registry import FeatureRegistry, FeatureView, UnknownModelError
+from mlops_assets.settings import Settings
+from mlops_assets.solution import Solution
+
+_COMPONENT = "MLSolution"
+_CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class ViewUse:
+    """One solution reads `features` of one version of a view. `pinned` is False when its YAML names no version."""
+
+    solution: str
+    view: str
+    version: int
+    features: tuple[str, ...]
+    pinned: bool
+
+
+@dataclass(frozen=True)
+class DeclaredSolutions:
+    """The solutions of a `defs` folder by name, and a line for each file that cannot be read as one."""
+
+    solutions: dict[str, Solution]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DeployedModel:
+    """A promoted model version: the feature views (name, version) and the features it reads.
+
+    `champion` is None when the model registry does not answer, so that it is not known which version is live.
+    """
+
+    solution: str
+    version: int
+    views: tuple[tuple[str, int], ...]
+    features: tuple[str, ...]
+    champion: bool | None
+
+    @property
+    def label(self) -> str:
+        """The version as messages name it."""
+        suffix = {True: " (champion)", False: "", None: " (promoted; champion unknown)"}[self.champion]
+        return f"{self.solution} version {self.version}{suffix}"
+
+
+def declared_solutions(directory: Path) -> DeclaredSolutions:
+    """The solutions declared in `<directory>/*/defs.yaml`."""
+    solutions: dict[str, Solution] = {}
+    problems: list[str] = []
+    for path in sorted(directory.glob("*/defs.yaml")):
+        place = f"{path.parent.name}/{path.name}"
+        try:
+            documents = [document for document in yaml.safe_load_all(path.read_text()) if isinstance(document, dict)]
+        except yaml.YAMLError as error:
+            problems.append(f"{place}: {error}")
+            continue
+        for document in documents:
+            if str(document.get("type", "")).rpartition(".")[2] != _COMPONENT:
+                continue
+            try:
+                solution = Solution.model_validate(document.get("attributes"))
+            except ValidationError as error:
+                problems.append(f"{place}: {'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}")
+                continue
+            solutions[solution.name] = solution
+    return DeclaredSolutions(solutions=solutions, problems=tuple(problems))
+
+
+def view_uses(solutions: Iterable[Solution], registry: FeatureRegistry) -> list[ViewUse]:
+    """Every use of a feature view by a solution. A view or version that does not exist counts as the solution names it."""
+    uses = []
+    for solution in solutions:
+        for source in solution.features:
+            if source.view is None:
+                continue
+            try:
+                view: FeatureView | None = registry.view(source.view, source.version)
+            except UnknownModelError:
+                # The solution itself fails to load with a message of its own; what it pins is the point here.
+                view = None
+            uses.append(
+                ViewUse(
+                    solution=solution.name,
+                    view=source.view,
+                    version=view.version if view else source.version or 1,
+                    features=tuple(source.columns or (view.features if view else ())),
+                    pinned=source.version is not None,
+                )
+            )
+    return uses
+
+
+def deployed_models(settings: Settings) -> list[DeployedModel]:
+    """The model versions whose serving bundles are on this machine, in order of solution and version."""
+    models = []
+    for folder in _solution_folders(settings):
+        contracts = [_contract(path) for path in sorted(folder.glob("[0-9]*/contract.json"))]
+        if not contracts:
+            continue
+        answers, champion = _champion(settings, folder.name)
+        models += [
+            DeployedModel(
+                solution=folder.name,
+                version=contract["version"],
+                views=tuple((view["name"], view["version"]) for view in contract["feature_views"]),
+                features=tuple(feature["name"] for feature in contract["features"]),
+                champion=contract["version"] == champion if answers else None,
+            )
+            for contract in contracts
+        ]
+    return sorted(models, key=lambda model: (model.solution, model.version))
+
+
+def live_models(models: Sequence[DeployedModel]) -> list[DeployedModel]:
+    """The champions; of a solution whose champion is unknown the newest promoted version."""
+    newest = {model.solution: model for model in models}
+    return [model for model in models if model.champion or (model.champion is None and newest[model.solution] == model)]
+
+
+def _solution_folders(settings: Settings) -> list[Path]:
+    directory = settings.serving_directory
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _contract(path: Path) -> dict[str, Any]:
+    # The validating reader belongs to the servers, and loads Arrow.
+    return json.loads(path.read_text())
+
+
+def _champion(settings: Settings, solution: str) -> tuple[bool, int | None]:
+    """Whether the model registry answers, and the solution's champion."""
+    try:
+        response = requests.get(
+            f"{settings.mlflow_url}/api/2.0/mlflow/registered-models/alias",
+            params={"name": solution, "alias": _CHAMPION},
+            timeout=10,
+        )
+    except requests.RequestException:
+        return False, None
+    if response.ok:
+        return True, int(response.json()["model_version"]["version"])
+    return response.status_code < 500, None
