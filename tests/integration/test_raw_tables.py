@@ -13,7 +13,6 @@ import duckdb
 import psycopg2
 import pytest
 import yaml
-from conftest import MakeLake
 
 from mlops_assets.assets.raw_tables import build_raw_assets
 from mlops_assets.resources.lake import Lake
@@ -39,6 +38,7 @@ LOADED = [
     (3, date(2020, 1, 3), None, 2.5, None),
 ]
 
+MakeLake = Callable[[], Lake]
 KEY = dg.AssetKey(["raw", "t"])
 
 
