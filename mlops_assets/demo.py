@@ -20,7 +20,7 @@ from mlops_assets.stack.errors import StackError
 
 PLAN_FILE = Path(__file__).parent / "defs" / "demo.yaml"
 _POLL_SECONDS = 0.5
-_TRAINING = ("training_dataset", "model", "evaluation", "deployment")
+_TRAINING = ("training_dataset", "model", "evaluation", "online_features", "deployment")
 _SCORING = ("predictions", "outcomes")
 _MONITORING = ("drift_report",)
 

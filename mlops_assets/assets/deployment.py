@@ -11,7 +11,7 @@ from mlops_assets.assets.evaluation import find_candidate
 from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
-from mlops_assets.keys import DEPLOYMENT, EVALUATION
+from mlops_assets.keys import DEPLOYMENT, EVALUATION, ONLINE_FEATURES
 from mlops_assets.resources.model_registry import GATES_PASSED, GATES_TAG, ModelRegistry, RegisteredModel
 from mlops_assets.settings import Settings
 
@@ -28,7 +28,7 @@ def build_deployment(inputs: SolutionInputs) -> dg.AssetsDefinition:
         kinds={"mlflow", "onnx"},
         tags=inputs.tags(DEPLOYMENT),
         partitions_def=inputs.partitions,
-        deps=[inputs.key(EVALUATION)],
+        deps=[inputs.key(EVALUATION), inputs.key(ONLINE_FEATURES)],
         check_specs=[rules.CHAMPION_DEPLOYED.spec(key)],
         retry_policy=RETRIES,
         pool=f"{inputs.name}_deployment",

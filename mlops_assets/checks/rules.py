@@ -34,6 +34,13 @@ AGAINST_CHAMPION = CheckRule(
     name="against_champion", description="Not worse than the champion on the same rows by more than the tolerance.", blocking=True
 )
 
+# online_features
+ONLINE_OFFLINE_PARITY = CheckRule(
+    name="online_offline_parity",
+    description="The online store serves what the point-in-time join of the lake gives, value by value, for entities of the newest rows.",
+    blocking=True,
+)
+
 # deployment, predictions, outcomes
 CHAMPION_DEPLOYED = CheckRule(
     name="champion_deployed", description="The serving folder holds the registry's champion, unaltered.", blocking=True

@@ -9,12 +9,23 @@ from mlops_assets.assets.deployment import build_deployment
 from mlops_assets.assets.drift_report import build_drift_report
 from mlops_assets.assets.evaluation import build_evaluation
 from mlops_assets.assets.model import build_model
+from mlops_assets.assets.online_features import build_online_features
 from mlops_assets.assets.outcomes import build_outcomes
 from mlops_assets.assets.predictions import build_predictions
 from mlops_assets.assets.training_dataset import build_training_dataset
 from mlops_assets.components.configuration import ConfigurationError, check_import_path, nearest
 from mlops_assets.inputs import SolutionInputs
-from mlops_assets.keys import DEPLOYMENT, DRIFT_REPORT, EVALUATION, MODEL, OUTCOMES, PREDICTIONS, TRAINING_DATASET, job_name
+from mlops_assets.keys import (
+    DEPLOYMENT,
+    DRIFT_REPORT,
+    EVALUATION,
+    MODEL,
+    ONLINE_FEATURES,
+    OUTCOMES,
+    PREDICTIONS,
+    TRAINING_DATASET,
+    job_name,
+)
 from mlops_assets.ml.metrics import metric_names
 from mlops_assets.resources.feature_registry import DbtModel, FeatureRegistry, UnknownModelError
 from mlops_assets.resources.feature_store import SelectedView
@@ -22,16 +33,17 @@ from mlops_assets.settings import DBT_PROJECT_DIRECTORY
 from mlops_assets.solution import FeatureSource, Solution, Step
 
 JOBS = {
-    "training": (TRAINING_DATASET, MODEL, EVALUATION, DEPLOYMENT),
+    "training": (TRAINING_DATASET, MODEL, EVALUATION, ONLINE_FEATURES, DEPLOYMENT),
     "scoring": (PREDICTIONS, OUTCOMES),
     "monitoring": (DRIFT_REPORT,),
 }
-"""Jobs of a solution and their stages: the stages of one job share their partitions."""
+"""Jobs of a solution and their stages: the stages of one job share their partitions, or have none."""
 
 _FACTORIES = (
     build_training_dataset,
     build_model,
     build_evaluation,
+    build_online_features,
     build_deployment,
     build_predictions,
     build_outcomes,

@@ -4,18 +4,23 @@ import dagster as dg
 
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.online_store.store import open_online_store
 from mlops_assets.settings import Settings
 
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    """The lake, the model registry and the settings, and the in-process executor: a step costs 0.2 s there against 1.4 s from a fork server."""
+    """The lake, the model registry, the online store, the settings, and the in-process executor.
+
+    A step costs 0.2 s there against 1.4 s from a fork server.
+    """
     settings = Settings.from_environment()
     return dg.Definitions(
         resources={
             "settings": settings,
             "lake": Lake.from_settings(settings),
             "registry": ModelRegistry.from_settings(settings),
+            "online_store": open_online_store(settings),
         },
         executor=dg.in_process_executor,
     )
