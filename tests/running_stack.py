@@ -11,6 +11,7 @@ import requests
 
 from mlops_assets.resources.lake import Lake, fingerprint
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.online_store.store import open_online_store
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import DagsterClient, RunState
 from mlops_assets.stack.environment import process_environment, scripts_directory
@@ -39,7 +40,12 @@ class Platform:
     @property
     def resources(self) -> dict[str, Any]:
         """What assets ask for, for runs inside the test process."""
-        return {"settings": self.settings, "lake": self.lake, "registry": self.registry}
+        return {
+            "settings": self.settings,
+            "lake": self.lake,
+            "registry": self.registry,
+            "online_store": open_online_store(self.settings),
+        }
 
     def mlops(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the `mlops` command on this stack."""
