@@ -108,7 +108,8 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
     file.write_text("\n".join(line for line in uncommented if line.startswith("MLOPS_")))
     variables = read_environment_file(file)
     assert set(variables) == {
-        "MLOPS_HOME", "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
+        "MLOPS_HOME", "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_REDIS_URL",
+        "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
     }  # fmt: skip
     ports = Settings.from_environment({name: value for name, value in variables.items() if name.endswith("_PORT")})
     assert ports == Settings.from_environment({})
