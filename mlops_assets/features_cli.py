@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY, PROJECT_ROOT, Settings
+from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.stack.errors import StackError
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ features = typer.Typer(
     rich_markup_mode="rich",
     epilog="Example: [bold]mlops features list[/bold]",
 )
-
-_DEFINITIONS = PROJECT_ROOT / "mlops_assets" / "defs"
 
 
 @features.command("list", epilog="Example: [bold]mlops features list --json[/bold]")
@@ -112,7 +110,7 @@ def impact(
             answer = catalog.impact(target)
     except UnknownTargetError as error:
         raise StackError(
-            str(error).capitalize(), remedy="Name a table as schema.table, a column as schema.table.column."
+            f"Not found: {error}.", remedy="Name a table as schema.table, a column as schema.table.column."
         ) from error
     except LineageError as error:
         raise StackError(str(error), remedy="Correct the file it names, then: mlops prepare") from error
@@ -134,6 +132,7 @@ def _catalog() -> "FeatureCatalog":
     """The catalog of this installation, its registry read."""
     from mlops_assets.resources.feature_catalog import FeatureCatalog
     from mlops_assets.resources.feature_registry import FeatureViewError
+    from mlops_assets.resources.feature_usage import DEFINITIONS_DIRECTORY
 
     try:
         settings = Settings.from_environment()
@@ -141,7 +140,7 @@ def _catalog() -> "FeatureCatalog":
         raise StackError(
             str(error), remedy="Variables come from the environment or from .env; .env.example lists them."
         ) from error
-    catalog = FeatureCatalog(project=DBT_PROJECT_DIRECTORY, definitions=_DEFINITIONS, settings=settings)
+    catalog = FeatureCatalog(project=DBT_PROJECT_DIRECTORY, definitions=DEFINITIONS_DIRECTORY, settings=settings)
     try:
         _ = catalog.registry
     except FileNotFoundError as error:
@@ -157,7 +156,7 @@ def _view(catalog: "FeatureCatalog", name: str, version: int | None) -> "Feature
     try:
         return catalog.registry.view(name, version)
     except UnknownModelError as error:
-        raise StackError(f"{str(error).capitalize()}.", remedy=f"Choose one of: {', '.join(error.available)}") from error
+        raise StackError(f"Not found: {error}.", remedy=f"Choose one of: {', '.join(error.available)}") from error
 
 
 def _compiled(catalog: "FeatureCatalog", view: "FeatureView") -> str:
@@ -198,7 +197,10 @@ def _print_json(value: object) -> None:
 
 
 def _table(entries: list[dict[str, Any]]) -> Table:
-    table = Table(*entries[0])
+    table = Table()
+    for position, name in enumerate(entries[0]):
+        # Names are what people copy: they wrap rather than end in an ellipsis.
+        table.add_column(name, overflow="fold", no_wrap=position == 0)
     for entry in entries:
         table.add_row(*map(_cell, entry.values()))
     return table
@@ -216,6 +218,7 @@ def _cell(value: object) -> str:
 
 def _summary(view: dict[str, Any]) -> dict[str, Any]:
     """A line of the list: what fits the width of a terminal."""
+    live = {label.split()[0] for label in view["live_models"]}
     limit = f"{view['freshness_days']} d" if view["freshness_days"] else ""
     return {
         "view": view["view"],
@@ -225,7 +228,7 @@ def _summary(view: dict[str, Any]) -> dict[str, Any]:
         "online": view["online"],
         "features": view["features"],
         "owner": view["owner"],
-        "used by": [*view["used_by"], *view["live_models"]],
+        "used by": [f"{name} (live)" if name in live else name for name in view["used_by"]],
     }
 
 

@@ -9,20 +9,31 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import duckdb
 from dagster_dbt import DbtCliInvocation, DbtProject
-from dagster_dbt.asset_utils import get_updated_cli_invocation_params_for_context
+from dagster_dbt.asset_utils import DAGSTER_DBT_UNIQUE_ID_METADATA_KEY, get_updated_cli_invocation_params_for_context
 from dagster_dbt.dbt_manifest import validate_manifest
 from dagster_dbt.errors import DagsterDbtCliRuntimeError
 from packaging.version import Version
 
-from mlops_assets.assets.dbt_translation import LakeTranslator, Node, is_incremental, partition_column
+from mlops_assets.assets.dbt_translation import LakeTranslator, Node, describe_view, is_incremental, partition_column
 from mlops_assets.assets.execution import RETRIES, permanent_failure
+from mlops_assets.checks import contracts
 from mlops_assets.keys import table_name
+from mlops_assets.resources.feature_registry import FeatureRegistry, FeatureView, feature_view
+from mlops_assets.resources.feature_usage import (
+    DEFINITIONS_DIRECTORY,
+    ViewUse,
+    declared_solutions,
+    deployed_models,
+    live_models,
+    view_uses,
+)
 from mlops_assets.resources.lake import Lake, quote
+from mlops_assets.settings import Settings
 
 POOL = "dbt"
 """One dbt call at a time: two that create the same table at once would replace each other's."""
@@ -67,13 +78,32 @@ class DbtSelection:
             if node["resource_type"] in _ASSETS and self.tag in node["tags"]
         }
 
+    @cached_property
+    def views(self) -> Mapping[dg.AssetKey, FeatureView]:
+        """Asset key -> feature view, of the models that are one. Raises FeatureViewError."""
+        return {key: feature_view(node) for key, node in self.nodes.items() if _is_view(node)}
+
+    @cached_property
+    def uses(self) -> list[ViewUse]:
+        """Every use of a feature view by a solution of this repository."""
+        registry = FeatureRegistry.from_manifest(self.project.manifest_path)
+        return view_uses(declared_solutions(DEFINITIONS_DIRECTORY).solutions.values(), registry)
+
     def asset_specs(self) -> list[dg.AssetSpec]:
-        """One asset for each node."""
-        return [self.translator.get_asset_spec(self.manifest, node["unique_id"], self.project) for node in self.nodes.values()]
+        """One asset for each node; a feature view also says who uses it, and how old its newest materialization may be."""
+        return [self._asset_spec(key, node) for key, node in self.nodes.items()]
+
+    def _asset_spec(self, key: dg.AssetKey, node: Node) -> dg.AssetSpec:
+        spec = self.translator.get_asset_spec(self.manifest, node["unique_id"], self.project)
+        return describe_view(spec, self.views[key], self.uses, self.cadence) if key in self.views else spec
 
     def check_specs(self) -> list[dg.AssetCheckSpec]:
-        """One blocking asset check for each dbt data test."""
-        specs = []
+        """One blocking asset check for each dbt data test, and one for the contract of each feature view."""
+        specs: list[dg.AssetCheckSpec | None] = [
+            # The identifier keeps dagster-dbt, which takes every check for a dbt test, on the model itself.
+            contracts.CONTRACT.spec(key).with_metadata({DAGSTER_DBT_UNIQUE_ID_METADATA_KEY: self.nodes[key]["unique_id"]})
+            for key in self.views
+        ]
         for asset in self.asset_specs():
             for child in self.manifest["child_map"][self.nodes[asset.key]["unique_id"]]:
                 if child.startswith("test."):
@@ -95,21 +125,27 @@ def build_dbt_assets(selection: DbtSelection, name: str) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         pool=POOL,
     )
-    def dbt_models(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> Iterator[Any]:
-        yield from run_dbt(context, lake, selection)
+    def dbt_models(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
+    ) -> Iterator[Any]:
+        yield from run_dbt(context, lake, settings, selection)
 
     return dbt_models
 
 
-def run_dbt(context: dg.AssetExecutionContext, lake: Lake, selection: DbtSelection) -> Iterator[Any]:
+def run_dbt(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, selection: DbtSelection) -> Iterator[Any]:
     """Build the selected assets of the run with `dbt build`, yielding their outputs and check results as dbt reports them.
 
-    Other writers of the same tables wait meanwhile. Raises `dagster.Failure` with dbt's messages, to be retried only when the
-    fault is a transient one.
+    Other writers of the same tables wait meanwhile. Nothing is built when a feature view would break its contract. Raises
+    `dagster.Failure` with dbt's messages, to be retried only when the fault is a transient one.
     """
     nodes = {key: selection.nodes[key] for key in context.selected_asset_keys}
+    if not nodes and not _DbtSelection(context).selected_asset_check_keys:
+        yield from _check_contracts(context, lake, settings, selection, declared=False)
+        return
     arguments = ["build", "--exclude-resource-type", "unit_test", *_window_arguments(context, nodes)]
     with lake.writer_lock([table_name(key) for key in nodes]), tempfile.TemporaryDirectory(prefix="dbt_") as target:
+        yield from _check_contracts(context, lake, settings, selection, declared=True)
         try:
             invocation = _call_dbt(context, lake, selection, arguments=arguments, target=Path(target))
             with lake.connect(read_only=True) as connection:
@@ -122,6 +158,69 @@ def run_dbt(context: dg.AssetExecutionContext, lake: Lake, selection: DbtSelecti
             if any(words in str(error) for words in _TRANSIENT):
                 raise
             raise permanent_failure(str(error)) from error
+        yield from _check_contracts(context, lake, settings, selection, declared=False)
+
+
+def _is_view(node: Node) -> bool:
+    return node.get("meta", {}).get("feature_view") is not None
+
+
+def _check_contracts(
+    context: dg.AssetExecutionContext, lake: Lake, settings: Settings, selection: DbtSelection, *, declared: bool
+) -> Iterator[dg.AssetCheckResult]:
+    """Compare the views of this run with their contracts: as `declared`, before dbt runs, or else as built.
+
+    As declared, only a broken contract gives a result, and the run ends with it. As built, every view has one, and new columns
+    are recorded.
+    """
+    checked = {key.asset_key for key in context.selected_asset_check_keys if key.name == contracts.CONTRACT.name}
+    views = {key: view for key, view in selection.views.items() if key in checked or key in context.selected_asset_keys}
+    if not views:
+        return
+    read = contracts.declared_columns if declared else contracts.built_columns
+    with lake.connect(read_only=True) as connection:
+        recorded = contracts.recorded_contracts(connection)
+        changes = {
+            key: contracts.compare(recorded.get((view.name, view.version), {}), read(connection, view))
+            for key, view in views.items()
+        }
+    models = live_models(deployed_models(settings)) if any(change.breaking for change in changes.values()) else []
+    broken = []
+    for key, change in changes.items():
+        if declared and not change.breaking:
+            continue
+        solutions = sorted(
+            {use.solution for use in selection.uses if (use.view, use.version) == (views[key].name, views[key].version)}
+        )
+        readers = [model.label for model in models if (views[key].name, views[key].version) in model.views]
+        result = contracts.check_contract(views[key], change, solutions=solutions, live_models=readers)
+        if change.breaking:
+            broken.append(str(result.description))
+        if key in checked:
+            yield result
+    if declared and broken:
+        raise permanent_failure(" ".join([*broken, "Nothing was built."]))
+    if not declared:
+        contracts.record_additions(lake, [(views[key], change.added) for key, change in changes.items()], author=context.run_id)
+
+
+class _DbtSelection:
+    """The context as dagster-dbt reads it to choose what dbt runs: without the contracts of views that are not built."""
+
+    def __init__(self, context: dg.AssetExecutionContext):
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    @property
+    def selected_asset_check_keys(self) -> set[dg.AssetCheckKey]:
+        built = self._context.selected_asset_keys
+        return {
+            key
+            for key in self._context.selected_asset_check_keys
+            if key.name != contracts.CONTRACT.name or key.asset_key in built
+        }
 
 
 def _window_arguments(context: dg.AssetExecutionContext, nodes: Mapping[dg.AssetKey, Node]) -> list[str]:
@@ -139,7 +238,9 @@ def _call_dbt(
 ) -> DbtCliInvocation:
     """Start dbt. `DbtCliResource.cli` does the same and, for seconds, asks dbt its version and opens an adapter of its own."""
     parameters = get_updated_cli_invocation_params_for_context(
-        context=context, manifest=selection.manifest, dagster_dbt_translator=selection.translator
+        context=cast(dg.AssetExecutionContext, _DbtSelection(context)),
+        manifest=selection.manifest,
+        dagster_dbt_translator=selection.translator,
     )
     project = parameters.dbt_project or selection.project
     environment = {

@@ -2,12 +2,16 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings
+
+from mlops_assets.resources.feature_registry import FeatureView
+from mlops_assets.resources.feature_usage import ViewUse
 
 Node = Mapping[str, Any]
 
@@ -85,6 +89,31 @@ class LakeTranslator(DagsterDbtTranslator):
             if name.startswith(f"macro.{self._project}."):
                 yield name
                 yield from self._macros(self._manifest["macros"][name])
+
+
+def describe_view(spec: dg.AssetSpec, view: FeatureView, uses: Sequence[ViewUse], cadence: str) -> dg.AssetSpec:
+    """`spec` with what makes it a feature view, who uses it, and a freshness policy.
+
+    The policy looks at the clock on the wall and at the newest materialization of any partition: it fails when a view was not built
+    for `refresh_days`, by default for two cadences, that is when one update was missed. How old a *value* may be at prediction
+    time is `freshness_days`, and the join sees to that.
+    """
+    users = sorted({use.solution for use in uses if (use.view, use.version) == (view.name, view.version)})
+    days = view.refresh_days or 2 * _DAYS[cadence]
+    metadata: dict[str, Any] = {
+        "feature_view": view.name,
+        "version": view.version,
+        "entity": ", ".join(view.entity),
+        "event_timestamp": view.event_timestamp or "none: the values hold at all times",
+        "freshness_days": view.freshness_days or "none: values do not expire",
+        "online": view.online,
+        "features": dg.MetadataValue.json(list(view.features)),
+        "owner": view.owner or "none",
+        "used_by_solutions": dg.MetadataValue.json(users),
+    }
+    return spec.merge_attributes(metadata=metadata).replace_attributes(
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=days))
+    )
 
 
 def is_incremental(node: Node) -> bool:

@@ -7,6 +7,7 @@ from dagster_dbt import DbtProject
 from pydantic import BaseModel, Field
 
 from mlops_assets.assets.dbt_models import DbtSelection, build_dbt_assets
+from mlops_assets.assets.feature_statistics import build_feature_statistics
 from mlops_assets.automation.partitions import Cadence, build_partitions
 from mlops_assets.components.configuration import ConfigurationError, nearest
 from mlops_assets.settings import PROJECT_ROOT
@@ -64,7 +65,8 @@ class DbtModels(dg.Component):
         if not selection.nodes:
             tags = sorted({name for node in selection.manifest["nodes"].values() for name in node["tags"]})
             raise ConfigurationError(("select",), f"no dbt model has the tag {tag!r}; {nearest(tag, tags)}")
-        return dg.Definitions(assets=[build_dbt_assets(selection, name=f"dbt_{tag}")])
+        statistics = [build_feature_statistics(selection)] if selection.views else []
+        return dg.Definitions(assets=[build_dbt_assets(selection, name=f"dbt_{tag}"), *statistics])
 
     def _project(self) -> DbtProject:
         directory = PROJECT_ROOT / self.attributes.project

@@ -5,7 +5,7 @@ Plain matplotlib with the Agg canvas and no pyplot, so that nothing global is le
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -163,6 +163,37 @@ def drift_plot(result: DriftResult) -> bytes:
     axes.set_yticks(range(len(features)), ["all together" if name == "*" else _shorten(name) for name in features])
     _describe(axes, "Drift by window (alerts with their effect)", "", "")
     axes.grid(False)
+    return _png(figure)
+
+
+def feature_statistics_plot(
+    partitions: Sequence[str], series: Mapping[str, Sequence[tuple[float | None, float | None]]]
+) -> bytes:
+    """Missing share (left) and mean (right) of every feature by partition, shaded; grey = no value.
+
+    `series` holds a pair of both for each of `partitions` by feature. A mean is shown as its distance from the feature's mean over
+    all partitions, in standard deviations of the means, so that features of any unit can be compared.
+    """
+    figure, (left, right) = _figure(11, 1.6 + 0.16 * len(series), 2)
+    values = np.array(
+        [[(np.nan if m is None else m, np.nan if v is None else v) for m, v in row] for row in series.values()], float
+    )
+    means = values[:, :, 1]
+    known = ~np.isnan(means)
+    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    centre = np.nansum(means, axis=1, keepdims=True) / count
+    spread = np.sqrt(np.nansum((means - centre) ** 2, axis=1, keepdims=True) / count)
+    standardised = (means - centre) / np.where(spread > 1e-12 * np.abs(centre), spread, 1.0)
+    left.imshow(values[:, :, 0], cmap="Oranges", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    right.imshow(standardised, cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto", interpolation="nearest")
+    shown = np.unique(np.linspace(0, len(partitions) - 1, min(len(partitions), 6)).astype(int))
+    for axes, title in ((left, "Missing share (0 to 1)"), (right, "Mean (-3 to 3 standard deviations)")):
+        _describe(axes, title, "", "")
+        axes.set_facecolor(GREY)
+        axes.grid(False)
+        axes.set_xticks(shown, [partitions[position] for position in shown], rotation=45, ha="right")
+    left.set_yticks(range(len(series)), [name.partition(".")[2] or name for name in series], fontsize=6)
+    right.set_yticks([])
     return _png(figure)
 
 

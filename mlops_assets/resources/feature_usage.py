@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
 import yaml
 from pydantic import ValidationError
 
 from mlops_assets.resources.feature_registry import FeatureRegistry, FeatureView, UnknownModelError
-from mlops_assets.settings import Settings
+from mlops_assets.settings import PROJECT_ROOT, Settings
 from mlops_assets.solution import Solution
+
+DEFINITIONS_DIRECTORY = PROJECT_ROOT / "mlops_assets" / "defs"
+"""The folder of the solutions of this repository."""
 
 _COMPONENT = "MLSolution"
 _CHAMPION = "champion"
@@ -149,6 +151,8 @@ def _contract(path: Path) -> dict[str, Any]:
 
 def _champion(settings: Settings, solution: str) -> tuple[bool, int | None]:
     """Whether the model registry answers, and the solution's champion."""
+    import requests
+
     try:
         response = requests.get(
             f"{settings.mlflow_url}/api/2.0/mlflow/registered-models/alias",

@@ -15,7 +15,7 @@ from dagster_dbt import DbtProject
 from mlops_assets.assets.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.automation.partitions import build_partitions
 from mlops_assets.resources.lake import Lake
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
 
 lake = dbt_lake.lake
 
@@ -65,8 +65,9 @@ def assets(project: DbtProject) -> dg.AssetsDefinition:
 def _materialize(
     assets: dg.AssetsDefinition, lake: Lake, *, start: str | None, end: str | None, selection: list[dg.AssetKey]
 ) -> dg.ExecuteInProcessResult:
+    resources = {"lake": lake, "settings": Settings(home=lake.data_directory.parent)}
     window = {"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end} if start and end else {}
-    return dg.materialize([assets], selection=selection, resources={"lake": lake}, tags=window, raise_on_error=False)
+    return dg.materialize([assets], selection=selection, resources=resources, tags=window, raise_on_error=False)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.resources.feature_registry import FeatureRegistry
 from mlops_assets.resources.lake import Lake
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY
+from mlops_assets.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY, Settings
 from mlops_assets.solution import Solution
 from mlops_assets.source import Source
 
@@ -223,7 +223,8 @@ def run_day(lake: Lake, folder: Path, fields: list[str], rows: list[dict[str, st
     models = inprocess.load_assets("nycflights13_features")
     keys = [key.to_user_string() for asset in [*raw, *models] for key in asset.keys]
     day = DAY.isoformat()
-    return inprocess.materialize([*raw, *models], keys, first=day, last=day, resources={"lake": lake})
+    resources = {"lake": lake, "settings": Settings(home=lake.data_directory)}
+    return inprocess.materialize([*raw, *models], keys, first=day, last=day, resources=resources)
 
 
 @pytest.mark.parametrize(("poison", "check"), [("a flight twice", "duplicates"), ("half a day", "row_count")])
