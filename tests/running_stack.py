@@ -52,7 +52,7 @@ class Platform:
         # Wide, so that Rich does not wrap the messages that the tests read.
         environment = process_environment(self.settings) | {"COLUMNS": "400"}
         command = [str(scripts_directory() / "mlops"), *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
 
     def graphql(self, query: str) -> dict[str, Any]:
         """The answer of the Dagster webserver."""
