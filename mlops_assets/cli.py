@@ -151,7 +151,7 @@ def prepare() -> None:
         console.print(line)
 
 
-@app.command(epilog='Example: [bold]mlops sql "SELECT count(*) FROM raw.flights"[/bold]')
+@app.command(epilog='Example: [bold]mlops sql "SELECT table_schema, table_name FROM information_schema.tables"[/bold]')
 def sql(
     query: Annotated[str, typer.Argument(help="One DuckDB query; tables are named schema.table.")],
     as_json: JsonOption = False,

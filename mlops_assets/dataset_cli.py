@@ -21,7 +21,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 SolutionArgument = Annotated[str, typer.Argument(help="The solution, as `mlops status` names it.")]
 
 
-@app.command("list", epilog="Example: [bold]mlops dataset list flight_delay[/bold]")
+@app.command("list", epilog="Example: [bold]mlops dataset list my_solution[/bold]")
 def list_datasets(solution: SolutionArgument, as_json: JsonOption = False) -> None:
     """Show every dataset of a solution: fingerprint, training date, and the lake snapshot it was read from."""
     from mlops_assets.resources.datasets import recorded_datasets
@@ -40,7 +40,7 @@ def list_datasets(solution: SolutionArgument, as_json: JsonOption = False) -> No
     console.print(table)
 
 
-@app.command(epilog="Example: [bold]mlops dataset rebuild flight_delay 3b240645bda5b2f5[/bold]")
+@app.command(epilog="Example: [bold]mlops dataset rebuild my_solution 3b240645bda5b2f5[/bold]")
 def rebuild(
     solution: SolutionArgument,
     fingerprint: Annotated[str, typer.Argument(help="The dataset's fingerprint, or its first digits.")],

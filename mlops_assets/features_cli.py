@@ -93,10 +93,10 @@ def search(words: Annotated[str, typer.Argument(help="Words; all must occur.")],
         console.print(f"Nothing is called or described by {words!r}.", markup=False, highlight=False)
 
 
-@features.command(epilog="Example: [bold]mlops features impact raw.flights.dep_delay[/bold]")
+@features.command(epilog="Example: [bold]mlops features impact staging.orders.amount[/bold]")
 def impact(
     target: Annotated[
-        str, typer.Argument(help="A dbt model or raw table (staging.flights), or one column (raw.flights.dep_delay).")
+        str, typer.Argument(help="A dbt model or raw table (staging.orders), or one column (staging.orders.amount).")
     ],
     as_json: JsonOption = False,
 ) -> None:

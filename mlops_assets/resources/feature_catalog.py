@@ -167,7 +167,7 @@ class FeatureCatalog:
         return sorted(found, key=lambda entry: (-entry["score"], entry["view"], entry["feature"] or ""))
 
     def impact(self, target: str) -> dict[str, Any]:
-        """What depends on `target`: a dbt model or raw table (`staging.flights`, `carrier_history`), or one column of it.
+        """What depends on `target`: a dbt model or raw table (`staging.orders`, `order_history`), or one column of it.
 
         Raises UnknownTargetError, and LineageError when dbt cannot compile the project.
         """
