@@ -22,7 +22,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-STAGES = ("training_dataset", "model", "evaluation", "deployment", "predictions", "outcomes", "drift_report")
+STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment", "predictions", "outcomes", "drift_report")
 GROUP_PAGE = "/locations/mlops_assets/asset-groups/flight_delay/lineage"
 TIMEOUT = 60_000
 

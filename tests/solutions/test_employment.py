@@ -13,7 +13,7 @@ import mlops_assets
 SOLUTION = "employment"
 TRAINING_DATE = "2017-01-01"
 FOLDERS = ("census", "census_features", SOLUTION)
-TRAINING = ("training_dataset", "model", "evaluation", "deployment")
+TRAINING = ("training_dataset", "model", "evaluation", "online_features", "deployment")
 
 
 class Runs:

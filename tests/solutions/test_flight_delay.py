@@ -10,7 +10,7 @@ from mlops_assets.demo import Plan, stages
 
 SOLUTION = "flight_delay"
 TRAINING_DATE, END = "2013-02-01", "2013-03-01"
-STAGES = ("training_dataset", "model", "evaluation", "deployment", "predictions", "outcomes", "drift_report")
+STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment", "predictions", "outcomes", "drift_report")
 TABLES = ("training_dataset", "evaluation", "predictions", "outcomes", "drift_report")
 PREDICTED = f"flight_date >= DATE '{TRAINING_DATE}' AND flight_date < DATE '{END}'"
 
@@ -18,6 +18,7 @@ CHECKS = {
     "training_dataset": {"schema", "row_count", "duplicates", "missing", "constant_columns", "label_rate", "leakage_guard"},
     "model": {"onnx_parity"},
     "evaluation": {"floor", "baseline", "calibration", "against_champion"},
+    "online_features": {"online_offline_parity"},
     "deployment": {"champion_deployed"},
     "predictions": {"complete", "finite_scores"},
     "outcomes": {"labels_matured"},
