@@ -12,7 +12,6 @@ import requests
 from mlops_assets.resources.lake import Lake, fingerprint
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.online_store.store import open_online_store
-from mlops_assets.resources.online_store.store import open_online_store
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import DagsterClient, RunState
 from mlops_assets.stack.environment import process_environment, scripts_directory
