@@ -84,6 +84,8 @@ def status(as_json: JsonOption = False) -> None:
         _print_json(answer)
         return
     console.print(_table(answer["processes"]))
+    for line in answer["configuration_errors"]:
+        console.print(line, style="red", highlight=False, soft_wrap=True)
     if answer["solutions"]:
         console.print(_table([{"solution": name, **state} for name, state in answer["solutions"].items()]))
 
@@ -228,9 +230,20 @@ def _start(settings: Settings) -> bool:
 
 def _status(settings: Settings) -> dict:
     from mlops_assets.stack import control
-    from mlops_assets.stack.solutions import solution_states
+    from mlops_assets.stack.dagster_client import DagsterClient
+    from mlops_assets.stack.solutions import configuration_errors, solution_states
 
-    return {"processes": control.status(settings), "solutions": solution_states(settings)}
+    processes = control.status(settings)
+    try:
+        assets = DagsterClient(settings.dagster_url).assets()
+    except StackError:
+        # Not running: the processes say so.
+        assets = {}
+    return {
+        "processes": processes,
+        "solutions": solution_states(settings, assets),
+        "configuration_errors": configuration_errors(assets),
+    }
 
 
 def _print_addresses(settings: Settings) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import yaml
 from dateutil.relativedelta import relativedelta
 
 from mlops_assets.settings import Settings
-from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState
+from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState, ancestors
 from mlops_assets.stack.errors import StackError
+from mlops_assets.stack.solutions import configuration_errors
 
 PLAN_FILE = Path(__file__).parent / "defs" / "demo.yaml"
 _POLL_SECONDS = 0.5
@@ -78,7 +78,9 @@ def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
     assets = client.assets()
     keys = {name: f"{plan.solution}/{name}" for name in (*_TRAINING, *_SCORING, *_MONITORING)}
     if missing := [key for key in keys.values() if key not in assets]:
-        raise StackError(f"The code location has no asset {missing[0]}.", remedy="mlops logs code-location")
+        errors = configuration_errors(assets)
+        reason = "\n".join(errors) or f"The code location has no asset {missing[0]}."
+        raise StackError(reason, remedy="Mend the file, then: mlops reload" if errors else "mlops logs code-location")
     training_date, last = plan.training_date.isoformat(), plan.last.isoformat()
     upstream = tuple(sorted(_data_assets(assets, keys["training_dataset"])))
     windows = list(_whole_windows(client.partition_keys(keys["drift_report"]), plan))
@@ -182,27 +184,19 @@ def _numbers(metadata: dict[str, Any]) -> dict[str, float]:
 
 def _data_assets(assets: dict[str, AssetState], key: str) -> set[str]:
     """All assets that `key` needs, those made by the same ops (one dbt command builds all features of a source), and their needs."""
-    found = _ancestors(assets, assets[key].dependencies)
+    found = ancestors(assets, assets[key].dependencies)
     operations = {operation for each in found for operation in assets[each].operations}
     siblings = [each for each, asset in assets.items() if operations.intersection(asset.operations)]
-    return found.union(siblings, _ancestors(assets, siblings))
-
-
-def _ancestors(assets: dict[str, AssetState], keys: Sequence[str]) -> set[str]:
-    """The executable assets among `keys` and all that they depend on."""
-    found: set[str] = set()
-    waiting = list(keys)
-    while waiting:
-        current = waiting.pop()
-        if current not in found and current in assets and assets[current].executable:
-            found.add(current)
-            waiting += assets[current].dependencies
-    return found
+    return found.union(siblings, ancestors(assets, siblings))
 
 
 def _whole_windows(keys: Sequence[str], plan: Plan) -> Iterator[str]:
     """Monitoring windows that lie in the predicted month."""
-    end = (plan.last + timedelta(days=1)).isoformat()
-    for key, following in pairwise(keys):
-        if key >= plan.training_date.isoformat() and following <= end:
-            yield key
+    starts = [date.fromisoformat(key) for key in keys]
+    for previous, start, following in zip([None, *starts], starts, [*starts[1:], None], strict=False):
+        if following is None:
+            # The last window is as long as the one before it, in months or years where both begin on the same day.
+            length = relativedelta(start, previous) if previous and start.day == previous.day else start - (previous or start)
+            following = start + length
+        if plan.training_date <= start and following <= plan.last + timedelta(days=1):
+            yield start.isoformat()

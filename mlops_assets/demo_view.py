@@ -42,7 +42,7 @@ def run_demo(settings: Settings, console: Console, months: int | None) -> dict[s
 
 def _run(client: DagsterClient, stage: Stage, console: Console) -> StageResult:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"{stage.name}: waiting for a run", total=None)
 
         def report(state: RunState) -> None:

@@ -18,6 +18,9 @@ from mlops_assets.settings import PROJECT_ROOT
 
 _LOGGER = logging.getLogger(__name__)
 
+_MISTAKES = (ConfigurationError, ValidationError, MarkedYAMLError)
+"""Errors that a YAML file can cause and whose message names its place."""
+
 
 def load_folders(module: str, directory: Path) -> dg.Definitions:
     """Merge the definitions of each folder in `directory` (the package `module`).
@@ -35,7 +38,9 @@ def load_folders(module: str, directory: Path) -> dg.Definitions:
             if not (folder / "defs.yaml").is_file():
                 raise
             problems = explain(error, folder)
-            _LOGGER.error("defs/%s is not loaded:\n%s", folder.name, "\n".join(problems), exc_info=error)
+            # The traceback matters for a fault of the code; what is wrong in a file is said in full.
+            mistake = any(isinstance(cause, _MISTAKES) for cause in _causes(error))
+            _LOGGER.error("defs/%s is not loaded:\n%s", folder.name, "\n".join(problems), exc_info=None if mistake else error)
             loaded.append(_error_definitions(folder.name, problems))
             continue
         keys = _asset_keys(definitions)

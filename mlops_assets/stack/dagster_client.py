@@ -1,6 +1,6 @@
 """A client of the Dagster webserver's GraphQL: what assets there are and how they stand, launching runs, following them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ _PARTITION = "dagster/partition"
 
 _ASSETS = """
 query Assets { assetNodes {
-  assetKey { path } isPartitioned isExecutable
+  assetKey { path } description isPartitioned isExecutable
   tags { key value } dependencyKeys { path } opNames
   repository { name location { name } }
   assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } }
@@ -54,6 +54,7 @@ class AssetState:
     """One asset: key (`a/b`), dependencies, the ops that make it, tags, materialized ranges of its partitions, failing checks."""
 
     key: str
+    description: str
     partitioned: bool
     executable: bool
     tags: dict[str, str]
@@ -70,6 +71,18 @@ class AssetState:
         if not self.partitioned:
             return self.materialized
         return any(start <= first and last <= end for start, end in self.ranges)
+
+
+def ancestors(assets: Mapping[str, AssetState], keys: Sequence[str]) -> set[str]:
+    """The executable assets among `keys` and all that they depend on."""
+    found: set[str] = set()
+    waiting = list(keys)
+    while waiting:
+        current = waiting.pop()
+        if current not in found and current in assets and assets[current].executable:
+            found.add(current)
+            waiting += assets[current].dependencies
+    return found
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,7 @@ def _asset_state(node: dict[str, Any]) -> AssetState:
     warnings = {name for name, each in failed.items() if each["evaluation"] and each["evaluation"]["severity"] == "WARN"}
     return AssetState(
         key="/".join(node["assetKey"]["path"]),
+        description=node["description"] or "",
         partitioned=node["isPartitioned"],
         executable=node["isExecutable"],
         tags={tag["key"]: tag["value"] for tag in node["tags"]},
