@@ -13,7 +13,12 @@ from rich.table import Table
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
 
-app = typer.Typer(help="Training datasets: list those ever written, rebuild one from the lake's history.", no_args_is_help=True)
+app = typer.Typer(
+    help="Training datasets: list those ever written, rebuild one from the lake's history.",
+    epilog="Example: [bold]mlops dataset list my_solution[/bold]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
 console = Console()
 
 _STAGE = "training_dataset"
