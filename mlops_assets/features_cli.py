@@ -110,7 +110,7 @@ def impact(
             answer = catalog.impact(target)
     except UnknownTargetError as error:
         raise StackError(
-            f"Not found: {error}.", remedy="Name a table as schema.table, a column as schema.table.column."
+            f"Not found: {error}", remedy="Name a table as schema.table, a column as schema.table.column."
         ) from error
     except LineageError as error:
         raise StackError(str(error), remedy="Correct the file it names, then: mlops prepare") from error

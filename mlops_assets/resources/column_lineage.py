@@ -51,14 +51,14 @@ class Lineage:
         frontier: set[Column] = start
         while frontier:
             found = {
-                (name, own.lower())
+                (name, own)
                 for name, columns in self.dependencies.items()
                 for own, upstream in columns.items()
                 if not frontier.isdisjoint(upstream) and own not in reached.get(name, set())
             }
             for name, own in found:
                 reached.setdefault(name, set()).add(own)
-            frontier = found
+            frontier = {(name, own.lower()) for name, own in found}
         return reached
 
     def _names(self, table: str) -> set[str]:

@@ -90,10 +90,19 @@ def _describe(feature: str, data_type: str) -> str:
     # NaN is no value: one would make mean and maximum NaN.
     present = f"nullif({name}::DOUBLE, 'nan'::DOUBLE)" if is_number else name
     number = present if is_number else "NULL::DOUBLE"
-    quantiles = ", ".join(f"{key}: quantile_cont({number}, {share})" for key, share in _QUANTILES.items())
+    # The same aggregate in several places is computed once: one sort and one histogram a column.
+    quantile = f"quantile_cont({number}, {list(_QUANTILES.values())})"
+    quantiles = ", ".join(f"{key}: {quantile}[{position}]" for position, key in enumerate(_QUANTILES, start=1))
+    frequencies = f"histogram({present})"
+    mean, deviation = _rounded(f"avg({number})"), _rounded(f"stddev_samp({number})")
     return (
         f"{{feature: {literal(feature)}, rows: count(*), missing_share: 1 - count({present}) / count(*), "
-        f"distinct_values: count(DISTINCT {present}), "
-        f"most_frequent_share: list_max(map_values(histogram({present}))) / nullif(count({present}), 0), "
-        f"mean: avg({number}), standard_deviation: stddev_samp({number}), minimum: min({number}), {quantiles}, maximum: max({number})}}"
+        f"distinct_values: coalesce(cardinality({frequencies}), 0)::BIGINT, "
+        f"most_frequent_share: list_max(map_values({frequencies})) / nullif(count({present}), 0), "
+        f"mean: {mean}, standard_deviation: {deviation}, minimum: min({number}), {quantiles}, maximum: max({number})}}"
     )
+
+
+def _rounded(value: str) -> str:
+    # Threads add up in any order: without the last digits, the same rows give the same numbers and a second run changes nothing.
+    return f"format('{{:.12e}}', {value})::DOUBLE"
