@@ -218,7 +218,10 @@ def run_day(lake: Lake, folder: Path, fields: list[str], rows: list[dict[str, st
         writer.writeheader()
         writer.writerows(rows)
     source = inprocess.attributes("nycflights13")
-    source["tables"]["flights"]["files"] = ["flights.csv"]
+    tables = source["tables"]
+    tables["flights"]["files"] = ["flights.csv"]
+    # The weather of the last day is not in the package; an ad hoc run takes assets of the same partitions only.
+    tables["weather"]["partitions"] = tables["flights"]["partitions"] | {"column": "weather_date"}
     raw = build_raw_assets(Source.model_validate(source), directory=folder)
     models = inprocess.load_assets("nycflights13_features")
     keys = [key.to_user_string() for asset in [*raw, *models] for key in asset.keys]
