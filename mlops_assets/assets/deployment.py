@@ -39,6 +39,7 @@ def build_deployment(inputs: SolutionInputs) -> dg.AssetsDefinition:
         training_date = partition_date(context)
         candidate = find_candidate(registry, inputs, training_date)
         require_passed_gates(candidate, training_date)
+        require_parity(context.instance, inputs)
         previous = registry.champion(inputs.name)
         folder = champion_bundle(registry, settings, candidate)
         registry.promote(inputs.name, candidate.version)
@@ -63,6 +64,19 @@ def require_passed_gates(candidate: RegisteredModel, training_date: date) -> Non
             f"Version {candidate.version} of {candidate.solution} has not passed its gates "
             f"(tag {GATES_TAG} = {candidate.tags.get(GATES_TAG, 'missing')}): materialize {candidate.solution}/{EVALUATION} "
             f"for {training_date} and read its checks. The champion stays."
+        )
+
+
+def require_parity(instance: dg.DagsterInstance, inputs: SolutionInputs) -> None:
+    """Raise Failure when the last comparison of the online store with the lake found a difference, in whichever run it was."""
+    rule = rules.ONLINE_OFFLINE_PARITY
+    key = dg.AssetCheckKey(inputs.key(ONLINE_FEATURES), rule.name)
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    evaluation = record.event.asset_check_evaluation if record and record.event else None
+    if evaluation is not None and not evaluation.passed:
+        raise permanent_failure(
+            f"{inputs.name}/{ONLINE_FEATURES} failed its check {rule.name}: {evaluation.description}. Materialize it with "
+            "`rebuild: true` and read the check. The champion stays."
         )
 
 

@@ -11,6 +11,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from mlops_assets.assets.deployment import require_parity
 from mlops_assets.assets.online_features import build_online_features
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.resources.feature_registry import DbtModel, FeatureView
@@ -102,7 +103,7 @@ class World:
         [row] = self.store.read([LOAD_REQUEST], [{"place": place, "line": line}], moment)
         return tuple(row.values.values()) if row.flags["load"] is Flag.OK else row.flags["load"]
 
-    def run(self, *, rebuild: bool = False) -> dg.ExecuteInProcessResult:
+    def run(self, *, rebuild: bool = False, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
         """The asset, and one that stands for the deployment behind it."""
 
         @dg.asset(deps=[dg.AssetKey(["arrivals", "online_features"])])
@@ -114,6 +115,7 @@ class World:
             [build_online_features(INPUTS), deployment],
             resources={"lake": self.lake, "online_store": self.store},
             run_config=config,
+            instance=instance,
             raise_on_error=False,
         )
 
@@ -305,7 +307,11 @@ def test_a_tampered_value_is_found_blocks_and_is_mended_by_a_rebuild(world: Worl
     tampered = [EntityValues(("p2", 2), four, (40, 0.2000001, True, "b"))]
     world.store.push(view, source=state.source, snapshot=state.snapshot, base=state, written=tampered, removed=[])
 
-    result = world.run()
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = world.run(instance=instance)
+        # A deployment in a run of its own is refused too.
+        with pytest.raises(dg.Failure, match=r"1 of \d+ values differ.*The champion stays"):
+            require_parity(instance, INPUTS)
     assert not result.success
     [check] = result.get_asset_check_evaluations()
     assert not check.passed
@@ -315,7 +321,9 @@ def test_a_tampered_value_is_found_blocks_and_is_mended_by_a_rebuild(world: Worl
     ]
     assert not result.asset_materializations_for_node("deployment")
 
-    assert world.run(rebuild=True).success
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert world.run(rebuild=True, instance=instance).success
+        require_parity(instance, INPUTS)
 
 
 def test_a_view_that_was_never_built_is_named(world: World) -> None:

@@ -7,6 +7,7 @@ never seen.
 import os
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import lmdb
@@ -141,9 +142,11 @@ def _remove_all(transaction: lmdb.Transaction, prefix: bytes) -> None:
             found = cursor.delete()
 
 
+@lru_cache(maxsize=1024)
 def _prefix(name: ViewName) -> bytes:
     return b"v\0%s\0%d\0" % (name[0].encode(), name[1])
 
 
+@lru_cache(maxsize=1024)
 def _state_key(name: ViewName) -> bytes:
     return b"s\0%s\0%d" % (name[0].encode(), name[1])
