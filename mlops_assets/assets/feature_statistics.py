@@ -27,6 +27,8 @@ from mlops_assets.resources.feature_statistics import COLUMN_DESCRIPTIONS, PARTI
 from mlops_assets.resources.lake import Lake, PartitionRange, column_types, quote, table_exists
 
 _PLOTTED_PARTITIONS = 90
+# How a feature is called where those of all views and versions are together.
+_LABEL = "view || '.' || feature || CASE WHEN version > 1 THEN ' v' || version ELSE '' END"
 _DAYS = {"daily": 1, "weekly": 7, "monthly": 31, "yearly": 366}
 
 
@@ -63,7 +65,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
             )
             schema = table_schema(connection, f"lake.{table}", COLUMN_DESCRIPTIONS)
             constant = connection.execute(
-                f"SELECT DISTINCT view || '.' || feature FROM lake.{table} WHERE ({_in_window(starts[0], end)}) "
+                f"SELECT DISTINCT {_LABEL} FROM lake.{table} WHERE ({_in_window(starts[0], end)}) "
                 "AND most_frequent_share = 1 AND rows > 1 ORDER BY 1"
             ).fetchall()
             plot = _plot(connection, table, end, _DAYS[selection.cadence])
@@ -104,7 +106,7 @@ def _plot(connection: duckdb.DuckDBPyConnection, table: str, end: date, days: in
     from mlops_assets.ml.plots import feature_statistics_plot, markdown_image
 
     rows = connection.execute(
-        f"SELECT {PARTITION}, view || '.' || feature, missing_share, mean FROM lake.{table} WHERE {PARTITION} < ? AND {PARTITION} >= ? "
+        f"SELECT {PARTITION}, {_LABEL}, missing_share, mean FROM lake.{table} WHERE {PARTITION} < ? AND {PARTITION} >= ? "
         "ORDER BY view, version, feature",
         [end, end - timedelta(days=days * _PLOTTED_PARTITIONS)],
     ).fetchall()

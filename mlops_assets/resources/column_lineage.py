@@ -5,6 +5,7 @@ groups, windows). What cannot be told apart counts as a dependency: the answer m
 """
 
 import json
+import os
 import subprocess
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -113,7 +114,9 @@ def compiled_sql(project: Path, manifest_path: Path, cache: Path) -> dict[str, s
         raise LineageError(f"dbt cannot compile {project}:\n{(done.stdout + done.stderr).strip()}")
     nodes = json.loads((target / "manifest.json").read_text())["nodes"].values()
     models = {node["unique_id"]: node["compiled_code"] for node in nodes if node["resource_type"] == "model"}
-    stored.write_text(json.dumps({"manifest": stamp, "models": models}))
+    scratch = cache / f"compiled.{os.getpid()}"
+    scratch.write_text(json.dumps({"manifest": stamp, "models": models}))
+    scratch.replace(stored)
     return models
 
 
