@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
@@ -125,7 +126,12 @@ def impact(
     others = [table for table in answer["tables"] if table not in {f"features.{view['view']}" for view in answer["views"]}]
     console.print(f"other tables: {_joined(others) or 'none'}", highlight=False)
     console.print(f"{answer['level']} level: {answer['how']}", style="dim", highlight=False)
+    if answer["taken_whole"]:
+        console.print(f"All columns on all, as their SQL cannot be followed: {_joined(answer['taken_whole'])}", style="dim")
     _print_problems(catalog)
+
+
+_WHOLE = ("version", "used by", "entity")
 
 
 def _catalog() -> "FeatureCatalog":
@@ -197,10 +203,10 @@ def _print_json(value: object) -> None:
 
 
 def _table(entries: list[dict[str, Any]]) -> Table:
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for position, name in enumerate(entries[0]):
         # Names are what people copy: they wrap rather than end in an ellipsis.
-        table.add_column(name, overflow="fold", no_wrap=position == 0)
+        table.add_column(name, overflow="fold", no_wrap=position == 0 or name in _WHOLE)
     for entry in entries:
         table.add_row(*map(_cell, entry.values()))
     return table

@@ -142,8 +142,17 @@ def _partition_column(node: Mapping[str, Any]) -> str | None:
 def _dependencies(
     sql: str, schema: Mapping[str, list[str]], declared: Sequence[str], window: set[Column]
 ) -> dict[str, frozenset[Column]]:
-    relation = _query(parse_one(sql, dialect="duckdb"), schema, {})
+    tree = parse_one(sql, dialect="duckdb")
+    if _is_beyond_reading(tree):
+        raise SqlglotError("its columns are not named in it")
+    relation = _query(tree, schema, {})
     return {name: frozenset(relation.columns.get(name.lower(), set()) | relation.rows | window) for name in declared}
+
+
+def _is_beyond_reading(tree: exp.Expr) -> bool:
+    """Whether columns are made by a pattern or a pivot, or replaced within a star."""
+    stars = (star for star in tree.find_all(exp.Star) if any(star.args.get(part) for part in ("replace", "rename")))
+    return tree.find(exp.Pivot, exp.Columns) is not None or any(stars)
 
 
 def _query(query: exp.Expr, schema: Mapping[str, list[str]], known: Mapping[str, _Relation]) -> _Relation:

@@ -172,17 +172,21 @@ class FeatureCatalog:
         Raises UnknownTargetError, and LineageError when dbt cannot compile the project.
         """
         table, column = self._resolve(target)
+        unreadable: tuple[str, ...] = ()
         if column is None:
             reached = {name: set(table_columns(self.manifest)[name]) for name in self._downstream(table)}
             reached[table] = set(table_columns(self.manifest)[table])
         else:
-            reached = read_lineage(self.manifest, self._compiled_sql).affected(table, column)
+            lineage = read_lineage(self.manifest, self._compiled_sql)
+            unreadable = lineage.unreadable
+            reached = lineage.affected(table, column)
             reached.setdefault(table, set()).add(column)
         return {
             "table": table,
             "column": column,
             "level": "model" if column is None else "column",
             "how": BY_MODEL if column is None else BY_COLUMN,
+            "taken_whole": list(unreadable),
             "tables": {name: sorted(columns) for name, columns in sorted(reached.items()) if name != table},
             **self._affected(reached),
         }

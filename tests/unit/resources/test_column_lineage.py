@@ -61,7 +61,16 @@ def test_columns_across_models() -> None:
     assert found.affected("s.m", "x") == {"s.n": {"y"}}
 
 
-def test_sql_that_cannot_be_read_counts_as_all_on_all() -> None:
-    found = lineage("select from where (", ["x", "y"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select from where (",
+        "select * replace (a + 1 as x) from (select a as x, b as y from lake.raw.t)",
+        "select columns('a|b') from lake.raw.t",
+        "from (pivot lake.raw.t on a using sum(b))",
+    ],
+)
+def test_sql_that_cannot_be_followed_counts_as_all_on_all(sql: str) -> None:
+    found = lineage(sql, ["x", "y"])
     assert found.unreadable == ("s.m",)
     assert found.affected("raw.t", "a") == {"s.m": {"x", "y"}}
