@@ -79,6 +79,7 @@ MEANINGS = {
     "Partitions.start": "First day.",
     "Partitions.end": "Day after the last one; left out, the partitions go on to today.",
     "Partitions.cadence": "Length of a partition. Its key is its first day; weeks begin on Monday.",
+    "Partitions.time_zone": "The time zone of the dates, such as `America/New_York`: a training date begins at its midnight.",
     "DbtModelsAttributes.project": "Folder of the dbt project, from the root of the repository.",
     "DbtModelsAttributes.select": "`tag:<name>`: the models and seeds with that tag become assets.",
     "DbtModelsAttributes.partitions": "Partitions of the incremental models; tables, views and seeds have none.",

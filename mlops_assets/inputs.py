@@ -1,7 +1,8 @@
 """What every stage of a solution is built from: the solution's YAML with its dbt models resolved."""
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -72,6 +73,11 @@ class SolutionInputs:
     def upstream_keys(self) -> list[dg.AssetKey]:
         """Assets of the spine and of every feature view."""
         return [table_key(self.spine.table), *(table_key(chosen.view.model.table) for chosen in self.views)]
+
+    def midnight(self, day: date) -> datetime:
+        """The moment at which `day` begins in the data's time zone, in UTC."""
+        zone = ZoneInfo(self.solution.partitions.time_zone)
+        return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
 
     def key(self, stage: str) -> dg.AssetKey:
         """Asset key of one stage."""

@@ -3,6 +3,7 @@
 import re
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 from dateutil.relativedelta import relativedelta
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -24,6 +25,12 @@ def _duration(text: str) -> str:
     return text
 
 
+def _time_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"{name!r} is no time zone of the tz database, such as Europe/Berlin")
+    return name
+
+
 Duration = Annotated[str, AfterValidator(_duration)]
 """A span of calendar time: `14d`, `8w`, `6m` or `2y`."""
 
@@ -43,11 +50,15 @@ def before(day: date, duration: Duration) -> date:
 
 
 class Partitions(Strict):
-    """Time partitions of a source or a solution: `column` is the DATE column of its tables that holds the partition."""
+    """Time partitions of a source or a solution: `column` is the DATE column of its tables that holds the partition.
+
+    The dates are those of `time_zone`: a training date begins at its midnight.
+    """
 
     column: str
     start: date
     end: date | None = None
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     cadence: Literal["daily", "weekly", "monthly", "yearly"] = "daily"
 
     @model_validator(mode="after")

@@ -40,6 +40,7 @@ POOL = "dbt"
 
 # What dbt and DuckLake say when another writer came first or the catalog was away for a moment.
 _TRANSIENT = (
+    "failed with exit code `-",  # ended by a signal
     "Transaction conflict",
     "TransactionContext Error",
     "Failed to commit DuckLake",
@@ -227,8 +228,8 @@ def _window_arguments(context: dg.AssetExecutionContext, nodes: Mapping[dg.Asset
     """The window of the run as dbt's own flags, which unlike `--vars` do not make dbt parse the project again."""
     if not any(is_incremental(node) for node in nodes.values()):
         return []
-    if not context.has_partition_key_range:
-        raise permanent_failure("Incremental dbt models are built for a range of partitions: choose the partitions of this run.")
+    if not context.has_partition_key and not context.has_partition_key_range:
+        raise permanent_failure("Incremental dbt models are built for partitions: choose those of this run.")
     window = context.partition_time_window
     return ["--event-time-start", f"{window.start:%Y-%m-%d}", "--event-time-end", f"{window.end:%Y-%m-%d}"]
 

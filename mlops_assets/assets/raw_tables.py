@@ -1,7 +1,6 @@
 """Raw tables: rows of a source as they came, typed, in the lake; what does not parse is kept apart with the reason."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from mlops_assets.assets.execution import (
 from mlops_assets.automation.partitions import build_partitions
 from mlops_assets.checks import tables as checks
 from mlops_assets.keys import RAW_SCHEMA, table_key
-from mlops_assets.resources.lake import Lake, PartitionRange, literal, quote
+from mlops_assets.resources.lake import Lake, PartitionRange, quote, sql_moment
 from mlops_assets.resources.source_reader import PARSED, SourceError, Window, parse
 from mlops_assets.source import RawTable, Source
 
@@ -107,7 +106,7 @@ def _load(
     """Write accepted and rejected rows; returns the checks on counts."""
     key = table_key(f"{RAW_SCHEMA}.{name}")
     names = ", ".join(quote(column) for column in table.columns)
-    loaded_at = _timestamp(run_time(context))
+    loaded_at = sql_moment(run_time(context))
     written = lake.replace(
         connection,
         table=f"{RAW_SCHEMA}.{name}",
@@ -149,7 +148,3 @@ def _load(
         ),
         checks.check_rejected_rows(key, accepted=written.rows, reasons=reasons, maximum_share=table.maximum_reject_share),
     ]
-
-
-def _timestamp(moment: datetime) -> str:
-    return f"TIMESTAMPTZ {literal(moment.isoformat())}"

@@ -1,6 +1,6 @@
 """`training_dataset`: labelled rows with every feature as it was known at prediction time, split by time. One partition a training date."""
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from math import ceil
 from typing import Any
 
@@ -13,7 +13,7 @@ from mlops_assets.inputs import SPLIT, TRAINING_DATE, SolutionInputs
 from mlops_assets.keys import TRAINING_DATASET
 from mlops_assets.ml.splits import SPLIT_SQL
 from mlops_assets.resources.datasets import dataset_information
-from mlops_assets.resources.lake import Lake, LakeError, PartitionRange, current_snapshot, quote, snapshot_at
+from mlops_assets.resources.lake import Lake, LakeError, PartitionRange, current_snapshot, quote, snapshot_at, sql_moment
 from mlops_assets.solution import before
 
 
@@ -139,19 +139,20 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
 def _query(inputs: SolutionInputs, training_date: date, snapshot: int) -> str:
     training, spine = inputs.solution.training, inputs.solution.spine
     start = before(training_date, training.window)
+    cutoff = sql_moment(inputs.midnight(training_date))
     split = SPLIT_SQL.format(
         prediction_time=quote(spine.prediction_time),
         label_time=quote(spine.label_time),
-        holdout_start=_moment(before(training_date, training.holdout)),
-        cutoff=_moment(training_date),
+        holdout_start=sql_moment(inputs.midnight(before(training_date, training.holdout))),
+        cutoff=cutoff,
     )
     frame = inputs.frame_query(
         # Partitions are dates of the data's own zone: a day of slack, then the exact moments.
         first=date.fromordinal(start.toordinal() - 1),
         end=date.fromordinal(training_date.toordinal() + 1),
         condition=(
-            f"{quote(spine.prediction_time)} >= {_moment(start)} AND {quote(spine.prediction_time)} < {_moment(training_date)} "
-            f"AND {quote(spine.label)} IS NOT NULL AND {quote(spine.label_time)} < {_moment(training_date)}"
+            f"{quote(spine.prediction_time)} >= {sql_moment(inputs.midnight(start))} AND {quote(spine.prediction_time)} < {cutoff} "
+            f"AND {quote(spine.label)} IS NOT NULL AND {quote(spine.label_time)} < {cutoff}"
         ),
         labelled=True,
         snapshot=snapshot,
@@ -160,10 +161,6 @@ def _query(inputs: SolutionInputs, training_date: date, snapshot: int) -> str:
         f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {split} AS {SPLIT}, * FROM ({frame}) WHERE {SPLIT} <> 'excluded' "
         f"ORDER BY {quote(spine.prediction_time)}, {quote(spine.key)}"
     )
-
-
-def _moment(day: date) -> str:
-    return f"TIMESTAMPTZ '{datetime(day.year, day.month, day.day, tzinfo=UTC).isoformat()}'"
 
 
 def _coverage(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str) -> str:

@@ -10,7 +10,7 @@ from mlops_assets.checks import rules
 from mlops_assets.checks.tables import check_duplicates
 from mlops_assets.inputs import SPLIT, SolutionInputs
 from mlops_assets.keys import TRAINING_DATASET
-from mlops_assets.resources.lake import column_types, quote
+from mlops_assets.resources.lake import column_types, quote, sql_moment
 from mlops_assets.solution import before
 
 RULES = (
@@ -134,8 +134,8 @@ def _leakage(
     tests = {
         **{f"features of {name} after prediction": f"{quote(column)} > {predicted}" for name, column in known},
         "label not later than prediction": f"{labelled} <= {predicted}",
-        "label after the training date": f"{labelled} >= TIMESTAMPTZ '{training_date} 00:00:00+00'",
-        "training label after the hold-out began": f"{SPLIT} = 'train' AND {labelled} >= TIMESTAMPTZ '{holdout_start} 00:00:00+00'",
+        "label after the training date": f"{labelled} >= {sql_moment(inputs.midnight(training_date))}",
+        "training label after the hold-out began": f"{SPLIT} = 'train' AND {labelled} >= {sql_moment(inputs.midnight(holdout_start))}",
     }
     counts = connection.execute(
         f"SELECT {', '.join(f'count(*) FILTER (WHERE {condition})' for condition in tests.values())} FROM {rows}"

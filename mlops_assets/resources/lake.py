@@ -284,5 +284,10 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def sql_moment(moment: datetime) -> str:
+    """`moment` (with a time zone) as a SQL literal."""
+    return f"TIMESTAMPTZ {literal(moment.isoformat())}"
+
+
 def _scalar(connection: duckdb.DuckDBPyConnection, query: str) -> Any:
     return connection.execute(query).fetchall()[0][0]
