@@ -39,7 +39,9 @@ def list_views(as_json: JsonOption = False) -> None:
     if as_json:
         _print_json(views)
         return
-    console.print(_table([_summary(view) for view in views]))
+    hidden = () if console.width >= _WIDE else ("owner", "features")
+    summaries = [{name: value for name, value in _summary(view).items() if name not in hidden} for view in views]
+    console.print(_table(summaries))
     _print_problems(catalog)
 
 
@@ -131,7 +133,9 @@ def impact(
     _print_problems(catalog)
 
 
-_WHOLE = ("version", "used by", "entity")
+_WHOLE = ("version", "used by")
+_WIDE = 110
+"""From this width on there is room for the owner, which `show` and `--json` have always."""
 
 
 def _catalog() -> "FeatureCatalog":
