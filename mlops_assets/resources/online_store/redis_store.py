@@ -97,7 +97,7 @@ class RedisStore(OnlineStore):
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except redis.ConnectionError as error:
+        except (redis.ConnectionError, redis.TimeoutError) as error:
             raise OnlineStoreError(
                 f"The online store's Redis at {self._place} does not answer: {error} Start it, or correct MLOPS_REDIS_URL "
                 "(unset, the store is LMDB on this machine)."
