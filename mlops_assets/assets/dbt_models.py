@@ -21,15 +21,14 @@ from packaging.version import Version
 
 from mlops_assets.assets.dbt_translation import LakeTranslator, Node, describe_view, is_incremental, partition_column
 from mlops_assets.assets.execution import RETRIES, permanent_failure
-from mlops_assets.checks import contracts
+from mlops_assets.assets.feature_contracts import DbtContext, check_contracts
+from mlops_assets.checks.contracts import CONTRACT
 from mlops_assets.keys import table_name
 from mlops_assets.resources.feature_registry import FeatureRegistry, FeatureView, feature_view
 from mlops_assets.resources.feature_usage import (
     DEFINITIONS_DIRECTORY,
     ViewUse,
     declared_solutions,
-    deployed_models,
-    live_models,
     view_uses,
 )
 from mlops_assets.resources.lake import Lake, quote
@@ -102,7 +101,7 @@ class DbtSelection:
         """One blocking asset check for each dbt data test, and one for the contract of each feature view."""
         specs: list[dg.AssetCheckSpec | None] = [
             # The identifier keeps dagster-dbt, which takes every check for a dbt test, on the model itself.
-            contracts.CONTRACT.spec(key).with_metadata({DAGSTER_DBT_UNIQUE_ID_METADATA_KEY: self.nodes[key]["unique_id"]})
+            CONTRACT.spec(key).with_metadata({DAGSTER_DBT_UNIQUE_ID_METADATA_KEY: self.nodes[key]["unique_id"]})
             for key in self.views
         ]
         for asset in self.asset_specs():
@@ -141,12 +140,12 @@ def run_dbt(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, s
     `dagster.Failure` with dbt's messages, to be retried only when the fault is a transient one.
     """
     nodes = {key: selection.nodes[key] for key in context.selected_asset_keys}
-    if not nodes and not _DbtSelection(context).selected_asset_check_keys:
-        yield from _check_contracts(context, lake, settings, selection, declared=False)
+    if not nodes and not DbtContext(context).selected_asset_check_keys:
+        yield from check_contracts(context, lake, settings, views=selection.views, uses=selection.uses, declared=False)
         return
     arguments = ["build", "--exclude-resource-type", "unit_test", *_window_arguments(context, nodes)]
     with lake.writer_lock([table_name(key) for key in nodes]), tempfile.TemporaryDirectory(prefix="dbt_") as target:
-        yield from _check_contracts(context, lake, settings, selection, declared=True)
+        yield from check_contracts(context, lake, settings, views=selection.views, uses=selection.uses, declared=True)
         try:
             invocation = _call_dbt(context, lake, selection, arguments=arguments, target=Path(target))
             with lake.connect(read_only=True) as connection:
@@ -159,69 +158,11 @@ def run_dbt(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, s
             if any(words in str(error) for words in _TRANSIENT):
                 raise
             raise permanent_failure(str(error)) from error
-        yield from _check_contracts(context, lake, settings, selection, declared=False)
+        yield from check_contracts(context, lake, settings, views=selection.views, uses=selection.uses, declared=False)
 
 
 def _is_view(node: Node) -> bool:
     return node.get("meta", {}).get("feature_view") is not None
-
-
-def _check_contracts(
-    context: dg.AssetExecutionContext, lake: Lake, settings: Settings, selection: DbtSelection, *, declared: bool
-) -> Iterator[dg.AssetCheckResult]:
-    """Compare the views of this run with their contracts: as `declared`, before dbt runs, or else as built.
-
-    As declared, only a broken contract gives a result, and the run ends with it. As built, every view has one, and new columns
-    are recorded.
-    """
-    checked = {key.asset_key for key in context.selected_asset_check_keys if key.name == contracts.CONTRACT.name}
-    views = {key: view for key, view in selection.views.items() if key in checked or key in context.selected_asset_keys}
-    if not views:
-        return
-    read = contracts.declared_columns if declared else contracts.built_columns
-    with lake.connect(read_only=True) as connection:
-        recorded = contracts.recorded_contracts(connection)
-        changes = {
-            key: contracts.compare(recorded.get((view.name, view.version), {}), read(connection, view))
-            for key, view in views.items()
-        }
-    models = live_models(deployed_models(settings)) if any(change.breaking for change in changes.values()) else []
-    broken = []
-    for key, change in changes.items():
-        if declared and not change.breaking:
-            continue
-        solutions = sorted(
-            {use.solution for use in selection.uses if (use.view, use.version) == (views[key].name, views[key].version)}
-        )
-        readers = [model.label for model in models if (views[key].name, views[key].version) in model.views]
-        result = contracts.check_contract(views[key], change, solutions=solutions, live_models=readers)
-        if change.breaking:
-            broken.append(str(result.description))
-        if key in checked:
-            yield result
-    if declared and broken:
-        raise permanent_failure(" ".join([*broken, "Nothing was built."]))
-    if not declared:
-        contracts.record_additions(lake, [(views[key], change.added) for key, change in changes.items()], author=context.run_id)
-
-
-class _DbtSelection:
-    """The context as dagster-dbt reads it to choose what dbt runs: without the contracts of views that are not built."""
-
-    def __init__(self, context: dg.AssetExecutionContext):
-        self._context = context
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    @property
-    def selected_asset_check_keys(self) -> set[dg.AssetCheckKey]:
-        built = self._context.selected_asset_keys
-        return {
-            key
-            for key in self._context.selected_asset_check_keys
-            if key.name != contracts.CONTRACT.name or key.asset_key in built
-        }
 
 
 def _window_arguments(context: dg.AssetExecutionContext, nodes: Mapping[dg.AssetKey, Node]) -> list[str]:
@@ -239,7 +180,7 @@ def _call_dbt(
 ) -> DbtCliInvocation:
     """Start dbt. `DbtCliResource.cli` does the same and, for seconds, asks dbt its version and opens an adapter of its own."""
     parameters = get_updated_cli_invocation_params_for_context(
-        context=cast(dg.AssetExecutionContext, _DbtSelection(context)),
+        context=cast(dg.AssetExecutionContext, DbtContext(context)),
         manifest=selection.manifest,
         dagster_dbt_translator=selection.translator,
     )
