@@ -183,11 +183,19 @@ def _numbers(metadata: dict[str, Any]) -> dict[str, float]:
 
 
 def _data_assets(assets: dict[str, AssetState], key: str) -> set[str]:
-    """All assets that `key` needs, those made by the same ops (one dbt command builds all features of a source), and their needs."""
+    """All assets that `key` needs, those made by the same ops (one dbt command builds all features of a source) with their needs,
+    and what describes them alone, such as the statistics of the features.
+    """
     found = ancestors(assets, assets[key].dependencies)
     operations = {operation for each in found for operation in assets[each].operations}
     siblings = [each for each, asset in assets.items() if operations.intersection(asset.operations)]
-    return found.union(siblings, ancestors(assets, siblings))
+    found = found.union(siblings, ancestors(assets, siblings))
+    describing = [
+        each
+        for each, asset in assets.items()
+        if asset.executable and asset.dependencies and not asset.in_solution and found.issuperset(asset.dependencies)
+    ]
+    return found.union(describing)
 
 
 def _whole_windows(keys: Sequence[str], plan: Plan) -> Iterator[str]:

@@ -68,12 +68,14 @@ def require_passed_gates(candidate: RegisteredModel, training_date: date) -> Non
 
 
 def require_parity(instance: dg.DagsterInstance, inputs: SolutionInputs) -> None:
-    """Raise Failure when the last comparison of the online store with the lake found a difference, in whichever run it was."""
+    """Raise Failure unless the last comparison of the online store with the lake found no difference, in whichever run it was."""
     rule = rules.ONLINE_OFFLINE_PARITY
     key = dg.AssetCheckKey(inputs.key(ONLINE_FEATURES), rule.name)
     record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
     evaluation = record.event.asset_check_evaluation if record and record.event else None
-    if evaluation is not None and not evaluation.passed:
+    if evaluation is None:
+        raise permanent_failure(f"Materialize {inputs.name}/{ONLINE_FEATURES} first: its check {rule.name} has never run.")
+    if not evaluation.passed:
         raise permanent_failure(
             f"{inputs.name}/{ONLINE_FEATURES} failed its check {rule.name}: {evaluation.description}. Materialize it with "
             "`rebuild: true` and read the check. The champion stays."

@@ -53,7 +53,9 @@ def check_contracts(
     if declared and broken:
         raise permanent_failure(" ".join([*broken, "Nothing was built."]))
     if not declared:
-        contracts.record_additions(lake, [(views[key], change.added) for key, change in changes.items()], author=context.run_id)
+        contracts.record_additions(
+            lake, [(views[key], change.added) for key, change in changes.items()], author=context.run.run_id
+        )
 
 
 class DbtContext:

@@ -61,7 +61,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
                 table=table,
                 query=f"SELECT *, TIMESTAMPTZ '{run_time(context).isoformat()}' AS _loaded_at FROM ({_query(connection, views, starts, end)})",
                 partition_range=PartitionRange(PARTITION, date.fromisoformat(starts[0]), end, include_null=True),
-                author=context.run_id,
+                author=context.run.run_id,
             )
             schema = table_schema(connection, f"lake.{table}", COLUMN_DESCRIPTIONS)
             constant = connection.execute(

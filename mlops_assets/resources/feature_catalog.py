@@ -25,7 +25,7 @@ from mlops_assets.resources.feature_usage import (
 from mlops_assets.resources.feature_usage import live_models as choose_live_models
 from mlops_assets.settings import Settings
 
-BY_COLUMN = "columns followed through the compiled SQL, filters and joins included; may name too much, not too little"
+BY_COLUMN = "columns followed through the compiled SQL, filters and joins included; may name too much"
 BY_MODEL = "models followed through the dbt graph: everything downstream of the whole table"
 
 

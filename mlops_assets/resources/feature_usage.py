@@ -117,7 +117,7 @@ def deployed_models(settings: Settings) -> list[DeployedModel]:
         contracts = [_contract(path) for path in sorted(folder.glob("[0-9]*/contract.json"))]
         if not contracts:
             continue
-        answers, champion = _champion(settings, folder.name)
+        answers, champion = registered_champion(settings, folder.name)
         models += [
             DeployedModel(
                 solution=folder.name,
@@ -149,8 +149,8 @@ def _contract(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def _champion(settings: Settings, solution: str) -> tuple[bool, int | None]:
-    """Whether the model registry answers, and the solution's champion."""
+def registered_champion(settings: Settings, solution: str) -> tuple[bool, int | None]:
+    """Whether the model registry answers, and the version that it calls the solution's champion (None: there is none)."""
     import requests
 
     try:

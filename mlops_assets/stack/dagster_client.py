@@ -8,6 +8,9 @@ import requests
 
 from mlops_assets.stack.errors import StackError
 
+# Spelled as in `keys.py`, which imports Dagster: too slow for a status command.
+SOLUTION_TAG, STAGE_TAG = "mlops/solution", "mlops/stage"
+
 _TIMEOUT_SECONDS = 60
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _PARTITION = "dagster/partition"
@@ -65,6 +68,11 @@ class AssetState:
     materialized: bool
     failing_checks: tuple[str, ...]
     warning_checks: tuple[str, ...]
+
+    @property
+    def in_solution(self) -> bool:
+        """Whether the asset is a stage of a solution."""
+        return SOLUTION_TAG in self.tags
 
     def covers(self, first: str, last: str) -> bool:
         """Whether every partition from `first` to `last` (an unpartitioned asset: it) is materialized."""

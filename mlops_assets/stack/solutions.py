@@ -2,26 +2,24 @@
 
 from collections.abc import Mapping
 
-import requests
-
 from mlops_assets.settings import Settings
-from mlops_assets.stack.dagster_client import AssetState, ancestors
+from mlops_assets.stack.dagster_client import SOLUTION_TAG, STAGE_TAG, AssetState, ancestors
 
-# Spelled as in `keys.py`, which imports Dagster: too slow for a status command.
-_SOLUTION_TAG, _STAGE_TAG = "mlops/solution", "mlops/stage"
-_CHAMPION = "champion"
 _CONFIGURATION_ERROR = "configuration_error/"
 
 
 def solution_states(settings: Settings, assets: Mapping[str, AssetState]) -> dict[str, dict[str, object]]:
     """One entry a solution, by name, with values that JSON can hold. `failing_checks` are those of everything the solution needs."""
+    # Imported here: reading the YAML schema takes longer than a command may that does not need it.
+    from mlops_assets.resources.feature_usage import registered_champion
+
     solutions: dict[str, dict[str, AssetState]] = {}
     for asset in assets.values():
-        if _SOLUTION_TAG in asset.tags:
-            solutions.setdefault(asset.tags[_SOLUTION_TAG], {})[asset.tags[_STAGE_TAG]] = asset
+        if SOLUTION_TAG in asset.tags:
+            solutions.setdefault(asset.tags[SOLUTION_TAG], {})[asset.tags[STAGE_TAG]] = asset
     return {
         name: {
-            "champion": champion_version(settings, name),
+            "champion": registered_champion(settings, name)[1],
             "last_partition": max((end for _, end in stages["predictions"].ranges), default=None),
             "failing_checks": [
                 f"{key}: {check}"
@@ -43,16 +41,3 @@ def configuration_errors(assets: Mapping[str, AssetState]) -> list[str]:
         for line in asset.description.splitlines()
         if line.startswith("- ")
     ]
-
-
-def champion_version(settings: Settings, solution: str) -> int | None:
-    """The version that MLflow calls the solution's champion, None when there is none or MLflow does not answer."""
-    try:
-        response = requests.get(
-            f"{settings.mlflow_url}/api/2.0/mlflow/registered-models/alias",
-            params={"name": solution, "alias": _CHAMPION},
-            timeout=10,
-        )
-    except requests.ConnectionError:
-        return None
-    return int(response.json()["model_version"]["version"]) if response.ok else None

@@ -103,7 +103,7 @@ def test_outcomes_are_what_happened(platform: Platform, demo: Demo) -> None:
 
 def test_the_training_dataset_ends_before_the_training_date(platform: Platform, demo: Demo) -> None:
     latest = platform.value(
-        f"SELECT max(arrived_at) < TIMESTAMPTZ '{TRAINING_DATE} 00:00:00+00' FROM {SOLUTION}.training_dataset"
+        f"SELECT max(arrived_at) < TIMESTAMPTZ '{TRAINING_DATE} 05:00:00+00' FROM {SOLUTION}.training_dataset"
     )
     assert latest
     overlapping = platform.value(
