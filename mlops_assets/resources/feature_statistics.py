@@ -94,7 +94,7 @@ def _describe(feature: str, data_type: str) -> str:
     quantile = f"quantile_cont({number}, {list(_QUANTILES.values())})"
     quantiles = ", ".join(f"{key}: {quantile}[{position}]" for position, key in enumerate(_QUANTILES, start=1))
     frequencies = f"histogram({present})"
-    mean, deviation = _rounded(f"avg({number})"), _rounded(f"stddev_samp({number})")
+    mean, deviation = _rounded(f"favg({number})"), _rounded(f"stddev_samp({number})")
     return (
         f"{{feature: {literal(feature)}, rows: count(*), missing_share: 1 - count({present}) / count(*), "
         f"distinct_values: coalesce(cardinality({frequencies}), 0)::BIGINT, "
@@ -104,5 +104,5 @@ def _describe(feature: str, data_type: str) -> str:
 
 
 def _rounded(value: str) -> str:
-    # Threads add up in any order: without the last digits, the same rows give the same numbers and a second run changes nothing.
-    return f"format('{{:.12e}}', {value})::DOUBLE"
+    # Threads add up in any order: with nine digits, the same rows give the same numbers and a second run changes nothing.
+    return f"format('{{:.8e}}', {value})::DOUBLE"

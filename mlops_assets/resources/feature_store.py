@@ -51,7 +51,8 @@ def point_in_time_query(
 def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int | None) -> str:
     view = chosen.view
     names = [*view.entity, *([view.event_timestamp] if view.event_timestamp else []), *chosen.features]
-    conditions = []
+    # DuckDB's ASOF join of a few rows takes null keys for equal.
+    conditions = [f"{quote(key)} IS NOT NULL" for key in view.entity]
     if view.model.partition_column is not None:
         # A day of slack on both sides: partitions are dates in the data's own time zone, prediction times are in UTC.
         partition = quote(view.model.partition_column)

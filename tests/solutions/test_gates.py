@@ -151,7 +151,7 @@ def test_the_real_dataset_does_not_leak(dataset: Callable[[str], dict[str, dg.As
         ("1 - is_late::DOUBLE AS distance", "distance"),
         ("predicted_at + INTERVAL 1 SECOND AS _origin_weather_event_timestamp", "features of origin_weather after prediction"),
         ("predicted_at AS arrived_at", "label not later than prediction"),
-        ("TIMESTAMPTZ '2013-02-01 00:00:00+00' AS arrived_at", "label after the training date"),
+        ("TIMESTAMPTZ '2013-02-01 05:00:00+00' AS arrived_at", "label after the training date"),
     ],
 )
 def test_the_leakage_guard_names_what_leaks(
