@@ -15,7 +15,11 @@ def settings_with_pid_file(home: Path, text: str) -> Settings:
     return settings
 
 
-@pytest.mark.parametrize("text", ["", "not a number\n", "4194304\n/srv\n", f"{os.getpid()}\n/srv\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "not a number\n", "4194304\n/srv\n", f"{os.getpid()}\n/srv\n"],
+    ids=["empty", "words", "no process", "this process"],
+)
 def test_a_stale_pid_file_is_removed_even_when_another_process_has_the_number(tmp_path: Path, text: str) -> None:
     settings = settings_with_pid_file(tmp_path, text)
     assert postgres.running_process(settings) is None
