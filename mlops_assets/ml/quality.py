@@ -1,7 +1,6 @@
-"""Checks of the training table at the boundary to scikit-learn: values, duplicates, missing, constant columns, label rate.
+"""What the frame at the boundary to scikit-learn must look like, as a pandera schema: columns in order, types, ranges, no infinity.
 
-Each function measures and returns; which finding blocks is decided by the asset checks. Checks of tables in the lake are SQL
-and live with the lake.
+Which finding blocks is decided by the asset checks. What can be counted in the lake is counted there, in SQL.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from mlops_assets.ml.matrix import FeatureSchema
 
@@ -29,31 +26,6 @@ class Failure:
     check: str
     count: int
     examples: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, for JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class DominantValue:
-    """A column of which the share `share` of the rows is `value` (as text; "null" where missing)."""
-
-    column: str
-    value: str
-    share: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, for JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """How many rows repeat a key that an earlier row has, and some such keys."""
-
-    count: int
-    examples: tuple[Mapping[str, str], ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
@@ -105,48 +77,3 @@ def validate_frame(frame: "pd.DataFrame", schema: "pandera.DataFrameSchema") -> 
             failures.append(Failure(column=column, check=check, count=len(group), examples=examples))
         return tuple(failures)
     return ()
-
-
-def duplicate_keys(table: pa.Table, key: Sequence[str]) -> Duplicates:
-    """Rows of `table` whose `key` columns repeat those of an earlier row; null equals null."""
-    counts = table.select(list(key)).group_by(list(key)).aggregate([([], "count_all")])
-    repeated = counts.filter(pc.greater(counts["count_all"], 1)).sort_by([(name, "ascending") for name in key])
-    examples = repeated.select(list(key)).slice(0, _EXAMPLES).to_pylist()
-    return Duplicates(
-        count=table.num_rows - counts.num_rows,
-        examples=tuple({name: str(value) for name, value in example.items()} for example in examples),
-    )
-
-
-def missing_shares(table: pa.Table) -> dict[str, float]:
-    """The share of each column of `table` that is null or NaN, from 0 to 1; 0 for a table without rows."""
-    shares = {}
-    for name in table.column_names:
-        column = table.column(name)
-        missing = pc.sum(pc.is_null(column, nan_is_null=pa.types.is_floating(column.type))).as_py() or 0
-        shares[name] = missing / max(table.num_rows, 1)
-    return shares
-
-
-def dominant_values(table: pa.Table, names: Sequence[str], minimum_share: float) -> tuple[DominantValue, ...]:
-    """The columns among `names` that are constant or nearly so: one value, or null, has at least `minimum_share` of the rows."""
-    found = []
-    for name in names:
-        column = table.column(name)
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        counts = pa.table({"value": column}).group_by("value").aggregate([([], "count_all")])
-        if counts.num_rows == 0:
-            continue
-        top = counts.sort_by([("count_all", "descending")]).slice(0, 1).to_pylist()[0]
-        share = top["count_all"] / table.num_rows
-        if share >= minimum_share:
-            found.append(DominantValue(column=name, value="null" if top["value"] is None else str(top["value"]), share=share))
-    return tuple(found)
-
-
-def label_rate(labels: np.ndarray) -> float:
-    """The share of positives among binary `labels`. Raises ValueError when there are none at all."""
-    if len(labels) == 0:
-        raise ValueError("There are no labels: the label rate is not defined.")
-    return float(np.mean(labels))

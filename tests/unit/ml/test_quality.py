@@ -4,13 +4,8 @@ import pytest
 
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.quality import (
-    DominantValue,
     Failure,
-    dominant_values,
-    duplicate_keys,
     frame_schema,
-    label_rate,
-    missing_shares,
     validate_frame,
 )
 
@@ -47,31 +42,3 @@ def test_a_valid_frame_has_no_failure_and_a_wrong_one_has() -> None:
 def test_a_range_of_no_feature_is_an_error() -> None:
     with pytest.raises(ValueError, match="No numeric feature color: there are age, size"):
         frame_schema(SCHEMA, {"color": (0, 1)}, {})
-
-
-def test_duplicates_count_the_rows_too_many() -> None:
-    found = duplicate_keys(TABLE, ["id"])
-    assert found.as_dict() == {"count": 2, "examples": ({"id": "2"},)}
-    assert duplicate_keys(TABLE, ["id", "age"]).count == 0
-    assert duplicate_keys(pa.table({"id": pa.array([None, None], pa.int64())}), ["id"]).count == 1
-
-
-def test_missing_shares_count_null_and_nan() -> None:
-    assert missing_shares(TABLE) == {"age": 0.25, "size": 0.25, "color": 0.25, "id": 0.0}
-    assert missing_shares(TABLE.slice(0, 0))["age"] == 0.0
-
-
-def test_nearly_constant_columns_are_found() -> None:
-    table = pa.table({"same": ["x"] * 99 + ["y"], "null": pa.nulls(100, pa.float64()), "free": range(100)})
-    assert dominant_values(table, ["same", "null", "free"], 0.99) == (
-        DominantValue("same", "x", 0.99),
-        DominantValue("null", "null", 1.0),
-    )
-    coded = pa.table({"same": table["same"].dictionary_encode()})
-    assert dominant_values(coded, ["same"], 0.99) == (DominantValue("same", "x", 0.99),)
-
-
-def test_label_rate() -> None:
-    assert label_rate(np.array([1, 0, 0, 0])) == 0.25
-    with pytest.raises(ValueError, match="no labels"):
-        label_rate(np.array([]))
