@@ -203,7 +203,7 @@ def _write_page(
     from mlops_assets.ml.report import render_drift_report
 
     page = render_drift_report(
-        title=f"{inputs.name}: drift",
+        title=inputs.name,
         window=window,
         result=result,
         reference=reference,
