@@ -32,9 +32,9 @@ def test_a_path_too_long_for_a_socket() -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
+    (tmp_path / "f").touch()
     with pytest.raises(StackError, match="cannot be written: Not a directory"):
-        preflight.check_home(Settings(home=tmp_path / "file" / "home"), 1)
+        preflight.check_home(Settings(home=tmp_path / "f" / "h"), 1)
 
 
 def test_a_free_port_and_a_server_without_one() -> None:
