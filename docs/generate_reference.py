@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mlops_assets.components.dbt_models import DbtModelsAttributes, DbtPartitions
-from mlops_assets.ml.metrics import metric_names
+from mlops_assets.ml.metric_names import metric_names
 from mlops_assets.ml.problem import PROBLEMS
 from mlops_assets.resources.feature_registry import FeatureViewMeta
 from mlops_assets.solution import (

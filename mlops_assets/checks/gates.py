@@ -1,15 +1,19 @@
 """The gates of a candidate on its hold-out: metric floors, the naive baseline, calibration, the champion."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from mlops_assets.checks import rules
 from mlops_assets.checks.tables import CheckRule
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import EVALUATION
-from mlops_assets.ml.evaluation import Evaluation
-from mlops_assets.ml.metrics import greater_is_better
+from mlops_assets.ml.metric_names import greater_is_better
 from mlops_assets.resources.model_registry import RegisteredModel
 from mlops_assets.solution import Solution
+
+if TYPE_CHECKING:
+    from mlops_assets.ml.evaluation import Evaluation
 
 
 def rules_of(solution: Solution) -> list[CheckRule]:
@@ -23,7 +27,7 @@ def rules_of(solution: Solution) -> list[CheckRule]:
 
 
 def check_evaluation(
-    inputs: SolutionInputs, result: Evaluation, *, champion: RegisteredModel | None, champion_result: Evaluation | None
+    inputs: SolutionInputs, result: "Evaluation", *, champion: RegisteredModel | None, champion_result: "Evaluation | None"
 ) -> list[dg.AssetCheckResult]:
     """The outcome of every gate. `champion_result` is the champion on the same rows, None when there is nothing to compare."""
     checks = [_baseline(inputs, result), _against_champion(inputs, result, champion, champion_result)]
@@ -34,7 +38,7 @@ def check_evaluation(
     return checks
 
 
-def _floor(inputs: SolutionInputs, result: Evaluation) -> dg.AssetCheckResult:
+def _floor(inputs: SolutionInputs, result: "Evaluation") -> dg.AssetCheckResult:
     below = {}
     for name, bound in inputs.solution.gates.floor.items():
         value = result.metrics[name]
@@ -48,7 +52,7 @@ def _floor(inputs: SolutionInputs, result: Evaluation) -> dg.AssetCheckResult:
     )
 
 
-def _baseline(inputs: SolutionInputs, result: Evaluation) -> dg.AssetCheckResult:
+def _baseline(inputs: SolutionInputs, result: "Evaluation") -> dg.AssetCheckResult:
     metric = inputs.solution.training.metric
     value, naive = result.metrics[metric], result.baseline[metric]
     better = value is not None and naive is not None and (value > naive if greater_is_better(metric) else value < naive)
@@ -60,7 +64,7 @@ def _baseline(inputs: SolutionInputs, result: Evaluation) -> dg.AssetCheckResult
     )
 
 
-def _calibration(inputs: SolutionInputs, result: Evaluation, limit: float) -> dg.AssetCheckResult:
+def _calibration(inputs: SolutionInputs, result: "Evaluation", limit: float) -> dg.AssetCheckResult:
     error = result.metrics.get("expected_calibration_error")
     return rules.CALIBRATION.result(
         inputs.key(EVALUATION),
@@ -71,7 +75,7 @@ def _calibration(inputs: SolutionInputs, result: Evaluation, limit: float) -> dg
 
 
 def _against_champion(
-    inputs: SolutionInputs, result: Evaluation, champion: RegisteredModel | None, champion_result: Evaluation | None
+    inputs: SolutionInputs, result: "Evaluation", champion: RegisteredModel | None, champion_result: "Evaluation | None"
 ) -> dg.AssetCheckResult:
     if champion_result is None:
         reason = (

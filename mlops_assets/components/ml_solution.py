@@ -26,7 +26,7 @@ from mlops_assets.keys import (
     TRAINING_DATASET,
     job_name,
 )
-from mlops_assets.ml.metrics import metric_names
+from mlops_assets.ml.metric_names import metric_names
 from mlops_assets.resources.feature_registry import DbtModel, FeatureRegistry, UnknownModelError
 from mlops_assets.resources.feature_store import SelectedView
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY

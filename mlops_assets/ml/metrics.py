@@ -6,7 +6,6 @@ O'Connor, "Posterior calibration and exploratory analysis for natural language p
 over the rows of the distance between a bin's mean probability and its share of positives.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,38 +13,6 @@ import numpy as np
 from mlops_assets.ml.problem import Problem
 
 CALIBRATION_BINS = 10
-
-_GREATER_IS_BETTER: Mapping[str, bool] = {
-    "roc_auc": True,
-    "average_precision": True,
-    "log_loss": False,
-    "brier_score": False,
-    "expected_calibration_error": False,
-    "accuracy": True,
-    "balanced_accuracy": True,
-    "precision": True,
-    "recall": True,
-    "f1": True,
-    "mean_absolute_error": False,
-    "root_mean_squared_error": False,
-    "r2": True,
-}
-_BY_PROBLEM: Mapping[Problem, tuple[str, ...]] = {
-    "binary_classification": (
-        "roc_auc",
-        "average_precision",
-        "log_loss",
-        "brier_score",
-        "expected_calibration_error",
-        "accuracy",
-        "balanced_accuracy",
-        "precision",
-        "recall",
-        "f1",
-    ),
-    "multiclass_classification": ("roc_auc", "log_loss", "accuracy", "balanced_accuracy"),
-    "regression": ("mean_absolute_error", "root_mean_squared_error", "r2"),
-}
 
 
 @dataclass(frozen=True)
@@ -55,18 +22,6 @@ class CalibrationPoint:
     mean_probability: float
     positive_share: float
     rows: int
-
-
-def metric_names(problem: Problem) -> tuple[str, ...]:
-    """The metrics computed for `problem`."""
-    return _BY_PROBLEM[problem]
-
-
-def greater_is_better(metric: str) -> bool:
-    """Whether a higher value of `metric` is better. Raises ValueError, with the names, on an unknown metric."""
-    if metric not in _GREATER_IS_BETTER:
-        raise ValueError(f"Unknown metric {metric!r}: use {', '.join(_GREATER_IS_BETTER)}.")
-    return _GREATER_IS_BETTER[metric]
 
 
 def compute_metrics(

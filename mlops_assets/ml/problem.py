@@ -1,9 +1,10 @@
 """The three problems the platform knows, and what a label of each looks like as an array."""
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-import pyarrow as pa
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
 
 Problem = Literal["binary_classification", "multiclass_classification", "regression"]
 PROBLEMS: tuple[Problem, ...] = get_args(Problem)
@@ -15,12 +16,15 @@ def check_problem(problem: str) -> None:
         raise ValueError(f"Unknown problem {problem!r}: use {', '.join(PROBLEMS)}.")
 
 
-def label_array(column: pa.ChunkedArray | pa.Array, problem: Problem) -> np.ndarray:
+def label_array(column: "pa.ChunkedArray | pa.Array", problem: Problem) -> "np.ndarray":
     """The labels of `column` as scikit-learn reads them.
 
     Binary labels become int64 0 and 1 (booleans or integers are taken), classes become int64 or strings, values float64.
     Raises ValueError on a null, on a type that does not suit the problem, and on binary labels other than 0 and 1.
     """
+    import numpy as np
+    import pyarrow as pa
+
     check_problem(problem)
     if column.null_count:
         raise ValueError(f"{column.null_count} labels are null: keep only rows whose label is known.")

@@ -1,10 +1,10 @@
 """The rule that divides labelled rows by time into training and hold-out, once in Arrow and once as SQL."""
 
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Split = Literal["train", "holdout", "excluded"]
 
@@ -17,8 +17,11 @@ end"""
 
 
 def temporal_split(
-    prediction_time: pa.ChunkedArray | pa.Array, label_time: pa.ChunkedArray | pa.Array, holdout_start: datetime, cutoff: datetime
-) -> pa.ChunkedArray | pa.Array:
+    prediction_time: "pa.ChunkedArray | pa.Array",
+    label_time: "pa.ChunkedArray | pa.Array",
+    holdout_start: datetime,
+    cutoff: datetime,
+) -> "pa.ChunkedArray | pa.Array":
     """The split of each row, "train", "holdout" or "excluded", as a string array.
 
     - train: predicted and *labelled* before `holdout_start`. A model trained at that moment could not have known a label
@@ -29,6 +32,9 @@ def temporal_split(
     Both arrays are timestamps; the datetimes carry a time zone when the arrays do. Raises ValueError when the arrays are
     not timestamps of equal length, or `holdout_start` is not before `cutoff`.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     if len(prediction_time) != len(label_time):
         raise ValueError(f"{len(prediction_time)} prediction times but {len(label_time)} label times.")
     for name, times in (("prediction_time", prediction_time), ("label_time", label_time)):
@@ -50,5 +56,7 @@ def temporal_split(
     return pc.if_else(train, "train", pc.if_else(holdout, "holdout", "excluded"))
 
 
-def _scalar(moment: datetime, kind: pa.DataType) -> pa.Scalar:
+def _scalar(moment: datetime, kind: "pa.DataType") -> "pa.Scalar":
+    import pyarrow as pa
+
     return pa.scalar(moment, pa.timestamp("us", tz=kind.tz)).cast(kind)
