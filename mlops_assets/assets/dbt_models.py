@@ -91,6 +91,10 @@ class DbtSelection:
 
     def asset_specs(self) -> list[dg.AssetSpec]:
         """One asset for each node; a feature view also says who uses it, and how old its newest materialization may be."""
+        return list(self._specs)
+
+    @cached_property
+    def _specs(self) -> list[dg.AssetSpec]:
         return [self._asset_spec(key, node) for key, node in self.nodes.items()]
 
     def _asset_spec(self, key: dg.AssetKey, node: Node) -> dg.AssetSpec:

@@ -70,7 +70,9 @@ def declared_solutions(directory: Path) -> DeclaredSolutions:
     for path in sorted(directory.glob("*/defs.yaml")):
         place = f"{path.parent.name}/{path.name}"
         try:
-            documents = [document for document in yaml.safe_load_all(path.read_text()) if isinstance(document, dict)]
+            documents = [
+                document for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader) if isinstance(document, dict)
+            ]
         except yaml.YAMLError as error:
             problems.append(f"{place}: {error}")
             continue

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import psycopg2
 
 from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
 
@@ -111,6 +110,8 @@ class Lake:
         server releases them when the process dies. Needed because two DuckLake transactions that each delete nothing and insert
         the same rows both commit (duckdb/ducklake#1393), and because commits to one table conflict.
         """
+        import psycopg2
+
         connection = psycopg2.connect(self.catalog)
         try:
             connection.autocommit = True
