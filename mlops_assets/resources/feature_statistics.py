@@ -104,5 +104,5 @@ def _describe(feature: str, data_type: str) -> str:
 
 
 def _rounded(value: str) -> str:
-    # Threads add up in any order: with nine digits, the same rows give the same numbers and a second run changes nothing.
-    return f"format('{{:.8e}}', {value})::DOUBLE"
+    # Threads add up in any order: with ten digits, the same rows give the same numbers and a second run changes nothing.
+    return f"format('{{:.9e}}', {value})::DOUBLE"

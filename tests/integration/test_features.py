@@ -189,7 +189,7 @@ def test_statistics_equal_those_of_pandas(built: dg.ExecuteInProcessResult, sand
                 "median": expected.median(),
                 **{f"quantile_{percent:02}": expected.quantile(percent / 100) for percent in (5, 25, 75, 95)},
             }.items():
-                assert getattr(row, name) == pytest.approx(value, rel=1e-8, abs=1e-12), (row.feature, name)
+                assert getattr(row, name) == pytest.approx(value, rel=1e-9, abs=1e-12), (row.feature, name)
             checked += 1
         elif not len(values) or values.dtype == object:
             assert pd.isna(row.mean)
