@@ -42,7 +42,7 @@ def build_deployment(inputs: SolutionInputs) -> dg.AssetsDefinition:
         require_parity(context.instance, inputs)
         previous = registry.champion(inputs.name)
         folder = champion_bundle(registry, settings, candidate)
-        registry.promote(inputs.name, candidate.version)
+        registry.promote(candidate, before=previous.version if previous else None)
         return dg.MaterializeResult(
             metadata={
                 "model_version": candidate.version,

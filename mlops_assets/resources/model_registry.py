@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from sklearn.pipeline import Pipeline
 
-CHAMPION = "champion"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+"""Aliases: the version that predicts, the newest that passed its gates and waits, and the one that predicted before."""
+
 BUNDLE_ARTIFACT = "bundle"
 
 TRAINING_DATE_TAG = "training_date"
@@ -29,6 +31,7 @@ GATES_TAG = "gates"
 _COMPLETE_TAG = "bundle"
 GATES_PASSED, GATES_FAILED = "passed", "failed"
 
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _TRUSTED_MODULES = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "xgboost.")
 
 
@@ -138,23 +141,47 @@ class ModelRegistry:
         return _registered(max(found, key=lambda each: int(each.version))) if found else None
 
     def get(self, solution: str, version: int) -> RegisteredModel:
-        """One version of the solution."""
-        return _registered(self.client.get_model_version(solution, str(version)))
-
-    def champion(self, solution: str) -> RegisteredModel | None:
-        """The version that predicts, or None before the first promotion."""
+        """One version of the solution. Raises RegistryError when there is none."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return _registered(self.client.get_model_version_by_alias(solution, CHAMPION))
+            return _registered(self.client.get_model_version(solution, str(version)))
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code in _ABSENT:
+                raise RegistryError(f"{solution} has no version {version} in the model registry.") from error
+            raise
+
+    def by_alias(self, solution: str, alias: str) -> RegisteredModel | None:
+        """The version that carries `alias`, or None."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _registered(self.client.get_model_version_by_alias(solution, alias))
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
                 return None
             raise
 
-    def promote(self, solution: str, version: int) -> None:
-        """Make `version` the champion."""
-        self.client.set_registered_model_alias(solution, CHAMPION, str(version))
+    def champion(self, solution: str) -> RegisteredModel | None:
+        """The version that predicts, or None before the first promotion."""
+        return self.by_alias(solution, CHAMPION)
+
+    def set_alias(self, solution: str, alias: str, version: int) -> None:
+        """Give `alias` to `version`; no other version keeps it."""
+        self.client.set_registered_model_alias(solution, alias, str(version))
+
+    def remove_alias(self, solution: str, alias: str) -> None:
+        """Take `alias` from whichever version has it, if any."""
+        self.client.delete_registered_model_alias(solution, alias)
+
+    def promote(self, model: RegisteredModel, *, before: int | None) -> None:
+        """Make `model` the champion after version `before`, which becomes `previous`; a promoted challenger is one no more."""
+        if before is not None and before != model.version:
+            self.set_alias(model.solution, PREVIOUS, before)
+        self.set_alias(model.solution, CHAMPION, model.version)
+        challenger = self.by_alias(model.solution, CHALLENGER)
+        if challenger is not None and challenger.version == model.version:
+            self.remove_alias(model.solution, CHALLENGER)
 
     def tag(self, solution: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
