@@ -16,10 +16,10 @@ from dateutil.relativedelta import relativedelta
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState, ancestors
 from mlops_assets.stack.errors import StackError
+from mlops_assets.stack.runs import follow
 from mlops_assets.stack.solutions import configuration_errors
 
 PLAN_FILE = Path(__file__).parent / "defs" / "demo.yaml"
-_POLL_SECONDS = 0.5
 _TRAINING = ("training_dataset", "model", "evaluation", "online_features", "deployment")
 _SCORING = ("predictions", "outcomes")
 _MONITORING = ("drift_report",)
@@ -102,15 +102,9 @@ def run_stage(client: DagsterClient, stage: Stage, report: Callable[[RunState], 
     if all(asset.covers(stage.first, stage.last) for asset in needed):
         return result
     began = time.monotonic()
-    run_id = client.launch(needed, stage.first, stage.last)
+    run_id = client.launch(needed, stage.first, stage.last, {})
     result.run_url = client.run_url(run_id)
-    while not (state := client.run(run_id)).finished:
-        report(state)
-        time.sleep(_POLL_SECONDS)
-    report(state)
-    if state.status != "SUCCESS":
-        reasons = "\n".join(client.failures(run_id)) or state.status
-        raise StackError(f"The run of {stage.name} failed.\n{reasons}", remedy=f"The run with its logs: {result.run_url}")
+    state = follow(client, run_id, stage.name, report)
     result.seconds = time.monotonic() - began
     result.steps = state.seconds
     return result

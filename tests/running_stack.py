@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +14,7 @@ from mlops_assets.resources.online_store.store import open_online_store
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import DagsterClient, RunState
 from mlops_assets.stack.environment import process_environment, scripts_directory
+from mlops_assets.stack.runs import follow
 
 CHROMIUM = shutil.which("chromium")
 
@@ -82,11 +82,8 @@ class Platform:
     def materialize(self, keys: tuple[str, ...], first: str, last: str) -> RunState:
         """Run assets through the daemon and wait for the end."""
         assets = self.client.assets()
-        run_id = self.client.launch([assets[key] for key in keys], first, last)
-        while not (state := self.client.run(run_id)).finished:
-            time.sleep(0.5)
-        assert state.status == "SUCCESS", self.client.failures(run_id)
-        return state
+        run_id = self.client.launch([assets[key] for key in keys], first, last, {})
+        return follow(self.client, run_id, ", ".join(keys), lambda state: None)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import requests
@@ -30,9 +31,9 @@ _PARTITION_KEYS = """
 query Keys($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeys } } }"""
 
 _MATERIALIZATIONS = """
-query Materialization($key: AssetKeyInput!, $partitions: [String!]) {
-  assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations(limit: 1, partitions: $partitions) {
-    metadataEntries { label
+query Materializations($key: AssetKeyInput!, $partitions: [String!], $limit: Int!) {
+  assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations(limit: $limit, partitions: $partitions) {
+    timestamp runId partition metadataEntries { label
       ... on FloatMetadataEntry { floatValue } ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text }
       ... on BoolMetadataEntry { boolValue } ... on PathMetadataEntry { path } ... on UrlMetadataEntry { url } } } } } }"""
 
@@ -109,6 +110,16 @@ class RunState:
 
 
 @dataclass(frozen=True)
+class Materialization:
+    """One materialization: when, by which run, of which partition, with its numbers, texts, paths and addresses."""
+
+    at: datetime
+    run_id: str
+    partition: str | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class DagsterClient:
     """Access to one Dagster webserver. Raises StackError when it does not answer or refuses."""
 
@@ -124,17 +135,21 @@ class DagsterClient:
 
     def metadata(self, key: str, partition: str | None) -> dict[str, Any]:
         """Numbers, texts, paths and addresses of the newest materialization (of a partition), empty when there is none."""
-        node = self._query(_MATERIALIZATIONS, key=_key(key), partitions=None if partition is None else [partition])
-        events = node["assetNodeOrError"]["assetMaterializations"]
-        values: dict[str, Any] = {}
-        for entry in events[0]["metadataEntries"] if events else []:
-            label = entry.pop("label")
-            # The value's field is named by its kind: floatValue, text, path. Kinds not asked for have none.
-            values[label] = next(iter(entry.values()), None)
-        return values
+        partitions = None if partition is None else [partition]
+        node = self._query(_MATERIALIZATIONS, key=_key(key), partitions=partitions, limit=1)["assetNodeOrError"]
+        events = node["assetMaterializations"]
+        return _materialization(events[0]).metadata if events else {}
 
-    def launch(self, assets: Sequence[AssetState], first: str, last: str) -> str:
-        """Start one run that materializes `assets` for the partitions from `first` to `last`; returns the run's id."""
+    def materializations(self, key: str, limit: int) -> list[Materialization]:
+        """The newest materializations of an asset, newest first, with what `metadata` gives of each."""
+        node = self._query(_MATERIALIZATIONS, key=_key(key), partitions=None, limit=limit)["assetNodeOrError"]
+        return [_materialization(event) for event in node["assetMaterializations"]]
+
+    def launch(self, assets: Sequence[AssetState], first: str, last: str, configuration: Mapping[str, Mapping[str, Any]]) -> str:
+        """Start one run that materializes `assets` for the partitions from `first` to `last`; returns the run's id.
+
+        `configuration` is the run configuration of the assets that take one, by asset key.
+        """
         tags = {_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last}
         repository, location = assets[0].location
         parameters = {
@@ -145,7 +160,14 @@ class DagsterClient:
                 "assetSelection": [_key(asset.key) for asset in assets],
             },
             "mode": "default",
-            "runConfigData": {},
+            "runConfigData": {
+                "ops": {
+                    operation: {"config": dict(configuration[asset.key])}
+                    for asset in assets
+                    if asset.key in configuration
+                    for operation in asset.operations
+                }
+            },
             "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
         }
         answer = self._query(_LAUNCH, parameters=parameters)["launchRun"]
@@ -194,6 +216,20 @@ class DagsterClient:
         if answer.get("errors"):
             raise StackError(f"Dagster refused a query: {answer['errors'][0]['message']}", remedy="mlops logs dagster-webserver")
         return dict(answer["data"])
+
+
+def _materialization(event: dict[str, Any]) -> Materialization:
+    values: dict[str, Any] = {}
+    for entry in event["metadataEntries"]:
+        label = entry.pop("label")
+        # The value's field is named by its kind: floatValue, text, path. Kinds not asked for have none.
+        values[label] = next(iter(entry.values()), None)
+    return Materialization(
+        at=datetime.fromtimestamp(int(event["timestamp"]) / 1000, tz=UTC),
+        run_id=event["runId"],
+        partition=event["partition"],
+        metadata=values,
+    )
 
 
 def _asset_state(node: dict[str, Any]) -> AssetState:
