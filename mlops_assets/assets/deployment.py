@@ -1,9 +1,13 @@
-"""`deployment`: the promotion of a candidate whose gates passed; from then on its bundle predicts."""
+"""`deployment`: promotion and rollback. A version whose gates passed becomes the champion, and its bundle the one that serves.
+
+Every change of the champion is a materialization of this asset; those, newest first, are the history of what was in production.
+"""
 
 import shutil
 import tempfile
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -12,17 +16,42 @@ from mlops_assets.assets.execution import RETRIES, partition_date, permanent_fai
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT, EVALUATION, ONLINE_FEATURES
-from mlops_assets.resources.model_registry import GATES_PASSED, GATES_TAG, ModelRegistry, RegisteredModel
+from mlops_assets.resources.model_registry import (
+    GATES_PASSED,
+    GATES_TAG,
+    TRAINING_DATE_TAG,
+    ModelRegistry,
+    RegisteredModel,
+    RegistryError,
+)
+from mlops_assets.serving.active import activate, active_bundle
 from mlops_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from mlops_assets.serving.bundle import Bundle
+
+DEPLOYED_TAG = "deployed_by_run"
+"""On every version that was the champion once: the Dagster run that promoted it first."""
+
+
+class DeploymentConfig(dg.Config):
+    """Run configuration: which version to promote (default: the candidate of the training date), who asks, and why."""
+
+    version: int | None = None
+    actor: str = "dagster"
+    reason: str = "the candidate passed its gates"
 
 
 def build_deployment(inputs: SolutionInputs) -> dg.AssetsDefinition:
-    """The deployment of one solution's candidate; its partition key is the training date."""
+    """The deployment of one solution; its partition key is the training date of the version that becomes the champion."""
     key = inputs.key(DEPLOYMENT)
 
     @dg.asset(
         key=key,
-        description="The version that predicts: the candidate becomes MLflow's champion and its bundle goes to the serving folder.",
+        description=(
+            "The version that predicts. Materializing promotes the training date's candidate, or with `version` in the run "
+            "configuration any version that passed its gates: that is how to roll back."
+        ),
         owners=inputs.solution.owners,
         group_name=inputs.name,
         kinds={"mlflow", "onnx"},
@@ -34,36 +63,61 @@ def build_deployment(inputs: SolutionInputs) -> dg.AssetsDefinition:
         pool=f"{inputs.name}_deployment",
     )
     def deployment(
-        context: dg.AssetExecutionContext, registry: dg.ResourceParam[ModelRegistry], settings: dg.ResourceParam[Settings]
+        context: dg.AssetExecutionContext,
+        config: DeploymentConfig,
+        registry: dg.ResourceParam[ModelRegistry],
+        settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
-        training_date = partition_date(context)
-        candidate = find_candidate(registry, inputs, training_date)
-        require_passed_gates(candidate, training_date)
-        require_parity(context.instance, inputs)
-        previous = registry.champion(inputs.name)
-        folder = champion_bundle(registry, settings, candidate)
-        registry.promote(candidate, before=previous.version if previous else None)
+        chosen = choose_version(registry, inputs, partition_date(context), config.version)
+        require_passed_gates(chosen)
+        if DEPLOYED_TAG not in chosen.tags:
+            # A version that served before may come back whatever the store says: a rollback must not wait for a repair.
+            require_parity(context.instance, inputs)
+        bundle = verified_bundle(champion_bundle(registry, settings, chosen))
+        before = version_before(context.instance, registry, inputs)
+        registry.promote(chosen, before=before)
+        activate(bundle.path)
+        if DEPLOYED_TAG not in chosen.tags:
+            registry.tag(inputs.name, chosen.version, {DEPLOYED_TAG: context.run.run_id})
         return dg.MaterializeResult(
             metadata={
-                "model_version": candidate.version,
-                "version_before": previous.version if previous else dg.MetadataValue.null(),
-                "changed": previous is None or previous.version != candidate.version,
-                "bundle": dg.MetadataValue.path(str(folder)),
-                "mlflow": dg.MetadataValue.url(registry.version_url(candidate)),
+                "model_version": chosen.version,
+                "version_before": dg.MetadataValue.null() if before is None else before,
+                "changed": before != chosen.version,
+                "actor": config.actor,
+                "reason": config.reason,
+                "gates": chosen.tags[GATES_TAG],
+                "bundle": dg.MetadataValue.path(str(bundle.path)),
+                "mlflow": dg.MetadataValue.url(registry.version_url(chosen)),
             },
-            check_results=[_check(inputs, registry, folder)],
+            check_results=[_check(inputs, registry, settings)],
         )
 
     return deployment
 
 
-def require_passed_gates(candidate: RegisteredModel, training_date: date) -> None:
+def choose_version(registry: ModelRegistry, inputs: SolutionInputs, training_date: date, version: int | None) -> RegisteredModel:
+    """The version asked for, or the candidate of `training_date`. Raises Failure when it does not exist or has another date."""
+    if version is None:
+        return find_candidate(registry, inputs, training_date)
+    try:
+        chosen = registry.get(inputs.name, version)
+    except RegistryError as error:
+        raise permanent_failure(f"{error} `mlops history {inputs.name}` lists those that served.") from error
+    if (trained_for := chosen.tags.get(TRAINING_DATE_TAG)) != training_date.isoformat():
+        raise permanent_failure(
+            f"Version {version} of {inputs.name} was trained for {trained_for}: materialize that partition, not {training_date}."
+        )
+    return chosen
+
+
+def require_passed_gates(candidate: RegisteredModel) -> None:
     """Raise Failure unless the candidate's evaluation passed every gate: blocking checks do not reach across runs."""
     if candidate.tags.get(GATES_TAG) != GATES_PASSED:
         raise permanent_failure(
             f"Version {candidate.version} of {candidate.solution} has not passed its gates "
             f"(tag {GATES_TAG} = {candidate.tags.get(GATES_TAG, 'missing')}): materialize {candidate.solution}/{EVALUATION} "
-            f"for {training_date} and read its checks. The champion stays."
+            f"for {candidate.tags.get(TRAINING_DATE_TAG)} and read its checks. The champion stays."
         )
 
 
@@ -80,6 +134,18 @@ def require_parity(instance: dg.DagsterInstance, inputs: SolutionInputs) -> None
             f"{inputs.name}/{ONLINE_FEATURES} failed its check {rule.name}: {evaluation.description}. Materialize it with "
             "`rebuild: true` and read the check. The champion stays."
         )
+
+
+def version_before(instance: dg.DagsterInstance, registry: ModelRegistry, inputs: SolutionInputs) -> int | None:
+    """The version of the newest deployment, whatever its partition; without any, the registry's champion.
+
+    The history comes first: an alias that somebody moved in MLflow is a change to record, not the state before it.
+    """
+    records = instance.fetch_materializations(inputs.key(DEPLOYMENT), limit=1).records
+    if records and records[0].asset_materialization:
+        return int(str(records[0].asset_materialization.metadata["model_version"].value))
+    champion = registry.champion(inputs.name)
+    return champion.version if champion else None
 
 
 def champion_bundle(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> Path:
@@ -103,19 +169,31 @@ def champion_bundle(registry: ModelRegistry, settings: Settings, model: Register
     return target
 
 
-def _check(inputs: SolutionInputs, registry: ModelRegistry, folder: Path) -> dg.AssetCheckResult:
+def verified_bundle(folder: Path) -> "Bundle":
+    """The bundle in `folder`. Raises Failure when it was altered or is incomplete, so that it never comes to predict."""
+    from mlops_assets.serving.bundle import BundleError, load_bundle
+
+    try:
+        return load_bundle(folder)
+    except BundleError as error:
+        raise permanent_failure(
+            f"{error} The champion stays. Remove {folder} to have the bundle fetched from the model registry again."
+        ) from error
+
+
+def _check(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings) -> dg.AssetCheckResult:
     from mlops_assets.serving.bundle import load_bundle
 
     champion = registry.champion(inputs.name)
-    bundle = load_bundle(folder)
-    deployed = bundle.contract.version
+    folder = active_bundle(settings.serving_directory / inputs.name)
+    bundle = load_bundle(folder) if folder else None
     return rules.CHAMPION_DEPLOYED.result(
         inputs.key(DEPLOYMENT),
-        passed=champion is not None and champion.version == deployed,
+        passed=champion is not None and bundle is not None and champion.version == bundle.contract.version,
         metadata={
             "registry": champion.version if champion else dg.MetadataValue.null(),
-            "serving_folder": deployed,
-            "model_sha256": bundle.contract.model_sha256,
+            "serving_folder": bundle.contract.version if bundle else dg.MetadataValue.null(),
+            "model_sha256": bundle.contract.model_sha256 if bundle else dg.MetadataValue.null(),
         },
         description=None,
     )

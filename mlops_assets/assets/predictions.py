@@ -1,12 +1,13 @@
 """`predictions`: every row of the spine scored by the champion, with the features it saw. One partition a period."""
 
+import json
 from datetime import date
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import duckdb
 
-from mlops_assets.assets.deployment import champion_bundle
+from mlops_assets.assets.deployment import champion_bundle, require_passed_gates
 from mlops_assets.assets.execution import (
     RETRIES,
     partition_range,
@@ -15,11 +16,18 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
-from mlops_assets.assets.scoring import MODEL_VERSION, PREDICTION_DESCRIPTIONS, PREDICTION_ID, prediction_columns
+from mlops_assets.assets.scoring import (
+    FEATURE_VIEWS,
+    MODEL_VERSION,
+    PREDICTION_DESCRIPTIONS,
+    PREDICTION_ID,
+    SOURCE_SNAPSHOT,
+    prediction_columns,
+)
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT, PREDICTIONS
-from mlops_assets.resources.lake import Lake, PartitionRange, current_snapshot, quote
+from mlops_assets.resources.lake import Lake, PartitionRange, current_snapshot, literal, quote
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.settings import Settings
 
@@ -64,6 +72,8 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
             raise permanent_failure(
                 f"{inputs.name} has no champion yet: materialize {inputs.name}/{DEPLOYMENT} for a training date."
             )
+        # An alias moved by hand in MLflow must not bring a version to predict that its gates refused.
+        require_passed_gates(champion)
         bundle = load_bundle(champion_bundle(registry, settings, champion))
         window = partition_range(context, inputs.solution.partitions.column)
         with lake.connect(read_only=False) as connection:
@@ -94,8 +104,9 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 def _scored(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, bundle: "Bundle", *, first: date, end: date) -> str:
     """Score the spine's partitions in `[first, end)`; returns SQL for the scored rows."""
+    snapshot = current_snapshot(connection)
     frame = connection.execute(
-        inputs.frame_query(first=first, end=end, condition="true", labelled=False, snapshot=current_snapshot(connection))
+        inputs.frame_query(first=first, end=end, condition="true", labelled=False, snapshot=snapshot)
     ).to_arrow_table()
     scored: pa.Table = bundle.score(frame)
     for name in prediction_columns(scored):
@@ -103,7 +114,11 @@ def _scored(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, bundl
     connection.register("scored_rows", frame)
     version = bundle.contract.version
     identifier = f"'{inputs.name}:' || CAST({quote(inputs.solution.spine.key)} AS VARCHAR) || ':{version}'"
-    return f"SELECT {identifier} AS {PREDICTION_ID}, {version} AS {MODEL_VERSION}, * FROM scored_rows"
+    views = literal(json.dumps({view.name: view.version for view in bundle.contract.feature_views}))
+    return (
+        f"SELECT {identifier} AS {PREDICTION_ID}, {version} AS {MODEL_VERSION}, {views} AS {FEATURE_VIEWS}, "
+        f"{snapshot} AS {SOURCE_SNAPSHOT}, * FROM scored_rows"
+    )
 
 
 def _complete(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dg.AssetCheckResult:

@@ -8,10 +8,14 @@ if TYPE_CHECKING:
 
 MODEL_VERSION = "model_version"
 PREDICTION_ID = "prediction_id"
+FEATURE_VIEWS = "feature_views"
+SOURCE_SNAPSHOT = "_source_snapshot"
 
 PREDICTION_DESCRIPTIONS = {
     PREDICTION_ID: "Solution, key and model version of the prediction.",
     MODEL_VERSION: "Version of the model that scored the row.",
+    FEATURE_VIEWS: "Name and version of every feature view behind the prediction, as a JSON object.",
+    SOURCE_SNAPSHOT: "Snapshot of the lake that the features were read from when these rows were written.",
     "score": "Probability of the positive class, or of the predicted class.",
     "predicted_label": "The class predicted at the contract's threshold.",
     "value": "The predicted value.",

@@ -13,6 +13,7 @@ from mlops_assets.assets.online_features import build_online_features
 from mlops_assets.assets.outcomes import build_outcomes
 from mlops_assets.assets.predictions import build_predictions
 from mlops_assets.assets.training_dataset import build_training_dataset
+from mlops_assets.automation.champion import build_champion_sensor
 from mlops_assets.components.configuration import ConfigurationError, check_import_path, nearest
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import (
@@ -79,7 +80,9 @@ class MLSolution(dg.Component):
             )
             for purpose, stages in JOBS.items()
         ]
-        return dg.Definitions(assets=[build(inputs) for build in _FACTORIES], jobs=jobs)
+        return dg.Definitions(
+            assets=[build(inputs) for build in _FACTORIES], jobs=jobs, sensors=[build_champion_sensor(inputs.name)]
+        )
 
 
 def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInputs:

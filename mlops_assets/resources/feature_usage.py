@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from mlops_assets.resources.champion import RegistryUnreachableError, registered_champion
 from mlops_assets.resources.feature_registry import FeatureRegistry, FeatureView, UnknownModelError
 from mlops_assets.settings import PROJECT_ROOT, Settings
 from mlops_assets.solution import Solution
@@ -21,7 +22,6 @@ DEFINITIONS_DIRECTORY = PROJECT_ROOT / "mlops_assets" / "defs"
 """The folder of the solutions of this repository."""
 
 _COMPONENT = "MLSolution"
-_CHAMPION = "champion"
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def deployed_models(settings: Settings) -> list[DeployedModel]:
         contracts = [_contract(path) for path in sorted(folder.glob("[0-9]*/contract.json"))]
         if not contracts:
             continue
-        answers, champion = registered_champion(settings, folder.name)
+        answers, champion = _champion(settings, folder.name)
         models += [
             DeployedModel(
                 solution=folder.name,
@@ -151,18 +151,10 @@ def _contract(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def registered_champion(settings: Settings, solution: str) -> tuple[bool, int | None]:
-    """Whether the model registry answers, and the version that it calls the solution's champion (None: there is none)."""
-    import requests
-
+def _champion(settings: Settings, solution: str) -> tuple[bool, int | None]:
+    """Whether the model registry answers, and the champion's version."""
     try:
-        response = requests.get(
-            f"{settings.mlflow_url}/api/2.0/mlflow/registered-models/alias",
-            params={"name": solution, "alias": _CHAMPION},
-            timeout=10,
-        )
-    except requests.RequestException:
+        champion = registered_champion(settings, solution)
+    except RegistryUnreachableError:
         return False, None
-    if response.ok:
-        return True, int(response.json()["model_version"]["version"])
-    return response.status_code < 500, None
+    return True, champion.version if champion else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from mlops_assets.resources.champion import RegistryUnreachableError, registered_champion
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import SOLUTION_TAG, STAGE_TAG, AssetState, ancestors
 
@@ -10,16 +11,13 @@ _CONFIGURATION_ERROR = "configuration_error/"
 
 def solution_states(settings: Settings, assets: Mapping[str, AssetState]) -> dict[str, dict[str, object]]:
     """One entry a solution, by name, with values that JSON can hold. `failing_checks` are those of everything the solution needs."""
-    # Imported here: reading the YAML schema takes longer than a command may that does not need it.
-    from mlops_assets.resources.feature_usage import registered_champion
-
     solutions: dict[str, dict[str, AssetState]] = {}
     for asset in assets.values():
         if SOLUTION_TAG in asset.tags:
             solutions.setdefault(asset.tags[SOLUTION_TAG], {})[asset.tags[STAGE_TAG]] = asset
     return {
         name: {
-            "champion": registered_champion(settings, name)[1],
+            "champion": _champion_version(settings, name),
             "last_partition": max((end for _, end in stages["predictions"].ranges), default=None),
             "failing_checks": [
                 f"{key}: {check}"
@@ -30,6 +28,15 @@ def solution_states(settings: Settings, assets: Mapping[str, AssetState]) -> dic
         }
         for name, stages in sorted(solutions.items())
     }
+
+
+def _champion_version(settings: Settings, solution: str) -> int | None:
+    try:
+        champion = registered_champion(settings, solution)
+    except RegistryUnreachableError:
+        # `mlops status` shows the registry's state in its own row.
+        return None
+    return champion.version if champion else None
 
 
 def configuration_errors(assets: Mapping[str, AssetState]) -> list[str]:

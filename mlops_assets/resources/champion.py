@@ -1,0 +1,38 @@
+"""Which version the model registry calls the champion, asked over its REST interface: MLflow's own client takes seconds to import."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlops_assets.settings import Settings
+
+_ALIAS = "champion"
+_TIMEOUT_SECONDS = 10
+
+
+class RegistryUnreachableError(Exception):
+    """The model registry does not answer, or answers with an error of its own."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version with the alias, and its tags."""
+
+    version: int
+    tags: Mapping[str, str]
+
+
+def registered_champion(settings: Settings, solution: str) -> Champion | None:
+    """The champion of `solution`, or None when it has none. Raises RegistryUnreachableError."""
+    import requests
+
+    address = f"{settings.mlflow_url}/api/2.0/mlflow/registered-models/alias"
+    try:
+        response = requests.get(address, params={"name": solution, "alias": _ALIAS}, timeout=_TIMEOUT_SECONDS)
+    except requests.RequestException as error:
+        raise RegistryUnreachableError(f"The model registry does not answer at {settings.mlflow_url}: {error}") from error
+    if response.status_code >= 500:
+        raise RegistryUnreachableError(f"The model registry answers with status {response.status_code} at {settings.mlflow_url}.")
+    if not response.ok:
+        return None
+    version = response.json()["model_version"]
+    return Champion(version=int(version["version"]), tags={tag["key"]: tag["value"] for tag in version.get("tags", [])})
