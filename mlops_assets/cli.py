@@ -3,29 +3,23 @@
 Everything heavy is imported inside the command that needs it, so that `mlops --help` stays instant.
 """
 
-import json
 import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from mlops_assets import dataset_cli
+from mlops_assets import dataset_cli, models_cli
 from mlops_assets.features_cli import features
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
+from mlops_assets.terminal import JsonOption, console, error_console, print_json, read_settings
 
 if TYPE_CHECKING:
     from rich.status import Status
-
-console = Console()
-error_console = Console(stderr=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
 
 
 class _Commands(TyperGroup):
@@ -50,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(features, name="features")
 app.add_typer(dataset_cli.app, name="dataset")
+app.add_typer(models_cli.app)
 
 
 @app.command(epilog="Example: [bold]mlops up[/bold]")
@@ -59,7 +54,7 @@ def up(as_json: JsonOption = False) -> None:
     began = time.monotonic()
     started = _start(settings)
     if as_json:
-        _print_json(_status(settings))
+        print_json(_status(settings))
         return
     seconds = time.monotonic() - began
     console.print(f"[green]Ready[/green] after {seconds:.1f} s." if started else "Already running, nothing changed.")
@@ -81,7 +76,7 @@ def status(as_json: JsonOption = False) -> None:
     """Show every server with its address, and every solution with its champion and failing checks."""
     answer = _status(read_settings())
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     console.print(_table(answer["processes"]))
     for line in answer["configuration_errors"]:
@@ -167,11 +162,11 @@ def sql(
     _start(settings)
     columns, rows = run_query(settings, query)
     if as_json:
-        _print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
     elif as_csv:
         import csv
 
-        writer = csv.writer(sys.stdout)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
     else:
@@ -196,17 +191,7 @@ def demo(
     _start(settings)
     summary = run_demo(settings, error_console if as_json else console, months)
     if as_json:
-        _print_json(summary)
-
-
-def read_settings() -> Settings:
-    """The settings of this installation. Raises StackError naming the variable that is wrong."""
-    try:
-        return Settings.from_environment()
-    except ValueError as error:
-        raise StackError(
-            str(error), remedy="Variables come from the environment or from .env; .env.example lists them."
-        ) from error
+        print_json(summary)
 
 
 def _start(settings: Settings) -> bool:
@@ -246,11 +231,6 @@ def _status(settings: Settings) -> dict:
 
 def _print_addresses(settings: Settings) -> None:
     console.print(f"Dagster {settings.dagster_url}\nMLflow  {settings.mlflow_url}\nState   {settings.home}", highlight=False)
-
-
-def _print_json(value: object) -> None:
-    # Plain print: Rich would wrap long lines and colour them.
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def _table(entries: list[dict]) -> Table:

@@ -1,17 +1,14 @@
 """`mlops dataset`: the training datasets that were ever written, and building one of them again."""
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
+from mlops_assets.terminal import JsonOption, SolutionArgument, console, print_json, running_settings
 
 app = typer.Typer(
     help="Training datasets: list those ever written, rebuild one from the lake's history.",
@@ -19,11 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-console = Console()
-
 _STAGE = "training_dataset"
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
-SolutionArgument = Annotated[str, typer.Argument(help="The solution, as `mlops status` names it.")]
 
 
 @app.command("list", epilog="Example: [bold]mlops dataset list my_solution[/bold]")
@@ -32,10 +25,10 @@ def list_datasets(solution: SolutionArgument, as_json: JsonOption = False) -> No
     from mlops_assets.resources.datasets import recorded_datasets
     from mlops_assets.resources.lake import Lake
 
-    with Lake.from_settings(_running()).connect(read_only=True) as connection:
+    with Lake.from_settings(running_settings()).connect(read_only=True) as connection:
         datasets = recorded_datasets(connection, f"{solution}.{_STAGE}")
     if as_json:
-        sys.stdout.write(json.dumps([asdict(dataset) for dataset in datasets], indent=2, default=str) + "\n")
+        print_json([asdict(dataset) for dataset in datasets])
         return
     table = Table("fingerprint", "training date", "source snapshot", "written at", "run")
     for each in datasets:
@@ -55,7 +48,7 @@ def rebuild(
     from mlops_assets.resources import datasets
     from mlops_assets.resources.lake import Lake, LakeError, literal
 
-    settings = _running()
+    settings = running_settings()
     with Lake.from_settings(settings).connect(read_only=True) as connection:
         try:
             dataset = datasets.find_dataset(connection, f"{solution}.{_STAGE}", fingerprint)
@@ -68,11 +61,3 @@ def rebuild(
         rows = connection.execute(f"COPY temp.main.rebuilt_dataset TO {literal(str(path))} (FORMAT parquet)").fetchall()[0][0]
     console.print(f"[green]Identical[/green]: {rows:,} rows with fingerprint {rebuilt}", highlight=False)
     console.print(str(path), highlight=False, soft_wrap=True)
-
-
-def _running() -> Settings:
-    from mlops_assets.stack import control
-
-    settings = Settings.from_environment()
-    control.ensure_up(settings)
-    return settings

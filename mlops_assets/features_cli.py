@@ -1,26 +1,20 @@
 """`mlops features`: what feature views there are, what they hold, who uses them, and what a change would break. Printing only."""
 
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.settings import DBT_PROJECT_DIRECTORY
 from mlops_assets.stack.errors import StackError
+from mlops_assets.terminal import JsonOption, console, error_console, print_json, read_settings
 
 if TYPE_CHECKING:
     from mlops_assets.resources.feature_catalog import FeatureCatalog
     from mlops_assets.resources.feature_registry import FeatureView
 
-console = Console()
-error_console = Console(stderr=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
 ViewArgument = Annotated[str, typer.Argument(help="Name of the feature view, as `mlops features list` shows it.")]
 
 features = typer.Typer(
@@ -37,7 +31,7 @@ def list_views(as_json: JsonOption = False) -> None:
     catalog = _catalog()
     views = catalog.views()
     if as_json:
-        _print_json(views)
+        print_json(views)
         return
     hidden = () if console.width >= _WIDE else ("owner", "features")
     summaries = [{name: value for name, value in _summary(view).items() if name not in hidden} for view in views]
@@ -60,7 +54,7 @@ def show(
     statistics, missing = _statistics(catalog, chosen)
     if as_json:
         extra = {"compiled_code": _compiled(catalog, chosen)} if compiled else {}
-        _print_json({**definition, **extra, "statistics": statistics, "statistics_missing": missing})
+        print_json({**definition, **extra, "statistics": statistics, "statistics_missing": missing})
         return
     console.print(f"[bold]{chosen.name}[/bold] version {chosen.version} of {_joined(definition['versions'])}", highlight=False)
     console.print(definition["about"], markup=False, highlight=False)
@@ -89,7 +83,7 @@ def search(words: Annotated[str, typer.Argument(help="Words; all must occur.")],
     """Find views and features by the words of their names and descriptions, the best match first."""
     found = _catalog().search(words)
     if as_json:
-        _print_json(found)
+        print_json(found)
     elif found:
         console.print(_table([{name: value for name, value in entry.items() if name != "score"} for entry in found]))
     else:
@@ -118,7 +112,7 @@ def impact(
     except LineageError as error:
         raise StackError(str(error), remedy="Correct the file it names, then: mlops prepare") from error
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     column = f".{answer['column']}" if answer["column"] else ""
     console.print(f"A change of [bold]{answer['table']}{column}[/bold] reaches", highlight=False)
@@ -144,13 +138,7 @@ def _catalog() -> "FeatureCatalog":
     from mlops_assets.resources.feature_registry import FeatureViewError
     from mlops_assets.resources.feature_usage import DEFINITIONS_DIRECTORY
 
-    try:
-        settings = Settings.from_environment()
-    except ValueError as error:
-        raise StackError(
-            str(error), remedy="Variables come from the environment or from .env; .env.example lists them."
-        ) from error
-    catalog = FeatureCatalog(project=DBT_PROJECT_DIRECTORY, definitions=DEFINITIONS_DIRECTORY, settings=settings)
+    catalog = FeatureCatalog(project=DBT_PROJECT_DIRECTORY, definitions=DEFINITIONS_DIRECTORY, settings=read_settings())
     try:
         _ = catalog.registry
     except FileNotFoundError as error:
@@ -200,10 +188,6 @@ def _statistics(catalog: "FeatureCatalog", view: "FeatureView") -> tuple[list[di
 def _print_problems(catalog: "FeatureCatalog") -> None:
     for problem in catalog.declared.problems:
         error_console.print(f"Left out, not a valid solution: {problem}", style="yellow", markup=False, highlight=False)
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def _table(entries: list[dict[str, Any]]) -> Table:

@@ -197,6 +197,10 @@ class ModelRegistry:
         """The serving bundle of `model`, downloaded below `folder`."""
         return Path(self.client.download_artifacts(model.run_id, BUNDLE_ARTIFACT, str(folder)))
 
+    def run_url(self, run_id: str) -> str:
+        """Page of the run in the MLflow UI."""
+        return f"{self.url}/#/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+
     def version_url(self, model: RegisteredModel) -> str:
         """Page of the version in the MLflow UI."""
         return f"{self.url}/#/models/{model.solution}/versions/{model.version}"

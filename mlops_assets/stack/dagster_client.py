@@ -205,6 +205,10 @@ class DagsterClient:
         """Page of the run."""
         return f"{self.url}/runs/{run_id}"
 
+    def asset_url(self, key: str, partition: str | None) -> str:
+        """Page of the asset, or of one of its partitions."""
+        return f"{self.url}/assets/{key}" + (f"?view=partitions&partition={partition}" if partition else "")
+
     def _query(self, query: str, **variables: Any) -> dict[str, Any]:
         try:
             response = requests.post(

@@ -1,0 +1,75 @@
+"""What each feature added to one prediction: Shapley values, estimated by sampling.
+
+The method is that of Strumbelj and Kononenko, "Explaining prediction models and individual predictions with feature contributions"
+(Knowledge and Information Systems 41, 2014): walk from a background row to the explained row, one feature at a time in random order,
+and credit each feature with the change of the prediction. Every order is walked backwards too (antithetic sampling), which
+lowers the variance. Contributions add up to the prediction less the mean prediction of the background rows drawn.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one feature added to the prediction, beside its value; `standard_error` is the sampling error of the estimate."""
+
+    feature: str
+    value: object
+    contribution: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One prediction as `base` (mean prediction of the background) plus the contributions, the largest first."""
+
+    prediction: float
+    base: float
+    contributions: tuple[Contribution, ...]
+
+
+def explain_row(
+    predict: Callable[[pa.Table], np.ndarray], row: pa.Table, background: pa.Table, *, orders: int, seed: int
+) -> Explanation:
+    """Explain the prediction of `row` (one row) against rows drawn from `background` (the same columns).
+
+    `predict` gives one number a row; it is called once, with 2 x `orders` x (features + 1) rows. Raises ValueError when `row` is not
+    one row, or `background` has no rows.
+    """
+    if row.num_rows != 1 or background.num_rows == 0:
+        raise ValueError(f"Explaining takes one row and some background, not {row.num_rows} and {background.num_rows} rows.")
+    names = row.column_names
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(background.num_rows, size=orders).repeat(2)
+    forward = np.array([generator.permutation(len(names)) for _ in range(orders)])
+    # Each order and its reverse, on the same background row.
+    walks = np.stack([forward, forward[:, ::-1]], axis=1).reshape(2 * orders, len(names))
+    # ranks[walk, feature]: the step at which the walk takes over the feature from the explained row.
+    ranks = np.argsort(walks, axis=1)
+    steps = len(names) + 1
+    taken = ranks[:, None, :] < np.arange(steps)[None, :, None]
+    positions = np.where(taken, background.num_rows, drawn[:, None, None]).reshape(-1, len(names))
+    rows = pa.concat_tables([background.select(names), row]).combine_chunks()
+    mixed = pa.table({name: rows.column(name).take(pa.array(positions[:, number])) for number, name in enumerate(names)})
+    predictions = np.asarray(predict(mixed), dtype=np.float64).reshape(2 * orders, steps)
+    changes = np.take_along_axis(np.diff(predictions, axis=1), ranks, axis=1)
+    pairs = changes.reshape(orders, 2, len(names)).mean(axis=1)
+    means, errors = pairs.mean(axis=0), pairs.std(axis=0, ddof=1) / np.sqrt(orders) if orders > 1 else np.full(len(names), np.inf)
+    found = [
+        Contribution(
+            feature=name,
+            value=row.column(name)[0].as_py(),
+            contribution=float(means[number]),
+            standard_error=float(errors[number]),
+        )
+        for number, name in enumerate(names)
+    ]
+    return Explanation(
+        prediction=float(predictions[0, -1]),
+        base=float(predictions[:, 0].mean()),
+        contributions=tuple(sorted(found, key=lambda each: -abs(each.contribution))),
+    )

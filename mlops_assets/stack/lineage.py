@@ -1,0 +1,209 @@
+"""From one prediction back to the raw rows behind it, and why the model said what it said."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import date, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.assets.deployment import champion_bundle
+from mlops_assets.assets.scoring import FEATURE_VIEWS, MODEL_VERSION, PREDICTION_ID, SOURCE_SNAPSHOT, predictions_array
+from mlops_assets.keys import RAW_SCHEMA
+from mlops_assets.resources.datasets import RecordedDataset, recorded_datasets
+from mlops_assets.resources.lake import Lake, literal, quote, table_exists
+from mlops_assets.resources.model_registry import DATASET_FINGERPRINT_TAG, TRAINING_DATE_TAG, ModelRegistry, RegisteredModel
+from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.stack.dagster_client import AssetState, DagsterClient, ancestors
+from mlops_assets.stack.deployments import history
+from mlops_assets.stack.errors import StackError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.ml.contributions import Explanation
+    from mlops_assets.solution import Solution
+
+_BACKGROUND_ROWS = 500
+_ORDERS = 200
+_SEED = 0
+_RESULTS = ("score", "predicted_label", "value", "probabilities")
+
+
+class PredictionLineage:
+    """What is known of one prediction. Raises StackError when the lake holds no prediction of that id."""
+
+    def __init__(self, settings: Settings, prediction_id: str):
+        self.settings = settings
+        self.prediction_id = prediction_id
+        self.solution_name = prediction_id.partition(":")[0]
+        self.client = DagsterClient(settings.dagster_url)
+        self.registry = ModelRegistry.from_settings(settings)
+        self.row = self._read_row()
+
+    @cached_property
+    def solution(self) -> "Solution":
+        """The solution's YAML. Raises StackError when it has none any more."""
+        from mlops_assets.resources.feature_usage import DEFINITIONS_DIRECTORY, declared_solutions
+
+        found = declared_solutions(DEFINITIONS_DIRECTORY).solutions.get(self.solution_name)
+        if found is None:
+            raise StackError(f"No file of defs/ declares the solution {self.solution_name!r}.", remedy="mlops status")
+        return found
+
+    @cached_property
+    def model(self) -> RegisteredModel:
+        """The version that made the prediction."""
+        return self.registry.get(self.solution_name, int(self.values[MODEL_VERSION]))
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The stored prediction, column by column."""
+        return dict(self.row.to_pylist()[0])
+
+    def trace(self) -> dict[str, Any]:
+        """The chain from the prediction to the raw partitions, each link with its page in Dagster or MLflow. Values suit JSON."""
+        assets = self.client.assets()
+        partition = str(self.values[self.solution.partitions.column])
+        training_date = self.model.tags[TRAINING_DATE_TAG]
+        dataset = self._dataset()
+        return {
+            "prediction": self._prediction(partition),
+            "deployment": self._deployment(),
+            "model_version": {
+                "version": self.model.version,
+                "mlflow": self.registry.version_url(self.model),
+                "tags": dict(sorted(self.model.tags.items())),
+            },
+            "training_run": {
+                "dagster": self.client.run_url(self.model.tags["dagster_run_id"]),
+                "mlflow": self.registry.run_url(self.model.run_id),
+                "mlflow_run_id": self.model.run_id,
+            },
+            "dataset": {
+                "fingerprint": self.model.tags[DATASET_FINGERPRINT_TAG],
+                "training_date": training_date,
+                "source_snapshot": dataset.source_snapshot if dataset else None,
+                "dagster": self.client.asset_url(f"{self.solution_name}/training_dataset", training_date),
+                "rebuild": f"mlops dataset rebuild {self.solution_name} {self.model.tags[DATASET_FINGERPRINT_TAG]}",
+            },
+            "feature_views": self._feature_views(),
+            "raw_partitions": [
+                self._raw(assets[key], training_date=training_date, partition=partition)
+                for key in sorted(ancestors(assets, [f"{self.solution_name}/predictions"]))
+                if key.startswith(f"{RAW_SCHEMA}/")
+            ],
+        }
+
+    def explain(self) -> "Explanation":
+        """The contribution of each feature to the prediction, against rows of the version's own hold-out.
+
+        Raises StackError when those rows are gone, or the bundle does not give the stored prediction again.
+        """
+        from mlops_assets.ml.contributions import explain_row
+        from mlops_assets.serving.bundle import load_bundle
+
+        bundle = load_bundle(champion_bundle(self.registry, self.settings, self.model))
+        names = list(bundle.contract.feature_schema.names)
+        row = self.row.select(names)
+        scored = bundle.score(row)
+        column = 0
+        if "probabilities" in scored.column_names:
+            column = bundle.contract.classes.index(scored.column("predicted_label")[0].as_py())
+
+        def predict(table: "pa.Table") -> Any:
+            predictions = predictions_array(bundle.score(table))
+            return predictions[:, column] if predictions.ndim == 2 else predictions
+
+        explanation = explain_row(predict, row, self._background(names), orders=_ORDERS, seed=_SEED)
+        stored = self.values["value"] if "value" in self.values else self.values["score"]
+        if abs(explanation.prediction - stored) > 1e-5 * max(1.0, abs(stored)):
+            raise StackError(
+                f"The bundle of version {self.model.version} gives {explanation.prediction}, not the stored {stored}.",
+                remedy=f"mlops trace {self.prediction_id}",
+            )
+        return explanation
+
+    def _read_row(self) -> "pa.Table":
+        table = f"{self.solution_name}.predictions"
+        with Lake.from_settings(self.settings).connect(read_only=True) as connection:
+            if not table_exists(connection, table):
+                raise StackError(
+                    f"{self.prediction_id!r} names no solution with predictions.",
+                    remedy="An id is <solution>:<key>:<model version>.",
+                )
+            row = connection.execute(
+                f"SELECT * FROM lake.{table} WHERE {PREDICTION_ID} = {literal(self.prediction_id)}"
+            ).to_arrow_table()
+        if row.num_rows != 1:
+            example = f'mlops sql "SELECT {PREDICTION_ID} FROM {table} LIMIT 5"'
+            raise StackError(
+                f"The lake holds no prediction {self.prediction_id!r} (a later version may have scored the row again).",
+                remedy=f"Ids that exist: {example}",
+            )
+        return row
+
+    def _background(self, names: list[str]) -> "pa.Table":
+        table, training_date = f"{self.solution_name}.training_dataset", self.model.tags[TRAINING_DATE_TAG]
+        columns = ", ".join(map(quote, names))
+        with Lake.from_settings(self.settings).connect(read_only=True) as connection:
+            rows = connection.execute(
+                f"SELECT {columns} FROM lake.{table} WHERE training_date = DATE '{training_date}' AND split = 'holdout' "
+                f"ORDER BY hash({quote(self.solution.spine.key)}) LIMIT {_BACKGROUND_ROWS}"
+            ).to_arrow_table()
+        if not rows.num_rows:
+            raise StackError(
+                f"{table} has no hold-out rows of {training_date} to compare with.",
+                remedy=f"Materialize {self.solution_name}/training_dataset for {training_date}.",
+            )
+        return rows
+
+    def _prediction(self, partition: str) -> dict[str, Any]:
+        spine = self.solution.spine
+        kept = (PREDICTION_ID, spine.key, spine.prediction_time, *_RESULTS, FEATURE_VIEWS, SOURCE_SNAPSHOT)
+        found = {name: self.values[name] for name in kept if name in self.values}
+        return {**found, "partition": partition, "dagster": self.client.asset_url(f"{self.solution_name}/predictions", partition)}
+
+    def _deployment(self) -> dict[str, Any] | None:
+        """The newest deployment of the version; None when an alias moved by hand made it predict, not yet recorded."""
+        version = self.model.version
+        return next((asdict(each) for each in history(self.client, self.solution_name) if each.version == version), None)
+
+    def _dataset(self) -> RecordedDataset | None:
+        """What the lake's history recorded of the dataset; None when those snapshots have expired."""
+        with Lake.from_settings(self.settings).connect(read_only=True) as connection:
+            datasets = recorded_datasets(connection, f"{self.solution_name}.training_dataset")
+        fingerprint = self.model.tags[DATASET_FINGERPRINT_TAG]
+        return next((each for each in reversed(datasets) if each.fingerprint == fingerprint), None)
+
+    def _feature_views(self) -> list[dict[str, Any]]:
+        import json
+
+        from mlops_assets.resources.feature_registry import FeatureRegistry
+
+        registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+        views: Mapping[str, int] = json.loads(self.values[FEATURE_VIEWS])
+        found = []
+        for name, version in views.items():
+            table = registry.view(name, version).model.table
+            found.append(
+                {
+                    "view": name,
+                    "version": version,
+                    "table": table,
+                    "values_from": self.values.get(f"_{name}_event_timestamp"),
+                    "dagster": self.client.asset_url(table.replace(".", "/"), None),
+                }
+            )
+        return found
+
+    def _raw(self, asset: AssetState, *, training_date: str, partition: str) -> dict[str, Any]:
+        """The partitions of a raw table that were there: those before the training date for the model, up to the row's for it."""
+        last = (date.fromisoformat(training_date) - timedelta(days=1)).isoformat()
+        trained = [(start, min(end, last)) for start, end in asset.ranges if start <= last]
+        scored = [(start, min(end, partition)) for start, end in asset.ranges if start <= partition]
+        return {
+            "table": asset.key.replace("/", "."),
+            "training": [" to ".join(each) for each in trained] if asset.partitioned else "all rows",
+            "prediction": [" to ".join(each) for each in scored] if asset.partitioned else "all rows",
+            "dagster": self.client.asset_url(asset.key, partition if asset.partitioned else None),
+        }
