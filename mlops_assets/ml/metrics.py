@@ -42,8 +42,7 @@ def compute_metrics(
 
 def calibration_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> tuple[CalibrationPoint, ...]:
     """The calibration curve of binary `labels` in at most `bins` bins of equal frequency; equal probabilities share a bin."""
-    edges = np.unique(np.quantile(probabilities, np.linspace(0, 1, bins + 1)))
-    positions = np.searchsorted(edges[1:-1], probabilities, side="left")
+    positions = calibration_bins(probabilities, bins)
     rows = np.bincount(positions)
     scores = np.bincount(positions, weights=probabilities)
     positives = np.bincount(positions, weights=labels)
@@ -52,6 +51,12 @@ def calibration_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int) 
         for score, positive, count in zip(scores, positives, rows, strict=True)
         if count
     )
+
+
+def calibration_bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
+    """The bin of each row, from 0: at most `bins` bins of equal frequency; equal probabilities share a bin."""
+    edges = np.unique(np.quantile(probabilities, np.linspace(0, 1, bins + 1)))
+    return np.searchsorted(edges[1:-1], probabilities, side="left")
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
