@@ -1,0 +1,172 @@
+"""What is in production, and what a prediction rests on: promotion, rollback, history, an alias moved by hand, trace and explain."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from running_stack import Demo, Platform
+
+from mlops_assets.serving.active import active_bundle
+
+SOLUTION = "flight_delay"
+TRAINING = tuple(f"{SOLUTION}/{stage}" for stage in ("training_dataset", "model", "evaluation", "online_features", "deployment"))
+TRAINING_DATE = "2013-02-10"
+RECONCILED_SECONDS = 120
+
+
+def history(platform: Platform) -> list[dict[str, Any]]:
+    done = platform.mlops("history", SOLUTION, "--json")
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout))
+
+
+def live(platform: Platform) -> tuple[int, int, int]:
+    """The version that predicts, as the history, the registry and the serving folder have it."""
+    champion = platform.registry.champion(SOLUTION)
+    folder = active_bundle(platform.settings.serving_directory / SOLUTION)
+    assert champion is not None
+    assert folder is not None
+    return history(platform)[0]["version"], champion.version, int(folder.name)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + RECONCILED_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "the sensor did not reconcile the alias in time"
+        time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def versions(platform: Platform, demo: Demo) -> Iterator[tuple[int, int]]:
+    """The demo's version and a newer one that was promoted after it; in the end the demo's predicts again."""
+    first = int(demo.summary["version"])
+    platform.materialize(TRAINING, TRAINING_DATE, TRAINING_DATE)
+    champion = platform.registry.champion(SOLUTION)
+    assert champion is not None
+    assert champion.version > first
+    yield first, champion.version
+    platform.mlops("rollback", SOLUTION, "--to", str(first), "--reason", "end of the tests")
+
+
+def test_a_promotion_stands_in_the_history(platform: Platform, versions: tuple[int, int]) -> None:
+    first, second = versions
+    newest, before = history(platform)[:2]
+    assert (newest["version"], newest["version_before"], newest["until"]) == (second, first, None)
+    assert (newest["training_date"], newest["actor"], newest["gates"]) == (TRAINING_DATE, "dagster", "passed")
+    assert (before["version"], before["until"]) == (first, newest["since"])
+    previous = platform.registry.by_alias(SOLUTION, "previous")
+    assert previous is not None
+    assert previous.version == first
+
+
+def test_a_rollback_takes_effect_at_once_and_can_be_rolled_back(platform: Platform, versions: tuple[int, int]) -> None:
+    first, second = versions
+    done = platform.mlops("rollback", SOLUTION, "--reason", "complaints since Monday")
+    assert done.returncode == 0, done.stderr
+    assert f"Version {first} of {SOLUTION} predicts now, after version {second}." in done.stdout
+    assert live(platform) == (first, first, first)
+    assert history(platform)[0]["reason"] == "complaints since Monday"
+    again = platform.mlops("rollback", SOLUTION, "--reason", "it was something else")
+    assert again.returncode == 0, again.stderr
+    assert live(platform) == (second, second, second)
+
+
+def test_deploying_what_is_deployed_changes_nothing(platform: Platform, versions: tuple[int, int]) -> None:
+    before = history(platform)
+    done = platform.mlops("promote", SOLUTION, "--to", str(before[0]["version"]), "--reason", "again")
+    assert done.returncode == 0, done.stderr
+    assert history(platform) == before
+
+
+def test_a_version_that_does_not_exist_is_a_message(platform: Platform, versions: tuple[int, int]) -> None:
+    done = platform.mlops("promote", SOLUTION, "--to", "999", "--reason", "x")
+    assert done.returncode == 1
+    assert f"{SOLUTION} has no version 999 in the model registry." in done.stderr
+    assert f"mlops history {SOLUTION}" in done.stderr
+    unknown = platform.mlops("history", "nothing")
+    assert unknown.returncode == 1
+    assert "There is no solution 'nothing'." in unknown.stderr
+
+
+def test_an_alias_moved_by_hand_is_recorded(platform: Platform, versions: tuple[int, int]) -> None:
+    first, second = versions
+    assert live(platform) == (second, second, second)
+    platform.registry.set_alias(SOLUTION, "champion", first)
+    wait_for(lambda: history(platform)[0]["version"] == first)
+    newest = history(platform)[0]
+    assert (newest["actor"], newest["reason"]) == ("mlflow", f"the alias champion was moved by hand from version {second}")
+    assert live(platform) == (first, first, first)
+
+
+def test_an_alias_moved_by_hand_to_a_refused_version_is_moved_back(platform: Platform, versions: tuple[int, int]) -> None:
+    first, second = versions
+    platform.registry.tag(SOLUTION, second, {"gates": "failed"})
+    try:
+        platform.registry.set_alias(SOLUTION, "champion", second)
+        wait_for(lambda: live(platform)[1] == first)
+    finally:
+        platform.registry.tag(SOLUTION, second, {"gates": "passed"})
+    assert live(platform) == (first, first, first)
+
+
+@pytest.fixture(scope="module")
+def prediction(platform: Platform, versions: tuple[int, int]) -> str:
+    """The id of the surest prediction of the demo."""
+    return str(platform.value(f"SELECT prediction_id FROM {SOLUTION}.predictions ORDER BY score DESC, prediction_id LIMIT 1"))
+
+
+def test_a_prediction_is_traced_to_the_raw_partitions(platform: Platform, demo: Demo, prediction: str) -> None:
+    done = platform.mlops("trace", prediction, "--json")
+    assert done.returncode == 0, done.stderr
+    traced = json.loads(done.stdout)
+    assert list(traced) == [
+        "prediction",
+        "deployment",
+        "model_version",
+        "training_run",
+        "dataset",
+        "feature_views",
+        "raw_partitions",
+    ]
+    assert traced["prediction"]["prediction_id"] == prediction
+    assert traced["deployment"]["version"] == traced["model_version"]["version"] == demo.summary["version"]
+    datasets = json.loads(platform.mlops("dataset", "list", SOLUTION, "--json").stdout)
+    assert traced["dataset"]["fingerprint"] in {each["fingerprint"] for each in datasets}
+    assert {view["view"]: view["version"] for view in traced["feature_views"]} == json.loads(
+        traced["prediction"]["feature_views"]
+    )
+    assert all(
+        view["values_from"] < traced["prediction"]["predicted_at"] for view in traced["feature_views"] if view["values_from"]
+    )
+    [flights] = [table for table in traced["raw_partitions"] if table["table"] == "raw.flights"]
+    assert flights["training"] == ["2013-01-01 to 2013-01-31"]
+    assert flights["prediction"] == [f"2013-01-01 to {traced['prediction']['partition']}"]
+    # The addresses lead to pages that exist.
+    assert platform.client.run(traced["training_run"]["dagster"].rpartition("/")[2]).status == "SUCCESS"
+    assert platform.registry.client.get_run(traced["training_run"]["mlflow_run_id"]).info.status == "FINISHED"
+    assert prediction in platform.mlops("trace", prediction).stdout
+
+
+def test_a_prediction_is_explained_by_the_values_it_was_made_from(platform: Platform, prediction: str) -> None:
+    done = platform.mlops("explain", prediction, "--json")
+    assert done.returncode == 0, done.stderr
+    explained = json.loads(done.stdout)
+    stored = platform.value(f"SELECT score FROM {SOLUTION}.predictions WHERE prediction_id = '{prediction}'")
+    assert explained["prediction"] == pytest.approx(stored, abs=1e-6)
+    total = explained["base"] + sum(each["contribution"] for each in explained["contributions"])
+    assert total == pytest.approx(explained["prediction"], abs=1e-5)
+    first = explained["contributions"][0]
+    value = platform.value(f"SELECT {first['feature']} FROM {SOLUTION}.predictions WHERE prediction_id = '{prediction}'")
+    assert first["value"] == value
+    again = platform.mlops("explain", prediction)
+    assert again.returncode == 0, again.stderr
+    assert first["feature"] in again.stdout
+
+
+def test_a_prediction_that_is_not_there_is_a_message(platform: Platform, prediction: str) -> None:
+    for wrong in (f"{SOLUTION}:x:1", "nothing"):
+        done = platform.mlops("trace", wrong)
+        assert done.returncode == 1
+        assert wrong in done.stderr
