@@ -3,7 +3,7 @@
 import re
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dateutil.relativedelta import relativedelta
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -26,8 +26,10 @@ def _duration(text: str) -> str:
 
 
 def _time_zone(name: str) -> str:
-    if name not in available_timezones():
-        raise ValueError(f"{name!r} is no time zone of the tz database, such as Europe/Berlin")
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone of the tz database, such as Europe/Berlin") from error
     return name
 
 
@@ -131,13 +133,15 @@ class DatasetChecks(Strict):
 
 
 class Gates(Strict):
-    """What a candidate must reach on the hold-out: metric floors, tolerances against the champion, calibration error, slices shown."""
+    """What a candidate must reach on the hold-out, as a whole and in each slice, to be deployed; and how fast it must answer."""
 
     floor: dict[str, float] = {}
     against_champion: dict[str, float] = {}
+    slices: list[str] = []
+    worst_slice: dict[str, float] = {}
     maximum_calibration_error: float | None = None
     maximum_onnx_difference: float = 1e-4
-    slices: list[str] = []
+    maximum_latency_milliseconds: Annotated[float, Field(gt=0)] = 100.0
 
 
 class Drift(Strict):
@@ -166,6 +170,7 @@ class Solution(Strict):
     partitions: Partitions
     spine: Spine
     features: list[FeatureSource]
+    limitations: list[str] = []
     training: Training
     checks: DatasetChecks = DatasetChecks()
     gates: Gates = Gates()

@@ -7,6 +7,7 @@ flows between dbt models belongs to `resources/column_lineage.py`.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,16 @@ class DeployedModel:
 
 
 def declared_solutions(directory: Path) -> DeclaredSolutions:
-    """The solutions declared in `<directory>/*/defs.yaml`."""
+    """The solutions declared in `<directory>/*/defs.yaml`; read again when a file changes."""
+    paths = sorted(directory.glob("*/defs.yaml"))
+    return _read_solutions(tuple((path, path.stat().st_mtime_ns) for path in paths))
+
+
+@lru_cache(maxsize=4)
+def _read_solutions(files: tuple[tuple[Path, int], ...]) -> DeclaredSolutions:
     solutions: dict[str, Solution] = {}
     problems: list[str] = []
-    for path in sorted(directory.glob("*/defs.yaml")):
+    for path, _ in files:
         place = f"{path.parent.name}/{path.name}"
         try:
             documents = [
