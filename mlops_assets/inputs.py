@@ -92,11 +92,12 @@ class SolutionInputs:
         return stage_tags(self.name, stage)
 
     def spine_columns(self, *, labelled: bool) -> list[str]:
-        """Columns of the spine in a frame: partition, key, prediction time, (`labelled`) label and its time, keys, requested features."""
+        """Columns of the spine in a frame: partition, key, prediction time, (`labelled`) label, its time, weight, keys, requested features."""
         spine = self.solution.spine
         columns = [self.solution.partitions.column, spine.key, spine.prediction_time]
         if labelled:
-            columns += [spine.label, spine.label_time]
+            weight = self.solution.training.sample_weight
+            columns += [spine.label, spine.label_time, *([weight] if weight else [])]
         return list(dict.fromkeys([*columns, *self.entity, *self.request]))
 
     def frame_query(self, *, first: date, end: date, condition: str, labelled: bool, snapshot: int) -> str:

@@ -111,6 +111,80 @@ class Preprocessing(Strict):
     categorical: list[Step] | None = None
 
 
+class Space(Strict):
+    """Values of one parameter that a search may try: numbers from `low` to `high` (whole ones when both are), or `choices`."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    choices: Annotated[list[Any], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> "Space":
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log:
+                raise ValueError("give either `choices` or `low` and `high`")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("give `low` and `high`, or `choices`")
+        if self.low >= self.high:
+            raise ValueError(f"the range from {self.low} to {self.high} is empty")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range begins above 0, not at {self.low}")
+        return self
+
+
+class Candidate(Step):
+    """An estimator that a search tries: fixed `parameters`, and others from their `space`."""
+
+    space: dict[str, Space] = {}
+
+    @model_validator(mode="after")
+    def _fixed_or_searched(self) -> "Candidate":
+        if both := sorted(set(self.parameters) & set(self.space)):
+            raise ValueError(f"{', '.join(both)} cannot be in `parameters` and in `space`")
+        return self
+
+
+class Search(Strict):
+    """A search for the best estimator and parameters: `trials` of the `candidates`, the first one `training.estimator` as it is.
+
+    0 trials: no search. `seconds` ends it earlier, `pruning` gives up a trial that is behind after its first folds.
+    """
+
+    trials: Annotated[int, Field(ge=0)]
+    candidates: list[Candidate]
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    pruning: bool = True
+    jobs: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _has_candidates(self) -> "Search":
+        if self.trials and not self.candidates:
+            raise ValueError("a search needs candidates")
+        return self
+
+
+class ErrorCost(Strict):
+    """What a wrong decision costs, in any unit."""
+
+    false_positive: Annotated[float, Field(gt=0)]
+    false_negative: Annotated[float, Field(gt=0)]
+
+
+class ThresholdRule(Strict):
+    """How the decision threshold is chosen on out-of-fold predictions of the training rows: by a metric or by what errors cost."""
+
+    maximize: Literal["f1", "accuracy", "balanced_accuracy"] | None = None
+    cost: ErrorCost | None = None
+
+    @model_validator(mode="after")
+    def _metric_or_cost(self) -> "ThresholdRule":
+        if (self.maximize is None) == (self.cost is None):
+            raise ValueError("give either `maximize` or `cost`")
+        return self
+
+
 class Training(Strict):
     """How a model is fitted: `window` of history before the training date, the last `holdout` of it kept for evaluation."""
 
@@ -120,7 +194,17 @@ class Training(Strict):
     estimator: Step
     preprocessing: Preprocessing = Preprocessing()
     seed: int = 0
-    decision_threshold: float = 0.5
+    search: Search | None = None
+    folds: Annotated[int, Field(ge=2)] = 3
+    sample_weight: str | None = None
+    class_weight: Literal["balanced"] | None = None
+    calibration: Literal["isotonic", "sigmoid"] | None = None
+    decision_threshold: Annotated[float, Field(ge=0, le=1)] | ThresholdRule = 0.5
+
+    @property
+    def effective_search(self) -> Search | None:
+        """The search, or None when it has no trials."""
+        return self.search if self.search and self.search.trials else None
 
 
 class DatasetChecks(Strict):

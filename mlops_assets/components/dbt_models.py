@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from mlops_assets.assets.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.assets.feature_statistics import build_feature_statistics
 from mlops_assets.automation.partitions import Cadence, build_partitions
-from mlops_assets.components.configuration import ConfigurationError, nearest
+from mlops_assets.configuration import ConfigurationError, nearest
 from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets.solution import Strict
 

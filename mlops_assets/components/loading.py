@@ -13,7 +13,7 @@ from dagster_shared.yaml_utils import parse_yaml_with_source_position
 from pydantic import BaseModel, ValidationError
 from yaml import MarkedYAMLError
 
-from mlops_assets.components.configuration import ConfigurationError, nearest
+from mlops_assets.configuration import ConfigurationError, nearest
 from mlops_assets.settings import PROJECT_ROOT
 
 _LOGGER = logging.getLogger(__name__)

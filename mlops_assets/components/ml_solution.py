@@ -14,7 +14,7 @@ from mlops_assets.assets.outcomes import build_outcomes
 from mlops_assets.assets.predictions import build_predictions
 from mlops_assets.assets.training_dataset import build_training_dataset
 from mlops_assets.automation.champion import build_champion_sensor
-from mlops_assets.components.configuration import ConfigurationError, check_import_path, nearest
+from mlops_assets.configuration import ConfigurationError, nearest
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import (
     DEPLOYMENT,
@@ -31,7 +31,8 @@ from mlops_assets.ml.metric_names import metric_names
 from mlops_assets.resources.feature_registry import DbtModel, FeatureRegistry, UnknownModelError
 from mlops_assets.resources.feature_store import SelectedView
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY
-from mlops_assets.solution import FeatureSource, Solution, Step
+from mlops_assets.solution import FeatureSource, Solution
+from mlops_assets.training_configuration import check_training
 
 JOBS = {
     "training": (TRAINING_DATASET, MODEL, EVALUATION, ONLINE_FEATURES, DEPLOYMENT),
@@ -125,7 +126,10 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
             path = ("monitoring", "drift", "ignore", number)
             raise ConfigurationError(path, f"{column!r} is no feature; {nearest(column, list(inputs.features))}")
     _check_metrics(solution)
-    _check_steps(solution)
+    check_training(solution)
+    if solution.training.sample_weight is not None:
+        _require_column(spine, solution.training.sample_weight, ("training", "sample_weight"))
+        _forbid_label(solution, solution.training.sample_weight, ("training", "sample_weight"))
     return inputs
 
 
@@ -161,7 +165,7 @@ def _require_column(model: DbtModel, column: str, path: tuple[str | int, ...]) -
 
 def _forbid_label(solution: Solution, column: str, path: tuple[str | int, ...]) -> None:
     if column in (solution.spine.label, solution.spine.label_time):
-        raise ConfigurationError(path, f"{column} is the label or tells it: it cannot be a feature")
+        raise ConfigurationError(path, f"{column} is the label or tells it: it cannot be a feature or a weight")
 
 
 def _check_metrics(solution: Solution) -> None:
@@ -170,16 +174,14 @@ def _check_metrics(solution: Solution) -> None:
         (solution.training.metric, ("training", "metric")),
         *((name, ("gates", "floor", name)) for name in solution.gates.floor),
         *((name, ("gates", "against_champion", name)) for name in solution.gates.against_champion),
+        *((name, ("gates", "worst_slice", name)) for name in solution.gates.worst_slice),
     ]
     for name, path in named:
         if name not in allowed:
             raise ConfigurationError(path, f"{name!r} is no metric of {solution.problem}; allowed: {', '.join(allowed)}")
-
-
-def _check_steps(solution: Solution) -> None:
-    training = solution.training
-    check_import_path(training.estimator.type, ("training", "estimator", "type"))
-    for kind in ("numeric", "categorical"):
-        steps: list[Step] | None = getattr(training.preprocessing, kind)
-        for number, step in enumerate(steps or []):
-            check_import_path(step.type, ("training", "preprocessing", kind, number, "type"))
+    if solution.gates.worst_slice and not solution.gates.slices:
+        raise ConfigurationError(("gates", "worst_slice"), "there are no slices to judge; name their columns in `slices`")
+    if solution.gates.maximum_calibration_error is not None and solution.problem != "binary_classification":
+        raise ConfigurationError(
+            ("gates", "maximum_calibration_error"), f"only binary_classification has a calibration error, not {solution.problem}"
+        )

@@ -1,0 +1,138 @@
+"""Configuration errors: what is wrong in a YAML file, where, and what would be right. Also what its import paths lead to.
+
+Classes are looked up in their source, which is parsed and not imported: importing an ML library would slow down every start of the
+code location.
+"""
+
+import ast
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+
+class ConfigurationError(Exception):
+    """A YAML file says something that cannot be: `path` are the keys below `attributes`, `message` what is wrong and what is allowed."""
+
+    def __init__(self, path: tuple[str | int, ...], message: str):
+        super().__init__(f"{'.'.join(map(str, path))}: {message}")
+        self.path = path
+        self.message = message
+
+
+def nearest(name: str, allowed: list[str]) -> str:
+    """A hint for a wrong name: the nearest allowed ones, or all of them."""
+    close = get_close_matches(name, allowed, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"allowed: {', '.join(sorted(allowed))}"
+
+
+def check_import_path(import_path: str, path: tuple[str | int, ...]) -> None:
+    """Raise ConfigurationError when the class `import_path` does not exist."""
+    *packages, name = import_path.split(".")
+    if not all((*packages, name)) or not packages:
+        raise ConfigurationError(path, f"{import_path!r} is no import path; write package.module.Class")
+    source = _package_source(packages[0])
+    if source is None:
+        raise ConfigurationError(path, f"the package {packages[0]!r} is not installed")
+    for depth, package in enumerate(packages[1:], start=1):
+        inner = _inner_source(source, package)
+        if inner is None:
+            parent = ".".join(packages[:depth])
+            public = [module for module in _inner_modules(source) if not module.startswith("_")]
+            raise ConfigurationError(path, f"there is no module {package!r} in {parent}; {nearest(package, public)}")
+        source = inner
+    names = _public_names(source)
+    if name not in names:
+        raise ConfigurationError(path, f"{'.'.join(packages)} has no {name!r}; {nearest(name, names)}")
+
+
+def method_parameters(import_path: str, method: str) -> list[str] | None:
+    """Names of the parameters of `method` of the class `import_path`, its own or the inherited one, without `self`.
+
+    None when they cannot be told from the source: the method takes any keyword, or its class is not plain Python.
+    """
+    module, _, name = import_path.rpartition(".")
+    return _method_parameters(module, name, method)
+
+
+def _method_parameters(module: str, name: str, method: str) -> list[str] | None:
+    found = _class_definition(module, name)
+    if found is None:
+        return None
+    home, definition = found
+    for node in definition.body:
+        if isinstance(node, ast.FunctionDef) and node.name == method:
+            arguments = node.args
+            if arguments.kwarg is not None:
+                return None
+            return [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs) if each.arg != "self"]
+    inherited = (_method_parameters(home, base.id, method) for base in definition.bases if isinstance(base, ast.Name))
+    return next((parameters for parameters in inherited if parameters is not None), None)
+
+
+def _class_definition(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
+    """The class `name` as `module` knows it, with the module that defines it."""
+    source = _module_source(module)
+    if source is None:
+        return None
+    for node in ast.walk(_parse(source)):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return module, node
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _class_definition(_absolute(module, source, node), alias.name)
+    return None
+
+
+def _absolute(module: str, source: Path, node: ast.ImportFrom) -> str:
+    """The module that a `from ... import` in `module` names."""
+    if not node.level:
+        return str(node.module)
+    parts = module.split(".")
+    package = parts if source.name == "__init__.py" else parts[:-1]
+    return ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+
+
+def _module_source(module: str) -> Path | None:
+    first, *packages = module.split(".")
+    source = _package_source(first)
+    for package in packages:
+        source = _inner_source(source, package) if source else None
+    return source
+
+
+def _package_source(package: str) -> Path | None:
+    specification = find_spec(package)
+    return Path(specification.origin) if specification and specification.origin else None
+
+
+def _inner_source(source: Path, module: str) -> Path | None:
+    """The file of a module inside the package whose `__init__.py` is `source`."""
+    if source.name != "__init__.py":
+        return None
+    candidates = (source.parent / module / "__init__.py", source.parent / f"{module}.py")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _inner_modules(source: Path) -> Iterator[str]:
+    if source.name == "__init__.py":
+        yield from (entry.stem for entry in source.parent.glob("*.py"))
+        yield from (entry.parent.name for entry in source.parent.glob("*/__init__.py"))
+
+
+def _public_names(source: Path) -> list[str]:
+    """Names that a module defines or imports at its top level."""
+    names: set[str] = set()
+    for node in ast.walk(_parse(source)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+    return sorted(name for name in names if name[0].isupper())
+
+
+@lru_cache(maxsize=64)
+def _parse(source: Path) -> ast.Module:
+    return ast.parse(source.read_text())
