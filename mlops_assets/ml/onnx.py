@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops_assets.ml.calibration import Curve, append_curve
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline import ESTIMATOR_STEP, fitted_steps, predict
 from mlops_assets.ml.problem import Problem
@@ -51,7 +52,7 @@ def to_onnx(pipeline: "Pipeline", schema: FeatureSchema, problem: Problem) -> by
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
-    exportable = copy.deepcopy(pipeline)
+    exportable, curve = _without_calibration(copy.deepcopy(pipeline))
     _lower_thresholds(exportable)
     inputs = []
     if schema.numeric:
@@ -61,6 +62,8 @@ def to_onnx(pipeline: "Pipeline", schema: FeatureSchema, problem: Problem) -> by
     options = {} if problem == "regression" else {id(exportable.named_steps[ESTIMATOR_STEP]): {"zipmap": False}}
     model = convert_sklearn(exportable, initial_types=inputs, options=options, target_opset=_OPERATOR_SETS)
     _rename_outputs(model, [VALUE_OUTPUT] if problem == "regression" else [LABEL_OUTPUT, PROBABILITIES_OUTPUT])
+    if curve is not None:
+        append_curve(model, curve, label=LABEL_OUTPUT, probabilities=PROBABILITIES_OUTPUT)
     return model.SerializeToString()
 
 
@@ -101,6 +104,18 @@ def parity(pipeline: "Pipeline", model: bytes, frame: "pd.DataFrame", schema: Fe
         largest_relative_difference=float(relative.max()),
         worst_rows=tuple(int(row) for row in worst),
     )
+
+
+def _without_calibration(pipeline: "Pipeline") -> "tuple[Pipeline, Curve | None]":
+    """The pipeline with the estimator that a CalibratedClassifier holds in its place, and the calibration curve."""
+    from sklearn.pipeline import Pipeline
+
+    from mlops_assets.ml.estimators.calibrated import CalibratedClassifier
+
+    last = pipeline.named_steps[ESTIMATOR_STEP]
+    if not isinstance(last, CalibratedClassifier):
+        return pipeline, None
+    return Pipeline([*pipeline.steps[:-1], (ESTIMATOR_STEP, last.estimator)]), last.curve
 
 
 def _lower_thresholds(pipeline: "Pipeline") -> None:

@@ -167,15 +167,19 @@ def default_preprocessing(problem: Problem, model: Any, seed: int) -> tuple[list
     return scaled, [TargetEncoder(target_type=_TARGET_TYPES[problem], cv=_shuffled_folds(problem, 5, seed))]
 
 
-def fit_pipeline(pipeline: "Pipeline", frame: "pd.DataFrame", labels: np.ndarray) -> "Pipeline":
+def fit_pipeline(
+    pipeline: "Pipeline", frame: "pd.DataFrame", labels: np.ndarray, weights: np.ndarray | None = None
+) -> "Pipeline":
     """Fit `pipeline` on `frame` (from `matrix.to_frame`) and `labels` (from `problem.label_array`), and return it.
+
+    `weights` of the rows, if any, go to the estimator; transformers do not read them.
 
     The encodings that a TargetEncoder learned are rounded to float32, because ONNX stores them so: without it a value
     next to a threshold would take another branch.
     """
     from sklearn.preprocessing import TargetEncoder
 
-    pipeline.fit(frame, labels)
+    pipeline.fit(frame, labels, **({} if weights is None else {f"{ESTIMATOR_STEP}__sample_weight": weights}))
     for step in fitted_steps(pipeline):
         if isinstance(step, TargetEncoder):
             step.encodings_ = [np.float64(np.float32(encoding)) for encoding in step.encodings_]

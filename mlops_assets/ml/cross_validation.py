@@ -1,0 +1,118 @@
+"""Fitting one specification of a model on folds: the score of each, and predictions of rows that the model had not seen."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlops_assets.ml.folds import Fold
+from mlops_assets.ml.matrix import FeatureSchema
+from mlops_assets.ml.metrics import compute_metrics
+from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.problem import Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Specification:
+    """What a model is besides its estimator: the problem, the features and their transformers (None: the default), the seed."""
+
+    problem: Problem
+    schema: FeatureSchema
+    numeric: Sequence[Step] | None
+    categorical: Sequence[Step] | None
+    seed: int
+
+    def build(self, estimator: Step) -> "Pipeline":
+        """The unfitted pipeline with `estimator`. Raises ValueError when it does not suit."""
+        return build_pipeline(
+            problem=self.problem,
+            schema=self.schema,
+            estimator=estimator,
+            numeric=self.numeric,
+            categorical=self.categorical,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The frame of `matrix.to_frame`, the labels of `problem.label_array`, and a weight a row or none; `balanced` weighs classes."""
+
+    frame: "pd.DataFrame"
+    labels: np.ndarray
+    weights: np.ndarray | None
+    balanced: bool
+
+    def take(self, positions: np.ndarray) -> "TrainingRows":
+        """The rows at `positions`."""
+        weights = None if self.weights is None else self.weights[positions]
+        return TrainingRows(self.frame.iloc[positions], self.labels[positions], weights, self.balanced)
+
+    def fit_weights(self) -> np.ndarray | None:
+        """What fitting weighs the rows with: `weights`, times rows / (classes x rows of the class) when `balanced`."""
+        if not self.balanced:
+            return self.weights
+        _, codes, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
+        by_class = len(self.labels) / (len(counts) * counts)
+        return by_class[codes] if self.weights is None else by_class[codes] * self.weights
+
+
+def check_weights(weights: np.ndarray) -> np.ndarray:
+    """`weights` as they are. Raises ValueError unless all are finite and 0 or more, and some are more."""
+    if not np.isfinite(weights).all() or (weights < 0).any() or not (weights > 0).any():
+        raise ValueError("Weights are numbers, 0 or more, and not all 0; none may be missing.")
+    return weights
+
+
+def fit_rows(specification: Specification, estimator: Step, rows: TrainingRows) -> "Pipeline":
+    """A pipeline with `estimator` fitted on `rows`."""
+    return fit_pipeline(specification.build(estimator), rows.frame, rows.labels, rows.fit_weights())
+
+
+def fold_predictions(
+    specification: Specification, estimator: Step, rows: TrainingRows, folds: Sequence[Fold]
+) -> Iterator[np.ndarray]:
+    """Per fold the predictions of its validation rows: probabilities [rows, classes] in the order of all classes, or values [rows].
+
+    Raises ValueError when a fold's rows to fit on lack a class.
+    """
+    classes = np.unique(rows.labels) if specification.problem != "regression" else None
+    for number, fold in enumerate(folds, start=1):
+        train = rows.take(fold.train)
+        if classes is not None and len(missing := np.setdiff1d(classes, train.labels)):
+            raise ValueError(
+                f"The rows to fit on in fold {number} lack the class {missing[0]}: lower training.folds or widen training.window."
+            )
+        pipeline = fit_rows(specification, estimator, train)
+        yield predict(pipeline, rows.frame.iloc[fold.validation], specification.problem)
+
+
+def fold_scores(
+    *, specification: Specification, estimator: Step, rows: TrainingRows, folds: Sequence[Fold], metric: str, threshold: float
+) -> Iterator[float]:
+    """Per fold the value of `metric`, computed when it is asked for: a caller may stop early.
+
+    Raises ValueError when a fold does not define it, such as a ranking of rows of one class.
+    """
+    classes = tuple(np.unique(rows.labels).tolist()) if specification.problem != "regression" else ()
+    predictions = fold_predictions(specification, estimator, rows, folds)
+    for number, (fold, predicted) in enumerate(zip(folds, predictions, strict=True), start=1):
+        scored = predicted[:, 1] if specification.problem == "binary_classification" else predicted
+        value = compute_metrics(specification.problem, rows.labels[fold.validation], scored, classes, threshold)[metric]
+        if value is None:
+            raise ValueError(f"Fold {number} does not define {metric}: lower training.folds or widen training.window.")
+        yield value
+
+
+def out_of_fold(
+    specification: Specification, estimator: Step, rows: TrainingRows, folds: Sequence[Fold]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and predictions of every validation row, from models that had not seen it."""
+    predictions = list(fold_predictions(specification, estimator, rows, folds))
+    positions = np.concatenate([fold.validation for fold in folds])
+    return rows.labels[positions], np.concatenate(predictions)

@@ -1,0 +1,1 @@
+"""Estimators of our own. Their modules import scikit-learn: import them inside functions."""
