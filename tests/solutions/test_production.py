@@ -1,6 +1,7 @@
 """What is in production, and what a prediction rests on: promotion, rollback, history, an alias moved by hand, trace and explain."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -109,6 +110,22 @@ def test_an_alias_moved_by_hand_to_a_refused_version_is_moved_back(platform: Pla
     finally:
         platform.registry.tag(SOLUTION, second, {"gates": "passed"})
     assert live(platform) == (first, first, first)
+
+
+def test_an_altered_bundle_is_refused_until_it_is_fetched_again(platform: Platform, versions: tuple[int, int]) -> None:
+    first, second = versions
+    assert live(platform) == (first, first, first)
+    folder = platform.settings.serving_directory / SOLUTION / str(second)
+    model = folder / "model.onnx"
+    model.write_bytes(model.read_bytes() + b"x")
+    refused = platform.mlops("promote", SOLUTION, "--to", str(second), "--reason", "newer")
+    assert refused.returncode == 1
+    assert f"{model} was changed after promotion" in refused.stderr
+    assert f"The champion stays. Remove {folder}" in refused.stderr
+    assert live(platform) == (first, first, first)
+    shutil.rmtree(folder)
+    assert platform.mlops("promote", SOLUTION, "--to", str(second), "--reason", "newer").returncode == 0
+    assert live(platform) == (second, second, second)
 
 
 @pytest.fixture(scope="module")
