@@ -225,7 +225,7 @@ class Gates(Strict):
     worst_slice: dict[str, float] = {}
     maximum_calibration_error: float | None = None
     maximum_onnx_difference: float = 1e-4
-    maximum_latency_milliseconds: Annotated[float, Field(gt=0)] = 100.0
+    maximum_latency_milliseconds: Annotated[float, Field(gt=0)] = 250.0
 
 
 class Drift(Strict):

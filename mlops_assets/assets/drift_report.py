@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import duckdb
 
-from mlops_assets.assets.evaluation import plot_metadata
+from mlops_assets.assets.evaluation_page import plot_metadata
 from mlops_assets.assets.execution import (
     RETRIES,
     partition_range,

@@ -1,40 +1,43 @@
 """`evaluation`: the candidate's serving bundle judged on the temporal hold-out, with the gates a deployment needs."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import duckdb
 
+from mlops_assets.assets.evaluation_page import draw_plots, plot_metadata, result_metadata
 from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure, table_schema, written_metadata
+from mlops_assets.assets.judging import Judged, Rival, comparable, judge
 from mlops_assets.assets.model import configuration_hash
-from mlops_assets.assets.scoring import PREDICTION_DESCRIPTIONS, prediction_columns, predictions_array
-from mlops_assets.assets.training_dataset import dataset_rows_query
+from mlops_assets.assets.model_card import CardSources, build_card
+from mlops_assets.assets.scoring import PREDICTION_DESCRIPTIONS, prediction_columns
+from mlops_assets.assets.training_dataset import dataset_query, dataset_rows_query
 from mlops_assets.checks import gates
+from mlops_assets.checks.recorded import dataset_state
 from mlops_assets.inputs import TRAINING_DATE, SolutionInputs
-from mlops_assets.keys import EVALUATION, MODEL
-from mlops_assets.resources.lake import Lake, PartitionRange, Written
+from mlops_assets.keys import EVALUATION, MODEL, TRAINING_DATASET
+from mlops_assets.resources.datasets import newest_dataset
+from mlops_assets.resources.lake import Lake, PartitionRange, Written, fingerprint, quote
 from mlops_assets.resources.model_registry import (
     CONFIGURATION_TAG,
-    GATES_FAILED,
-    GATES_PASSED,
-    GATES_TAG,
+    DATASET_FINGERPRINT_TAG,
     TRAINING_DATE_TAG,
     ModelRegistry,
     RegisteredModel,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
-    from mlops_assets.ml.evaluation import Evaluation
     from mlops_assets.serving.bundle import Bundle
 
-_MINIMUM_SLICE_ROWS = 200
+CARD_HTML, CARD_MARKDOWN = "model_card.html", "model_card.md"
+"""Artifacts of a version's run."""
 
 
 def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
@@ -58,7 +61,7 @@ def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
     def evaluation(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
     ) -> dg.MaterializeResult:
-        from mlops_assets.ml.evaluation import evaluate
+        from mlops_assets.ml.model_card import render_html, render_markdown
         from mlops_assets.ml.problem import label_array
 
         training_date = partition_date(context)
@@ -66,32 +69,18 @@ def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
         with lake.connect(read_only=False) as connection, tempfile.TemporaryDirectory() as folder:
             bundle = _load(registry, candidate, Path(folder) / "candidate")
             holdout = connection.execute(dataset_rows_query(inputs, training_date, "holdout")).to_arrow_table()
-            train = connection.execute(dataset_rows_query(inputs, training_date, "train")).to_arrow_table()
-            label = solution.spine.label
-            labels = label_array(holdout.column(label), solution.problem)
-            training_labels = label_array(train.column(label), solution.problem)
-
-            def judge(judged: "Bundle") -> "tuple[Evaluation, pa.Table]":
-                scored = judged.score(holdout)
-                result = evaluate(
-                    problem=solution.problem,
-                    labels=labels,
-                    predictions=predictions_array(scored),
-                    training_labels=training_labels,
-                    classes=judged.contract.classes,
-                    threshold=judged.contract.decision_threshold or 0.5,
-                    slices=holdout.select(solution.gates.slices),
-                    minimum_slice_rows=_MINIMUM_SLICE_ROWS,
-                )
-                return result, scored
-
-            result, scored = judge(bundle)
-            champion = registry.champion(inputs.name)
-            rival = None
-            if champion is not None and champion.version != candidate.version:
-                rival_bundle = _load(registry, champion, Path(folder) / "champion")
-                lacking = set(rival_bundle.contract.feature_schema.names) - set(holdout.column_names)
-                rival = None if lacking else judge(rival_bundle)[0]
+            train_rows = dataset_rows_query(inputs, training_date, "train")
+            train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
+            present = fingerprint(connection, dataset_query(inputs, training_date))
+            unchanged = present == candidate.tags[DATASET_FINGERPRINT_TAG]
+            judged = judge(
+                solution,
+                bundle,
+                rival=_rival(registry, candidate, bundle, holdout, Path(folder) / "champion"),
+                holdout=holdout,
+                training_labels=label_array(train.column(0), solution.problem),
+                dataset=dataset_state(context.instance, inputs, training_date, unchanged=unchanged),
+            )
             written = _write(
                 lake,
                 connection,
@@ -100,20 +89,40 @@ def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 training_date=training_date,
                 version=candidate.version,
                 holdout=holdout,
-                scored=scored,
+                scored=judged.scored,
             )
             column_schema = table_schema(
                 connection, f"lake.{inputs.table(EVALUATION)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
             )
-        checks = gates.check_evaluation(inputs, result, champion=champion, champion_result=rival)
-        passed = all(check.passed for check in checks)
-        registry.tag(inputs.name, candidate.version, {GATES_TAG: GATES_PASSED if passed else GATES_FAILED})
-        plots = draw_plots(result, labels, scored, bundle.contract.classes, metric=solution.training.metric)
-        registry.log(
-            candidate.run_id, parameters={}, metrics={f"holdout_{name}": value for name, value in result.metrics.items()}
+            dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), training_date)
+        checks = gates.check_evaluation(inputs, judged.judgement)
+        because = gates.rejection(checks)
+        if because is None:
+            registry.accept(candidate)
+        else:
+            registry.reject(candidate, because)
+        figures = _figures(inputs, bundle, judged)
+        card = build_card(
+            CardSources(
+                inputs=inputs,
+                candidate=candidate,
+                contract=bundle.contract,
+                judged=judged,
+                checks=checks,
+                parameters=registry.parameters(candidate.run_id),
+                dataset=dataset,
+                training_rows=train.num_rows,
+                holdout=holdout,
+            ),
+            links={
+                "Version in MLflow": registry.version_url(candidate),
+                "Training run in MLflow": registry.run_url(candidate.run_id),
+            },
+            figures=figures,
         )
-        registry.log_json(candidate.run_id, result.as_dict(), "evaluation.json")
-        registry.log_plots(candidate.run_id, plots)
+        registry.log_texts(candidate.run_id, {CARD_HTML: render_html(card), CARD_MARKDOWN: render_markdown(card)})
+        _log(registry, candidate, judged, checks, figures)
+        result = judged.judgement.result
         return dg.MaterializeResult(
             data_version=dg.DataVersion(written.fingerprint),
             check_results=checks,
@@ -121,11 +130,13 @@ def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 **written_metadata(written),
                 "dagster/column_schema": column_schema,
                 "dagster/partition_row_count": written.rows,
-                **result_metadata(result),
+                "model_card": dg.MetadataValue.md(render_markdown(card)),
+                "model_card_page": dg.MetadataValue.url(registry.artifact_url(candidate.run_id, CARD_HTML)),
                 "model_version": candidate.version,
                 "mlflow": dg.MetadataValue.url(registry.version_url(candidate)),
-                "gates_passed": passed,
-                **plot_metadata(plots),
+                "gates_passed": because is None,
+                **result_metadata(result),
+                **plot_metadata(figures),
             },
         )
 
@@ -144,56 +155,50 @@ def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_dat
     return found
 
 
-def result_metadata(result: "Evaluation") -> dict[str, Any]:
-    """The metrics beside those of the naive baseline, and the slices, for the asset's page."""
-    rows = "\n".join(f"| {name} | {_shown(value)} | {_shown(result.baseline[name])} |" for name, value in result.metrics.items())
-    metadata: dict[str, Any] = {
-        "metrics": dg.MetadataValue.md(f"| metric | model | naive baseline |\n|---|---|---|\n{rows}"),
-        "rows": result.rows,
+def _rival(registry: ModelRegistry, candidate: RegisteredModel, bundle: "Bundle", holdout: "pa.Table", folder: Path) -> Rival:
+    """The champion, loaded into `folder` when the candidate can be compared with it."""
+    champion = registry.champion(candidate.solution)
+    if champion is None:
+        return Rival(model=None, bundle=None, reason="there is no champion to compare with")
+    if champion.version == candidate.version:
+        return Rival(model=champion, bundle=None, reason="the candidate is the champion")
+    loaded = _load(registry, champion, folder)
+    reason = comparable(bundle.contract, loaded.contract, holdout)
+    return Rival(model=champion, bundle=loaded if reason is None else None, reason=reason or "")
+
+
+def _figures(inputs: SolutionInputs, bundle: "Bundle", judged: Judged) -> dict[str, bytes]:
+    from mlops_assets.ml.plots import importance_plot
+
+    figures = draw_plots(
+        judged.judgement.result, judged.labels, judged.scored, bundle.contract.classes, metric=inputs.solution.training.metric
+    )
+    return figures if judged.importances is None else figures | {"importance": importance_plot(judged.importances)}
+
+
+def _log(
+    registry: ModelRegistry,
+    candidate: RegisteredModel,
+    judged: Judged,
+    checks: Sequence[dg.AssetCheckResult],
+    figures: dict[str, bytes],
+) -> None:
+    """Keep all that was found with the candidate's run in MLflow."""
+    judgement = judged.judgement
+    registry.log(
+        candidate.run_id,
+        parameters={},
+        metrics={f"holdout_{name}": value for name, value in judgement.result.metrics.items()}
+        | {"latency_p50_milliseconds": judgement.latency.p50, "latency_p99_milliseconds": judgement.latency.p99},
+    )
+    content = judgement.result.as_dict() | {
+        "against_champion": {name: asdict(each) for name, each in judgement.against_champion.items()},
+        "champion": None if judgement.champion is None else judgement.champion.version,
+        "importance": None if judged.importances is None else asdict(judged.importances),
+        "gates": [{"name": check.check_name, "passed": check.passed, "description": check.description} for check in checks],
     }
-    metadata |= {name: value for name, value in result.metrics.items() if value is not None}
-    metadata |= {f"baseline_{name}": value for name, value in result.baseline.items() if value is not None}
-    if result.slices:
-        names = list(result.metrics)[:4]
-        header = f"| slice | rows | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}\n"
-        lines = [
-            f"| {each.column} = {each.value} | {each.rows} | {' | '.join(_shown(each.metrics[name]) for name in names)} |"
-            for each in result.slices
-        ]
-        metadata["slices"] = dg.MetadataValue.md(header + "\n".join(lines))
-    return metadata
-
-
-def draw_plots(
-    result: "Evaluation", labels: "np.ndarray", scored: "pa.Table", classes: tuple[int | str, ...], *, metric: str
-) -> dict[str, bytes]:
-    """PNG images by name, those that suit the problem and the rows."""
-    from mlops_assets.ml import plots
-
-    drawn: dict[str, bytes] = {}
-    predictions = predictions_array(scored)
-    if result.problem == "binary_classification" and 0 < labels.sum() < len(labels):
-        drawn["ranking"] = plots.ranking_plot(labels, predictions)
-        drawn["calibration"] = plots.calibration_plot(result)
-        drawn["scores"] = plots.score_plot(labels, predictions, result.threshold or 0.5)
-    if result.problem == "regression":
-        drawn["residuals"] = plots.residual_plot(labels, predictions)
-    else:
-        predicted = scored.column("predicted_label").to_numpy(zero_copy_only=False)
-        drawn["confusion"] = plots.confusion_plot(labels, predicted, classes)
-    overall = result.metrics[metric]
-    for column in dict.fromkeys(each.column for each in result.slices):
-        chosen = [each for each in result.slices if each.column == column and each.metrics[metric] is not None]
-        if chosen and overall is not None:
-            drawn[f"slices_{column}"] = plots.slice_plot(chosen, metric, overall)
-    return drawn
-
-
-def plot_metadata(plots: Mapping[str, bytes]) -> dict[str, Any]:
-    """Images for the asset's page."""
-    from mlops_assets.ml.plots import markdown_image
-
-    return {f"plot_{name}": dg.MetadataValue.md(markdown_image(name, png)) for name, png in plots.items()}
+    registry.log_json(candidate.run_id, content, "evaluation.json")
+    registry.log_plots(candidate.run_id, figures)
 
 
 def _load(registry: ModelRegistry, model: RegisteredModel, folder: Path) -> "Bundle":
@@ -227,7 +232,3 @@ def _write(
         partition_range=PartitionRange(TRAINING_DATE, training_date, training_date + timedelta(days=1)),
         author=context.run.run_id,
     )
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"

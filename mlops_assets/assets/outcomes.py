@@ -6,7 +6,7 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.assets.deployment import champion_bundle
-from mlops_assets.assets.evaluation import draw_plots, plot_metadata, result_metadata
+from mlops_assets.assets.evaluation_page import draw_plots, plot_metadata, result_metadata
 from mlops_assets.assets.execution import (
     RETRIES,
     partition_range,
@@ -15,6 +15,7 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
+from mlops_assets.assets.judging import MINIMUM_SLICE_ROWS, threshold_of
 from mlops_assets.assets.scoring import MODEL_VERSION, PREDICTION_DESCRIPTIONS, PREDICTION_ID, predictions_array
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from mlops_assets.serving.bundle import Bundle
 
 MATURED = "matured"
-_MINIMUM_SLICE_ROWS = 200
 _EXPECTED_MATURED = 0.5
 
 
@@ -149,8 +149,9 @@ def _realised(
         predictions=predictions_array(matured),
         training_labels=label_array(reference.column(solution.spine.label), solution.problem),
         classes=contract.classes,
-        threshold=contract.decision_threshold or 0.5,
+        threshold=threshold_of(contract),
         slices=matured.select(solution.gates.slices),
-        minimum_slice_rows=_MINIMUM_SLICE_ROWS,
+        minimum_slice_rows=MINIMUM_SLICE_ROWS,
+        resampling=None,
     )
     return result, draw_plots(result, labels, matured, contract.classes, metric=solution.training.metric)

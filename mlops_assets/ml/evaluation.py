@@ -1,27 +1,39 @@
-"""Judging a model on labelled rows: metrics beside a naive baseline, by slice, and the calibration curve.
+"""Judging a model on labelled rows: metrics with intervals beside a naive baseline, by slice, and the calibration curve.
 
 Pure functions on arrays; which rows are judged is the split's business, and whether the result is good enough the gates'.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from mlops_assets.ml.bootstrap import Interval, Replicates, bootstrap, interval, replicate_count
+from mlops_assets.ml.metric_names import metric_names
 from mlops_assets.ml.metrics import CALIBRATION_BINS, CalibrationPoint, calibration_curve, compute_metrics
 from mlops_assets.ml.problem import Problem
+from mlops_assets.ml.weighted_metrics import WeightedMetrics
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """That intervals are wanted: the seed of the resamples, and the metrics of which slices get an interval too."""
+
+    seed: int
+    slice_metrics: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class SliceResult:
-    """The metrics of the rows where `column` has `value`."""
+    """The metrics of the rows where `column` has `value`, with the intervals that were asked for."""
 
     column: str
     value: str
     rows: int
     metrics: Mapping[str, float | None]
+    intervals: Mapping[str, Interval | None]
 
 
 @dataclass(frozen=True)
@@ -29,8 +41,9 @@ class Evaluation:
     """A model judged on `rows` rows.
 
     `label_rate` is the share of positives (binary) or None. `baseline` holds the same metrics for a constant prediction:
-    the training labels' class shares or mean. `dropped_slices` counts, per slice column, the values with too few rows.
-    `calibration` is empty unless the problem is binary.
+    the training labels' class shares or mean. `intervals` (and the `replicates` they are from) are empty when none were asked
+    for. `dropped_slices` counts, per slice column, the values with too few rows. `calibration` is empty unless the problem is
+    binary.
     """
 
     problem: Problem
@@ -38,14 +51,18 @@ class Evaluation:
     threshold: float | None
     label_rate: float | None
     metrics: Mapping[str, float | None]
+    intervals: Mapping[str, Interval | None]
     baseline: Mapping[str, float | None]
     slices: tuple[SliceResult, ...]
     dropped_slices: Mapping[str, int]
     calibration: tuple[CalibrationPoint, ...]
+    replicates: Replicates = field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The evaluation as plain lists and dictionaries, for JSON."""
-        return asdict(self)
+        """The evaluation as plain lists and dictionaries, for JSON; without the replicates."""
+        content = asdict(replace(self, replicates={}))
+        del content["replicates"]
+        return content
 
 
 def evaluate(
@@ -58,17 +75,16 @@ def evaluate(
     threshold: float,
     slices: pa.Table,
     minimum_slice_rows: int,
+    resampling: Resampling | None,
 ) -> Evaluation:
     """Judge `predictions` of `labels`.
 
     `predictions` are probabilities [rows, classes] of a classifier (as `pipeline.predict` gives them) or values [rows];
     `training_labels` give the baseline; `slices` has one column per slice and the same rows (no columns: no slices).
-    `threshold` matters to binary problems alone. Raises ValueError on different lengths, no rows, or a prediction that is
-    not a finite number.
+    `threshold` matters to binary problems alone. Without `resampling` there are no intervals. Raises ValueError on different
+    lengths, no rows, or a prediction that is not a finite number.
     """
-    predictions = np.asarray(predictions, dtype=np.float64)
-    if problem == "binary_classification" and predictions.ndim == 2:
-        predictions = predictions[:, 1]
+    predictions = judged_predictions(problem, predictions)
     if len(labels) == 0:
         raise ValueError("There are no rows to evaluate: widen the hold-out.")
     if len(predictions) != len(labels) or (slices.num_columns and slices.num_rows != len(labels)):
@@ -78,21 +94,42 @@ def evaluate(
     if not np.isfinite(predictions).all():
         raise ValueError(f"{int((~np.isfinite(predictions)).sum())} predictions are not finite numbers.")
     binary = problem == "binary_classification"
-    results, dropped = _by_slice(problem, labels, predictions, classes, threshold, slices, minimum_slice_rows)
+    judged = WeightedMetrics(problem, labels, predictions, classes, threshold)
+    metrics = _metrics_of(judged)
+    replicates: Replicates = {}
+    if resampling is not None:
+        names = metric_names(problem)
+        replicates = bootstrap(judged, names=names, replicates=replicate_count(len(labels)), seed=resampling.seed)
+    results, dropped = _by_slice(judged, slices, minimum_slice_rows, resampling)
     return Evaluation(
         problem=problem,
         rows=len(labels),
         threshold=threshold if binary else None,
         label_rate=float(np.mean(labels)) if binary else None,
-        metrics=compute_metrics(problem, labels, predictions, classes, threshold),
-        baseline=compute_metrics(problem, labels, _constant(problem, training_labels, classes, len(labels)), classes, threshold),
+        metrics=metrics,
+        intervals={name: interval(name, metrics[name], values) for name, values in replicates.items()},
+        baseline=compute_metrics(
+            problem, labels, constant_predictions(problem, training_labels, classes, len(labels)), classes, threshold
+        ),
         slices=results,
         dropped_slices=dropped,
         calibration=calibration_curve(labels, predictions, CALIBRATION_BINS) if binary else (),
+        replicates=replicates,
     )
 
 
-def _constant(problem: Problem, training_labels: np.ndarray, classes: Sequence[int | str], rows: int) -> np.ndarray:
+def judged_predictions(problem: Problem, predictions: np.ndarray) -> np.ndarray:
+    """`predictions` in float64, those of a binary classifier with two columns as the probability of the second class [rows]."""
+    predictions = np.asarray(predictions, dtype=np.float64)
+    return predictions[:, 1] if problem == "binary_classification" and predictions.ndim == 2 else predictions
+
+
+def _metrics_of(judged: WeightedMetrics) -> dict[str, float | None]:
+    return compute_metrics(judged.problem, judged.labels, judged.predictions, tuple(judged.classes), judged.threshold)
+
+
+def constant_predictions(problem: Problem, training_labels: np.ndarray, classes: Sequence[int | str], rows: int) -> np.ndarray:
+    """The naive baseline: the mean of the training labels, or the share of each class, for every one of `rows` rows."""
     if problem != "multiclass_classification":
         return np.full(rows, float(np.mean(training_labels)))
     shares = [float(np.mean(training_labels == value)) for value in classes]
@@ -100,13 +137,7 @@ def _constant(problem: Problem, training_labels: np.ndarray, classes: Sequence[i
 
 
 def _by_slice(
-    problem: Problem,
-    labels: np.ndarray,
-    predictions: np.ndarray,
-    classes: tuple[int | str, ...],
-    threshold: float,
-    slices: pa.Table,
-    minimum_rows: int,
+    judged: WeightedMetrics, slices: pa.Table, minimum_rows: int, resampling: Resampling | None
 ) -> tuple[tuple[SliceResult, ...], dict[str, int]]:
     results: list[SliceResult] = []
     dropped: dict[str, int] = {}
@@ -121,6 +152,16 @@ def _by_slice(
         dropped[name] = len(values) - len(kept)
         for position in sorted(kept, key=lambda position: (-counts[position], values[position])):
             rows = groups[position]
-            metrics = compute_metrics(problem, labels[rows], predictions[rows], classes, threshold)
-            results.append(SliceResult(column=name, value=values[position], rows=len(rows), metrics=metrics))
+            part = replace(judged, labels=judged.labels[rows], predictions=judged.predictions[rows])
+            metrics = _metrics_of(part)
+            intervals = {} if resampling is None else _slice_intervals(part, metrics, resampling)
+            results.append(SliceResult(column=name, value=values[position], rows=len(rows), metrics=metrics, intervals=intervals))
     return tuple(results), dropped
+
+
+def _slice_intervals(
+    part: WeightedMetrics, metrics: Mapping[str, float | None], resampling: Resampling
+) -> dict[str, Interval | None]:
+    count = replicate_count(len(part.labels))
+    replicates = bootstrap(part, names=resampling.slice_metrics, replicates=count, seed=resampling.seed)
+    return {name: interval(name, metrics[name], values) for name, values in replicates.items()}

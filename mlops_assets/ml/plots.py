@@ -12,6 +12,7 @@ import numpy as np
 
 from mlops_assets.ml.drift_result import DriftResult
 from mlops_assets.ml.evaluation import Evaluation, SliceResult
+from mlops_assets.ml.importance import Importances
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,11 +21,17 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#2563eb", "#ea580c", "#9ca3af"
 _POINTS = 400
 _DOTS_PER_INCH = 80
+_NAME_LENGTH = 32
 
 
 def markdown_image(title: str, png: bytes) -> str:
     """Markdown that shows `png` under the alternative text `title`, embedded as a data URI."""
-    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    return f"![{title}]({data_uri(png)})"
+
+
+def data_uri(png: bytes) -> str:
+    """`png` as an address that holds the image itself."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def ranking_plot(labels: np.ndarray, probabilities: np.ndarray) -> bytes:
@@ -81,7 +88,7 @@ def score_plot(labels: np.ndarray, probabilities: np.ndarray, threshold: float) 
 
 
 def slice_plot(slices: Sequence[SliceResult], metric: str, overall: float) -> bytes:
-    """Bars of `metric` by value of one slice column (the 25 largest slices), with the overall value as a line."""
+    """Bars of `metric` by value of one slice column (the 25 largest slices) with their intervals, and the overall value as a line."""
     shown = [each for each in slices if each.metrics[metric] is not None][:25]
     if not shown:
         raise ValueError(f"No slice has the metric {metric!r}.")
@@ -89,20 +96,48 @@ def slice_plot(slices: Sequence[SliceResult], metric: str, overall: float) -> by
     values = [float(each.metrics[metric] or 0.0) for each in shown]
     names = [f"{_shorten(each.value)} ({each.rows:,})" for each in shown]
     axes.barh(names, values, color=BLUE, height=0.65)
+    ends = values
+    intervals = [each.intervals.get(metric) for each in shown]
+    for position, (value, interval) in enumerate(zip(values, intervals, strict=True)):
+        if interval is not None:
+            axes.plot([interval.low, interval.high], [position, position], color="black", linewidth=1.2, alpha=0.7)
+            ends = [*ends[:position], max(value, interval.high), *ends[position + 1 :]]
     axes.invert_yaxis()
-    axes.axvline(overall, color=ORANGE, linewidth=1.5, label=f"all rows ({overall:.3f})")
-    for position, value in enumerate(values):
+    axes.axvline(overall, color=ORANGE, linewidth=1.5, label=f"all rows ({overall:.3g})")
+    for position, (value, end) in enumerate(zip(values, ends, strict=True)):
         axes.text(
-            value,
+            end,
             position,
-            f" {value:.3f}",
+            f" {value:.3g}",
             va="center",
             fontsize=7,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
-    _describe(axes, f"{metric} by {shown[0].column}", metric, "")
+    title = f"{metric} by {shown[0].column}"
+    _describe(axes, f"{title}, with 95 % intervals" if any(intervals) else title, metric, "")
     axes.margins(x=0.12)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5 / len(shown) - 0.08), frameon=False)
+    return _png(figure)
+
+
+def importance_plot(importances: Importances) -> bytes:
+    """Bars of the 20 most important features, with the standard deviation over the repeats."""
+    shown = importances.features[:20]
+    figure, (axes,) = _figure(6.4, 1.1 + 0.24 * len(shown), 1)
+    axes.barh(
+        range(len(shown)),
+        [each.loss for each in shown],
+        xerr=[each.deviation for each in shown],
+        color=BLUE,
+        height=0.65,
+        error_kw={"elinewidth": 1.2, "alpha": 0.7},
+    )
+    # By position: shortened names need not be different ones.
+    axes.set_yticks(range(len(shown)), [_shorten(each.feature) for each in shown])
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    title = f"Permutation importance ({importances.rows:,} rows, {importances.repeats} times)"
+    _describe(axes, title, f"{importances.metric} lost when the feature is shuffled", "")
     return _png(figure)
 
 
@@ -222,7 +257,7 @@ def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= 24 else text[:23] + "…"
+    return text if len(text) <= _NAME_LENGTH else text[: _NAME_LENGTH - 1] + "…"
 
 
 def _png(figure: "Figure") -> bytes:

@@ -55,6 +55,12 @@ def recorded_datasets(connection: duckdb.DuckDBPyConnection, table: str) -> list
     return found
 
 
+def newest_dataset(connection: duckdb.DuckDBPyConnection, table: str, training_date: date) -> RecordedDataset | None:
+    """The dataset of `training_date` as `table` holds it now; None when its commit is no longer in the lake's history."""
+    dated = [each for each in recorded_datasets(connection, table) if each.training_date == training_date.isoformat()]
+    return dated[-1] if dated else None
+
+
 def find_dataset(connection: duckdb.DuckDBPyConnection, table: str, wanted: str) -> RecordedDataset:
     """The newest dataset of `table` whose fingerprint begins with `wanted`. Raises LakeError naming those that exist."""
     datasets = recorded_datasets(connection, table)

@@ -27,10 +27,16 @@ BUNDLE_ARTIFACT = "bundle"
 TRAINING_DATE_TAG = "training_date"
 DATASET_FINGERPRINT_TAG = "dataset_fingerprint"
 CONFIGURATION_TAG = "configuration_hash"
-GATES_TAG = "gates"
-_COMPLETE_TAG = "bundle"
-GATES_PASSED, GATES_FAILED = "passed", "failed"
+GATES_TAG = "status"
+"""What the gates said of a version: `GATES_PASSED` or `GATES_FAILED`; a version that was not evaluated has no such tag."""
 
+REJECTION_TAG = "rejected_because"
+"""On a rejected version: each gate that failed, and why."""
+
+_COMPLETE_TAG = "bundle"
+GATES_PASSED, GATES_FAILED = "accepted", "rejected"
+
+_LONGEST_TAG = 4000
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _TRUSTED_MODULES = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "xgboost.")
 
@@ -87,6 +93,15 @@ class ModelRegistry:
     def log_json(self, run_id: str, content: Mapping[str, Any], path: str) -> None:
         """Store `content` as the JSON artifact `path`."""
         self.client.log_text(run_id, json.dumps(content, indent=2, default=str), path)
+
+    def log_texts(self, run_id: str, contents: Mapping[str, str]) -> None:
+        """Store each text as the artifact of its name."""
+        for path, text in contents.items():
+            self.client.log_text(run_id, text, path)
+
+    def parameters(self, run_id: str) -> dict[str, str]:
+        """The parameters recorded with a run."""
+        return dict(self.client.get_run(run_id).data.params)
 
     def log_plots(self, run_id: str, plots: Mapping[str, bytes]) -> None:
         """Store PNG images under `plots/`."""
@@ -183,6 +198,22 @@ class ModelRegistry:
         if challenger is not None and challenger.version == model.version:
             self.remove_alias(model.solution, CHALLENGER)
 
+    def accept(self, model: RegisteredModel) -> None:
+        """Record that `model` passed its gates. Unless it is the champion, it is the challenger from now on."""
+        self.tag(model.solution, model.version, {GATES_TAG: GATES_PASSED})
+        if REJECTION_TAG in self.get(model.solution, model.version).tags:
+            self.client.delete_model_version_tag(model.solution, str(model.version), REJECTION_TAG)
+        champion = self.champion(model.solution)
+        if champion is None or champion.version != model.version:
+            self.set_alias(model.solution, CHALLENGER, model.version)
+
+    def reject(self, model: RegisteredModel, because: str) -> None:
+        """Record that `model` failed a gate: it cannot be promoted, and is no challenger. The champion stays what it is."""
+        self.tag(model.solution, model.version, {GATES_TAG: GATES_FAILED, REJECTION_TAG: because[:_LONGEST_TAG]})
+        challenger = self.by_alias(model.solution, CHALLENGER)
+        if challenger is not None and challenger.version == model.version:
+            self.remove_alias(model.solution, CHALLENGER)
+
     def tag(self, solution: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
         for key, value in tags.items():
@@ -200,6 +231,10 @@ class ModelRegistry:
     def run_url(self, run_id: str) -> str:
         """Page of the run in the MLflow UI."""
         return f"{self.url}/#/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+    def artifact_url(self, run_id: str, path: str) -> str:
+        """Address of an artifact of a run, as a page of the MLflow UI."""
+        return f"{self.run_url(run_id)}/artifacts/{path}"
 
     def version_url(self, model: RegisteredModel) -> str:
         """Page of the version in the MLflow UI."""

@@ -81,6 +81,7 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
             threshold=plan["threshold"],
             slices=rows.select(plan["slices"]),
             minimum_slice_rows=200,
+            resampling=None,
         ).metrics
 
     held_out = judge(holdout)

@@ -23,6 +23,7 @@ def _binary(slices: pa.Table) -> Evaluation:
         threshold=0.4,
         slices=slices,
         minimum_slice_rows=50,
+        resampling=None,
     )
 
 
@@ -56,6 +57,7 @@ def test_classes_and_values_have_their_own_baseline() -> None:
         threshold=0.5,
         slices=pa.table({}),
         minimum_slice_rows=1,
+        resampling=None,
     )
     assert classes.metrics["accuracy"] == 0.75
     assert classes.baseline["accuracy"] == 0.5
@@ -69,6 +71,7 @@ def test_classes_and_values_have_their_own_baseline() -> None:
         threshold=0.5,
         slices=pa.table({"half": [True, True, False]}),
         minimum_slice_rows=2,
+        resampling=None,
     )
     assert values.metrics["mean_absolute_error"] == 0
     assert values.baseline["mean_absolute_error"] == 1
@@ -94,4 +97,5 @@ def test_what_cannot_be_judged_is_an_error(labels: list[float], predictions: lis
             threshold=0.5,
             slices=pa.table({}),
             minimum_slice_rows=1,
+            resampling=None,
         )

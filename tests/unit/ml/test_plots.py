@@ -29,6 +29,7 @@ EVALUATION = evaluate(
     threshold=0.5,
     slices=pa.table({"group": RANDOM.choice([f"group number {number} of a long name" for number in range(40)], 30_000)}),
     minimum_slice_rows=100,
+    resampling=None,
 )
 PLOTS = {
     "ranking": lambda: ranking_plot(LABELS, SCORES),

@@ -1,0 +1,73 @@
+"""Two models on the same rows: the paired difference of every metric, and when the one counts as worse."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlops_assets.ml.bootstrap import Interval, bootstrap, difference_interval
+from mlops_assets.ml.evaluation import Evaluation
+from mlops_assets.ml.metric_names import greater_is_better
+from mlops_assets.ml.metrics import compute_metrics
+from mlops_assets.ml.weighted_metrics import WeightedMetrics
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of two models on the same rows: `value` is ours minus theirs, with the interval of the paired bootstrap."""
+
+    metric: str
+    ours: float | None
+    theirs: float | None
+    value: float | None
+    interval: Interval | None
+
+    @property
+    def loss(self) -> float | None:
+        """By how much ours is worse; negative when it is better."""
+        return None if self.value is None else -self.value if greater_is_better(self.metric) else self.value
+
+    @property
+    def loss_interval(self) -> Interval | None:
+        """The interval of `loss`."""
+        if self.interval is None or not greater_is_better(self.metric):
+            return self.interval
+        return Interval(low=-self.interval.high, high=-self.interval.low)
+
+    @property
+    def is_better(self) -> bool:
+        """Whether ours is better, and not by chance alone: the whole interval of the loss is below zero."""
+        return self.loss_interval is not None and self.loss_interval.high < 0
+
+    def is_worse(self, tolerance: float) -> bool:
+        """Whether ours is worse by more than `tolerance`, and not by chance alone.
+
+        Both must hold: the loss is over the tolerance, and its whole interval is over zero (over the tolerance where that is
+        negative, which asks for an improvement). So a small hold-out does not refuse an equal model because of noise, and a
+        large one does not refuse a loss that the team tolerates. A metric that is not defined counts as worse.
+        """
+        if self.loss is None:
+            return True
+        if self.loss <= tolerance:
+            return False
+        return self.loss_interval is None or self.loss_interval.low > min(0.0, tolerance)
+
+
+def compare(ours: Evaluation, theirs: WeightedMetrics, *, names: tuple[str, ...], seed: int) -> dict[str, Difference]:
+    """The difference of the metrics `names`; `theirs` are the rows that `ours` was made of, predicted by the other model.
+
+    `seed` is that of the evaluation: the same resamples make the difference a paired one.
+    """
+    values = compute_metrics(theirs.problem, theirs.labels, theirs.predictions, tuple(theirs.classes), theirs.threshold)
+    replicates = bootstrap(theirs, names=names, replicates=len(next(iter(ours.replicates.values()), np.empty(0))), seed=seed)
+    found = {}
+    for name in names:
+        own, other = ours.metrics[name], values[name]
+        value = None if own is None or other is None else own - other
+        found[name] = Difference(
+            metric=name,
+            ours=own,
+            theirs=other,
+            value=value,
+            interval=difference_interval(name, value, ours.replicates[name], replicates[name]),
+        )
+    return found

@@ -1,0 +1,78 @@
+"""Permutation importance: how much worse a model gets when the values of one feature are shuffled among the rows.
+
+Breiman, "Random Forests", Machine Learning 45 (2001). It asks what the model uses, not what causes the label: of two features that say the same,
+each may look unimportant.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from mlops_assets.ml.metric_names import greater_is_better
+
+REPEATS = 5
+_MOST_ROWS = 4000
+_MOST_SCORED_ROWS = 300_000
+"""Rows scored over all features and repeats, to bound the time; with many features the sample gets smaller."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """By how much the metric got worse without `feature`: mean and standard deviation over the repeats."""
+
+    feature: str
+    loss: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Importances:
+    """All features, the most important first, judged by `metric` on a sample of `rows` rows, shuffled `repeats` times."""
+
+    metric: str
+    rows: int
+    repeats: int
+    features: tuple[Importance, ...]
+
+
+def permutation_importance(
+    *,
+    table: pa.Table,
+    features: Sequence[str],
+    metric: str,
+    judge: Callable[[pa.Table, np.ndarray], float | None],
+    seed: int,
+    maximum_seconds: float,
+) -> Importances | None:
+    """The importance of `features`, columns of `table`.
+
+    `judge` gives the value of `metric` for rows like those of `table` and the positions of the sample's rows in it. No further
+    repeat begins after `maximum_seconds`: a model so slow is judged on fewer, at least one. None when the metric is not defined on the sample.
+    """
+    random = np.random.default_rng(seed)
+    size = max(1, min(table.num_rows, _MOST_ROWS, _MOST_SCORED_ROWS // (REPEATS * len(features))))
+    positions = np.sort(random.choice(table.num_rows, size=size, replace=False))
+    sample = table.take(pa.array(positions)).combine_chunks()
+    intact = judge(sample, positions)
+    if intact is None:
+        return None
+    sign = 1 if greater_is_better(metric) else -1
+    losses = np.zeros((REPEATS, len(features)))
+    repeats, began = 0, time.monotonic()
+    while repeats < REPEATS and (repeats == 0 or time.monotonic() - began < maximum_seconds):
+        for place, name in enumerate(features):
+            shuffled = sample.column(name).take(pa.array(random.permutation(size)))
+            value = judge(sample.set_column(sample.column_names.index(name), name, shuffled), positions)
+            losses[repeats, place] = sign * (intact - (intact if value is None else value))
+        repeats += 1
+    measured = losses[:repeats]
+    found = [
+        Importance(feature=name, loss=float(measured[:, place].mean()), deviation=float(measured[:, place].std()))
+        for place, name in enumerate(features)
+    ]
+    return Importances(
+        metric=metric, rows=size, repeats=repeats, features=tuple(sorted(found, key=lambda each: (-each.loss, each.feature)))
+    )
