@@ -12,7 +12,7 @@ from mlops_assets.configuration import ConfigurationError, check_import_path, me
 from mlops_assets.ml.metric_names import metric_names
 from mlops_assets.solution import Solution, Step, ThresholdRule, Training
 
-_OF_THE_DATASET = ("window", "holdout")
+_OF_THE_DATASET = ("window", "holdout", "sample_weight")
 _BUDGET = {"trials", "seconds"}
 
 

@@ -13,7 +13,7 @@ import duckdb
 from mlops_assets.assets.evaluation_page import draw_plots, plot_metadata, result_metadata
 from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure, table_schema, written_metadata
 from mlops_assets.assets.judging import Judged, Rival, comparable, judge
-from mlops_assets.assets.model import configuration_hash
+from mlops_assets.assets.model import candidate_alias
 from mlops_assets.assets.model_card import CardSources, build_card
 from mlops_assets.assets.scoring import PREDICTION_DESCRIPTIONS, prediction_columns
 from mlops_assets.assets.training_dataset import dataset_query, dataset_rows_query
@@ -24,9 +24,7 @@ from mlops_assets.keys import EVALUATION, MODEL, TRAINING_DATASET
 from mlops_assets.resources.datasets import newest_dataset
 from mlops_assets.resources.lake import Lake, PartitionRange, Written, fingerprint, quote
 from mlops_assets.resources.model_registry import (
-    CONFIGURATION_TAG,
     DATASET_FINGERPRINT_TAG,
-    TRAINING_DATE_TAG,
     ModelRegistry,
     RegisteredModel,
 )
@@ -144,13 +142,11 @@ def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 
 def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_date: date) -> RegisteredModel:
-    """The newest version that was trained for `training_date` with the present configuration. Raises Failure when there is none."""
-    tags = {TRAINING_DATE_TAG: training_date.isoformat(), CONFIGURATION_TAG: configuration_hash(inputs)}
-    found = registry.find(inputs.name, tags)
+    """The version that `model` made, or found again, for `training_date`. Raises Failure when there is none."""
+    found = registry.by_alias(inputs.name, candidate_alias(training_date))
     if found is None:
         raise permanent_failure(
-            f"No model of {inputs.name} was trained for {training_date} with the present configuration: "
-            f"materialize {inputs.name}/{MODEL} for that partition."
+            f"No model of {inputs.name} was trained for {training_date}: materialize {inputs.name}/{MODEL} for that partition."
         )
     return found
 

@@ -54,8 +54,8 @@ def append_curve(model: "onnx.ModelProto", curve: Curve, *, label: str, probabil
     inner = {label: "uncalibrated_label", probabilities: "uncalibrated_probabilities"}
     for each in graph.node:
         for names in (each.input, each.output):
-            for position, name in enumerate(names):
-                names[position] = inner.get(name, name)
+            for place, name in enumerate(names):
+                names[place] = inner.get(name, name)
 
     def constant(name: str, value: Any) -> str:
         graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"calibration_{name}"))

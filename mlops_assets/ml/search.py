@@ -83,6 +83,7 @@ class SearchResult:
 
     trials: tuple[TrialResult, ...]
     best: TrialResult
+    greater_is_better: bool
 
     @property
     def default(self) -> TrialResult:
@@ -135,7 +136,7 @@ def search(plan: SearchPlan, fold_scores: FoldScores, *, storage: "BaseStorage",
                 results.append(result)
                 report(result, _best(results, plan))
     ordered = sorted(results, key=lambda result: result.ordinal)
-    return SearchResult(trials=tuple(ordered), best=_best(ordered, plan))
+    return SearchResult(trials=tuple(ordered), best=_best(ordered, plan), greater_is_better=plan.greater_is_better)
 
 
 def _recover(study: "Study") -> None:

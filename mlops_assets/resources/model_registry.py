@@ -38,7 +38,7 @@ GATES_PASSED, GATES_FAILED = "accepted", "rejected"
 
 _LONGEST_TAG = 4000
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-_TRUSTED_MODULES = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "xgboost.")
+_TRUSTED_MODULES = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "xgboost.", "mlops_assets.ml.estimators.")
 
 
 class RegistryError(Exception):

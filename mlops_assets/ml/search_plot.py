@@ -1,0 +1,53 @@
+"""What a search found, for a person: the history as a picture and the best trials as a table."""
+
+from mlops_assets.ml.plots import BLUE, GREY, ORANGE, _describe, _figure, _png
+from mlops_assets.ml.search import SearchResult, TrialResult
+
+_SHOWN_TRIALS = 10
+
+
+def search_plot(result: SearchResult, metric: str) -> bytes:
+    """Mean of the folds by trial, those that were given up, the best so far and the default configuration, as a PNG image."""
+    figure, (axes,) = _figure(7.2, 3.6, 1)
+    complete = [(trial.ordinal, trial.value) for trial in result.trials if trial.value is not None]
+    pruned = [
+        (trial.ordinal, sum(trial.fold_scores) / len(trial.fold_scores)) for trial in result.trials if trial.state == "pruned"
+    ]
+    axes.scatter([at for at, _ in complete], [value for _, value in complete], s=18, color=BLUE, label="complete", zorder=3)
+    if pruned:
+        axes.scatter(
+            [at for at, _ in pruned],
+            [value for _, value in pruned],
+            s=18,
+            marker="x",
+            color=GREY,
+            label="given up (folds so far)",
+            zorder=3,
+        )
+    better = max if result.greater_is_better else min
+    best = [better(value for ordinal, value in complete if ordinal <= trial.ordinal) for trial in result.trials]
+    axes.step([trial.ordinal for trial in result.trials], best, where="post", color=ORANGE, linewidth=1.2, label="best so far")
+    if result.default.value is not None:
+        axes.axhline(result.default.value, color=GREY, linestyle="--", linewidth=1, label="default configuration")
+    _describe(axes, f"Search: {metric} in cross-validation", "trial", metric)
+    axes.legend(fontsize=8, frameon=False)
+    return _png(figure)
+
+
+def search_table(result: SearchResult, metric: str) -> str:
+    """The best trials and the default as a Markdown table."""
+    complete = [(trial.value, trial) for trial in result.trials if trial.value is not None]
+    ranked = sorted(complete, key=lambda pair: pair[0], reverse=result.greater_is_better)
+    shown = [trial for _, trial in ranked[:_SHOWN_TRIALS]]
+    if result.default not in shown:
+        shown.append(result.default)
+    return f"| trial | {metric} | seconds | configuration |\n|---|---|---|---|\n" + "\n".join(map(_row, shown))
+
+
+def _row(trial: TrialResult) -> str:
+    values = ", ".join(
+        f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
+        for name, value in trial.step.parameters.items()
+    )
+    name = f"{trial.ordinal} (default)" if trial.ordinal == 0 else str(trial.ordinal)
+    return f"| {name} | {trial.value:.5f} | {trial.seconds:.1f} | {trial.step.class_path.rpartition('.')[2]}: {values} |"
