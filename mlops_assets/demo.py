@@ -3,6 +3,7 @@
 It launches the runs that a person would launch in the Dagster UI: data and features, training, scoring, monitoring.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -173,7 +174,9 @@ def _drift(run_query: Callable[..., Any], settings: Settings, solution: str, win
 
 
 def _numbers(metadata: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in metadata.items() if isinstance(value, float)}
+    """The metrics of an asset that judges, then those of its naive baseline with `baseline_` before the name."""
+    metrics = {name: float(value) for name, value in metadata.items() if isinstance(value, float)}
+    return metrics | {f"baseline_{name}": value for name, value in json.loads(metadata.get("naive_baseline") or "{}").items()}
 
 
 def _data_assets(assets: dict[str, AssetState], key: str) -> set[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.contract import Contract
 
 MINIMUM_SLICE_ROWS = 200
-_LATENCY_ROWS = 300
+_LATENCY_ROWS = 200
 _IMPORTANCE_SECONDS = 30.0
 
 

@@ -170,7 +170,7 @@ def _features(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
     origin = {name: f"{chosen.view.name} v{chosen.view.version}" for chosen in sources.inputs.views for name in chosen.features}
     ordered = sorted(sources.contract.features, key=lambda each: -importance.get(each.name, 0.0))
     rows = [
-        (each.name, origin.get(each.name, "with the request"), _values(each), shown(importance[each.name]) if importance else "")
+        (each.name, origin.get(each.name, "with the request"), _values(each), _loss(importance.get(each.name)))
         for each in ordered
     ]
     paragraphs: tuple[str, ...] = ()
@@ -223,7 +223,7 @@ def _operation(sources: CardSources) -> Section:
 
 def _described(sources: CardSources, column: str) -> str:
     description = sources.inputs.spine.column_descriptions.get(column)
-    return f"{column}: {description}" if description else column
+    return f"{column}. {description.removeprefix('Label: ')}" if description else column
 
 
 def _values(feature: "NumericFeature | CategoricalFeature") -> str:
@@ -232,6 +232,11 @@ def _values(feature: "NumericFeature | CategoricalFeature") -> str:
     named = ", ".join(value or "(missing)" for value in feature.categories[:_NAMED_CATEGORIES])
     more = len(feature.categories) - _NAMED_CATEGORIES
     return f"{named} and {more:,} more" if more > 0 else named
+
+
+def _loss(value: float | None) -> str:
+    """In fixed notation: near zero a loss is noise, of whatever size."""
+    return "" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4f}"
 
 
 def _table(

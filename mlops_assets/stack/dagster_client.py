@@ -35,7 +35,7 @@ query Materializations($key: AssetKeyInput!, $partitions: [String!], $limit: Int
   assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations(limit: $limit, partitions: $partitions) {
     timestamp runId partition metadataEntries { label
       ... on FloatMetadataEntry { floatValue } ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text }
-      ... on BoolMetadataEntry { boolValue } ... on PathMetadataEntry { path } ... on UrlMetadataEntry { url } } } } } }"""
+      ... on JsonMetadataEntry { jsonString } ... on BoolMetadataEntry { boolValue } ... on PathMetadataEntry { path } ... on UrlMetadataEntry { url } } } } } }"""
 
 _LAUNCH = """
 mutation Launch($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
