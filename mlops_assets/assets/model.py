@@ -107,6 +107,9 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
         registry.set_alias(inputs.name, candidate_alias(training_date), registered.version)
         difference, rows = (float(registered.tags[tag]) for tag in _PARITY_TAGS)
         limit = inputs.solution.gates.maximum_onnx_difference
+        unlike = None if difference <= limit else "the serving bundle predicts something else than the model"
+        if unlike is not None:
+            registry.reject(registered, f"{rules.ONNX_PARITY.name}: {unlike} (difference {difference:.2g}, limit {limit:g})")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(f"{dataset.fingerprint}-{tags[CONFIGURATION_TAG]}"),
             metadata={
@@ -123,9 +126,9 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
             check_results=[
                 rules.ONNX_PARITY.result(
                     key,
-                    passed=difference <= limit,
+                    passed=unlike is None,
                     metadata={"largest_difference": difference, "limit": limit, "rows": int(rows)},
-                    description=None if difference <= limit else "the serving bundle predicts something else than the model",
+                    description=unlike,
                 )
             ],
         )

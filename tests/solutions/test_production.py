@@ -55,7 +55,7 @@ def test_a_promotion_stands_in_the_history(platform: Platform, versions: tuple[i
     first, second = versions
     newest, before = history(platform)[:2]
     assert (newest["version"], newest["version_before"], newest["until"]) == (second, first, None)
-    assert (newest["training_date"], newest["actor"], newest["gates"]) == (TRAINING_DATE, "dagster", "passed")
+    assert (newest["training_date"], newest["actor"], newest["gates"]) == (TRAINING_DATE, "dagster", "accepted")
     assert (before["version"], before["until"]) == (first, newest["since"])
     previous = platform.registry.by_alias(SOLUTION, "previous")
     assert previous is not None
@@ -103,12 +103,12 @@ def test_an_alias_moved_by_hand_is_recorded(platform: Platform, versions: tuple[
 
 def test_an_alias_moved_by_hand_to_a_refused_version_is_moved_back(platform: Platform, versions: tuple[int, int]) -> None:
     first, second = versions
-    platform.registry.tag(SOLUTION, second, {"gates": "failed"})
+    platform.registry.tag(SOLUTION, second, {"status": "rejected"})
     try:
         platform.registry.set_alias(SOLUTION, "champion", second)
         wait_for(lambda: live(platform)[1] == first)
     finally:
-        platform.registry.tag(SOLUTION, second, {"gates": "passed"})
+        platform.registry.tag(SOLUTION, second, {"status": "accepted"})
     assert live(platform) == (first, first, first)
 
 
