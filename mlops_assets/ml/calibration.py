@@ -58,11 +58,11 @@ def append_curve(model: "onnx.ModelProto", curve: Curve, *, label: str, probabil
                 names[place] = inner.get(name, name)
 
     def constant(name: str, value: Any) -> str:
-        graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"calibration_{name}"))
-        return f"calibration_{name}"
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"calibration_constant_{name}"))
+        return f"calibration_constant_{name}"
 
     def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        graph.node.append(helper.make_node(kind, inputs, [output], name=f"calibration_{kind}_{output}", **attributes))
+        graph.node.append(helper.make_node(kind, inputs, [output], name=f"{kind}_{output}", **attributes))
         return output
 
     one = constant("one", np.array([1], dtype=np.float32))

@@ -9,7 +9,7 @@ _SHOWN_TRIALS = 10
 def search_plot(result: SearchResult, metric: str) -> bytes:
     """Mean of the folds by trial, those that were given up, the best so far and the default configuration, as a PNG image."""
     figure, (axes,) = _figure(7.2, 3.6, 1)
-    complete = [(trial.ordinal, trial.value) for trial in result.trials if trial.value is not None]
+    complete = [(trial.ordinal + 1, trial.value) for trial in result.trials if trial.value is not None]
     pruned = [
         (trial.ordinal, sum(trial.fold_scores) / len(trial.fold_scores)) for trial in result.trials if trial.state == "pruned"
     ]
@@ -25,8 +25,10 @@ def search_plot(result: SearchResult, metric: str) -> bytes:
             zorder=3,
         )
     better = max if result.greater_is_better else min
-    best = [better(value for ordinal, value in complete if ordinal <= trial.ordinal) for trial in result.trials]
-    axes.step([trial.ordinal for trial in result.trials], best, where="post", color=ORANGE, linewidth=1.2, label="best so far")
+    best = [better(value for at, value in complete if at <= trial.ordinal + 1) for trial in result.trials]
+    axes.step(
+        [trial.ordinal + 1 for trial in result.trials], best, where="post", color=ORANGE, linewidth=1.2, label="best so far"
+    )
     if result.default.value is not None:
         axes.axhline(result.default.value, color=GREY, linestyle="--", linewidth=1, label="default configuration")
     _describe(axes, f"Search: {metric} in cross-validation", "trial", metric)
@@ -49,5 +51,5 @@ def _row(trial: TrialResult) -> str:
         f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
         for name, value in trial.step.parameters.items()
     )
-    name = f"{trial.ordinal} (default)" if trial.ordinal == 0 else str(trial.ordinal)
+    name = f"{trial.ordinal + 1} (default)" if trial.ordinal == 0 else str(trial.ordinal + 1)
     return f"| {name} | {trial.value:.5f} | {trial.seconds:.1f} | {trial.step.class_path.rpartition('.')[2]}: {values} |"

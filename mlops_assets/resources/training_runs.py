@@ -39,7 +39,7 @@ def log_trial(registry: ModelRegistry, parent: str, trial: "TrialResult", metric
     experiment = registry.client.get_run(parent).info.experiment_id
     moment = int(time.time() * 1000)
     began = moment - int(trial.seconds * 1000)
-    name = f"trial {trial.ordinal}" + (" (default)" if trial.ordinal == 0 else "")
+    name = f"trial {trial.ordinal + 1}" + (" (default)" if trial.ordinal == 0 else "")
     run_id = registry.client.create_run(
         experiment, start_time=began, run_name=name, tags={_PARENT_TAG: parent, _TRIAL_TAG: str(trial.ordinal)}
     ).info.run_id
