@@ -7,6 +7,8 @@ from datetime import date
 from mlops_assets.resources.feature_registry import FeatureView
 from mlops_assets.resources.lake import quote
 
+_MICROSECONDS_OF_A_DAY = 24 * 60 * 60 * 1_000_000
+
 
 @dataclass(frozen=True)
 class SelectedView:
@@ -41,11 +43,19 @@ def point_in_time_query(
             continue
         known_since = f"{alias}.{quote(view.event_timestamp)}"
         asked = f"s.{quote(prediction_time)}"
-        fresh = f"{asked} - {known_since} <= INTERVAL {view.freshness_days} DAY" if view.freshness_days else "true"
+        fresh = _fresh(asked, known_since, view.freshness_days)
         selected += [f"CASE WHEN {fresh} THEN {alias}.{quote(feature)} END AS {quote(feature)}" for feature in chosen.features]
         selected.append(f"{known_since} AS {quote(str(chosen.known_since))}")
         joins.append(f"ASOF LEFT JOIN {_view_rows(chosen, first, last, snapshot)} {alias} ON {on} AND {asked} >= {known_since}")
     return f"SELECT {', '.join(selected)} FROM ({spine}) s {' '.join(joins)}"
+
+
+def _fresh(asked: str, known_since: str, freshness_days: int | None) -> str:
+    """SQL that is true when a value known since `known_since` still counts at `asked`: a day is 24 hours in every time zone."""
+    if freshness_days is None:
+        return "true"
+    # Differences of timestamps with time zone go through a calendar: with them the whole join takes twice the time.
+    return f"epoch_us({asked}) - epoch_us({known_since}) <= {freshness_days * _MICROSECONDS_OF_A_DAY}"
 
 
 def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int | None) -> str:

