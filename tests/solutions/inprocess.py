@@ -35,8 +35,12 @@ def materialize(
     first: str,
     last: str,
     resources: Mapping[str, Any],
+    instance: dg.DagsterInstance | None = None,
 ) -> dg.ExecuteInProcessResult:
-    """One run of the assets `keys` for the partitions from `first` to `last`, which may fail."""
+    """One run of the assets `keys` for the partitions from `first` to `last`, which may fail.
+
+    It remembers nothing of other runs but those of the same `instance`.
+    """
     tags = (
         {"dagster/partition": first}
         if first == last
@@ -46,6 +50,7 @@ def materialize(
         assets,
         selection=[dg.AssetKey(key.split("/")) for key in keys],
         resources=resources,
+        instance=instance,
         tags=tags,
         partition_key=first if first == last else None,
         raise_on_error=False,

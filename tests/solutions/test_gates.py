@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -71,7 +72,10 @@ def test_a_candidate_below_its_floor_is_not_deployed(platform: Platform, demo: D
     newest = platform.registry.find(SOLUTION, {"training_date": TRAINING_DATE})
     assert newest is not None
     assert newest.version == champion.version + 1
-    assert newest.tags["gates"] == "failed"
+    assert newest.tags["status"] == "rejected"
+    assert newest.tags["rejected_because"].startswith("floor: roc_auc 0.")
+    assert "floor 0.99 missed" in newest.tags["rejected_because"]
+    assert platform.registry.by_alias(SOLUTION, "challenger") is None
 
 
 def test_deployment_alone_refuses_it_too(platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult) -> None:
@@ -80,11 +84,27 @@ def test_deployment_alone_refuses_it_too(platform: Platform, demo: Demo, refused
     result = inprocess.materialize(assets, TRAINING[3:], first=TRAINING_DATE, last=TRAINING_DATE, resources=platform.resources)
     assert not result.success
     [message] = inprocess.failures(result)
-    assert "has not passed its gates (tag gates = failed)" in message
+    assert "has not passed its gates (tag status = rejected)" in message
     assert "The champion stays." in message
     champion = platform.registry.champion(SOLUTION)
     assert champion is not None
     assert champion.version == demo.summary["version"]
+
+
+def test_a_rejected_version_has_its_card(platform: Platform, refused: dg.ExecuteInProcessResult) -> None:
+    version = platform.registry.find(SOLUTION, {"training_date": TRAINING_DATE})
+    assert version is not None
+    texts = {}
+    for name in ("model_card.html", "model_card.md"):
+        with tempfile.TemporaryDirectory() as folder:
+            texts[name] = Path(platform.registry.client.download_artifacts(version.run_id, name, folder)).read_text()
+    for text in texts.values():
+        assert "Rejected." in text
+        for expected in ("Purpose", "Data", "Metrics", "Slices", "Features", "Limits", "Gates", "two hours before departure"):
+            assert expected in text, expected
+        assert "mlops promote" not in text
+    assert texts["model_card.html"].count("<img ") >= 7
+    assert f"mlops dataset rebuild {SOLUTION} " in texts["model_card.md"]
 
 
 def test_the_champion_goes_on_predicting(platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult) -> None:
@@ -99,28 +119,59 @@ def test_the_champion_goes_on_predicting(platform: Platform, demo: Demo, refused
     assert before[0][1:3] == (demo.summary["version"], demo.summary["version"])
 
 
-def test_a_worse_candidate_does_not_replace_the_champion(
-    platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult
-) -> None:
-    # One leaf a tree and a single feature: above the floor of 0.5, below the champion on the same rows.
-    inputs = resolve(
-        training={
-            "estimator": {
-                "type": "sklearn.ensemble.HistGradientBoostingClassifier",
-                "parameters": {"max_iter": 1, "max_leaf_nodes": 2, "min_samples_leaf": 100},
-            }
-        },
-        gates={"floor": {"roc_auc": 0.5}},
-    )
-    result = inprocess.materialize(
-        training_assets(inputs), TRAINING, first=TRAINING_DATE, last=TRAINING_DATE, resources=platform.resources
-    )
+def test_a_candidate_of_shuffled_labels_is_refused(platform: Platform, demo: Demo) -> None:
+    inputs, day = resolve(), "2013-02-10"
+    instance = dg.DagsterInstance.ephemeral()
+
+    def run(keys: tuple[str, ...]) -> dg.ExecuteInProcessResult:
+        assets = training_assets(inputs)
+        return inprocess.materialize(assets, keys, first=day, last=day, resources=platform.resources, instance=instance)
+
+    assert run(TRAINING[:1]).success
+    # The training rows keep their labels, in another order; the hold-out keeps the truth.
+    rows = f"FROM {SOLUTION}.training_dataset WHERE training_date = DATE '{day}' AND split = 'train'"
+    with platform.lake.connect(read_only=False) as connection:
+        connection.execute(
+            f"CREATE TEMP TABLE shuffled AS SELECT a.flight_id, b.is_late FROM "
+            f"(SELECT flight_id, row_number() OVER (ORDER BY flight_id) AS place {rows}) a JOIN "
+            f"(SELECT is_late, row_number() OVER (ORDER BY hash(flight_id)) AS place {rows}) b USING (place)"
+        )
+        connection.execute(
+            f"UPDATE {SOLUTION}.training_dataset t SET is_late = s.is_late FROM shuffled s "
+            f"WHERE t.flight_id = s.flight_id AND t.training_date = DATE '{day}'"
+        )
+    result = run(TRAINING[1:])
     assert not result.success
-    assert (f"{SOLUTION}/evaluation", "against_champion") in inprocess.failed_checks(result)
+    failed = {name for _, name in inprocess.failed_checks(result)}
+    assert {"baseline", "floor", "against_champion"} <= failed
+    assert "dataset_checks" not in failed
     assert f"{SOLUTION}/deployment" not in inprocess.materialized(result)
+    rejected = platform.registry.find(SOLUTION, {"training_date": day})
+    assert rejected is not None
+    assert rejected.tags["status"] == "rejected"
+    for gate in ("baseline", "floor", "against_champion"):
+        assert f"{gate}: roc_auc 0." in rejected.tags["rejected_because"]
     champion = platform.registry.champion(SOLUTION)
     assert champion is not None
     assert champion.version == demo.summary["version"]
+
+
+def test_a_failed_check_of_the_dataset_reaches_the_gates_of_a_later_run(
+    platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult
+) -> None:
+    instance = dg.DagsterInstance.ephemeral()
+
+    def run(keys: tuple[str, ...], **changes: Any) -> dg.ExecuteInProcessResult:
+        assets = training_assets(resolve(**changes))
+        return inprocess.materialize(
+            assets, keys, first=TRAINING_DATE, last=TRAINING_DATE, resources=platform.resources, instance=instance
+        )
+
+    assert not run(TRAINING[:1], checks={"minimum_rows": 10**9}).success
+    later = run(TRAINING[1:3])
+    assert inprocess.failed_checks(later) == {(f"{SOLUTION}/evaluation", "dataset_checks")}
+    [check] = [check for check in later.get_asset_check_evaluations() if not check.passed]
+    assert check.description == "failed: row_count"
 
 
 # --- leakage ---

@@ -1,6 +1,7 @@
 """The gates on evaluations of real arrays: what passes, what fails, and what they say."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,12 @@ def inputs_with(**gates: Any) -> SolutionInputs:
     """The solution of the fixture with fields of its gates changed."""
     attributes = yaml.safe_load(FIXTURE.read_text())["attributes"]
     attributes["gates"] |= gates
-    registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
-    return resolve_inputs(Solution.model_validate(attributes), registry)
+    return resolve_inputs(Solution.model_validate(attributes), registry())
+
+
+@cache
+def registry() -> FeatureRegistry:
+    return FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
 
 
 def evaluation(predictions: np.ndarray) -> Evaluation:
