@@ -80,7 +80,7 @@ def judge(
     constant = WeightedMetrics(
         problem=solution.problem,
         labels=labels,
-        predictions=constant_predictions(solution.problem, training_labels, contract.classes, len(labels)),
+        predictions=constant_predictions(solution.problem, metric, training_labels, contract.classes, len(labels)),
         classes=contract.classes,
         threshold=threshold_of(contract),
     )

@@ -110,8 +110,9 @@ def _data(sources: CardSources) -> Section:
 
 
 def _training(sources: CardSources) -> Section:
-    shown_parameters = {name: value for name, value in sorted(sources.parameters.items()) if name != "feature_views"}
-    return Section(title="Training", facts=shown_parameters)
+    told_elsewhere = ("feature_views", "features")
+    facts = {name: value for name, value in sorted(sources.parameters.items()) if name not in told_elsewhere and value != "None"}
+    return Section(title="Training", facts=facts)
 
 
 def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:

@@ -41,7 +41,7 @@ class Evaluation:
     """A model judged on `rows` rows.
 
     `label_rate` is the share of positives (binary) or None. `baseline` holds the same metrics for a constant prediction:
-    the training labels' class shares or mean. `intervals` (and the `replicates` they are from) are empty when none were asked
+    of `constant_predictions`. `intervals` (and the `replicates` they are from) are empty when none were asked
     for. `dropped_slices` counts, per slice column, the values with too few rows. `calibration` is empty unless the problem is
     binary.
     """
@@ -108,9 +108,7 @@ def evaluate(
         label_rate=float(np.mean(labels)) if binary else None,
         metrics=metrics,
         intervals={name: interval(name, metrics[name], values) for name, values in replicates.items()},
-        baseline=compute_metrics(
-            problem, labels, constant_predictions(problem, training_labels, classes, len(labels)), classes, threshold
-        ),
+        baseline=_baseline(judged, training_labels),
         slices=results,
         dropped_slices=dropped,
         calibration=calibration_curve(labels, predictions, CALIBRATION_BINS) if binary else (),
@@ -128,12 +126,28 @@ def _metrics_of(judged: WeightedMetrics) -> dict[str, float | None]:
     return compute_metrics(judged.problem, judged.labels, judged.predictions, tuple(judged.classes), judged.threshold)
 
 
-def constant_predictions(problem: Problem, training_labels: np.ndarray, classes: Sequence[int | str], rows: int) -> np.ndarray:
-    """The naive baseline: the mean of the training labels, or the share of each class, for every one of `rows` rows."""
+def constant_predictions(
+    problem: Problem, metric: str, training_labels: np.ndarray, classes: Sequence[int | str], rows: int
+) -> np.ndarray:
+    """The naive baseline: for every one of `rows` rows the share of each class, or the constant that suits `metric` best.
+
+    That is the median of the training labels for the mean absolute error, and their mean for any other metric.
+    """
     if problem != "multiclass_classification":
-        return np.full(rows, float(np.mean(training_labels)))
+        constant = np.median(training_labels) if metric == "mean_absolute_error" else np.mean(training_labels)
+        return np.full(rows, float(constant))
     shares = [float(np.mean(training_labels == value)) for value in classes]
     return np.tile(shares, (rows, 1))
+
+
+def _baseline(judged: WeightedMetrics, training_labels: np.ndarray) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    once = np.ones((1, len(judged.labels)))
+    for name in metric_names(judged.problem):
+        constant = constant_predictions(judged.problem, name, training_labels, judged.classes, len(judged.labels))
+        value = float(replace(judged, predictions=constant).of(once, (name,))[name][0])
+        found[name] = None if np.isnan(value) else value
+    return found
 
 
 def _by_slice(

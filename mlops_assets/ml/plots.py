@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#2563eb", "#ea580c", "#9ca3af"
 _POINTS = 400
 _DOTS_PER_INCH = 80
-_NAME_LENGTH = 32
+_NAME_LENGTH = 24
 
 
 def markdown_image(title: str, png: bytes) -> str:
@@ -123,7 +123,7 @@ def slice_plot(slices: Sequence[SliceResult], metric: str, overall: float) -> by
 def importance_plot(importances: Importances) -> bytes:
     """Bars of the 20 most important features, with the standard deviation over the repeats."""
     shown = importances.features[:20]
-    figure, (axes,) = _figure(6.4, 1.1 + 0.24 * len(shown), 1)
+    figure, (axes,) = _figure(7.4, 1.1 + 0.24 * len(shown), 1)
     axes.barh(
         range(len(shown)),
         [each.loss for each in shown],
@@ -132,8 +132,7 @@ def importance_plot(importances: Importances) -> bytes:
         height=0.65,
         error_kw={"elinewidth": 1.2, "alpha": 0.7},
     )
-    # By position: shortened names need not be different ones.
-    axes.set_yticks(range(len(shown)), [_shorten(each.feature) for each in shown])
+    axes.set_yticks(range(len(shown)), [each.feature for each in shown])
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     title = f"Permutation importance ({importances.rows:,} rows, {importances.repeats} times)"

@@ -35,7 +35,8 @@ query Materializations($key: AssetKeyInput!, $partitions: [String!], $limit: Int
   assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations(limit: $limit, partitions: $partitions) {
     timestamp runId partition metadataEntries { label
       ... on FloatMetadataEntry { floatValue } ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text }
-      ... on JsonMetadataEntry { jsonString } ... on BoolMetadataEntry { boolValue } ... on PathMetadataEntry { path } ... on UrlMetadataEntry { url } } } } } }"""
+      ... on JsonMetadataEntry { jsonString } ... on BoolMetadataEntry { boolValue }
+      ... on PathMetadataEntry { path } ... on UrlMetadataEntry { url } } } } } }"""
 
 _LAUNCH = """
 mutation Launch($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename

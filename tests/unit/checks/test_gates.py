@@ -77,7 +77,7 @@ def judgement(predictions: np.ndarray, champion: np.ndarray | None = None) -> Ju
 
     return Judgement(
         result=result,
-        against_baseline=against(constant_predictions("binary_classification", LABELS, (0, 1), ROWS))["roc_auc"],
+        against_baseline=against(constant_predictions("binary_classification", "roc_auc", LABELS, (0, 1), ROWS))["roc_auc"],
         champion=None if champion is None else CHAMPION,
         against_champion={} if champion is None else against(champion),
         not_compared="there is no champion to compare with",

@@ -6,10 +6,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from mlops_assets.ml.evaluation import evaluate
+from mlops_assets.ml.evaluation import Resampling, evaluate
+from mlops_assets.ml.importance import Importance, Importances
 from mlops_assets.ml.plots import (
     calibration_plot,
     confusion_plot,
+    importance_plot,
     markdown_image,
     ranking_plot,
     residual_plot,
@@ -31,11 +33,30 @@ EVALUATION = evaluate(
     minimum_slice_rows=100,
     resampling=None,
 )
+WITH_INTERVALS = evaluate(
+    problem="regression",
+    labels=SCORES[:600],
+    predictions=LABELS[:600].astype(float),
+    training_labels=SCORES,
+    classes=(),
+    threshold=0.5,
+    slices=pa.table({"group": ["a"] * 250 + ["b"] * 350}),
+    minimum_slice_rows=100,
+    resampling=Resampling(seed=0, slice_metrics=("mean_absolute_error",)),
+)
+IMPORTANCES = Importances(
+    metric="roc_auc",
+    rows=100,
+    repeats=5,
+    features=tuple(Importance(f"feature_{number}_of_a_view_with_a_long_name", 0.1 / (1 + number), 0.01) for number in range(30)),
+)
 PLOTS = {
     "ranking": lambda: ranking_plot(LABELS, SCORES),
     "calibration": lambda: calibration_plot(EVALUATION),
     "scores": lambda: score_plot(LABELS, SCORES, 0.5),
     "slices": lambda: slice_plot(EVALUATION.slices, "roc_auc", 0.8),
+    "slices with intervals": lambda: slice_plot(WITH_INTERVALS.slices, "mean_absolute_error", 0.3),
+    "importance": lambda: importance_plot(IMPORTANCES),
     "confusion": lambda: confusion_plot(LABELS, (SCORES > 0.5).astype(int), (0, 1)),
     "residuals": lambda: residual_plot(SCORES * 100, SCORES * 90 + 3),
 }
