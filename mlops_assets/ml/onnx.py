@@ -48,7 +48,7 @@ class Parity:
 
 
 def to_onnx(pipeline: "Pipeline", schema: FeatureSchema, problem: Problem) -> bytes:
-    """The fitted `pipeline` as a serialised ONNX model."""
+    """The fitted `pipeline` as a serialised ONNX model; equal pipelines give equal bytes."""
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
@@ -60,7 +60,8 @@ def to_onnx(pipeline: "Pipeline", schema: FeatureSchema, problem: Problem) -> by
     if schema.categorical:
         inputs.append((CATEGORICAL_INPUT, StringTensorType([None, len(schema.categorical)])))
     options = {} if problem == "regression" else {id(exportable.named_steps[ESTIMATOR_STEP]): {"zipmap": False}}
-    model = convert_sklearn(exportable, initial_types=inputs, options=options, target_opset=_OPERATOR_SETS)
+    # A name of its own: the default one is random, and equal models would differ in their hash.
+    model = convert_sklearn(exportable, name="model", initial_types=inputs, options=options, target_opset=_OPERATOR_SETS)
     _rename_outputs(model, [VALUE_OUTPUT] if problem == "regression" else [LABEL_OUTPUT, PROBABILITIES_OUTPUT])
     if curve is not None:
         append_curve(model, curve, label=LABEL_OUTPUT, probabilities=PROBABILITIES_OUTPUT)

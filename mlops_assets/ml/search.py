@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -120,7 +121,7 @@ def search(plan: SearchPlan, fold_scores: FoldScores, *, storage: "BaseStorage",
     for position, result in enumerate(results):
         report(result, _best(results[: position + 1], plan))
     jobs = min(plan.jobs, _processors())
-    with _blas_threads(jobs), ThreadPoolExecutor(jobs) as pool:
+    with _threads(jobs, "blas"), ThreadPoolExecutor(jobs) as pool:
         running: dict[Future[TrialResult], Trial] = {}
         while True:
             while len(running) < jobs and _may_start(plan, results, len(running), jobs):
@@ -230,14 +231,11 @@ def _suggest(trial: "Trial", name: str, dimension: Dimension) -> Any:
 
 def _evaluate(trial: "Trial", step: Step, fold_scores: FoldScores, jobs: int) -> TrialResult:
     """Score the folds until the end or until the pruner gives up; runs in a thread of the pool."""
-    from threadpoolctl import threadpool_limits
-
     began = time.perf_counter()
     scores: list[float] = []
     state: Literal["complete", "pruned", "failed"] = "complete"
     error = None
-    # OpenMP's limit belongs to the thread that fits.
-    with threadpool_limits(limits=max(1, _processors() // jobs), user_api="openmp"):
+    with _threads(jobs, "openmp"):
         try:
             for number, score in enumerate(fold_scores(step)):
                 scores.append(score)
@@ -282,8 +280,8 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _blas_threads(jobs: int) -> Any:
-    """Divides the processors among the jobs; BLAS has one limit for the whole process."""
+def _threads(jobs: int, api: Literal["openmp", "blas"]) -> AbstractContextManager[object]:
+    """Divides the processors among several jobs. OpenMP's limit belongs to the thread that fits, that of BLAS to the process."""
     from threadpoolctl import threadpool_limits
 
-    return threadpool_limits(limits=max(1, _processors() // jobs), user_api="blas")
+    return threadpool_limits(limits=max(1, _processors() // jobs), user_api=api) if jobs > 1 else nullcontext()

@@ -41,9 +41,10 @@ def process_environment(settings: Settings) -> dict[str, str]:
             "DO_NOT_TRACK": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "NML_DISABLE_USAGE_LOGGING": "1",
-            # Progress bars and git warnings of MLflow are noise in a run's log.
+            # Progress bars, addresses and git warnings of MLflow are noise in a run's log.
             "GIT_PYTHON_REFRESH": "quiet",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         }
     )
     return environment
