@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dateutil.relativedelta import relativedelta
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from mlops_assets.ml.problem import Problem
 
@@ -81,19 +81,20 @@ class Spine(Strict):
 
 
 class FeatureSource(Strict):
-    """A feature view (all its features or `columns`), or `request`: columns of the spine that the caller supplies."""
+    """A feature view (all its features or `columns`), `request` (columns of the spine that the caller supplies), or `derived` from them."""
 
     view: str | None = None
     version: int | None = None
     columns: list[str] | None = None
     request: list[str] | None = None
+    derived: dict[Name, str] | None = None
 
     @model_validator(mode="after")
-    def _either_view_or_request(self) -> "FeatureSource":
-        if (self.view is None) == (self.request is None):
-            raise ValueError("give either `view` (with `version`, `columns`) or `request`")
-        if self.request is not None and (self.version is not None or self.columns is not None):
-            raise ValueError("`version` and `columns` belong to a `view`, not to `request`")
+    def _one_kind(self) -> "FeatureSource":
+        if [self.view, self.request, self.derived].count(None) != 2:
+            raise ValueError("give either `view` (with `version`, `columns`) or `request` or `derived`")
+        if self.view is None and (self.version is not None or self.columns is not None):
+            raise ValueError("`version` and `columns` belong to a `view`")
         return self
 
 
@@ -185,6 +186,11 @@ class ThresholdRule(Strict):
         return self
 
 
+def _threshold_kind(value: object) -> str:
+    """Which of the two a threshold is meant to be, so that an error speaks of that one alone."""
+    return "rule" if isinstance(value, dict | ThresholdRule) else "number"
+
+
 class Training(Strict):
     """How a model is fitted: `window` of history before the training date, the last `holdout` of it kept for evaluation."""
 
@@ -199,7 +205,9 @@ class Training(Strict):
     sample_weight: str | None = None
     class_weight: Literal["balanced"] | None = None
     calibration: Literal["isotonic", "sigmoid"] | None = None
-    decision_threshold: Annotated[float, Field(ge=0, le=1)] | ThresholdRule = 0.5
+    decision_threshold: Annotated[
+        Annotated[float, Field(ge=0, le=1), Tag("number")] | Annotated[ThresholdRule, Tag("rule")], Discriminator(_threshold_kind)
+    ] = 0.5
 
     @property
     def effective_search(self) -> Search | None:
