@@ -125,6 +125,7 @@ MEANINGS = {
     "FeatureSource.version": "Version of the view; left out, the newest.",
     "FeatureSource.columns": "Features of the view to use; left out, all.",
     "FeatureSource.request": "Columns of the spine that the caller knows at prediction time, instead of a `view`.",
+    "FeatureSource.derived": "Name -> SQL expression over the columns of `request`, instead of a `view`.",
     "Training.window": "Span before the training date whose rows are used. A duration: `14d`, `8w`, `6m`, `2y`.",
     "Training.holdout": "The last part of the window, kept for evaluation. A duration.",
     "Training.metric": "The metric that the `baseline` gate and the slice plots use.",

@@ -1,5 +1,6 @@
 """What every stage of a solution is built from: the solution's YAML with its dbt models resolved."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -11,6 +12,7 @@ from mlops_assets.keys import stage_key, stage_table, stage_tags, table_key
 from mlops_assets.resources.feature_registry import DbtModel
 from mlops_assets.resources.feature_store import SelectedView, point_in_time_query
 from mlops_assets.resources.lake import quote
+from mlops_assets.serving.derived import with_derived
 from mlops_assets.solution import Solution
 
 TRAINING_DATE = "training_date"
@@ -22,12 +24,16 @@ SPLIT = "split"
 
 @dataclass(frozen=True)
 class SolutionInputs:
-    """A solution, the dbt model of its spine, the feature views it uses, and the features the caller supplies."""
+    """A solution, the dbt model of its spine, the feature views it uses, and the features that come with the request.
+
+    `request` are columns the caller supplies; `derived` maps the name of a feature to a SQL expression over them.
+    """
 
     solution: Solution
     spine: DbtModel
     views: tuple[SelectedView, ...]
     request: tuple[str, ...]
+    derived: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -36,8 +42,8 @@ class SolutionInputs:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """All feature names, in the order of the YAML file."""
-        return (*self.request, *(feature for chosen in self.views for feature in chosen.features))
+        """All feature names: requested, derived, then those of the views, each in the order of the YAML file."""
+        return (*self.request, *self.derived, *(feature for chosen in self.views for feature in chosen.features))
 
     @property
     def entity(self) -> tuple[str, ...]:
@@ -53,6 +59,7 @@ class SolutionInputs:
     def column_descriptions(self) -> dict[str, str]:
         """Descriptions of the spine's columns and of all features."""
         described = dict(self.spine.column_descriptions)
+        described |= {name: f"Derived from the request: {expression}" for name, expression in self.derived.items()}
         for chosen in self.views:
             described |= {feature: chosen.view.model.column_descriptions[feature] for feature in chosen.features}
         return described
@@ -103,8 +110,8 @@ class SolutionInputs:
     def frame_query(self, *, first: date, end: date, condition: str, labelled: bool, snapshot: int) -> str:
         """SQL for the spine rows of partitions in `[first, end)` that satisfy `condition`, with all features as known at prediction.
 
-        Columns: `spine_columns`, then per view its features and the audit column with the event timestamp of its values. Spine and
-        views are read as of the lake's `snapshot`.
+        Columns: `spine_columns`, the derived features, then per view its features and the audit column with the event timestamp of
+        its values. Spine and views are read as of the lake's `snapshot`.
         """
         spine, partition = self.solution.spine, self.solution.partitions.column
         names = ", ".join(map(quote, self.spine_columns(labelled=labelled)))
@@ -113,7 +120,7 @@ class SolutionInputs:
             f"AND {quote(partition)} < DATE '{end}' AND {condition}"
         )
         return point_in_time_query(
-            spine=rows,
+            spine=with_derived(rows, self.derived),
             prediction_time=spine.prediction_time,
             views=self.views,
             first=first - timedelta(days=1),

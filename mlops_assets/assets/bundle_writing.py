@@ -25,7 +25,7 @@ def write_model_bundle(
     """Write the bundle of `registered` to the folder `path`; `threshold` is that of a binary problem."""
     from mlops_assets.ml.problem import label_array
     from mlops_assets.serving.bundle import model_hash, write_bundle
-    from mlops_assets.serving.contract import Contract, FeatureView, describe_features
+    from mlops_assets.serving.contract import Contract, DerivedFeature, FeatureView, RequestColumn, describe_features
 
     solution = inputs.solution
     classes: tuple[Any, ...] = ()
@@ -43,6 +43,8 @@ def write_model_bundle(
         decision_threshold=threshold,
         dataset_fingerprint=registered.tags[DATASET_FINGERPRINT_TAG],
         feature_views=tuple(FeatureView(name=name, version=version) for name, version in inputs.view_versions.items()),
+        request_columns=tuple(RequestColumn(name=name, type=inputs.spine.columns[name]) for name in inputs.request),
+        derived_features=tuple(DerivedFeature(name=name, expression=text) for name, text in inputs.derived.items()),
         model_sha256=model_hash(model),
         run_id=registered.run_id,
     )

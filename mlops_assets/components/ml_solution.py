@@ -14,6 +14,7 @@ from mlops_assets.assets.outcomes import build_outcomes
 from mlops_assets.assets.predictions import build_predictions
 from mlops_assets.assets.training_dataset import build_training_dataset
 from mlops_assets.automation.champion import build_champion_sensor
+from mlops_assets.components.derived_features import check_derived
 from mlops_assets.configuration import ConfigurationError, nearest
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import (
@@ -96,15 +97,21 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
         _require_column(spine, getattr(solution.spine, field), ("spine", field))
     _require_column(spine, solution.partitions.column, ("partitions", "column"))
     views: list[SelectedView] = []
-    request: list[str] = []
+    request = [column for source in solution.features for column in source.request or []]
+    derived: dict[str, str] = {}
     seen: set[str] = set()
     for position, source in enumerate(solution.features):
         if source.request is not None:
             for number, column in enumerate(source.request):
                 _require_column(spine, column, ("features", position, "request", number))
                 _forbid_label(solution, column, ("features", position, "request", number))
-            request += source.request
             names: Sequence[str] = source.request
+        elif source.derived is not None:
+            columns = {column: spine.columns.get(column, "") for column in request}
+            for name, expression in source.derived.items():
+                check_derived(name, expression, columns=columns, path=("features", position, "derived", name))
+            derived |= source.derived
+            names = list(source.derived)
         else:
             chosen = _select_view(source, registry, spine, position)
             views.append(chosen)
@@ -114,7 +121,10 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
         if repeated := seen.intersection(names):
             raise ConfigurationError(("features", position), f"the features {', '.join(sorted(repeated))} are named twice")
         seen.update(names)
-    inputs = SolutionInputs(solution=solution, spine=spine, views=tuple(views), request=tuple(request))
+    inputs = SolutionInputs(solution=solution, spine=spine, views=tuple(views), request=tuple(request), derived=derived)
+    for position, source in enumerate(solution.features):
+        for name in set(source.derived or {}).intersection(inputs.spine_columns(labelled=True)):
+            raise ConfigurationError(("features", position, "derived", name), "this is a column of the spine: rename the feature")
     available = [*inputs.entity, *inputs.features]
     for number, column in enumerate(solution.gates.slices):
         if column not in available:

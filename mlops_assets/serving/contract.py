@@ -43,6 +43,20 @@ class FeatureView(_Strict):
     version: int = Field(ge=1)
 
 
+class RequestColumn(_Strict):
+    """A feature that the caller of the model supplies, with its SQL type."""
+
+    name: str
+    type: str
+
+
+class DerivedFeature(_Strict):
+    """A feature computed from the request columns: a SQL expression in DuckDB's dialect."""
+
+    name: str
+    expression: str
+
+
 class Contract(_Strict):
     """What a model needs and what it answers: the content of `contract.json`.
 
@@ -60,6 +74,8 @@ class Contract(_Strict):
     decision_threshold: float | None = Field(ge=0, le=1)
     dataset_fingerprint: str
     feature_views: tuple[FeatureView, ...]
+    request_columns: tuple[RequestColumn, ...] = ()
+    derived_features: tuple[DerivedFeature, ...] = ()
     model_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     run_id: str
 
@@ -70,6 +86,9 @@ class Contract(_Strict):
             raise ValueError("features must list the numeric ones before the categorical ones")
         if len({feature.name for feature in self.features}) != len(self.features):
             raise ValueError("features must have different names")
+        supplied = {column.name for column in self.request_columns} | {feature.name for feature in self.derived_features}
+        if unknown := sorted(supplied - {feature.name for feature in self.features}):
+            raise ValueError(f"request_columns and derived_features must be features: {', '.join(unknown)}")
         expected = {"binary_classification": (2, 2), "multiclass_classification": (3, None), "regression": (0, 0)}
         least, most = expected[self.problem]
         if len(self.classes) < least or (most is not None and len(self.classes) > most):

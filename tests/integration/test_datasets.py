@@ -95,6 +95,7 @@ def inputs() -> SolutionInputs:
         spine=model("spine", "arrivals.spine", ["id", "day", "at_time", "place", "late", "known_at"]),
         views=(SelectedView(view=view, features=("waiting",)),),
         request=(),
+        derived={},
     )
 
 

@@ -75,6 +75,7 @@ INPUTS = SolutionInputs(
     spine=model("spine", "arrivals.spine", ["id", "day", "at_time", "place", "line", "late", "known_at"], "day"),
     views=(SelectedView(LOAD, LOAD.features), SelectedView(PLACE, PLACE.features)),
     request=(),
+    derived={},
 )
 LOAD_REQUEST = FeatureRequest("load", 1, None)
 
