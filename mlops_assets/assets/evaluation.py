@@ -54,7 +54,7 @@ def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
         deps=[inputs.key(MODEL)],
         check_specs=[rule.spec(key) for rule in gates.rules_of(solution)],
         retry_policy=RETRIES,
-        code_version="1",
+        code_version="2",
     )
     def evaluation(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 def result_metadata(result: "Evaluation") -> dict[str, Any]:
     """The metrics one by one, so that Dagster plots each over the materializations, and those of the naive baseline."""
-    metadata: dict[str, Any] = {"rows": result.rows}
-    metadata |= {name: value for name, value in result.metrics.items() if value is not None}
+    metadata: dict[str, Any] = {name: value for name, value in result.metrics.items() if value is not None}
     metadata["naive_baseline"] = dg.MetadataValue.json(
         {name: round(value, 6) for name, value in result.baseline.items() if value is not None}
     )

@@ -172,6 +172,16 @@ def test_a_failed_check_of_the_dataset_reaches_the_gates_of_a_later_run(
     assert inprocess.failed_checks(later) == {(f"{SOLUTION}/evaluation", "dataset_checks")}
     [check] = [check for check in later.get_asset_check_evaluations() if not check.passed]
     assert check.description == "failed: row_count"
+    # Written again by a run whose checks pass: the same version is accepted, and waits beside the champion.
+    assert run(TRAINING[:1]).success
+    mended = run(TRAINING[1:3])
+    assert mended.success, inprocess.failed_checks(mended)
+    champion, challenger = (platform.registry.by_alias(SOLUTION, alias) for alias in ("champion", "challenger"))
+    assert champion is not None
+    assert challenger is not None
+    assert (champion.version, champion.tags["status"]) == (demo.summary["version"], "accepted")
+    assert (challenger.tags["training_date"], challenger.tags["status"]) == (TRAINING_DATE, "accepted")
+    assert "rejected_because" not in challenger.tags
 
 
 # --- leakage ---
