@@ -54,6 +54,11 @@ query Failures($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { eve
   ... on RunFailureEvent { message } } } } }"""
 
 
+_MESSAGES = """
+query Messages($id: ID!, $after: String) { logsForRun(runId: $id, afterCursor: $after) { ... on EventConnection {
+  cursor events { ... on LogMessageEvent { message } } } } }"""
+
+
 @dataclass(frozen=True)
 class AssetState:
     """One asset: key (`a/b`), dependencies, the ops that make it, tags, materialized ranges of its partitions, failing checks."""
@@ -201,6 +206,11 @@ class DagsterClient:
             elif event["__typename"] == "RunFailureEvent" and not found:
                 found.append(event["message"])
         return found
+
+    def messages(self, run_id: str, after: str | None) -> tuple[list[str], str]:
+        """What the assets of a run logged since the position `after` (None: its beginning), and the position reached."""
+        answer = self._query(_MESSAGES, id=run_id, after=after)["logsForRun"]
+        return [event["message"] for event in answer["events"] if event], answer["cursor"]
 
     def run_url(self, run_id: str) -> str:
         """Page of the run."""

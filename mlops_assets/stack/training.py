@@ -1,0 +1,150 @@
+"""Training a solution once through the running Dagster, with fields of its training section overridden for that run alone."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mlops_assets.configuration import ConfigurationError
+from mlops_assets.ml.metric_names import metric_names
+from mlops_assets.resources.model_registry import GATES_TAG, REJECTION_TAG, ModelRegistry
+from mlops_assets.settings import Settings
+from mlops_assets.solution import Solution
+from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState
+from mlops_assets.stack.errors import StackError
+from mlops_assets.training_configuration import override
+
+DEFS_DIRECTORY = Path(__file__).parents[1] / "defs"
+
+_STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment")
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to: the version (None when there is none), its metrics on the hold-out, what the gates said.
+
+    `skipped` says why nothing was fitted. `problems` are the causes when the run failed; a candidate below its gates is one.
+    """
+
+    solution: str
+    training_date: str
+    run_url: str
+    succeeded: bool
+    version: int | None
+    version_url: str | None
+    estimator: str | None
+    skipped: str | None
+    metrics: Mapping[str, float]
+    gates: str | None
+    rejected_because: str | None
+    problems: Sequence[str]
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`training.seed=3` as a name and a value, read as YAML. Raises StackError when there is no = in it or no YAML after it."""
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise StackError(f"{text!r} is no override.", remedy="Write --set training.seed=3")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise StackError(f"The value of {name} is no YAML: {error}", remedy="Write --set 'name=value'") from error
+
+
+def check_overrides(solution: str, overrides: Mapping[str, Any]) -> Solution:
+    """The solution as its file and `overrides` say. Raises StackError when there is no such file, or they do not fit the schema."""
+    for path in sorted(DEFS_DIRECTORY.glob("*/defs.yaml")):
+        declared = yaml.safe_load(path.read_text())
+        if isinstance(declared, dict) and str(declared.get("type", "")).endswith(".MLSolution"):
+            attributes = declared.get("attributes") or {}
+            if attributes.get("name") == solution:
+                break
+    else:
+        raise StackError(f"There is no solution {solution!r}.", remedy="mlops status lists them.")
+    try:
+        return override(Solution.model_validate(attributes), overrides)
+    except ValidationError as error:
+        raise StackError(f"defs/{path.parent.name}/defs.yaml is not valid: {error}", remedy="mlops status says where.") from error
+    except ConfigurationError as error:
+        raise StackError(str(error), remedy="docs/reference-yaml.md lists the fields of the training section.") from error
+
+
+def default_date(client: DagsterClient, assets: Mapping[str, AssetState], solution: str) -> str:
+    """The first training date that may use all data there is: the one after the last partition of what the dataset needs.
+
+    Raises StackError when there is no data yet.
+    """
+    dataset = assets[f"{solution}/training_dataset"]
+    ends = [max(end for _, end in assets[key].ranges) for key in dataset.dependencies if key in assets and assets[key].ranges]
+    if not ends:
+        raise StackError(f"There is no data for {solution} yet.", remedy="mlops demo, or materialize its features in Dagster.")
+    later = [key for key in client.partition_keys(dataset.key) if key > max(ends)]
+    return later[0] if later else max(ends)
+
+
+def train(
+    settings: Settings,
+    solution: str,
+    *,
+    date: str | None,
+    overrides: Mapping[str, Any],
+    deploy: bool,
+    report: Callable[[RunState, Sequence[str]], None],
+) -> Outcome:
+    """Run the training stages for `date`; `report` hears how the run stands and what it logged since.
+
+    Without `deploy` the candidate stays a candidate. Raises StackError when the run cannot be started.
+    """
+    declared = check_overrides(solution, overrides)
+    client = DagsterClient(settings.dagster_url)
+    assets = client.assets()
+    keys = [f"{solution}/{stage}" for stage in _STAGES if deploy or stage != "deployment"]
+    if missing := [key for key in keys if key not in assets]:
+        raise StackError(f"Dagster has no asset {missing[0]}.", remedy="mlops status; after a change of YAML: mlops reload")
+    chosen = date or default_date(client, assets, solution)
+    if chosen not in client.partition_keys(keys[0]):
+        raise StackError(f"{chosen} is no training date of {solution}.", remedy="Its partitions are listed in Dagster.")
+    model, evaluation = keys[1], keys[2]
+    configuration = {model: {"overrides": dict(overrides)}} if overrides else {}
+    run_id = client.launch([assets[key] for key in keys], chosen, chosen, configuration)
+    state = _follow(client, run_id, report)
+    made, judged = _made_by(client, run_id, model), _made_by(client, run_id, evaluation)
+    version = made.get("model_version")
+    registry = ModelRegistry.from_settings(settings)
+    registered = registry.get(solution, int(version)) if version is not None else None
+    tags = registered.tags if registered and judged else {}
+    return Outcome(
+        solution=solution,
+        training_date=chosen,
+        run_url=client.run_url(run_id),
+        succeeded=state.status == "SUCCESS",
+        version=registered.version if registered else None,
+        version_url=registry.version_url(registered) if registered else None,
+        estimator=made.get("estimator"),
+        skipped=made.get("skipped"),
+        metrics={name: judged[name] for name in metric_names(declared.problem) if isinstance(judged.get(name), float)},
+        gates=tags.get(GATES_TAG),
+        rejected_because=tags.get(REJECTION_TAG),
+        problems=[] if state.status == "SUCCESS" else client.failures(run_id) or [state.status],
+    )
+
+
+def _follow(client: DagsterClient, run_id: str, report: Callable[[RunState, Sequence[str]], None]) -> RunState:
+    cursor = None
+    while True:
+        state = client.run(run_id)
+        messages, cursor = client.messages(run_id, cursor)
+        report(state, messages)
+        if state.finished:
+            return state
+        time.sleep(_POLL_SECONDS)
+
+
+def _made_by(client: DagsterClient, run_id: str, key: str) -> dict[str, Any]:
+    """Metadata of the materialization that the run made of an asset, empty when it made none."""
+    return next((each.metadata for each in client.materializations(key, 20) if each.run_id == run_id), {})
