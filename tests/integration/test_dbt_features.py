@@ -1,14 +1,24 @@
 """The dbt project on real data in a lake of its own: point in time, windows, late and missing rows."""
 
 from datetime import date, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import dbt_lake
 import pandas as pd
 import pytest
+import yaml
 from dbt_lake import FIRST, LAST, Dbt
 
-from mlops_assets.resources.lake import Lake
+from mlops_assets import defs
+from mlops_assets.components.ml_solution import resolve_inputs
+from mlops_assets.resources.feature_registry import FeatureRegistry
+from mlops_assets.resources.feature_store import SelectedView, point_in_time_query
+from mlops_assets.resources.lake import Lake, current_snapshot
+from mlops_assets.serving.contract import Contract, DerivedFeature, NumericFeature, RequestColumn
+from mlops_assets.serving.derived import DerivedFeatures
+from mlops_assets.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.solution import Solution
 
 lake = dbt_lake.lake
 dbt = dbt_lake.dbt
@@ -194,6 +204,88 @@ def test_weather_is_of_an_hour_that_had_ended(joined: pd.DataFrame, built: Lake)
         assert _same(row.weather_temperature, latest.temp)
         assert _same(row.weather_precipitation, latest.precip)
         assert _same(row.weather_wind_gust, latest.wind_gust)
+
+
+@pytest.fixture(scope="module")
+def registry(built: Lake) -> FeatureRegistry:
+    return FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+
+
+def test_the_frame_of_2000_flights(built: Lake, registry: FeatureRegistry) -> None:
+    """The point-in-time join beside its rule read literally: every earlier row of the entity, the newest of them, fresh or not."""
+    views = [registry.view(name, None) for name in VIEWS]
+    keys = sorted({key for view in views for key in view.entity})
+    with built.connect(read_only=True) as connection:
+        asked = (
+            f"SELECT flight_id, predicted_at, {', '.join(keys)} FROM flight_delay.spine "
+            f"WHERE flight_date >= '{FIRST_PREDICTED}' ORDER BY md5(flight_id) LIMIT 2000"
+        )
+        frame = connection.execute(
+            point_in_time_query(
+                spine=asked,
+                prediction_time="predicted_at",
+                views=[SelectedView(view, view.features) for view in views],
+                first=FIRST_PREDICTED - timedelta(days=1),
+                last=LAST + timedelta(days=1),
+                snapshot=current_snapshot(connection),
+            )
+        ).df()
+        tables = {view.name: connection.execute(f"FROM lake.{view.model.table}").df() for view in views}
+    assert len(frame) == 2000
+    assert frame.tailnum.isna().any(), "no null key among the rows"
+    frame = frame.set_index("flight_id")
+    for view in views:
+        rows = frame[["predicted_at", *view.entity]].dropna().reset_index()
+        earlier = rows.merge(tables[view.name], on=list(view.entity))
+        earlier = earlier[earlier.event_timestamp <= earlier.predicted_at]
+        newest = earlier.loc[earlier.groupby("flight_id").event_timestamp.idxmax()].set_index("flight_id")
+        fresh = newest[newest.predicted_at - newest.event_timestamp <= pd.Timedelta(days=view.freshness_days or 10_000)]
+        expected = fresh[list(view.features)].reindex(frame.index)
+        actual = frame[list(view.features)]
+        assert ((actual == expected) | (actual.isna() & expected.isna())).all(axis=None), view.name
+        assert (frame.loc[fresh.index, f"_{view.name}_event_timestamp"] == fresh.event_timestamp).all()
+        assert expected.notna().any(axis=1).sum() > 1500, view.name
+
+
+def test_derived_features_of_real_flights(built: Lake, registry: FeatureRegistry) -> None:
+    attributes = yaml.safe_load((Path(defs.__path__[0]) / "flight_delay" / "defs.yaml").read_text())["attributes"]
+    expressions = {
+        "hour_of_departure": "scheduled_minute_of_day // 60",
+        "scheduled_speed": "distance / scheduled_duration_minutes",
+        "hub": "CASE WHEN carrier = 'UA' AND origin = 'EWR' OR carrier = 'B6' AND origin = 'JFK' THEN 'yes' ELSE lower(carrier) END",
+    }
+    attributes["features"].append({"derived": expressions})
+    inputs = resolve_inputs(Solution.model_validate(attributes), registry)
+    with built.connect(read_only=True) as connection:
+        query = inputs.frame_query(
+            first=FIRST_PREDICTED, end=LAST, condition="true", labelled=False, snapshot=current_snapshot(connection)
+        )
+        rows = connection.execute(f"FROM ({query}) ORDER BY md5(flight_id) LIMIT 2000").to_arrow_table()
+    offline = rows.select(list(expressions)).to_pylist()
+    asked = rows.select(list(inputs.request)).to_pylist()
+    derived = DerivedFeatures(
+        Contract(
+            name=inputs.name,
+            version=1,
+            problem="regression",
+            features=tuple(
+                NumericFeature(name=name, type="double", minimum=0, maximum=1) for name in (*inputs.request, *expressions)
+            ),
+            entity_keys=inputs.entity,
+            prediction_time_column="predicted_at",
+            classes=(),
+            decision_threshold=None,
+            dataset_fingerprint="0",
+            feature_views=(),
+            request_columns=tuple(RequestColumn(name=name, type=inputs.spine.columns[name]) for name in inputs.request),
+            derived_features=tuple(DerivedFeature(name=name, expression=text) for name, text in inputs.derived.items()),
+            model_sha256="0" * 64,
+            run_id="0",
+        )
+    )
+    assert [repr(row) for row in derived.evaluate(asked)] == [repr(row) for row in offline]
+    assert [repr(derived.evaluate([row])[0]) for row in asked[:200]] == [repr(row) for row in offline[:200]]
+    assert len({row["hub"] for row in offline}) > 5
 
 
 def test_label_is_of_the_raw_arrival(built: Lake, raw_flights: pd.DataFrame) -> None:
