@@ -10,6 +10,7 @@ from mlops_assets.keys import ONLINE_FEATURES, table_key
 from mlops_assets.resources.lake import Lake, current_snapshot, table_exists
 from mlops_assets.resources.online_store.lake_push import Pushed, lock_name, push_view
 from mlops_assets.resources.online_store.store import OnlineStore
+from mlops_assets.settings import Settings
 
 _COLUMNS = {
     "view": "string",
@@ -37,7 +38,7 @@ def build_online_features(inputs: SolutionInputs) -> dg.AssetsDefinition:
         description="The newest values of every online feature view, pushed to the online store: what changed since the last push.",
         owners=inputs.solution.owners,
         group_name=inputs.name,
-        kinds={"lmdb", "duckdb"},
+        kinds={"redis" if Settings.from_environment().redis_url else "lmdb", "duckdb"},
         tags=inputs.tags(ONLINE_FEATURES),
         deps=[table_key(chosen.view.model.table) for chosen in views],
         check_specs=[rules.ONLINE_OFFLINE_PARITY.spec(key)],
