@@ -168,7 +168,9 @@ def _slices(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
 def _features(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
     found = sources.judged.importances
     importance = {each.feature: each.loss for each in found.features} if found else {}
-    origin = {name: f"{chosen.view.name} v{chosen.view.version}" for chosen in sources.inputs.views for name in chosen.features}
+    inputs = sources.inputs
+    origin = {name: f"{chosen.view.name} v{chosen.view.version}" for chosen in inputs.views for name in chosen.features}
+    origin |= {name: f"derived: {expression}" for name, expression in inputs.derived.items()}
     ordered = sorted(sources.contract.features, key=lambda each: -importance.get(each.name, 0.0))
     rows = [
         (each.name, origin.get(each.name, "with the request"), _values(each), _loss(importance.get(each.name)))

@@ -28,8 +28,8 @@ from mlops_assets.serving.contract import Contract, describe_features
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY
 from mlops_assets.solution import Solution
 
-FEATURES = ("distance", "day_of_week", "carrier")
-SCHEMA = FeatureSchema(numeric=FEATURES[:2], categorical=FEATURES[2:])
+FEATURES = ("distance", "day_of_week", "is_weekend", "carrier")
+SCHEMA = FeatureSchema(numeric=FEATURES[:3], categorical=FEATURES[3:])
 LABELS = {
     "binary_classification": "is_late",
     "multiclass_classification": "origin",
@@ -54,7 +54,7 @@ class Case:
 
 def rows_of(problem: Problem, rows: int, seed: int) -> pa.Table:
     random = np.random.default_rng(seed)
-    distance = random.integers(100, 2500, rows)
+    distance, day_of_week = random.integers(100, 2500, rows), random.integers(1, 8, rows)
     carrier = random.choice(["AA", "B6", "UA|<b>"], rows, p=[0.5, 0.45, 0.05])
     signal = distance / 1000 + (carrier == "B6") + random.normal(0, 0.5, rows)
     labels = {
@@ -68,7 +68,8 @@ def rows_of(problem: Problem, rows: int, seed: int) -> pa.Table:
             "flight_id": [f"flight {number}" for number in range(rows)],
             "predicted_at": [start + timedelta(minutes=number) for number in range(rows)],
             "distance": distance,
-            "day_of_week": random.integers(1, 8, rows),
+            "day_of_week": day_of_week,
+            "is_weekend": day_of_week > 5,
             "carrier": carrier,
             LABELS[problem]: labels[problem],
         }
@@ -90,7 +91,7 @@ def case(problem: Problem) -> Case:
             "label": LABELS[problem],
             "label_time": "arrived_at",
         },
-        "features": [{"request": list(FEATURES)}],
+        "features": [{"request": ["distance", "day_of_week", "carrier"]}, {"derived": {"is_weekend": "day_of_week > 5"}}],
         "limitations": ["Not for <planes>."],
         "training": {"window": "60d", "holdout": "14d", "metric": METRICS[problem], "estimator": {"type": ESTIMATORS[problem]}},
         "gates": {"slices": ["carrier"], "against_champion": {METRICS[problem]: 0.001}},
@@ -212,6 +213,7 @@ def test_its_card_says_what_it_was_made_of_and_what_the_gates_said(candidate: Ca
         estimator.rpartition(".")[2],
         "predictions from 2013-01-01 16:40 to 2013-01-02 09:19 UTC",
         "| distance | with the request | 10",
+        "| is\\_weekend | derived: day\\_of\\_week \\> 5 | 0 to 1 |",
         "AA, B6, UA\\|\\<b\\>",
         "- Not for \\<planes\\>.",
         f"fewer than {MINIMUM_SLICE_ROWS} rows in the hold-out were not judged as slices: 1 of carrier.",
