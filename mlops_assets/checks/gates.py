@@ -1,6 +1,6 @@
 """The gates of a candidate on its hold-out. Each says in one sentence what it saw, passed or not, and has the evidence as metadata."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,32 +49,14 @@ def rules_of(solution: Solution) -> list[CheckRule]:
         rules.WORST_SLICE: bool(gates.worst_slice),
         rules.CALIBRATION: gates.maximum_calibration_error is not None,
     }
-    ordered = (
-        rules.DATASET_CHECKS,
-        rules.BASELINE,
-        rules.FLOOR,
-        rules.WORST_SLICE,
-        rules.CALIBRATION,
-        rules.AGAINST_CHAMPION,
-        rules.LATENCY,
-    )
-    return [rule for rule in ordered if optional.get(rule, True)]
+    return [rule for rule in _GATES if optional.get(rule, True)]
 
 
 def check_evaluation(inputs: SolutionInputs, judgement: Judgement) -> list[dg.AssetCheckResult]:
     """The outcome of every gate."""
-    outcomes = {
-        rules.DATASET_CHECKS: _dataset_checks,
-        rules.BASELINE: _baseline,
-        rules.FLOOR: _floor,
-        rules.WORST_SLICE: _worst_slice,
-        rules.CALIBRATION: _calibration,
-        rules.AGAINST_CHAMPION: _against_champion,
-        rules.LATENCY: _latency,
-    }
     results = []
     for rule in rules_of(inputs.solution):
-        passed, description, metadata = outcomes[rule](inputs.solution, judgement)
+        passed, description, metadata = _GATES[rule](inputs.solution, judgement)
         results.append(rule.result(inputs.key(EVALUATION), passed=passed, metadata=metadata, description=description))
     return results
 
@@ -257,3 +239,14 @@ def _metric_table(result: "Evaluation", bounds: Mapping[str, float], missed: Seq
         for name, bound in bounds.items()
     ]
     return table(records, {"passed": "bool"})
+
+
+_GATES: Mapping[CheckRule, Callable[[Solution, Judgement], _Outcome]] = {
+    rules.DATASET_CHECKS: _dataset_checks,
+    rules.BASELINE: _baseline,
+    rules.FLOOR: _floor,
+    rules.WORST_SLICE: _worst_slice,
+    rules.CALIBRATION: _calibration,
+    rules.AGAINST_CHAMPION: _against_champion,
+    rules.LATENCY: _latency,
+}
