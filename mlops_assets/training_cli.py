@@ -54,7 +54,8 @@ def train(
 
 
 def _show(outcome: "Outcome") -> None:
-    console.print(outcome.skipped or f"{outcome.estimator} for {outcome.training_date}", highlight=False, soft_wrap=True)
+    if outcome.version is not None:
+        console.print(outcome.skipped or f"{outcome.estimator} for {outcome.training_date}", highlight=False, soft_wrap=True)
     if outcome.metrics:
         table = Table("metric", "hold-out")
         for name, value in outcome.metrics.items():
