@@ -10,7 +10,7 @@ import dagster as dg
 from mlops_assets.automation.partitions import build_partitions
 from mlops_assets.keys import stage_key, stage_table, stage_tags, table_key
 from mlops_assets.resources.feature_registry import DbtModel
-from mlops_assets.resources.feature_store import SelectedView, point_in_time_query
+from mlops_assets.resources.feature_store import Frame, SelectedView
 from mlops_assets.resources.lake import quote
 from mlops_assets.serving.derived import with_derived
 from mlops_assets.solution import Solution
@@ -108,7 +108,11 @@ class SolutionInputs:
         return list(dict.fromkeys([*columns, *self.entity, *self.request]))
 
     def frame_query(self, *, first: date, end: date, condition: str, labelled: bool, snapshot: int) -> str:
-        """SQL for the spine rows of partitions in `[first, end)` that satisfy `condition`, with all features as known at prediction.
+        """The SQL of `frame` as one statement."""
+        return self.frame(first=first, end=end, condition=condition, labelled=labelled, snapshot=snapshot).query
+
+    def frame(self, *, first: date, end: date, condition: str, labelled: bool, snapshot: int) -> Frame:
+        """The spine rows of partitions in `[first, end)` that satisfy `condition`, with all features as known at prediction.
 
         Columns: `spine_columns`, the derived features, then per view its features and the audit column with the event timestamp of
         its values. Spine and views are read as of the lake's `snapshot`.
@@ -119,7 +123,7 @@ class SolutionInputs:
             f"SELECT {names} FROM lake.{self.spine.table} AT (VERSION => {snapshot}) WHERE {quote(partition)} >= DATE '{first}' "
             f"AND {quote(partition)} < DATE '{end}' AND {condition}"
         )
-        return point_in_time_query(
+        return Frame(
             spine=with_derived(rows, self.derived),
             prediction_time=spine.prediction_time,
             views=self.views,

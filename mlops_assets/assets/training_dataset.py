@@ -13,6 +13,7 @@ from mlops_assets.inputs import SPLIT, TRAINING_DATE, SolutionInputs
 from mlops_assets.keys import TRAINING_DATASET
 from mlops_assets.ml.splits import SPLIT_SQL
 from mlops_assets.resources.datasets import dataset_information
+from mlops_assets.resources.feature_store import Frame
 from mlops_assets.resources.lake import Lake, LakeError, PartitionRange, current_snapshot, quote, snapshot_at, sql_moment
 from mlops_assets.solution import before
 
@@ -48,17 +49,22 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
         table = inputs.table(TRAINING_DATASET)
         with lake.connect(read_only=False) as connection:
             source_snapshot = _source_snapshot(connection, config)
-            query = _query(inputs, training_date, source_snapshot)
-            written = lake.replace(
-                connection,
-                table=table,
-                query=query,
-                partition_range=PartitionRange(TRAINING_DATE, training_date, date.fromordinal(training_date.toordinal() + 1)),
-                author=context.run.run_id,
-                information=dataset_information(
-                    query=query, training_date=training_date, source_snapshot=source_snapshot, feature_views=inputs.view_versions
-                ),
+            frame = _frame(inputs, training_date, source_snapshot)
+            information = dataset_information(
+                query=_query(inputs, training_date, frame.query),
+                training_date=training_date,
+                source_snapshot=source_snapshot,
+                feature_views=inputs.view_versions,
             )
+            with frame.built(connection) as rows:
+                written = lake.replace(
+                    connection,
+                    table=table,
+                    query=_query(inputs, training_date, rows),
+                    partition_range=PartitionRange(TRAINING_DATE, training_date, date.fromordinal(training_date.toordinal() + 1)),
+                    author=context.run.run_id,
+                    information=information,
+                )
             if not written.rows:
                 raise permanent_failure(
                     f"No labelled row of {inputs.spine.table} lies in the {training.window} before {training_date}: "
@@ -136,17 +142,12 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     ]
 
 
-def _query(inputs: SolutionInputs, training_date: date, snapshot: int) -> str:
+def _frame(inputs: SolutionInputs, training_date: date, snapshot: int) -> Frame:
+    """The labelled rows of the training window with their features."""
     training, spine = inputs.solution.training, inputs.solution.spine
     start = before(training_date, training.window)
     cutoff = sql_moment(inputs.midnight(training_date))
-    split = SPLIT_SQL.format(
-        prediction_time=quote(spine.prediction_time),
-        label_time=quote(spine.label_time),
-        holdout_start=sql_moment(inputs.midnight(before(training_date, training.holdout))),
-        cutoff=cutoff,
-    )
-    frame = inputs.frame_query(
+    return inputs.frame(
         # Partitions are dates of the data's own zone: a day of slack, then the exact moments.
         first=date.fromordinal(start.toordinal() - 1),
         end=date.fromordinal(training_date.toordinal() + 1),
@@ -157,10 +158,18 @@ def _query(inputs: SolutionInputs, training_date: date, snapshot: int) -> str:
         labelled=True,
         snapshot=snapshot,
     )
-    return (
-        f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {split} AS {SPLIT}, * FROM ({frame}) WHERE {SPLIT} <> 'excluded' "
-        f"ORDER BY {quote(spine.prediction_time)}, {quote(spine.key)}"
+
+
+def _query(inputs: SolutionInputs, training_date: date, frame: str) -> str:
+    """SQL for the rows of the query `frame` with training date and split, without those that no split takes."""
+    training, spine = inputs.solution.training, inputs.solution.spine
+    split = SPLIT_SQL.format(
+        prediction_time=quote(spine.prediction_time),
+        label_time=quote(spine.label_time),
+        holdout_start=sql_moment(inputs.midnight(before(training_date, training.holdout))),
+        cutoff=sql_moment(inputs.midnight(training_date)),
     )
+    return f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {split} AS {SPLIT}, * FROM ({frame}) WHERE {SPLIT} <> 'excluded'"
 
 
 def _coverage(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str) -> str:

@@ -1,12 +1,16 @@
-"""Offline feature retrieval: one DuckDB statement joins every feature as it was known at prediction time."""
+"""Offline feature retrieval: every feature as it was known at prediction time, as one DuckDB statement or view by view."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+
+import duckdb
 
 from mlops_assets.resources.feature_registry import FeatureView
 from mlops_assets.resources.lake import quote
 
+_STEP = "_frame"
 _MICROSECONDS_OF_A_DAY = 24 * 60 * 60 * 1_000_000
 
 
@@ -21,6 +25,71 @@ class SelectedView:
     def known_since(self) -> str | None:
         """The audit column of the joined frame that holds the event timestamp of the values taken from this view."""
         return f"_{self.view.name}_event_timestamp" if self.view.event_timestamp else None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The rows of the query `spine` with the features of `views` as known at its column `prediction_time`.
+
+    `first` and `last` bound the dates of the prediction times; views are read as of the lake's `snapshot`. See `point_in_time_query`.
+    """
+
+    spine: str
+    prediction_time: str
+    views: tuple[SelectedView, ...]
+    first: date
+    last: date
+    snapshot: int
+
+    @property
+    def query(self) -> str:
+        """The frame as one SQL statement."""
+        return self._joined(self.spine, self.views)
+
+    @contextmanager
+    def built(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        """SQL for the same rows, in order of prediction time, from temporary tables that exist inside the `with` block.
+
+        One join after another, each with keys and times alone instead of all columns: a third of the memory, so that time grows with
+        the rows where the single statement has to spill. Raises duckdb.InvalidInputException when a view has two rows of an entity
+        that hold at all times.
+        """
+        rows, at = f"{_STEP}_spine", quote(self.prediction_time)
+        tables = [rows, *(f"{_STEP}_{position}" for position in range(len(self.views)))]
+        try:
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE {rows} AS SELECT row_number() OVER () AS _row, * FROM (FROM ({self.spine}) ORDER BY {at})"
+            )
+            selected, joins, aligned = [], "", "true"
+            for chosen, table in zip(self.views, tables[1:], strict=True):
+                keys = ", ".join(map(quote, dict.fromkeys((self.prediction_time, *chosen.view.entity))))
+                known_since = [chosen.known_since] if chosen.known_since else []
+                names = [quote(name) for name in (*chosen.features, *known_since)]
+                joined = self._joined(f"SELECT _row, {keys} FROM temp.main.{rows}", [chosen])
+                connection.execute(
+                    f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT _row, {', '.join(names)} FROM ({joined}) ORDER BY _row"
+                )
+                selected += [f"{table}.{name}" for name in names]
+                joins += f" POSITIONAL JOIN temp.main.{table}"
+                aligned += f" AND {table}._row = {rows}._row"
+            # Positions are the rows' numbers, or nothing is given.
+            checked = (
+                f"CASE WHEN {aligned} THEN {rows}.{at} ELSE error('A feature view has several rows of one entity') END AS {at}"
+            )
+            yield f"SELECT {', '.join([f'{rows}.* EXCLUDE (_row) REPLACE ({checked})', *selected])} FROM temp.main.{rows}{joins}"
+        finally:
+            for table in tables:
+                connection.execute(f"DROP TABLE IF EXISTS temp.main.{table}")
+
+    def _joined(self, spine: str, views: Sequence[SelectedView]) -> str:
+        return point_in_time_query(
+            spine=spine,
+            prediction_time=self.prediction_time,
+            views=views,
+            first=self.first,
+            last=self.last,
+            snapshot=self.snapshot,
+        )
 
 
 def point_in_time_query(

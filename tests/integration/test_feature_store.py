@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.resources.feature_registry import DbtModel, FeatureView
-from mlops_assets.resources.feature_store import SelectedView, point_in_time_query
+from mlops_assets.resources.feature_store import Frame, SelectedView, point_in_time_query
 from mlops_assets.resources.lake import Lake
 
 START = datetime(2020, 1, 10, tzinfo=UTC)
@@ -79,15 +79,18 @@ def join(
         day = (moment - timedelta(hours=5)).date()
         connection.execute("INSERT INTO lake.features.events VALUES (?, ?, ?, ?, ?)", [a, b, moment, day, value])
     connection.execute("COMMIT")
-    query = point_in_time_query(
+    frame = Frame(
         spine="FROM temp.asked",
         prediction_time="asked_at",
-        views=[events_view(freshness_days), STATIC],
+        views=(events_view(freshness_days), STATIC),
         first=min((moment for _, _, moment in asked), default=START).date(),
         last=max((moment for _, _, moment in asked), default=START).date(),
         snapshot=latest_snapshot(connection),
     )
-    return connection.execute(f"SELECT number, value, _events_event_timestamp, size FROM ({query}) ORDER BY number").fetchall()
+    found = connection.execute(f"FROM ({frame.query}) ORDER BY number").fetchall()
+    with frame.built(connection) as built:
+        assert connection.execute(f"FROM ({built}) ORDER BY number").fetchall() == found
+    return [(number, value, known, size) for number, _, _, _, value, known, size in found]
 
 
 def expected(asked: Asked, events: list[Event], freshness_days: int | None) -> int | None:
