@@ -53,7 +53,11 @@ def override(solution: Solution, overrides: Mapping[str, Any]) -> Solution:
         changed = Solution.model_validate(attributes)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigurationError(tuple(first["loc"]), first["msg"].removeprefix("Value error, ")) from error
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            known = list(Training.model_fields) if len(first["loc"]) == 2 else []
+            message = f"unknown field; {nearest(str(first['loc'][-1]), known)}" if known else "unknown field"
+        raise ConfigurationError(tuple(first["loc"]), message) from error
     check_training(changed)
     return changed
 

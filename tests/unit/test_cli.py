@@ -68,6 +68,14 @@ def test_down_without_a_stack_does_nothing(home: Path) -> None:
         ("MLOPS_HOME", "/tmp/" + "x" * 100, ["up"], "Set MLOPS_HOME to a shorter path."),
         ("MLOPS_DAGSTER_PORT", "3000", ["logs", "dagit"], "There is no server 'dagit'."),
         ("MLOPS_DAGSTER_PORT", "3000", ["reload"], "Start it: mlops up"),
+        ("MLOPS_DAGSTER_PORT", "3000", ["train", "flight_dely"], "There is no solution 'flight_dely'."),
+        ("MLOPS_DAGSTER_PORT", "3000", ["train", "flight_delay", "--set", "training.seed"], "'training.seed' is no override."),
+        (
+            "MLOPS_DAGSTER_PORT",
+            "3000",
+            ["train", "flight_delay", "--set", "training.sead=1"],
+            "training.sead: unknown field; did you mean seed",
+        ),
     ],
 )
 def test_a_fault_is_a_message_and_exit_code_1(

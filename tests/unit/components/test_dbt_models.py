@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from mlops_assets.assets.dbt_translation import LakeTranslator
 from mlops_assets.automation.partitions import build_partitions
-from mlops_assets.configuration import ConfigurationError
 from mlops_assets.components.dbt_models import DbtModels, DbtModelsAttributes
+from mlops_assets.configuration import ConfigurationError
 
 DAILY = build_partitions(date(2013, 1, 1), date(2014, 1, 1), "daily")
 
