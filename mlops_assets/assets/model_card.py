@@ -45,15 +45,15 @@ def build_card(sources: CardSources, *, links: Mapping[str, str], figures: Mappi
     """The card of the candidate. `figures` are PNG images by name, `links` addresses by text."""
     solution, result = sources.inputs.solution, sources.judged.judgement.result
     metric = solution.training.metric
-    reason = rejection(sources.checks)
+    failed = [str(check.check_name) for check in sources.checks if not check.passed]
     headline = (
         f"{metric} {shown(result.metrics[metric])}{shown_interval(result.intervals.get(metric))} on {result.rows:,} rows held out; "
         f"a constant prediction has {shown(result.baseline[metric])}."
     )
     return ModelCard(
         title=f"{solution.name} version {sources.candidate.version}",
-        accepted=reason is None,
-        headline=headline if reason is None else f"{reason}. {headline}",
+        accepted=not failed,
+        headline=f"Gates failed: {', '.join(failed)}. {headline}" if failed else headline,
         facts={
             "trained for": sources.candidate.tags[TRAINING_DATE_TAG],
             "training rows": f"{sources.training_rows:,}",

@@ -227,7 +227,7 @@ def test_its_card_says_what_it_was_made_of_and_what_the_gates_said(candidate: Ca
     slow = replace(found.judgement, latency=replace(found.judgement.latency, p99=1e6))
     rejected = build_card(replace(sources, checks=check_evaluation(inputs, slow)), links={}, figures={})
     assert not rejected.accepted
-    assert rejected.headline.startswith("latency: p50 ")
+    assert rejected.headline.startswith("Gates failed: latency. ")
     assert "mlops promote" not in render_markdown(rejected)
 
 
