@@ -125,7 +125,8 @@ def search(plan: SearchPlan, fold_scores: FoldScores, *, storage: "BaseStorage",
         running: dict[Future[TrialResult], Trial] = {}
         while True:
             while len(running) < jobs and _may_start(plan, results, len(running), jobs):
-                trial = _ask(study, plan, len(results) + len(running))
+                places = [result.ordinal for result in results] + [trial.user_attrs[_ORDINAL] for trial in running.values()]
+                trial = _ask(study, plan, max(places, default=-1) + 1)
                 running[pool.submit(_evaluate, trial, _chosen(trial, plan), fold_scores, jobs)] = trial
             if not running:
                 break

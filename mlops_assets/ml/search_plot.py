@@ -7,23 +7,14 @@ _SHOWN_TRIALS = 10
 
 
 def search_plot(result: SearchResult, metric: str) -> bytes:
-    """Mean of the folds by trial, those that were given up, the best so far and the default configuration, as a PNG image."""
+    """Mean of the folds by trial, which were given up, the best so far and the default configuration, as a PNG image."""
     figure, (axes,) = _figure(7.2, 3.6, 1)
     complete = [(trial.ordinal + 1, trial.value) for trial in result.trials if trial.value is not None]
-    pruned = [
-        (trial.ordinal, sum(trial.fold_scores) / len(trial.fold_scores)) for trial in result.trials if trial.state == "pruned"
-    ]
+    # Scores of the first folds alone are no match for means over all: only the place of a pruned trial is shown.
+    pruned = [trial.ordinal + 1 for trial in result.trials if trial.state == "pruned"]
+    bottom = min(value for _, value in complete)
     axes.scatter([at for at, _ in complete], [value for _, value in complete], s=18, color=BLUE, label="complete", zorder=3)
-    if pruned:
-        axes.scatter(
-            [at for at, _ in pruned],
-            [value for _, value in pruned],
-            s=18,
-            marker="x",
-            color=GREY,
-            label="given up (folds so far)",
-            zorder=3,
-        )
+    axes.scatter(pruned, [bottom] * len(pruned), s=18, marker="x", color=GREY, label="given up after a fold", zorder=3)
     better = max if result.greater_is_better else min
     best = [better(value for at, value in complete if at <= trial.ordinal + 1) for trial in result.trials]
     axes.step(
@@ -32,7 +23,7 @@ def search_plot(result: SearchResult, metric: str) -> bytes:
     if result.default.value is not None:
         axes.axhline(result.default.value, color=GREY, linestyle="--", linewidth=1, label="default configuration")
     _describe(axes, f"Search: {metric} in cross-validation", "trial", metric)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="center right")
     return _png(figure)
 
 

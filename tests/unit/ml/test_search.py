@@ -180,6 +180,17 @@ def test_no_trial_begins_after_the_time_is_spent() -> None:
     assert len(result.trials) == 1
 
 
+def test_several_jobs_that_were_interrupted_keep_places_of_their_own(tmp_path) -> None:
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal")))
+    dying = Valley()
+    dying.dies_at = 7
+    with pytest.raises(Interrupted):
+        run(replace(PLAN, jobs=2), dying, storage)
+    result = run(replace(PLAN, jobs=2), Valley(), storage)
+    assert len(result.trials) == 20
+    assert len({trial.ordinal for trial in result.trials}) == 20
+
+
 def test_several_jobs_spend_the_same_budget() -> None:
     valley = Valley()
     result = run(replace(PLAN, jobs=2), valley, InMemoryStorage())
