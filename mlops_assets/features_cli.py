@@ -70,7 +70,7 @@ def show(
     console.print(_table(definition["columns"]))
     if statistics:
         console.print(f"Statistics of {_cell(statistics[0]['partition']) or 'the whole table'}")
-        console.print(_table([{name: value for name, value in row.items() if name != "partition"} for row in statistics]))
+        console.print(_table([{header: row[name] for name, header in _STATISTICS.items()} for row in statistics]))
     else:
         console.print(missing, style="dim", markup=False, highlight=False)
     for code in ([definition["raw_code"]] if sql else []) + ([_compiled(catalog, chosen)] if compiled else []):
@@ -128,6 +128,17 @@ def impact(
 
 
 _WHOLE = ("version", "used by")
+_STATISTICS = {
+    "feature": "feature",
+    "rows": "rows",
+    "missing_share": "missing",
+    "distinct_values": "distinct",
+    "mean": "mean",
+    "minimum": "min",
+    "median": "median",
+    "maximum": "max",
+}
+"""What `show` prints of the statistics, and under which name: as many as fit a terminal of 80 columns. `--json` has all."""
 _WIDE = 110
 """From this width on there is room for the owner, which `show` and `--json` have always."""
 
