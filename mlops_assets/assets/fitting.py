@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlops_assets.ml.search import Report, SearchPlan, SearchResult
 
 _DEFAULT_THRESHOLD = 0.5
+_TRIED_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def run_search(
         )
 
     plan = _plan(inputs)
-    for candidate in plan.candidates:
-        # A wrong class or parameter is a mistake in the file: it ends the search before it begins.
-        specification.build(candidate.step)
+    for step in (plan.default, *(candidate.step for candidate in plan.candidates)):
+        # A wrong parameter, or an estimator that cannot serve, is a mistake in the file: it ends the search before it begins.
+        _check_export(specification, schema, step, rows)
     with storage as opened:
         return search(plan, scores, storage=opened, name=name, report=report)
 
@@ -112,6 +113,25 @@ def fit(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", esti
         threshold_objective=objective,
         seconds=seconds,
     )
+
+
+def _check_export(specification: "Specification", schema: "FeatureSchema", step: "Step", rows: "TrainingRows") -> None:
+    """Raise ValueError when `step`, fitted on a few rows of each class, has no ONNX export."""
+    import numpy as np
+
+    from mlops_assets.ml.cross_validation import fit_rows
+    from mlops_assets.ml.onnx import to_onnx
+
+    first = np.arange(_TRIED_ROWS)
+    if specification.problem != "regression":
+        first = np.concatenate([np.flatnonzero(rows.labels == label)[:_TRIED_ROWS] for label in np.unique(rows.labels)])
+    pipeline = fit_rows(specification, step, rows.take(first[first < len(rows.labels)]))
+    try:
+        to_onnx(pipeline, schema, specification.problem)
+    except (RuntimeError, NotImplementedError) as error:
+        raise ValueError(
+            f"{step.class_path} cannot be exported to ONNX, so it cannot serve: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _calibrate(pipeline: "Pipeline", method: Any, labels: "np.ndarray", scores: "np.ndarray") -> "tuple[Pipeline, np.ndarray]":

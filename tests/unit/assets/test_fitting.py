@@ -130,6 +130,12 @@ def test_the_search_says_which_candidate_has_a_wrong_parameter() -> None:
         found(replace(chosen, solution=broken), rows())
 
 
+def test_a_candidate_that_cannot_serve_ends_the_search_before_it_begins() -> None:
+    search = {"trials": 3, "candidates": [{"type": "sklearn.semi_supervised.LabelPropagation"}]}
+    with pytest.raises(ValueError, match=r"sklearn.semi_supervised.LabelPropagation cannot be exported to ONNX"):
+        found(inputs("binary_classification", search=search), rows())
+
+
 @pytest.mark.parametrize("method", ["sigmoid", "isotonic"])
 def test_balanced_classes_overstate_and_calibration_mends_it(method: str) -> None:
     train = rows()
