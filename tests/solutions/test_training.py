@@ -20,7 +20,7 @@ OVERRIDES: dict[str, Any] = {
     "training.search.trials": 3,
     "training.folds": 2,
     "training.estimator.parameters.max_iter": 40,
-    "training.search.candidates.0.parameters.max_iter": 40,
+    "training.search.candidates.0.space.max_iter": {"choices": [30, 40]},
     "training.class_weight": "balanced",
     "training.calibration": "sigmoid",
     "training.decision_threshold": {"maximize": "f1"},

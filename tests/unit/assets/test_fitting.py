@@ -1,6 +1,5 @@
 """The training section as it acts on rows: search, final fit, calibration, threshold. Small real data, no stack."""
 
-import os
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -22,9 +21,6 @@ from mlops_assets.ml.search import SearchResult
 from mlops_assets.resources.feature_registry import DbtModel
 from mlops_assets.solution import Solution
 from mlops_assets.training_configuration import override
-
-# Threads that wait for each other on a busy machine cost seconds and gain nothing.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROWS = 2000
 SCHEMA = FeatureSchema(numeric=("size", "noise"), categorical=("color",))
