@@ -51,9 +51,7 @@ def configuration_of(inputs: SolutionInputs, *, with_budget: bool) -> str:
     """The hash of the configuration that `inputs` have now; see `configuration_hash`."""
     # Another expression is another feature, whatever its name and its values in this dataset.
     features = [f"{name} = {inputs.derived[name]}" if name in inputs.derived else name for name in inputs.features]
-    return configuration_hash(
-        inputs.solution, features=features, view_versions=inputs.view_versions, with_budget=with_budget
-    )
+    return configuration_hash(inputs.solution, features=features, view_versions=inputs.view_versions, with_budget=with_budget)
 
 
 def train_candidate(
