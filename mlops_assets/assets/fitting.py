@@ -6,7 +6,7 @@ All of it sees the training rows alone; the hold-out never comes here. Registeri
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.inputs import SolutionInputs
@@ -125,7 +125,9 @@ def _check_export(specification: "Specification", schema: "FeatureSchema", step:
     first = np.arange(_TRIED_ROWS)
     if specification.problem != "regression":
         first = np.concatenate([np.flatnonzero(rows.labels == label)[:_TRIED_ROWS] for label in np.unique(rows.labels)])
-    pipeline = fit_rows(specification, step, rows.take(first[first < len(rows.labels)]))
+    few = rows.take(first[first < len(rows.labels)])
+    # In few rows a feature may have no value at all, which not every estimator takes.
+    pipeline = fit_rows(specification, step, replace(few, frame=few.frame.fillna(0)))
     try:
         to_onnx(pipeline, schema, specification.problem)
     except (RuntimeError, NotImplementedError) as error:

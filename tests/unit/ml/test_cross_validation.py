@@ -119,3 +119,13 @@ def test_a_fold_without_a_class_is_an_error(sample) -> None:
             data.take(order),
             FOLDS,
         )
+
+
+def test_a_feature_without_any_value_is_named(sample) -> None:
+    data = rows(sample, "binary_classification")
+    empty = TrainingRows(data.frame.assign(gaps=np.float32("nan")), data.labels, weights=None, balanced=False)
+    chosen = specification(sample, "binary_classification")
+    with pytest.raises(ValueError, match="in which gaps has no value"):
+        fit_rows(chosen, Step(ESTIMATORS["binary_classification"][0], {"max_iter": 2}), empty)
+    # What imputes takes it.
+    fit_rows(chosen, Step("sklearn.linear_model.LogisticRegression", {}), empty)
