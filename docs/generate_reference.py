@@ -164,7 +164,8 @@ MEANINGS = {
     "DatasetChecks.maximum_label_correlation": "The largest absolute correlation of a numeric feature with the label (`leakage_guard`).",
     "DatasetChecks.label_rate": "Least and greatest mean of the label, in training rows and hold-out alike. Checked by `label_rate`.",
     "Gates.floor": "Metric -> the value it must reach on the hold-out (an upper bound where smaller is better).",
-    "Gates.against_champion": "Metric -> by how much the candidate may be worse than the champion on the same rows. A negative number asks for an improvement.",
+    "Gates.against_champion": "Metric -> by how much the candidate may be worse than the champion on the same rows. "
+    "A negative number asks for an improvement.",
     "Gates.slices": "Features or entity keys by which metrics are shown, with intervals.",
     "Gates.worst_slice": "Metric -> the value that every slice of `slices` with 200 rows or more must reach, unless chance explains the lack.",
     "Gates.maximum_calibration_error": "The largest expected calibration error. Binary problems only.",

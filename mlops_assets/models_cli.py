@@ -73,7 +73,7 @@ def history(solution: SolutionArgument, as_json: JsonOption = False) -> None:
     console.print(table)
 
 
-@app.command(epilog="Example: [bold]mlops trace flight_delay:2013-07-04-UA-15-EWR:1[/bold]")
+@app.command(epilog="Example: [bold]mlops trace my_solution:123:1[/bold]")
 def trace(prediction_id: PredictionArgument, as_json: JsonOption = False) -> None:
     """Follow a prediction back: deployment, model version, training run, dataset, feature views, raw partitions."""
     from mlops_assets.stack.lineage import PredictionLineage
@@ -88,7 +88,7 @@ def trace(prediction_id: PredictionArgument, as_json: JsonOption = False) -> Non
     Console(width=max(console.width, _WIDTH), highlight=False, emoji=False).print(tree)
 
 
-@app.command(epilog="Example: [bold]mlops explain flight_delay:2013-07-04-UA-15-EWR:1[/bold]")
+@app.command(epilog="Example: [bold]mlops explain my_solution:123:1[/bold]")
 def explain(prediction_id: PredictionArgument, as_json: JsonOption = False) -> None:
     """Show the feature values that a prediction was made from, and what each contributed to it (Shapley values)."""
     from mlops_assets.stack.lineage import PredictionLineage
