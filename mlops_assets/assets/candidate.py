@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.assets.bundle_writing import write_model_bundle
+from mlops_assets.assets.bundle_writing import parity_sample, write_model_bundle
 from mlops_assets.assets.execution import permanent_failure
 from mlops_assets.assets.fitting import Fitted, default_estimator, fit, run_search
 from mlops_assets.assets.training_dataset import dataset_rows_query
@@ -102,6 +102,7 @@ def train_candidate(
                 inputs,
                 schema=schema,
                 train=train,
+                sample=parity_sample(inputs, fitted.pipeline, schema, holdout),
                 model=exported,
                 threshold=fitted.threshold,
                 registered=registered,

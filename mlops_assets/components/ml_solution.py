@@ -31,6 +31,7 @@ from mlops_assets.keys import (
 from mlops_assets.ml.metric_names import metric_names
 from mlops_assets.resources.feature_registry import DbtModel, FeatureRegistry, UnknownModelError
 from mlops_assets.resources.feature_store import SelectedView
+from mlops_assets.serving.columns import check_column
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY
 from mlops_assets.solution import FeatureSource, Solution
 from mlops_assets.training_configuration import check_training
@@ -125,6 +126,8 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
     for position, source in enumerate(solution.features):
         for name in set(source.derived or {}).intersection(inputs.spine_columns(labelled=True)):
             raise ConfigurationError(("features", position, "derived", name), "this is a column of the spine: rename the feature")
+    for name in dict.fromkeys((solution.spine.key, *inputs.entity, *inputs.request)):
+        _require_type(spine, name)
     available = [*inputs.entity, *inputs.features]
     for number, column in enumerate(solution.gates.slices):
         if column not in available:
@@ -171,6 +174,13 @@ def _require_column(model: DbtModel, column: str, path: tuple[str | int, ...]) -
         raise ConfigurationError(
             path, f"the dbt model {model.name} has no column {column!r}; {nearest(column, list(model.columns))}"
         )
+
+
+def _require_type(spine: DbtModel, column: str) -> None:
+    try:
+        check_column(column, spine.columns[column])
+    except ValueError as error:
+        raise ConfigurationError(("spine", "model"), f"{spine.name}, data_type of the column {column}: {error}") from error
 
 
 def _forbid_label(solution: Solution, column: str, path: tuple[str | int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The serving bundle: a folder with `model.onnx` and `contract.json`, all that a process needs to answer with a model.
+"""The serving bundle: a folder with `model.onnx`, `contract.json` and `sample.json`, all that a process needs to answer with a model.
 
 Written once by a promotion, read by the batch asset and by the servers. A process that reads a bundle loads ONNX Runtime,
 Arrow and pydantic, and neither pandas nor scikit-learn. Fetching features and logging predictions belong elsewhere.
@@ -10,33 +10,38 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mlops_assets.ml.matrix import categorical_matrix, numeric_matrix
 from mlops_assets.serving.contract import Contract
+from mlops_assets.serving.sample import Sample
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 MODEL_FILE = "model.onnx"
 CONTRACT_FILE = "contract.json"
+SAMPLE_FILE = "sample.json"
 BATCH_ROWS = 50_000
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class BundleError(Exception):
-    """A bundle that is incomplete, tampered with, or not in the format of this version."""
+    """A bundle that is incomplete, tampered with, not in the format of this version, or does not answer as the fitted model did."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: its contract, its folder, and an ONNX Runtime session (safe to call from several threads)."""
+    """A loaded bundle: its folder, contract and sample, and an ONNX Runtime session (safe to call from several threads)."""
 
     path: Path
     contract: Contract
+    sample: Sample
     session: "InferenceSession"
 
     def score(self, table: pa.Table) -> pa.Table:
@@ -55,19 +60,38 @@ class Bundle:
         batches = [self._score_batch(features.slice(start, BATCH_ROWS)) for start in range(0, max(table.num_rows, 1), BATCH_ROWS)]
         return pa.concat_tables(batches)
 
-    def _score_batch(self, table: pa.Table) -> pa.Table:
-        if self.contract.problem == "regression":
-            return pa.Table.from_arrays([_array(self._run("value", table).reshape(-1))], names=["value"])
-        probabilities = self._run("probabilities", table)
+    def predict(self, numeric: np.ndarray, categorical: np.ndarray) -> np.ndarray:
+        """Probabilities [rows, classes] or values [rows, 1] of a float32 matrix [rows, numeric features] and an object matrix of strings."""
+        inputs: dict[str, np.ndarray] = {}
+        if numeric.shape[1]:
+            inputs["numeric"] = numeric
+        if categorical.shape[1]:
+            inputs["categorical"] = categorical
+        output = "value" if self.contract.problem == "regression" else "probabilities"
+        return self.session.run([output], inputs)[0]
+
+    def decide(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The score of each row, and the position of the predicted class in `contract.classes`."""
         if self.contract.problem == "binary_classification":
             score = probabilities[:, 1]
-            positions = (score >= np.float32(self.contract.decision_threshold)).astype(np.int64)
-            return pa.Table.from_arrays([_array(score), self._labels(positions)], names=["score", "predicted_label"])
+            return score, (score >= np.float32(self.contract.decision_threshold)).astype(np.int64)
         positions = probabilities.argmax(axis=1)
-        score = np.take_along_axis(probabilities, positions[:, None], axis=1).reshape(-1)
-        lists = pa.FixedSizeListArray.from_arrays(_array(probabilities.reshape(-1)), len(self.contract.classes))
-        columns = [_array(score), self._labels(positions), lists]
-        return pa.Table.from_arrays(columns, names=["score", "predicted_label", "probabilities"])
+        return np.take_along_axis(probabilities, positions[:, None], axis=1).reshape(-1), positions
+
+    def _score_batch(self, table: pa.Table) -> pa.Table:
+        schema = self.contract.feature_schema
+        if table.num_rows == 0:
+            answers = np.empty((0, max(len(self.contract.classes), 1)), dtype=np.float32)
+        else:
+            answers = self.predict(numeric_matrix(table, schema.numeric), categorical_matrix(table, schema.categorical))
+        if self.contract.problem == "regression":
+            return pa.Table.from_arrays([_array(answers.reshape(-1))], names=["value"])
+        score, positions = self.decide(answers)
+        columns, names = [_array(score), self._labels(positions)], ["score", "predicted_label"]
+        if self.contract.problem == "multiclass_classification":
+            columns.append(pa.FixedSizeListArray.from_arrays(_array(answers.reshape(-1)), len(self.contract.classes)))
+            names.append("probabilities")
+        return pa.Table.from_arrays(columns, names=names)
 
     def _labels(self, positions: np.ndarray) -> pa.Array:
         if all(isinstance(value, int) for value in self.contract.classes):
@@ -77,17 +101,6 @@ class Bundle:
         classes = pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)))
         return classes.take(_array(positions))
 
-    def _run(self, output: str, table: pa.Table) -> np.ndarray:
-        schema = self.contract.feature_schema
-        if table.num_rows == 0:
-            return np.empty((0, max(len(self.contract.classes), 1)), dtype=np.float32)
-        inputs: dict[str, np.ndarray] = {}
-        if schema.numeric:
-            inputs["numeric"] = numeric_matrix(table, schema.numeric)
-        if schema.categorical:
-            inputs["categorical"] = categorical_matrix(table, schema.categorical)
-        return self.session.run([output], inputs)[0]
-
 
 def _array(values: np.ndarray) -> pa.Array:
     """A float32 or int64 array without copying. Unlike `pa.array` it does not import pandas, which takes a third of a second."""
@@ -95,25 +108,31 @@ def _array(values: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
-def model_hash(model: bytes) -> str:
-    """The SHA-256 of a model file's bytes, in hexadecimal: the contract's `model_sha256`."""
-    return hashlib.sha256(model).hexdigest()
+def file_hash(content: bytes) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal: the contract's `model_sha256` and `sample_sha256`."""
+    return hashlib.sha256(content).hexdigest()
 
 
-def write_bundle(path: Path, model: bytes, contract: Contract) -> None:
-    """Write `model` and `contract` as the folder `path`, which appears complete or not at all.
+def write_bundle(path: Path, model: bytes, sample: Sample, contract: Contract) -> None:
+    """Write `model`, `sample` and `contract` as the folder `path`, which appears complete or not at all.
 
-    Writing the same bundle again changes nothing. Raises BundleError when the contract's hash is not the model's, or
+    Writing the same bundle again changes nothing. Raises BundleError when the contract holds the hash of another file, or
     another bundle is at `path` already: a bundle is never overwritten.
     """
-    if contract.model_sha256 != model_hash(model):
-        raise BundleError(f"The contract of {contract.name} version {contract.version} holds the hash of another model file.")
-    text = contract.model_dump_json(indent=2) + "\n"
+    files = {
+        MODEL_FILE: model,
+        SAMPLE_FILE: sample.to_bytes(),
+        CONTRACT_FILE: contract.model_dump_json(indent=2).encode() + b"\n",
+    }
+    if (contract.model_sha256, contract.sample_sha256) != (file_hash(model), file_hash(files[SAMPLE_FILE])):
+        raise BundleError(
+            f"The contract of {contract.name} version {contract.version} holds the hash of another model or sample."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         scratch.chmod(0o755)
-        for name, content in ((MODEL_FILE, model), (CONTRACT_FILE, text.encode())):
+        for name, content in files.items():
             with (scratch / name).open("wb") as file:
                 file.write(content)
                 file.flush()
@@ -123,44 +142,54 @@ def write_bundle(path: Path, model: bytes, contract: Contract) -> None:
         except OSError:
             if not path.exists():
                 raise
-            if not _holds(path, model, text):
+            if not all((path / name).is_file() and (path / name).read_bytes() == content for name, content in files.items()):
                 raise BundleError(f"{path} holds another bundle: give the new version a folder of its own.") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Load the bundle in the folder `path` and verify its hash.
+    """Load the bundle in the folder `path`, verify its hashes, and let it answer its sample.
 
-    Raises BundleError when a file is missing, the contract is not valid, or `model.onnx` is not the file that was promoted.
+    Raises BundleError when a file is missing or not valid, is not the one that was promoted, or the model does not answer the sample
+    as the fitted model did.
     """
     from onnxruntime import InferenceSession, SessionOptions
 
-    model_path, contract_path = path / MODEL_FILE, path / CONTRACT_FILE
-    for needed in (model_path, contract_path):
-        if not needed.is_file():
-            raise BundleError(f"{needed} is missing: promote the model again to write its bundle.")
-    try:
-        contract = Contract.model_validate_json(contract_path.read_bytes())
-    except ValidationError as error:
-        raise BundleError(f"{contract_path} is not a valid contract: {_first_error(error)}") from error
-    model = model_path.read_bytes()
-    if model_hash(model) != contract.model_sha256:
-        raise BundleError(
-            f"{model_path} was changed after promotion (its SHA-256 is not the contract's): promote the model again."
-        )
+    for name in (MODEL_FILE, CONTRACT_FILE, SAMPLE_FILE):
+        if not (path / name).is_file():
+            raise BundleError(f"{path / name} is missing: promote the model again to write its bundle.")
+    contract = _parse(Contract, path / CONTRACT_FILE, (path / CONTRACT_FILE).read_bytes())
+    model, sample_bytes = (path / MODEL_FILE).read_bytes(), (path / SAMPLE_FILE).read_bytes()
+    for name, content, expected in (
+        (MODEL_FILE, model, contract.model_sha256),
+        (SAMPLE_FILE, sample_bytes, contract.sample_sha256),
+    ):
+        if file_hash(content) != expected:
+            raise BundleError(
+                f"{path / name} was changed after promotion (its SHA-256 is not the contract's): promote the model again."
+            )
     options = SessionOptions()
     # Threads that spin while they wait take the processor from whoever they wait for: on a busy machine four times as slow.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return Bundle(path=path, contract=contract, session=session)
+    bundle = Bundle(path=path, contract=contract, sample=_parse(Sample, path / SAMPLE_FILE, sample_bytes), session=session)
+    difference = bundle.sample.difference(bundle.predict(*bundle.sample.matrices(contract.feature_schema)))
+    if difference > bundle.sample.maximum_difference:
+        raise BundleError(
+            f"{path} does not answer its sample as the fitted model did (difference {difference:.2g}, at most "
+            f"{bundle.sample.maximum_difference:g}): compare this machine's ONNX Runtime and processor with those of training."
+        )
+    return bundle
 
 
-def _holds(path: Path, model: bytes, text: str) -> bool:
-    files = {path / MODEL_FILE: model, path / CONTRACT_FILE: text.encode()}
-    return all(file.is_file() and file.read_bytes() == content for file, content in files.items())
+def _parse(kind: type[_Model], path: Path, content: bytes) -> _Model:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise BundleError(f"{path} is not valid: {_first_error(error)}") from error
 
 
 def _first_error(error: ValidationError) -> str:
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'contract'}: {first['msg']}"
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, numeric_matrix
 from mlops_assets.ml.problem import Problem
+from mlops_assets.serving.columns import check_column
 
 
 class _Strict(BaseModel):
@@ -37,14 +38,20 @@ class CategoricalFeature(_Strict):
 
 
 class FeatureView(_Strict):
-    """A feature view that the model reads, with the version it was trained on."""
+    """A feature view that the model reads, with the version it was trained on.
+
+    `features` are those that the model uses; `online` tells whether the online store has them, or the caller must supply them.
+    """
 
     name: str
     version: int = Field(ge=1)
+    entity: tuple[str, ...]
+    features: tuple[str, ...]
+    online: bool
 
 
 class RequestColumn(_Strict):
-    """A feature that the caller of the model supplies, with its SQL type."""
+    """A column of the spine that the caller of the model supplies, with its SQL type."""
 
     name: str
     type: str
@@ -61,15 +68,20 @@ class Contract(_Strict):
     """What a model needs and what it answers: the content of `contract.json`.
 
     `features` are in the model's order, numeric before categorical. `classes` are in the order of the probabilities, and
-    `decision_threshold` is the score from which a binary prediction is positive; both are empty for a regression.
+    `decision_threshold` is the score from which a binary prediction is positive; both are empty for a regression. `key` identifies
+    a row of the spine, `entity_keys` what the feature views are looked up with, `request_columns` are features themselves. The dates
+    of `partition_column` are those of `time_zone`.
     """
 
     name: str = Field(min_length=1)
     version: int = Field(ge=1)
     problem: Problem
     features: tuple[NumericFeature | CategoricalFeature, ...] = Field(min_length=1)
-    entity_keys: tuple[str, ...] = Field(min_length=1)
+    key: RequestColumn
+    entity_keys: tuple[RequestColumn, ...]
     prediction_time_column: str
+    partition_column: str
+    time_zone: str
     classes: tuple[int | str, ...]
     decision_threshold: float | None = Field(ge=0, le=1)
     dataset_fingerprint: str
@@ -77,6 +89,7 @@ class Contract(_Strict):
     request_columns: tuple[RequestColumn, ...] = ()
     derived_features: tuple[DerivedFeature, ...] = ()
     model_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sample_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     run_id: str
 
     @model_validator(mode="after")
@@ -89,6 +102,8 @@ class Contract(_Strict):
         supplied = {column.name for column in self.request_columns} | {feature.name for feature in self.derived_features}
         if unknown := sorted(supplied - {feature.name for feature in self.features}):
             raise ValueError(f"request_columns and derived_features must be features: {', '.join(unknown)}")
+        for column in (self.key, *self.entity_keys, *self.request_columns):
+            check_column(column.name, column.type)
         expected = {"binary_classification": (2, 2), "multiclass_classification": (3, None), "regression": (0, 0)}
         least, most = expected[self.problem]
         if len(self.classes) < least or (most is not None and len(self.classes) > most):

@@ -8,6 +8,7 @@ import dbt_lake
 import pandas as pd
 import pytest
 import yaml
+from bundles import contract
 from dbt_lake import FIRST, LAST, Dbt
 
 from mlops_assets import defs
@@ -15,7 +16,6 @@ from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.resources.feature_registry import FeatureRegistry
 from mlops_assets.resources.feature_store import SelectedView, point_in_time_query
 from mlops_assets.resources.lake import Lake, current_snapshot
-from mlops_assets.serving.contract import Contract, DerivedFeature, NumericFeature, RequestColumn
 from mlops_assets.serving.derived import DerivedFeatures
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY
 from mlops_assets.solution import Solution
@@ -264,23 +264,10 @@ def test_derived_features_of_real_flights(built: Lake, registry: FeatureRegistry
     offline = rows.select(list(expressions)).to_pylist()
     asked = rows.select(list(inputs.request)).to_pylist()
     derived = DerivedFeatures(
-        Contract(
-            name=inputs.name,
-            version=1,
-            problem="regression",
-            features=tuple(
-                NumericFeature(name=name, type="double", minimum=0, maximum=1) for name in (*inputs.request, *expressions)
-            ),
-            entity_keys=inputs.entity,
-            prediction_time_column="predicted_at",
-            classes=(),
-            decision_threshold=None,
-            dataset_fingerprint="0",
-            feature_views=(),
-            request_columns=tuple(RequestColumn(name=name, type=inputs.spine.columns[name]) for name in inputs.request),
-            derived_features=tuple(DerivedFeature(name=name, expression=text) for name, text in inputs.derived.items()),
-            model_sha256="0" * 64,
-            run_id="0",
+        contract(
+            features=[{"name": name, "type": "double", "minimum": 0, "maximum": 1} for name in (*inputs.request, *expressions)],
+            request_columns=[{"name": name, "type": inputs.spine.columns[name]} for name in inputs.request],
+            derived_features=[{"name": name, "expression": text} for name, text in inputs.derived.items()],
         )
     )
     assert [repr(row) for row in derived.evaluate(asked)] == [repr(row) for row in offline]

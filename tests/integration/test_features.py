@@ -14,6 +14,7 @@ import dagster as dg
 import dbt_lake
 import pandas as pd
 import pytest
+from bundles import contract
 from dagster_dbt import DbtProject
 from typer.testing import CliRunner
 
@@ -24,7 +25,6 @@ from mlops_assets.cli import app
 from mlops_assets.resources.feature_catalog import FeatureCatalog
 from mlops_assets.resources.feature_usage import DEFINITIONS_DIRECTORY
 from mlops_assets.resources.lake import Lake
-from mlops_assets.serving.contract import Contract, FeatureView, NumericFeature
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
 
 lake = dbt_lake.lake
@@ -95,23 +95,17 @@ class Sandbox:
 @pytest.fixture(scope="module")
 def make_sandbox(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Sandbox]:
     home = tmp_path_factory.mktemp("home")
-    contract = Contract(
+    described = contract(
         name="flight_delay",
         version=3,
-        problem="binary_classification",
-        features=(NumericFeature(name="weather_visibility", type="double", minimum=0, maximum=10),),
-        entity_keys=("origin",),
-        prediction_time_column="predicted_at",
-        classes=(0, 1),
-        decision_threshold=0.5,
-        dataset_fingerprint="0",
-        feature_views=(FeatureView(name="origin_weather", version=1),),
-        model_sha256="0" * 64,
-        run_id="0",
+        features=[{"name": "weather_visibility", "type": "double", "minimum": 0, "maximum": 10}],
+        feature_views=[
+            {"name": "origin_weather", "version": 1, "entity": ["origin"], "features": ["weather_visibility"], "online": True}
+        ],
     )
     bundle = home / "serving" / "flight_delay" / "3"
     bundle.mkdir(parents=True)
-    (bundle / "contract.json").write_text(contract.model_dump_json())
+    (bundle / "contract.json").write_text(described.model_dump_json())
 
     def make() -> Sandbox:
         directory = tmp_path_factory.mktemp("project") / "dbt_project"

@@ -28,6 +28,7 @@ from mlops_assets.resources.online_store.redis_store import RedisStore
 from mlops_assets.resources.online_store.store import (
     FeatureRequest,
     OnlineStore,
+    Origin,
     PushConflictError,
     UnknownOnlineViewError,
     open_online_store,
@@ -192,13 +193,21 @@ def test_values_are_stale_after_the_limit_by_the_clock_of_the_data(store: Online
     [stale] = store.read([request(view)], [{"id": "x"}], limit + timedelta(microseconds=1))
     assert (fresh.values["b"], fresh.flags[view.name]) == (1, Flag.OK)
     assert (stale.values, stale.flags[view.name]) == ({"a": None, "b": None}, Flag.STALE)
+    assert fresh.origins == stale.origins == {view.name: Origin(1, microseconds(MOMENT))}
+
+
+def test_values_that_became_known_after_the_moment_are_given_and_flagged(store: OnlineStore, view: OnlineView) -> None:
+    push(store, view, [entity("x", 0.5, 1)])
+    rows = store.reader((request(view),)).read([{"id": "x"}] * 2, [MOMENT, MOMENT - timedelta(microseconds=1)])
+    assert [(row.values["b"], row.flags[view.name]) for row in rows] == [(1, Flag.OK), (1, Flag.NEWER)]
 
 
 def test_a_view_without_times_or_limit_is_never_stale(store: OnlineStore, view: OnlineView) -> None:
     static = replace(view, timed=False, freshness_days=None)
     state = store.push(static, source="t", snapshot=1, base=None, written=[EntityValues(("x",), 0, (0.5, 1))], removed=[])
     assert state.newest is None
-    assert store.read([request(static)], [{"id": "x"}], MOMENT + timedelta(days=9999))[0].flags == {view.name: Flag.OK}
+    [row] = store.read([request(static)], [{"id": "x"}], MOMENT + timedelta(days=9999))
+    assert (row.flags, row.origins) == ({view.name: Flag.OK}, {view.name: Origin(1, None)})
 
 
 def test_changes_are_applied_to_the_state_they_start_from(store: OnlineStore, view: OnlineView) -> None:
@@ -243,10 +252,10 @@ def test_a_reader_follows_a_change_of_the_columns(open_store: Open, view: Online
     reading, pushing = open_store(), open_store()
     push(pushing, view, [entity("x", 0.5, 1)])
     reader = reading.reader((request(view),))
-    assert reader.read([{"id": "x"}], MOMENT)[0].values == {"a": 0.5, "b": 1}
+    assert reader.read([{"id": "x"}], [MOMENT])[0].values == {"a": 0.5, "b": 1}
     other = replace(view, entity=(Column("number", "integer"),), features=(Column("c", "string"), *view.features))
     push(pushing, other, [entity(4, "new", 0.6, 2)], snapshot=2)
-    assert reader.read([{"number": 4}], MOMENT)[0].values == {"c": "new", "a": 0.6, "b": 2}
+    assert reader.read([{"number": 4}], [MOMENT])[0].values == {"c": "new", "a": 0.6, "b": 2}
 
 
 def test_a_forked_process_reads_and_pushes_beside_its_parent(store: OnlineStore, view: OnlineView) -> None:

@@ -47,12 +47,23 @@ class FeatureRequest(NamedTuple):
     features: tuple[str, ...] | None
 
 
+class Origin(NamedTuple):
+    """Where the values of a view come from: the lake's snapshot that they reflect, and since when they were known.
+
+    `event_timestamp` is in microseconds since 1970, None in a view whose values hold at all times.
+    """
+
+    snapshot: int
+    event_timestamp: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class OnlineRow:
-    """The answer for one entity: feature -> value (null unless the view's flag is ok), and view -> flag."""
+    """The answer for one entity: feature -> value, view -> flag, and view -> origin of what the store holds for the entity."""
 
     values: dict[str, Value]
     flags: dict[str, Flag]
+    origins: dict[str, Origin]
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class OnlineStore(ABC):
         `moment`, with a time zone, is what staleness is judged against. An entity that is unknown, stale, null or of the wrong
         type is flagged, never an error. Raises UnknownOnlineViewError for a view or feature that was never pushed.
         """
-        return self.reader(tuple(requests)).read(entities, moment)
+        return self.reader(tuple(requests)).read(entities, [moment] * len(entities))
 
     def reader(self, requests: tuple[FeatureRequest, ...]) -> "OnlineReader":
         """The reader of these views: keep it where the same views are read again and again."""
@@ -152,6 +163,7 @@ class _Plan:
                 f"Feature view {view.name} version {view.version} has no {', '.join(unknown)} online: it has {', '.join(positions)}."
             )
         self.view = view
+        self.snapshot = state.snapshot
         self.key_names = [column.name for column in view.entity]
         self.key_kinds = [column.kind for column in view.entity]
         self.features = [(feature, positions[feature]) for feature in chosen]
@@ -172,9 +184,9 @@ class OnlineReader:
         self._names = [(request.view, request.version) for request in requests]
         self._known: tuple[list[bytes | None], list[_Plan]] | None = None
 
-    def read(self, entities: Sequence[Mapping[str, Any]], moment: datetime) -> list[OnlineRow]:
-        """See `OnlineStore.read`."""
-        asked = (moment - _EPOCH) // _MICROSECOND
+    def read(self, entities: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[OnlineRow]:
+        """See `OnlineStore.read`; each entity is judged at a moment of its own."""
+        asked = [(moment - _EPOCH) // _MICROSECOND for moment in moments]
         states, plans = self._known or self._look_up()
         while True:
             keys = [plan.keys(entities) for plan in plans]
@@ -186,7 +198,7 @@ class OnlineReader:
             states, plans = self._renew(found)
             if [plan.view for plan in plans] == former:
                 break
-        rows = [OnlineRow({}, {}) for _ in entities]
+        rows = [OnlineRow({}, {}, {}) for _ in entities]
         for plan, plan_keys, plan_values in zip(plans, keys, values, strict=True):
             _add_view(rows, plan, plan_keys, plan_values, asked)
         return rows
@@ -220,23 +232,25 @@ def open_online_store(settings: Settings) -> OnlineStore:
 
 
 def _add_view(
-    rows: list[OnlineRow], plan: _Plan, keys: Sequence[bytes | None], values: Sequence[bytes | None], asked: int
+    rows: list[OnlineRow], plan: _Plan, keys: Sequence[bytes | None], values: Sequence[bytes | None], asked: Sequence[int]
 ) -> None:
-    name, limit, features = plan.view.name, plan.age_limit, plan.features
-    for row, key, data in zip(rows, keys, values, strict=True):
+    name, limit, features, timed = plan.view.name, plan.age_limit, plan.features, plan.view.timed
+    for row, key, data, moment in zip(rows, keys, values, asked, strict=True):
         if data is None:
             row.values.update(plan.nulls)
             row.flags[name] = Flag.WRONG_KEY if key is None else Flag.MISSING
             continue
         record = decode_values(data)
-        if limit is not None and asked - record[0] > limit:
+        known_since = record[0]
+        row.origins[name] = Origin(plan.snapshot, known_since if timed else None)
+        if limit is not None and moment - known_since > limit:
             row.values.update(plan.nulls)
             row.flags[name] = Flag.STALE
             continue
         target = row.values
         for feature, position in features:
             target[feature] = record[position]
-        row.flags[name] = Flag.OK
+        row.flags[name] = Flag.NEWER if timed and known_since > moment else Flag.OK
 
 
 def _require_key(view: OnlineView, kinds: Sequence[str], key: Key) -> bytes:

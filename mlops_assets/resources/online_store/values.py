@@ -36,12 +36,18 @@ class OnlineStoreError(Exception):
 
 
 class Flag(StrEnum):
-    """Why the features of one view have the values they have; all but `OK` come with nulls."""
+    """Why the features of one view have the values they have; `MISSING`, `STALE` and `WRONG_KEY` come with nulls.
+
+    `NEWER` values became known after the moment that was asked for: the store has no older ones. Right for a request that waited on
+    its way, and a leak in a replay of the past. `REQUEST` values were not looked up, since the request gave them all.
+    """
 
     OK = "ok"
+    NEWER = "newer"
     MISSING = "missing"
     STALE = "stale"
     WRONG_KEY = "wrong_key"
+    REQUEST = "request"
 
 
 @dataclass(frozen=True)

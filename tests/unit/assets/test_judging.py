@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from bundles import fit_bundle
 
 from mlops_assets.assets.judging import MINIMUM_SLICE_ROWS, Judged, Rival, comparable, judge
 from mlops_assets.assets.model_card import CardSources, build_card
@@ -16,15 +17,13 @@ from mlops_assets.checks.gates import check_evaluation
 from mlops_assets.checks.recorded import DatasetState
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.inputs import SolutionInputs
-from mlops_assets.ml.matrix import FeatureSchema, to_frame
+from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.model_card import render_html, render_markdown
-from mlops_assets.ml.onnx import to_onnx
-from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
+from mlops_assets.ml.pipeline import Step
 from mlops_assets.ml.problem import PROBLEMS, Problem, label_array
 from mlops_assets.resources.feature_registry import FeatureRegistry
 from mlops_assets.resources.model_registry import RegisteredModel
-from mlops_assets.serving.bundle import Bundle, load_bundle, model_hash, write_bundle
-from mlops_assets.serving.contract import Contract, describe_features
+from mlops_assets.serving.bundle import Bundle, load_bundle
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY
 from mlops_assets.solution import Solution
 
@@ -104,25 +103,16 @@ def case(problem: Problem) -> Case:
 def bundle_of(case: Case, path: Path, version: int) -> Bundle:
     solution = case.inputs.solution
     labels = label_array(case.train.column(solution.spine.label), solution.problem)
-    step = Step(solution.training.estimator.type, solution.training.estimator.parameters)
-    pipeline = build_pipeline(problem=solution.problem, schema=SCHEMA, estimator=step, numeric=None, categorical=None, seed=0)
-    fit_pipeline(pipeline, to_frame(case.train, SCHEMA), labels)
-    model = to_onnx(pipeline, SCHEMA, solution.problem)
-    contract = Contract(
-        name="example",
-        version=version,
+    fitted = fit_bundle(
+        case.train,
+        labels,
+        schema=SCHEMA,
         problem=solution.problem,
-        features=describe_features(case.train, SCHEMA),
-        entity_keys=("flight_id",),
-        prediction_time_column="predicted_at",
-        classes=() if solution.problem == "regression" else tuple(pipeline.classes_.tolist()),
-        decision_threshold=0.4 if solution.problem == "binary_classification" else None,
-        dataset_fingerprint="abc",
-        feature_views=(),
-        model_sha256=model_hash(model),
-        run_id="run",
+        estimator=Step(solution.training.estimator.type, solution.training.estimator.parameters),
+        requests=[{"flight_id": "f1"}],
+        version=version,
     )
-    write_bundle(path, model, contract)
+    fitted.write(path)
     return load_bundle(path)
 
 

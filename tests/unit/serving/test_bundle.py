@@ -7,23 +7,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from bundles import Fitted, boosting, fit_bundle
 from pydantic import ValidationError
 
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
-from mlops_assets.ml.onnx import to_onnx
-from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.pipeline import predict
 from mlops_assets.ml.problem import Problem
-from mlops_assets.serving.bundle import BATCH_ROWS, BundleError, load_bundle, model_hash, write_bundle
-from mlops_assets.serving.contract import Contract, FeatureView, describe_features
+from mlops_assets.serving.bundle import BATCH_ROWS, BundleError, file_hash, load_bundle, write_bundle
+from mlops_assets.serving.contract import describe_features
+from mlops_assets.serving.sample import Sample
 
 SCHEMA = FeatureSchema(
     numeric=tuple(f"n{number}" for number in range(40)), categorical=tuple(f"c{number}" for number in range(10))
 )
-ESTIMATORS: dict[Problem, str] = {
-    "binary_classification": "sklearn.ensemble.HistGradientBoostingClassifier",
-    "multiclass_classification": "sklearn.ensemble.HistGradientBoostingClassifier",
-    "regression": "sklearn.ensemble.HistGradientBoostingRegressor",
-}
 
 
 def _table(rows: int) -> pa.Table:
@@ -45,63 +41,49 @@ def _labels(table: pa.Table, problem: Problem) -> np.ndarray:
     return np.array(["low", "middle", "high"], dtype=object)[np.digitize(value, [-0.5, 0.5])]
 
 
-def _promote(path: Path, problem: Problem):
+def _fitted(problem: Problem) -> Fitted:
     table = _table(2000)
-    pipeline = build_pipeline(
-        problem=problem,
+    return fit_bundle(
+        table,
+        _labels(table, problem),
         schema=SCHEMA,
-        estimator=Step(ESTIMATORS[problem], {"max_iter": 20}),
-        numeric=None,
-        categorical=None,
-        seed=0,
-    )
-    fit_pipeline(pipeline, to_frame(table, SCHEMA), _labels(table, problem))
-    model = to_onnx(pipeline, SCHEMA, problem)
-    contract = Contract(
-        name="example",
-        version=3,
         problem=problem,
-        features=describe_features(table, SCHEMA),
-        entity_keys=("id",),
-        prediction_time_column="predicted_at",
-        classes=() if problem == "regression" else tuple(pipeline.classes_.tolist()),
-        decision_threshold=0.35 if problem == "binary_classification" else None,
-        dataset_fingerprint="abc",
-        feature_views=(FeatureView(name="view", version=1),),
-        model_sha256=model_hash(model),
+        estimator=boosting(problem),
+        requests=[{"id": str(number)} for number in range(10)],
+        version=3,
         run_id="run",
     )
-    write_bundle(path, model, contract)
-    return pipeline, model, contract
 
 
 @pytest.fixture(scope="module")
 def promoted(tmp_path_factory):
     path = tmp_path_factory.mktemp("bundles") / "3"
-    return path, *_promote(path, "binary_classification")
+    fitted = _fitted("binary_classification")
+    return fitted.write(path), fitted
 
 
 def test_scores_are_those_of_the_pipeline(promoted) -> None:
-    path, pipeline, _, contract = promoted
+    path, fitted = promoted
     table = _table(500).append_column("id", pa.array(range(500)))
     scored = load_bundle(path).score(table)
-    expected = predict(pipeline, to_frame(table, SCHEMA), "binary_classification")[:, 1]
+    expected = predict(fitted.pipeline, to_frame(table, SCHEMA), "binary_classification")[:, 1]
     np.testing.assert_allclose(scored["score"].to_numpy(), expected, atol=1e-6)
     assert scored["predicted_label"].to_pylist() == [int(score >= 0.35) for score in scored["score"].to_pylist()]
-    assert load_bundle(path).contract == contract
+    assert load_bundle(path).contract == fitted.contract
+    assert load_bundle(path).sample == fitted.sample
 
 
 def test_classes_and_values_are_scored(tmp_path: Path) -> None:
     table = _table(300)
-    pipeline, _, contract = _promote(tmp_path / "classes", "multiclass_classification")
-    scored = load_bundle(tmp_path / "classes").score(table)
-    expected = predict(pipeline, to_frame(table, SCHEMA), "multiclass_classification")
+    fitted = _fitted("multiclass_classification")
+    scored = load_bundle(fitted.write(tmp_path / "classes")).score(table)
+    expected = predict(fitted.pipeline, to_frame(table, SCHEMA), "multiclass_classification")
     np.testing.assert_allclose(np.array(scored["probabilities"].to_pylist()), expected, atol=1e-6)
-    assert scored["predicted_label"].to_pylist() == [contract.classes[row] for row in expected.argmax(axis=1)]
+    assert scored["predicted_label"].to_pylist() == [fitted.contract.classes[row] for row in expected.argmax(axis=1)]
     np.testing.assert_allclose(scored["score"].to_numpy(), expected.max(axis=1), atol=1e-6)
-    pipeline, _, _ = _promote(tmp_path / "values", "regression")
-    values = load_bundle(tmp_path / "values").score(table)["value"].to_numpy()
-    np.testing.assert_allclose(values, pipeline.predict(to_frame(table, SCHEMA)), atol=1e-5)
+    fitted = _fitted("regression")
+    values = load_bundle(fitted.write(tmp_path / "values")).score(table)["value"].to_numpy()
+    np.testing.assert_allclose(values, fitted.pipeline.predict(to_frame(table, SCHEMA)), atol=1e-5)
 
 
 def test_batches_join_in_order_and_no_rows_give_no_rows(promoted) -> None:
@@ -126,11 +108,25 @@ def test_thirty_thousand_rows_take_less_than_a_second(promoted) -> None:
     assert min(times) < 1.0
 
 
-def test_a_changed_model_is_refused(promoted, tmp_path: Path) -> None:
-    _, _, model, contract = promoted
-    write_bundle(tmp_path / "b", model, contract)
-    (tmp_path / "b" / "model.onnx").write_bytes(model[:-1] + bytes([model[-1] ^ 1]))
-    with pytest.raises(BundleError, match="was changed after promotion"):
+@pytest.mark.parametrize("name", ["model.onnx", "sample.json"])
+def test_a_changed_file_is_refused(promoted, tmp_path: Path, name: str) -> None:
+    path = promoted[1].write(tmp_path / "b") / name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(BundleError, match=rf"{name} was changed after promotion"):
+        load_bundle(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [((0.5, 0.5), r"does not answer its sample as the fitted model did \(difference 0\."), ((1.0,), "difference inf")],
+)
+def test_a_model_that_answers_something_else_is_refused(promoted, tmp_path: Path, answer: tuple, message: str) -> None:
+    fitted = promoted[1]
+    row = fitted.sample.rows[0].model_copy(update={"answer": answer})
+    sample = Sample(maximum_difference=1e-4, rows=(row,))
+    contract = fitted.contract.model_copy(update={"sample_sha256": file_hash(sample.to_bytes())})
+    write_bundle(tmp_path / "b", fitted.model, sample, contract)
+    with pytest.raises(BundleError, match=message):
         load_bundle(tmp_path / "b")
 
 
@@ -142,12 +138,12 @@ def test_a_changed_model_is_refused(promoted, tmp_path: Path) -> None:
         ({"decision_threshold": None}, "decision_threshold belongs"),
         ({"classes": [0]}, "cannot have 1 classes"),
         ({"problem": "ranking"}, "problem: Input should be"),
+        ({"key": {"name": "id", "type": "varchar[]"}}, "is no type that a request can give"),
+        ({"key": {"name": "features", "type": "varchar"}}, "a request has a field features of another meaning"),
     ],
 )
 def test_a_contract_that_is_not_valid_is_refused(promoted, tmp_path: Path, change: dict, message: str) -> None:
-    _, _, model, contract = promoted
-    write_bundle(tmp_path / "b", model, contract)
-    path = tmp_path / "b" / "contract.json"
+    path = promoted[1].write(tmp_path / "b") / "contract.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BundleError, match=message):
         load_bundle(tmp_path / "b")
@@ -159,14 +155,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_writing_is_idempotent_and_never_overwrites(promoted, tmp_path: Path) -> None:
-    _, _, model, contract = promoted
-    path = tmp_path / "b"
-    write_bundle(path, model, contract)
-    write_bundle(path, model, contract)
+    fitted = promoted[1]
+    path = fitted.write(tmp_path / "b")
+    fitted.write(path)
     with pytest.raises(BundleError, match="holds another bundle"):
-        write_bundle(path, model, contract.model_copy(update={"run_id": "another"}))
-    with pytest.raises(BundleError, match="hash of another model file"):
-        write_bundle(tmp_path / "c", model + b" ", contract)
+        write_bundle(path, fitted.model, fitted.sample, fitted.contract.model_copy(update={"run_id": "another"}))
+    with pytest.raises(BundleError, match="hash of another model or sample"):
+        write_bundle(tmp_path / "c", fitted.model + b" ", fitted.sample, fitted.contract)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["b"]
     assert load_bundle(path).contract.run_id == "run"
 
@@ -183,7 +178,7 @@ def test_features_are_described_by_what_training_saw() -> None:
 
 def test_a_contract_cannot_be_changed(promoted) -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        promoted[3].version = 4
+        promoted[1].contract.version = 4
 
 
 def test_a_missing_feature_is_named(promoted) -> None:

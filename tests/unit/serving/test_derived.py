@@ -7,10 +7,11 @@ from typing import Any
 
 import duckdb
 import pytest
+from bundles import contract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.serving.contract import CategoricalFeature, Contract, DerivedFeature, NumericFeature, RequestColumn
+from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.derived import DerivedFeatures, with_derived
 
 COLUMNS = {"minute": "integer", "carrier": "varchar", "distance": "double", "is_holiday": "boolean", "identifier": "bigint"}
@@ -26,31 +27,24 @@ EXPRESSIONS = {
 }
 
 
-def contract(expressions: dict[str, str], columns: dict[str, str]) -> Contract:
-    features = [
-        NumericFeature(name=name, type="double", minimum=0, maximum=1) for name in (*columns, *expressions) if name != "group"
-    ]
-    return Contract(
-        name="x",
-        version=1,
-        problem="regression",
-        features=(*features, CategoricalFeature(name="group", type="string", categories=())),
-        entity_keys=("id",),
-        prediction_time_column="at",
-        classes=(),
-        decision_threshold=None,
-        dataset_fingerprint="0",
-        feature_views=(),
-        request_columns=tuple(RequestColumn(name=name, type=kind) for name, kind in columns.items()),
-        derived_features=tuple(DerivedFeature(name=name, expression=text) for name, text in expressions.items()),
-        model_sha256="0" * 64,
-        run_id="0",
+def contract_of(expressions: dict[str, str], columns: dict[str, str]) -> Contract:
+    return contract(
+        features=[
+            *(
+                {"name": name, "type": "double", "minimum": 0, "maximum": 1}
+                for name in (*columns, *expressions)
+                if name != "group"
+            ),
+            {"name": "group", "kind": "categorical", "type": "string", "categories": []},
+        ],
+        request_columns=[{"name": name, "type": kind} for name, kind in columns.items()],
+        derived_features=[{"name": name, "expression": text} for name, text in expressions.items()],
     )
 
 
 @pytest.fixture(scope="module")
 def derived() -> DerivedFeatures:
-    return DerivedFeatures(contract(EXPRESSIONS, COLUMNS))
+    return DerivedFeatures(contract_of(EXPRESSIONS, COLUMNS))
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +131,7 @@ def test_several_threads(derived: DerivedFeatures) -> None:
 
 
 def test_a_contract_without_derived_features_opens_nothing() -> None:
-    without = DerivedFeatures(contract({}, {"minute": "integer"}))
+    without = DerivedFeatures(contract_of({}, {"minute": "integer"}))
     assert without.evaluate([{"minute": 1}, {"minute": 2}]) == [{}, {}]
     assert with_derived("FROM asked", {}) == "FROM asked"
 
@@ -145,14 +139,14 @@ def test_a_contract_without_derived_features_opens_nothing() -> None:
 def test_only_features_can_be_derived() -> None:
     with pytest.raises(ValueError, match="must be features: hour"):
         Contract.model_validate(
-            contract({}, {}).model_dump() | {"derived_features": [{"name": "hour", "expression": "minute // 60"}]}
+            contract_of({}, {}).model_dump() | {"derived_features": [{"name": "hour", "expression": "minute // 60"}]}
         )
 
 
 def test_a_serving_process_needs_no_pandas() -> None:
     code = (
         "import sys, mlops_assets.serving.derived as d, mlops_assets.serving.contract as c; "
-        f"f = d.DerivedFeatures(c.Contract.model_validate_json({contract(EXPRESSIONS, COLUMNS).model_dump_json()!r})); "
+        f"f = d.DerivedFeatures(c.Contract.model_validate_json({contract_of(EXPRESSIONS, COLUMNS).model_dump_json()!r})); "
         f"f.evaluate([dict.fromkeys({list(COLUMNS)})]); "
         "assert not {'pandas', 'sklearn', 'dagster', 'sqlglot'} & sys.modules.keys()"
     )

@@ -1,0 +1,162 @@
+"""Serving bundles for tests: a contract with few words, and small models fitted on made rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlops_assets.ml.matrix import FeatureSchema, to_frame
+from mlops_assets.ml.onnx import to_onnx
+from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.problem import Problem
+from mlops_assets.resources.online_store.store import OnlineStore
+from mlops_assets.resources.online_store.values import Column, EntityValues, OnlineView
+from mlops_assets.serving.bundle import file_hash, write_bundle
+from mlops_assets.serving.contract import Contract, describe_features
+from mlops_assets.serving.sample import Sample, SampleRow
+
+NOON = datetime(2020, 1, 10, 12, tzinfo=UTC)
+
+PLANES = ("N1", "N2", "N3", "N4")
+VIEW_COLUMNS = {"mean_delay": "float", "flights": "integer", "home": "string"}
+_REQUEST = {"carrier": "varchar", "distance": "integer"}
+
+
+def contract(**changes: Any) -> Contract:
+    """A contract of a regression with the feature `a`; `changes` replace fields."""
+    fields: dict[str, Any] = {
+        "name": "example",
+        "version": 1,
+        "problem": "regression",
+        "features": [{"name": "a", "type": "double", "minimum": 0, "maximum": 1}],
+        "key": {"name": "id", "type": "varchar"},
+        "entity_keys": [],
+        "prediction_time_column": "predicted_at",
+        "partition_column": "day",
+        "time_zone": "UTC",
+        "classes": [],
+        "decision_threshold": None,
+        "dataset_fingerprint": "0",
+        "feature_views": [],
+        "model_sha256": "0" * 64,
+        "sample_sha256": "0" * 64,
+        "run_id": "0",
+    }
+    return Contract.model_validate(fields | changes)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model of made rows with the bundle's three parts."""
+
+    pipeline: Any
+    schema: FeatureSchema
+    model: bytes
+    sample: Sample
+    contract: Contract
+
+    def write(self, path: Path) -> Path:
+        """Write the bundle to the folder `path`."""
+        write_bundle(path, self.model, self.sample, self.contract)
+        return path
+
+
+def boosting(problem: Problem) -> Step:
+    """A small gradient boosting."""
+    kind = "Regressor" if problem == "regression" else "Classifier"
+    return Step(f"sklearn.ensemble.HistGradientBoosting{kind}", {"max_iter": 20})
+
+
+def fit_bundle(
+    table: pa.Table,
+    labels: np.ndarray,
+    *,
+    schema: FeatureSchema,
+    problem: Problem,
+    estimator: Step,
+    requests: Sequence[dict[str, Any]],
+    **changes: Any,
+) -> Fitted:
+    """Fit a model on `table`. Its sample are the first rows, as many as there are `requests`; `changes` are fields of the contract."""
+    pipeline = build_pipeline(problem=problem, schema=schema, estimator=estimator, numeric=None, categorical=None, seed=0)
+    frame = to_frame(table, schema)
+    fit_pipeline(pipeline, frame, labels)
+    model = to_onnx(pipeline, schema, problem)
+    answers = np.asarray(predict(pipeline, frame.head(len(requests)), problem)).reshape(len(requests), -1)
+    rows = frame.head(len(requests)).astype(object).itertuples(index=False)
+    sample = Sample(
+        maximum_difference=1e-4,
+        rows=tuple(
+            SampleRow(request=request, features=tuple(None if value != value else value for value in row), answer=tuple(answer))
+            for request, row, answer in zip(requests, rows, answers.tolist(), strict=True)
+        ),
+    )
+    fields = {
+        "problem": problem,
+        "features": describe_features(table, schema),
+        "classes": [] if problem == "regression" else pipeline.classes_.tolist(),
+        "decision_threshold": 0.35 if problem == "binary_classification" else None,
+        "model_sha256": file_hash(model),
+        "sample_sha256": file_hash(sample.to_bytes()),
+    }
+    described = contract(**fields | changes)
+    return Fitted(pipeline, schema, model, sample, described)
+
+
+def fit_flights(problem: Problem, version: int = 1, seed: int = 0, name: str = "flights") -> Fitted:
+    """A model with request columns, a derived feature and an online feature view `planes`, keyed by `tailnum`."""
+    random, count = np.random.default_rng(seed), 400
+    table = pa.table(
+        {
+            "distance": pa.array(random.integers(100, 3000, count), mask=random.random(count) < 0.1),
+            "is_far": random.random(count) < 0.5,
+            "mean_delay": pa.array(random.normal(size=count), mask=random.random(count) < 0.1),
+            "flights": random.integers(0, 50, count),
+            "carrier": random.choice(["AA", "UA", "B6"], count),
+            "home": random.choice(["EWR", "JFK"], count),
+        }
+    )
+    value = table["distance"].to_pandas().fillna(0).to_numpy() / 1000 + table["mean_delay"].to_pandas().fillna(0).to_numpy()
+    labels: Any = value
+    if problem == "binary_classification":
+        labels = (value > np.median(value)).astype(np.int64)
+    if problem == "multiclass_classification":
+        labels = np.array(["low", "middle", "high"], dtype=object)[np.digitize(value, np.quantile(value, [0.3, 0.6]))]
+    request = {"flight_id": "f1", "predicted_at": NOON.isoformat(), "tailnum": "N1", "carrier": "AA", "distance": 500}
+    return fit_bundle(
+        table,
+        labels,
+        schema=FeatureSchema(numeric=("distance", "is_far", "mean_delay", "flights"), categorical=("carrier", "home")),
+        problem=problem,
+        estimator=boosting(problem),
+        requests=[request | {"flight_id": f"f{number}"} for number in range(5)],
+        name=name,
+        version=version,
+        key={"name": "flight_id", "type": "varchar"},
+        entity_keys=[{"name": "tailnum", "type": "varchar"}],
+        time_zone="America/New_York",
+        partition_column="flight_date",
+        feature_views=[{"name": "planes", "version": 1, "entity": ["tailnum"], "features": list(VIEW_COLUMNS), "online": True}],
+        request_columns=[{"name": name, "type": kind} for name, kind in _REQUEST.items()],
+        derived_features=[{"name": "is_far", "expression": "distance > 1000"}],
+    )
+
+
+def push_planes(store: OnlineStore) -> None:
+    """The feature view `planes` with values of all `PLANES` but the last, known for two hours before `NOON`."""
+    view = OnlineView(
+        name="planes",
+        version=1,
+        entity=(Column("tailnum", "string"),),
+        features=tuple(Column(name, kind) for name, kind in VIEW_COLUMNS.items()),
+        timed=True,
+        freshness_days=7,
+    )
+    since = int(NOON.timestamp() * 1e6) - 2 * 3_600_000_000
+    values = [(0.5, 3, "EWR"), (-1.25, 40, "JFK"), (None, 0, None)]
+    written = [EntityValues((plane,), since, each) for plane, each in zip(PLANES[:3], values, strict=True)]
+    store.push(view, source="features.planes", snapshot=7, base=None, written=written, removed=[])
