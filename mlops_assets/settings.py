@@ -106,6 +106,11 @@ class Settings:
         return self.home / "serving"
 
     @property
+    def spool_directory(self) -> Path:
+        """Folder of the predictions that wait for the event stream: `<solution>/`."""
+        return self.home / "spool"
+
+    @property
     def online_store_directory(self) -> Path:
         """Folder of the online feature store, unless it is on a Redis."""
         return self.home / "online_store"

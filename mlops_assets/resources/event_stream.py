@@ -1,0 +1,277 @@
+"""The event stream: NATS JetStream with one stream for the requests, one for the predictions, one for the rejected requests.
+
+Streams, consumers, publishing and reading belong here; what the messages say does not. Each stream has a subject a solution:
+`predictions.<solution>`. For asyncio: a connection belongs to the event loop that made it.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nats import errors
+from nats.js import api
+from nats.js import errors as jetstream_errors
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
+
+REQUESTS = "requests"
+PREDICTIONS = "predictions"
+REJECTS = "rejects"
+
+DUPLICATE_WINDOW_SECONDS = 600.0
+"""A message whose id came within this time before is not stored again. The server keeps the ids in memory."""
+
+_DAY_SECONDS = 24 * 60 * 60.0
+_WAIT_SECONDS = 5.0
+_RECONNECT_SECONDS = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class EventStreamError(Exception):
+    """The event stream cannot do what was asked; the message says what to change."""
+
+
+class NotStoredError(EventStreamError):
+    """Not every message is known to be stored. Those that are will not be doubled when all are published again."""
+
+
+class StoppedError(EventStreamError):
+    """The process was asked to stop while it waited for the server."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message to publish; `message_id` makes it unique within the duplicate window."""
+
+    subject: str
+    message_id: str
+    payload: bytes
+
+
+def subject(stream: str, solution: str) -> str:
+    """The subject of one solution in `stream`."""
+    return f"{stream}.{solution}"
+
+
+def stream_configurations() -> list[api.StreamConfig]:
+    """The streams and their limits. Requests leave when they are answered; a full stream refuses what is new instead of losing the old."""
+
+    def configuration(
+        name: str, description: str, retention: api.RetentionPolicy, *, megabytes: int, discard: api.DiscardPolicy
+    ) -> api.StreamConfig:
+        return api.StreamConfig(
+            name=name,
+            description=description,
+            subjects=[f"{name}.*"],
+            retention=retention,
+            max_bytes=megabytes << 20,
+            max_age=7 * _DAY_SECONDS,
+            discard=discard,
+            duplicate_window=DUPLICATE_WINDOW_SECONDS,
+            storage=api.StorageType.FILE,
+        )
+
+    work_queue, limits = api.RetentionPolicy.WORK_QUEUE, api.RetentionPolicy.LIMITS
+    new, old = api.DiscardPolicy.NEW, api.DiscardPolicy.OLD
+    return [
+        configuration(REQUESTS, "Rows to be predicted.", work_queue, megabytes=1024, discard=new),
+        configuration(PREDICTIONS, "Predictions of the online and the stream channel.", limits, megabytes=4096, discard=new),
+        configuration(REJECTS, "Requests that could not be answered, with the reason.", limits, megabytes=256, discard=old),
+    ]
+
+
+class _Batch:
+    """Messages on their way. They share one reply address: it does not matter which of them an acknowledgement is for."""
+
+    def __init__(self, size: int):
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._missing = size
+        if not size:
+            self.done.set_result(None)
+
+    def count(self, answer: "Msg") -> None:
+        """Take the answer for one message: an acknowledgement, or why it was not stored."""
+        if self.done.done():
+            return
+        self._missing -= 1
+        if answer.headers and answer.headers.get(api.Header.STATUS.value) == "503":
+            self.done.set_exception(NotStoredError("no stream takes the subject"))
+        elif b'"error"' in answer.data:
+            self.done.set_exception(NotStoredError(json.loads(answer.data)["error"]["description"]))
+        elif not self._missing:
+            self.done.set_result(None)
+
+
+class EventStream:
+    """A connection to the event stream, made by `connect`."""
+
+    def __init__(self, client: "Client"):
+        self.client = client
+        self.jetstream: JetStreamContext = client.jetstream(timeout=_WAIT_SECONDS)
+        self._inbox = client.new_inbox()
+        self._numbers = itertools.count()
+        self._batches: dict[int, _Batch] = {}
+
+    async def open(self) -> None:
+        """Receive the acknowledgements of what is published."""
+        # Not `JetStreamContext.publish_async` (nats-py 2.16), which never ends when a message is refused.
+        await self.client.subscribe(f"{self._inbox}.*", cb=self._count)
+
+    async def _count(self, answer: "Msg") -> None:
+        if batch := self._batches.get(int(answer.subject.rpartition(".")[2])):
+            batch.count(answer)
+
+    @property
+    def maximum_payload(self) -> int:
+        """The most bytes that a message may have."""
+        return int(self.client.max_payload)
+
+    async def create_streams(self) -> bool:
+        """Create the streams that do not exist, and give the others the limits of this version. False when JetStream is not ready."""
+        try:
+            for configuration in stream_configurations():
+                try:
+                    await self.jetstream.add_stream(configuration)
+                except jetstream_errors.BadRequestError:
+                    await self.jetstream.update_stream(configuration)
+        except (errors.TimeoutError, errors.NoRespondersError, jetstream_errors.ServiceUnavailableError):
+            return False
+        return True
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Store `messages` in their order; returns when the server has acknowledged every one.
+
+        Raises NotStoredError when the server is away, a stream is full, a message is larger than `maximum_payload`, or an
+        acknowledgement did not come in time.
+        """
+        number = next(self._numbers)
+        batch = self._batches[number] = _Batch(len(messages))
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                for message in messages:
+                    headers = {api.Header.MSG_ID.value: message.message_id}
+                    await self.client.publish(message.subject, message.payload, f"{self._inbox}.{number}", headers)
+                await batch.done
+        except (NotStoredError, errors.Error, TimeoutError, OSError) as error:
+            raise NotStoredError(f"Not all of {len(messages)} messages were stored: {error or 'no acknowledgement'}.") from error
+        finally:
+            del self._batches[number]
+
+    async def subscribe(
+        self, stream: str, solution: str, *, durable: str, acknowledge_seconds: float, maximum_pending: int
+    ) -> "JetStreamContext.PullSubscription":
+        """The consumer `durable` of one solution's messages; all processes that name it share them.
+
+        A message that is not acknowledged within `acknowledge_seconds` is given out again; at most `maximum_pending` are given out
+        and not acknowledged. It begins with the first message of the stream.
+        """
+        configuration = api.ConsumerConfig(
+            durable_name=durable,
+            filter_subject=subject(stream, solution),
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=acknowledge_seconds,
+            max_ack_pending=maximum_pending,
+            max_waiting=512,
+        )
+        await self.jetstream.add_consumer(stream, configuration)
+        return await self.jetstream.pull_subscribe_bind(consumer=durable, stream=stream)
+
+    async def pending(self, stream: str, durable: str) -> int:
+        """How many messages the consumer `durable` has still to acknowledge; 0 when the consumer does not exist."""
+        try:
+            information = await self.jetstream.consumer_info(stream, durable)
+        except jetstream_errors.NotFoundError:
+            return 0
+        return int(information.num_pending or 0) + int(information.num_ack_pending or 0)
+
+
+@asynccontextmanager
+async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> AsyncIterator[EventStream]:
+    """A connection for the time of the `async with` block; the streams exist then, with the limits of this version.
+
+    With `stopping` it waits for a server until that is set (StoppedError), and comes back whenever the server does. Without, it is
+    made once: EventStreamError is raised when there is no server, and it ends with the server.
+    """
+    import nats
+
+    reported: set[str] = set()
+
+    async def report(error: Exception) -> None:
+        # Every attempt fails the same way: once is enough until the server is back.
+        text = f"{error or type(error).__name__}"
+        if text not in reported:
+            reported.add(text)
+            _log.warning("Event stream at %s: %s", url, text)
+
+    async def report_back() -> None:
+        reported.clear()
+        _log.warning("Event stream at %s: back", url)
+
+    connecting = asyncio.ensure_future(
+        nats.connect(
+            url,
+            name=name,
+            allow_reconnect=stopping is not None,
+            max_reconnect_attempts=-1 if stopping is not None else 1,
+            reconnect_time_wait=_RECONNECT_SECONDS,
+            connect_timeout=_WAIT_SECONDS,
+            error_cb=report,
+            reconnected_cb=report_back,
+        )
+    )
+    try:
+        if stopping is not None and not await _done_before(connecting, stopping):
+            raise StoppedError(f"Stopped while waiting for the event stream at {url}.")
+        client = await connecting
+    except (errors.Error, OSError) as error:
+        raise EventStreamError(
+            f"The event stream at {url} cannot be reached: {error or type(error).__name__}. "
+            "`mlops up` starts it, `mlops status` shows it."
+        ) from error
+    try:
+        stream = EventStream(client)
+        await stream.open()
+        while not await stream.create_streams():
+            if stopping is None:
+                raise EventStreamError(f"JetStream at {url} does not create its streams; see the log of NATS: `mlops logs nats`.")
+            if await wait_for(stopping, _RECONNECT_SECONDS):
+                raise StoppedError(f"Stopped while waiting for JetStream at {url}.")
+        yield stream
+    finally:
+        await client.close()
+
+
+async def fetch(subscription: "JetStreamContext.PullSubscription", *, maximum: int, wait_seconds: float) -> "list[Msg]":
+    """The next messages, at most `maximum`; none when there are none within `wait_seconds` or the server is away."""
+    try:
+        return await subscription.fetch(maximum, timeout=wait_seconds)
+    except (errors.TimeoutError, errors.ConnectionClosedError, errors.ConnectionReconnectingError):
+        return []
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> bool:
+    """Sleep for `seconds`, or until `event` is set: whether it is."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
+
+
+async def _done_before(future: asyncio.Future, event: asyncio.Event) -> bool:
+    """Whether `future` was done before `event` was set; else it is cancelled."""
+    waiting = asyncio.ensure_future(event.wait())
+    await asyncio.wait({future, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not future.done():
+        future.cancel()
+        return False
+    return True

@@ -1,0 +1,207 @@
+"""The event stream and the way of the spooled predictions to it, on a real NATS server."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from nats_server import NatsServer
+from prediction_records import prediction_record
+
+from mlops_assets.resources.event_stream import (
+    PREDICTIONS,
+    EventStream,
+    EventStreamError,
+    Message,
+    NotStoredError,
+    connect,
+    fetch,
+    subject,
+)
+from mlops_assets.serving.prediction_record import decode_record
+from mlops_assets.serving.shipper import pending_bytes
+from mlops_assets.serving.spool import SpoolWriter
+
+APPENDER = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from prediction_records import prediction_record
+from mlops_assets.serving.spool import SpoolWriter
+writer = SpoolWriter(Path(sys.argv[1]) / "late")
+for number in range(int(sys.argv[3]), 1_000_000):
+    writer.append(prediction_record(number))
+    print(number, flush=True)
+    time.sleep(0.0005)
+"""
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    yield server
+    server.kill()
+
+
+def start_shipper(nats: NatsServer, home: Path) -> subprocess.Popen:
+    environment = os.environ | {"MLOPS_HOME": str(home), "MLOPS_NATS_URL": nats.url}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlops_assets.serving.shipper"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def appended_until_killed(spool: Path, first: int, seconds: float) -> int:
+    """Start a writer, kill it with SIGKILL: the number of the first record of which it did not say that it was appended."""
+    command = [sys.executable, "-c", APPENDER, str(spool), str(Path(__file__).parents[1]), str(first)]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    time.sleep(seconds)
+    writer.kill()
+    said = [first, *map(int, writer.stdout.read().split())]
+    return said[-1] + 1
+
+
+def test_nothing_is_lost_or_doubled_when_writers_shippers_and_the_server_are_killed(nats: NatsServer, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    spool = home / "spool"
+    shipper = start_shipper(nats, home)
+    first = appended_until_killed(spool, 0, seconds=1.0)
+    nats.kill()
+    # Each killed writer may have appended one more record than it could say.
+    second = appended_until_killed(spool, 10_000, seconds=1.0)
+    assert pending_bytes(spool) > 0
+    nats.start()
+    third = appended_until_killed(spool, 20_000, seconds=0.5)
+    shipper.kill()
+    shipper.wait()
+    with (spool / "late" / "1-1.segment").open("wb") as torn:
+        torn.write(b"0badc0de {}\n12345678 {")
+    last = start_shipper(nats, home)
+    wait_until(lambda: not list((spool / "late").glob("*.segment")))
+    last.send_signal(signal.SIGTERM)
+    assert last.wait(10) == 0
+    assert last.stderr is not None
+    log = last.stderr.read()
+
+    stored = [int(decode_record(message.data).key.rpartition("-")[2]) for message in nats.messages(PREDICTIONS, "late")]  # type: ignore[union-attr]
+    expected = [*range(first), *range(10_000, second), *range(20_000, third)]
+    assert len(stored) == len(set(stored))
+    assert set(expected) <= set(stored)
+    assert set(stored) - set(expected) <= {first, second, third}
+    assert len(expected) > 1000
+    assert "is damaged" in log
+    assert "not completely written" in log
+    assert (spool / "late" / "1-1.damaged").read_bytes() == b"0badc0de {}\n12345678 {"
+
+
+def test_a_shipper_that_starts_again_does_not_ship_again(nats: NatsServer, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with SpoolWriter(home / "spool" / "late") as writer:
+        for number in range(3):
+            writer.append(prediction_record(number))
+        for _ in range(2):
+            shipper = start_shipper(nats, home)
+            wait_until(lambda: pending_bytes(home / "spool") == 0)
+            shipper.kill()
+            shipper.wait()
+            nats.run(lambda stream: stream.jetstream.purge_stream(PREDICTIONS))
+        writer.append(prediction_record(3))
+        shipper = start_shipper(nats, home)
+        wait_until(lambda: pending_bytes(home / "spool") == 0)
+        shipper.kill()
+        shipper.wait()
+    assert [decode_record(message.data) for message in nats.messages(PREDICTIONS, "late")] == [prediction_record(3)]
+
+
+def test_a_message_id_is_stored_once_also_by_a_server_that_was_killed(nats: NatsServer) -> None:
+    messages = [Message(subject(PREDICTIONS, "late"), str(number), b"x") for number in range(500)]
+    nats.run(lambda stream: stream.publish(messages))
+    nats.kill()
+    nats.start()
+    nats.run(lambda stream: stream.publish([*messages, Message(subject(PREDICTIONS, "late"), "500", b"x")]))
+    assert len(nats.messages(PREDICTIONS, "late")) == 501
+
+
+def test_several_processes_share_a_consumer_and_what_one_leaves_is_given_out_again(nats: NatsServer) -> None:
+    async def use(stream: EventStream) -> tuple[list[bytes], list[bytes], int]:
+        await stream.publish([Message(subject(PREDICTIONS, "late"), str(n), str(n).encode()) for n in range(6)])
+        first, second = [
+            await stream.subscribe(PREDICTIONS, "late", durable="shared", acknowledge_seconds=1, maximum_pending=100)
+            for _ in range(2)
+        ]
+        lost = await fetch(first, maximum=3, wait_seconds=1)
+        taken = await fetch(second, maximum=3, wait_seconds=1)
+        for message in taken:
+            await message.ack_sync()
+        again = await fetch(second, maximum=10, wait_seconds=3)
+        pending = await stream.pending(PREDICTIONS, "shared")
+        assert {message.data for message in lost} == {message.data for message in again}
+        return [message.data for message in taken], [message.data for message in again], pending
+
+    taken, again, pending = nats.run(use)
+    assert sorted(taken + again) == [str(n).encode() for n in range(6)]
+    assert pending == 3
+
+
+def test_a_stream_that_is_full_refuses_instead_of_losing(nats: NatsServer) -> None:
+    async def use(stream: EventStream) -> None:
+        configuration = (await stream.jetstream.stream_info(PREDICTIONS)).config
+        configuration.max_bytes = 2000
+        await stream.jetstream.update_stream(configuration)
+        for number in range(100):
+            await stream.publish([Message(subject(PREDICTIONS, "late"), str(number), b"x" * 100)])
+
+    with pytest.raises(NotStoredError, match="maximum bytes exceeded"):
+        nats.run(use)
+    # The next connection gives the stream its limit back.
+    assert nats.messages(PREDICTIONS, "late")[0].data == b"x" * 100
+    nats.run(lambda stream: stream.publish([Message(subject(PREDICTIONS, "late"), "new", b"x")]))
+
+
+def test_without_a_server_an_impatient_connection_is_an_error(nats: NatsServer) -> None:
+    nats.kill()
+    with pytest.raises(EventStreamError, match="mlops up"):
+        nats.run(lambda stream: asyncio.sleep(0))
+
+
+def test_waiting_for_a_server_ends_when_asked_to_stop(nats: NatsServer, tmp_path: Path) -> None:
+    nats.kill()
+    shipper = start_shipper(nats, tmp_path / "home")
+    time.sleep(2)
+    shipper.send_signal(signal.SIGTERM)
+    assert shipper.wait(10) == 0
+    assert shipper.stderr is not None
+    assert "Traceback" not in shipper.stderr.read()
+
+
+def test_a_publication_during_an_outage_is_an_error_and_works_afterwards(nats: NatsServer) -> None:
+    async def use() -> None:
+        message = Message(subject(PREDICTIONS, "late"), "1", b"x")
+        async with connect(nats.url, name="test", stopping=asyncio.Event()) as stream:
+            nats.kill()
+            with pytest.raises(NotStoredError):
+                await stream.publish([message])
+            nats.start()
+            while True:
+                try:
+                    await stream.publish([message])
+                    break
+                except NotStoredError:
+                    await asyncio.sleep(0.1)
+
+    asyncio.run(use())
+    assert len(nats.messages(PREDICTIONS, "late")) == 1

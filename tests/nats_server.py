@@ -1,0 +1,70 @@
+"""A real NATS server of a test's own, which can be killed and started again on the same state."""
+
+import asyncio
+import socket
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlops_assets.resources.event_stream import EventStream, connect, fetch
+from mlops_assets.stack.environment import scripts_directory
+
+T = TypeVar("T")
+
+
+class NatsServer:
+    """`nats-server` with JetStream in a folder."""
+
+    def __init__(self, directory: Path):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port = listener.getsockname()[1]
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._directory = directory
+        self._process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        command = [str(scripts_directory() / "nats-server"), "-a", "127.0.0.1", "-p", str(self.port), "-js"]
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen([*command, "-sd", str(self._directory)], stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                    assert connection.recv(4096).startswith(b"INFO ")
+                    return
+            except OSError:
+                assert time.monotonic() < deadline, (self._directory / "log").read_text()
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End the server as SIGKILL does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def run(self, use: Callable[[EventStream], Awaitable[T]]) -> T:
+        """What `use` gives with a connection."""
+
+        async def connected() -> T:
+            async with connect(self.url, name="test", stopping=None) as stream:
+                return await use(stream)
+
+        return asyncio.run(connected())
+
+    def messages(self, stream: str, solution: str) -> list[Any]:
+        """All messages that a stream holds for a solution, oldest first."""
+
+        async def read(events: EventStream) -> list[Any]:
+            subscription = await events.subscribe(
+                stream, solution, durable=f"test-{time.time_ns()}", acknowledge_seconds=60, maximum_pending=-1
+            )
+            found: list[Any] = []
+            while batch := await fetch(subscription, maximum=1000, wait_seconds=0.5):
+                found += batch
+            return found
+
+        return self.run(read)
