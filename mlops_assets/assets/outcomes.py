@@ -1,10 +1,12 @@
-"""`outcomes`: predictions with what really happened, as far as it is known. One partition a period."""
+"""`outcomes`: predictions with what really happened, as far as it is known on the clock of the data. One partition a period."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import duckdb
 
+from mlops_assets.assets.clock import data_clock
 from mlops_assets.assets.deployment import champion_bundle
 from mlops_assets.assets.evaluation_page import draw_plots, plot_metadata, result_metadata
 from mlops_assets.assets.execution import (
@@ -20,7 +22,7 @@ from mlops_assets.assets.scoring import MODEL_VERSION, PREDICTION_DESCRIPTIONS, 
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import EVALUATION, OUTCOMES, PREDICTIONS, table_key
-from mlops_assets.resources.lake import Lake, PartitionRange, column_types, quote
+from mlops_assets.resources.lake import Lake, PartitionRange, column_types, quote, sql_moment
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.settings import Settings
 
@@ -51,7 +53,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
         deps=[inputs.key(PREDICTIONS), table_key(inputs.spine.table)],
         check_specs=[rules.LABELS_MATURED.spec(key)],
         retry_policy=RETRIES,
-        code_version="1",
+        code_version="2",
     )
     def outcomes(
         context: dg.AssetExecutionContext,
@@ -64,10 +66,11 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
         window = partition_range(context, solution.partitions.column)
         table = inputs.table(OUTCOMES)
         with lake.connect(read_only=False) as connection:
+            as_of = data_clock(connection, inputs)
             written = lake.replace(
                 connection,
                 table=table,
-                query=_joined(connection, inputs, window),
+                query=_joined(connection, inputs, window, as_of),
                 partition_range=window,
                 author=context.run.run_id,
             )
@@ -85,7 +88,12 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
             )
         record_partition_rows(context, written)
         share = matured.num_rows / written.rows if written.rows else 0.0
-        metadata = {**written_metadata(written), "dagster/column_schema": schema, "matured_rows": matured.num_rows}
+        metadata = {
+            **written_metadata(written),
+            "dagster/column_schema": schema,
+            "matured_rows": matured.num_rows,
+            "as_of": dg.MetadataValue.timestamp(as_of),
+        }
         if matured.num_rows:
             newest = registry.get(inputs.name, max(matured.column(MODEL_VERSION).to_pylist()))
             bundle = load_bundle(champion_bundle(registry, settings, newest))
@@ -111,7 +119,8 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
     return outcomes
 
 
-def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> str:
+def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, as_of: datetime) -> str:
+    """SQL for the predictions of `window`; a label that becomes known after `as_of` is still null."""
     spine = inputs.solution.spine
     present = column_types(connection, f"lake.{inputs.table(PREDICTIONS)}")
     outputs = [name for name in ("score", "predicted_label", "value", "probabilities") if name in present]
@@ -126,10 +135,11 @@ def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
     ]
     predicted = ", ".join(f"p.{quote(name)}" for name in dict.fromkeys(selected))
     key, label, label_time = quote(spine.key), quote(spine.label), quote(spine.label_time)
+    known = f"{label} IS NOT NULL AND {label_time} <= {sql_moment(as_of)}"
     return (
         f"SELECT {predicted}, s.{label}, s.{label_time}, s.{label} IS NOT NULL AS {MATURED} "
         f"FROM lake.{inputs.table(PREDICTIONS)} p "
-        f"LEFT JOIN (SELECT {key}, {label}, {label_time} FROM lake.{inputs.spine.table} t WHERE {window.predicate('t')}) s "
+        f"LEFT JOIN (SELECT {key}, {label}, {label_time} FROM lake.{inputs.spine.table} t WHERE {window.predicate('t')} AND {known}) s "
         f"USING ({key}) WHERE {window.predicate('p')}"
     )
 

@@ -1,0 +1,56 @@
+from datetime import UTC, datetime
+
+import dagster as dg
+import duckdb
+import pytest
+
+from mlops_assets.assets.clock import data_clock
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.resources.feature_registry import DbtModel
+from mlops_assets.solution import Solution
+
+
+def solution_inputs(cadence: str) -> SolutionInputs:
+    spine = DbtModel(
+        name="visits", table="clinic.visits", description="", columns={}, column_descriptions={}, partition_column="day"
+    )
+    solution = Solution.model_validate(
+        {
+            "name": "clinic",
+            "description": "",
+            "owners": [],
+            "problem": "binary_classification",
+            "partitions": {"column": "day", "start": "2020-01-01", "cadence": cadence, "time_zone": "America/New_York"},
+            "spine": {"model": "visits", "key": "id", "prediction_time": "at", "label": "late", "label_time": "known_at"},
+            "features": [{"request": ["age"]}],
+            "training": {"window": "30d", "holdout": "5d", "metric": "roc_auc", "estimator": {"type": "x.Y"}},
+        }
+    )
+    return SolutionInputs(solution=solution, spine=spine, views=(), request=("age",), derived={})
+
+
+@pytest.fixture
+def connection() -> duckdb.DuckDBPyConnection:
+    made = duckdb.connect()
+    made.execute("ATTACH ':memory:' AS lake; CREATE SCHEMA lake.clinic; CREATE TABLE lake.clinic.visits (day DATE)")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("cadence", "newest", "expected"),
+    [
+        ("daily", "2020-07-04", datetime(2020, 7, 5, 4, tzinfo=UTC)),
+        ("monthly", "2020-07-01", datetime(2020, 8, 1, 4, tzinfo=UTC)),
+        ("yearly", "2020-01-01", datetime(2021, 1, 1, 5, tzinfo=UTC)),
+    ],
+)
+def test_the_clock_stands_at_the_end_of_the_newest_partition(
+    connection: duckdb.DuckDBPyConnection, cadence: str, newest: str, expected: datetime
+) -> None:
+    connection.execute(f"INSERT INTO lake.clinic.visits VALUES ('2020-01-01'), ('{newest}')")
+    assert data_clock(connection, solution_inputs(cadence)) == expected
+
+
+def test_without_data_there_is_no_clock(connection: duckdb.DuckDBPyConnection) -> None:
+    with pytest.raises(dg.Failure, match=r"clinic.visits has no rows"):
+        data_clock(connection, solution_inputs("daily"))
