@@ -33,6 +33,8 @@ STATISTICS = dg.AssetKey(["features", "nycflights13_statistics"])
 WEATHER = dg.AssetKey(["features", "origin_weather"])
 BUILT = [dg.AssetKey(["staging", "weather"]), dg.AssetKey(["staging", "planes"]), WEATHER, dg.AssetKey(["features", "aircraft"])]
 START, END = "2013-06-01", "2013-06-03"
+USERS_OF_WEATHER = ["arrival_delay", "flight_delay"]
+"""The bundled solutions with the view `origin_weather`."""
 
 
 # The first version keeps its table; the second has one of its own.
@@ -258,10 +260,15 @@ def test_a_broken_contract_names_who_breaks_and_builds_nothing(
     assert not check.passed
     assert check.metadata["retyped"].value == {"weather_visibility": "DOUBLE -> INTEGER"}
     assert check.metadata["removed"].value["weather_pressure"] == "DOUBLE"  # type: ignore[call-overload,index]
-    assert check.metadata["solutions"].value == ["flight_delay"]
+    assert check.metadata["solutions"].value == USERS_OF_WEATHER
     assert check.metadata["live_models"].value == ["flight_delay version 3 (promoted; champion unknown)"]
     message = _failure(result)
-    for part in ("weather_visibility was DOUBLE, is INTEGER", "weather_pressure removed or renamed", "flight_delay", "version 2"):
+    for part in (
+        "weather_visibility was DOUBLE, is INTEGER",
+        "weather_pressure removed or renamed",
+        *USERS_OF_WEATHER,
+        "version 2",
+    ):
         assert part in message
     assert not result.get_asset_materialization_events()
     assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
@@ -292,7 +299,7 @@ def test_the_same_change_as_a_new_version_is_a_new_table(
     shown = {version: catalog.definition(catalog.registry.view("origin_weather", version)) for version in (1, 2)}
     assert [shown[version]["versions"] for version in (1, 2)] == [[1, 2], [1, 2]]
     assert [shown[version]["table"] for version in (1, 2)] == ["features.origin_weather", "features.origin_weather_v2"]
-    assert [len(shown[version]["solutions"]) for version in (1, 2)] == [1, 0]
+    assert [[use["solution"] for use in shown[version]["solutions"]] for version in (1, 2)] == [USERS_OF_WEATHER, []]
 
 
 def test_impact_follows_columns_to_views_solutions_and_models(built: dg.ExecuteInProcessResult, sandbox: Sandbox) -> None:
@@ -300,7 +307,9 @@ def test_impact_follows_columns_to_views_solutions_and_models(built: dg.ExecuteI
     visibility = catalog.impact("raw.weather.visib")
     assert visibility["level"] == "column"
     assert visibility["views"] == [{"view": "origin_weather", "version": 1, "features": ["weather_visibility"]}]
-    assert visibility["solutions"] == [{"solution": "flight_delay", "features": ["weather_visibility"], "spine": []}]
+    assert visibility["solutions"] == [
+        {"solution": solution, "features": ["weather_visibility"], "spine": []} for solution in USERS_OF_WEATHER
+    ]
     assert [model["features"] for model in visibility["live_models"]] == [["weather_visibility"]]
     temperature = catalog.impact("staging.weather.temperature")
     assert [view["features"] for view in temperature["views"]] == [["weather_temperature"]]
@@ -327,7 +336,7 @@ def test_show_has_definition_statistics_and_users(
     shown = json.loads(result.stdout)
     assert shown["upstream"] == ["raw.weather"]
     assert shown["sql"] == "dbt_project/models/features/origin_weather.sql"
-    assert [use["solution"] for use in shown["solutions"]] == ["flight_delay"]
+    assert [use["solution"] for use in shown["solutions"]] == USERS_OF_WEATHER
     assert shown["model_versions"] == ["flight_delay version 3 (promoted; champion unknown)"]
     assert {row["feature"] for row in shown["statistics"]} == {
         column["column"] for column in shown["columns"] if column["role"] == "feature"
