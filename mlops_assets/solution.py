@@ -236,6 +236,20 @@ class Gates(Strict):
     maximum_latency_milliseconds: Annotated[float, Field(gt=0)] = 250.0
 
 
+class Serving(Strict):
+    """Which channels answer, and what a challenger (a version that passed its gates and waits) may do in the online channel."""
+
+    online: bool = True
+    stream: bool = True
+    shadow: bool = False
+    canary: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @property
+    def tries_challenger(self) -> bool:
+        """Whether a challenger is to be loaded at all."""
+        return self.shadow or self.canary > 0
+
+
 class Drift(Strict):
     """Drift of the features but those in `ignore`; an alert needs NannyML's threshold and this effect (Jensen-Shannon distance)."""
 
@@ -266,4 +280,5 @@ class Solution(Strict):
     training: Training
     checks: DatasetChecks = DatasetChecks()
     gates: Gates = Gates()
+    serving: Serving = Serving()
     monitoring: Monitoring = Monitoring()

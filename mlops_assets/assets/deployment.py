@@ -24,7 +24,7 @@ from mlops_assets.resources.model_registry import (
     RegisteredModel,
     RegistryError,
 )
-from mlops_assets.serving.active import activate, active_bundle
+from mlops_assets.serving.active import CHAMPION_LINK, activate, linked_bundle, write_options
 from mlops_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def build_deployment(inputs: SolutionInputs) -> dg.AssetsDefinition:
         bundle = verified_bundle(champion_bundle(registry, settings, chosen))
         before = version_before(context.instance, registry, inputs)
         registry.promote(chosen, before=before)
-        activate(bundle.path)
+        write_options(bundle.path.parent, inputs.solution.serving)
+        activate(bundle.path, CHAMPION_LINK)
         if DEPLOYED_TAG not in chosen.tags:
             registry.tag(inputs.name, chosen.version, {DEPLOYED_TAG: context.run.run_id})
         return dg.MaterializeResult(
@@ -185,7 +186,7 @@ def _check(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings) 
     from mlops_assets.serving.bundle import load_bundle
 
     champion = registry.champion(inputs.name)
-    folder = active_bundle(settings.serving_directory / inputs.name)
+    folder = linked_bundle(settings.serving_directory / inputs.name, CHAMPION_LINK)
     bundle = load_bundle(folder) if folder else None
     return rules.CHAMPION_DEPLOYED.result(
         inputs.key(DEPLOYMENT),

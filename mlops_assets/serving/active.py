@@ -1,24 +1,47 @@
-"""Which version of a solution predicts on this machine: the link `champion` in its folder of serving bundles.
+"""Which versions of a solution predict on this machine: links in its folder of serving bundles, and how they share the requests.
 
-The folder is `<serving directory>/<solution>`, with a bundle a version (`7/`) beside the link. A promotion moves the link in one
-step, and a process that serves follows it.
+The folder is `<serving directory>/<solution>`, with a bundle a version (`7/`), the link `champion`, the link `challenger` while one is
+tried, and `serving.json`. A promotion moves the link in one step, and a process that serves follows it.
 """
 
 import os
 from pathlib import Path
 
-ACTIVE_LINK = "champion"
+from mlops_assets.solution import Serving
+
+CHAMPION_LINK = "champion"
+CHALLENGER_LINK = "challenger"
+OPTIONS_FILE = "serving.json"
 
 
-def activate(bundle: Path) -> None:
-    """Let the link beside `bundle` point to it. A reader sees the former target or this one, never neither."""
-    scratch = bundle.parent / f".{ACTIVE_LINK}.{os.getpid()}"
+def activate(bundle: Path, link: str) -> None:
+    """Let the `link` beside `bundle` point to it. A reader sees the former target or this one, never neither."""
+    scratch = bundle.parent / f".{link}.{os.getpid()}"
     scratch.unlink(missing_ok=True)
     scratch.symlink_to(bundle.name)
-    scratch.replace(bundle.parent / ACTIVE_LINK)
+    scratch.replace(bundle.parent / link)
 
 
-def active_bundle(folder: Path) -> Path | None:
-    """The bundle that the solution's `folder` has active, or None before the first promotion."""
-    link = folder / ACTIVE_LINK
-    return link.resolve() if link.is_symlink() else None
+def deactivate(folder: Path, link: str) -> None:
+    """Remove the `link` of the solution's `folder`; nothing happens when there is none."""
+    (folder / link).unlink(missing_ok=True)
+
+
+def linked_bundle(folder: Path, link: str) -> Path | None:
+    """The bundle behind the `link` of the solution's `folder`, or None when there is no such link."""
+    path = folder / link
+    return path.resolve() if path.is_symlink() else None
+
+
+def write_options(folder: Path, options: Serving) -> None:
+    """Tell the servers the `serving` section of the solution whose `folder` this is. A reader sees the former text or this one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / f".{OPTIONS_FILE}.{os.getpid()}"
+    scratch.write_text(options.model_dump_json())
+    scratch.replace(folder / OPTIONS_FILE)
+
+
+def read_options(folder: Path) -> Serving:
+    """What `write_options` wrote, or the defaults. Raises pydantic.ValidationError when the file says something else."""
+    path = folder / OPTIONS_FILE
+    return Serving.model_validate_json(path.read_bytes()) if path.exists() else Serving()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from running_stack import Demo, Platform
 
-from mlops_assets.serving.active import active_bundle
+from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 
 SOLUTION = "flight_delay"
 TRAINING = tuple(f"{SOLUTION}/{stage}" for stage in ("training_dataset", "model", "evaluation", "online_features", "deployment"))
@@ -26,7 +26,7 @@ def history(platform: Platform) -> list[dict[str, Any]]:
 def live(platform: Platform) -> tuple[int, int, int]:
     """The version that predicts, as the history, the registry and the serving folder have it."""
     champion = platform.registry.champion(SOLUTION)
-    folder = active_bundle(platform.settings.serving_directory / SOLUTION)
+    folder = linked_bundle(platform.settings.serving_directory / SOLUTION, CHAMPION_LINK)
     assert champion is not None
     assert folder is not None
     return history(platform)[0]["version"], champion.version, int(folder.name)

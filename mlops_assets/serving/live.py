@@ -1,0 +1,137 @@
+"""The models that a process serves: they follow the links of the serving folder, and change under load without a request noticing.
+
+A new bundle is loaded beside the old one, verified, warmed up, and put in its place by assigning one reference. A request takes the
+reference once. A bundle that cannot serve leaves the old one in place, and says why.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlops_assets.resources.online_store.store import OnlineStore
+from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, linked_bundle, read_options
+from mlops_assets.serving.bundle import load_bundle
+from mlops_assets.serving.contract import Contract
+from mlops_assets.serving.requests import RequestDecoder, Row
+from mlops_assets.serving.scorer import Scorer
+from mlops_assets.solution import Serving
+
+_RETRY_SECONDS = 30.0
+"""How long until a bundle that could not serve is tried again."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle that is ready to answer: what decodes its requests, what scores them, and when it came to serve."""
+
+    decoder: RequestDecoder
+    scorer: Scorer
+    since: datetime
+
+    @property
+    def contract(self) -> Contract:
+        """What the model reads and answers."""
+        return self.scorer.bundle.contract
+
+    @property
+    def path(self) -> Path:
+        """The folder of the bundle."""
+        return self.scorer.bundle.path
+
+    @classmethod
+    def load(cls, path: Path, online_store: OnlineStore) -> "Model":
+        """Load the bundle in the folder `path`, verify it, and answer its example requests with features looked up as in service.
+
+        Raises what the bundle, the contract's types or the online store raise.
+        """
+        bundle = load_bundle(path)
+        decoder, scorer = RequestDecoder(bundle.contract), Scorer(bundle, online_store)
+        for example in bundle.sample.rows:
+            row = decoder.decode(json.dumps(example.request).encode(), datetime.now(UTC))
+            assert isinstance(row, Row)  # an example is an object
+            scorer.score([row])
+        return cls(decoder, scorer, datetime.now(UTC))
+
+
+class LiveModel:
+    """The model behind one link of a solution's folder. One thread calls `refresh`, any number read `model`."""
+
+    def __init__(self, folder: Path, link: str, online_store: OnlineStore):
+        self.model: Model | None = None
+        self.problem: str | None = None
+        """Why the linked bundle does not serve; None when it does."""
+        self._folder, self._link, self._online_store = folder, link, online_store
+        self._refused: tuple[Path, float] | None = None
+
+    def refresh(self) -> bool:
+        """Follow the link. Returns whether another bundle, or none, serves now."""
+        target = linked_bundle(self._folder, self._link)
+        before = self.model
+        if target is None or (before is not None and target == before.path):
+            self.problem = self._refused = None
+            self.model = before if target else None
+            return self.model is not before
+        if self._refused is not None and self._refused[0] == target and time.monotonic() < self._refused[1]:
+            return False
+        try:
+            self.model = Model.load(target, self._online_store)
+        except Exception as error:  # whatever is wrong with a new bundle, the old one goes on
+            self.problem = f"{target.parent.name}/{target.name} does not serve as {self._link}: {type(error).__name__}: {error}"
+            self._refused = (target, time.monotonic() + _RETRY_SECONDS)
+            _log.exception("%s; %s", self.problem, f"version {before.contract.version} goes on" if before else "nothing serves")
+            return False
+        self.problem = self._refused = None
+        _log.info("%s/%s serves as %s", target.parent.name, target.name, self._link)
+        return True
+
+
+class LiveSolution:
+    """The champion of one solution, and its challenger while the solution's options want one tried."""
+
+    def __init__(self, folder: Path, online_store: OnlineStore):
+        self.name = folder.name
+        self.champion = LiveModel(folder, CHAMPION_LINK, online_store)
+        self.challenger = LiveModel(folder, CHALLENGER_LINK, online_store)
+        self.options = Serving()
+        self._folder = folder
+
+    def refresh(self) -> bool:
+        """Follow the links and the options. Returns whether another model serves now."""
+        self.options = read_options(self._folder)
+        changed = self.champion.refresh()
+        if self.options.tries_challenger:
+            return self.challenger.refresh() or changed
+        self.challenger.model = self.challenger.problem = None
+        return changed
+
+
+class LiveSolutions(Mapping[str, LiveSolution]):
+    """Every solution that has a folder in the serving directory, by name. One thread calls `refresh`, any number read."""
+
+    def __init__(self, directory: Path, online_store: OnlineStore):
+        self._directory, self._online_store = directory, online_store
+        self._solutions: dict[str, LiveSolution] = {}
+
+    def refresh(self) -> bool:
+        """Follow every solution, new ones included. Returns whether another model serves somewhere now."""
+        folders = [path for path in self._directory.glob("[!.]*") if path.is_dir()] if self._directory.is_dir() else []
+        if added := [folder for folder in folders if folder.name not in self._solutions]:
+            # A new mapping: another thread may be reading the former one.
+            self._solutions = self._solutions | {folder.name: LiveSolution(folder, self._online_store) for folder in added}
+        changed = [solution.refresh() for solution in self._solutions.values()]
+        return any(changed)
+
+    def __getitem__(self, name: str) -> LiveSolution:
+        return self._solutions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._solutions)
+
+    def __len__(self) -> int:
+        return len(self._solutions)

@@ -1,0 +1,110 @@
+"""What every server process of this machine says it serves: a small file each, renewed while it runs. How models load is `live.py`'s.
+
+Whoever asks whether the champion really serves reads these instead of the links, which only say what should be.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
+from typing import Literal
+
+import msgspec
+import psutil
+
+from mlops_assets.serving.live import LiveSolutions
+
+FOLLOW_SECONDS = 0.5
+"""How often a process looks at the links."""
+
+RENEW_SECONDS = 5.0
+"""How often a process renews its report when nothing changes."""
+
+STALE_AFTER = timedelta(seconds=30)
+"""A process whose report is older does not follow the links any more."""
+
+Channel = Literal["online", "stream"]
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """The champion as one process serves it; `version` is None while it serves none. `problem` tells why the linked one is not served."""
+
+    version: int | None
+    model_sha256: str | None
+    since: datetime | None
+    problem: str | None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One process: its channel, when it was started (as the system knows it), when it wrote this, and its models by solution."""
+
+    channel: Channel
+    pid: int
+    started: float
+    written_at: datetime
+    models: dict[str, ServedModel]
+
+    def is_stale(self, now: datetime) -> bool:
+        """Whether the process has not written for so long that it must be stuck."""
+        return now - self.written_at > STALE_AFTER
+
+
+def served_models(solutions: LiveSolutions) -> dict[str, ServedModel]:
+    """What `solutions` serve now."""
+    found = {}
+    for name, solution in solutions.items():
+        live, model = solution.champion, solution.champion.model
+        contract = model.contract if model else None
+        found[name] = ServedModel(
+            version=contract.version if contract else None,
+            model_sha256=contract.model_sha256 if contract else None,
+            since=model.since if model else None,
+            problem=live.problem,
+        )
+    return found
+
+
+def follow(solutions: LiveSolutions, directory: Path, channel: Channel, *, stopping: Event, changed: Callable[[], None]) -> None:
+    """Follow the links until `stopping` is set, and report to the folder `directory`; `changed` is called after each look."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{channel}-{os.getpid()}.json"
+    started, reported, due = psutil.Process().create_time(), dict[str, ServedModel](), datetime.min.replace(tzinfo=UTC)
+    try:
+        while not stopping.is_set():
+            solutions.refresh()
+            changed()
+            models, now = served_models(solutions), datetime.now(UTC)
+            if models != reported or now >= due:
+                report = Report(channel=channel, pid=os.getpid(), started=started, written_at=now, models=models)
+                scratch = path.with_suffix(".scratch")
+                scratch.write_bytes(msgspec.json.encode(report))
+                scratch.replace(path)
+                reported, due = models, now + timedelta(seconds=RENEW_SECONDS)
+            stopping.wait(FOLLOW_SECONDS)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def read_reports(directory: Path) -> list[Report]:
+    """The reports of the processes that run, by channel and process; files of processes that have ended are removed."""
+    reports = []
+    for path in sorted(directory.glob("*.json")):
+        try:
+            report = msgspec.json.decode(path.read_bytes(), type=Report)
+        except FileNotFoundError:
+            continue  # its process ended between the two
+        if _is_running(report):
+            reports.append(report)
+        else:
+            path.unlink(missing_ok=True)
+    return reports
+
+
+def _is_running(report: Report) -> bool:
+    """Whether the very process runs, not another that was given its number."""
+    try:
+        process = psutil.Process(report.pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() == report.started
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,160 @@
+"""Following the links: a new bundle serves only when it can, and a request never sees half of two."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from bundles import Fitted, fit_flights, push_planes
+
+from mlops_assets.resources.online_store.lmdb_store import LmdbStore
+from mlops_assets.serving import live
+from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, activate, deactivate, write_options
+from mlops_assets.serving.live import LiveModel, LiveSolutions, Model
+from mlops_assets.serving.reports import Report, follow, read_reports
+from mlops_assets.serving.requests import Row
+from mlops_assets.solution import Serving
+
+
+@pytest.fixture(scope="module")
+def versions() -> dict[int, Fitted]:
+    return {version: fit_flights("regression", version=version, seed=version) for version in (1, 2)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LmdbStore:
+    store = LmdbStore(tmp_path / "store")
+    push_planes(store)
+    return store
+
+
+@pytest.fixture
+def folder(tmp_path: Path, versions: dict[int, Fitted]) -> Path:
+    folder = tmp_path / "serving" / "flights"
+    for version, fitted in versions.items():
+        fitted.write(folder / str(version))
+    return folder
+
+
+def served(model: LiveModel) -> int | None:
+    return model.model.contract.version if model.model else None
+
+
+def test_it_follows_the_link_forward_and_back(folder: Path, store: LmdbStore) -> None:
+    champion = LiveModel(folder, CHAMPION_LINK, store)
+    assert (champion.refresh(), served(champion)) == (False, None)
+    for version in (1, 2, 1):
+        activate(folder / str(version), CHAMPION_LINK)
+        assert (champion.refresh(), champion.refresh(), served(champion)) == (True, False, version)
+    deactivate(folder, CHAMPION_LINK)
+    assert (champion.refresh(), served(champion)) == (True, None)
+
+
+def test_a_bundle_that_was_altered_leaves_the_old_one(folder: Path, store: LmdbStore, caplog: pytest.LogCaptureFixture) -> None:
+    champion = LiveModel(folder, CHAMPION_LINK, store)
+    activate(folder / "1", CHAMPION_LINK)
+    champion.refresh()
+    good = (folder / "2" / "model.onnx").read_bytes()
+    (folder / "2" / "model.onnx").write_bytes(good[:-1] + b"?")
+    activate(folder / "2", CHAMPION_LINK)
+    assert (champion.refresh(), champion.refresh(), served(champion)) == (False, False, 1)
+    assert champion.problem is not None
+    assert champion.problem.startswith("flights/2 does not serve as champion: BundleError: ")
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "version 1 goes on" in caplog.text
+    # Mended, it serves at the next try; going back to the one that serves ends the alarm at once.
+    activate(folder / "1", CHAMPION_LINK)
+    assert (champion.refresh(), champion.problem, served(champion)) == (False, None, 1)
+    (folder / "2" / "model.onnx").write_bytes(good)
+    activate(folder / "2", CHAMPION_LINK)
+    assert (champion.refresh(), served(champion)) == (True, 2)
+
+
+def test_a_bundle_whose_features_are_not_online_is_tried_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_RETRY_SECONDS", 0)
+    empty = LmdbStore(tmp_path / "empty")
+    champion = LiveModel(folder, CHAMPION_LINK, empty)
+    activate(folder / "1", CHAMPION_LINK)
+    assert (champion.refresh(), served(champion)) == (False, None)
+    assert "planes version 1 is not in the online store" in str(champion.problem)
+    push_planes(empty)
+    assert (champion.refresh(), served(champion), champion.problem) == (True, 1, None)
+
+
+def test_every_answer_under_load_is_of_one_whole_version(folder: Path, store: LmdbStore, versions: dict[int, Fitted]) -> None:
+    champion = LiveModel(folder, CHAMPION_LINK, store)
+    activate(folder / "1", CHAMPION_LINK)
+    champion.refresh()
+    body = msgspec.json.encode(versions[1].sample.rows[0].request)
+    expected = {version: ask(Model.load(folder / str(version), store), body)[1] for version in versions}
+    assert len(set(expected.values())) == 2
+    done = threading.Event()
+
+    def load() -> set[tuple[int, float | None]]:
+        found = set()
+        while not done.is_set():
+            assert champion.model is not None
+            found.add(ask(champion.model, body))
+        return found
+
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(load) for _ in range(3)]
+        for version in (2, 1, 2, 1, 2):
+            activate(folder / str(version), CHAMPION_LINK)
+            champion.refresh()
+        done.set()
+    assert set().union(*(answer.result() for answer in answers)) == {(1, expected[1]), (2, expected[2])}
+
+
+def ask(model: Model, body: bytes) -> tuple[int, float | None]:
+    row = model.decoder.decode(body, datetime.now(UTC))
+    assert isinstance(row, Row)
+    [scored] = model.scorer.score([row])
+    return scored.model_version, scored.outputs.value
+
+
+def test_a_challenger_is_loaded_while_the_options_want_it(folder: Path, store: LmdbStore) -> None:
+    solutions = LiveSolutions(folder.parent, store)
+    (folder.parent / ".hidden").mkdir()
+    activate(folder / "1", CHAMPION_LINK)
+    activate(folder / "2", CHALLENGER_LINK)
+    assert solutions.refresh()
+    assert list(solutions) == ["flights"]
+    assert (served(solutions["flights"].champion), served(solutions["flights"].challenger)) == (1, None)
+    write_options(folder, Serving(canary=0.5))
+    solutions.refresh()
+    assert served(solutions["flights"].challenger) == 2
+    write_options(folder, Serving())
+    solutions.refresh()
+    assert served(solutions["flights"].challenger) is None
+
+
+def test_a_process_reports_what_it_serves_until_it_ends(folder: Path, store: LmdbStore, tmp_path: Path) -> None:
+    activate(folder / "1", CHAMPION_LINK)
+    stopping, looked, reports = threading.Event(), threading.Semaphore(0), tmp_path / "reports"
+    solutions = LiveSolutions(folder.parent, store)
+    thread = threading.Thread(
+        target=follow, args=(solutions, reports, "online"), kwargs={"stopping": stopping, "changed": looked.release}
+    )
+    thread.start()
+    for _ in range(2):
+        assert looked.acquire(timeout=20)
+    [report] = read_reports(reports)
+    model = report.models["flights"]
+    assert (report.channel, model.version, model.problem) == ("online", 1, None)
+    assert not report.is_stale(datetime.now(UTC))
+    assert report.is_stale(datetime.now(UTC) + timedelta(minutes=1))
+    stopping.set()
+    thread.join()
+    assert read_reports(reports) == []
+
+
+def test_the_report_of_another_process_of_that_number_is_none(tmp_path: Path) -> None:
+    report = Report(channel="online", pid=1, started=0.5, written_at=datetime.now(UTC), models={})
+    (tmp_path / "online-1.json").write_bytes(msgspec.json.encode(report))
+    assert read_reports(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
