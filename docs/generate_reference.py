@@ -26,6 +26,7 @@ from mlops_assets.solution import (
     Monitoring,
     Partitions,
     Preprocessing,
+    Retraining,
     Search,
     Serving,
     Solution,
@@ -59,6 +60,7 @@ COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
         Serving,
         Monitoring,
         Drift,
+        Retraining,
     ),
 }
 """The components that a `defs.yaml` may name, with the models of their attributes; a model is described once."""
@@ -119,6 +121,11 @@ MEANINGS = {
     "Solution.gates": "What a candidate must reach before it is deployed.",
     "Solution.serving": "Which channels answer, and what a challenger may do.",
     "Solution.monitoring": "How predictions are watched.",
+    "Solution.retraining": "When it is trained again.",
+    "Retraining.bad_windows": "How many of how many last monitoring windows of a version must be bad.",
+    "Retraining.cooldown": "Span after a training date in which no other training follows, whatever came of the first.",
+    "Retraining.max_age": "Age of a model, from its training date, that is a reason by itself; none: no age is.",
+    "Retraining.minimum_new_rows": "The least rows whose labels became known since the last training.",
     "Spine.model": "Name of the dbt model with one row a prediction.",
     "Spine.key": "Its column that identifies the row.",
     "Spine.prediction_time": "Its column with the moment of prediction. Features count as known at this moment.",

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from mlops_assets import dataset_cli, models_cli, training_cli
+from mlops_assets import automation_cli, dataset_cli, models_cli, training_cli
 from mlops_assets.features_cli import features
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
@@ -46,6 +46,7 @@ app.add_typer(features, name="features")
 app.add_typer(dataset_cli.app, name="dataset")
 app.add_typer(models_cli.app)
 app.add_typer(training_cli.app)
+app.add_typer(automation_cli.app)
 
 
 @app.command(epilog="Example: [bold]mlops up[/bold]")

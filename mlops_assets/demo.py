@@ -4,9 +4,8 @@ It launches the runs that a person would launch in the Dagster UI: data and feat
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,15 @@ import yaml
 from dateutil.relativedelta import relativedelta
 
 from mlops_assets.settings import Settings
-from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState, ancestors
+from mlops_assets.stack.dagster_client import DagsterClient
 from mlops_assets.stack.errors import StackError
-from mlops_assets.stack.runs import follow
 from mlops_assets.stack.solutions import configuration_errors
+from mlops_assets.stack.stages import Stage, data_assets
 
 PLAN_FILE = Path(__file__).parent / "defs" / "demo.yaml"
 _TRAINING = ("training_dataset", "model", "evaluation", "online_features", "deployment")
 _SCORING = ("predictions", "outcomes")
-_MONITORING = ("drift_report",)
+_MONITORING = ("drift_report", "retraining_decision")
 
 
 @dataclass(frozen=True)
@@ -54,26 +53,6 @@ class Plan:
         return self.start + relativedelta(months=self.months) - timedelta(days=1)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One run of the demo: these assets for the partitions from `first` to `last`."""
-
-    name: str
-    assets: tuple[str, ...]
-    first: str
-    last: str
-
-
-@dataclass
-class StageResult:
-    """What became of a stage: seconds from launch to end (None = everything was there already), per step, and the run."""
-
-    stage: Stage
-    seconds: float | None = None
-    steps: dict[str, float] = field(default_factory=dict)
-    run_url: str | None = None
-
-
 def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
     """The four runs of the demo."""
     assets = client.assets()
@@ -83,7 +62,7 @@ def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
         reason = "\n".join(errors) or f"The code location has no asset {missing[0]}."
         raise StackError(reason, remedy="Mend the file, then: mlops reload" if errors else "mlops logs code-location")
     training_date, last = plan.training_date.isoformat(), plan.last.isoformat()
-    upstream = tuple(sorted(_data_assets(assets, keys["training_dataset"])))
+    upstream = tuple(sorted(data_assets(assets, keys["training_dataset"])))
     windows = list(_whole_windows(client.partition_keys(keys["drift_report"]), plan))
     found = [
         Stage("data and features", upstream, plan.start.isoformat(), last),
@@ -93,22 +72,6 @@ def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
     if windows:
         found.append(Stage("monitoring", tuple(keys[name] for name in _MONITORING), windows[0], windows[-1]))
     return found
-
-
-def run_stage(client: DagsterClient, stage: Stage, report: Callable[[RunState], None]) -> StageResult:
-    """Materialize a stage in one run unless all of it is there; `report` hears how the run stands. Raises StackError on failure."""
-    assets = client.assets()
-    needed = [assets[key] for key in stage.assets]
-    result = StageResult(stage)
-    if all(asset.covers(stage.first, stage.last) for asset in needed):
-        return result
-    began = time.monotonic()
-    run_id = client.launch(needed, stage.first, stage.last, {})
-    result.run_url = client.run_url(run_id)
-    state = follow(client, run_id, stage.name, report)
-    result.seconds = time.monotonic() - began
-    result.steps = state.seconds
-    return result
 
 
 @dataclass(frozen=True)
@@ -177,22 +140,6 @@ def _numbers(metadata: dict[str, Any]) -> dict[str, float]:
     """The metrics of an asset that judges, then those of its naive baseline with `baseline_` before the name."""
     metrics = {name: float(value) for name, value in metadata.items() if isinstance(value, float)}
     return metrics | {f"baseline_{name}": value for name, value in json.loads(metadata.get("naive_baseline") or "{}").items()}
-
-
-def _data_assets(assets: dict[str, AssetState], key: str) -> set[str]:
-    """All assets that `key` needs, those made by the same ops (one dbt command builds all features of a source) with their needs,
-    and what describes them alone, such as the statistics of the features.
-    """
-    found = ancestors(assets, assets[key].dependencies)
-    operations = {operation for each in found for operation in assets[each].operations}
-    siblings = [each for each, asset in assets.items() if operations.intersection(asset.operations)]
-    found = found.union(siblings, ancestors(assets, siblings))
-    describing = [
-        each
-        for each, asset in assets.items()
-        if asset.executable and asset.dependencies and not asset.in_solution and found.issuperset(asset.dependencies)
-    ]
-    return found.union(describing)
 
 
 def _whole_windows(keys: Sequence[str], plan: Plan) -> Iterator[str]:

@@ -6,12 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mlops_assets.demo import Plan, Stage, StageResult, Summary, run_stage, stages, summarise
+from mlops_assets.demo import Plan, Summary, stages, summarise
 from mlops_assets.settings import Settings
-from mlops_assets.stack.dagster_client import DagsterClient, RunState
+from mlops_assets.stack.dagster_client import DagsterClient
+from mlops_assets.stack.stages import StageResult
+from mlops_assets.terminal import show_stage
 
 _SHOWN_METRICS = 4
 _SHOWN_STEPS = 6
@@ -27,7 +28,7 @@ def run_demo(settings: Settings, console: Console, months: int | None) -> dict[s
         highlight=False,
     )
     planned = stages(client, plan)
-    results = [_run(client, stage, console) for stage in planned]
+    results = [show_stage(client, stage, console) for stage in planned]
     seconds = time.monotonic() - began
     summary = summarise(settings, client, plan, planned)
     _show(console, results, summary, seconds)
@@ -38,24 +39,6 @@ def run_demo(settings: Settings, console: Console, months: int | None) -> dict[s
         ],
         **asdict(summary),
     }
-
-
-def _run(client: DagsterClient, stage: Stage, console: Console) -> StageResult:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"{stage.name}: waiting for a run", total=None)
-
-        def report(state: RunState) -> None:
-            running = ", ".join(name.replace("__", "/") for name in state.running[:2]) or state.status.lower()
-            progress.update(
-                task, total=len(state.steps) or None, completed=len(state.seconds), description=f"{stage.name}: {running}"
-            )
-
-        result = run_stage(client, stage, report)
-    took = "already there" if result.seconds is None else f"{result.seconds:.1f} s"
-    partitions = stage.first if stage.first == stage.last else f"{stage.first} to {stage.last}"
-    console.print(f"[green]✓[/green] {stage.name} [dim]{partitions}, {len(stage.assets)} assets, {took}[/dim]", highlight=False)
-    return result
 
 
 def _show(console: Console, results: Sequence[StageResult], summary: Summary, seconds: float) -> None:

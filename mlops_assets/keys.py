@@ -17,6 +17,8 @@ DEPLOYMENT = "deployment"
 PREDICTIONS = "predictions"
 OUTCOMES = "outcomes"
 DRIFT_REPORT = "drift_report"
+PERFORMANCE_REPORT = "performance_report"
+RETRAINING_DECISION = "retraining_decision"
 
 
 def table_key(table: str) -> dg.AssetKey:

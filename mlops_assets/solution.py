@@ -266,6 +266,35 @@ class Monitoring(Strict):
     drift: Drift = Drift()
 
 
+def _of_windows(text: str) -> str:
+    found = re.fullmatch(r"([1-9]\d*) of ([1-9]\d*)", text)
+    if not found or int(found[1]) > int(found[2]):
+        raise ValueError("say how many of how many windows, for example 2 of 5")
+    return text
+
+
+class Retraining(Strict):
+    """When a solution is trained again: when enough of the last windows are bad, or the model is too old, and nothing speaks against it.
+
+    `max_age` is also the age from which Dagster shows the model as stale.
+    """
+
+    bad_windows: Annotated[str, AfterValidator(_of_windows)] = "2 of 5"
+    cooldown: Duration = "7d"
+    max_age: Duration | None = "180d"
+    minimum_new_rows: Annotated[int, Field(ge=0)] = 1000
+
+    @property
+    def bad(self) -> int:
+        """How many windows must be bad."""
+        return int(self.bad_windows.split(" of ")[0])
+
+    @property
+    def of(self) -> int:
+        """How many of the last windows are looked at."""
+        return int(self.bad_windows.split(" of ")[1])
+
+
 class Solution(Strict):
     """One prediction problem, from its spine to its monitoring. The attributes of an `MLSolution` component."""
 
@@ -282,3 +311,4 @@ class Solution(Strict):
     gates: Gates = Gates()
     serving: Serving = Serving()
     monitoring: Monitoring = Monitoring()
+    retraining: Retraining = Retraining()

@@ -1,14 +1,21 @@
-"""What the command modules share: consoles, common options, the settings, and printing JSON."""
+"""What the command modules share: consoles, common options, the settings, progress of a stage, and printing JSON."""
 
 import json
 import sys
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
+
+if TYPE_CHECKING:
+    from mlops_assets.stack.dagster_client import DagsterClient, RunState
+    from mlops_assets.stack.stages import Stage, StageResult
 
 # Identifiers hold colons: `:x:` must stay what it is.
 console = Console(emoji=False)
@@ -36,6 +43,32 @@ def running_settings() -> Settings:
     settings = read_settings()
     control.ensure_up(settings)
     return settings
+
+
+@contextmanager
+def run_progress(name: str, target: Console) -> "Iterator[Callable[[RunState], None]]":
+    """A progress bar on `target` while a run goes on; yields what is to be told how the run stands."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=target, transient=True, disable=not target.is_terminal) as progress:
+        task = progress.add_task(f"{name}: waiting for a run", total=None)
+
+        def report(state: "RunState") -> None:
+            running = ", ".join(step.replace("__", "/") for step in state.running[:2]) or state.status.lower()
+            progress.update(task, total=len(state.steps) or None, completed=len(state.seconds), description=f"{name}: {running}")
+
+        yield report
+
+
+def show_stage(client: "DagsterClient", stage: "Stage", target: Console) -> "StageResult":
+    """Run what is missing of `stage` with a progress bar, and leave a line that says what it was and how long it took."""
+    from mlops_assets.stack.stages import run_stage
+
+    with run_progress(stage.name, target) as report:
+        result = run_stage(client, stage, report)
+    took = "already there" if result.seconds is None else f"{result.seconds:.1f} s"
+    partitions = stage.first if stage.first == stage.last else f"{stage.first} to {stage.last}"
+    target.print(f"[green]✓[/green] {stage.name} [dim]{partitions}, {len(stage.assets)} assets, {took}[/dim]", highlight=False)
+    return result
 
 
 def print_json(value: object) -> None:

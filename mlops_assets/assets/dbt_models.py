@@ -22,6 +22,7 @@ from packaging.version import Version
 from mlops_assets.assets.dbt_translation import LakeTranslator, Node, describe_view, is_incremental, partition_column
 from mlops_assets.assets.execution import RETRIES, permanent_failure
 from mlops_assets.assets.feature_contracts import DbtContext, check_contracts
+from mlops_assets.automation.conditions import FOLLOW
 from mlops_assets.checks.contracts import CONTRACT
 from mlops_assets.keys import table_name
 from mlops_assets.resources.feature_registry import FeatureRegistry, FeatureView, feature_view
@@ -99,6 +100,7 @@ class DbtSelection:
 
     def _asset_spec(self, key: dg.AssetKey, node: Node) -> dg.AssetSpec:
         spec = self.translator.get_asset_spec(self.manifest, node["unique_id"], self.project)
+        spec = spec.replace_attributes(automation_condition=FOLLOW)
         return describe_view(spec, self.views[key], self.uses, self.cadence) if key in self.views else spec
 
     def check_specs(self) -> list[dg.AssetCheckSpec]:

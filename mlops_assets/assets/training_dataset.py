@@ -49,9 +49,9 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
         table = inputs.table(TRAINING_DATASET)
         with lake.connect(read_only=False) as connection:
             source_snapshot = _source_snapshot(connection, config)
-            frame = _frame(inputs, training_date, source_snapshot)
+            frame = training_frame(inputs, training_date, source_snapshot)
             information = dataset_information(
-                query=_query(inputs, training_date, frame.query),
+                query=split_query(inputs, training_date, frame.query),
                 training_date=training_date,
                 source_snapshot=source_snapshot,
                 feature_views=inputs.view_versions,
@@ -60,7 +60,7 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 written = lake.replace(
                     connection,
                     table=table,
-                    query=_query(inputs, training_date, rows),
+                    query=split_query(inputs, training_date, rows),
                     partition_range=PartitionRange(TRAINING_DATE, training_date, date.fromordinal(training_date.toordinal() + 1)),
                     author=context.run.run_id,
                     information=information,
@@ -142,25 +142,30 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     ]
 
 
-def _frame(inputs: SolutionInputs, training_date: date, snapshot: int) -> Frame:
-    """The labelled rows of the training window with their features."""
+def labelled_rows(inputs: SolutionInputs, training_date: date) -> str:
+    """SQL condition on the spine: the rows of the training window whose label was known at the training date."""
     training, spine = inputs.solution.training, inputs.solution.spine
-    start = before(training_date, training.window)
-    cutoff = sql_moment(inputs.midnight(training_date))
+    start, cutoff = inputs.midnight(before(training_date, training.window)), sql_moment(inputs.midnight(training_date))
+    return (
+        f"{quote(spine.prediction_time)} >= {sql_moment(start)} AND {quote(spine.prediction_time)} < {cutoff} "
+        f"AND {quote(spine.label)} IS NOT NULL AND {quote(spine.label_time)} < {cutoff}"
+    )
+
+
+def training_frame(inputs: SolutionInputs, training_date: date, snapshot: int) -> Frame:
+    """The labelled rows of the training window with their features."""
+    start = before(training_date, inputs.solution.training.window)
     return inputs.frame(
         # Partitions are dates of the data's own zone: a day of slack, then the exact moments.
         first=date.fromordinal(start.toordinal() - 1),
         end=date.fromordinal(training_date.toordinal() + 1),
-        condition=(
-            f"{quote(spine.prediction_time)} >= {sql_moment(inputs.midnight(start))} AND {quote(spine.prediction_time)} < {cutoff} "
-            f"AND {quote(spine.label)} IS NOT NULL AND {quote(spine.label_time)} < {cutoff}"
-        ),
+        condition=labelled_rows(inputs, training_date),
         labelled=True,
         snapshot=snapshot,
     )
 
 
-def _query(inputs: SolutionInputs, training_date: date, frame: str) -> str:
+def split_query(inputs: SolutionInputs, training_date: date, frame: str) -> str:
     """SQL for the rows of the query `frame` with training date and split, without those that no split takes."""
     training, spine = inputs.solution.training, inputs.solution.spine
     split = SPLIT_SQL.format(

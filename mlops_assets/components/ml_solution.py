@@ -1,4 +1,4 @@
-"""`MLSolution`: one YAML file becomes every stage from the training dataset to the drift report."""
+"""`MLSolution`: one YAML file becomes every stage from the training dataset to the retraining decision."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,11 @@ from mlops_assets.assets.model import build_model
 from mlops_assets.assets.online_features import build_online_features
 from mlops_assets.assets.outcomes import build_outcomes
 from mlops_assets.assets.predictions import build_predictions
+from mlops_assets.assets.retraining_decision import build_retraining_decision
 from mlops_assets.assets.training_dataset import build_training_dataset
 from mlops_assets.automation.champion import build_champion_sensor
+from mlops_assets.automation.conditions import stage_condition
+from mlops_assets.automation.retraining import build_retraining_sensor
 from mlops_assets.components.derived_features import check_derived
 from mlops_assets.configuration import ConfigurationError, nearest
 from mlops_assets.inputs import SolutionInputs
@@ -25,6 +28,8 @@ from mlops_assets.keys import (
     ONLINE_FEATURES,
     OUTCOMES,
     PREDICTIONS,
+    RETRAINING_DECISION,
+    STAGE_TAG,
     TRAINING_DATASET,
     job_name,
 )
@@ -39,7 +44,7 @@ from mlops_assets.training_configuration import check_training
 JOBS = {
     "training": (TRAINING_DATASET, MODEL, EVALUATION, ONLINE_FEATURES, DEPLOYMENT),
     "scoring": (PREDICTIONS, OUTCOMES),
-    "monitoring": (DRIFT_REPORT,),
+    "monitoring": (DRIFT_REPORT, RETRAINING_DECISION),
 }
 """Jobs of a solution and their stages: the stages of one job share their partitions, or have none."""
 
@@ -52,6 +57,7 @@ _FACTORIES = (
     build_predictions,
     build_outcomes,
     build_drift_report,
+    build_retraining_decision,
 )
 
 
@@ -84,8 +90,14 @@ class MLSolution(dg.Component):
             for purpose, stages in JOBS.items()
         ]
         return dg.Definitions(
-            assets=[build(inputs) for build in _FACTORIES], jobs=jobs, sensors=[build_champion_sensor(inputs.name)]
+            assets=[build(inputs).map_asset_specs(_with_automation) for build in _FACTORIES],
+            jobs=jobs,
+            sensors=[build_champion_sensor(inputs.name), build_retraining_sensor(inputs.name)],
         )
+
+
+def _with_automation(spec: dg.AssetSpec) -> dg.AssetSpec:
+    return spec.replace_attributes(automation_condition=stage_condition(spec.tags[STAGE_TAG]))
 
 
 def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInputs:

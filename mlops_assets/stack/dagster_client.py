@@ -48,6 +48,9 @@ query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime end
   executionPlan { steps { key } }
   stepStats { stepKey status startTime endTime } } } }"""
 
+_TAGGED = """
+query Tagged($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}) { ... on Runs { results { runId } } } }"""
+
 _FAILURES = """
 query Failures($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __typename
   ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } failureMetadata { description } }
@@ -133,22 +136,22 @@ class DagsterClient:
 
     def assets(self) -> dict[str, AssetState]:
         """All assets by key."""
-        return {state.key: state for state in map(_asset_state, self._query(_ASSETS)["assetNodes"])}
+        return {state.key: state for state in map(_asset_state, self.query(_ASSETS)["assetNodes"])}
 
     def partition_keys(self, key: str) -> list[str]:
         """All partition keys of an asset, in order."""
-        return list(self._query(_PARTITION_KEYS, key=_key(key))["assetNodeOrError"]["partitionKeys"])
+        return list(self.query(_PARTITION_KEYS, key=_key(key))["assetNodeOrError"]["partitionKeys"])
 
     def metadata(self, key: str, partition: str | None) -> dict[str, Any]:
         """Numbers, texts, paths and addresses of the newest materialization (of a partition), empty when there is none."""
         partitions = None if partition is None else [partition]
-        node = self._query(_MATERIALIZATIONS, key=_key(key), partitions=partitions, limit=1)["assetNodeOrError"]
+        node = self.query(_MATERIALIZATIONS, key=_key(key), partitions=partitions, limit=1)["assetNodeOrError"]
         events = node["assetMaterializations"]
         return _materialization(events[0]).metadata if events else {}
 
     def materializations(self, key: str, limit: int) -> list[Materialization]:
         """The newest materializations of an asset, newest first, with what `metadata` gives of each."""
-        node = self._query(_MATERIALIZATIONS, key=_key(key), partitions=None, limit=limit)["assetNodeOrError"]
+        node = self.query(_MATERIALIZATIONS, key=_key(key), partitions=None, limit=limit)["assetNodeOrError"]
         return [_materialization(event) for event in node["assetMaterializations"]]
 
     def launch(self, assets: Sequence[AssetState], first: str, last: str, configuration: Mapping[str, Mapping[str, Any]]) -> str:
@@ -176,14 +179,14 @@ class DagsterClient:
             },
             "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
         }
-        answer = self._query(_LAUNCH, parameters=parameters)["launchRun"]
+        answer = self.query(_LAUNCH, parameters=parameters)["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
             raise StackError(f"Dagster did not launch the run: {answer}", remedy="See `mlops logs code-location`.")
         return str(answer["run"]["runId"])
 
     def run(self, run_id: str) -> RunState:
         """How the run stands now."""
-        run = self._query(_RUN, id=run_id)["runOrError"]
+        run = self.query(_RUN, id=run_id)["runOrError"]
         stats = run["stepStats"]
         return RunState(
             status=run["status"],
@@ -194,10 +197,15 @@ class DagsterClient:
             },
         )
 
+    def runs_with_tag(self, key: str, value: str) -> list[str]:
+        """The ids of the runs that carry a tag, newest first."""
+        answer = self.query(_TAGGED, tags=[{"key": key, "value": value}])["runsOrError"]
+        return [str(run["runId"]) for run in answer["results"]]
+
     def failures(self, run_id: str) -> list[str]:
         """Why the run failed, the innermost cause of each failed step."""
         found = []
-        for event in self._query(_FAILURES, id=run_id)["logsForRun"]["events"]:
+        for event in self.query(_FAILURES, id=run_id)["logsForRun"]["events"]:
             if event["__typename"] == "ExecutionStepFailureEvent":
                 error, described = event["error"], event["failureMetadata"]
                 causes = (error or {}).get("causes") or []
@@ -209,7 +217,7 @@ class DagsterClient:
 
     def messages(self, run_id: str, after: str | None) -> tuple[list[str], str]:
         """What the assets of a run logged since the position `after` (None: its beginning), and the position reached."""
-        answer = self._query(_MESSAGES, id=run_id, after=after)["logsForRun"]
+        answer = self.query(_MESSAGES, id=run_id, after=after)["logsForRun"]
         return [event["message"] for event in answer["events"] if event], answer["cursor"]
 
     def run_url(self, run_id: str) -> str:
@@ -220,7 +228,8 @@ class DagsterClient:
         """Page of the asset, or of one of its partitions."""
         return f"{self.url}/assets/{key}" + (f"?view=partitions&partition={partition}" if partition else "")
 
-    def _query(self, query: str, **variables: Any) -> dict[str, Any]:
+    def query(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The data that GraphQL answers to `query`."""
         try:
             response = requests.post(
                 f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=_TIMEOUT_SECONDS

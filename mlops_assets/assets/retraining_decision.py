@@ -1,0 +1,245 @@
+"""`retraining_decision`: whether the reports of a window ask for another training, and why. One partition a window.
+
+It gathers what `ml/retraining.py` decides on, and writes the decision down; `automation/retraining.py` acts on it. A decision is
+made on the day after its window and looks at nothing later, so that a decision made again is the same.
+"""
+
+import hashlib
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.assets.execution import (
+    RETRIES,
+    partition_range,
+    permanent_failure,
+    record_partition_rows,
+    table_schema,
+    written_metadata,
+)
+from mlops_assets.assets.scoring import MODEL_VERSION
+from mlops_assets.assets.training_dataset import labelled_rows
+from mlops_assets.automation.retraining import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
+from mlops_assets.inputs import TRAINING_DATE, SolutionInputs
+from mlops_assets.keys import (
+    DRIFT_REPORT,
+    EVALUATION,
+    PERFORMANCE_REPORT,
+    PREDICTIONS,
+    RETRAINING_DECISION,
+    TRAINING_DATASET,
+    table_key,
+)
+from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
+from mlops_assets.resources.datasets import newest_dataset
+from mlops_assets.resources.lake import Lake, PartitionRange, fingerprint, quote, sql_moment, table_exists
+from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, ModelRegistry
+from mlops_assets.solution import before
+
+WINDOW = "window_start"
+
+_COLUMNS = {
+    WINDOW: ("DATE", "First day of the monitoring window."),
+    "decided_for": ("DATE", "Day of the decision, and training date if it is to train: nothing later was looked at."),
+    MODEL_VERSION: ("INTEGER", "The version that predicted last in the window."),
+    "trained_for": ("DATE", "Training date of that version."),
+    "predictions": ("BIGINT", "How many predictions were made in the window."),
+    "drifted_share": ("DOUBLE", "Share of the features with a drift alert in the window."),
+    "metric": ("VARCHAR", "The metric of the training section."),
+    "estimated": ("DOUBLE", "Its value as estimated without labels."),
+    "realised": ("DOUBLE", "Its value on matured labels; null until there are enough."),
+    "bad_windows": ("INTEGER", "How many of the last windows are bad."),
+    "attempted": ("DATE", "Newest training date before this one with a judged candidate, deployed or not."),
+    "new_rows": ("BIGINT", "Rows whose label became known since."),
+    "rows_fingerprint": ("VARCHAR", "Identity of the labelled rows that a training would see now."),
+    "outcome": ("VARCHAR", "`retrain`, `wait` (a reason, and something against it) or `keep`."),
+    "reason": ("VARCHAR", "The decision in words."),
+}
+
+
+def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
+    """The retraining decisions of one solution."""
+    key = inputs.key(RETRAINING_DECISION)
+
+    @dg.asset(
+        key=key,
+        description="Whether to train again after a window: the inputs, the rule's outcome and the reason in words.",
+        owners=inputs.solution.owners,
+        group_name=inputs.name,
+        kinds={"duckdb"},
+        tags=inputs.tags(RETRAINING_DECISION),
+        partitions_def=inputs.windows,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=[inputs.key(DRIFT_REPORT), table_key(inputs.spine.table)],
+        retry_policy=RETRIES,
+        code_version="1",
+    )
+    def retraining_decision(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
+    ) -> dg.MaterializeResult:
+        running = running_training(context.instance, inputs.name)
+        with lake.connect(read_only=False) as connection:
+            rows = [
+                _decided(connection, registry, inputs, window=date.fromisoformat(window), running=running)
+                for window in context.partition_keys
+            ]
+            values = ", ".join(f"({', '.join('?' for _ in _COLUMNS)})" for _ in rows)
+            selected = ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, (kind, _) in _COLUMNS.items())
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE decisions AS SELECT {selected} FROM (VALUES {values}) t({', '.join(_COLUMNS)})",
+                [row[name] for row in rows for name in _COLUMNS],
+            )
+            written = lake.replace(
+                connection,
+                table=inputs.table(RETRAINING_DECISION),
+                query="FROM temp.main.decisions",
+                partition_range=partition_range(context, WINDOW),
+                author=context.run.run_id,
+            )
+            schema = table_schema(
+                connection,
+                f"lake.{inputs.table(RETRAINING_DECISION)}",
+                {name: description for name, (_, description) in _COLUMNS.items()},
+            )
+        for row in rows:
+            context.log.info(f"{row[WINDOW]}: {row['outcome']}, {row['reason']}")
+            context.add_asset_metadata(
+                {
+                    OUTCOME: row["outcome"],
+                    REASON: row["reason"],
+                    TRAIN_FOR: row["decided_for"].isoformat(),
+                    DECISION: _identity(row),
+                    "bad_windows": row["bad_windows"],
+                    "new_rows": row["new_rows"],
+                    MODEL_VERSION: row[MODEL_VERSION],
+                },
+                asset_key=context.asset_key,
+                partition_key=row[WINDOW].isoformat(),
+            )
+        record_partition_rows(context, written)
+        return dg.MaterializeResult(metadata={**written_metadata(written), "dagster/column_schema": schema})
+
+    return retraining_decision
+
+
+def _decided(
+    connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, *, window: date, running: str | None
+) -> dict[str, Any]:
+    """The row of one window."""
+    declared = inputs.solution.retraining
+    end = inputs.windows.time_window_for_partition_key(window.isoformat()).end.date()
+    day = date.fromisoformat(max(key for key in inputs.partitions.get_partition_keys() if key <= end.isoformat()))
+    version, windows = _windows(connection, inputs, window=window, count=declared.of)
+    attempted = connection.execute(
+        f"SELECT max({TRAINING_DATE}) FROM lake.{inputs.table(EVALUATION)} WHERE {TRAINING_DATE} < ?", [day]
+    ).fetchall()[0][0]
+    rows = f"SELECT * FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
+    identity = fingerprint(connection, f"({rows})")
+    state = State(
+        day=day,
+        windows=windows,
+        trained_for=date.fromisoformat(registry.get(inputs.name, version).tags[TRAINING_DATE_TAG]),
+        attempted=attempted,
+        new_rows=_count_since(connection, inputs, rows, attempted),
+        changed=identity != _trained_on(connection, inputs, attempted),
+        running=running,
+    )
+    policy = Policy(
+        bad=declared.bad,
+        of=declared.of,
+        maximum_drifted_share=inputs.solution.monitoring.drift.maximum_share_of_features,
+        trained_before=before(day, declared.max_age) if declared.max_age else None,
+        attempted_after=before(day, declared.cooldown),
+        minimum_new_rows=declared.minimum_new_rows,
+    )
+    decision: Decision = decide(state, policy)
+    newest = windows[-1]
+    return {
+        WINDOW: window,
+        "decided_for": day,
+        MODEL_VERSION: version,
+        "trained_for": state.trained_for,
+        "predictions": _count(connection, inputs, PartitionRange(inputs.solution.partitions.column, window, end)),
+        "drifted_share": newest.drifted_share,
+        "metric": newest.metric,
+        "estimated": newest.estimated,
+        "realised": newest.realised,
+        "bad_windows": decision.bad_windows,
+        "attempted": attempted,
+        "new_rows": state.new_rows,
+        "rows_fingerprint": identity,
+        "outcome": decision.outcome,
+        "reason": decision.text,
+    }
+
+
+def _windows(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, *, window: date, count: int
+) -> tuple[int, list[Window]]:
+    """The version that predicted last in `window`, and what the reports say of it in the last `count` windows up to that one."""
+    drift, performance = inputs.table(DRIFT_REPORT), inputs.table(PERFORMANCE_REPORT)
+    version = connection.execute(f"SELECT max({MODEL_VERSION}) FROM lake.{drift} WHERE {WINDOW} = ?", [window]).fetchall()[0][0]
+    if version is None:
+        raise permanent_failure(f"There is no report of the window {window}: materialize {inputs.name}/{DRIFT_REPORT} first.")
+    shares = connection.execute(
+        f"SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) FROM lake.{drift} "
+        f"WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND feature <> '*' GROUP BY 1 ORDER BY 1 DESC LIMIT ?",
+        [window, version, count],
+    ).fetchall()
+    measured: dict[date, tuple[Any, ...]] = {}
+    metric = inputs.solution.training.metric
+    if table_exists(connection, performance):
+        found = connection.execute(
+            f"SELECT {WINDOW}, estimated, realised, threshold, alert, complete FROM lake.{performance} "
+            f"WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND metric = ? AND slice IS NULL",
+            [window, version, metric],
+        ).fetchall()
+        measured = {row[0]: row[1:] for row in found}
+    windows = []
+    for start, share in reversed(shares):
+        estimated, realised, limit, alert, complete = measured.get(start, (None, None, None, False, False))
+        windows.append(
+            Window(
+                start=start,
+                drifted_share=share,
+                metric=metric,
+                estimated=estimated,
+                realised=realised,
+                limit=limit,
+                alert=alert,
+                complete=complete,
+            )
+        )
+    return int(version), windows
+
+
+def _count(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, inside: PartitionRange) -> int:
+    query = f"SELECT count(*) FROM lake.{inputs.table(PREDICTIONS)} t WHERE {inside.predicate('t')}"
+    return int(connection.execute(query).fetchall()[0][0])
+
+
+def _count_since(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str, attempted: date | None) -> int:
+    """How many of `rows` got their label after the training for `attempted`."""
+    since = (
+        "true" if attempted is None else f"{quote(inputs.solution.spine.label_time)} >= {sql_moment(inputs.midnight(attempted))}"
+    )
+    return int(connection.execute(f"SELECT count(*) FROM ({rows}) WHERE {since}").fetchall()[0][0])
+
+
+def _trained_on(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, attempted: date | None) -> str | None:
+    """Identity of the labelled rows as the training for `attempted` read them; None when nothing is recorded of it."""
+    dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), attempted) if attempted else None
+    if attempted is None or dataset is None:
+        return None
+    return fingerprint(
+        connection,
+        f"(SELECT * FROM lake.{inputs.spine.table} AT (VERSION => {dataset.source_snapshot}) WHERE {labelled_rows(inputs, attempted)})",
+    )
+
+
+def _identity(row: dict[str, Any]) -> str:
+    """16 hexadecimal digits: the same for the same decision on the same rows about the same version."""
+    names = (WINDOW, "decided_for", MODEL_VERSION, "rows_fingerprint", "outcome")
+    return hashlib.sha256("|".join(str(row[name]) for name in names).encode()).hexdigest()[:16]

@@ -1,0 +1,87 @@
+"""`mlops automation` and `mlops replay`: what acts by itself, and watching it on historical data."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from mlops_assets.terminal import JsonOption, SolutionArgument, console, error_console, print_json, running_settings
+
+app = typer.Typer()
+automation = typer.Typer(
+    help="See and switch what acts by itself.", no_args_is_help=True, epilog="Example: [bold]mlops automation on[/bold]"
+)
+app.add_typer(automation, name="automation")
+
+
+class StepName(StrEnum):
+    """How much arrives at a time."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+@automation.command(epilog="Example: [bold]mlops automation status[/bold]")
+def status(as_json: JsonOption = False) -> None:
+    """Show every sensor and whether it is on."""
+    from mlops_assets.stack.automation import sensors
+    from mlops_assets.stack.dagster_client import DagsterClient
+
+    found = sensors(DagsterClient(running_settings().dagster_url))
+    if as_json:
+        print_json({name: sensor.on for name, sensor in found.items()})
+        return
+    table = Table("sensor", "", "does")
+    for name, sensor in sorted(found.items()):
+        table.add_row(name, "[green]on[/green]" if sensor.on else "off", sensor.description)
+    console.print(table)
+
+
+@automation.command(epilog="Example: [bold]mlops automation on[/bold]")
+def on() -> None:
+    """Let features, predictions and reports follow new data, and retraining follow decisions. Dagster remembers it."""
+    _switch(on=True)
+
+
+@automation.command(epilog="Example: [bold]mlops automation off[/bold]")
+def off() -> None:
+    """Leave every run to whoever starts it. What runs already goes on."""
+    _switch(on=False)
+
+
+@app.command(epilog="Example: [bold]mlops replay my_solution --from 2013-08-01 --to 2013-12-31 --step month[/bold]")
+def replay(
+    solution: SolutionArgument,
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day that arrives.")],
+    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The last day that arrives.")],
+    step: Annotated[
+        StepName, typer.Option(help="How much arrives at a time; monitoring windows stay what they are.")
+    ] = StepName.WEEK,
+    as_json: JsonOption = False,
+) -> None:
+    """Let time pass over historical data: days arrive, are predicted, labelled and judged, and retraining follows its decisions.
+
+    Repeated, it recomputes nothing.
+    """
+    from mlops_assets.replay import Period, Plan
+    from mlops_assets.replay_view import run_replay
+
+    if last < first:
+        raise typer.BadParameter("--to is before --from")
+    plan = Plan(solution, Period(first.date(), last.date()), step.value)
+    summary: dict[str, Any] = run_replay(running_settings(), error_console if as_json else console, plan)
+    if as_json:
+        print_json(summary)
+
+
+def _switch(*, on: bool) -> None:
+    from mlops_assets.stack.automation import acting, switch
+    from mlops_assets.stack.dagster_client import DagsterClient
+
+    client = DagsterClient(running_settings().dagster_url)
+    for sensor in acting(client):
+        switch(client, sensor, on=on)
+        console.print(f"{sensor.name} is {'on' if on else 'off'}.", highlight=False)

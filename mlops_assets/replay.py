@@ -1,0 +1,189 @@
+"""`mlops replay`: real time passes over historical data on the running stack, a step of days at a time.
+
+Each step launches the runs that follow the arrival of its days: data with features and predictions, outcomes, reports with the
+retraining decision. The decision is then acted on by the retraining sensor of the daemon, as it is on any other day, and the step
+waits for the training. Automation conditions would launch the same runs, each some ticks of the daemon later.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, Literal
+
+from dateutil.relativedelta import relativedelta
+
+from mlops_assets.automation.retraining import DECISION, DECISION_TAG, OUTCOME, sensor_name
+from mlops_assets.resources.champion import registered_champion
+from mlops_assets.settings import Settings
+from mlops_assets.stack.automation import switched_on
+from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState
+from mlops_assets.stack.errors import StackError
+from mlops_assets.stack.query import run_query
+from mlops_assets.stack.stages import Stage, StageResult, data_assets
+
+StepLength = Literal["day", "week", "month"]
+
+_REPORTS = ("drift_report", "performance_report", "retraining_decision")
+_LATE_LABELS = timedelta(days=7)
+"""How long before a step outcomes are looked at again, for labels that were not known then."""
+
+_SENSOR_SECONDS = 180
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Period:
+    """Days from `first` to `last`."""
+
+    first: date
+    last: date
+
+    @property
+    def end(self) -> date:
+        """The day after the last."""
+        return self.last + timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which solution, from which day to which, and how many days arrive at a time."""
+
+    solution: str
+    period: Period
+    length: StepLength
+
+    def steps(self) -> Iterator[Period]:
+        """The steps: calendar months, weeks from Monday to Sunday, or days; the first and the last may be shorter."""
+        first = self.period.first
+        while first <= self.period.last:
+            match self.length:
+                case "day":
+                    end = first + timedelta(days=1)
+                case "week":
+                    end = first + timedelta(days=7 - first.weekday())
+                case "month":
+                    end = first.replace(day=1) + relativedelta(months=1)
+            yield Period(first, min(end - timedelta(days=1), self.period.last))
+            first = end
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that followed a decision: why, its run, and why it failed or was refused (empty: the version was deployed)."""
+
+    run_url: str
+    seconds: float
+    problems: tuple[str, ...]
+
+
+@dataclass
+class Step:
+    """What became of one step: its runs, the monitoring windows that ended in it, the training that followed, the champion after it."""
+
+    period: Period
+    stages: list[StageResult] = field(default_factory=list)
+    windows: list[dict[str, Any]] = field(default_factory=list)
+    training: Training | None = None
+    champion: int | None = None
+    seconds: float = 0.0
+
+
+class Replay:
+    """The steps of one plan on one running stack. Raises StackError when the solution or its data are not there."""
+
+    def __init__(self, settings: Settings, plan: Plan):
+        self.settings = settings
+        self.client = DagsterClient(settings.dagster_url)
+        assets = self.client.assets()
+        self._name = plan.solution
+        if self._key("predictions") not in assets:
+            raise StackError(f"There is no solution {plan.solution!r}.", remedy="mlops status lists them.")
+        if registered_champion(settings, plan.solution) is None:
+            raise StackError(
+                f"{plan.solution} has no champion that could predict.", remedy=f"mlops train {plan.solution}, or mlops demo"
+            )
+        self._data = tuple(sorted(data_assets(assets, self._key("training_dataset"))))
+        self.plan = Plan(plan.solution, self._available(assets, plan.period), plan.length)
+
+    def run_step(
+        self,
+        period: Period,
+        show: Callable[[Stage], StageResult],
+        follow: Callable[[str, str], RunState],
+    ) -> Step:
+        """Let the days of `period` arrive. `show` runs a stage, `follow` waits for the run that it is given with its name."""
+        step, began = Step(period), time.monotonic()
+        first, last = period.first.isoformat(), period.last.isoformat()
+        step.stages.append(show(Stage("data and predictions", (*self._data, self._key("predictions")), first, last)))
+        late = max(period.first - _LATE_LABELS, self._first_prediction()).isoformat()
+        step.stages.append(show(Stage("outcomes", (self._key("outcomes"),), late, last)))
+        if windows := list(self._windows(period)):
+            assets = self.client.assets()
+            reports = tuple(self._key(name) for name in _REPORTS if self._key(name) in assets)
+            reported = show(Stage("reports and decision", reports, windows[0], windows[-1]))
+            step.stages.append(reported)
+            step.training = self._training(windows[-1], follow, just_decided=reported.seconds is not None)
+            step.windows = self._described(windows)
+        champion = registered_champion(self.settings, self._name)
+        step.champion = champion.version if champion else None
+        step.seconds = time.monotonic() - began
+        return step
+
+    def automation(self) -> Any:
+        """A context in which the retraining sensor of the solution is on; afterwards it is as it was."""
+        return switched_on(self.client, sensor_name(self._name))
+
+    def _key(self, stage: str) -> str:
+        return f"{self._name}/{stage}"
+
+    def _available(self, assets: dict[str, AssetState], wanted: Period) -> Period:
+        """The part of `wanted` for which every partitioned table has partitions."""
+        keys = [key for key in (*self._data, self._key("predictions")) if assets[key].partitioned]
+        ends = [date.fromisoformat(self.client.partition_keys(key)[-1]) for key in keys if key.startswith("raw/")]
+        last = min([wanted.last, *ends])
+        if last < wanted.first:
+            raise StackError(f"The data of {self._name} end on {last}.", remedy="Choose days before it.")
+        return Period(wanted.first, last)
+
+    def _first_prediction(self) -> date:
+        return date.fromisoformat(min(start for start, _ in self.client.assets()[self._key("predictions")].ranges))
+
+    def _windows(self, period: Period) -> Iterator[str]:
+        """Monitoring windows that end in the period and have predictions from their first day on."""
+        keys = [date.fromisoformat(key) for key in self.client.partition_keys(self._key("drift_report"))]
+        begin = self._first_prediction()
+        for start, following in zip(keys, [*keys[1:], None], strict=True):
+            if following is not None and period.first < following <= period.end and begin <= start:
+                yield start.isoformat()
+
+    def _training(self, window: str, follow: Callable[[str, str], RunState], *, just_decided: bool) -> Training | None:
+        """The training that the decision of `window` asked for, once it has ended."""
+        decision = self.client.metadata(self._key("retraining_decision"), window)
+        if decision[OUTCOME] != "retrain":
+            return None
+        deadline = time.monotonic() + _SENSOR_SECONDS
+        while not (found := self.client.runs_with_tag(DECISION_TAG, decision[DECISION])):
+            # One decided earlier may have been overtaken before anybody acted on it.
+            if not just_decided:
+                return None
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"The sensor {sensor_name(self._name)} launched nothing for the decision of {window}.",
+                    remedy="Its last ticks are in Dagster under Automation; mlops logs dagster-daemon",
+                )
+            time.sleep(_POLL_SECONDS)
+        began = time.monotonic()
+        state = follow(found[0], "training")
+        problems = () if state.status == "SUCCESS" else tuple(self.client.failures(found[0])) or (state.status,)
+        return Training(run_url=self.client.run_url(found[0]), seconds=time.monotonic() - began, problems=problems)
+
+    def _described(self, windows: list[str]) -> list[dict[str, Any]]:
+        """The decisions of the windows, with the rows that were predicted in each."""
+        quoted = ", ".join(f"DATE '{window}'" for window in windows)
+        columns, rows = run_query(
+            self.settings,
+            f"SELECT CAST(window_start AS VARCHAR) AS window_start, predictions, model_version, drifted_share, metric, estimated, realised, "
+            f"bad_windows, outcome, reason FROM {self._name}.retraining_decision WHERE window_start IN ({quoted}) ORDER BY 1",
+        )
+        return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -1,0 +1,184 @@
+"""The retraining rule: what it must never do, whatever the reports say, and what it says in words."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
+
+DAY = date(2013, 9, 2)
+
+dates = st.dates(date(2013, 1, 1), date(2013, 12, 31))
+values = st.none() | st.floats(0, 1)
+windows = st.builds(
+    Window,
+    start=dates,
+    drifted_share=values,
+    metric=st.just("roc_auc"),
+    estimated=values,
+    realised=values,
+    limit=values,
+    alert=st.booleans(),
+    complete=st.booleans(),
+)
+policies = st.integers(1, 6).flatmap(
+    lambda of: st.builds(
+        Policy,
+        bad=st.integers(1, of),
+        of=st.just(of),
+        maximum_drifted_share=st.floats(0, 1),
+        trained_before=st.none() | dates,
+        attempted_after=dates,
+        minimum_new_rows=st.integers(0, 5000),
+    )
+)
+states = st.builds(
+    State,
+    day=dates,
+    windows=st.lists(windows, max_size=8),
+    trained_for=dates,
+    attempted=st.none() | dates,
+    new_rows=st.integers(0, 10_000),
+    changed=st.booleans(),
+    running=st.none() | st.just("run-1"),
+)
+
+
+def window(start: date, *, alert: bool = False, complete: bool = True, drifted_share: float | None = None) -> Window:
+    return Window(
+        start=start,
+        drifted_share=drifted_share,
+        metric="roc_auc",
+        estimated=0.71,
+        realised=0.69 if complete else None,
+        limit=0.74,
+        alert=alert,
+        complete=complete,
+    )
+
+
+POLICY = Policy(
+    bad=2,
+    of=3,
+    maximum_drifted_share=0.3,
+    trained_before=DAY - timedelta(days=60),
+    attempted_after=DAY - timedelta(days=7),
+    minimum_new_rows=1000,
+)
+STATE = State(
+    day=DAY,
+    windows=[window(DAY - timedelta(weeks=weeks)) for weeks in (4, 3, 2, 1)],
+    trained_for=date(2013, 8, 1),
+    attempted=date(2013, 8, 1),
+    new_rows=20_000,
+    changed=True,
+    running=None,
+)
+
+
+def bad(*weeks: int) -> list[Window]:
+    """The last four windows, those that began so many weeks ago with an alert."""
+    return [window(DAY - timedelta(weeks=each), alert=each in weeks) for each in (4, 3, 2, 1)]
+
+
+@given(states, policies)
+def test_there_is_a_training_exactly_when_there_is_a_reason_and_no_obstacle(state: State, policy: Policy) -> None:
+    decision = decide(state, policy)
+    problems = [each.problem(policy.maximum_drifted_share) for each in state.windows[-policy.of :]]
+    too_old = policy.trained_before is not None and state.trained_for <= policy.trained_before
+    assert bool(decision.reasons) == (sum(problem is not None for problem in problems) >= policy.bad or too_old)
+    assert (decision.outcome == "keep") == (not decision.reasons)
+    assert (decision.outcome == "retrain") == (bool(decision.reasons) and not decision.obstacles)
+
+
+@given(states, policies)
+def test_nothing_is_trained_twice_too_soon_or_for_nothing(state: State, policy: Policy) -> None:
+    if decide(state, policy).outcome == "retrain":
+        assert state.running is None
+        assert state.changed
+        assert state.new_rows >= policy.minimum_new_rows
+        assert state.attempted is None or state.attempted <= policy.attempted_after
+
+
+@given(states, policies)
+def test_the_decision_says_why(state: State, policy: Policy) -> None:
+    decision = decide(state, policy)
+    assert all(part in decision.text for part in (*decision.reasons, *decision.obstacles))
+    assert decision.text
+
+
+@given(states, policies, st.integers(0, 7))
+def test_a_window_that_turns_out_good_is_no_reason_to_train(state: State, policy: Policy, position: int) -> None:
+    if decide(state, policy).outcome != "retrain" and position < len(state.windows):
+        mended = list(state.windows)
+        mended[position] = replace(mended[position], alert=False, complete=True)
+        assert decide(replace(state, windows=mended), policy).outcome != "retrain"
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 30))
+def test_trainings_of_a_history_keep_the_cooldown_apart(alerts: list[bool], of: int, cooldown: int) -> None:
+    first = date(2013, 1, 7)
+    trained_for, attempted = first, None
+    seen: list[Window] = []
+    trainings: list[date] = []
+    for number, alert in enumerate(alerts):
+        start = first + timedelta(weeks=number)
+        day = start + timedelta(weeks=1)
+        seen.append(window(start, alert=alert))
+        policy = replace(POLICY, bad=1, of=of, trained_before=None, attempted_after=day - timedelta(days=cooldown))
+        state = replace(STATE, day=day, windows=seen, trained_for=trained_for, attempted=attempted)
+        if decide(state, policy).outcome == "retrain":
+            trainings.append(day)
+            trained_for = attempted = day
+            # Windows of the former version say nothing of the new one.
+            seen = []
+    assert all(later - earlier >= timedelta(days=cooldown) for earlier, later in pairwise(trainings))
+
+
+def test_one_bad_window_is_not_enough_and_two_are() -> None:
+    assert decide(replace(STATE, windows=bad(1)), POLICY).outcome == "keep"
+    decision = decide(replace(STATE, windows=bad(2, 1)), POLICY)
+    assert decision == Decision(
+        outcome="retrain",
+        reasons=(
+            "2 of the last 3 windows are bad (2013-08-19: realised roc_auc 0.690, limit 0.740; "
+            "2013-08-26: realised roc_auc 0.690, limit 0.740)",
+        ),
+        obstacles=(),
+        bad_windows=2,
+    )
+
+
+def test_windows_before_the_last_ones_are_forgotten() -> None:
+    assert decide(replace(STATE, windows=bad(4, 1)), POLICY).outcome == "keep"
+
+
+def test_drift_counts_until_labels_say_otherwise() -> None:
+    drifted = [window(each.start, complete=False, drifted_share=0.5) for each in STATE.windows]
+    decision = decide(replace(STATE, windows=drifted), POLICY)
+    assert decision.outcome == "retrain"
+    assert "2013-08-26: 50% of the features drifted, limit 30%" in decision.text
+    matured = [replace(each, complete=True) for each in drifted]
+    assert decide(replace(STATE, windows=matured), POLICY).outcome == "keep"
+
+
+def test_an_old_model_is_a_reason_by_itself() -> None:
+    decision = decide(replace(STATE, trained_for=date(2013, 7, 1)), POLICY)
+    assert decision.outcome == "retrain"
+    assert decision.text == "the model was trained for 2013-07-01, 63 days ago"
+
+
+def test_what_is_against_it_is_said() -> None:
+    state = replace(STATE, windows=bad(2, 1), running="run-1", attempted=DAY - timedelta(days=6), new_rows=3)
+    decision = decide(state, POLICY)
+    assert decision.outcome == "wait"
+    assert (
+        "Not now: a training is running already (run-1); the last training was for 2013-08-27, within the cooldown"
+        in decision.text
+    )
+    assert "3 labels became known since the last training, 1000 are asked for" in decision.text
+    unchanged = decide(replace(STATE, windows=bad(2, 1), changed=False), POLICY)
+    assert unchanged.obstacles == ("the labelled rows are those of the last training",)
