@@ -237,12 +237,16 @@ class Gates(Strict):
 
 
 class Serving(Strict):
-    """Which channels answer, and what a challenger (a version that passed its gates and waits) may do in the online channel."""
+    """Which channels answer, and what a challenger (a version that passed its gates and waits) may do in the online channel.
+
+    Every `log_interval_seconds` their predictions are taken into the lake, when there are any.
+    """
 
     online: bool = True
     stream: bool = True
     shadow: bool = False
     canary: Annotated[float, Field(ge=0, le=1)] = 0.0
+    log_interval_seconds: Annotated[int, Field(ge=1)] = 60
 
     @property
     def tries_challenger(self) -> bool:

@@ -18,7 +18,13 @@ from mlops_assets.assets.execution import (
     written_metadata,
 )
 from mlops_assets.assets.judging import MINIMUM_SLICE_ROWS, threshold_of
-from mlops_assets.assets.scoring import MODEL_VERSION, PREDICTION_DESCRIPTIONS, PREDICTION_ID, predictions_array
+from mlops_assets.assets.scoring import (
+    CHANNEL,
+    MODEL_VERSION,
+    PREDICTION_DESCRIPTIONS,
+    PREDICTION_ID,
+    predictions_array,
+)
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import EVALUATION, OUTCOMES, PREDICTIONS, table_key
@@ -53,7 +59,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
         deps=[inputs.key(PREDICTIONS), table_key(inputs.spine.table)],
         check_specs=[rules.LABELS_MATURED.spec(key)],
         retry_policy=RETRIES,
-        code_version="2",
+        code_version="3",
     )
     def outcomes(
         context: dg.AssetExecutionContext,
@@ -120,12 +126,17 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 
 def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, as_of: datetime) -> str:
-    """SQL for the predictions of `window`; a label that becomes known after `as_of` is still null."""
+    """SQL for the predictions of `window` with their labels; a label that becomes known after `as_of` is still null.
+
+    A label is found by the key of the spine. The partition may be another one: that of a request is the date on which it was made
+    when it gives none. A key that the spine has in several partitions means the row that is nearest.
+    """
     spine = inputs.solution.spine
     present = column_types(connection, f"lake.{inputs.table(PREDICTIONS)}")
     outputs = [name for name in ("score", "predicted_label", "value", "probabilities") if name in present]
     selected = [
         PREDICTION_ID,
+        CHANNEL,
         MODEL_VERSION,
         window.column,
         spine.key,
@@ -135,12 +146,14 @@ def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
     ]
     predicted = ", ".join(f"p.{quote(name)}" for name in dict.fromkeys(selected))
     key, label, label_time = quote(spine.key), quote(spine.label), quote(spine.label_time)
+    partition = quote(window.column)
     known = f"{label} IS NOT NULL AND {label_time} <= {sql_moment(as_of)}"
     return (
         f"SELECT {predicted}, s.{label}, s.{label_time}, s.{label} IS NOT NULL AS {MATURED} "
         f"FROM lake.{inputs.table(PREDICTIONS)} p "
-        f"LEFT JOIN (SELECT {key}, {label}, {label_time} FROM lake.{inputs.spine.table} t WHERE {window.predicate('t')} AND {known}) s "
-        f"USING ({key}) WHERE {window.predicate('p')}"
+        f"LEFT JOIN (SELECT {key}, {label}, {label_time}, {partition} AS _partition FROM lake.{inputs.spine.table} WHERE {known}) s "
+        f"USING ({key}) WHERE {window.predicate('p')} "
+        f"QUALIFY row_number() OVER (PARTITION BY p.{PREDICTION_ID} ORDER BY abs(s._partition - p.{partition}), s._partition) = 1"
     )
 
 

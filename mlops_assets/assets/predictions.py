@@ -1,6 +1,7 @@
 """`predictions`: every row of the spine scored by the champion, with the features it saw. One partition a period."""
 
 import json
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -17,16 +18,22 @@ from mlops_assets.assets.execution import (
     written_metadata,
 )
 from mlops_assets.assets.scoring import (
+    BATCH,
+    CHAMPION_ROLE,
+    CHANNEL,
     FEATURE_VIEWS,
     MODEL_VERSION,
     PREDICTION_DESCRIPTIONS,
     PREDICTION_ID,
+    ROLE,
     SOURCE_SNAPSHOT,
+    VIEW_FLAGS,
     prediction_columns,
 )
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT, PREDICTIONS
+from mlops_assets.resources.feature_store import SelectedView, is_fresh
 from mlops_assets.resources.lake import Lake, PartitionRange, current_snapshot, literal, quote
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.settings import Settings
@@ -57,7 +64,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         ],
         check_specs=[rule.spec(key) for rule in rules_of_asset],
         retry_policy=RETRIES,
-        code_version="1",
+        code_version="2",
     )
     def predictions(
         context: dg.AssetExecutionContext,
@@ -75,7 +82,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         # An alias moved by hand in MLflow must not bring a version to predict that its gates refused.
         require_passed_gates(champion)
         bundle = load_bundle(champion_bundle(registry, settings, champion))
-        window = partition_range(context, inputs.solution.partitions.column)
+        window = replace(partition_range(context, inputs.solution.partitions.column), only=(CHANNEL, BATCH))
         with lake.connect(read_only=False) as connection:
             written = lake.replace(
                 connection,
@@ -116,9 +123,25 @@ def _scored(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, bundl
     identifier = f"'{inputs.name}:' || CAST({quote(inputs.solution.spine.key)} AS VARCHAR) || ':{version}'"
     views = literal(json.dumps({view.name: view.version for view in bundle.contract.feature_views}))
     return (
-        f"SELECT {identifier} AS {PREDICTION_ID}, {version} AS {MODEL_VERSION}, {views} AS {FEATURE_VIEWS}, "
-        f"{snapshot} AS {SOURCE_SNAPSHOT}, * FROM scored_rows"
+        f"SELECT {identifier} AS {PREDICTION_ID}, '{BATCH}' AS {CHANNEL}, '{CHAMPION_ROLE}' AS {ROLE}, {version} AS {MODEL_VERSION}, "
+        f"{views} AS {FEATURE_VIEWS}, {_view_flags(inputs)} AS {VIEW_FLAGS}, {snapshot} AS {SOURCE_SNAPSHOT}, * FROM scored_rows"
     )
+
+
+def _view_flags(inputs: SolutionInputs) -> str:
+    """SQL for what the online store would say of the values of each view, as a JSON object."""
+    asked = quote(inputs.solution.spine.prediction_time)
+    flags = ", ".join(f"{literal(chosen.view.name)}, {_flag(chosen, asked)}" for chosen in inputs.views)
+    return f"CAST(json_object({flags}) AS VARCHAR)"
+
+
+def _flag(chosen: SelectedView, asked: str) -> str:
+    if chosen.known_since is None:
+        values = ", ".join(f"CAST({quote(feature)} AS VARCHAR)" for feature in chosen.features)
+        return f"CASE WHEN coalesce({values}) IS NULL THEN 'missing' ELSE 'ok' END"
+    known_since = quote(chosen.known_since)
+    fresh = is_fresh(asked, known_since, chosen.view.freshness_days)
+    return f"CASE WHEN {known_since} IS NULL THEN 'missing' WHEN {fresh} THEN 'ok' ELSE 'stale' END"
 
 
 def _complete(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dg.AssetCheckResult:

@@ -10,12 +10,27 @@ MODEL_VERSION = "model_version"
 PREDICTION_ID = "prediction_id"
 FEATURE_VIEWS = "feature_views"
 SOURCE_SNAPSHOT = "_source_snapshot"
+CHANNEL = "channel"
+ROLE = "role"
+VIEW_FLAGS = "view_flags"
+VIEW_SNAPSHOTS = "_view_snapshots"
+SERVED_AT = "served_at"
+
+BATCH = "batch"
+"""The channel of the rows that the asset `predictions` writes; the others come from the servers."""
+
+CHAMPION_ROLE = "champion"
 
 PREDICTION_DESCRIPTIONS = {
-    PREDICTION_ID: "Solution, key and model version of the prediction.",
+    PREDICTION_ID: "Batch: solution, key and model version. From a server: solution, channel and request.",
+    CHANNEL: "How the prediction was asked for: batch, online or stream.",
+    ROLE: "Whether the model was the champion or a challenger.",
     MODEL_VERSION: "Version of the model that scored the row.",
     FEATURE_VIEWS: "Name and version of every feature view behind the prediction, as a JSON object.",
-    SOURCE_SNAPSHOT: "Snapshot of the lake that the features were read from when these rows were written.",
+    VIEW_FLAGS: "Per feature view whether its values are ok, missing or stale, or came with the request, as a JSON object.",
+    SOURCE_SNAPSHOT: "Batch: snapshot of the lake that the features were read from when these rows were written.",
+    VIEW_SNAPSHOTS: "From a server: snapshot of the lake that the online values of each view reflect, as a JSON object.",
+    SERVED_AT: "From a server: when it answered.",
     "score": "Probability of the positive class, or of the predicted class.",
     "predicted_label": "The class predicted at the contract's threshold.",
     "value": "The predicted value.",

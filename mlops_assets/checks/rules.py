@@ -68,6 +68,12 @@ CHAMPION_DEPLOYED = CheckRule(
 )
 COMPLETE = CheckRule(name="complete", description="Every row of the spine has exactly one prediction.", blocking=True)
 FINITE = CheckRule(name="finite_scores", description="Every prediction is a finite number.", blocking=True)
+LOGGED_ONCE = CheckRule(name="logged_once", description="No prediction of a server is in the lake twice.", blocking=False)
+LOG_ACCEPTED = CheckRule(
+    name="log_accepted",
+    description="Every record of the prediction log could be taken into the lake; the others are in the stream of rejects.",
+    blocking=False,
+)
 LABELS_MATURED = CheckRule(
     name="labels_matured", description="The share of predictions whose outcome is known is as expected.", blocking=False
 )

@@ -11,11 +11,13 @@ from mlops_assets.assets.evaluation import build_evaluation
 from mlops_assets.assets.model import build_model
 from mlops_assets.assets.online_features import build_online_features
 from mlops_assets.assets.outcomes import build_outcomes
+from mlops_assets.assets.prediction_log import build_prediction_log
 from mlops_assets.assets.predictions import build_predictions
 from mlops_assets.assets.retraining_decision import build_retraining_decision
 from mlops_assets.assets.training_dataset import build_training_dataset
 from mlops_assets.automation.champion import build_champion_sensor
 from mlops_assets.automation.conditions import stage_condition
+from mlops_assets.automation.prediction_log import build_prediction_log_sensor
 from mlops_assets.automation.retraining import build_retraining_sensor
 from mlops_assets.components.derived_features import check_derived
 from mlops_assets.configuration import ConfigurationError, nearest
@@ -55,6 +57,7 @@ _FACTORIES = (
     build_online_features,
     build_deployment,
     build_predictions,
+    build_prediction_log,
     build_outcomes,
     build_drift_report,
     build_retraining_decision,
@@ -92,7 +95,11 @@ class MLSolution(dg.Component):
         return dg.Definitions(
             assets=[build(inputs).map_asset_specs(_with_automation) for build in _FACTORIES],
             jobs=jobs,
-            sensors=[build_champion_sensor(inputs.name), build_retraining_sensor(inputs.name)],
+            sensors=[
+                build_champion_sensor(inputs.name),
+                build_retraining_sensor(inputs.name),
+                build_prediction_log_sensor(inputs.name, self.solution.serving.log_interval_seconds),
+            ],
         )
 
 

@@ -33,6 +33,7 @@ DUPLICATE_WINDOW_SECONDS = 600.0
 _DAY_SECONDS = 24 * 60 * 60.0
 _WAIT_SECONDS = 5.0
 _RECONNECT_SECONDS = 0.5
+_SHOWN_BYTES = 100_000
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +62,29 @@ class Message:
 def subject(stream: str, solution: str) -> str:
     """The subject of one solution in `stream`."""
     return f"{stream}.{solution}"
+
+
+def lake_consumer(solution: str) -> str:
+    """The consumer of a solution's predictions that remembers which are in the lake."""
+    return f"lake-{solution}"
+
+
+def scorer_consumer(solution: str) -> str:
+    """The consumer of a solution's requests that all its scorers share."""
+    return f"scorer-{solution}"
+
+
+def reject_message(solution: str, source: "Msg", reason: str) -> Message:
+    """The message that tells why `source` was not taken: JSON with `reason`, where it came from, and how it began."""
+    origin = source.metadata
+    told = {
+        "reason": reason,
+        "subject": source.subject,
+        "sequence": origin.sequence.stream,
+        "stored_at": origin.timestamp.isoformat(),
+        "message": source.data[:_SHOWN_BYTES].decode(errors="replace"),
+    }
+    return Message(subject(REJECTS, solution), f"{origin.stream}-{origin.sequence.stream}", json.dumps(told).encode())
 
 
 def stream_configurations() -> list[api.StreamConfig]:
@@ -186,13 +210,22 @@ class EventStream:
         await self.jetstream.add_consumer(stream, configuration)
         return await self.jetstream.pull_subscribe_bind(consumer=durable, stream=stream)
 
-    async def pending(self, stream: str, durable: str) -> int:
-        """How many messages the consumer `durable` has still to acknowledge; 0 when the consumer does not exist."""
+    async def waiting(self, stream: str, solution: str, *, durable: str) -> int:
+        """How many of a solution's messages the consumer `durable` has still to acknowledge; all of them when it does not exist yet."""
         try:
             information = await self.jetstream.consumer_info(stream, durable)
         except jetstream_errors.NotFoundError:
-            return 0
+            state = (await self.jetstream.stream_info(stream, subjects_filter=subject(stream, solution))).state
+            return sum((state.subjects or {}).values())
         return int(information.num_pending or 0) + int(information.num_ack_pending or 0)
+
+    async def make_room(self, stream: str, solution: str, *, durable: str) -> None:
+        """When `stream` is more than half full, remove what the consumer `durable` has acknowledged of a solution's messages."""
+        information = await self.jetstream.stream_info(stream)
+        if information.state.bytes * 2 > (information.config.max_bytes or 0):
+            floor = (await self.jetstream.consumer_info(stream, durable)).ack_floor
+            if floor is not None and floor.stream_seq:
+                await self.jetstream.purge_stream(stream, subject=subject(stream, solution), seq=floor.stream_seq + 1)
 
 
 @asynccontextmanager

@@ -112,14 +112,14 @@ def point_in_time_query(
             continue
         known_since = f"{alias}.{quote(view.event_timestamp)}"
         asked = f"s.{quote(prediction_time)}"
-        fresh = _fresh(asked, known_since, view.freshness_days)
+        fresh = is_fresh(asked, known_since, view.freshness_days)
         selected += [f"CASE WHEN {fresh} THEN {alias}.{quote(feature)} END AS {quote(feature)}" for feature in chosen.features]
         selected.append(f"{known_since} AS {quote(str(chosen.known_since))}")
         joins.append(f"ASOF LEFT JOIN {_view_rows(chosen, first, last, snapshot)} {alias} ON {on} AND {asked} >= {known_since}")
     return f"SELECT {', '.join(selected)} FROM ({spine}) s {' '.join(joins)}"
 
 
-def _fresh(asked: str, known_since: str, freshness_days: int | None) -> str:
+def is_fresh(asked: str, known_since: str, freshness_days: int | None) -> str:
     """SQL that is true when a value known since `known_since` still counts at `asked`: a day is 24 hours in every time zone."""
     if freshness_days is None:
         return "true"

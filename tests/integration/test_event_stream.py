@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,14 +39,6 @@ for number in range(int(sys.argv[3]), 1_000_000):
     print(number, flush=True)
     time.sleep(0.0005)
 """
-
-
-@pytest.fixture
-def nats(tmp_path: Path) -> Iterator[NatsServer]:
-    server = NatsServer(tmp_path / "nats")
-    server.start()
-    yield server
-    server.kill()
 
 
 def start_shipper(nats: NatsServer, home: Path) -> subprocess.Popen:
@@ -148,7 +140,7 @@ def test_several_processes_share_a_consumer_and_what_one_leaves_is_given_out_aga
         for message in taken:
             await message.ack_sync()
         again = await fetch(second, maximum=10, wait_seconds=3)
-        pending = await stream.pending(PREDICTIONS, "shared")
+        pending = await stream.waiting(PREDICTIONS, "late", durable="shared")
         assert {message.data for message in lost} == {message.data for message in again}
         return [message.data for message in taken], [message.data for message in again], pending
 

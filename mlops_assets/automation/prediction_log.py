@@ -1,0 +1,52 @@
+"""The sensor that brings the servers' predictions into the lake while there are any that wait in the event stream."""
+
+import asyncio
+
+import dagster as dg
+
+from mlops_assets.keys import PREDICTION_LOG, stage_key
+from mlops_assets.settings import Settings
+
+_TAG = "mlops/prediction_log"
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def build_prediction_log_sensor(solution: str, interval_seconds: int) -> dg.SensorDefinition:
+    """The sensor of one solution. It asks for nothing while nothing waits, or a run is already taking it."""
+    key = stage_key(solution, PREDICTION_LOG)
+
+    @dg.sensor(
+        name=f"{solution}_prediction_log",
+        description="Takes the predictions of the servers into the lake while any wait in the event stream.",
+        target=dg.AssetSelection.assets(key),
+        minimum_interval_seconds=interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def prediction_log(
+        context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
+    ) -> dg.RunRequest | dg.SkipReason:
+        from mlops_assets.resources.event_stream import EventStreamError
+
+        try:
+            waiting = asyncio.run(_waiting(settings.nats_server_url, solution))
+        except EventStreamError as error:
+            return dg.SkipReason(str(error))
+        if not waiting:
+            return dg.SkipReason("no prediction waits")
+        if context.instance.get_run_ids(dg.RunsFilter(tags={_TAG: solution}, statuses=_UNFINISHED), limit=1):
+            return dg.SkipReason(f"{waiting} predictions wait, and a run is taking them")
+        return dg.RunRequest(asset_selection=[key], tags={_TAG: solution})
+
+    return prediction_log
+
+
+async def _waiting(url: str, solution: str) -> int:
+    from mlops_assets.resources.event_stream import PREDICTIONS, connect, lake_consumer
+
+    async with connect(url, name=f"prediction log sensor of {solution}", stopping=None) as stream:
+        return await stream.waiting(PREDICTIONS, solution, durable=lake_consumer(solution))

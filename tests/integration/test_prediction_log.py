@@ -1,0 +1,296 @@
+"""The asset `prediction_log` on a real lake and a real NATS server: every prediction of a server is in the lake exactly once."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from nats_server import NatsServer
+from prediction_records import prediction_record
+
+from mlops_assets.assets import prediction_log
+from mlops_assets.assets.outcomes import _joined
+from mlops_assets.automation.prediction_log import build_prediction_log_sensor
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.resources.event_stream import PREDICTIONS, REJECTS, Message, subject
+from mlops_assets.resources.feature_registry import DbtModel, FeatureView
+from mlops_assets.resources.feature_store import SelectedView
+from mlops_assets.resources.lake import Lake, PartitionRange
+from mlops_assets.serving.prediction_record import Outputs, PredictionRecord, ViewValues, encode_record
+from mlops_assets.settings import Settings
+from mlops_assets.solution import Solution
+
+SOLUTION = "late"
+MORNING = datetime(2020, 1, 2, 6, tzinfo=UTC)
+DECLARED = {
+    "name": SOLUTION,
+    "description": "",
+    "owners": ["team:test"],
+    "problem": "binary_classification",
+    "partitions": {"column": "day", "start": "2020-01-01", "end": "2021-01-01"},
+    "spine": {"model": "spine", "key": "id", "prediction_time": "at_time", "label": "was_late", "label_time": "known_at"},
+    "features": [{"view": "load"}, {"request": ["distance"]}],
+    "training": {
+        "window": "60d",
+        "holdout": "10d",
+        "metric": "roc_auc",
+        "estimator": {"type": "sklearn.linear_model.LogisticRegression"},
+    },
+}
+
+
+def model(name: str, table: str, columns: list[str], partition_column: str | None) -> DbtModel:
+    return DbtModel(
+        name=name,
+        table=table,
+        description="",
+        columns=dict.fromkeys(columns, ""),
+        column_descriptions=dict.fromkeys(columns, ""),
+        partition_column=partition_column,
+    )
+
+
+LOAD = FeatureView(
+    model=model("load", "features.load", ["place", "moment", "day", "waiting", "open", "_loaded_at"], "day"),
+    version=1,
+    entity=("place",),
+    event_timestamp="moment",
+    freshness_days=2,
+    owner=None,
+)
+INPUTS = SolutionInputs(
+    solution=Solution.model_validate(DECLARED),
+    spine=model("spine", f"{SOLUTION}.spine", ["id", "day", "at_time", "place", "distance", "was_late", "known_at"], "day"),
+    views=(SelectedView(LOAD, LOAD.features),),
+    request=("distance",),
+    derived={},
+)
+TABLE = INPUTS.table("predictions")
+
+
+def record(number: int, **changes: Any) -> PredictionRecord:
+    fields: dict[str, Any] = {
+        "key": number,
+        "partition": date(2020, 1, 2),
+        "prediction_time": MORNING + timedelta(minutes=number),
+        "entity": {"place": f"p{number}"},
+        "features": {"distance": 0.1 + number, "waiting": number, "open": None},
+        "outputs": Outputs(score=0.30000001192092896, predicted_label=0),
+        "views": {"load": ViewValues(version=1, flag="ok", snapshot=7, event_timestamp=MORNING)},
+        "served_at": MORNING,
+    }
+    return prediction_record(number, **(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def shared_lake(make_lake: Callable[[], Lake]) -> Lake:
+    return make_lake()
+
+
+@pytest.fixture
+def lake(shared_lake: Lake) -> Lake:
+    with shared_lake.connect(read_only=False) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS features CASCADE")
+        connection.execute(f"DROP SCHEMA IF EXISTS {SOLUTION} CASCADE")
+        connection.execute("CREATE SCHEMA features")
+        connection.execute(f"CREATE SCHEMA {SOLUTION}")
+        connection.execute(
+            "CREATE TABLE features.load (place VARCHAR, moment TIMESTAMPTZ, day DATE, waiting BIGINT, open BOOLEAN, _loaded_at TIMESTAMPTZ)"
+        )
+        connection.execute(
+            f"CREATE TABLE {SOLUTION}.spine AS SELECT i AS id, DATE '2020-01-03' AS day, TIMESTAMPTZ '2020-01-03 00:30:00+00' AS at_time, "
+            "'p' || i AS place, i + 0.1::DOUBLE AS distance, i % 2 AS was_late, TIMESTAMPTZ '2020-01-03 18:00:00+00' AS known_at "
+            "FROM range(100) r(i)"
+        )
+    return shared_lake
+
+
+def publish(nats: NatsServer, *records: PredictionRecord) -> None:
+    messages = [Message(subject(PREDICTIONS, SOLUTION), each.prediction_id, encode_record(each)) for each in records]
+    nats.run(lambda stream: stream.publish(messages))
+
+
+def ingest(lake: Lake, nats: NatsServer) -> dg.ExecuteInProcessResult:
+    settings = Settings(home=Path("/nonexistent"), nats_url=nats.url)
+    return dg.materialize(
+        [prediction_log.build_prediction_log(INPUTS)], resources={"lake": lake, "settings": settings}, raise_on_error=False
+    )
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    return {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+
+
+def rows(lake: Lake, query: str) -> list[tuple[Any, ...]]:
+    with lake.connect(read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def die_before_acknowledging(lake: Lake, url: str) -> None:
+    """What a run is that is killed between its commit and its acknowledgements."""
+    from nats.aio.msg import Msg
+
+    async def die(self: Msg) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Msg.ack = die  # type: ignore[method-assign]
+    prediction_log._ACKNOWLEDGE_SECONDS = 1.0
+    dg.materialize(
+        [prediction_log.build_prediction_log(INPUTS)],
+        resources={"lake": lake, "settings": Settings(home=Path("/nonexistent"), nats_url=url)},
+    )
+
+
+def test_a_prediction_is_in_the_lake_with_all_that_it_saw(lake: Lake, nats: NatsServer) -> None:
+    publish(nats, record(1), record(2, features={"distance": None, "waiting": 2, "open": True}, channel="stream"))
+    result = ingest(lake, nats)
+    assert result.success
+    assert checks(result) == {"logged_once": True, "log_accepted": True}
+    found = rows(
+        lake,
+        "SELECT prediction_id, channel, role, model_version, id, day, at_time, place, distance, waiting, open, score, predicted_label, "
+        f"_load_event_timestamp, feature_views, view_flags, _view_snapshots, served_at FROM {TABLE} ORDER BY id",
+    )
+    views = ('{"load": 1}', '{"load": "ok"}', '{"load": 7}')
+    first = (record(1).prediction_id, "online", "champion", 3, 1, date(2020, 1, 2), MORNING + timedelta(minutes=1), "p1", 1.1, 1)
+    assert found[0] == (*first, None, 0.30000001192092896, 0, MORNING, *views, MORNING)
+    assert found[1][1] == "stream"
+    assert found[1][8:11] == (None, 2, True)
+    [(kind,)] = rows(lake, f"SELECT typeof(score) FROM {TABLE} LIMIT 1")
+    assert kind == "FLOAT"
+
+
+def test_killed_between_commit_and_acknowledgement_a_record_is_there_once(
+    lake: Lake, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(nats, *(record(number) for number in range(50)))
+    process = multiprocessing.get_context("spawn").Process(target=die_before_acknowledging, args=(lake, nats.url))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert rows(lake, f"SELECT count(*) FROM {TABLE}") == [(50,)]
+    publish(nats, *(record(number) for number in range(50, 60)))
+    monkeypatch.setattr(prediction_log, "_ACKNOWLEDGE_SECONDS", 1.0)
+    [materialization] = ingest(lake, nats).asset_materializations_for_node("late__prediction_log")
+    assert materialization.metadata["received_again"].value == 50
+    assert materialization.metadata["rows_added"].value == 10
+    assert rows(lake, f"SELECT count(*), count(DISTINCT prediction_id) FROM {TABLE}") == [(60, 60)]
+    assert nats.run(lambda stream: stream.waiting(PREDICTIONS, SOLUTION, durable=f"lake-{SOLUTION}")) == 0
+
+
+def test_two_runs_at_once_and_a_record_that_comes_after_the_window_add_each_once(lake: Lake, nats: NatsServer) -> None:
+    publish(nats, *(record(number) for number in range(300)))
+    with ThreadPoolExecutor(2) as threads:
+        assert all(result.success for result in threads.map(lambda _: ingest(lake, nats), range(2)))
+    # The window that the server remembers identifiers for has passed: the stream has the record twice.
+    again = Message(subject(PREDICTIONS, SOLUTION), "another message id", encode_record(record(7)))
+    nats.run(lambda stream: stream.publish([again]))
+    assert checks(ingest(lake, nats))["logged_once"]
+    assert rows(lake, f"SELECT count(*), count(DISTINCT prediction_id) FROM {TABLE}") == [(300, 300)]
+
+
+def test_what_is_no_prediction_is_rejected_with_the_reason_and_holds_nothing_up(lake: Lake, nats: NatsServer) -> None:
+    broken = [
+        b"",
+        b"\xff\xfe",
+        b"{}",
+        encode_record(record(1))[:-5],
+        encode_record(record(2, solution="another")),
+        encode_record(record(3, features={"distance": "'); DROP TABLE late.spine; --"})),
+        encode_record(record(4, key="not a number")),
+        encode_record(record(5)).replace(b"2020-01-02", b"2020-13-02"),
+    ]
+    nats.run(
+        lambda stream: stream.publish([Message(subject(PREDICTIONS, SOLUTION), f"b{n}", data) for n, data in enumerate(broken)])
+    )
+    publish(nats, record(6, features={"distance": 1, "waiting": 1, "open": False, "of another version": "x"}))
+    result = ingest(lake, nats)
+    assert result.success
+    assert checks(result) == {"logged_once": True, "log_accepted": False}
+    assert rows(lake, f"SELECT id FROM {TABLE}") == [(6,)]
+    reasons = [json.loads(message.data)["reason"] for message in nats.messages(REJECTS, SOLUTION)]
+    assert len(reasons) == len(broken)
+    assert any("distance" in reason and "DOUBLE" in reason for reason in reasons)
+    assert any("a record of another on the subject of late" in reason for reason in reasons)
+    assert rows(lake, f"SELECT count(*) FROM {SOLUTION}.spine") == [(100,)]
+    assert checks(ingest(lake, nats)) == {"logged_once": True, "log_accepted": True}
+
+
+def test_a_challenger_in_the_shadow_has_a_table_of_its_own(lake: Lake, nats: NatsServer) -> None:
+    shadow = record(1, prediction_id="late:online:1:challenger", role="challenger", answered=False, model_version=4)
+    publish(nats, record(1), shadow)
+    ingest(lake, nats)
+    assert rows(lake, f"SELECT model_version, role FROM {TABLE}") == [(3, "champion")]
+    assert rows(lake, f"SELECT model_version, role FROM {INPUTS.table('shadow_predictions')}") == [(4, "challenger")]
+
+
+def test_the_batch_replaces_its_own_rows_alone(lake: Lake, nats: NatsServer) -> None:
+    window = PartitionRange("day", date(2020, 1, 2), date(2020, 1, 3), only=("channel", "batch"))
+    query = "SELECT 'late:' || id || ':{0}' AS prediction_id, id::BIGINT AS id, DATE '2020-01-02' AS day {1} FROM range(5) r(id)"
+    with lake.connect(read_only=False) as connection:
+        # A table from before the channels.
+        connection.execute(f"CREATE TABLE {TABLE} AS {query.format(1, '')}")
+        publish(nats, record(1), record(2))
+        ingest(lake, nats)
+        batch = query.format(2, ", 'batch' AS channel")
+        first = lake.replace(connection, table=TABLE, query=batch, partition_range=window, author="test")
+        second = lake.replace(connection, table=TABLE, query=batch, partition_range=window, author="test")
+    assert (first.rows, first.changed, second.changed) == (5, True, False)
+    assert rows(lake, f"SELECT channel, count(*), count(DISTINCT prediction_id) FROM {TABLE} GROUP BY ALL ORDER BY 1") == [
+        ("batch", 5, 5),
+        ("online", 2, 2),
+    ]
+
+
+def test_a_label_is_found_by_the_key_in_another_partition(lake: Lake, nats: NatsServer) -> None:
+    # Predicted on the evening before: the spine has the key on 3 January, and once more on 1 February.
+    publish(nats, *(record(number) for number in range(3)), record(4, key=1000))
+    ingest(lake, nats)
+    window = PartitionRange("day", date(2020, 1, 2), date(2020, 1, 3))
+    with lake.connect(read_only=False) as connection:
+        connection.execute(
+            f"INSERT INTO {SOLUTION}.spine SELECT * REPLACE (DATE '2020-02-01' AS day, 1 - was_late AS was_late) FROM {SOLUTION}.spine"
+        )
+        query = _joined(connection, INPUTS, window, datetime(2020, 3, 1, tzinfo=UTC))
+        found = connection.execute(f"SELECT id, channel, was_late, matured FROM ({query}) ORDER BY id").fetchall()
+    assert found == [(0, "online", 0, True), (1, "online", 1, True), (2, "online", 0, True), (1000, "online", None, False)]
+
+
+def test_a_stream_that_is_half_full_gives_up_what_is_in_the_lake(lake: Lake, nats: NatsServer) -> None:
+    async def shrink(stream: Any) -> None:
+        configuration = (await stream.jetstream.stream_info(PREDICTIONS)).config
+        await stream.jetstream.update_stream(replace(configuration, max_bytes=30_000))
+        await stream.make_room(PREDICTIONS, SOLUTION, durable=f"lake-{SOLUTION}")
+
+    publish(nats, *(record(number) for number in range(50)))
+    ingest(lake, nats)
+    assert len(nats.messages(PREDICTIONS, SOLUTION)) == 50
+    publish(nats, record(50))
+    nats.run(shrink)
+    [left] = nats.messages(PREDICTIONS, SOLUTION)
+    assert left.data == encode_record(record(50))
+
+
+def test_the_sensor_asks_for_a_run_only_while_something_waits(lake: Lake, nats: NatsServer) -> None:
+    sensor = build_prediction_log_sensor(SOLUTION, 60)
+
+    def tick(url: str) -> Any:
+        with dg.DagsterInstance.ephemeral() as instance:
+            settings = Settings(home=Path("/nonexistent"), nats_url=url)
+            return sensor(dg.build_sensor_context(instance=instance, resources={"settings": settings}))
+
+    assert "no prediction waits" in tick(nats.url).skip_message
+    publish(nats, record(1))
+    assert isinstance(tick(nats.url), dg.RunRequest)
+    ingest(lake, nats)
+    assert "no prediction waits" in tick(nats.url).skip_message
+    nats.kill()
+    assert "mlops up" in tick(nats.url).skip_message
