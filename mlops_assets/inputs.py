@@ -1,22 +1,20 @@
 """What every stage of a solution is built from: the solution's YAML with its dbt models resolved."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from mlops_assets.automation.champion import Place
 from mlops_assets.automation.partitions import build_partitions
-from mlops_assets.keys import stage_key, stage_table, stage_tags, table_key
+from mlops_assets.keys import DEPLOYMENT, SEGMENT, SEGMENT_STAGES, TRAINING_DATE, stage_key, stage_table, stage_tags, table_key
 from mlops_assets.resources.feature_registry import DbtModel
 from mlops_assets.resources.feature_store import Frame, SelectedView
-from mlops_assets.resources.lake import quote
+from mlops_assets.resources.lake import literal, quote
 from mlops_assets.serving.derived import with_derived
 from mlops_assets.solution import Solution
-
-TRAINING_DATE = "training_date"
-"""DATE column of the tables of a solution's training stages: the partition."""
 
 SPLIT = "split"
 """Column of a training dataset: `train` or `holdout`."""
@@ -26,7 +24,8 @@ SPLIT = "split"
 class SolutionInputs:
     """A solution, the dbt model of its spine, the feature views it uses, and the features that come with the request.
 
-    `request` are columns the caller supplies; `derived` maps the name of a feature to a SQL expression over them.
+    `request` are columns the caller supplies; `derived` maps the name of a feature to a SQL expression over them. With `by_segment`
+    they are those of the segments' models, and `segment` is the one of the run, None outside a run.
     """
 
     solution: Solution
@@ -34,6 +33,8 @@ class SolutionInputs:
     views: tuple[SelectedView, ...]
     request: tuple[str, ...]
     derived: Mapping[str, str]
+    by_segment: bool = False
+    segment: str | None = None
 
     @property
     def name(self) -> str:
@@ -71,6 +72,45 @@ class SolutionInputs:
         return build_partitions(declared.start, declared.end, declared.cadence)
 
     @property
+    def training_partitions(self) -> dg.PartitionsDefinition:
+        """Partitions of a model: its training date, with `by_segment` and its segment."""
+        segments = self.solution.segments
+        if not self.by_segment or segments is None:
+            return self.partitions
+        return dg.MultiPartitionsDefinition(
+            {TRAINING_DATE: self.partitions, SEGMENT: dg.StaticPartitionsDefinition(segments.values)}
+        )
+
+    @property
+    def place(self) -> Place:
+        """What the model of this run may become the champion of."""
+        return Place(self.name, self.segment, self.training_partitions)
+
+    @property
+    def segment_places(self) -> list[Place]:
+        """The segments, each of which may have a champion."""
+        segments = self.solution.segments
+        return [replace(self, by_segment=True, segment=name).place for name in segments.values] if segments else []
+
+    @property
+    def in_segment(self) -> str:
+        """SQL that is true for the rows of the segment of this run; without one, for all."""
+        segments = self.solution.segments
+        if self.segment is None or segments is None:
+            return "true"
+        return f"CAST({quote(segments.column)} AS VARCHAR) = {literal(self.segment)}"
+
+    @property
+    def of_segments(self) -> "SolutionInputs | None":
+        """The inputs of the segments' models, None when the solution has none."""
+        return replace(self, by_segment=True) if self.solution.segments else None
+
+    @property
+    def deployments(self) -> list[dg.AssetKey]:
+        """Assets that decide which versions predict."""
+        return [each.key(DEPLOYMENT) for each in (self, self.of_segments) if each]
+
+    @property
     def windows(self) -> dg.TimeWindowPartitionsDefinition:
         """Partitions of the monitoring stages."""
         declared = self.solution.partitions
@@ -88,7 +128,7 @@ class SolutionInputs:
 
     def key(self, stage: str) -> dg.AssetKey:
         """Asset key of one stage."""
-        return stage_key(self.name, stage)
+        return stage_key(self.name, self._stage(stage))
 
     def table(self, stage: str) -> str:
         """Lake table of one stage."""
@@ -96,7 +136,10 @@ class SolutionInputs:
 
     def tags(self, stage: str) -> dict[str, str]:
         """Tags of one stage."""
-        return stage_tags(self.name, stage)
+        return stage_tags(self.name, self._stage(stage))
+
+    def _stage(self, stage: str) -> str:
+        return SEGMENT_STAGES.get(stage, stage) if self.by_segment else stage
 
     def spine_columns(self, *, labelled: bool) -> list[str]:
         """Columns of the spine in a frame: partition, key, prediction time, (`labelled`) label, its time, weight, keys, requested features."""

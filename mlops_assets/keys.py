@@ -22,6 +22,12 @@ DRIFT_REPORT = "drift_report"
 PERFORMANCE_REPORT = "performance_report"
 RETRAINING_DECISION = "retraining_decision"
 
+TRAINING_DATE, SEGMENT = "training_date", "segment"
+"""Dimensions of the partitions of the segments' models, and columns of the tables of a solution's training stages."""
+
+SEGMENT_STAGES = {stage: f"segment_{stage}" for stage in (MODEL, EVALUATION, DEPLOYMENT)}
+"""Stage -> its name where it is that of the segments' models."""
+
 
 def table_key(table: str) -> dg.AssetKey:
     """Asset key of the lake table `schema.name`."""

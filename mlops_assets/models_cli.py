@@ -14,6 +14,7 @@ from rich.tree import Tree
 from mlops_assets.terminal import JsonOption, SolutionArgument, console, error_console, print_json, running_settings
 
 app = typer.Typer()
+SegmentOption = Annotated[str | None, typer.Option(help="The segment. Default: the model of all rows.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; it stands in the history.")]
 _BAR = 20
 """Width of the longest bar of `explain`, in characters."""
@@ -27,12 +28,13 @@ def promote(
     solution: SolutionArgument,
     reason: ReasonOption,
     to: Annotated[int | None, typer.Option(min=1, help="The version. Default: the challenger.")] = None,
+    segment: SegmentOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a version that passed its gates the champion."""
     from mlops_assets.resources.model_registry import CHALLENGER
 
-    _deploy(solution, version=to, alias=CHALLENGER, reason=reason, as_json=as_json)
+    _deploy(solution, version=to, role=CHALLENGER, segment=segment, reason=reason, as_json=as_json)
 
 
 @app.command(epilog='Example: [bold]mlops rollback my_solution --reason "complaints since Monday"[/bold]')
@@ -40,21 +42,22 @@ def rollback(
     solution: SolutionArgument,
     reason: ReasonOption,
     to: Annotated[int | None, typer.Option(min=1, help="The version. Default: the one that predicted before.")] = None,
+    segment: SegmentOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Go back to a former champion; doing it twice returns to where it began."""
     from mlops_assets.resources.model_registry import PREVIOUS
 
-    _deploy(solution, version=to, alias=PREVIOUS, reason=reason, as_json=as_json)
+    _deploy(solution, version=to, role=PREVIOUS, segment=segment, reason=reason, as_json=as_json)
 
 
 @app.command(epilog="Example: [bold]mlops history my_solution[/bold]")
-def history(solution: SolutionArgument, as_json: JsonOption = False) -> None:
+def history(solution: SolutionArgument, segment: SegmentOption = None, as_json: JsonOption = False) -> None:
     """Show which version was in production from when to when, who put it there and why."""
     from mlops_assets.stack import deployments
     from mlops_assets.stack.dagster_client import DagsterClient
 
-    found = deployments.history(DagsterClient(running_settings().dagster_url), solution)
+    found = deployments.history(DagsterClient(running_settings().dagster_url), solution, segment)
     if as_json:
         print_json([asdict(each) for each in found])
         return
@@ -110,22 +113,29 @@ def explain(prediction_id: PredictionArgument, as_json: JsonOption = False) -> N
     console.print(table)
 
 
-def _deploy(solution: str, *, version: int | None, alias: str, reason: str, as_json: bool) -> None:
+def _deploy(solution: str, *, version: int | None, role: str, segment: str | None, reason: str, as_json: bool) -> None:
     from mlops_assets.resources.model_registry import ModelRegistry
     from mlops_assets.stack import deployments
 
     settings = running_settings()
     if version is None:
-        version = deployments.version_with_alias(ModelRegistry.from_settings(settings), solution, alias)
+        version = deployments.version_with_role(ModelRegistry.from_settings(settings), solution, role, segment)
     with error_console.status(f"Deploying version {version}"):
         deployed = deployments.deploy(
-            settings, solution, version=version, actor=getpass.getuser(), reason=reason, report=lambda state: None
+            settings,
+            solution,
+            version=version,
+            segment=segment,
+            actor=getpass.getuser(),
+            reason=reason,
+            report=lambda state: None,
         )
     if as_json:
         print_json(asdict(deployed))
         return
     before = f", after version {deployed.version_before}" if deployed.version_before else ""
-    console.print(f"[green]Version {deployed.version} of {solution} predicts now[/green]{before}.", highlight=False)
+    rows = f" the rows of {segment}" if segment else ""
+    console.print(f"[green]Version {deployed.version} of {solution} predicts{rows} now[/green]{before}.", highlight=False)
     console.print(deployed.run_url, highlight=False, soft_wrap=True)
 
 

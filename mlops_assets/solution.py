@@ -215,6 +215,19 @@ class Training(Strict):
         return self.search if self.search and self.search.trials else None
 
 
+class Segments(Strict):
+    """A model of its own for each of `values` of a column; other rows, and those whose segment has no champion, get the solution's."""
+
+    column: str
+    values: Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _named_once(self) -> "Segments":
+        if repeated := sorted({value for value in self.values if self.values.count(value) > 1}):
+            raise ValueError(f"{', '.join(repeated)} cannot be in `values` twice")
+        return self
+
+
 class DatasetChecks(Strict):
     """Bounds a training dataset must keep before anything is fitted on it. Shares are from 0 to 1."""
 
@@ -311,6 +324,7 @@ class Solution(Strict):
     features: list[FeatureSource]
     limitations: list[str] = []
     training: Training
+    segments: Segments | None = None
     checks: DatasetChecks = DatasetChecks()
     gates: Gates = Gates()
     serving: Serving = Serving()

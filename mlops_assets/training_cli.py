@@ -22,6 +22,9 @@ def train(
     date: Annotated[
         str | None, typer.Option(help="The training date, such as 2013-07-01. Default: the one after the last day of data.")
     ] = None,
+    segment: Annotated[
+        str | None, typer.Option(help="Train the model of this segment, on the dataset that is there. Default: that of all rows.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Another value of a field of the training section, for this run alone.")
     ] = None,
@@ -44,7 +47,7 @@ def train(
             running = ", ".join(name.rpartition("__")[2] for name in state.running) or state.status.lower()
             display.update(f"Training {solution}: {running}")
 
-        outcome = run_training(settings, solution, date=date, overrides=values, deploy=deploy, report=report)
+        outcome = run_training(settings, solution, date=date, segment=segment, overrides=values, deploy=deploy, report=report)
     if as_json:
         print_json(asdict(outcome))
     else:

@@ -63,9 +63,9 @@ def override(solution: Solution, overrides: Mapping[str, Any]) -> Solution:
 
 
 def configuration_hash(
-    solution: Solution, *, features: Sequence[str], view_versions: Mapping[str, int], with_budget: bool
+    solution: Solution, *, features: Sequence[str], view_versions: Mapping[str, int], segment: str | None, with_budget: bool
 ) -> str:
-    """16 hexadecimal digits of all that decides a model besides its data: training section, features, view versions, packages.
+    """16 hexadecimal digits of all that decides a model besides its data: training section, features, view versions, segment, packages.
 
     Without the budget (`with_budget` false) it identifies a search, which a larger budget continues.
     """
@@ -74,13 +74,15 @@ def configuration_hash(
     if search:
         training["search"] = search.model_dump(mode="json", exclude=set() if with_budget else _BUDGET)
     packages = ("scikit-learn", "skl2onnx", "optuna") if search else ("scikit-learn", "skl2onnx")
-    content = {
+    content: dict[str, Any] = {
         "training": training,
         "problem": solution.problem,
         "features": list(features),
         "views": dict(view_versions),
         "packages": {name: version(name) for name in packages},
     }
+    if segment is not None:
+        content["segment"] = segment
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

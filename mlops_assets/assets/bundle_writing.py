@@ -32,7 +32,7 @@ def write_model_bundle(
     """Write the bundle of `registered` to the folder `path`; `threshold` is that of a binary problem."""
     from mlops_assets.ml.problem import label_array
     from mlops_assets.serving.bundle import file_hash, write_bundle
-    from mlops_assets.serving.contract import Contract, DerivedFeature, FeatureView, RequestColumn, describe_features
+    from mlops_assets.serving.contract import Contract, DerivedFeature, FeatureView, RequestColumn, Segment, describe_features
 
     solution = inputs.solution
     classes: tuple[Any, ...] = ()
@@ -68,6 +68,7 @@ def write_model_bundle(
         ),
         request_columns=tuple(map(spine_column, inputs.request)),
         derived_features=tuple(DerivedFeature(name=name, expression=text) for name, text in inputs.derived.items()),
+        segment=Segment(column=solution.segments.column, value=inputs.segment) if solution.segments and inputs.segment else None,
         model_sha256=file_hash(model),
         sample_sha256=file_hash(sample.to_bytes()),
         run_id=registered.run_id,

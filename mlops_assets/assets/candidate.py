@@ -51,7 +51,9 @@ def configuration_of(inputs: SolutionInputs, *, with_budget: bool) -> str:
     """The hash of the configuration that `inputs` have now; see `configuration_hash`."""
     # Another expression is another feature, whatever its name and its values in this dataset.
     features = [f"{name} = {inputs.derived[name]}" if name in inputs.derived else name for name in inputs.features]
-    return configuration_hash(inputs.solution, features=features, view_versions=inputs.view_versions, with_budget=with_budget)
+    return configuration_hash(
+        inputs.solution, features=features, view_versions=inputs.view_versions, segment=inputs.segment, with_budget=with_budget
+    )
 
 
 def train_candidate(
@@ -73,7 +75,9 @@ def train_candidate(
         train = connection.execute(dataset_rows_query(inputs, dataset.training_date, "train")).to_arrow_table()
         holdout = connection.execute(dataset_rows_query(inputs, dataset.training_date, "holdout")).to_arrow_table()
     run_id = unfinished_run(registry, inputs.name, tags) or registry.start_run(
-        inputs.name, name=tags[TRAINING_DATE_TAG], tags={**tags, "dagster_run_id": context.run.run_id, "solution": inputs.name}
+        inputs.name,
+        name=" ".join(filter(None, (tags[TRAINING_DATE_TAG], inputs.segment))),
+        tags={**tags, "dagster_run_id": context.run.run_id, "solution": inputs.name},
     )
     succeeded = False
     try:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlops_assets.assets.evaluation import find_candidate
-from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure
+from mlops_assets.assets.execution import RETRIES, model_of_run, permanent_failure
+from mlops_assets.automation.champion import LEFT_TO_SOLUTION
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT, EVALUATION, ONLINE_FEATURES
@@ -24,11 +25,12 @@ from mlops_assets.resources.model_registry import (
     RegisteredModel,
     RegistryError,
 )
-from mlops_assets.serving.active import CHAMPION_LINK, activate, linked_bundle, write_options
+from mlops_assets.serving.active import activate, champion_link, deactivate, linked_bundle, write_options
 from mlops_assets.settings import Settings
 
 if TYPE_CHECKING:
     from mlops_assets.serving.bundle import Bundle
+    from mlops_assets.serving.segments import Champions
 
 DEPLOYED_TAG = "deployed_by_run"
 """On every version that was the champion once: the Dagster run that promoted it first."""
@@ -42,9 +44,9 @@ class DeploymentConfig(dg.Config):
     reason: str = "the candidate passed its gates"
 
 
-def build_deployment(inputs: SolutionInputs) -> dg.AssetsDefinition:
-    """The deployment of one solution; its partition key is the training date of the version that becomes the champion."""
-    key = inputs.key(DEPLOYMENT)
+def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
+    """The deployment of one solution; its partition key is that of the version that becomes the champion."""
+    key = declared.key(DEPLOYMENT)
 
     @dg.asset(
         key=key,
@@ -52,15 +54,15 @@ def build_deployment(inputs: SolutionInputs) -> dg.AssetsDefinition:
             "The version that predicts. Materializing promotes the training date's candidate, or with `version` in the run "
             "configuration any version that passed its gates: that is how to roll back."
         ),
-        owners=inputs.solution.owners,
-        group_name=inputs.name,
+        owners=declared.solution.owners,
+        group_name=declared.name,
         kinds={"mlflow", "onnx"},
-        tags=inputs.tags(DEPLOYMENT),
-        partitions_def=inputs.partitions,
-        deps=[inputs.key(EVALUATION), inputs.key(ONLINE_FEATURES)],
+        tags=declared.tags(DEPLOYMENT),
+        partitions_def=declared.training_partitions,
+        deps=[declared.key(EVALUATION), declared.key(ONLINE_FEATURES)],
         check_specs=[rules.CHAMPION_DEPLOYED.spec(key)],
         retry_policy=RETRIES,
-        pool=f"{inputs.name}_deployment",
+        pool=f"{declared.name}_deployment",
     )
     def deployment(
         context: dg.AssetExecutionContext,
@@ -68,16 +70,21 @@ def build_deployment(inputs: SolutionInputs) -> dg.AssetsDefinition:
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
-        chosen = choose_version(registry, inputs, partition_date(context), config.version)
+        training_date, inputs = model_of_run(context, declared)
+        chosen = choose_version(registry, inputs, training_date, config.version)
         require_passed_gates(chosen)
         if DEPLOYED_TAG not in chosen.tags:
             # A version that served before may come back whatever the store says: a rollback must not wait for a repair.
             require_parity(context.instance, inputs)
         bundle = verified_bundle(champion_bundle(registry, settings, chosen))
         before = version_before(context.instance, registry, inputs)
-        registry.promote(chosen, before=before)
+        registry.promote(chosen, segment=inputs.segment, before=before)
         write_options(bundle.path.parent, inputs.solution.serving)
-        activate(bundle.path, CHAMPION_LINK)
+        link = champion_link(inputs.segment)
+        if left_to_solution := inputs.segment is not None and chosen.segment is None:
+            deactivate(bundle.path.parent, link)
+        else:
+            activate(bundle.path, link)
         if DEPLOYED_TAG not in chosen.tags:
             registry.tag(inputs.name, chosen.version, {DEPLOYED_TAG: context.run.run_id})
         return dg.MaterializeResult(
@@ -85,6 +92,7 @@ def build_deployment(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 "model_version": chosen.version,
                 "version_before": dg.MetadataValue.null() if before is None else before,
                 "changed": before != chosen.version,
+                LEFT_TO_SOLUTION: left_to_solution,
                 "actor": config.actor,
                 "reason": config.reason,
                 "gates": chosen.tags[GATES_TAG],
@@ -98,7 +106,10 @@ def build_deployment(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 
 def choose_version(registry: ModelRegistry, inputs: SolutionInputs, training_date: date, version: int | None) -> RegisteredModel:
-    """The version asked for, or the candidate of `training_date`. Raises Failure when it does not exist or has another date."""
+    """The version asked for, or the candidate of `training_date`. Raises Failure when it does not exist or is of another partition.
+
+    A segment may be given the champion of its solution: it has none of its own then.
+    """
     if version is None:
         return find_candidate(registry, inputs, training_date)
     try:
@@ -109,6 +120,14 @@ def choose_version(registry: ModelRegistry, inputs: SolutionInputs, training_dat
         raise permanent_failure(
             f"Version {version} of {inputs.name} was trained for {trained_for}: materialize that partition, not {training_date}."
         )
+    if chosen.segment not in (None, inputs.segment):
+        raise permanent_failure(f"Version {version} of {inputs.name} was trained for the segment {chosen.segment} alone.")
+    champion = registry.champion(inputs.name)
+    if chosen.segment != inputs.segment and (champion is None or champion.version != version):
+        raise permanent_failure(
+            f"Without a champion of its own the segment {inputs.segment} is predicted by that of {inputs.name}, "
+            f"version {champion.version if champion else 'none'}, and not by version {version}."
+        )
     return chosen
 
 
@@ -117,7 +136,7 @@ def require_passed_gates(candidate: RegisteredModel) -> None:
     if candidate.tags.get(GATES_TAG) != GATES_PASSED:
         raise permanent_failure(
             f"Version {candidate.version} of {candidate.solution} has not passed its gates "
-            f"(tag {GATES_TAG} = {candidate.tags.get(GATES_TAG, 'missing')}): materialize {candidate.solution}/{EVALUATION} "
+            f"(tag {GATES_TAG} = {candidate.tags.get(GATES_TAG, 'missing')}): materialize its evaluation "
             f"for {candidate.tags.get(TRAINING_DATE_TAG)} and read its checks. The champion stays."
         )
 
@@ -138,14 +157,14 @@ def require_parity(instance: dg.DagsterInstance, inputs: SolutionInputs) -> None
 
 
 def version_before(instance: dg.DagsterInstance, registry: ModelRegistry, inputs: SolutionInputs) -> int | None:
-    """The version of the newest deployment, whatever its partition; without any, the registry's champion.
+    """The version of the newest deployment, whatever its training date; without any, the registry's champion.
 
     The history comes first: an alias that somebody moved in MLflow is a change to record, not the state before it.
     """
-    records = instance.fetch_materializations(inputs.key(DEPLOYMENT), limit=1).records
-    if records and records[0].asset_materialization:
-        return int(str(records[0].asset_materialization.metadata["model_version"].value))
-    champion = registry.champion(inputs.name)
+    recorded = inputs.place.newest_deployment(instance)
+    if recorded is not None and recorded.asset_materialization:
+        return int(str(recorded.asset_materialization.metadata["model_version"].value))
+    champion = registry.champion(inputs.name, inputs.segment) or registry.champion(inputs.name)
     return champion.version if champion else None
 
 
@@ -182,18 +201,40 @@ def verified_bundle(folder: Path) -> "Bundle":
         ) from error
 
 
+def champions(registry: ModelRegistry, settings: Settings, inputs: SolutionInputs) -> "Champions":
+    """The bundles that predict: the champion's, and those of the segments that have one. Raises Failure when there is no champion.
+
+    An alias moved by hand in MLflow must not bring a version to predict that its gates refused: that is a Failure too.
+    """
+    from mlops_assets.serving.bundle import load_bundle
+    from mlops_assets.serving.segments import Champions
+
+    champion = registry.champion(inputs.name)
+    if champion is None:
+        raise permanent_failure(f"{inputs.name} has no champion yet: materialize {inputs.name}/{DEPLOYMENT} for a training date.")
+    names = inputs.solution.segments.values if inputs.solution.segments else []
+    found = [champion, *filter(None, (registry.champion(inputs.name, segment) for segment in names))]
+    for model in found:
+        require_passed_gates(model)
+    default, *others = (load_bundle(champion_bundle(registry, settings, model)) for model in found)
+    return Champions(default=default, segments=tuple(others))
+
+
 def _check(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings) -> dg.AssetCheckResult:
     from mlops_assets.serving.bundle import load_bundle
 
-    champion = registry.champion(inputs.name)
-    folder = linked_bundle(settings.serving_directory / inputs.name, CHAMPION_LINK)
+    champion = registry.champion(inputs.name, inputs.segment)
+    folder = linked_bundle(settings.serving_directory / inputs.name, champion_link(inputs.segment))
     bundle = load_bundle(folder) if folder else None
+    versions = (champion.version if champion else None, bundle.contract.version if bundle else None)
+    # A segment may be left to the solution's champion.
+    present = inputs.segment is not None or champion is not None
     return rules.CHAMPION_DEPLOYED.result(
         inputs.key(DEPLOYMENT),
-        passed=champion is not None and bundle is not None and champion.version == bundle.contract.version,
+        passed=present and versions[0] == versions[1],
         metadata={
-            "registry": champion.version if champion else dg.MetadataValue.null(),
-            "serving_folder": bundle.contract.version if bundle else dg.MetadataValue.null(),
+            "registry": dg.MetadataValue.null() if versions[0] is None else versions[0],
+            "serving_folder": dg.MetadataValue.null() if versions[1] is None else versions[1],
             "model_sha256": bundle.contract.model_sha256 if bundle else dg.MetadataValue.null(),
         },
         description=None,

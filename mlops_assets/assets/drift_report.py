@@ -20,8 +20,8 @@ from mlops_assets.assets.execution import (
 )
 from mlops_assets.assets.scoring import MODEL_VERSION
 from mlops_assets.checks import rules
-from mlops_assets.inputs import TRAINING_DATE, SolutionInputs
-from mlops_assets.keys import DRIFT_REPORT, EVALUATION, PREDICTIONS, TRAINING_DATASET
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.keys import DRIFT_REPORT, EVALUATION, PREDICTIONS, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.resources.lake import Lake, PartitionRange, quote
 from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, ModelRegistry
 from mlops_assets.settings import Settings

@@ -11,7 +11,7 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.assets.evaluation_page import draw_plots, plot_metadata, result_metadata
-from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure, table_schema, written_metadata
+from mlops_assets.assets.execution import RETRIES, model_of_run, permanent_failure, table_schema, written_metadata
 from mlops_assets.assets.judging import Judged, Rival, comparable, judge
 from mlops_assets.assets.model import candidate_alias
 from mlops_assets.assets.model_card import CardSources, build_card
@@ -19,10 +19,10 @@ from mlops_assets.assets.scoring import PREDICTION_DESCRIPTIONS, prediction_colu
 from mlops_assets.assets.training_dataset import dataset_query, dataset_rows_query
 from mlops_assets.checks import gates
 from mlops_assets.checks.recorded import dataset_state
-from mlops_assets.inputs import TRAINING_DATE, SolutionInputs
-from mlops_assets.keys import EVALUATION, MODEL, TRAINING_DATASET
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.keys import EVALUATION, MODEL, SEGMENT, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.resources.datasets import newest_dataset
-from mlops_assets.resources.lake import Lake, PartitionRange, Written, fingerprint, quote
+from mlops_assets.resources.lake import Lake, PartitionRange, Written, fingerprint, literal, quote
 from mlops_assets.resources.model_registry import (
     DATASET_FINGERPRINT_TAG,
     ModelRegistry,
@@ -34,24 +34,27 @@ if TYPE_CHECKING:
 
     from mlops_assets.serving.bundle import Bundle
 
+_ALL_ROWS = ""
+"""The segment of a model that was judged on all rows."""
+
 CARD_HTML, CARD_MARKDOWN = "model_card.html", "model_card.md"
 """Artifacts of a version's run."""
 
 
-def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
-    """The evaluation of one solution's candidate; its partition key is the training date."""
-    key = inputs.key(EVALUATION)
-    solution = inputs.solution
+def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
+    """The evaluation of one solution's candidate; its partition key is that of the model."""
+    key = declared.key(EVALUATION)
+    solution = declared.solution
 
     @dg.asset(
         key=key,
         description="The candidate on hold-out rows it never saw: metrics, slices, calibration, and the gates before deployment.",
         owners=solution.owners,
-        group_name=inputs.name,
+        group_name=declared.name,
         kinds={"onnx", "mlflow"},
-        tags=inputs.tags(EVALUATION),
-        partitions_def=inputs.partitions,
-        deps=[inputs.key(MODEL)],
+        tags=declared.tags(EVALUATION),
+        partitions_def=declared.training_partitions,
+        deps=[declared.key(MODEL)],
         check_specs=[rule.spec(key) for rule in gates.rules_of(solution)],
         retry_policy=RETRIES,
         code_version="2",
@@ -62,7 +65,7 @@ def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
         from mlops_assets.ml.model_card import render_html, render_markdown
         from mlops_assets.ml.problem import label_array
 
-        training_date = partition_date(context)
+        training_date, inputs = model_of_run(context, declared)
         candidate = find_candidate(registry, inputs, training_date)
         with lake.connect(read_only=False) as connection, tempfile.TemporaryDirectory() as folder:
             bundle = _load(registry, candidate, Path(folder) / "candidate")
@@ -143,17 +146,19 @@ def build_evaluation(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_date: date) -> RegisteredModel:
     """The version that `model` made, or found again, for `training_date`. Raises Failure when there is none."""
-    found = registry.by_alias(inputs.name, candidate_alias(training_date))
+    found = registry.by_alias(inputs.name, candidate_alias(training_date, inputs.segment))
     if found is None:
+        key = inputs.key(MODEL).to_user_string()
         raise permanent_failure(
-            f"No model of {inputs.name} was trained for {training_date}: materialize {inputs.name}/{MODEL} for that partition."
+            f"No model of {inputs.name} was trained for {training_date}: materialize {key} for that partition."
         )
     return found
 
 
 def _rival(registry: ModelRegistry, candidate: RegisteredModel, bundle: "Bundle", holdout: "pa.Table", folder: Path) -> Rival:
     """The champion, loaded into `folder` when the candidate can be compared with it."""
-    champion = registry.champion(candidate.solution)
+    # What predicts the rows of a segment without a champion of its own is the solution's.
+    champion = registry.champion(candidate.solution, candidate.segment) or registry.champion(candidate.solution)
     if champion is None:
         return Rival(model=None, bundle=None, reason="there is no champion to compare with")
     if champion.version == candidate.version:
@@ -221,10 +226,13 @@ def _write(
     for name in prediction_columns(scored):
         judged = judged.append_column(name, scored.column(name))
     connection.register("judged_rows", judged)
+    # The models of the segments are judged in the same table, each on its own rows.
+    only = (SEGMENT, inputs.segment or _ALL_ROWS, _ALL_ROWS) if inputs.solution.segments else None
+    segment = f"{literal(only[1])} AS {SEGMENT}, " if only else ""
     return lake.replace(
         connection,
         table=inputs.table(EVALUATION),
-        query=f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {version} AS model_version, * FROM judged_rows",
-        partition_range=PartitionRange(TRAINING_DATE, training_date, training_date + timedelta(days=1)),
+        query=f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {version} AS model_version, {segment}* FROM judged_rows",
+        partition_range=PartitionRange(TRAINING_DATE, training_date, training_date + timedelta(days=1), only=only),
         author=context.run.run_id,
     )

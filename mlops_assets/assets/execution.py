@@ -1,12 +1,15 @@
 """What every asset step shares: retries, the window of a run, the moment of loading, metadata of a table."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
 import dagster as dg
 import duckdb
 
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.keys import SEGMENT, TRAINING_DATE
 from mlops_assets.resources.lake import PartitionRange, Written, column_types
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
@@ -22,6 +25,18 @@ def partition_range(context: dg.AssetExecutionContext, column: str) -> Partition
     """The half-open range of dates of the partitions in this run."""
     window = context.partition_time_window
     return PartitionRange(column=column, start=window.start.date(), end=window.end.date())
+
+
+def model_of_run(context: dg.AssetExecutionContext, inputs: SolutionInputs) -> tuple[date, SolutionInputs]:
+    """The training date of this run, and `inputs` with its segment if they are those of segments. Raises Failure for several."""
+    if not inputs.by_segment:
+        return partition_date(context), inputs
+    if len(context.partition_keys) != 1:
+        raise permanent_failure(f"{context.asset_key.to_user_string()} fits one model a partition: choose one.")
+    key = context.partition_key
+    assert isinstance(key, dg.MultiPartitionKey)
+    dimensions = key.keys_by_dimension
+    return date.fromisoformat(dimensions[TRAINING_DATE]), replace(inputs, segment=dimensions[SEGMENT])
 
 
 def partition_date(context: dg.AssetExecutionContext) -> date:

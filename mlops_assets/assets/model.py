@@ -6,17 +6,25 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+import duckdb
 
 from mlops_assets.assets.candidate import PARITY_TAGS, TrainingDataset, configuration_of, train_candidate
-from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure
+from mlops_assets.assets.execution import RETRIES, model_of_run, permanent_failure
 from mlops_assets.assets.training_dataset import dataset_query
 from mlops_assets.checks import rules
 from mlops_assets.configuration import ConfigurationError
 from mlops_assets.inputs import SPLIT, SolutionInputs
-from mlops_assets.keys import MODEL, TRAINING_DATASET
+from mlops_assets.keys import MODEL, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.resources.datasets import recorded_datasets
-from mlops_assets.resources.lake import Lake, fingerprint
-from mlops_assets.resources.model_registry import CONFIGURATION_TAG, DATASET_FINGERPRINT_TAG, TRAINING_DATE_TAG, ModelRegistry
+from mlops_assets.resources.lake import Lake, fingerprint, quote
+from mlops_assets.resources.model_registry import (
+    CONFIGURATION_TAG,
+    DATASET_FINGERPRINT_TAG,
+    SEGMENT_TAG,
+    TRAINING_DATE_TAG,
+    ModelRegistry,
+    alias_of,
+)
 from mlops_assets.settings import Settings
 from mlops_assets.training_configuration import override
 
@@ -28,7 +36,7 @@ class ModelConfig(dg.Config):
 
 
 def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
-    """The candidate model of one solution; its partition key is the training date."""
+    """The candidate model of one solution; its partition key is the training date, of a segment's model with the segment."""
     key = declared.key(MODEL)
 
     @dg.asset(
@@ -38,8 +46,8 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
         group_name=declared.name,
         kinds={"sklearn", "mlflow", "onnx"},
         tags=declared.tags(MODEL),
-        partitions_def=declared.partitions,
-        deps=[declared.key(TRAINING_DATASET)],
+        partitions_def=declared.training_partitions,
+        deps=[dg.AssetDep(declared.key(TRAINING_DATASET), partition_mapping=_dataset_mapping(declared))],
         check_specs=[rules.ONNX_PARITY.spec(key)],
         retry_policy=RETRIES,
         pool="training",
@@ -52,13 +60,14 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
-        training_date = partition_date(context)
-        inputs = _effective(declared, config.overrides)
+        training_date, of_run = model_of_run(context, declared)
+        inputs = _effective(of_run, config.overrides)
         dataset = _dataset(lake, inputs, training_date)
         tags = {
             TRAINING_DATE_TAG: training_date.isoformat(),
             DATASET_FINGERPRINT_TAG: dataset.fingerprint,
             CONFIGURATION_TAG: configuration_of(inputs, with_budget=True),
+            **({SEGMENT_TAG: inputs.segment} if inputs.segment else {}),
         }
         registered = registry.find(inputs.name, tags)
         found: dict[str, Any] = {"reused": registered is not None}
@@ -71,7 +80,7 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
             context.log.info(f"Fitting on {dataset.training_rows} rows and {len(inputs.features)} features")
             registered, described = train_candidate(context, registry, settings, inputs, lake=lake, dataset=dataset, tags=tags)
             found |= described
-        registry.set_alias(inputs.name, candidate_alias(training_date), registered.version)
+        registry.set_alias(inputs.name, candidate_alias(training_date, inputs.segment), registered.version)
         difference, rows = (float(registered.tags[tag]) for tag in PARITY_TAGS)
         limit = inputs.solution.gates.maximum_onnx_difference
         unlike = None if difference <= limit else "the serving bundle predicts something else than the model"
@@ -103,9 +112,16 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
     return model
 
 
-def candidate_alias(training_date: date) -> str:
-    """The MLflow alias of the version that `model` made, or found again, for `training_date`."""
-    return f"candidate-{training_date}"
+def candidate_alias(training_date: date, segment: str | None) -> str:
+    """The MLflow alias of the version that `model` made, or found again, for `training_date` (and `segment`)."""
+    return alias_of(f"candidate-{training_date}", segment)
+
+
+def _dataset_mapping(declared: SolutionInputs) -> dg.PartitionMapping | None:
+    """The models of all segments are fitted on parts of the one dataset of their training date."""
+    if not declared.by_segment:
+        return None
+    return dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=TRAINING_DATE)
 
 
 def _effective(declared: SolutionInputs, overrides: Mapping[str, Any]) -> SolutionInputs:
@@ -120,10 +136,19 @@ def _dataset(lake: Lake, inputs: SolutionInputs, training_date: date) -> Trainin
     query = dataset_query(inputs, training_date)
     with lake.connect(read_only=True) as connection:
         identity = fingerprint(connection, query)
-        counts = dict(connection.execute(f"SELECT {SPLIT}, count(*) FROM {query} GROUP BY ALL").fetchall())
+        counts = dict(
+            connection.execute(f"SELECT {SPLIT}, count(*) FROM {query} WHERE {inputs.in_segment} GROUP BY ALL").fetchall()
+        )
+        lacking = _lacking_classes(connection, inputs, query)
         recorded = recorded_datasets(connection, inputs.table(TRAINING_DATASET))
     if not counts.get("train") or not counts.get("holdout"):
-        raise permanent_failure(f"The training dataset of {training_date} has no rows to train or to evaluate on.")
+        part = f" of the segment {inputs.segment}" if inputs.segment else ""
+        raise permanent_failure(f"The training dataset of {training_date} has no rows{part} to train or to evaluate on.")
+    if lacking:
+        raise permanent_failure(
+            f"The segment {inputs.segment} has no training row of {', '.join(lacking)}: take it from `segments.values`, and the "
+            f"model of {inputs.name} predicts its rows."
+        )
     snapshots = [each.source_snapshot for each in recorded if each.training_date == training_date.isoformat()]
     return TrainingDataset(
         training_date=training_date,
@@ -132,3 +157,12 @@ def _dataset(lake: Lake, inputs: SolutionInputs, training_date: date) -> Trainin
         holdout_rows=counts["holdout"],
         source_snapshot=snapshots[-1],
     )
+
+
+def _lacking_classes(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, query: str) -> list[str]:
+    """Classes of the dataset that its segment has no row of: its predictions would not fit those of the other rows."""
+    if inputs.segment is None or inputs.solution.problem == "regression":
+        return []
+    label = f"SELECT CAST({quote(inputs.solution.spine.label)} AS VARCHAR) FROM {query} WHERE {SPLIT} = 'train'"
+    rows = connection.execute(f"{label} EXCEPT {label} AND {inputs.in_segment} ORDER BY 1").fetchall()
+    return [value for (value,) in rows]

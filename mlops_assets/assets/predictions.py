@@ -3,16 +3,15 @@
 import json
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
 
-from mlops_assets.assets.deployment import champion_bundle, require_passed_gates
+from mlops_assets.assets.deployment import champions
 from mlops_assets.assets.execution import (
     RETRIES,
     partition_range,
-    permanent_failure,
     record_partition_rows,
     table_schema,
     written_metadata,
@@ -32,7 +31,7 @@ from mlops_assets.assets.scoring import (
 )
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
-from mlops_assets.keys import DEPLOYMENT, PREDICTIONS
+from mlops_assets.keys import PREDICTIONS
 from mlops_assets.resources.feature_store import SelectedView, is_fresh
 from mlops_assets.resources.lake import Lake, PartitionRange, current_snapshot, literal, quote
 from mlops_assets.resources.model_registry import ModelRegistry
@@ -41,7 +40,7 @@ from mlops_assets.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mlops_assets.serving.bundle import Bundle
+    from mlops_assets.serving.segments import Champions
 
 
 def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
@@ -59,7 +58,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         partitions_def=inputs.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[
-            dg.AssetDep(inputs.key(DEPLOYMENT), partition_mapping=dg.AllPartitionMapping()),
+            *(dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping()) for deployment in inputs.deployments),
             *inputs.upstream_keys,
         ],
         check_specs=[rule.spec(key) for rule in rules_of_asset],
@@ -72,36 +71,28 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
-        from mlops_assets.serving.bundle import load_bundle
-
-        champion = registry.champion(inputs.name)
-        if champion is None:
-            raise permanent_failure(
-                f"{inputs.name} has no champion yet: materialize {inputs.name}/{DEPLOYMENT} for a training date."
-            )
-        # An alias moved by hand in MLflow must not bring a version to predict that its gates refused.
-        require_passed_gates(champion)
-        bundle = load_bundle(champion_bundle(registry, settings, champion))
-        window = replace(partition_range(context, inputs.solution.partitions.column), only=(CHANNEL, BATCH))
+        predicting = champions(registry, settings, inputs)
+        window = replace(partition_range(context, inputs.solution.partitions.column), only=(CHANNEL, BATCH, BATCH))
         with lake.connect(read_only=False) as connection:
             written = lake.replace(
                 connection,
                 table=inputs.table(PREDICTIONS),
-                query=_scored(connection, inputs, bundle, first=window.start, end=window.end),
+                query=_scored(connection, inputs, predicting, first=window.start, end=window.end),
                 partition_range=window,
                 author=context.run.run_id,
             )
             schema = table_schema(
                 connection, f"lake.{inputs.table(PREDICTIONS)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
             )
-            checks = [_complete(connection, inputs, window), _finite(connection, inputs, window, bundle)]
+            checks = [_complete(connection, inputs, window), _finite(connection, inputs, window)]
         record_partition_rows(context, written)
         return dg.MaterializeResult(
             metadata={
                 **written_metadata(written),
                 "dagster/column_schema": schema,
-                MODEL_VERSION: champion.version,
-                "mlflow": dg.MetadataValue.url(registry.version_url(champion)),
+                MODEL_VERSION: predicting.default.contract.version,
+                **_segments(predicting),
+                "mlflow": dg.MetadataValue.url(f"{registry.url}/#/models/{inputs.name}"),
             },
             check_results=checks,
         )
@@ -109,22 +100,36 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
     return predictions
 
 
-def _scored(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, bundle: "Bundle", *, first: date, end: date) -> str:
+def _segments(predicting: "Champions") -> dict[str, Any]:
+    """The champions of segments, for the asset's page."""
+    versions = {
+        bundle.contract.segment.value: bundle.contract.version for bundle in predicting.segments if bundle.contract.segment
+    }
+    return {"segments": dg.MetadataValue.json(versions)} if versions else {}
+
+
+def _scored(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, predicting: "Champions", *, first: date, end: date
+) -> str:
     """Score the spine's partitions in `[first, end)`; returns SQL for the scored rows."""
     snapshot = current_snapshot(connection)
     frame = connection.execute(
         inputs.frame_query(first=first, end=end, condition="true", labelled=False, snapshot=snapshot)
     ).to_arrow_table()
-    scored: pa.Table = bundle.score(frame)
-    for name in prediction_columns(scored):
+    scored: pa.Table = predicting.score(frame)
+    for name in (MODEL_VERSION, *prediction_columns(scored)):
         frame = frame.append_column(name, scored.column(name))
     connection.register("scored_rows", frame)
-    version = bundle.contract.version
-    identifier = f"'{inputs.name}:' || CAST({quote(inputs.solution.spine.key)} AS VARCHAR) || ':{version}'"
-    views = literal(json.dumps({view.name: view.version for view in bundle.contract.feature_views}))
+    identifier = f"'{inputs.name}:' || CAST({quote(inputs.solution.spine.key)} AS VARCHAR) || ':' || {MODEL_VERSION}"
+    views = " ".join(
+        f"WHEN {each.contract.version} THEN "
+        + literal(json.dumps({view.name: view.version for view in each.contract.feature_views}))
+        for each in predicting.bundles
+    )
     return (
-        f"SELECT {identifier} AS {PREDICTION_ID}, '{BATCH}' AS {CHANNEL}, '{CHAMPION_ROLE}' AS {ROLE}, {version} AS {MODEL_VERSION}, "
-        f"{views} AS {FEATURE_VIEWS}, {_view_flags(inputs)} AS {VIEW_FLAGS}, {snapshot} AS {SOURCE_SNAPSHOT}, * FROM scored_rows"
+        f"SELECT {identifier} AS {PREDICTION_ID}, '{BATCH}' AS {CHANNEL}, '{CHAMPION_ROLE}' AS {ROLE}, "
+        f"CAST({MODEL_VERSION} AS INTEGER) AS {MODEL_VERSION}, CASE {MODEL_VERSION} {views} END AS {FEATURE_VIEWS}, "
+        f"{_view_flags(inputs)} AS {VIEW_FLAGS}, {snapshot} AS {SOURCE_SNAPSHOT}, * EXCLUDE ({MODEL_VERSION}) FROM scored_rows"
     )
 
 
@@ -145,8 +150,8 @@ def _flag(chosen: SelectedView, asked: str) -> str:
 
 
 def _complete(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dg.AssetCheckResult:
-    key = quote(inputs.solution.spine.key)
-    spine = f"(SELECT {key}, count(*) AS n FROM lake.{inputs.spine.table} t WHERE {window.predicate('t')} GROUP BY 1)"
+    key, asked = quote(inputs.solution.spine.key), replace(window, only=None)
+    spine = f"(SELECT {key}, count(*) AS n FROM lake.{inputs.spine.table} t WHERE {asked.predicate('t')} GROUP BY 1)"
     predicted = f"(SELECT {key}, count(*) AS n FROM lake.{inputs.table(PREDICTIONS)} t WHERE {window.predicate('t')} GROUP BY 1)"
     wrong, rows = connection.execute(
         f"SELECT count(*) FILTER (WHERE s.n IS DISTINCT FROM 1 OR p.n IS DISTINCT FROM 1), count(*) "
@@ -160,10 +165,8 @@ def _complete(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, win
     )
 
 
-def _finite(
-    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, bundle: "Bundle"
-) -> dg.AssetCheckResult:
-    column = "value" if bundle.contract.problem == "regression" else "score"
+def _finite(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dg.AssetCheckResult:
+    column = "value" if inputs.solution.problem == "regression" else "score"
     wrong, lowest, mean, highest = connection.execute(
         f"SELECT count(*) FILTER (WHERE {column} IS NULL OR NOT isfinite({column})), min({column}), avg({column}), max({column}) "
         f"FROM lake.{inputs.table(PREDICTIONS)} t WHERE {window.predicate('t')}"

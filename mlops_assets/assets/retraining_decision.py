@@ -22,7 +22,7 @@ from mlops_assets.assets.execution import (
 from mlops_assets.assets.scoring import MODEL_VERSION
 from mlops_assets.assets.training_dataset import labelled_rows
 from mlops_assets.automation.retraining import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
-from mlops_assets.inputs import TRAINING_DATE, SolutionInputs
+from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import (
     DRIFT_REPORT,
     EVALUATION,
@@ -30,6 +30,7 @@ from mlops_assets.keys import (
     PREDICTIONS,
     RETRAINING_DECISION,
     TRAINING_DATASET,
+    TRAINING_DATE,
     table_key,
 )
 from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide

@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from mlops_assets.serving import segments
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-MODEL_VERSION = "model_version"
+MODEL_VERSION = segments.MODEL_VERSION
 PREDICTION_ID = "prediction_id"
 FEATURE_VIEWS = "feature_views"
 SOURCE_SNAPSHOT = "_source_snapshot"

@@ -9,8 +9,8 @@ import duckdb
 
 from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure, table_schema, written_metadata
 from mlops_assets.checks import dataset as checks
-from mlops_assets.inputs import SPLIT, TRAINING_DATE, SolutionInputs
-from mlops_assets.keys import TRAINING_DATASET
+from mlops_assets.inputs import SPLIT, SolutionInputs
+from mlops_assets.keys import TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.ml.splits import SPLIT_SQL
 from mlops_assets.resources.datasets import dataset_information
 from mlops_assets.resources.feature_store import Frame
@@ -101,10 +101,10 @@ def dataset_query(inputs: SolutionInputs, training_date: date) -> str:
 
 
 def dataset_rows_query(inputs: SolutionInputs, training_date: date, split: str) -> str:
-    """SQL for the rows of one split of one dataset, always in the same order."""
+    """SQL for the rows of one split of one dataset, those of the run's segment if it has one, always in the same order."""
     spine = inputs.solution.spine
     return (
-        f"SELECT * FROM {dataset_query(inputs, training_date)} WHERE {SPLIT} = '{split}' "
+        f"SELECT * FROM {dataset_query(inputs, training_date)} WHERE {SPLIT} = '{split}' AND {inputs.in_segment} "
         f"ORDER BY {quote(spine.prediction_time)}, {quote(spine.key)}"
     )
 

@@ -16,6 +16,7 @@ from mlops_assets.keys import (
     PERFORMANCE_REPORT,
     PREDICTIONS,
     RETRAINING_DECISION,
+    SEGMENT_STAGES,
     STAGE_TAG,
 )
 
@@ -38,7 +39,11 @@ FOLLOW_AS_A_WHOLE = (_WRITTEN & _SETTLED).with_label("follow_partitioned_inputs"
 ARRIVE = dg.AutomationCondition.on_missing()
 """Of raw tables whose partitions have no end: the newest one is loaded when its time has passed."""
 
-_EVERY_TRAINING = dg.AssetSelection.tag(STAGE_TAG, DEPLOYMENT) | dg.AssetSelection.tag(STAGE_TAG, EVALUATION)
+_EVERY_TRAINING = (
+    dg.AssetSelection.tag(STAGE_TAG, DEPLOYMENT)
+    | dg.AssetSelection.tag(STAGE_TAG, SEGMENT_STAGES[DEPLOYMENT])
+    | dg.AssetSelection.tag(STAGE_TAG, EVALUATION)
+)
 """What a prediction or a report needs one partition of, and not all: only the former are asked for."""
 
 _AFTER_A_MODEL = FOLLOW.ignore(_EVERY_TRAINING)

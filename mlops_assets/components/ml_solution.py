@@ -31,6 +31,7 @@ from mlops_assets.keys import (
     OUTCOMES,
     PREDICTIONS,
     RETRAINING_DECISION,
+    SEGMENT_STAGES,
     STAGE_TAG,
     TRAINING_DATASET,
     job_name,
@@ -64,6 +65,9 @@ _FACTORIES = (
 )
 
 
+_SEGMENT_TYPES = ("varchar", "text", "string", "tinyint", "smallint", "integer", "int", "bigint")
+
+
 class MLSolution(dg.Component):
     """A prediction problem operated end to end. Its attributes are `mlops_assets.solution.Solution`."""
 
@@ -84,23 +88,25 @@ class MLSolution(dg.Component):
         """The assets, checks and jobs. Raises ConfigurationError for a model, column or class that does not exist."""
         registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
         inputs = resolve_inputs(self.solution, registry)
+        keys = {purpose: [inputs.key(stage) for stage in stages] for purpose, stages in JOBS.items()}
+        assets = [build(inputs).map_asset_specs(_with_automation) for build in _FACTORIES]
+        if segments := inputs.of_segments:
+            keys["segments"] = [segments.key(stage) for stage in SEGMENT_STAGES]
+            assets += [build(segments) for build in (build_model, build_evaluation, build_deployment)]
         jobs = [
             dg.define_asset_job(
                 job_name(inputs.name, purpose),
-                selection=dg.AssetSelection.assets(*(inputs.key(stage) for stage in stages)),
-                description=f"{purpose.capitalize()} of {inputs.name}: {', '.join(stages)}.",
+                selection=dg.AssetSelection.assets(*of_job),
+                description=f"{purpose.capitalize()} of {inputs.name}: {', '.join(key.path[-1] for key in of_job)}.",
             )
-            for purpose, stages in JOBS.items()
+            for purpose, of_job in keys.items()
         ]
-        return dg.Definitions(
-            assets=[build(inputs).map_asset_specs(_with_automation) for build in _FACTORIES],
-            jobs=jobs,
-            sensors=[
-                build_champion_sensor(inputs.name),
-                build_retraining_sensor(inputs.name),
-                build_prediction_log_sensor(inputs.name, self.solution.serving.log_interval_seconds),
-            ],
-        )
+        sensors = [build_champion_sensor(places) for places in ([inputs.place], inputs.segment_places) if places]
+        sensors += [
+            build_retraining_sensor(inputs.name),
+            build_prediction_log_sensor(inputs.name, self.solution.serving.log_interval_seconds),
+        ]
+        return dg.Definitions(assets=assets, jobs=jobs, sensors=sensors)
 
 
 def _with_automation(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -157,6 +163,7 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
         if column not in inputs.features:
             path = ("monitoring", "drift", "ignore", number)
             raise ConfigurationError(path, f"{column!r} is no feature; {nearest(column, list(inputs.features))}")
+    _check_segments(inputs)
     _check_metrics(solution)
     check_training(solution)
     if solution.training.sample_weight is not None:
@@ -205,6 +212,20 @@ def _require_type(spine: DbtModel, column: str) -> None:
 def _forbid_label(solution: Solution, column: str, path: tuple[str | int, ...]) -> None:
     if column in (solution.spine.label, solution.spine.label_time):
         raise ConfigurationError(path, f"{column} is the label or tells it: it cannot be a feature or a weight")
+
+
+def _check_segments(inputs: SolutionInputs) -> None:
+    segments = inputs.solution.segments
+    if segments is None:
+        return
+    available = list(dict.fromkeys([*inputs.entity, *inputs.request]))
+    if segments.column not in available:
+        raise ConfigurationError(
+            ("segments", "column"),
+            f"{segments.column!r} is no request column or entity key; {nearest(segments.column, available)}",
+        )
+    if (found := inputs.spine.columns[segments.column].lower()) not in _SEGMENT_TYPES:
+        raise ConfigurationError(("segments", "column"), f"a segment is a text or a whole number; {segments.column} is {found}")
 
 
 def _check_metrics(solution: Solution) -> None:

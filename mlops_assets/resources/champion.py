@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlops_assets.resources.model_registry import CHAMPION, alias_of
 from mlops_assets.settings import Settings
 
-_ALIAS = "champion"
 _TIMEOUT_SECONDS = 10
 
 
@@ -21,13 +21,15 @@ class Champion:
     tags: Mapping[str, str]
 
 
-def registered_champion(settings: Settings, solution: str) -> Champion | None:
-    """The champion of `solution`, or None when it has none. Raises RegistryUnreachableError."""
+def registered_champion(settings: Settings, solution: str, segment: str | None = None) -> Champion | None:
+    """The champion of `solution` (of its `segment`), or None when it has none. Raises RegistryUnreachableError."""
     import requests
 
     address = f"{settings.mlflow_url}/api/2.0/mlflow/registered-models/alias"
     try:
-        response = requests.get(address, params={"name": solution, "alias": _ALIAS}, timeout=_TIMEOUT_SECONDS)
+        response = requests.get(
+            address, params={"name": solution, "alias": alias_of(CHAMPION, segment)}, timeout=_TIMEOUT_SECONDS
+        )
     except requests.RequestException as error:
         raise RegistryUnreachableError(f"The model registry does not answer at {settings.mlflow_url}: {error}") from error
     if response.status_code >= 500:

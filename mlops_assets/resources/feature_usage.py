@@ -46,13 +46,14 @@ class DeclaredSolutions:
 
 @dataclass(frozen=True)
 class DeployedModel:
-    """A promoted model version: the feature views (name, version) and the features it reads.
+    """A promoted model version: the segment whose rows it predicts (None: all), the feature views (name, version) and features it reads.
 
     `champion` is None when the model registry does not answer, so that it is not known which version is live.
     """
 
     solution: str
     version: int
+    segment: str | None
     views: tuple[tuple[str, int], ...]
     features: tuple[str, ...]
     champion: bool | None
@@ -126,24 +127,29 @@ def deployed_models(settings: Settings) -> list[DeployedModel]:
         contracts = [_contract(path) for path in sorted(folder.glob("[0-9]*/contract.json"))]
         if not contracts:
             continue
-        answers, champion = _champion(settings, folder.name)
+        segments = {_segment(contract) for contract in contracts}
+        champions = {segment: _champion(settings, folder.name, segment) for segment in segments}
         models += [
             DeployedModel(
                 solution=folder.name,
                 version=contract["version"],
+                segment=_segment(contract),
                 views=tuple((view["name"], view["version"]) for view in contract["feature_views"]),
                 features=tuple(feature["name"] for feature in contract["features"]),
                 champion=contract["version"] == champion if answers else None,
             )
             for contract in contracts
+            for answers, champion in [champions[_segment(contract)]]
         ]
     return sorted(models, key=lambda model: (model.solution, model.version))
 
 
 def live_models(models: Sequence[DeployedModel]) -> list[DeployedModel]:
-    """The champions; of a solution whose champion is unknown the newest promoted version."""
-    newest = {model.solution: model for model in models}
-    return [model for model in models if model.champion or (model.champion is None and newest[model.solution] == model)]
+    """The champions; of a solution, or its segment, whose champion is unknown the newest promoted version."""
+    newest = {(model.solution, model.segment): model for model in models}
+    return [
+        model for model in models if model.champion or (model.champion is None and newest[model.solution, model.segment] == model)
+    ]
 
 
 def _solution_folders(settings: Settings) -> list[Path]:
@@ -158,10 +164,14 @@ def _contract(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def _champion(settings: Settings, solution: str) -> tuple[bool, int | None]:
+def _segment(contract: dict[str, Any]) -> str | None:
+    return (contract.get("segment") or {}).get("value")
+
+
+def _champion(settings: Settings, solution: str, segment: str | None) -> tuple[bool, int | None]:
     """Whether the model registry answers, and the champion's version."""
     try:
-        champion = registered_champion(settings, solution)
+        champion = registered_champion(settings, solution, segment)
     except RegistryUnreachableError:
         return False, None
     return True, champion.version if champion else None

@@ -32,15 +32,15 @@ class LakeError(Exception):
 class PartitionRange:
     """The half-open range `[start, end)` of the DATE column `column` that one write replaces.
 
-    With `include_null`, rows that have no partition are replaced too. With `only`, a column and a value, rows that have another
-    value there are no part of the range: somebody else writes them.
+    With `include_null`, rows that have no partition are replaced too. With `only`, a column, its value and the value that null stands
+    for there, rows that have another value are no part of the range: somebody else writes them.
     """
 
     column: str
     start: date
     end: date
     include_null: bool = False
-    only: tuple[str, str] | None = None
+    only: tuple[str, str, str] | None = None
 
     def predicate(self, alias: str) -> str:
         """SQL that is true for the rows of table `alias` inside the range."""
@@ -50,9 +50,9 @@ class PartitionRange:
             inside = f"({inside} OR {column} IS NULL)"
         if self.only is None:
             return inside
-        kind, value = self.only
+        kind, value, unset = self.only
         # Rows from before the column was there are those of its first writer.
-        return f"({inside} AND coalesce({alias}.{quote(kind)}, {literal(value)}) = {literal(value)})"
+        return f"({inside} AND coalesce({alias}.{quote(kind)}, {literal(unset)}) = {literal(value)})"
 
 
 @dataclass(frozen=True)

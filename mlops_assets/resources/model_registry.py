@@ -27,6 +27,9 @@ BUNDLE_ARTIFACT = "bundle"
 TRAINING_DATE_TAG = "training_date"
 DATASET_FINGERPRINT_TAG = "dataset_fingerprint"
 CONFIGURATION_TAG = "configuration_hash"
+SEGMENT_TAG = "segment"
+"""On the version of a segment: which one."""
+
 GATES_TAG = "status"
 """What the gates said of a version: `GATES_PASSED` or `GATES_FAILED`; a version that was not evaluated has no such tag."""
 
@@ -53,6 +56,11 @@ class RegisteredModel:
     version: int
     run_id: str
     tags: Mapping[str, str]
+
+    @property
+    def segment(self) -> str | None:
+        """The segment whose rows it was trained on; None for the solution's own model."""
+        return self.tags.get(SEGMENT_TAG)
 
 
 @dataclass(frozen=True)
@@ -177,9 +185,9 @@ class ModelRegistry:
                 return None
             raise
 
-    def champion(self, solution: str) -> RegisteredModel | None:
-        """The version that predicts, or None before the first promotion."""
-        return self.by_alias(solution, CHAMPION)
+    def champion(self, solution: str, segment: str | None = None) -> RegisteredModel | None:
+        """The version that predicts (the rows of `segment`), or None before the first promotion."""
+        return self.by_alias(solution, alias_of(CHAMPION, segment))
 
     def set_alias(self, solution: str, alias: str, version: int) -> None:
         """Give `alias` to `version`; no other version keeps it."""
@@ -189,30 +197,32 @@ class ModelRegistry:
         """Take `alias` from whichever version has it, if any."""
         self.client.delete_registered_model_alias(solution, alias)
 
-    def promote(self, model: RegisteredModel, *, before: int | None) -> None:
-        """Make `model` the champion after version `before`, which becomes `previous`; a promoted challenger is one no more."""
+    def promote(self, model: RegisteredModel, *, segment: str | None, before: int | None) -> None:
+        """Make `model` the champion (of `segment`) after version `before`, which becomes `previous`; it is no challenger any more.
+
+        The solution's own model leaves a segment without a champion of its own.
+        """
         if before is not None and before != model.version:
-            self.set_alias(model.solution, PREVIOUS, before)
-        self.set_alias(model.solution, CHAMPION, model.version)
-        challenger = self.by_alias(model.solution, CHALLENGER)
-        if challenger is not None and challenger.version == model.version:
-            self.remove_alias(model.solution, CHALLENGER)
+            self.set_alias(model.solution, alias_of(PREVIOUS, segment), before)
+        if model.segment == segment:
+            self.set_alias(model.solution, alias_of(CHAMPION, segment), model.version)
+            self._remove_challenger(model)
+        else:
+            self.remove_alias(model.solution, alias_of(CHAMPION, segment))
 
     def accept(self, model: RegisteredModel) -> None:
         """Record that `model` passed its gates. Unless it is the champion, it is the challenger from now on."""
         self.tag(model.solution, model.version, {GATES_TAG: GATES_PASSED})
         if REJECTION_TAG in self.get(model.solution, model.version).tags:
             self.client.delete_model_version_tag(model.solution, str(model.version), REJECTION_TAG)
-        champion = self.champion(model.solution)
+        champion = self.champion(model.solution, model.segment)
         if champion is None or champion.version != model.version:
-            self.set_alias(model.solution, CHALLENGER, model.version)
+            self.set_alias(model.solution, alias_of(CHALLENGER, model.segment), model.version)
 
     def reject(self, model: RegisteredModel, because: str) -> None:
         """Record that `model` failed a gate: it cannot be promoted, and is no challenger. The champion stays what it is."""
         self.tag(model.solution, model.version, {GATES_TAG: GATES_FAILED, REJECTION_TAG: because[:_LONGEST_TAG]})
-        challenger = self.by_alias(model.solution, CHALLENGER)
-        if challenger is not None and challenger.version == model.version:
-            self.remove_alias(model.solution, CHALLENGER)
+        self._remove_challenger(model)
 
     def tag(self, solution: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
@@ -239,6 +249,17 @@ class ModelRegistry:
     def version_url(self, model: RegisteredModel) -> str:
         """Page of the version in the MLflow UI."""
         return f"{self.url}/#/models/{model.solution}/versions/{model.version}"
+
+    def _remove_challenger(self, model: RegisteredModel) -> None:
+        alias = alias_of(CHALLENGER, model.segment)
+        challenger = self.by_alias(model.solution, alias)
+        if challenger is not None and challenger.version == model.version:
+            self.remove_alias(model.solution, alias)
+
+
+def alias_of(role: str, segment: str | None) -> str:
+    """The alias of `CHAMPION`, `CHALLENGER` or `PREVIOUS`, such as `champion`; of a segment such as `champion-north`."""
+    return role if segment is None else f"{role}-{segment}"
 
 
 def _registered(version: "ModelVersion") -> RegisteredModel:

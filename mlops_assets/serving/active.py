@@ -1,7 +1,8 @@
 """Which versions of a solution predict on this machine: links in its folder of serving bundles, and how they share the requests.
 
-The folder is `<serving directory>/<solution>`, with a bundle a version (`7/`), the link `champion`, the link `challenger` while one is
-tried, and `serving.json`. A promotion moves the link in one step, and a process that serves follows it.
+The folder is `<serving directory>/<solution>`, with a bundle a version (`7/`), the link `champion`, one such as `champion-north` for
+each segment with a champion of its own, the link `challenger` while one is tried, and `serving.json`. A promotion moves a link in one
+step, and a process that serves follows it.
 """
 
 import os
@@ -12,6 +13,16 @@ from mlops_assets.solution import Serving
 CHAMPION_LINK = "champion"
 CHALLENGER_LINK = "challenger"
 OPTIONS_FILE = "serving.json"
+
+
+def champion_link(segment: str | None) -> str:
+    """The link to the bundle that predicts the rows of `segment`; None: those of no segment with a champion of its own."""
+    return CHAMPION_LINK if segment is None else f"{CHAMPION_LINK}-{segment}"
+
+
+def segment_links(folder: Path) -> list[str]:
+    """The links of the segments that have a champion of their own in the solution's `folder`."""
+    return sorted(path.name for path in folder.glob(champion_link("*")) if path.is_symlink())
 
 
 def activate(bundle: Path, link: str) -> None:

@@ -3,7 +3,8 @@
 Strict models: an unknown or a wrong field is an error. Files and scoring belong to `serving/bundle.py`.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -64,13 +65,25 @@ class DerivedFeature(_Strict):
     expression: str
 
 
+class Segment(_Strict):
+    """The rows that a model was made for: those with `value` (an integer as text) in the request column or entity key `column`."""
+
+    column: str
+    value: str
+
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """Whether `row`, which maps column to value, is in the segment."""
+        found = row.get(self.column)
+        return found is not None and str(found) == self.value
+
+
 class Contract(_Strict):
     """What a model needs and what it answers: the content of `contract.json`.
 
     `features` are in the model's order, numeric before categorical. `classes` are in the order of the probabilities, and
     `decision_threshold` is the score from which a binary prediction is positive; both are empty for a regression. `key` identifies
     a row of the spine, `entity_keys` what the feature views are looked up with, `request_columns` are features themselves. The dates
-    of `partition_column` are those of `time_zone`.
+    of `partition_column` are those of `time_zone`. `segment` is None for a model of all rows.
     """
 
     name: str = Field(min_length=1)
@@ -88,6 +101,7 @@ class Contract(_Strict):
     feature_views: tuple[FeatureView, ...]
     request_columns: tuple[RequestColumn, ...] = ()
     derived_features: tuple[DerivedFeature, ...] = ()
+    segment: Segment | None = None
     model_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     sample_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     run_id: str

@@ -15,6 +15,8 @@ SOLUTION_TAG, STAGE_TAG = "mlops/solution", "mlops/stage"
 _TIMEOUT_SECONDS = 60
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _PARTITION = "dagster/partition"
+# Dagster joins the dimensions of a partition in the order of their names.
+_DIMENSIONS, _BETWEEN = ("dagster/partition/segment", "dagster/partition/training_date"), "|"
 
 _ASSETS = """
 query Assets { assetNodes {
@@ -91,6 +93,17 @@ class AssetState:
         return any(start <= first and last <= end for start, end in self.ranges)
 
 
+def model_partition(training_date: str, segment: str | None) -> str:
+    """The key of the partition of a model: its training date, of a segment's model with the segment."""
+    return training_date if segment is None else f"{segment}{_BETWEEN}{training_date}"
+
+
+def partition_parts(partition: str) -> tuple[str, str | None]:
+    """Training date and segment (None: all rows) of the partition of a model."""
+    segment, separator, training_date = partition.rpartition(_BETWEEN)
+    return training_date, segment if separator else None
+
+
 def ancestors(assets: Mapping[str, AssetState], keys: Sequence[str]) -> set[str]:
     """The executable assets among `keys` and all that they depend on."""
     found: set[str] = set()
@@ -157,9 +170,12 @@ class DagsterClient:
     def launch(self, assets: Sequence[AssetState], first: str, last: str, configuration: Mapping[str, Mapping[str, Any]]) -> str:
         """Start one run that materializes `assets` for the partitions from `first` to `last`; returns the run's id.
 
-        `configuration` is the run configuration of the assets that take one, by asset key.
+        `configuration` is the run configuration of the assets that take one, by asset key. The key of a segment's partition is
+        `model_partition(...)`.
         """
         tags = {_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last}
+        if _BETWEEN in first:
+            tags |= dict(zip(_DIMENSIONS, first.split(_BETWEEN), strict=True))
         repository, location = assets[0].location
         parameters = {
             "selector": {

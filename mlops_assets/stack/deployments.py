@@ -4,9 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, ModelRegistry, RegistryError
+from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, ModelRegistry, RegistryError, alias_of
 from mlops_assets.settings import Settings
-from mlops_assets.stack.dagster_client import AssetState, DagsterClient, Materialization, RunState
+from mlops_assets.stack.dagster_client import (
+    AssetState,
+    DagsterClient,
+    Materialization,
+    RunState,
+    model_partition,
+    partition_parts,
+)
 from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.runs import follow
 
@@ -16,9 +23,13 @@ _LIMIT = 1000
 
 @dataclass(frozen=True)
 class Deployment:
-    """One version in production from `since` to `until` (None: it is live), who put it there, why, and by which run."""
+    """One version in production from `since` to `until` (None: it is live), who put it there, why, and by which run.
+
+    With `segment` it predicted the rows of that segment alone.
+    """
 
     version: int
+    segment: str | None
     since: datetime
     until: datetime | None
     training_date: str | None
@@ -30,62 +41,84 @@ class Deployment:
     run_url: str
 
 
-def history(client: DagsterClient, solution: str) -> list[Deployment]:
-    """Every deployment of `solution` that changed the champion, newest first. Raises StackError when there is no such solution."""
-    asset = _deployment_asset(client, solution)
+def history(client: DagsterClient, solution: str, segment: str | None = None) -> list[Deployment]:
+    """Every deployment of `solution` that changed the champion (of `segment`), newest first.
+
+    Raises StackError when there is no such solution, or it has no models by segment.
+    """
+    asset = _deployment_asset(client, solution, segment)
     found: list[Deployment] = []
     until = None
     for event in client.materializations(asset.key, _LIMIT):
-        if event.metadata["changed"]:
-            found.append(_deployment(client, event, until))
+        deployment = _deployment(client, event, until)
+        if event.metadata["changed"] and deployment.segment == segment:
+            found.append(deployment)
             until = event.at
     return found
 
 
-def version_with_alias(registry: ModelRegistry, solution: str, alias: str) -> int:
-    """The version that carries `alias`. Raises StackError when none does."""
+def version_with_role(registry: ModelRegistry, solution: str, role: str, segment: str | None) -> int:
+    """The version that is the challenger or the previous champion (of `segment`). Raises StackError when none is."""
+    alias = alias_of(role, segment)
     found = registry.by_alias(solution, alias)
     if found is None:
         raise StackError(
             f"No version of {solution} has the alias {alias}.", remedy=f"Name one with --to; mlops history {solution} lists them."
         )
+    if segment is not None and found.segment is None and (champion := registry.champion(solution)):
+        # Before its first champion the segment was predicted by the solution's, whichever that is by now.
+        return champion.version
     return found.version
 
 
 def deploy(
-    settings: Settings, solution: str, *, version: int, actor: str, reason: str, report: Callable[[RunState], None]
+    settings: Settings,
+    solution: str,
+    *,
+    version: int,
+    segment: str | None,
+    actor: str,
+    reason: str,
+    report: Callable[[RunState], None],
 ) -> Deployment:
-    """Materialize the deployment of `version` and wait for it; returns the deployment that is live then.
+    """Materialize the deployment of `version` (for `segment`) and wait for it; returns the deployment that is live then.
 
     Raises StackError when the version does not exist, or the run refuses it.
     """
     client = DagsterClient(settings.dagster_url)
-    asset = _deployment_asset(client, solution)
+    asset = _deployment_asset(client, solution, segment)
     try:
         model = ModelRegistry.from_settings(settings).get(solution, version)
     except RegistryError as error:
         raise StackError(str(error), remedy=f"mlops history {solution}") from error
-    training_date = model.tags[TRAINING_DATE_TAG]
+    partition = model_partition(model.tags[TRAINING_DATE_TAG], segment)
+    if partition not in client.partition_keys(asset.key):
+        raise StackError(f"{solution} has no partition {partition}.", remedy="Its partitions are listed in Dagster.")
     configuration = {asset.key: {"version": version, "actor": actor, "reason": reason}}
-    run_id = client.launch([asset], training_date, training_date, configuration)
+    run_id = client.launch([asset], partition, partition, configuration)
     follow(client, run_id, f"the deployment of version {version}", report)
-    return history(client, solution)[0]
+    return history(client, solution, segment)[0]
 
 
-def _deployment_asset(client: DagsterClient, solution: str) -> AssetState:
-    asset = client.assets().get(f"{solution}/deployment")
-    if asset is None:
+def _deployment_asset(client: DagsterClient, solution: str, segment: str | None) -> AssetState:
+    assets = client.assets()
+    if f"{solution}/deployment" not in assets:
         raise StackError(f"There is no solution {solution!r}.", remedy="mlops status lists them.")
+    asset = assets.get(f"{solution}/{'segment_deployment' if segment else 'deployment'}")
+    if asset is None:
+        raise StackError(f"{solution} has no models by segment.", remedy="State `segments` in its defs.yaml, then: mlops reload")
     return asset
 
 
 def _deployment(client: DagsterClient, event: Materialization, until: datetime | None) -> Deployment:
     values = event.metadata
+    training_date, segment = partition_parts(str(event.partition))
     return Deployment(
         version=values["model_version"],
+        segment=segment,
         since=event.at,
         until=until,
-        training_date=event.partition,
+        training_date=training_date,
         version_before=values["version_before"],
         actor=values["actor"],
         reason=values["reason"],

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.ml.contributions import Explanation
+    from mlops_assets.serving.contract import Segment
     from mlops_assets.solution import Solution
 
 _BACKGROUND_ROWS = 500
@@ -124,7 +125,7 @@ class PredictionLineage:
             predictions = predictions_array(bundle.score(table))
             return predictions[:, column] if predictions.ndim == 2 else predictions
 
-        explanation = explain_row(predict, row, self._background(names), orders=_ORDERS, seed=_SEED)
+        explanation = explain_row(predict, row, self._background(names, bundle.contract.segment), orders=_ORDERS, seed=_SEED)
         stored = self.values["value"] if "value" in self.values else self.values["score"]
         if abs(explanation.prediction - stored) > 1e-5 * max(1.0, abs(stored)):
             raise StackError(
@@ -153,13 +154,14 @@ class PredictionLineage:
             )
         return row
 
-    def _background(self, names: list[str]) -> "pa.Table":
+    def _background(self, names: list[str], segment: "Segment | None") -> "pa.Table":
         table, training_date = f"{self.solution_name}.training_dataset", self.model.tags[TRAINING_DATE_TAG]
         columns = ", ".join(map(quote, names))
+        inside = f"CAST({quote(segment.column)} AS VARCHAR) = {literal(segment.value)}" if segment else "true"
         with Lake.from_settings(self.settings).connect(read_only=True) as connection:
             rows = connection.execute(
                 f"SELECT {columns} FROM lake.{table} WHERE training_date = DATE '{training_date}' AND split = 'holdout' "
-                f"ORDER BY hash({quote(self.solution.spine.key)}) LIMIT {_BACKGROUND_ROWS}"
+                f"AND {inside} ORDER BY hash({quote(self.solution.spine.key)}) LIMIT {_BACKGROUND_ROWS}"
             ).to_arrow_table()
         if not rows.num_rows:
             raise StackError(
@@ -179,7 +181,8 @@ class PredictionLineage:
     def _deployment(self) -> dict[str, Any] | None:
         """The newest deployment of the version; None when an alias moved by hand made it predict, not yet recorded."""
         version = self.model.version
-        return next((asdict(each) for each in history(self.client, self.solution_name) if each.version == version), None)
+        deployments = history(self.client, self.solution_name, self.model.segment)
+        return next((asdict(each) for each in deployments if each.version == version), None)
 
     def _dataset(self) -> RecordedDataset | None:
         """What the lake's history recorded of the dataset; None when those snapshots have expired."""

@@ -14,13 +14,14 @@ from mlops_assets.ml.metric_names import metric_names
 from mlops_assets.resources.model_registry import GATES_TAG, REJECTION_TAG, ModelRegistry
 from mlops_assets.settings import Settings
 from mlops_assets.solution import Solution
-from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState
+from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState, model_partition
 from mlops_assets.stack.errors import StackError
 from mlops_assets.training_configuration import override
 
 DEFS_DIRECTORY = Path(__file__).parents[1] / "defs"
 
 _STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment")
+_SEGMENT_STAGES = ("segment_model", "segment_evaluation", "segment_deployment")
 _POLL_SECONDS = 0.5
 
 
@@ -87,31 +88,43 @@ def default_date(client: DagsterClient, assets: Mapping[str, AssetState], soluti
     return later[0] if later else max(ends)
 
 
+def newest_dataset(assets: Mapping[str, AssetState], solution: str) -> str:
+    """The newest training date whose dataset is there. Raises StackError when there is none."""
+    ends = [end for _, end in assets[f"{solution}/training_dataset"].ranges]
+    if not ends:
+        raise StackError(f"There is no training dataset of {solution} yet.", remedy=f"mlops train {solution}")
+    return max(ends)
+
+
 def train(
     settings: Settings,
     solution: str,
     *,
     date: str | None,
+    segment: str | None,
     overrides: Mapping[str, Any],
     deploy: bool,
     report: Callable[[RunState, Sequence[str]], None],
 ) -> Outcome:
     """Run the training stages for `date`; `report` hears how the run stands and what it logged since.
 
-    Without `deploy` the candidate stays a candidate. Raises StackError when the run cannot be started.
+    With `segment` the model of that segment is trained, on the training dataset that is there. Without
+    `deploy` the candidate stays a candidate. Raises StackError when the run cannot be started.
     """
     declared = check_overrides(solution, overrides)
     client = DagsterClient(settings.dagster_url)
     assets = client.assets()
-    keys = [f"{solution}/{stage}" for stage in _STAGES if deploy or stage != "deployment"]
+    stages = _SEGMENT_STAGES if segment else _STAGES
+    keys = [f"{solution}/{stage}" for stage in stages if deploy or not stage.endswith("deployment")]
     if missing := [key for key in keys if key not in assets]:
         raise StackError(f"Dagster has no asset {missing[0]}.", remedy="mlops status; after a change of YAML: mlops reload")
-    chosen = date or default_date(client, assets, solution)
-    if chosen not in client.partition_keys(keys[0]):
-        raise StackError(f"{chosen} is no training date of {solution}.", remedy="Its partitions are listed in Dagster.")
-    model, evaluation = keys[1], keys[2]
+    chosen = date or (newest_dataset(assets, solution) if segment else default_date(client, assets, solution))
+    partition = model_partition(chosen, segment)
+    if partition not in client.partition_keys(keys[0]):
+        raise StackError(f"{partition} is no partition of {keys[0]}.", remedy="They are listed in Dagster.")
+    model, evaluation = (next(key for key in keys if key.endswith(stage)) for stage in ("model", "evaluation"))
     configuration = {model: {"overrides": dict(overrides)}} if overrides else {}
-    run_id = client.launch([assets[key] for key in keys], chosen, chosen, configuration)
+    run_id = client.launch([assets[key] for key in keys], partition, partition, configuration)
     state = _follow(client, run_id, report)
     made, judged = _made_by(client, run_id, model), _made_by(client, run_id, evaluation)
     version = made.get("model_version")

@@ -233,7 +233,7 @@ def test_a_challenger_in_the_shadow_has_a_table_of_its_own(lake: Lake, nats: Nat
 
 
 def test_the_batch_replaces_its_own_rows_alone(lake: Lake, nats: NatsServer) -> None:
-    window = PartitionRange("day", date(2020, 1, 2), date(2020, 1, 3), only=("channel", "batch"))
+    window = PartitionRange("day", date(2020, 1, 2), date(2020, 1, 3), only=("channel", "batch", "batch"))
     query = "SELECT 'late:' || id || ':{0}' AS prediction_id, id::BIGINT AS id, DATE '2020-01-02' AS day {1} FROM range(5) r(id)"
     with lake.connect(read_only=False) as connection:
         # A table from before the channels.

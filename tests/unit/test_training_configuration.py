@@ -17,7 +17,7 @@ def solution() -> Solution:
 
 
 def identity(solution: Solution, *, with_budget: bool = True) -> str:
-    return configuration_hash(solution, features=["a"], view_versions={"v": 1}, with_budget=with_budget)
+    return configuration_hash(solution, features=["a"], view_versions={"v": 1}, segment=None, with_budget=with_budget)
 
 
 def test_any_field_of_the_training_section_can_be_overridden(solution: Solution) -> None:

@@ -21,10 +21,11 @@ from mlops_assets.settings import Settings
 
 class _Registry(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        known = "name=delays" in self.path
-        self.send_response(200 if known else 404)
+        champions = {"champion": "2", "champion-north": "3"}
+        version = champions.get(self.path.partition("alias=")[2]) if "name=delays" in self.path else None
+        self.send_response(200 if version else 404)
         self.end_headers()
-        self.wfile.write(json.dumps({"model_version": {"version": "2"}} if known else {}).encode())
+        self.wfile.write(json.dumps({"model_version": {"version": version}} if version else {}).encode())
 
     def log_message(self, *_: object) -> None:
         pass
@@ -39,10 +40,15 @@ def registry_port() -> Iterator[int]:
     server.server_close()
 
 
-def bundle(home: Path, solution: str, version: int) -> None:
+def bundle(home: Path, solution: str, version: int, segment: str | None = None) -> None:
     folder = home / "serving" / solution / str(version)
     folder.mkdir(parents=True)
-    contract = {"version": version, "feature_views": [{"name": "history", "version": 1}], "features": [{"name": "delay"}]}
+    contract = {
+        "version": version,
+        "feature_views": [{"name": "history", "version": 1}],
+        "features": [{"name": "delay"}],
+        "segment": {"column": "region", "value": segment} if segment else None,
+    }
     (folder / "contract.json").write_text(json.dumps(contract))
 
 
@@ -66,6 +72,15 @@ def test_without_a_registry_the_newest_promoted_version_counts_and_says_so(tmp_p
         bundle(tmp_path, "delays", version)
     models = live_models(deployed_models(Settings(home=tmp_path, mlflow_port=1)))
     assert [model.label for model in models] == ["delays version 10 (promoted; champion unknown)"]
+
+
+def test_the_champion_of_a_segment_is_live_too(tmp_path: Path, registry_port: int) -> None:
+    for version, segment in ((2, None), (3, "north"), (4, "north"), (5, "south")):
+        bundle(tmp_path, "delays", version, segment)
+    settings = Settings(home=tmp_path, mlflow_port=registry_port)
+    assert [model.version for model in live_models(deployed_models(settings))] == [2, 3]
+    unanswered = live_models(deployed_models(Settings(home=tmp_path, mlflow_port=1)))
+    assert [model.version for model in unanswered] == [2, 4, 5]
 
 
 def test_no_bundles_no_models(tmp_path: Path) -> None:

@@ -2,7 +2,16 @@
 
 from pathlib import Path
 
-from mlops_assets.serving.active import CHAMPION_LINK, activate, deactivate, linked_bundle, read_options, write_options
+from mlops_assets.serving.active import (
+    CHAMPION_LINK,
+    activate,
+    champion_link,
+    deactivate,
+    linked_bundle,
+    read_options,
+    segment_links,
+    write_options,
+)
 from mlops_assets.solution import Serving
 
 
@@ -46,3 +55,16 @@ def test_the_options_are_the_defaults_until_they_are_written(tmp_path: Path) -> 
     assert read_options(tmp_path / "new") == Serving()
     write_options(tmp_path / "new", Serving(shadow=True, canary=0.25))
     assert read_options(tmp_path / "new") == Serving(shadow=True, canary=0.25)
+
+
+def test_segments_have_links_of_their_own(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        (tmp_path / version).mkdir()
+    activate(tmp_path / "1", CHAMPION_LINK)
+    activate(tmp_path / "2", champion_link("JFK"))
+    assert linked_bundle(tmp_path, champion_link(None)) == tmp_path / "1"
+    assert linked_bundle(tmp_path, champion_link("JFK")) == tmp_path / "2"
+    assert segment_links(tmp_path) == [champion_link("JFK")]
+    deactivate(tmp_path, champion_link("JFK"))
+    assert segment_links(tmp_path) == []
+    assert linked_bundle(tmp_path, CHAMPION_LINK) == tmp_path / "1"
