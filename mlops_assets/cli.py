@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from mlops_assets import automation_cli, dataset_cli, models_cli, training_cli
+from mlops_assets import automation_cli, dataset_cli, models_cli, serving_cli, training_cli
 from mlops_assets.features_cli import features
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
@@ -47,11 +47,12 @@ app.add_typer(dataset_cli.app, name="dataset")
 app.add_typer(models_cli.app)
 app.add_typer(training_cli.app)
 app.add_typer(automation_cli.app)
+app.add_typer(serving_cli.app)
 
 
 @app.command(epilog="Example: [bold]mlops up[/bold]")
 def up(as_json: JsonOption = False) -> None:
-    """Start the local stack: Postgres, NATS, MLflow and Dagster. Already running, it changes nothing."""
+    """Start the local stack: Postgres, NATS, MLflow, Dagster and the online server. Already running, it changes nothing."""
     settings = read_settings()
     began = time.monotonic()
     started = _start(settings)
@@ -232,7 +233,13 @@ def _status(settings: Settings) -> dict:
 
 
 def _print_addresses(settings: Settings) -> None:
-    console.print(f"Dagster {settings.dagster_url}\nMLflow  {settings.mlflow_url}\nState   {settings.home}", highlight=False)
+    addresses = {
+        "Dagster": settings.dagster_url,
+        "MLflow": settings.mlflow_url,
+        "Serving": f"{settings.serving_url}/docs",
+        "State": settings.home,
+    }
+    console.print("\n".join(f"{name:<8}{address}" for name, address in addresses.items()), highlight=False)
 
 
 def _table(entries: list[dict]) -> Table:

@@ -7,7 +7,7 @@ the project; no other module reads `MLOPS_*`.
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -30,7 +30,7 @@ class Settings:
     """The state folder, the server addresses and the ports of one installation.
 
     `postgres_url` and `nats_url` are None when the embedded servers of the local stack are used; without `redis_url` the online
-    feature store is a file in the state folder.
+    feature store is a file in the state folder, and without `serving_token` the token of the online server is in one too.
     """
 
     home: Path
@@ -40,6 +40,9 @@ class Settings:
     dagster_port: int = 3000
     mlflow_port: int = 5000
     nats_port: int = 4222
+    serving_port: int = 8000
+    serving_processes: int = 2
+    serving_token: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -58,6 +61,9 @@ class Settings:
             dagster_port=_port(environment, "MLOPS_DAGSTER_PORT", cls.dagster_port),
             mlflow_port=_port(environment, "MLOPS_MLFLOW_PORT", cls.mlflow_port),
             nats_port=_port(environment, "MLOPS_NATS_PORT", cls.nats_port),
+            serving_port=_port(environment, "MLOPS_SERVING_PORT", cls.serving_port),
+            serving_processes=_count(environment, "MLOPS_SERVING_PROCESSES", cls.serving_processes),
+            serving_token=environment.get("MLOPS_SERVING_TOKEN") or None,
         )
 
     @property
@@ -111,6 +117,21 @@ class Settings:
         return self.home / "spool"
 
     @property
+    def serving_token_file(self) -> Path:
+        """File of the token of the online server, unless `serving_token` gives it."""
+        return self.home / "serving_token"
+
+    @property
+    def server_reports_directory(self) -> Path:
+        """Folder where every server process says what it serves."""
+        return self.home / "servers"
+
+    @property
+    def serving_metrics_directory(self) -> Path:
+        """Folder of the numbers that the processes of the online server share."""
+        return self.home / "metrics"
+
+    @property
     def online_store_directory(self) -> Path:
         """Folder of the online feature store, unless it is on a Redis."""
         return self.home / "online_store"
@@ -129,6 +150,11 @@ class Settings:
     def mlflow_url(self) -> str:
         """Address of the MLflow tracking server."""
         return f"http://127.0.0.1:{self.mlflow_port}"
+
+    @property
+    def serving_url(self) -> str:
+        """Address of the online server."""
+        return f"http://127.0.0.1:{self.serving_port}"
 
     @property
     def nats_server_url(self) -> str:
@@ -189,6 +215,13 @@ def _libpq_value(value: str) -> str:
         return value
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def _count(environment: Mapping[str, str], variable: str, default: int) -> int:
+    text = environment.get(variable) or str(default)
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise ValueError(f"{variable}={text!r} is no count: set it to a number from 1 to 64, or unset it for {default}.")
+    return int(text)
 
 
 def _port(environment: Mapping[str, str], variable: str, default: int) -> int:

@@ -46,11 +46,13 @@ def platform() -> Iterator[Platform]:
     """A stack with a state folder and ports of its own."""
     # Not pytest's own folder: its path is longer than a Unix socket may have.
     home = Path(tempfile.mkdtemp(prefix="platform.", dir="/tmp"))
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    dagster_port, mlflow_port, nats_port = (listener.getsockname()[1] for listener in sockets)
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    dagster_port, mlflow_port, nats_port, serving_port = (listener.getsockname()[1] for listener in sockets)
     for listener in sockets:
         listener.close()
-    settings = Settings(home=home, dagster_port=dagster_port, mlflow_port=mlflow_port, nats_port=nats_port)
+    settings = Settings(
+        home=home, dagster_port=dagster_port, mlflow_port=mlflow_port, nats_port=nats_port, serving_port=serving_port
+    )
     try:
         control.ensure_up(settings)
         yield Platform(settings)

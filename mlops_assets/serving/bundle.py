@@ -148,8 +148,10 @@ def write_bundle(path: Path, model: bytes, sample: Sample, contract: Contract) -
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def load_bundle(path: Path) -> Bundle:
+def load_bundle(path: Path, threads: int = 0) -> Bundle:
     """Load the bundle in the folder `path`, verify its hashes, and let it answer its sample.
+
+    The model runs in `threads` threads (0 = one a processor core).
 
     Raises BundleError when a file is missing or not valid, is not the one that was promoted, or the model does not answer the sample
     as the fitted model did.
@@ -172,6 +174,7 @@ def load_bundle(path: Path) -> Bundle:
     options = SessionOptions()
     # Threads that spin while they wait take the processor from whoever they wait for: on a busy machine four times as slow.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = threads
     session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
     bundle = Bundle(path=path, contract=contract, sample=_parse(Sample, path / SAMPLE_FILE, sample_bytes), session=session)
     difference = bundle.sample.difference(bundle.predict(*bundle.sample.matrices(contract.feature_schema)))

@@ -59,4 +59,7 @@ def _settings_variables(settings: Settings) -> dict[str, str]:
         "MLOPS_DAGSTER_PORT": str(settings.dagster_port),
         "MLOPS_MLFLOW_PORT": str(settings.mlflow_port),
         "MLOPS_NATS_PORT": str(settings.nats_port),
+        "MLOPS_SERVING_PORT": str(settings.serving_port),
+        "MLOPS_SERVING_PROCESSES": str(settings.serving_processes),
+        "MLOPS_SERVING_TOKEN": settings.serving_token or "",
     }

@@ -32,6 +32,7 @@ def is_ready(settings: Settings, name: str, started_at: int) -> bool:
         services.POSTGRES: _postgres_is_ready,
         services.NATS: _nats_is_ready,
         services.MLFLOW: _mlflow_is_ready,
+        services.ONLINE: _online_is_ready,
         services.WEBSERVER: _webserver_is_ready,
         services.CODE_LOCATION: _code_location_is_ready,
     }[name]
@@ -88,6 +89,10 @@ def _nats_is_ready(settings: Settings) -> bool:
 
 def _mlflow_is_ready(settings: Settings) -> bool:
     return _get(f"{settings.mlflow_url}/health") == b"OK"
+
+
+def _online_is_ready(settings: Settings) -> bool:
+    return _get(f"{settings.serving_url}/readyz") is not None
 
 
 def _webserver_is_ready(settings: Settings) -> bool:

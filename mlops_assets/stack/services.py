@@ -8,6 +8,7 @@ from mlops_assets.settings import Settings
 POSTGRES = "postgres"
 NATS = "nats"
 MLFLOW = "mlflow"
+ONLINE = "online"
 CODE_LOCATION = "code-location"
 WEBSERVER = "dagster-webserver"
 DAEMON = "dagster-daemon"
@@ -38,6 +39,7 @@ def services(settings: Settings) -> list[Service]:
     return [
         *found,
         _service(settings, MLFLOW, settings.mlflow_port, "MLOPS_MLFLOW_PORT", settings.mlflow_url),
+        _service(settings, ONLINE, settings.serving_port, "MLOPS_SERVING_PORT", settings.serving_url),
         _service(settings, CODE_LOCATION, None, None, None),
         _service(settings, WEBSERVER, settings.dagster_port, "MLOPS_DAGSTER_PORT", settings.dagster_url),
         _service(settings, DAEMON, None, None, None),

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,7 @@ from mlops_assets.stack import control, leftovers, postgres
 from mlops_assets.stack.environment import process_environment, scripts_directory
 from mlops_assets.stack.supervisor import MARKER_VARIABLE, Supervisor
 
-ALL_SERVICES = {"postgres", "nats", "mlflow", "code-location", "dagster-webserver", "dagster-daemon"}
+ALL_SERVICES = {"postgres", "nats", "mlflow", "online", "code-location", "dagster-webserver", "dagster-daemon"}
 
 
 def mlops(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -44,11 +45,18 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 def temporary_settings(**changes: object) -> Settings:
     # Not pytest's own folder: its path is longer than a Unix socket may have.
     home = Path(tempfile.mkdtemp(prefix="stack.", dir="/tmp"))
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    dagster_port, mlflow_port, nats_port = (listener.getsockname()[1] for listener in sockets)
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    dagster_port, mlflow_port, nats_port, serving_port = (listener.getsockname()[1] for listener in sockets)
     for listener in sockets:
         listener.close()
-    return Settings(home=home, dagster_port=dagster_port, mlflow_port=mlflow_port, nats_port=nats_port, **changes)
+    return Settings(
+        home=home,
+        dagster_port=dagster_port,
+        mlflow_port=mlflow_port,
+        nats_port=nats_port,
+        serving_port=serving_port,
+        **changes,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +105,8 @@ def test_sql_cannot_write_and_a_wrong_query_is_a_message(stack: Settings) -> Non
 def test_everything_listens_on_loopback_only(stack: Settings) -> None:
     pids = {process.pid for process in leftovers.find(stack)}
     listening = [c.laddr for c in psutil.net_connections("inet") if c.pid in pids and c.status == psutil.CONN_LISTEN]
-    assert {address.port for address in listening} == {stack.dagster_port, stack.mlflow_port, stack.nats_port}
+    ports = {stack.dagster_port, stack.mlflow_port, stack.nats_port, stack.serving_port}
+    assert {address.port for address in listening} == ports
     assert {address.ip for address in listening} == {"127.0.0.1"}
 
 
@@ -109,7 +118,7 @@ def test_a_second_up_changes_nothing(stack: Settings) -> None:
     assert states(stack) == before
 
 
-@pytest.mark.parametrize("name", ["postgres", "nats", "mlflow", "code-location", "dagster-daemon", "dagster-webserver"])
+@pytest.mark.parametrize("name", ["postgres", "nats", "mlflow", "online", "code-location", "dagster-daemon", "dagster-webserver"])
 def test_a_killed_server_comes_back(stack: Settings, name: str) -> None:
     before = states(stack)[name][1]
     os.kill(before, signal.SIGKILL)
@@ -127,7 +136,7 @@ def test_a_killed_supervisor_leaves_servers_that_up_replaces(stack: Settings) ->
 
 
 def test_other_settings_while_running_are_refused(stack: Settings) -> None:
-    other = Settings(home=stack.home, dagster_port=stack.mlflow_port, mlflow_port=stack.dagster_port, nats_port=stack.nats_port)
+    other = replace(stack, dagster_port=stack.mlflow_port, mlflow_port=stack.dagster_port)
     answer = mlops(other, "up")
     assert answer.returncode == 1
     assert "runs with other settings" in answer.stderr

@@ -10,7 +10,7 @@ from mlops_assets.settings import PROJECT_ROOT, Settings, read_environment_file
 def test_defaults() -> None:
     settings = Settings.from_environment({})
     assert settings.home == PROJECT_ROOT / ".mlops"
-    assert (settings.dagster_port, settings.mlflow_port, settings.nats_port) == (3000, 5000, 4222)
+    assert (settings.dagster_port, settings.mlflow_port, settings.nats_port, settings.serving_port) == (3000, 5000, 4222, 8000)
     assert settings.nats_server_url == "nats://127.0.0.1:4222"
 
 
@@ -23,6 +23,9 @@ def test_every_variable_is_read() -> None:
             "MLOPS_DAGSTER_PORT": "1",
             "MLOPS_MLFLOW_PORT": "2",
             "MLOPS_NATS_PORT": "3",
+            "MLOPS_SERVING_PORT": "4",
+            "MLOPS_SERVING_PROCESSES": "5",
+            "MLOPS_SERVING_TOKEN": "secret",
         }
     )
     assert settings == Settings(
@@ -32,12 +35,21 @@ def test_every_variable_is_read() -> None:
         dagster_port=1,
         mlflow_port=2,
         nats_port=3,
+        serving_port=4,
+        serving_processes=5,
+        serving_token="secret",
     )
+    assert "secret" not in repr(settings)
     assert settings.nats_server_url == "nats://host:4"
 
 
 def test_empty_variables_count_as_unset() -> None:
     assert Settings.from_environment({"MLOPS_POSTGRES_URL": "", "MLOPS_DAGSTER_PORT": ""}) == Settings.from_environment({})
+
+
+def test_a_wrong_number_of_processes_names_the_variable() -> None:
+    with pytest.raises(ValueError, match="MLOPS_SERVING_PROCESSES='many' is no count: set it to a number from 1 to 64"):
+        Settings.from_environment({"MLOPS_SERVING_PROCESSES": "many"})
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "3000.5"])
@@ -110,6 +122,7 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
     assert set(variables) == {
         "MLOPS_HOME", "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_REDIS_URL",
         "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
+        "MLOPS_SERVING_PORT", "MLOPS_SERVING_PROCESSES", "MLOPS_SERVING_TOKEN",
     }  # fmt: skip
     ports = Settings.from_environment({name: value for name, value in variables.items() if name.endswith("_PORT")})
     assert ports == Settings.from_environment({})

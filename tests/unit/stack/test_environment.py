@@ -8,7 +8,16 @@ from mlops_assets.stack.environment import process_environment, scripts_director
 
 
 def test_a_child_reads_the_same_settings() -> None:
-    settings = Settings(home=Path("/srv/mlops"), nats_url="nats://host:4", dagster_port=1, mlflow_port=2, nats_port=3)
+    settings = Settings(
+        home=Path("/srv/mlops"),
+        nats_url="nats://host:4",
+        dagster_port=1,
+        mlflow_port=2,
+        nats_port=3,
+        serving_port=4,
+        serving_processes=5,
+        serving_token="secret",
+    )
     assert Settings.from_environment(process_environment(settings)) == settings
 
 

@@ -1,0 +1,205 @@
+"""The online server's HTTP interface: a LitServe application whose models run in the process that accepted the connection.
+
+LitServe would put a queue and another process between the two, which costs thirty times what the model does
+(docs/adr/0012-online-server.md).
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+import litserve
+import msgspec
+import uvicorn
+from fastapi import Depends, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from mlops_assets.resources.online_store.store import open_online_store
+from mlops_assets.serving.live import LiveSolutions
+from mlops_assets.serving.online.endpoint import MAXIMUM_BODY_BYTES, PredictEndpoint, Receive, Scope, Send
+from mlops_assets.serving.online.metrics import Metrics
+from mlops_assets.serving.online.openapi import describe, render_page
+from mlops_assets.serving.online.predictor import Predictor
+from mlops_assets.serving.online.problems import CONTENT_TYPE, ProblemError
+from mlops_assets.serving.online.token import ensure_token, is_authorized
+from mlops_assets.serving.reports import follow, served_models
+from mlops_assets.settings import Settings
+
+DRAIN_SECONDS = 1.0
+"""Asked to end, a process answers so much longer, and asks every caller to connect anew, before it closes idle connections."""
+
+_log = logging.getLogger(__name__)
+
+
+class PredictionAPI(litserve.LitAPI):
+    """All solutions of this machine; `setup` loads their champions, `authorize` guards everything that says something of them."""
+
+    def __init__(self, settings: Settings):
+        super().__init__(api_path="/{solution}/predict")
+        self._settings = settings
+        self.token = ensure_token(settings)
+
+    def setup(self, device: str) -> None:
+        """Load what serves now. Called in the process that answers: connections must not cross a fork."""
+        self.metrics = Metrics()
+        self.solutions = LiveSolutions(self._settings.serving_directory, open_online_store(self._settings))
+        self.predictor = Predictor(self.solutions, self._settings.spool_directory, self.metrics)
+        self.solutions.refresh()
+
+    async def predict(self, solution: str, body: bytes, deadline: float) -> bytes:
+        """See `Predictor.predict`."""
+        return await self.predictor.predict(solution, body, deadline)
+
+    def authorize(self, request: Request) -> None:
+        """Raise HTTPException (401) unless the request holds the token."""
+        if not is_authorized(request.headers.get("authorization"), self.token):
+            raise HTTPException(HTTPStatus.UNAUTHORIZED, "Give the token of this server.", {"www-authenticate": "Bearer"})
+
+
+class OnlineServer(litserve.LitServer):
+    """LitServe without its workers. An ASGI application: `server` starts the processes that run it."""
+
+    def __init__(self, settings: Settings):
+        self.api = PredictionAPI(settings)
+        self._settings = settings
+        self._stopping = threading.Event()
+        super().__init__(self.api, accelerator="cpu", max_payload_size=MAXIMUM_BODY_BYTES, disable_openapi_url=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Predictions go straight to their endpoint, everything else through the framework."""
+        if scope["type"] == "http" and PredictEndpoint.serves(scope["path"]):
+            await self.endpoint(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Load the models, follow the links, drain on SIGTERM; at the end give the spools to the shipper."""
+        self.api.setup("cpu")
+        self.endpoint = PredictEndpoint(self.api.predictor, self.api.token, self.api.metrics)
+        follower = threading.Thread(target=self._follow, name="follower")
+        follower.start()
+        self._drain_before_exit()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            await asyncio.to_thread(follower.join)
+            self.api.predictor.close()
+
+    def register_endpoints(self) -> None:
+        """The routes beside the predictions. Called by LitServe, in place of its own."""
+        guarded = [Depends(self.setup_auth(self.api))]
+        self.app.add_api_route("/livez", self._alive, methods=["GET"])
+        self.app.add_api_route("/readyz", self._ready, methods=["GET"])
+        self.app.add_api_route("/openapi.json", self._openapi, methods=["GET"])
+        self.app.add_api_route("/docs", self._documentation, methods=["GET"])
+        self.app.add_api_route("/metrics", self._metrics, methods=["GET"], dependencies=guarded)
+        self.app.add_api_route("/{solution}/model", self._model, methods=["GET"], dependencies=guarded)
+        self.app.add_exception_handler(HTTPException, _problem)
+
+    async def _alive(self) -> Response:
+        return Response("ok", media_type="text/plain")
+
+    async def _ready(self) -> Response:
+        """200 unless the process drains. A solution whose newest bundle cannot serve is told, not a reason to send nobody here."""
+        draining = self.endpoint.draining
+        models = served_models(self.api.solutions)
+        state = {
+            "status": "draining" if draining else "ready",
+            "pid": os.getpid(),
+            "problems": [model.problem for model in models.values() if model.problem],
+            "models": models,
+        }
+        return _json(state, HTTPStatus.SERVICE_UNAVAILABLE if draining else HTTPStatus.OK)
+
+    async def _openapi(self) -> Response:
+        return _json(describe(self.api.solutions), HTTPStatus.OK)
+
+    async def _documentation(self) -> Response:
+        return Response(render_page(describe(self.api.solutions)), media_type="text/html")
+
+    async def _metrics(self) -> Response:
+        return Response(await asyncio.to_thread(self.api.metrics.exposition), media_type="text/plain; version=0.0.4")
+
+    async def _model(self, solution: str) -> Response:
+        try:
+            found = self.api.predictor.solution(solution)
+            champion = self.api.predictor.champion(found)
+        except ProblemError as problem:
+            return Response(problem.body(), problem.status, headers=dict(problem.headers), media_type=CONTENT_TYPE)
+        challenger = found.challenger.model
+        return _json(
+            {
+                "solution": solution,
+                "version": champion.contract.version,
+                "since": champion.since,
+                "challenger": challenger.contract.version if challenger else None,
+                "serving": found.options.model_dump(),
+                "problem": found.champion.problem,
+                "contract": champion.contract.model_dump(mode="json"),
+                "example": champion.scorer.bundle.sample.rows[-1].request,
+            },
+            HTTPStatus.OK,
+        )
+
+    def _follow(self) -> None:
+        """Follow the links until the server stops. Without its parent, or when it cannot go on, the process ends and is started anew."""
+        parent = os.getppid()
+
+        def looked() -> None:
+            self.api.metrics.show_state(self.api.solutions, self.endpoint.in_flight)
+            if os.getppid() != parent:
+                _log.error("The parent process has ended: this one follows.")
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        try:
+            follow(self.api.solutions, self._settings.server_reports_directory, "online", stopping=self._stopping, changed=looked)
+        except Exception:
+            _log.exception("The links are not followed any more: this process ends.")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _drain_before_exit(self) -> None:
+        """On SIGTERM stop accepting, ask every caller to connect anew, and only then let uvicorn close what is idle.
+
+        It would close idle connections at once: a request that is on its way on one of them would be lost.
+        """
+        exit_handler: Any = signal.getsignal(signal.SIGTERM)
+        loop = asyncio.get_running_loop()
+        server = getattr(exit_handler, "__self__", None)
+        if not isinstance(server, uvicorn.Server):
+            return  # in a test, without uvicorn
+
+        def exit_later() -> None:
+            if self.endpoint.draining:
+                return
+            self.endpoint.draining = True
+            for listener in server.servers:
+                listener.close()
+            loop.call_later(DRAIN_SECONDS, exit_handler, signal.SIGTERM, None)
+
+        signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(exit_later))
+
+
+def create() -> OnlineServer:
+    """The application of this installation, for uvicorn."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return OnlineServer(Settings.from_environment())
+
+
+def _json(content: Any, status: HTTPStatus) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    """Errors of the framework, such as an unknown path, in the form of all others."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    problem = ProblemError(HTTPStatus(error.status_code), str(error.detail), headers)
+    return Response(problem.body(), problem.status, headers=headers, media_type=CONTENT_TYPE)

@@ -1,0 +1,41 @@
+"""The token that callers of the online server give: from `MLOPS_SERVING_TOKEN`, or a random one in the state folder."""
+
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from mlops_assets.settings import Settings
+
+_SCHEME = "bearer"
+
+
+def ensure_token(settings: Settings) -> str:
+    """The token of this installation; a random one is made, readable by the owner alone, when there is none."""
+    if settings.serving_token:
+        return settings.serving_token
+    path = settings.serving_token_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        _write_once(path, secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+def is_authorized(header: str | None, token: str) -> bool:
+    """Whether the header `Authorization` holds the token; takes the same time wherever a wrong one differs."""
+    scheme, _, given = (header or "").partition(" ")
+    return scheme.lower() == _SCHEME and hmac.compare_digest(given.strip().encode(), token.encode())
+
+
+def _write_once(path: Path, token: str) -> None:
+    """Write the file unless another process was faster; it appears complete."""
+    scratch = path.with_suffix(f".{os.getpid()}")
+    file = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(file, "w") as text:
+        text.write(token + "\n")
+    try:
+        path.hardlink_to(scratch)
+    except FileExistsError:
+        return
+    finally:
+        scratch.unlink()

@@ -1,0 +1,48 @@
+"""A challenger beside the champion: in its shadow, or with a share of the answers. Which rows it gets belongs here.
+
+The challenger never fails a request: what it cannot score, the champion answers.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from hashlib import blake2b
+
+import msgspec
+
+from mlops_assets.serving.live import Model
+from mlops_assets.serving.prediction_record import Value
+from mlops_assets.serving.requests import Row
+from mlops_assets.serving.scorer import Scored
+from mlops_assets.solution import Serving
+
+_log = logging.getLogger(__name__)
+
+
+def in_canary(options: Serving, entity: Mapping[str, Value], key: str | int) -> bool:
+    """Whether the challenger answers for this entity: the same in every process, at every time. Without entity keys the key decides."""
+    if options.canary <= 0:
+        return False
+    identity = msgspec.json.encode(list(entity.values()) or [key])
+    return int.from_bytes(blake2b(identity, digest_size=8).digest(), "big") < options.canary * 2**64
+
+
+def score_challenger(
+    challenger: Model, options: Serving, body: bytes, received_at: datetime, canary: Sequence[bool]
+) -> dict[int, Scored] | None:
+    """What the challenger answers for the rows of `body` that it gets: all of them in the shadow, else those in the `canary`.
+
+    By the row's position; None when it cannot score them, which is logged.
+    """
+    chosen = [position for position, wanted in enumerate(canary) if wanted or options.shadow]
+    if not chosen:
+        return {}
+    try:
+        # Its contract may ask for other columns.
+        decoded = challenger.decoder.decode(body, received_at)
+        rows = [decoded] if isinstance(decoded, Row) else decoded
+        return dict(zip(chosen, challenger.scorer.score([rows[position] for position in chosen]), strict=True))
+    except Exception as error:  # the champion answers, whatever is wrong with the challenger
+        contract = challenger.contract
+        _log.warning("Version %d of %s cannot score a request as challenger: %s", contract.version, contract.name, error)
+        return None

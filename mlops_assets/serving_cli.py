@@ -1,0 +1,61 @@
+"""`mlops serve` and `mlops predict`: run the online server in the foreground, and ask it."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from mlops_assets.settings import Settings
+from mlops_assets.stack.errors import StackError
+from mlops_assets.terminal import SolutionArgument, print_json, read_settings, running_settings
+
+app = typer.Typer()
+
+_TIMEOUT_SECONDS = 30
+
+
+@app.command(epilog="Example: [bold]mlops serve[/bold], then Ctrl-C")
+def serve() -> None:
+    """Run the online server alone, in the foreground: what a container runs. `mlops up` runs it too."""
+    from mlops_assets.serving.online import server
+    from mlops_assets.stack import preflight
+    from mlops_assets.stack.services import ONLINE, services
+
+    settings = read_settings()
+    [online] = [service for service in services(settings) if service.name == ONLINE]
+    preflight.check_port(online)
+    server.serve(settings)
+
+
+@app.command(epilog="""Example: [bold]mlops predict my_solution --json '{"id": 7}'[/bold]; the fields: --example""")
+def predict(
+    solution: SolutionArgument,
+    request: Annotated[str | None, typer.Option("--json", help="A row as a JSON object, or an array of rows.")] = None,
+    example: Annotated[bool, typer.Option("--example", help="Show a row that may be asked for, of the hold-out.")] = False,
+) -> None:
+    """Ask the online server for a prediction and print its answer."""
+    settings = running_settings()
+    if example == (request is not None):
+        raise StackError("Give a row, or ask for an example.", remedy=f"mlops predict {solution} --example")
+    if request is None:
+        print_json(_ask(settings, "GET", f"/{solution}/model", None)["example"])
+    else:
+        print_json(_ask(settings, "POST", f"/{solution}/predict", request))
+
+
+def _ask(settings: Settings, method: str, path: str, body: str | None) -> dict:
+    """The JSON answer of the online server. Raises StackError with what it says of an error."""
+    import requests
+
+    from mlops_assets.serving.online.token import ensure_token
+
+    address = f"{settings.serving_url}{path}"
+    headers = {"Authorization": f"Bearer {ensure_token(settings)}", "Content-Type": "application/json"}
+    try:
+        answer = requests.request(method, address, data=body and body.encode(), headers=headers, timeout=_TIMEOUT_SECONDS)
+        content = json.loads(answer.content)
+    except (requests.RequestException, ValueError) as error:
+        raise StackError(f"The online server does not answer at {address}: {error}", remedy="mlops logs online") from error
+    if not answer.ok:
+        raise StackError(content["detail"], remedy=f"Fields and what they may hold: {settings.serving_url}/docs")
+    return content
