@@ -1,7 +1,7 @@
 """The feature registry: feature views and spines as the dbt manifest describes them. There is no second list."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -11,6 +11,9 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from mlops_assets.solution import Strict
+
+_UNIQUENESS = ("unique", "unique_combination")
+"""Data tests that hold columns to be unique."""
 
 
 class UnknownModelError(LookupError):
@@ -119,6 +122,7 @@ class FeatureRegistry:
 @lru_cache(maxsize=4)
 def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
     nodes = json.loads(path.read_text())["nodes"].values()
+    unique = _unique_columns(nodes)
     models: dict[str, DbtModel] = {}
     views: dict[tuple[str, int], FeatureView] = {}
     for node in nodes:
@@ -130,6 +134,14 @@ def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
             models[model.name] = model
         if node["meta"].get("feature_view") is not None:
             view = feature_view(node)
+            identifying = {*view.entity, *([view.event_timestamp] if view.event_timestamp else [])}
+            if not any(columns <= identifying for columns in unique.get(node["unique_id"], [])):
+                # The join would take one of two rows that are known at the same time, and not always the same one.
+                columns = ", ".join([*view.entity, *([view.event_timestamp] if view.event_timestamp else [])])
+                raise FeatureViewError(
+                    f"{_place(node, model)}: no data test says that a row is the only one of its entity and time; "
+                    f"add `data_tests: [{{unique_combination: {{arguments: {{columns: [{columns}]}}}}}}]` to the model"
+                )
             views[view.name, view.version] = view
     return FeatureRegistry(models=models, views=views)
 
@@ -139,7 +151,7 @@ def feature_view(node: Mapping[str, Any]) -> FeatureView:
     meta, problem = _feature_view_meta(node["meta"]["feature_view"])
     model = _model(node)
     version = int(node.get("version") or 1)
-    place = f"{(node.get('patch_path') or node['original_file_path']).split('://')[-1]}: {model.name}: meta.feature_view"
+    place = f"{_place(node, model)}: meta.feature_view"
     if meta is None:
         raise FeatureViewError(f"{place}.{problem}")
     named = {f"entity.{number}": column for number, column in enumerate(meta.entity)}
@@ -169,6 +181,22 @@ def feature_view(node: Mapping[str, Any]) -> FeatureView:
         refresh_days=meta.refresh_days,
         description=meta.description or model.description.strip(),
     )
+
+
+def _place(node: Mapping[str, Any], model: DbtModel) -> str:
+    return f"{(node.get('patch_path') or node['original_file_path']).split('://')[-1]}: {model.name}"
+
+
+def _unique_columns(nodes: Iterable[Mapping[str, Any]]) -> dict[str, list[set[str]]]:
+    """Model's id -> the sets of columns that a data test holds to be unique together."""
+    found: dict[str, list[set[str]]] = {}
+    for node in nodes:
+        test = node.get("test_metadata") or {}
+        if test.get("name") in _UNIQUENESS:
+            arguments = test["kwargs"]
+            columns = {arguments["column_name"]} if "column_name" in arguments else set(arguments["columns"])
+            found.setdefault(node["attached_node"], []).append(columns)
+    return found
 
 
 def _feature_view_meta(described: Any) -> tuple[FeatureViewMeta, str] | tuple[None, str]:

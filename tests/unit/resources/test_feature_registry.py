@@ -15,6 +15,7 @@ def node(name: str, feature_view: dict[str, Any] | None, *, version: int | None,
         column: {"name": column, "data_type": "double", "description": "x"} for column in ("carrier", "at", "delay", "_loaded_at")
     }
     return {
+        "unique_id": f"model.{name}{suffix}",
         "resource_type": "model",
         "name": name,
         "alias": f"{name}{suffix}",
@@ -29,9 +30,23 @@ def node(name: str, feature_view: dict[str, Any] | None, *, version: int | None,
     }
 
 
+def unique(model: dict[str, Any], *columns: str) -> dict[str, Any]:
+    """The data test that `columns` are unique together."""
+    name, arguments = (
+        ("unique", {"column_name": columns[0]}) if len(columns) == 1 else ("unique_combination", {"columns": columns})
+    )
+    return {
+        "resource_type": "test",
+        "attached_node": model["unique_id"],
+        "test_metadata": {"name": name, "kwargs": arguments},
+    }
+
+
 def read(tmp_path: Path, *nodes: dict[str, Any]) -> FeatureRegistry:
+    """The registry of the models `nodes`; where they come without a test, each has the one that a view needs."""
+    tests = [] if any(node["resource_type"] == "test" for node in nodes) else [unique(node, "carrier", "at") for node in nodes]
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps({"nodes": {str(number): each for number, each in enumerate(nodes)}}))
+    path.write_text(json.dumps({"nodes": {str(number): each for number, each in enumerate([*nodes, *tests])}}))
     return FeatureRegistry.from_manifest(path)
 
 
@@ -92,3 +107,28 @@ def test_every_feature_is_described(tmp_path: Path) -> None:
     wrong["columns"]["delay"]["description"] = ""
     with pytest.raises(FeatureViewError, match="describe the columns delay"):
         read(tmp_path, wrong)
+
+
+@pytest.mark.parametrize(
+    ("columns", "event_timestamp", "allowed"),
+    [
+        (("carrier", "at"), "at", True),
+        (("carrier",), "at", True),
+        (("carrier",), None, True),
+        (("at", "carrier"), None, False),
+        (("delay",), "at", False),
+        (("carrier", "at", "delay"), "at", False),
+    ],
+)
+def test_two_rows_of_one_entity_and_time_are_tested_for(
+    tmp_path: Path, columns: tuple[str, ...], event_timestamp: str | None, allowed: bool
+) -> None:
+    view = {"entity": ["carrier"], "event_timestamp": event_timestamp}
+    model = node("history", view, version=None, latest=None)
+    other = unique(node("other", None, version=None, latest=None), "carrier")
+    if allowed:
+        read(tmp_path, model, other, unique(model, *columns))
+        return
+    needed = "carrier, at" if event_timestamp else "carrier"
+    with pytest.raises(FeatureViewError, match=rf"models/history.yml: history: no data test .*columns: \[{needed}\]"):
+        read(tmp_path, model, other, unique(model, *columns))
