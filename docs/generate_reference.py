@@ -95,6 +95,8 @@ MEANINGS = {
     "Partitions.start": "First day.",
     "Partitions.end": "Day after the last one; left out, the partitions go on to today.",
     "Partitions.cadence": "Length of a partition. Its key is its first day; weeks begin on Monday.",
+    "Partitions.freshness": "Time without a new materialization after which Dagster shows the table, of a solution its predictions, as stale. "
+    "None: never.",
     "Partitions.time_zone": "The time zone of the dates, such as `America/New_York`: a training date begins at its midnight.",
     "DbtModelsAttributes.project": "Folder of the dbt project, from the root of the repository.",
     "DbtModelsAttributes.select": "`tag:<name>`: the models and seeds with that tag become assets.",

@@ -31,12 +31,14 @@ class Settings:
 
     `postgres_url` and `nats_url` are None when the embedded servers of the local stack are used; without `redis_url` the online
     feature store is a file in the state folder, and without `serving_token` the token of the online server is in one too.
+    `notify_urls` are Apprise's addresses of those who are told what happens.
     """
 
     home: Path
     postgres_url: str | None = None
     nats_url: str | None = None
     redis_url: str | None = None
+    notify_urls: tuple[str, ...] = ()
     dagster_port: int = 3000
     mlflow_port: int = 5000
     nats_port: int = 4222
@@ -58,6 +60,7 @@ class Settings:
             postgres_url=environment.get("MLOPS_POSTGRES_URL") or None,
             nats_url=environment.get("MLOPS_NATS_URL") or None,
             redis_url=environment.get("MLOPS_REDIS_URL") or None,
+            notify_urls=tuple(environment.get("MLOPS_NOTIFY_URLS", "").split()),
             dagster_port=_port(environment, "MLOPS_DAGSTER_PORT", cls.dagster_port),
             mlflow_port=_port(environment, "MLOPS_MLFLOW_PORT", cls.mlflow_port),
             nats_port=_port(environment, "MLOPS_NATS_PORT", cls.nats_port),
@@ -140,6 +143,11 @@ class Settings:
     def reports_directory(self) -> Path:
         """Folder of the HTML reports: `<solution>/<window>.html`."""
         return self.home / "reports"
+
+    @property
+    def notification_log(self) -> Path:
+        """File with every notification, one JSON object a line."""
+        return self.home / "notifications.jsonl"
 
     @property
     def dagster_url(self) -> str:

@@ -51,10 +51,16 @@ def before(day: date, duration: Duration) -> date:
             return day - relativedelta(years=count)
 
 
+def longest_days(duration: Duration) -> int:
+    """The most days that `duration` may have: a month has 31, a year 366."""
+    return int(duration[:-1]) * {"d": 1, "w": 7, "m": 31, "y": 366}[duration[-1]]
+
+
 class Partitions(Strict):
     """Time partitions of a source or a solution: `column` is the DATE column of its tables that holds the partition.
 
-    The dates are those of `time_zone`: a training date begins at its midnight.
+    The dates are those of `time_zone`: a training date begins at its midnight. Without a new materialization for `freshness`, Dagster
+    shows the table (of a solution: its predictions) as stale.
     """
 
     column: str
@@ -62,6 +68,7 @@ class Partitions(Strict):
     end: date | None = None
     time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     cadence: Literal["daily", "weekly", "monthly", "yearly"] = "daily"
+    freshness: Duration | None = None
 
     @model_validator(mode="after")
     def _ends_after_start(self) -> "Partitions":

@@ -42,11 +42,14 @@ if TYPE_CHECKING:
 
     from mlops_assets.serving.segments import Champions
 
+_MOST_STALE = 0.2
+"""Share of the rows of a partition; single entities are quiet for long at any time."""
+
 
 def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
     """The batch predictions of one solution."""
     key = inputs.key(PREDICTIONS)
-    rules_of_asset = [rules.COMPLETE, rules.FINITE]
+    rules_of_asset = [rules.COMPLETE, rules.FINITE, rules.FRESH_FEATURES]
 
     @dg.asset(
         key=key,
@@ -84,7 +87,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
             schema = table_schema(
                 connection, f"lake.{inputs.table(PREDICTIONS)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
             )
-            checks = [_complete(connection, inputs, window), _finite(connection, inputs, window)]
+            checks = [check(connection, inputs, window) for check in (_complete, _finite, _fresh)]
         record_partition_rows(context, written)
         return dg.MaterializeResult(
             metadata={
@@ -176,4 +179,28 @@ def _finite(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
         passed=wrong == 0,
         metadata={"not_finite": wrong, "minimum": float(lowest or 0), "mean": float(mean or 0), "maximum": float(highest or 0)},
         description=None,
+    )
+
+
+def _fresh(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dg.AssetCheckResult:
+    # A view that is not built any more spoils whole partitions; an entity that was quiet for long spoils rows here and there.
+    stale = {
+        chosen.view.name: f"avg(CAST(json_extract_string({VIEW_FLAGS}, {literal('$.' + chosen.view.name)}) = 'stale' AS INTEGER))"
+        for chosen in inputs.views
+    }
+    shares: dict[str, float] = {}
+    if stale:
+        largest = ", ".join(f"max({quote(name)})" for name in stale)
+        named = ", ".join(f"{share} AS {quote(name)}" for name, share in stale.items())
+        values = connection.execute(
+            f"SELECT {largest} FROM (SELECT {named} FROM lake.{inputs.table(PREDICTIONS)} t WHERE {window.predicate('t')} "
+            f"GROUP BY {quote(window.column)})"
+        ).fetchall()[0]
+        shares = {name: value or 0.0 for name, value in zip(stale, values, strict=True)}
+    late = [f"{name}: {share:.0%} of a partition" for name, share in shares.items() if share > _MOST_STALE]
+    return rules.FRESH_FEATURES.result(
+        inputs.key(PREDICTIONS),
+        passed=not late,
+        metadata={"limit": _MOST_STALE, "largest_share_of_a_partition": dg.MetadataValue.json(shares)},
+        description=f"values too old: {', '.join(late)}" if late else None,
     )

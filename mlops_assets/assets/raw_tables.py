@@ -17,6 +17,7 @@ from mlops_assets.assets.execution import (
     written_metadata,
 )
 from mlops_assets.automation.conditions import ARRIVE
+from mlops_assets.automation.freshness import freshness_policy
 from mlops_assets.automation.partitions import build_partitions
 from mlops_assets.checks import tables as checks
 from mlops_assets.keys import RAW_SCHEMA, table_key
@@ -59,6 +60,7 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
         partitions_def=build_partitions(partitions.start, partitions.end, partitions.cadence) if partitions else None,
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=[rule.spec(key) for rule in rules],
+        freshness_policy=freshness_policy(partitions.freshness) if partitions else None,
         automation_condition=ARRIVE if partitions and partitions.end is None else None,
         retry_policy=RETRIES,
     )

@@ -15,7 +15,7 @@ from mlops_assets.ml.splits import SPLIT_SQL
 from mlops_assets.resources.datasets import dataset_information
 from mlops_assets.resources.feature_store import Frame
 from mlops_assets.resources.lake import Lake, LakeError, PartitionRange, current_snapshot, quote, snapshot_at, sql_moment
-from mlops_assets.solution import before
+from mlops_assets.solution import before, longest_days
 
 
 class TrainingDatasetConfig(dg.Config):
@@ -130,8 +130,7 @@ def _source_snapshot(connection: duckdb.DuckDBPyConnection, config: TrainingData
 def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     """Dependencies on the partitions before the training date that the window covers."""
     # A calendar window does not divide into partitions: the longest span of each unit, in days.
-    duration = inputs.solution.training.window
-    days = int(duration[:-1]) * {"d": 1, "w": 7, "m": 31, "y": 366}[duration[-1]]
+    days = longest_days(inputs.solution.training.window)
     length = {"daily": 1, "weekly": 7, "monthly": 28, "yearly": 365}[inputs.solution.partitions.cadence]
     mapping = dg.TimeWindowPartitionMapping(
         start_offset=-ceil(days / length), end_offset=-1, allow_nonexistent_upstream_partitions=True

@@ -68,6 +68,11 @@ CHAMPION_DEPLOYED = CheckRule(
 )
 COMPLETE = CheckRule(name="complete", description="Every row of the spine has exactly one prediction.", blocking=True)
 FINITE = CheckRule(name="finite_scores", description="Every prediction is a finite number.", blocking=True)
+FRESH_FEATURES = CheckRule(
+    name="fresh_features",
+    description="In no partition did a feature view give many predictions no values because they were too old.",
+    blocking=False,
+)
 LOGGED_ONCE = CheckRule(name="logged_once", description="No prediction of a server is in the lake twice.", blocking=False)
 LOG_ACCEPTED = CheckRule(
     name="log_accepted",

@@ -17,6 +17,7 @@ from mlops_assets.assets.retraining_decision import build_retraining_decision
 from mlops_assets.assets.training_dataset import build_training_dataset
 from mlops_assets.automation.champion import build_champion_sensor
 from mlops_assets.automation.conditions import stage_condition
+from mlops_assets.automation.freshness import stage_freshness
 from mlops_assets.automation.prediction_log import build_prediction_log_sensor
 from mlops_assets.automation.retraining import build_retraining_sensor
 from mlops_assets.components.derived_features import check_derived
@@ -89,10 +90,12 @@ class MLSolution(dg.Component):
         registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
         inputs = resolve_inputs(self.solution, registry)
         keys = {purpose: [inputs.key(stage) for stage in stages] for purpose, stages in JOBS.items()}
-        assets = [build(inputs).map_asset_specs(_with_automation) for build in _FACTORIES]
+        assets = [build(inputs).map_asset_specs(self._operated) for build in _FACTORIES]
         if segments := inputs.of_segments:
             keys["segments"] = [segments.key(stage) for stage in SEGMENT_STAGES]
-            assets += [build(segments) for build in (build_model, build_evaluation, build_deployment)]
+            assets += [
+                build(segments).map_asset_specs(self._operated) for build in (build_model, build_evaluation, build_deployment)
+            ]
         jobs = [
             dg.define_asset_job(
                 job_name(inputs.name, purpose),
@@ -108,9 +111,12 @@ class MLSolution(dg.Component):
         ]
         return dg.Definitions(assets=assets, jobs=jobs, sensors=sensors)
 
-
-def _with_automation(spec: dg.AssetSpec) -> dg.AssetSpec:
-    return spec.replace_attributes(automation_condition=stage_condition(spec.tags[STAGE_TAG]))
+    def _operated(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        """`spec` with what makes it follow its inputs, and how old it may become."""
+        stage = spec.tags[STAGE_TAG]
+        return spec.replace_attributes(
+            automation_condition=stage_condition(stage), freshness_policy=stage_freshness(self.solution, stage)
+        )
 
 
 def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInputs:

@@ -20,7 +20,7 @@ CHECKS = {
     "evaluation": {"dataset_checks", "baseline", "floor", "worst_slice", "calibration", "against_champion", "latency"},
     "online_features": {"online_offline_parity"},
     "deployment": {"champion_deployed"},
-    "predictions": {"complete", "finite_scores"},
+    "predictions": {"complete", "finite_scores", "fresh_features"},
     "outcomes": {"labels_matured"},
     "drift_report": {"drift"},
 }

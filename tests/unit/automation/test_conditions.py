@@ -75,7 +75,7 @@ class Graph:
 
 @pytest.fixture
 def graph() -> Iterator[Graph]:
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         graph = Graph(instance)
         graph.report("deployment", "2013-08-01")
         yield graph

@@ -16,7 +16,7 @@ KEY = stage_key(SOLUTION, "retraining_decision")
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
 
