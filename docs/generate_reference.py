@@ -192,7 +192,7 @@ MEANINGS = {
     "Serving.stream": "Whether the stream scorer answers for the solution.",
     "Serving.shadow": "A challenger scores every online request too; its predictions are logged, not answered.",
     "Serving.canary": "Share of the entities (0 to 1) whose online requests a challenger answers; an entity stays on its side.",
-    "Serving.log_interval_seconds": "how often the predictions of the servers are taken into the lake, while there are any",
+    "Serving.log_interval_seconds": "How often, in seconds, the predictions of the servers are taken into the lake, when there are any.",
     "Monitoring.window": "Length of a drift window.",
     "Monitoring.drift": "When drift alerts.",
     "Drift.effect_size": "The least Jensen-Shannon distance (0 to 1) of an alert, besides NannyML's own threshold.",

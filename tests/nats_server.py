@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlops_assets.resources.event_stream import EventStream, connect, fetch
+from mlops_assets.resources.event_flow import open_flow
+from mlops_assets.resources.event_stream import EventStream, connect
 from mlops_assets.stack.environment import scripts_directory
 
 T = TypeVar("T")
@@ -59,12 +60,12 @@ class NatsServer:
         """All messages that a stream holds for a solution, oldest first."""
 
         async def read(events: EventStream) -> list[Any]:
-            subscription = await events.subscribe(
-                stream, solution, durable=f"test-{time.time_ns()}", acknowledge_seconds=60, maximum_pending=-1
-            )
             found: list[Any] = []
-            while batch := await fetch(subscription, maximum=1000, wait_seconds=0.5):
-                found += batch
+            durable = f"test-{time.time_ns()}"
+            async with open_flow(events, stream, solution, durable=durable, acknowledge_seconds=60, ahead=1000) as flow:
+                while batch := await flow.take(minimum=1000, maximum=1000, wait_seconds=0.5):
+                    found += batch
+            await events.jetstream.delete_consumer(stream, durable)
             return found
 
         return self.run(read)

@@ -93,19 +93,24 @@ async def _ingest(
 ) -> _Ingested:
     """Take what waits when the run begins, in batches; what comes meanwhile is left for the next run."""
     from mlops_assets.resources import event_stream
+    from mlops_assets.resources.event_flow import open_flow
 
     ingested, durable = _Ingested(), event_stream.lake_consumer(inputs.name)
-    async with event_stream.connect(url, name=f"prediction log of {inputs.name}", stopping=None) as stream:
-        subscription = await stream.subscribe(
+    async with (
+        event_stream.connect(url, name=f"prediction log of {inputs.name}", stopping=None) as stream,
+        open_flow(
+            stream,
             event_stream.PREDICTIONS,
             inputs.name,
             durable=durable,
             acknowledge_seconds=_ACKNOWLEDGE_SECONDS,
-            maximum_pending=2 * BATCH_RECORDS,
-        )
+            ahead=BATCH_RECORDS,
+        ) as flow,
+    ):
         waiting = await stream.waiting(event_stream.PREDICTIONS, inputs.name, durable=durable)
         while waiting > 0:
-            messages = await event_stream.fetch(subscription, maximum=min(BATCH_RECORDS, waiting), wait_seconds=_WAIT_SECONDS)
+            wanted = min(BATCH_RECORDS, waiting)
+            messages = await flow.take(minimum=wanted, maximum=wanted, wait_seconds=_WAIT_SECONDS)
             if not messages:
                 break  # given to another run, or to one that was killed: it comes again
             waiting -= len(messages)

@@ -1,6 +1,6 @@
 """The event stream: NATS JetStream with one stream for the requests, one for the predictions, one for the rejected requests.
 
-Streams, consumers, publishing and reading belong here; what the messages say does not. Each stream has a subject a solution:
+Streams and publishing belong here, reading to `event_flow.py`; what the messages say to neither. Each stream has a subject a solution:
 `predictions.<solution>`. For asyncio: a connection belongs to the event loop that made it.
 """
 
@@ -191,25 +191,6 @@ class EventStream:
         finally:
             del self._batches[number]
 
-    async def subscribe(
-        self, stream: str, solution: str, *, durable: str, acknowledge_seconds: float, maximum_pending: int
-    ) -> "JetStreamContext.PullSubscription":
-        """The consumer `durable` of one solution's messages; all processes that name it share them.
-
-        A message that is not acknowledged within `acknowledge_seconds` is given out again; at most `maximum_pending` are given out
-        and not acknowledged. It begins with the first message of the stream.
-        """
-        configuration = api.ConsumerConfig(
-            durable_name=durable,
-            filter_subject=subject(stream, solution),
-            ack_policy=api.AckPolicy.EXPLICIT,
-            ack_wait=acknowledge_seconds,
-            max_ack_pending=maximum_pending,
-            max_waiting=512,
-        )
-        await self.jetstream.add_consumer(stream, configuration)
-        return await self.jetstream.pull_subscribe_bind(consumer=durable, stream=stream)
-
     async def waiting(self, stream: str, solution: str, *, durable: str) -> int:
         """How many of a solution's messages the consumer `durable` has still to acknowledge; all of them when it does not exist yet."""
         try:
@@ -282,14 +263,6 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
         yield stream
     finally:
         await client.close()
-
-
-async def fetch(subscription: "JetStreamContext.PullSubscription", *, maximum: int, wait_seconds: float) -> "list[Msg]":
-    """The next messages, at most `maximum`; none when there are none within `wait_seconds` or the server is away."""
-    try:
-        return await subscription.fetch(maximum, timeout=wait_seconds)
-    except (errors.TimeoutError, errors.ConnectionClosedError, errors.ConnectionReconnectingError):
-        return []
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from nats_server import NatsServer
 from prediction_records import prediction_record
 
+from mlops_assets.resources.event_flow import open_flow
 from mlops_assets.resources.event_stream import (
     PREDICTIONS,
     EventStream,
@@ -20,7 +21,6 @@ from mlops_assets.resources.event_stream import (
     Message,
     NotStoredError,
     connect,
-    fetch,
     subject,
 )
 from mlops_assets.serving.prediction_record import decode_record
@@ -131,15 +131,14 @@ def test_a_message_id_is_stored_once_also_by_a_server_that_was_killed(nats: Nats
 def test_several_processes_share_a_consumer_and_what_one_leaves_is_given_out_again(nats: NatsServer) -> None:
     async def use(stream: EventStream) -> tuple[list[bytes], list[bytes], int]:
         await stream.publish([Message(subject(PREDICTIONS, "late"), str(n), str(n).encode()) for n in range(6)])
-        first, second = [
-            await stream.subscribe(PREDICTIONS, "late", durable="shared", acknowledge_seconds=1, maximum_pending=100)
-            for _ in range(2)
-        ]
-        lost = await fetch(first, maximum=3, wait_seconds=1)
-        taken = await fetch(second, maximum=3, wait_seconds=1)
-        for message in taken:
-            await message.ack_sync()
-        again = await fetch(second, maximum=10, wait_seconds=3)
+        shared = {"durable": "shared", "acknowledge_seconds": 1, "ahead": 3}
+        async with open_flow(stream, PREDICTIONS, "late", **shared) as flow:
+            lost = await flow.take(minimum=3, maximum=3, wait_seconds=5)
+        async with open_flow(stream, PREDICTIONS, "late", **shared) as flow:
+            taken = await flow.take(minimum=3, maximum=3, wait_seconds=5)
+            for message in taken:
+                await message.ack_sync()
+            again = await flow.take(minimum=3, maximum=3, wait_seconds=5)
         pending = await stream.waiting(PREDICTIONS, "late", durable="shared")
         assert {message.data for message in lost} == {message.data for message in again}
         return [message.data for message in taken], [message.data for message in again], pending
