@@ -127,6 +127,11 @@ class Contract(_Strict):
         return self
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the spine that a row must give besides its key: entity keys and request columns, each once."""
+        return tuple(dict.fromkeys(column.name for column in (*self.entity_keys, *self.request_columns)))
+
+    @property
     def feature_schema(self) -> FeatureSchema:
         """The features as the matrix functions take them."""
         return FeatureSchema(

@@ -7,17 +7,18 @@ reference once. A bundle that cannot serve leaves the old one in place, and says
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_assets.resources.online_store.store import OnlineStore
-from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, linked_bundle, read_options
-from mlops_assets.serving.bundle import load_bundle
+from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, linked_bundle, read_options, segment_links
+from mlops_assets.serving.bundle import BundleError, load_bundle
 from mlops_assets.serving.contract import Contract
-from mlops_assets.serving.requests import RequestDecoder, Row
-from mlops_assets.serving.scorer import Scorer
+from mlops_assets.serving.requests import RequestDecoder, RequestError, Row
+from mlops_assets.serving.scorer import Scored, Scorer
+from mlops_assets.serving.segments import Champions
 from mlops_assets.solution import Serving
 
 _RETRY_SECONDS = 30.0
@@ -92,24 +93,85 @@ class LiveModel:
         return True
 
 
+class LiveChampions:
+    """The champions that answer for one solution together: the model of all rows, and that of each segment that has its own.
+
+    Requests are decoded by the model of all rows. Raises BundleError when a segment's model does not fit to it.
+    """
+
+    def __init__(self, default: Model, segments: tuple[Model, ...]):
+        for model in segments:
+            if lacking := sorted(set(model.contract.columns) - set(default.contract.columns)):
+                raise BundleError(
+                    f"Version {model.contract.version} of {model.contract.name} needs {', '.join(lacking)}, which callers of version "
+                    f"{default.contract.version} do not give: train both from the same YAML, or roll one back."
+                )
+        self.default, self.segments = default, segments
+        self._routing = Champions(default.scorer.bundle, [model.scorer.bundle for model in segments])
+
+    def score(self, rows: Sequence[Row]) -> list[Scored]:
+        """See `Scorer.score`; each row is scored by the model of its segment."""
+        if not self.segments:
+            return self.default.scorer.score(rows)
+        positions: dict[Path, list[int]] = {}
+        for position, row in enumerate(rows):
+            positions.setdefault(self._routing.of(row.columns).path, []).append(position)
+        scored: dict[int, Scored] = {}
+        for model in (self.default, *self.segments):
+            chosen = positions.get(model.path, [])
+            try:
+                scored |= zip(chosen, model.scorer.score([rows[position] for position in chosen]), strict=True)
+            except RequestError as error:
+                raise error.at(chosen[error.row or 0]) from error
+        return [scored[position] for position in range(len(rows))]
+
+
 class LiveSolution:
-    """The champion of one solution, and its challenger while the solution's options want one tried."""
+    """The champions of one solution, and its challenger while the solution's options want one tried.
+
+    A request takes `champions` once: None while there is none. `problems` tells which linked bundles do not serve, and why.
+    """
 
     def __init__(self, folder: Path, online_store: OnlineStore):
         self.name = folder.name
-        self.champion = LiveModel(folder, CHAMPION_LINK, online_store)
+        self.champions: LiveChampions | None = None
         self.challenger = LiveModel(folder, CHALLENGER_LINK, online_store)
         self.options = Serving()
-        self._folder = folder
+        self.problems: tuple[str, ...] = ()
+        self._folder, self._online_store = folder, online_store
+        self._champion = LiveModel(folder, CHAMPION_LINK, online_store)
+        self._segments: dict[str, LiveModel] = {}
 
     def refresh(self) -> bool:
         """Follow the links and the options. Returns whether another model serves now."""
+        before = (self.champions, self.challenger.model)
         self.options = read_options(self._folder)
-        changed = self.champion.refresh()
+        self._segments = {
+            link: self._segments.get(link) or LiveModel(self._folder, link, self._online_store)
+            for link in segment_links(self._folder)
+        }
+        followed = [self._champion, *self._segments.values()]
         if self.options.tries_challenger:
-            return self.challenger.refresh() or changed
-        self.challenger.model = self.challenger.problem = None
-        return changed
+            followed.append(self.challenger)
+        else:
+            self.challenger.model = self.challenger.problem = None
+        for live in followed:
+            live.refresh()
+        problems = [live.problem for live in followed if live.problem]
+        try:
+            self.champions = self._together()
+        except BundleError as error:
+            problems.append(str(error))
+        self.problems = tuple(problems)
+        return (self.champions, self.challenger.model) != before
+
+    def _together(self) -> LiveChampions | None:
+        """The models behind the links now, as one; the same object as before when they are the same."""
+        default, before = self._champion.model, self.champions
+        segments = tuple(live.model for live in self._segments.values() if live.model)
+        if default is None:
+            return None
+        return before if before and (before.default, before.segments) == (default, segments) else LiveChampions(default, segments)
 
 
 class LiveSolutions(Mapping[str, LiveSolution]):

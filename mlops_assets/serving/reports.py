@@ -28,12 +28,17 @@ Channel = Literal["online", "stream"]
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """The champion as one process serves it; `version` is None while it serves none. `problem` tells why the linked one is not served."""
+    """The champions of a solution as one process serves them.
+
+    `version` is None while it serves none; `segments` maps a segment with a champion of its own to that version. `problems` tells which
+    linked bundles it does not serve, and why.
+    """
 
     version: int | None
     model_sha256: str | None
     since: datetime | None
-    problem: str | None
+    segments: dict[str, int]
+    problems: tuple[str, ...]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +59,14 @@ def served_models(solutions: LiveSolutions) -> dict[str, ServedModel]:
     """What `solutions` serve now."""
     found = {}
     for name, solution in solutions.items():
-        live, model = solution.champion, solution.champion.model
-        contract = model.contract if model else None
+        champions = solution.champions
+        contracts = [model.contract for model in champions.segments] if champions else []
         found[name] = ServedModel(
-            version=contract.version if contract else None,
-            model_sha256=contract.model_sha256 if contract else None,
-            since=model.since if model else None,
-            problem=live.problem,
+            version=champions.default.contract.version if champions else None,
+            model_sha256=champions.default.contract.model_sha256 if champions else None,
+            since=champions.default.since if champions else None,
+            segments={contract.segment.value: contract.version for contract in contracts if contract.segment},
+            problems=solution.problems,
         )
     return found
 

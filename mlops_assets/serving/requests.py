@@ -38,6 +38,10 @@ class RequestError(ValueError):
         super().__init__(f"{place}: {problem}; allowed: {allowed}")
         self.row, self.field, self.problem, self.allowed = row, field, problem, allowed
 
+    def at(self, row: int | None) -> "RequestError":
+        """The same error, of another row."""
+        return RequestError(row=row, field=self.field, problem=self.problem, allowed=self.allowed)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

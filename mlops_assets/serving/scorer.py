@@ -14,7 +14,15 @@ from mlops_assets.resources.online_store.store import FeatureRequest, OnlineRow,
 from mlops_assets.resources.online_store.values import Flag
 from mlops_assets.serving.bundle import Bundle
 from mlops_assets.serving.derived import DerivedFeatures
-from mlops_assets.serving.prediction_record import Outputs, Value, ViewValues
+from mlops_assets.serving.prediction_record import (
+    Channel,
+    Outputs,
+    PredictionRecord,
+    Role,
+    Value,
+    ViewValues,
+    build_prediction_id,
+)
 from mlops_assets.serving.requests import RequestError, Row
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,6 +42,18 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     features: dict[str, Value]
     outputs: Outputs
     views: dict[str, ViewValues]
+
+    def record(self, *, solution: str, channel: Channel, role: Role, answered: bool, request_id: str) -> PredictionRecord:
+        """The prediction as it is logged, served now."""
+        return PredictionRecord(
+            prediction_id=build_prediction_id(solution=solution, channel=channel, request_id=request_id, role=role),
+            solution=solution,
+            channel=channel,
+            role=role,
+            answered=answered,
+            served_at=datetime.now(UTC),
+            **{name: getattr(self, name) for name in self.__struct_fields__},
+        )
 
 
 class Scorer:

@@ -114,7 +114,7 @@ class OnlineServer(litserve.LitServer):
         state = {
             "status": "draining" if draining else "ready",
             "pid": os.getpid(),
-            "problems": [model.problem for model in models.values() if model.problem],
+            "problems": [problem for model in models.values() for problem in model.problems],
             "models": models,
         }
         return _json(state, HTTPStatus.SERVICE_UNAVAILABLE if draining else HTTPStatus.OK)
@@ -131,18 +131,21 @@ class OnlineServer(litserve.LitServer):
     async def _model(self, solution: str) -> Response:
         try:
             found = self.api.predictor.solution(solution)
-            champion = self.api.predictor.champion(found)
+            champions = self.api.predictor.champions(found)
         except ProblemError as problem:
             return Response(problem.body(), problem.status, headers=dict(problem.headers), media_type=CONTENT_TYPE)
-        challenger = found.challenger.model
+        champion, challenger = champions.default, found.challenger.model
         return _json(
             {
                 "solution": solution,
                 "version": champion.contract.version,
                 "since": champion.since,
+                "segments": {
+                    each.contract.segment.value: each.contract.version for each in champions.segments if each.contract.segment
+                },
                 "challenger": challenger.contract.version if challenger else None,
                 "serving": found.options.model_dump(),
-                "problem": found.champion.problem,
+                "problems": found.problems,
                 "contract": champion.contract.model_dump(mode="json"),
                 "example": champion.scorer.bundle.sample.rows[-1].request,
             },

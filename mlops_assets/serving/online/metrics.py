@@ -65,10 +65,10 @@ class Metrics:
             multiprocess_mode="liveall",
             registry=self.registry,
         )
-        self.problem = Gauge(
-            "mlops_model_problem",
-            "1 when a linked bundle could not serve, and the one before goes on.",
-            ["solution", "role"],
+        self.problems = Gauge(
+            "mlops_model_problems",
+            "Linked bundles that could not serve; those before them go on.",
+            ["solution"],
             multiprocess_mode="livemax",
             registry=self.registry,
         )
@@ -96,9 +96,10 @@ class Metrics:
         """Say which versions this process serves, and how many requests it is at."""
         self.in_flight.set(in_flight)
         for name, solution in solutions.items():
-            for role, live in (("champion", solution.champion), ("challenger", solution.challenger)):
-                self.version.labels(name, role).set(live.model.contract.version if live.model else 0)
-                self.problem.labels(name, role).set(live.problem is not None)
+            champion, challenger = solution.champions and solution.champions.default, solution.challenger.model
+            self.version.labels(name, "champion").set(champion.contract.version if champion else 0)
+            self.version.labels(name, "challenger").set(challenger.contract.version if challenger else 0)
+            self.problems.labels(name).set(len(solution.problems))
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads: of every process that shares its numbers, or of this one alone."""

@@ -31,9 +31,9 @@ _ERRORS = {
 def describe(solutions: Mapping[str, LiveSolution]) -> dict[str, Any]:
     """The OpenAPI document of what serves now."""
     served = {
-        name: solution.champion.model
+        name: solution.champions.default
         for name, solution in sorted(solutions.items())
-        if solution.options.online and solution.champion.model
+        if solution.options.online and solution.champions
     }
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {

@@ -9,16 +9,15 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import msgspec
 
 from mlops_assets.resources.online_store.store import UnknownOnlineViewError
-from mlops_assets.serving.live import LiveSolution, LiveSolutions, Model
+from mlops_assets.serving.live import LiveChampions, LiveSolution, LiveSolutions, Model
 from mlops_assets.serving.online.metrics import Metrics
 from mlops_assets.serving.online.problems import InvalidRequestError, ProblemError, retry_later
 from mlops_assets.serving.online.trial import in_canary, score_challenger
-from mlops_assets.serving.prediction_record import PredictionRecord, Role, build_prediction_id
+from mlops_assets.serving.prediction_record import PredictionRecord, Role
 from mlops_assets.serving.requests import RequestError, Row
 from mlops_assets.serving.scorer import Scored
 from mlops_assets.serving.spool import SpoolError, SpoolWriter
@@ -63,13 +62,13 @@ class Predictor:
             raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no solution {name!r} online; there are: {known}.", {})
         return solution
 
-    def champion(self, solution: LiveSolution) -> Model:
-        """The model that answers for `solution`. Raises ProblemError (503) while there is none."""
-        model = solution.champion.model
-        if model is None:
-            detail = solution.champion.problem or f"{solution.name} has no champion yet: promote a version."
+    def champions(self, solution: LiveSolution) -> LiveChampions:
+        """The models that answer for `solution`. Raises ProblemError (503) while there is none."""
+        champions = solution.champions
+        if champions is None:
+            detail = "; ".join(solution.problems) or f"{solution.name} has no champion yet: promote a version."
             raise retry_later(HTTPStatus.SERVICE_UNAVAILABLE, detail)
-        return model
+        return champions
 
     async def predict(self, name: str, body: bytes, deadline: float) -> bytes:
         """The JSON answer for the row or the rows in `body`, whose predictions are in the spool by then.
@@ -77,30 +76,22 @@ class Predictor:
         Raises ProblemError: for a request that is not valid, and when `deadline` (of `time.monotonic`) passes before all is scored.
         """
         solution = self.solution(name)
-        champion, challenger = self.champion(solution), solution.challenger.model
+        champions, challenger = self.champions(solution), solution.challenger.model
         received_at = datetime.now(UTC)
         try:
-            decoded = champion.decoder.decode(body, received_at)
+            decoded = champions.default.decoder.decode(body, received_at)
             rows = [decoded] if isinstance(decoded, Row) else decoded
-            scored = await _score(champion, rows, deadline)
+            scored = await _score(champions, rows, deadline)
         except RequestError as error:
             raise InvalidRequestError(error) from error
         except UnknownOnlineViewError as error:
             raise retry_later(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         tried, by_challenger = self._try(solution, challenger, body, received_at, scored)
         identifiers = [row.request_id or f"{self._process}-{next(self._numbers)}" for row in rows]
-        served_at = datetime.now(UTC)
 
         def record(position: int, made: Scored, role: Role) -> PredictionRecord:
-            return PredictionRecord(
-                prediction_id=build_prediction_id(solution=name, channel="online", request_id=identifiers[position], role=role),
-                solution=name,
-                channel="online",
-                role=role,
-                answered=(position in by_challenger) == (role == "challenger"),
-                served_at=served_at,
-                **_fields(made),
-            )
+            answered = (position in by_challenger) == (role == "challenger")
+            return made.record(solution=name, channel="online", role=role, answered=answered, request_id=identifiers[position])
 
         records = [record(position, made, "champion") for position, made in enumerate(scored)]
         others = {position: record(position, made, "challenger") for position, made in tried.items()}
@@ -140,7 +131,7 @@ class Predictor:
             self._metrics.count(record)
 
 
-async def _score(model: Model, rows: Sequence[Row], deadline: float) -> list[Scored]:
+async def _score(champions: LiveChampions, rows: Sequence[Row], deadline: float) -> list[Scored]:
     """Score `rows`, in parts, with other requests between them. Raises RequestError, and ProblemError (503) after the deadline."""
     scored: list[Scored] = []
     for start in range(0, len(rows), CHUNK_ROWS):
@@ -149,15 +140,10 @@ async def _score(model: Model, rows: Sequence[Row], deadline: float) -> list[Sco
         if monotonic() > deadline:
             raise retry_later(HTTPStatus.SERVICE_UNAVAILABLE, "The server is too busy to answer in time.")
         try:
-            scored += model.scorer.score(rows[start : start + CHUNK_ROWS])
+            scored += champions.score(rows[start : start + CHUNK_ROWS])
         except RequestError as error:
-            position = start + (error.row or 0) if len(rows) > 1 else None
-            raise RequestError(row=position, field=error.field, problem=error.problem, allowed=error.allowed) from error
+            raise error.at(start + (error.row or 0) if len(rows) > 1 else None) from error
     return scored
-
-
-def _fields(made: Scored) -> dict[str, Any]:
-    return {name: getattr(made, name) for name in Scored.__struct_fields__}
 
 
 def _answer(record: PredictionRecord) -> Answer:

@@ -79,11 +79,11 @@ async def _serve_solution(solution: LiveSolution, stream: EventStream, stopping:
 
 async def _answer_batch(solution: LiveSolution, flow: EventFlow, stream: EventStream, stopping: asyncio.Event) -> None:
     events = await flow.take(minimum=1, maximum=MICRO_BATCH, wait_seconds=_IDLE_SECONDS)
-    model = solution.champion.model
-    if not events or model is None:
+    champions = solution.champions
+    if not events or champions is None:
         return
     try:
-        messages = answer(model, events, stream.maximum_payload)
+        messages = answer(champions, events, stream.maximum_payload)
     except Exception:  # the online store is away, or lacks a view
         _log.exception("%s: %d requests wait for another try.", solution.name, len(events))
         await wait_for(stopping, _RETRY_SECONDS)
@@ -109,4 +109,4 @@ async def _publish(name: str, stream: EventStream, messages: list[Message], stop
 
 
 def _answers(solution: LiveSolution) -> bool:
-    return solution.options.stream and solution.champion.model is not None
+    return solution.options.stream and solution.champions is not None

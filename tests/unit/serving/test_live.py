@@ -11,8 +11,10 @@ from bundles import Fitted, fit_flights, push_planes
 
 from mlops_assets.resources.online_store.lmdb_store import LmdbStore
 from mlops_assets.serving import live
-from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, activate, deactivate, write_options
-from mlops_assets.serving.live import LiveModel, LiveSolutions, Model
+from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, activate, champion_link, deactivate, write_options
+from mlops_assets.serving.bundle import file_hash, write_bundle
+from mlops_assets.serving.contract import RequestColumn, Segment
+from mlops_assets.serving.live import LiveModel, LiveSolution, LiveSolutions, Model
 from mlops_assets.serving.reports import Report, follow, read_reports
 from mlops_assets.serving.requests import Row
 from mlops_assets.solution import Serving
@@ -124,13 +126,60 @@ def test_a_challenger_is_loaded_while_the_options_want_it(folder: Path, store: L
     activate(folder / "2", CHALLENGER_LINK)
     assert solutions.refresh()
     assert list(solutions) == ["flights"]
-    assert (served(solutions["flights"].champion), served(solutions["flights"].challenger)) == (1, None)
+    champions = solutions["flights"].champions
+    assert champions is not None
+    assert (champions.default.contract.version, served(solutions["flights"].challenger)) == (1, None)
     write_options(folder, Serving(canary=0.5))
     solutions.refresh()
     assert served(solutions["flights"].challenger) == 2
     write_options(folder, Serving())
     solutions.refresh()
     assert served(solutions["flights"].challenger) is None
+
+
+def test_rows_of_a_segment_are_scored_by_its_champion(folder: Path, store: LmdbStore, versions: dict[int, Fitted]) -> None:
+    segment = {"column": "carrier", "value": "UA"}
+    own = versions[2].contract.model_copy(update={"version": 3, "segment": Segment(**segment)})
+    write_bundle(folder / "3", versions[2].model, versions[2].sample, own)
+    activate(folder / "1", CHAMPION_LINK)
+    activate(folder / "3", champion_link("UA"))
+    solution = LiveSolution(folder, store)
+    assert solution.refresh()
+    champions = solution.champions
+    assert champions is not None
+    example = versions[1].sample.rows[0].request
+    body = msgspec.json.encode([example | {"carrier": carrier} for carrier in ("AA", "UA", "B6", "UA")])
+    rows = champions.default.decoder.decode(body, datetime.now(UTC))
+    assert isinstance(rows, list)
+    scored = champions.score(rows)
+    assert [each.model_version for each in scored] == [1, 3, 1, 3]
+    assert [each.features["carrier"] for each in scored] == ["AA", "UA", "B6", "UA"]
+    solution.refresh()
+    assert solution.champions is champions
+    deactivate(folder, champion_link("UA"))
+    assert solution.refresh()
+    assert solution.champions is not None
+    assert {each.model_version for each in solution.champions.score(rows)} == {1}
+
+
+def test_a_segment_that_needs_other_columns_does_not_come_to_serve(
+    folder: Path, store: LmdbStore, versions: dict[int, Fitted]
+) -> None:
+    fitted = versions[2]
+    changes = {"version": 3, "segment": Segment(column="carrier", value="UA")}
+    changes["entity_keys"] = (*fitted.contract.entity_keys, RequestColumn(name="gate", type="varchar"))
+    rows = tuple(row.model_copy(update={"request": row.request | {"gate": "B7"}}) for row in fitted.sample.rows)
+    sample = fitted.sample.model_copy(update={"rows": rows})
+    changes["sample_sha256"] = file_hash(sample.to_bytes())
+    write_bundle(folder / "3", fitted.model, sample, fitted.contract.model_copy(update=changes))
+    activate(folder / "1", CHAMPION_LINK)
+    solution = LiveSolution(folder, store)
+    solution.refresh()
+    before = solution.champions
+    activate(folder / "3", champion_link("UA"))
+    solution.refresh()
+    assert solution.champions is before
+    assert "needs gate, which callers of version 1 do not give" in solution.problems[0]
 
 
 def test_a_process_reports_what_it_serves_until_it_ends(folder: Path, store: LmdbStore, tmp_path: Path) -> None:
@@ -145,7 +194,7 @@ def test_a_process_reports_what_it_serves_until_it_ends(folder: Path, store: Lmd
         assert looked.acquire(timeout=20)
     [report] = read_reports(reports)
     model = report.models["flights"]
-    assert (report.channel, model.version, model.problem) == ("online", 1, None)
+    assert (report.channel, model.version, model.segments, model.problems) == ("online", 1, {}, ())
     assert not report.is_stale(datetime.now(UTC))
     assert report.is_stale(datetime.now(UTC) + timedelta(minutes=1))
     stopping.set()

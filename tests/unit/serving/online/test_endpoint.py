@@ -167,7 +167,7 @@ def test_a_fault_of_the_server_is_no_secret_of_the_caller(server: Server, monkey
     def fail(*_: object) -> None:
         raise RuntimeError("the password is swordfish")
 
-    monkeypatch.setattr(server.solutions["flights"].champion.model.scorer, "score", fail)  # type: ignore[union-attr]
+    monkeypatch.setattr(server.solutions["flights"].champions.default.scorer, "score", fail)  # type: ignore[union-attr]
     answered = server.post(ROW)
     assert answered.status == 500
     assert "swordfish" not in json.dumps(answered.body)

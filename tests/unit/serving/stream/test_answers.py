@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from mlops_assets.resources.event_stream import Message
 from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.serving.live import Model
+from mlops_assets.serving.live import LiveChampions, Model
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
 from mlops_assets.serving.stream.answers import answer
 
@@ -22,11 +22,11 @@ LIMIT = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def champions(tmp_path_factory: pytest.TempPathFactory) -> LiveChampions:
     folder = tmp_path_factory.mktemp("stream")
     store = LmdbStore(folder / "store")
     push_planes(store)
-    return Model.load(fit_flights("binary_classification").write(folder / "flights" / "1"), store)
+    return LiveChampions(Model.load(fit_flights("binary_classification").write(folder / "flights" / "1"), store), ())
 
 
 def event(sequence: int, data: bytes) -> Msg:
@@ -51,8 +51,8 @@ def reasons(messages: list[Message]) -> list[str]:
     return [json.loads(message.payload)["reason"] for message in messages if message.subject == "rejects.flights"]
 
 
-def test_a_prediction_holds_what_the_model_saw(model: Model) -> None:
-    [record] = predictions(answer(model, [event(7, row())], LIMIT))
+def test_a_prediction_holds_what_the_model_saw(champions: LiveChampions) -> None:
+    [record] = predictions(answer(champions, [event(7, row())], LIMIT))
     assert (record.channel, record.role, record.answered, record.model_version, record.key) == (
         "stream",
         "champion",
@@ -67,15 +67,15 @@ def test_a_prediction_holds_what_the_model_saw(model: Model) -> None:
     assert record.prediction_time == NOON
 
 
-def test_an_event_without_a_time_is_of_when_it_was_stored(model: Model) -> None:
+def test_an_event_without_a_time_is_of_when_it_was_stored(champions: LiveChampions) -> None:
     without = {name: value for name, value in ROW.items() if name != "predicted_at"}
-    [record] = predictions(answer(model, [event(1, json.dumps(without).encode())], LIMIT))
+    [record] = predictions(answer(champions, [event(1, json.dumps(without).encode())], LIMIT))
     assert record.prediction_time == STORED
 
 
-def test_the_id_depends_on_the_event_alone(model: Model) -> None:
+def test_the_id_depends_on_the_event_alone(champions: LiveChampions) -> None:
     events = [event(1, row()), event(2, row()), event(3, row(request_id="mine"))]
-    first, second = answer(model, events, LIMIT), answer(model, [events[2], events[1], events[0]], LIMIT)
+    first, second = answer(champions, events, LIMIT), answer(champions, [events[2], events[1], events[0]], LIMIT)
     assert [message.message_id for message in first] == [message.message_id for message in reversed(second)]
     assert len({message.message_id for message in first}) == 3
     assert first[2].message_id == "flights:stream:mine"
@@ -94,29 +94,31 @@ def test_the_id_depends_on_the_event_alone(model: Model) -> None:
 )
 @settings(deadline=None, max_examples=50)
 def test_every_event_has_one_message_and_valid_ones_their_prediction(
-    model: Model, garbage: list[bytes], changes: list[dict]
+    champions: LiveChampions, garbage: list[bytes], changes: list[dict]
 ) -> None:
     events = [event(n, data) for n, data in enumerate([*garbage, *(row(**change) for change in changes), row()], start=1)]
-    messages = answer(model, events, LIMIT)
+    messages = answer(champions, events, LIMIT)
     assert len(messages) == len(events)
     assert len({message.message_id for message in messages}) == len(events)
     assert predictions(messages)[-1].key == "f1"
     assert all(reasons(messages))
 
 
-def test_a_row_that_the_model_cannot_answer_costs_the_others_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = model.scorer._answer
+def test_a_row_that_the_model_cannot_answer_costs_the_others_nothing(
+    champions: LiveChampions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = champions.default.scorer._answer
 
     def refuse(features: list[dict[str, Any]]) -> Any:
         if any(values["distance"] == 13 for values in features):
             raise ValueError("13 is refused")
         return real(features)
 
-    monkeypatch.setattr(model.scorer, "_answer", refuse)
-    messages = answer(model, [event(1, row(flight_id="a")), event(2, row(distance=13)), event(3, row(flight_id="b"))], LIMIT)
+    monkeypatch.setattr(champions.default.scorer, "_answer", refuse)
+    messages = answer(champions, [event(1, row(flight_id="a")), event(2, row(distance=13)), event(3, row(flight_id="b"))], LIMIT)
     assert [record.key for record in predictions(messages)] == ["a", "b"]
     assert reasons(messages) == ["13 is refused"]
 
 
-def test_a_prediction_that_no_message_can_hold_is_rejected(model: Model) -> None:
-    assert reasons(answer(model, [event(1, row())], 100)) == ["the prediction has more than 100 bytes"]
+def test_a_prediction_that_no_message_can_hold_is_rejected(champions: LiveChampions) -> None:
+    assert reasons(answer(champions, [event(1, row())], 100)) == ["the prediction has more than 100 bytes"]
