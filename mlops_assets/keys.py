@@ -3,7 +3,6 @@
 import dagster as dg
 
 RAW_SCHEMA = "raw"
-STAGING_SCHEMA = "staging"
 FEATURES_SCHEMA = "features"
 
 STAGE_TAG = "mlops/stage"

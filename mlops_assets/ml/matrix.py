@@ -5,8 +5,8 @@ that scikit-learn in training and ONNX Runtime in serving read the same values. 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -55,10 +55,6 @@ class FeatureSchema:
                     "or leave it out of the features."
                 )
         return cls(numeric=tuple(numeric), categorical=tuple(categorical))
-
-    def as_dict(self) -> dict[str, Any]:
-        """The schema as plain lists, for JSON."""
-        return {name: list(values) for name, values in asdict(self).items()}
 
 
 def numeric_matrix(table: pa.Table, names: Sequence[str]) -> np.ndarray:

@@ -3,22 +3,19 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from mlops_assets.configuration import ConfigurationError
 from mlops_assets.ml.metric_names import metric_names
+from mlops_assets.resources.feature_usage import DEFINITIONS_DIRECTORY, declared_solutions
 from mlops_assets.resources.model_registry import GATES_TAG, REJECTION_TAG, ModelRegistry
 from mlops_assets.settings import Settings
 from mlops_assets.solution import Solution
 from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState, model_partition
 from mlops_assets.stack.errors import StackError
 from mlops_assets.training_configuration import override
-
-DEFS_DIRECTORY = Path(__file__).parents[1] / "defs"
 
 _STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment")
 _SEGMENT_STAGES = ("segment_model", "segment_evaluation", "segment_deployment")
@@ -58,19 +55,13 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def check_overrides(solution: str, overrides: Mapping[str, Any]) -> Solution:
-    """The solution as its file and `overrides` say. Raises StackError when there is no such file, or they do not fit the schema."""
-    for path in sorted(DEFS_DIRECTORY.glob("*/defs.yaml")):
-        declared = yaml.safe_load(path.read_text())
-        if isinstance(declared, dict) and str(declared.get("type", "")).endswith(".MLSolution"):
-            attributes = declared.get("attributes") or {}
-            if attributes.get("name") == solution:
-                break
-    else:
-        raise StackError(f"There is no solution {solution!r}.", remedy="mlops status lists them.")
+    """The solution as its file and `overrides` say. Raises StackError when no valid file has it, or they do not fit the schema."""
+    declared = declared_solutions(DEFINITIONS_DIRECTORY)
+    if solution not in declared.solutions:
+        wrong = "".join(f"\n{problem}" for problem in declared.problems)
+        raise StackError(f"There is no solution {solution!r}.{wrong}", remedy="mlops status lists them.")
     try:
-        return override(Solution.model_validate(attributes), overrides)
-    except ValidationError as error:
-        raise StackError(f"defs/{path.parent.name}/defs.yaml is not valid: {error}", remedy="mlops status says where.") from error
+        return override(declared.solutions[solution], overrides)
     except ConfigurationError as error:
         raise StackError(str(error), remedy="docs/reference-yaml.md lists the fields of the training section.") from error
 

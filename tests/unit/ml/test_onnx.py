@@ -96,7 +96,6 @@ def test_a_different_model_is_found_out(sample) -> None:
     other = to_onnx(fitted(1 - labels), sample.schema, problem)
     result = parity(fitted(labels), other, sample.frame, sample.schema, problem)
     assert result.largest_difference > 0.1
-    assert len(result.worst_rows) == 5
 
 
 def test_inputs_and_outputs_have_fixed_names(exported, sample) -> None:
