@@ -175,7 +175,10 @@ def load_bundle(path: Path, threads: int = 0) -> Bundle:
     # Threads that spin while they wait take the processor from whoever they wait for: on a busy machine four times as slow.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = threads
-    session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the errors of ONNX Runtime have no class in common
+        raise BundleError(f"{path / MODEL_FILE} is no model that ONNX Runtime can run: {error}") from error
     bundle = Bundle(path=path, contract=contract, sample=_parse(Sample, path / SAMPLE_FILE, sample_bytes), session=session)
     difference = bundle.sample.difference(bundle.predict(*bundle.sample.matrices(contract.feature_schema)))
     if difference > bundle.sample.maximum_difference:

@@ -1,4 +1,5 @@
 import json
+import pickle
 import subprocess
 import sys
 import time
@@ -114,6 +115,19 @@ def test_a_changed_file_is_refused(promoted, tmp_path: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(BundleError, match=rf"{name} was changed after promotion"):
         load_bundle(tmp_path / "b")
+
+
+def test_a_pickle_is_refused_and_never_loaded(promoted, tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self):
+            return (tmp_path / "executed").touch, ()
+
+    fitted, content = promoted[1], pickle.dumps(Malicious())
+    contract = fitted.contract.model_copy(update={"model_sha256": file_hash(content)})
+    write_bundle(tmp_path / "b", content, fitted.sample, contract)
+    with pytest.raises(BundleError, match=r"model\.onnx is no model that ONNX Runtime can run"):
+        load_bundle(tmp_path / "b")
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize(
