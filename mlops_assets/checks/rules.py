@@ -66,6 +66,11 @@ ONLINE_OFFLINE_PARITY = CheckRule(
 CHAMPION_DEPLOYED = CheckRule(
     name="champion_deployed", description="The serving folder holds the registry's champion, unaltered.", blocking=True
 )
+SERVED_VERSION = CheckRule(
+    name="served_version",
+    description="Every running server process answers with the registry's champion, and those of its segments.",
+    blocking=False,
+)
 COMPLETE = CheckRule(name="complete", description="Every row of the spine has exactly one prediction.", blocking=True)
 FINITE = CheckRule(name="finite_scores", description="Every prediction is a finite number.", blocking=True)
 FRESH_FEATURES = CheckRule(

@@ -20,6 +20,9 @@ from mlops_assets.automation.conditions import stage_condition
 from mlops_assets.automation.freshness import stage_freshness
 from mlops_assets.automation.prediction_log import build_prediction_log_sensor
 from mlops_assets.automation.retraining import build_retraining_sensor
+from mlops_assets.automation.served_version import build_served_version_sensor
+from mlops_assets.checks.rules import SERVED_VERSION
+from mlops_assets.checks.served_version import build_served_version, served_channels
 from mlops_assets.components.derived_features import check_derived
 from mlops_assets.configuration import ConfigurationError, nearest
 from mlops_assets.inputs import SolutionInputs
@@ -109,7 +112,15 @@ class MLSolution(dg.Component):
             build_retraining_sensor(inputs.name),
             build_prediction_log_sensor(inputs.name, self.solution.serving.log_interval_seconds),
         ]
-        return dg.Definitions(assets=assets, jobs=jobs, sensors=sensors)
+        sensors.append(
+            build_served_version_sensor(
+                inputs.name,
+                SERVED_VERSION.name,
+                segments=self.solution.segments.values if self.solution.segments else [],
+                channels=served_channels(inputs),
+            )
+        )
+        return dg.Definitions(assets=assets, asset_checks=[build_served_version(inputs)], jobs=jobs, sensors=sensors)
 
     def _operated(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """`spec` with what makes it follow its inputs, and how old it may become."""
