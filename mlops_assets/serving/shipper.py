@@ -5,9 +5,7 @@ A process of its own, so that it costs the servers no time and ships what they l
 """
 
 import asyncio
-import fcntl
 import logging
-import os
 from pathlib import Path
 
 import msgspec
@@ -22,7 +20,7 @@ from mlops_assets.resources.event_stream import (
     wait_for,
 )
 from mlops_assets.serving.process import run
-from mlops_assets.serving.spool import Line, Segment, segments
+from mlops_assets.serving.spool import Line, Segment, segments, shipping
 from mlops_assets.settings import Settings
 
 BATCH_BYTES = 256 << 10
@@ -46,24 +44,25 @@ async def ship(spool: Path, url: str, stopping: asyncio.Event) -> None:
 
     A second shipper waits until the first has ended. While the event stream is away or full, the predictions stay in the spool.
     """
-    spool.mkdir(parents=True, exist_ok=True)
-    lock = os.open(spool / "shipper.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        while not _try_lock(lock):
-            if await wait_for(stopping, _RETRY_SECONDS):
-                return
-        async with connect(url, name="spool shipper", stopping=stopping) as stream:
-            while not stopping.is_set():
-                try:
-                    shipped = await ship_once(spool, stream)
-                except NotStoredError as error:
-                    _log.warning("%s The predictions wait in %s: %.1f MB.", error, spool, pending_bytes(spool) / 1e6)
-                    await wait_for(stopping, _RETRY_SECONDS)
-                else:
-                    if not shipped:
-                        await wait_for(stopping, _IDLE_SECONDS)
-    finally:
-        os.close(lock)
+    while not stopping.is_set():
+        with shipping(spool) as allowed:
+            if allowed:
+                async with connect(url, name="spool shipper", stopping=stopping) as stream:
+                    await _ship(spool, stream, stopping)
+            else:
+                await wait_for(stopping, _RETRY_SECONDS)
+
+
+async def _ship(spool: Path, stream: EventStream, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        try:
+            shipped = await ship_once(spool, stream)
+        except NotStoredError as error:
+            _log.warning("%s The predictions wait in %s: %.1f MB.", error, spool, pending_bytes(spool) / 1e6)
+            await wait_for(stopping, _RETRY_SECONDS)
+        else:
+            if not shipped:
+                await wait_for(stopping, _IDLE_SECONDS)
 
 
 async def ship_once(spool: Path, stream: EventStream) -> int:
@@ -109,14 +108,6 @@ def _message(target: str, line: Line, maximum: int) -> Message | None:
     except msgspec.DecodeError:
         return None
     return Message(subject=target, message_id=identifier, payload=line.payload)
-
-
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

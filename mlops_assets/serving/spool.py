@@ -5,12 +5,14 @@ record is one line: the CRC-32 of its JSON in eight hexadecimal digits, a space,
 its lock, and to nobody once that process has ended, however it ended.
 """
 
+import contextlib
 import fcntl
 import os
 import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,6 +20,7 @@ from typing import Self
 from mlops_assets.serving.prediction_record import PredictionRecord, encode_record
 
 SEGMENT_SUFFIX = ".segment"
+_SHIPPER_LOCK = "shipper.lock"
 SEGMENT_BYTES = 8 << 20
 """A segment of this size is closed and the next one begun."""
 
@@ -148,9 +151,7 @@ class Segment:
         A tail that its writer could not finish is set aside: returns the file that has it.
         """
         with self.path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _try_lock(file.fileno(), fcntl.LOCK_EX):
                 return None
             file.seek(self.shipped)
             tail = file.read()
@@ -160,6 +161,21 @@ class Segment:
             self.path.unlink()
             self._progress.unlink(missing_ok=True)
         return kept
+
+
+@contextmanager
+def shipping(spool: Path) -> Iterator[bool]:
+    """The right to ship the folder `spool`, which one process has at a time: whether this one has it now."""
+    spool.mkdir(parents=True, exist_ok=True)
+    with (spool / _SHIPPER_LOCK).open("a") as file:
+        yield _try_lock(file.fileno(), fcntl.LOCK_EX)
+
+
+def is_being_shipped(spool: Path) -> bool:
+    """Whether a process ships the folder `spool`."""
+    with contextlib.suppress(FileNotFoundError), (spool / _SHIPPER_LOCK).open("rb") as file:
+        return not _try_lock(file.fileno(), fcntl.LOCK_SH)
+    return False
 
 
 def segments(directory: Path) -> list[Segment]:
@@ -178,3 +194,11 @@ def _payload(line: bytes) -> bytes | None:
     """The JSON of a line without its end, None when the checksum is another's."""
     checksum, separator, payload = line[:8], line[8:9], line[9:]
     return payload if separator == b" " and checksum == b"%08x" % zlib.crc32(payload) else None
+
+
+def _try_lock(file: int, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

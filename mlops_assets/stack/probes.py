@@ -33,6 +33,8 @@ def is_ready(settings: Settings, name: str, started_at: int) -> bool:
         services.NATS: _nats_is_ready,
         services.MLFLOW: _mlflow_is_ready,
         services.ONLINE: _online_is_ready,
+        services.STREAM: _stream_is_ready,
+        services.SHIPPER: _shipper_is_ready,
         services.WEBSERVER: _webserver_is_ready,
         services.CODE_LOCATION: _code_location_is_ready,
     }[name]
@@ -93,6 +95,18 @@ def _mlflow_is_ready(settings: Settings) -> bool:
 
 def _online_is_ready(settings: Settings) -> bool:
     return _get(f"{settings.serving_url}/readyz") is not None
+
+
+def _stream_is_ready(settings: Settings) -> bool:
+    from mlops_assets.serving.reports import read_reports
+
+    return any(report.channel == "stream" for report in read_reports(settings.server_reports_directory))
+
+
+def _shipper_is_ready(settings: Settings) -> bool:
+    from mlops_assets.serving.spool import is_being_shipped
+
+    return is_being_shipped(settings.spool_directory)
 
 
 def _webserver_is_ready(settings: Settings) -> bool:

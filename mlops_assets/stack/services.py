@@ -9,6 +9,8 @@ POSTGRES = "postgres"
 NATS = "nats"
 MLFLOW = "mlflow"
 ONLINE = "online"
+STREAM = "stream"
+SHIPPER = "shipper"
 CODE_LOCATION = "code-location"
 WEBSERVER = "dagster-webserver"
 DAEMON = "dagster-daemon"
@@ -40,6 +42,8 @@ def services(settings: Settings) -> list[Service]:
         *found,
         _service(settings, MLFLOW, settings.mlflow_port, "MLOPS_MLFLOW_PORT", settings.mlflow_url),
         _service(settings, ONLINE, settings.serving_port, "MLOPS_SERVING_PORT", settings.serving_url),
+        _service(settings, STREAM, None, None, None),
+        _service(settings, SHIPPER, None, None, None),
         _service(settings, CODE_LOCATION, None, None, None),
         _service(settings, WEBSERVER, settings.dagster_port, "MLOPS_DAGSTER_PORT", settings.dagster_url),
         _service(settings, DAEMON, None, None, None),

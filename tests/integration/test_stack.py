@@ -21,7 +21,17 @@ from mlops_assets.stack import control, leftovers, postgres
 from mlops_assets.stack.environment import process_environment, scripts_directory
 from mlops_assets.stack.supervisor import MARKER_VARIABLE, Supervisor
 
-ALL_SERVICES = {"postgres", "nats", "mlflow", "online", "code-location", "dagster-webserver", "dagster-daemon"}
+ALL_SERVICES = {
+    "postgres",
+    "nats",
+    "mlflow",
+    "online",
+    "stream",
+    "shipper",
+    "code-location",
+    "dagster-webserver",
+    "dagster-daemon",
+}
 
 
 def mlops(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -118,7 +128,7 @@ def test_a_second_up_changes_nothing(stack: Settings) -> None:
     assert states(stack) == before
 
 
-@pytest.mark.parametrize("name", ["postgres", "nats", "mlflow", "online", "code-location", "dagster-daemon", "dagster-webserver"])
+@pytest.mark.parametrize("name", sorted(ALL_SERVICES))
 def test_a_killed_server_comes_back(stack: Settings, name: str) -> None:
     before = states(stack)[name][1]
     os.kill(before, signal.SIGKILL)

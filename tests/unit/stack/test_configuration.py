@@ -18,7 +18,8 @@ def sections(settings: Settings) -> configparser.RawConfigParser:
 
 def test_supervisor_runs_every_server() -> None:
     programs = {name.removeprefix("program:") for name in sections(SETTINGS).sections() if name.startswith("program:")}
-    assert programs == {"postgres", "nats", "mlflow", "online", "code-location", "dagster-webserver", "dagster-daemon"}
+    dagster = {"code-location", "dagster-webserver", "dagster-daemon"}
+    assert programs == {"postgres", "nats", "mlflow", "online", "stream", "shipper"} | dagster
 
 
 def test_servers_elsewhere_are_not_run() -> None:
