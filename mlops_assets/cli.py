@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from mlops_assets import automation_cli, dataset_cli, models_cli, serving_cli, training_cli
+from mlops_assets import automation_cli, dataset_cli, models_cli, serving_cli, stream_cli, training_cli
 from mlops_assets.features_cli import features
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
@@ -48,11 +48,12 @@ app.add_typer(models_cli.app)
 app.add_typer(training_cli.app)
 app.add_typer(automation_cli.app)
 app.add_typer(serving_cli.app)
+app.add_typer(stream_cli.app, name="stream")
 
 
 @app.command(epilog="Example: [bold]mlops up[/bold]")
 def up(as_json: JsonOption = False) -> None:
-    """Start the local stack: Postgres, NATS, MLflow, Dagster and the online server. Already running, it changes nothing."""
+    """Start the local stack: Postgres, NATS, MLflow, Dagster and the servers of predictions. Already running, it changes nothing."""
     settings = read_settings()
     began = time.monotonic()
     started = _start(settings)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from nats import errors
 from nats.js import api
@@ -34,6 +35,8 @@ _DAY_SECONDS = 24 * 60 * 60.0
 _WAIT_SECONDS = 5.0
 _RECONNECT_SECONDS = 0.5
 _SHOWN_BYTES = 100_000
+_HEADER_SAFE = ":/@+,;=()"
+"""A header is a line whose ends do not count: other characters than these, letters and digits are encoded as in an address."""
 
 _log = logging.getLogger(__name__)
 
@@ -183,7 +186,7 @@ class EventStream:
         try:
             async with asyncio.timeout(_WAIT_SECONDS):
                 for message in messages:
-                    headers = {api.Header.MSG_ID.value: message.message_id}
+                    headers = {api.Header.MSG_ID.value: quote(message.message_id, safe=_HEADER_SAFE)}
                     await self.client.publish(message.subject, message.payload, f"{self._inbox}.{number}", headers)
                 await batch.done
         except (NotStoredError, errors.Error, TimeoutError, OSError) as error:
