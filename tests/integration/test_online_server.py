@@ -1,0 +1,173 @@
+"""The online server as its callers see it: real processes, real connections, bundles that change under load, and hostile requests."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from online_server import SOLUTION, TOKEN, OnlineServer, flights, kill, load, wait_for
+
+from mlops_assets.stack.environment import scripts_directory
+
+SWAP_SECONDS = 5
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OnlineServer]:
+    home = Path(tempfile.mkdtemp(prefix="online.", dir="/tmp"))
+    with OnlineServer(home, flights(3)) as server:
+        server.promote(1)
+        wait_for(lambda: server.versions() == {1}, SWAP_SECONDS)
+        yield server
+    shutil.rmtree(home)
+
+
+def test_one_row_and_many_are_answered(server: OnlineServer) -> None:
+    one = server.post(server.row).json()
+    assert one["prediction_id"].startswith(f"{SOLUTION}:online:")
+    assert (one["model_version"], one["flags"]) == (1, {"planes": "ok"})
+    many = server.post(b"[" + b",".join([server.row] * 300) + b"]").json()
+    assert [answer["score"] for answer in many] == pytest.approx([one["score"]] * 300)
+    overridden = json.loads(server.row) | {"features": {"mean_delay": 9, "flights": 1, "home": None}}
+    assert server.post(json.dumps(overridden).encode()).json()["flags"] == {"planes": "request"}
+    unknown = json.loads(server.row) | {"tailnum": "N404"}
+    assert server.post(json.dumps(unknown).encode()).json()["flags"] == {"planes": "missing"}
+    late = json.loads(server.row) | {"predicted_at": "2021-01-01T00:00:00Z"}
+    assert server.post(json.dumps(late).encode()).json()["flags"] == {"planes": "stale"}
+
+
+def test_only_probes_and_the_description_need_no_token(server: OnlineServer) -> None:
+    url = server.settings.serving_url
+    for path in ("/livez", "/readyz", "/openapi.json", "/docs"):
+        assert requests.get(url + path, timeout=10).status_code == 200
+    for path in ("/metrics", f"/{SOLUTION}/model"):
+        refused = requests.get(url + path, timeout=10)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert refused.json()["status"] == 401
+    assert server.post(server.row, Authorization="Bearer wrong").status_code == 401
+    assert server.get("/nothing").json()["title"] == "Not Found"
+
+
+def test_the_model_says_what_it_reads_and_gives_an_example_that_works(server: OnlineServer) -> None:
+    model = server.get(f"/{SOLUTION}/model").json()
+    assert (model["version"], model["contract"]["key"]["name"], model["problems"]) == (1, "flight_id", [])
+    assert server.post(json.dumps(model["example"]).encode()).ok
+    assert server.get("/unknown/model").status_code == 404
+
+
+def test_the_description_is_made_of_the_contract(server: OnlineServer) -> None:
+    document = server.get("/openapi.json").json()
+    examples = document["paths"][f"/{SOLUTION}/predict"]["post"]["requestBody"]["content"]["application/json"]["examples"]
+    for example in examples.values():
+        assert server.post(json.dumps(example["value"]).encode()).ok
+    page = server.get("/docs").text
+    assert "Training saw AA, B6, UA" in page
+    # Nothing of it comes from elsewhere.
+    assert re.findall(r"(?:src|href)=\"(?!openapi)[^\"]*\"", page) == []
+
+
+def test_metrics_count_what_all_processes_did(server: OnlineServer) -> None:
+    def counted() -> float:
+        found = re.search(r'mlops_requests_total\{solution="flights",status="200"\} (\d+)', server.get("/metrics").text)
+        return float(found.group(1)) if found else 0
+
+    before = counted()
+    with ThreadPoolExecutor(8) as pool:
+        assert {answer.status_code for answer in pool.map(server.post, [server.row] * 200)} == {200}
+    assert counted() == before + 200
+    text = server.get("/metrics").text
+    assert {f'pid="{pid}"' in text for pid in server.workers()} == {True}
+
+
+def test_no_request_notices_a_new_champion_or_a_rollback(server: OnlineServer) -> None:
+    with load(server, callers=4) as found:
+        for version in (2, 3, 2, 1):
+            server.promote(version)
+            wait_for(lambda version=version: server.versions() == {version}, SWAP_SECONDS)
+        # Later than the reports: every answer is of the version that all processes report.
+        with ThreadPoolExecutor(8) as pool:
+            assert {answer.json()["model_version"] for answer in pool.map(server.post, [server.row] * 50)} == {1}
+    assert (set(found.statuses), found.errors) == ({200}, [])
+    assert set(found.versions) == {1, 2, 3}
+
+
+def test_a_bundle_that_was_altered_leaves_the_old_one_and_is_told(server: OnlineServer) -> None:
+    shutil.copytree(server.folder / "2", server.folder / "9")
+    (server.folder / "9" / "model.onnx").write_bytes(b"something else")
+    server.promote(9)
+    wait_for(lambda: all(report.models[SOLUTION].problems for report in server.reports()), SWAP_SECONDS)
+    assert server.versions() == {1}
+    ready = server.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    assert "flights/9 does not serve as champion: BundleError" in ready.json()["problems"][0]
+    assert "was changed after promotion" in server.log()
+    assert server.post(server.row).json()["model_version"] == 1
+    wait_for(lambda: 'mlops_model_problems{solution="flights"} 1.0' in server.get("/metrics").text, SWAP_SECONDS)
+    server.promote(1)
+    wait_for(lambda: not any(report.models[SOLUTION].problems for report in server.reports()), SWAP_SECONDS)
+    shutil.rmtree(server.folder / "9")
+
+
+def test_processes_are_replaced_one_by_one_without_a_lost_request(server: OnlineServer) -> None:
+    before = server.workers()
+    with load(server, callers=4) as found:
+        os.kill(server.process.pid, signal.SIGHUP)
+        wait_for(lambda: len(server.workers()) == 2 and not server.workers() & before, 60)
+    assert (set(found.statuses), found.errors) == ({200}, [])
+    assert found.answered > 20
+
+
+def test_a_process_that_is_asked_to_end_answers_what_it_accepted_and_is_replaced(server: OnlineServer) -> None:
+    ended = min(server.workers())
+    with load(server, callers=4) as found:
+        os.kill(ended, signal.SIGTERM)
+        wait_for(lambda: len(server.workers() - {ended}) == 2 and len(server.reports()) == 2, 60)
+    assert (set(found.statuses), found.errors) == ({200}, [])
+    kept = {record.prediction_id for record in server.records()}
+    assert kept >= set(found.prediction_ids)
+
+
+def test_a_process_that_is_killed_comes_back_and_every_answer_is_on_disk(server: OnlineServer) -> None:
+    killed = min(server.workers())
+    with load(server, callers=4) as found:
+        kill(killed)
+        wait_for(lambda: len(server.workers() - {killed}) == 2 and len(server.reports()) == 2, 60)
+    assert set(found.statuses) == {200}
+    # Nobody can answer for a process that is dead: its callers lose a connection, and no more than that.
+    assert len(found.errors) <= 4
+    kept = [record.prediction_id for record in server.records()]
+    assert len(kept) == len(set(kept))
+    assert set(kept) >= set(found.prediction_ids)
+    assert f'pid="{killed}"' not in server.get("/metrics").text
+
+
+def test_hostile_requests_never_make_the_server_fail(server: OnlineServer) -> None:
+    command = [
+        str(scripts_directory() / "schemathesis"), "run", f"{server.settings.serving_url}/openapi.json",
+        "--header", f"Authorization: Bearer {TOKEN}", "--phases", "examples,coverage,fuzzing", "--max-examples", "60", "--seed", "1",
+        "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
+        "--continue-on-failure",
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=scratch)
+    assert answer.returncode == 0, answer.stdout
+    assert 'status="5' not in server.get("/metrics").text
+    assert server.post(server.row).ok
+
+
+def test_processes_do_not_outlive_the_one_that_started_them(tmp_path: Path) -> None:
+    home = Path(tempfile.mkdtemp(prefix="online.", dir="/tmp"))
+    with OnlineServer(home, flights(1)) as server:
+        workers = server.workers()
+        kill(server.process.pid)
+        wait_for(lambda: not any(psutil.pid_exists(pid) for pid in workers), 20)
+    shutil.rmtree(home)

@@ -1,0 +1,180 @@
+"""A real online server on made bundles, and callers that never stop: for tests and benchmarks."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import requests
+from bundles import Fitted, fit_flights, push_planes
+
+from mlops_assets.resources.online_store.lmdb_store import LmdbStore
+from mlops_assets.serving.active import CHAMPION_LINK, activate
+from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
+from mlops_assets.serving.reports import Report, read_reports
+from mlops_assets.serving.spool import segments
+from mlops_assets.settings import Settings
+from mlops_assets.stack.environment import process_environment
+
+TOKEN = "a token of tests"
+SOLUTION = "flights"
+
+
+def wait_for(condition: Callable[[], Any], seconds: float) -> None:
+    """Wait until `condition` holds; fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+class OnlineServer:
+    """The server's processes on a state folder of their own, with the solution `flights` in `versions`. Nothing ships its spool."""
+
+    def __init__(self, home: Path, versions: dict[int, Fitted]):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        self.settings = Settings(home=home, serving_port=port, serving_processes=2, serving_token=TOKEN)
+        self.folder = self.settings.serving_directory / SOLUTION
+        self.address = f"{self.settings.serving_url}/{SOLUTION}/predict"
+        self.headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        push_planes(LmdbStore(self.settings.online_store_directory))
+        for version, fitted in versions.items():
+            fitted.write(self.folder / str(version))
+        self.row = json.dumps(next(iter(versions.values())).sample.rows[0].request).encode()
+
+    def __enter__(self) -> Self:
+        self._log = (self.settings.home / "server.log").open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlops_assets.serving.online.server"],
+            env=process_environment(self.settings),
+            stdout=self._log,
+            stderr=self._log,
+        )
+        try:
+            wait_for(lambda: len(self.reports()) == self.settings.serving_processes and self._answers(), 60)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        self._log.close()
+
+    def log(self) -> str:
+        """What the server wrote."""
+        return (self.settings.home / "server.log").read_text()
+
+    def promote(self, version: int) -> None:
+        """Let the link point to a version, as a deployment does."""
+        activate(self.folder / str(version), CHAMPION_LINK)
+
+    def reports(self) -> list[Report]:
+        """What the running processes say they serve."""
+        return read_reports(self.settings.server_reports_directory)
+
+    def versions(self) -> set[int | None]:
+        """What they serve of the solution."""
+        return {report.models[SOLUTION].version for report in self.reports()}
+
+    def workers(self) -> set[int]:
+        """The processes that answer."""
+        return {
+            child.pid
+            for child in psutil.Process(self.process.pid).children()
+            if child.status() != psutil.STATUS_ZOMBIE and any("spawn_main" in word for word in child.cmdline())
+        }
+
+    def post(self, body: bytes, **headers: str) -> requests.Response:
+        """One request on a connection of its own."""
+        return requests.post(self.address, data=body, headers={**self.headers, **headers}, timeout=10)
+
+    def get(self, path: str) -> requests.Response:
+        """One other request, with the token."""
+        return requests.get(f"{self.settings.serving_url}{path}", headers=self.headers, timeout=10)
+
+    def records(self) -> list[PredictionRecord]:
+        """Every prediction on the disk."""
+        spool = self.settings.spool_directory / SOLUTION
+        return [decode_record(line.payload) for each in segments(spool) for line in each.read(1 << 30) if line.payload]
+
+    def _answers(self) -> bool:
+        try:
+            return self.get("/readyz").ok
+        except requests.ConnectionError:
+            return False
+
+
+@dataclass
+class Load:
+    """What callers got: how many of each status, versions, prediction ids, and what went wrong with connections."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    versions: Counter[int] = field(default_factory=Counter)
+    prediction_ids: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def answered(self) -> int:
+        """How many requests had an answer."""
+        return sum(self.statuses.values())
+
+
+@contextmanager
+def load(server: OnlineServer, *, callers: int) -> Iterator[Load]:
+    """Callers that ask again and again on connections that they keep, each answer awaited, until the block ends."""
+    done, found, lock = threading.Event(), Load(), threading.Lock()
+
+    def call() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.settings.serving_port, timeout=10)
+        while not done.is_set():
+            try:
+                connection.request("POST", f"/{SOLUTION}/predict", server.row, server.headers)
+                answer = connection.getresponse()
+                body = json.loads(answer.read())
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                with lock:
+                    found.errors.append(repr(error))
+                continue
+            with lock:
+                found.statuses[answer.status] += 1
+                if answer.status == 200:
+                    found.versions[body["model_version"]] += 1
+                    found.prediction_ids.append(body["prediction_id"])
+        connection.close()
+
+    threads = [threading.Thread(target=call) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def kill(pid: int) -> None:
+    """End a process at once."""
+    os.kill(pid, signal.SIGKILL)
+
+
+def flights(versions: int) -> dict[int, Fitted]:
+    """That many versions of the solution, which answer differently."""
+    return {version: fit_flights("binary_classification", version=version, seed=version) for version in range(1, versions + 1)}
