@@ -18,6 +18,7 @@ from mlops_assets.ml.problem import PROBLEMS
 from mlops_assets.resources.feature_registry import FeatureViewMeta
 from mlops_assets.solution import (
     Candidate,
+    DataQuality,
     DatasetChecks,
     Drift,
     ErrorCost,
@@ -25,6 +26,7 @@ from mlops_assets.solution import (
     Gates,
     Monitoring,
     Partitions,
+    Performance,
     Preprocessing,
     Retraining,
     Search,
@@ -62,6 +64,8 @@ COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
         Serving,
         Monitoring,
         Drift,
+        Performance,
+        DataQuality,
         Retraining,
     ),
 }
@@ -193,12 +197,21 @@ MEANINGS = {
     "Serving.shadow": "A challenger scores every online request too; its predictions are logged, not answered.",
     "Serving.canary": "Share of the entities (0 to 1) whose online requests a challenger answers; an entity stays on its side.",
     "Serving.log_interval_seconds": "How often, in seconds, the predictions of the servers are taken into the lake, when there are any.",
-    "Monitoring.window": "Length of a drift window.",
+    "Monitoring.window": "Length of a window.",
     "Monitoring.drift": "When drift alerts.",
-    "Drift.effect_size": "The least Jensen-Shannon distance (0 to 1) of an alert, besides NannyML's own threshold.",
-    "Drift.ignore": "Features that drift by nature, such as the calendar: left out.",
-    "Drift.maximum_rows": "The most rows that are read of a window and of the reference, chosen by the hash of their key.",
+    "Monitoring.performance": "When the performance alerts.",
+    "Monitoring.data_quality": "When the data of a window alerts.",
+    "Drift.effect_size": "The least effect of an alert, on the scale of the Jensen-Shannon distance (0 to 1) whatever the distance.",
+    "Drift.false_alarms": "The probability that a window in which nothing changed has any alert; it is divided among the cells of the window.",
+    "Drift.ignore": "Features that move by nature, such as the calendar: neither their drift nor their range is judged.",
+    "Drift.maximum_rows": "The most rows that NannyML reads of a window and of the hold-out, by the hash of their key. Distances read all.",
     "Drift.maximum_share_of_features": "The largest share of features with an alert. Checked by `drift`.",
+    "Performance.tolerance": "By which share of the hold-out's value a metric may be worse. Checked by `performance`.",
+    "Performance.label_delay": "How long after a window its last labels come. Until then it is partial, and the estimate is judged.",
+    "DataQuality.missing_increase": "By how much the missing share of a feature may exceed that of the hold-out (`missing_values`).",
+    "DataQuality.maximum_unseen": "The largest share of values that training did not hold (`unseen_categories`).",
+    "DataQuality.maximum_out_of_range": "The largest share of numbers outside the range that training held (`out_of_range`).",
+    "DataQuality.row_count": "Least and greatest number of predictions a partition, as multiples of the hold-out's (`window_rows`).",
 }
 
 HEAD = """# YAML reference

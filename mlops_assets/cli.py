@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from mlops_assets import automation_cli, dataset_cli, models_cli, serving_cli, stream_cli, training_cli
+from mlops_assets import automation_cli, dataset_cli, models_cli, monitoring_cli, serving_cli, stream_cli, training_cli
 from mlops_assets.features_cli import features
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
@@ -45,6 +45,7 @@ app = typer.Typer(
 app.add_typer(features, name="features")
 app.add_typer(dataset_cli.app, name="dataset")
 app.add_typer(models_cli.app)
+app.add_typer(monitoring_cli.app)
 app.add_typer(training_cli.app)
 app.add_typer(automation_cli.app)
 app.add_typer(serving_cli.app)

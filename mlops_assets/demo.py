@@ -16,13 +16,13 @@ from dateutil.relativedelta import relativedelta
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import DagsterClient
 from mlops_assets.stack.errors import StackError
-from mlops_assets.stack.solutions import configuration_errors
+from mlops_assets.stack.solutions import configuration_errors, declared_solution
 from mlops_assets.stack.stages import Stage, data_assets
 
 PLAN_FILE = Path(__file__).parent / "defs" / "demo.yaml"
 _TRAINING = ("training_dataset", "model", "evaluation", "online_features", "deployment")
 _SCORING = ("predictions", "outcomes")
-_MONITORING = ("drift_report", "retraining_decision")
+_MONITORING = ("data_quality_report", "drift_report", "performance_report", "monitoring_report", "retraining_decision")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def summarise(settings: Settings, client: DagsterClient, plan: Plan, done: Seque
         rows=_row_counts(settings, done[0], solution),
         metrics={"hold-out": _numbers(evaluation), "realised": _numbers(outcomes)},
         drift=_drift(run_query, settings, solution, windows),
-        reports=[str(client.metadata(f"{solution}/drift_report", key).get("report", "")) for key in windows],
+        reports=[str(client.metadata(f"{solution}/monitoring_report", key).get("report", "")) for key in windows],
         urls={
             "Dagster lineage": f"{settings.dagster_url}/asset-groups",
             "Model in MLflow": f"{settings.mlflow_url}/#/models/{solution}",
@@ -123,15 +123,20 @@ def _row_counts(settings: Settings, data: Stage, solution: str) -> dict[str, int
 
 
 def _drift(run_query: Callable[..., Any], settings: Settings, solution: str, windows: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a window: how many features drifted, the reconstruction error, and the features that moved most."""
+    """One row a window: how many features drifted and which moved most, and the selection metric as estimated, realised and on the hold-out."""
     if not windows:
         return []
+    metric = declared_solution(solution).training.metric
+    between = f"window_start BETWEEN '{windows[0]}' AND '{windows[-1]}' AND slice IS NULL"
     columns, rows = run_query(
         settings,
-        "SELECT CAST(window_start AS VARCHAR) AS \"window\", count(DISTINCT feature) FILTER (WHERE alert AND feature <> '*') AS drifted, "
-        "count(DISTINCT feature) FILTER (WHERE feature <> '*') AS features, max(value) FILTER (WHERE feature = '*') AS reconstruction, "
-        "list(feature ORDER BY effect DESC) FILTER (WHERE alert AND feature <> '*')[:3] AS most "
-        f"FROM {solution}.drift_report WHERE window_start BETWEEN '{windows[0]}' AND '{windows[-1]}' GROUP BY 1 ORDER BY 1",
+        "WITH features AS (SELECT window_start, feature, bool_or(alert) AS drifted, max(effect) AS effect "
+        f"FROM {solution}.drift_report WHERE kind = 'feature' AND {between} GROUP BY ALL), "
+        "drift AS (SELECT window_start, count(*) FILTER (WHERE drifted) AS drifted, count(*) AS features, "
+        "list(feature ORDER BY effect DESC) FILTER (WHERE drifted)[:3] AS most FROM features GROUP BY 1) "
+        'SELECT CAST(window_start AS VARCHAR) AS "window", d.drifted, d.features, d.most, p.metric, p.estimated, p.realised, p.reference, '
+        f"p.complete, p.alert FROM drift d JOIN {solution}.performance_report p USING (window_start) "
+        f"WHERE p.metric = '{metric}' AND {between} ORDER BY 1, p.model_version",
     )
     return [dict(zip(columns, row, strict=True)) for row in rows]
 

@@ -47,12 +47,12 @@ def _show(console: Console, results: Sequence[StageResult], summary: Summary, se
     console.print(_rows_table(summary))
     console.print(_metrics_table(summary))
     if summary.drift:
-        console.print(_drift_table(summary))
+        console.print(_windows_table(summary))
     console.print(f"Champion: version {summary.version}", highlight=False)
     for name, url in summary.urls.items():
         console.print(f"{name}: {url}", highlight=False, soft_wrap=True)
     for path in summary.reports:
-        console.print(f"Drift report: {path}", highlight=False, soft_wrap=True)
+        console.print(f"Report: {path}", highlight=False, soft_wrap=True)
 
 
 def _time_table(results: Sequence[StageResult], seconds: float) -> Table:
@@ -91,11 +91,21 @@ def _metrics_table(summary: Summary) -> Table:
     return table
 
 
-def _drift_table(summary: Summary) -> Table:
-    table = Table("window", "drifted features", "reconstruction error", "most", title="Drift from the hold-out")
+def _windows_table(summary: Summary) -> Table:
+    metric = summary.drift[0]["metric"]
+    table = Table(
+        "window", f"estimated {metric}", "realised", "hold-out", "drifted features", "most", title="Windows after the hold-out"
+    )
     for row in summary.drift:
-        most = ", ".join(row["most"] or [])
-        table.add_row(row["window"], f"{row['drifted']} of {row['features']}", _number(row["reconstruction"]), most)
+        realised = _number(row["realised"]) + ("" if row["complete"] else " (partial)")
+        table.add_row(
+            row["window"],
+            _number(row["estimated"]),
+            f"[red]{realised}[/red]" if row["alert"] else realised,
+            _number(row["reference"]),
+            f"{row['drifted']} of {row['features']}",
+            ", ".join(row["most"] or []),
+        )
     return table
 
 

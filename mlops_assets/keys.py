@@ -19,6 +19,8 @@ SHADOW_PREDICTIONS = "shadow_predictions"
 OUTCOMES = "outcomes"
 DRIFT_REPORT = "drift_report"
 PERFORMANCE_REPORT = "performance_report"
+DATA_QUALITY_REPORT = "data_quality_report"
+MONITORING_REPORT = "monitoring_report"
 RETRAINING_DECISION = "retraining_decision"
 
 TRAINING_DATE, SEGMENT = "training_date", "segment"

@@ -24,7 +24,7 @@ from mlops_assets.stack.stages import Stage, StageResult, data_assets
 
 StepLength = Literal["day", "week", "month"]
 
-_REPORTS = ("drift_report", "performance_report", "retraining_decision")
+_REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report", "retraining_decision")
 _LATE_LABELS = timedelta(days=7)
 """How long before a step outcomes are looked at again, for labels that were not known then."""
 

@@ -39,16 +39,25 @@ Duration = Annotated[str, AfterValidator(_duration)]
 
 def before(day: date, duration: Duration) -> date:
     """The day `duration` before `day`."""
+    return day - _calendar(duration)
+
+
+def after(day: date, duration: Duration) -> date:
+    """The day `duration` after `day`."""
+    return day + _calendar(duration)
+
+
+def _calendar(duration: Duration) -> timedelta | relativedelta:
     count, unit = int(duration[:-1]), duration[-1]
     match unit:
         case "d":
-            return day - timedelta(days=count)
+            return timedelta(days=count)
         case "w":
-            return day - timedelta(weeks=count)
+            return timedelta(weeks=count)
         case "m":
-            return day - relativedelta(months=count)
+            return relativedelta(months=count)
         case _:
-            return day - relativedelta(years=count)
+            return relativedelta(years=count)
 
 
 def longest_days(duration: Duration) -> int:
@@ -275,19 +284,38 @@ class Serving(Strict):
 
 
 class Drift(Strict):
-    """Drift of the features but those in `ignore`; an alert needs NannyML's threshold and this effect (Jensen-Shannon distance)."""
+    """Drift of all features but those in `ignore`: an alert is beyond chance and of an effect that matters."""
 
-    effect_size: float = 0.1
+    effect_size: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.05
     ignore: list[str] = []
-    maximum_rows: int = 20000
-    maximum_share_of_features: float = 0.3
+    maximum_rows: Annotated[int, Field(ge=1000)] = 20000
+    maximum_share_of_features: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+
+class Performance(Strict):
+    """When a performance, estimated or realised, is too far below that of the hold-out; and how late the last labels of a window come."""
+
+    tolerance: Annotated[float, Field(ge=0)] = 0.05
+    label_delay: Duration = "1d"
+
+
+class DataQuality(Strict):
+    """Bounds for the rows of a window. Shares are from 0 to 1."""
+
+    missing_increase: Annotated[float, Field(ge=0, le=1)] = 0.05
+    maximum_unseen: Annotated[float, Field(ge=0, le=1)] = 0.01
+    maximum_out_of_range: Annotated[float, Field(ge=0, le=1)] = 0.01
+    row_count: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.5, 2.0]
 
 
 class Monitoring(Strict):
-    """Which windows predictions are compared over."""
+    """Which windows predictions are judged over, and when something about them is wrong."""
 
     window: Literal["daily", "weekly", "monthly", "yearly"] = "weekly"
     drift: Drift = Drift()
+    performance: Performance = Performance()
+    data_quality: DataQuality = DataQuality()
 
 
 def _of_windows(text: str) -> str:

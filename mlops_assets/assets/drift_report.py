@@ -1,8 +1,10 @@
-"""`drift_report`: how the predictions' features of a window differ from the champion's hold-out. One partition a window."""
+"""`drift_report`: how far the rows of a window are from the hold-out of the version that predicted them. One partition a window.
 
-from collections.abc import Mapping
-from datetime import date
-from pathlib import Path
+Distances of features, prediction and label are computed in the lake; one feature `*` holds the reconstruction error of all features together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,39 +14,37 @@ from mlops_assets.assets.evaluation_page import plot_metadata
 from mlops_assets.assets.execution import (
     RETRIES,
     partition_range,
-    permanent_failure,
     record_partition_rows,
     record_range_metadata,
     table_schema,
     written_metadata,
 )
+from mlops_assets.assets.monitored_windows import ROWS, WINDOW, sampled_windows, stage_rows, windows_of
+from mlops_assets.assets.monitoring_reference import VersionReference, load_reference
 from mlops_assets.assets.scoring import MODEL_VERSION
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
-from mlops_assets.keys import DRIFT_REPORT, EVALUATION, PREDICTIONS, TRAINING_DATASET, TRAINING_DATE
-from mlops_assets.resources.lake import Lake, PartitionRange, quote
-from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, ModelRegistry
-from mlops_assets.settings import Settings
+from mlops_assets.keys import DRIFT_REPORT, EVALUATION, OUTCOMES, PREDICTIONS
+from mlops_assets.resources.drift_distances import measure_distances
+from mlops_assets.resources.lake import Lake
+from mlops_assets.resources.model_registry import ModelRegistry
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-
-    from mlops_assets.ml.drift import DriftResult
-    from mlops_assets.ml.matrix import FeatureSchema
-
-WINDOW = "window_start"
+    from mlops_assets.ml.drift import DriftRow
 
 _DESCRIPTIONS = {
     WINDOW: "First day of the monitoring window.",
-    MODEL_VERSION: "Version whose hold-out is the reference.",
-    "feature": "The feature, or * for all together.",
-    "method": "Distance, or the error of reconstruction by principal components.",
-    "value": "Drift of the window from the reference.",
-    "lower_threshold": "Below it NannyML alerts.",
-    "upper_threshold": "Above it NannyML alerts.",
-    "effect": "What is compared with the least effect of an alert.",
-    "alert": "Whether threshold and least effect are both passed.",
+    MODEL_VERSION: "Version that predicted, whose hold-out is the reference.",
+    "slice": "Null for all rows, else which of them: column = value.",
+    "feature": "The column, or * for all features together.",
+    "kind": "feature, prediction, label (of the rows whose label is known), or all.",
+    "method": "jensen_shannon, wasserstein, chi2, population_stability_index or reconstruction_error.",
+    "value": "The distance of the window from the reference.",
+    "threshold": "What chance explains; the false alarms of a window are shared by all its cells.",
+    "effect": "Size of the change on the scale of the Jensen-Shannon distance; of the reconstruction error the relative change.",
+    "effect_floor": "The least effect of an alert.",
+    "rows": "Rows of the window that have a value.",
+    "alert": "Whether the value is above its threshold and the effect reaches its floor.",
 }
 
 
@@ -55,181 +55,118 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        description=f"Univariate and reconstruction drift of the features by {solution.monitoring.window} window, with an HTML page each.",
+        description=f"Drift of features, prediction and label from the hold-out by {solution.monitoring.window} window, version and slice.",
         owners=solution.owners,
         group_name=inputs.name,
         kinds={"nannyml", "duckdb"},
         tags=inputs.tags(DRIFT_REPORT),
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[inputs.key(PREDICTIONS), dg.AssetDep(inputs.key(EVALUATION), partition_mapping=dg.AllPartitionMapping())],
+        deps=[
+            inputs.key(PREDICTIONS),
+            inputs.key(OUTCOMES),
+            dg.AssetDep(inputs.key(EVALUATION), partition_mapping=dg.AllPartitionMapping()),
+        ],
         check_specs=[rules.DRIFT.spec(key)],
         retry_policy=RETRIES,
-        code_version="1",
+        code_version="2",
     )
     def drift_report(
-        context: dg.AssetExecutionContext,
-        lake: dg.ResourceParam[Lake],
-        registry: dg.ResourceParam[ModelRegistry],
-        settings: dg.ResourceParam[Settings],
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
     ) -> dg.MaterializeResult:
-        from mlops_assets.ml.matrix import FeatureSchema
+        import pyarrow as pa
 
-        replaced = partition_range(context, WINDOW)
+        from mlops_assets.ml.drift import to_arrow
+
+        tables = []
+        rows: list[DriftRow] = []
         with lake.connect(read_only=False) as connection:
-            rows = {key: _predictions(connection, inputs, window) for key, window in _windows(context, inputs).items()}
-            if empty := [key for key, table in rows.items() if not table.num_rows]:
-                raise permanent_failure(
-                    f"No predictions in the windows {', '.join(empty)}: materialize {inputs.name}/{PREDICTIONS} there."
-                )
-            version = max(max(table.column(MODEL_VERSION).to_pylist()) for table in rows.values())
-            reference = _reference(connection, registry, inputs, version)
-            watched = [name for name in inputs.features if name not in solution.monitoring.drift.ignore]
-            schema = FeatureSchema.from_arrow(reference.schema, watched)
-            result = _measure(inputs, reference=reference, windows=rows, schema=schema)
-            connection.register("drift_rows", result.to_arrow())
+            for version in stage_rows(connection, inputs, windows_of(inputs, context.partition_keys)):
+                reference = load_reference(registry, registry.get(inputs.name, version))
+                found = _measure(connection, inputs, version, reference)
+                rows += found
+                table = to_arrow(found)
+                tables.append(table.append_column(MODEL_VERSION, pa.repeat(version, table.num_rows).cast(pa.int32())))
+            connection.register("drift_rows", pa.concat_tables(tables))
             written = lake.replace(
                 connection,
                 table=inputs.table(DRIFT_REPORT),
-                query=f'SELECT CAST("window" AS DATE) AS {WINDOW}, {version} AS {MODEL_VERSION}, * EXCLUDE ("window") FROM drift_rows',
-                partition_range=replaced,
+                query=f'SELECT CAST("window" AS DATE) AS {WINDOW}, {MODEL_VERSION}, * EXCLUDE ("window", {MODEL_VERSION}) FROM drift_rows',
+                partition_range=partition_range(context, WINDOW),
                 author=context.run.run_id,
             )
             column_schema = table_schema(connection, f"lake.{inputs.table(DRIFT_REPORT)}", _DESCRIPTIONS)
-        shares = {key: _share_of_features(result, key) for key in rows}
-        for key, table in rows.items():
-            page = _write_page(settings, inputs, result=result, window=key, reference=reference, current=table, schema=schema)
-            context.add_asset_metadata(
-                {"report": dg.MetadataValue.path(str(page)), "rows": table.num_rows, "drifted_share": shares[key]},
-                asset_key=context.asset_key,
-                partition_key=key,
-            )
+        shares = {key: _share_of_features([row for row in rows if row.window == key]) for key in context.partition_keys}
         record_partition_rows(context, written)
-        record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(result, shares)), **_plot(result)})
+        for window, share in shares.items():
+            context.add_asset_metadata({"drifted_share": share}, asset_key=context.asset_key, partition_key=window)
+        record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(rows, shares)), **_plot(rows)})
         return dg.MaterializeResult(
-            metadata={**written_metadata(written), "dagster/column_schema": column_schema, MODEL_VERSION: version},
-            check_results=[_check(inputs, result, shares)],
+            metadata={**written_metadata(written), "dagster/column_schema": column_schema},
+            check_results=[_check(inputs, rows, shares)],
         )
 
     return drift_report
 
 
-def report_path(settings: Settings, solution: str, window: str) -> Path:
-    """The HTML page of one window."""
-    return settings.reports_directory / solution / f"drift-{window}.html"
-
-
-def _windows(context: dg.AssetExecutionContext, inputs: SolutionInputs) -> dict[str, PartitionRange]:
-    column = inputs.solution.partitions.column
-    found = {}
-    for key in context.partition_keys:
-        window = inputs.windows.time_window_for_partition_key(key)
-        found[key] = PartitionRange(column, window.start.date(), window.end.date())
-    return found
-
-
-def _predictions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> "pa.Table":
-    return connection.execute(
-        f"FROM lake.{inputs.table(PREDICTIONS)} t WHERE {window.predicate('t')} "
-        f"ORDER BY {quote(inputs.solution.spine.prediction_time)}, {quote(inputs.solution.spine.key)}"
-    ).to_arrow_table()
-
-
-def _reference(
-    connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, version: int
-) -> "pa.Table":
-    """Features and predictions of the hold-out that version `version` was evaluated on."""
-    training_date = date.fromisoformat(registry.get(inputs.name, version).tags[TRAINING_DATE_TAG])
-    spine = inputs.solution.spine
-    key, predicted = quote(spine.key), quote(spine.prediction_time)
-    return connection.execute(
-        f"SELECT d.*, e.* EXCLUDE ({TRAINING_DATE}, {key}, {predicted}, {quote(spine.label)}) "
-        f"FROM lake.{inputs.table(TRAINING_DATASET)} d JOIN lake.{inputs.table(EVALUATION)} e USING ({key}) "
-        f"WHERE d.{TRAINING_DATE} = DATE '{training_date}' AND e.{TRAINING_DATE} = DATE '{training_date}' "
-        f"ORDER BY d.{predicted}, {key}"
-    ).to_arrow_table()
-
-
 def _measure(
-    inputs: SolutionInputs, *, reference: "pa.Table", windows: Mapping[str, "pa.Table"], schema: "FeatureSchema"
-) -> "DriftResult":
-    from mlops_assets.ml.drift import DriftSettings, compute_drift
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, reference: VersionReference
+) -> "list[DriftRow]":
+    """All measures of the windows that `version` predicted."""
+    import pyarrow.compute as pc
+
+    from mlops_assets.ml.drift import judge
+    from mlops_assets.ml.matrix import FeatureSchema
+    from mlops_assets.ml.reconstruction import reconstruction_rows
 
     declared = inputs.solution.monitoring.drift
-    defaults = DriftSettings()
-    settings = DriftSettings(
-        maximum_rows=declared.maximum_rows,
-        effect_floors={**defaults.effect_floors, "jensen_shannon": declared.effect_size},
+    ignored = pc.is_in(reference.summary.columns.column("feature"), pc.cast(declared.ignore, "string") if declared.ignore else [])
+    watched = replace(reference.summary, columns=reference.summary.columns.filter(pc.invert(ignored)))
+    distances = measure_distances(
+        connection,
+        rows=f"(FROM {ROWS} WHERE {MODEL_VERSION} = {version})",
+        window=WINDOW,
+        slices=inputs.solution.gates.slices,
+        reference=watched,
     )
-    return compute_drift(
-        reference=reference,
-        windows=list(windows.items()),
-        schema=schema,
-        settings=settings,
-        reference_chunk_column=None,
-        key_column=inputs.solution.spine.key,
+    rows = judge(distances, watched, effect_floor=declared.effect_size, false_alarms=declared.false_alarms)
+    features = [name for name in inputs.features if name not in declared.ignore]
+    cells = max((sum(row.window == window for row in rows) for window in {row.window for row in rows}), default=1)
+    rows += reconstruction_rows(
+        reference.rows,
+        list(sampled_windows(connection, inputs, version).items()),
+        FeatureSchema.from_arrow(reference.rows.schema, features),
+        false_alarms=declared.false_alarms / cells,
     )
+    return rows
 
 
-def _share_of_features(result: "DriftResult", window: str) -> float:
-    measured = {row.feature for row in result.of_window(window)} - {"*"}
-    drifted = {row.feature for row in result.of_window(window) if row.alert} - {"*"}
-    return len(drifted) / len(measured)
+def _share_of_features(rows: "Sequence[DriftRow]") -> float:
+    from mlops_assets.ml.drift import drifted_features
+
+    drifted, measured = drifted_features(rows)
+    return len(drifted) / len(measured) if measured else 0.0
 
 
-def _summary(result: "DriftResult", shares: Mapping[str, float]) -> str:
-    from mlops_assets.ml.report import headline
+def _summary(rows: "Sequence[DriftRow]", shares: Mapping[str, float]) -> str:
+    from mlops_assets.ml.drift import in_words
 
-    lines = [f"| {key} | {share:.0%} | {headline(result.of_window(key))} |" for key, share in shares.items()]
+    lines = [f"| {key} | {share:.0%} | {in_words([row for row in rows if row.window == key])} |" for key, share in shares.items()]
     return "| window | drifted features | |\n|---|---|---|\n" + "\n".join(lines)
 
 
-def _plot(result: "DriftResult") -> dict[str, Any]:
+def _plot(rows: "Sequence[DriftRow]") -> dict[str, Any]:
     from mlops_assets.ml.plots import drift_plot
 
-    return plot_metadata({"drift": drift_plot(result)})
+    return plot_metadata({"drift": drift_plot(rows)})
 
 
-def _write_page(
-    settings: Settings,
-    inputs: SolutionInputs,
-    *,
-    result: "DriftResult",
-    window: str,
-    reference: "pa.Table",
-    current: "pa.Table",
-    schema: "FeatureSchema",
-) -> Path:
-    from mlops_assets.ml.report import render_drift_report
-
-    page = render_drift_report(
-        title=inputs.name,
-        window=window,
-        result=result,
-        reference=reference,
-        current=current,
-        schema=schema,
-        scores=(_scores(reference), _scores(current)),
-        links={
-            "Drift report in Dagster": f"{settings.dagster_url}/assets/{inputs.name}/{DRIFT_REPORT}?partition={window}",
-            "Predictions in Dagster": f"{settings.dagster_url}/assets/{inputs.name}/{PREDICTIONS}",
-            "Model versions in MLflow": f"{settings.mlflow_url}/#/models/{inputs.name}",
-        },
-    )
-    path = report_path(settings, inputs.name, window)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page)
-    return path
-
-
-def _scores(table: "pa.Table") -> "np.ndarray":
-    return table.column("value" if "value" in table.column_names else "score").to_numpy()
-
-
-def _check(inputs: SolutionInputs, result: "DriftResult", shares: Mapping[str, float]) -> dg.AssetCheckResult:
+def _check(inputs: SolutionInputs, rows: "Sequence[DriftRow]", shares: Mapping[str, float]) -> dg.AssetCheckResult:
     limit = inputs.solution.monitoring.drift.maximum_share_of_features
     above = {key: share for key, share in shares.items() if share > limit}
-    alerts = {key: sorted({row.feature for row in result.of_window(key) if row.alert}) for key in shares}
+    alerts = {
+        key: sorted({row.feature for row in rows if row.alert and row.window == key and row.slice is None}) for key in shares
+    }
     return rules.DRIFT.result(
         inputs.key(DRIFT_REPORT),
         passed=not above,

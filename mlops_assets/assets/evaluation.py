@@ -15,6 +15,7 @@ from mlops_assets.assets.execution import RETRIES, model_of_run, permanent_failu
 from mlops_assets.assets.judging import Judged, Rival, comparable, judge
 from mlops_assets.assets.model import candidate_alias
 from mlops_assets.assets.model_card import CardSources, build_card
+from mlops_assets.assets.monitoring_reference import log_reference
 from mlops_assets.assets.scoring import PREDICTION_DESCRIPTIONS, prediction_columns
 from mlops_assets.assets.training_dataset import dataset_query, dataset_rows_query
 from mlops_assets.checks import gates
@@ -57,7 +58,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
         deps=[declared.key(MODEL)],
         check_specs=[rule.spec(key) for rule in gates.rules_of(solution)],
         retry_policy=RETRIES,
-        code_version="2",
+        code_version="3",
     )
     def evaluation(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
@@ -96,6 +97,9 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
                 connection, f"lake.{inputs.table(EVALUATION)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
             )
             dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), training_date)
+            if unchanged:
+                # Else these rows are not those of the version: it keeps the reference that it has, and its gates refuse it.
+                log_reference(connection, registry, inputs, candidate=candidate, holdout=holdout, scored=judged.scored)
         checks = gates.check_evaluation(inputs, judged.judgement)
         because = gates.rejection(checks)
         if because is None:

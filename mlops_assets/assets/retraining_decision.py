@@ -73,7 +73,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
         tags=inputs.tags(RETRAINING_DECISION),
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[inputs.key(DRIFT_REPORT), table_key(inputs.spine.table)],
+        deps=[inputs.key(DRIFT_REPORT), inputs.key(PERFORMANCE_REPORT), table_key(inputs.spine.table)],
         retry_policy=RETRIES,
         code_version="1",
     )
@@ -186,7 +186,7 @@ def _windows(
         raise permanent_failure(f"There is no report of the window {window}: materialize {inputs.name}/{DRIFT_REPORT} first.")
     shares = connection.execute(
         f"SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) FROM lake.{drift} "
-        f"WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND feature <> '*' GROUP BY 1 ORDER BY 1 DESC LIMIT ?",
+        f"WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND kind = 'feature' AND slice IS NULL GROUP BY 1 ORDER BY 1 DESC LIMIT ?",
         [window, version, count],
     ).fetchall()
     measured: dict[date, tuple[Any, ...]] = {}

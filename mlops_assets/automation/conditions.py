@@ -8,9 +8,11 @@ Training stages have no condition: they follow decisions (`automation/retraining
 import dagster as dg
 
 from mlops_assets.keys import (
+    DATA_QUALITY_REPORT,
     DEPLOYMENT,
     DRIFT_REPORT,
     EVALUATION,
+    MONITORING_REPORT,
     ONLINE_FEATURES,
     OUTCOMES,
     PERFORMANCE_REPORT,
@@ -53,8 +55,10 @@ _CONDITIONS: dict[str, dg.AutomationCondition] = {
     # What was predicted stays as it was predicted: a new champion or a corrected feature predicts what is new.
     PREDICTIONS: (_AFTER_A_MODEL & dg.AutomationCondition.missing()).with_label("follow_inputs_once"),
     OUTCOMES: FOLLOW,
+    DATA_QUALITY_REPORT: _AFTER_A_MODEL,
     DRIFT_REPORT: _AFTER_A_MODEL,
     PERFORMANCE_REPORT: _AFTER_A_MODEL,
+    MONITORING_REPORT: FOLLOW,
     RETRAINING_DECISION: _AFTER_A_MODEL,
 }
 

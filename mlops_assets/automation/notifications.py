@@ -12,6 +12,7 @@ from dagster import AssetCheckKey
 
 from mlops_assets.automation.retraining import ACTOR
 from mlops_assets.keys import (
+    DATA_QUALITY_REPORT,
     DEPLOYMENT,
     DRIFT_REPORT,
     EVALUATION,
@@ -35,6 +36,7 @@ _DEPLOYMENTS = (DEPLOYMENT, SEGMENT_STAGES[DEPLOYMENT])
 _EVENTS_OF_CHECKS = {
     **dict.fromkeys((EVALUATION, SEGMENT_STAGES[EVALUATION]), "gate_refused"),
     **dict.fromkeys(_DEPLOYMENTS, "served_version_differs"),
+    DATA_QUALITY_REPORT: "data_quality",
     DRIFT_REPORT: "drift",
     PERFORMANCE_REPORT: "performance",
 }

@@ -88,7 +88,42 @@ LABELS_MATURED = CheckRule(
     name="labels_matured", description="The share of predictions whose outcome is known is as expected.", blocking=False
 )
 
-# drift_report
+# reports on a monitoring window
 DRIFT = CheckRule(
     name="drift", description="The share of drifted features stays below the limit in every window.", blocking=False
+)
+PERFORMANCE = CheckRule(
+    name="performance",
+    description="The metric that models are chosen by is not worse than on the hold-out, beyond the tolerance and beyond chance.",
+    blocking=False,
+)
+ESTIMATE_AGREES = CheckRule(
+    name="estimate_agrees",
+    description="Where all labels are known, the performance estimated without them was right within its bounds or the tolerance.",
+    blocking=False,
+)
+MISSING_VALUES = CheckRule(
+    name="missing_values",
+    description="No feature is missing more often than in the hold-out, beyond the limit and chance.",
+    blocking=False,
+)
+UNSEEN_CATEGORIES = CheckRule(
+    name="unseen_categories", description="Values that the model never saw in training are rare.", blocking=False
+)
+OUT_OF_RANGE = CheckRule(
+    name="out_of_range", description="Numbers outside the range that the model saw in training are rare.", blocking=False
+)
+DUPLICATE_PREDICTIONS = CheckRule(name="duplicate_predictions", description="Each prediction is there once.", blocking=False)
+CONSTANT_FEATURES = CheckRule(
+    name="constant_features",
+    description="No feature became constant or nearly constant that was not so in the hold-out.",
+    blocking=False,
+)
+WINDOW_ROWS = CheckRule(
+    name="window_rows", description="The window has about as many predictions a partition as the hold-out.", blocking=False
+)
+SCHEMA_CHANGE = CheckRule(
+    name="schema_change",
+    description="The predictions hold every feature of the model, in the type it was trained on.",
+    blocking=False,
 )

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import BaseModel
 
+from mlops_assets.assets.data_quality_report import build_data_quality_report
 from mlops_assets.assets.deployment import build_deployment
 from mlops_assets.assets.drift_report import build_drift_report
 from mlops_assets.assets.evaluation import build_evaluation
 from mlops_assets.assets.model import build_model
+from mlops_assets.assets.monitoring_report import build_monitoring_report
 from mlops_assets.assets.online_features import build_online_features
 from mlops_assets.assets.outcomes import build_outcomes
+from mlops_assets.assets.performance_report import build_performance_report
 from mlops_assets.assets.prediction_log import build_prediction_log
 from mlops_assets.assets.predictions import build_predictions
 from mlops_assets.assets.retraining_decision import build_retraining_decision
@@ -27,12 +30,15 @@ from mlops_assets.components.derived_features import check_derived
 from mlops_assets.configuration import ConfigurationError, nearest
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import (
+    DATA_QUALITY_REPORT,
     DEPLOYMENT,
     DRIFT_REPORT,
     EVALUATION,
     MODEL,
+    MONITORING_REPORT,
     ONLINE_FEATURES,
     OUTCOMES,
+    PERFORMANCE_REPORT,
     PREDICTIONS,
     RETRAINING_DECISION,
     SEGMENT_STAGES,
@@ -51,7 +57,7 @@ from mlops_assets.training_configuration import check_training
 JOBS = {
     "training": (TRAINING_DATASET, MODEL, EVALUATION, ONLINE_FEATURES, DEPLOYMENT),
     "scoring": (PREDICTIONS, OUTCOMES),
-    "monitoring": (DRIFT_REPORT, RETRAINING_DECISION),
+    "monitoring": (DATA_QUALITY_REPORT, DRIFT_REPORT, PERFORMANCE_REPORT, MONITORING_REPORT, RETRAINING_DECISION),
 }
 """Jobs of a solution and their stages: the stages of one job share their partitions, or have none."""
 
@@ -64,7 +70,10 @@ _FACTORIES = (
     build_predictions,
     build_prediction_log,
     build_outcomes,
+    build_data_quality_report,
     build_drift_report,
+    build_performance_report,
+    build_monitoring_report,
     build_retraining_decision,
 )
 

@@ -1,125 +1,184 @@
-"""Drift of features between a reference and later windows, by NannyML: per feature, and of all together.
+"""Which distance is an alert: one that chance does not explain and that is large enough to matter.
 
-One fit serves all windows. NannyML's own thresholds (three standard deviations of the reference's chunks) alert on
-stationary data too, so an alert here also needs an effect: see `DriftSettings.effect_floors`. Whether alerts call for a
-retraining is decided elsewhere.
+*Chance*: a threshold from the reference and the sizes of both samples, the quantile of the distance when nothing changed. For the
+Jensen-Shannon distance, the population stability index and the chi-square statistic it is that of the chi-square distribution that all three
+approach (Menendez et al., "The Jensen-Shannon divergence", 1997; Yurdakul, "Statistical properties of population stability index", 2018). For
+the Wasserstein distance it is a bound: the distance is the integral of the absolute value of a Brownian bridge over the reference, which exceeds
+its mean by t standard deviations of the reference with probability exp(-t^2 / 2) at most (Borell's inequality). The probability of a false alarm
+is divided among all cells of a window (Bonferroni), so that a window of many features and slices alerts no more often than one of few.
+
+*Size*: the effect, for all distances on the scale of the Jensen-Shannon distance. A shift of a normal distribution by a tenth of its standard
+deviation has the effect 0.04, by a half 0.2.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
-import numpy as np
 import pyarrow as pa
 
-from mlops_assets.ml.drift_calculators import reconstruction_rows, univariate_rows
-from mlops_assets.ml.drift_result import ALL_FEATURES, RECONSTRUCTION_ERROR, DriftResult, DriftRow, DriftSettings
-from mlops_assets.ml.matrix import FeatureSchema, to_frame
+from mlops_assets.ml.reference import WHOLE, Kind, Reference
 
-if TYPE_CHECKING:
-    import pandas as pd
+ALL_FEATURES = "*"
+RECONSTRUCTION_ERROR = "reconstruction_error"
 
-__all__ = ["ALL_FEATURES", "OTHER_CATEGORY", "DriftResult", "DriftRow", "DriftSettings", "compute_drift"]
+METHOD_NAMES: Mapping[str, str] = {
+    "jensen_shannon": "Jensen-Shannon distance",
+    "wasserstein": "Wasserstein distance",
+    "chi2": "chi-square statistic",
+    "population_stability_index": "population stability index",
+    RECONSTRUCTION_ERROR: "reconstruction error",
+}
 
-OTHER_CATEGORY = "(other)"
+_NATS = 8 * math.log(2)
+"""Twice the squared Jensen-Shannon distance (in bits) of a small change is the sum of (p - q)^2 / p over this number."""
 
 
-def compute_drift(
-    *,
-    reference: pa.Table,
-    windows: Sequence[tuple[str, pa.Table]],
-    schema: FeatureSchema,
-    settings: DriftSettings,
-    reference_chunk_column: str | None,
-    key_column: str | None,
-) -> DriftResult:
-    """Measure the drift of each of `windows` (name and rows) from `reference`.
+@dataclass(frozen=True)
+class Distance:
+    """A measured distance: `rows` of the window have a value, `bins` are those that either side has rows in (0 for Wasserstein)."""
 
-    `reference_chunk_column` names a column of the reference whose values (such as the week) cut it into the chunks that
-    give the thresholds; with None the chunks are equal pieces in row order, so order the rows by time, or shuffle them where
-    the order of the source has no meaning. `key_column` identifies rows and is needed with `settings.maximum_rows`.
-    Infinite numbers count as missing. Raises ValueError on an empty reference or window, windows of the same name, a
-    reference that gives fewer than two chunks, and a method without effect floor.
+    window: str
+    slice: str
+    feature: str
+    method: str
+    value: float
+    rows: int
+    bins: int
+
+
+@dataclass(frozen=True)
+class DriftRow:
+    """One measure of one window, judged.
+
+    `slice` is None for all rows. `feature` is `*` (`kind` "all") for the reconstruction error. `threshold` is what chance explains; `effect` is
+    compared with `effect_floor`, and is None where the reference has no spread to measure it in: then the threshold alone decides.
     """
-    names = [name for name, _ in windows]
-    _check(reference, windows, names, settings)
-    reference = _sample(reference, key_column, settings.maximum_rows)
-    sampled = [_sample(table, key_column, settings.maximum_rows) for _, table in windows]
-    reference_frame = _finite(to_frame(reference, schema), schema)
-    codes = _chunk_codes(reference, reference_chunk_column, settings.reference_chunks)
-    # Stable: within a chunk, and between equal pieces, the row order stays.
-    reference_frame = reference_frame.iloc[np.argsort(codes, kind="stable")].set_axis(np.sort(codes), axis=0)
-    frame = _finite(to_frame(pa.concat_tables([table.select(list(schema.names)) for table in sampled]), schema), schema)
-    frame.index = np.repeat(np.arange(len(sampled)), [table.num_rows for table in sampled])
-    collapsed = _collapse_rare(reference_frame, frame, schema, settings.maximum_categories)
-    known = [name for name in schema.names if reference_frame[name].notna().any()]
-    univariate = univariate_rows(reference_frame, frame, schema, known, settings, names)
-    together = [name for name in known if name not in collapsed]
-    multivariate = reconstruction_rows(reference_frame, frame, together, settings, names) if len(together) > 1 else []
-    order = {name: position for position, name in enumerate(names)}
-    return DriftResult(
-        rows=tuple(sorted([*univariate, *multivariate], key=lambda row: order[row.window])),
-        reference_rows=reference.num_rows,
-        window_rows={name: table.num_rows for name, table in zip(names, sampled, strict=True)},
-        collapsed_features=collapsed,
-        excluded_from_reconstruction=tuple(name for name in schema.names if name not in together),
+
+    window: str
+    slice: str | None
+    feature: str
+    kind: Kind | str
+    method: str
+    value: float
+    threshold: float
+    effect: float | None
+    effect_floor: float
+    rows: int
+    alert: bool
+
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("window", pa.string()),
+        ("slice", pa.string()),
+        ("feature", pa.string()),
+        ("kind", pa.string()),
+        ("method", pa.string()),
+        ("value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("effect", pa.float64()),
+        ("effect_floor", pa.float64()),
+        ("rows", pa.int64()),
+        ("alert", pa.bool_()),
+    ]
+)
+
+
+def judge(distances: Sequence[Distance], reference: Reference, *, effect_floor: float, false_alarms: float) -> list[DriftRow]:
+    """Judge all distances of some windows; `false_alarms` is the probability that a window in which nothing changed has any alert."""
+    described = {(each["slice"], each["feature"]): each for each in reference.columns.to_pylist()}
+    cells: dict[str, int] = {}
+    for each in distances:
+        cells[each.window] = cells.get(each.window, 0) + 1
+    rows = []
+    for each in distances:
+        column = described[each.slice, each.feature]
+        threshold = chance_threshold(each, column, false_alarms / cells[each.window])
+        effect = effect_of(each, column)
+        rows.append(
+            DriftRow(
+                window=each.window,
+                slice=None if each.slice == WHOLE else each.slice,
+                feature=each.feature,
+                kind=column["kind"],
+                method=each.method,
+                value=each.value,
+                threshold=threshold,
+                effect=effect,
+                effect_floor=effect_floor,
+                rows=each.rows,
+                alert=each.value > threshold and (effect is None or effect >= effect_floor),
+            )
+        )
+    return rows
+
+
+def chance_threshold(distance: Distance, column: Mapping, probability: float) -> float:
+    """The value that the distance exceeds with `probability`, or less, when both samples are of one distribution."""
+    scale = _scale(distance, column)
+    if distance.method == "wasserstein":
+        mean, deviation = math.sqrt(2 / math.pi) * column["bridge_scale"], column["standard_deviation"]
+        return math.sqrt(scale) * (mean + deviation * math.sqrt(2 * math.log(1 / probability)))
+    from scipy.special import chdtri
+
+    quantile = float(chdtri(distance.bins - 1, probability)) if distance.bins > 1 else 0.0
+    match distance.method:
+        case "jensen_shannon":
+            return math.sqrt(scale * quantile / _NATS)
+        case "population_stability_index":
+            return scale * quantile
+        case _:
+            return quantile
+
+
+def effect_of(distance: Distance, column: Mapping) -> float | None:
+    """The size of the change as the Jensen-Shannon distance to which a small change of that size leads; None without a spread."""
+    match distance.method:
+        case "jensen_shannon":
+            return distance.value
+        case "population_stability_index":
+            return math.sqrt(distance.value / _NATS)
+        case "chi2":
+            return math.sqrt(distance.value * _scale(distance, column) / _NATS)
+        case _:
+            deviation = column["standard_deviation"]
+            return distance.value / deviation / math.sqrt(_NATS) if deviation > 0 else None
+
+
+def to_arrow(rows: Sequence[DriftRow]) -> pa.Table:
+    """The rows as a table of `ROW_SCHEMA`."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=ROW_SCHEMA)
+
+
+def drifted_features(rows: Sequence[DriftRow]) -> tuple[set[str], set[str]]:
+    """Of all rows of a window, not of its slices: the features with an alert of any method, and all that were measured."""
+    measured = [row for row in rows if row.kind == "feature" and row.slice is None]
+    return {row.feature for row in measured if row.alert}, {row.feature for row in measured}
+
+
+def in_words(rows: Sequence[DriftRow]) -> str:
+    """One or two plain sentences on what drifted in the window of `rows`, all versions and all its rows, worst first."""
+    drifted, measured = drifted_features(rows)
+    whole = [row for row in rows if row.slice is None and row.alert]
+    effects = {name: max(row.effect or math.inf for row in whole if row.feature == name) for name in drifted}
+    ranked = sorted(drifted, key=lambda name: (-effects[name], name))
+    more = f" and {len(ranked) - 3} more" if len(ranked) > 3 else ""
+    text = (
+        f"{len(ranked)} of {len(measured)} features drifted: {', '.join(ranked[:3])}{more}."
+        if ranked
+        else f"None of the {len(measured)} features drifted."
     )
+    others = [sentence for kind, sentence in _SENTENCES.items() if any(row.kind == kind for row in whole)]
+    return " ".join([text, *others])
 
 
-def _check(reference: pa.Table, windows: Sequence[tuple[str, pa.Table]], names: list[str], settings: DriftSettings) -> None:
-    if not windows or len(set(names)) < len(names):
-        raise ValueError(f"Drift needs at least one window, and names that differ; got {names}.")
-    empty = ["the reference"] if reference.num_rows == 0 else []
-    empty += [f"window {name}" for name, table in windows if table.num_rows == 0]
-    if empty:
-        raise ValueError(f"No rows in {', '.join(empty)}: drift of nothing cannot be measured.")
-    methods = {*settings.continuous_methods, *settings.categorical_methods, RECONSTRUCTION_ERROR}
-    without = sorted(methods - set(settings.effect_floors))
-    if without:
-        raise ValueError(f"effect_floors has no floor of {', '.join(without)}: add one (0 alerts on NannyML's threshold alone).")
+_SENTENCES = {
+    "prediction": "The predictions are distributed differently.",
+    "label": "The known labels are distributed differently.",
+    "all": "The features go together differently.",
+}
 
 
-def _sample(table: pa.Table, key_column: str | None, maximum_rows: int | None) -> pa.Table:
-    if maximum_rows is None or table.num_rows <= maximum_rows:
-        return table
-    if key_column is None:
-        raise ValueError("maximum_rows needs a key_column, whose hash says which rows are read.")
-    from pandas.util import hash_array
-
-    hashes = hash_array(table.column(key_column).cast(pa.string()).to_numpy(zero_copy_only=False).astype(object))
-    chosen = np.sort(np.argsort(hashes, kind="stable")[:maximum_rows])
-    return table.take(pa.array(chosen))
-
-
-def _finite(frame: "pd.DataFrame", schema: FeatureSchema) -> "pd.DataFrame":
-    for name in schema.numeric:
-        values = frame[name].to_numpy(dtype=np.float64)
-        frame[name] = np.where(np.isfinite(values), values, np.nan)
-    return frame
-
-
-def _chunk_codes(reference: pa.Table, column: str | None, pieces: int) -> np.ndarray:
-    if column is None:
-        codes = np.arange(reference.num_rows) * min(pieces, reference.num_rows) // reference.num_rows
-    else:
-        codes = np.unique(
-            reference.column(column).cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False), return_inverse=True
-        )[1]
-    if codes.max() < 1:
-        raise ValueError("The reference gives one chunk, which has no spread to set a threshold from: give it two or more.")
-    return codes
-
-
-def _collapse_rare(
-    reference: "pd.DataFrame", frame: "pd.DataFrame", schema: FeatureSchema, maximum_categories: int
-) -> tuple[str, ...]:
-    collapsed = []
-    for name in schema.categorical:
-        counts = reference[name].value_counts()
-        if len(counts) > maximum_categories:
-            # By count, then by name: ties do not depend on the row order.
-            ranked = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-            kept = {value for value, _ in ranked[:maximum_categories]}
-            for each in (reference, frame):
-                each[name] = each[name].where(each[name].isin(kept), OTHER_CATEGORY)
-            collapsed.append(name)
-    return tuple(collapsed)
+def _scale(distance: Distance, column: Mapping) -> float:
+    return 1 / distance.rows + 1 / column["rows"]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.ml.drift_result import DriftResult
+from mlops_assets.ml.drift import DriftRow
 from mlops_assets.ml.evaluation import Evaluation, SliceResult
 from mlops_assets.ml.importance import Importances
+from mlops_assets.ml.performance import PerformanceRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,26 +178,61 @@ def residual_plot(labels: np.ndarray, values: np.ndarray) -> bytes:
     return _png(figure)
 
 
-def drift_plot(result: DriftResult) -> bytes:
-    """Effect of the 20 most drifted features by window, shaded; an alert carries its value."""
+def drift_plot(rows: Sequence[DriftRow]) -> bytes:
+    """Effect of the 20 most drifted columns by window, shaded; an alert carries its value."""
+    whole = [row for row in rows if row.slice is None]
     strongest: dict[str, float] = {}
-    for row in result.rows:
+    for row in whole:
         strongest[row.feature] = max(strongest.get(row.feature, 0.0), row.effect or 0.0)
     features = sorted(strongest, key=lambda name: -strongest[name])[:20]
-    windows = list(result.window_rows)
-    effects = np.zeros((len(features), len(windows)))
+    windows = sorted({row.window for row in whole})
+    effects, alerts = np.zeros((len(features), len(windows))), np.zeros((len(features), len(windows)), dtype=bool)
     figure, (axes,) = _figure(2.6 + 0.75 * len(windows), 1.0 + 0.26 * len(features), 1)
-    for row in result.rows:
+    for row in whole:
         if row.feature in features:
             place = (features.index(row.feature), windows.index(row.window))
             effects[place] = max(effects[place], row.effect or 0.0)
-            if row.alert:
-                axes.text(place[1], place[0], f"{effects[place]:.2f}", ha="center", va="center", fontsize=7)
-    axes.imshow(effects, cmap="Oranges", vmin=0, vmax=max(0.5, float(effects.max())), aspect="auto")
+            alerts[place] |= row.alert
+    for feature, window in zip(*np.nonzero(alerts), strict=True):
+        axes.text(window, feature, f"{effects[feature, window]:.2f}", ha="center", va="center", fontsize=7)
+    axes.imshow(effects, cmap="Oranges", vmin=0, vmax=max(0.5, float(effects.max(initial=0))), aspect="auto")
     axes.set_xticks(range(len(windows)), windows, rotation=45, ha="right")
     axes.set_yticks(range(len(features)), ["all together" if name == "*" else _shorten(name) for name in features])
     _describe(axes, "Drift by window (alerts with their effect)", "", "")
     axes.grid(False)
+    return _png(figure)
+
+
+def performance_plot(rows: Sequence[PerformanceRow], metric: str) -> bytes:
+    """`metric` by window: the estimate with its bounds, the realised value (hollow while labels are missing), hold-out and threshold."""
+    figure, (axes,) = _figure(max(4.6, 2.2 + 0.6 * len(rows)), 3.4, 1)
+    places = np.arange(len(rows))
+
+    def column(name: str) -> np.ndarray:
+        return np.array([getattr(row, name) for row in rows], dtype=float)
+
+    estimated = column("estimated")
+    bounds = np.abs(np.array([estimated - column("estimated_lower"), column("estimated_upper") - estimated]))
+    axes.errorbar(
+        places - 0.06,
+        estimated,
+        yerr=bounds,
+        color=GREY,
+        marker="s",
+        markersize=4,
+        capsize=3,
+        linestyle="none",
+        label="estimated",
+    )
+    for complete, fill, text in ((True, ORANGE, "realised"), (False, "white", "realised, partial")):
+        chosen = np.array([row.complete == complete and row.realised is not None for row in rows], dtype=bool)
+        if chosen.any():
+            axes.plot(places[chosen] + 0.06, column("realised")[chosen], "o", color=ORANGE, markerfacecolor=fill, label=text)
+    axes.plot(places, column("reference"), color=BLUE, linewidth=1, label="hold-out")
+    axes.plot(places, column("threshold"), color=BLUE, linewidth=1, linestyle="--", label="threshold")
+    axes.set_xticks(places, [row.window for row in rows], rotation=45, ha="right")
+    _describe(axes, f"{metric} by window", "", "")
+    axes.legend(fontsize=7, frameon=False, ncols=2)
     return _png(figure)
 
 

@@ -1,188 +1,254 @@
-"""The drift report of one window: one HTML page that needs nothing else.
+"""The page of one monitoring window: one HTML file that needs nothing else, readable from the top down by whoever owns the product or the model.
 
-What the page says is put together here, how it looks is in `templates/drift_report.html.j2`, and the geometry of its charts
-in `charts.py`. Measuring drift belongs to `drift.py`.
+What it says is put together here from the rows of the window's reports, how it looks is in `templates/monitoring_report.html.j2`, the geometry
+of its charts in `charts.py`. Nothing is measured here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from mlops_assets.ml.charts import (
-    Distribution,
-    Trend,
-    categorical_distribution,
-    number_text,
-    numeric_distribution,
-    trend,
-)
-from mlops_assets.ml.drift import ALL_FEATURES, DriftResult, DriftRow
-from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, numeric_matrix
+from mlops_assets.ml.charts import Distribution, Trend, categorical_distribution, number_text, numeric_distribution, trend
+from mlops_assets.ml.drift import METHOD_NAMES
+from mlops_assets.ml.matrix import categorical_matrix, numeric_matrix
 
 TEMPLATE_DIRECTORY = Path(__file__).parent / "templates"
-METHOD_NAMES: Mapping[str, str] = {
-    "jensen_shannon": "Jensen-Shannon distance",
-    "wasserstein": "Wasserstein distance",
-    "kolmogorov_smirnov": "Kolmogorov-Smirnov statistic",
-    "hellinger": "Hellinger distance",
-    "l_infinity": "largest change of a share",
-    "chi2": "chi-squared statistic",
+_PLOTTED = 8
+_SHORT = {
+    "jensen_shannon": "Jensen-Shannon",
+    "wasserstein": "Wasserstein",
+    "chi2": "chi-square",
+    "population_stability_index": "stability index",
     "reconstruction_error": "reconstruction error",
 }
-_PLOTTED_FEATURES = 8
-_AS_USUAL = "as usual"
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class FeatureLine:
-    """One line of the feature table. `bar` and `mark` are the value and its threshold in percent of the widest bar."""
+class Reports:
+    """The rows of the reports on a window and, for the trends, on those before it (window_start up to and including this one)."""
 
+    window: str
+    drift: Sequence[Row]
+    performance: Sequence[Row]
+    quality: Sequence[Row]
+
+    def of_window(self, rows: Sequence[Row]) -> list[Row]:
+        """Those of `rows` that are about the window of the page."""
+        return [row for row in rows if str(row["window_start"]) == self.window]
+
+
+@dataclass(frozen=True)
+class AlertLine:
+    """An alert in words, with example rows (all of the same columns)."""
+
+    source: str
     feature: str
-    method: str
-    status: str
-    value: str
-    threshold: str
-    bar: float
-    mark: float | None
-    trend: Trend
+    sentence: str
+    examples: Sequence[Row]
 
 
-def render_drift_report(
-    *,
-    title: str,
-    window: str,
-    result: DriftResult,
-    reference: pa.Table,
-    current: pa.Table,
-    schema: FeatureSchema,
-    scores: tuple[np.ndarray, np.ndarray] | None,
-    links: Mapping[str, str],
-) -> str:
-    """The page of `window`, one of the windows of `result`.
+@dataclass(frozen=True)
+class Page:
+    """All that a page shows. `metric` is the one that models are chosen by; `samples` are the rows of the reference and of the window.
 
-    `reference` and `current` hold the features of the reference and of this window, for the distributions; `scores` are the
-    model's predictions on both, or None; `links` maps texts to addresses. Raises ValueError when `result` has no such window.
+    `counts` says how many alerts there are by source; `alerts` are those that are shown.
     """
+
+    title: str
+    period: str
+    metric: str
+    versions: Sequence[int]
+    reports: Reports
+    counts: Mapping[str, int]
+    alerts: Sequence[AlertLine]
+    samples: tuple[pa.Table, pa.Table]
+    links: Mapping[str, str]
+    command: str
+
+
+def render_monitoring_report(page: Page) -> str:
+    """The page as HTML. Raises ValueError on a link that is no address."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    rows = result.of_window(window)
-    if not rows:
-        raise ValueError(f"The drift result has no window {window!r}: it has {', '.join(result.window_rows)}.")
-    unsafe = [address for address in links.values() if not address.startswith(("http://", "https://", "/", "./", "../"))]
+    unsafe = [address for address in page.links.values() if not address.startswith(("http://", "https://", "/", "./", "../"))]
     if unsafe:
         raise ValueError(f"Not an address to link to: {', '.join(unsafe)}.")
-    features = sorted((row for row in rows if row.feature != ALL_FEATURES), key=_severity)
-    together = [row for row in rows if row.feature == ALL_FEATURES]
-    plotted = list(dict.fromkeys(row.feature for row in features))[:_PLOTTED_FEATURES]
-    distributions = [_distribution(name, reference, current, schema) for name in plotted]
-    lines = _feature_lines(result, features)
+    drift = page.reports.of_window(page.reports.drift)
+    features = feature_lines(page.reports)
     environment = Environment(loader=FileSystemLoader(TEMPLATE_DIRECTORY), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("drift_report.html.j2").render(
-        title=title,
-        window=window,
-        headline=headline(rows),
-        alerting=any(row.alert for row in rows),
-        facts=_facts(result, window, features),
-        changed=[line for line in lines if line.status != _AS_USUAL],
-        unchanged=[line for line in lines if line.status == _AS_USUAL],
-        together=_feature_lines(result, together),
-        together_trend=_trend_of(result, together[0], 960, 120) if together else None,
-        distributions=distributions,
-        scores=numeric_distribution("Predictions", *scores, 640, 130) if scores is not None else None,
-        links=links,
-        windows=list(result.window_rows),
-        collapsed=result.collapsed_features,
-        excluded=result.excluded_from_reconstruction,
+    return environment.get_template("monitoring_report.html.j2").render(
+        page=page,
+        verdict=verdict(page),
+        alerting=bool(page.counts),
+        hidden=sum(page.counts.values()) - len(page.alerts),
+        tiles=_tiles(page),
+        performance=performance_lines(page.reports, page.metric),
+        slices=_slice_lines(page),
+        changed=[line for line in features if line["state"] != "as usual"],
+        unchanged=[line for line in features if line["state"] == "as usual"],
+        sliced_drift=_sliced(drift),
+        distributions=_distributions(features, page.samples),
+        quality=[row for row in page.reports.of_window(page.reports.quality) if row["alert"]],
+        number=number_text,
     )
 
 
-def headline(rows: tuple[DriftRow, ...]) -> str:
-    """One or two plain sentences on what changed in the window of `rows`, and how much."""
-    measured = {row.feature for row in rows if row.feature != ALL_FEATURES}
-    alerts = sorted((row for row in rows if row.alert and row.feature != ALL_FEATURES), key=_severity)
-    drifted = list(dict.fromkeys(row.feature for row in alerts))
-    together = [row for row in rows if row.feature == ALL_FEATURES]
-    joint = any(row.alert for row in together)
-    if not drifted:
-        text = f"None of the {len(measured)} features drifted."
+def verdict(page: Page) -> str:
+    """The window in one or two plain sentences."""
+    judged = next(
+        (row for row in page.reports.of_window(page.reports.performance) if _whole(row) and row["metric"] == page.metric), None
+    )
+    if judged is None:
+        text = "The performance of this window was not judged."
     else:
-        named = ", ".join(drifted[:3]) + (f" and {len(drifted) - 3} more" if len(drifted) > 3 else "")
-        text = f"{len(drifted)} of {len(measured)} features drifted: {named}."
-    if joint:
-        effect = together[0].effect or 0.0
-        text += f" The features also relate to each other differently (reconstruction error off by {effect:.0%})."
-    elif together and drifted:
-        text += " How the features relate to each other is as usual."
-    return text
-
-
-def _severity(row: DriftRow) -> tuple[bool, bool, float, str, str]:
-    """Sort key, worst first: alerts, then vanished or new features, then by effect."""
-    return (not row.alert, row.value is not None, -(row.effect or 0.0), row.feature, row.method)
-
-
-def _status(row: DriftRow) -> str:
-    if row.alert:
-        return "drifted"
-    if row.value is None:
-        return "no values"
-    over = row.upper_threshold is not None and row.value > row.upper_threshold
-    under = row.lower_threshold is not None and row.value < row.lower_threshold
-    return "small change" if over or under else _AS_USUAL
-
-
-def _feature_lines(result: DriftResult, rows: list[DriftRow]) -> list[FeatureLine]:
-    lines = []
-    for row in rows:
-        peers = [each for each in rows if each.method == row.method]
-        widest = max((max(each.value or 0.0, each.upper_threshold or 0.0) for each in peers), default=0.0) or 1.0
-        # Distances up to 1 share a scale; other units compare a value with its own threshold.
-        own = row.method in ("wasserstein", "reconstruction_error", "chi2")
-        scale = (max(row.value or 0.0, row.upper_threshold or 0.0) or 1.0) if own else widest
-        lines.append(
-            FeatureLine(
-                feature=row.feature,
-                method=METHOD_NAMES.get(row.method, row.method),
-                status=_status(row),
-                value="none" if row.value is None else number_text(row.value),
-                threshold="" if row.upper_threshold is None else number_text(row.upper_threshold),
-                bar=round(100 * (row.value or 0.0) / scale, 1),
-                mark=None if row.upper_threshold is None else round(100 * row.upper_threshold / scale, 1),
-                trend=_trend_of(result, row, 110, 28),
-            )
-        )
-    return lines
-
-
-def _trend_of(result: DriftResult, row: DriftRow, width: int, height: int) -> Trend:
-    same = [each for each in result.rows if (each.feature, each.method) == (row.feature, row.method)]
-    return trend(
-        values=[each.value for each in same],
-        labels=[each.window for each in same],
-        alerts=[each.alert for each in same],
-        threshold=row.upper_threshold,
-        from_zero=row.feature != ALL_FEATURES,
-        width=width,
-        height=height,
+        name = "realised" if judged["complete"] and judged["realised"] is not None else "estimated"
+        held = f" (hold-out {number_text(judged['reference'])})" if judged["reference"] is not None else ""
+        value = "not known" if judged[name] is None else number_text(judged[name])
+        state = "worse than it was when it was accepted" if judged["alert"] else "as good as when it was accepted"
+        text = f"The model is {state}: {name} {page.metric} {value}{held}."
+    rest = [
+        f"{count} {source} alert{'' if count == 1 else 's'}" for source, count in page.counts.items() if source != "performance"
+    ]
+    return (
+        f"{text} Its inputs changed: {' and '.join(rest)}."
+        if rest
+        else f"{text} Nothing about its inputs is out of the ordinary."
     )
 
 
-def _distribution(name: str, reference: pa.Table, current: pa.Table, schema: FeatureSchema) -> Distribution:
-    if name in schema.numeric:
-        numbers = [numeric_matrix(table, [name])[:, 0] for table in (reference, current)]
-        return numeric_distribution(name, numbers[0], numbers[1], 300, 110)
-    texts = [categorical_matrix(table, [name])[:, 0] for table in (reference, current)]
-    return categorical_distribution(name, texts[0], texts[1], 300, 110)
+def feature_lines(reports: Reports) -> list[dict[str, Any]]:
+    """One line per monitored column of the window, worst first: its state, its effect with the trend of it, and every distance."""
+    rows = [row for row in reports.of_window(reports.drift) if _whole(row)]
+    lines = []
+    for version, feature in dict.fromkeys((row["model_version"], row["feature"]) for row in rows):
+        mine = [row for row in rows if row["feature"] == feature and row["model_version"] == version]
+        worst = max(mine, key=lambda row: (row["alert"], row["effect"] or 0.0))
+        beyond = any(row["value"] > row["threshold"] for row in mine)
+        lines.append(
+            {
+                "feature": "all features together" if feature == "*" else feature,
+                "kind": worst["kind"],
+                "version": version,
+                "state": "drifted" if worst["alert"] else "small change" if beyond else "as usual",
+                "effect": worst["effect"],
+                "floor": worst["effect_floor"],
+                "bar": round(min(100.0, 50 * (worst["effect"] or 0.0) / worst["effect_floor"]), 1),
+                "distances": [
+                    (_SHORT[row["method"]], METHOD_NAMES[row["method"]], number_text(row["value"]), number_text(row["threshold"]))
+                    for row in mine
+                ],
+                "trend": _trend(reports.drift, feature, worst["method"], worst["effect_floor"]),
+            }
+        )
+    return sorted(
+        lines, key=lambda line: (line["state"] != "drifted", line["kind"] == "feature", -(line["effect"] or 0.0), line["feature"])
+    )
 
 
-def _facts(result: DriftResult, window: str, features: list[DriftRow]) -> dict[str, str]:
-    drifted = {row.feature for row in features if row.alert}
-    return {
-        "features drifted": f"{len(drifted)} of {len({row.feature for row in features})}",
-        "rows in this window": f"{result.window_rows[window]:,}",
-        "rows in the reference": f"{result.reference_rows:,}",
-        "windows measured": f"{len(result.window_rows)}",
+def performance_lines(reports: Reports, metric: str) -> list[dict[str, Any]]:
+    """One line per metric of all rows of the window, the selection metric first, with its trend."""
+    rows = [row for row in reports.of_window(reports.performance) if _whole(row)]
+    history = [row for row in reports.performance if _whole(row)]
+    return [
+        {**row, "trend": _performance_trend(history, row)}
+        for row in sorted(rows, key=lambda row: (row["metric"] != metric, row["model_version"]))
+    ]
+
+
+def _tiles(page: Page) -> list[tuple[str, str, bool]]:
+    """Facts in large type: text, value, whether it is an alert."""
+    performance = [
+        row for row in page.reports.of_window(page.reports.performance) if _whole(row) and row["metric"] == page.metric
+    ]
+    features = {
+        (row["model_version"], row["feature"]): False
+        for row in page.reports.of_window(page.reports.drift)
+        if _whole(row) and row["kind"] == "feature"
     }
+    for row in page.reports.of_window(page.reports.drift):
+        if (key := (row["model_version"], row["feature"])) in features and _whole(row):
+            features[key] |= row["alert"]
+    findings = sum(row["alert"] for row in page.reports.of_window(page.reports.quality))
+    tiles = [
+        ("features drifted", f"{sum(features.values())} of {len(features)}", any(features.values())),
+        ("data quality findings", str(findings), findings > 0),
+    ]
+    if performance:
+        rows, known = sum(row["rows"] for row in performance), sum(row["matured_rows"] for row in performance)
+        complete = all(row["complete"] for row in performance)
+        tiles = [
+            ("predictions", f"{rows:,}", False),
+            ("labels known", f"{known / rows:.0%}{'' if complete else ', more to come'}", False),
+            *tiles,
+        ]
+    return [*tiles, ("model version", ", ".join(map(str, page.versions)), False)]
+
+
+def _slice_lines(page: Page) -> list[Row]:
+    """The selection metric by slice: alerts first, then the largest slices."""
+    rows = [row for row in page.reports.of_window(page.reports.performance) if not _whole(row) and row["metric"] == page.metric]
+    return sorted(rows, key=lambda row: (not row["alert"], -row["rows"]))
+
+
+def _sliced(drift: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Slices with drift that the whole window does not show, each with its alerts by effect."""
+    everywhere = {row["feature"] for row in drift if _whole(row) and row["alert"]}
+    found: dict[str, list[Row]] = {}
+    for row in sorted(drift, key=lambda row: -(row["effect"] or 0.0)):
+        if row["alert"] and not _whole(row) and row["feature"] not in everywhere:
+            found.setdefault(row["slice"], []).append(row)
+    return sorted(found.items(), key=lambda item: -len(item[1]))
+
+
+def _trend(drift: Sequence[Row], feature: str, method: str, floor: float) -> Trend:
+    by_window: dict[str, Row] = {}
+    for row in drift:
+        if row["feature"] == feature and row["method"] == method and _whole(row):
+            by_window[str(row["window_start"])] = row
+    ordered = sorted(by_window.items())
+    return trend(
+        values=[row["effect"] for _, row in ordered],
+        labels=[window for window, _ in ordered],
+        alerts=[row["alert"] for _, row in ordered],
+        threshold=floor,
+        from_zero=True,
+        width=110,
+        height=28,
+    )
+
+
+def _performance_trend(history: Sequence[Row], of: Row) -> Trend:
+    rows = sorted((row for row in history if row["metric"] == of["metric"]), key=lambda row: str(row["window_start"]))
+    return trend(
+        values=[row["realised"] if row["realised"] is not None else row["estimated"] for row in rows],
+        labels=[str(row["window_start"]) for row in rows],
+        alerts=[row["alert"] for row in rows],
+        threshold=of["threshold"],
+        from_zero=False,
+        width=150,
+        height=32,
+    )
+
+
+def _distributions(lines: Sequence[Row], samples: tuple[pa.Table, pa.Table]) -> list[Distribution]:
+    """Of the most changed columns that both samples hold: reference beside window."""
+    names = [line["feature"] for line in lines if all(line["feature"] in table.column_names for table in samples)]
+    found = []
+    for name in list(dict.fromkeys(names))[:_PLOTTED]:
+        columns = [table.column(name) for table in samples]
+        if any(pa.types.is_string(column.type) or pa.types.is_dictionary(column.type) for column in columns):
+            texts = [categorical_matrix(table, [name])[:, 0] for table in samples]
+            found.append(categorical_distribution(name, texts[0], texts[1], 300, 110))
+        else:
+            numbers = [numeric_matrix(table, [name])[:, 0] for table in samples]
+            found.append(numeric_distribution(name, numbers[0], numbers[1], 300, 110))
+    return found
+
+
+def _whole(row: Row) -> bool:
+    return row["slice"] is None

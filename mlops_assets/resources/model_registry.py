@@ -118,6 +118,14 @@ class ModelRegistry:
                 (Path(folder) / f"{name}.png").write_bytes(png)
             self.client.log_artifacts(run_id, folder, "plots")
 
+    def log_files(self, run_id: str, folder: Path, path: str) -> None:
+        """Store the files in `folder` as the artifacts `path` of the run."""
+        self.client.log_artifacts(run_id, str(folder), path)
+
+    def download(self, run_id: str, path: str, folder: Path) -> Path:
+        """The artifacts `path` of the run, downloaded below `folder`."""
+        return Path(self.client.download_artifacts(run_id, path, str(folder)))
+
     def finish_run(self, run_id: str, *, succeeded: bool) -> None:
         """Close the run."""
         self.client.set_terminated(run_id, status="FINISHED" if succeeded else "FAILED")
@@ -231,12 +239,12 @@ class ModelRegistry:
 
     def log_bundle(self, model: RegisteredModel, folder: Path) -> None:
         """Store the serving bundle in `folder` with the model's run; from then on `find` knows the version."""
-        self.client.log_artifacts(model.run_id, str(folder), BUNDLE_ARTIFACT)
+        self.log_files(model.run_id, folder, BUNDLE_ARTIFACT)
         self.tag(model.solution, model.version, {_COMPLETE_TAG: "complete"})
 
     def download_bundle(self, model: RegisteredModel, folder: Path) -> Path:
         """The serving bundle of `model`, downloaded below `folder`."""
-        return Path(self.client.download_artifacts(model.run_id, BUNDLE_ARTIFACT, str(folder)))
+        return self.download(model.run_id, BUNDLE_ARTIFACT, folder)
 
     def run_url(self, run_id: str) -> str:
         """Page of the run in the MLflow UI."""

@@ -189,6 +189,14 @@ def load_bundle(path: Path, threads: int = 0) -> Bundle:
     return bundle
 
 
+def load_contract(path: Path) -> Contract:
+    """The contract of the bundle in the folder `path`, without its model. Raises BundleError when it is missing or not valid."""
+    file = path / CONTRACT_FILE
+    if not file.is_file():
+        raise BundleError(f"{file} is missing: promote the model again to write its bundle.")
+    return _parse(Contract, file, file.read_bytes())
+
+
 def _parse(kind: type[_Model], path: Path, content: bytes) -> _Model:
     try:
         return kind.model_validate_json(content)

@@ -26,6 +26,7 @@ from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.stack.dagster_client import AssetState, DagsterClient, ancestors
 from mlops_assets.stack.deployments import history
 from mlops_assets.stack.errors import StackError
+from mlops_assets.stack.solutions import declared_solution
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,12 +55,7 @@ class PredictionLineage:
     @cached_property
     def solution(self) -> "Solution":
         """The solution's YAML. Raises StackError when it has none any more."""
-        from mlops_assets.resources.feature_usage import DEFINITIONS_DIRECTORY, declared_solutions
-
-        found = declared_solutions(DEFINITIONS_DIRECTORY).solutions.get(self.solution_name)
-        if found is None:
-            raise StackError(f"No file of defs/ declares the solution {self.solution_name!r}.", remedy="mlops status")
-        return found
+        return declared_solution(self.solution_name)
 
     @cached_property
     def model(self) -> RegisteredModel:

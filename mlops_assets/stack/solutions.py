@@ -1,12 +1,27 @@
-"""What `mlops status` says of the solutions: champion, last partition, failing checks."""
+"""What `mlops status` says of the solutions: champion, last partition, failing checks. And what the file of one declares."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mlops_assets.resources.champion import RegistryUnreachableError, registered_champion
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import SOLUTION_TAG, STAGE_TAG, AssetState, ancestors
+from mlops_assets.stack.errors import StackError
+
+if TYPE_CHECKING:
+    from mlops_assets.solution import Solution
 
 _CONFIGURATION_ERROR = "configuration_error/"
+
+
+def declared_solution(name: str) -> "Solution":
+    """The solution's YAML. Raises StackError when no file of `defs/` declares it."""
+    from mlops_assets.resources.feature_usage import DEFINITIONS_DIRECTORY, declared_solutions
+
+    found = declared_solutions(DEFINITIONS_DIRECTORY).solutions.get(name)
+    if found is None:
+        raise StackError(f"No file of defs/ declares the solution {name!r}.", remedy="mlops status")
+    return found
 
 
 def solution_states(settings: Settings, assets: Mapping[str, AssetState]) -> dict[str, dict[str, object]]:

@@ -46,12 +46,15 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     dataset = connection.execute(plan["training_query"]).to_arrow_table()
     clock.lap("training dataset")
 
-    from mlops_assets.ml.drift import DriftSettings, compute_drift
+    from mlops_assets.ml.drift import judge as judge_drift
     from mlops_assets.ml.evaluation import evaluate
     from mlops_assets.ml.matrix import FeatureSchema, to_frame
     from mlops_assets.ml.onnx import onnx_predict, to_onnx
     from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
     from mlops_assets.ml.problem import label_array
+    from mlops_assets.ml.reconstruction import reconstruction_rows
+    from mlops_assets.ml.reference import Monitored, summarise
+    from mlops_assets.resources.drift_distances import measure_distances
 
     problem, label = plan["problem"], plan["label"]
     train, holdout = (dataset.filter(duckdb_mask(dataset, split)) for split in ("train", "holdout"))
@@ -90,26 +93,26 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     onnx_predict(model, to_frame(month, schema), schema, problem)
     realised = judge(month.filter(month.column(label).is_valid()))
     clock.lap("scoring and outcomes")
-    weeks = []
-    for start, end in plan["weeks"]:
-        connection.register("month", month)
-        query = f"FROM month WHERE {plan['partition_column']} >= DATE '{start}' AND {plan['partition_column']} < DATE '{end}'"
-        weeks.append((start, connection.execute(query).to_arrow_table()))
-    drift = compute_drift(
-        reference=holdout,
-        windows=weeks,
-        schema=schema,
-        settings=DriftSettings(maximum_rows=plan["maximum_rows"]),
-        reference_chunk_column=None,
-        key_column=plan["key"],
+    monitored = [Monitored(name, "feature", name in schema.numeric) for name in schema.names]
+    reference = summarise(holdout, monitored, plan["slices"])
+    connection.register("month", month)
+    cases = " ".join(
+        f"WHEN {plan['partition_column']} >= DATE '{start}' AND {plan['partition_column']} < DATE '{end}' THEN '{start}'"
+        for start, end in plan["weeks"]
     )
+    weeks = connection.execute(f"SELECT *, CASE {cases} END AS week FROM month WHERE week IS NOT NULL").to_arrow_table()
+    connection.register("weeks", weeks)
+    distances = measure_distances(connection, rows="weeks", window="week", slices=plan["slices"], reference=reference)
+    drift = judge_drift(distances, reference, effect_floor=0.1, false_alarms=0.05)
+    tables = [(start, connection.execute(f"FROM weeks WHERE week = '{start}'").to_arrow_table()) for start, _ in plan["weeks"]]
+    drift += reconstruction_rows(holdout, tables, schema, false_alarms=0.05)
     clock.lap("drift")
     return {
         "steps": clock.steps,
         "rows": {"train": train.num_rows, "holdout": holdout.num_rows, "predicted": month.num_rows},
         "holdout_roc_auc": held_out["roc_auc"],
         "realised_roc_auc": realised["roc_auc"],
-        "alerts": sum(row.alert for row in drift.rows),
+        "alerts": sum(row.alert for row in drift),
     }
 
 

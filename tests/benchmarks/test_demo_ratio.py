@@ -97,7 +97,6 @@ def write_plan(platform: Platform, plan: Plan, target: Path) -> dict[str, Any]:
         "seed": training.seed,
         "estimator": training.estimator.model_dump(mode="json"),
         "weeks": [(a, b) for a, b in pairwise(starts) if a >= plan.training_date.isoformat() and b <= end.isoformat()],
-        "maximum_rows": solution.monitoring.drift.maximum_rows,
     }
 
 

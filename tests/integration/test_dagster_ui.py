@@ -22,7 +22,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment", "predictions", "outcomes", "drift_report")
+STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment", "predictions", "outcomes")
+REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report")
 GROUP_PAGE = "/locations/mlops_assets/asset-groups/flight_delay/lineage"
 TIMEOUT = 60_000
 
@@ -76,9 +77,9 @@ def test_the_lineage_of_the_solution_shows_every_stage(visit: Visit) -> None:
     # So large that the nodes show their checks, not only their names.
     visit.page.set_viewport_size({"width": 2700, "height": 1500})
     visit.page.goto(GROUP_PAGE)
-    for stage in STAGES:
+    for stage in (*STAGES, *REPORTS):
         expect(visit.page.get_by_text(stage, exact=True).first).to_be_visible(timeout=TIMEOUT)
-    # The stages and the spine; drift is a warning, which is shown otherwise.
+    # The stages; what a report finds is a warning, which is shown otherwise.
     passed = visit.page.get_by_text(re.compile(r"^([1-9]\d*) / \1 Passed$"))
     expect(passed.nth(len(STAGES) - 1)).to_be_visible(timeout=TIMEOUT)
     expect(visit.page.get_by_text("Failed to load", exact=False)).to_have_count(0)
@@ -98,7 +99,10 @@ def test_the_code_location_is_loaded(visit: Visit) -> None:
     expect(visit.page.get_by_text("Failed", exact=True)).to_have_count(0)
 
 
-@pytest.mark.parametrize(("stage", "plot"), [("evaluation", "calibration"), ("outcomes", "ranking"), ("drift_report", "drift")])
+@pytest.mark.parametrize(
+    ("stage", "plot"),
+    [("evaluation", "calibration"), ("outcomes", "ranking"), ("drift_report", "drift"), ("performance_report", "performance")],
+)
 def test_the_page_of_an_asset_shows_its_plots(visit: Visit, stage: str, plot: str) -> None:
     visit.page.goto(f"/assets/flight_delay/{stage}")
     visit.page.locator("tr", has_text=f"plot_{plot}").first.get_by_text("Show Markdown").click()
@@ -107,7 +111,7 @@ def test_the_page_of_an_asset_shows_its_plots(visit: Visit, stage: str, plot: st
     assert image.evaluate("image => image.complete && image.naturalWidth > 100")
 
 
-def test_the_drift_report_stands_alone(visit: Visit, demo: Demo) -> None:
+def test_the_page_of_a_window_stands_alone(visit: Visit, demo: Demo) -> None:
     visit.page.goto(f"file://{demo.summary['reports'][-1]}")
     expect(visit.page.get_by_role("heading").first).to_be_visible(timeout=TIMEOUT)
     assert visit.page.locator("svg, img").count() > 0

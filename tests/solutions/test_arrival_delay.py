@@ -10,6 +10,7 @@ TRAINING_DATE = "2013-02-01"
 LAST = "2013-02-28"
 TRAINING = tuple(f"{SOLUTION}/{stage}" for stage in ("training_dataset", "model", "evaluation", "online_features", "deployment"))
 SCORING = (f"{SOLUTION}/predictions", f"{SOLUTION}/outcomes")
+REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def finished(platform: Platform, demo: Demo) -> dict[str, dg.ExecuteInProcessRes
         "spine": run((f"{SOLUTION}/spine",), "2013-01-01", LAST),
         "training": run(TRAINING, TRAINING_DATE, TRAINING_DATE),
         "scoring": run(SCORING, TRAINING_DATE, LAST),
-        "monitoring": run((f"{SOLUTION}/drift_report",), "2013-02-04", "2013-02-04"),
+        "monitoring": run(tuple(f"{SOLUTION}/{stage}" for stage in REPORTS), "2013-02-04", "2013-02-04"),
     }
 
 
@@ -70,5 +71,12 @@ def test_its_card_speaks_of_values_and_not_of_classes(finished: dict[str, dg.Exe
         assert word not in card, word
 
 
-def test_drift_of_a_regression_is_reported(platform: Platform, finished: dict[str, dg.ExecuteInProcessResult]) -> None:
+def test_drift_and_performance_of_a_regression_are_reported(
+    platform: Platform, finished: dict[str, dg.ExecuteInProcessResult]
+) -> None:
     assert platform.value(f"SELECT count(DISTINCT feature) FROM {SOLUTION}.drift_report") > 20
+    [(estimated, realised)] = platform.rows(
+        f"SELECT estimated, realised FROM {SOLUTION}.performance_report WHERE metric = 'mean_absolute_error' AND slice IS NULL"
+    )
+    assert estimated > 0
+    assert realised > 0

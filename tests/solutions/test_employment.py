@@ -38,11 +38,12 @@ def finished(platform: Platform) -> dict[str, dg.ExecuteInProcessResult]:
         "data": runs.of(data, "2015-01-01", "2018-01-01"),
         "training": runs.of([f"{SOLUTION}/{stage}" for stage in TRAINING], TRAINING_DATE, TRAINING_DATE),
         "scoring": runs.of([f"{SOLUTION}/predictions", f"{SOLUTION}/outcomes"], TRAINING_DATE, "2018-01-01"),
-        "monitoring": runs.of([f"{SOLUTION}/drift_report"], TRAINING_DATE, "2018-01-01"),
+        "monitoring": runs.of([f"{SOLUTION}/{stage}" for stage in REPORTS], TRAINING_DATE, "2018-01-01"),
     }
 
 
-STAGES = (*TRAINING, "predictions", "outcomes", "drift_report")
+REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report")
+STAGES = (*TRAINING, "predictions", "outcomes", *REPORTS)
 
 
 def newest(result: dg.ExecuteInProcessResult, stage: str) -> dict:
@@ -83,9 +84,15 @@ def test_every_person_of_the_predicted_years_is_predicted_once_and_judged(
 def test_drift_is_reported_by_year(platform: Platform, finished: dict[str, dg.ExecuteInProcessResult]) -> None:
     windows = platform.rows(f"SELECT DISTINCT window_start::VARCHAR FROM {SOLUTION}.drift_report ORDER BY 1")
     assert windows == [("2017-01-01",), ("2018-01-01",)]
-    assert Path(newest(finished["monitoring"], "drift_report")["report"]).stat().st_size > 10_000
+    assert Path(newest(finished["monitoring"], "monitoring_report")["report"]).stat().st_size > 10_000
     # The survey asks the same questions of the same state: no feature moves far in a year.
-    assert platform.value(f"SELECT count(*) FROM {SOLUTION}.drift_report WHERE alert AND feature <> '*'") <= 2
+    assert platform.value(f"SELECT count(*) FROM {SOLUTION}.drift_report WHERE alert AND kind = 'feature' AND slice IS NULL") <= 2
+    # The performance estimated without labels is the realised one, in every year.
+    errors = platform.rows(
+        f"SELECT abs(estimated - realised) FROM {SOLUTION}.performance_report WHERE metric = 'roc_auc' AND slice IS NULL AND complete"
+    )
+    assert errors
+    assert max(error for (error,) in errors) < 0.01
 
 
 def test_no_python_outside_defs_names_a_solution_or_a_data_set() -> None:

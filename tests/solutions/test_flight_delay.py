@@ -1,4 +1,4 @@
-"""The solution `flight_delay` on the real stack: two months of flights from raw rows to drift reports, and all of it again."""
+"""The solution `flight_delay` on the real stack: two months of flights from raw rows to reports on each week, and all of it again."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,9 @@ from mlops_assets.demo import Plan, stages
 
 SOLUTION = "flight_delay"
 TRAINING_DATE, END = "2013-02-01", "2013-03-01"
-STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment", "predictions", "outcomes", "drift_report")
-TABLES = ("training_dataset", "evaluation", "predictions", "outcomes", "drift_report")
+STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment", "predictions", "outcomes")
+REPORTS = ("data_quality_report", "drift_report", "performance_report")
+TABLES = ("training_dataset", "evaluation", "predictions", "outcomes", *REPORTS)
 PREDICTED = f"flight_date >= DATE '{TRAINING_DATE}' AND flight_date < DATE '{END}'"
 
 CHECKS = {
@@ -22,7 +23,17 @@ CHECKS = {
     "deployment": {"champion_deployed"},
     "predictions": {"complete", "finite_scores", "fresh_features"},
     "outcomes": {"labels_matured"},
+    "data_quality_report": {
+        "missing_values",
+        "unseen_categories",
+        "out_of_range",
+        "duplicate_predictions",
+        "constant_features",
+        "window_rows",
+        "schema_change",
+    },
     "drift_report": {"drift"},
+    "performance_report": {"performance", "estimate_agrees"},
 }
 
 ASSETS = """
@@ -119,7 +130,7 @@ def test_the_training_dataset_ends_before_the_training_date(platform: Platform, 
     assert overlapping
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, *REPORTS, "monitoring_report"])
 def test_every_stage_describes_itself(assets: dict[str, dict], stage: str) -> None:
     node = assets[f"{SOLUTION}/{stage}"]
     assert node["groupName"] == SOLUTION
@@ -138,7 +149,7 @@ def test_every_table_has_row_counts_and_a_column_schema(assets: dict[str, dict],
     assert all(column["type"] for column in columns)
 
 
-@pytest.mark.parametrize("stage", ["evaluation", "outcomes", "drift_report"])
+@pytest.mark.parametrize("stage", ["evaluation", "outcomes", "drift_report", "performance_report"])
 def test_results_are_shown_as_plots(assets: dict[str, dict], stage: str) -> None:
     entries = newest_metadata(assets[f"{SOLUTION}/{stage}"])
     plots = [entry for label, entry in entries.items() if label.startswith("plot_")]
@@ -156,13 +167,13 @@ def test_all_upstream_tables_have_row_counts_schemas_and_descriptions(assets: di
     assert lacking == []
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, *REPORTS])
 def test_every_check_of_a_stage_has_run(assets: dict[str, dict], stage: str) -> None:
     checks = assets[f"{SOLUTION}/{stage}"]["assetChecksOrError"]["checks"]
     states = {check["name"]: (check["executionForLatestMaterialization"] or {}).get("status") for check in checks}
     assert set(states) == CHECKS[stage]
     # A week that drifts is a finding about the weather, not a fault.
-    allowed = {"SUCCEEDED", "FAILED"} if stage == "drift_report" else {"SUCCEEDED"}
+    allowed = {"SUCCEEDED", "FAILED"} if stage in REPORTS else {"SUCCEEDED"}
     assert set(states.values()) <= allowed, states
 
 
@@ -171,15 +182,47 @@ def test_no_blocking_check_of_any_table_fails(platform: Platform, assets: dict[s
     assert failing == {}
 
 
-def test_the_drift_report_covers_each_whole_week(platform: Platform, demo: Demo) -> None:
+def test_each_whole_week_is_reported_on(platform: Platform, demo: Demo) -> None:
     weeks = ["2013-02-04", "2013-02-11", "2013-02-18"]
     assert [row["window"] for row in demo.summary["drift"]] == weeks
-    for path in demo.summary["reports"]:
+    for report in REPORTS:
+        assert platform.rows(f"SELECT DISTINCT window_start::VARCHAR FROM {SOLUTION}.{report} ORDER BY 1") == [
+            (week,) for week in weeks
+        ]
+    assert len(demo.summary["reports"]) == len(weeks)
+    for week, path in zip(weeks, demo.summary["reports"], strict=True):
         page = Path(path).read_text()
         assert page.lower().startswith("<!doctype html>")
-        assert "http://127.0.0.1" in page
+        assert f"/assets/{SOLUTION}/performance_report?partition={week}" in page
+        assert f"mlops debug {SOLUTION} --window {week}" in page
         assert 'src="http' not in page, "the page must be complete without a network"
-    assert len(demo.summary["reports"]) == len(weeks)
+
+
+def test_features_prediction_and_label_are_compared_as_a_whole_and_by_slice(platform: Platform, demo: Demo) -> None:
+    whole = platform.rows(
+        f"SELECT kind, count(DISTINCT feature) FROM {SOLUTION}.drift_report WHERE slice IS NULL GROUP BY 1 ORDER BY 1"
+    )
+    # Two features of the calendar are ignored.
+    assert whole == [("all", 1), ("feature", 42), ("label", 1), ("prediction", 1)]
+    assert platform.value(f"SELECT count(*) FROM {SOLUTION}.drift_report WHERE value < 0 OR threshold < 0 OR effect < 0") == 0
+    slices = platform.rows(f"SELECT DISTINCT slice FROM {SOLUTION}.drift_report WHERE slice IS NOT NULL")
+    assert {("origin = JFK",), ("carrier = UA",)} <= set(slices)
+
+
+def test_the_performance_is_estimated_and_judged_when_labels_have_matured(platform: Platform, demo: Demo) -> None:
+    rows = platform.rows(
+        "SELECT estimated, estimated_lower, estimated_upper, realised, realised_lower, realised_upper, reference, rows, matured_rows, complete "
+        f"FROM {SOLUTION}.performance_report WHERE metric = 'roc_auc' AND slice IS NULL"
+    )
+    assert len(rows) == 3
+    for estimated, low, high, realised, realised_low, realised_high, reference, count, matured, complete in rows:
+        assert complete
+        assert 0 < matured < count
+        assert low < estimated < high
+        assert realised_low < realised < realised_high
+        assert abs(estimated - realised) < 0.06
+        assert 0.65 < reference < 0.75
+    assert platform.value(f"SELECT count(DISTINCT slice) FROM {SOLUTION}.performance_report WHERE metric = 'roc_auc'") > 5
 
 
 def test_what_is_served_equals_scikit_learn(platform: Platform, demo: Demo) -> None:

