@@ -85,6 +85,7 @@ MEANINGS = {
     "RawTable.key": "The columns that identify a row. Checked by `duplicates`.",
     "RawTable.minimum_rows": "The least rows of each partition (unpartitioned: of the table). Checked by `row_count`.",
     "RawTable.maximum_reject_share": "The largest share of rows that may be rejected. Checked by `rejected_rows`.",
+    "RawTable.maximum_outside_share": "The largest share of rows with a value outside its range that is only a warning. Checked by `ranges`.",
     "Column.type": "Type in the lake. A value that cannot become it is a reason to reject the row.",
     "Column.description": "What the column holds; unit and time zone belong here.",
     "Column.expression": "SQL over the columns before it that computes the column; left out, it is read from the source.",

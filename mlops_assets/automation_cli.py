@@ -22,6 +22,7 @@ class StepName(StrEnum):
     DAY = "day"
     WEEK = "week"
     MONTH = "month"
+    YEAR = "year"
 
 
 @automation.command(epilog="Example: [bold]mlops automation status[/bold]")
@@ -60,6 +61,10 @@ def replay(
     step: Annotated[
         StepName, typer.Option(help="How much arrives at a time; monitoring windows stay what they are.")
     ] = StepName.WEEK,
+    inject: Annotated[
+        str | None,
+        typer.Option(help="A fault of a source, kind:table:first:last. Kinds: shift, corrupt, duplicate, drop, delay."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let time pass over historical data: days arrive, are predicted, labelled and judged, and retraining follows its decisions.
@@ -67,12 +72,14 @@ def replay(
     Repeated, it recomputes nothing.
     """
     from mlops_assets.replay import Period, Plan
+    from mlops_assets.replay_faults import Fault
     from mlops_assets.replay_view import run_replay
 
     if last < first:
         raise typer.BadParameter("--to is before --from")
     plan = Plan(solution, Period(first.date(), last.date()), step.value)
-    summary: dict[str, Any] = run_replay(running_settings(), error_console if as_json else console, plan)
+    fault = Fault.read(inject) if inject else None
+    summary: dict[str, Any] = run_replay(running_settings(), error_console if as_json else console, plan, fault)
     if as_json:
         print_json(summary)
 

@@ -27,17 +27,26 @@ _MONITORING = ("data_quality_report", "drift_report", "performance_report", "mon
 
 @dataclass(frozen=True)
 class Plan:
-    """Which solution, from which day, and how many months; the last one is predicted."""
+    """Which solution, from which day, and how many months; the last one is predicted. Then time goes on to `replay_to`, if it does."""
 
     solution: str
     start: date
     months: int
+    replay_to: date | None
 
     @classmethod
     def read(cls, months: int | None) -> "Plan":
-        """The plan in `defs/demo.yaml`, with another number of months if given. Raises StackError when it is under 2."""
+        """The plan in `defs/demo.yaml`; with another number of `months`, if given, and then without the replay.
+
+        Raises StackError when there are fewer than 2 months.
+        """
         declared = yaml.safe_load(PLAN_FILE.read_text())
-        plan = cls(solution=declared["solution"], start=declared["start"], months=months or declared["months"])
+        plan = cls(
+            solution=declared["solution"],
+            start=declared["start"],
+            months=months or declared["months"],
+            replay_to=None if months else declared["replay_to"],
+        )
         if plan.months < 2:
             raise StackError("The demo needs a month to train on and a month to predict.", remedy="mlops demo --months 2")
         return plan

@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mlops_assets.demo import Plan, Summary, stages, summarise
+from mlops_assets.replay import Period
+from mlops_assets.replay import Plan as ReplayPlan
+from mlops_assets.replay_view import run_replay
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import DagsterClient
 from mlops_assets.stack.stages import StageResult
@@ -32,12 +35,18 @@ def run_demo(settings: Settings, console: Console, months: int | None) -> dict[s
     seconds = time.monotonic() - began
     summary = summarise(settings, client, plan, planned)
     _show(console, results, summary, seconds)
+    replayed = None
+    if plan.replay_to is not None:
+        console.print()
+        days = Period(plan.training_date, plan.replay_to)
+        replayed = run_replay(settings, console, ReplayPlan(plan.solution, days, "month"), None)
     return {
         "seconds": round(seconds, 1),
         "stages": [
             {"name": each.stage.name, "seconds": each.seconds, "steps": each.steps, "run": each.run_url} for each in results
         ],
         **asdict(summary),
+        "replay": replayed,
     }
 
 

@@ -7,13 +7,15 @@ waits for the training. Automation conditions would launch the same runs, each s
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, Literal
 
 from dateutil.relativedelta import relativedelta
 
 from mlops_assets.automation.retraining import DECISION, DECISION_TAG, OUTCOME, sensor_name
+from mlops_assets.keys import RAW_SCHEMA
+from mlops_assets.replay_faults import Fault
 from mlops_assets.resources.champion import registered_champion
 from mlops_assets.settings import Settings
 from mlops_assets.stack.automation import switched_on
@@ -22,7 +24,7 @@ from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.query import run_query
 from mlops_assets.stack.stages import Stage, StageResult, data_assets
 
-StepLength = Literal["day", "week", "month"]
+StepLength = Literal["day", "week", "month", "year"]
 
 _REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report", "retraining_decision")
 _LATE_LABELS = timedelta(days=7)
@@ -54,7 +56,7 @@ class Plan:
     length: StepLength
 
     def steps(self) -> Iterator[Period]:
-        """The steps: calendar months, weeks from Monday to Sunday, or days; the first and the last may be shorter."""
+        """The steps: calendar years or months, weeks from Monday to Sunday, or days; the first and the last may be shorter."""
         first = self.period.first
         while first <= self.period.last:
             match self.length:
@@ -64,6 +66,8 @@ class Plan:
                     end = first + timedelta(days=7 - first.weekday())
                 case "month":
                     end = first.replace(day=1) + relativedelta(months=1)
+                case "year":
+                    end = first.replace(month=1, day=1) + relativedelta(years=1)
             yield Period(first, min(end - timedelta(days=1), self.period.last))
             first = end
 
@@ -77,11 +81,23 @@ class Training:
     problems: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """A faulty delivery: the fault in words, and what stopped it (empty: nothing did)."""
+
+    fault: str
+    problems: tuple[str, ...]
+
+
 @dataclass
 class Step:
-    """What became of one step: its runs, the monitoring windows that ended in it, the training that followed, the champion after it."""
+    """What became of one step: its runs, the monitoring windows that ended in it, the training that followed, the champion after it.
+
+    `stopped` tells of a fault that was injected, and repaired before the rest of the step.
+    """
 
     period: Period
+    stopped: Stopped | None = None
     stages: list[StageResult] = field(default_factory=list)
     windows: list[dict[str, Any]] = field(default_factory=list)
     training: Training | None = None
@@ -92,8 +108,9 @@ class Step:
 class Replay:
     """The steps of one plan on one running stack. Raises StackError when the solution or its data are not there."""
 
-    def __init__(self, settings: Settings, plan: Plan):
+    def __init__(self, settings: Settings, plan: Plan, fault: Fault | None):
         self.settings = settings
+        self._fault = fault
         self.client = DagsterClient(settings.dagster_url)
         assets = self.client.assets()
         self._name = plan.solution
@@ -104,6 +121,8 @@ class Replay:
                 f"{plan.solution} has no champion that could predict.", remedy=f"mlops train {plan.solution}, or mlops demo"
             )
         self._data = tuple(sorted(data_assets(assets, self._key("training_dataset"))))
+        if fault is not None and fault.key not in self._data:
+            raise StackError(f"{plan.solution} does not read {fault.key}.", remedy=f"It reads: {', '.join(self._raw())}")
         self.plan = Plan(plan.solution, self._available(assets, plan.period), plan.length)
 
     def run_step(
@@ -114,13 +133,14 @@ class Replay:
     ) -> Step:
         """Let the days of `period` arrive. `show` runs a stage, `follow` waits for the run that it is given with its name."""
         step, began = Step(period), time.monotonic()
-        first, last = period.first.isoformat(), period.last.isoformat()
-        step.stages.append(show(Stage("data and predictions", (*self._data, self._key("predictions")), first, last)))
-        late = max(period.first - _LATE_LABELS, self._first_prediction()).isoformat()
-        step.stages.append(show(Stage("outcomes", (self._key("outcomes"),), late, last)))
+        if keys := self._partitions(period.first, period.last):
+            data = Stage("data and predictions", (*self._data, self._key("predictions")), keys[0], keys[-1])
+            step.stopped = self._inject(data, period, show)
+            step.stages.append(show(data))
+            late = self._partitions(max(period.first - _LATE_LABELS, self._first_prediction()), period.last)
+            step.stages.append(show(Stage("outcomes", (self._key("outcomes"),), late[0], late[-1])))
         if windows := list(self._windows(period)):
-            assets = self.client.assets()
-            reports = tuple(self._key(name) for name in _REPORTS if self._key(name) in assets)
+            reports = tuple(self._key(name) for name in _REPORTS)
             reported = show(Stage("reports and decision", reports, windows[0], windows[-1]))
             step.stages.append(reported)
             step.training = self._training(windows[-1], follow, just_decided=reported.seconds is not None)
@@ -130,6 +150,19 @@ class Replay:
         step.seconds = time.monotonic() - began
         return step
 
+    def _inject(self, stage: Stage, period: Period, show: Callable[[Stage], StageResult]) -> Stopped | None:
+        """Let the faulty delivery arrive first, if the fault falls into the period; what it wrote is replaced by the true one."""
+        fault = self._fault
+        if fault is None or fault.last < period.first or period.last < fault.first:
+            return None
+        file = self.settings.home / "replay" / f"{fault.kind}-{fault.table}-{period.first}"
+        fault.write(file, start=period.first, end=period.end)
+        try:
+            result = show(replace(stage, name=f"{fault.kind} of {fault.key}", configuration={fault.key: {"files": [str(file)]}}))
+        except StackError as error:
+            return Stopped(fault.text, tuple(error.problem.splitlines()[1:]))
+        return Stopped(fault.text, ()) if result.seconds is not None else None
+
     def automation(self) -> Any:
         """A context in which the retraining sensor of the solution is on; afterwards it is as it was."""
         return switched_on(self.client, sensor_name(self._name))
@@ -138,13 +171,25 @@ class Replay:
         return f"{self._name}/{stage}"
 
     def _available(self, assets: dict[str, AssetState], wanted: Period) -> Period:
-        """The part of `wanted` for which every partitioned table has partitions."""
-        keys = [key for key in (*self._data, self._key("predictions")) if assets[key].partitioned]
-        ends = [date.fromisoformat(self.client.partition_keys(key)[-1]) for key in keys if key.startswith("raw/")]
-        last = min([wanted.last, *ends])
-        if last < wanted.first:
-            raise StackError(f"The data of {self._name} end on {last}.", remedy="Choose days before it.")
-        return Period(wanted.first, last)
+        """`wanted` up to the last partition that every partitioned raw table has, if that is earlier."""
+        newest = min(self.client.partition_keys(key)[-1] for key in self._raw() if assets[key].partitioned)
+        keys = self._partitions(wanted.first, wanted.last)
+        if not keys or keys[0] > newest:
+            raise StackError(
+                f"{self._name} has no data from {wanted.first} to {wanted.last}: the last partition is {newest}.",
+                remedy="Choose other days.",
+            )
+        later = [key for key in keys if key > newest]
+        return Period(wanted.first, date.fromisoformat(later[0]) - timedelta(days=1) if later else wanted.last)
+
+    def _raw(self) -> list[str]:
+        """The raw tables that the solution reads."""
+        return [key for key in self._data if key.startswith(f"{RAW_SCHEMA}/")]
+
+    def _partitions(self, first: date, last: date) -> list[str]:
+        """The partitions of the predictions that begin in the days from `first` to `last`."""
+        keys = self.client.partition_keys(self._key("predictions"))
+        return [key for key in keys if first.isoformat() <= key <= last.isoformat()]
 
     def _first_prediction(self) -> date:
         return date.fromisoformat(min(start for start, _ in self.client.assets()[self._key("predictions")].ranges))

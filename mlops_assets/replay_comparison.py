@@ -16,7 +16,7 @@ from mlops_assets.assets.candidate import configuration_of
 from mlops_assets.assets.deployment import champion_bundle
 from mlops_assets.assets.fitting import default_estimator, fit
 from mlops_assets.assets.judging import threshold_of
-from mlops_assets.assets.scoring import MODEL_VERSION, predictions_array
+from mlops_assets.assets.scoring import BATCH, CHANNEL, MODEL_VERSION, predictions_array
 from mlops_assets.assets.training_dataset import labelled_rows, split_query, training_frame
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.inputs import SPLIT, SolutionInputs
@@ -26,7 +26,7 @@ from mlops_assets.resources.feature_registry import FeatureRegistry
 from mlops_assets.resources.lake import Lake, current_snapshot, fingerprint, quote
 from mlops_assets.resources.model_registry import CONFIGURATION_TAG, TRAINING_DATE_TAG, ModelRegistry
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
-from mlops_assets.stack.training import check_overrides
+from mlops_assets.stack.solutions import declared_solution
 
 if TYPE_CHECKING:
     import duckdb
@@ -53,7 +53,7 @@ class Comparison:
 
     def __init__(self, settings: Settings, solution: str):
         registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
-        self._inputs: SolutionInputs = resolve_inputs(check_overrides(solution, {}), registry)
+        self._inputs: SolutionInputs = resolve_inputs(declared_solution(solution), registry)
         self._settings = settings
         self._registry = ModelRegistry.from_settings(settings)
         self._cache = settings.home / "replay" / f"{solution}.json"
@@ -64,12 +64,15 @@ class Comparison:
         return self._inputs.solution.training.metric
 
     def compute(self, months: Sequence[Period], report: Callable[[str], None]) -> list[Compared]:
-        """Judge each month; `report` hears what takes time."""
-        compared = []
+        """Judge each month with known labels; `report` hears what takes time."""
+        compared: list[Compared] = []
+        first: Bundle | None = None
         with Lake.from_settings(self._settings).connect(read_only=True) as connection:
-            first = self._bundle(min(self._rows(connection, months[0]).column(MODEL_VERSION).to_pylist()))
             for month in months:
                 rows = self._rows(connection, month)
+                if not rows.num_rows:
+                    continue
+                first = first or self._bundle(min(rows.column(MODEL_VERSION).to_pylist()))
                 judge = partial(self._judge, rows, first.contract)
                 compared.append(
                     Compared(
@@ -90,7 +93,7 @@ class Comparison:
         return connection.execute(
             f"SELECT p.*, s.{label} FROM lake.{self._inputs.table(PREDICTIONS)} p "
             f"JOIN (SELECT {key}, {label} FROM lake.{self._inputs.spine.table} WHERE {inside} AND {label} IS NOT NULL) s "
-            f"USING ({key}) WHERE p.{inside} ORDER BY p.{quote(spine.prediction_time)}, {key}"
+            f"USING ({key}) WHERE p.{inside} AND p.{CHANNEL} = '{BATCH}' ORDER BY p.{quote(spine.prediction_time)}, {key}"
         ).to_arrow_table()
 
     def _judge(self, rows: "pa.Table", contract: "Contract", predictions: "np.ndarray") -> float | None:

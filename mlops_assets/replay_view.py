@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlops_assets.replay import Plan, Replay, Step
+from mlops_assets.replay_faults import Fault
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import RunState
 from mlops_assets.stack.runs import wait
@@ -18,12 +19,12 @@ from mlops_assets.terminal import run_progress, show_stage
 _COLOURS = {"retrain": "yellow", "wait": "cyan", "keep": "green"}
 
 
-def run_replay(settings: Settings, console: Console, plan: Plan) -> dict[str, Any]:
+def run_replay(settings: Settings, console: Console, plan: Plan, fault: Fault | None) -> dict[str, Any]:
     """Replay what is missing, show it on `console`, and return what happened with values that JSON can hold."""
     from mlops_assets.replay_comparison import Comparison
 
     began = time.monotonic()
-    replay = Replay(settings, plan)
+    replay = Replay(settings, plan, fault)
     period = replay.plan.period
     console.print(
         f"[bold]{plan.solution}[/bold]: the days from {period.first} to {period.last} arrive a {plan.length} at a time",
@@ -117,6 +118,7 @@ def _described(step: Step) -> dict[str, Any]:
         "last": step.period.last,
         "seconds": round(step.seconds, 1),
         "runs": {result.stage.name: result.seconds for result in step.stages},
+        "stopped": asdict(step.stopped) if step.stopped else None,
         "windows": step.windows,
         "training": asdict(step.training) if step.training else None,
         "champion": step.champion,

@@ -13,7 +13,8 @@ FileFormat = Literal["csv", "parquet", "json"]
 class Column(Strict):
     """One column: read from the source, or computed by the SQL `expression` over the columns before it.
 
-    A row without a value in a `required` column is rejected. `minimum`, `maximum` and `accepted` are checked after loading.
+    A row without a value in a `required` column is rejected. `minimum`, `maximum` and `accepted` are checked after loading: a few rows
+    outside are a warning, many stop what is downstream.
     """
 
     type: ColumnType
@@ -53,6 +54,7 @@ class RawTable(Strict):
     key: list[str] = []
     minimum_rows: int = 1
     maximum_reject_share: float = 0.01
+    maximum_outside_share: float = 0.05
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "RawTable":

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.serving.bundle import Bundle
 
-_ALL_ROWS = ""
+ALL_ROWS = ""
 """The segment of a model that was judged on all rows."""
 
 CARD_HTML, CARD_MARKDOWN = "model_card.html", "model_card.md"
@@ -231,7 +231,7 @@ def _write(
         judged = judged.append_column(name, scored.column(name))
     connection.register("judged_rows", judged)
     # The models of the segments are judged in the same table, each on its own rows.
-    only = (SEGMENT, inputs.segment or _ALL_ROWS, _ALL_ROWS) if inputs.solution.segments else None
+    only = (SEGMENT, inputs.segment or ALL_ROWS, ALL_ROWS) if inputs.solution.segments else None
     segment = f"{literal(only[1])} AS {SEGMENT}, " if only else ""
     return lake.replace(
         connection,

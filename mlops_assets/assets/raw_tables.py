@@ -32,6 +32,20 @@ _AUDIT_DESCRIPTIONS = {
 }
 
 
+class RawTableConfig(dg.Config):
+    """Run configuration: files to read in place of those in the YAML file, for this run alone, such as a corrected delivery."""
+
+    files: list[str] | None = None
+
+    def read(self, table: RawTable) -> RawTable:
+        """`table` as this run reads it. Raises Failure when there are files for a table that comes from a query."""
+        if self.files is None:
+            return table
+        if table.files is None:
+            raise permanent_failure("files: this table is read by a query, not from files.")
+        return table.model_copy(update={"files": self.files})
+
+
 def build_raw_assets(source: Source, *, directory: Path) -> list[dg.AssetsDefinition]:
     """One asset for each table of `source`, with its checks. Relative file names start at `directory`."""
     return [_build_raw_asset(name, table, owners=source.owners, directory=directory) for name, table in source.tables.items()]
@@ -64,16 +78,22 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
         automation_condition=ARRIVE if partitions and partitions.end is None else None,
         retry_policy=RETRIES,
     )
-    def raw_table(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    def raw_table(
+        context: dg.AssetExecutionContext, config: RawTableConfig, lake: dg.ResourceParam[Lake]
+    ) -> dg.MaterializeResult:
         replaced = partition_range(context, partitions.column) if partitions else None
         window = Window(column=replaced.column, start=replaced.start, end=replaced.end) if replaced else None
         with lake.connect(read_only=False) as connection:
             try:
-                with parse(connection, table, directory=directory, window=window) as unused:
+                with parse(connection, config.read(table), directory=directory, window=window) as unused:
                     result = _load(context, connection, lake, name=name, table=table, replaced=replaced)
                     inside = f"(FROM {PARSED} WHERE _reason IS NULL)"
                     if bounds:
-                        result.append(checks.check_ranges(connection, key, relation=inside, bounds=bounds))
+                        result.append(
+                            checks.check_ranges(
+                                connection, key, relation=inside, bounds=bounds, maximum_share=table.maximum_outside_share
+                            )
+                        )
                     if table.key:
                         result.append(checks.check_duplicates(connection, key, relation=inside, columns=table.key))
                     result.append(

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
+from mlops_assets.assets.evaluation import ALL_ROWS
 from mlops_assets.assets.execution import (
     RETRIES,
     partition_range,
@@ -19,6 +20,7 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
+from mlops_assets.assets.monitored_windows import WINDOW
 from mlops_assets.assets.scoring import MODEL_VERSION
 from mlops_assets.assets.training_dataset import labelled_rows
 from mlops_assets.automation.retraining import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
@@ -29,24 +31,23 @@ from mlops_assets.keys import (
     PERFORMANCE_REPORT,
     PREDICTIONS,
     RETRAINING_DECISION,
+    SEGMENT,
     TRAINING_DATASET,
     TRAINING_DATE,
     table_key,
 )
 from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
 from mlops_assets.resources.datasets import newest_dataset
-from mlops_assets.resources.lake import Lake, PartitionRange, fingerprint, quote, sql_moment, table_exists
-from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, ModelRegistry
+from mlops_assets.resources.lake import Lake, PartitionRange, fingerprint, quote, sql_moment
+from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, ModelRegistry, RegisteredModel
 from mlops_assets.solution import before
-
-WINDOW = "window_start"
 
 _COLUMNS = {
     WINDOW: ("DATE", "First day of the monitoring window."),
     "decided_for": ("DATE", "Day of the decision, and training date if it is to train: nothing later was looked at."),
     MODEL_VERSION: ("INTEGER", "The version that predicted last in the window."),
     "trained_for": ("DATE", "Training date of that version."),
-    "predictions": ("BIGINT", "How many predictions were made in the window."),
+    "predictions": ("BIGINT", "How many predictions were made in the window, in all channels."),
     "drifted_share": ("DOUBLE", "Share of the features with a drift alert in the window."),
     "metric": ("VARCHAR", "The metric of the training section."),
     "estimated": ("DOUBLE", "Its value as estimated without labels."),
@@ -83,7 +84,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
         running = running_training(context.instance, inputs.name)
         with lake.connect(read_only=False) as connection:
             rows = [
-                _decided(connection, registry, inputs, window=date.fromisoformat(window), running=running)
+                decided(connection, registry, inputs, window=date.fromisoformat(window), running=running)
                 for window in context.partition_keys
             ]
             values = ", ".join(f"({', '.join('?' for _ in _COLUMNS)})" for _ in rows)
@@ -125,23 +126,25 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
     return retraining_decision
 
 
-def _decided(
+def decided(
     connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, *, window: date, running: str | None
 ) -> dict[str, Any]:
-    """The row of one window."""
+    """The decision about one window as a row of the table. Raises Failure when nothing was reported of the window."""
     declared = inputs.solution.retraining
     end = inputs.windows.time_window_for_partition_key(window.isoformat()).end.date()
     day = date.fromisoformat(max(key for key in inputs.partitions.get_partition_keys() if key <= end.isoformat()))
-    version, windows = _windows(connection, inputs, window=window, count=declared.of)
+    champion = _champion(connection, registry, inputs, window)
+    windows = _windows(connection, inputs, version=champion.version, window=window, count=declared.of)
+    own = f" AND {SEGMENT} = '{ALL_ROWS}'" if inputs.solution.segments else ""
     attempted = connection.execute(
-        f"SELECT max({TRAINING_DATE}) FROM lake.{inputs.table(EVALUATION)} WHERE {TRAINING_DATE} < ?", [day]
+        f"SELECT max({TRAINING_DATE}) FROM lake.{inputs.table(EVALUATION)} WHERE {TRAINING_DATE} < ?{own}", [day]
     ).fetchall()[0][0]
     rows = f"SELECT * FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
     identity = fingerprint(connection, f"({rows})")
     state = State(
         day=day,
         windows=windows,
-        trained_for=date.fromisoformat(registry.get(inputs.name, version).tags[TRAINING_DATE_TAG]),
+        trained_for=date.fromisoformat(champion.tags[TRAINING_DATE_TAG]),
         attempted=attempted,
         new_rows=_count_since(connection, inputs, rows, attempted),
         changed=identity != _trained_on(connection, inputs, attempted),
@@ -160,7 +163,7 @@ def _decided(
     return {
         WINDOW: window,
         "decided_for": day,
-        MODEL_VERSION: version,
+        MODEL_VERSION: champion.version,
         "trained_for": state.trained_for,
         "predictions": _count(connection, inputs, PartitionRange(inputs.solution.partitions.column, window, end)),
         "drifted_share": newest.drifted_share,
@@ -176,44 +179,49 @@ def _decided(
     }
 
 
-def _windows(
-    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, *, window: date, count: int
-) -> tuple[int, list[Window]]:
-    """The version that predicted last in `window`, and what the reports say of it in the last `count` windows up to that one."""
-    drift, performance = inputs.table(DRIFT_REPORT), inputs.table(PERFORMANCE_REPORT)
-    version = connection.execute(f"SELECT max({MODEL_VERSION}) FROM lake.{drift} WHERE {WINDOW} = ?", [window]).fetchall()[0][0]
-    if version is None:
-        raise permanent_failure(f"There is no report of the window {window}: materialize {inputs.name}/{DRIFT_REPORT} first.")
-    shares = connection.execute(
-        f"SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) FROM lake.{drift} "
-        f"WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND kind = 'feature' AND slice IS NULL GROUP BY 1 ORDER BY 1 DESC LIMIT ?",
-        [window, version, count],
+def _champion(
+    connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, window: date
+) -> RegisteredModel:
+    """The solution's version that predicted last in `window`; the models of segments are looked after by people."""
+    versions = connection.execute(
+        f"SELECT DISTINCT {MODEL_VERSION} FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} = ? ORDER BY 1 DESC", [window]
     ).fetchall()
-    measured: dict[date, tuple[Any, ...]] = {}
+    for (version,) in versions:
+        model = registry.get(inputs.name, version)
+        if model.segment is None:
+            return model
+    raise permanent_failure(
+        f"No report says what {inputs.name} predicted in the window {window}: materialize {inputs.name}/{DRIFT_REPORT} first."
+    )
+
+
+def _windows(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, *, version: int, window: date, count: int
+) -> list[Window]:
+    """What the reports say of `version` in the last `count` windows up to `window`, in order of time."""
     metric = inputs.solution.training.metric
-    if table_exists(connection, performance):
-        found = connection.execute(
-            f"SELECT {WINDOW}, estimated, realised, threshold, alert, complete FROM lake.{performance} "
-            f"WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND metric = ? AND slice IS NULL",
-            [window, version, metric],
-        ).fetchall()
-        measured = {row[0]: row[1:] for row in found}
-    windows = []
-    for start, share in reversed(shares):
-        estimated, realised, limit, alert, complete = measured.get(start, (None, None, None, False, False))
-        windows.append(
-            Window(
-                start=start,
-                drifted_share=share,
-                metric=metric,
-                estimated=estimated,
-                realised=realised,
-                limit=limit,
-                alert=alert,
-                complete=complete,
-            )
+    found = connection.execute(
+        f"WITH drift AS (SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) AS share "
+        f"FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND kind = 'feature' "
+        "AND slice IS NULL GROUP BY 1), "
+        f"performance AS (FROM lake.{inputs.table(PERFORMANCE_REPORT)} WHERE {MODEL_VERSION} = ? AND metric = ? AND slice IS NULL) "
+        f"SELECT d.{WINDOW}, d.share, p.estimated, p.realised, p.threshold, coalesce(p.alert, false), coalesce(p.complete, false) "
+        f"FROM drift d LEFT JOIN performance p USING ({WINDOW}) ORDER BY 1 DESC LIMIT ?",
+        [window, version, version, metric, count],
+    ).fetchall()
+    return [
+        Window(
+            start=start,
+            drifted_share=share,
+            metric=metric,
+            estimated=estimated,
+            realised=realised,
+            limit=limit,
+            alert=alert,
+            complete=complete,
         )
-    return int(version), windows
+        for start, share, estimated, realised, limit, alert, complete in reversed(found)
+    ]
 
 
 def _count(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, inside: PartitionRange) -> int:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -63,7 +63,11 @@ class Bounds:
 
 ROW_COUNT = CheckRule(name="row_count", description="Every partition has at least the expected number of rows.", blocking=True)
 DUPLICATES = CheckRule(name="duplicates", description="The key identifies one row.", blocking=True)
-RANGES = CheckRule(name="ranges", description="Values are within the bounds and lists that the source states.", blocking=False)
+RANGES = CheckRule(
+    name="ranges",
+    description="Values are within the bounds and lists that the source states. Few outside are a warning, many block.",
+    blocking=True,
+)
 CONSTANT_COLUMNS = CheckRule(
     name="constant_columns", description="No column holds a single value throughout the rows of the run.", blocking=False
 )
@@ -109,26 +113,42 @@ def check_duplicates(
 
 
 def check_ranges(
-    connection: duckdb.DuckDBPyConnection, key: dg.AssetKey, *, relation: str, bounds: Mapping[str, Bounds]
+    connection: duckdb.DuckDBPyConnection,
+    key: dg.AssetKey,
+    *,
+    relation: str,
+    bounds: Mapping[str, Bounds],
+    maximum_share: float,
 ) -> dg.AssetCheckResult:
-    """Whether the values of each bounded column of `relation` are inside."""
-    counts = ", ".join(f"count(*) FILTER (WHERE {bound.violation(column)})" for column, bound in bounds.items())
-    row = connection.execute(f"SELECT {counts} FROM {relation}").fetchall()[0]
-    outside = {column: count for column, count in zip(bounds, row, strict=True) if count}
+    """Whether the values of each bounded column of `relation` are inside; blocks when more than `maximum_share` of the rows have one
+    outside, as when the unit of a column has changed.
+    """
+    violations = {column: bound.violation(column) for column, bound in bounds.items()}
+    counts = ", ".join(f"count(*) FILTER (WHERE {violation})" for violation in violations.values())
+    rows, wrong, *by_column = connection.execute(
+        f"SELECT count(*), count(*) FILTER (WHERE {' OR '.join(violations.values())}), {counts} FROM {relation}"
+    ).fetchall()[0]
+    outside = {column: count for column, count in zip(bounds, by_column, strict=True) if count}
     examples = {
         column: [
             str(value)
             for (value,) in connection.execute(
-                f"SELECT DISTINCT {quote(column)} FROM {relation} WHERE {bounds[column].violation(column)} ORDER BY 1 LIMIT 5"
+                f"SELECT DISTINCT {quote(column)} FROM {relation} WHERE {violations[column]} ORDER BY 1 LIMIT 5"
             ).fetchall()
         ]
         for column in outside
     }
-    return RANGES.result(
+    share = wrong / rows if rows else 0.0
+    return replace(RANGES, blocking=share > maximum_share).result(
         key,
         passed=not outside,
-        metadata={"outside": dg.MetadataValue.json(outside), "examples": dg.MetadataValue.json(examples)},
-        description=f"values outside the bounds in {', '.join(outside)}" if outside else None,
+        metadata={
+            "outside": dg.MetadataValue.json(outside),
+            "examples": dg.MetadataValue.json(examples),
+            "share_of_rows": share,
+            "maximum_share": maximum_share,
+        },
+        description=f"values outside the bounds in {', '.join(outside)}, {share:.1%} of the rows" if outside else None,
     )
 
 

@@ -13,6 +13,7 @@ from mlops_assets.stack.errors import StackError
 SOLUTION_TAG, STAGE_TAG = "mlops/solution", "mlops/stage"
 
 _TIMEOUT_SECONDS = 60
+_FAILED_CHECK = "DagsterAssetCheckFailedError"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _PARTITION = "dagster/partition"
 # Dagster joins the dimensions of a partition in the order of their names.
@@ -56,6 +57,7 @@ query Tagged($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}) { ... 
 _FAILURES = """
 query Failures($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __typename
   ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } failureMetadata { description } }
+  ... on AssetCheckEvaluationEvent { evaluation { success severity checkName description assetKey { path } } }
   ... on RunFailureEvent { message } } } } }"""
 
 
@@ -219,17 +221,25 @@ class DagsterClient:
         return [str(run["runId"]) for run in answer["results"]]
 
     def failures(self, run_id: str) -> list[str]:
-        """Why the run failed, the innermost cause of each failed step."""
-        found = []
+        """Why the run failed: the blocking checks that failed, and the innermost cause of each other failed step."""
+        found, failed = [], []
         for event in self.query(_FAILURES, id=run_id)["logsForRun"]["events"]:
-            if event["__typename"] == "ExecutionStepFailureEvent":
+            if event["__typename"] == "AssetCheckEvaluationEvent":
+                check = event["evaluation"]
+                if not check["success"] and check["severity"] == "ERROR":
+                    found.append(
+                        f"{'/'.join(check['assetKey']['path'])}: {check['checkName']}: {check['description'] or 'failed'}"
+                    )
+            elif event["__typename"] == "ExecutionStepFailureEvent":
                 error, described = event["error"], event["failureMetadata"]
                 causes = (error or {}).get("causes") or []
                 innermost = causes[-1]["message"] if causes else (error or {}).get("message", "")
-                found.append(f"{event['stepKey']}: {(described or {}).get('description') or innermost}".strip())
-            elif event["__typename"] == "RunFailureEvent" and not found:
-                found.append(event["message"])
-        return found
+                if _FAILED_CHECK not in innermost:
+                    failed.append(f"{event['stepKey']}: {(described or {}).get('description') or innermost}".strip())
+            elif event["__typename"] == "RunFailureEvent" and not (found or failed):
+                failed.append(event["message"])
+        # A step that was tried again evaluated its checks again.
+        return list(dict.fromkeys([*found, *failed]))
 
     def messages(self, run_id: str, after: str | None) -> tuple[list[str], str]:
         """What the assets of a run logged since the position `after` (None: its beginning), and the position reached."""

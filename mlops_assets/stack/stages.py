@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState, ancestors
 from mlops_assets.stack.runs import follow
@@ -10,12 +11,13 @@ from mlops_assets.stack.runs import follow
 
 @dataclass(frozen=True)
 class Stage:
-    """One run: these assets for the partitions from `first` to `last`."""
+    """One run: these assets for the partitions from `first` to `last`, with the run configuration of those that get one."""
 
     name: str
     assets: tuple[str, ...]
     first: str
     last: str
+    configuration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -36,7 +38,7 @@ def run_stage(client: DagsterClient, stage: Stage, report: Callable[[RunState], 
     if all(asset.covers(stage.first, stage.last) for asset in needed):
         return result
     began = time.monotonic()
-    run_id = client.launch(needed, stage.first, stage.last, {})
+    run_id = client.launch(needed, stage.first, stage.last, stage.configuration)
     result.run_url = client.run_url(run_id)
     state = follow(client, run_id, stage.name, report)
     result.seconds = time.monotonic() - began

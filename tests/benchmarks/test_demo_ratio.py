@@ -30,15 +30,16 @@ from mlops_assets.solution import Solution, before
 from mlops_assets.stack.environment import process_environment
 
 TAG = "nycflights13"
+MONTHS = 7
 
 
 def test_the_demo_beside_a_plain_script(platform: Platform, tmp_path: Path) -> None:
-    answer = platform.mlops("demo", "--json")
+    answer = platform.mlops("demo", "--months", str(MONTHS), "--json")
     assert answer.returncode == 0, answer.stderr
     demo = json.loads(answer.stdout)
     assert all(stage["seconds"] for stage in demo["stages"]), "a stage was there already: nothing to time"
 
-    plan = Plan.read(None)
+    plan = Plan.read(MONTHS)
     (tmp_path / "plan.json").write_text(json.dumps(write_plan(platform, plan, tmp_path / "target")))
     script = Path(__file__).with_name("plain_script.py")
     # The state folder must not matter; the variables that stop libraries from phoning home do.

@@ -12,7 +12,7 @@ days = st.dates(date(2012, 1, 1), date(2016, 1, 1))
 
 
 @settings(deadline=None)
-@given(days, st.integers(0, 500), st.sampled_from(["day", "week", "month"]))
+@given(days, st.integers(0, 500), st.sampled_from(["day", "week", "month", "year"]))
 def test_steps_cover_every_day_once(first: date, length: int, step: str) -> None:
     period = Period(first, first + timedelta(days=length))
     steps = list(Plan("any", period, step).steps())  # type: ignore[arg-type]
