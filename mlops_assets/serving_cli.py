@@ -1,13 +1,14 @@
-"""`mlops serve` and `mlops predict`: run the online server in the foreground, and ask it."""
+"""`mlops serve`, `predict` and `compare`: run the online server in the foreground, ask it, and look at its challenger."""
 
 import json
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
-from mlops_assets.terminal import SolutionArgument, print_json, read_settings, running_settings
+from mlops_assets.terminal import JsonOption, SolutionArgument, console, print_json, read_settings, running_settings
 
 app = typer.Typer()
 
@@ -41,6 +42,24 @@ def predict(
         print_json(_ask(settings, "GET", f"/{solution}/model", None)["example"])
     else:
         print_json(_ask(settings, "POST", f"/{solution}/predict", request))
+
+
+@app.command(epilog="Example: [bold]mlops compare my_solution[/bold]")
+def compare(solution: SolutionArgument, as_json: JsonOption = False) -> None:
+    """Show a challenger beside the champion on the same requests: what `serving: {shadow: true}` or a canary collected."""
+    from mlops_assets.resources.lake import Lake
+    from mlops_assets.stack import trial
+
+    with Lake.from_settings(running_settings()).connect(read_only=True) as connection:
+        entries = trial.compare(connection, solution)
+    if as_json:
+        print_json(entries)
+        return
+    table = Table("", *(f"{each['champion']} and {each['challenger']}" for each in entries))
+    for name in entries[0]:
+        values = (each[name] for each in entries)
+        table.add_row(name.replace("_", " "), *(f"{value:.5f}" if isinstance(value, float) else str(value) for value in values))
+    console.print(table)
 
 
 def _ask(settings: Settings, method: str, path: str, body: str | None) -> dict:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import BaseModel
 
+from mlops_assets.assets.challenger import build_challenger
 from mlops_assets.assets.data_quality_report import build_data_quality_report
 from mlops_assets.assets.deployment import build_deployment
 from mlops_assets.assets.drift_report import build_drift_report
@@ -18,6 +19,7 @@ from mlops_assets.assets.prediction_log import build_prediction_log
 from mlops_assets.assets.predictions import build_predictions
 from mlops_assets.assets.retraining_decision import build_retraining_decision
 from mlops_assets.assets.training_dataset import build_training_dataset
+from mlops_assets.automation.challenger import build_challenger_sensor
 from mlops_assets.automation.champion import build_champion_sensor
 from mlops_assets.automation.conditions import stage_condition
 from mlops_assets.automation.freshness import stage_freshness
@@ -67,6 +69,7 @@ _FACTORIES = (
     build_evaluation,
     build_online_features,
     build_deployment,
+    build_challenger,
     build_predictions,
     build_prediction_log,
     build_outcomes,
@@ -118,6 +121,7 @@ class MLSolution(dg.Component):
         ]
         sensors = [build_champion_sensor(places) for places in ([inputs.place], inputs.segment_places) if places]
         sensors += [
+            build_challenger_sensor(inputs.name, self.solution.serving),
             build_retraining_sensor(inputs.name),
             build_prediction_log_sensor(inputs.name, self.solution.serving.log_interval_seconds),
         ]

@@ -23,13 +23,16 @@ class Champion:
 
 def registered_champion(settings: Settings, solution: str, segment: str | None = None) -> Champion | None:
     """The champion of `solution` (of its `segment`), or None when it has none. Raises RegistryUnreachableError."""
+    return registered_version(settings, solution, alias_of(CHAMPION, segment))
+
+
+def registered_version(settings: Settings, solution: str, alias: str) -> Champion | None:
+    """The version of `solution` that carries `alias`, or None when there is none. Raises RegistryUnreachableError."""
     import requests
 
     address = f"{settings.mlflow_url}/api/2.0/mlflow/registered-models/alias"
     try:
-        response = requests.get(
-            address, params={"name": solution, "alias": alias_of(CHAMPION, segment)}, timeout=_TIMEOUT_SECONDS
-        )
+        response = requests.get(address, params={"name": solution, "alias": alias}, timeout=_TIMEOUT_SECONDS)
     except requests.RequestException as error:
         raise RegistryUnreachableError(f"The model registry does not answer at {settings.mlflow_url}: {error}") from error
     if response.status_code >= 500:

@@ -1,19 +1,17 @@
 """Whether what serves is what should: the observation, its faults, the check and the sensor, with a registry that answers over HTTP."""
 
-import json
 import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import dagster as dg
 import msgspec
 import psutil
 import pytest
+from alias_registry import AliasRegistry
 
 from mlops_assets.automation.served_version import Observation, build_served_version_sensor, observe
 from mlops_assets.checks import served_version
@@ -23,38 +21,15 @@ from mlops_assets.settings import Settings
 KEY = dg.AssetKey(["example", "deployment"])
 
 
-class Registry:
-    """The one endpoint of MLflow that is asked."""
-
-    def __init__(self) -> None:
-        self.aliases: dict[str, int] = {}
-        registry = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                version = registry.aliases.get(parse_qs(urlsplit(self.path).query)["alias"][0])
-                self.send_response(200 if version else 404)
-                self.end_headers()
-                self.wfile.write(json.dumps({"model_version": {"version": str(version), "tags": []}}).encode())
-
-            def log_message(self, *_: Any) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+@pytest.fixture
+def registry() -> Iterator[AliasRegistry]:
+    with AliasRegistry() as registry:
+        yield registry
 
 
 @pytest.fixture
-def registry() -> Iterator[Registry]:
-    registry = Registry()
-    yield registry
-    registry.server.shutdown()
-    registry.server.server_close()
-
-
-@pytest.fixture
-def settings(registry: Registry, tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, mlflow_port=registry.server.server_port)
+def settings(registry: AliasRegistry, tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, mlflow_port=registry.port)
 
 
 def report(settings: Settings, version: int | None, *, channel: Any = "online", age: float = 0, **fields: Any) -> None:
@@ -75,7 +50,7 @@ def seen(settings: Settings) -> Observation:
     return observe(settings, "example", segments=["north", "south"], channels=["online", "stream"])
 
 
-def test_every_process_of_every_channel_must_serve_the_champion(settings: Settings, registry: Registry) -> None:
+def test_every_process_of_every_channel_must_serve_the_champion(settings: Settings, registry: AliasRegistry) -> None:
     assert seen(settings).faults == []
     registry.aliases["champion"] = 2
     assert seen(settings).faults == ["no process of the channel online runs", "no process of the channel stream runs"]
@@ -91,7 +66,7 @@ def test_every_process_of_every_channel_must_serve_the_champion(settings: Settin
     assert "has not reported for a while" in seen(settings).faults[0]
 
 
-def test_segments_count_too(settings: Settings, registry: Registry) -> None:
+def test_segments_count_too(settings: Settings, registry: AliasRegistry) -> None:
     registry.aliases |= {"champion": 2, "champion-north": 3}
     report(settings, 2, segments={"north": 3})
     report(settings, 2, channel="stream")
@@ -99,7 +74,7 @@ def test_segments_count_too(settings: Settings, registry: Registry) -> None:
 
 
 def test_the_check_waits_for_a_version_on_its_way(
-    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, registry: AliasRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.aliases["champion"] = 2
     report(settings, 1)
@@ -114,7 +89,7 @@ def test_the_check_waits_for_a_version_on_its_way(
     assert "serves version 2 instead of version 3" in str(result.description)
 
 
-def test_the_sensor_asks_once_for_each_state_of_affairs(settings: Settings, registry: Registry) -> None:
+def test_the_sensor_asks_once_for_each_state_of_affairs(settings: Settings, registry: AliasRegistry) -> None:
     sensor = build_served_version_sensor("example", "served_version", segments=[], channels=["online"])
 
     def tick(cursor: str | None) -> tuple[list[dg.RunRequest], str | None]:

@@ -1,0 +1,50 @@
+"""`challenger`: the version that the servers try beside the champion, in its shadow or with a share of the answers."""
+
+import dagster as dg
+
+from mlops_assets.assets.deployment import champion_bundle, require_passed_gates, verified_bundle
+from mlops_assets.assets.execution import RETRIES
+from mlops_assets.automation.challenger import wanted_trial
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.keys import CHALLENGER, DEPLOYMENT
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.serving.active import CHALLENGER_LINK, activate, deactivate, write_options
+from mlops_assets.settings import Settings
+
+
+def build_challenger(inputs: SolutionInputs) -> dg.AssetsDefinition:
+    """The challenger of one solution."""
+    key, solution = inputs.key(CHALLENGER), inputs.solution
+
+    @dg.asset(
+        key=key,
+        description=(
+            "What the servers try beside the champion, as `serving` in the YAML says: the version with the alias `challenger`, which "
+            "passed its gates and waits."
+        ),
+        owners=solution.owners,
+        group_name=inputs.name,
+        kinds={"mlflow", "onnx"},
+        tags=inputs.tags(CHALLENGER),
+        deps=[inputs.key(DEPLOYMENT)],
+        retry_policy=RETRIES,
+    )
+    def challenger(registry: dg.ResourceParam[ModelRegistry], settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+        trial = wanted_trial(settings, inputs.name, solution.serving)
+        folder = settings.serving_directory / inputs.name
+        write_options(folder, trial.options)
+        if trial.version is None:
+            deactivate(folder, CHALLENGER_LINK)
+        else:
+            model = registry.get(inputs.name, trial.version)
+            require_passed_gates(model)
+            activate(verified_bundle(champion_bundle(registry, settings, model)).path, CHALLENGER_LINK)
+        return dg.MaterializeResult(
+            metadata={
+                "model_version": dg.MetadataValue.null() if trial.version is None else trial.version,
+                "shadow": trial.options.shadow,
+                "canary": trial.options.canary,
+            }
+        )
+
+    return challenger
