@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import Any, Literal
 
 from dateutil.relativedelta import relativedelta
@@ -18,18 +19,17 @@ from mlops_assets.keys import RAW_SCHEMA
 from mlops_assets.replay_faults import Fault
 from mlops_assets.resources.champion import registered_champion
 from mlops_assets.settings import Settings
+from mlops_assets.solution import after, before
 from mlops_assets.stack.automation import switched_on
 from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState
 from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.query import run_query
+from mlops_assets.stack.solutions import declared_solution
 from mlops_assets.stack.stages import Stage, StageResult, data_assets
 
 StepLength = Literal["day", "week", "month", "year"]
 
 _REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report", "retraining_decision")
-_LATE_LABELS = timedelta(days=7)
-"""How long before a step outcomes are looked at again, for labels that were not known then."""
-
 _SENSOR_SECONDS = 180
 _POLL_SECONDS = 0.5
 
@@ -114,8 +114,7 @@ class Replay:
         self.client = DagsterClient(settings.dagster_url)
         assets = self.client.assets()
         self._name = plan.solution
-        if self._key("predictions") not in assets:
-            raise StackError(f"There is no solution {plan.solution!r}.", remedy="mlops status lists them.")
+        self._label_delay = declared_solution(plan.solution).monitoring.performance.label_delay
         if registered_champion(settings, plan.solution) is None:
             raise StackError(
                 f"{plan.solution} has no champion that could predict.", remedy=f"mlops train {plan.solution}, or mlops demo"
@@ -137,14 +136,17 @@ class Replay:
             data = Stage("data and predictions", (*self._data, self._key("predictions")), keys[0], keys[-1])
             step.stopped = self._inject(data, period, show)
             step.stages.append(show(data))
-            late = self._partitions(max(period.first - _LATE_LABELS, self._first_prediction()), period.last)
+            late = self._partitions(max(before(period.first, self._label_delay), self._first_prediction()), period.last)
             step.stages.append(show(Stage("outcomes", (self._key("outcomes"),), late[0], late[-1])))
-        if windows := list(self._windows(period)):
+        ended, matured = self._windows(period)
+        if windows := sorted({*ended, *matured}):
             reports = tuple(self._key(name) for name in _REPORTS)
-            reported = show(Stage("reports and decision", reports, windows[0], windows[-1]))
-            step.stages.append(reported)
-            step.training = self._training(windows[-1], follow, just_decided=reported.seconds is not None)
+            stage = Stage("reports and decision", reports, windows[0], windows[-1], again=bool(matured))
+            step.stages.append(show(stage))
             step.windows = self._described(windows)
+        if ended:
+            just_decided = step.stages[-1].seconds is not None
+            step.training = self._training(ended[-1], follow, just_decided=just_decided)
         champion = registered_champion(self.settings, self._name)
         step.champion = champion.version if champion else None
         step.seconds = time.monotonic() - began
@@ -194,13 +196,22 @@ class Replay:
     def _first_prediction(self) -> date:
         return date.fromisoformat(min(start for start, _ in self.client.assets()[self._key("predictions")].ranges))
 
-    def _windows(self, period: Period) -> Iterator[str]:
-        """Monitoring windows that end in the period and have predictions from their first day on."""
-        keys = [date.fromisoformat(key) for key in self.client.partition_keys(self._key("drift_report"))]
-        begin = self._first_prediction()
-        for start, following in zip(keys, [*keys[1:], None], strict=True):
-            if following is not None and period.first < following <= period.end and begin <= start:
-                yield start.isoformat()
+    def _windows(self, period: Period) -> tuple[list[str], list[str]]:
+        """Monitoring windows that end in the period and have predictions from their first day on; and earlier ones that were reported
+        on before their last labels came, which have come by its end.
+        """
+        assets = self.client.assets()
+        if not assets[self._key("predictions")].ranges:
+            return [], []
+        keys = self.client.partition_keys(self._key("drift_report"))
+        ends = {key: date.fromisoformat(following) for key, following in pairwise(keys)}
+        begin = self._first_prediction().isoformat()
+        ended = [key for key, end in ends.items() if period.first < end <= period.end and begin <= key]
+        if not assets[self._key("performance_report")].ranges:
+            return ended, []
+        table = f"{self._name}.performance_report"
+        _, found = run_query(self.settings, f"SELECT DISTINCT CAST(window_start AS VARCHAR) FROM {table} WHERE NOT complete")
+        return ended, [key for (key,) in found if key in ends and after(ends[key], self._label_delay) <= period.end]
 
     def _training(self, window: str, follow: Callable[[str, str], RunState], *, just_decided: bool) -> Training | None:
         """The training that the decision of `window` asked for, once it has ended."""

@@ -11,13 +11,17 @@ from mlops_assets.stack.runs import follow
 
 @dataclass(frozen=True)
 class Stage:
-    """One run: these assets for the partitions from `first` to `last`, with the run configuration of those that get one."""
+    """One run: these assets for the partitions from `first` to `last`, with the run configuration of those that get one.
+
+    `again`: also when all of it is there already.
+    """
 
     name: str
     assets: tuple[str, ...]
     first: str
     last: str
     configuration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    again: bool = False
 
 
 @dataclass
@@ -35,7 +39,7 @@ def run_stage(client: DagsterClient, stage: Stage, report: Callable[[RunState], 
     assets = client.assets()
     needed = [assets[key] for key in stage.assets]
     result = StageResult(stage)
-    if all(asset.covers(stage.first, stage.last) for asset in needed):
+    if not stage.again and all(asset.covers(stage.first, stage.last) for asset in needed):
         return result
     began = time.monotonic()
     run_id = client.launch(needed, stage.first, stage.last, stage.configuration)
