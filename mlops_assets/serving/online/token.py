@@ -3,6 +3,7 @@
 import hmac
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from mlops_assets.settings import Settings
@@ -29,8 +30,7 @@ def is_authorized(header: str | None, token: str) -> bool:
 
 def _write_once(path: Path, token: str) -> None:
     """Write the file unless another process was faster; it appears complete."""
-    scratch = path.with_suffix(f".{os.getpid()}")
-    file = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    file, scratch = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(file, "w") as text:
         text.write(token + "\n")
     try:
@@ -38,4 +38,4 @@ def _write_once(path: Path, token: str) -> None:
     except FileExistsError:
         return
     finally:
-        scratch.unlink()
+        Path(scratch).unlink()
