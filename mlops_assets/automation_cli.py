@@ -71,8 +71,8 @@ def replay(
 
     Repeated, it recomputes nothing.
     """
-    from mlops_assets.replay import Period, Plan
     from mlops_assets.replay_faults import Fault
+    from mlops_assets.replay_plan import Period, Plan
     from mlops_assets.replay_view import run_replay
 
     if last < first:

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mlops_assets.demo import Plan, Summary, stages, summarise
-from mlops_assets.replay import Period
-from mlops_assets.replay import Plan as ReplayPlan
+from mlops_assets.replay_plan import Period
+from mlops_assets.replay_plan import Plan as ReplayPlan
 from mlops_assets.replay_view import run_replay
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import DagsterClient

@@ -6,17 +6,17 @@ waits for the training. Automation conditions would launch the same runs, each s
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import pairwise
-from typing import Any, Literal
-
-from dateutil.relativedelta import relativedelta
+from typing import Any
 
 from mlops_assets.automation.retraining import DECISION, DECISION_TAG, OUTCOME, sensor_name
 from mlops_assets.keys import RAW_SCHEMA
 from mlops_assets.replay_faults import Fault
+from mlops_assets.replay_plan import Period, Plan
 from mlops_assets.resources.champion import registered_champion
 from mlops_assets.settings import Settings
 from mlops_assets.solution import after, before
@@ -27,49 +27,9 @@ from mlops_assets.stack.query import run_query
 from mlops_assets.stack.solutions import declared_solution
 from mlops_assets.stack.stages import Stage, StageResult, data_assets
 
-StepLength = Literal["day", "week", "month", "year"]
-
 _REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report", "retraining_decision")
 _SENSOR_SECONDS = 180
 _POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Period:
-    """Days from `first` to `last`."""
-
-    first: date
-    last: date
-
-    @property
-    def end(self) -> date:
-        """The day after the last."""
-        return self.last + timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which solution, from which day to which, and how many days arrive at a time."""
-
-    solution: str
-    period: Period
-    length: StepLength
-
-    def steps(self) -> Iterator[Period]:
-        """The steps: calendar years or months, weeks from Monday to Sunday, or days; the first and the last may be shorter."""
-        first = self.period.first
-        while first <= self.period.last:
-            match self.length:
-                case "day":
-                    end = first + timedelta(days=1)
-                case "week":
-                    end = first + timedelta(days=7 - first.weekday())
-                case "month":
-                    end = first.replace(day=1) + relativedelta(months=1)
-                case "year":
-                    end = first.replace(month=1, day=1) + relativedelta(years=1)
-            yield Period(first, min(end - timedelta(days=1), self.period.last))
-            first = end
 
 
 @dataclass(frozen=True)
@@ -145,8 +105,7 @@ class Replay:
             step.stages.append(show(stage))
             step.windows = self._described(windows)
         if ended:
-            just_decided = step.stages[-1].seconds is not None
-            step.training = self._training(ended[-1], follow, just_decided=just_decided)
+            step.training = self._training(ended[-1], follow)
         champion = registered_champion(self.settings, self._name)
         step.champion = champion.version if champion else None
         step.seconds = time.monotonic() - began
@@ -165,7 +124,7 @@ class Replay:
             return Stopped(fault.text, tuple(error.problem.splitlines()[1:]))
         return Stopped(fault.text, ()) if result.seconds is not None else None
 
-    def automation(self) -> Any:
+    def automation(self) -> AbstractContextManager[None]:
         """A context in which the retraining sensor of the solution is on; afterwards it is as it was."""
         return switched_on(self.client, sensor_name(self._name))
 
@@ -213,15 +172,16 @@ class Replay:
         _, found = run_query(self.settings, f"SELECT DISTINCT CAST(window_start AS VARCHAR) FROM {table} WHERE NOT complete")
         return ended, [key for (key,) in found if key in ends and after(ends[key], self._label_delay) <= period.end]
 
-    def _training(self, window: str, follow: Callable[[str, str], RunState], *, just_decided: bool) -> Training | None:
-        """The training that the decision of `window` asked for, once it has ended."""
-        decision = self.client.metadata(self._key("retraining_decision"), window)
+    def _training(self, window: str, follow: Callable[[str, str], RunState]) -> Training | None:
+        """The training that the decision of `window` asked for, once it has ended; None when a later decision overtook it."""
+        key = self._key("retraining_decision")
+        decision = self.client.metadata(key, window)
         if decision[OUTCOME] != "retrain":
             return None
+        newest = max(end for _, end in self.client.assets()[key].ranges)
         deadline = time.monotonic() + _SENSOR_SECONDS
         while not (found := self.client.runs_with_tag(DECISION_TAG, decision[DECISION])):
-            # One decided earlier may have been overtaken before anybody acted on it.
-            if not just_decided:
+            if window != newest:
                 return None
             if time.monotonic() > deadline:
                 raise StackError(

@@ -21,7 +21,7 @@ from mlops_assets.assets.training_dataset import labelled_rows, split_query, tra
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.inputs import SPLIT, SolutionInputs
 from mlops_assets.keys import PREDICTIONS
-from mlops_assets.replay import Period
+from mlops_assets.replay_plan import Period
 from mlops_assets.resources.feature_registry import FeatureRegistry
 from mlops_assets.resources.lake import Lake, current_snapshot, fingerprint, quote
 from mlops_assets.resources.model_registry import CONFIGURATION_TAG, TRAINING_DATE_TAG, ModelRegistry

@@ -1,7 +1,7 @@
 """How `mlops replay` looks: a line for each monitoring window as time passes, then the comparison, as Rich tables or JSON."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mlops_assets.replay import Plan, Replay, Step
+from mlops_assets.replay import Replay, Step
 from mlops_assets.replay_faults import Fault
+from mlops_assets.replay_plan import Plan
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import RunState
 from mlops_assets.stack.runs import wait
@@ -56,7 +57,7 @@ def run_replay(settings: Settings, console: Console, plan: Plan, fault: Fault | 
     }
 
 
-def _follower(replay: Replay, console: Console) -> Any:
+def _follower(replay: Replay, console: Console) -> Callable[[str, str], RunState]:
     def follow(run_id: str, name: str) -> RunState:
         with run_progress(name, console) as report:
             return wait(replay.client, run_id, report)
@@ -65,7 +66,9 @@ def _follower(replay: Replay, console: Console) -> Any:
 
 
 def _show_step(console: Console, step: Step) -> None:
-    table = Table("window", "rows", "drifted", "estimated", "realised", "bad", "decision", "version", box=None, pad_edge=False)
+    table = Table(
+        "window", "rows", "drifted", "estimated", "realised", "bad windows", "decision", "version", box=None, pad_edge=False
+    )
     for window in step.windows:
         colour = _COLOURS[window["outcome"]]
         table.add_row(
@@ -85,6 +88,12 @@ def _show_step(console: Console, step: Step) -> None:
             console.print(
                 f"{window['window_start']} {window['outcome']}: {escape(window['reason'])}", highlight=False, soft_wrap=True
             )
+    if step.stopped:
+        stopped = "; ".join(step.stopped.problems)
+        outcome = (
+            f"[green]stopped[/green] by {escape(stopped)}. The champion stayed" if stopped else "[red]nothing stopped it[/red]"
+        )
+        console.print(f"Injected {escape(step.stopped.fault)}; {outcome}. Then repaired.", highlight=False, soft_wrap=True)
     if step.training:
         problems = "; ".join(step.training.problems)
         outcome = f"[red]refused[/red]: {escape(problems)}. The champion stays" if problems else "[green]deployed[/green]"

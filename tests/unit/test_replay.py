@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.replay import Period, Plan
+from mlops_assets.replay_plan import Period, Plan
 
 days = st.dates(date(2012, 1, 1), date(2016, 1, 1))
 
