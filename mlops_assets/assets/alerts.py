@@ -72,7 +72,7 @@ def find_alerts(
             drift[key] = row
     return [
         *(_performance(inputs, row) for row in performance),
-        *(_quality(row, judges[row[MODEL_VERSION]].contract) for row in quality),
+        *(_quality(rows, judges[rows[0][MODEL_VERSION]].contract) for rows in _together(quality)),
         *(
             _drift(connection, window, row, judges[row[MODEL_VERSION]].reference)
             for row in sorted(drift.values(), key=_size, reverse=True)
@@ -123,7 +123,17 @@ def _performance(inputs: SolutionInputs, row: Mapping[str, Any]) -> Alert:
     )
 
 
-def _quality(row: Mapping[str, Any], contract: Contract) -> Alert:
+def _together(quality: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The findings of one check that concern equally many rows, as the features of one view do that are missing together."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in quality:
+        found.setdefault((row[MODEL_VERSION], row["check"], row["rows"] or row["feature"], row["examples"]), []).append(row)
+    return list(found.values())
+
+
+def _quality(rows: list[dict[str, Any]], contract: Contract) -> Alert:
+    row, *others = rows
+    named = ", ".join(each["feature"] for each in others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
     feature = next((each for each in contract.features if each.name == row["feature"]), None)
     condition = None
     if row["check"] == "missing_values":
@@ -137,7 +147,7 @@ def _quality(row: Mapping[str, Any], contract: Contract) -> Alert:
         source="data quality",
         version=row[MODEL_VERSION],
         feature="whole rows" if row["feature"] == "*" else row["feature"],
-        sentence=_WHAT[row["check"]].format(**row),
+        sentence=_WHAT[row["check"]].format(**row) + (f"; like {named}" if others else ""),
         rows=condition,
         order=None,
     )

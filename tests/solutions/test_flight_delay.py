@@ -20,7 +20,7 @@ CHECKS = {
     "model": {"onnx_parity"},
     "evaluation": {"dataset_checks", "baseline", "floor", "worst_slice", "calibration", "against_champion", "latency"},
     "online_features": {"online_offline_parity"},
-    "deployment": {"champion_deployed"},
+    "deployment": {"champion_deployed", "served_version"},
     "predictions": {"complete", "finite_scores", "fresh_features"},
     "outcomes": {"labels_matured"},
     "data_quality_report": {
@@ -145,7 +145,7 @@ def test_every_table_has_row_counts_and_a_column_schema(assets: dict[str, dict],
     assert entries["dagster/row_count"]["intValue"] > 0
     assert entries["dagster/partition_row_count"]["intValue"] > 0
     columns = entries["dagster/column_schema"]["schema"]["columns"]
-    assert {"flight_id", "feature"} & {column["name"] for column in columns}
+    assert {"flight_id", "feature", "metric"} & {column["name"] for column in columns}
     assert all(column["type"] for column in columns)
 
 
@@ -174,6 +174,8 @@ def test_every_check_of_a_stage_has_run(assets: dict[str, dict], stage: str) -> 
     # Observes the servers in a run of its own: tests/solutions/test_online.py.
     states.pop("served_version", None)
     assert set(states) == CHECKS[stage]
+    # What the servers answer with is asked by a sensor, whenever it ticks.
+    states.pop("served_version", None)
     # A week that drifts is a finding about the weather, not a fault.
     allowed = {"SUCCEEDED", "FAILED"} if stage in REPORTS else {"SUCCEEDED"}
     assert set(states.values()) <= allowed, states
@@ -198,6 +200,26 @@ def test_each_whole_week_is_reported_on(platform: Platform, demo: Demo) -> None:
         assert f"/assets/{SOLUTION}/performance_report?partition={week}" in page
         assert f"mlops debug {SOLUTION} --window {week}" in page
         assert 'src="http' not in page, "the page must be complete without a network"
+
+
+def test_from_an_alert_to_its_rows_is_one_command(platform: Platform, demo: Demo) -> None:
+    answer = platform.mlops("debug", SOLUTION, "--window", "2013-02-11", "--rows", "3", "--json")
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["report"] == demo.summary["reports"][1]
+    drifted = [alert for alert in found["alerts"] if alert["source"] == "drift" and alert["rows"]]
+    assert drifted
+    for alert in drifted:
+        assert len(alert["rows"]) == 3
+        ids = ", ".join(f"'{row['prediction_id']}'" for row in alert["rows"])
+        inside = "flight_date BETWEEN '2013-02-11' AND '2013-02-17'"
+        assert platform.value(f"SELECT count(*) FROM {SOLUTION}.predictions WHERE prediction_id IN ({ids}) AND {inside}") == 3
+    shown = platform.mlops("debug", SOLUTION)
+    assert shown.returncode == 0, shown.stderr
+    assert "window of 2013-02-18" in shown.stdout
+    wrong = platform.mlops("debug", SOLUTION, "--window", "2012-01-02")
+    assert wrong.returncode == 1
+    assert "2013-02-18" in wrong.stderr
 
 
 def test_features_prediction_and_label_are_compared_as_a_whole_and_by_slice(platform: Platform, demo: Demo) -> None:
