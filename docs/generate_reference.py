@@ -205,7 +205,7 @@ MEANINGS = {
     "Drift.effect_size": "The least effect of an alert, on the scale of the Jensen-Shannon distance (0 to 1) whatever the distance.",
     "Drift.false_alarms": "The probability that a window in which nothing changed has any alert; it is divided among the cells of the window.",
     "Drift.ignore": "Features that move by nature, such as the calendar: neither their drift nor their range is judged.",
-    "Drift.maximum_rows": "The most rows that NannyML reads of a window and of the hold-out, by the hash of their key. Distances read all.",
+    "Drift.maximum_rows": "The most rows of a hold-out that are stored, and of a window that the reconstruction error reads.",
     "Drift.maximum_share_of_features": "The largest share of features with an alert. Checked by `drift`.",
     "Performance.tolerance": "By which share of the hold-out's value a metric may be worse. Checked by `performance`.",
     "Performance.label_delay": "How long after a window its last labels come. Until then it is partial, and the estimate is judged.",

@@ -182,7 +182,7 @@ def _excess(
         for each in summary.masses.to_pylist()
         if each["slice"] == WHOLE and each["feature"] == name and each["binning"] == binning
     }
-    column = quote(name)
+    column = f"CAST({quote(name)} AS {'DOUBLE' if described['numeric'] else 'VARCHAR'})"
     inside = f"{WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {row[MODEL_VERSION]} AND {column} IS NOT NULL"
     if described["numeric"]:
         edges = described["deciles"]
@@ -192,15 +192,13 @@ def _excess(
             bounds += [f"{column} <= {edges[position]!r}"] if position < len(edges) else []
             conditions[str(position)] = " AND ".join(bounds)
     else:
-        values = connection.execute(f"SELECT DISTINCT CAST({column} AS VARCHAR) FROM {ROWS} WHERE {inside}").fetchall()
+        values = connection.execute(f"SELECT DISTINCT {column} FROM {ROWS} WHERE {inside}").fetchall()
         conditions = {
-            value: f"CAST({column} AS VARCHAR) = {literal(value)}"
-            for (value,) in values
-            if not described["collapsed"] or value in known
+            value: f"{column} = {literal(value)}" for (value,) in values if not described["collapsed"] or value in known
         }
         if described["collapsed"]:
             listed = ", ".join(literal(value) for value in known if value != OTHER_CATEGORY)
-            conditions[OTHER_CATEGORY] = f"CAST({column} AS VARCHAR) NOT IN ({listed})" if listed else "true"
+            conditions[OTHER_CATEGORY] = f"{column} NOT IN ({listed})" if listed else "true"
     counts = connection.execute(
         f"SELECT count(*), {', '.join(f'count(*) FILTER (WHERE {each})' for each in conditions.values())} FROM {ROWS} WHERE {inside}"
     ).fetchall()[0]

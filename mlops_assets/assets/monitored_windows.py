@@ -100,20 +100,24 @@ def stage_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, wi
     return versions
 
 
+def window_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int) -> "dict[str, pa.Table]":
+    """The rows of a version by window, in order of time."""
+    return _by_window(connection, inputs, version, "")
+
+
 def sampled_windows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int) -> "dict[str, pa.Table]":
     """The rows of a version by window, of each at most `monitoring.drift.maximum_rows`, chosen by the hash of their key: always the same."""
-    spine, most = inputs.solution.spine, inputs.solution.monitoring.drift.maximum_rows
+    order = f"hash({quote(inputs.solution.spine.key)}), {PREDICTION_ID}"
+    place = f"row_number() OVER (PARTITION BY {WINDOW} ORDER BY {order})"
+    return _by_window(connection, inputs, version, f"QUALIFY {place} <= {inputs.solution.monitoring.drift.maximum_rows} ")
+
+
+def _by_window(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, chosen: str) -> "dict[str, pa.Table]":
+    import pyarrow.compute as pc
+
     table = connection.execute(
-        f"FROM {ROWS} WHERE {MODEL_VERSION} = {version} "
-        f"QUALIFY row_number() OVER (PARTITION BY {WINDOW} ORDER BY hash({quote(spine.key)}), {PREDICTION_ID}) <= {most} "
-        f"ORDER BY {WINDOW}, {quote(spine.prediction_time)}, {PREDICTION_ID}"
+        f"FROM {ROWS} WHERE {MODEL_VERSION} = {version} {chosen}"
+        f"ORDER BY {WINDOW}, {quote(inputs.solution.spine.prediction_time)}, {PREDICTION_ID}"
     ).to_arrow_table()
-    counts = connection.execute(
-        f"SELECT {WINDOW}, count(*) FROM {ROWS} WHERE {MODEL_VERSION} = {version} GROUP BY 1 ORDER BY 1"
-    ).fetchall()
-    found, first = {}, 0
-    for window, count in counts:
-        rows = min(count, most)
-        found[window.isoformat()] = table.slice(first, rows)
-        first += rows
-    return found
+    days = table.column(WINDOW)
+    return {day.isoformat(): table.filter(pc.equal(days, day)) for day in sorted(days.unique().to_pylist())}

@@ -17,7 +17,7 @@ from mlops_assets.assets.execution import (
     written_metadata,
 )
 from mlops_assets.assets.judging import threshold_of
-from mlops_assets.assets.monitored_windows import WINDOW, Judge, Windows, load_judge, sampled_windows, stage_rows, windows_of
+from mlops_assets.assets.monitored_windows import WINDOW, Judge, Windows, load_judge, stage_rows, window_rows, windows_of
 from mlops_assets.assets.scoring import MODEL_VERSION, predictions_array
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
@@ -95,7 +95,7 @@ def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
             as_of = data_clock(connection, inputs)
             for number in stage_rows(connection, inputs, windows):
                 judge = load_judge(inputs, registry, settings, number)
-                found = _rows(inputs, judge, sampled_windows(connection, inputs, number), windows=windows, as_of=as_of)
+                found = _rows(inputs, judge, window_rows(connection, inputs, number), windows=windows, as_of=as_of)
                 rows += found
                 table = to_arrow(found)
                 tables.append(table.append_column(MODEL_VERSION, pa.repeat(number, table.num_rows).cast(pa.int32())))

@@ -3,36 +3,15 @@ from datetime import UTC, datetime
 import dagster as dg
 import duckdb
 import pytest
+from clinic import lake_in_memory, solution_inputs
 
 from mlops_assets.assets.clock import data_clock
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import DbtModel
-from mlops_assets.solution import Solution
-
-
-def solution_inputs(cadence: str) -> SolutionInputs:
-    spine = DbtModel(
-        name="visits", table="clinic.visits", description="", columns={}, column_descriptions={}, partition_column="day"
-    )
-    solution = Solution.model_validate(
-        {
-            "name": "clinic",
-            "description": "",
-            "owners": [],
-            "problem": "binary_classification",
-            "partitions": {"column": "day", "start": "2020-01-01", "cadence": cadence, "time_zone": "America/New_York"},
-            "spine": {"model": "visits", "key": "id", "prediction_time": "at", "label": "late", "label_time": "known_at"},
-            "features": [{"request": ["age"]}],
-            "training": {"window": "30d", "holdout": "5d", "metric": "roc_auc", "estimator": {"type": "x.Y"}},
-        }
-    )
-    return SolutionInputs(solution=solution, spine=spine, views=(), request=("age",), derived={})
 
 
 @pytest.fixture
 def connection() -> duckdb.DuckDBPyConnection:
-    made = duckdb.connect()
-    made.execute("ATTACH ':memory:' AS lake; CREATE SCHEMA lake.clinic; CREATE TABLE lake.clinic.visits (day DATE)")
+    made = lake_in_memory()
+    made.execute("CREATE TABLE lake.clinic.visits (day DATE)")
     return made
 
 
