@@ -72,6 +72,7 @@ def _bin(bins: str) -> str:
 
 _OBSERVED = """observed_values o JOIN reference_columns r ON r.slice = o.s AND r.feature = o.feature AND r.rows > 0"""
 
+# Sums of fractions are ordered: in parallel their last digits would differ from run to run.
 # Rows by bin, of the window and of the reference side by side: q and p of n and m rows, k bins that either has rows in.
 _CELLS = f"""
 numbers AS (
@@ -98,7 +99,7 @@ both_sides AS (
     ) GROUP BY ALL
 ),
 cells AS (
-    SELECT b.w, b.s, b.feature, b.binning, CAST(b.q AS DOUBLE) AS q, CAST(b.p AS DOUBLE) AS p, CAST(t.n AS DOUBLE) AS n,
+    SELECT b.w, b.s, b.feature, b.binning, b.bin, CAST(b.q AS DOUBLE) AS q, CAST(b.p AS DOUBLE) AS p, CAST(t.n AS DOUBLE) AS n,
         CAST(r.rows AS DOUBLE) AS m, count(*) OVER (PARTITION BY b.w, b.s, b.feature, b.binning) AS k
     FROM both_sides b JOIN totals t USING (w, s, feature, binning)
     JOIN reference_columns r ON r.slice = b.s AND r.feature = b.feature
@@ -116,9 +117,10 @@ by_bins AS (
     SELECT w, s, feature, binning, CAST(any_value(n) AS BIGINT) AS n, any_value(k) AS k,
         sqrt(greatest(0, sum(
             CASE WHEN p > 0 THEN p_share * ln(p_share / middle) ELSE 0 END + CASE WHEN q > 0 THEN q_share * ln(q_share / middle) ELSE 0 END
+            ORDER BY bin
         ) / 2 / ln(2))) AS jensen_shannon,
-        sum((q_smooth - p_smooth) * ln(q_smooth / p_smooth)) AS population_stability_index,
-        sum((abs(p - p_expected) - yates) ** 2 / p_expected + (abs(q - q_expected) - yates) ** 2 / q_expected) AS chi2
+        sum((q_smooth - p_smooth) * ln(q_smooth / p_smooth) ORDER BY bin) AS population_stability_index,
+        sum((abs(p - p_expected) - yates) ** 2 / p_expected + (abs(q - q_expected) - yates) ** 2 / q_expected ORDER BY bin) AS chi2
     FROM terms GROUP BY ALL
 )"""
 
@@ -156,7 +158,7 @@ curves AS (
 by_values AS (
     SELECT c.w, c.s, c.feature, any_value(d.n) AS n, any_value(d.step) * coalesce(sum(c.gap * abs(
             c.p / r.rows - c.q / d.n - CASE WHEN c.position >= 0 AND c.position < d.edge THEN d.surplus ELSE 0 END
-        )), 0) AS wasserstein
+        ) ORDER BY c.position), 0) AS wasserstein
     FROM curves c JOIN sizes d USING (w, s, feature) JOIN reference_columns r ON r.slice = c.s AND r.feature = c.feature
     GROUP BY ALL
 )"""

@@ -144,7 +144,19 @@ def test_columns_without_values_are_not_measured() -> None:
     assert found["0", "", "x", "wasserstein"].rows == 298
 
 
-def test_the_cost_does_not_come_back_as_rows() -> None:
+def test_the_same_rows_in_any_order_give_the_same_digits() -> None:
+    reference, window = census("reference", 12_000), census("analysis", 3000)
+    summary = summarise(reference, EVERY, ("SEX",))
+    connection = duckdb.connect(config={"threads": 4})
+    found = []
+    for seed in range(3):
+        shuffled = window.take(pa.array(np.random.default_rng(seed).permutation(window.num_rows)))
+        connection.register("rows", shuffled)
+        found.append(measure_distances(connection, rows="rows", window="year", slices=("SEX",), reference=summary))
+    assert found[0] == found[1] == found[2]
+
+
+def test_equal_samples_are_at_no_distance() -> None:
     frame = pd.DataFrame({"x": np.arange(5000.0)})
     found = distances(pa.Table.from_pandas(frame), pa.Table.from_pandas(frame), [Monitored("x", "feature", True)])
     assert {each.method: each.value for each in found.values()} == {
