@@ -99,9 +99,16 @@ class RequestDecoder:
     def decode(self, body: bytes, received_at: datetime) -> Row | list[Row]:
         """The row, or the rows of an array. `received_at`, in UTC, is the prediction time of those that give none. Raises RequestError."""
         decoded = self._decode(self._request_decoder, body)
-        if isinstance(decoded, list):
-            return [self._row(each, number, received_at) for number, each in enumerate(decoded)]
-        return self._row(decoded, None, received_at)
+        if not isinstance(decoded, list):
+            return self._row(decoded, None, received_at)
+        rows = [self._row(each, number, received_at) for number, each in enumerate(decoded)]
+        given: set[str] = set()
+        for number, row in enumerate(rows):
+            if row.request_id in given:
+                raise self._error(number, REQUEST_ID, "is that of another row too")
+            if row.request_id:
+                given.add(row.request_id)
+        return rows
 
     def decode_row(self, body: bytes, received_at: datetime) -> Row:
         """The one row of `body`: an event. Raises RequestError."""

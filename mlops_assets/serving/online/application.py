@@ -52,10 +52,6 @@ class PredictionAPI(litserve.LitAPI):
         self.predictor = Predictor(self.solutions, self._settings.spool_directory, self.metrics)
         self.solutions.refresh()
 
-    async def predict(self, solution: str, body: bytes, deadline: float) -> bytes:
-        """See `Predictor.predict`."""
-        return await self.predictor.predict(solution, body, deadline)
-
     def authorize(self, request: Request) -> None:
         """Raise HTTPException (401) unless the request holds the token."""
         if not is_authorized(request.headers.get("authorization"), self.token):

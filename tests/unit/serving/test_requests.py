@@ -72,6 +72,15 @@ def test_what_a_caller_may_say_besides() -> None:
 def test_an_array_of_rows() -> None:
     assert [row.key for row in decode([ROW, ROW | {"flight_id": "f2"}])] == ["f1", "f2"]
     assert DECODER.decode_row(json.dumps(ROW).encode(), NOON).key == "f1"
+    assert [row.request_id for row in decode([ROW | {"request_id": "a"}, ROW, ROW, ROW | {"request_id": "b"}])] == [
+        "a",
+        None,
+        None,
+        "b",
+    ]
+    assert str(refused([ROW, ROW | {"request_id": "a"}, ROW | {"request_id": "a"}])).startswith(
+        "row 2.request_id: is that of another"
+    )
     with pytest.raises(RequestError, match="Expected object, got array"):
         DECODER.decode_row(json.dumps([ROW]).encode(), NOON)
 
