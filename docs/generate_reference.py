@@ -144,6 +144,7 @@ MEANINGS = {
     "FeatureSource.view": "Name of a feature view: a dbt model with `meta.feature_view`.",
     "FeatureSource.version": "Version of the view; left out, the newest.",
     "FeatureSource.columns": "Features of the view to use; left out, all.",
+    "FeatureSource.accepted_lag": "How old its values may be before the check `fresh_features` warns; left out, the view's `freshness_days`.",
     "FeatureSource.request": "Columns of the spine that the caller knows at prediction time, instead of a `view`.",
     "FeatureSource.derived": "Name -> SQL expression over the columns of `request`, instead of a `view`.",
     "Training.window": "Span before the training date whose rows are used. A duration: `14d`, `8w`, `6m`, `2y`.",

@@ -1,6 +1,7 @@
-"""`mlops serve`, `predict` and `compare`: run the online server in the foreground, ask it, and look at its challenger."""
+"""`mlops serve`, `predict`, `compare` and `score`: the online server in the foreground, a question to it, its challenger; the batch again."""
 
 import json
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -8,7 +9,16 @@ from rich.table import Table
 
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
-from mlops_assets.terminal import JsonOption, SolutionArgument, console, print_json, read_settings, running_settings
+from mlops_assets.terminal import (
+    JsonOption,
+    SolutionArgument,
+    console,
+    error_console,
+    print_json,
+    read_settings,
+    run_progress,
+    running_settings,
+)
 
 app = typer.Typer()
 
@@ -60,6 +70,38 @@ def compare(solution: SolutionArgument, as_json: JsonOption = False) -> None:
         values = (each[name] for each in entries)
         table.add_row(name.replace("_", " "), *(f"{value:.5f}" if isinstance(value, float) else str(value) for value in values))
     console.print(table)
+
+
+@app.command(
+    epilog="Example: [bold]mlops score my_solution[/bold], or [bold]mlops score my_solution --from 2013-07-01 --to 2013-07-31[/bold]"
+)
+def score(
+    solution: SolutionArgument,
+    first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first partition.")] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last partition.")] = None,
+    look: Annotated[bool, typer.Option("--list", help="Show what is outdated and score nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score partitions again: those from one to another, or, without dates, those whose inputs were corrected or came late."""
+    from mlops_assets.stack.dagster_client import DagsterClient
+    from mlops_assets.stack.rescoring import outdated_ranges
+    from mlops_assets.stack.runs import follow
+
+    settings = running_settings()
+    if (first is None) != (last is None):
+        raise StackError("Give both --from and --to, or neither.", remedy=f"mlops score {solution} --list")
+    chosen = [(first.date().isoformat(), last.date().isoformat())] if first and last else outdated_ranges(settings, solution)
+    client = DagsterClient(settings.dagster_url)
+    for start, end in [] if look else chosen:
+        assets = client.assets()
+        needed = [assets[f"{solution}/{stage}"] for stage in ("predictions", "outcomes")]
+        with run_progress(f"scoring {start} to {end}", error_console) as report:
+            follow(client, client.launch(needed, start, end, {}), f"scoring {start} to {end}", report)
+    if as_json:
+        print_json([{"first": start, "last": end} for start, end in chosen])
+    else:
+        did = "outdated" if look else "scored again"
+        console.print("\n".join(f"{start} to {end} {did}" for start, end in chosen) or "Nothing is outdated.", highlight=False)
 
 
 def _ask(settings: Settings, method: str, path: str, body: str | None) -> dict:

@@ -97,11 +97,15 @@ class Spine(Strict):
 
 
 class FeatureSource(Strict):
-    """A feature view (all its features or `columns`), `request` (columns of the spine that the caller supplies), or `derived` from them."""
+    """A feature view (all its features or `columns`), `request` (columns of the spine that the caller supplies), or `derived` from them.
+
+    `accepted_lag`: how old a view's values may be at prediction time before the batch warns, where that is less than the view's freshness.
+    """
 
     view: str | None = None
     version: int | None = None
     columns: list[str] | None = None
+    accepted_lag: Duration | None = None
     request: list[str] | None = None
     derived: dict[Name, str] | None = None
 
@@ -109,8 +113,8 @@ class FeatureSource(Strict):
     def _one_kind(self) -> "FeatureSource":
         if [self.view, self.request, self.derived].count(None) != 2:
             raise ValueError("give either `view` (with `version`, `columns`) or `request` or `derived`")
-        if self.view is None and (self.version is not None or self.columns is not None):
-            raise ValueError("`version` and `columns` belong to a `view`")
+        if self.view is None and (self.version, self.columns, self.accepted_lag) != (None, None, None):
+            raise ValueError("`version`, `columns` and `accepted_lag` belong to a `view`")
         return self
 
 

@@ -1,6 +1,8 @@
 """`predictions`: every row of the spine scored by the champion, with the features it saw. One partition a period."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 
     from mlops_assets.serving.segments import Champions
 
+BATCH_ROWS = 20_000
+"""Rows that are scored at once."""
+
 _MOST_STALE = 0.2
 """Share of the rows of a partition; single entities are quiet for long at any time."""
 
@@ -77,13 +82,14 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         predicting = champions(registry, settings, inputs)
         window = replace(partition_range(context, inputs.solution.partitions.column), only=(CHANNEL, BATCH, BATCH))
         with lake.connect(read_only=False) as connection:
-            written = lake.replace(
-                connection,
-                table=inputs.table(PREDICTIONS),
-                query=_scored(connection, inputs, predicting, first=window.start, end=window.end),
-                partition_range=window,
-                author=context.run.run_id,
-            )
+            with scored_rows(connection, inputs, predicting, first=window.start, end=window.end) as query:
+                written = lake.replace(
+                    connection,
+                    table=inputs.table(PREDICTIONS),
+                    query=query,
+                    partition_range=window,
+                    author=context.run.run_id,
+                )
             schema = table_schema(
                 connection, f"lake.{inputs.table(PREDICTIONS)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
             )
@@ -111,18 +117,41 @@ def _segments(predicting: "Champions") -> dict[str, Any]:
     return {"segments": dg.MetadataValue.json(versions)} if versions else {}
 
 
-def _scored(
+@contextmanager
+def scored_rows(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, predicting: "Champions", *, first: date, end: date
-) -> str:
-    """Score the spine's partitions in `[first, end)`; returns SQL for the scored rows."""
+) -> Iterator[str]:
+    """SQL for the rows of the spine's partitions in `[first, end)` with their predictions, to be run once inside the `with` block.
+
+    They are read, scored and handed on in batches of `BATCH_ROWS`: memory does not grow with the partitions.
+    """
+    import pyarrow as pa
+
     snapshot = current_snapshot(connection)
-    frame = connection.execute(
-        inputs.frame_query(first=first, end=end, condition="true", labelled=False, snapshot=snapshot)
-    ).to_arrow_table()
-    scored: pa.Table = predicting.score(frame)
+    frame = inputs.frame(first=first, end=end, condition="true", labelled=False, snapshot=snapshot)
+    # A connection of its own: one that is being read from can do nothing else.
+    with connection.cursor() as reading:
+        reading.execute("SET TimeZone = 'UTC'")
+        with frame.built(reading) as query:
+            unscored = reading.execute(query).to_arrow_reader(BATCH_ROWS)
+            empty = _with_predictions(unscored.schema.empty_table(), predicting)
+            batches = (
+                scored
+                for batch in unscored
+                for scored in _with_predictions(pa.Table.from_batches([batch]), predicting).combine_chunks().to_batches()
+            )
+            connection.register("scored_rows", pa.RecordBatchReader.from_batches(empty.schema, batches))
+            yield _rows_query(inputs, predicting, snapshot)
+
+
+def _with_predictions(frame: "pa.Table", predicting: "Champions") -> "pa.Table":
+    scored = predicting.score(frame)
     for name in (MODEL_VERSION, *prediction_columns(scored)):
         frame = frame.append_column(name, scored.column(name))
-    connection.register("scored_rows", frame)
+    return frame
+
+
+def _rows_query(inputs: SolutionInputs, predicting: "Champions", snapshot: int) -> str:
     identifier = f"'{inputs.name}:' || CAST({quote(inputs.solution.spine.key)} AS VARCHAR) || ':' || {MODEL_VERSION}"
     views = " ".join(
         f"WHEN {each.contract.version} THEN "
@@ -182,12 +211,19 @@ def _finite(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
     )
 
 
+def _too_old(chosen: SelectedView, asked: str) -> str:
+    """SQL that is true when a row has no values of the view because of their age, or older ones than the solution accepts."""
+    stale = f"json_extract_string({VIEW_FLAGS}, {literal('$.' + chosen.view.name)}) = 'stale'"
+    if chosen.known_since is None or chosen.accepted_lag_days is None:
+        return stale
+    accepted = is_fresh(asked, quote(chosen.known_since), chosen.accepted_lag_days)
+    return f"({stale} OR coalesce(NOT ({accepted}), false))"
+
+
 def _fresh(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dg.AssetCheckResult:
     # A view that is not built any more spoils whole partitions; an entity that was quiet for long spoils rows here and there.
-    stale = {
-        chosen.view.name: f"avg(CAST(json_extract_string({VIEW_FLAGS}, {literal('$.' + chosen.view.name)}) = 'stale' AS INTEGER))"
-        for chosen in inputs.views
-    }
+    asked = quote(inputs.solution.spine.prediction_time)
+    stale = {chosen.view.name: f"avg(CAST({_too_old(chosen, asked)} AS INTEGER))" for chosen in inputs.views}
     shares: dict[str, float] = {}
     if stale:
         largest = ", ".join(f"max({quote(name)})" for name in stale)

@@ -75,7 +75,7 @@ COMPLETE = CheckRule(name="complete", description="Every row of the spine has ex
 FINITE = CheckRule(name="finite_scores", description="Every prediction is a finite number.", blocking=True)
 FRESH_FEATURES = CheckRule(
     name="fresh_features",
-    description="In no partition did a feature view give many predictions no values because they were too old.",
+    description="In no partition were the values of a feature view too old for many predictions, or older than the solution accepts.",
     blocking=False,
 )
 LOGGED_ONCE = CheckRule(name="logged_once", description="No prediction of a server is in the lake twice.", blocking=False)

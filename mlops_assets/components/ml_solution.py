@@ -53,7 +53,7 @@ from mlops_assets.resources.feature_registry import DbtModel, FeatureRegistry, U
 from mlops_assets.resources.feature_store import SelectedView
 from mlops_assets.serving.columns import check_column
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY
-from mlops_assets.solution import FeatureSource, Solution
+from mlops_assets.solution import FeatureSource, Solution, longest_days
 from mlops_assets.training_configuration import check_training
 
 JOBS = {
@@ -222,7 +222,11 @@ def _select_view(source: FeatureSource, registry: FeatureRegistry, spine: DbtMod
                 ("features", position, "columns", number),
                 f"{name} has no feature {column!r}; {nearest(column, list(view.features))}",
             )
-    return SelectedView(view=view, features=tuple(source.columns or view.features))
+    return SelectedView(
+        view=view,
+        features=tuple(source.columns or view.features),
+        accepted_lag_days=longest_days(source.accepted_lag) if source.accepted_lag else None,
+    )
 
 
 def _require_column(model: DbtModel, column: str, path: tuple[str | int, ...]) -> None:

@@ -16,10 +16,11 @@ _MICROSECONDS_OF_A_DAY = 24 * 60 * 60 * 1_000_000
 
 @dataclass(frozen=True)
 class SelectedView:
-    """The features of one view that a solution uses."""
+    """The features of one view that a solution uses, and how many days old it accepts them to be (None = what the view allows)."""
 
     view: FeatureView
     features: tuple[str, ...]
+    accepted_lag_days: int | None = None
 
     @property
     def known_since(self) -> str | None:

@@ -1,0 +1,78 @@
+"""Which batch predictions are outdated: those whose inputs changed in a way that they may have seen, on a real lake."""
+
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+
+import duckdb
+import pytest
+from late_inputs import INPUTS, SOLUTION
+
+from mlops_assets.resources.lake import Lake, current_snapshot
+from mlops_assets.stack.rescoring import outdated_partitions, ranges
+
+FIRST = date(2020, 1, 1)
+
+
+def day(number: int) -> date:
+    return FIRST + timedelta(days=number)
+
+
+@pytest.fixture(scope="module")
+def shared_lake(make_lake: Callable[[], Lake]) -> Lake:
+    return make_lake()
+
+
+@pytest.fixture
+def connection(shared_lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Thirty days, one row each in spine and view, scored as of now."""
+    with shared_lake.connect(read_only=False) as opened:
+        opened.execute("DROP SCHEMA IF EXISTS features CASCADE")
+        opened.execute(f"DROP SCHEMA IF EXISTS {SOLUTION} CASCADE")
+        opened.execute("CREATE SCHEMA features")
+        opened.execute(f"CREATE SCHEMA {SOLUTION}")
+        opened.execute(
+            "CREATE TABLE features.load AS SELECT 'p' AS place, TIMESTAMPTZ '2020-01-01 06:00:00+00' + to_days(CAST(i AS INTEGER)) AS moment, "
+            "CAST(DATE '2020-01-01' + to_days(CAST(i AS INTEGER)) AS DATE) AS day, 1::BIGINT AS waiting, true AS open, now() AS _loaded_at "
+            "FROM range(30) r(i)"
+        )
+        opened.execute(
+            f"CREATE TABLE {SOLUTION}.spine AS SELECT i AS id, CAST(DATE '2020-01-01' + to_days(CAST(i AS INTEGER)) AS DATE) AS day, "
+            "TIMESTAMPTZ '2020-01-01 12:00:00+00' + to_days(CAST(i AS INTEGER)) AS at_time, 'p' AS place, "
+            "1.0::DOUBLE AS distance, 0 AS was_late, "
+            "TIMESTAMPTZ '2020-01-01 18:00:00+00' AS known_at FROM range(30) r(i)"
+        )
+        snapshot = current_snapshot(opened)
+        opened.execute(
+            f"CREATE TABLE {SOLUTION}.predictions AS SELECT id, day, 'batch' AS channel, {snapshot} AS _source_snapshot "
+            f"FROM {SOLUTION}.spine"
+        )
+        yield opened
+
+
+def test_nothing_is_outdated_by_what_predictions_do_not_see(connection: duckdb.DuckDBPyConnection) -> None:
+    assert outdated_partitions(connection, INPUTS) == []
+    # The outcome, and rows that were loaded again as they were.
+    connection.execute(f"UPDATE {SOLUTION}.spine SET was_late = 1")
+    connection.execute("CREATE OR REPLACE TEMP TABLE former AS FROM features.load")
+    connection.execute("DELETE FROM features.load")
+    connection.execute("INSERT INTO features.load SELECT * REPLACE (_loaded_at + INTERVAL 1 DAY AS _loaded_at) FROM former")
+    assert outdated_partitions(connection, INPUTS) == []
+
+
+def test_a_corrected_feature_outdates_the_days_that_may_have_used_it(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("UPDATE features.load SET waiting = 2 WHERE day = DATE '2020-01-11'")
+    # The view's values count for two days; a day of slack for time zones on both sides.
+    assert outdated_partitions(connection, INPUTS) == [day(number) for number in range(9, 14)]
+
+
+def test_a_late_or_removed_row_of_the_spine_outdates_its_day(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(f"INSERT INTO {SOLUTION}.spine SELECT * REPLACE (100 AS id) FROM {SOLUTION}.spine WHERE id = 3")
+    connection.execute(f"DELETE FROM {SOLUTION}.spine WHERE id = 20")
+    assert outdated_partitions(connection, INPUTS) == [day(3), day(20)]
+    # Scored again.
+    connection.execute(f"UPDATE {SOLUTION}.predictions SET _source_snapshot = {current_snapshot(connection)} WHERE id = 3")
+    assert outdated_partitions(connection, INPUTS) == [day(20)]
+
+
+def test_adjacent_partitions_are_one_run() -> None:
+    assert ranges(INPUTS, [day(5), day(3), day(4), day(9)]) == [("2020-01-04", "2020-01-06"), ("2020-01-10", "2020-01-10")]
