@@ -133,5 +133,5 @@ def _column_types(
     types = {**column_types(connection, f"({frame})"), **_TYPES, "score": "FLOAT", "value": "FLOAT"}
     types["predicted_label"] = "BIGINT" if isinstance(outputs.predicted_label, int) else "VARCHAR"
     if outputs.probabilities is not None:
-        types["probabilities"] = f"FLOAT[{len(outputs.probabilities)}]"
+        types["probabilities"] = "FLOAT[]"
     return types | (column_types(connection, f"lake.{table}") if table_exists(connection, table) else {})

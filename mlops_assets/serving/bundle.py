@@ -89,7 +89,10 @@ class Bundle:
         score, positions = self.decide(answers)
         columns, names = [_array(score), self._labels(positions)], ["score", "predicted_label"]
         if self.contract.problem == "multiclass_classification":
-            columns.append(pa.FixedSizeListArray.from_arrays(_array(answers.reshape(-1)), len(self.contract.classes)))
+            # Lists of no fixed length: the lake has no other.
+            ends = np.arange(0, answers.size + 1, len(self.contract.classes), dtype=np.int32)
+            offsets = pa.Array.from_buffers(pa.int32(), len(ends), [None, pa.py_buffer(ends)])
+            columns.append(pa.ListArray.from_arrays(offsets, _array(answers.reshape(-1))))
             names.append("probabilities")
         return pa.Table.from_arrays(columns, names=names)
 
