@@ -50,10 +50,15 @@ _EVERY_TRAINING = (
 
 _AFTER_A_MODEL = FOLLOW.ignore(_EVERY_TRAINING)
 
+_HAS_CHAMPION = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.missing()).allow(
+    dg.AssetSelection.tag(STAGE_TAG, DEPLOYMENT)
+)
+"""Somebody was deployed, for whatever training date."""
+
 _CONDITIONS: dict[str, dg.AutomationCondition] = {
     ONLINE_FEATURES: FOLLOW_AS_A_WHOLE,
     # What was predicted stays as it was predicted: a new champion or a corrected feature predicts what is new.
-    PREDICTIONS: (_AFTER_A_MODEL & dg.AutomationCondition.missing()).with_label("follow_inputs_once"),
+    PREDICTIONS: (_AFTER_A_MODEL & _HAS_CHAMPION & dg.AutomationCondition.missing()).with_label("follow_inputs_once"),
     OUTCOMES: FOLLOW,
     DATA_QUALITY_REPORT: _AFTER_A_MODEL,
     DRIFT_REPORT: _AFTER_A_MODEL,

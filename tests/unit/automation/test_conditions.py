@@ -93,6 +93,14 @@ def test_a_new_day_goes_down_to_the_predictions_in_one_tick(graph: Graph) -> Non
     assert graph.tick() == {"feature": ["2013-08-05"], "predictions": ["2013-08-05"]}
 
 
+def test_without_a_champion_nothing_is_predicted() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        graph = Graph(instance)
+        graph.tick()
+        graph.materialize("raw", "2013-08-05")
+        assert graph.tick() == {"feature": ["2013-08-05"]}
+
+
 def test_a_failed_blocking_check_stops_what_follows_until_it_is_repaired(graph: Graph) -> None:
     graph.tick()
     graph.rows_are_good = False
