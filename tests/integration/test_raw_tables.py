@@ -268,16 +268,20 @@ def test_a_blocking_check_stops_downstream(lake: Lake, tmp_path: Path, change: d
     assert downstream.key not in {event.asset_key for event in result.get_asset_materialization_events()}
 
 
-def test_a_warning_does_not_stop_downstream(lake: Lake, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("maximum", "stops"), [(0.5, False), (0.4, True)])
+def test_values_outside_their_range_are_a_warning_until_there_are_many(
+    lake: Lake, tmp_path: Path, maximum: float, stops: bool
+) -> None:
     write_csv(tmp_path / "t.csv", [{**ROWS[0], "score": -1}, ROWS[1]])
+    assets = assets_of(tmp_path, files=["t.csv"], format="csv", null_strings=["NA"], maximum_outside_share=maximum)
 
     @dg.asset(deps=[KEY])
     def downstream() -> None: ...
 
-    result = run([*assets_of(tmp_path, files=["t.csv"], format="csv", null_strings=["NA"]), downstream], lake)
-    assert result.success
+    result = run([*assets, downstream], lake)
+    assert result.success is not stops
     assert not checks(result)["ranges"]
-    assert downstream.key in {event.asset_key for event in result.get_asset_materialization_events()}
+    assert (downstream.key in {event.asset_key for event in result.get_asset_materialization_events()}) is not stops
 
 
 def test_january_of_the_real_flights(lake: Lake) -> None:
