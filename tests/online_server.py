@@ -43,10 +43,10 @@ def wait_for(condition: Callable[[], Any], seconds: float) -> None:
 class OnlineServer:
     """The server's processes on a state folder of their own, with the solution `flights` in `versions`. Nothing ships its spool."""
 
-    def __init__(self, home: Path, versions: dict[int, Fitted]):
+    def __init__(self, home: Path, versions: dict[int, Fitted], processes: int = 2):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-        self.settings = Settings(home=home, serving_port=port, serving_processes=2, serving_token=TOKEN)
+        self.settings = Settings(home=home, serving_port=port, serving_processes=processes, serving_token=TOKEN)
         self.folder = self.settings.serving_directory / SOLUTION
         self.address = f"{self.settings.serving_url}/{SOLUTION}/predict"
         self.headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}

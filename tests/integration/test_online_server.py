@@ -60,6 +60,7 @@ def test_only_probes_and_the_description_need_no_token(server: OnlineServer) -> 
 def test_the_model_says_what_it_reads_and_gives_an_example_that_works(server: OnlineServer) -> None:
     model = server.get(f"/{SOLUTION}/model").json()
     assert (model["version"], model["contract"]["key"]["name"], model["problems"]) == (1, "flight_id", [])
+    assert model["card"] == f"{server.settings.mlflow_url}/#/models/{SOLUTION}/versions/1"
     assert server.post(json.dumps(model["example"]).encode()).ok
     assert server.get("/unknown/model").status_code == 404
 

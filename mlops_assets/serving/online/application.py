@@ -136,6 +136,7 @@ class OnlineServer(litserve.LitServer):
                 "solution": solution,
                 "version": champion.contract.version,
                 "since": champion.since,
+                "card": f"{self._settings.mlflow_url}/#/models/{solution}/versions/{champion.contract.version}",
                 "segments": {
                     each.contract.segment.value: each.contract.version for each in champions.segments if each.contract.segment
                 },
