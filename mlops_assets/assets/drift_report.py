@@ -113,6 +113,7 @@ def _measure(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, reference: VersionReference
 ) -> "list[DriftRow]":
     """All measures of the windows that `version` predicted."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     from mlops_assets.ml.drift import judge
@@ -120,7 +121,7 @@ def _measure(
     from mlops_assets.ml.reconstruction import reconstruction_rows
 
     declared = inputs.solution.monitoring.drift
-    ignored = pc.is_in(reference.summary.columns.column("feature"), pc.cast(declared.ignore, "string") if declared.ignore else [])
+    ignored = pc.is_in(reference.summary.columns.column("feature"), pa.array(declared.ignore, pa.string()))
     watched = replace(reference.summary, columns=reference.summary.columns.filter(pc.invert(ignored)))
     distances = measure_distances(
         connection,
