@@ -1,0 +1,174 @@
+"""The loop on the real stack: a year arrives faulty, is repaired, predicted and judged; the decision retrains by itself, once.
+
+On the census, whose years are small. Its first model is trained for 2017, and is too old when that year has ended.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from running_stack import Platform
+
+from mlops_assets.automation.retraining import DECISION_TAG
+from mlops_assets.stack.stages import data_assets
+
+SOLUTION = "employment"
+REASON = "the model was trained for 2017-01-01, 365 days ago"
+REPLAY = ("replay", SOLUTION, "--from", "2017-01-01", "--to", "2017-12-31", "--step", "year", "--json")
+FAULT = ("--inject", "duplicate:census:2017-01-01:2017-01-01")
+NOTIFIED_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The version before the replay, what the replay said, and the same of its repetition."""
+
+    before: int
+    first: dict[str, Any]
+    again: dict[str, Any]
+    runs: list[str]
+    runs_after: list[str]
+
+
+def all_runs(platform: Platform) -> list[str]:
+    """All runs but those of the sensors that only watch, which come when they have seen something."""
+    answer = platform.graphql("{ runsOrError { ... on Runs { results { runId tags { key value } } } } }")
+    watched = {
+        run["runId"]: next((tag["value"] for tag in run["tags"] if tag["key"] == "dagster/sensor_name"), None)
+        for run in answer["runsOrError"]["results"]
+    }
+    return sorted(run for run, sensor in watched.items() if sensor is None or sensor.endswith("_retraining"))
+
+
+def replay(platform: Platform, *arguments: str) -> dict[str, Any]:
+    done = platform.mlops(*REPLAY, *arguments)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def data(platform: Platform) -> tuple[str, ...]:
+    """The assets of the data that the solution needs."""
+    return tuple(sorted(data_assets(platform.client.assets(), f"{SOLUTION}/training_dataset")))
+
+
+@pytest.fixture(scope="module")
+def replayed(platform: Platform, data: tuple[str, ...]) -> Replayed:
+    platform.materialize(data, "2015-01-01", "2016-01-01")
+    trained = platform.mlops("train", SOLUTION, "--date", "2017-01-01", "--json")
+    assert trained.returncode == 0, trained.stderr
+    first = replay(platform, *FAULT)
+    runs = all_runs(platform)
+    return Replayed(
+        before=json.loads(trained.stdout)["version"],
+        first=first,
+        again=replay(platform, *FAULT),
+        runs=runs,
+        runs_after=all_runs(platform),
+    )
+
+
+def test_the_faulty_delivery_was_stopped_and_its_cause_is_named(replayed: Replayed) -> None:
+    [step] = replayed.first["steps"]
+    [problem] = step["stopped"]["problems"]
+    assert problem.startswith("raw/census: duplicates: ")
+    assert problem.endswith(" keys occur more than once")
+    assert step["stopped"]["fault"].startswith("duplicate of raw/census from 2017-01-01 to 2017-01-01")
+
+
+def test_after_the_repair_the_tables_are_those_of_a_true_delivery(
+    platform: Platform, data: tuple[str, ...], replayed: Replayed
+) -> None:
+    rows, persons = platform.rows("SELECT count(*), count(DISTINCT id) FROM raw.census WHERE survey_date = DATE '2017-01-01'")[0]
+    assert rows == persons > 50_000
+    names = [key.replace("/", ".") for key in data if not key.endswith("_statistics")]
+    before = {name: content for name, content in platform.fingerprints().items() if name in names}
+    platform.materialize(data, "2017-01-01", "2017-01-01")
+    assert {name: content for name, content in platform.fingerprints().items() if name in names} == before
+
+
+def test_the_decision_trained_and_deployed_once(platform: Platform, replayed: Replayed) -> None:
+    [step] = replayed.first["steps"]
+    [window] = step["windows"]
+    assert (window["window_start"], window["outcome"], window["reason"]) == ("2017-01-01", "retrain", REASON)
+    assert window["model_version"] == replayed.before
+    assert step["training"]["problems"] == []
+    champion = platform.registry.champion(SOLUTION)
+    assert champion is not None
+    assert champion.version == step["champion"] > replayed.before
+    assert champion.tags["training_date"] == "2018-01-01"
+    newest = json.loads(platform.mlops("history", SOLUTION, "--json").stdout)[0]
+    assert (newest["version"], newest["actor"], newest["reason"]) == (champion.version, "retraining", REASON)
+    decision = platform.client.metadata(f"{SOLUTION}/retraining_decision", "2017-01-01")
+    assert len(platform.client.runs_with_tag(DECISION_TAG, decision["decision"])) == 1
+
+
+def test_a_replay_that_is_repeated_recomputes_nothing(replayed: Replayed) -> None:
+    assert replayed.runs_after == replayed.runs
+    [step], [again] = replayed.first["steps"], replayed.again["steps"]
+    assert set(again["runs"].values()) == {None}
+    assert again["windows"] == step["windows"]
+    assert replayed.again["comparison"] == replayed.first["comparison"]
+
+
+def test_the_comparison_judges_the_same_rows(platform: Platform, replayed: Replayed) -> None:
+    [year] = replayed.first["comparison"]
+    labelled = f"SELECT count(*) FROM {SOLUTION}.spine WHERE survey_date = DATE '2017-01-01' AND employed IS NOT NULL"
+    assert year["rows"] == platform.value(labelled)
+    # All of the year was predicted by the first model, which is also the one trained for its first month.
+    assert year["loop"] == pytest.approx(year["frozen"], abs=1e-6)
+    assert year["loop"] == pytest.approx(year["monthly"], abs=1e-6)
+    assert year["loop"] > 0.85
+
+
+def test_what_happened_was_told_once(platform: Platform, replayed: Replayed) -> None:
+    wanted = {
+        "check_failed": "raw/census: duplicates failed",
+        "retrained": f"{SOLUTION}: version {replayed.first['steps'][0]['champion']} was trained for 2018-01-01",
+        "promoted": f"{SOLUTION}: version {replayed.first['steps'][0]['champion']} predicts now, after version {replayed.before}",
+    }
+    deadline = time.monotonic() + NOTIFIED_SECONDS
+    while True:
+        lines = [json.loads(line) for line in platform.settings.notification_log.read_text().splitlines()]
+        titles = [(line["event"], line["title"]) for line in lines]
+        if all(titles.count(item) == 1 for item in wanted.items()):
+            break
+        assert time.monotonic() < deadline, titles
+        time.sleep(1)
+    assert all(line["links"]["Run"].startswith(platform.settings.dagster_url) for line in lines)
+
+
+def test_the_sensor_is_off_again(platform: Platform, replayed: Replayed) -> None:
+    switched = json.loads(platform.mlops("automation", "status", "--json").stdout)
+    assert switched[f"{SOLUTION}_retraining"] is False
+    assert switched["notifications"] is True
+
+
+def test_automation_is_switched_as_a_whole_and_stays_so(platform: Platform, replayed: Replayed) -> None:
+    names = ("automation", f"{SOLUTION}_retraining")
+    try:
+        for wanted in ("on", "off"):
+            assert platform.mlops("automation", wanted).returncode == 0
+            switched = json.loads(platform.mlops("automation", "status", "--json").stdout)
+            assert [switched[name] for name in names] == [wanted == "on"] * 2
+    finally:
+        platform.mlops("automation", "off")
+
+
+def test_mistakes_are_messages(platform: Platform) -> None:
+    for arguments, expected in (
+        (("nothing", "--from", "2017-01-01", "--to", "2017-12-31"), "No file of defs/ declares the solution 'nothing'."),
+        (
+            (SOLUTION, "--from", "2017-01-01", "--to", "2017-12-31", "--inject", "drop:weather:2017-01-01:2017-01-01"),
+            "does not read raw/weather",
+        ),
+        (
+            (SOLUTION, "--from", "2025-01-01", "--to", "2025-12-31"),
+            "employment has no data from 2025-01-01 to 2025-12-31: the last partition is 2018-01-01.",
+        ),
+    ):
+        done = platform.mlops("replay", *arguments)
+        assert done.returncode == 1
+        assert expected in done.stderr
