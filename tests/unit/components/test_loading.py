@@ -77,7 +77,7 @@ def test_two_solutions_of_one_name_do_not_take_the_others_down(tmp_path: Path, m
     dg.Definitions.validate_loadable(definitions)
     assert {"late_arrival", "other", "configuration_error"} <= solutions(definitions)
     [problem] = problems(definitions, "second")
-    assert "late_arrival/data_quality_report" in problem
+    assert "late_arrival/challenger" in problem
     assert "first" in problem
 
 
