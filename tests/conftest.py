@@ -19,14 +19,7 @@ _LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without Chromium the browser tests are deselected, which pytest's last line counts.
-
-    The tests of the running stack go to one worker of pytest-xdist, those of any other module to one each.
-    """
-    for item in items:
-        item.add_marker(
-            pytest.mark.xdist_group("platform" if "platform" in getattr(item, "fixturenames", ()) else item.path.name)
-        )
+    """Without Chromium the browser tests are deselected, which pytest's last line counts."""
     if CHROMIUM is None:
         left_out = [item for item in items if _BROWSER_FIXTURE in getattr(item, "fixturenames", ())]
         items[:] = [item for item in items if item not in left_out]

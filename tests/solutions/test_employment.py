@@ -43,7 +43,7 @@ def finished(platform: Platform) -> dict[str, dg.ExecuteInProcessResult]:
 
 
 REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report")
-STAGES = (*TRAINING, "predictions", "prediction_log", "outcomes", *REPORTS, "retraining_decision")
+STAGES = (*TRAINING, "challenger", "predictions", "prediction_log", "outcomes", *REPORTS, "retraining_decision")
 
 
 def newest(result: dg.ExecuteInProcessResult, stage: str) -> dict:
