@@ -59,6 +59,8 @@ def test_the_graph_has_the_same_stages_as_every_solution() -> None:
         key.to_user_string().replace("flight_delay", SOLUTION)
         for asset in inprocess.load_assets("flight_delay")
         for key in asset.keys
+        # Models by segment are an option that this solution does not take.
+        if not key.path[-1].startswith("segment_")
     }
 
 
