@@ -55,8 +55,8 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
     def run_failures(
         context: dg.RunFailureSensorContext, settings: dg.ResourceParam[Settings], notifier: dg.ResourceParam[Notifier]
     ) -> None:
-        if notification := of_failed_run(context, settings):
-            notifier.notify([notification], seconds=_TICK_SECONDS)
+        tags = _tags(context.repository_def.asset_graph) if context.repository_def else {}
+        notifier.notify(of_failed_run(context, settings, tags), seconds=_TICK_SECONDS)
 
     @dg.sensor(
         name="notifications",
@@ -70,7 +70,7 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
         graph = context.repository_def.asset_graph if context.repository_def else None
         if graph is None:
             return dg.SkipReason("the code location is not loaded")
-        tags = {key: graph.get(key).tags for key in graph.get_all_asset_keys()}
+        tags = _tags(graph)
         seen = json.loads(context.cursor) if context.cursor else None
         checks = _latest_checks(context.instance, sorted(graph.asset_check_keys))
         newest_check = max((record.id for record in checks), default=0)
@@ -81,7 +81,8 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
             return dg.SkipReason("begins to listen")
         events = list(_materializations(context.instance, tags, after=seen["event"]))
         found = [of_materialization(settings, tags[key], key, record) for key, record in events]
-        found += of_checks(settings, tags, [record for record in checks if record.id > seen["check"]])
+        unseen = [record for record in checks if record.id > seen["check"] and record.event]
+        found += of_checks(settings, tags, [(record.run_id, record.event.asset_check_evaluation) for record in unseen])
         pending = [each for each in found if each is not None]
         dealt_with = notifier.notify(pending, seconds=_TICK_SECONDS)
         if dealt_with == len(pending):
@@ -92,8 +93,13 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
     return [run_failures, notifications]
 
 
-def of_failed_run(context: dg.RunFailureSensorContext, settings: Settings) -> Notification | None:
-    """What to tell of a failed run; None when only a check failed, which is told with the check."""
+def of_failed_run(
+    context: dg.RunFailureSensorContext, settings: Settings, tags: Mapping[dg.AssetKey, Mapping[str, str]]
+) -> list[Notification]:
+    """What to tell of a failed run: its cause, or the checks that stopped it.
+
+    The other sensor tells of checks too, of their latest results: one that was repaired before its tick is told here alone.
+    """
     causes, classes = [], []
     for event in context.get_step_failure_events():
         failure = event.step_failure_data
@@ -103,10 +109,12 @@ def of_failed_run(context: dg.RunFailureSensorContext, settings: Settings) -> No
         classes.append(innermost.cls_name if innermost else None)
         described = failure.user_failure_data.description if failure.user_failure_data else None
         causes.append(f"{event.step_key}: {described or (innermost.message if innermost else '')}".strip())
-    if causes and set(classes) == {_FAILED_CHECK}:
-        return None
     run = context.dagster_run
-    return Notification(
+    if causes and set(classes) == {_FAILED_CHECK}:
+        logged = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+        evaluations = [entry.dagster_event.asset_check_evaluation_data for entry in logged if entry.dagster_event]
+        return list(of_checks(settings, tags, [(run.run_id, each) for each in evaluations]))
+    failed = Notification(
         event="run_failed",
         severity="failure",
         title=f"A run of {_run_name(run)} failed",
@@ -114,6 +122,7 @@ def of_failed_run(context: dg.RunFailureSensorContext, settings: Settings) -> No
         identity=f"run_failed {run.run_id}",
         links=_run_link(settings, run.run_id),
     )
+    return [failed]
 
 
 def of_materialization(
@@ -155,17 +164,18 @@ def of_materialization(
 
 
 def of_checks(
-    settings: Settings, tags: Mapping[dg.AssetKey, Mapping[str, str]], records: Sequence[Any]
+    settings: Settings,
+    tags: Mapping[dg.AssetKey, Mapping[str, str]],
+    evaluated: Sequence[tuple[str, dg.AssetCheckEvaluation | None]],
 ) -> Iterator[Notification]:
-    """What to tell of failed checks: one notification an asset and run."""
+    """What to tell of the evaluations by run that failed: one notification an asset and run, the same whoever asks."""
     failed: dict[tuple[dg.AssetKey, str], list[dg.AssetCheckEvaluation]] = {}
-    for record in records:
-        evaluation = record.event.asset_check_evaluation if record.event else None
+    for run_id, evaluation in evaluated:
         if evaluation is not None and not evaluation.passed:
-            failed.setdefault((record.key.asset_key, record.run_id), []).append(evaluation)
+            failed.setdefault((evaluation.asset_key, run_id), []).append(evaluation)
     for (key, run_id), evaluations in sorted(failed.items(), key=lambda item: item[0]):
         blocks = any(each.severity == dg.AssetCheckSeverity.ERROR for each in evaluations)
-        event = _EVENTS_OF_CHECKS.get(tags[key].get(STAGE_TAG, ""), "check_failed")
+        event = _EVENTS_OF_CHECKS.get(tags.get(key, {}).get(STAGE_TAG, ""), "check_failed")
         if event == "check_failed" and not blocks:
             continue
         name = "/".join(key.path)
@@ -178,6 +188,10 @@ def of_checks(
             identity=f"checks {name} {run_id}",
             links={**_run_link(settings, run_id), "Checks": f"{settings.dagster_url}/assets/{name}?view=checks"},
         )
+
+
+def _tags(graph: Any) -> dict[dg.AssetKey, Mapping[str, str]]:
+    return {key: graph.get(key).tags for key in graph.get_all_asset_keys()}
 
 
 def _latest_checks(instance: dg.DagsterInstance, keys: Sequence[AssetCheckKey]) -> list[Any]:

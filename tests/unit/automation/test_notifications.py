@@ -95,6 +95,7 @@ class Notified:
             dagster_instance=self.instance,
             dagster_run=self.instance.get_run_by_id(result.run_id),
             resources=self.resources,
+            repository_def=self.definitions.get_repository_def(),
         ) as context:
             self.failures(context.for_run_failure())
         return self.told()[len(before) :]
@@ -147,6 +148,16 @@ def test_a_refused_candidate_is_told_as_such_and_not_as_a_failed_run(notified: N
     [told] = notified.tick()
     assert (told["event"], told["severity"]) == ("gate_refused", "failure")
     assert told["body"] == "floor: roc_auc 0.61, floor 0.65 missed\nWhat is downstream was stopped."
+    assert notified.fail(refused) == []
+
+
+def test_a_check_that_passes_again_before_the_tick_is_told_with_its_run(notified: Notified) -> None:
+    refused = notified.run("raw/table", passed=False)
+    notified.run("raw/table")
+    assert notified.tick() == []
+    [told] = notified.fail(refused)
+    assert (told["event"], told["title"]) == ("check_failed", "raw/table: row_count failed")
+    assert told["links"]["Run"].endswith(f"/runs/{refused.run_id}")
     assert notified.fail(refused) == []
 
 
