@@ -4,6 +4,7 @@ On the census, whose years are small. Its first model is trained for 2017, and i
 """
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ SOLUTION = "employment"
 REASON = "the model was trained for 2017-01-01, 365 days ago"
 REPLAY = ("replay", SOLUTION, "--from", "2017-01-01", "--to", "2017-12-31", "--step", "year", "--json")
 FAULT = ("--inject", "duplicate:census:2017-01-01:2017-01-01")
+NOTIFIED_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,23 @@ def test_the_comparison_judges_the_same_rows(platform: Platform, replayed: Repla
     assert year["loop"] == pytest.approx(year["frozen"], abs=1e-6)
     assert year["loop"] == pytest.approx(year["monthly"], abs=1e-6)
     assert year["loop"] > 0.85
+
+
+def test_what_happened_was_told_once(platform: Platform, replayed: Replayed) -> None:
+    wanted = {
+        "check_failed": "raw/census: duplicates failed",
+        "retrained": f"{SOLUTION}: version {replayed.first['steps'][0]['champion']} was trained for 2018-01-01",
+        "promoted": f"{SOLUTION}: version {replayed.first['steps'][0]['champion']} predicts now, after version {replayed.before}",
+    }
+    deadline = time.monotonic() + NOTIFIED_SECONDS
+    while True:
+        lines = [json.loads(line) for line in platform.settings.notification_log.read_text().splitlines()]
+        titles = [(line["event"], line["title"]) for line in lines]
+        if all(titles.count(item) == 1 for item in wanted.items()):
+            break
+        assert time.monotonic() < deadline, titles
+        time.sleep(1)
+    assert all(line["links"]["Run"].startswith(platform.settings.dagster_url) for line in lines)
 
 
 def test_the_sensor_is_off_again(platform: Platform, replayed: Replayed) -> None:
