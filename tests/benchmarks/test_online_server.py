@@ -50,7 +50,10 @@ GOALS = {"FastAPI + ONNX": 1.0, "mlflow models serve": 15.0}
 
 REQUESTS = 100_000
 
-pytestmark = pytest.mark.skipif(WRK is None, reason="no command wrk: apt-get install wrk")
+
+@pytest.fixture(autouse=True)
+def load_generator() -> None:
+    assert WRK is not None, "There is no command wrk, which sends the requests: apt-get install wrk"
 
 
 @dataclass(frozen=True)
