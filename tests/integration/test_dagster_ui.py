@@ -22,7 +22,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-STAGES = ("training_dataset", "model", "evaluation", "online_features")
+STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment", "predictions", "outcomes")
+REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report")
+OTHERS = ("retraining_decision", "prediction_log", "challenger")
 GROUP_PAGE = "/locations/mlops_assets/asset-groups/flight_delay/lineage"
 TIMEOUT = 60_000
 
@@ -72,15 +74,15 @@ def visit(platform: Platform, browser: Browser) -> Iterator[Visit]:
     assert visit.complaints == []
 
 
-def test_the_lineage_of_the_solution_shows_stages_with_their_checks(visit: Visit) -> None:
-    # So large that the nodes show their checks, not only their names.
-    visit.page.set_viewport_size({"width": 2700, "height": 1500})
+def test_the_lineage_of_the_solution_shows_every_stage(visit: Visit) -> None:
+    # So large that all nodes are in view, and show their checks, not only their names.
+    visit.page.set_viewport_size({"width": 4400, "height": 6000})
     visit.page.goto(GROUP_PAGE)
-    # Dagster draws what is in view: the graph is larger than the page.
-    for stage in STAGES:
+    for stage in (*STAGES, *REPORTS, *OTHERS):
         expect(visit.page.get_by_text(stage, exact=True).first).to_be_visible(timeout=TIMEOUT)
+    # The stages and the spine; what a report finds is a warning, which is shown otherwise.
     passed = visit.page.get_by_text(re.compile(r"^([1-9]\d*) / \1 Passed$"))
-    expect(passed.nth(2)).to_be_visible(timeout=TIMEOUT)
+    expect(passed.nth(len(STAGES))).to_be_visible(timeout=TIMEOUT)
     expect(visit.page.get_by_text("Failed to load", exact=False)).to_have_count(0)
 
 
