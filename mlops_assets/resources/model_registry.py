@@ -4,6 +4,7 @@ MLflow is imported when it is first used, so that loading the code location stay
 """
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.settings import Settings
+from mlops_assets.settings import QUIET_LIBRARIES, Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -77,6 +78,8 @@ class ModelRegistry:
     @cached_property
     def client(self) -> "MlflowClient":
         """MLflow's client."""
+        # A command is a process that nobody started with them.
+        os.environ.update(QUIET_LIBRARIES)
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.url, registry_uri=self.url)

@@ -4,7 +4,7 @@ import os
 import sysconfig
 from pathlib import Path
 
-from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
+from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, QUIET_LIBRARIES, Settings
 
 
 def scripts_directory() -> Path:
@@ -36,15 +36,7 @@ def process_environment(settings: Settings) -> dict[str, str]:
             "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "true",
             # OpenMP threads that wait do not spin: beside other work, spinning makes fitting ten times slower.
             "OMP_WAIT_POLICY": "PASSIVE",
-            # Nothing phones home.
-            "DAGSTER_DISABLE_TELEMETRY": "yes",
-            "DO_NOT_TRACK": "1",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "NML_DISABLE_USAGE_LOGGING": "1",
-            # Progress bars, addresses and git warnings of MLflow are noise in a run's log.
-            "GIT_PYTHON_REFRESH": "quiet",
-            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+            **QUIET_LIBRARIES,
         }
     )
     return environment
