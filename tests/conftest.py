@@ -1,4 +1,4 @@
-"""One real stack for the whole test session, started when the first test asks for it, with the demo run on it once."""
+"""A real stack for the test session of each worker, started when its first test asks for it, with the demo run on it once."""
 
 import json
 import shutil
