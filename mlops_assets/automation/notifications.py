@@ -168,23 +168,26 @@ def of_checks(
     tags: Mapping[dg.AssetKey, Mapping[str, str]],
     evaluated: Sequence[tuple[str, dg.AssetCheckEvaluation | None]],
 ) -> Iterator[Notification]:
-    """What to tell of the evaluations by run that failed: one notification an asset and run, the same whoever asks."""
+    """What to tell of the evaluations by run that failed: one notification an asset and run, the same whoever asks.
+
+    Its title names the checks that block when there are any; its body names all of them.
+    """
     failed: dict[tuple[dg.AssetKey, str], list[dg.AssetCheckEvaluation]] = {}
     for run_id, evaluation in evaluated:
         if evaluation is not None and not evaluation.passed:
             failed.setdefault((evaluation.asset_key, run_id), []).append(evaluation)
     for (key, run_id), evaluations in sorted(failed.items(), key=lambda item: item[0]):
-        blocks = any(each.severity == dg.AssetCheckSeverity.ERROR for each in evaluations)
+        blocking = [each for each in evaluations if each.severity == dg.AssetCheckSeverity.ERROR]
         event = _EVENTS_OF_CHECKS.get(tags.get(key, {}).get(STAGE_TAG, ""), "check_failed")
-        if event == "check_failed" and not blocks:
+        if event == "check_failed" and not blocking:
             continue
         name = "/".join(key.path)
         described = sorted(f"{each.check_name}: {each.description or 'failed'}" for each in evaluations)
         yield Notification(
             event=event,
-            severity="failure" if blocks else "warning",
-            title=f"{name}: {', '.join(sorted(each.check_name for each in evaluations))} failed",
-            body="\n".join(described) + ("\nWhat is downstream was stopped." if blocks else ""),
+            severity="failure" if blocking else "warning",
+            title=f"{name}: {', '.join(sorted(each.check_name for each in blocking or evaluations))} failed",
+            body="\n".join(described) + ("\nWhat is downstream was stopped." if blocking else ""),
             identity=f"checks {name} {run_id}",
             links={**_run_link(settings, run_id), "Checks": f"{settings.dagster_url}/assets/{name}?view=checks"},
         )

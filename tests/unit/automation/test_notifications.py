@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mlops_assets.automation.notifications import build_notification_sensors
+from mlops_assets.automation.notifications import build_notification_sensors, of_checks
 from mlops_assets.keys import stage_key, stage_tags
 from mlops_assets.resources.notifier import Notifier
 from mlops_assets.settings import Settings
@@ -168,6 +168,21 @@ def test_drift_and_bad_raw_rows_are_told(notified: Notified) -> None:
         ("drift", "warning", "problem/drift_report: drift failed"),
         ("check_failed", "failure", "raw/table: row_count failed"),
     ]
+
+
+def test_the_title_names_what_blocks_and_the_body_everything(tmp_path: Path) -> None:
+    severities = {"duplicates": dg.AssetCheckSeverity.ERROR, "constant_columns": dg.AssetCheckSeverity.WARN}
+    key = dg.AssetKey(["raw", "table"])
+    evaluations = [
+        dg.AssetCheckEvaluation(
+            asset_key=key, check_name=name, passed=False, metadata={}, severity=severity, description=f"bad {name}"
+        )
+        for name, severity in severities.items()
+    ]
+    settings = Settings(home=tmp_path)
+    [told] = of_checks(settings, {}, [("run", each) for each in evaluations])
+    assert (told.severity, told.title) == ("failure", "raw/table: duplicates failed")
+    assert told.body == "constant_columns: bad constant_columns\nduplicates: bad duplicates\nWhat is downstream was stopped."
 
 
 def test_a_failed_run_is_told_with_its_cause(notified: Notified) -> None:
