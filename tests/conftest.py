@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from running_stack import CHROMIUM, Demo, Platform
 
 from mlops_assets.settings import Settings
@@ -16,6 +17,15 @@ from mlops_assets.stack import control
 
 _BROWSER_FIXTURE = "browser"
 _LEFT_OUT = pytest.StashKey[int]()
+
+# What else runs on the machine fails no test.
+settings.register_profile(
+    "mlops_assets",
+    parent=settings.get_profile(settings.get_current_profile_name()),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("mlops_assets")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import duckdb
 
-from mlops_assets.assets.execution import (
-    RETRIES,
-    partition_range,
-    record_partition_rows,
-    record_range_metadata,
-    table_schema,
-    written_metadata,
+from mlops_assets.assets.execution import RETRIES, record_range_metadata
+from mlops_assets.assets.monitored_windows import (
+    ROWS,
+    WINDOW,
+    Windows,
+    load_judge,
+    report_query,
+    stage_rows,
+    windows_of,
+    write_report,
 )
-from mlops_assets.assets.monitored_windows import ROWS, WINDOW, Windows, load_judge, stage_rows, windows_of
 from mlops_assets.assets.scoring import BATCH, CHANNEL, MODEL_VERSION, PREDICTION_ID
 from mlops_assets.checks.data_quality import RULES, Expected, Finding, inspect, results
 from mlops_assets.inputs import SolutionInputs
@@ -71,22 +73,19 @@ def build_data_quality_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
             for version in stage_rows(connection, inputs, windows):
                 found |= _inspect(connection, inputs, registry, settings, windows=windows, version=version)
             connection.register("findings", _to_arrow(found))
-            written = lake.replace(
+            metadata = write_report(
+                context,
+                lake,
                 connection,
                 table=inputs.table(DATA_QUALITY_REPORT),
-                query=f'SELECT CAST("window" AS DATE) AS {WINDOW}, * EXCLUDE ("window") FROM findings',
-                partition_range=partition_range(context, WINDOW),
-                author=context.run.run_id,
+                query=report_query("findings"),
+                descriptions=_DESCRIPTIONS,
             )
-            column_schema = table_schema(connection, f"lake.{inputs.table(DATA_QUALITY_REPORT)}", _DESCRIPTIONS)
         by_window = {
             window: [each for (key, _), part in found.items() if key == window for each in part] for window in windows.ranges
         }
-        record_partition_rows(context, written)
         record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(by_window))})
-        return dg.MaterializeResult(
-            metadata={**written_metadata(written), "dagster/column_schema": column_schema}, check_results=results(key, by_window)
-        )
+        return dg.MaterializeResult(metadata=metadata, check_results=results(key, by_window))
 
     return data_quality_report
 

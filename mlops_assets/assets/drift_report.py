@@ -11,15 +11,17 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.assets.evaluation_page import plot_metadata
-from mlops_assets.assets.execution import (
-    RETRIES,
-    partition_range,
-    record_partition_rows,
-    record_range_metadata,
-    table_schema,
-    written_metadata,
+from mlops_assets.assets.execution import RETRIES, record_range_metadata
+from mlops_assets.assets.monitored_windows import (
+    ROWS,
+    WINDOW,
+    report_query,
+    rows_of_version,
+    sampled_windows,
+    stage_rows,
+    windows_of,
+    write_report,
 )
-from mlops_assets.assets.monitored_windows import ROWS, WINDOW, sampled_windows, stage_rows, windows_of
 from mlops_assets.assets.monitoring_reference import VersionReference, load_reference
 from mlops_assets.assets.scoring import MODEL_VERSION
 from mlops_assets.checks import rules
@@ -85,26 +87,21 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 reference = load_reference(registry, registry.get(inputs.name, version))
                 found = _measure(connection, inputs, version, reference)
                 rows += found
-                table = to_arrow(found)
-                tables.append(table.append_column(MODEL_VERSION, pa.repeat(version, table.num_rows).cast(pa.int32())))
+                tables.append(rows_of_version(to_arrow(found), version))
             connection.register("drift_rows", pa.concat_tables(tables))
-            written = lake.replace(
+            metadata = write_report(
+                context,
+                lake,
                 connection,
                 table=inputs.table(DRIFT_REPORT),
-                query=f'SELECT CAST("window" AS DATE) AS {WINDOW}, {MODEL_VERSION}, * EXCLUDE ("window", {MODEL_VERSION}) FROM drift_rows',
-                partition_range=partition_range(context, WINDOW),
-                author=context.run.run_id,
+                query=report_query("drift_rows"),
+                descriptions=_DESCRIPTIONS,
             )
-            column_schema = table_schema(connection, f"lake.{inputs.table(DRIFT_REPORT)}", _DESCRIPTIONS)
         shares = {key: _share_of_features([row for row in rows if row.window == key]) for key in context.partition_keys}
-        record_partition_rows(context, written)
         for window, share in shares.items():
             context.add_asset_metadata({"drifted_share": share}, asset_key=context.asset_key, partition_key=window)
         record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(rows, shares)), **_plot(rows)})
-        return dg.MaterializeResult(
-            metadata={**written_metadata(written), "dagster/column_schema": column_schema},
-            check_results=[_check(inputs, rows, shares)],
-        )
+        return dg.MaterializeResult(metadata=metadata, check_results=[_check(inputs, rows, shares)])
 
     return drift_report
 

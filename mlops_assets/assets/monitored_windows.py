@@ -1,20 +1,27 @@
 """What the reports on a window share: the windows of a run, the predictions in them with their known labels, and what those are held against."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import dagster as dg
 import duckdb
 
 from mlops_assets.assets.deployment import champion_bundle
-from mlops_assets.assets.execution import permanent_failure
+from mlops_assets.assets.execution import (
+    partition_range,
+    permanent_failure,
+    record_partition_rows,
+    table_schema,
+    written_metadata,
+)
 from mlops_assets.assets.monitoring_reference import VersionReference, load_reference
 from mlops_assets.assets.outcomes import MATURED
 from mlops_assets.assets.scoring import MODEL_VERSION, PREDICTION_ID
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import OUTCOMES, PREDICTIONS
-from mlops_assets.resources.lake import PartitionRange, quote, table_exists
+from mlops_assets.resources.lake import Lake, PartitionRange, quote, table_exists
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.settings import Settings
 
@@ -110,6 +117,38 @@ def sampled_windows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInput
     order = f"hash({quote(inputs.solution.spine.key)}), {PREDICTION_ID}"
     place = f"row_number() OVER (PARTITION BY {WINDOW} ORDER BY {order})"
     return _by_window(connection, inputs, version, f"QUALIFY {place} <= {inputs.solution.monitoring.drift.maximum_rows} ")
+
+
+def rows_of_version(report: "pa.Table", version: int) -> "pa.Table":
+    """The rows that a report found of a version, with its number, which the query of `write_report` wants as `model_version`."""
+    import pyarrow as pa
+
+    return report.append_column(MODEL_VERSION, pa.repeat(version, report.num_rows).cast(pa.int32()))
+
+
+def report_query(relation: str) -> str:
+    """SQL for the rows of a report that names its windows in the text column `window`, with `window_start` and the version in front."""
+    return f'SELECT CAST("window" AS DATE) AS {WINDOW}, {MODEL_VERSION}, * EXCLUDE ("window", {MODEL_VERSION}) FROM {relation}'
+
+
+def write_report(
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    table: str,
+    query: str,
+    descriptions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Make the rows of this run's windows in a report's `table` those of `query`. Returns the metadata of the materialization."""
+    written = lake.replace(
+        connection, table=table, query=query, partition_range=partition_range(context, WINDOW), author=context.run.run_id
+    )
+    record_partition_rows(context, written)
+    return {
+        **written_metadata(written),
+        "dagster/column_schema": table_schema(connection, f"lake.{table}", descriptions),
+    }
 
 
 def _by_window(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, chosen: str) -> "dict[str, pa.Table]":

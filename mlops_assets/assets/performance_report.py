@@ -8,16 +8,20 @@ import dagster as dg
 
 from mlops_assets.assets.clock import data_clock
 from mlops_assets.assets.evaluation_page import plot_metadata
-from mlops_assets.assets.execution import (
-    RETRIES,
-    partition_range,
-    record_partition_rows,
-    record_range_metadata,
-    table_schema,
-    written_metadata,
-)
+from mlops_assets.assets.execution import RETRIES, record_range_metadata
 from mlops_assets.assets.judging import threshold_of
-from mlops_assets.assets.monitored_windows import WINDOW, Judge, Windows, load_judge, stage_rows, window_rows, windows_of
+from mlops_assets.assets.monitored_windows import (
+    WINDOW,
+    Judge,
+    Windows,
+    load_judge,
+    report_query,
+    rows_of_version,
+    stage_rows,
+    window_rows,
+    windows_of,
+    write_report,
+)
 from mlops_assets.assets.scoring import MODEL_VERSION, predictions_array
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
@@ -97,27 +101,21 @@ def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 judge = load_judge(inputs, registry, settings, number)
                 found = _rows(inputs, judge, window_rows(connection, inputs, number), windows=windows, as_of=as_of)
                 rows += found
-                table = to_arrow(found)
-                tables.append(table.append_column(MODEL_VERSION, pa.repeat(number, table.num_rows).cast(pa.int32())))
+                tables.append(rows_of_version(to_arrow(found), number))
             connection.register("performance_rows", pa.concat_tables(tables))
-            written = lake.replace(
+            metadata = write_report(
+                context,
+                lake,
                 connection,
                 table=inputs.table(PERFORMANCE_REPORT),
-                query=f'SELECT CAST("window" AS DATE) AS {WINDOW}, {MODEL_VERSION}, * EXCLUDE ("window", {MODEL_VERSION}) FROM performance_rows',
-                partition_range=partition_range(context, WINDOW),
-                author=context.run.run_id,
+                query=report_query("performance_rows"),
+                descriptions=_DESCRIPTIONS,
             )
-            column_schema = table_schema(connection, f"lake.{inputs.table(PERFORMANCE_REPORT)}", _DESCRIPTIONS)
-        record_partition_rows(context, written)
         metric = solution.training.metric
         judged = [row for row in rows if row.metric == metric and row.slice is None]
         record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(judged)), **_plot(judged, metric)})
         return dg.MaterializeResult(
-            metadata={
-                **written_metadata(written),
-                "dagster/column_schema": column_schema,
-                "as_of": dg.MetadataValue.timestamp(as_of),
-            },
+            metadata={**metadata, "as_of": dg.MetadataValue.timestamp(as_of)},
             check_results=[_performance(inputs, judged), _agreement(inputs, rows)],
         )
 

@@ -12,15 +12,8 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.assets.evaluation import ALL_ROWS
-from mlops_assets.assets.execution import (
-    RETRIES,
-    partition_range,
-    permanent_failure,
-    record_partition_rows,
-    table_schema,
-    written_metadata,
-)
-from mlops_assets.assets.monitored_windows import WINDOW
+from mlops_assets.assets.execution import RETRIES, permanent_failure
+from mlops_assets.assets.monitored_windows import WINDOW, write_report
 from mlops_assets.assets.scoring import MODEL_VERSION
 from mlops_assets.assets.training_dataset import labelled_rows
 from mlops_assets.automation.retraining import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
@@ -93,17 +86,13 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 f"CREATE OR REPLACE TEMP TABLE decisions AS SELECT {selected} FROM (VALUES {values}) t({', '.join(_COLUMNS)})",
                 [row[name] for row in rows for name in _COLUMNS],
             )
-            written = lake.replace(
+            metadata = write_report(
+                context,
+                lake,
                 connection,
                 table=inputs.table(RETRAINING_DECISION),
                 query="FROM temp.main.decisions",
-                partition_range=partition_range(context, WINDOW),
-                author=context.run.run_id,
-            )
-            schema = table_schema(
-                connection,
-                f"lake.{inputs.table(RETRAINING_DECISION)}",
-                {name: description for name, (_, description) in _COLUMNS.items()},
+                descriptions={name: description for name, (_, description) in _COLUMNS.items()},
             )
         for row in rows:
             context.log.info(f"{row[WINDOW]}: {row['outcome']}, {row['reason']}")
@@ -120,8 +109,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 asset_key=context.asset_key,
                 partition_key=row[WINDOW].isoformat(),
             )
-        record_partition_rows(context, written)
-        return dg.MaterializeResult(metadata={**written_metadata(written), "dagster/column_schema": schema})
+        return dg.MaterializeResult(metadata=metadata)
 
     return retraining_decision
 

@@ -4,16 +4,11 @@ import asyncio
 
 import dagster as dg
 
+from mlops_assets.automation.runs import UNFINISHED
 from mlops_assets.keys import PREDICTION_LOG, stage_key
 from mlops_assets.settings import Settings
 
 _TAG = "mlops/prediction_log"
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
 
 
 def build_prediction_log_sensor(solution: str, interval_seconds: int) -> dg.SensorDefinition:
@@ -38,7 +33,7 @@ def build_prediction_log_sensor(solution: str, interval_seconds: int) -> dg.Sens
             return dg.SkipReason(str(error))
         if not waiting:
             return dg.SkipReason("no prediction waits")
-        if context.instance.get_run_ids(dg.RunsFilter(tags={_TAG: solution}, statuses=_UNFINISHED), limit=1):
+        if context.instance.get_run_ids(dg.RunsFilter(tags={_TAG: solution}, statuses=UNFINISHED), limit=1):
             return dg.SkipReason(f"{waiting} predictions wait, and a run is taking them")
         return dg.RunRequest(asset_selection=[key], tags={_TAG: solution})
 

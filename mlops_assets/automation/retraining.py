@@ -1,8 +1,9 @@
 """The sensor that acts on retraining decisions: it launches the training that the newest one asks for, once."""
 
 import dagster as dg
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterInstance, RunsFilter
 
+from mlops_assets.automation.runs import UNFINISHED
 from mlops_assets.keys import DEPLOYMENT, MODEL, RETRAINING_DECISION, job_name, stage_key
 
 OUTCOME, REASON, TRAIN_FOR, DECISION = "outcome", "reason", "train_for", "decision"
@@ -16,14 +17,6 @@ ACTOR = "retraining"
 
 _INTERVAL_SECONDS = 10
 _MOST_DECISIONS = 1000
-_UNFINISHED = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
-
 
 RETRAINING_SUFFIX = "_retraining"
 """How the name of every retraining sensor ends."""
@@ -37,7 +30,7 @@ def sensor_name(solution: str) -> str:
 def running_training(instance: DagsterInstance, solution: str) -> str | None:
     """The id of a run that trains the solution and has not ended, or None."""
     model = stage_key(solution, MODEL)
-    for run in instance.get_runs(RunsFilter(statuses=_UNFINISHED)):
+    for run in instance.get_runs(RunsFilter(statuses=UNFINISHED)):
         if run.job_name == job_name(solution, "training") or model in (run.asset_selection or ()):
             return run.run_id
     return None

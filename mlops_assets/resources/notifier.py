@@ -62,6 +62,8 @@ class Notifier:
         A delivery that fails or takes too long is logged and recorded with the line, and not tried again: nothing that happens at the
         far end keeps the platform from its work. One process at a time tells.
         """
+        if not notifications:
+            return 0
         deadline = time.monotonic() + seconds
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a+") as file:

@@ -41,18 +41,18 @@ class SpoolWriter:
         self._file: int | None = None
         self._size = 0
 
-    def append(self, record: PredictionRecord) -> None:
-        """Hand the record to the operating system: it survives the end of this process, not a power failure.
+    def append(self, *records: PredictionRecord) -> None:
+        """Hand the records to the operating system, all or none: they survive the end of this process, not a power failure.
 
-        Raises SpoolError when it could not be kept: the prediction must not be answered.
+        Raises SpoolError when they could not be kept: the predictions must not be answered.
         """
-        payload = encode_record(record)
-        line = b"%08x %b\n" % (zlib.crc32(payload), payload)
+        payloads = map(encode_record, records)
+        lines = b"".join(b"%08x %b\n" % (zlib.crc32(payload), payload) for payload in payloads)
         with self._lock:
             try:
                 if self._file is None or self._size >= SEGMENT_BYTES:
                     self._begin_segment()
-                self._write(line)
+                self._write(lines)
             except OSError as error:
                 raise SpoolError(
                     f"A prediction cannot be written to {self._directory}: {error}. Make room on its disk."
@@ -90,14 +90,16 @@ class SpoolWriter:
             os.close(self._file)
             self._file = None
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, lines: bytes) -> None:
         file = self._file
         assert file is not None
-        written = os.write(file, line)
-        if written < len(line):
-            # A full disk. Without its rest the line would spoil the next one.
+        written = os.write(file, lines)
+        if written < len(lines):
+            # A full disk. Without its rest a line would spoil the next one. Nothing more is written here: the shipper may have
+            # read what is taken back, and its position would lie inside of what came next.
             os.ftruncate(file, self._size)
-            raise OSError(f"{written} of {len(line)} bytes written")
+            self._close_segment()
+            raise OSError(f"{written} of {len(lines)} bytes written")
         self._size += written
 
 

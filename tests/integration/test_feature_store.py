@@ -113,7 +113,7 @@ events_strategy = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     asked=st.lists(st.tuples(first_key, second_key, moments), min_size=1, max_size=6),
     events=events_strategy,

@@ -9,12 +9,13 @@ from typing import Any
 
 import dagster as dg
 import duckdb
+import late_inputs
 import pytest
 
 from mlops_assets.assets.deployment import require_parity
 from mlops_assets.assets.online_features import build_online_features
 from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import DbtModel, FeatureView
+from mlops_assets.resources.feature_registry import FeatureView
 from mlops_assets.resources.feature_store import SelectedView
 from mlops_assets.resources.lake import Lake, current_snapshot
 from mlops_assets.resources.online_store.lake_push import Pushed, describe_view, push_view
@@ -24,36 +25,13 @@ from mlops_assets.resources.online_store.values import EntityValues, Flag, Onlin
 from mlops_assets.solution import Solution
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
-DECLARED = {
+DECLARED = late_inputs.DECLARED | {
     "name": "arrivals",
-    "description": "",
-    "owners": ["team:test"],
-    "problem": "binary_classification",
-    "partitions": {"column": "day", "start": "2020-01-01", "end": "2021-01-01"},
     "spine": {"model": "spine", "key": "id", "prediction_time": "at_time", "label": "late", "label_time": "known_at"},
     "features": [{"view": "load"}, {"view": "place"}],
-    "training": {
-        "window": "60d",
-        "holdout": "10d",
-        "metric": "roc_auc",
-        "estimator": {"type": "sklearn.linear_model.LogisticRegression"},
-    },
 }
-
-
-def model(name: str, table: str, columns: list[str], partition_column: str | None) -> DbtModel:
-    return DbtModel(
-        name=name,
-        table=table,
-        description="",
-        columns=dict.fromkeys(columns, ""),
-        column_descriptions=dict.fromkeys(columns, ""),
-        partition_column=partition_column,
-    )
-
-
 LOAD = FeatureView(
-    model=model(
+    model=late_inputs.model(
         "load", "features.load", ["place", "line", "moment", "day", "waiting", "share", "open", "note", "_loaded_at"], "day"
     ),
     version=1,
@@ -63,7 +41,7 @@ LOAD = FeatureView(
     owner=None,
 )
 PLACE = FeatureView(
-    model=model("place", "features.place", ["place", "size"], None),
+    model=late_inputs.model("place", "features.place", ["place", "size"], None),
     version=1,
     entity=("place",),
     event_timestamp=None,
@@ -72,7 +50,7 @@ PLACE = FeatureView(
 )
 INPUTS = SolutionInputs(
     solution=Solution.model_validate(DECLARED),
-    spine=model("spine", "arrivals.spine", ["id", "day", "at_time", "place", "line", "late", "known_at"], "day"),
+    spine=late_inputs.model("spine", "arrivals.spine", ["id", "day", "at_time", "place", "line", "late", "known_at"], "day"),
     views=(SelectedView(LOAD, LOAD.features), SelectedView(PLACE, PLACE.features)),
     request=(),
     derived={},

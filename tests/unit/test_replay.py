@@ -3,7 +3,7 @@
 from datetime import date, timedelta
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.replay_plan import Period, Plan
@@ -11,7 +11,6 @@ from mlops_assets.replay_plan import Period, Plan
 days = st.dates(date(2012, 1, 1), date(2016, 1, 1))
 
 
-@settings(deadline=None)
 @given(days, st.integers(0, 500), st.sampled_from(["day", "week", "month", "year"]))
 def test_steps_cover_every_day_once(first: date, length: int, step: str) -> None:
     period = Period(first, first + timedelta(days=length))

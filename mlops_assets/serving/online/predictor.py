@@ -122,8 +122,7 @@ class Predictor:
         if (spool := self._spools.get(name)) is None:
             spool = self._spools[name] = SpoolWriter(self._spool_directory / name)
         try:
-            for record in records:
-                spool.append(record)
+            spool.append(*records)
         except SpoolError as error:
             _log.error("%s", error)
             raise retry_later(HTTPStatus.SERVICE_UNAVAILABLE, "The prediction cannot be kept now.") from error

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.ml.charts import categorical_distribution, number_text, numeric_distribution, trend
@@ -8,7 +8,6 @@ from mlops_assets.ml.charts import categorical_distribution, number_text, numeri
 NUMBERS = st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(float("nan"))), max_size=30).map(np.array)
 
 
-@settings(deadline=None)
 @given(NUMBERS, NUMBERS)
 def test_histograms_hold_every_known_value(reference: np.ndarray, window: np.ndarray) -> None:
     chart = numeric_distribution("x", reference.astype(float), window.astype(float), 300, 100)

@@ -13,7 +13,7 @@ CASES = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=4, max_
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(CASES, st.floats(0.05, 0.95))
 def test_binary_metrics_are_those_of_scikit_learn(rows: list[tuple[int, float]], threshold: float) -> None:
     labels = np.array([label for label, _ in rows])

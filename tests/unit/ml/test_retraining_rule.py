@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
@@ -84,7 +84,6 @@ def bad(*weeks: int) -> list[Window]:
     return [window(DAY - timedelta(weeks=each), alert=each in weeks) for each in (4, 3, 2, 1)]
 
 
-@settings(deadline=None)
 @given(states, policies)
 def test_there_is_a_training_exactly_when_there_is_a_reason_and_no_obstacle(state: State, policy: Policy) -> None:
     decision = decide(state, policy)
@@ -95,7 +94,6 @@ def test_there_is_a_training_exactly_when_there_is_a_reason_and_no_obstacle(stat
     assert (decision.outcome == "retrain") == (bool(decision.reasons) and not decision.obstacles)
 
 
-@settings(deadline=None)
 @given(states, policies)
 def test_nothing_is_trained_twice_too_soon_or_for_nothing(state: State, policy: Policy) -> None:
     if decide(state, policy).outcome == "retrain":
@@ -105,7 +103,6 @@ def test_nothing_is_trained_twice_too_soon_or_for_nothing(state: State, policy: 
         assert state.attempted is None or state.attempted <= policy.attempted_after
 
 
-@settings(deadline=None)
 @given(states, policies)
 def test_the_decision_says_why(state: State, policy: Policy) -> None:
     decision = decide(state, policy)
@@ -113,7 +110,6 @@ def test_the_decision_says_why(state: State, policy: Policy) -> None:
     assert decision.text
 
 
-@settings(deadline=None)
 @given(states, policies, st.integers(0, 7))
 def test_a_window_that_turns_out_good_is_no_reason_to_train(state: State, policy: Policy, position: int) -> None:
     if decide(state, policy).outcome != "retrain" and position < len(state.windows):
@@ -122,7 +118,6 @@ def test_a_window_that_turns_out_good_is_no_reason_to_train(state: State, policy
         assert decide(replace(state, windows=mended), policy).outcome != "retrain"
 
 
-@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 30))
 def test_trainings_of_a_history_keep_the_cooldown_apart(alerts: list[bool], of: int, cooldown: int) -> None:
     first = date(2013, 1, 7)

@@ -46,7 +46,7 @@ def as_line(found: tuple[str, str] | str) -> str:
     return written.getvalue().removesuffix("\n")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=st.lists(record, max_size=6), last_newline=st.booleans())
 def test_every_record_is_accepted_or_rejected(tmp_path: Path, records: list[Any], last_newline: bool) -> None:
     text = "\n".join(["a,b", *map(as_line, records)]) + ("\n" if last_newline else "")

@@ -83,7 +83,7 @@ rows_strategy = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=rows_strategy)
 def test_a_request_gets_the_values_of_the_lake(
     derived: DerivedFeatures, table: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]]

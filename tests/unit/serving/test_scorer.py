@@ -73,7 +73,7 @@ HOSTILE = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(rows=st.lists(HOSTILE, min_size=1, max_size=5))
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_the_numbers_are_those_of_the_bundle(

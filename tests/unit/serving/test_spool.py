@@ -99,10 +99,10 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_record(tmp_path: Path, monke
         writer.append(prediction_record(1))
         monkeypatch.setattr(os, "write", lambda file, line, write=os.write: write(file, line[: len(line) // 2]))
         with pytest.raises(SpoolError, match="Make room"):
-            writer.append(prediction_record(2))
+            writer.append(*map(prediction_record, (2, 3, 4)))
         monkeypatch.undo()
-        writer.append(prediction_record(3))
-    assert list(numbers(tmp_path)) == [1, 3]
+        writer.append(prediction_record(5))
+    assert list(numbers(tmp_path)) == [1, 5]
 
 
 def test_without_room_no_segment_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

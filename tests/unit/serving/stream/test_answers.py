@@ -92,7 +92,7 @@ def test_the_id_depends_on_the_event_alone(champions: LiveChampions) -> None:
         max_size=4,
     ),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_every_event_has_one_message_and_valid_ones_their_prediction(
     champions: LiveChampions, garbage: list[bytes], changes: list[dict]
 ) -> None:
