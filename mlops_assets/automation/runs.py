@@ -1,0 +1,12 @@
+"""Which runs of the instance are under way: what a sensor looks at before it launches another."""
+
+from dagster import DagsterRunStatus
+
+UNFINISHED = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+"""The statuses of a run that has not ended."""
