@@ -151,7 +151,7 @@ class DagsterClient:
 
     def assets(self) -> dict[str, AssetState]:
         """All assets by key."""
-        return {state.key: state for state in map(_asset_state, self.query(_ASSETS)["assetNodes"])}
+        return {state.key: state for state in map(asset_state, self.query(_ASSETS)["assetNodes"])}
 
     def partition_keys(self, key: str) -> list[str]:
         """All partition keys of an asset, in order."""
@@ -282,14 +282,16 @@ def _materialization(event: dict[str, Any]) -> Materialization:
     )
 
 
-def _asset_state(node: dict[str, Any]) -> AssetState:
+def asset_state(node: dict[str, Any]) -> AssetState:
+    """What the answer to a query of assets says of one of them."""
     checks = [
         (check["name"], check["executionForLatestMaterialization"])
         for check in node["assetChecksOrError"].get("checks", [])
         if check["executionForLatestMaterialization"]
     ]
-    failed = {name: execution for name, execution in checks if execution["status"] in ("FAILED", "EXECUTION_FAILED")}
-    warnings = {name for name, each in failed.items() if each["evaluation"] and each["evaluation"]["severity"] == "WARN"}
+    failed = {name: execution["evaluation"]["severity"] for name, execution in checks if execution["status"] == "FAILED"}
+    # A check whose run ended before it, because of another one that blocked, says nothing against its asset.
+    not_evaluated = [f"{name} (not evaluated)" for name, execution in checks if execution["status"] == "EXECUTION_FAILED"]
     return AssetState(
         key="/".join(node["assetKey"]["path"]),
         description=node["description"] or "",
@@ -305,8 +307,8 @@ def _asset_state(node: dict[str, Any]) -> AssetState:
             if each["status"] == "MATERIALIZED"
         ),
         materialized=bool(node["assetMaterializations"]),
-        failing_checks=tuple(name for name in failed if name not in warnings),
-        warning_checks=tuple(sorted(warnings)),
+        failing_checks=tuple(name for name, severity in failed.items() if severity == "ERROR"),
+        warning_checks=tuple(sorted([*(name for name, severity in failed.items() if severity == "WARN"), *not_evaluated])),
     )
 
 

@@ -32,7 +32,7 @@ FLIGHTS = 336_776
 ROUNDS = 5
 PLAIN_GOAL = 1.3
 FEAST_ROWS = 20_000
-# The goal was 20. Both are DuckDB here and read the two million rows of the views, which is most of what our side takes.
+# The goal was 20: out of reach, both are DuckDB, and Feast takes less than 20 times what it takes to read the columns of the views.
 FEAST_LEAST = 3
 TIMES = (10, 30)
 GROWTH_GOAL = 1.2
@@ -132,6 +132,7 @@ def test_the_frame_beside_feast(year: Year, tmp_path: Path) -> None:
             rows = write(year.lake, connection, frame)
             seconds.append(time.perf_counter() - began)
             assert rows == FEAST_ROWS
+        reading = min(read_views(connection, year.inputs) for _ in range(ROUNDS))
     show(f"frame of {FEAST_ROWS:,} flights x {len(views)} views, written to the lake with its fingerprint: {min(seconds):.2f} s")
     if feast is not None:
         assert feast["rows"] == FEAST_ROWS
@@ -139,6 +140,7 @@ def test_the_frame_beside_feast(year: Year, tmp_path: Path) -> None:
         show(
             f"Feast 0.67, DuckDB store, get_historical_features to a data frame: {min(feast['seconds']):.2f} s, ratio {ratio:.1f}"
         )
+        show(f"reading the columns of the views and nothing else: {reading:.2f} s, ratio {min(feast['seconds']) / reading:.1f}")
         assert ratio >= FEAST_LEAST
 
 
@@ -206,6 +208,15 @@ def write(lake: Lake, connection: duckdb.DuckDBPyConnection, frame: Frame) -> in
     """Write `frame` to the lake as the training dataset does; returns its rows."""
     with frame.built(connection) as rows:
         return lake.replace(connection, table="flight_delay.frame", query=rows, partition_range=None, author="benchmark").rows
+
+
+def read_views(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> float:
+    """Seconds that reading all rows of the views' columns into memory takes: what no join of them can do without."""
+    began = time.perf_counter()
+    for chosen in inputs.views:
+        names = ", ".join([*chosen.view.entity, "event_timestamp", *chosen.features])
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE view_rows AS SELECT {names} FROM lake.{chosen.view.model.table}")
+    return time.perf_counter() - began
 
 
 def plain_query(inputs: SolutionInputs) -> str:
