@@ -32,7 +32,7 @@ demo: install  ## The whole loop on the real flights: load, train, deploy, score
 	@$(MLOPS) demo $(if $(MONTHS),--months $(MONTHS))
 
 test: install  ## Run the tests (TESTS="tests/unit -k word" for some of them)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 25 $(TESTS)
 
 check: install  ## Lint, format, types and import layers
 	@$(BIN)/ruff check .

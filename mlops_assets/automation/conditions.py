@@ -1,6 +1,6 @@
-"""When assets follow their inputs by themselves: the automation conditions of all stages, and the sensor that evaluates them.
+"""When assets follow their inputs by themselves: the automation conditions of all stages, and the sensors that evaluate them.
 
-A condition asks for an asset's partitions whose inputs were written since the sensor is on, once all inputs are there, none is being
+A condition asks for an asset's partitions whose inputs were written since its sensor is on, once all inputs are there, none is being
 written, and the blocking checks of all of them passed. What is older is left alone: switching automation on starts no backfill.
 Training stages have no condition: they follow decisions (`automation/retraining.py`).
 """
@@ -22,7 +22,8 @@ from mlops_assets.keys import (
     STAGE_TAG,
 )
 
-CONDITIONS_SENSOR = "automation"
+CONDITIONS_SENSORS = ("feature_automation", "automation")
+"""Names of the sensors that evaluate the conditions: of the dbt models, and of all else."""
 
 _SETTLED = (
     ~dg.AutomationCondition.any_deps_in_progress()
@@ -73,12 +74,27 @@ def stage_condition(stage: str) -> dg.AutomationCondition | None:
     return _CONDITIONS.get(stage)
 
 
-def build_conditions_sensor() -> dg.AutomationConditionSensorDefinition:
-    """The one sensor that evaluates all conditions, so that what follows in one tick becomes one run. Off until it is switched on."""
+def build_conditions_sensors() -> list[dg.SensorDefinition]:
+    """The two sensors that evaluate all conditions: what follows in one tick of one becomes one run. Off until they are switched on.
+
+    dbt models have one of their own: a run that Dagster asks for and that has other assets too names the checks of those, which
+    always run with them, and so leaves out the dbt tests.
+    """
+    of_dbt = dg.AssetSelection.kind("dbt")
+    features, others = CONDITIONS_SENSORS
+    return [
+        _sensor(features, of_dbt, "Lets staging tables, features and spines follow new partitions of what they read."),
+        _sensor(
+            others, dg.AssetSelection.all() - of_dbt, "Lets predictions, outcomes, reports and decisions follow new partitions."
+        ),
+    ]
+
+
+def _sensor(name: str, target: dg.AssetSelection, description: str) -> dg.SensorDefinition:
     return dg.AutomationConditionSensorDefinition(
-        CONDITIONS_SENSOR,
-        target=dg.AssetSelection.all(),
-        description="Lets features, predictions, outcomes, reports and decisions follow new partitions.",
+        name,
+        target=target,
+        description=description,
         default_status=dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=30,
     )

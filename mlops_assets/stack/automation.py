@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mlops_assets.automation.conditions import CONDITIONS_SENSOR
+from mlops_assets.automation.conditions import CONDITIONS_SENSORS
 from mlops_assets.automation.retraining import RETRAINING_SUFFIX
 from mlops_assets.settings import CODE_LOCATION_NAME
 from mlops_assets.stack.dagster_client import DagsterClient
@@ -54,7 +54,7 @@ def acting(client: DagsterClient) -> list[Sensor]:
     return [
         sensor
         for name, sensor in sorted(sensors(client).items())
-        if name == CONDITIONS_SENSOR or name.endswith(RETRAINING_SUFFIX)
+        if name in CONDITIONS_SENSORS or name.endswith(RETRAINING_SUFFIX)
     ]
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from running_stack import Platform
 
+from mlops_assets.automation.conditions import CONDITIONS_SENSORS
 from mlops_assets.automation.retraining import DECISION_TAG
+from mlops_assets.stack.automation import switched_on
 from mlops_assets.stack.stages import data_assets
 
 SOLUTION = "employment"
@@ -19,6 +21,10 @@ REASON = "the model was trained for 2017-01-01, 365 days ago"
 REPLAY = ("replay", SOLUTION, "--from", "2017-01-01", "--to", "2017-12-31", "--step", "year", "--json")
 FAULT = ("--inject", "duplicate:census:2017-01-01:2017-01-01")
 NOTIFIED_SECONDS = 120
+FOLLOWED_SECONDS = 400
+CHECKS = """
+query Checks($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } } } } }"""
 
 
 @dataclass(frozen=True)
@@ -147,14 +153,33 @@ def test_the_sensor_is_off_again(platform: Platform, replayed: Replayed) -> None
 
 
 def test_automation_is_switched_as_a_whole_and_stays_so(platform: Platform, replayed: Replayed) -> None:
-    names = ("automation", f"{SOLUTION}_retraining")
+    names = (*CONDITIONS_SENSORS, f"{SOLUTION}_retraining")
     try:
         for wanted in ("on", "off"):
             assert platform.mlops("automation", wanted).returncode == 0
             switched = json.loads(platform.mlops("automation", "status", "--json").stdout)
-            assert [switched[name] for name in names] == [wanted == "on"] * 2
+            assert [switched[name] for name in names] == [wanted == "on"] * 3
     finally:
         platform.mlops("automation", "off")
+
+
+def test_with_automation_on_a_year_goes_from_raw_rows_to_a_decision_by_itself(platform: Platform, replayed: Replayed) -> None:
+    decision, spine = f"{SOLUTION}/retraining_decision", f"{SOLUTION}/spine"
+    year = "2018-01-01"
+    assert not platform.client.assets()[decision].covers(year, year)
+    # Not the sensor of retraining: what it launched would go on behind the tests that follow.
+    with switched_on(platform.client, CONDITIONS_SENSORS[0]), switched_on(platform.client, CONDITIONS_SENSORS[1]):
+        platform.materialize(("raw/census",), year, year)
+        deadline = time.monotonic() + FOLLOWED_SECONDS
+        while not (assets := platform.client.assets())[decision].covers(year, year):
+            assert time.monotonic() < deadline, [key for key, asset in assets.items() if asset.covers(year, year)]
+            time.sleep(2)
+    rows = f"SELECT count(*) FROM {SOLUTION}.{{}} WHERE survey_date = DATE '{year}'"
+    assert platform.value(rows.format("predictions")) == platform.value(rows.format("spine")) > 50_000
+    # The dbt tests ran with the models.
+    checks = platform.client.query(CHECKS, key={"path": spine.split("/")})["assetNodeOrError"]["assetChecksOrError"]["checks"]
+    assert checks
+    assert {check["executionForLatestMaterialization"]["status"] for check in checks} == {"SUCCEEDED"}
 
 
 def test_mistakes_are_messages(platform: Platform) -> None:

@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from mlops_assets.automation.conditions import build_conditions_sensor
+from mlops_assets.automation.conditions import build_conditions_sensors
 from mlops_assets.automation.notifications import build_notification_sensors
 
 
 @dg.definitions
 def automation() -> dg.Definitions:
-    """The sensor of the automation conditions, and those that notify."""
-    return dg.Definitions(sensors=[build_conditions_sensor(), *build_notification_sensors()])
+    """The sensors of the automation conditions, and those that notify."""
+    return dg.Definitions(sensors=[*build_conditions_sensors(), *build_notification_sensors()])

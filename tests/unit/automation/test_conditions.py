@@ -1,11 +1,12 @@
 """The automation conditions on a Dagster instance of its own: what follows what, and what is left alone."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import pytest
 
-from mlops_assets.automation.conditions import FOLLOW, stage_condition
+from mlops_assets.automation.conditions import FOLLOW, build_conditions_sensors, stage_condition
 from mlops_assets.keys import stage_tags
 
 DAYS = dg.DailyPartitionsDefinition("2013-08-01", end_date="2013-08-15")
@@ -25,7 +26,7 @@ class Graph:
         def raw() -> dg.MaterializeResult:
             return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=self.rows_are_good)])
 
-        @dg.asset(partitions_def=DAYS, deps=[raw], automation_condition=FOLLOW)
+        @dg.asset(partitions_def=DAYS, deps=[raw], kinds={"dbt"}, automation_condition=FOLLOW)
         def feature() -> None: ...
 
         @dg.asset(partitions_def=DAYS, tags=stage_tags(SOLUTION, "deployment"))
@@ -48,7 +49,7 @@ class Graph:
         def drift_report() -> None: ...
 
         self.definitions = dg.Definitions([raw, feature, deployment, predictions, drift_report])
-        self.cursor = None
+        self.cursors: dict[str, Any] = {}
 
     def materialize(self, key: str, *days: str) -> None:
         for day in days:
@@ -63,14 +64,19 @@ class Graph:
             self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day))
 
     def tick(self) -> dict[str, list[str]]:
-        """What one evaluation of the conditions asks for."""
-        result = dg.evaluate_automation_conditions(
-            defs=self.definitions, instance=self.instance, cursor=self.cursor, asset_selection=dg.AssetSelection.all()
-        )
-        self.cursor = result.cursor
-        keys = ("feature", "predictions", "drift_report")
-        asked = {key: sorted(result.get_requested_partitions(dg.AssetKey(key))) for key in keys}
-        return {key: [day for day in days if day] for key, days in asked.items() if days}
+        """What one tick of each sensor asks for."""
+        asked: dict[str, list[str]] = {}
+        for sensor in build_conditions_sensors():
+            result = dg.evaluate_automation_conditions(
+                defs=self.definitions,
+                instance=self.instance,
+                cursor=self.cursors.get(sensor.name),
+                asset_selection=sensor.asset_selection,
+            )
+            self.cursors[sensor.name] = result.cursor
+            for key in ("feature", "predictions", "drift_report"):
+                asked.setdefault(key, []).extend(day for day in result.get_requested_partitions(dg.AssetKey(key)) if day)
+        return {key: sorted(days) for key, days in asked.items() if days}
 
 
 @pytest.fixture
@@ -87,10 +93,12 @@ def test_what_was_there_when_automation_was_switched_on_is_left_alone(graph: Gra
     assert graph.tick() == {}
 
 
-def test_a_new_day_goes_down_to_the_predictions_in_one_tick(graph: Graph) -> None:
+def test_a_new_day_goes_down_to_the_predictions(graph: Graph) -> None:
     graph.tick()
     graph.materialize("raw", "2013-08-05")
-    assert graph.tick() == {"feature": ["2013-08-05"], "predictions": ["2013-08-05"]}
+    assert graph.tick() == {"feature": ["2013-08-05"]}
+    graph.report("feature", "2013-08-05")
+    assert graph.tick() == {"predictions": ["2013-08-05"]}
 
 
 def test_without_a_champion_nothing_is_predicted() -> None:
@@ -99,6 +107,8 @@ def test_without_a_champion_nothing_is_predicted() -> None:
         graph.tick()
         graph.materialize("raw", "2013-08-05")
         assert graph.tick() == {"feature": ["2013-08-05"]}
+        graph.report("feature", "2013-08-05")
+        assert graph.tick() == {}
 
 
 def test_a_failed_blocking_check_stops_what_follows_until_it_is_repaired(graph: Graph) -> None:
@@ -108,7 +118,7 @@ def test_a_failed_blocking_check_stops_what_follows_until_it_is_repaired(graph: 
     assert graph.tick() == {}
     graph.rows_are_good = True
     graph.materialize("raw", "2013-08-05")
-    assert graph.tick() == {"feature": ["2013-08-05"], "predictions": ["2013-08-05"]}
+    assert graph.tick() == {"feature": ["2013-08-05"]}
 
 
 def test_what_was_predicted_stays_as_it_was(graph: Graph) -> None:
