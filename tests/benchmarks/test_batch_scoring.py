@@ -1,4 +1,4 @@
-"""Batch scoring from lake to lake: beside `predict_proba` alone, and with 10 times the rows. On the real feature views of 2013."""
+"""Batch scoring from lake to lake: beside `predict_proba` alone, and in how much memory with 10 times the rows. On the real feature views of 2013."""
 
 import multiprocessing
 import re
@@ -26,10 +26,10 @@ END = date(2014, 1, 1)
 TABLE = "flight_delay.predictions"
 TRAINED_ROWS = 100_000
 ROUNDS = 3
-# The goal was 0.7: the point-in-time join alone takes longer than the model.
-RATIO_LEAST = 0.1
+# The goal was 0.7. The point-in-time join alone takes as long as `predict_proba`: with it, 0.5 is the most there can be.
+RATIO_LEAST = 0.25
 TIMES = 10
-MEMORY_GOAL = 1.5
+MEMORY_GOAL_GB = 4
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_lake_to_lake_beside_predict_proba_alone(year: Year, fitted: Any) -> Non
     assert ratio >= RATIO_LEAST
 
 
-def test_memory_does_not_grow_with_the_rows(year: Year, fitted: Any) -> None:  # noqa: F811
+def test_memory_is_bounded(year: Year, fitted: Any) -> None:  # noqa: F811
     with year.lake.connect(read_only=False) as connection:
         frame = replicate(year, connection, TIMES)
     spine = replace(year.inputs.spine, table=f"times_{TIMES}.spine")
@@ -113,4 +113,4 @@ def test_memory_does_not_grow_with_the_rows(year: Year, fitted: Any) -> None:  #
             assert rows == FLIGHTS * times
             measured[times] = gigabytes
             show(f"batch of {rows:>9,} flights: {seconds:.1f} s, {rows / seconds:,.0f} rows/s, peak memory {gigabytes:.2f} GB")
-    assert measured[TIMES] <= MEMORY_GOAL * measured[1] or measured[TIMES] <= 4
+    assert measured[TIMES] <= MEMORY_GOAL_GB
