@@ -27,7 +27,6 @@ from mlops_assets.assets.scoring import MODEL_VERSION
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DRIFT_REPORT, EVALUATION, OUTCOMES, PREDICTIONS
-from mlops_assets.resources.drift_distances import measure_distances
 from mlops_assets.resources.lake import Lake
 from mlops_assets.resources.model_registry import ModelRegistry
 
@@ -116,6 +115,7 @@ def _measure(
     from mlops_assets.ml.drift import judge
     from mlops_assets.ml.matrix import FeatureSchema
     from mlops_assets.ml.reconstruction import reconstruction_rows
+    from mlops_assets.resources.drift_distances import measure_distances
 
     declared = inputs.solution.monitoring.drift
     ignored = pc.is_in(reference.summary.columns.column("feature"), pa.array(declared.ignore, pa.string()))

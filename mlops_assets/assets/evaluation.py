@@ -14,7 +14,6 @@ from mlops_assets.assets.evaluation_page import draw_plots, plot_metadata, resul
 from mlops_assets.assets.execution import RETRIES, model_of_run, permanent_failure, table_schema, written_metadata
 from mlops_assets.assets.judging import Judged, Rival, comparable, judge
 from mlops_assets.assets.model import candidate_alias
-from mlops_assets.assets.model_card import CardSources, build_card
 from mlops_assets.assets.monitoring_reference import log_reference
 from mlops_assets.assets.scoring import PREDICTION_DESCRIPTIONS, prediction_columns
 from mlops_assets.assets.training_dataset import dataset_query, dataset_rows_query
@@ -63,6 +62,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
     def evaluation(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
     ) -> dg.MaterializeResult:
+        from mlops_assets.assets.model_card import CardSources, build_card
         from mlops_assets.ml.model_card import render_html, render_markdown
         from mlops_assets.ml.problem import label_array
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import duckdb
 
-from mlops_assets.assets.alerts import EXAMPLES, Alert, alert_rows, find_alerts
 from mlops_assets.assets.execution import RETRIES
 from mlops_assets.assets.monitored_windows import (
     ROWS,
@@ -34,6 +33,7 @@ from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from mlops_assets.assets.alerts import Alert
     from mlops_assets.ml.report import Reports
 
 _HISTORY = 12
@@ -67,6 +67,8 @@ def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
     ) -> None:
+        from mlops_assets.assets.alerts import find_alerts
+
         windows = windows_of(inputs, context.partition_keys)
         with lake.connect(read_only=True) as connection:
             versions = stage_rows(connection, inputs, windows)
@@ -106,8 +108,9 @@ def _write_page(
     *,
     window: str,
     judges: dict[int, Judge],
-    alerts: list[Alert],
+    alerts: "list[Alert]",
 ) -> Path:
+    from mlops_assets.assets.alerts import EXAMPLES, alert_rows
     from mlops_assets.ml.report import AlertLine, Page, render_monitoring_report
 
     first, last = windows.ranges[window].start, windows.end(window) - timedelta(days=1)
@@ -168,13 +171,13 @@ def _links(inputs: SolutionInputs, settings: Settings, windows: Windows, window:
     }
 
 
-def _summary(alerts: list[Alert]) -> str:
+def _summary(alerts: "list[Alert]") -> str:
     if not alerts:
         return "No alert."
     return "\n".join(f"- **{each.source}** {each.feature}: {each.sentence}" for each in _worst(alerts))
 
 
-def _worst(alerts: list[Alert]) -> list[Alert]:
+def _worst(alerts: "list[Alert]") -> "list[Alert]":
     """The first alerts of each source."""
     found: dict[str, list[Alert]] = {}
     for each in alerts:

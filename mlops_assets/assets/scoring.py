@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from mlops_assets.serving import segments
+from mlops_assets.serving import prediction_record
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-MODEL_VERSION = segments.MODEL_VERSION
+MODEL_VERSION = prediction_record.MODEL_VERSION
 PREDICTION_ID = "prediction_id"
 FEATURE_VIEWS = "feature_views"
 SOURCE_SNAPSHOT = "_source_snapshot"

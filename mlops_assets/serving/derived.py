@@ -6,11 +6,12 @@ YAML is loaded, in `components/derived_features.py`.
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mlops_assets.serving.contract import Contract
+if TYPE_CHECKING:
+    from mlops_assets.serving.contract import Contract
 
 
 def with_derived(query: str, expressions: Mapping[str, str]) -> str:
@@ -30,7 +31,7 @@ class DerivedFeatures:
     Holds a DuckDB connection, which a forked process must not inherit: make one in each process.
     """
 
-    def __init__(self, contract: Contract):
+    def __init__(self, contract: "Contract"):
         self._types = {column.name: column.type for column in contract.request_columns}
         self.names = tuple(feature.name for feature in contract.derived_features)
         self._lock = threading.Lock()

@@ -8,6 +8,9 @@ from typing import Literal
 
 import msgspec
 
+MODEL_VERSION = "model_version"
+"""Column of the version that predicted a row."""
+
 Value = float | int | bool | str | None
 
 Channel = Literal["online", "stream"]

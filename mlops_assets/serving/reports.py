@@ -8,12 +8,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import psutil
 
-from mlops_assets.serving.live import LiveSolutions
+if TYPE_CHECKING:
+    from mlops_assets.serving.live import LiveSolutions
 
 FOLLOW_SECONDS = 0.5
 """How often a process looks at the links."""
@@ -55,7 +56,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return now - self.written_at > STALE_AFTER
 
 
-def served_models(solutions: LiveSolutions) -> dict[str, ServedModel]:
+def served_models(solutions: "LiveSolutions") -> dict[str, ServedModel]:
     """What `solutions` serve now."""
     found = {}
     for name, solution in solutions.items():
@@ -71,7 +72,9 @@ def served_models(solutions: LiveSolutions) -> dict[str, ServedModel]:
     return found
 
 
-def follow(solutions: LiveSolutions, directory: Path, channel: Channel, *, stopping: Event, changed: Callable[[], None]) -> None:
+def follow(
+    solutions: "LiveSolutions", directory: Path, channel: Channel, *, stopping: Event, changed: Callable[[], None]
+) -> None:
     """Follow the links until `stopping` is set, and report to the folder `directory`; `changed` is called after each look."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{channel}-{os.getpid()}.json"

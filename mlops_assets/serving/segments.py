@@ -12,9 +12,7 @@ import pyarrow as pa
 
 from mlops_assets.serving.bundle import Bundle, BundleError
 from mlops_assets.serving.contract import Segment
-
-MODEL_VERSION = "model_version"
-"""Column of the version that predicted a row."""
+from mlops_assets.serving.prediction_record import MODEL_VERSION
 
 
 @dataclass(frozen=True)

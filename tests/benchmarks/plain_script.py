@@ -36,7 +36,7 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     connection.execute("SET TimeZone = 'UTC'")
     # The compiled SQL calls the database `lake`.
     connection.execute("ATTACH ':memory:' AS lake")
-    for schema in ("raw", "staging", "features", plan["solution"]):
+    for schema in ("raw", *dict.fromkeys(relation.split(".")[-2] for relation, _ in plan["models"])):
         connection.execute(f"CREATE SCHEMA lake.{schema}")
     load_raw(connection, Path(plan["data"]), plan["first"], plan["end"])
     clock.lap("read the files")

@@ -1,4 +1,7 @@
-"""Batch scoring from lake to lake: beside `predict_proba` alone, and in how much memory with 10 times the rows. On the real feature views of 2013."""
+"""Batch scoring from lake to lake: beside `predict_proba` alone, and in how much memory with 10 times the rows.
+
+On the real feature views of 2013.
+"""
 
 import multiprocessing
 import re

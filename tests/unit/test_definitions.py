@@ -12,7 +12,20 @@ import mlops_assets
 from mlops_assets.definitions import defs
 
 PACKAGE = Path(mlops_assets.__file__).parent
-HEAVY = ("mlflow", "sklearn", "nannyml", "skl2onnx", "onnxruntime", "optuna", "pandas", "plotly", "matplotlib", "statsmodels")
+HEAVY = (
+    "numpy",
+    "pyarrow",
+    "mlflow",
+    "sklearn",
+    "nannyml",
+    "skl2onnx",
+    "onnxruntime",
+    "optuna",
+    "pandas",
+    "plotly",
+    "matplotlib",
+    "statsmodels",
+)
 # Their failure is a warning, whatever the asset.
 WARNINGS = {"constant_columns"}
 
