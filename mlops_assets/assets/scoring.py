@@ -21,7 +21,7 @@ SERVED_AT = "served_at"
 BATCH = "batch"
 """The channel of the rows that the asset `predictions` writes; the others come from the servers."""
 
-CHAMPION_ROLE = "champion"
+CHAMPION_ROLE, CHALLENGER_ROLE = "champion", "challenger"
 
 PREDICTION_DESCRIPTIONS = {
     PREDICTION_ID: "Batch: solution, key and model version. From a server: solution, channel and request.",

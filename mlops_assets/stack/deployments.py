@@ -1,6 +1,6 @@
 """What was in production, and changing it: the history of a solution's deployments, promotion and rollback through Dagster runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -55,6 +55,17 @@ def history(client: DagsterClient, solution: str, segment: str | None = None) ->
             found.append(deployment)
             until = event.at
     return found
+
+
+def deployment_of(deployments: Sequence[Deployment], version: int, answered_at: datetime | None) -> Deployment | None:
+    """The one of `deployments` (newest first) under which `version` answered at a moment; None when it was never deployed.
+
+    Of an unknown moment it is the version's newest. A deployment is recorded just after the servers follow it, so that the moment may
+    be before the version's first one.
+    """
+    of_version = [each for each in deployments if each.version == version]
+    begun = [each for each in of_version if answered_at is None or each.since <= answered_at]
+    return next(iter(begun or of_version[-1:]), None)
 
 
 def version_with_role(registry: ModelRegistry, solution: str, role: str, segment: str | None) -> int:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.assets.deployment import champion_bundle
 from mlops_assets.assets.scoring import (
+    CHALLENGER_ROLE,
     CHANNEL,
     FEATURE_VIEWS,
     MODEL_VERSION,
     PREDICTION_ID,
+    ROLE,
     SERVED_AT,
     SOURCE_SNAPSHOT,
     VIEW_FLAGS,
@@ -24,7 +26,7 @@ from mlops_assets.resources.lake import Lake, literal, quote, table_exists
 from mlops_assets.resources.model_registry import DATASET_FINGERPRINT_TAG, TRAINING_DATE_TAG, ModelRegistry, RegisteredModel
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.stack.dagster_client import AssetState, DagsterClient, ancestors
-from mlops_assets.stack.deployments import history
+from mlops_assets.stack.deployments import deployment_of, history
 from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.solutions import declared_solution
 
@@ -175,10 +177,15 @@ class PredictionLineage:
         return {**found, "partition": partition, "dagster": self.client.asset_url(f"{self.solution_name}/predictions", partition)}
 
     def _deployment(self) -> dict[str, Any] | None:
-        """The newest deployment of the version; None when an alias moved by hand made it predict, not yet recorded."""
-        version = self.model.version
+        """The deployment under which the version answered; of a prediction of the batch, whose moment is not known, its newest.
+
+        None for a challenger, and when an alias moved by hand made the version predict and that is not recorded yet.
+        """
+        if self.values.get(ROLE) == CHALLENGER_ROLE:
+            return None
         deployments = history(self.client, self.solution_name, self.model.segment)
-        return next((asdict(each) for each in deployments if each.version == version), None)
+        found = deployment_of(deployments, self.model.version, self.values.get(SERVED_AT))
+        return asdict(found) if found else None
 
     def _dataset(self) -> RecordedDataset | None:
         """What the lake's history recorded of the dataset; None when those snapshots have expired."""
