@@ -120,7 +120,7 @@ def sampled_windows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInput
 
 
 def rows_of_version(report: "pa.Table", version: int) -> "pa.Table":
-    """The rows that a report found of a version, with its number, which the query of `write_report` wants as `model_version`."""
+    """The rows that a report found of a version, with its number, which `report_query` wants."""
     import pyarrow as pa
 
     return report.append_column(MODEL_VERSION, pa.repeat(version, report.num_rows).cast(pa.int32()))
