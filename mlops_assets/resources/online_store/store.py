@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mlops_assets.resources.online_store.values import (
     MICROSECONDS_PER_DAY,
+    Column,
     EntityValues,
     Flag,
     Key,
@@ -164,15 +165,37 @@ class _Plan:
             )
         self.view = view
         self.snapshot = state.snapshot
-        self.key_names = [column.name for column in view.entity]
-        self.key_kinds = [column.kind for column in view.entity]
-        self.features = [(feature, positions[feature]) for feature in chosen]
+        self.features = chosen
+        self.positions = [positions[feature] for feature in chosen]
         self.nulls: dict[str, Value] = dict.fromkeys(chosen)
         self.age_limit = view.freshness_days * MICROSECONDS_PER_DAY if view.timed and view.freshness_days else None
 
-    def keys(self, entities: Sequence[Mapping[str, Any]]) -> list[bytes | None]:
-        names, kinds = self.key_names, self.key_kinds
-        return [encode_key(kinds, [entity.get(name) for name in names]) for entity in entities]
+
+class _Layout:
+    """The plans of several requests while the store holds `states`. Most views are about the same entity: its key is encoded once."""
+
+    def __init__(self, requests: Sequence[FeatureRequest], states: list[bytes | None]):
+        self.states = states
+        self.plans: list[_Plan] = []
+        for request, data in zip(requests, states, strict=True):
+            if data is None:
+                raise UnknownOnlineViewError(
+                    f"Feature view {request.view} version {request.version} is not in the online store: "
+                    "materialize online_features of a solution that uses it."
+                )
+            self.plans.append(_Plan(request, ViewState.from_bytes(data)))
+        self.entities = list(dict.fromkeys(plan.view.entity for plan in self.plans))
+        self._names = [[column.name for column in entity] for entity in self.entities]
+        self._kinds = [[column.kind for column in entity] for entity in self.entities]
+        self._of_plan = [self.entities.index(plan.view.entity) for plan in self.plans]
+
+    def keys(self, rows: Sequence[Mapping[str, Any]]) -> list[list[bytes | None]]:
+        """By view, the key of each row."""
+        encoded = [
+            [encode_key(kinds, [row.get(name) for name in names]) for row in rows]
+            for names, kinds in zip(self._names, self._kinds, strict=True)
+        ]
+        return [encoded[position] for position in self._of_plan]
 
 
 class OnlineReader:
@@ -182,42 +205,31 @@ class OnlineReader:
         self._store = store
         self._requests = requests
         self._names = [(request.view, request.version) for request in requests]
-        self._known: tuple[list[bytes | None], list[_Plan]] | None = None
+        self._known: _Layout | None = None
 
     def read(self, entities: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[OnlineRow]:
         """See `OnlineStore.read`; each entity is judged at a moment of its own."""
         asked = [(moment - _EPOCH) // _MICROSECOND for moment in moments]
-        states, plans = self._known or self._look_up()
+        layout = self._known or self._look_up()
         while True:
-            keys = [plan.keys(entities) for plan in plans]
-            found, values = self._store._fetch(self._names, keys)
-            if found == states:
+            keys = layout.keys(entities)
+            states, values = self._store._fetch(self._names, keys)
+            if states == layout.states:
                 break
             # A push came between: its columns, and with them the keys, may be others.
-            former = [plan.view for plan in plans]
-            states, plans = self._renew(found)
-            if [plan.view for plan in plans] == former:
+            former = layout
+            layout = self._known = _Layout(self._requests, states)
+            if [plan.view for plan in layout.plans] == [plan.view for plan in former.plans]:
                 break
         rows = [OnlineRow({}, {}, {}) for _ in entities]
-        for plan, plan_keys, plan_values in zip(plans, keys, values, strict=True):
+        for plan, plan_keys, plan_values in zip(layout.plans, keys, values, strict=True):
             _add_view(rows, plan, plan_keys, plan_values, asked)
         return rows
 
-    def _look_up(self) -> tuple[list[bytes | None], list[_Plan]]:
-        found, _ = self._store._fetch(self._names, [[] for _ in self._names])
-        return self._renew(found)
-
-    def _renew(self, found: list[bytes | None]) -> tuple[list[bytes | None], list[_Plan]]:
-        plans = []
-        for request, data in zip(self._requests, found, strict=True):
-            if data is None:
-                raise UnknownOnlineViewError(
-                    f"Feature view {request.view} version {request.version} is not in the online store: "
-                    "materialize online_features of a solution that uses it."
-                )
-            plans.append(_Plan(request, ViewState.from_bytes(data)))
-        self._known = (found, plans)
-        return self._known
+    def _look_up(self) -> _Layout:
+        states, _ = self._store._fetch(self._names, [[] for _ in self._names])
+        self._known = layout = _Layout(self._requests, states)
+        return layout
 
 
 def open_online_store(settings: Settings) -> OnlineStore:
@@ -234,7 +246,7 @@ def open_online_store(settings: Settings) -> OnlineStore:
 def _add_view(
     rows: list[OnlineRow], plan: _Plan, keys: Sequence[bytes | None], values: Sequence[bytes | None], asked: Sequence[int]
 ) -> None:
-    name, limit, features, timed = plan.view.name, plan.age_limit, plan.features, plan.view.timed
+    name, limit, features, positions, timed = plan.view.name, plan.age_limit, plan.features, plan.positions, plan.view.timed
     for row, key, data, moment in zip(rows, keys, values, asked, strict=True):
         if data is None:
             row.values.update(plan.nulls)
@@ -247,9 +259,7 @@ def _add_view(
             row.values.update(plan.nulls)
             row.flags[name] = Flag.STALE
             continue
-        target = row.values
-        for feature, position in features:
-            target[feature] = record[position]
+        row.values.update(zip(features, [record[position] for position in positions], strict=True))
         row.flags[name] = Flag.NEWER if timed and known_since > moment else Flag.OK
 
 

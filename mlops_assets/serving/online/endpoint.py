@@ -39,6 +39,7 @@ class PredictEndpoint:
     def __init__(self, predictor: Predictor, token: str, metrics: Metrics):
         self.draining = False
         self._predictor, self._token, self._metrics = predictor, token, metrics
+        self._uploads = _Uploads()
         self.in_flight = 0
 
     @staticmethod
@@ -57,26 +58,25 @@ class PredictEndpoint:
             return
         finally:
             self.in_flight -= 1
-        # A name that nobody serves comes from the caller: it must not become a series of its own.
-        known = name if name in self._predictor.solutions else ""
-        self._metrics.count_request(known, status.value, monotonic() - began)
         if self.draining:
             headers = [*headers, (b"connection", b"close")]
         length = (b"content-length", b"%d" % len(body))
         await send({"type": "http.response.start", "status": status.value, "headers": [*headers, length]})
         await send({"type": "http.response.body", "body": body})
+        # A name that nobody serves comes from the caller: it must not become a series of its own.
+        known = name if name in self._predictor.solutions else ""
+        # The answer is sent when the event loop gets its turn: the caller need not wait for the metrics.
+        asyncio.get_running_loop().call_soon(self._metrics.count_request, known, status.value, monotonic() - began)
 
     async def _answer(
         self, name: str, scope: Scope, receive: Receive, began: float
     ) -> tuple[HTTPStatus, bytes, list[tuple[bytes, bytes]]]:
         try:
             self._check(scope)
-            # Requests that arrived together are all counted before the first of them is answered.
-            await asyncio.sleep(0)
+            # Requests that arrived together are all counted here before the first of them is answered.
             if self.in_flight > MAXIMUM_IN_FLIGHT:
                 raise retry_later(HTTPStatus.TOO_MANY_REQUESTS, "The server is busy.")
-            async with asyncio.timeout(TIME_LIMIT_SECONDS):
-                body = await _read(receive)
+            body = await self._uploads.read(receive, began + TIME_LIMIT_SECONDS)
             answer = await self._predictor.predict(name, body, began + TIME_LIMIT_SECONDS)
         except ProblemError as problem:
             return _refusal(problem)
@@ -109,6 +109,42 @@ class PredictEndpoint:
 
 _CLOSE = {"connection": "close"}
 """What is left of the body would be read as the next request."""
+
+
+class _Uploads:
+    """The bodies that are on their way. One timer ends all that take too long: one for each would cost a tenth of a request."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read(self, receive: Receive, deadline: float) -> bytes:
+        """The body. Raises TimeoutError soon after `deadline`, and what `_read` raises."""
+        task = asyncio.current_task()
+        assert task is not None  # uvicorn runs every request as a task
+        self._deadlines[task] = deadline
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TIME_LIMIT_SECONDS / 5, self._end_late)
+        try:
+            return await _read(receive)
+        except asyncio.CancelledError as error:
+            if task not in self._late:
+                raise
+            task.uncancel()
+            raise TimeoutError from error
+        finally:
+            del self._deadlines[task]
+            self._late.discard(task)
+
+    def _end_late(self) -> None:
+        self._timer = None
+        late = {task for task, deadline in self._deadlines.items() if monotonic() > deadline}
+        for task in late - self._late:
+            task.cancel()
+        self._late |= late
+        if self._deadlines:
+            self._timer = asyncio.get_running_loop().call_later(TIME_LIMIT_SECONDS / 5, self._end_late)
 
 
 async def _read(receive: Receive) -> bytes:

@@ -5,6 +5,7 @@ prometheus_client decides when it is imported whether processes share their numb
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +74,13 @@ class Metrics:
             registry=self.registry,
         )
 
-    def count(self, record: "PredictionRecord") -> None:
-        """Count a prediction that was made and kept."""
-        self._child(self._predictions, record.solution, record.model_version, record.role).inc()
-        for name, view in record.views.items():
-            if view.flag != Flag.OK:
-                self._child(self._flagged, record.solution, name, view.flag).inc()
+    def count(self, records: "Sequence[PredictionRecord]") -> None:
+        """Count predictions that were made and kept."""
+        for record in records:
+            self._child(self._predictions, record.solution, record.model_version, record.role).inc()
+            for name, view in record.views.items():
+                if view.flag != Flag.OK:
+                    self._child(self._flagged, record.solution, name, view.flag).inc()
 
     def count_request(self, solution: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""

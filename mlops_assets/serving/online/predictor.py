@@ -1,12 +1,19 @@
-"""From the body of a request to its answer: decode, score, keep the predictions, answer. HTTP belongs to `endpoint`."""
+"""From the body of a request to its answer: decode, score, keep the predictions, answer. HTTP belongs to `endpoint`.
+
+Requests that arrive while the event loop attends to one round of events are scored together: the model, the online store and the
+disk are asked once for all of them.
+"""
 
 import asyncio
 import itertools
 import logging
 import secrets
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
+from itertools import groupby
 from pathlib import Path
 from time import monotonic
 
@@ -24,8 +31,8 @@ from mlops_assets.serving.spool import SpoolError, SpoolWriter
 
 _log = logging.getLogger(__name__)
 
-CHUNK_ROWS = 50
-"""So many rows are scored before other requests get their turn."""
+BATCH_ROWS = 50
+"""So many rows are scored before the event loop gets its turn, and of a longer request before others get theirs."""
 
 
 class Answer(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -44,6 +51,25 @@ class Answer(msgspec.Struct, omit_defaults=True, kw_only=True):
     flags: dict[str, str]
 
 
+@dataclass(eq=False, slots=True)
+class _Request:
+    """A request that waits for its `answer`, the JSON or why there is none. `many` tells whether its rows came as an array.
+
+    It is answered by the models that served when it arrived.
+    """
+
+    solution: LiveSolution
+    champions: LiveChampions
+    challenger: Model | None
+    body: bytes
+    received_at: datetime
+    deadline: float
+    rows: Sequence[Row]
+    many: bool
+    scored: list[Scored] = field(default_factory=list)
+    answer: bytes | Exception | None = None
+
+
 class Predictor:
     """Answers for every solution that this process serves."""
 
@@ -51,6 +77,7 @@ class Predictor:
         self.solutions = solutions
         self._spool_directory, self._metrics = spool_directory, metrics
         self._spools: dict[str, SpoolWriter] = {}
+        self._waiting: deque[_Request] = deque()
         # Requests without an id of their own get one that no other process gives: cheaper than a random one each.
         self._process, self._numbers = secrets.token_hex(8), itertools.count(1)
 
@@ -80,40 +107,97 @@ class Predictor:
         received_at = datetime.now(UTC)
         try:
             decoded = champions.default.decoder.decode(body, received_at)
-            rows = [decoded] if isinstance(decoded, Row) else decoded
-            scored = await _score(champions, rows, deadline)
         except RequestError as error:
             raise InvalidRequestError(error) from error
-        except UnknownOnlineViewError as error:
-            raise retry_later(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
-        tried, by_challenger = self._try(solution, challenger, body, received_at, scored)
-        identifiers = [row.request_id or f"{self._process}-{next(self._numbers)}" for row in rows]
-
-        def record(position: int, made: Scored, role: Role) -> PredictionRecord:
-            answered = (position in by_challenger) == (role == "challenger")
-            return made.record(solution=name, channel="online", role=role, answered=answered, request_id=identifiers[position])
-
-        records = [record(position, made, "champion") for position, made in enumerate(scored)]
-        others = {position: record(position, made, "challenger") for position, made in tried.items()}
-        self._keep(name, [*records, *others.values()])
-        answers = [_answer(others[at] if at in by_challenger else each) for at, each in enumerate(records)]
-        return msgspec.json.encode(answers[0] if isinstance(decoded, Row) else answers)
+        many = isinstance(decoded, list)
+        rows = decoded if isinstance(decoded, list) else [decoded]
+        request = _Request(solution, champions, challenger, body, received_at, deadline, rows, many)
+        self._waiting.append(request)
+        while request.answer is None:
+            # Requests that arrived together all wait by now; the first one to go on scores those of the others too.
+            await asyncio.sleep(0)
+            if request.answer is None:
+                self._score_batch()
+        if isinstance(request.answer, Exception):
+            raise request.answer
+        return request.answer
 
     def close(self) -> None:
         """Give the segments of the spools to the shipper."""
         for spool in self._spools.values():
             spool.close()
 
-    def _try(
-        self, solution: LiveSolution, challenger: Model | None, body: bytes, received_at: datetime, scored: Sequence[Scored]
-    ) -> tuple[dict[int, Scored], set[int]]:
+    def _score_batch(self) -> None:
+        """Score the next rows of the requests that wait, and answer those that are complete. The others wait again, behind the rest."""
+        batch: list[_Request] = []
+        room = BATCH_ROWS
+        while self._waiting and room > 0:
+            request = self._waiting.popleft()
+            if monotonic() > request.deadline:
+                request.answer = retry_later(HTTPStatus.SERVICE_UNAVAILABLE, "The server is too busy to answer in time.")
+            else:
+                batch.append(request)
+                room -= len(request.rows) - len(request.scored)
+        for champions, together in groupby(batch, key=lambda request: request.champions):
+            self._score(champions, list(together))
+        scored = [request for request in batch if request.answer is None]
+        self._waiting.extend(request for request in scored if len(request.scored) < len(request.rows))
+        complete = [request for request in scored if len(request.scored) == len(request.rows)]
+        for solution, together in groupby(complete, key=lambda request: request.solution):
+            self._answer(solution.name, list(together))
+
+    def _score(self, champions: LiveChampions, requests: Sequence[_Request]) -> None:
+        """Score the next rows of each request. One that cannot be scored fails alone."""
+        parts = [request.rows[len(request.scored) : len(request.scored) + BATCH_ROWS] for request in requests]
+        try:
+            scored = iter(champions.score([row for part in parts for row in part]))
+        except Exception as error:
+            if len(requests) == 1:
+                requests[0].answer = _explain(error, requests[0])
+                return
+            for request in requests:
+                self._score(champions, [request])
+        else:
+            for request, part in zip(requests, parts, strict=True):
+                request.scored += itertools.islice(scored, len(part))
+
+    def _answer(self, name: str, requests: Sequence[_Request]) -> None:
+        """Keep the predictions of `requests`, which are complete, and answer them."""
+        try:
+            made = [self._records(name, request) for request in requests]
+            self._keep(name, [record for kept, _ in made for record in kept])
+            for request, (_, answered) in zip(requests, made, strict=True):
+                answers = [_answer(record) for record in answered]
+                request.answer = msgspec.json.encode(answers if request.many else answers[0])
+        except Exception as error:
+            for request in requests:
+                request.answer = error
+
+    def _records(self, name: str, request: _Request) -> tuple[list[PredictionRecord], list[PredictionRecord]]:
+        """All predictions for a request, those of the challenger at the end, and the one that answers each row."""
+        tried, by_challenger = self._try(request)
+        identifiers = [row.request_id or f"{self._process}-{next(self._numbers)}" for row in request.rows]
+
+        def record(position: int, made: Scored, role: Role) -> PredictionRecord:
+            answered = (position in by_challenger) == (role == "challenger")
+            return made.record(solution=name, channel="online", role=role, answered=answered, request_id=identifiers[position])
+
+        records = [record(position, made, "champion") for position, made in enumerate(request.scored)]
+        if not tried:
+            return records, records
+        others = {position: record(position, made, "challenger") for position, made in tried.items()}
+        answered = [others[at] if at in by_challenger else each for at, each in enumerate(records)]
+        return [*records, *others.values()], answered
+
+    def _try(self, request: _Request) -> tuple[dict[int, Scored], set[int]]:
         """What the challenger makes of the rows that it gets, by position, and which of them it answers."""
-        if challenger is None:
+        if request.challenger is None:
             return {}, set()
-        canary = [in_canary(solution.options, made.entity, made.key) for made in scored]
-        tried = score_challenger(challenger, solution.options, body, received_at, canary)
+        options = request.solution.options
+        canary = [in_canary(options, made.entity, made.key) for made in request.scored]
+        tried = score_challenger(request.challenger, options, request.body, request.received_at, canary)
         if tried is None:
-            self._metrics.challenger_failures.labels(solution.name).inc()
+            self._metrics.challenger_failures.labels(request.solution.name).inc()
             return {}, set()
         return tried, {position for position in tried if canary[position]}
 
@@ -126,23 +210,17 @@ class Predictor:
         except SpoolError as error:
             _log.error("%s", error)
             raise retry_later(HTTPStatus.SERVICE_UNAVAILABLE, "The prediction cannot be kept now.") from error
-        for record in records:
-            self._metrics.count(record)
+        asyncio.get_running_loop().call_soon(self._metrics.count, records)
 
 
-async def _score(champions: LiveChampions, rows: Sequence[Row], deadline: float) -> list[Scored]:
-    """Score `rows`, in parts, with other requests between them. Raises RequestError, and ProblemError (503) after the deadline."""
-    scored: list[Scored] = []
-    for start in range(0, len(rows), CHUNK_ROWS):
-        if start:
-            await asyncio.sleep(0)
-        if monotonic() > deadline:
-            raise retry_later(HTTPStatus.SERVICE_UNAVAILABLE, "The server is too busy to answer in time.")
-        try:
-            scored += champions.score(rows[start : start + CHUNK_ROWS])
-        except RequestError as error:
-            raise error.at(start + (error.row or 0) if len(rows) > 1 else None) from error
-    return scored
+def _explain(error: Exception, request: _Request) -> Exception:
+    """What the caller is told of an error of the rows that were to be scored next."""
+    match error:
+        case RequestError():
+            return InvalidRequestError(error.at(len(request.scored) + (error.row or 0) if len(request.rows) > 1 else None))
+        case UnknownOnlineViewError():
+            return retry_later(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+    return error
 
 
 def _answer(record: PredictionRecord) -> Answer:
