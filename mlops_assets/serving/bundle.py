@@ -8,7 +8,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -60,6 +62,11 @@ class Bundle:
         batches = [self._score_batch(features.slice(start, BATCH_ROWS)) for start in range(0, max(table.num_rows, 1), BATCH_ROWS)]
         return pa.concat_tables(batches)
 
+    @cached_property
+    def _threshold(self) -> float:
+        """The threshold of a decision, a float32 value as the scores are."""
+        return float(np.float32(self.contract.decision_threshold))
+
     def predict(self, numeric: np.ndarray, categorical: np.ndarray) -> np.ndarray:
         """Probabilities [rows, classes] or values [rows, 1] of a float32 matrix [rows, numeric features] and an object matrix of strings."""
         inputs: dict[str, np.ndarray] = {}
@@ -74,9 +81,17 @@ class Bundle:
         """The score of each row, and the position of the predicted class in `contract.classes`."""
         if self.contract.problem == "binary_classification":
             score = probabilities[:, 1]
-            return score, (score >= np.float32(self.contract.decision_threshold)).astype(np.int64)
+            return score, (score >= np.float32(self._threshold)).astype(np.int64)
         positions = probabilities.argmax(axis=1)
         return np.take_along_axis(probabilities, positions[:, None], axis=1).reshape(-1), positions
+
+    def decide_row(self, probabilities: Sequence[float]) -> tuple[float, int]:
+        """What `decide` says of one row: arrays of one row would cost a request more than the decision."""
+        if self.contract.problem == "binary_classification":
+            score = probabilities[1]
+            return score, int(score >= self._threshold)
+        score = max(probabilities)
+        return score, probabilities.index(score)
 
     def _score_batch(self, table: pa.Table) -> pa.Table:
         schema = self.contract.feature_schema

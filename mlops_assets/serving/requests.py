@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from operator import itemgetter
 from typing import Annotated, Any, get_args
 from zoneinfo import ZoneInfo
 
@@ -63,7 +64,7 @@ class RequestDecoder:
 
     def __init__(self, contract: Contract):
         """Build the types. Raises UnknownTypeError when a column of the contract has a type without a form in JSON."""
-        self._contract = contract
+        self._prediction_time_column = contract.prediction_time_column
         self._zone = ZoneInfo(contract.time_zone)
         requested = {column.name for column in contract.request_columns}
         features = {each.name: feature_type(each.type) | None for each in contract.features if each.name not in requested}
@@ -83,6 +84,8 @@ class RequestDecoder:
         self._row_decoder = msgspec.json.Decoder(self.row_type)
         self._request_decoder = msgspec.json.Decoder(self.request_type)
         self._columns, self._fields, self._features = tuple(columns), tuple(fields), tuple(features)
+        taken = (contract.prediction_time_column, contract.partition_column, REQUEST_ID, contract.key.name)
+        self._take = itemgetter(*map(self._fields.index, taken))
         self._allowed = {name: _describe(kind) for name, kind in fields.items()} | {
             f"{FEATURES}.{name}": _describe(kind) for name, kind in features.items()
         }
@@ -124,27 +127,26 @@ class RequestDecoder:
 
     def _row(self, decoded: msgspec.Struct, number: int | None, received_at: datetime) -> Row:
         *given, overrides = msgspec.structs.astuple(decoded)
-        values = dict(zip(self._fields, given, strict=True))
+        moment, partition, request_id, key = self._take(given)
         features = {} if overrides is UNSET else _given(self._features, msgspec.structs.astuple(overrides))
-        columns = {name: values[name] for name in self._columns}
-        for name, value in columns.items():
-            if value is UNSET:
-                self._check_left_out(name, number, features)
-                columns[name] = None
+        # The columns are the first fields.
+        columns = dict(zip(self._columns, given, strict=False))
+        if UNSET in given[: len(columns)]:
+            for name, value in columns.items():
+                if value is UNSET:
+                    self._check_left_out(name, number, features)
+                    columns[name] = None
         for name, view in self._offline.items():
             if name not in features:
                 problem = f"is missing, and the feature view {view} is not in the online store"
                 raise self._error(number, f"{FEATURES}.{name}", problem)
-        contract = self._contract
-        moment, partition = values[contract.prediction_time_column], values[contract.partition_column]
         try:
             prediction_time = moment.astimezone(UTC) if moment else received_at
             day = partition or prediction_time.astimezone(self._zone).date()
         except OverflowError as error:
-            raise self._error(number, contract.prediction_time_column, "is before the year 1 or after 9999 in UTC") from error
-        key = values[contract.key.name]
+            raise self._error(number, self._prediction_time_column, "is before the year 1 or after 9999 in UTC") from error
         return Row(
-            request_id=values[REQUEST_ID] or None,
+            request_id=request_id or None,
             key=key if isinstance(key, str | int) else str(key),
             partition=day,
             prediction_time=prediction_time,

@@ -3,8 +3,10 @@
 Nothing is logged or sent here: that belongs to the channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from math import isfinite
+from operator import itemgetter
 
 import msgspec
 import numpy as np
@@ -63,6 +65,8 @@ class Scorer:
         contract = bundle.contract
         self.bundle = bundle
         self._schema = contract.feature_schema
+        self._names = self._schema.names
+        self._features = _take(self._names)
         self._entity_keys = tuple(column.name for column in contract.entity_keys)
         self._request_columns = tuple(column.name for column in contract.request_columns)
         self._online = tuple(view for view in contract.feature_views if view.online)
@@ -84,7 +88,10 @@ class Scorer:
             return []
         found = self._look_up(rows)
         derived = self._derived.evaluate([row.columns for row in rows])
-        features = [self._features(row, read, computed) for row, read, computed in zip(rows, found, derived, strict=True)]
+        features = [
+            self._features({**row.columns, **computed, **read.values, **row.features})
+            for row, read, computed in zip(rows, found, derived, strict=True)
+        ]
         outputs = self._answer(features)
         return [
             Scored(
@@ -93,7 +100,7 @@ class Scorer:
                 prediction_time=row.prediction_time,
                 model_version=self.bundle.contract.version,
                 entity={name: row.columns[name] for name in self._entity_keys},
-                features=values,
+                features=dict(zip(self._names, values, strict=True)),
                 outputs=output,
                 views=self._views(row, read),
             )
@@ -105,35 +112,27 @@ class Scorer:
             return [OnlineRow({}, {}, {}) for _ in rows]
         return self._reader.read([row.columns for row in rows], [row.prediction_time for row in rows])
 
-    def _features(self, row: Row, read: OnlineRow, derived: dict[str, Value]) -> dict[str, Value]:
-        known = {**row.columns, **derived, **read.values, **row.features}
-        return {name: known[name] for name in self._schema.names}
-
-    def _answer(self, features: Sequence[dict[str, Value]]) -> list[Outputs]:
+    def _answer(self, features: Sequence[tuple[Value, ...]]) -> list[Outputs]:
+        """What the model answers for each row of values, which are in the order of the schema: numbers, then texts."""
+        numbers = len(self._schema.numeric)
         # A value of the store beyond float32 is infinite in the lake's batches too.
         with np.errstate(over="ignore"):
-            numbers = [[row[name] for name in self._schema.numeric] for row in features]
-            numeric = np.array(numbers, dtype=np.float32).reshape(len(features), -1)
-        texts = [
-            [MISSING_CATEGORY if (value := row[name]) is None else value for name in self._schema.categorical] for row in features
-        ]
-        categorical = np.array(texts, dtype=object).reshape(len(features), -1)
-        answers = self.bundle.predict(numeric, categorical)
-        if not np.isfinite(answers).all():
+            numeric = np.array([row[:numbers] for row in features], dtype=np.float32)
+        texts = [[MISSING_CATEGORY if text is None else text for text in row[numbers:]] for row in features]
+        answers = self.bundle.predict(numeric, np.array(texts, dtype=object))
+        # Of few float32 values Python's sum, a float64 that cannot overflow, is finite when all of them are.
+        listed = answers.tolist()
+        if not isfinite(sum(map(sum, listed))):
             row = int(np.argmin(np.isfinite(answers).all(axis=1)))
             raise RequestError(row=row, field=None, problem="the model has no finite answer", allowed="less extreme numbers")
         problem = self.bundle.contract.problem
         if problem == "regression":
-            return [Outputs(value=value) for value in answers.reshape(-1).tolist()]
-        scores, positions = self.bundle.decide(answers)
+            return [Outputs(value=value) for [value] in listed]
         classes = self.bundle.contract.classes
-        decided = [(score, classes[position]) for score, position in zip(scores.tolist(), positions.tolist(), strict=True)]
+        decided = [(row, *self.bundle.decide_row(row)) for row in listed]
         if problem == "binary_classification":
-            return [Outputs(score=score, predicted_label=label) for score, label in decided]
-        return [
-            Outputs(score=score, predicted_label=label, probabilities=each)
-            for (score, label), each in zip(decided, answers.tolist(), strict=True)
-        ]
+            return [Outputs(score=score, predicted_label=classes[position]) for _, score, position in decided]
+        return [Outputs(score=score, predicted_label=classes[position], probabilities=row) for row, score, position in decided]
 
     def _views(self, row: Row, read: OnlineRow) -> dict[str, ViewValues]:
         views = {}
@@ -150,3 +149,10 @@ class Scorer:
                 event_timestamp=None if known is None else _EPOCH + timedelta(microseconds=known),
             )
         return views
+
+
+def _take(names: Sequence[str]) -> Callable[[Mapping[str, Value]], tuple[Value, ...]]:
+    """What gives the values of `names` as a tuple."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: tuple(values[name] for name in names)

@@ -30,6 +30,18 @@ class _Environment:
         self.lmdb = lmdb.open(str(directory), map_size=map_bytes, max_readers=_MAXIMUM_READERS)
         # The map must not be resized while a transaction of this process is open: readers hold this for theirs.
         self.lock = threading.Lock()
+        self._states: dict[ViewName, bytes | None] = {}
+        self._states_of = -1
+
+    def states(self, transaction: lmdb.Transaction, names: Sequence[ViewName]) -> list[bytes | None]:
+        """The states of views, read again only after a push to any of them. Wants the lock."""
+        if (moment := transaction.id()) != self._states_of:
+            self._states_of, self._states = moment, {}
+        known = self._states
+        for name in names:
+            if name not in known:
+                known[name] = transaction.get(_state_key(name))
+        return [known[name] for name in names]
 
     def adopt_map_size(self) -> None:
         """Take over the size that another process gave the map."""
@@ -94,12 +106,11 @@ class LmdbStore(OnlineStore):
                 transaction = environment.lmdb.begin()
             with transaction:
                 get = transaction.get
-                states, values = [], []
+                values = []
                 for name, wanted in zip(names, keys, strict=True):
-                    states.append(get(_state_key(name)))
                     prefix = _prefix(name)
                     values.append([None if key is None else get(prefix + key) for key in wanted])
-        return states, values
+                return environment.states(transaction, names), values
 
     def _apply(self, push: EncodedPush) -> ViewState:
         environment = self._environment

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+import msgspec
+
 from mlops_assets.resources.online_store.values import (
     MICROSECONDS_PER_DAY,
-    Column,
     EntityValues,
     Flag,
     Key,
@@ -48,7 +49,7 @@ class FeatureRequest(NamedTuple):
     features: tuple[str, ...] | None
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True):
     """Where the values of a view come from: the lake's snapshot that they reflect, and since when they were known.
 
     `event_timestamp` is in microseconds since 1970, None in a view whose values hold at all times.
@@ -165,8 +166,7 @@ class _Plan:
             )
         self.view = view
         self.snapshot = state.snapshot
-        self.features = chosen
-        self.positions = [positions[feature] for feature in chosen]
+        self.features = [(feature, positions[feature]) for feature in chosen]
         self.nulls: dict[str, Value] = dict.fromkeys(chosen)
         self.age_limit = view.freshness_days * MICROSECONDS_PER_DAY if view.timed and view.freshness_days else None
 
@@ -246,7 +246,7 @@ def open_online_store(settings: Settings) -> OnlineStore:
 def _add_view(
     rows: list[OnlineRow], plan: _Plan, keys: Sequence[bytes | None], values: Sequence[bytes | None], asked: Sequence[int]
 ) -> None:
-    name, limit, features, positions, timed = plan.view.name, plan.age_limit, plan.features, plan.positions, plan.view.timed
+    name, limit, features, timed = plan.view.name, plan.age_limit, plan.features, plan.view.timed
     for row, key, data, moment in zip(rows, keys, values, asked, strict=True):
         if data is None:
             row.values.update(plan.nulls)
@@ -259,7 +259,9 @@ def _add_view(
             row.values.update(plan.nulls)
             row.flags[name] = Flag.STALE
             continue
-        row.values.update(zip(features, [record[position] for position in positions], strict=True))
+        target = row.values
+        for feature, position in features:
+            target[feature] = record[position]
         row.flags[name] = Flag.NEWER if timed and known_since > moment else Flag.OK
 
 

@@ -1,6 +1,6 @@
 """How an online view, its entity keys and its values look as bytes (msgpack), the same in every store. Nothing is stored here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
@@ -153,6 +153,5 @@ def encode_values(entity: EntityValues) -> bytes:
     return bytes(msgpack.packb([entity.event_timestamp, *entity.values]))
 
 
-def decode_values(data: bytes) -> list[Any]:
-    """Event timestamp, then the values."""
-    return msgpack.unpackb(data)
+decode_values: Callable[[bytes], list[Any]] = msgpack.unpackb
+"""Event timestamp, then the values."""

@@ -5,6 +5,7 @@ LitServe would put a queue and another process between the two, which costs thir
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,9 @@ from mlops_assets.settings import Settings
 DRAIN_SECONDS = 1.0
 """Asked to end, a process answers so much longer, and asks every caller to connect anew, before it closes idle connections."""
 
+COLLECT_EVERY = 20_000
+"""Objects that a process makes and keeps between two garbage collections."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +55,10 @@ class PredictionAPI(litserve.LitAPI):
         self.solutions = LiveSolutions(self._settings.serving_directory, open_online_store(self._settings))
         self.predictor = Predictor(self.solutions, self._settings.spool_directory, self.metrics)
         self.solutions.refresh()
+        # What is loaded by now stays: the garbage collector need not look at it again, nor at every few requests.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(COLLECT_EVERY)
 
     def authorize(self, request: Request) -> None:
         """Raise HTTPException (401) unless the request holds the token."""
@@ -81,7 +89,11 @@ class OnlineServer(litserve.LitServer):
         self.endpoint = PredictEndpoint(self.api.predictor, self.api.token, self.api.metrics)
         follower = threading.Thread(target=self._follow, name="follower")
         follower.start()
-        self._drain_before_exit()
+        exit_handler: Any = signal.getsignal(signal.SIGTERM)
+        # In a test there is no uvicorn.
+        if isinstance(server := getattr(exit_handler, "__self__", None), uvicorn.Server):
+            self.endpoint.tasks = server.server_state.tasks
+            self._drain_before_exit(server)
         try:
             yield
         finally:
@@ -165,16 +177,12 @@ class OnlineServer(litserve.LitServer):
             _log.exception("The links are not followed any more: this process ends.")
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _drain_before_exit(self) -> None:
+    def _drain_before_exit(self, server: uvicorn.Server) -> None:
         """On SIGTERM stop accepting, ask every caller to connect anew, and only then let uvicorn close what is idle.
 
         It would close idle connections at once: a request that is on its way on one of them would be lost.
         """
-        exit_handler: Any = signal.getsignal(signal.SIGTERM)
         loop = asyncio.get_running_loop()
-        server = getattr(exit_handler, "__self__", None)
-        if not isinstance(server, uvicorn.Server):
-            return  # in a test, without uvicorn
 
         def exit_later() -> None:
             if self.endpoint.draining:
@@ -182,7 +190,7 @@ class OnlineServer(litserve.LitServer):
             self.endpoint.draining = True
             for listener in server.servers:
                 listener.close()
-            loop.call_later(DRAIN_SECONDS, exit_handler, signal.SIGTERM, None)
+            loop.call_later(DRAIN_SECONDS, server.handle_exit, signal.SIGTERM, None)
 
         signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(exit_later))
 

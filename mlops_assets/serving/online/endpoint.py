@@ -5,7 +5,7 @@ In front of the web framework, which would cost several times what a prediction 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -41,6 +41,8 @@ class PredictEndpoint:
         self._predictor, self._token, self._metrics = predictor, token, metrics
         self._uploads = _Uploads()
         self.in_flight = 0
+        self.tasks: Collection[object] = ()
+        """uvicorn's tasks, one for each request that has arrived and has no answer; without uvicorn nobody knows."""
 
     @staticmethod
     def serves(path: str) -> bool:
@@ -77,7 +79,7 @@ class PredictEndpoint:
             if self.in_flight > MAXIMUM_IN_FLIGHT:
                 raise retry_later(HTTPStatus.TOO_MANY_REQUESTS, "The server is busy.")
             body = await self._uploads.read(receive, began + TIME_LIMIT_SECONDS)
-            answer = await self._predictor.predict(name, body, began + TIME_LIMIT_SECONDS)
+            answer = await self._predictor.predict(name, body, began + TIME_LIMIT_SECONDS, alone=len(self.tasks) == 1)
         except ProblemError as problem:
             return _refusal(problem)
         except TimeoutError:

@@ -97,8 +97,10 @@ class Predictor:
             raise retry_later(HTTPStatus.SERVICE_UNAVAILABLE, detail)
         return champions
 
-    async def predict(self, name: str, body: bytes, deadline: float) -> bytes:
+    async def predict(self, name: str, body: bytes, deadline: float, *, alone: bool) -> bytes:
         """The JSON answer for the row or the rows in `body`, whose predictions are in the spool by then.
+
+        `alone` tells that no other request has arrived, for which it would have to wait.
 
         Raises ProblemError: for a request that is not valid, and when `deadline` (of `time.monotonic`) passes before all is scored.
         """
@@ -113,6 +115,8 @@ class Predictor:
         rows = decoded if isinstance(decoded, list) else [decoded]
         request = _Request(solution, champions, challenger, body, received_at, deadline, rows, many)
         self._waiting.append(request)
+        if alone:
+            self._score_batch()
         while request.answer is None:
             # Requests that arrived together all wait by now; the first one to go on scores those of the others too.
             await asyncio.sleep(0)

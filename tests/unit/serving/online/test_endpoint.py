@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from mlops_assets.serving.online.metrics import Metrics
 from mlops_assets.serving.online.predictor import Predictor
 from mlops_assets.serving.online.trial import in_canary
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
+from mlops_assets.serving.requests import RequestError, Row
+from mlops_assets.serving.scorer import Scored
 from mlops_assets.serving.spool import segments
 from mlops_assets.solution import Serving
 
@@ -184,6 +186,73 @@ def test_more_requests_than_can_be_held_are_sent_away(server: Server) -> None:
     assert {answer.headers["retry-after"] for answer in refused} == {"1"}
     assert len(server.records()) == len(answers) - len(refused) >= MAXIMUM_IN_FLIGHT
     assert server.endpoint.in_flight == 0
+
+
+def scored_rows(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows the model is given at once, from now on; a row with distance 13 fails."""
+    champions, numbers = server.solutions["flights"].champions, []
+    assert champions is not None
+    score = champions.score
+
+    def counted(rows: Sequence[Row]) -> list[Scored]:
+        numbers.append(len(rows))
+        for number, row in enumerate(rows):
+            if row.columns["distance"] == 13:
+                raise RequestError(row=number, field="distance", problem="is unlucky", allowed="others")
+        return score(rows)
+
+    monkeypatch.setattr(champions, "score", counted)
+    return numbers
+
+
+def test_requests_that_arrive_together_are_scored_together_and_fail_alone(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = scored_rows(server, monkeypatch)
+    alone = [server.post(ROW | {"distance": distance}).body for distance in (1, 2, 3)]
+
+    async def together(*bodies: Any) -> list[Answered]:
+        return await asyncio.gather(*(server.send(body) for body in bodies))
+
+    bodies = [ROW | {"distance": distance} for distance in (1, 2, 3)]
+    answers = asyncio.run(together(*bodies))
+    assert [answer.body["probabilities"] for answer in answers] == [pytest.approx(answer["probabilities"]) for answer in alone]
+    assert numbers == [1, 1, 1, 3]
+    answers = asyncio.run(together(bodies[0], ROW | {"distance": 13}, [bodies[1], ROW | {"distance": 13}], bodies[2]))
+    assert [answer.status for answer in answers] == [200, 422, 422, 200]
+    assert [answer.body.get("row") for answer in answers] == [None, None, 1, None]
+    assert len({record.prediction_id for record in server.records()}) == len(server.records()) == 8
+
+
+def test_a_long_request_lets_others_go_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers, finished = scored_rows(server, monkeypatch), []
+
+    async def send(name: str, body: Any) -> None:
+        assert (await server.send(body)).status == 200
+        finished.append(name)
+
+    async def both() -> None:
+        await asyncio.gather(send("long", [ROW] * 120), send("short", ROW))
+
+    asyncio.run(both())
+    assert finished == ["short", "long"]
+    assert numbers == [50, 51, 20]
+
+
+def test_a_request_that_is_alone_does_not_wait_for_others(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def turns() -> int:
+        """How often others get their turn until the answer."""
+        count, task = 0, asyncio.create_task(server.send(ROW))
+        while not task.done():
+            await asyncio.sleep(0)
+            count += 1
+        return count
+
+    unknown = asyncio.run(turns())
+    server.endpoint.tasks = {"itself"}
+    assert asyncio.run(turns()) < unknown
+    server.endpoint.tasks = {"itself", "another"}
+    assert asyncio.run(turns()) == unknown
 
 
 def test_a_body_that_does_not_arrive_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
