@@ -40,7 +40,7 @@ class _Environment:
         known = self._states
         for name in names:
             if name not in known:
-                known[name] = transaction.get(_state_key(name))
+                known[name] = transaction.get(_state_key(name))  # type: ignore[assignment]  # bytes, unless it is opened for buffers
         return [known[name] for name in names]
 
     def adopt_map_size(self) -> None:

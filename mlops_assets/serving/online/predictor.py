@@ -111,9 +111,8 @@ class Predictor:
             decoded = champions.default.decoder.decode(body, received_at)
         except RequestError as error:
             raise InvalidRequestError(error) from error
-        many = isinstance(decoded, list)
-        rows = decoded if isinstance(decoded, list) else [decoded]
-        request = _Request(solution, champions, challenger, body, received_at, deadline, rows, many)
+        rows = [decoded] if isinstance(decoded, Row) else decoded
+        request = _Request(solution, champions, challenger, body, received_at, deadline, rows, many=rows is decoded)
         self._waiting.append(request)
         if alone:
             self._score_batch()
