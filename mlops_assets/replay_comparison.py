@@ -138,15 +138,20 @@ class Comparison:
 
     def _fit_and_predict(self, connection: "duckdb.DuckDBPyConnection", day: date, rows: "pa.Table") -> "np.ndarray":
         """What a model trained for `day` like those of the registry predicts: same rows, same features, same estimator."""
+        import pyarrow as pa
+
         from mlops_assets.ml.matrix import FeatureSchema, to_frame
         from mlops_assets.ml.pipeline import predict
 
         inputs = self._inputs
-        with training_frame(inputs, day, current_snapshot(connection)).built(connection) as frame:
-            train = connection.execute(
-                f"SELECT * FROM ({split_query(inputs, day, frame)}) WHERE {SPLIT} = 'train' "
+        parts = [
+            connection.execute(
+                f"SELECT * FROM ({split_query(inputs, day, rows)}) WHERE {SPLIT} = 'train' "
                 f"ORDER BY {quote(inputs.solution.spine.prediction_time)}, {quote(inputs.solution.spine.key)}"
             ).to_arrow_table()
+            for rows in training_frame(inputs, day, current_snapshot(connection)).built(connection)
+        ]
+        train = pa.concat_tables(parts)
         schema = FeatureSchema.from_arrow(train.schema, inputs.features)
         pipeline = fit(inputs, schema, train, default_estimator(inputs)).pipeline
         return predict(pipeline, to_frame(rows, schema), inputs.solution.problem)

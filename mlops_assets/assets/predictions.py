@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -132,16 +133,17 @@ def scored_rows(
     # A connection of its own: one that is being read from can do nothing else.
     with connection.cursor() as reading:
         reading.execute("SET TimeZone = 'UTC'")
-        with frame.built(reading) as query:
-            unscored = reading.execute(query).to_arrow_reader(BATCH_ROWS)
-            empty = _with_predictions(unscored.schema.empty_table(), predicting)
-            batches = (
-                scored
-                for batch in unscored
-                for scored in _with_predictions(pa.Table.from_batches([batch]), predicting).combine_chunks().to_batches()
-            )
-            connection.register("scored_rows", pa.RecordBatchReader.from_batches(empty.schema, batches))
-            yield _rows_query(inputs, predicting, snapshot)
+        parts = (reading.execute(query).to_arrow_reader(BATCH_ROWS) for query in frame.built(reading))
+        first_part = next(parts)
+        empty = _with_predictions(first_part.schema.empty_table(), predicting)
+        batches = (
+            scored
+            for part in chain([first_part], parts)
+            for batch in part
+            for scored in _with_predictions(pa.Table.from_batches([batch]), predicting).combine_chunks().to_batches()
+        )
+        connection.register("scored_rows", pa.RecordBatchReader.from_batches(empty.schema, batches))
+        yield _rows_query(inputs, predicting, snapshot)
 
 
 def _with_predictions(frame: "pa.Table", predicting: "Champions") -> "pa.Table":

@@ -56,15 +56,14 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 source_snapshot=source_snapshot,
                 feature_views=inputs.view_versions,
             )
-            with frame.built(connection) as rows:
-                written = lake.replace(
-                    connection,
-                    table=table,
-                    query=split_query(inputs, training_date, rows),
-                    partition_range=PartitionRange(TRAINING_DATE, training_date, date.fromordinal(training_date.toordinal() + 1)),
-                    author=context.run.run_id,
-                    information=information,
-                )
+            written = lake.replace(
+                connection,
+                table=table,
+                query=(split_query(inputs, training_date, rows) for rows in frame.built(connection)),
+                partition_range=PartitionRange(TRAINING_DATE, training_date, date.fromordinal(training_date.toordinal() + 1)),
+                author=context.run.run_id,
+                information=information,
+            )
             if not written.rows:
                 raise permanent_failure(
                     f"No labelled row of {inputs.spine.table} lies in the {training.window} before {training_date}: "

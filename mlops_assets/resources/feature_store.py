@@ -2,15 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from itertools import pairwise
 
 import duckdb
 
 from mlops_assets.resources.feature_registry import FeatureView
 from mlops_assets.resources.lake import quote
 
+PART_VALUES = 80_000_000
+"""Feature values that are joined at once: what fits into the memory of a connection together with all that the joins need."""
+
 _STEP = "_frame"
+_EPOCH = date(1970, 1, 1)
 _MICROSECONDS_OF_A_DAY = 24 * 60 * 60 * 1_000_000
 
 
@@ -47,14 +52,41 @@ class Frame:
         """The frame as one SQL statement."""
         return self._joined(self.spine, self.views)
 
-    @contextmanager
     def built(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
-        """SQL for the same rows, in order of prediction time, from temporary tables that exist inside the `with` block.
+        """SQL for the same rows, part after part in order of prediction time. Run each before the next is asked for.
 
-        One join after another, each with keys and times alone instead of all columns: a third of the memory, so that time grows with
-        the rows where the single statement has to spill. Raises duckdb.InvalidInputException when a view has two rows of an entity
-        that hold at all times.
+        A part has about `PART_VALUES` values and is built of temporary tables, one join after another, each with keys and times alone
+        instead of all columns: time and memory grow with the rows where the single statement has to spill. Raises
+        duckdb.InvalidInputException when a view has two rows of an entity that hold at all times.
         """
+        for part in self._parts(connection):
+            with part._built(connection) as query:
+                yield query
+
+    def _parts(self, connection: duckdb.DuckDBPyConnection) -> list["Frame"]:
+        """Frames of some days each, together all rows; those without a prediction time are in the last one."""
+        at, features = quote(self.prediction_time), sum(len(chosen.features) for chosen in self.views)
+        # Of timestamps with time zone the day comes from a calendar, which takes ten times as long.
+        counted = connection.execute(
+            f"SELECT day, sum(n) OVER (ORDER BY day) * {features} // {PART_VALUES} FROM (SELECT epoch_us({at}) // "
+            f"{_MICROSECONDS_OF_A_DAY} AS day, count(*) AS n FROM ({self.spine}) GROUP BY ALL) WHERE day IS NOT NULL ORDER BY day"
+        ).fetchall()
+        # A part begins with the first day of each further `PART_VALUES`.
+        starts = [_EPOCH + timedelta(days=day) for (_, before), (day, part) in pairwise(counted) if part > before]
+        if not starts:
+            return [self]
+        parts = []
+        for start, end in pairwise([None, *starts, None]):
+            within = f"{at} >= TIMESTAMPTZ '{start} 00:00:00+00'" if start else "true"
+            within += f" AND {at} < TIMESTAMPTZ '{end} 00:00:00+00'" if end else f" OR {at} IS NULL"
+            spine = f"SELECT * FROM ({self.spine}) WHERE {within}"
+            first, last = max(self.first, start or self.first), min(self.last, end or self.last)
+            parts.append(replace(self, spine=spine, first=first, last=last))
+        return parts
+
+    @contextmanager
+    def _built(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        """SQL for all rows, in order of prediction time, from temporary tables that exist inside the `with` block."""
         rows, at = f"{_STEP}_spine", quote(self.prediction_time)
         tables = [rows, *(f"{_STEP}_{position}" for position in range(len(self.views)))]
         try:

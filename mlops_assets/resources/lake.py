@@ -4,7 +4,7 @@ Connections, locks and writes belong here; what the tables mean does not. A Dags
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -154,12 +154,14 @@ class Lake:
         connection: duckdb.DuckDBPyConnection,
         *,
         table: str,
-        query: str,
+        query: str | Iterable[str],
         partition_range: PartitionRange | None,
         author: str,
         information: Mapping[str, Any] | None = None,
     ) -> Written:
         """Make the rows of `table` (in `partition_range`, or all) equal to the rows of `query`, in one transaction.
+
+        Several queries, which have the same columns, are run one after another, each before the next is asked for.
 
         Creates the schema and table, and adds columns that are new in `query` (null in older rows); columns that `query` lacks
         are null in the new rows. Partitions whose rows are already there are left as they are, so that a second run changes
@@ -194,10 +196,13 @@ class Lake:
         return Appended(table=table, snapshot=current_snapshot(connection), rows=added, duplicates=staged - added)
 
     @contextmanager
-    def _staged(self, connection: duckdb.DuckDBPyConnection, *, table: str, query: str) -> Iterator[None]:
+    def _staged(self, connection: duckdb.DuckDBPyConnection, *, table: str, query: str | Iterable[str]) -> Iterator[None]:
         """A transaction under the writer lock of `table`, with the rows of `query` in a temporary table."""
+        queries = iter([query] if isinstance(query, str) else query)
         with self.writer_lock([table]):
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {query}")
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {next(queries)}")
+            for further in queries:
+                connection.execute(f"INSERT INTO {_STAGED} {further}")
             connection.execute("BEGIN")
             try:
                 yield

@@ -206,8 +206,8 @@ def year_frame(year: Year, connection: duckdb.DuckDBPyConnection) -> Frame:
 
 def write(lake: Lake, connection: duckdb.DuckDBPyConnection, frame: Frame) -> int:
     """Write `frame` to the lake as the training dataset does; returns its rows."""
-    with frame.built(connection) as rows:
-        return lake.replace(connection, table="flight_delay.frame", query=rows, partition_range=None, author="benchmark").rows
+    parts = frame.built(connection)
+    return lake.replace(connection, table="flight_delay.frame", query=parts, partition_range=None, author="benchmark").rows
 
 
 def read_views(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> float:

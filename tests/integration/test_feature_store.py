@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlops_assets.resources import feature_store
 from mlops_assets.resources.feature_registry import DbtModel, FeatureView
 from mlops_assets.resources.feature_store import Frame, SelectedView, point_in_time_query
-from mlops_assets.resources.lake import Lake
+from mlops_assets.resources.lake import Lake, literal
 
 START = datetime(2020, 1, 10, tzinfo=UTC)
 FRESHNESS_DAYS = 2
@@ -88,8 +89,11 @@ def join(
         snapshot=latest_snapshot(connection),
     )
     found = connection.execute(f"FROM ({frame.query}) ORDER BY number").fetchall()
-    with frame.built(connection) as built:
-        assert connection.execute(f"FROM ({built}) ORDER BY number").fetchall() == found
+    for values in (feature_store.PART_VALUES, 2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(feature_store, "PART_VALUES", values)
+            built = [row for part in frame.built(connection) for row in connection.execute(part).fetchall()]
+        assert sorted(built) == found
     return [(number, value, known, size) for number, _, _, _, value, known, size in found]
 
 
@@ -185,3 +189,24 @@ def test_a_later_correction_does_not_count(connection: duckdb.DuckDBPyConnection
         for snapshot in (before, latest_snapshot(connection))
     ]
     assert values == [7, 8]
+
+
+def test_parts_follow_each_other_in_time_and_lose_no_row(
+    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = [START + timedelta(hours=7 * number) for number in range(20)] + [None]
+    values = ", ".join(
+        f"({number}, {literal(str(moment)) if moment else 'NULL'}::TIMESTAMPTZ)" for number, moment in enumerate(moments)
+    )
+    frame = Frame(
+        spine=f"SELECT number, 'x' AS a, asked_at FROM (VALUES {values}) t (number, asked_at)",
+        prediction_time="asked_at",
+        views=(STATIC,),
+        first=START.date(),
+        last=START.date() + timedelta(days=7),
+        snapshot=latest_snapshot(connection),
+    )
+    monkeypatch.setattr(feature_store, "PART_VALUES", 8)
+    parts = [connection.execute(part).fetchall() for part in frame.built(connection)]
+    assert len(parts) == 3
+    assert [row for part in parts for row in part] == [(number, "x", moment, 1) for number, moment in enumerate(moments)]
