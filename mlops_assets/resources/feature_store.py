@@ -56,8 +56,10 @@ class Frame:
         """SQL for the same rows, part after part in order of prediction time. Run each before the next is asked for.
 
         A part has about `PART_VALUES` values and is built of temporary tables, one join after another, each with keys and times alone
-        instead of all columns: time and memory grow with the rows where the single statement has to spill. Raises
-        duckdb.InvalidInputException when a view has two rows of an entity that hold at all times.
+        instead of all columns: time and memory grow with the rows where the single statement has to spill. The event timestamp of a
+        value that is too old is told by the part that reads so far back.
+
+        Raises duckdb.InvalidInputException when a view has two rows of an entity that hold at all times.
         """
         for part in self._parts(connection):
             with part._built(connection) as query:
