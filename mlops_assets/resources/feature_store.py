@@ -1,7 +1,7 @@
 """Offline feature retrieval: every feature as it was known at prediction time, as one DuckDB statement or view by view."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import pairwise
@@ -113,8 +113,10 @@ class Frame:
             )
             yield f"SELECT {', '.join([f'{rows}.* EXCLUDE (_row) REPLACE ({checked})', *selected])} FROM temp.main.{rows}{joins}"
         finally:
-            for table in tables:
-                connection.execute(f"DROP TABLE IF EXISTS temp.main.{table}")
+            # After an error the connection may be closed before the iterator is: it has taken the tables along.
+            with suppress(duckdb.ConnectionException):
+                for table in tables:
+                    connection.execute(f"DROP TABLE IF EXISTS temp.main.{table}")
 
     def _joined(self, spine: str, views: Sequence[SelectedView]) -> str:
         return point_in_time_query(

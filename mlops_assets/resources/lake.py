@@ -22,6 +22,7 @@ AUDIT_PREFIX = "_"
 """Columns that start with this say how a row got here; they do not count when two versions of a row are compared."""
 
 _STAGED = "temp.main.staged_rows"
+_ROW_HASH = "_staged_row_hash"
 
 
 class LakeError(Exception):
@@ -200,9 +201,11 @@ class Lake:
         """A transaction under the writer lock of `table`, with the rows of `query` in a temporary table."""
         queries = iter([query] if isinstance(query, str) else query)
         with self.writer_lock([table]):
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {next(queries)}")
+            # Hashed while they pass: what is staged may be more than fits into memory.
+            hashed = f"SELECT *, hash(*COLUMNS(lambda name: NOT starts_with(name, '{AUDIT_PREFIX}'))) AS {_ROW_HASH} FROM ({{}})"
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {hashed.format(next(queries))}")
             for further in queries:
-                connection.execute(f"INSERT INTO {_STAGED} {further}")
+                connection.execute(f"INSERT INTO {_STAGED} {hashed.format(further)}")
             connection.execute("BEGIN")
             try:
                 yield
@@ -229,8 +232,8 @@ def _replace_staged(
             )
     partition = f"coalesce(CAST(t.{quote(partition_range.column)} AS VARCHAR), '')" if partition_range else "''"
     compared = [column for column in columns if not column.startswith(AUDIT_PREFIX)]
-    new = _fingerprints(connection, _STAGED, partition=partition, columns=compared, where="true")
-    old = _fingerprints(connection, target, partition=partition, columns=compared, where=inside)
+    new = _fingerprints(connection, _STAGED, partition=partition, row_hash=f"t.{_ROW_HASH}", where="true")
+    old = _fingerprints(connection, target, partition=partition, row_hash=_hash(compared), where=inside)
     outdated = _partitions_with_values(connection, target, partition=partition, columns=dropped, where=inside)
     differing = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key) or key in outdated)
     if differing:
@@ -253,13 +256,14 @@ def _target(connection: duckdb.DuckDBPyConnection, table: str) -> str:
     schema, _, name = table.partition(".")
     if not table_exists(connection, table):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
-        connection.execute(f"CREATE TABLE {quote(schema)}.{quote(name)} AS FROM {_STAGED} LIMIT 0")
+        connection.execute(f"CREATE TABLE {quote(schema)}.{quote(name)} AS SELECT * EXCLUDE ({_ROW_HASH}) FROM {_STAGED} LIMIT 0")
     return f"lake.{quote(schema)}.{quote(name)}"
 
 
 def _aligned_columns(connection: duckdb.DuckDBPyConnection, table: str, target: str) -> tuple[list[str], list[str]]:
     """Names of the staged columns, after the target got the new ones, and of the target's columns that are not staged."""
     staged = column_types(connection, _STAGED)
+    del staged[_ROW_HASH]
     existing = column_types(connection, target)
     for column, data_type in staged.items():
         if column not in existing:
@@ -283,14 +287,17 @@ def _partitions_with_values(
 
 
 def _fingerprints(
-    connection: duckdb.DuckDBPyConnection, relation: str, *, partition: str, columns: Sequence[str], where: str
+    connection: duckdb.DuckDBPyConnection, relation: str, *, partition: str, row_hash: str, where: str
 ) -> dict[str, tuple[int, int]]:
     """Per partition the number of rows and the sum of their row hashes (a sum, so that equal rows do not cancel out)."""
-    row_hash = f"hash({', '.join(f't.{quote(column)}' for column in columns)})"
     rows = connection.execute(
         f"SELECT {partition}, count(*), sum({row_hash}::HUGEINT) FROM {relation} t WHERE {where} GROUP BY ALL"
     ).fetchall()
     return {key: (count, int(total)) for key, count, total in rows if count}
+
+
+def _hash(columns: Sequence[str]) -> str:
+    return f"hash({', '.join(f't.{quote(column)}' for column in columns)})"
 
 
 def fingerprint(connection: duckdb.DuckDBPyConnection, relation: str) -> str:
@@ -300,7 +307,7 @@ def fingerprint(connection: duckdb.DuckDBPyConnection, relation: str) -> str:
     process, but another version of DuckDB may hash differently: the lock pins it.
     """
     columns = [column for column in column_types(connection, relation) if not column.startswith(AUDIT_PREFIX)]
-    totals = _fingerprints(connection, relation, partition="''", columns=columns, where="true")
+    totals = _fingerprints(connection, relation, partition="''", row_hash=_hash(columns), where="true")
     return f"{sum(total for _, total in totals.values()) % 2**64:016x}"
 
 
