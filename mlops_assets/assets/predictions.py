@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 BATCH_ROWS = 20_000
 """Rows that are scored at once."""
 
+PART_VALUES = 30_000_000
+"""Feature values that are joined at once: beside them the rows that were scored before wait to be written."""
+
 _MOST_STALE = 0.2
 """Share of the rows of a partition; single entities are quiet for long at any time."""
 
@@ -133,7 +136,7 @@ def scored_rows(
     # A connection of its own: one that is being read from can do nothing else.
     with connection.cursor() as reading:
         reading.execute("SET TimeZone = 'UTC'")
-        parts = (reading.execute(query).to_arrow_reader(BATCH_ROWS) for query in frame.built(reading))
+        parts = (reading.execute(query).to_arrow_reader(BATCH_ROWS) for query in frame.built(reading, PART_VALUES))
         first_part = next(parts)
         empty = _with_predictions(first_part.schema.empty_table(), predicting)
         batches = (

@@ -52,28 +52,28 @@ class Frame:
         """The frame as one SQL statement."""
         return self._joined(self.spine, self.views)
 
-    def built(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    def built(self, connection: duckdb.DuckDBPyConnection, part_values: int = PART_VALUES) -> Iterator[str]:
         """SQL for the same rows, part after part in order of prediction time. Run each before the next is asked for.
 
-        A part has about `PART_VALUES` values and is built of temporary tables, one join after another, each with keys and times alone
+        A part has about `part_values` feature values and is built of temporary tables, one join after another, each with keys and times alone
         instead of all columns: time and memory grow with the rows where the single statement has to spill. The event timestamp of a
         value that is too old is told by the part that reads so far back.
 
         Raises duckdb.InvalidInputException when a view has two rows of an entity that hold at all times.
         """
-        for part in self._parts(connection):
+        for part in self._parts(connection, part_values):
             with part._built(connection) as query:
                 yield query
 
-    def _parts(self, connection: duckdb.DuckDBPyConnection) -> list["Frame"]:
+    def _parts(self, connection: duckdb.DuckDBPyConnection, part_values: int) -> list["Frame"]:
         """Frames of some days each, together all rows; those without a prediction time are in the last one."""
         at, features = quote(self.prediction_time), sum(len(chosen.features) for chosen in self.views)
         # Of timestamps with time zone the day comes from a calendar, which takes ten times as long.
         counted = connection.execute(
-            f"SELECT day, sum(n) OVER (ORDER BY day) * {features} // {PART_VALUES} FROM (SELECT epoch_us({at}) // "
+            f"SELECT day, sum(n) OVER (ORDER BY day) * {features} // {part_values} FROM (SELECT epoch_us({at}) // "
             f"{_MICROSECONDS_OF_A_DAY} AS day, count(*) AS n FROM ({self.spine}) GROUP BY ALL) WHERE day IS NOT NULL ORDER BY day"
         ).fetchall()
-        # A part begins with the first day of each further `PART_VALUES`.
+        # A part begins with the first day of each further `part_values`.
         starts = [_EPOCH + timedelta(days=day) for (_, before), (day, part) in pairwise(counted) if part > before]
         if not starts:
             return [self]

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.resources import feature_store
 from mlops_assets.resources.feature_registry import DbtModel, FeatureView
 from mlops_assets.resources.feature_store import Frame, SelectedView, point_in_time_query
 from mlops_assets.resources.lake import Lake, literal
@@ -90,9 +89,7 @@ def join(
     )
     found = connection.execute(f"FROM ({frame.query}) ORDER BY number").fetchall()
     assert sorted(row for part in frame.built(connection) for row in connection.execute(part).fetchall()) == found
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_store, "PART_VALUES", 2)
-        parts = [row for part in frame.built(connection) for row in connection.execute(part).fetchall()]
+    parts = [row for part in frame.built(connection, 2) for row in connection.execute(part).fetchall()]
     # When a value that is too old was known is told by the part that reads so far back.
     assert [values_of(row) for row in sorted(parts)] == [values_of(row) for row in found]
     return [(number, value, known, size) for number, _, _, _, value, known, size in found]
@@ -197,9 +194,7 @@ def test_a_later_correction_does_not_count(connection: duckdb.DuckDBPyConnection
     assert values == [7, 8]
 
 
-def test_parts_follow_each_other_in_time_and_lose_no_row(
-    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_follow_each_other_in_time_and_lose_no_row(connection: duckdb.DuckDBPyConnection) -> None:
     moments = [START + timedelta(hours=7 * number) for number in range(20)] + [None]
     values = ", ".join(
         f"({number}, {literal(str(moment)) if moment else 'NULL'}::TIMESTAMPTZ)" for number, moment in enumerate(moments)
@@ -212,7 +207,6 @@ def test_parts_follow_each_other_in_time_and_lose_no_row(
         last=START.date() + timedelta(days=7),
         snapshot=latest_snapshot(connection),
     )
-    monkeypatch.setattr(feature_store, "PART_VALUES", 8)
-    parts = [connection.execute(part).fetchall() for part in frame.built(connection)]
+    parts = [connection.execute(part).fetchall() for part in frame.built(connection, 8)]
     assert len(parts) == 3
     assert [row for part in parts for row in part] == [(number, "x", moment, 1) for number, moment in enumerate(moments)]
