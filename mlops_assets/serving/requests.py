@@ -7,7 +7,6 @@ be belongs to `serving/columns.py`.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from operator import itemgetter
 from typing import Annotated, Any, get_args
@@ -44,8 +43,7 @@ class RequestError(ValueError):
         return RequestError(row=row, field=self.field, problem=self.problem, allowed=self.allowed)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One validated row. `columns` are entity keys and request columns, `features` the values that override; moments are in UTC."""
 
     request_id: str | None

@@ -54,7 +54,14 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
             role=role,
             answered=answered,
             served_at=datetime.now(UTC),
-            **{name: getattr(self, name) for name in self.__struct_fields__},
+            key=self.key,
+            partition=self.partition,
+            prediction_time=self.prediction_time,
+            model_version=self.model_version,
+            entity=self.entity,
+            features=self.features,
+            outputs=self.outputs,
+            views=self.views,
         )
 
 

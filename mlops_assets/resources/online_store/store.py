@@ -59,8 +59,7 @@ class Origin(msgspec.Struct, frozen=True):
     event_timestamp: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class OnlineRow:
+class OnlineRow(msgspec.Struct, frozen=True):
     """The answer for one entity: feature -> value, view -> flag, and view -> origin of what the store holds for the entity."""
 
     values: dict[str, Value]

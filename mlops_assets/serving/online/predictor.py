@@ -10,7 +10,6 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import groupby
@@ -51,8 +50,7 @@ class Answer(msgspec.Struct, omit_defaults=True, kw_only=True):
     flags: dict[str, str]
 
 
-@dataclass(eq=False, slots=True)
-class _Request:
+class _Request(msgspec.Struct, eq=False, kw_only=True):
     """A request that waits for its `answer`, the JSON or why there is none. `many` tells whether its rows came as an array.
 
     It is answered by the models that served when it arrived.
@@ -66,7 +64,7 @@ class _Request:
     deadline: float
     rows: Sequence[Row]
     many: bool
-    scored: list[Scored] = field(default_factory=list)
+    scored: list[Scored] = []
     answer: bytes | Exception | None = None
 
 
@@ -112,7 +110,16 @@ class Predictor:
         except RequestError as error:
             raise InvalidRequestError(error) from error
         rows = [decoded] if isinstance(decoded, Row) else decoded
-        request = _Request(solution, champions, challenger, body, received_at, deadline, rows, many=rows is decoded)
+        request = _Request(
+            solution=solution,
+            champions=champions,
+            challenger=challenger,
+            body=body,
+            received_at=received_at,
+            deadline=deadline,
+            rows=rows,
+            many=rows is decoded,
+        )
         self._waiting.append(request)
         if alone:
             self._score_batch()
