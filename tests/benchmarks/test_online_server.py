@@ -46,7 +46,7 @@ VIEWS = {f"view_{number}": [f"feature_{number}_{feature}" for feature in range(8
 FEATURES = [feature for features in VIEWS.values() for feature in features]
 OURS = "ours"
 GOALS = {
-    ("FastAPI + ONNX", 1): 0.7,
+    ("FastAPI + ONNX", 1): 0.85,
     ("FastAPI + ONNX", 16): 1.0,
     ("mlflow models serve", 1): 15.0,
     ("mlflow models serve", 16): 15.0,
