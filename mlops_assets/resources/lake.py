@@ -169,7 +169,10 @@ class Lake:
         nothing. `author` and `information` are recorded with the snapshot. Raises LakeError when `query` changes the type of a
         column, or has rows outside the range.
         """
-        with self._staged(connection, table=table, query=query):
+        # Hashed while they pass: what is staged may be more than fits into memory.
+        hashed = f"SELECT *, hash(*COLUMNS(lambda name: NOT starts_with(name, '{AUDIT_PREFIX}'))) AS {_ROW_HASH} FROM ({{}})"
+        queries = map(hashed.format, [query] if isinstance(query, str) else query)
+        with self._staged(connection, table=table, queries=queries):
             written = _replace_staged(connection, table=table, partition_range=partition_range)
             if written["changed"]:
                 recorded = {"table": table, "fingerprint": written["fingerprint"], **(information or {})}
@@ -184,7 +187,7 @@ class Lake:
         Rows that have the same identifier are added once. The same rows can so be appended again without harm, by any number of
         processes. Creates and extends the table as `replace` does. Raises LakeError when `query` changes the type of a column.
         """
-        with self._staged(connection, table=table, query=query):
+        with self._staged(connection, table=table, queries=iter([query])):
             target = _target(connection, table)
             columns, _ = _aligned_columns(connection, table, target)
             names, key = ", ".join(map(quote, columns)), quote(identifier)
@@ -197,15 +200,12 @@ class Lake:
         return Appended(table=table, snapshot=current_snapshot(connection), rows=added, duplicates=staged - added)
 
     @contextmanager
-    def _staged(self, connection: duckdb.DuckDBPyConnection, *, table: str, query: str | Iterable[str]) -> Iterator[None]:
-        """A transaction under the writer lock of `table`, with the rows of `query` in a temporary table."""
-        queries = iter([query] if isinstance(query, str) else query)
+    def _staged(self, connection: duckdb.DuckDBPyConnection, *, table: str, queries: Iterator[str]) -> Iterator[None]:
+        """A transaction under the writer lock of `table`, with the rows of `queries` in a temporary table."""
         with self.writer_lock([table]):
-            # Hashed while they pass: what is staged may be more than fits into memory.
-            hashed = f"SELECT *, hash(*COLUMNS(lambda name: NOT starts_with(name, '{AUDIT_PREFIX}'))) AS {_ROW_HASH} FROM ({{}})"
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {hashed.format(next(queries))}")
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {next(queries)}")
             for further in queries:
-                connection.execute(f"INSERT INTO {_STAGED} {hashed.format(further)}")
+                connection.execute(f"INSERT INTO {_STAGED} {further}")
             connection.execute("BEGIN")
             try:
                 yield
@@ -256,14 +256,16 @@ def _target(connection: duckdb.DuckDBPyConnection, table: str) -> str:
     schema, _, name = table.partition(".")
     if not table_exists(connection, table):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
-        connection.execute(f"CREATE TABLE {quote(schema)}.{quote(name)} AS SELECT * EXCLUDE ({_ROW_HASH}) FROM {_STAGED} LIMIT 0")
+        connection.execute(
+            f"CREATE TABLE {quote(schema)}.{quote(name)} AS SELECT COLUMNS(lambda name: name <> '{_ROW_HASH}') FROM {_STAGED} LIMIT 0"
+        )
     return f"lake.{quote(schema)}.{quote(name)}"
 
 
 def _aligned_columns(connection: duckdb.DuckDBPyConnection, table: str, target: str) -> tuple[list[str], list[str]]:
     """Names of the staged columns, after the target got the new ones, and of the target's columns that are not staged."""
     staged = column_types(connection, _STAGED)
-    del staged[_ROW_HASH]
+    staged.pop(_ROW_HASH, None)
     existing = column_types(connection, target)
     for column, data_type in staged.items():
         if column not in existing:

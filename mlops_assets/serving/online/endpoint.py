@@ -114,7 +114,7 @@ _CLOSE = {"connection": "close"}
 
 
 class _Uploads:
-    """The bodies that are on their way. One timer ends all that take too long: one for each would cost a tenth of a request."""
+    """The bodies that are on their way. One timer ends all that take too long: one for each would be a twentieth of a request."""
 
     def __init__(self) -> None:
         self._deadlines: dict[asyncio.Task[Any], float] = {}
