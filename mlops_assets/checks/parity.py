@@ -60,7 +60,7 @@ def check_parity(
         offline = _offline_values(connection, inputs, views, snapshot=snapshot, moment=moment, entities=entities)
         differences = find_differences(entities, online, offline)
         compared = sum(len(row) for row in offline)
-        flags.update(f"{view}: {flag}" for row in online for view, flag in row.flags.items())
+        flags.update(f"{name}: {view.flag}" for row in online for name, view in row.views.items())
     return rules.ONLINE_OFFLINE_PARITY.result(
         inputs.key(ONLINE_FEATURES),
         # A solution whose features all come with the request has nothing to compare; any other must have compared something.

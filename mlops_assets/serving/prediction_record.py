@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from mlops_assets.resources.online_store.values import ViewValues
+
 MODEL_VERSION = "model_version"
 """Column of the version that predicted a row."""
 
@@ -15,19 +17,6 @@ Value = float | int | bool | str | None
 
 Channel = Literal["online", "stream"]
 Role = Literal["champion", "challenger"]
-
-
-class ViewValues(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the values of one feature view came from: its version, the lake's snapshot that they reflect, when they were known.
-
-    `flag` is that of the online store (`ok`, `missing`, `stale`, `wrong_key`). `snapshot` and `event_timestamp` are None when the
-    request gave the values itself, or there were none.
-    """
-
-    version: int
-    flag: str
-    snapshot: int | None
-    event_timestamp: datetime | None
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -4,7 +4,7 @@ Nothing is logged or sent here: that belongs to the channels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from math import isfinite
 from operator import itemgetter
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from mlops_assets.ml.matrix import MISSING_CATEGORY
 from mlops_assets.resources.online_store.store import FeatureRequest, OnlineRow, OnlineStore
-from mlops_assets.resources.online_store.values import Flag
+from mlops_assets.resources.online_store.values import Flag, ViewValues
 from mlops_assets.serving.bundle import Bundle
 from mlops_assets.serving.derived import DerivedFeatures
 from mlops_assets.serving.prediction_record import (
@@ -22,12 +22,9 @@ from mlops_assets.serving.prediction_record import (
     PredictionRecord,
     Role,
     Value,
-    ViewValues,
     build_prediction_id,
 )
 from mlops_assets.serving.requests import RequestError, Row
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +75,7 @@ class Scorer:
         self._request_columns = tuple(column.name for column in contract.request_columns)
         self._online = tuple(view for view in contract.feature_views if view.online)
         self._supplied = {
-            view.name: ViewValues(version=view.version, flag=Flag.REQUEST, snapshot=None, event_timestamp=None)
-            for view in contract.feature_views
+            view.name: ViewValues(version=view.version, flag=Flag.REQUEST) for view in contract.feature_views
         }
         self._view_features = {view.name: frozenset(view.features) for view in contract.feature_views}
         self._reader = online_store.reader(tuple(FeatureRequest(view.name, view.version, view.features) for view in self._online))
@@ -109,14 +105,14 @@ class Scorer:
                 entity={name: row.columns[name] for name in self._entity_keys},
                 features=dict(zip(self._names, values, strict=True)),
                 outputs=output,
-                views=self._views(row, read),
+                views=self._views(row, read.views) if row.features else read.views,
             )
             for row, read, values, output in zip(rows, found, features, outputs, strict=True)
         ]
 
     def _look_up(self, rows: Sequence[Row]) -> list[OnlineRow]:
         if not self._online:
-            return [OnlineRow({}, {}, {}) for _ in rows]
+            return [OnlineRow({}, {}) for _ in rows]
         return self._reader.read([row.columns for row in rows], [row.prediction_time for row in rows])
 
     def _answer(self, features: Sequence[tuple[Value, ...]]) -> list[Outputs]:
@@ -141,21 +137,12 @@ class Scorer:
             return [Outputs(score=score, predicted_label=classes[position]) for _, score, position in decided]
         return [Outputs(score=score, predicted_label=classes[position], probabilities=row) for row, score, position in decided]
 
-    def _views(self, row: Row, read: OnlineRow) -> dict[str, ViewValues]:
-        views = {}
-        for name, supplied in self._supplied.items():
-            if row.features and self._view_features[name] <= row.features.keys():
-                views[name] = supplied
-                continue
-            origin = read.origins.get(name)
-            known = origin.event_timestamp if origin else None
-            views[name] = ViewValues(
-                version=supplied.version,
-                flag=read.flags[name],
-                snapshot=origin.snapshot if origin else None,
-                event_timestamp=None if known is None else _EPOCH + timedelta(microseconds=known),
-            )
-        return views
+    def _views(self, row: Row, found: Mapping[str, ViewValues]) -> dict[str, ViewValues]:
+        """Where the values came from when the row gave some itself."""
+        return {
+            name: supplied if self._view_features[name] <= row.features.keys() else found[name]
+            for name, supplied in self._supplied.items()
+        }
 
 
 def _take(names: Sequence[str]) -> Callable[[Mapping[str, Value]], tuple[Value, ...]]:

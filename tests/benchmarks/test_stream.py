@@ -75,7 +75,7 @@ def home() -> Iterator[Path]:
                 timed=True,
                 freshness_days=7,
             )
-            values = [EntityValues((f"e{number}",), known, tuple(chance.normal(size=6))) for number in range(ENTITIES)]
+            values = [EntityValues((f"e{number}",), known, tuple(chance.normal(size=6).tolist())) for number in range(ENTITIES)]
             store.push(view, source="benchmark", snapshot=1, base=None, written=values, removed=[])
         yield settings.home
 

@@ -20,6 +20,7 @@ from mlops_assets.resources.online_store.values import (
     OnlineView,
     Value,
     ViewState,
+    ViewValues,
     decode_values,
     encode_key,
     encode_values,
@@ -49,22 +50,11 @@ class FeatureRequest(NamedTuple):
     features: tuple[str, ...] | None
 
 
-class Origin(msgspec.Struct, frozen=True):
-    """Where the values of a view come from: the lake's snapshot that they reflect, and since when they were known.
-
-    `event_timestamp` is in microseconds since 1970, None in a view whose values hold at all times.
-    """
-
-    snapshot: int
-    event_timestamp: int | None
-
-
 class OnlineRow(msgspec.Struct, frozen=True):
-    """The answer for one entity: feature -> value, view -> flag, and view -> origin of what the store holds for the entity."""
+    """The answer for one entity: feature -> value, and view -> how and where its values were found."""
 
     values: dict[str, Value]
-    flags: dict[str, Flag]
-    origins: dict[str, Origin]
+    views: dict[str, ViewValues]
 
 
 @dataclass(frozen=True)
@@ -165,6 +155,8 @@ class _Plan:
             )
         self.view = view
         self.snapshot = state.snapshot
+        self.missing = ViewValues(version=view.version, flag=Flag.MISSING)
+        self.wrong_key = ViewValues(version=view.version, flag=Flag.WRONG_KEY)
         self.features = [(feature, positions[feature]) for feature in chosen]
         self.nulls: dict[str, Value] = dict.fromkeys(chosen)
         self.age_limit = view.freshness_days * MICROSECONDS_PER_DAY if view.timed and view.freshness_days else None
@@ -220,7 +212,7 @@ class OnlineReader:
             layout = self._known = _Layout(self._requests, states)
             if [plan.view for plan in layout.plans] == [plan.view for plan in former.plans]:
                 break
-        rows = [OnlineRow({}, {}, {}) for _ in entities]
+        rows = [OnlineRow({}, {}) for _ in entities]
         for plan, plan_keys, plan_values in zip(layout.plans, keys, values, strict=True):
             _add_view(rows, plan, plan_keys, plan_values, asked)
         return rows
@@ -245,23 +237,27 @@ def open_online_store(settings: Settings) -> OnlineStore:
 def _add_view(
     rows: list[OnlineRow], plan: _Plan, keys: Sequence[bytes | None], values: Sequence[bytes | None], asked: Sequence[int]
 ) -> None:
-    name, limit, features, timed = plan.view.name, plan.age_limit, plan.features, plan.view.timed
+    view, limit = plan.view, plan.age_limit
     for row, key, data, moment in zip(rows, keys, values, asked, strict=True):
         if data is None:
             row.values.update(plan.nulls)
-            row.flags[name] = Flag.WRONG_KEY if key is None else Flag.MISSING
+            row.views[view.name] = plan.wrong_key if key is None else plan.missing
             continue
         record = decode_values(data)
         known_since = record[0]
-        row.origins[name] = Origin(plan.snapshot, known_since if timed else None)
         if limit is not None and moment - known_since > limit:
             row.values.update(plan.nulls)
-            row.flags[name] = Flag.STALE
-            continue
-        target = row.values
-        for feature, position in features:
-            target[feature] = record[position]
-        row.flags[name] = Flag.NEWER if timed and known_since > moment else Flag.OK
+            flag = Flag.STALE
+        else:
+            for feature, position in plan.features:
+                row.values[feature] = record[position]
+            flag = Flag.NEWER if view.timed and known_since > moment else Flag.OK
+        row.views[view.name] = ViewValues(
+            version=view.version,
+            flag=flag,
+            snapshot=plan.snapshot,
+            event_timestamp=_EPOCH + known_since * _MICROSECOND if view.timed else None,
+        )
 
 
 def _require_key(view: OnlineView, kinds: Sequence[str], key: Key) -> bytes:

@@ -1,13 +1,14 @@
 """How an online view, its entity keys and its values look as bytes (msgpack), the same in every store. Nothing is stored here."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from numbers import Integral
 from typing import Any
 
-import msgpack
+import msgspec
 
 Value = float | int | bool | str | None
 Key = tuple[Any, ...]
@@ -50,6 +51,19 @@ class Flag(StrEnum):
     REQUEST = "request"
 
 
+class ViewValues(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the values of one feature view came from: its version, the lake's snapshot that they reflect, when they were known.
+
+    `snapshot` and `event_timestamp` are None when there were no values or the request gave them, `event_timestamp` also in a view
+    whose values hold at all times.
+    """
+
+    version: int
+    flag: Flag
+    snapshot: int | None = None
+    event_timestamp: datetime | None = None
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of an online view. `kind` is string, integer, float or boolean."""
@@ -88,15 +102,12 @@ class ViewState:
 
     def to_bytes(self) -> bytes:
         """The state as msgpack."""
-        return bytes(msgpack.packb(asdict(self)))
+        return _encode(self)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ViewState":
         """The state that `to_bytes` wrote."""
-        fields = msgpack.unpackb(data)
-        view = fields.pop("view")
-        view |= {part: tuple(Column(**column) for column in view[part]) for part in ("entity", "features")}
-        return cls(view=OnlineView(**view), **fields)
+        return msgspec.msgpack.decode(data, type=cls)
 
     def after(self, *, snapshot: int, entities: int, newest: int | None) -> "ViewState":
         """The state after a push."""
@@ -142,16 +153,18 @@ def encode_key(kinds: Sequence[str], key: Sequence[Any]) -> bytes | None:
         else:
             return None
     try:
-        data = msgpack.packb(parts)
+        data = _encode(parts)
     except (OverflowError, UnicodeEncodeError):
         return None
-    return bytes(data) if len(data) <= _LONGEST_KEY else _HASHED + sha256(data).digest()
+    return data if len(data) <= _LONGEST_KEY else _HASHED + sha256(data).digest()
 
 
 def encode_values(entity: EntityValues) -> bytes:
     """Event timestamp and values as msgpack; every value keeps its type, NaN and null included."""
-    return bytes(msgpack.packb([entity.event_timestamp, *entity.values]))
+    return _encode([entity.event_timestamp, *entity.values])
 
 
-decode_values: Callable[[bytes], list[Any]] = msgpack.unpackb
+_encode = msgspec.msgpack.Encoder().encode
+
+decode_values: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list).decode
 """Event timestamp, then the values."""

@@ -8,6 +8,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from mlops_assets.serving.online.metrics import share_between_processes
+from mlops_assets.serving.online.protocol import JoiningProtocol
 from mlops_assets.settings import Settings
 
 _END_SECONDS = 10
@@ -22,6 +23,7 @@ def serve(settings: Settings) -> None:
     config = uvicorn.Config(
         "mlops_assets.serving.online.application:create",
         factory=True,
+        http=JoiningProtocol,
         host="127.0.0.1",
         port=settings.serving_port,
         workers=settings.serving_processes,
