@@ -3,9 +3,10 @@
 Nothing is logged or sent here: that belongs to the channels.
 """
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from math import isfinite
+from math import isfinite, nan
 from operator import itemgetter
 
 import msgspec
@@ -118,9 +119,10 @@ class Scorer:
     def _answer(self, features: Sequence[tuple[Value, ...]]) -> list[Outputs]:
         """What the model answers for each row of values, which are in the order of the schema: numbers, then texts."""
         numbers = len(self._schema.numeric)
-        # A value of the store beyond float32 is infinite in the lake's batches too.
-        with np.errstate(over="ignore"):
-            numeric = np.array([row[:numbers] for row in features], dtype=np.float32)
+        # A value of the store beyond float32 is infinite, as in the lake's batches: NumPy would warn of it, and not doing so costs
+        # three times what the conversion does.
+        flat = array("f", [nan if value is None else value for row in features for value in row[:numbers]])
+        numeric = np.frombuffer(flat, dtype=np.float32).reshape(len(features), numbers)
         texts = [[MISSING_CATEGORY if text is None else text for text in row[numbers:]] for row in features]
         answers = self.bundle.predict(numeric, np.array(texts, dtype=object))
         # Of few float32 values Python's sum, a float64 that cannot overflow, is finite when all of them are.

@@ -46,8 +46,8 @@ class SpoolWriter:
 
         Raises SpoolError when they could not be kept: the predictions must not be answered.
         """
-        payloads = map(encode_record, records)
-        lines = b"".join(b"%08x %b\n" % (zlib.crc32(payload), payload) for payload in payloads)
+        payloads = [encode_record(record) for record in records]
+        lines = b"".join([b"%08x %b\n" % (zlib.crc32(payload), payload) for payload in payloads])
         with self._lock:
             try:
                 if self._file is None or self._size >= SEGMENT_BYTES:

@@ -62,7 +62,7 @@ class PredictionAPI(litserve.LitAPI):
 
     def authorize(self, request: Request) -> None:
         """Raise HTTPException (401) unless the request holds the token."""
-        if not is_authorized(request.headers.get("authorization"), self.token):
+        if not is_authorized(request.headers.get("authorization", "").encode("latin-1"), self.token):
             raise HTTPException(HTTPStatus.UNAUTHORIZED, "Give the token of this server.", {"www-authenticate": "Bearer"})
 
 

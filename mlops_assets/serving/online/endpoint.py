@@ -97,7 +97,7 @@ class PredictEndpoint:
         authorization = length = None
         for field, value in headers:
             if field == b"authorization":
-                authorization = value.decode("latin-1")
+                authorization = value
             elif field == b"content-length":
                 length = int(value)
         if not is_authorized(authorization, self._token):

@@ -5,14 +5,14 @@ disk are asked once for all of them.
 """
 
 import asyncio
-import itertools
 import logging
 import secrets
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from itertools import groupby
+from itertools import chain, count, groupby, islice
+from operator import attrgetter
 from pathlib import Path
 from time import monotonic
 
@@ -77,7 +77,7 @@ class Predictor:
         self._spools: dict[str, SpoolWriter] = {}
         self._waiting: deque[_Request] = deque()
         # Requests without an id of their own get one that no other process gives: cheaper than a random one each.
-        self._process, self._numbers = secrets.token_hex(8), itertools.count(1)
+        self._process, self._numbers = secrets.token_hex(8), count(1)
 
     def solution(self, name: str) -> LiveSolution:
         """A solution that answers online. Raises ProblemError (404) for any other name."""
@@ -148,19 +148,21 @@ class Predictor:
             else:
                 batch.append(request)
                 room -= len(request.rows) - len(request.scored)
-        for champions, together in groupby(batch, key=lambda request: request.champions):
-            self._score(champions, list(together))
-        scored = [request for request in batch if request.answer is None]
-        self._waiting.extend(request for request in scored if len(request.scored) < len(request.rows))
-        complete = [request for request in scored if len(request.scored) == len(request.rows)]
-        for solution, together in groupby(complete, key=lambda request: request.solution):
-            self._answer(solution.name, list(together))
+        for champions, together in groupby(batch, key=attrgetter("champions")):
+            requests = list(together)
+            self._score(champions, requests)
+            complete: list[_Request] = []
+            for request in requests:
+                if request.answer is None:
+                    (complete if len(request.scored) == len(request.rows) else self._waiting).append(request)
+            if complete:
+                self._answer(complete[0].solution.name, complete)
 
     def _score(self, champions: LiveChampions, requests: Sequence[_Request]) -> None:
         """Score the next rows of each request. One that cannot be scored fails alone."""
         parts = [request.rows[len(request.scored) : len(request.scored) + BATCH_ROWS] for request in requests]
         try:
-            scored = iter(champions.score([row for part in parts for row in part]))
+            scored = iter(champions.score(parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))))
         except Exception as error:
             if len(requests) == 1:
                 requests[0].answer = _explain(error, requests[0])
@@ -169,7 +171,7 @@ class Predictor:
                 self._score(champions, [request])
         else:
             for request, part in zip(requests, parts, strict=True):
-                request.scored += itertools.islice(scored, len(part))
+                request.scored += islice(scored, len(part))
 
     def _answer(self, name: str, requests: Sequence[_Request]) -> None:
         """Keep the predictions of `requests`, which are complete, and answer them."""

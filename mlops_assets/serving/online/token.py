@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlops_assets.settings import Settings
 
-_SCHEME = "bearer"
+_SCHEME = b"bearer"
 
 
 def ensure_token(settings: Settings) -> str:
@@ -22,10 +22,10 @@ def ensure_token(settings: Settings) -> str:
     return path.read_text().strip()
 
 
-def is_authorized(header: str | None, token: str) -> bool:
+def is_authorized(header: bytes | None, token: str) -> bool:
     """Whether the header `Authorization` holds the token; takes the same time wherever a wrong one differs."""
-    scheme, _, given = (header or "").partition(" ")
-    return scheme.lower() == _SCHEME and hmac.compare_digest(given.strip().encode(), token.encode())
+    scheme, _, given = (header or b"").partition(b" ")
+    return scheme.lower() == _SCHEME and hmac.compare_digest(given.strip(), token.encode())
 
 
 def _write_once(path: Path, token: str) -> None:
