@@ -73,7 +73,6 @@ class Scorer:
         self._names = self._schema.names
         self._features = _take(self._names)
         self._entity_keys = tuple(column.name for column in contract.entity_keys)
-        self._request_columns = tuple(column.name for column in contract.request_columns)
         self._online = tuple(view for view in contract.feature_views if view.online)
         self._supplied = {
             view.name: ViewValues(version=view.version, flag=Flag.REQUEST) for view in contract.feature_views
@@ -130,14 +129,15 @@ class Scorer:
         if not isfinite(sum(map(sum, listed))):
             row = int(np.argmin(np.isfinite(answers).all(axis=1)))
             raise RequestError(row=row, field=None, problem="the model has no finite answer", allowed="less extreme numbers")
+        return [self._output(row) for row in listed]
+
+    def _output(self, answer: list[float]) -> Outputs:
         problem = self.bundle.contract.problem
         if problem == "regression":
-            return [Outputs(value=value) for [value] in listed]
-        classes = self.bundle.contract.classes
-        decided = [(row, *self.bundle.decide_row(row)) for row in listed]
-        if problem == "binary_classification":
-            return [Outputs(score=score, predicted_label=classes[position]) for _, score, position in decided]
-        return [Outputs(score=score, predicted_label=classes[position], probabilities=row) for row, score, position in decided]
+            return Outputs(value=answer[0])
+        score, position = self.bundle.decide_row(answer)
+        label = self.bundle.contract.classes[position]
+        return Outputs(score=score, predicted_label=label, probabilities=answer if problem == "multiclass_classification" else None)
 
     def _views(self, row: Row, found: Mapping[str, ViewValues]) -> dict[str, ViewValues]:
         """Where the values came from when the row gave some itself."""

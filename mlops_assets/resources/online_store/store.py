@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -158,7 +159,6 @@ class _Plan:
         self.missing = ViewValues(version=view.version, flag=Flag.MISSING)
         self.wrong_key = ViewValues(version=view.version, flag=Flag.WRONG_KEY)
         self.features = [(feature, positions[feature]) for feature in chosen]
-        self.nulls: dict[str, Value] = dict.fromkeys(chosen)
         self.age_limit = view.freshness_days * MICROSECONDS_PER_DAY if view.timed and view.freshness_days else None
 
 
@@ -175,6 +175,7 @@ class _Layout:
                     "materialize online_features of a solution that uses it."
                 )
             self.plans.append(_Plan(request, ViewState.from_bytes(data)))
+        self.unknown: dict[str, Value] = {feature: None for plan in self.plans for feature, _ in plan.features}
         self.entities = list(dict.fromkeys(plan.view.entity for plan in self.plans))
         self._names = [[column.name for column in entity] for entity in self.entities]
         self._kinds = [[column.kind for column in entity] for entity in self.entities]
@@ -212,7 +213,8 @@ class OnlineReader:
             layout = self._known = _Layout(self._requests, states)
             if [plan.view for plan in layout.plans] == [plan.view for plan in former.plans]:
                 break
-        rows = [OnlineRow({}, {}) for _ in entities]
+        # A copy has room for all values: a dict that grows costs twice as much.
+        rows = [OnlineRow(layout.unknown.copy(), {}) for _ in entities]
         for plan, plan_keys, plan_values in zip(layout.plans, keys, values, strict=True):
             _add_view(rows, plan, plan_keys, plan_values, asked)
         return rows
@@ -240,24 +242,29 @@ def _add_view(
     view, limit = plan.view, plan.age_limit
     for row, key, data, moment in zip(rows, keys, values, asked, strict=True):
         if data is None:
-            row.values.update(plan.nulls)
             row.views[view.name] = plan.wrong_key if key is None else plan.missing
             continue
         record = decode_values(data)
         known_since = record[0]
         if limit is not None and moment - known_since > limit:
-            row.values.update(plan.nulls)
             flag = Flag.STALE
         else:
+            found = row.values
             for feature, position in plan.features:
-                row.values[feature] = record[position]
+                found[feature] = record[position]
             flag = Flag.NEWER if view.timed and known_since > moment else Flag.OK
         row.views[view.name] = ViewValues(
             version=view.version,
             flag=flag,
             snapshot=plan.snapshot,
-            event_timestamp=_EPOCH + known_since * _MICROSECOND if view.timed else None,
+            event_timestamp=_moment(known_since) if view.timed else None,
         )
+
+
+@lru_cache(maxsize=4096)
+def _moment(microseconds: int) -> datetime:
+    """A moment in UTC. The values of many entities became known at the same ones."""
+    return _EPOCH + microseconds * _MICROSECOND
 
 
 def _require_key(view: OnlineView, kinds: Sequence[str], key: Key) -> bytes:

@@ -63,12 +63,12 @@ class PredictEndpoint:
         if self.draining:
             headers = [*headers, (b"connection", b"close")]
         length = (b"content-length", b"%d" % len(body))
-        await send({"type": "http.response.start", "status": status.value, "headers": [*headers, length]})
+        await send({"type": "http.response.start", "status": int(status), "headers": [*headers, length]})
         await send({"type": "http.response.body", "body": body})
         # A name that nobody serves comes from the caller: it must not become a series of its own.
         known = name if name in self._predictor.solutions else ""
         # The answer is sent when the event loop gets its turn: the caller need not wait for the metrics.
-        asyncio.get_running_loop().call_soon(self._metrics.count_request, known, status.value, monotonic() - began)
+        asyncio.get_running_loop().call_soon(self._metrics.count_request, known, status, monotonic() - began)
 
     async def _answer(
         self, name: str, scope: Scope, receive: Receive, began: float
