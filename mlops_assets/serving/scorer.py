@@ -4,10 +4,10 @@ Nothing is logged or sent here: that belongs to the channels.
 """
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from math import isfinite, nan
-from operator import itemgetter
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -70,9 +70,11 @@ class Scorer:
         contract = bundle.contract
         self.bundle = bundle
         self._schema = contract.feature_schema
-        self._names = self._schema.names
-        self._features = _take(self._names)
+        # None is a value too: a feature that nothing fills would be refused by the model.
+        self._unfilled: dict[str, Any] = dict.fromkeys(self._schema.names, msgspec.UNSET)
         self._entity_keys = tuple(column.name for column in contract.entity_keys)
+        supplied = {column.name for column in (*contract.entity_keys, *contract.request_columns)}
+        self._columns = tuple(name for name in self._schema.names if name in supplied)
         self._online = tuple(view for view in contract.feature_views if view.online)
         self._supplied = {
             view.name: ViewValues(version=view.version, flag=Flag.REQUEST) for view in contract.feature_views
@@ -91,10 +93,7 @@ class Scorer:
             return []
         found = self._look_up(rows)
         derived = self._derived.evaluate([row.columns for row in rows])
-        features = [
-            self._features({**row.columns, **computed, **read.values, **row.features})
-            for row, read, computed in zip(rows, found, derived, strict=True)
-        ]
+        features = [self._features(row, read, computed) for row, read, computed in zip(rows, found, derived, strict=True)]
         outputs = self._answer(features)
         return [
             Scored(
@@ -103,7 +102,7 @@ class Scorer:
                 prediction_time=row.prediction_time,
                 model_version=self.bundle.contract.version,
                 entity={name: row.columns[name] for name in self._entity_keys},
-                features=dict(zip(self._names, values, strict=True)),
+                features=values,
                 outputs=output,
                 views=self._views(row, read.views) if row.features else read.views,
             )
@@ -115,14 +114,25 @@ class Scorer:
             return [OnlineRow({}, {}) for _ in rows]
         return self._reader.read([row.columns for row in rows], [row.prediction_time for row in rows])
 
-    def _answer(self, features: Sequence[tuple[Value, ...]]) -> list[Outputs]:
-        """What the model answers for each row of values, which are in the order of the schema: numbers, then texts."""
+    def _features(self, row: Row, read: OnlineRow, computed: Mapping[str, Value]) -> dict[str, Value]:
+        """All features of the model in its order."""
+        features = self._unfilled.copy()
+        for name in self._columns:
+            features[name] = row.columns[name]
+        features.update(computed)
+        features.update(read.values)
+        features.update(row.features)
+        return features
+
+    def _answer(self, features: Sequence[Mapping[str, Value]]) -> list[Outputs]:
+        """What the model answers for each row of features, which are in the order of the schema: numbers, then texts."""
+        rows = [tuple(row.values()) for row in features]
         numbers = len(self._schema.numeric)
         # A value of the store beyond float32 is infinite, as in the lake's batches: NumPy would warn of it, and not doing so costs
         # three times what the conversion does.
-        flat = array("f", [nan if value is None else value for row in features for value in row[:numbers]])
-        numeric = np.frombuffer(flat, dtype=np.float32).reshape(len(features), numbers)
-        texts = [[MISSING_CATEGORY if text is None else text for text in row[numbers:]] for row in features]
+        flat = array("f", [nan if value is None else value for row in rows for value in row[:numbers]])
+        numeric = np.frombuffer(flat, dtype=np.float32).reshape(len(rows), numbers)
+        texts = [[MISSING_CATEGORY if text is None else text for text in row[numbers:]] for row in rows]
         answers = self.bundle.predict(numeric, np.array(texts, dtype=object))
         # Of few float32 values Python's sum, a float64 that cannot overflow, is finite when all of them are.
         listed = answers.tolist()
@@ -145,10 +155,3 @@ class Scorer:
             name: supplied if self._view_features[name] <= row.features.keys() else found[name]
             for name, supplied in self._supplied.items()
         }
-
-
-def _take(names: Sequence[str]) -> Callable[[Mapping[str, Value]], tuple[Value, ...]]:
-    """What gives the values of `names` as a tuple."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda values: tuple(values[name] for name in names)
