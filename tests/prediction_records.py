@@ -2,7 +2,8 @@
 
 from datetime import UTC, date, datetime
 
-from mlops_assets.serving.prediction_record import Outputs, PredictionRecord, ViewValues, build_prediction_id
+from mlops_assets.resources.online_store.values import Flag, ViewValues
+from mlops_assets.serving.prediction_record import Outputs, PredictionRecord, build_prediction_id
 
 MOMENT = datetime(2013, 7, 4, 12, 0, tzinfo=UTC)
 
@@ -22,7 +23,7 @@ def prediction_record(number: int, **changes: object) -> PredictionRecord:
         "entity": {"carrier": "UA"},
         "features": {"distance": 1400.0, "carrier": "UA", "delay": None},
         "outputs": Outputs(score=0.25, predicted_label=0),
-        "views": {"history": ViewValues(version=1, flag="ok", snapshot=12, event_timestamp=MOMENT)},
+        "views": {"history": ViewValues(version=1, flag=Flag.OK, snapshot=12, event_timestamp=MOMENT)},
         "served_at": MOMENT,
     }
     return PredictionRecord(**(fields | changes))  # type: ignore[arg-type]

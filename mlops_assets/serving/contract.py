@@ -114,8 +114,11 @@ class Contract(_Strict):
         if len({feature.name for feature in self.features}) != len(self.features):
             raise ValueError("features must have different names")
         supplied = {column.name for column in self.request_columns} | {feature.name for feature in self.derived_features}
+        supplied |= {name for view in self.feature_views for name in view.features}
         if unknown := sorted(supplied - {feature.name for feature in self.features}):
-            raise ValueError(f"request_columns and derived_features must be features: {', '.join(unknown)}")
+            raise ValueError(
+                f"what request_columns, derived_features and feature_views give must be features: {', '.join(unknown)}"
+            )
         for column in (self.key, *self.entity_keys, *self.request_columns):
             check_column(column.name, column.type)
         expected = {"binary_classification": (2, 2), "multiclass_classification": (3, None), "regression": (0, 0)}

@@ -76,9 +76,7 @@ class Scorer:
         supplied = {column.name for column in (*contract.entity_keys, *contract.request_columns)}
         self._columns = tuple(name for name in self._schema.names if name in supplied)
         self._online = tuple(view for view in contract.feature_views if view.online)
-        self._supplied = {
-            view.name: ViewValues(version=view.version, flag=Flag.REQUEST) for view in contract.feature_views
-        }
+        self._supplied = {view.name: ViewValues(version=view.version, flag=Flag.REQUEST) for view in contract.feature_views}
         self._view_features = {view.name: frozenset(view.features) for view in contract.feature_views}
         self._reader = online_store.reader(tuple(FeatureRequest(view.name, view.version, view.features) for view in self._online))
         self._derived = DerivedFeatures(contract)
@@ -124,7 +122,7 @@ class Scorer:
         features.update(row.features)
         return features
 
-    def _answer(self, features: Sequence[Mapping[str, Value]]) -> list[Outputs]:
+    def _answer(self, features: Sequence[Mapping[str, Any]]) -> list[Outputs]:
         """What the model answers for each row of features, which are in the order of the schema: numbers, then texts."""
         rows = [tuple(row.values()) for row in features]
         numbers = len(self._schema.numeric)
@@ -147,7 +145,9 @@ class Scorer:
             return Outputs(value=answer[0])
         score, position = self.bundle.decide_row(answer)
         label = self.bundle.contract.classes[position]
-        return Outputs(score=score, predicted_label=label, probabilities=answer if problem == "multiclass_classification" else None)
+        return Outputs(
+            score=score, predicted_label=label, probabilities=answer if problem == "multiclass_classification" else None
+        )
 
     def _views(self, row: Row, found: Mapping[str, ViewValues]) -> dict[str, ViewValues]:
         """Where the values came from when the row gave some itself."""

@@ -254,7 +254,9 @@ def served(home: Path, fitted: Fitted) -> Iterator[OnlineServer]:
             timed=True,
             freshness_days=7,
         )
-        written = [EntityValues((f"N{number}",), since, tuple(chance.normal(size=len(features)).tolist())) for number in range(5000)]
+        written = [
+            EntityValues((f"N{number}",), since, tuple(chance.normal(size=len(features)).tolist())) for number in range(5000)
+        ]
         store.push(view, source=f"features.{name}", snapshot=1, base=None, written=written, removed=[])
     server.promote(1)
     with server:

@@ -27,8 +27,8 @@ from mlops_assets.resources.online_store.lmdb_store import LmdbStore
 from mlops_assets.resources.online_store.redis_store import RedisStore
 from mlops_assets.resources.online_store.store import (
     FeatureRequest,
+    OnlineRow,
     OnlineStore,
-    Origin,
     PushConflictError,
     UnknownOnlineViewError,
     open_online_store,
@@ -41,6 +41,7 @@ from mlops_assets.resources.online_store.values import (
     OnlineStoreError,
     OnlineView,
     ViewState,
+    ViewValues,
 )
 from mlops_assets.settings import Settings
 
@@ -138,6 +139,10 @@ def request(view: OnlineView, *features: str) -> FeatureRequest:
     return FeatureRequest(view.name, view.version, features or None)
 
 
+def flags(row: OnlineRow) -> dict[str, Flag]:
+    return {name: view.flag for name, view in row.views.items()}
+
+
 def test_values_keep_their_types_exactly(store: OnlineStore, view: OnlineView) -> None:
     values = [0.1, -0.0, math.inf, 5e-324, float("nan"), 1.0, 1, 0, 2**63 - 1, -(2**63), True, False, None, "", "Zürich ✈", "1"]
     wide = replace(view, features=tuple(Column(f"f{number}", "float") for number in range(len(values))))
@@ -153,7 +158,7 @@ def test_several_views_and_entities_in_one_call(store: OnlineStore, view: Online
     asked = [{"id": "x", "line": 7}, {"id": "y", "line": 7, "more": "is ignored"}]
     rows = store.read([request(view, "b"), request(pair, "a")], asked, MOMENT)
     assert [row.values for row in rows] == [{"b": 1, "a": 0.7}, {"b": 2, "a": None}]
-    assert [row.flags for row in rows] == [
+    assert [flags(row) for row in rows] == [
         {view.name: Flag.OK, pair.name: Flag.OK},
         {view.name: Flag.OK, pair.name: Flag.MISSING},
     ]
@@ -165,7 +170,7 @@ def test_what_cannot_be_a_key_is_flagged(store: OnlineStore, view: OnlineView, k
     push(store, view, [entity("x", 0.5, 1)])
     for asked in ({"id": key}, {}):
         [row] = store.read([request(view)], [asked], MOMENT)
-        assert (row.values, row.flags) == ({"a": None, "b": None}, {view.name: Flag.WRONG_KEY})
+        assert (row.values, flags(row)) == ({"a": None, "b": None}, {view.name: Flag.WRONG_KEY})
 
 
 @pytest.mark.parametrize("key", [None, "5", 5.0, True, 2**64, -(2**70)])
@@ -173,16 +178,14 @@ def test_what_cannot_be_a_whole_number_is_flagged(store: OnlineStore, view: Onli
     numbered = replace(view, entity=(Column("id", "integer"),))
     push(store, numbered, [entity(5, 0.5, 1), entity(1, 0.5, 1)])
     [row] = store.read([request(numbered)], [{"id": key}], MOMENT)
-    assert row.flags == {view.name: Flag.WRONG_KEY}
+    assert flags(row) == {view.name: Flag.WRONG_KEY}
 
 
 def test_unknown_entities_are_missing_however_long_their_keys(store: OnlineStore, view: OnlineView) -> None:
     longest = "k" * 100_000
     push(store, view, [entity("x", 0.5, 1), entity(longest, 0.6, 2)])
-    flags = [
-        row.flags[view.name] for row in store.read([request(view)], [{"id": "y"}, {"id": longest + "k"}, {"id": ""}], MOMENT)
-    ]
-    assert flags == [Flag.MISSING] * 3
+    rows = store.read([request(view)], [{"id": "y"}, {"id": longest + "k"}, {"id": ""}], MOMENT)
+    assert [flags(row) for row in rows] == [{view.name: Flag.MISSING}] * 3
     assert store.read([request(view)], [{"id": longest}], MOMENT)[0].values["b"] == 2
 
 
@@ -191,15 +194,15 @@ def test_values_are_stale_after_the_limit_by_the_clock_of_the_data(store: Online
     push(store, view, [entity("x", 0.5, 1)])
     [fresh] = store.read([request(view)], [{"id": "x"}], limit)
     [stale] = store.read([request(view)], [{"id": "x"}], limit + timedelta(microseconds=1))
-    assert (fresh.values["b"], fresh.flags[view.name]) == (1, Flag.OK)
-    assert (stale.values, stale.flags[view.name]) == ({"a": None, "b": None}, Flag.STALE)
-    assert fresh.origins == stale.origins == {view.name: Origin(1, microseconds(MOMENT))}
+    assert (fresh.values["b"], flags(fresh)) == (1, {view.name: Flag.OK})
+    assert stale.values == {"a": None, "b": None}
+    assert stale.views == {view.name: ViewValues(version=1, flag=Flag.STALE, snapshot=1, event_timestamp=MOMENT)}
 
 
 def test_values_that_became_known_after_the_moment_are_given_and_flagged(store: OnlineStore, view: OnlineView) -> None:
     push(store, view, [entity("x", 0.5, 1)])
     rows = store.reader((request(view),)).read([{"id": "x"}] * 2, [MOMENT, MOMENT - timedelta(microseconds=1)])
-    assert [(row.values["b"], row.flags[view.name]) for row in rows] == [(1, Flag.OK), (1, Flag.NEWER)]
+    assert [(row.values["b"], row.views[view.name].flag) for row in rows] == [(1, Flag.OK), (1, Flag.NEWER)]
 
 
 def test_a_view_without_times_or_limit_is_never_stale(store: OnlineStore, view: OnlineView) -> None:
@@ -207,7 +210,7 @@ def test_a_view_without_times_or_limit_is_never_stale(store: OnlineStore, view: 
     state = store.push(static, source="t", snapshot=1, base=None, written=[EntityValues(("x",), 0, (0.5, 1))], removed=[])
     assert state.newest is None
     [row] = store.read([request(static)], [{"id": "x"}], MOMENT + timedelta(days=9999))
-    assert (row.flags, row.origins) == ({view.name: Flag.OK}, {view.name: Origin(1, None)})
+    assert row.views == {view.name: ViewValues(version=1, flag=Flag.OK, snapshot=1, event_timestamp=None)}
 
 
 def test_changes_are_applied_to_the_state_they_start_from(store: OnlineStore, view: OnlineView) -> None:
@@ -234,7 +237,7 @@ def test_a_whole_push_forgets_what_was_there_and_touches_no_other_view(store: On
     rows = store.read([request(view)], [{"id": "x"}, {"id": "z"}], MOMENT)
     assert [row.values["b"] for row in rows] == [None, 2]
     assert push(store, view, [], snapshot=3).entities == 0
-    assert store.read([request(view)], [{"id": "z"}], MOMENT)[0].flags[view.name] is Flag.MISSING
+    assert store.read([request(view)], [{"id": "z"}], MOMENT)[0].views[view.name].flag is Flag.MISSING
     assert store.read([request(newer)], [{"id": "x"}], MOMENT)[0].values["b"] == 5
 
 
@@ -379,7 +382,7 @@ def assert_former_values(store: OnlineStore, view: OnlineView, state: ViewState)
     assert store.state(view.name, view.version) == state
     rows = store.read([request(view)], [{"id": str(n)} for n in range(1000)], MOMENT)
     assert [row.values["b"] for row in rows] == list(range(1000))
-    assert store.read([request(view)], [{"id": "1000"}], MOMENT)[0].flags[view.name] is Flag.MISSING
+    assert store.read([request(view)], [{"id": "1000"}], MOMENT)[0].views[view.name].flag is Flag.MISSING
 
 
 def test_a_redis_that_does_not_answer_is_named_without_its_password() -> None:

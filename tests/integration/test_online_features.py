@@ -80,7 +80,8 @@ class World:
     def online(self, place: Any, line: Any, moment: datetime = NOON) -> tuple[Any, ...] | Flag:
         """The values of `load`, or the flag that stands for them."""
         [row] = self.store.read([LOAD_REQUEST], [{"place": place, "line": line}], moment)
-        return tuple(row.values.values()) if row.flags["load"] in (Flag.OK, Flag.NEWER) else row.flags["load"]
+        flag = row.views["load"].flag
+        return tuple(row.values.values()) if flag in (Flag.OK, Flag.NEWER) else flag
 
     def run(self, *, rebuild: bool = False, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
         """The asset, and one that stands for the deployment behind it."""

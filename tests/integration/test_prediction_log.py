@@ -22,7 +22,8 @@ from mlops_assets.assets.outcomes import _joined
 from mlops_assets.automation.prediction_log import build_prediction_log_sensor
 from mlops_assets.resources.event_stream import PREDICTIONS, REJECTS, Message, subject
 from mlops_assets.resources.lake import Lake, PartitionRange
-from mlops_assets.serving.prediction_record import Outputs, PredictionRecord, ViewValues, encode_record
+from mlops_assets.resources.online_store.values import Flag, ViewValues
+from mlops_assets.serving.prediction_record import Outputs, PredictionRecord, encode_record
 from mlops_assets.settings import Settings
 
 MORNING = datetime(2020, 1, 2, 6, tzinfo=UTC)
@@ -37,7 +38,7 @@ def record(number: int, **changes: Any) -> PredictionRecord:
         "entity": {"place": f"p{number}"},
         "features": {"distance": 0.1 + number, "waiting": number, "open": None},
         "outputs": Outputs(score=0.30000001192092896, predicted_label=0),
-        "views": {"load": ViewValues(version=1, flag="ok", snapshot=7, event_timestamp=MORNING)},
+        "views": {"load": ViewValues(version=1, flag=Flag.OK, snapshot=7, event_timestamp=MORNING)},
         "served_at": MORNING,
     }
     return prediction_record(number, **(fields | changes))

@@ -122,14 +122,23 @@ class _Uploads:
         self._timer: asyncio.TimerHandle | None = None
 
     async def read(self, receive: Receive, deadline: float) -> bytes:
-        """The body. Raises TimeoutError soon after `deadline`, and what `_read` raises."""
+        """The body. Raises TimeoutError soon after `deadline`, ProblemError (413) when it is too long, and _DisconnectedError."""
         task = asyncio.current_task()
         assert task is not None  # uvicorn runs every request as a task
         self._deadlines[task] = deadline
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(TIME_LIMIT_SECONDS / 5, self._end_late)
+        body = b""
         try:
-            return await _read(receive)
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _DisconnectedError
+                body += message.get("body", b"")
+                if len(body) > MAXIMUM_BODY_BYTES:
+                    raise _too_large()
+                if not message.get("more_body", False):
+                    return body
         except asyncio.CancelledError as error:
             if task not in self._late:
                 raise
@@ -147,20 +156,6 @@ class _Uploads:
         self._late |= late
         if self._deadlines:
             self._timer = asyncio.get_running_loop().call_later(TIME_LIMIT_SECONDS / 5, self._end_late)
-
-
-async def _read(receive: Receive) -> bytes:
-    """The body. Raises ProblemError (413) when it is too long."""
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _DisconnectedError
-        body += message.get("body", b"")
-        if len(body) > MAXIMUM_BODY_BYTES:
-            raise _too_large()
-        if not message.get("more_body", False):
-            return body
 
 
 def _too_large() -> ProblemError:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from mlops_assets.ml.problem import PROBLEMS, Problem
 from mlops_assets.resources.online_store.lmdb_store import LmdbStore
 from mlops_assets.resources.online_store.store import OnlineStore, UnknownOnlineViewError
+from mlops_assets.resources.online_store.values import Flag, ViewValues
 from mlops_assets.serving.bundle import load_bundle
-from mlops_assets.serving.prediction_record import ViewValues
 from mlops_assets.serving.requests import RequestDecoder, RequestError, Row
 from mlops_assets.serving.scorer import Scored, Scorer
 
@@ -104,7 +104,7 @@ def test_features_are_looked_up_derived_and_overridden(scorers: dict[Problem, Sc
     found = one(scorer)
     assert found.features == {"distance": 1500, "is_far": True, "mean_delay": 0.5, "flights": 3, "carrier": "AA", "home": "EWR"}
     assert found.views == {
-        "planes": ViewValues(version=1, flag="ok", snapshot=7, event_timestamp=NOON - timedelta(hours=2)),
+        "planes": ViewValues(version=1, flag=Flag.OK, snapshot=7, event_timestamp=NOON - timedelta(hours=2)),
     }
     assert found.entity == {"tailnum": "N1"}
     given_by_hand = one(scorer, features={"mean_delay": 9.0, "is_far": False})
@@ -114,7 +114,7 @@ def test_features_are_looked_up_derived_and_overridden(scorers: dict[Problem, Sc
     every = {"mean_delay": None, "flights": 1, "home": "JFK"}
     supplied = one(scorer, features=every)
     assert supplied.features == found.features | every
-    assert supplied.views == {"planes": ViewValues(version=1, flag="request", snapshot=None, event_timestamp=None)}
+    assert supplied.views == {"planes": ViewValues(version=1, flag=Flag.REQUEST)}
 
 
 @pytest.mark.parametrize(

@@ -39,4 +39,4 @@ def test_the_token_of_the_settings_wins(tmp_path: Path) -> None:
     ],
 )
 def test_only_the_whole_token_is_accepted(header: str | None, authorized: bool) -> None:
-    assert is_authorized(header, "secret") == authorized
+    assert is_authorized(header and header.encode(), "secret") == authorized

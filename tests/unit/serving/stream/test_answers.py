@@ -109,8 +109,8 @@ def test_a_row_that_the_model_cannot_answer_costs_the_others_nothing(
 ) -> None:
     real = champions.default.scorer._answer
 
-    def refuse(features: list[tuple[Any, ...]]) -> Any:
-        if any(13 in values for values in features):
+    def refuse(features: list[dict[str, Any]]) -> Any:
+        if any(13 in values.values() for values in features):
             raise ValueError("13 is refused")
         return real(features)
 
