@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -43,6 +44,22 @@ def test_one_row_and_many_are_answered(server: OnlineServer) -> None:
     assert server.post(json.dumps(unknown).encode()).json()["flags"] == {"planes": "missing"}
     late = json.loads(server.row) | {"predicted_at": "2021-01-01T00:00:00Z"}
     assert server.post(json.dumps(late).encode()).json()["flags"] == {"planes": "stale"}
+
+
+def test_an_answer_is_one_packet_also_after_a_caller_waited_to_send(server: OnlineServer) -> None:
+    head = f"POST /{SOLUTION}/predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(server.row)}\r\n"
+    with socket.create_connection(("127.0.0.1", server.settings.serving_port), timeout=10) as caller:
+        for _ in range(3):
+            caller.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            assert caller.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            caller.sendall(server.row)
+            status, _, rest = caller.recv(65536).partition(b"\r\n")
+            assert status == b"HTTP/1.1 200 OK"
+            assert json.loads(rest.partition(b"\r\n\r\n")[2])["model_version"] == 1
+        # Two requests at once are answered one after the other, the last one with the end of the connection.
+        caller.sendall(f"{head}\r\n".encode() + server.row + f"{head}Connection: close\r\n\r\n".encode() + server.row)
+        answers = b"".join(iter(lambda: caller.recv(65536), b""))
+    assert answers.count(b"HTTP/1.1 200 OK\r\n") == answers.count(b'"prediction_id"') == 2
 
 
 def test_only_probes_and_the_description_need_no_token(server: OnlineServer) -> None:
