@@ -40,7 +40,7 @@ from mlops_assets.stack.environment import scripts_directory
 
 WRK = shutil.which("wrk")
 CONNECTIONS = (1, 16)
-ROUNDS, SECONDS = 3, 4
+ROUNDS, SECONDS = 9, 2
 
 VIEWS = {f"view_{number}": [f"feature_{number}_{feature}" for feature in range(8)] for number in range(5)}
 FEATURES = [feature for features in VIEWS.values() for feature in features]

@@ -47,7 +47,14 @@ def test_one_row_and_many_are_answered(server: OnlineServer) -> None:
 
 
 def test_an_answer_is_one_packet_also_after_a_caller_waited_to_send(server: OnlineServer) -> None:
-    head = f"POST /{SOLUTION}/predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(server.row)}\r\n"
+    lines = [
+        f"POST /{SOLUTION}/predict HTTP/1.1",
+        "Host: x",
+        f"Authorization: Bearer {TOKEN}",
+        f"Content-Length: {len(server.row)}",
+        "",
+    ]
+    head = "\r\n".join(lines)
     with socket.create_connection(("127.0.0.1", server.settings.serving_port), timeout=10) as caller:
         for _ in range(3):
             caller.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
