@@ -6,6 +6,7 @@ Nothing is logged or sent here: that belongs to the channels.
 from array import array
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from itertools import islice
 from math import isfinite, nan
 from typing import Any
 
@@ -124,13 +125,12 @@ class Scorer:
 
     def _answer(self, features: Sequence[Mapping[str, Any]]) -> list[Outputs]:
         """What the model answers for each row of features, which are in the order of the schema: numbers, then texts."""
-        rows = [tuple(row.values()) for row in features]
         numbers = len(self._schema.numeric)
         # A value of the store beyond float32 is infinite, as in the lake's batches: NumPy would warn of it, and not doing so costs
         # three times what the conversion does.
-        flat = array("f", [nan if value is None else value for row in rows for value in row[:numbers]])
-        numeric = np.frombuffer(flat, dtype=np.float32).reshape(len(rows), numbers)
-        texts = [[MISSING_CATEGORY if text is None else text for text in row[numbers:]] for row in rows]
+        flat = array("f", [nan if number is None else number for row in features for number in islice(row.values(), numbers)])
+        numeric = np.frombuffer(flat, dtype=np.float32).reshape(len(features), numbers)
+        texts = [[MISSING_CATEGORY if text is None else text for text in islice(row.values(), numbers, None)] for row in features]
         answers = self.bundle.predict(numeric, np.array(texts, dtype=object))
         # Of few float32 values Python's sum, a float64 that cannot overflow, is finite when all of them are.
         listed = answers.tolist()

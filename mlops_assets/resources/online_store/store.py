@@ -175,7 +175,7 @@ class _Layout:
                     "materialize online_features of a solution that uses it."
                 )
             self.plans.append(_Plan(request, ViewState.from_bytes(data)))
-        self.unknown: dict[str, Value] = {feature: None for plan in self.plans for feature, _ in plan.features}
+        self._unknown: dict[str, Value] = {feature: None for plan in self.plans for feature, _ in plan.features}
         self.entities = list(dict.fromkeys(plan.view.entity for plan in self.plans))
         self._names = [[column.name for column in entity] for entity in self.entities]
         self._kinds = [[column.kind for column in entity] for entity in self.entities]
@@ -188,6 +188,35 @@ class _Layout:
             for names, kinds in zip(self._names, self._kinds, strict=True)
         ]
         return [encoded[position] for position in self._of_plan]
+
+    def rows(
+        self, keys: Sequence[Sequence[bytes | None]], values: Sequence[Sequence[bytes | None]], moments: Sequence[int]
+    ) -> list[OnlineRow]:
+        """The answer for each row, of its key and its stored values by view, at its moment in microseconds since 1970."""
+        # A copy has room for all values: a dict that grows costs twice as much.
+        rows = [OnlineRow(self._unknown.copy(), {}) for _ in moments]
+        for plan, plan_keys, plan_values in zip(self.plans, keys, values, strict=True):
+            view, limit = plan.view, plan.age_limit
+            for row, key, data, moment in zip(rows, plan_keys, plan_values, moments, strict=True):
+                if data is None:
+                    row.views[view.name] = plan.wrong_key if key is None else plan.missing
+                    continue
+                record = decode_values(data)
+                known_since = record[0]
+                if limit is not None and moment - known_since > limit:
+                    flag = Flag.STALE
+                else:
+                    found = row.values
+                    for feature, position in plan.features:
+                        found[feature] = record[position]
+                    flag = Flag.NEWER if view.timed and known_since > moment else Flag.OK
+                row.views[view.name] = ViewValues(
+                    version=view.version,
+                    flag=flag,
+                    snapshot=plan.snapshot,
+                    event_timestamp=_moment(known_since) if view.timed else None,
+                )
+        return rows
 
 
 class OnlineReader:
@@ -213,11 +242,7 @@ class OnlineReader:
             layout = self._known = _Layout(self._requests, states)
             if [plan.view for plan in layout.plans] == [plan.view for plan in former.plans]:
                 break
-        # A copy has room for all values: a dict that grows costs twice as much.
-        rows = [OnlineRow(layout.unknown.copy(), {}) for _ in entities]
-        for plan, plan_keys, plan_values in zip(layout.plans, keys, values, strict=True):
-            _add_view(rows, plan, plan_keys, plan_values, asked)
-        return rows
+        return layout.rows(keys, values, asked)
 
     def _look_up(self) -> _Layout:
         states, _ = self._store._fetch(self._names, [[] for _ in self._names])
@@ -234,31 +259,6 @@ def open_online_store(settings: Settings) -> OnlineStore:
     from mlops_assets.resources.online_store.lmdb_store import LmdbStore
 
     return LmdbStore(settings.online_store_directory)
-
-
-def _add_view(
-    rows: list[OnlineRow], plan: _Plan, keys: Sequence[bytes | None], values: Sequence[bytes | None], asked: Sequence[int]
-) -> None:
-    view, limit = plan.view, plan.age_limit
-    for row, key, data, moment in zip(rows, keys, values, asked, strict=True):
-        if data is None:
-            row.views[view.name] = plan.wrong_key if key is None else plan.missing
-            continue
-        record = decode_values(data)
-        known_since = record[0]
-        if limit is not None and moment - known_since > limit:
-            flag = Flag.STALE
-        else:
-            found = row.values
-            for feature, position in plan.features:
-                found[feature] = record[position]
-            flag = Flag.NEWER if view.timed and known_since > moment else Flag.OK
-        row.views[view.name] = ViewValues(
-            version=view.version,
-            flag=flag,
-            snapshot=plan.snapshot,
-            event_timestamp=_moment(known_since) if view.timed else None,
-        )
 
 
 @lru_cache(maxsize=4096)

@@ -120,9 +120,10 @@ class Predictor:
             rows=rows,
             many=rows is decoded,
         )
-        self._waiting.append(request)
         if alone:
-            self._score_batch()
+            self._advance(champions, [request])
+        else:
+            self._waiting.append(request)
         while request.answer is None:
             # Requests that arrived together all wait by now; the first one to go on scores those of the others too.
             await asyncio.sleep(0)
@@ -138,7 +139,7 @@ class Predictor:
             spool.close()
 
     def _score_batch(self) -> None:
-        """Score the next rows of the requests that wait, and answer those that are complete. The others wait again, behind the rest."""
+        """Advance the requests that have waited longest, as many of them as have the rows of a batch."""
         batch: list[_Request] = []
         room = BATCH_ROWS
         while self._waiting and room > 0:
@@ -149,14 +150,17 @@ class Predictor:
                 batch.append(request)
                 room -= len(request.rows) - len(request.scored)
         for champions, together in groupby(batch, key=attrgetter("champions")):
-            requests = list(together)
-            self._score(champions, requests)
-            complete: list[_Request] = []
-            for request in requests:
-                if request.answer is None:
-                    (complete if len(request.scored) == len(request.rows) else self._waiting).append(request)
-            if complete:
-                self._answer(complete[0].solution.name, complete)
+            self._advance(champions, list(together))
+
+    def _advance(self, champions: LiveChampions, requests: Sequence[_Request]) -> None:
+        """Score the next rows of `requests`, and answer those that are complete. The others wait again, behind the rest."""
+        self._score(champions, requests)
+        complete: list[_Request] = []
+        for request in requests:
+            if request.answer is None:
+                (complete if len(request.scored) == len(request.rows) else self._waiting).append(request)
+        if complete:
+            self._answer(complete[0].solution.name, complete)
 
     def _score(self, champions: LiveChampions, requests: Sequence[_Request]) -> None:
         """Score the next rows of each request. One that cannot be scored fails alone."""
