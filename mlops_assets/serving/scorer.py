@@ -71,7 +71,7 @@ class Scorer:
         contract = bundle.contract
         self.bundle = bundle
         self._schema = contract.feature_schema
-        # None is a value too: a feature that nothing fills would be refused by the model.
+        # Not None, which is a value: what nothing has filled cannot become a number or a text for the model.
         self._unfilled: dict[str, Any] = dict.fromkeys(self._schema.names, msgspec.UNSET)
         self._entity_keys = tuple(column.name for column in contract.entity_keys)
         supplied = {column.name for column in (*contract.entity_keys, *contract.request_columns)}

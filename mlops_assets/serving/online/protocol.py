@@ -8,7 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class JoiningProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which writes twice for each answer: two packets, and two times that the caller wakes up."""
+    """uvicorn's protocol with joined writes: by itself it sends an answer as two packets, and its caller wakes up twice."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Called by the event loop."""
