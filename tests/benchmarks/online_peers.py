@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnxruntime import InferenceSession
+from onnxruntime import InferenceSession, SessionOptions
 
 
 def _load(path: str) -> InferenceSession:
-    return InferenceSession(Path(path).read_bytes(), providers=["CPUExecutionProvider"])
+    options = SessionOptions()
+    # As ours: a second thread spins while it waits, and takes the processor from the server or from its callers.
+    options.intra_op_num_threads = 1
+    return InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
 def _predict(session: InferenceSession, numeric: list[float | None], categorical: list[str]) -> float:
