@@ -1,6 +1,6 @@
 """Other ways to serve the same ONNX model over HTTP, each as little code as its documentation shows. No tests here.
 
-Run as `python online_peers.py fastapi|litserve <model.onnx> <port>`. A request holds all features: `{"numeric": [...], "categorical": [...]}`.
+Run as `python online_peers.py fastapi|litserve <model.onnx> <port>`, fastapi also with a number of threads. A request holds all features: `{"numeric": [...], "categorical": [...]}`.
 """
 
 import sys
@@ -11,10 +11,10 @@ import numpy as np
 from onnxruntime import InferenceSession, SessionOptions
 
 
-def _load(path: str) -> InferenceSession:
+def _load(path: str, threads: int = 0) -> InferenceSession:
+    """The model; 0 threads = ONNX Runtime's default, as many as the machine has processors."""
     options = SessionOptions()
-    # As ours: a second thread spins while it waits, and takes the processor from the server or from its callers.
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     return InferenceSession(Path(path).read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
@@ -23,7 +23,7 @@ def _predict(session: InferenceSession, numeric: list[float | None], categorical
     return float(session.run(["probabilities"], inputs)[0][0, 1])
 
 
-def fastapi(path: str, port: int) -> None:
+def fastapi(path: str, port: int, threads: int = 0) -> None:
     """FastAPI with the model in the process: no look-up, no contract, no log, no metrics."""
     import uvicorn
     from fastapi import FastAPI
@@ -33,7 +33,7 @@ def fastapi(path: str, port: int) -> None:
         numeric: list[float | None]
         categorical: list[str]
 
-    app, session = FastAPI(), _load(path)
+    app, session = FastAPI(), _load(path, threads)
 
     @app.post("/predict")
     async def predict(row: Row) -> dict[str, float]:
@@ -79,4 +79,4 @@ if "litserve" in sys.argv or __name__ == "__mp_main__":
 
 
 if __name__ == "__main__":
-    {"fastapi": fastapi, "litserve": litserve}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    {"fastapi": fastapi, "litserve": litserve}[sys.argv[1]](sys.argv[2], *map(int, sys.argv[3:]))

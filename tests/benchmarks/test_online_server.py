@@ -50,6 +50,8 @@ FEATURES = [feature for features in VIEWS.values() for feature in features]
 GOALS = {
     ("FastAPI + ONNX", 1): 1.0,
     ("FastAPI + ONNX", 16): 1.0,
+    ("the same, one thread", 1): 1.0,
+    ("the same, one thread", 16): 1.0,
     ("mlflow models serve", 1): 15.0,
     ("mlflow models serve", 16): 15.0,
 }
@@ -82,7 +84,7 @@ class Target:
     script: Path
 
 
-@pytest.mark.parametrize("peer", ["FastAPI + ONNX", "LitServe, plain", "mlflow models serve"])
+@pytest.mark.parametrize("peer", ["FastAPI + ONNX", "the same, one thread", "LitServe, plain", "mlflow models serve"])
 def test_throughput_beside_a_peer(peer: str, tmp_path: Path) -> None:
     fitted = fit_wide()
     home = Path(tempfile.mkdtemp(prefix="online.", dir="/tmp"))
@@ -172,10 +174,13 @@ def start_peers(folder: Path, fitted: Fitted) -> dict[str, AbstractContextManage
         "--model-uri",
         str(folder / "mlflow"),
     ]
-    ports = [free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(4)]
     return {
         "FastAPI + ONNX": running(
             [*peer, "fastapi", str(folder / "model.onnx"), str(ports[0])], ports[0], "predict", row, folder
+        ),
+        "the same, one thread": running(
+            [*peer, "fastapi", str(folder / "model.onnx"), str(ports[3]), "1"], ports[3], "predict", row, folder
         ),
         "LitServe, plain": running(
             [*peer, "litserve", str(folder / "model.onnx"), str(ports[1])], ports[1], "predict", row, folder

@@ -76,11 +76,10 @@ class Metrics:
 
     def count(self, records: "Sequence[PredictionRecord]") -> None:
         """Count predictions that were made and kept."""
-        fine = Flag.OK
         for record in records:
             self._child(self._predictions, record.solution, record.model_version, record.role).inc()
             for name, view in record.views.items():
-                if view.flag is not fine:
+                if view.flag is not Flag.OK:
                     self._child(self._flagged, record.solution, name, view.flag).inc()
 
     def count_request(self, solution: str, status: int, seconds: float) -> None:
