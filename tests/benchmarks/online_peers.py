@@ -1,6 +1,7 @@
 """Other ways to serve the same ONNX model over HTTP, each as little code as its documentation shows. No tests here.
 
-Run as `python online_peers.py fastapi|litserve <model.onnx> <port>`, fastapi also with a number of threads. A request holds all features: `{"numeric": [...], "categorical": [...]}`.
+Run as `python online_peers.py fastapi|litserve <model.onnx> <port>`, fastapi also with a number of threads.
+A request holds all features: `{"numeric": [...], "categorical": [...]}`.
 """
 
 import sys
