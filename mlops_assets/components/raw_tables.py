@@ -6,6 +6,8 @@ import dagster as dg
 from pydantic import BaseModel
 
 from mlops_assets.assets.raw_tables import build_raw_assets
+from mlops_assets.column_names import check_column_name, repeated
+from mlops_assets.configuration import ConfigurationError
 from mlops_assets.source import Source
 
 
@@ -26,5 +28,15 @@ class RawTables(dg.Component):
         return cls(Source.model_validate(attributes))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """One asset for each table."""
+        """One asset for each table. Raises ConfigurationError for a column that has the name of one of the platform's."""
+        for name, table in self.source.tables.items():
+            partition = table.partitions.column if table.partitions else None
+            for column in table.columns:
+                # Of the data's columns the table of rejected rows has the partition alone.
+                reserved_for = ["raw", "raw_rejects"] if column == partition else ["raw"]
+                path = ("tables", name, "columns", column)
+                check_column_name(column, path, place=f"raw table {name}", reserved_for=reserved_for)
+            if same := repeated(table.columns):
+                message = f"raw table {name}: {', '.join(same)} are one name to the lake, whatever the case; rename one"
+                raise ConfigurationError(("tables", name, "columns", same[-1]), message)
         return dg.Definitions(assets=build_raw_assets(self.source, directory=Path(context.path)))

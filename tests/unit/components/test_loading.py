@@ -86,3 +86,29 @@ def test_a_file_that_is_no_component(text: str, tmp_path: Path, monkeypatch: pyt
     definitions = load(tmp_path, monkeypatch, {"wrong": text, "right": VALID[-1].read_text()})
     assert "late_arrival" in solutions(definitions)
     assert len(problems(definitions, "wrong")) == 1
+
+
+@pytest.mark.parametrize("column", ["_Source", "_loaded_at", "_orders_event_timestamp", "__mlops_row", "ROW", "Amount"])
+def test_a_raw_column_with_a_name_of_the_platform_is_refused(
+    column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition = column if column == "ROW" else "day"
+    text = f"""type: mlops_assets.components.raw_tables.RawTables
+attributes:
+  owners: [team:trial]
+  tables:
+    orders:
+      description: Orders.
+      files: [orders.csv]
+      format: csv
+      partitions: {{column: {partition}, start: 2024-01-01}}
+      columns:
+        amount: {{type: double}}
+        _score: {{type: double}}
+        day: {{type: date}}
+        {column}: {{type: date}}
+"""
+    [problem] = problems(load(tmp_path, monkeypatch, {"wrong": text}), "wrong")
+    assert "defs.yaml:14" in problem
+    assert column in problem
+    assert "rename" in problem
