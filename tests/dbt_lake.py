@@ -92,17 +92,22 @@ def dbt_runner(lake: Lake, target: Path) -> Dbt:
     """A function that runs a dbt command on `lake`, with its artifacts in `target`; it fails with what dbt said."""
 
     def run(*arguments: str) -> None:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
-            "MLOPS_LAKE_CATALOG": lake.catalog,
-            "MLOPS_LAKE_DATA": str(lake.data_directory),
-            "MLOPS_DUCKDB_EXTENSIONS": str(lake.extension_directory),
-            "DBT_TARGET_PATH": str(target),
-            "DBT_LOG_PATH": str(target),
-            "DBT_PROFILES_DIR": str(DBT_PROJECT_DIRECTORY),
-            "DO_NOT_TRACK": "1",
-        }
-        command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), *arguments]
-        done = subprocess.run(command, env=environment, cwd=DBT_PROJECT_DIRECTORY, capture_output=True, text=True, check=False)
+        done = call_dbt(lake, DBT_PROJECT_DIRECTORY, target, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run
+
+
+def call_dbt(lake: Lake, project: Path, target: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a dbt command of `project` on `lake`, with its artifacts in `target`; returns what it printed and its exit code."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
+        "MLOPS_LAKE_CATALOG": lake.catalog,
+        "MLOPS_LAKE_DATA": str(lake.data_directory),
+        "MLOPS_DUCKDB_EXTENSIONS": str(lake.extension_directory),
+        "DBT_TARGET_PATH": str(target),
+        "DBT_LOG_PATH": str(target),
+        "DBT_PROFILES_DIR": str(project),
+        "DO_NOT_TRACK": "1",
+    }
+    command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), *arguments]
+    return subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True, check=False)
