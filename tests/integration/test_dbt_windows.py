@@ -1,7 +1,7 @@
 """dbt models whose rows leave the window of the run, on a small project with the macros of the real one and a real lake."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,9 +89,9 @@ def project(make_lake: MakeLake, tmp_path_factory: pytest.TempPathFactory) -> Pr
 
 
 @pytest.fixture(scope="module")
-def outputs(project: Project) -> Iterator[tuple[str, str]]:
+def outputs(project: Project) -> tuple[str, str]:
     """What dbt printed for the 10th and then for the 11th."""
-    yield project.build(10), project.build(11)
+    return project.build(10), project.build(11)
 
 
 def test_rows_outside_the_window_are_refused_at_the_first_build_and_later(project: Project, outputs: tuple[str, str]) -> None:
