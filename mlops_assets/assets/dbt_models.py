@@ -3,7 +3,6 @@
 import os
 import sysconfig
 import tempfile
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from dagster_dbt.errors import DagsterDbtCliRuntimeError
 from packaging.version import Version
 
 from mlops_assets.assets.dbt_translation import LakeTranslator, Node, describe_view, is_incremental, partition_column
-from mlops_assets.assets.execution import RETRIES, permanent_failure
+from mlops_assets.assets.execution import RETRIES, permanent_failure, record_partition_rows
 from mlops_assets.assets.feature_contracts import DbtContext, check_contracts
 from mlops_assets.automation.conditions import FOLLOW
 from mlops_assets.checks.contracts import CONTRACT
@@ -239,11 +238,6 @@ def _add_row_counts(
         f"SELECT {column}::VARCHAR, count(*) FROM {relation} WHERE {column} >= ? AND {column} < ? GROUP BY ALL",
         [window.start.date(), window.end.date()],
     ).fetchall()
-    partitions = sorted(context.partition_keys)
-    rows_by_partition = dict.fromkeys(partitions, 0)
-    for day, rows in counts:
-        rows_by_partition[partitions[bisect_right(partitions, day) - 1]] += rows
     total = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0]
     context.add_asset_metadata({**metadata, "dagster/row_count": total}, asset_key=key)
-    for partition, rows in rows_by_partition.items():
-        context.add_asset_metadata({"dagster/partition_row_count": rows}, asset_key=key, partition_key=partition)
+    record_partition_rows(context, dict(counts), asset_key=key)

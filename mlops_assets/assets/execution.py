@@ -1,6 +1,7 @@
 """What every asset step shares: retries, the window of a run, the moment of loading, metadata of a table."""
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
@@ -11,6 +12,7 @@ import duckdb
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import SEGMENT, TRAINING_DATE
 from mlops_assets.resources.lake import PartitionRange, Written, column_types
+from mlops_assets.resources.schema_evolution import ColumnChange
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """For transient faults: a server restarting, a commit conflict. Faults of the data raise `permanent_failure`."""
@@ -67,11 +69,23 @@ def table_schema(connection: duckdb.DuckDBPyConnection, table: str, descriptions
     )
 
 
-def record_partition_rows(context: dg.AssetExecutionContext, written: Written) -> None:
-    """Attach the row count of each partition to its materialization."""
-    for key in context.partition_keys:
+def rows_by_partition_key(keys: Iterable[str], rows_by_date: Mapping[str, int]) -> dict[str, int]:
+    """The rows of each partition, whose key is its first day, of rows that are counted by their date; rows without a date are of none."""
+    starts = sorted(keys)
+    rows = dict.fromkeys(starts, 0)
+    for day, count in rows_by_date.items():
+        if day:
+            rows[starts[bisect_right(starts, day) - 1]] += count
+    return rows
+
+
+def record_partition_rows(
+    context: dg.AssetExecutionContext, rows_by_date: Mapping[str, int], *, asset_key: dg.AssetKey | None = None
+) -> None:
+    """Attach the row count of each partition to its materialization, of rows that are counted by their date."""
+    for key, rows in rows_by_partition_key(context.partition_keys, rows_by_date).items():
         context.add_asset_metadata(
-            {"dagster/partition_row_count": written.rows_by_partition.get(key, 0)}, asset_key=context.asset_key, partition_key=key
+            {"dagster/partition_row_count": rows}, asset_key=asset_key or context.asset_key, partition_key=key
         )
 
 
@@ -80,9 +94,18 @@ def record_range_metadata(context: dg.AssetExecutionContext, metadata: Mapping[s
     context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=context.partition_keys[-1])
 
 
+def schema_change_metadata(table: str, changes: Sequence[ColumnChange]) -> dict[str, dg.MetadataValue]:
+    """Metadata of columns that a write added or widened, which is also a line in the log of the run; nothing without such a change."""
+    if not changes:
+        return {}
+    dg.get_dagster_logger().info(f"The columns of {table} changed: {', '.join(map(str, changes))}.")
+    return {"schema_changes": dg.MetadataValue.json([str(change) for change in changes])}
+
+
 def written_metadata(written: Written) -> dict[str, dg.MetadataValue]:
     """Metadata every write to the lake leaves."""
     return {
+        **schema_change_metadata(written.table, written.schema_changes),
         "dagster/table_name": dg.MetadataValue.text(f"lake.{written.table}"),
         "dagster/row_count": dg.MetadataValue.int(written.rows),
         "lake_snapshot": dg.MetadataValue.int(written.snapshot),

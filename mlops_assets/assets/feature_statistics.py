@@ -71,7 +71,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
                 "AND most_frequent_share = 1 AND rows > 1 ORDER BY 1"
             ).fetchall()
             plot = _plot(connection, table, end, _DAYS[selection.cadence])
-        record_partition_rows(context, written)
+        record_partition_rows(context, written.rows_by_partition)
         missing = sorted(set(_names(selection.views.values())) - set(_names(views)))
         record_range_metadata(context, {"constant_features": dg.MetadataValue.json([name for (name,) in constant]), **plot})
         return dg.MaterializeResult(

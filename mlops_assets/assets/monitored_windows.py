@@ -144,7 +144,7 @@ def write_report(
     written = lake.replace(
         connection, table=table, query=query, partition_range=partition_range(context, WINDOW), author=context.run.run_id
     )
-    record_partition_rows(context, written)
+    record_partition_rows(context, written.rows_by_partition)
     return {
         **written_metadata(written),
         "dagster/column_schema": table_schema(connection, f"lake.{table}", descriptions),

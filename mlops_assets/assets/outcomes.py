@@ -92,7 +92,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 f"lake.{table}",
                 inputs.column_descriptions | PREDICTION_DESCRIPTIONS | {MATURED: "Whether the label is known."},
             )
-        record_partition_rows(context, written)
+        record_partition_rows(context, written.rows_by_partition)
         share = matured.num_rows / written.rows if written.rows else 0.0
         metadata = {
             **written_metadata(written),

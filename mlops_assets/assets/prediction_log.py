@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import duckdb
 
-from mlops_assets.assets.execution import RETRIES, table_schema
+from mlops_assets.assets.execution import RETRIES, schema_change_metadata, table_schema
 from mlops_assets.assets.prediction_records import RecordRows
 from mlops_assets.assets.scoring import BATCH, CHANNEL, PREDICTION_DESCRIPTIONS, PREDICTION_ID
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT, PREDICTION_LOG, PREDICTIONS, SHADOW_PREDICTIONS
 from mlops_assets.resources.lake import Lake, column_types, table_exists
+from mlops_assets.resources.schema_evolution import ColumnChange
 from mlops_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class _Ingested:
     rejected: int = 0
     unknown_features: set[str] = field(default_factory=set)
     snapshot: int | None = None
+    schema_changes: list[ColumnChange] = field(default_factory=list)
 
 
 def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
@@ -77,6 +79,7 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 "dagster/table_name": f"lake.{table}",
                 **({"dagster/column_schema": schema} if schema else {}),
                 **({"lake_snapshot": ingested.snapshot} if ingested.snapshot is not None else {}),
+                **schema_change_metadata(table, ingested.schema_changes),
                 "rows_added": sum(ingested.rows.values()),
                 "rows_by_table": dg.MetadataValue.json(dict(ingested.rows)),
                 "received_again": ingested.duplicates,
@@ -150,6 +153,7 @@ def _append(
         ingested.duplicates += appended.duplicates
         ingested.unknown_features.update(rows.unknown_features)
         ingested.snapshot = appended.snapshot
+        ingested.schema_changes += appended.schema_changes
     ingested.rejected += len(rejected)
     return rejected
 

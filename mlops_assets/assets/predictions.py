@@ -98,7 +98,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 connection, f"lake.{inputs.table(PREDICTIONS)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
             )
             checks = [check(connection, inputs, window) for check in (_complete, _finite, _fresh)]
-        record_partition_rows(context, written)
+        record_partition_rows(context, written.rows_by_partition)
         return dg.MaterializeResult(
             metadata={
                 **written_metadata(written),

@@ -12,6 +12,7 @@ from mlops_assets.assets.execution import (
     partition_range,
     permanent_failure,
     record_partition_rows,
+    rows_by_partition_key,
     run_time,
     table_schema,
     written_metadata,
@@ -21,7 +22,7 @@ from mlops_assets.automation.freshness import freshness_policy
 from mlops_assets.automation.partitions import build_partitions
 from mlops_assets.checks import tables as checks
 from mlops_assets.keys import RAW_SCHEMA, table_key
-from mlops_assets.resources.lake import Lake, PartitionRange, quote, sql_moment
+from mlops_assets.resources.lake import Lake, LakeError, PartitionRange, quote, sql_moment
 from mlops_assets.resources.source_reader import PARSED, SourceError, Window, parse
 from mlops_assets.source import RawTable, Source
 
@@ -99,7 +100,7 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
                     result.append(
                         checks.check_constant_columns(connection, key, relation=inside, columns=_compared_columns(table))
                     )
-            except SourceError as error:
+            except (SourceError, LakeError) as error:
                 raise permanent_failure(str(error)) from error
             schema = table_schema(
                 connection,
@@ -161,14 +162,9 @@ def _load(
         asset_key=key,
     )
     if replaced:
-        record_partition_rows(context, written)
-    counted = written.rows_by_partition if replaced else {"": written.rows}
+        record_partition_rows(context, written.rows_by_partition)
+    counted = rows_by_partition_key(context.partition_keys, written.rows_by_partition) if replaced else {"": written.rows}
     return [
-        checks.check_row_count(
-            key,
-            rows_by_partition=counted,
-            partition_keys=context.partition_keys if replaced else [""],
-            minimum=table.minimum_rows,
-        ),
+        checks.check_row_count(key, rows_by_partition=counted, partition_keys=list(counted), minimum=table.minimum_rows),
         checks.check_rejected_rows(key, accepted=written.rows, reasons=reasons, maximum_share=table.maximum_reject_share),
     ]

@@ -11,9 +11,10 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.checks.tables import CheckRule
+from mlops_assets.column_names import is_audit
 from mlops_assets.keys import table_key
 from mlops_assets.resources.feature_registry import FeatureView
-from mlops_assets.resources.lake import AUDIT_PREFIX, Lake, column_types, quote, table_exists
+from mlops_assets.resources.lake import Lake, column_types, quote, table_exists
 
 CONTRACTS_TABLE = "features.contracts"
 """Lake table: one row a view, version and column, as first materialized."""
@@ -66,7 +67,7 @@ def recorded_contracts(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str,
 
 def declared_columns(connection: duckdb.DuckDBPyConnection, view: FeatureView) -> dict[str, str]:
     """The columns that the dbt model declares, with the types as DuckDB names them. Columns without a type are left out."""
-    names = [name for name, kind in view.model.columns.items() if kind and not name.startswith(AUDIT_PREFIX)]
+    names = [name for name, kind in view.model.columns.items() if kind and not is_audit(name)]
     if not names:
         return {}
     types = ", ".join(f"typeof(NULL::{view.model.columns[name]})" for name in names)
@@ -77,7 +78,7 @@ def built_columns(connection: duckdb.DuckDBPyConnection, view: FeatureView) -> d
     """The columns that the lake's table has."""
     schema, name = view.model.table.split(".")
     types = column_types(connection, f"lake.{quote(schema)}.{quote(name)}")
-    return {column: kind for column, kind in types.items() if not column.startswith(AUDIT_PREFIX)}
+    return {column: kind for column, kind in types.items() if not is_audit(column)}
 
 
 def record_additions(lake: Lake, additions: Sequence[tuple[FeatureView, Mapping[str, str]]], *, author: str) -> None:

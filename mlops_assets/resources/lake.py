@@ -13,16 +13,15 @@ from typing import Any
 
 import duckdb
 
+from mlops_assets.column_names import audit_condition, fold, internal, is_audit
+from mlops_assets.resources.schema_evolution import ColumnChange, alter_statements, is_widening, refused_types_message
 from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
 
 MEMORY_LIMIT = "3GB"
 """What one connection may hold in memory; joins and sorts of more go to disk, so that several processes fit on one machine."""
 
-AUDIT_PREFIX = "_"
-"""Columns that start with this say how a row got here; they do not count when two versions of a row are compared."""
-
 _STAGED = "temp.main.staged_rows"
-_ROW_HASH = "_staged_row_hash"
+_ROW_HASH = internal("row_hash")
 
 
 class LakeError(Exception):
@@ -60,7 +59,8 @@ class PartitionRange:
 class Written:
     """What one write left: the snapshot that holds it, its rows, and whether anything differed from what was there.
 
-    `fingerprint` identifies the content without the audit columns and independent of row order.
+    `fingerprint` identifies the content without the audit columns and independent of row order. `rows_by_partition` counts the rows
+    of each value of the partition column. `schema_changes` are the columns that the write added or widened.
     """
 
     table: str
@@ -69,6 +69,7 @@ class Written:
     rows_by_partition: Mapping[str, int]
     changed: bool
     fingerprint: str
+    schema_changes: Sequence[ColumnChange]
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Appended:
     snapshot: int
     rows: int
     duplicates: int
+    schema_changes: Sequence[ColumnChange]
 
 
 @dataclass(frozen=True)
@@ -164,18 +166,21 @@ class Lake:
 
         Several queries, which have the same columns, are run one after another, each before the next is asked for.
 
-        Creates the schema and table, and adds columns that are new in `query` (null in older rows); columns that `query` lacks
-        are null in the new rows. Partitions whose rows are already there are left as they are, so that a second run changes
-        nothing. `author` and `information` are recorded with the snapshot. Raises LakeError when `query` changes the type of a
-        column, or has rows outside the range.
+        Creates the schema and table, adds columns that are new in `query` (null in older rows), and widens a column when every
+        value keeps its value; a column that is wider already stays so. Columns that `query` lacks are null in the new rows.
+        Partitions whose rows are already there are left as they are, so that a second run changes nothing. `author`,
+        `information` and the changes of columns are recorded with the snapshot. Raises LakeError when `query` changes the
+        type of a column otherwise, or has rows outside the range.
         """
         # Hashed while they pass: what is staged may be more than fits into memory.
-        hashed = f"SELECT *, hash(*COLUMNS(lambda name: NOT starts_with(name, '{AUDIT_PREFIX}'))) AS {_ROW_HASH} FROM ({{}})"
-        queries = map(hashed.format, [query] if isinstance(query, str) else query)
-        with self._staged(connection, table=table, queries=queries):
+        hashed = f"SELECT *, hash(*COLUMNS(lambda name: NOT {audit_condition('name')})) AS {_ROW_HASH} FROM ({{}})"
+        queries = [query] if isinstance(query, str) else query
+        with self._staged(connection, table=table, queries=iter(queries), form=hashed):
             written = _replace_staged(connection, table=table, partition_range=partition_range)
-            if written["changed"]:
+            if written["changed"] or written["schema_changes"]:
                 recorded = {"table": table, "fingerprint": written["fingerprint"], **(information or {})}
+                if written["schema_changes"]:
+                    recorded["schema_changes"] = [str(change) for change in written["schema_changes"]]
                 connection.execute(
                     "CALL lake.set_commit_message(?, ?, extra_info => ?)", [author, f"replace {table}", json.dumps(recorded)]
                 )
@@ -185,26 +190,39 @@ class Lake:
         """Add the rows of `query` whose column `identifier` has a value that no row of `table` has, in one transaction.
 
         Rows that have the same identifier are added once. The same rows can so be appended again without harm, by any number of
-        processes. Creates and extends the table as `replace` does. Raises LakeError when `query` changes the type of a column.
+        processes. Creates, extends and widens the table as `replace` does. Raises LakeError when `query` changes the type of a column
+        otherwise, or has rows without an identifier, which would be added again every time.
         """
-        with self._staged(connection, table=table, queries=iter([query])):
+        with self._staged(connection, table=table, queries=iter([query]), form="FROM ({})"):
             target = _target(connection, table)
-            columns, _ = _aligned_columns(connection, table, target)
+            columns, _, changes = _aligned_columns(connection, table, target)
             names, key = ", ".join(map(quote, columns)), quote(identifier)
-            staged = _scalar(connection, f"SELECT count(*) FROM {_STAGED}")
+            staged, identified = connection.execute(f"SELECT count(*), count({key}) FROM {_STAGED}").fetchall()[0]
+            if identified < staged:
+                raise LakeError(
+                    f"{staged - identified} rows for {table} have no {identifier}: the query must give every row one."
+                )
             added = connection.execute(
                 f"INSERT INTO {target} ({names}) SELECT {names} FROM {_STAGED} s "
                 f"WHERE NOT EXISTS (FROM {target} t WHERE t.{key} = s.{key}) QUALIFY row_number() OVER (PARTITION BY {key}) = 1"
             ).fetchall()[0][0]
             connection.execute("CALL lake.set_commit_message(?, ?)", [author, f"append to {table}"])
-        return Appended(table=table, snapshot=current_snapshot(connection), rows=added, duplicates=staged - added)
+        return Appended(
+            table=table,
+            snapshot=current_snapshot(connection),
+            rows=added,
+            duplicates=staged - added,
+            schema_changes=changes,
+        )
 
     @contextmanager
-    def _staged(self, connection: duckdb.DuckDBPyConnection, *, table: str, queries: Iterator[str]) -> Iterator[None]:
-        """A transaction under the writer lock of `table`, with the rows of `queries` in a temporary table."""
+    def _staged(self, connection: duckdb.DuckDBPyConnection, *, table: str, queries: Iterator[str], form: str) -> Iterator[None]:
+        """A transaction under the writer lock of `table`, with the rows of `queries`, each in `form`, in a temporary table."""
         with self.writer_lock([table]):
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {next(queries)}")
-            for further in queries:
+            existing = column_types(connection, lake_name(table)) if table_exists(connection, table) else {}
+            aligned = (form.format(_in_wider_types(connection, query, existing)) for query in queries)
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {next(aligned)}")
+            for further in aligned:
                 connection.execute(f"INSERT INTO {_STAGED} {further}")
             connection.execute("BEGIN")
             try:
@@ -221,7 +239,7 @@ def _replace_staged(
     connection: duckdb.DuckDBPyConnection, *, table: str, partition_range: PartitionRange | None
 ) -> dict[str, Any]:
     target = _target(connection, table)
-    columns, dropped = _aligned_columns(connection, table, target)
+    columns, dropped, changes = _aligned_columns(connection, table, target)
     inside = "true"
     if partition_range is not None:
         inside = partition_range.predicate("t")
@@ -231,7 +249,7 @@ def _replace_staged(
                 f"{outside} rows for {table} lie outside {partition_range}: the query must select exactly that range."
             )
     partition = f"coalesce(CAST(t.{quote(partition_range.column)} AS VARCHAR), '')" if partition_range else "''"
-    compared = [column for column in columns if not column.startswith(AUDIT_PREFIX)]
+    compared = [column for column in columns if not is_audit(column)]
     new = _fingerprints(connection, _STAGED, partition=partition, row_hash=f"t.{_ROW_HASH}", where="true")
     old = _fingerprints(connection, target, partition=partition, row_hash=_hash(compared), where=inside)
     outdated = _partitions_with_values(connection, target, partition=partition, columns=dropped, where=inside)
@@ -248,33 +266,52 @@ def _replace_staged(
         "rows_by_partition": {key: rows for key, (rows, _) in new.items()} if partition_range else {},
         "changed": bool(differing),
         "fingerprint": f"{sum(total for _, total in new.values()) % 2**64:016x}",
+        "schema_changes": changes,
     }
 
 
 def _target(connection: duckdb.DuckDBPyConnection, table: str) -> str:
     """The quoted name of `table`, which is created with the columns of the staged rows when it does not exist."""
-    schema, _, name = table.partition(".")
     if not table_exists(connection, table):
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(schema)}")
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quote(table.partition('.')[0])}")
         connection.execute(
-            f"CREATE TABLE {quote(schema)}.{quote(name)} AS SELECT COLUMNS(lambda name: name <> '{_ROW_HASH}') FROM {_STAGED} LIMIT 0"
+            f"CREATE TABLE {lake_name(table)} AS SELECT COLUMNS(lambda name: name <> '{_ROW_HASH}') FROM {_STAGED} LIMIT 0"
         )
-    return f"lake.{quote(schema)}.{quote(name)}"
+    return lake_name(table)
 
 
-def _aligned_columns(connection: duckdb.DuckDBPyConnection, table: str, target: str) -> tuple[list[str], list[str]]:
-    """Names of the staged columns, after the target got the new ones, and of the target's columns that are not staged."""
+def _in_wider_types(connection: duckdb.DuckDBPyConnection, query: str, existing: Mapping[str, str]) -> str:
+    """`query` with its columns in the types of the `existing` ones where those are wider, so that equal rows have equal hashes."""
+    wider = {fold(name): kind for name, kind in existing.items()}
+    casts = [
+        f"CAST({quote(name)} AS {wider[fold(name)]}) AS {quote(name)}"
+        for name, kind in column_types(connection, f"({query})").items()
+        if is_widening(kind, wider.get(fold(name), kind))
+    ]
+    return f"SELECT * REPLACE ({', '.join(casts)}) FROM ({query})" if casts else query
+
+
+def _aligned_columns(
+    connection: duckdb.DuckDBPyConnection, table: str, target: str
+) -> tuple[list[str], list[str], list[ColumnChange]]:
+    """Names of the staged columns, after the target got the new and wider ones; the target's columns that are not staged; the changes."""
     staged = column_types(connection, _STAGED)
     staged.pop(_ROW_HASH, None)
-    existing = column_types(connection, target)
+    existing = {fold(name): (name, kind) for name, kind in column_types(connection, target).items()}
+    changes, refused = [], {}
     for column, data_type in staged.items():
-        if column not in existing:
-            connection.execute(f"ALTER TABLE {target} ADD COLUMN {quote(column)} {data_type}")
-        elif existing[column] != data_type:
-            raise LakeError(
-                f"Column {column} of {table} is {existing[column]} and would become {data_type}: cast it in the query."
-            )
-    return list(staged), [column for column in existing if column not in staged]
+        name, old = existing.get(fold(column), (column, None))
+        if old is None or is_widening(old, data_type):
+            changes.append(ColumnChange(name, old, data_type))
+        elif old != data_type:
+            refused[name] = (old, data_type)
+    if refused:
+        raise LakeError(refused_types_message(table, refused))
+    for change in changes:
+        for statement in alter_statements(target, change):
+            connection.execute(statement)
+    present = {fold(column) for column in staged}
+    return list(staged), [name for folded, (name, _) in existing.items() if folded not in present], changes
 
 
 def _partitions_with_values(
@@ -308,7 +345,7 @@ def fingerprint(connection: duckdb.DuckDBPyConnection, relation: str) -> str:
     The sum modulo 2^64 of DuckDB's 64-bit row hashes (25 times faster than MD5); audit columns do not count. The same in every
     process, but another version of DuckDB may hash differently: the lock pins it.
     """
-    columns = [column for column in column_types(connection, relation) if not column.startswith(AUDIT_PREFIX)]
+    columns = [column for column in column_types(connection, relation) if not is_audit(column)]
     totals = _fingerprints(connection, relation, partition="''", row_hash=_hash(columns), where="true")
     return f"{sum(total for _, total in totals.values()) % 2**64:016x}"
 
@@ -337,6 +374,12 @@ def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
         [schema, name, schema, name],
     ).fetchall()
     return bool(found)
+
+
+def lake_name(table: str) -> str:
+    """The quoted name of the lake's table `schema.table`."""
+    schema, _, name = table.partition(".")
+    return f"lake.{quote(schema)}.{quote(name)}"
 
 
 def column_types(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

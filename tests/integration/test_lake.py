@@ -141,12 +141,94 @@ def test_a_new_column_is_added_with_nulls_in_older_rows(lake: Lake, connection: 
     assert connection.execute("SELECT id, score FROM columns.t ORDER BY id").fetchall() == [(1, None), (2, 3.0)]
 
 
-def test_a_changed_type_is_refused(lake: Lake, connection: duckdb.DuckDBPyConnection) -> None:
+@pytest.mark.parametrize(
+    ("narrow", "wide", "value", "wider_value"),
+    [
+        ("INTEGER", "BIGINT", "-7", "3000000000"),
+        ("FLOAT", "DOUBLE", "1.5", "0.1"),
+        ("INTEGER", "DOUBLE", "-7", "2.5"),
+        ("DATE", "TIMESTAMP", "DATE '2020-01-01'", "TIMESTAMP '2020-01-01 10:00:00'"),
+    ],
+)
+def test_a_column_is_widened_by_itself_and_that_is_recorded(
+    lake: Lake, connection: duckdb.DuckDBPyConnection, narrow: str, wide: str, value: str, wider_value: str
+) -> None:
+    table = f"widened.{narrow}_{wide}".lower()
+
+    def write(number: int, kind: str, text: str) -> Written:
+        query = f"SELECT DATE '{day(number)}' AS day, ({text})::{kind} AS a"
+        return lake.replace(connection, table=table, query=query, partition_range=days(number, number + 1), author="test")
+
+    first = write(0, narrow, value)
+    written = write(1, wide, wider_value)
+    assert [str(change) for change in written.schema_changes] == [f"a {narrow} -> {wide}"]
+    assert connection.execute(f"SELECT typeof(a), a = ({value}) FROM {table} ORDER BY day").fetchall()[0] == (wide, True)
+    assert connection.execute(f"SELECT a = ({wider_value})::{wide} FROM {table} WHERE day = '{day(1)}'").fetchall() == [(True,)]
+    assert connection.execute(f"SELECT typeof(a) FROM {table} AT (VERSION => {first.snapshot})").fetchall() == [(narrow,)]
+    [(recorded,)] = connection.execute(
+        "SELECT commit_extra_info FROM lake.snapshots() WHERE snapshot_id = ?", [written.snapshot]
+    ).fetchall()
+    assert f"a {narrow} -> {wide}" in recorded
+    # Whoever still writes the narrower type changes nothing, and equal rows are found to be equal.
+    assert not write(0, narrow, value).changed
+    assert not write(0, wide, value).changed
+
+
+def test_a_widened_column_alone_rewrites_no_rows(lake: Lake, connection: duckdb.DuckDBPyConnection) -> None:
+    replace(lake, connection, "only_wider.t", [(0, (-1, "a"))], days(0, 1))
+    query = f"SELECT * REPLACE (id::BIGINT AS id) FROM ({rows_query([(0, (-1, 'a'))], loaded_at=5)})"
+    written = lake.replace(connection, table="only_wider.t", query=query, partition_range=days(0, 1), author="test")
+    assert not written.changed
+    assert [str(change) for change in written.schema_changes] == ["id INTEGER -> BIGINT"]
+    assert content(connection, "only_wider.t") == [(day(0), -1, "a", 0)]
+
+
+def test_a_change_of_type_that_could_lose_values_is_refused(lake: Lake, connection: duckdb.DuckDBPyConnection) -> None:
     replace(lake, connection, "changed.t", [(0, (1, "a"))], days(0, 1))
-    query = "SELECT DATE '2020-01-01' AS day, 1.5::DOUBLE AS id, 'a' AS text, 0 AS _loaded_at"
-    with pytest.raises(LakeError, match=r"Column id of changed\.t is INTEGER and would become DOUBLE"):
+    query = "SELECT DATE '2020-01-01' AS day, 'x' AS id, 'a' AS text, 0 AS _loaded_at"
+    with pytest.raises(
+        LakeError, match=r"column id is INTEGER and would become VARCHAR.*`mlops schema plan changed\.t --type id=VAR"
+    ):
         lake.replace(connection, table="changed.t", query=query, partition_range=days(0, 1), author="test")
     assert content(connection, "changed.t") == [(day(0), 1, "a", 0)]
+    with pytest.raises(LakeError, match="text is VARCHAR and would become INTEGER"):
+        lake.append(connection, table="changed.t", query="SELECT 2 AS id, 3 AS text", identifier="id", author="test")
+
+
+def test_an_appended_column_is_widened_too_and_every_row_has_an_identifier(
+    lake: Lake, connection: duckdb.DuckDBPyConnection
+) -> None:
+    lake.append(connection, table="appended.t", query="SELECT 1 AS id, 5 AS amount", identifier="id", author="test")
+    appended = lake.append(
+        connection, table="appended.t", query="SELECT 2 AS id, 5000000000 AS amount", identifier="id", author="test"
+    )
+    assert [str(change) for change in appended.schema_changes] == ["amount INTEGER -> BIGINT"]
+    with pytest.raises(LakeError, match=r"1 rows for appended\.t have no id"):
+        lake.append(
+            connection, table="appended.t", query="SELECT NULL::INTEGER AS id, 1 AS amount", identifier="id", author="test"
+        )
+    assert connection.execute("FROM appended.t ORDER BY id").fetchall() == [(1, 5), (2, 5000000000)]
+
+
+def test_a_column_of_the_data_that_begins_with_an_underscore_counts(lake: Lake, connection: duckdb.DuckDBPyConnection) -> None:
+    def write(score: int, loaded_at: int) -> Written:
+        query = f"SELECT DATE '2020-01-01' AS day, 1 AS id, {score} AS _score, {loaded_at} AS _loaded_at"
+        return lake.replace(connection, table="underscore.t", query=query, partition_range=days(0, 1), author="test")
+
+    first = write(1, loaded_at=0)
+    assert not write(1, loaded_at=1).changed
+    corrected = write(2, loaded_at=2)
+    assert corrected.changed
+    assert corrected.fingerprint != first.fingerprint
+    assert connection.execute("SELECT _score FROM underscore.t").fetchall() == [(2,)]
+    assert fingerprint(connection, "lake.underscore.t") == corrected.fingerprint
+
+
+def test_a_name_in_another_case_is_the_same_column(lake: Lake, connection: duckdb.DuckDBPyConnection) -> None:
+    replace(lake, connection, "case_of.t", [(0, (1, "a"))], days(0, 1))
+    query = f'SELECT day, id AS "ID", text, _loaded_at FROM ({rows_query([(0, (2, "a"))])})'
+    assert lake.replace(connection, table="case_of.t", query=query, partition_range=days(0, 1), author="test").changed
+    assert content(connection, "case_of.t") == [(day(0), 2, "a", 0)]
 
 
 def test_a_column_that_is_not_given_any_more_becomes_null(lake: Lake, connection: duckdb.DuckDBPyConnection) -> None:

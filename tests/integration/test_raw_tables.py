@@ -299,3 +299,46 @@ def test_january_of_the_real_flights(lake: Lake) -> None:
     query = "SELECT DISTINCT time_hour FROM raw.flights WHERE flight_date = '2013-01-01' AND sched_dep_time = 515"
     assert load(lake, query) == [(datetime(2013, 1, 1, 10, tzinfo=UTC),)]
     assert load(lake, "SELECT count(*) FROM raw.flights WHERE tailnum = 'NA'") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("cadence", "start", "expected"),
+    [
+        ("monthly", "2024-01-01", {"2024-01-01": 31, "2024-02-01": 28}),
+        ("weekly", "2024-01-29", {"2024-01-29": 6, "2024-02-05": 7}),
+    ],
+)
+def test_rows_are_counted_by_partition_however_long_it_is(
+    lake: Lake, tmp_path: Path, cadence: str, start: str, expected: dict[str, int]
+) -> None:
+    # No row on the first of February, the day that names its month.
+    days = [date(2024, 1, 1) + timedelta(days=number) for number in range(60)]
+    write_csv(
+        tmp_path / "t.csv", [{**ROWS[0], "id": number, "day": day} for number, day in enumerate(days) if day != date(2024, 2, 1)]
+    )
+    partitions = {"column": "day", "start": start, "end": "2024-03-04", "cadence": cadence}
+    assets = assets_of(tmp_path, files=["t.csv"], format="csv", partitions=partitions)
+    result = run(assets, lake, start=start, end=max(expected))
+    assert result.success
+    assert checks(result)["row_count"]
+    counts = {
+        event.partition: event.step_materialization_data.materialization.metadata["dagster/partition_row_count"].value
+        for event in result.get_asset_materialization_events()
+    }
+    assert counts == expected
+
+
+def test_a_widened_type_in_the_yaml_is_followed_and_recorded(lake: Lake, tmp_path: Path) -> None:
+    def columns(kind: str) -> dict[str, Any]:
+        return {"id": {"type": "integer"}, "amount": {"type": kind}}
+
+    (tmp_path / "t.csv").write_text("id,amount\n1,-7\n2,30\n")
+    assert run(assets_of(tmp_path, columns=columns("integer"), files=["t.csv"], format="csv"), lake).success
+    (tmp_path / "t.csv").write_text("id,amount\n1,-7\n2,3000000000\n")
+    result = run(assets_of(tmp_path, columns=columns("bigint"), files=["t.csv"], format="csv"), lake)
+    assert result.success
+    assert metadata(result)["schema_changes"] == ["amount INTEGER -> BIGINT"]
+    assert load(lake, "SELECT amount FROM raw.t ORDER BY id") == [(-7,), (3000000000,)]
+    assert "mlops schema plan raw.t" in failure(
+        run(assets_of(tmp_path, columns=columns("varchar"), files=["t.csv"], format="csv"), lake)
+    )

@@ -10,8 +10,9 @@ from typing import Any
 
 import duckdb
 
+from mlops_assets.column_names import LOADED_AT
 from mlops_assets.resources.feature_registry import FeatureView
-from mlops_assets.resources.lake import AUDIT_PREFIX, column_types, literal, quote
+from mlops_assets.resources.lake import column_types, literal, quote
 from mlops_assets.resources.online_store.store import OnlineStore
 from mlops_assets.resources.online_store.values import EntityValues, Key, OnlineView, ViewState, build_columns
 
@@ -184,8 +185,7 @@ def _moment(view: FeatureView) -> str:
 
 def _load_time(view: FeatureView) -> str:
     """SQL for what decides between rows of one entity and time: the row that was loaded last."""
-    column = f"{AUDIT_PREFIX}loaded_at"
-    return quote(column) if column in view.model.columns else "0"
+    return quote(LOADED_AT) if LOADED_AT in view.model.columns else "0"
 
 
 def _usable(view: FeatureView) -> str:
