@@ -31,7 +31,7 @@ def status(as_json: JsonOption = False) -> None:
     from mlops_assets.stack.automation import sensors
     from mlops_assets.stack.dagster_client import DagsterClient
 
-    found = sensors(DagsterClient(running_settings().dagster_url))
+    found = sensors(DagsterClient.from_settings(running_settings()))
     if as_json:
         print_json({name: sensor.on for name, sensor in found.items()})
         return
@@ -88,7 +88,7 @@ def _switch(*, on: bool) -> None:
     from mlops_assets.stack.automation import acting, switch
     from mlops_assets.stack.dagster_client import DagsterClient
 
-    client = DagsterClient(running_settings().dagster_url)
+    client = DagsterClient.from_settings(running_settings())
     for sensor in acting(client):
         switch(client, sensor, on=on)
         console.print(f"{sensor.name} is {'on' if on else 'off'}.", highlight=False)

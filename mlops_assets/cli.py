@@ -66,6 +66,29 @@ def up(as_json: JsonOption = False) -> None:
     _print_addresses(settings)
 
 
+@app.command(name="open", epilog="Example: [bold]mlops open mlflow[/bold]")
+def open_page(
+    page: Annotated[str, typer.Argument(help="dagster, mlflow, or serving: the page that describes the API.")] = "dagster",
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the links only.")] = False,
+    new_token: Annotated[
+        bool, typer.Option("--new-token", help="Make a new token for Dagster and MLflow: links and sessions of before end.")
+    ] = False,
+) -> None:
+    """Print the links that open Dagster, MLflow and the API with one click, and open one where there is a browser."""
+    from mlops_assets.access.credentials import renew_access_token
+    from mlops_assets.stack.links import PAGES, open_in_browser
+
+    if page not in PAGES:
+        raise StackError(f"There is no page {page!r}.", remedy=f"Choose one of: {', '.join(PAGES)}")
+    settings = read_settings()
+    _start(settings)
+    if new_token:
+        renew_access_token(settings)
+    _print_addresses(settings)
+    if not no_browser and open_in_browser(settings, PAGES[page]):
+        console.print(f"{PAGES[page].title} opens in your browser. If it does not, use the link.", style="dim")
+
+
 @app.command(epilog="Example: [bold]mlops down[/bold]")
 def down() -> None:
     """Stop the local stack and everything it started, runs included. The state stays."""
@@ -226,7 +249,7 @@ def _status(settings: Settings) -> dict:
     processes = control.status(settings)
     # Another installation's Dagster may have the port: only this one's is asked.
     answers = any(process["name"] == "dagster-webserver" and process["state"] == "running" for process in processes)
-    assets = DagsterClient(settings.dagster_url).assets() if answers else {}
+    assets = DagsterClient.from_settings(settings).assets() if answers else {}
     return {
         "processes": processes,
         "solutions": solution_states(settings, assets),
@@ -235,13 +258,11 @@ def _status(settings: Settings) -> dict:
 
 
 def _print_addresses(settings: Settings) -> None:
-    addresses = {
-        "Dagster": settings.dagster_url,
-        "MLflow": settings.mlflow_url,
-        "Serving": f"{settings.serving_url}/docs",
-        "State": settings.home,
-    }
-    console.print("\n".join(f"{name:<8}{address}" for name, address in addresses.items()), highlight=False)
+    from mlops_assets.stack.links import PAGES
+
+    addresses = {page.title: page.link(settings) for page in PAGES.values()}
+    addresses["State"] = str(settings.home)
+    console.print("\n".join(f"{name:<8}{address}" for name, address in addresses.items()), highlight=False, soft_wrap=True)
 
 
 def _table(entries: list[dict]) -> Table:

@@ -8,12 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mlops_assets.access.credentials import access_token
 from mlops_assets.demo import Plan, Summary, stages, summarise
 from mlops_assets.replay_plan import Period
 from mlops_assets.replay_plan import Plan as ReplayPlan
 from mlops_assets.replay_view import run_replay
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import DagsterClient
+from mlops_assets.stack.links import link
 from mlops_assets.stack.stages import StageResult
 from mlops_assets.terminal import show_stage
 
@@ -24,7 +26,7 @@ _SHOWN_STEPS = 6
 def run_demo(settings: Settings, console: Console, months: int | None) -> dict[str, Any]:
     """Run what is missing, show it on `console`, and return the summary with values that JSON can hold."""
     plan = Plan.read(months)
-    client = DagsterClient(settings.dagster_url)
+    client = DagsterClient.from_settings(settings)
     began = time.monotonic()
     console.print(
         f"[bold]{plan.solution}[/bold]: data from {plan.start} to {plan.last}, trained before {plan.training_date}, predicted after",
@@ -34,7 +36,7 @@ def run_demo(settings: Settings, console: Console, months: int | None) -> dict[s
     results = [show_stage(client, stage, console) for stage in planned]
     seconds = time.monotonic() - began
     summary = summarise(settings, client, plan, planned)
-    _show(console, results, summary, seconds)
+    _show(settings, console, results, summary, seconds)
     replayed = None
     if plan.replay_to is not None:
         console.print()
@@ -50,7 +52,7 @@ def run_demo(settings: Settings, console: Console, months: int | None) -> dict[s
     }
 
 
-def _show(console: Console, results: Sequence[StageResult], summary: Summary, seconds: float) -> None:
+def _show(settings: Settings, console: Console, results: Sequence[StageResult], summary: Summary, seconds: float) -> None:
     console.print()
     console.print(_time_table(results, seconds))
     console.print(_rows_table(summary))
@@ -59,7 +61,7 @@ def _show(console: Console, results: Sequence[StageResult], summary: Summary, se
         console.print(_windows_table(summary))
     console.print(f"Champion: version {summary.version}", highlight=False)
     for name, url in summary.urls.items():
-        console.print(f"{name}: {url}", highlight=False, soft_wrap=True)
+        console.print(f"{name}: {link(url, access_token(settings))}", highlight=False, soft_wrap=True)
     for path in summary.reports:
         console.print(f"Report: {path}", highlight=False, soft_wrap=True)
 

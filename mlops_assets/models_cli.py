@@ -57,7 +57,7 @@ def history(solution: SolutionArgument, segment: SegmentOption = None, as_json: 
     from mlops_assets.stack import deployments
     from mlops_assets.stack.dagster_client import DagsterClient
 
-    found = deployments.history(DagsterClient(running_settings().dagster_url), solution, segment)
+    found = deployments.history(DagsterClient.from_settings(running_settings()), solution, segment)
     if as_json:
         print_json([asdict(each) for each in found])
         return

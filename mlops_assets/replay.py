@@ -71,7 +71,7 @@ class Replay:
     def __init__(self, settings: Settings, plan: Plan, fault: Fault | None):
         self.settings = settings
         self._fault = fault
-        self.client = DagsterClient(settings.dagster_url)
+        self.client = DagsterClient.from_settings(settings)
         assets = self.client.assets()
         self._name = plan.solution
         self._label_delay = declared_solution(plan.solution).monitoring.performance.label_delay

@@ -91,7 +91,7 @@ def score(
     if (first is None) != (last is None):
         raise StackError("Give both --from and --to, or neither.", remedy=f"mlops score {solution} --list")
     chosen = [(first.date().isoformat(), last.date().isoformat())] if first and last else outdated_ranges(settings, solution)
-    client = DagsterClient(settings.dagster_url)
+    client = DagsterClient.from_settings(settings)
     for start, end in [] if look else chosen:
         assets = client.assets()
         needed = [assets[f"{solution}/{stage}"] for stage in ("predictions", "outcomes")]
@@ -108,10 +108,10 @@ def _ask(settings: Settings, method: str, path: str, body: str | None) -> dict:
     """The JSON answer of the online server. Raises StackError with what it says of an error."""
     import requests
 
-    from mlops_assets.serving.online.token import ensure_token
+    from mlops_assets.access.credentials import serving_token
 
     address = f"{settings.serving_url}{path}"
-    headers = {"Authorization": f"Bearer {ensure_token(settings)}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {serving_token(settings)}", "Content-Type": "application/json"}
     try:
         answer = requests.request(method, address, data=body and body.encode(), headers=headers, timeout=_TIMEOUT_SECONDS)
         content = json.loads(answer.content)

@@ -133,6 +133,11 @@ class Settings:
         return self.home / "spool"
 
     @property
+    def access_token_file(self) -> Path:
+        """File of the token that opens Dagster and MLflow."""
+        return self.home / "access_token"
+
+    @property
     def serving_token_file(self) -> Path:
         """File of the token of the online server, unless `serving_token` gives it."""
         return self.home / "serving_token"

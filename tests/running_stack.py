@@ -8,6 +8,7 @@ from typing import Any
 
 import requests
 
+from mlops_assets.access.credentials import access_token, authorization
 from mlops_assets.resources.lake import Lake, fingerprint
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.online_store.store import open_online_store
@@ -27,7 +28,7 @@ class Platform:
 
     @cached_property
     def client(self) -> DagsterClient:
-        return DagsterClient(self.settings.dagster_url)
+        return DagsterClient.from_settings(self.settings)
 
     @cached_property
     def lake(self) -> Lake:
@@ -54,9 +55,16 @@ class Platform:
         command = [str(scripts_directory() / "mlops"), *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What opens Dagster and MLflow."""
+        return authorization(access_token(self.settings))
+
     def graphql(self, query: str) -> dict[str, Any]:
         """The answer of the Dagster webserver."""
-        answer = requests.post(f"{self.settings.dagster_url}/graphql", json={"query": query}, timeout=60).json()
+        answer = requests.post(
+            f"{self.settings.dagster_url}/graphql", json={"query": query}, headers=self.headers, timeout=60
+        ).json()
         assert "errors" not in answer, answer
         return dict(answer["data"])
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 
+from mlops_assets.access.credentials import access_token, authorization
 from mlops_assets.resources.model_registry import CHAMPION, alias_of
 from mlops_assets.settings import Settings
 
@@ -32,10 +34,15 @@ def registered_version(settings: Settings, solution: str, alias: str) -> Champio
 
     address = f"{settings.mlflow_url}/api/2.0/mlflow/registered-models/alias"
     try:
-        response = requests.get(address, params={"name": solution, "alias": alias}, timeout=_TIMEOUT_SECONDS)
+        response = requests.get(
+            address,
+            params={"name": solution, "alias": alias},
+            headers=authorization(access_token(settings)),
+            timeout=_TIMEOUT_SECONDS,
+        )
     except requests.RequestException as error:
         raise RegistryUnreachableError(f"The model registry does not answer at {settings.mlflow_url}: {error}") from error
-    if response.status_code >= 500:
+    if response.status_code >= 500 or response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         raise RegistryUnreachableError(f"The model registry answers with status {response.status_code} at {settings.mlflow_url}.")
     if not response.ok:
         return None

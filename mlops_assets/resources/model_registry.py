@@ -8,11 +8,12 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.access.credentials import access_token
 from mlops_assets.settings import QUIET_LIBRARIES, Settings
 
 if TYPE_CHECKING:
@@ -69,17 +70,20 @@ class ModelRegistry:
     """Access to one MLflow server. A solution's model is registered under the solution's name."""
 
     url: str
+    token: str = field(repr=False)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ModelRegistry":
         """The registry of this installation."""
-        return cls(url=settings.mlflow_url)
+        return cls(url=settings.mlflow_url, token=access_token(settings))
 
     @cached_property
     def client(self) -> "MlflowClient":
         """MLflow's client."""
         # A command is a process that nobody started with them.
         os.environ.update(QUIET_LIBRARIES)
+        # The one place where MLflow's client looks for a token.
+        os.environ["MLFLOW_TRACKING_TOKEN"] = self.token
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.url, registry_uri=self.url)

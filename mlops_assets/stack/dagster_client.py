@@ -1,12 +1,14 @@
 """A client of the Dagster webserver's GraphQL: what assets there are and how they stand, launching runs, following them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import requests
 
+from mlops_assets.access.credentials import access_token, authorization
+from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
 
 # Spelled as in `keys.py`, which imports Dagster: too slow for a status command.
@@ -148,6 +150,12 @@ class DagsterClient:
     """Access to one Dagster webserver. Raises StackError when it does not answer or refuses."""
 
     url: str
+    token: str = field(repr=False)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "DagsterClient":
+        """The client of this installation's webserver."""
+        return cls(url=settings.dagster_url, token=access_token(settings))
 
     def assets(self) -> dict[str, AssetState]:
         """All assets by key."""
@@ -258,7 +266,10 @@ class DagsterClient:
         """The data that GraphQL answers to `query`."""
         try:
             response = requests.post(
-                f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=_TIMEOUT_SECONDS
+                f"{self.url}/graphql",
+                json={"query": query, "variables": variables},
+                headers=authorization(self.token),
+                timeout=_TIMEOUT_SECONDS,
             )
             answer = response.json()
         except requests.RequestException as error:

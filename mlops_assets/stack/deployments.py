@@ -96,7 +96,7 @@ def deploy(
 
     Raises StackError when the version does not exist, or the run refuses it.
     """
-    client = DagsterClient(settings.dagster_url)
+    client = DagsterClient.from_settings(settings)
     asset = _deployment_asset(client, solution, segment)
     try:
         model = ModelRegistry.from_settings(settings).get(solution, version)

@@ -50,7 +50,7 @@ class PredictionLineage:
         self.settings = settings
         self.prediction_id = prediction_id
         self.solution_name = prediction_id.partition(":")[0]
-        self.client = DagsterClient(settings.dagster_url)
+        self.client = DagsterClient.from_settings(settings)
         self.registry = ModelRegistry.from_settings(settings)
         self.row = self._read_row()
 

@@ -7,6 +7,8 @@ up by the same variables, in the process that supervisor watches: half the memor
 
 import os
 
+from mlops_assets.access.credentials import access_token
+from mlops_assets.access.guard import AccessGuard
 from mlops_assets.settings import MLFLOW_DATABASE, Settings
 
 
@@ -32,7 +34,10 @@ def main() -> None:
 
     # Before the first request: two requests that initialise an empty database at once would collide.
     initialize_backend_stores(store, store, "mlflow-artifacts:/")
-    uvicorn.run("mlflow.server.fastapi_app:app", host="127.0.0.1", port=settings.mlflow_port, log_level="warning")
+    from mlflow.server.fastapi_app import app
+
+    guard = AccessGuard(app, name="MLflow", token=lambda: access_token(settings), command="mlops open mlflow")
+    uvicorn.run(guard, host="127.0.0.1", port=settings.mlflow_port, log_level="warning", access_log=False, server_header=False)
 
 
 if __name__ == "__main__":

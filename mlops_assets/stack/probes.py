@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from mlops_assets.access.credentials import access_token, authorization
 from mlops_assets.settings import CODE_LOCATION_NAME, Settings
 from mlops_assets.stack import services
 from mlops_assets.stack.errors import StackError
@@ -90,7 +91,7 @@ def _nats_is_ready(settings: Settings) -> bool:
 
 
 def _mlflow_is_ready(settings: Settings) -> bool:
-    return _get(f"{settings.mlflow_url}/health") == b"OK"
+    return _get(_authorized(settings, f"{settings.mlflow_url}/health")) == b"OK"
 
 
 def _online_is_ready(settings: Settings) -> bool:
@@ -110,7 +111,7 @@ def _shipper_is_ready(settings: Settings) -> bool:
 
 
 def _webserver_is_ready(settings: Settings) -> bool:
-    body = _get(f"{settings.dagster_url}/server_info")
+    body = _get(_authorized(settings, f"{settings.dagster_url}/server_info"))
     return body is not None and "dagster_webserver_version" in json.loads(body)
 
 
@@ -150,11 +151,9 @@ def _daemon_is_ready(settings: Settings, started_at: int) -> bool:
 
 def _graphql(settings: Settings, query: str) -> dict[str, Any] | None:
     """The `data` of the answer, None while the webserver does not answer. Raises StackError when it refuses the query."""
-    request = urllib.request.Request(  # noqa: S310 - the address is our own webserver's
-        f"{settings.dagster_url}/graphql",
-        data=json.dumps({"query": query}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
+    request = _authorized(settings, f"{settings.dagster_url}/graphql")
+    request.data = json.dumps({"query": query}).encode()
+    request.add_header("Content-Type", "application/json")
     body = _get(request)
     if body is None:
         return None
@@ -165,6 +164,11 @@ def _graphql(settings: Settings, query: str) -> dict[str, Any] | None:
             remedy=f"See its log: {settings.log_directory / (services.WEBSERVER + '.log')}",
         )
     return answer["data"]
+
+
+def _authorized(settings: Settings, address: str) -> urllib.request.Request:
+    """A request to Dagster or MLflow with the token of this installation."""
+    return urllib.request.Request(address, headers=authorization(access_token(settings)))  # noqa: S310 - our own servers
 
 
 def _get(request: str | urllib.request.Request) -> bytes | None:

@@ -103,7 +103,7 @@ def train(
     `deploy` the candidate stays a candidate. Raises StackError when the run cannot be started.
     """
     declared = check_overrides(solution, overrides)
-    client = DagsterClient(settings.dagster_url)
+    client = DagsterClient.from_settings(settings)
     assets = client.assets()
     stages = _SEGMENT_STAGES if segment else _STAGES
     keys = [f"{solution}/{stage}" for stage in stages if deploy or not stage.endswith("deployment")]

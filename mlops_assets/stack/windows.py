@@ -58,6 +58,6 @@ def window_alerts(settings: Settings, solution: str, window: str | None, *, limi
         "solution": solution,
         "window": chosen,
         "report": str(report_path(settings, solution, chosen)),
-        "dagster": DagsterClient(settings.dagster_url).asset_url(f"{solution}/{MONITORING_REPORT}", chosen),
+        "dagster": DagsterClient.from_settings(settings).asset_url(f"{solution}/{MONITORING_REPORT}", chosen),
         "alerts": alerts,
     }

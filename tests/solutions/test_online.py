@@ -8,9 +8,9 @@ import pytest
 import requests
 from running_stack import Demo, Platform
 
+from mlops_assets.access.credentials import serving_token
 from mlops_assets.automation.served_version import observe
 from mlops_assets.serving.bundle import load_bundle
-from mlops_assets.serving.online.token import ensure_token
 
 SOLUTION = "flight_delay"
 CHECK = """
@@ -21,7 +21,7 @@ CHECKED_SECONDS = 120
 
 
 def ask(platform: Platform, rows: Any) -> requests.Response:
-    headers = {"Authorization": f"Bearer {ensure_token(platform.settings)}"}
+    headers = {"Authorization": f"Bearer {serving_token(platform.settings)}"}
     return requests.post(f"{platform.settings.serving_url}/{SOLUTION}/predict", json=rows, headers=headers, timeout=10)
 
 

@@ -15,6 +15,7 @@ import pytest
 import requests
 from running_stack import Demo, Platform
 
+from mlops_assets.access.credentials import serving_token
 from mlops_assets.resources.event_stream import (
     REJECTS,
     REQUESTS,
@@ -25,7 +26,6 @@ from mlops_assets.resources.event_stream import (
     subject,
 )
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
-from mlops_assets.serving.online.token import ensure_token
 from mlops_assets.serving.shipper import pending_bytes
 from mlops_assets.stack import control
 from mlops_assets.stack.events import answers, day_of_requests
@@ -153,7 +153,7 @@ def test_while_nats_is_away_online_goes_on_and_nothing_is_lost(platform: Platfor
         rows = json.dumps([json.loads(row) for row in streamed[:50]])
         # Not `mlops predict`, which starts what is missing first.
         address = f"{platform.settings.serving_url}/{SOLUTION}/predict"
-        token = {"Authorization": f"Bearer {ensure_token(platform.settings)}"}
+        token = {"Authorization": f"Bearer {serving_token(platform.settings)}"}
         answer = requests.post(address, data=rows, headers=token, timeout=60)
         assert answer.status_code == 200, answer.text
         assert pending_bytes(spool) > 0

@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+from mlops_assets.access.credentials import is_authorized, serving_token
 from mlops_assets.resources.online_store.store import open_online_store
 from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.online.endpoint import MAXIMUM_BODY_BYTES, PredictEndpoint, Receive, Scope, Send
@@ -28,7 +29,6 @@ from mlops_assets.serving.online.metrics import Metrics
 from mlops_assets.serving.online.openapi import describe, render_page
 from mlops_assets.serving.online.predictor import Predictor
 from mlops_assets.serving.online.problems import CONTENT_TYPE, ProblemError
-from mlops_assets.serving.online.token import ensure_token, is_authorized
 from mlops_assets.serving.reports import follow, served_models
 from mlops_assets.settings import Settings
 
@@ -47,7 +47,7 @@ class PredictionAPI(litserve.LitAPI):
     def __init__(self, settings: Settings):
         super().__init__(api_path="/{solution}/predict")
         self._settings = settings
-        self.token = ensure_token(settings)
+        self.token = serving_token(settings)
 
     def setup(self, device: str) -> None:
         """Load what serves now. Called in the process that answers: connections must not cross a fork."""

@@ -10,10 +10,10 @@ from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
+from mlops_assets.access.credentials import is_authorized
 from mlops_assets.serving.online.metrics import Metrics
 from mlops_assets.serving.online.predictor import Predictor
 from mlops_assets.serving.online.problems import CONTENT_TYPE, ProblemError, retry_later
-from mlops_assets.serving.online.token import is_authorized
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

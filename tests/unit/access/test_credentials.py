@@ -1,25 +1,25 @@
-"""The token of the online server: made once, the owner's alone, and compared whole."""
+"""The secrets of an installation: made once, the owner's alone, and compared whole."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from mlops_assets.serving.online.token import ensure_token, is_authorized
+from mlops_assets.access.credentials import is_authorized, serving_token
 from mlops_assets.settings import Settings
 
 
 def test_a_token_is_made_once_for_all_processes(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home")
     with ThreadPoolExecutor(8) as pool:
-        [token] = set(pool.map(lambda _: ensure_token(settings), range(8)))
+        [token] = set(pool.map(lambda _: serving_token(settings), range(8)))
     assert len(token) >= 32
     assert settings.serving_token_file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in settings.home.iterdir()] == ["serving_token"]
 
 
 def test_the_token_of_the_settings_wins(tmp_path: Path) -> None:
-    assert ensure_token(Settings(home=tmp_path, serving_token="given")) == "given"
+    assert serving_token(Settings(home=tmp_path, serving_token="given")) == "given"
     assert list(tmp_path.iterdir()) == []
 
 

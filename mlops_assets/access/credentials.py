@@ -1,0 +1,61 @@
+"""The secrets of an installation: random texts in files of the state folder that only their owner can read, made when first needed."""
+
+import hmac
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from mlops_assets.settings import Settings
+
+_SCHEME = b"bearer"
+
+
+def access_token(settings: Settings) -> str:
+    """The token that opens Dagster and MLflow."""
+    return _ensure(settings.access_token_file)
+
+
+def serving_token(settings: Settings) -> str:
+    """The token that callers of the online server give: `MLOPS_SERVING_TOKEN`, or a random one."""
+    return settings.serving_token or _ensure(settings.serving_token_file)
+
+
+def renew_access_token(settings: Settings) -> str:
+    """Replace the token of Dagster and MLflow. The servers take the new one at their next request; links and sessions of before end."""
+    scratch = _write(settings.access_token_file.parent, secrets.token_urlsafe(32))
+    scratch.replace(settings.access_token_file)
+    return access_token(settings)
+
+
+def is_authorized(header: bytes | None, token: str) -> bool:
+    """Whether the header `Authorization` holds the token; takes the same time wherever a wrong one differs."""
+    scheme, _, given = (header or b"").partition(b" ")
+    return scheme.lower() == _SCHEME and hmac.compare_digest(given.strip(), token.encode())
+
+
+def authorization(token: str) -> dict[str, str]:
+    """The header that gives the token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _ensure(path: Path) -> str:
+    """The secret in the file `path`, the same for all processes that ask at once."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch = _write(path.parent, secrets.token_urlsafe(32))
+        try:
+            path.hardlink_to(scratch)
+        except FileExistsError:
+            pass
+        finally:
+            scratch.unlink()
+    return path.read_text().strip()
+
+
+def _write(directory: Path, secret: str) -> Path:
+    """Write a secret to a file of its own, complete when it gets its name, and readable by the owner alone."""
+    file, scratch = tempfile.mkstemp(dir=directory, prefix=".secret.")
+    with os.fdopen(file, "w") as text:
+        text.write(secret + "\n")
+    return Path(scratch)

@@ -1,0 +1,178 @@
+"""The guard before a web application: nobody gets through without the token, or a session that the token opened in a browser.
+
+An ASGI application around another one. Whatever a web page elsewhere makes a browser send is refused: other names of this machine
+(DNS rebinding), requests that another origin began (CSRF), frames.
+"""
+
+import hmac
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from html import escape
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from mlops_assets.access.credentials import is_authorized
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+TOKEN_PARAMETER = "token"  # noqa: S105 - its name, not a token
+"""`?token=...` opens a session and leads to the same address without it."""
+
+# Any port, so that a tunnel to this machine works.
+_LOOPBACK = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(?::(\d{1,5}))?", re.IGNORECASE)
+_SESSION_SECONDS = 30 * 24 * 60 * 60
+_POLICY = (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store")
+
+
+class AccessGuard:
+    """The guard of one application.
+
+    `name` is of the service, `token` returns what opens it, and `command` is what a person types to get in.
+    """
+
+    def __init__(self, application: Application, *, name: str, token: Callable[[], str], command: str):
+        self._application = application
+        self._name = name
+        self._token = token
+        self._command = command
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer it. What is neither HTTP nor a WebSocket (the start and the end of a server) passes."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._application(scope, receive, send)
+            return
+        headers = _Headers(scope)
+        host = _LOOPBACK.fullmatch(headers.get(b"host"))
+        if host is None:
+            await _refuse(scope, send, HTTPStatus.FORBIDDEN, "This server answers under the names 127.0.0.1 and localhost alone.")
+            return
+        token = self._token()
+        if is_authorized(headers.get(b"authorization"), token):
+            await self._application(scope, receive, send)
+        elif TOKEN_PARAMETER in dict(parse_qsl(scope["query_string"].decode("latin-1"))):
+            await self._open_session(scope, send, headers, token, host)
+        elif not self._has_session(headers, token, host):
+            await self._show_the_way(scope, send, headers)
+        elif _is_of_another_origin(scope, headers):
+            await _refuse(scope, send, HTTPStatus.FORBIDDEN, f"{self._name} takes nothing that a page of another origin sends.")
+        else:
+            await self._application(scope, receive, send)
+
+    async def _open_session(self, scope: Scope, send: Send, headers: "_Headers", token: str, host: re.Match[bytes]) -> None:
+        """Exchange the token in the address for a cookie, and lead to the address without it."""
+        parameters = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        given = dict(parameters)[TOKEN_PARAMETER]
+        if scope["type"] != "http" or not hmac.compare_digest(given.encode(), token.encode()):
+            await self._show_the_way(scope, send, headers)
+            return
+        left = urlencode([(name, value) for name, value in parameters if name != TOKEN_PARAMETER])
+        # The path as it was sent; two slashes at its beginning would name another host.
+        path = "/" + scope.get("raw_path", scope["path"].encode()).decode("latin-1").lstrip("/")
+        cookie = (
+            f"{self._cookie_name(host)}={self._session(token)}; Path=/; Max-Age={_SESSION_SECONDS}; HttpOnly; SameSite=Strict"
+        )
+        await _answer(
+            send,
+            HTTPStatus.SEE_OTHER,
+            b"",
+            (b"location", (path + (f"?{left}" if left else "")).encode("latin-1")),
+            (b"set-cookie", cookie.encode()),
+        )
+
+    def _has_session(self, headers: "_Headers", token: str, host: re.Match[bytes]) -> bool:
+        name, expected = self._cookie_name(host), self._session(token)
+        pairs = (pair.strip().partition("=") for pair in headers.get(b"cookie").decode("latin-1").split(";"))
+        return any(key == name and hmac.compare_digest(value.encode("latin-1"), expected.encode()) for key, _, value in pairs)
+
+    def _cookie_name(self, host: re.Match[bytes]) -> str:
+        """Browsers keep one set of cookies for all ports of a host: the name tells them apart."""
+        return f"mlops_session_{(host[2] or b'80').decode()}"
+
+    def _session(self, token: str) -> str:
+        """What the cookie holds: not the token, since it goes to every port of the host, and of no use at another service."""
+        return hmac.new(token.encode(), f"session of {self._name}".encode(), "sha256").hexdigest()
+
+    async def _show_the_way(self, scope: Scope, send: Send, headers: "_Headers") -> None:
+        """Say how to get in: a page for a browser, JSON for a program."""
+        sentence = f"{self._name} opens with the link that `{self._command}` prints."
+        if not _is_navigation(scope, headers):
+            program = "A program gives the token in the file access_token of the state folder: `Authorization: Bearer <token>`."
+            await _refuse(scope, send, HTTPStatus.UNAUTHORIZED, f"{sentence} {program}")
+            return
+        # A browser keeps a strict cookie back when a link elsewhere, as in a mail, leads here: asked again from here it sends it.
+        again = _AGAIN if headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site") else ""
+        page = _PAGE.format(name=escape(self._name), command=escape(self._command), again=again)
+        kind = (b"content-type", b"text/html; charset=utf-8")
+        await _answer(send, HTTPStatus.UNAUTHORIZED, page.encode(), kind, (b"x-frame-options", b"DENY"))
+
+
+class _Headers:
+    """The headers of a request. One that comes twice, which servers may read differently, has no value."""
+
+    def __init__(self, scope: Scope):
+        self._values: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            # HTTP/2 and some clients split cookies.
+            joined = self._values.get(name, b"") + b"; " + value if name == b"cookie" else b""
+            self._values[name] = joined if name in self._values else value
+
+    def get(self, name: bytes) -> bytes:
+        """The value, empty without one."""
+        return self._values.get(name, b"")
+
+
+def _is_navigation(scope: Scope, headers: _Headers) -> bool:
+    """Whether a browser asks for a page to show it in its window."""
+    mode, destination = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
+    shown = (mode, destination) == (b"navigate", b"document") if mode else b"text/html" in headers.get(b"accept")
+    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and shown
+
+
+def _is_of_another_origin(scope: Scope, headers: _Headers) -> bool:
+    """Whether a page of another origin made the browser send this. Following a link is allowed: it shows a page and changes nothing."""
+    origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
+    own = b"http://" + headers.get(b"host")
+    if scope["type"] == "websocket":
+        return origin.lower() != own.lower()
+    if site:
+        return site not in (b"same-origin", b"none") and not _is_navigation(scope, headers)
+    return bool(origin) and origin.lower() != own.lower()
+
+
+async def _refuse(scope: Scope, send: Send, status: HTTPStatus, reason: str) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": ""})
+        return
+    import json
+
+    # The names that MLflow's client shows.
+    code = "UNAUTHENTICATED" if status is HTTPStatus.UNAUTHORIZED else "PERMISSION_DENIED"
+    body = json.dumps({"error_code": code, "message": reason}).encode() + b"\n"
+    challenge = ((b"www-authenticate", b"Bearer"),) if status is HTTPStatus.UNAUTHORIZED else ()
+    await _answer(send, status, body, (b"content-type", b"application/json"), *challenge)
+
+
+async def _answer(send: Send, status: HTTPStatus, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    # What is left of a body would be read as the next request.
+    last = (b"content-length", b"%d" % len(body)), (b"connection", b"close")
+    await send({"type": "http.response.start", "status": int(status), "headers": [*headers, *_POLICY, *last]})
+    await send({"type": "http.response.body", "body": body})
+
+
+_AGAIN = """<script>
+if (performance.getEntriesByType("navigation")[0].type !== "reload") location.reload()
+</script>"""
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{name}: not signed in</title>{again}
+<style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 40em; margin: 15vh auto; padding: 0 1em }}
+code {{ background: #eee; padding: .2em .4em; border-radius: .2em }}</style>
+<h1>{name}</h1>
+<p>This browser has no session. Type this where the stack was started, and open the link that it prints:</p>
+<p><code>{command}</code></p>
+</html>
+"""
