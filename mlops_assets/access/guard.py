@@ -5,6 +5,7 @@ An ASGI application around another one. Whatever a web page elsewhere makes a br
 """
 
 import hmac
+import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from html import escape
@@ -31,14 +32,16 @@ _POLICY = (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store")
 class AccessGuard:
     """The guard of one application.
 
-    `name` is of the service, `token` returns what opens it, and `command` is what a person types to get in.
+    `name` is of the service and `token` returns what opens it. `command` is what a person types to get in, `file` is the name of the
+    file in the state folder in which a program finds the token.
     """
 
-    def __init__(self, application: Application, *, name: str, token: Callable[[], str], command: str):
+    def __init__(self, application: Application, *, name: str, token: Callable[[], str], command: str, file: str):
         self._application = application
         self._name = name
         self._token = token
         self._command = command
+        self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it. What is neither HTTP nor a WebSocket (the start and the end of a server) passes."""
@@ -100,7 +103,7 @@ class AccessGuard:
         """Say how to get in: a page for a browser, JSON for a program."""
         sentence = f"{self._name} opens with the link that `{self._command}` prints."
         if not _is_navigation(scope, headers):
-            program = "A program gives the token in the file access_token of the state folder: `Authorization: Bearer <token>`."
+            program = f"A program gives the token in the file {self._file} of the state folder: `Authorization: Bearer <token>`."
             await _refuse(scope, send, HTTPStatus.UNAUTHORIZED, f"{sentence} {program}")
             return
         # A browser keeps a strict cookie back when a link elsewhere, as in a mail, leads here: asked again from here it sends it.
@@ -147,13 +150,12 @@ async def _refuse(scope: Scope, send: Send, status: HTTPStatus, reason: str) -> 
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
         return
-    import json
-
-    # The names that MLflow's client shows.
+    # RFC 9457, and the two names that MLflow's client shows.
     code = "UNAUTHENTICATED" if status is HTTPStatus.UNAUTHORIZED else "PERMISSION_DENIED"
-    body = json.dumps({"error_code": code, "message": reason}).encode() + b"\n"
+    problem = {"status": int(status), "title": status.phrase, "detail": reason, "error_code": code, "message": reason}
     challenge = ((b"www-authenticate", b"Bearer"),) if status is HTTPStatus.UNAUTHORIZED else ()
-    await _answer(send, status, body, (b"content-type", b"application/json"), *challenge)
+    kind = (b"content-type", b"application/problem+json")
+    await _answer(send, status, json.dumps(problem).encode() + b"\n", kind, *challenge)
 
 
 async def _answer(send: Send, status: HTTPStatus, body: bytes, *headers: tuple[bytes, bytes]) -> None:

@@ -41,7 +41,11 @@ def main() -> None:
         ) as context:
             application = create_app_from_workspace_process_context(context, "", _POLL_MILLISECONDS, lifespan=_lifespan)
             guard = AccessGuard(
-                _QueriesByPost(application), name="Dagster", token=lambda: access_token(settings), command="mlops open"
+                _QueriesByPost(application),
+                name="Dagster",
+                token=lambda: access_token(settings),
+                command="mlops open",
+                file=settings.access_token_file.name,
             )
             uvicorn.run(
                 guard,

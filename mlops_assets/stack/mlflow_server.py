@@ -36,7 +36,13 @@ def main() -> None:
     initialize_backend_stores(store, store, "mlflow-artifacts:/")
     from mlflow.server.fastapi_app import app
 
-    guard = AccessGuard(app, name="MLflow", token=lambda: access_token(settings), command="mlops open mlflow")
+    guard = AccessGuard(
+        app,
+        name="MLflow",
+        token=lambda: access_token(settings),
+        command="mlops open mlflow",
+        file=settings.access_token_file.name,
+    )
     uvicorn.run(guard, host="127.0.0.1", port=settings.mlflow_port, log_level="warning", access_log=False, server_header=False)
 
 

@@ -12,6 +12,8 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 from running_stack import CHROMIUM, Demo, Platform
 
+from mlops_assets.stack.links import PAGES
+
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -66,6 +68,10 @@ def visit(platform: Platform, browser: Browser) -> Iterator[Visit]:
             visit.complaints.append(f"{message.text} ({message.location.get('url', '')})")
 
     context.route("**/*", pass_or_block)
+    # As a person does: the link opens a session.
+    visit.page.goto(PAGES["dagster"].link(platform.settings))
+    assert visit.page.url.startswith(f"{platform.settings.dagster_url}/")
+    assert "token" not in visit.page.url
     visit.page.on("console", listen)
     visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
     yield visit
@@ -91,6 +97,29 @@ def test_the_lineage_of_all_assets_shows_every_group(visit: Visit) -> None:
     for group in ("flight_delay", "employment", "features", "staging", "raw"):
         expect(visit.page.get_by_text(group, exact=True).first).to_be_visible(timeout=TIMEOUT)
     expect(visit.page.get_by_text("configuration_error", exact=True)).to_have_count(0)
+
+
+def test_the_page_follows_dagster_by_its_websocket(visit: Visit) -> None:
+    with visit.page.expect_websocket() as opened:
+        visit.page.goto("/runs")
+    with opened.value.expect_event("framereceived") as received:
+        pass
+    assert "connection_ack" in str(received.value)
+
+
+def test_mlflow_opens_with_its_link(visit: Visit, platform: Platform) -> None:
+    visit.page.goto(f"{PAGES['mlflow'].link(platform.settings)}#/models/flight_delay")
+    expect(visit.page.get_by_text("Version 1", exact=True).first).to_be_visible(timeout=TIMEOUT)
+    assert visit.page.url == f"{platform.settings.mlflow_url}/#/models/flight_delay"
+    # MLflow itself asks for a user that a server without accounts does not have.
+    visit.complaints[:] = [each for each in visit.complaints if "/users/current" not in each]
+
+
+def test_a_browser_without_a_session_is_told_how_to_get_in(browser: Browser, platform: Platform) -> None:
+    page = browser.new_page(base_url=platform.settings.dagster_url)
+    page.goto(GROUP_PAGE)
+    expect(page.get_by_text("mlops open")).to_be_visible()
+    page.close()
 
 
 def test_the_code_location_is_loaded(visit: Visit) -> None:

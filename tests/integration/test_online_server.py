@@ -18,6 +18,7 @@ import requests
 from online_server import SOLUTION, TOKEN, OnlineServer, flights, kill, load, wait_for
 
 from mlops_assets.stack.environment import scripts_directory
+from mlops_assets.stack.links import link
 
 SWAP_SECONDS = 5
 
@@ -69,16 +70,23 @@ def test_an_answer_is_one_packet_also_after_a_caller_waited_to_send(server: Onli
     assert answers.count(b"HTTP/1.1 200 OK\r\n") == answers.count(b'"prediction_id"') == 2
 
 
-def test_only_probes_and_the_description_need_no_token(server: OnlineServer) -> None:
+def test_only_probes_need_no_token_and_tell_nothing_of_data(server: OnlineServer) -> None:
     url = server.settings.serving_url
-    for path in ("/livez", "/readyz", "/openapi.json", "/docs"):
-        assert requests.get(url + path, timeout=10).status_code == 200
-    for path in ("/metrics", f"/{SOLUTION}/model"):
+    assert requests.get(f"{url}/livez", timeout=10).text == "ok"
+    assert requests.get(f"{url}/readyz", timeout=10).json() == {"status": "ready"}
+    for path in ("/metrics", f"/{SOLUTION}/model", "/openapi.json", "/docs", "/nothing"):
         refused = requests.get(url + path, timeout=10)
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
         assert refused.json()["status"] == 401
     assert server.post(server.row, Authorization="Bearer wrong").status_code == 401
     assert server.get("/nothing").json()["title"] == "Not Found"
+
+
+def test_the_page_of_the_api_opens_with_a_link(server: OnlineServer) -> None:
+    with requests.Session() as browser:
+        page = browser.get(link(f"{server.settings.serving_url}/docs", TOKEN), timeout=10)
+        assert (page.status_code, page.url) == (200, f"{server.settings.serving_url}/docs")
+        assert browser.get(f"{server.settings.serving_url}/openapi.json", timeout=10).ok
 
 
 def test_the_model_says_what_it_reads_and_gives_an_example_that_works(server: OnlineServer) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -18,10 +18,11 @@ from typing import Any
 import litserve
 import msgspec
 import uvicorn
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from mlops_assets.access.credentials import is_authorized, serving_token
+from mlops_assets.access.guard import AccessGuard
 from mlops_assets.resources.online_store.store import open_online_store
 from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.online.endpoint import MAXIMUM_BODY_BYTES, PredictEndpoint, Receive, Scope, Send
@@ -38,11 +39,13 @@ DRAIN_SECONDS = 1.0
 COLLECT_EVERY = 20_000
 """Objects that a process makes and keeps between two garbage collections."""
 
+_PROBES = ("/livez", "/readyz")
+
 _log = logging.getLogger(__name__)
 
 
 class PredictionAPI(litserve.LitAPI):
-    """All solutions of this machine; `setup` loads their champions, `authorize` guards everything that says something of them."""
+    """All solutions of this machine; `setup` loads their champions."""
 
     def __init__(self, settings: Settings):
         super().__init__(api_path="/{solution}/predict")
@@ -60,11 +63,6 @@ class PredictionAPI(litserve.LitAPI):
         gc.freeze()
         gc.set_threshold(COLLECT_EVERY)
 
-    def authorize(self, request: Request) -> None:
-        """Raise HTTPException (401) unless the request holds the token."""
-        if not is_authorized(request.headers.get("authorization", "").encode("latin-1"), self.token):
-            raise HTTPException(HTTPStatus.UNAUTHORIZED, "Give the token of this server.", {"www-authenticate": "Bearer"})
-
 
 class OnlineServer(litserve.LitServer):
     """LitServe without its workers. An ASGI application: `server` starts the processes that run it."""
@@ -74,13 +72,25 @@ class OnlineServer(litserve.LitServer):
         self._settings = settings
         self._stopping = threading.Event()
         super().__init__(self.api, accelerator="cpu", max_payload_size=MAXIMUM_BODY_BYTES, disable_openapi_url=True)
+        self._guard = AccessGuard(
+            self.app,
+            name="The online server",
+            token=lambda: self.api.token,
+            command="mlops open serving",
+            file=settings.serving_token_file.name,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Predictions go straight to their endpoint, everything else through the framework."""
+        """Predictions go straight to their endpoint, everything else through the framework.
+
+        Probes are open. Whatever tells of data takes the token, under any name of this machine, or a session in a browser.
+        """
         if scope["type"] == "http" and PredictEndpoint.serves(scope["path"]):
             await self.endpoint(scope, receive, send)
-        else:
+        elif scope["type"] != "http" or scope["path"] in _PROBES or _has_token(scope["headers"], self.api.token):
             await self.app(scope, receive, send)
+        else:
+            await self._guard(scope, receive, send)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -103,28 +113,28 @@ class OnlineServer(litserve.LitServer):
 
     def register_endpoints(self) -> None:
         """The routes beside the predictions. Called by LitServe, in place of its own."""
-        guarded = [Depends(self.setup_auth(self.api))]
         self.app.add_api_route("/livez", self._alive, methods=["GET"])
         self.app.add_api_route("/readyz", self._ready, methods=["GET"])
         self.app.add_api_route("/openapi.json", self._openapi, methods=["GET"])
         self.app.add_api_route("/docs", self._documentation, methods=["GET"])
-        self.app.add_api_route("/metrics", self._metrics, methods=["GET"], dependencies=guarded)
-        self.app.add_api_route("/{solution}/model", self._model, methods=["GET"], dependencies=guarded)
+        self.app.add_api_route("/metrics", self._metrics, methods=["GET"])
+        self.app.add_api_route("/{solution}/model", self._model, methods=["GET"])
         self.app.add_exception_handler(HTTPException, _problem)
 
     async def _alive(self) -> Response:
         return Response("ok", media_type="text/plain")
 
-    async def _ready(self) -> Response:
-        """200 unless the process drains. A solution whose newest bundle cannot serve is told, not a reason to send nobody here."""
+    async def _ready(self, request: Request) -> Response:
+        """200 unless the process drains. A solution whose newest bundle cannot serve is told, not a reason to send nobody here.
+
+        Without the token the status alone is told.
+        """
         draining = self.endpoint.draining
-        models = served_models(self.api.solutions)
-        state = {
-            "status": "draining" if draining else "ready",
-            "pid": os.getpid(),
-            "problems": [problem for model in models.values() for problem in model.problems],
-            "models": models,
-        }
+        state: dict[str, Any] = {"status": "draining" if draining else "ready"}
+        if _has_token(request.headers.raw, self.api.token):
+            models = served_models(self.api.solutions)
+            problems = [problem for model in models.values() for problem in model.problems]
+            state |= {"pid": os.getpid(), "problems": problems, "models": models}
         return _json(state, HTTPStatus.SERVICE_UNAVAILABLE if draining else HTTPStatus.OK)
 
     async def _openapi(self) -> Response:
@@ -199,6 +209,10 @@ def create() -> OnlineServer:
     """The application of this installation, for uvicorn."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return OnlineServer(Settings.from_environment())
+
+
+def _has_token(headers: Iterable[tuple[bytes, bytes]], token: str) -> bool:
+    return is_authorized(next((value for name, value in headers if name == b"authorization"), None), token)
 
 
 def _json(content: Any, status: HTTPStatus) -> Response:
