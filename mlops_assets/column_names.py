@@ -22,6 +22,7 @@ SOURCE: Final = "_source"
 
 TRAINING_DATE: Final = "training_date"
 SPLIT: Final = "split"
+"""Of a training dataset: `train` or `holdout`."""
 SEGMENT: Final = "segment"
 
 PREDICTION_ID: Final = "prediction_id"
@@ -125,6 +126,8 @@ def name_problem(name: str) -> str | None:
         return "has no name"
     if len(name) > LONGEST_NAME:
         return f"has a name of {len(name)} characters, which may have {LONGEST_NAME}"
+    if name == "*":
+        return "stands for all features in the reports"
     if not name.isprintable():
         return "has a control character in its name"
     if fold(name).startswith(INTERNAL_PREFIX):

@@ -16,9 +16,6 @@ from mlops_assets.resources.lake import literal, quote
 from mlops_assets.serving.derived import with_derived
 from mlops_assets.solution import Solution
 
-SPLIT = "split"
-"""Column of a training dataset: `train` or `holdout`."""
-
 
 @dataclass(frozen=True)
 class SolutionInputs:
@@ -161,7 +158,8 @@ class SolutionInputs:
         its values. Spine and views are read as of the lake's `snapshot`.
         """
         spine, partition = self.solution.spine, self.solution.partitions.column
-        names = ", ".join(map(quote, self.spine_columns(labelled=labelled)))
+        # Named as they are declared: the lake keeps the case in which they were written.
+        names = ", ".join(f"{quote(name)} AS {quote(name)}" for name in self.spine_columns(labelled=labelled))
         rows = (
             f"SELECT {names} FROM lake.{self.spine.table} AT (VERSION => {snapshot}) WHERE {quote(partition)} >= DATE '{first}' "
             f"AND {quote(partition)} < DATE '{end}' AND {condition}"

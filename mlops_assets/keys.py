@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from mlops_assets import column_names
+
 RAW_SCHEMA = "raw"
 FEATURES_SCHEMA = "features"
 
@@ -24,7 +26,7 @@ DATA_QUALITY_REPORT = "data_quality_report"
 MONITORING_REPORT = "monitoring_report"
 RETRAINING_DECISION = "retraining_decision"
 
-TRAINING_DATE, SEGMENT = "training_date", "segment"
+TRAINING_DATE, SEGMENT = column_names.TRAINING_DATE, column_names.SEGMENT
 """Dimensions of the partitions of the segments' models, and columns of the tables of a solution's training stages."""
 
 SEGMENT_STAGES = {stage: f"segment_{stage}" for stage in (MODEL, EVALUATION, DEPLOYMENT)}

@@ -16,10 +16,11 @@ from mlops_assets.assets.candidate import configuration_of
 from mlops_assets.assets.deployment import champion_bundle
 from mlops_assets.assets.fitting import default_estimator, fit
 from mlops_assets.assets.judging import threshold_of
-from mlops_assets.assets.scoring import BATCH, CHANNEL, MODEL_VERSION, predictions_array
+from mlops_assets.assets.scoring import BATCH, predictions_array
 from mlops_assets.assets.training_dataset import labelled_rows, split_query, training_frame
+from mlops_assets.column_names import CHANNEL, MODEL_VERSION, SPLIT
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.inputs import SPLIT, SolutionInputs
+from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import PREDICTIONS
 from mlops_assets.replay_plan import Period
 from mlops_assets.resources.feature_registry import FeatureRegistry

@@ -9,10 +9,10 @@ from typing import Any
 
 import duckdb
 
-from mlops_assets.assets.monitored_windows import ROWS, WINDOW, Judge
+from mlops_assets.assets.monitored_windows import ROWS, STAGED_WINDOW, WINDOW, Judge
 from mlops_assets.assets.monitoring_reference import VersionReference
-from mlops_assets.assets.scoring import MODEL_VERSION, PREDICTION_ID
 from mlops_assets.checks.data_quality import wrong_value
+from mlops_assets.column_names import MODEL_VERSION, OUTPUTS, PREDICTION_ID
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DATA_QUALITY_REPORT, DRIFT_REPORT, PERFORMANCE_REPORT
 from mlops_assets.ml.charts import number_text
@@ -88,12 +88,12 @@ def alert_rows(
         return []
     spine = inputs.solution.spine
     present = [row[0] for row in connection.execute(f"DESCRIBE FROM {ROWS}").fetchall()]
-    wanted = (PREDICTION_ID, spine.prediction_time, "score", "predicted_label", "value", spine.label, alert.feature)
+    wanted = (PREDICTION_ID, spine.prediction_time, *OUTPUTS[:3], spine.label, alert.feature)
     names = ", ".join(quote(name) for name in dict.fromkeys(wanted) if name in present)
     order = f"{alert.order}, {PREDICTION_ID}" if alert.order else PREDICTION_ID
     return (
         connection.execute(
-            f"SELECT {names} FROM {ROWS} WHERE {WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {alert.version} AND ({alert.rows}) "
+            f"SELECT {names} FROM {ROWS} WHERE {STAGED_WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {alert.version} AND ({alert.rows}) "
             f"ORDER BY {order} LIMIT {limit}"
         )
         .to_arrow_table()
@@ -141,7 +141,7 @@ def _quality(rows: list[dict[str, Any]], contract: Contract) -> Alert:
     elif row["check"] in ("unseen_categories", "out_of_range") and feature is not None:
         condition = wrong_value(feature)
     elif row["check"] == "duplicate_predictions":
-        mine = f"{MODEL_VERSION} = {row[MODEL_VERSION]} AND {WINDOW} = DATE '{row[WINDOW]}'"
+        mine = f"{MODEL_VERSION} = {row[MODEL_VERSION]} AND {STAGED_WINDOW} = DATE '{row[WINDOW]}'"
         condition = f"{PREDICTION_ID} IN (SELECT {PREDICTION_ID} FROM {ROWS} WHERE {mine} GROUP BY 1 HAVING count(*) > 1)"
     return Alert(
         source="data quality",
@@ -183,7 +183,7 @@ def _excess(
         if each["slice"] == WHOLE and each["feature"] == name and each["binning"] == binning
     }
     column = f"CAST({quote(name)} AS {'DOUBLE' if described['numeric'] else 'VARCHAR'})"
-    inside = f"{WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {row[MODEL_VERSION]} AND {column} IS NOT NULL"
+    inside = f"{STAGED_WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {row[MODEL_VERSION]} AND {column} IS NOT NULL"
     if described["numeric"]:
         edges = described["deciles"]
         conditions = {}

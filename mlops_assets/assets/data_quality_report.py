@@ -10,6 +10,7 @@ import duckdb
 from mlops_assets.assets.execution import RETRIES, record_range_metadata
 from mlops_assets.assets.monitored_windows import (
     ROWS,
+    STAGED_WINDOW,
     WINDOW,
     Windows,
     load_judge,
@@ -18,8 +19,9 @@ from mlops_assets.assets.monitored_windows import (
     windows_of,
     write_report,
 )
-from mlops_assets.assets.scoring import BATCH, CHANNEL, MODEL_VERSION, PREDICTION_ID
+from mlops_assets.assets.scoring import BATCH
 from mlops_assets.checks.data_quality import RULES, Expected, Finding, inspect, results
+from mlops_assets.column_names import CHANNEL, MODEL_VERSION, PREDICTION_ID
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DATA_QUALITY_REPORT, EVALUATION, PREDICTIONS
 from mlops_assets.resources.lake import Lake
@@ -107,7 +109,7 @@ def _inspect(
     described = {each["feature"]: each for each in reference.summary.columns.to_pylist() if each["slice"] == WHOLE}
     shares = dict(
         connection.execute(
-            f"SELECT CAST({WINDOW} AS VARCHAR), count(*) FILTER (WHERE {MODEL_VERSION} = {version}) / count(*) FROM {ROWS} "
+            f"SELECT CAST({STAGED_WINDOW} AS VARCHAR), count(*) FILTER (WHERE {MODEL_VERSION} = {version}) / count(*) FROM {ROWS} "
             f"WHERE {CHANNEL} = '{BATCH}' GROUP BY 1"
         ).fetchall()
     )
@@ -118,7 +120,7 @@ def _inspect(
         if share:
             found[window, version] = inspect(
                 connection,
-                rows=f"(FROM {ROWS} WHERE {MODEL_VERSION} = {version} AND {WINDOW} = DATE '{window}')",
+                rows=f"(FROM {ROWS} WHERE {MODEL_VERSION} = {version} AND {STAGED_WINDOW} = DATE '{window}')",
                 expected=Expected(
                     contract=judge.contract,
                     reference=described,

@@ -14,6 +14,7 @@ from mlops_assets.assets.evaluation_page import plot_metadata
 from mlops_assets.assets.execution import RETRIES, record_range_metadata
 from mlops_assets.assets.monitored_windows import (
     ROWS,
+    STAGED_WINDOW,
     WINDOW,
     report_query,
     rows_of_version,
@@ -23,8 +24,8 @@ from mlops_assets.assets.monitored_windows import (
     write_report,
 )
 from mlops_assets.assets.monitoring_reference import VersionReference, load_reference
-from mlops_assets.assets.scoring import MODEL_VERSION
 from mlops_assets.checks import rules
+from mlops_assets.column_names import MODEL_VERSION
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DRIFT_REPORT, EVALUATION, OUTCOMES, PREDICTIONS
 from mlops_assets.resources.lake import Lake
@@ -123,7 +124,7 @@ def _measure(
     distances = measure_distances(
         connection,
         rows=f"(FROM {ROWS} WHERE {MODEL_VERSION} = {version})",
-        window=WINDOW,
+        window=STAGED_WINDOW,
         slices=inputs.solution.gates.slices,
         reference=watched,
     )

@@ -12,8 +12,9 @@ from mlops_assets.assets.candidate import PARITY_TAGS, TrainingDataset, configur
 from mlops_assets.assets.execution import RETRIES, model_of_run, permanent_failure
 from mlops_assets.assets.training_dataset import dataset_query
 from mlops_assets.checks import rules
+from mlops_assets.column_names import SPLIT
 from mlops_assets.configuration import ConfigurationError
-from mlops_assets.inputs import SPLIT, SolutionInputs
+from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import MODEL, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.resources.datasets import recorded_datasets
 from mlops_assets.resources.lake import Lake, fingerprint, quote

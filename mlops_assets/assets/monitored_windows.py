@@ -17,8 +17,7 @@ from mlops_assets.assets.execution import (
     written_metadata,
 )
 from mlops_assets.assets.monitoring_reference import VersionReference, load_reference
-from mlops_assets.assets.outcomes import MATURED
-from mlops_assets.assets.scoring import MODEL_VERSION, PREDICTION_ID
+from mlops_assets.column_names import MATURED, MODEL_VERSION, PREDICTION_ID, internal
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import OUTCOMES, PREDICTIONS
 from mlops_assets.resources.lake import Lake, PartitionRange, quote, table_exists
@@ -35,6 +34,9 @@ WINDOW = "window_start"
 
 ROWS = "temp.main.monitored_rows"
 """The temporary table that `stage_rows` makes."""
+
+STAGED_WINDOW = internal(WINDOW)
+"""Column of `ROWS`: the first day of the window of a row."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def windows_of(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:
 
 
 def stage_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windows: Windows) -> list[int]:
-    """Make the table `ROWS`: the predictions of `windows` with `window_start` and the label (null until it is known). Returns the versions.
+    """Make the table `ROWS`: the predictions of `windows` with `STAGED_WINDOW` and the label (null until it is known). Returns the versions.
 
     Raises Failure when none of the windows has a prediction.
     """
@@ -93,8 +95,8 @@ def stage_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, wi
     if table_exists(connection, outcomes := inputs.table(OUTCOMES)):
         known = f"(SELECT {PREDICTION_ID}, {label} FROM lake.{outcomes} t WHERE {MATURED} AND {windows.whole.predicate('t')})"
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE monitored_rows AS SELECT w.{WINDOW}, p.*, o.{label} FROM lake.{inputs.table(PREDICTIONS)} p "
-        f"JOIN (VALUES {bounds}) w({WINDOW}, first, after) ON p.{column} >= w.first AND p.{column} < w.after "
+        f"CREATE OR REPLACE TEMP TABLE monitored_rows AS SELECT w.{STAGED_WINDOW}, p.*, o.{label} FROM lake.{inputs.table(PREDICTIONS)} p "
+        f"JOIN (VALUES {bounds}) w({STAGED_WINDOW}, first, after) ON p.{column} >= w.first AND p.{column} < w.after "
         f"LEFT JOIN {known} o ON o.{PREDICTION_ID} = p.{PREDICTION_ID} WHERE {windows.whole.predicate('p')}"
     )
     versions = [
@@ -115,7 +117,7 @@ def window_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, v
 def sampled_windows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int) -> "dict[str, pa.Table]":
     """The rows of a version by window, of each at most `monitoring.drift.maximum_rows`, chosen by the hash of their key: always the same."""
     order = f"hash({quote(inputs.solution.spine.key)}), {PREDICTION_ID}"
-    place = f"row_number() OVER (PARTITION BY {WINDOW} ORDER BY {order})"
+    place = f"row_number() OVER (PARTITION BY {STAGED_WINDOW} ORDER BY {order})"
     return _by_window(connection, inputs, version, f"QUALIFY {place} <= {inputs.solution.monitoring.drift.maximum_rows} ")
 
 
@@ -156,7 +158,7 @@ def _by_window(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, ve
 
     table = connection.execute(
         f"FROM {ROWS} WHERE {MODEL_VERSION} = {version} {chosen}"
-        f"ORDER BY {WINDOW}, {quote(inputs.solution.spine.prediction_time)}, {PREDICTION_ID}"
+        f"ORDER BY {STAGED_WINDOW}, {quote(inputs.solution.spine.prediction_time)}, {PREDICTION_ID}"
     ).to_arrow_table()
-    days = table.column(WINDOW)
+    days = table.column(STAGED_WINDOW)
     return {day.isoformat(): table.filter(pc.equal(days, day)) for day in sorted(days.unique().to_pylist())}

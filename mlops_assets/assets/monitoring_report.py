@@ -11,6 +11,7 @@ import duckdb
 from mlops_assets.assets.execution import RETRIES
 from mlops_assets.assets.monitored_windows import (
     ROWS,
+    STAGED_WINDOW,
     WINDOW,
     Judge,
     Windows,
@@ -92,7 +93,7 @@ def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 
 def _is_predicted(connection: duckdb.DuckDBPyConnection, window: str) -> bool:
-    return bool(connection.execute(f"SELECT 1 FROM {ROWS} WHERE {WINDOW} = DATE '{window}' LIMIT 1").fetchall())
+    return bool(connection.execute(f"SELECT 1 FROM {ROWS} WHERE {STAGED_WINDOW} = DATE '{window}' LIMIT 1").fetchall())
 
 
 def report_path(settings: Settings, solution: str, window: str) -> Path:

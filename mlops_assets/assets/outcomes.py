@@ -18,14 +18,9 @@ from mlops_assets.assets.execution import (
     written_metadata,
 )
 from mlops_assets.assets.judging import MINIMUM_SLICE_ROWS, threshold_of
-from mlops_assets.assets.scoring import (
-    CHANNEL,
-    MODEL_VERSION,
-    PREDICTION_DESCRIPTIONS,
-    PREDICTION_ID,
-    predictions_array,
-)
+from mlops_assets.assets.scoring import PREDICTION_DESCRIPTIONS, predictions_array
 from mlops_assets.checks import rules
+from mlops_assets.column_names import CHANNEL, MATURED, MODEL_VERSION, OUTPUTS, PREDICTION_ID, internal
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import EVALUATION, OUTCOMES, PREDICTIONS, table_key
 from mlops_assets.resources.lake import Lake, PartitionRange, column_types, quote, sql_moment
@@ -38,7 +33,6 @@ if TYPE_CHECKING:
     from mlops_assets.ml.evaluation import Evaluation
     from mlops_assets.serving.bundle import Bundle
 
-MATURED = "matured"
 _EXPECTED_MATURED = 0.5
 
 
@@ -133,7 +127,7 @@ def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
     """
     spine = inputs.solution.spine
     present = column_types(connection, f"lake.{inputs.table(PREDICTIONS)}")
-    outputs = [name for name in ("score", "predicted_label", "value", "probabilities") if name in present]
+    outputs = [name for name in OUTPUTS if name in present]
     selected = [
         PREDICTION_ID,
         CHANNEL,
@@ -146,14 +140,14 @@ def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
     ]
     predicted = ", ".join(f"p.{quote(name)}" for name in dict.fromkeys(selected))
     key, label, label_time = quote(spine.key), quote(spine.label), quote(spine.label_time)
-    partition = quote(window.column)
+    partition, of_spine = quote(window.column), internal("partition")
     known = f"{label} IS NOT NULL AND {label_time} <= {sql_moment(as_of)}"
     return (
         f"SELECT {predicted}, s.{label}, s.{label_time}, s.{label} IS NOT NULL AS {MATURED} "
         f"FROM lake.{inputs.table(PREDICTIONS)} p "
-        f"LEFT JOIN (SELECT {key}, {label}, {label_time}, {partition} AS _partition FROM lake.{inputs.spine.table} WHERE {known}) s "
+        f"LEFT JOIN (SELECT {key}, {label}, {label_time}, {partition} AS {of_spine} FROM lake.{inputs.spine.table} WHERE {known}) s "
         f"USING ({key}) WHERE {window.predicate('p')} "
-        f"QUALIFY row_number() OVER (PARTITION BY p.{PREDICTION_ID} ORDER BY abs(s._partition - p.{partition}), s._partition) = 1"
+        f"QUALIFY row_number() OVER (PARTITION BY p.{PREDICTION_ID} ORDER BY abs(s.{of_spine} - p.{partition}), s.{of_spine}) = 1"
     )
 
 

@@ -22,8 +22,9 @@ from mlops_assets.assets.monitored_windows import (
     windows_of,
     write_report,
 )
-from mlops_assets.assets.scoring import MODEL_VERSION, predictions_array
+from mlops_assets.assets.scoring import predictions_array
 from mlops_assets.checks import rules
+from mlops_assets.column_names import MODEL_VERSION
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import EVALUATION, OUTCOMES, PERFORMANCE_REPORT, PREDICTIONS
 from mlops_assets.resources.lake import Lake

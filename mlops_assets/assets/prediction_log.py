@@ -15,8 +15,9 @@ import duckdb
 
 from mlops_assets.assets.execution import RETRIES, schema_change_metadata, table_schema
 from mlops_assets.assets.prediction_records import RecordRows
-from mlops_assets.assets.scoring import BATCH, CHANNEL, PREDICTION_DESCRIPTIONS, PREDICTION_ID
+from mlops_assets.assets.scoring import BATCH, PREDICTION_DESCRIPTIONS
 from mlops_assets.checks import rules
+from mlops_assets.column_names import CHANNEL, PREDICTION_ID
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT, PREDICTION_LOG, PREDICTIONS, SHADOW_PREDICTIONS
 from mlops_assets.resources.lake import Lake, column_types, table_exists

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mlops_assets.assets.scoring import (
+from mlops_assets.column_names import (
     CHANNEL,
     FEATURE_VIEWS,
     MODEL_VERSION,
+    OUTPUTS,
     PREDICTION_ID,
     ROLE,
     SERVED_AT,
     VIEW_FLAGS,
     VIEW_SNAPSHOTS,
+    known_since_column,
 )
 from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.lake import column_types, current_snapshot, quote, table_exists
+from mlops_assets.resources.lake import column_types, current_snapshot, literal, quote, table_exists
 
 if TYPE_CHECKING:
     from mlops_assets.serving.prediction_record import PredictionRecord
@@ -70,7 +72,7 @@ class RecordRows:
     def refused(self) -> dict[str, str]:
         """The prediction ids of the other records, with what is wrong."""
         reasons = ", ".join(
-            f"CASE WHEN {self._wrong(name)} THEN {quote(name)} || ' is no {kind} ({name})' END"
+            f"CASE WHEN {self._wrong(name)} THEN {quote(name)} || {literal(f' is no {kind} ({name})')} END"
             for name, kind in self._types.items()
         )
         wrong = " OR ".join(self._wrong(name) for name in self._types)
@@ -87,7 +89,7 @@ def _texts(inputs: SolutionInputs, record: "PredictionRecord") -> dict[str, str 
     values: dict[str, Any] = {
         **record.features,
         **record.entity,
-        **{f"_{name}_event_timestamp": view.event_timestamp for name, view in record.views.items()},
+        **{known_since_column(name): view.event_timestamp for name, view in record.views.items()},
         PREDICTION_ID: record.prediction_id,
         CHANNEL: record.channel,
         ROLE: record.role,
@@ -105,7 +107,7 @@ def _texts(inputs: SolutionInputs, record: "PredictionRecord") -> dict[str, str 
 
 
 def _outputs(record: "PredictionRecord") -> Iterator[tuple[str, Any]]:
-    for name in ("score", "predicted_label", "value", "probabilities"):
+    for name in OUTPUTS:
         if (value := getattr(record.outputs, name)) is not None:
             yield name, value
 

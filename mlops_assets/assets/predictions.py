@@ -19,20 +19,18 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
-from mlops_assets.assets.scoring import (
-    BATCH,
-    CHAMPION_ROLE,
+from mlops_assets.assets.scoring import BATCH, CHAMPION_ROLE, PREDICTION_DESCRIPTIONS, prediction_columns
+from mlops_assets.checks import rules
+from mlops_assets.column_names import (
     CHANNEL,
     FEATURE_VIEWS,
     MODEL_VERSION,
-    PREDICTION_DESCRIPTIONS,
     PREDICTION_ID,
     ROLE,
     SOURCE_SNAPSHOT,
     VIEW_FLAGS,
-    prediction_columns,
+    internal,
 )
-from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import PREDICTIONS
 from mlops_assets.resources.feature_store import SelectedView, is_fresh
@@ -188,17 +186,20 @@ def _flag(chosen: SelectedView, asked: str) -> str:
 
 def _complete(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dg.AssetCheckResult:
     key, asked = quote(inputs.solution.spine.key), replace(window, only=None)
-    spine = f"(SELECT {key}, count(*) AS n FROM lake.{inputs.spine.table} t WHERE {asked.predicate('t')} GROUP BY 1)"
-    predicted = f"(SELECT {key}, count(*) AS n FROM lake.{inputs.table(PREDICTIONS)} t WHERE {window.predicate('t')} GROUP BY 1)"
-    wrong, rows = connection.execute(
-        f"SELECT count(*) FILTER (WHERE s.n IS DISTINCT FROM 1 OR p.n IS DISTINCT FROM 1), count(*) "
+    rows = internal("rows")
+    spine, predicted = (
+        f"(SELECT {key}, count(*) AS {rows} FROM lake.{table} t WHERE {part.predicate('t')} GROUP BY 1)"
+        for table, part in ((inputs.spine.table, asked), (inputs.table(PREDICTIONS), window))
+    )
+    wrong, total = connection.execute(
+        f"SELECT count(*) FILTER (WHERE s.{rows} IS DISTINCT FROM 1 OR p.{rows} IS DISTINCT FROM 1), count(*) "
         f"FROM {spine} s FULL JOIN {predicted} p USING ({key})"
     ).fetchall()[0]
     return rules.COMPLETE.result(
         inputs.key(PREDICTIONS),
-        passed=wrong == 0 and rows > 0,
-        metadata={"rows": rows, "without_exactly_one_prediction": wrong},
-        description=None if rows else "the spine has no row in these partitions",
+        passed=wrong == 0 and total > 0,
+        metadata={"rows": total, "without_exactly_one_prediction": wrong},
+        description=None if total else "the spine has no row in these partitions",
     )
 
 

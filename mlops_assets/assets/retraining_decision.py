@@ -14,9 +14,9 @@ import duckdb
 from mlops_assets.assets.evaluation import ALL_ROWS
 from mlops_assets.assets.execution import RETRIES, permanent_failure
 from mlops_assets.assets.monitored_windows import WINDOW, write_report
-from mlops_assets.assets.scoring import MODEL_VERSION
 from mlops_assets.assets.training_dataset import labelled_rows
 from mlops_assets.automation.retraining import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
+from mlops_assets.column_names import MODEL_VERSION
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import (
     DRIFT_REPORT,

@@ -2,21 +2,22 @@
 
 from typing import TYPE_CHECKING
 
-from mlops_assets.serving import prediction_record
+from mlops_assets.column_names import (
+    CHANNEL,
+    FEATURE_VIEWS,
+    MODEL_VERSION,
+    OUTPUTS,
+    PREDICTION_ID,
+    ROLE,
+    SERVED_AT,
+    SOURCE_SNAPSHOT,
+    VIEW_FLAGS,
+    VIEW_SNAPSHOTS,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-
-MODEL_VERSION = prediction_record.MODEL_VERSION
-PREDICTION_ID = "prediction_id"
-FEATURE_VIEWS = "feature_views"
-SOURCE_SNAPSHOT = "_source_snapshot"
-CHANNEL = "channel"
-ROLE = "role"
-VIEW_FLAGS = "view_flags"
-VIEW_SNAPSHOTS = "_view_snapshots"
-SERVED_AT = "served_at"
 
 BATCH = "batch"
 """The channel of the rows that the asset `predictions` writes; the others come from the servers."""
@@ -43,7 +44,7 @@ PREDICTION_DESCRIPTIONS = {
 
 def prediction_columns(scored: "pa.Table") -> list[str]:
     """Columns of `Bundle.score` that tables keep."""
-    return [name for name in scored.column_names if name in ("score", "predicted_label", "value", "probabilities")]
+    return [name for name in scored.column_names if name in OUTPUTS]
 
 
 def predictions_array(scored: "pa.Table") -> "np.ndarray":

@@ -9,13 +9,17 @@ import duckdb
 
 from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure, table_schema, written_metadata
 from mlops_assets.checks import dataset as checks
-from mlops_assets.inputs import SPLIT, SolutionInputs
+from mlops_assets.column_names import SPLIT, internal
+from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.ml.splits import SPLIT_SQL
 from mlops_assets.resources.datasets import dataset_information
 from mlops_assets.resources.feature_store import Frame
 from mlops_assets.resources.lake import Lake, LakeError, PartitionRange, current_snapshot, quote, snapshot_at, sql_moment
 from mlops_assets.solution import before, longest_days
+
+_SPLIT = internal(SPLIT)
+"""The split before it is chosen by: a condition would take a column of the data for the one of the same statement."""
 
 
 class TrainingDatasetConfig(dg.Config):
@@ -172,7 +176,10 @@ def split_query(inputs: SolutionInputs, training_date: date, frame: str) -> str:
         holdout_start=sql_moment(inputs.midnight(before(training_date, training.holdout))),
         cutoff=sql_moment(inputs.midnight(training_date)),
     )
-    return f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {split} AS {SPLIT}, * FROM ({frame}) WHERE {SPLIT} <> 'excluded'"
+    return (
+        f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {_SPLIT} AS {SPLIT}, * EXCLUDE ({_SPLIT}) "
+        f"FROM (SELECT {split} AS {_SPLIT}, * FROM ({frame})) WHERE {_SPLIT} <> 'excluded'"
+    )
 
 
 def _coverage(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str) -> str:

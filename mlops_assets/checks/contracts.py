@@ -11,7 +11,7 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.checks.tables import CheckRule
-from mlops_assets.column_names import is_audit
+from mlops_assets.column_names import RESERVED, fold
 from mlops_assets.keys import table_key
 from mlops_assets.resources.feature_registry import FeatureView
 from mlops_assets.resources.lake import Lake, column_types, quote, table_exists
@@ -67,7 +67,7 @@ def recorded_contracts(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str,
 
 def declared_columns(connection: duckdb.DuckDBPyConnection, view: FeatureView) -> dict[str, str]:
     """The columns that the dbt model declares, with the types as DuckDB names them. Columns without a type are left out."""
-    names = [name for name, kind in view.model.columns.items() if kind and not is_audit(name)]
+    names = [name for name, kind in view.model.columns.items() if kind and fold(name) not in RESERVED["features"]]
     if not names:
         return {}
     types = ", ".join(f"typeof(NULL::{view.model.columns[name]})" for name in names)
@@ -78,7 +78,7 @@ def built_columns(connection: duckdb.DuckDBPyConnection, view: FeatureView) -> d
     """The columns that the lake's table has."""
     schema, name = view.model.table.split(".")
     types = column_types(connection, f"lake.{quote(schema)}.{quote(name)}")
-    return {column: kind for column, kind in types.items() if not is_audit(column)}
+    return {column: kind for column, kind in types.items() if fold(column) not in RESERVED["features"]}
 
 
 def record_additions(lake: Lake, additions: Sequence[tuple[FeatureView, Mapping[str, str]]], *, author: str) -> None:

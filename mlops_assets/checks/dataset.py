@@ -1,6 +1,6 @@
 """Checks of a training dataset, between the feature store and the estimator. Counting is done in the lake; pandera judges the frame."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import dagster as dg
@@ -8,7 +8,8 @@ import duckdb
 
 from mlops_assets.checks import rules
 from mlops_assets.checks.tables import check_duplicates
-from mlops_assets.inputs import SPLIT, SolutionInputs
+from mlops_assets.column_names import SPLIT
+from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import TRAINING_DATASET
 from mlops_assets.resources.lake import column_types, quote, sql_moment
 from mlops_assets.solution import before
@@ -75,7 +76,7 @@ def _row_count(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, ro
 
 def _missing(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str) -> dg.AssetCheckResult:
     limit = inputs.solution.checks.maximum_missing
-    shares = _per_column(connection, rows, inputs.features, "1 - count({0}) / count(*)")
+    shares = _per_column(connection, rows, inputs.features, lambda name: f"1 - count({name}) / count(*)")
     above = {name: share for name, share in shares.items() if share > limit}
     return rules.MISSING.result(
         inputs.key(TRAINING_DATASET),
@@ -93,7 +94,10 @@ def _constant(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, row
     train = f"(SELECT * FROM {rows} WHERE {SPLIT} = 'train')"
     # The share of the most frequent value; a column without any value counts as constant.
     shares = _per_column(
-        connection, train, inputs.features, "coalesce(list_max(map_values(histogram(CAST({0} AS VARCHAR)))) / count({0}), 1)"
+        connection,
+        train,
+        inputs.features,
+        lambda name: f"coalesce(list_max(map_values(histogram(CAST({name} AS VARCHAR)))) / count({name}), 1)",
     )
     constant = {name: share for name, share in shares.items() if share >= _NEARLY_CONSTANT}
     return rules.CONSTANT.result(
@@ -144,7 +148,7 @@ def _leakage(
     types = column_types(connection, rows)
     numeric = [name for name in inputs.features if types[name].startswith(_NUMBERS)]
     target = f"TRY_CAST({quote(solution.spine.label)} AS DOUBLE)"
-    correlations = _per_column(connection, rows, numeric, f"abs(corr(CAST({{0}} AS DOUBLE), {target}))")
+    correlations = _per_column(connection, rows, numeric, lambda name: f"abs(corr(CAST({name} AS DOUBLE), {target}))")
     limit = solution.checks.maximum_label_correlation
     telling = {name: value for name, value in correlations.items() if value is not None and value > limit}
     strongest = sorted(((value or 0.0, name) for name, value in correlations.items()), reverse=True)[:5]
@@ -160,9 +164,11 @@ def _leakage(
     )
 
 
-def _per_column(connection: duckdb.DuckDBPyConnection, rows: str, columns: Sequence[str], expression: str) -> dict[str, float]:
-    """The SQL `expression` (`{0}` is the column) for each of `columns`, in one pass."""
+def _per_column(
+    connection: duckdb.DuckDBPyConnection, rows: str, columns: Sequence[str], expression: Callable[[str], str]
+) -> dict[str, float]:
+    """The SQL that `expression` makes of the quoted name, for each of `columns`, in one pass."""
     if not columns:
         return {}
-    selected = ", ".join(expression.format(quote(column)) for column in columns)
+    selected = ", ".join(expression(quote(column)) for column in columns)
     return dict(zip(columns, connection.execute(f"SELECT {selected} FROM {rows}").fetchall()[0], strict=True))

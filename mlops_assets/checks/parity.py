@@ -11,6 +11,7 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.checks import rules
+from mlops_assets.column_names import internal
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import ONLINE_FEATURES
 from mlops_assets.resources.feature_store import SelectedView, point_in_time_query
@@ -22,7 +23,8 @@ SAMPLE_ROWS = 500
 """The newest rows of the spine whose entities are compared."""
 
 _SHOWN_DIFFERENCES = 20
-_ASKED_AT = "_asked_at"
+_ASKED_AT = internal("asked_at")
+_NUMBER = internal("number")
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _offline_values(
     columns = ", ".join(f"unnest(CAST(? AS {types[key]}[])) AS {quote(key)}" for key in keys)
     spine = (
         f"SELECT *, TIMESTAMPTZ '{moment.isoformat()}' AS {_ASKED_AT} "
-        f"FROM (SELECT unnest(range({len(entities)})) AS _number, {columns})"
+        f"FROM (SELECT unnest(range({len(entities)})) AS {_NUMBER}, {columns})"
     )
     joined = point_in_time_query(
         spine=spine,
@@ -132,7 +134,7 @@ def _offline_values(
     )
     features = [feature for chosen in views for feature in chosen.features]
     rows = connection.execute(
-        f"SELECT {', '.join(map(quote, features))} FROM ({joined}) ORDER BY _number",
+        f"SELECT {', '.join(map(quote, features))} FROM ({joined}) ORDER BY {_NUMBER}",
         [[entity[key] for entity in entities] for key in keys],
     ).fetchall()
     return [dict(zip(features, row, strict=True)) for row in rows]

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
+from mlops_assets.column_names import internal
 from mlops_assets.resources.lake import literal, quote
 
 _SHOWN_REASONS = 20
@@ -93,12 +94,13 @@ def check_duplicates(
     connection: duckdb.DuckDBPyConnection, key: dg.AssetKey, *, relation: str, columns: Sequence[str]
 ) -> dg.AssetCheckResult:
     """Whether `columns` identify one row of `relation` (a table or a query in parentheses)."""
-    names = ", ".join(quote(column) for column in columns)
+    names, rows = ", ".join(quote(column) for column in columns), internal("rows")
     found = connection.execute(
-        f"SELECT count(*), coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM {relation} GROUP BY {names} HAVING count(*) > 1)"
+        f"SELECT count(*), coalesce(sum({rows} - 1), 0) "
+        f"FROM (SELECT count(*) AS {rows} FROM {relation} GROUP BY {names} HAVING count(*) > 1)"
     ).fetchall()[0]
     examples = connection.execute(
-        f"SELECT {names}, count(*) AS rows FROM {relation} GROUP BY {names} HAVING count(*) > 1 ORDER BY ALL LIMIT 5"
+        f"SELECT {names}, count(*) AS {rows} FROM {relation} GROUP BY {names} HAVING count(*) > 1 ORDER BY ALL LIMIT 5"
     ).fetchall()
     return DUPLICATES.result(
         key,

@@ -29,6 +29,7 @@ from mlops_assets.automation.served_version import build_served_version_sensor
 from mlops_assets.checks.rules import SERVED_VERSION
 from mlops_assets.checks.served_version import build_served_version, served_channels
 from mlops_assets.components.derived_features import check_derived
+from mlops_assets.components.solution_columns import check_columns
 from mlops_assets.configuration import ConfigurationError, nearest
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import (
@@ -155,7 +156,6 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
     views: list[SelectedView] = []
     request = [column for source in solution.features for column in source.request or []]
     derived: dict[str, str] = {}
-    seen: set[str] = set()
     for position, source in enumerate(solution.features):
         if source.request is not None:
             for number, column in enumerate(source.request):
@@ -174,13 +174,8 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
             names = chosen.features
             for column in names:
                 _forbid_label(solution, column, ("features", position, "view"))
-        if repeated := seen.intersection(names):
-            raise ConfigurationError(("features", position), f"the features {', '.join(sorted(repeated))} are named twice")
-        seen.update(names)
     inputs = SolutionInputs(solution=solution, spine=spine, views=tuple(views), request=tuple(request), derived=derived)
-    for position, source in enumerate(solution.features):
-        for name in set(source.derived or {}).intersection(inputs.spine_columns(labelled=True)):
-            raise ConfigurationError(("features", position, "derived", name), "this is a column of the spine: rename the feature")
+    check_columns(inputs)
     for name in dict.fromkeys((solution.spine.key, *inputs.entity, *inputs.request)):
         _require_type(spine, name)
     available = [*inputs.entity, *inputs.features]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from mlops_assets.column_names import internal
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 
 if TYPE_CHECKING:
@@ -62,12 +63,21 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def feature_columns(schema: FeatureSchema) -> list[str]:
+    """The columns of `feature_frame`, by the position of the feature: LightGBM refuses names with quotes, commas or brackets."""
+    return [internal(f"feature_{position}") for position in range(len(schema.names))]
+
+
 def feature_frame(tables: Sequence[pa.Table], schema: FeatureSchema) -> "pd.DataFrame":
-    """The features of all `tables`, one after the other, indexed by the position of their table; infinite numbers count as missing."""
+    """The features of all `tables`, one after the other, indexed by the position of their table; infinite numbers count as missing.
+
+    The columns are called as `feature_columns` says.
+    """
     frame = to_frame(pa.concat_tables([table.select(list(schema.names)) for table in tables]), schema)
     for name in schema.numeric:
         values = frame[name].to_numpy()
         if not np.isfinite(values).all():
             frame[name] = np.where(np.isfinite(values), values, np.nan)
+    frame.columns = feature_columns(schema)
     frame.index = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
     return frame

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from mlops_assets.column_names import internal
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.nannyml_adapter import feature_frame, index_chunker, nannyml, quiet
+from mlops_assets.ml.nannyml_adapter import feature_columns, feature_frame, index_chunker, nannyml, quiet
 from mlops_assets.ml.problem import Problem
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _NAMES: Mapping[Problem, Mapping[str, str]] = {
 _SLOW = "average_precision"
 """Its standard error comes from a bootstrap of the reference, which takes longer than all other metrics together."""
 
-_LABEL, _PREDICTED = "_label", "_predicted"
+_LABEL, _PREDICTED = internal("label"), internal("predicted")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _confidence_estimator(problem: Problem, classes: Sequence[int | str], metric
 
 def _loss_estimator(schema: FeatureSchema, metrics: list[str]) -> Any:
     return nannyml().DLE(
-        feature_column_names=list(schema.names),
+        feature_column_names=feature_columns(schema),
         y_pred=_PREDICTED,
         y_true=_LABEL,
         metrics=metrics,

@@ -133,7 +133,7 @@ def importance_plot(importances: Importances) -> bytes:
         height=0.65,
         error_kw={"elinewidth": 1.2, "alpha": 0.7},
     )
-    axes.set_yticks(range(len(shown)), [each.feature for each in shown])
+    axes.set_yticks(range(len(shown)), [_plain(each.feature) for each in shown])
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     title = f"Permutation importance ({importances.rows:,} rows, {importances.repeats} times)"
@@ -262,7 +262,7 @@ def feature_statistics_plot(
         axes.set_facecolor(GREY)
         axes.grid(False)
         axes.set_xticks(shown, [partitions[position] for position in shown], rotation=45, ha="right")
-    left.set_yticks(range(len(series)), [name.partition(".")[2] or name for name in series], fontsize=6)
+    left.set_yticks(range(len(series)), [_plain(name.partition(".")[2] or name) for name in series], fontsize=6)
     right.set_yticks([])
     return _png(figure)
 
@@ -292,7 +292,12 @@ def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= _NAME_LENGTH else text[: _NAME_LENGTH - 1] + "…"
+    return _plain(text if len(text) <= _NAME_LENGTH else text[: _NAME_LENGTH - 1] + "…")
+
+
+def _plain(text: str) -> str:
+    """`text` of the data as it is: Matplotlib takes what stands between two dollar signs for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _png(figure: "Figure") -> bytes:

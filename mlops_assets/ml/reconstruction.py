@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mlops_assets.ml.drift import ALL_FEATURES, RECONSTRUCTION_ERROR, DriftRow
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.nannyml_adapter import feature_frame, index_chunker, nannyml, quiet
+from mlops_assets.ml.nannyml_adapter import feature_columns, feature_frame, index_chunker, nannyml, quiet
 from mlops_assets.ml.reference import MAXIMUM_CATEGORIES
 
 EFFECT_FLOOR = 0.05
@@ -31,7 +31,7 @@ def reconstruction_rows(
     known = _reconstructed(reference, schema)
     if len(known.names) < 2:
         return []
-    calculator = nannyml().DataReconstructionDriftCalculator(column_names=list(known.names), chunker=index_chunker())
+    calculator = nannyml().DataReconstructionDriftCalculator(column_names=feature_columns(known), chunker=index_chunker())
     with quiet():
         calculator.fit(feature_frame([reference], known))
         result = calculator.calculate(feature_frame([table for _, table in windows], known))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import duckdb
 
+from mlops_assets.column_names import internal
 from mlops_assets.ml.drift import Distance
 from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE, Reference, slice_name
 from mlops_assets.resources.lake import literal, quote
@@ -45,16 +46,18 @@ def _observed(rows: str, window: str, slices: Sequence[str], numeric: Sequence[s
     names = ", ".join(
         [literal(WHOLE), *(f"{literal(slice_name(name, ''))} || CAST({quote(name)} AS VARCHAR)" for name in slices)]
     )
-    sliced = f"SELECT CAST({quote(window)} AS VARCHAR) AS _window, unnest([{names}]) AS _slice, {{columns}} FROM {rows}"
+    # Beside columns of the data until they are unpivoted.
+    w, s, feature, v = map(internal, ("window", "slice", "feature", "value"))
     parts = []
-    for columns, kind, value, text in ((numeric, "DOUBLE", "v", "NULL"), (texts, "VARCHAR", "NULL", "v")):
+    for columns, kind, value, text in ((numeric, "DOUBLE", v, "NULL"), (texts, "VARCHAR", "NULL", v)):
         if columns:
             cast = ", ".join(f"CAST({quote(name)} AS {kind}) AS {quote(name)}" for name in columns)
+            sliced = f"SELECT CAST({quote(window)} AS VARCHAR) AS {w}, unnest([{names}]) AS {s}, {cast} FROM {rows}"
             listed = ", ".join(map(quote, columns))
             parts.append(
-                f"SELECT _window AS w, _slice AS s, feature, CAST({value} AS DOUBLE) AS value, CAST({text} AS VARCHAR) AS text, "
-                f"count(*) AS n FROM (UNPIVOT ({sliced.format(columns=cast)}) ON {listed} INTO NAME feature VALUE v) "
-                f"WHERE _slice IS NOT NULL {'AND isfinite(v)' if kind == 'DOUBLE' else ''} GROUP BY ALL"
+                f"SELECT {w} AS w, {s} AS s, {feature} AS feature, CAST({value} AS DOUBLE) AS value, CAST({text} AS VARCHAR) AS text, "
+                f"count(*) AS n FROM (UNPIVOT ({sliced}) ON {listed} INTO NAME {feature} VALUE {v}) "
+                f"WHERE {s} IS NOT NULL {f'AND isfinite({v})' if kind == 'DOUBLE' else ''} GROUP BY ALL"
             )
     return " UNION ALL ".join(parts)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from mlops_assets.column_names import RESERVED, fold
 from mlops_assets.solution import Strict
 
 _UNIQUENESS = ("unique", "unique_combination")
@@ -83,7 +84,7 @@ class FeatureView:
     def features(self) -> tuple[str, ...]:
         """The view's columns that are neither keys nor times nor audit columns."""
         others = {*self.entity, self.event_timestamp, self.model.partition_column}
-        return tuple(column for column in self.model.columns if column not in others and not column.startswith("_"))
+        return tuple(column for column in self.model.columns if column not in others and not _is_audit(column))
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def feature_view(node: Mapping[str, Any]) -> FeatureView:
         raise FeatureViewError(
             f"{place}.version: {meta.version} is not the dbt version of the model, {version}; declare dbt `versions`"
         )
-    if undescribed := [name for name in model.columns if not name.startswith("_") and not model.column_descriptions[name]]:
+    if undescribed := [name for name in model.columns if not _is_audit(name) and not model.column_descriptions[name]]:
         raise FeatureViewError(f"{place}: describe the columns {', '.join(undescribed)}")
     return FeatureView(
         model=model,
@@ -181,6 +182,10 @@ def feature_view(node: Mapping[str, Any]) -> FeatureView:
         refresh_days=meta.refresh_days,
         description=meta.description or model.description.strip(),
     )
+
+
+def _is_audit(column: str) -> bool:
+    return fold(column) in RESERVED["features"]
 
 
 def _place(node: Mapping[str, Any], model: DbtModel) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from mlops_assets.column_names import internal
 from mlops_assets.resources.feature_registry import FeatureView
 from mlops_assets.resources.lake import literal, quote, table_exists
 
@@ -51,9 +52,10 @@ def statistics_query(view: FeatureView, *, types: dict[str, str], starts: Sequen
     if column is None:
         partition, where = "NULL::DATE", ""
     else:
+        start = internal("start")
         days = ", ".join(f"DATE {literal(start)}" for start in starts[:-1])
         # The newest partition that starts on or before the row's date. A list is quicker than a join, and daily needs neither.
-        partition = f"list_last(list_filter([{days}], lambda start: start <= {quote(column)}))"
+        partition = f"list_last(list_filter([{days}], lambda {start}: {start} <= {quote(column)}))"
         if _daily(starts):
             partition = quote(column)
         where = f" WHERE {quote(column)} >= DATE {literal(starts[0])} AND {quote(column)} < DATE {literal(starts[-1])}"

@@ -8,13 +8,15 @@ from itertools import pairwise
 
 import duckdb
 
+from mlops_assets.column_names import internal, known_since_column
 from mlops_assets.resources.feature_registry import FeatureView
 from mlops_assets.resources.lake import quote
 
 PART_VALUES = 80_000_000
 """Feature values that are joined at once: what fits into the memory of a connection together with all that the joins need."""
 
-_STEP = "_frame"
+_STEP = internal("frame")
+_ROW = internal("row")
 _EPOCH = date(1970, 1, 1)
 _MICROSECONDS_OF_A_DAY = 24 * 60 * 60 * 1_000_000
 
@@ -30,7 +32,7 @@ class SelectedView:
     @property
     def known_since(self) -> str | None:
         """The audit column of the joined frame that holds the event timestamp of the values taken from this view."""
-        return f"_{self.view.name}_event_timestamp" if self.view.event_timestamp else None
+        return known_since_column(self.view.name) if self.view.event_timestamp else None
 
 
 @dataclass(frozen=True)
@@ -93,25 +95,25 @@ class Frame:
         tables = [rows, *(f"{_STEP}_{position}" for position in range(len(self.views)))]
         try:
             connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE {rows} AS SELECT row_number() OVER () AS _row, * FROM (FROM ({self.spine}) ORDER BY {at})"
+                f"CREATE OR REPLACE TEMP TABLE {rows} AS SELECT row_number() OVER () AS {_ROW}, * FROM (FROM ({self.spine}) ORDER BY {at})"
             )
             selected, joins, aligned = [], "", "true"
             for chosen, table in zip(self.views, tables[1:], strict=True):
                 keys = ", ".join(map(quote, dict.fromkeys((self.prediction_time, *chosen.view.entity))))
                 known_since = [chosen.known_since] if chosen.known_since else []
                 names = [quote(name) for name in (*chosen.features, *known_since)]
-                joined = self._joined(f"SELECT _row, {keys} FROM temp.main.{rows}", [chosen])
+                joined = self._joined(f"SELECT {_ROW}, {keys} FROM temp.main.{rows}", [chosen])
                 connection.execute(
-                    f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT _row, {', '.join(names)} FROM ({joined}) ORDER BY _row"
+                    f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT {_ROW}, {', '.join(names)} FROM ({joined}) ORDER BY {_ROW}"
                 )
                 selected += [f"{table}.{name}" for name in names]
                 joins += f" POSITIONAL JOIN temp.main.{table}"
-                aligned += f" AND {table}._row = {rows}._row"
+                aligned += f" AND {table}.{_ROW} = {rows}.{_ROW}"
             # Positions are the rows' numbers, or nothing is given.
             checked = (
                 f"CASE WHEN {aligned} THEN {rows}.{at} ELSE error('A feature view has several rows of one entity') END AS {at}"
             )
-            yield f"SELECT {', '.join([f'{rows}.* EXCLUDE (_row) REPLACE ({checked})', *selected])} FROM temp.main.{rows}{joins}"
+            yield f"SELECT {', '.join([f'{rows}.* EXCLUDE ({_ROW}) REPLACE ({checked})', *selected])} FROM temp.main.{rows}{joins}"
         finally:
             # After an error the connection may be closed before the iterator is: it has taken the tables along.
             with suppress(duckdb.ConnectionException):
@@ -144,7 +146,7 @@ def point_in_time_query(
         alias, view = f"v{position}", chosen.view
         on = " AND ".join(f"s.{quote(key)} = {alias}.{quote(key)}" for key in view.entity)
         if view.event_timestamp is None:
-            selected += [f"{alias}.{quote(feature)}" for feature in chosen.features]
+            selected += [f"{alias}.{quote(feature)} AS {quote(feature)}" for feature in chosen.features]
             joins.append(f"LEFT JOIN {_view_rows(chosen, first, last, snapshot)} {alias} ON {on}")
             continue
         known_since = f"{alias}.{quote(view.event_timestamp)}"

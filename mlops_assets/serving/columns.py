@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from mlops_assets.column_names import RESERVED, fold
+
 _INTEGERS = {
     **dict.fromkeys(["TINYINT", "INT1"], (-(2**7), 2**7 - 1)),
     **dict.fromkeys(["SMALLINT", "INT2", "SHORT"], (-(2**15), 2**15 - 1)),
@@ -24,10 +26,6 @@ _NUMBERS = {"DOUBLE", "FLOAT", "REAL", "FLOAT4", "FLOAT8", "DECIMAL", "NUMERIC"}
 _MOMENTS = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ", "TIMESTAMP", "DATETIME"}
 
 _LARGEST_FLOAT32 = 3.4028234663852886e38
-
-REQUEST_ID = "request_id"
-FEATURES = "features"
-"""The fields of a request that are no column of the spine."""
 
 TEXT_PATTERN = "^[^\\u0000]*$"
 IDENTIFIER_PATTERN = "^[^\\u0000-\\u001f\\u007f]+$(?!\\n)"
@@ -49,7 +47,7 @@ class UnknownTypeError(ValueError):
 
 def check_column(name: str, sql_type: str) -> None:
     """Raise ValueError unless a caller can supply the column `name` of `sql_type`."""
-    if name in (REQUEST_ID, FEATURES):
+    if fold(name) in RESERVED["request"]:
         raise ValueError(f"a request has a field {name} of another meaning: rename the column")
     json_type(sql_type)
 

@@ -10,9 +10,6 @@ import msgspec
 
 from mlops_assets.resources.online_store.values import ViewValues
 
-MODEL_VERSION = "model_version"
-"""Column of the version that predicted a row."""
-
 Value = float | int | bool | str | None
 
 Channel = Literal["online", "stream"]

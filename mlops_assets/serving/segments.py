@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mlops_assets.column_names import MODEL_VERSION
 from mlops_assets.serving.bundle import Bundle, BundleError
 from mlops_assets.serving.contract import Segment
-from mlops_assets.serving.prediction_record import MODEL_VERSION
 
 
 @dataclass(frozen=True)

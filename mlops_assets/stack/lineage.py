@@ -7,18 +7,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.assets.deployment import champion_bundle
-from mlops_assets.assets.scoring import (
-    CHALLENGER_ROLE,
+from mlops_assets.assets.scoring import CHALLENGER_ROLE, predictions_array
+from mlops_assets.column_names import (
     CHANNEL,
     FEATURE_VIEWS,
     MODEL_VERSION,
+    OUTPUTS,
     PREDICTION_ID,
     ROLE,
     SERVED_AT,
     SOURCE_SNAPSHOT,
     VIEW_FLAGS,
     VIEW_SNAPSHOTS,
-    predictions_array,
+    known_since_column,
 )
 from mlops_assets.keys import RAW_SCHEMA
 from mlops_assets.resources.datasets import RecordedDataset, recorded_datasets
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 _BACKGROUND_ROWS = 500
 _ORDERS = 200
 _SEED = 0
-_RESULTS = ("score", "predicted_label", "value", "probabilities")
 
 
 class PredictionLineage:
@@ -170,7 +170,7 @@ class PredictionLineage:
 
     def _prediction(self, partition: str) -> dict[str, Any]:
         spine = self.solution.spine
-        of_the_row = (PREDICTION_ID, CHANNEL, spine.key, spine.prediction_time, SERVED_AT, *_RESULTS)
+        of_the_row = (PREDICTION_ID, CHANNEL, spine.key, spine.prediction_time, SERVED_AT, *OUTPUTS)
         of_the_features = (FEATURE_VIEWS, VIEW_FLAGS, SOURCE_SNAPSHOT, VIEW_SNAPSHOTS)
         # What another channel would have is null.
         found = {name: value for name in (*of_the_row, *of_the_features) if (value := self.values.get(name)) is not None}
@@ -209,7 +209,7 @@ class PredictionLineage:
                     "view": name,
                     "version": version,
                     "table": table,
-                    "values_from": self.values.get(f"_{name}_event_timestamp"),
+                    "values_from": self.values.get(known_since_column(name)),
                     "dagster": self.client.asset_url(table.replace(".", "/"), None),
                 }
             )

@@ -6,16 +6,19 @@ from datetime import date, timedelta
 
 import duckdb
 
-from mlops_assets.assets.scoring import BATCH, CHANNEL, SOURCE_SNAPSHOT
+from mlops_assets.assets.scoring import BATCH
+from mlops_assets.column_names import CHANNEL, SOURCE_SNAPSHOT, internal
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import PREDICTIONS
 from mlops_assets.resources.feature_registry import FeatureRegistry
 from mlops_assets.resources.feature_store import SelectedView
-from mlops_assets.resources.lake import Lake, current_snapshot, literal, quote, table_exists
+from mlops_assets.resources.lake import Lake, current_snapshot, quote, table_exists
+from mlops_assets.resources.table_changes import CHANGE, changes_query
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.stack.training import check_overrides
 
+_DAY = internal("day")
 _SLACK = timedelta(days=1)
 """Partitions are dates in the data's own time zone, prediction times are in UTC."""
 
@@ -92,13 +95,10 @@ def _changed_days(
     connection: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], partition: str | None, former: int, now: int
 ) -> list[date | None]:
     """The partitions of `table` that hold other rows now than at the snapshot `former`; None for one that has no date."""
-    schema, _, name = table.partition(".")
     day = f"CAST({quote(partition)} AS DATE)" if partition else "CAST(NULL AS DATE)"
     names = ", ".join(map(quote, columns))
     rows = connection.execute(
-        f"SELECT DISTINCT _day FROM (SELECT {day} AS _day, {names}, "
-        "sum(CASE WHEN change_type IN ('insert', 'update_postimage') THEN 1 ELSE -1 END) AS _net "
-        f"FROM ducklake_table_changes('lake', {literal(schema)}, {literal(name)}, {former + 1}, {now}) "
-        f"GROUP BY ALL HAVING _net <> 0)"
+        f"SELECT DISTINCT {_DAY} FROM (SELECT {day} AS {_DAY}, {names} FROM ({changes_query(table, first=former + 1, last=now)}) "
+        f"GROUP BY ALL HAVING sum({CHANGE}) <> 0)"
     ).fetchall()
     return [found for (found,) in rows]

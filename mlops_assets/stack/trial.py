@@ -4,12 +4,15 @@ from typing import Any
 
 import duckdb
 
+from mlops_assets.column_names import internal
 from mlops_assets.keys import PREDICTIONS, SHADOW_PREDICTIONS, stage_table
 from mlops_assets.resources.lake import column_types, table_exists
 from mlops_assets.stack.errors import StackError
 
 _SUFFIX = ":challenger"
 """What `build_prediction_id` ends a challenger's prediction id with."""
+
+_ANSWERED = internal("answered")
 
 
 def compare(connection: duckdb.DuckDBPyConnection, solution: str) -> list[dict[str, Any]]:
@@ -25,14 +28,14 @@ def compare(connection: duckdb.DuckDBPyConnection, solution: str) -> list[dict[s
     if "value" in column_types(connection, f"lake.{tables[0]}"):
         output, labels = "value", "NULL"
     rows = " UNION ALL BY NAME ".join(
-        f"(SELECT *, {answered} AS _answered FROM lake.{table})"
+        f"(SELECT *, {answered} AS {_ANSWERED} FROM lake.{table})"
         for table, answered in zip(tables, ("true", "false"), strict=True)
     )
     found = connection.execute(
         f"""
         WITH made AS ({rows})
         SELECT a.model_version AS champion, b.model_version AS challenger, count(*) AS requests,
-            count(*) FILTER (b._answered) AS answered_by_challenger, avg(a.{output}) AS champion_mean, avg(b.{output}) AS challenger_mean,
+            count(*) FILTER (b.{_ANSWERED}) AS answered_by_challenger, avg(a.{output}) AS champion_mean, avg(b.{output}) AS challenger_mean,
             avg(abs(a.{output} - b.{output})) AS mean_difference, max(abs(a.{output} - b.{output})) AS largest_difference,
             {labels} AS different_labels
         FROM made a JOIN made b ON b.prediction_id = a.prediction_id || '{_SUFFIX}'

@@ -51,7 +51,7 @@ def test_every_reserved_name_is_refused_with_place_and_remedy(kind: str) -> None
         assert error.value.path == ("features", 0)
 
 
-@pytest.mark.parametrize("name", ["", " ", "a\nb", "nul\0", "x" * (LONGEST_NAME + 1)])
+@pytest.mark.parametrize("name", ["", " ", "*", "a\nb", "nul\0", "x" * (LONGEST_NAME + 1)])
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError):
         check_column_name(name, (), place="the view orders", reserved_for=[])

@@ -10,11 +10,12 @@ from typing import Any
 
 import duckdb
 
-from mlops_assets.column_names import LOADED_AT
+from mlops_assets.column_names import LOADED_AT, internal
 from mlops_assets.resources.feature_registry import FeatureView
 from mlops_assets.resources.lake import column_types, literal, quote
 from mlops_assets.resources.online_store.store import OnlineStore
 from mlops_assets.resources.online_store.values import EntityValues, Key, OnlineView, ViewState, build_columns
+from mlops_assets.resources.table_changes import CHANGE, changes_query
 
 _CATALOG = "__ducklake_metadata_lake"
 """DuckLake's own tables, attached beside the lake."""
@@ -138,18 +139,17 @@ def _changed_entities_query(view: FeatureView, former: int, snapshot: int) -> st
 
     A run that replaces a partition deletes and inserts equal rows: they cancel out, whatever their audit columns say.
     """
-    schema, _, name = view.model.table.partition(".")
     keys = ", ".join(map(quote, view.entity))
     features = ", ".join(map(quote, view.features))
+    moment, loaded, net = internal("moment"), internal("loaded"), internal("net")
     return f"""
         WITH net AS (
-            SELECT {keys}, {_moment(view)} AS _moment, {features}, max({_load_time(view)}) AS _loaded,
-                   sum(CASE WHEN change_type IN ('insert', 'update_postimage') THEN 1 ELSE -1 END) AS _net
-            FROM ducklake_table_changes('lake', {literal(schema)}, {literal(name)}, {former + 1}, {snapshot})
-            WHERE {_usable(view)} GROUP BY {keys}, _moment, {features} HAVING _net <> 0
+            SELECT {keys}, {_moment(view)} AS {moment}, {features}, max({_load_time(view)}) AS {loaded}, sum({CHANGE}) AS {net}
+            FROM ({changes_query(view.model.table, first=former + 1, last=snapshot)})
+            WHERE {_usable(view)} GROUP BY {keys}, {moment}, {features} HAVING {net} <> 0
         )
-        SELECT {keys}, max(_moment) FILTER (_net < 0), max(_moment) FILTER (_net > 0),
-               arg_max(row({features}), (_moment, _loaded)) FILTER (_net > 0)
+        SELECT {keys}, max({moment}) FILTER ({net} < 0), max({moment}) FILTER ({net} > 0),
+               arg_max(row({features}), ({moment}, {loaded})) FILTER ({net} > 0)
         FROM net GROUP BY {keys}"""
 
 

@@ -5,7 +5,7 @@ import duckdb
 import pytest
 from clinic import lake_in_memory, solution_inputs
 
-from mlops_assets.assets.monitored_windows import ROWS, sampled_windows, stage_rows, window_rows, windows_of
+from mlops_assets.assets.monitored_windows import ROWS, STAGED_WINDOW, sampled_windows, stage_rows, window_rows, windows_of
 
 MOST = 1000
 KEYS = ["2020-01-06", "2020-01-13"]
@@ -32,7 +32,7 @@ def test_a_window_has_its_days_its_versions_and_the_labels_that_are_known(connec
     inputs = solution_inputs("daily")
     assert stage_rows(connection, inputs, windows_of(inputs, KEYS)) == [1, 2]
     counts = connection.execute(
-        f"SELECT window_start, min(day), max(day), count(*), count(late) FROM {ROWS} GROUP BY 1 ORDER BY 1"
+        f"SELECT {STAGED_WINDOW}, min(day), max(day), count(*), count(late) FROM {ROWS} GROUP BY 1 ORDER BY 1"
     ).fetchall()
     assert [[str(value) for value in row] for row in counts] == [
         ["2020-01-06", "2020-01-06", "2020-01-12", "700", "630"],
