@@ -12,7 +12,16 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from mlops_assets import automation_cli, dataset_cli, models_cli, monitoring_cli, serving_cli, stream_cli, training_cli
+from mlops_assets import (
+    automation_cli,
+    dataset_cli,
+    models_cli,
+    monitoring_cli,
+    schema_cli,
+    serving_cli,
+    stream_cli,
+    training_cli,
+)
 from mlops_assets.features_cli import features
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
@@ -50,6 +59,7 @@ app.add_typer(training_cli.app)
 app.add_typer(automation_cli.app)
 app.add_typer(serving_cli.app)
 app.add_typer(stream_cli.app, name="stream")
+app.add_typer(schema_cli.app, name="schema")
 
 
 @app.command(epilog="Example: [bold]mlops up[/bold]")

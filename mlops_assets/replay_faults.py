@@ -3,20 +3,18 @@
 The file is read by the raw table's own asset in place of its files, like any other delivery: nothing in the platform knows of faults.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import duckdb
-import yaml
 
 from mlops_assets.keys import RAW_SCHEMA
-from mlops_assets.resources.feature_usage import DEFINITIONS_DIRECTORY
 from mlops_assets.resources.lake import literal, quote
 from mlops_assets.resources.source_reader import PARSED, Window, parse
-from mlops_assets.source import RawTable, Source
+from mlops_assets.source import RawTable
 from mlops_assets.stack.errors import StackError
+from mlops_assets.stack.table_schemas import raw_table
 
 _NUMBERS = ("integer", "bigint", "double")
 
@@ -112,16 +110,3 @@ class Fault:
                 }
                 selected = ", ".join(f"{changed[name]} AS {quote(name)}" if name in changed else quote(name) for name in names)
                 return f"SELECT {selected} {rows}"
-
-
-def raw_table(name: str) -> tuple[RawTable, Path]:
-    """The raw table `name` as its file declares it, with the folder of that file. Raises StackError when there is none."""
-    known: list[str] = []
-    for path in sorted(DEFINITIONS_DIRECTORY.glob("*/defs.yaml")):
-        declared = yaml.safe_load(path.read_text())
-        if isinstance(declared, Mapping) and str(declared.get("type", "")).endswith(".RawTables"):
-            tables = Source.model_validate(declared["attributes"]).tables
-            if name in tables:
-                return tables[name], path.parent
-            known += tables
-    raise StackError(f"There is no raw table {name!r}.", remedy=f"There are: {', '.join(known)}")

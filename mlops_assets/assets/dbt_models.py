@@ -18,6 +18,7 @@ from dagster_dbt.dbt_manifest import validate_manifest
 from dagster_dbt.errors import DagsterDbtCliRuntimeError
 from packaging.version import Version
 
+from mlops_assets.assets.dbt_schemas import follow_contracts
 from mlops_assets.assets.dbt_translation import LakeTranslator, Node, describe_view, is_incremental, partition_column
 from mlops_assets.assets.execution import RETRIES, permanent_failure, record_partition_rows
 from mlops_assets.assets.feature_contracts import DbtContext, check_contracts
@@ -151,6 +152,7 @@ def run_dbt(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, s
     arguments = ["build", "--exclude-resource-type", "unit_test", *_window_arguments(context, nodes)]
     with lake.writer_lock([table_name(key) for key in nodes]), tempfile.TemporaryDirectory(prefix="dbt_") as target:
         yield from check_contracts(context, lake, settings, views=selection.views, uses=selection.uses, declared=True)
+        follow_contracts(context, lake, nodes)
         try:
             invocation = _call_dbt(context, lake, selection, arguments=arguments, target=Path(target))
             with lake.connect(read_only=True) as connection:

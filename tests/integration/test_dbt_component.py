@@ -15,6 +15,7 @@ from dagster_dbt import DbtProject
 from mlops_assets.assets.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.automation.partitions import build_partitions
 from mlops_assets.resources.lake import Lake
+from mlops_assets.resources.schema_evolution import ColumnChange, alter_statements
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
 
 lake = dbt_lake.lake
@@ -153,6 +154,33 @@ def test_a_failing_model_says_what_dbt_said_and_is_not_tried_again(
     [failure] = [event for event in failed.all_events if event.event_type_value == "STEP_FAILURE"]
     assert '"seats" not found' in str(failure.event_specific_data.error.message)  # type: ignore[union-attr]
     assert not [event for event in failed.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+
+
+def test_a_wider_type_of_the_contract_is_followed_and_another_one_is_named_before_dbt_runs(
+    assets: dg.AssetsDefinition, lake: Lake, result: dg.ExecuteInProcessResult
+) -> None:
+    spine = dg.AssetKey(["flight_delay", "spine"])
+
+    def retype(old: str, new: str) -> None:
+        with lake.connect(read_only=False) as connection:
+            for statement in alter_statements("lake.flight_delay.spine", ColumnChange("distance", old, new)):
+                connection.execute(statement)
+
+    retype("INTEGER", "SMALLINT")
+    widened = _materialize(assets, lake, start=END, end=END, selection=[spine])
+    assert widened.success
+    event = widened.get_asset_materialization_events()[-1].step_materialization_data.materialization
+    assert event.metadata["schema_changes"].value == ["distance SMALLINT -> INTEGER"]
+    retype("INTEGER", "VARCHAR")
+    try:
+        refused = _materialize(assets, lake, start=END, end=END, selection=[spine])
+    finally:
+        retype("VARCHAR", "INTEGER")
+    assert not refused.success
+    [failure] = [event for event in refused.all_events if event.event_type_value == "STEP_FAILURE"]
+    message = str(failure.event_specific_data.user_failure_data.description)  # type: ignore[union-attr]
+    assert "column distance is VARCHAR and would become INTEGER" in message
+    assert "mlops schema plan flight_delay.spine --type distance=INTEGER" in message
 
 
 def test_a_failing_test_blocks(assets: dg.AssetsDefinition, lake: Lake, result: dg.ExecuteInProcessResult) -> None:

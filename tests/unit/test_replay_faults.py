@@ -8,9 +8,10 @@ import pytest
 
 from mlops_assets.checks import tables as checks
 from mlops_assets.keys import table_key
-from mlops_assets.replay_faults import KINDS, Fault, raw_table
+from mlops_assets.replay_faults import KINDS, Fault
 from mlops_assets.resources.source_reader import PARSED, Window, parse
 from mlops_assets.stack.errors import StackError
+from mlops_assets.stack.table_schemas import raw_table
 
 START, END = date(2013, 8, 1), date(2013, 8, 9)
 KEY = table_key("raw.flights")
