@@ -116,7 +116,7 @@ class Replay:
         fault = self._fault
         if fault is None or fault.last < period.first or period.last < fault.first:
             return None
-        file = self.settings.home / "replay" / f"{fault.kind}-{fault.table}-{period.first}"
+        file = self.settings.deliveries_directory / f"{fault.kind}-{fault.table}-{period.first}"
         fault.write(file, start=period.first, end=period.end)
         try:
             result = show(replace(stage, name=f"{fault.kind} of {fault.key}", configuration={fault.key: {"files": [str(file)]}}))

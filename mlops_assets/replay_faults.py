@@ -11,7 +11,7 @@ import duckdb
 
 from mlops_assets.keys import RAW_SCHEMA
 from mlops_assets.resources.lake import literal, quote
-from mlops_assets.resources.source_reader import PARSED, Window, parse
+from mlops_assets.resources.source_reader import PARSED, REASON, Window, parse
 from mlops_assets.source import RawTable
 from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.table_schemas import raw_table
@@ -92,7 +92,7 @@ class Fault:
             for name in names
             if table.columns[name].type in _NUMBERS and not table.columns[name].required and name not in table.key
         ]
-        rows = f"FROM {PARSED} WHERE _reason IS NULL"
+        rows = f"FROM {PARSED} WHERE {REASON} IS NULL"
         plain = ", ".join(map(quote, names))
         match self.kind:
             case "duplicate":

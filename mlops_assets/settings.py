@@ -123,6 +123,11 @@ class Settings:
         return self.home / "lake"
 
     @property
+    def deliveries_directory(self) -> Path:
+        """Folder of files that a run may load into a raw table in place of those that its YAML file names."""
+        return self.home / "deliveries"
+
+    @property
     def serving_directory(self) -> Path:
         """Folder of the serving bundles: `<solution>/<version>/`."""
         return self.home / "serving"

@@ -83,7 +83,28 @@ class Partitions(Strict):
     def _ends_after_start(self) -> "Partitions":
         if self.end is not None and self.end <= self.start:
             raise ValueError(f"end {self.end} is not after start {self.start}")
+        begin = _period_start(self.start, self.cadence)
+        if begin != self.start:
+            following = after(begin, {"weekly": "1w", "monthly": "1m", "yearly": "1y"}[self.cadence])
+            days = {"weekly": "a Monday", "monthly": "the first of a month", "yearly": "the first of January"}[self.cadence]
+            raise ValueError(
+                f"{self.cadence} partitions begin on {days}: with start {self.start} the rows before {following} would never be loaded. "
+                f"Set start to {begin} to load them, or to {following}"
+            )
         return self
+
+
+def _period_start(day: date, cadence: str) -> date:
+    """The first day of the week, month or year around `day`."""
+    match cadence:
+        case "weekly":
+            return day - timedelta(days=day.weekday())
+        case "monthly":
+            return day.replace(day=1)
+        case "yearly":
+            return day.replace(month=1, day=1)
+        case _:
+            return day
 
 
 class Spine(Strict):

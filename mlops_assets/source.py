@@ -9,21 +9,73 @@ from mlops_assets.solution import Name, Partitions, Strict
 ColumnType = Literal["boolean", "integer", "bigint", "double", "varchar", "date", "timestamp", "timestamptz"]
 FileFormat = Literal["csv", "parquet", "json"]
 
+COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst", "none": "", "auto": None}
+"""Values of the option `compression`, with the ending that such files have."""
+
+
+_TEXT_OPTIONS = {"compression", "encoding", "dateformat", "timestampformat", "decimal_separator", "thousands"}
+_OPTIONS: dict[str, set[str]] = {
+    "csv": _TEXT_OPTIONS
+    | {"sep", "delim", "delimiter", "quote", "escape", "comment", "skip", "header", "names"}
+    | {"allow_quoted_nulls", "buffer_size", "max_line_size", "null_padding", "parallel", "strict_mode"},
+    "json": _TEXT_OPTIONS | {"format", "maximum_object_size"},
+    "parquet": {"binary_as_string", "compression", "encryption_config", "file_row_number", "filename", "hive_partitioning"},
+}
+"""Options that have an effect, by format; all others are refused."""
+
+
+def check_options(file_format: str, options: dict[str, Any]) -> None:
+    """Raise ValueError for an option of the format that has no effect, or whose value is none."""
+    known = _OPTIONS[file_format]
+    for name, value in options.items():
+        if name == "new_line":
+            raise ValueError("the option `new_line` is not supported: line ends are detected")
+        if name not in known:
+            raise ValueError(f"the option `{name}` has no effect on {file_format} files; there are: {', '.join(sorted(known))}")
+        if name == "encoding":
+            _check_encoding(value)
+        if name == "compression" and value not in COMPRESSIONS:
+            raise ValueError(f"the compression {value!r} is not supported; there are: {', '.join(COMPRESSIONS)}")
+        if name in ("sep", "delim", "delimiter") and not 1 <= len(str(value).encode()) <= 4:
+            raise ValueError(f"the option `{name}` is one to four characters long")
+        if name in ("quote", "escape", "comment", "decimal_separator", "thousands") and len(str(value)) > 1:
+            raise ValueError(f"the option `{name}` is one character")
+    if file_format == "csv" and options.get("header") is False and not options.get("names"):
+        raise ValueError("a CSV file without a header needs the option `names`")
+    if options.get("decimal_separator", ".") == options.get("thousands"):
+        raise ValueError("`decimal_separator` and `thousands` must be two signs")
+
+
+def _check_encoding(name: object) -> None:
+    try:
+        "".encode(str(name))
+    except LookupError as error:
+        raise ValueError(f"{name!r} is no encoding of Python's codecs, such as utf-8, utf-16, latin-1 or cp1252") from error
+
 
 class Column(Strict):
     """One column: read from the source, or computed by the SQL `expression` over the columns before it.
 
+    `source` is its name in the source, where that is another one. Files may lack a column that is `optional`: it is null in their rows.
     A row without a value in a `required` column is rejected. `minimum`, `maximum` and `accepted` are checked after loading: a few rows
     outside are a warning, many stop what is downstream.
     """
 
     type: ColumnType
     description: str = ""
+    source: str | None = None
     expression: str | None = None
+    optional: bool = False
     required: bool = False
     minimum: float | None = None
     maximum: float | None = None
     accepted: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _is_read_or_computed(self) -> "Column":
+        if self.expression is not None and (self.source is not None or self.optional):
+            raise ValueError("`source` and `optional` are of a column that is read, not of one with an `expression`")
+        return self
 
 
 class Query(Strict):
@@ -38,9 +90,9 @@ class Query(Strict):
 
 
 class RawTable(Strict):
-    """One raw table. `files` are paths beside the YAML file, URLs, or `package:<installed package>/<path>`; a `.zip` is unpacked.
+    """One raw table. `files` are paths beside the YAML file, URLs, or `package:<installed package>/<path>`; packed files are unpacked.
 
-    `options` go to DuckDB's reader of the format. `key` names the columns that identify a row.
+    `options` are those of the format, see `check_options`. `key` names the columns that identify a row.
     """
 
     description: str
@@ -65,6 +117,8 @@ class RawTable(Strict):
         named = [*self.key, *([self.partitions.column] if self.partitions else [])]
         if unknown := [name for name in named if name not in self.columns]:
             raise ValueError(f"{', '.join(unknown)} must be among `columns`: {', '.join(self.columns)}")
+        if self.format is not None:
+            check_options(self.format, self.options)
         if self.partitions and self.columns[self.partitions.column].type != "date":
             raise ValueError(f"the partition column {self.partitions.column} must have type date")
         return self

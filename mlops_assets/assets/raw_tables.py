@@ -23,7 +23,9 @@ from mlops_assets.automation.partitions import build_partitions
 from mlops_assets.checks import tables as checks
 from mlops_assets.keys import RAW_SCHEMA, table_key
 from mlops_assets.resources.lake import Lake, LakeError, PartitionRange, quote, sql_moment
-from mlops_assets.resources.source_reader import PARSED, SourceError, Window, parse
+from mlops_assets.resources.source_files import confine
+from mlops_assets.resources.source_reader import PARSED, REASON, ROW, SOURCE, SourceError, Window, parse
+from mlops_assets.settings import Settings
 from mlops_assets.source import RawTable, Source
 
 REJECTS_SCHEMA = "raw_rejects"
@@ -38,12 +40,17 @@ class RawTableConfig(dg.Config):
 
     files: list[str] | None = None
 
-    def read(self, table: RawTable) -> RawTable:
-        """`table` as this run reads it. Raises Failure when there are files for a table that comes from a query."""
+    def read(self, table: RawTable, directory: Path) -> RawTable:
+        """`table` as this run reads it. Raises Failure for files that a run may not name, and for a table that comes from a query."""
         if self.files is None:
             return table
         if table.files is None:
             raise permanent_failure("files: this table is read by a query, not from files.")
+        deliveries = Settings.from_environment().deliveries_directory
+        try:
+            confine(self.files, own=table.files, directory=directory, deliveries=deliveries)
+        except SourceError as error:
+            raise permanent_failure(f"files: {error}") from error
         return table.model_copy(update={"files": self.files})
 
 
@@ -86,9 +93,11 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
         window = Window(column=replaced.column, start=replaced.start, end=replaced.end) if replaced else None
         with lake.connect(read_only=False) as connection:
             try:
-                with parse(connection, config.read(table), directory=directory, window=window) as unused:
+                with parse(
+                    connection, config.read(table, directory), directory=directory, window=window, own_files=table.files
+                ) as unused:
                     result = _load(context, connection, lake, name=name, table=table, replaced=replaced)
-                    inside = f"(FROM {PARSED} WHERE _reason IS NULL)"
+                    inside = f"(FROM {PARSED} WHERE {REASON} IS NULL)"
                     if bounds:
                         result.append(
                             checks.check_ranges(
@@ -135,7 +144,7 @@ def _load(
     written = lake.replace(
         connection,
         table=f"{RAW_SCHEMA}.{name}",
-        query=f"SELECT {names}, _source, {loaded_at} AS _loaded_at FROM {PARSED} WHERE _reason IS NULL",
+        query=f"SELECT {names}, {SOURCE} AS _source, {loaded_at} AS _loaded_at FROM {PARSED} WHERE {REASON} IS NULL",
         partition_range=replaced,
         author=context.run.run_id,
     )
@@ -143,14 +152,14 @@ def _load(
     lake.replace(
         connection,
         table=f"{REJECTS_SCHEMA}.{name}",
-        query=f"SELECT {partition}_reason AS reason, _row AS row, _source AS source, {loaded_at} AS _loaded_at "
-        f"FROM {PARSED} WHERE _reason IS NOT NULL",
+        query=f"SELECT {partition}{REASON} AS reason, {ROW} AS row, {SOURCE} AS source, {loaded_at} AS _loaded_at "
+        f"FROM {PARSED} WHERE {REASON} IS NOT NULL",
         partition_range=PartitionRange(replaced.column, replaced.start, replaced.end, include_null=True) if replaced else None,
         author=context.run.run_id,
     )
     reasons = dict(
         connection.execute(
-            f"SELECT _reason, count(*) FROM {PARSED} WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
+            f"SELECT {REASON}, count(*) FROM {PARSED} WHERE {REASON} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
         ).fetchall()
     )
     context.add_asset_metadata(

@@ -1,34 +1,37 @@
-"""Reading raw sources with DuckDB: files and databases in, typed rows and rejected rows out."""
+"""Reading raw sources with DuckDB: files and databases in, typed rows and rejected rows out.
 
-import os
+Every file is read by itself, as text or in its exact types, and cast once to the stated types (`source_types`) before the rows of several
+files come together.
+"""
+
 import tempfile
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
-from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
 
-from mlops_assets.resources.csv_reader import csv_query, reader_options, rejected_lines_query
+from mlops_assets.column_names import internal
+from mlops_assets.resources.csv_reader import REJECTED, SCANS, as_utf8, csv_extract, json_row, reader_options
+from mlops_assets.resources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError, position
+from mlops_assets.resources.json_reader import json_extract
 from mlops_assets.resources.lake import column_types, literal, quote
+from mlops_assets.resources.postgres_reader import ATTACHED, postgres_extract
+from mlops_assets.resources.source_files import local_file
+from mlops_assets.resources.source_types import FORMAT_OPTIONS, TextFormats, cast
 from mlops_assets.source import Column, RawTable
 
-PARSED = "temp.main.parsed_rows"
-"""Temporary table that `parse` leaves: the table's columns, `_source`, `_reason` (null = accepted) and `_row` (rejected, as JSON)."""
+__all__ = ["PARSED", "REASON", "ROW", "SOURCE", "SourceError", "Window", "parse"]
 
-_WIDER_TYPES = {"integer": "DOUBLE", "bigint": "DOUBLE", "date": "TIMESTAMP", "timestamp": "TIMESTAMPTZ"}
-"""TRY_CAST makes 6 of '5.7' and drops the time of a date and the offset of a time: what differs in the wider type was lost."""
+PARSED = "temp.main.parsed_rows"
+"""Temporary table that `parse` leaves: the table's columns, `SOURCE`, `REASON` (null = accepted) and `ROW` (rejected, as JSON)."""
 
 _SHOWN_LENGTH = 100
 """Characters of a value that a reason quotes; the whole row is kept beside it."""
-
-
-class SourceError(Exception):
-    """A source cannot be read as its YAML file says; the message names the file or column and the remedy."""
+_LISTED_NAMES = 50
 
 
 @dataclass(frozen=True)
@@ -42,139 +45,209 @@ class Window:
 
 @contextmanager
 def parse(
-    connection: duckdb.DuckDBPyConnection, table: RawTable, *, directory: Path, window: Window | None
+    connection: duckdb.DuckDBPyConnection,
+    table: RawTable,
+    *,
+    directory: Path,
+    window: Window | None,
+    own_files: Collection[str] | None = None,
 ) -> Iterator[list[str]]:
     """Read `table` into the temporary table `PARSED`, which lives as long as the block; yields the source's columns that are not used.
 
-    `directory` is where relative file names start. Raises SourceError for a missing file, variable or column, for a file that is
-    not what its format says, and for an expression that SQL cannot compute.
+    `directory` is where relative file names start. Of files that are not among `own_files`, by default those of the table, an error lists
+    no column names: they may be the content of any file. Raises SourceError for a missing file, variable or column, for a file that is not
+    what its format says, and for an expression that SQL cannot compute.
     """
+    listable = set(table.files or []) if own_files is None else set(own_files)
     with ExitStack() as stack:
-        try:
-            labels = _read_source(connection, table, directory=directory, window=window, stack=stack)
-            found = [column for column in column_types(connection, "temp.main.source_rows") if column != "_source"]
-            _require_columns(table, found)
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE parsed_rows AS {_parsing_query(table, window)}")
-            connection.execute("DROP TABLE temp.main.source_rows")
-            if table.format == "csv":
-                connection.execute(f"INSERT INTO {PARSED} BY NAME {rejected_lines_query(labels)}")
-                connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-        except (duckdb.ProgrammingError, duckdb.DataError, ValueError) as error:
-            raise SourceError(f"The source cannot be read as its YAML file says: {error}") from error
-        try:
-            yield [column for column in found if column not in table.columns]
-        finally:
-            connection.execute(f"DROP TABLE IF EXISTS {PARSED}")
+        computed = _expression_types(connection, table)
+        extracts = _extracts(connection, table, directory=directory, window=window, stack=stack)
+        for extract in extracts:
+            _require_columns(table, extract, is_listable=table.files is None or extract.label in listable)
+        with _reading("The rows of the source", table):
+            rows = " UNION ALL ".join(_typed_rows(table, extract, computed, window) for extract in extracts)
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE parsed_rows AS {rows}")
+            for extract in extracts:
+                if extract.rejected:
+                    connection.execute(f"INSERT INTO {PARSED} BY NAME {extract.rejected}")
+    read = {column.source or name for name, column in table.columns.items()}
+    try:
+        yield list(dict.fromkeys(name for extract in extracts for name in extract.fields if name not in read))
+    finally:
+        connection.execute(f"DROP TABLE IF EXISTS {PARSED}")
 
 
-def _read_source(
+def _extracts(
     connection: duckdb.DuckDBPyConnection, table: RawTable, *, directory: Path, window: Window | None, stack: ExitStack
-) -> dict[str, str]:
-    """Fill the temporary table `source_rows`; returns the labels of the files by the path that was read."""
+) -> list[Extract]:
     if table.query is not None:
-        url = os.environ.get(table.query.url_variable)
-        if not url:
-            raise SourceError(f"Set the environment variable {table.query.url_variable} to the connection string of the source.")
         bounds = {"start": str(window.start), "end": str(window.end)} if window else {}
-        sql = table.query.sql
-        for name, value in bounds.items():
-            sql = sql.replace("{" + name + "}", value)
-        connection.execute(f"ATTACH {literal(url)} AS source_database (TYPE {table.query.database}, READ_ONLY)")
-        stack.callback(connection.execute, "DETACH source_database")
-        reader = (
-            f"SELECT *, {literal(table.query.url_variable)} AS _source FROM postgres_query('source_database', {literal(sql)})"
-        )
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE source_rows AS {reader}")
-        return {}
-    selects, labels = [], {}
-    for label in table.files or []:
-        path = stack.enter_context(_local_file(label, directory))
-        if "://" in label:
-            connection.execute("LOAD httpfs")
-        labels[path] = label
-        if table.format == "csv":
-            rows = csv_query(connection, path, null_strings=table.null_strings, options=table.options)
-            if rows is None:
-                raise SourceError(f"{label} is empty: a CSV file begins with its header.")
-        else:
-            rows = f"FROM read_{table.format}({literal(path)}{reader_options(table.options)})"
-        selects.append(f"SELECT *, {literal(label)} AS _source {rows}")
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE source_rows AS {' UNION ALL BY NAME '.join(selects)}")
-    return labels
+        stack.callback(connection.execute, f"DETACH DATABASE IF EXISTS {ATTACHED}")
+        with _reading(f"The database of {table.query.url_variable} cannot be read", table):
+            return [postgres_extract(connection, table.query, bounds=bounds)]
+    for name in (REJECTED, SCANS):
+        stack.callback(connection.execute, f"DROP TABLE IF EXISTS {name}")
+    extracts = []
+    for number, label in enumerate(table.files or []):
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with _reading(label, table):
+            extracts.append(_extract(connection, table, label, number=number, directory=directory, folder=folder))
+        if table.format == "json":
+            stack.callback(connection.execute, f"DROP TABLE IF EXISTS temp.main.{internal(f'json_{number}')}")
+    return extracts
+
+
+def _extract(
+    connection: duckdb.DuckDBPyConnection, table: RawTable, label: str, *, number: int, directory: Path, folder: Path
+) -> Extract:
+    """The rows of one file."""
+    options = {name: value for name, value in table.options.items() if name not in FORMAT_OPTIONS}
+    compression, encoding = options.pop("compression", None), options.pop("encoding", None)
+    in_place = table.format == "parquet"
+    path = local_file(connection, label, directory=directory, folder=folder, compression=compression, in_place=in_place)
+    if table.format == "parquet":
+        return _parquet_extract(connection, path, label, options)
+    path = as_utf8(path, folder, encoding)
+    if table.format == "csv":
+        return csv_extract(path, label, folder=folder, null_strings=table.null_strings, options=options)
+    wanted = {column.source or name for name, column in table.columns.items() if column.expression is None}
+    return json_extract(connection, path, label, number=number, folder=folder, wanted=wanted, options=options)
+
+
+def _parquet_extract(connection: duckdb.DuckDBPyConnection, path: str, label: str, options: dict[str, object]) -> Extract:
+    # The values of a path are text like any other, and none of the file's unless the YAML file says so.
+    settings = {"hive_partitioning": False, **options}
+    if settings["hive_partitioning"]:
+        settings |= {"hive_types_autocast": False}
+        inside = column_types(connection, f"read_parquet({literal(path)}, hive_partitioning = false)")
+        folders = [part.partition("=")[0] for part in Path(path).parts if "=" in part]
+        if both := [name for name in folders if name in inside]:
+            raise SourceError(f"{label}: the folder and the file both have a column {both[0]}. Leave out `hive_partitioning`.")
+    reader = f"read_parquet({literal(path)}{reader_options(settings)})"
+    types = column_types(connection, reader)
+    columns = ", ".join(position(number) for number in range(len(types)))
+    return Extract(
+        label=label,
+        fields={name: Field(position(number), kind) for number, (name, kind) in enumerate(types.items())},
+        relation=f"(FROM {reader} AS {internal('file')}({columns}))",
+        row=json_row(list(types)),
+    )
 
 
 @contextmanager
-def _local_file(label: str, directory: Path) -> Iterator[str]:
-    """The path or URL DuckDB reads for a file of a YAML source; a zip archive of one file is unpacked for the block."""
-    if "://" in label:
-        yield label
-        return
-    if label.startswith("package:"):
-        package, _, inside = label.removeprefix("package:").partition("/")
-        specification = find_spec(package)
-        if specification is None or not specification.submodule_search_locations:
-            raise SourceError(f"{label}: the package {package} is not installed.")
-        path = Path(specification.submodule_search_locations[0]) / inside
+def _reading(place: str, table: RawTable) -> Iterator[None]:
+    """Turn an error of DuckDB into a SourceError that quotes nothing of the file."""
+    try:
+        yield
+    except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError, UnicodeError) as error:
+        kind = type(error).__name__.removesuffix("Exception")
+        problem = f"{place}: it cannot be read as {table.format or 'a query'} ({kind}). Check the format and the options in the YAML file."
     else:
-        path = directory / label
-    if not path.is_file():
-        raise SourceError(f"{label}: there is no file {path}.")
-    if path.suffix != ".zip":
-        yield str(path)
         return
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.namelist() if not member.endswith("/")]
-        if len(members) != 1:
-            raise SourceError(f"{label}: expected one file in the archive, found {', '.join(members) or 'none'}.")
-        yield archive.extract(members[0], folder)
+    raise SourceError(problem) from None
 
 
-def _require_columns(table: RawTable, found: list[str]) -> None:
-    missing = [name for name, column in table.columns.items() if column.expression is None and name not in found]
-    if missing:
-        hints = [f"{name} (nearest: {', '.join(get_close_matches(name, found)) or 'none'})" for name in missing]
-        raise SourceError(f"The source lacks the columns {'; '.join(hints)}. It has: {', '.join(found)}.")
-
-
-def _parsing_query(table: RawTable, window: Window | None) -> str:
+def _require_columns(table: RawTable, extract: Extract, *, is_listable: bool) -> None:
+    if extract.is_sparse:
+        return
     read = {name: column for name, column in table.columns.items() if column.expression is None}
-    typed = ", ".join(f"TRY_CAST(s.{quote(name)} AS {column.type}) AS {quote(name)}" for name, column in read.items())
-    query = f"SELECT {typed}, s AS _values, s._source FROM temp.main.source_rows s"
-    for name, column in table.columns.items():
+    wanted = {column.source or name for name, column in read.items() if not column.optional}
+    if missing := sorted(wanted - extract.fields.keys()):
+        if not is_listable:
+            raise SourceError(f"{extract.label} lacks the columns {', '.join(missing)}; it has {len(extract.fields)} others.")
+        names = [name[:_SHOWN_LENGTH] for name in extract.fields]
+        hints = [f"{name} (nearest: {', '.join(get_close_matches(name, names)) or 'none'})" for name in missing]
+        raise SourceError(
+            f"{extract.label} lacks the columns {'; '.join(hints)}. It has: {', '.join(names[:_LISTED_NAMES])}. "
+            "A column that some files lack is `optional: true`."
+        )
+    if repeated := sorted(name for name in extract.repeated if name in {column.source or name for name, column in read.items()}):
+        raise SourceError(f"{extract.label} has several columns that are called {', '.join(repeated)}: rename all but one.")
+
+
+def _expression_types(connection: duckdb.DuckDBPyConnection, table: RawTable) -> dict[str, str]:
+    """The DuckDB types of the computed columns, before their cast. Raises SourceError for an expression that SQL does not take."""
+    types: dict[str, str] = {}
+    known: list[str] = []
+    for name, column in _in_order(table):
         if column.expression is not None:
-            query = f"SELECT *, CAST(TRY({column.expression}) AS {column.type}) AS {quote(name)} FROM ({query})"
+            value = internal("value")
+            try:
+                query = f"(SELECT {_guarded(column.expression)} AS {value} FROM (SELECT {', '.join(known) or '1'}))"
+                types[name] = column_types(connection, f"(SELECT {value}.{value} AS {value} FROM {query})")[value]
+            except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
+                raise SourceError(f"The expression of the column {name} cannot be computed: {error}") from None
+        known.append(f"CAST(NULL AS {column.type}) AS {quote(name)}")
+    return types
+
+
+def _in_order(table: RawTable) -> list[tuple[str, Column]]:
+    """The columns that are read, then those that are computed."""
+    return sorted(table.columns.items(), key=lambda item: item[1].expression is not None)
+
+
+def _guarded(expression: str) -> str:
+    """A structure around the value of `expression`, which is null where the expression fails."""
+    # On lines of its own, since it may end with a comment.
+    return f"TRY(struct_pack({internal('value')} := (\n{expression}\n)))"
+
+
+def _typed_rows(table: RawTable, extract: Extract, computed: dict[str, str], window: Window | None) -> str:
+    """SQL for the rows of `extract` with the columns of `table`, and why a row is rejected."""
+    query = f"SELECT * FROM {extract.relation}"
+    formats = TextFormats.of(table.options)
+    reasons: list[str] = []
+    steps: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for number, (name, column) in enumerate(_in_order(table)):
+        given, candidate, value = internal(f"given_{number}"), internal(f"candidate_{number}"), internal("value")
+        if column.expression is None:
+            source = extract.fields.get(column.source or name, Field("CAST(NULL AS VARCHAR)", "VARCHAR"))
+            raw, kind, fails = source.sql, source.type, "false"
+            if kind == "VARCHAR" and table.format != "csv" and table.null_strings:
+                raw = f"CASE WHEN {raw} NOT IN ({', '.join(map(literal, table.null_strings))}) THEN {raw} END"
+        else:
+            if any(steps):
+                query, steps = _stacked(query, steps), ([], [], [])
+            whole = internal(f"computed_{number}")
+            query = f"SELECT *, {_guarded(column.expression)} AS {whole} FROM ({query})"
+            raw, kind, fails = f"{whole}.{value}", computed[name], f"{whole} IS NULL"
+        rule = cast(raw, kind, column.type, given=given, candidate=candidate, formats=formats)
+        for step, expression, alias in zip(
+            steps, (rule.given, rule.candidate, rule.value), (given, candidate, quote(name)), strict=True
+        ):
+            if expression != "NULL":
+                step.append(f"{expression} AS {alias}")
+        reasons += _reasons(name, column, raw=raw, nan=rule.nan, fails=fails)
+    query = _stacked(query, steps)
     if window is not None:
         column_name = quote(window.column)
         query = (
             f"SELECT * FROM ({query}) WHERE {column_name} IS NULL "
             f"OR ({column_name} >= DATE '{window.start}' AND {column_name} < DATE '{window.end}')"
         )
-    reasons = ", ".join(reason for name, column in table.columns.items() for reason in _reasons(name, column))
     names = ", ".join(quote(name) for name in table.columns)
-    reasoned = f"SELECT {names}, _source, _values, nullif(concat_ws('; ', {reasons}), '') AS _reason FROM ({query})"
+    reason = f"nullif(concat_ws('; ', {', '.join(reasons)}), '')" if reasons else "CAST(NULL AS VARCHAR)"
     return (
-        f"SELECT {names}, _source, _reason, CASE WHEN _reason IS NOT NULL THEN CAST(to_json(_values) AS VARCHAR) END AS _row "
-        f"FROM ({reasoned})"
+        f"SELECT {names}, {literal(extract.label)} AS {SOURCE}, {REASON}, CASE WHEN {REASON} IS NOT NULL THEN {extract.row} END AS {ROW} "
+        f"FROM (SELECT *, {reason} AS {REASON} FROM ({query}))"
     )
 
 
-def _reasons(name: str, column: Column) -> Iterator[str]:
+def _stacked(query: str, steps: Sequence[Sequence[str]]) -> str:
+    for step in steps:
+        if step:
+            query = f"SELECT *, {', '.join(step)} FROM ({query})"
+    return query
+
+
+def _reasons(name: str, column: Column, *, raw: str, nan: str, fails: str) -> Iterator[str]:
     """SQL that gives a text for each way a row of this column is wrong, and null where it is right."""
-    value, given = quote(name), f"_values.{quote(name)}"
-    if column.expression is None:
-        lost = [f"{value} IS NULL"]
-        if wider := _WIDER_TYPES.get(column.type):
-            lost.append(f"{value} <> TRY_CAST({given} AS {wider})")
-        if column.type == "double":
-            lost.append(f"(isinf({value}) AND NOT contains(lower(CAST({given} AS VARCHAR)), 'inf'))")
-        shown = f"left(CAST({given} AS VARCHAR), {_SHOWN_LENGTH})"
-        yield (
-            f"CASE WHEN {given} IS NOT NULL AND ({' OR '.join(lost)}) THEN "
-            f"{literal(name + ': ')} || {shown} || {literal(' is no ' + column.type)} END"
-        )
-        missing = f"{given} IS NULL"
-    else:
-        missing = f"{value} IS NULL"
+    value, shown = quote(name), f"left(CAST({raw} AS VARCHAR), {_SHOWN_LENGTH})"
+    cases = (
+        f"WHEN {raw} IS NOT NULL AND NOT ({nan}) THEN {literal(name + ': ')} || {shown} || {literal(' is no ' + column.type)} "
+    )
+    if column.expression is not None:
+        cases = f"WHEN {fails} THEN {literal(name + ' cannot be computed')} {cases}"
     if column.required:
-        yield f"CASE WHEN {missing} THEN {literal(name + ' is missing')} END"
-    yield "CAST(NULL AS VARCHAR)"
+        cases += f"ELSE {literal(name + ' is missing')} "
+    yield f"CASE WHEN {value} IS NULL THEN CASE {cases}END END"

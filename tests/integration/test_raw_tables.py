@@ -186,7 +186,7 @@ def test_rejected_rows_are_kept_with_their_reason_and_counted(lake: Lake, tmp_pa
         (
             "id: 5.5 is no integer; day: 2020-02-30 is no date; score: x is no double",
             "t.csv",
-            '{"id":"5.5","day":"2020-02-30","seen_at":null,"score":"x","name":"it\'s","_source":"t.csv"}',
+            '{"id":"5.5","day":"2020-02-30","seen_at":null,"score":"x","name":"it\'s"}',
         ),
         ("line 6: Expected Number of Columns: 5 Found: 2", "t.csv", '{"line":"7,2020-01-01"}'),
     ]
@@ -342,3 +342,37 @@ def test_a_widened_type_in_the_yaml_is_followed_and_recorded(lake: Lake, tmp_pat
     assert "mlops schema plan raw.t" in failure(
         run(assets_of(tmp_path, columns=columns("varchar"), files=["t.csv"], format="csv"), lake)
     )
+
+
+def test_a_run_names_files_of_the_project_alone(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, home = tmp_path / "source", tmp_path / "home"
+    for path in (folder, home / "deliveries"):
+        path.mkdir(parents=True)
+    monkeypatch.setenv("MLOPS_HOME", str(home))
+    (home / "serving_token").write_text("S3CRET\n")
+    (folder / "notes.txt").write_text("S3CRET\n")
+    (folder / "link.csv").symlink_to(home / "serving_token")
+    write_csv(folder / "t.csv", ROWS[:1])
+    write_csv(home / "deliveries" / "corrected.csv", ROWS)
+    assets = assets_of(folder, files=["t.csv"], format="csv", null_strings=["NA"])
+
+    def run_with(file: str) -> dg.ExecuteInProcessResult:
+        configuration = {"ops": {"raw__t": {"config": {"files": [file]}}}}
+        return dg.materialize(assets, resources={"lake": lake}, run_config=configuration, raise_on_error=False)
+
+    for file in (
+        str(home / "serving_token"),
+        "../home/serving_token",
+        "link.csv",
+        "package:home/serving_token",
+        "http://127.0.0.1:1/token",
+        "file:///etc/passwd",
+    ):
+        message = failure(run_with(file))
+        assert "a run may read files below the folder" in message
+        assert "S3CRET" not in message
+    result = run_with("notes.txt")
+    assert "notes.txt lacks the columns" in failure(result)
+    assert not [event for event in result.all_events if "S3CRET" in str(event)]
+    assert run_with(str(home / "deliveries" / "corrected.csv")).success
+    assert load(lake, "SELECT count(*) FROM raw.t") == [(3,)]

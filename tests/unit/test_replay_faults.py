@@ -9,7 +9,7 @@ import pytest
 from mlops_assets.checks import tables as checks
 from mlops_assets.keys import table_key
 from mlops_assets.replay_faults import KINDS, Fault
-from mlops_assets.resources.source_reader import PARSED, Window, parse
+from mlops_assets.resources.source_reader import PARSED, REASON, Window, parse
 from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.table_schemas import raw_table
 
@@ -25,10 +25,10 @@ def failed(file: Path) -> tuple[set[str], int]:
         duckdb.connect() as connection,
         parse(connection, delivered, directory=directory, window=Window("flight_date", START, END)),
     ):
-        inside = f"(FROM {PARSED} WHERE _reason IS NULL)"
+        inside = f"(FROM {PARSED} WHERE {REASON} IS NULL)"
         counts = dict(connection.execute(f"SELECT CAST(flight_date AS VARCHAR), count(*) FROM {inside} GROUP BY 1").fetchall())
         rejects = dict(
-            connection.execute(f"SELECT _reason, count(*) FROM {PARSED} WHERE _reason IS NOT NULL GROUP BY 1").fetchall()
+            connection.execute(f"SELECT {REASON}, count(*) FROM {PARSED} WHERE {REASON} IS NOT NULL GROUP BY 1").fetchall()
         )
         bounds = {
             name: checks.Bounds(minimum=column.minimum, maximum=column.maximum, accepted=column.accepted)

@@ -78,7 +78,7 @@ def test_every_record_is_accepted_or_rejected(tmp_path: Path, records: list[Any]
         (b"\xef\xbb\xbfa,b\n1,x\n", [(1, "x", None)]),
         ("a,b\n#1,x\n", [(None, "x", "a: #1 is no integer")]),
         ("a,b\nNA,x\n", [(None, "x", "a is missing")]),
-        ("a,b\n5.5,x\n", [(6, "x", "a: 5.5 is no integer")]),
+        ("a,b\n5.5,x\n", [(None, "x", "a: 5.5 is no integer")]),
         ("a,b\n1,x,2,3,4\n", [(None, None, "line 2: Expected Number of Columns: 2 Found: 5")]),
         ("a,b\n1\n2,y\n", [(2, "y", None), (None, None, "line 2: Expected Number of Columns: 2 Found: 1")]),
         ("a,b,c\r\n1,x,y\r\n2\r\n", [(1, "x", None), (None, None, "line 3: Expected Number of Columns: 3 Found: 1")]),
@@ -107,7 +107,7 @@ def test_hostile_files(tmp_path: Path, text: str | bytes, expected: list[tuple[A
         ("timestamp", "2013-01-01 10:00:00", False),
         ("timestamptz", "2013-01-01T10:00:00+05", False),
         ("double", "1e999", True),
-        ("double", "inf", False),
+        ("double", "inf", True),
         ("bigint", "9223372036854775808", True),
         ("bigint", "9223372036854775807", False),
         ("boolean", "maybe", True),
@@ -128,7 +128,7 @@ def test_expressions_see_the_columns_before_them(tmp_path: Path) -> None:
     rows = read(tmp_path, "a\n1\n13\n", columns=columns)
     assert [(str(row[1]), str(row[2]), row[4]) for row in rows] == [
         ("2013-01-01", "2013-01-02", None),
-        ("None", "None", "day is missing"),
+        ("None", "None", "day cannot be computed"),
     ]
 
 
@@ -143,14 +143,10 @@ def test_options_of_the_reader(tmp_path: Path) -> None:
     [
         ("", {}, r"f\.csv is empty"),
         ("aa,b\n1,x\n", {}, r"lacks the columns a \(nearest: aa\)\. It has: aa, b"),
-        ("a,b\n1,x\r\n", {}, "cannot be read as its YAML file says"),
-        ("a,b\n1,x\n", {"options": {"nonsense": 1}}, "nonsense"),
-        ("a,b\n1,x\n", {"options": {"new_line": "\\n"}}, "line ends are detected"),
-        ("a,b\n1,x\n", {"options": {"header": False}}, "needs the option `names`"),
         ("a,b\n1,x\n", {"columns": {"c": {"type": "date", "expression": "make_date(aa, 1, 1)"}}}, "aa"),
         ("a,b\n1,x\n", {"files": ["g.csv"]}, r"g\.csv: there is no file"),
         ("a,b\n1,x\n", {"files": ["package:nopackage/f.csv"]}, "the package nopackage is not installed"),
-        ("a,b\n1,x\n", {"format": "parquet"}, "cannot be read as its YAML file says"),
+        ("a,b\n1,x\n", {"format": "parquet"}, r"f\.csv: it cannot be read as parquet"),
     ],
 )
 def test_what_cannot_be_read_is_an_error_with_its_place(tmp_path: Path, text: str, changes: dict[str, Any], message: str) -> None:
