@@ -13,6 +13,8 @@ from mlops_assets.inputs import SolutionInputs
 Path = tuple[str | int, ...]
 
 _SLICE_SIGN = " = "
+_UNWRITABLE = frozenset('"\\')
+"""Characters that the decoder of requests cannot have in the name of a field."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ def check_columns(inputs: SolutionInputs) -> None:
     for use in (*_spine_columns(inputs), *features):
         sliced = ("outcomes",) if use.name in inputs.solution.gates.slices else ()
         check_column_name(use.name, use.path, place=use.place, reserved_for=(*use.tables, *sliced))
+        if unwritable := sorted(_UNWRITABLE.intersection(use.name)):
+            message = (
+                f"{use.place}: the column {use.name!r} has {' and '.join(unwritable)} in its name, which no request can give"
+            )
+            raise ConfigurationError(use.path, f"{message}; rename it there")
     _check_spine(inputs)
     _check_features(inputs, features)
     views = [source.view or "" for source in inputs.solution.features]

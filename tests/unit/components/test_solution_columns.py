@@ -62,7 +62,7 @@ def test_a_feature_with_a_name_of_ours_is_refused(feature: str, spelled: Any) ->
 
 
 @pytest.mark.parametrize(
-    "feature", ["__mlops_row", "_load_event_timestamp", "_Other_Event_Timestamp", "*", " ", "x" * 200, "a\tb"]
+    "feature", ["__mlops_row", "_load_event_timestamp", "_Other_Event_Timestamp", "*", " ", "x" * 200, "a\tb", 'a"b', "a\\b"]
 )
 def test_a_feature_with_a_name_of_no_column_is_refused(feature: str) -> None:
     with pytest.raises(ConfigurationError, match="the feature view load: the column"):

@@ -1,0 +1,381 @@
+"""A solution whose features have the most awkward names, from the training dataset to the reports: every value is where it belongs.
+
+Everything is real but the dbt models, whose tables the test writes itself: lake on Postgres, registry in MLflow, store in LMDB, event
+stream in NATS.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+from nats_server import NatsServer
+
+from mlops_assets.assets.data_quality_report import build_data_quality_report
+from mlops_assets.assets.deployment import build_deployment, champions
+from mlops_assets.assets.drift_report import build_drift_report
+from mlops_assets.assets.evaluation import build_evaluation
+from mlops_assets.assets.model import build_model
+from mlops_assets.assets.monitoring_report import build_monitoring_report
+from mlops_assets.assets.online_features import build_online_features
+from mlops_assets.assets.outcomes import build_outcomes
+from mlops_assets.assets.performance_report import build_performance_report
+from mlops_assets.assets.prediction_log import build_prediction_log
+from mlops_assets.assets.predictions import build_predictions
+from mlops_assets.assets.training_dataset import build_training_dataset
+from mlops_assets.column_names import RESERVED, fold
+from mlops_assets.components.ml_solution import resolve_inputs
+from mlops_assets.inputs import SolutionInputs
+from mlops_assets.resources.datasets import find_dataset, rebuild
+from mlops_assets.resources.event_stream import PREDICTIONS, Message, subject
+from mlops_assets.resources.feature_registry import DbtModel, FeatureRegistry, FeatureView
+from mlops_assets.resources.feature_statistics import statistics_query
+from mlops_assets.resources.lake import Lake, column_types, current_snapshot, quote
+from mlops_assets.resources.model_registry import ModelRegistry, RegisteredModel
+from mlops_assets.resources.online_store.lake_push import push_view
+from mlops_assets.resources.online_store.lmdb_store import LmdbStore
+from mlops_assets.resources.online_store.store import FeatureRequest
+from mlops_assets.serving.prediction_record import encode_record
+from mlops_assets.serving.requests import RequestDecoder
+from mlops_assets.serving.scorer import Scorer
+from mlops_assets.settings import Settings
+from mlops_assets.solution import Solution
+
+NUMBERS = [
+    # Aliases, columns and parameters of the platform's own SQL, today or before.
+    *(
+        "s",
+        "t",
+        "p",
+        "v",
+        "w",
+        "v0",
+        "rows",
+        "view",
+        "version",
+        "reason",
+        "row",
+        "request_id",
+        "features",
+        "index",
+        "label",
+        "window",
+    ),
+    *(
+        "count",
+        "window_start",
+        "feature",
+        "change",
+        "change_type",
+        "rowid",
+        "snapshot_id",
+        "start",
+        "partition",
+        "segment",
+        "_row",
+    ),
+    *(
+        "_label",
+        "_score",
+        "_partition",
+        "_net",
+        "_window",
+        "_reason",
+        "key",
+        "chunk",
+        "period",
+        "described",
+        "matured",
+        "low",
+        "bins",
+    ),
+    # Words of SQL, and what has to be quoted somewhere.
+    *("select", "from", "Mixed Case", "it's", "a.b", "100 %", "{braces}", "[x]", "a:b,c", "naïve", "$x$", "a|b", "<b>"),
+    *("-", "0", "x" * 128, "value_1", "channel_1"),
+]
+TEXTS = ["text", "Größe", "{0} = text"]
+REQUEST, DERIVED = ["n", "where", "a 'b'"], "plus"
+FIRST, TRAINING_DATE, END = date(2020, 1, 1), date(2020, 3, 1), date(2020, 3, 16)
+PLACES, ROWS = 12, 30
+
+
+def number(position: int, place: str, day: str) -> str:
+    """SQL for the value of a numeric feature: another one for each feature, so that no two can be mixed up."""
+    return f"(({place} * 7 + {day} * 3) % 11 + {position} * 100)"
+
+
+def model(name: str, table: str, columns: dict[str, str], partition_column: str | None) -> DbtModel:
+    return DbtModel(name, table, "", columns, dict.fromkeys(columns, "described"), partition_column)
+
+
+VIEW = FeatureView(
+    model=model(
+        "load",
+        "features.load",
+        {
+            "place": "varchar",
+            "moment": "timestamptz",
+            "day": "date",
+            **dict.fromkeys(NUMBERS, "bigint"),
+            **dict.fromkeys(TEXTS, "varchar"),
+        }
+        | {"_loaded_at": "timestamptz"},
+        "day",
+    ),
+    version=1,
+    entity=("place",),
+    event_timestamp="moment",
+    freshness_days=30,
+    owner=None,
+)
+SPINE = model(
+    "spine",
+    "hostile.spine",
+    {"id": "bigint", "day": "date", "at_time": "timestamptz", "place": "varchar", **dict.fromkeys(REQUEST, "bigint")}
+    | {"was late": "bigint", "known_at": "timestamptz"},
+    "day",
+)
+DECLARED = {
+    "name": "hostile",
+    "description": "",
+    "owners": ["team:test"],
+    "problem": "binary_classification",
+    "partitions": {"column": "day", "start": FIRST, "end": END},
+    "spine": {"model": "spine", "key": "id", "prediction_time": "at_time", "label": "was late", "label_time": "known_at"},
+    "features": [{"view": "load"}, {"request": REQUEST}, {"derived": {DERIVED: '"where" + n'}}],
+    "training": {
+        "window": "60d",
+        "holdout": "14d",
+        "metric": "roc_auc",
+        "estimator": {"type": "sklearn.ensemble.HistGradientBoostingClassifier", "parameters": {"max_iter": 5}},
+    },
+    "checks": {"minimum_rows": 100},
+    "gates": {"slices": ["Größe", "[x]"]},
+}
+
+
+class LocalRegistry(ModelRegistry):
+    """MLflow's database without its server, which pages would link to."""
+
+    def run_url(self, run_id: str) -> str:
+        return f"http://mlflow/{run_id}"
+
+    def version_url(self, model: RegisteredModel) -> str:
+        return f"http://mlflow/{model.version}"
+
+
+@dataclass(frozen=True)
+class World:
+    inputs: SolutionInputs
+    lake: Lake
+    settings: Settings
+    registry: ModelRegistry
+    store: LmdbStore
+    instance: dg.DagsterInstance
+
+    def make(
+        self, *builders: Callable[[SolutionInputs], dg.AssetsDefinition], first: str | None, last: str | None = None
+    ) -> None:
+        assets = [build(self.inputs) for build in builders]
+        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last} if first and last else {}
+        result = dg.materialize(
+            assets,
+            resources={"lake": self.lake, "settings": self.settings, "registry": self.registry, "online_store": self.store},
+            instance=self.instance,
+            raise_on_error=False,
+            partition_key=first if not last else None,
+            tags=tags,
+            selection=[asset.key for asset in assets],
+        )
+        assert result.success, [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+        failed = {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
+        assert failed <= {"beats_baseline", "latency", "window_rows", "labels_matured", "performance", "estimate_agrees"}, failed
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with self.lake.connect(read_only=True) as connection:
+            return connection.execute(query).fetchall()
+
+    def columns(self, table: str) -> list[str]:
+        with self.lake.connect(read_only=True) as connection:
+            return list(column_types(connection, f"lake.{table}"))
+
+
+@pytest.fixture(scope="module")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path_factory.mktemp("nats") / "nats")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def world(make_lake: Callable[[], Lake], nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The solution from raw values to reports on two weeks."""
+    registry = FeatureRegistry(models={"spine": SPINE}, views={("load", 1): VIEW})
+    home = tmp_path_factory.mktemp("home")
+    lake = make_lake()
+    with lake.connect(read_only=False) as connection:
+        connection.execute("CREATE SCHEMA features; CREATE SCHEMA hostile")
+        numbers = ", ".join(f"{number(each, 'p', 'd')} AS {quote(name)}" for each, name in enumerate(NUMBERS, 1))
+        texts = ", ".join(f"'t' || ((p + d) % 3 + {10 * each}) AS {quote(name)}" for each, name in enumerate(TEXTS, 1))
+        connection.execute(
+            f"CREATE TABLE features.load AS SELECT 'p' || p AS place, TIMESTAMPTZ '2020-01-01 00:00:00+00' + INTERVAL 1 DAY * d AS moment, "
+            f"DATE '{FIRST}' + d::INTEGER AS day, {numbers}, {texts}, now() AS _loaded_at "
+            f"FROM range({(END - FIRST).days}) a(d), range({PLACES}) b(p)"
+        )
+        requested = ", ".join(f"(i * {each} + d) % 13 + {100 * each} AS {quote(name)}" for each, name in enumerate(REQUEST, 1))
+        connection.execute(
+            f"CREATE TABLE hostile.spine AS SELECT d * 1000 + i AS id, DATE '{FIRST}' + d::INTEGER AS day, "
+            f"TIMESTAMPTZ '2020-01-01 06:00:00+00' + INTERVAL 1 DAY * d + INTERVAL 1 MINUTE * i AS at_time, 'p' || (i % {PLACES}) AS place, "
+            f'{requested}, CAST((i * 37 + d * 11) % 100 < 20 + 5 * (i % {PLACES}) AS BIGINT) AS "was late", '
+            f"TIMESTAMPTZ '2020-01-01 20:00:00+00' + INTERVAL 1 DAY * d AS known_at FROM range({(END - FIRST).days}) a(d), range({ROWS}) b(i)"
+        )
+    with dg.DagsterInstance.ephemeral() as instance:
+        made = World(
+            inputs=resolve_inputs(Solution.model_validate(DECLARED), registry),
+            lake=lake,
+            settings=Settings(home=home, nats_url=nats_server.url),
+            registry=LocalRegistry(url=f"sqlite:///{home}/mlflow.db", token=""),
+            store=LmdbStore(home / "store"),
+            instance=instance,
+        )
+        made.registry.client.create_experiment("hostile", artifact_location=f"file://{home}/artifacts")
+        training = (build_training_dataset, build_model, build_evaluation)
+        made.make(*training, first=TRAINING_DATE.isoformat())
+        made.make(build_online_features, first=None)
+        made.make(build_deployment, first=TRAINING_DATE.isoformat())
+        log_online_predictions(made, nats_server)
+        made.make(build_prediction_log, first=None)
+        made.make(build_predictions, build_outcomes, first="2020-03-01", last="2020-03-15")
+        reports = (build_data_quality_report, build_drift_report, build_performance_report, build_monitoring_report)
+        made.make(*reports, first="2020-03-02", last="2020-03-09")
+        yield made
+
+
+def log_online_predictions(world: World, nats: NatsServer) -> None:
+    """What the online server answers on 14 March for each place, sent to the event stream as the server does."""
+    bundle = champions(world.registry, world.settings, world.inputs).default
+    decoder, scorer = RequestDecoder(bundle.contract), Scorer(bundle, world.store)
+    bodies = [
+        {"id": 900 + place, "place": f"p{place}", **{name: 100 * each + 5 for each, name in enumerate(REQUEST, 1)}}
+        for place in range(PLACES)
+    ]
+    rows = decoder.decode(json.dumps(bodies).encode(), datetime(2020, 3, 15, 6, tzinfo=UTC))
+    assert isinstance(rows, list)
+    records = [
+        scored.record(solution="hostile", channel="online", role="champion", answered=True, request_id=str(each))
+        for each, scored in enumerate(scorer.score(rows))
+    ]
+    nats.run(
+        lambda stream: stream.publish(
+            [Message(subject(PREDICTIONS, "hostile"), record.prediction_id, encode_record(record)) for record in records]
+        )
+    )
+
+
+def mistakes(table: str, where: str) -> str:
+    """SQL that counts the values of `table` that are not those of the view at the row's prediction time, for each feature."""
+    wrong = ", ".join(f"count(*) FILTER (f.{quote(name)} IS DISTINCT FROM t.{quote(name)})" for name in (*NUMBERS, *TEXTS))
+    return (
+        f"SELECT count(*), {wrong} FROM lake.{table} t JOIN lake.features.load f "
+        f"ON f.place = t.place AND f.day = CAST(t.at_time AT TIME ZONE 'UTC' AS DATE) WHERE {where}"
+    )
+
+
+def test_the_training_dataset_has_each_feature_under_its_name(world: World) -> None:
+    data = [
+        *("id", "day", "at_time", "was late", "known_at", "place"),
+        *REQUEST,
+        DERIVED,
+        *NUMBERS,
+        *TEXTS,
+        "_load_event_timestamp",
+    ]
+    assert sorted(world.columns("hostile.training_dataset")) == sorted(["training_date", "split", *data])
+    [(rows, *wrong)] = world.rows(mistakes("hostile.training_dataset", "true"))
+    assert rows > 1500
+    assert not any(wrong)
+    assert world.rows("SELECT DISTINCT split FROM hostile.training_dataset ORDER BY 1") == [("holdout",), ("train",)]
+    assert world.rows('SELECT count(*) FROM hostile.training_dataset WHERE plus <> "where" + n') == [(0,)]
+
+
+def test_a_training_dataset_is_rebuilt(world: World) -> None:
+    with world.lake.connect(read_only=False) as connection:
+        dataset = find_dataset(connection, "hostile.training_dataset", "")
+        assert rebuild(connection, dataset) == dataset.fingerprint
+
+
+@pytest.mark.parametrize("channel", ["batch", "online"])
+def test_predictions_have_each_feature_under_its_name(world: World, channel: str) -> None:
+    ours = RESERVED["predictions"]
+    data = {"id", "day", "at_time", "place", *REQUEST, DERIVED, *NUMBERS, *TEXTS, "_load_event_timestamp"}
+    assert {name for name in world.columns("hostile.predictions") if name not in ours} == data
+    [(rows, *wrong)] = world.rows(mistakes("hostile.predictions", f"channel = '{channel}'"))
+    assert rows == (15 * ROWS if channel == "batch" else PLACES)
+    assert not any(wrong)
+    assert world.rows(f"SELECT DISTINCT role FROM hostile.predictions WHERE channel = '{channel}'") == [("champion",)]
+
+
+def test_outcomes_and_evaluation_have_their_columns(world: World) -> None:
+    for table, data in (
+        ("outcomes", {"day", "id", "at_time", "was late", "known_at", "Größe", "[x]"}),
+        ("evaluation", {"id", "at_time", "was late"}),
+    ):
+        assert {name for name in world.columns(f"hostile.{table}") if name not in RESERVED[table]} == data
+    assert world.rows("SELECT count(*), count(*) FILTER (matured) FROM hostile.outcomes WHERE channel = 'batch'") == [(450, 450)]
+
+
+def test_reports_name_every_feature_and_find_nothing_that_is_not_there(world: World) -> None:
+    features = {*NUMBERS, *TEXTS, *REQUEST, DERIVED}
+    drift = world.rows(
+        "SELECT feature, bool_or(alert) FROM hostile.drift_report WHERE slice IS NULL AND kind = 'feature' GROUP BY 1"
+    )
+    assert {feature for feature, _ in drift} == features
+    assert not {feature for feature, alert in drift if alert}
+    quality = world.rows(
+        "SELECT feature, \"check\", bool_or(alert) FROM hostile.data_quality_report WHERE feature <> '*' GROUP BY ALL"
+    )
+    assert {feature for feature, _, _ in quality} == features
+    assert not {each for each in quality if each[2]}
+    assert world.rows(
+        "SELECT count(*) FROM hostile.performance_report WHERE estimated IS NULL AND metric = 'roc_auc' AND slice IS NULL"
+    ) == [(0,)]
+    assert (world.settings.reports_directory / "hostile" / "window-2020-03-09.html").is_file()
+
+
+def test_statistics_describe_every_feature(world: World) -> None:
+    with world.lake.connect(read_only=True) as connection:
+        types = column_types(connection, "lake.features.load")
+        for starts in (["2020-01-01", "2020-01-02", "2020-01-03"], ["2020-01-01", "2020-01-15", "2020-02-01"]):
+            query = statistics_query(VIEW, types=types, starts=starts)
+            found = connection.execute(f"SELECT feature, min(minimum), sum(rows) FROM ({query}) GROUP BY 1").fetchall()
+            assert {feature for feature, *_ in found} == {*NUMBERS, *TEXTS}
+            for feature, minimum, _ in found:
+                if feature in NUMBERS:
+                    assert minimum // 100 == NUMBERS.index(feature) + 1
+
+
+def test_a_correction_of_each_feature_reaches_the_online_store_and_nothing_else_does(world: World) -> None:
+    def push() -> Any:
+        with world.lake.connect(read_only=True) as connection:
+            return push_view(connection, world.store, VIEW, snapshot=current_snapshot(connection), rebuild=False)
+
+    push()
+    newest = END - timedelta(days=1)
+    with world.lake.connect(read_only=False) as connection:
+        connection.execute(
+            f"UPDATE features.load SET change_type = 5, _score = 6, rowid = 7 WHERE place = 'p1' AND day = DATE '{newest}'"
+        )
+        connection.execute("UPDATE features.load SET _loaded_at = now()")
+    pushed = push()
+    assert (pushed.written, pushed.removed, pushed.whole_view) == (1, 0, None)
+    [row] = world.store.read([FeatureRequest("load", 1, None)], [{"place": "p1"}], datetime(2020, 3, 15, 6, tzinfo=UTC))
+    assert (row.values["change_type"], row.values["_score"], row.values["rowid"]) == (5, 6, 7)
+
+
+def test_no_two_names_are_one_to_the_lake() -> None:
+    names = [*NUMBERS, *TEXTS, *REQUEST, DERIVED]
+    assert len({fold(name) for name in names}) == len(names)
