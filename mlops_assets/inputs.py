@@ -13,6 +13,7 @@ from mlops_assets.keys import DEPLOYMENT, SEGMENT, SEGMENT_STAGES, TRAINING_DATE
 from mlops_assets.resources.feature_registry import DbtModel
 from mlops_assets.resources.feature_store import Frame, SelectedView
 from mlops_assets.resources.lake import literal, quote
+from mlops_assets.resources.missing_values import is_present
 from mlops_assets.serving.derived import with_derived
 from mlops_assets.solution import Solution
 
@@ -96,6 +97,11 @@ class SolutionInputs:
         if self.segment is None or segments is None:
             return "true"
         return f"CAST({quote(segments.column)} AS VARCHAR) = {literal(self.segment)}"
+
+    @property
+    def is_labelled(self) -> str:
+        """SQL that is true for a row of the spine that has a label, one that is not missing."""
+        return is_present(quote(self.solution.spine.label), numeric=self.solution.problem == "regression")
 
     @property
     def of_segments(self) -> "SolutionInputs | None":

@@ -19,6 +19,7 @@ from mlops_assets.ml.charts import number_text
 from mlops_assets.ml.drift import METHOD_NAMES
 from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE
 from mlops_assets.resources.lake import literal, quote, table_exists
+from mlops_assets.resources.missing_values import finite_number, is_present
 from mlops_assets.serving.contract import Contract
 
 EXAMPLES = 5
@@ -137,7 +138,7 @@ def _quality(rows: list[dict[str, Any]], contract: Contract) -> Alert:
     feature = next((each for each in contract.features if each.name == row["feature"]), None)
     condition = None
     if row["check"] == "missing_values":
-        condition = f"{quote(row['feature'])} IS NULL"
+        condition = f"NOT {is_present(quote(row['feature']), numeric=feature is not None and feature.kind == 'numeric')}"
     elif row["check"] in ("unseen_categories", "out_of_range") and feature is not None:
         condition = wrong_value(feature)
     elif row["check"] == "duplicate_predictions":
@@ -182,14 +183,14 @@ def _excess(
         for each in summary.masses.to_pylist()
         if each["slice"] == WHOLE and each["feature"] == name and each["binning"] == binning
     }
-    column = f"CAST({quote(name)} AS {'DOUBLE' if described['numeric'] else 'VARCHAR'})"
-    inside = f"{STAGED_WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {row[MODEL_VERSION]} AND {column} IS NOT NULL"
+    column = finite_number(quote(name)) if described["numeric"] else f"CAST({quote(name)} AS VARCHAR)"
+    inside = f"{STAGED_WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {row[MODEL_VERSION]} AND ({column}) IS NOT NULL"
     if described["numeric"]:
         edges = described["deciles"]
         conditions = {}
         for position in range(len(edges) + 1):
-            bounds = [f"{column} > {edges[position - 1]!r}"] if position else []
-            bounds += [f"{column} <= {edges[position]!r}"] if position < len(edges) else []
+            bounds = [f"({column}) > {edges[position - 1]!r}"] if position else []
+            bounds += [f"({column}) <= {edges[position]!r}"] if position < len(edges) else []
             conditions[str(position)] = " AND ".join(bounds)
     else:
         values = connection.execute(f"SELECT DISTINCT {column} FROM {ROWS} WHERE {inside}").fetchall()

@@ -24,6 +24,7 @@ from mlops_assets.column_names import CHANNEL, MATURED, MODEL_VERSION, OUTPUTS, 
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import EVALUATION, OUTCOMES, PREDICTIONS, table_key
 from mlops_assets.resources.lake import Lake, PartitionRange, column_types, quote, sql_moment
+from mlops_assets.resources.missing_values import is_infinite
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.settings import Settings
 
@@ -141,7 +142,9 @@ def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
     predicted = ", ".join(f"p.{quote(name)}" for name in dict.fromkeys(selected))
     key, label, label_time = quote(spine.key), quote(spine.label), quote(spine.label_time)
     partition, of_spine = quote(window.column), internal("partition")
-    known = f"{label} IS NOT NULL AND {label_time} <= {sql_moment(as_of)}"
+    # An infinite value is none that a prediction could be compared with.
+    finite = f" AND NOT {is_infinite(label)}" if inputs.solution.problem == "regression" else ""
+    known = f"{inputs.is_labelled}{finite} AND {label_time} <= {sql_moment(as_of)}"
     return (
         f"SELECT {predicted}, s.{label}, s.{label_time}, s.{label} IS NOT NULL AS {MATURED} "
         f"FROM lake.{inputs.table(PREDICTIONS)} p "

@@ -150,7 +150,7 @@ def labelled_rows(inputs: SolutionInputs, training_date: date) -> str:
     start, cutoff = inputs.midnight(before(training_date, training.window)), sql_moment(inputs.midnight(training_date))
     return (
         f"{quote(spine.prediction_time)} >= {sql_moment(start)} AND {quote(spine.prediction_time)} < {cutoff} "
-        f"AND {quote(spine.label)} IS NOT NULL AND {quote(spine.label_time)} < {cutoff}"
+        f"AND {inputs.is_labelled} AND {quote(spine.label_time)} < {cutoff}"
     )
 
 

@@ -13,6 +13,7 @@ import duckdb
 from mlops_assets.checks import rules
 from mlops_assets.checks.tables import CheckRule
 from mlops_assets.resources.lake import literal, quote
+from mlops_assets.resources.missing_values import finite_number, is_infinite, is_present
 from mlops_assets.solution import DataQuality
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _by_feature(
         for expression in (
             _known(feature),
             f"count(*) FILTER (WHERE {wrong_value(feature)})",
-            f"coalesce(list_max(map_values(histogram({quote(feature.name)}))), 0)",
+            f"coalesce(list_max(map_values(histogram({quote(feature.name)}) FILTER ({_present(feature)}))), 0)",
         )
     ]
     total, *counts = connection.execute(f"SELECT count(*), {', '.join(measures)} FROM {rows}").fetchall()[0]
@@ -217,17 +218,23 @@ def _by_feature(
 
 
 def _known(feature: "NumericFeature | CategoricalFeature") -> str:
-    return f"count({quote(feature.name)})"
+    return f"count(*) FILTER ({_present(feature)})"
+
+
+def _present(feature: "NumericFeature | CategoricalFeature") -> str:
+    return is_present(quote(feature.name), numeric=feature.kind == "numeric")
 
 
 def wrong_value(feature: "NumericFeature | CategoricalFeature") -> str:
     """SQL that is true for a value that training did not see; a missing one is no such value."""
     name = quote(feature.name)
     if feature.kind == "numeric":
+        infinite, value = is_infinite(name), finite_number(name)
         if feature.minimum is None or feature.maximum is None:
-            return "false"
+            return infinite
         # The contract's bounds are float32, as the model reads numbers.
-        return f"CAST({name} AS FLOAT) NOT BETWEEN CAST({feature.minimum!r} AS FLOAT) AND CAST({feature.maximum!r} AS FLOAT)"
+        bounds = f"CAST({feature.minimum!r} AS FLOAT) AND CAST({feature.maximum!r} AS FLOAT)"
+        return f"({infinite} OR coalesce(CAST({value} AS FLOAT) NOT BETWEEN {bounds}, false))"
     known = ", ".join(literal(value) for value in feature.categories) or "NULL"
     return f"{name} IS NOT NULL AND {name} NOT IN ({known})" if feature.categories else f"{name} IS NOT NULL"
 

@@ -6,7 +6,11 @@ from mlops_assets.checks.tables import CheckRule
 SCHEMA = CheckRule(name="schema", description="Columns have the types and ranges the model expects (pandera).", blocking=True)
 ROW_COUNT = CheckRule(name="row_count", description="There are enough rows to train and to evaluate on.", blocking=True)
 DUPLICATES = CheckRule(name="duplicates", description="Each key occurs once.", blocking=True)
-MISSING = CheckRule(name="missing", description="No feature is missing more often than the limit.", blocking=True)
+MISSING = CheckRule(
+    name="missing",
+    description="No feature is missing more often than the limit, in all rows and in the training rows alone.",
+    blocking=True,
+)
 CONSTANT = CheckRule(
     name="constant_columns", description="No feature is constant or nearly constant over the training rows.", blocking=False
 )

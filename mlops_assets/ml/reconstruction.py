@@ -7,10 +7,11 @@ must differ from the reference's by more than the standard errors of both explai
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from mlops_assets.ml.drift import ALL_FEATURES, RECONSTRUCTION_ERROR, DriftRow
-from mlops_assets.ml.matrix import FeatureSchema
+from mlops_assets.ml.matrix import FeatureSchema, numeric_matrix
 from mlops_assets.ml.nannyml_adapter import feature_columns, feature_frame, index_chunker, nannyml, quiet
 from mlops_assets.ml.reference import MAXIMUM_CATEGORIES
 
@@ -63,6 +64,8 @@ def reconstruction_rows(
 def _reconstructed(reference: pa.Table, schema: FeatureSchema) -> FeatureSchema:
     def usable(name: str, most: float) -> bool:
         column = reference.column(name)
+        if name in schema.numeric and not np.isfinite(numeric_matrix(reference, [name])).any():
+            return False
         return column.null_count < len(column) and len(column.unique()) <= most
 
     return FeatureSchema(

@@ -118,9 +118,10 @@ def row_slices(table: pa.Table, slices: Sequence[str]) -> dict[str, pa.Table]:
 
 
 def _numeric(column: pa.ChunkedArray, *, wasserstein: bool) -> tuple[dict, dict[str, dict]]:
-    numbers = column.cast(pa.float64()).to_numpy()
+    # Null is NaN from here on.
+    numbers = column.cast(pa.float64(), safe=False).to_numpy()
     values = np.sort(numbers[np.isfinite(numbers)])
-    described: dict = {"rows": len(values), "missing": len(column) - len(values), "collapsed": False}
+    described: dict = {"rows": len(values), "missing": int(np.isnan(numbers).sum()), "collapsed": False}
     if not len(values):
         return described, {}
     edges = np.histogram_bin_edges(values, bins="doane")

@@ -13,6 +13,7 @@ import duckdb
 from mlops_assets.column_names import internal
 from mlops_assets.resources.feature_registry import FeatureView
 from mlops_assets.resources.lake import literal, quote, table_exists
+from mlops_assets.resources.missing_values import finite_number, is_infinite, number
 
 PARTITION = "partition"
 """DATE column: the first day of the partition; null for a view that has none."""
@@ -23,7 +24,7 @@ COLUMN_DESCRIPTIONS = {
     "version": "Version of the view",
     "feature": "Feature",
     "rows": "Rows of the partition",
-    "missing_share": "Share of rows without a value, NaN included",
+    "missing_share": "Share of rows without a value: null or NaN",
     "distinct_values": "Different values",
     "most_frequent_share": "Share of the rows with a value that hold the most frequent one; 1 = constant",
     "mean": "Mean of a number; a boolean counts as 0 or 1",
@@ -35,6 +36,7 @@ COLUMN_DESCRIPTIONS = {
     "quantile_75": "75 % quantile, interpolated",
     "quantile_95": "95 % quantile, interpolated",
     "maximum": "Largest number",
+    "infinite_values": "Infinite numbers, which count in no number above",
 }
 """The columns of a table of statistics."""
 
@@ -89,19 +91,20 @@ def _describe(feature: str, data_type: str) -> str:
     """A struct with the statistics of one column, as an aggregate."""
     name = quote(feature)
     is_number = not data_type.startswith(_TEXT_TYPES) and not data_type.endswith("[]")
-    # NaN is no value: one would make mean and maximum NaN.
-    present = f"nullif({name}::DOUBLE, 'nan'::DOUBLE)" if is_number else name
-    number = present if is_number else "NULL::DOUBLE"
+    present = number(name) if is_number else name
+    measured = finite_number(name) if is_number else "NULL::DOUBLE"
+    infinite = f"count(*) FILTER ({is_infinite(name)})" if is_number else "0"
     # The same aggregate in several places is computed once: one sort and one histogram a column.
-    quantile = f"quantile_cont({number}, {list(_QUANTILES.values())})"
+    quantile = f"quantile_cont({measured}, {list(_QUANTILES.values())})"
     quantiles = ", ".join(f"{key}: {quantile}[{position}]" for position, key in enumerate(_QUANTILES, start=1))
     frequencies = f"histogram({present})"
-    mean, deviation = _rounded(f"favg({number})"), _rounded(f"stddev_samp({number})")
+    mean, deviation = _rounded(f"favg({measured})"), _rounded(f"stddev_samp({measured})")
     return (
         f"{{feature: {literal(feature)}, rows: count(*), missing_share: 1 - count({present}) / count(*), "
         f"distinct_values: coalesce(cardinality({frequencies}), 0)::BIGINT, "
         f"most_frequent_share: list_max(map_values({frequencies})) / nullif(count({present}), 0), "
-        f"mean: {mean}, standard_deviation: {deviation}, minimum: min({number}), {quantiles}, maximum: max({number})}}"
+        f"mean: {mean}, standard_deviation: {deviation}, minimum: min({measured}), "
+        f"{quantiles}, maximum: max({measured}), infinite_values: {infinite}}}"
     )
 
 

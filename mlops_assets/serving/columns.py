@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from mlops_assets.column_names import RESERVED, fold
+from mlops_assets.resources.missing_values import LARGEST_FLOAT32
 
 _INTEGERS = {
     **dict.fromkeys(["TINYINT", "INT1"], (-(2**7), 2**7 - 1)),
@@ -25,8 +26,6 @@ _TEXTS = {"VARCHAR", "TEXT", "STRING", "CHAR", "BPCHAR", "UUID"}
 _NUMBERS = {"DOUBLE", "FLOAT", "REAL", "FLOAT4", "FLOAT8", "DECIMAL", "NUMERIC"}
 _MOMENTS = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ", "TIMESTAMP", "DATETIME"}
 
-_LARGEST_FLOAT32 = 3.4028234663852886e38
-
 TEXT_PATTERN = "^[^\\u0000]*$"
 IDENTIFIER_PATTERN = "^[^\\u0000-\\u001f\\u007f]+$(?!\\n)"
 """Identifiers go into headers and logs: no control characters."""
@@ -35,7 +34,7 @@ Text = Annotated[str, Meta(max_length=10_000, pattern=TEXT_PATTERN, description=
 Identifier = Annotated[
     str, Meta(min_length=1, max_length=200, pattern=IDENTIFIER_PATTERN, description="a string without control characters")
 ]
-Number = Annotated[float, Meta(ge=-_LARGEST_FLOAT32, le=_LARGEST_FLOAT32, description="a number")]
+Number = Annotated[float, Meta(ge=-LARGEST_FLOAT32, le=LARGEST_FLOAT32, description="a number")]
 Boolean = Annotated[bool, Meta(description="true or false")]
 Day = Annotated[date, Meta(description="a date, such as 2013-07-01")]
 Moment = Annotated[datetime, Meta(tz=True, description="a time with its offset from UTC, such as 2013-07-01T12:00:00Z")]

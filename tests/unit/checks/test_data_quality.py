@@ -68,6 +68,24 @@ def test_each_fault_is_found_and_named() -> None:
     assert (finding.rows, finding.examples) == (1, "0")
 
 
+def test_nan_is_missing_and_infinity_out_of_range() -> None:
+    age = rows()["age"].to_numpy().copy()
+    age[:100] = np.nan
+    [(key, finding)] = alerts(rows(age=pa.array(age, from_pandas=False))).items()
+    assert (key, finding.rows) == (("missing_values", "age"), 100)
+
+    age = rows()["age"].to_numpy().copy()
+    age[:20], age[20:30] = np.inf, -1e300
+    [(key, finding)] = alerts(rows(age=age)).items()
+    assert (key, finding.rows) == (("out_of_range", "age"), 30)
+    assert finding.examples == "inf (20 rows), -1e+300 (10 rows)"
+
+    flag = np.where(np.arange(ROWS) % 100 == 0, np.nan, 1.0)
+    found = alerts(rows(flag=pa.array(flag, from_pandas=False)))
+    assert set(found) == {("constant_features", "flag")}
+    assert found["constant_features", "flag"].value == 1.0
+
+
 @pytest.mark.parametrize("share", [0.3, 3.0])
 def test_too_few_and_too_many_rows_are_found(share: float) -> None:
     [(key, finding)] = alerts(rows(seed=1), expected(ROWS / share)).items()

@@ -56,6 +56,18 @@ def test_rows_belong_to_the_partition_that_holds_their_day(connection: duckdb.Du
     assert {row["version"] for row in found.values()} == {2}
 
 
+def test_an_infinite_number_is_counted_and_left_out(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("CREATE OR REPLACE TABLE lake.features.kept AS FROM lake.features.history")
+    values = ", ".join(
+        f"({id}, {value}, 'a', true, NULL, '2013-01-02')" for id, value in ((7, "'inf'"), (8, "'-inf'"), (9, "1e300"))
+    )
+    connection.execute(f"INSERT INTO lake.features.history VALUES {values}")
+    found = statistics(connection, "day")["2013-01-01", "number"]
+    connection.execute("CREATE OR REPLACE TABLE lake.features.history AS FROM lake.features.kept")
+    assert (found["rows"], found["infinite_values"], found["minimum"], found["maximum"], found["mean"]) == (6, 3, 1, 3, 2)
+    assert found["missing_share"] == pytest.approx(1 / 6)
+
+
 def test_nan_is_missing(connection: duckdb.DuckDBPyConnection) -> None:
     number = statistics(connection, "day")["2013-01-01", "number"]
     assert number["missing_share"] == pytest.approx(1 / 3)
