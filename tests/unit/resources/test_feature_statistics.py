@@ -59,7 +59,7 @@ def test_rows_belong_to_the_partition_that_holds_their_day(connection: duckdb.Du
 def test_an_infinite_number_is_counted_and_left_out(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("CREATE OR REPLACE TABLE lake.features.kept AS FROM lake.features.history")
     values = ", ".join(
-        f"({id}, {value}, 'a', true, NULL, '2013-01-02')" for id, value in ((7, "'inf'"), (8, "'-inf'"), (9, "1e300"))
+        f"({number}, {value}, 'a', true, NULL, '2013-01-02')" for number, value in ((7, "'inf'"), (8, "'-inf'"), (9, "1e300"))
     )
     connection.execute(f"INSERT INTO lake.features.history VALUES {values}")
     found = statistics(connection, "day")["2013-01-01", "number"]
