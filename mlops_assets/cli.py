@@ -6,6 +6,7 @@ Everything heavy is imported inside the command that needs it, so that `mlops --
 import signal
 import sys
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -111,7 +112,7 @@ def down() -> None:
 
 @app.command(epilog="Example: [bold]mlops status --json[/bold]")
 def status(as_json: JsonOption = False) -> None:
-    """Show every server with its address, and every solution with its champion and failing checks."""
+    """Show every server with its address, runs that stand still, and every solution with its champion and failing checks."""
     answer = _status(read_settings())
     if as_json:
         print_json(answer)
@@ -119,19 +120,19 @@ def status(as_json: JsonOption = False) -> None:
     console.print(_table(answer["processes"]))
     for line in answer["configuration_errors"]:
         console.print(line, style="red", highlight=False, soft_wrap=True)
+    for stuck in answer["stuck"]:
+        console.print(_stuck_line(stuck), style="yellow", highlight=False, soft_wrap=True)
     if answer["solutions"]:
         console.print(_table([{"solution": name, **state} for name, state in answer["solutions"].items()]))
 
 
 @app.command(epilog="Example: [bold]mlops reload[/bold], after a change of YAML, SQL or Python")
-def reload(
-    interrupt_runs: Annotated[bool, typer.Option("--interrupt-runs", help="Also when runs are in progress: they end.")] = False,
-) -> None:
-    """Load changed definitions: parse the dbt project and restart the server of the code location."""
+def reload() -> None:
+    """Load changed definitions: parse the dbt project and restart the server of the code location. Runs in progress go on."""
     from mlops_assets.stack import control
 
     with console.status("Loading the definitions"):
-        control.reload(read_settings(), interrupt_runs)
+        control.reload(read_settings())
     console.print("[green]Definitions loaded.[/green]")
 
 
@@ -252,7 +253,7 @@ def _start(settings: Settings) -> bool:
 
 
 def _status(settings: Settings) -> dict:
-    from mlops_assets.stack import control
+    from mlops_assets.stack import control, interrupted_runs
     from mlops_assets.stack.dagster_client import DagsterClient
     from mlops_assets.stack.solutions import configuration_errors, solution_states
 
@@ -264,7 +265,14 @@ def _status(settings: Settings) -> dict:
         "processes": processes,
         "solutions": solution_states(settings, assets),
         "configuration_errors": configuration_errors(assets),
+        "stuck": [asdict(stuck) for stuck in interrupted_runs.find_stuck(settings)] if answers else [],
     }
+
+
+def _stuck_line(stuck: dict[str, Any]) -> str:
+    behind = f" by {', '.join(stuck['behind'])}" if stuck["behind"] else ""
+    waited = f"{'queued' if stuck['kind'] == 'queued' else 'for'} {stuck['seconds']:.0f} s"
+    return f"Run {stuck['run_id']} ({stuck['name']}), {waited}: {stuck['reason']}{behind}"
 
 
 def _print_addresses(settings: Settings) -> None:

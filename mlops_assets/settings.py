@@ -93,6 +93,11 @@ class Settings:
         return self.home / "dagster"
 
     @property
+    def run_worker_directory(self) -> Path:
+        """Folder of the locks and logs of the processes that execute runs."""
+        return self.home / "run_workers"
+
+    @property
     def mlflow_artifact_directory(self) -> Path:
         """Folder of the artifacts that the MLflow server stores and serves."""
         return self.home / "mlflow" / "artifacts"

@@ -8,6 +8,7 @@ from mlops_assets.automation.challenger import wanted_trial
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import CHALLENGER, DEPLOYMENT
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
 from mlops_assets.serving.active import CHALLENGER_LINK, activate, deactivate, write_options
 from mlops_assets.settings import Settings
 
@@ -28,6 +29,7 @@ def build_challenger(inputs: SolutionInputs) -> dg.AssetsDefinition:
         tags=inputs.tags(CHALLENGER),
         deps=[inputs.key(DEPLOYMENT)],
         retry_policy=RETRIES,
+        op_tags={SLOTS_TAG: CHAMPION},
     )
     def challenger(registry: dg.ResourceParam[ModelRegistry], settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
         trial = wanted_trial(settings, inputs.name, solution.serving)

@@ -33,6 +33,7 @@ from mlops_assets.resources.feature_usage import (
     view_uses,
 )
 from mlops_assets.resources.lake import Lake, quote
+from mlops_assets.runs.slots import DBT, SLOTS_TAG
 from mlops_assets.settings import Settings
 
 POOL = "dbt"
@@ -126,7 +127,7 @@ def build_dbt_assets(selection: DbtSelection, name: str) -> dg.AssetsDefinition:
         check_specs=selection.check_specs(),
         can_subset=True,
         # Read by dagster-dbt: what to select when everything is asked for.
-        op_tags={"dagster_dbt/select": f"tag:{selection.tag}"},
+        op_tags={"dagster_dbt/select": f"tag:{selection.tag}", SLOTS_TAG: DBT},
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
         pool=POOL,

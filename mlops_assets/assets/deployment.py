@@ -25,6 +25,7 @@ from mlops_assets.resources.model_registry import (
     RegisteredModel,
     RegistryError,
 )
+from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
 from mlops_assets.serving.active import activate, champion_link, deactivate, linked_bundle, write_options
 from mlops_assets.settings import Settings
 
@@ -63,6 +64,7 @@ def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
         check_specs=[rules.CHAMPION_DEPLOYED.spec(key)],
         retry_policy=RETRIES,
         pool=f"{declared.name}_deployment",
+        op_tags={SLOTS_TAG: CHAMPION},
     )
     def deployment(
         context: dg.AssetExecutionContext,

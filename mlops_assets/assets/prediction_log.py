@@ -22,6 +22,7 @@ from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT, PREDICTION_LOG, PREDICTIONS, SHADOW_PREDICTIONS
 from mlops_assets.resources.lake import Lake, column_types, table_exists
 from mlops_assets.resources.schema_evolution import ColumnChange
+from mlops_assets.runs import slots
 from mlops_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
         deps=[inputs.key(DEPLOYMENT)],
         check_specs=[rules.LOGGED_ONCE.spec(key), rules.LOG_ACCEPTED.spec(key)],
         retry_policy=RETRIES,
+        op_tags={slots.SLOTS_TAG: slots.PREDICTION_LOG},
     )
     def prediction_log(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]

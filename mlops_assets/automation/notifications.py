@@ -23,12 +23,14 @@ from mlops_assets.keys import (
     STAGE_TAG,
 )
 from mlops_assets.resources.notifier import Notification, Notifier
+from mlops_assets.runs.stuck import Stuck
 from mlops_assets.settings import Settings
 
 _INTERVAL_SECONDS = 30
 _TICK_SECONDS = 30.0
 _MOST_EVENTS = 100
 _FAILED_CHECK = "DagsterAssetCheckFailedError"
+_WILL_RETRY_TAG = "dagster/will_retry"
 
 _MODELS = (MODEL, SEGMENT_STAGES[MODEL])
 _DEPLOYMENTS = (DEPLOYMENT, SEGMENT_STAGES[DEPLOYMENT])
@@ -114,10 +116,13 @@ def of_failed_run(
         logged = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
         evaluations = [entry.dagster_event.asset_check_evaluation_data for entry in logged if entry.dagster_event]
         return list(of_checks(settings, tags, [(run.run_id, each) for each in evaluations]))
+    # The record, not the run of the event: Dagster decides after the failure whether it tries again.
+    record = context.instance.get_run_by_id(run.run_id)
+    again = record is not None and record.tags.get(_WILL_RETRY_TAG) == "true"
     failed = Notification(
         event="run_failed",
-        severity="failure",
-        title=f"A run of {_run_name(run)} failed",
+        severity="warning" if again else "failure",
+        title=f"A run of {_run_name(run)} {'was interrupted and is tried again' if again else 'failed'}",
         body="\n".join(causes) or context.failure_event.message or "without a cause in its log",
         identity=f"run_failed {run.run_id}",
         links=_run_link(settings, run.run_id),
@@ -191,6 +196,20 @@ def of_checks(
             identity=f"checks {name} {run_id}",
             links={**_run_link(settings, run_id), "Checks": f"{settings.dagster_url}/assets/{name}?view=checks"},
         )
+
+
+def of_stuck(settings: Settings, stuck: Stuck) -> Notification:
+    """What to tell of a run or a pool that does not go on."""
+    behind = "".join(f"\n{run_id}: {settings.dagster_url}/runs/{run_id}" for run_id in stuck.behind)
+    waited = f" for {stuck.seconds / 60:.0f} minutes" if stuck.kind == "queued" else ""
+    return Notification(
+        event="stuck",
+        severity="warning",
+        title=f"{stuck.name} {'waits' if stuck.kind == 'queued' else 'stands still'}{waited}",
+        body=f"{stuck.reason}{behind}\nAll that stands still: mlops status",
+        identity=f"stuck {stuck.kind} {stuck.run_id} {stuck.name}",
+        links=_run_link(settings, stuck.run_id),
+    )
 
 
 def _tags(graph: Any) -> dict[dg.AssetKey, Mapping[str, str]]:

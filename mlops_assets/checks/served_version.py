@@ -9,6 +9,7 @@ from mlops_assets.automation.served_version import Observation, observe
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT
+from mlops_assets.runs.slots import SLOTS_TAG, VERSION_CHECK
 from mlops_assets.serving.reports import Channel
 from mlops_assets.settings import Settings
 
@@ -29,6 +30,7 @@ def build_served_version(inputs: SolutionInputs) -> dg.AssetChecksDefinition:
         name=rules.SERVED_VERSION.name,
         description=rules.SERVED_VERSION.description,
         blocking=rules.SERVED_VERSION.blocking,
+        op_tags={SLOTS_TAG: VERSION_CHECK},
     )
     def served_version(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
         return evaluate(key, _settled(settings, inputs.name, segments, channels))

@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from mlops_assets.runs.slots import SLOTS_TAG, slots
 from mlops_assets.settings import CODE_LOCATION_NAME, PROJECT_ROOT, Settings
 from mlops_assets.stack import postgres
 from mlops_assets.stack.environment import scripts_directory
@@ -37,7 +38,8 @@ def render(settings: Settings) -> dict[Path, str]:
         "postgres_executable": postgres.executable() if settings.postgres_url is None else None,
         "postgres_user": postgres.user_for_supervisor(),
         "is_root": os.geteuid() == 0,
-        "maximum_concurrent_runs": max(2, min(8, os.cpu_count() or 2)),
+        "slots": slots(),
+        "slots_tag": SLOTS_TAG,
     }
     return {
         path: environment.get_template(template).render(variables)

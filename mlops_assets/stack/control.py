@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 import psutil
 
 from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
-from mlops_assets.stack import configuration, leftovers, logs, postgres, preflight, prepare, probes
+from mlops_assets.stack import configuration, interrupted_runs, leftovers, logs, postgres, preflight, prepare, probes
 from mlops_assets.stack.errors import StackError
-from mlops_assets.stack.services import CODE_LOCATION, NATS, POSTGRES, Service, services
+from mlops_assets.stack.services import CODE_LOCATION, DAEMON, NATS, POSTGRES, Service, services
 from mlops_assets.stack.supervisor import ProcessState, Supervisor
 
 READY_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 60.0
+END_RUNS_SECONDS = 10.0
 POLL_SECONDS = 0.1
 
 # Called with a service's name and what happened to it: "starting" or "ready".
@@ -44,7 +45,10 @@ def ensure_up(settings: Settings) -> None:
 
 
 def down(settings: Settings) -> int:
-    """Stop the stack and everything it started, run workers included. Returns how many processes were ended."""
+    """Stop the stack and everything it started, run workers included. Returns how many processes were ended.
+
+    Runs are ended first, while there is a database to record it: they go on at the next `up`.
+    """
     if not settings.home.exists():
         return 0
     with _lock(settings):
@@ -52,6 +56,8 @@ def down(settings: Settings) -> int:
         belonging = leftovers.find(settings)
         if supervisor.is_running():
             process = psutil.Process(supervisor.pid())
+            supervisor.stop(DAEMON)  # it would start them again
+            interrupted_runs.end(settings, END_RUNS_SECONDS)
             supervisor.shut_down()
             with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(STOP_TIMEOUT_SECONDS)
@@ -60,21 +66,15 @@ def down(settings: Settings) -> int:
         return len(belonging)
 
 
-def reload(settings: Settings, interrupt_runs: bool) -> None:
+def reload(settings: Settings) -> None:
     """Parse the dbt project and restart the server of the code location, then wait until the changed definitions are loaded.
 
-    Raises StackError when the stack is down, when the dbt project or the definitions cannot be loaded, or when runs are in
-    progress (which end with the server that started them) and `interrupt_runs` is false.
+    Runs in progress go on with the definitions that they began with. Raises StackError when the stack is down, or when the dbt project
+    or the definitions cannot be loaded.
     """
     supervisor = Supervisor(settings)
     if not supervisor.is_running():
         raise StackError("The stack is not running.", remedy="Start it: mlops up")
-    runs = probes.runs_in_progress(settings)
-    if runs and not interrupt_runs:
-        raise StackError(
-            f"{len(runs)} run(s) in progress would end with the code location: {', '.join(runs)}.",
-            remedy="Wait for them, or interrupt them: mlops reload --interrupt-runs",
-        )
     prepare.prepare(settings)
     supervisor.restart(CODE_LOCATION)
     code_location = [service for service in services(settings) if service.name == CODE_LOCATION]
@@ -149,6 +149,7 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
     postgres.create_databases(settings)
     if not postgres.has_table(settings, LAKE_DATABASE, "ducklake_metadata"):
         _create_lake(settings)
+    interrupted_runs.recover(settings)
     started = _start(supervisor, others, listener) or started
     _wait(supervisor, others, lambda process: _is_ready(settings, process), listener)
     return started

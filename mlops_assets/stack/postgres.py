@@ -96,12 +96,18 @@ def create_databases(settings: Settings) -> None:
 
 def has_table(settings: Settings, database: str, table: str) -> bool:
     """Whether the database has a table of this name in the schema `public`."""
+    return bool(value(settings, database, "SELECT to_regclass(%s) IS NOT NULL", f"public.{table}"))
+
+
+def value(settings: Settings, database: str, query: str, *arguments: object) -> object:
+    """The single value that a query of the database gives."""
     import psycopg2
 
     connection = psycopg2.connect(settings.postgres_connection_string(database))
     with contextlib.closing(connection), connection.cursor() as cursor:
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"public.{table}",))
-        return cursor.fetchone() == (True,)
+        cursor.execute(query, arguments)
+        [found] = cursor.fetchone() or [None]
+        return found
 
 
 def user_for_supervisor() -> str | None:

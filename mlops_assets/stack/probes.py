@@ -19,7 +19,6 @@ _CODE_LOCATION_QUERY = """
     name loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }
 """
 _DAEMON_QUERY = "{ instance { daemonHealth { allDaemonStatuses { required healthy lastHeartbeatTime } } } }"
-_RUNS_QUERY = "{ runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING]}) { ... on Runs { results { runId } } } }"
 
 
 def is_ready(settings: Settings, name: str, started_at: int) -> bool:
@@ -40,14 +39,6 @@ def is_ready(settings: Settings, name: str, started_at: int) -> bool:
         services.CODE_LOCATION: _code_location_is_ready,
     }[name]
     return probe(settings)
-
-
-def runs_in_progress(settings: Settings) -> list[str]:
-    """The identifiers of the Dagster runs that are being executed now. Raises StackError when the webserver does not answer."""
-    answer = _graphql(settings, _RUNS_QUERY)
-    if answer is None:
-        raise StackError(f"Dagster does not answer at {settings.dagster_url}.", remedy="Start the stack: mlops up")
-    return [run["runId"] for run in answer["runsOrError"]["results"]]
 
 
 def ask_for_reload(settings: Settings) -> None:

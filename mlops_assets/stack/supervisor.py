@@ -88,10 +88,14 @@ class Supervisor:
         """Start a process, without waiting for it."""
         self._proxy.startProcess(name, False)
 
-    def restart(self, name: str) -> None:
-        """Stop a process, wait for its end, and start it again without waiting."""
+    def stop(self, name: str) -> None:
+        """Stop a process and wait for its end; nothing when it does not run."""
         if self.processes()[name].pid is not None:
             self._proxy.stopProcess(name, True)
+
+    def restart(self, name: str) -> None:
+        """Stop a process, wait for its end, and start it again without waiting."""
+        self.stop(name)
         self._proxy.startProcess(name, False)
 
     def shut_down(self) -> None:

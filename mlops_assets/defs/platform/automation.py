@@ -4,9 +4,10 @@ import dagster as dg
 
 from mlops_assets.automation.conditions import build_conditions_sensors
 from mlops_assets.automation.notifications import build_notification_sensors
+from mlops_assets.automation.run_recovery import build_run_recovery_sensor
 
 
 @dg.definitions
 def automation() -> dg.Definitions:
-    """The sensors of the automation conditions, and those that notify."""
-    return dg.Definitions(sensors=[*build_conditions_sensors(), *build_notification_sensors()])
+    """The sensors of the automation conditions, those that notify, and the one that recovers runs."""
+    return dg.Definitions(sensors=[*build_conditions_sensors(), *build_notification_sensors(), build_run_recovery_sensor()])

@@ -1,0 +1,1 @@
+"""How runs are queued, started, watched and recovered: everything about a run that is not what it computes."""

@@ -1,0 +1,97 @@
+"""The run launcher of the local stack: one process a run, which nobody but the kernel has to be asked about."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterRun, Field
+from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
+
+from mlops_assets.runs.workers import Workers, WorkerState
+
+LAUNCHED_TAG = "mlops/worker_log"
+"""On every run that this launcher started: where its worker prints. A run without it is executed by somebody else."""
+
+
+class WorkerLauncher(RunLauncher, ConfigurableClass):
+    """Starts the worker of a run as a process of its own, which outlives the daemon, the webserver and the code location.
+
+    Dagster's default launcher asks the code location's server to start it: a start then fails when that server is busy for a minute,
+    every run ends with that server, and nobody can tell whether a worker lives.
+    """
+
+    def __init__(self, directory: str, inst_data: ConfigurableClassData | None = None):
+        self.workers = Workers(Path(directory))
+        self._inst_data = inst_data
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """How Dagster loads this class."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> Mapping[str, Any]:
+        """`directory`: the folder of the workers' files."""
+        return {"directory": Field(str, description="Folder of the locks and logs of run workers.")}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> "WorkerLauncher":
+        """The launcher that dagster.yaml configures."""
+        return cls(inst_data=inst_data, **config_value)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start the worker and return at once. Raises OSError when the system cannot, or BlockingIOError when the run has one."""
+        run = context.dagster_run
+        assert run.job_code_origin is not None, f"The run {run.run_id} does not say where its code is."
+        # Without a reference to the instance: it would show the address of the database to everybody who lists processes.
+        arguments = ExecuteRunArgs(job_origin=run.job_code_origin, run_id=run.run_id, instance_ref=None)
+        self._instance.add_run_tags(run.run_id, {LAUNCHED_TAG: str(self.workers.log(run.run_id))})
+        with self.workers.reserve(run.run_id) as lock, self.workers.open_log(run.run_id) as output:
+            worker = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mlops_assets.runs.worker"),
+                    *(str(lock), str(self.workers.directory), serialize_value(arguments)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[lock],
+                start_new_session=True,
+            )
+            os.pwrite(lock, str(worker.pid).encode(), 0)
+        # Collects the process when it ends: nobody else does.
+        threading.Thread(target=worker.wait, name=f"worker of {run.run_id}", daemon=True).start()
+
+    def terminate(self, run_id: str) -> bool:
+        """Ask the worker to end the run. Returns False when the run had ended; a run without a worker is canceled here."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        if not self.workers.send(run_id, signal.SIGTERM):
+            self._instance.report_run_canceled(run, "The run had no worker any more.")
+        return True
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Dagster's run monitoring asks for the worker of every run that has started."""
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Whether the worker of the run lives."""
+        if LAUNCHED_TAG not in run.tags or self.workers.state(run.run_id) is WorkerState.ALIVE:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
+
+    def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:
+        """The last lines that the worker printed."""
+        words = self.workers.last_words(run.run_id)
+        return f"The last that it printed:\n{words}" if words else None

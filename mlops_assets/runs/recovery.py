@@ -1,0 +1,156 @@
+"""Runs whose worker is gone, or does not end: what becomes of them, and doing it.
+
+Dagster's run monitoring asks for the worker of runs that have started, every few seconds. It cannot ask while a run starts or is being
+canceled, and not before the daemon runs: `recover` covers all of it, from a sensor and from `mlops up`. Whoever is first wins.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
+from dagster._core.events import JobFailureData, RunFailureReason
+
+from mlops_assets.runs.launcher import LAUNCHED_TAG, WorkerLauncher
+from mlops_assets.runs.workers import Workers, WorkerState
+
+UNWATCHED = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
+"""The statuses in which a run needs somebody who works on it."""
+
+LAUNCH_SECONDS = 15.0
+"""Between the status "starting" and the lock of the worker the daemon does some writes to Postgres; after so long it has died there."""
+
+QUEUE_SECONDS = 120.0
+"""Whoever creates a run queues it at once; after so long they have died in between."""
+
+END_SECONDS = 60.0
+"""How long a worker may take to end once its run is canceled or has ended. Then it is killed."""
+
+
+class Action(Enum):
+    """What becomes of a run: nothing, it fails (and is tried again), it is canceled, or its worker is killed."""
+
+    KEEP = "keep"
+    FAIL = "fail"
+    CANCEL = "cancel"
+    KILL = "kill"
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What was done about a run, and its name."""
+
+    run_id: str
+    name: str
+    action: Action
+
+
+def decide(status: DagsterRunStatus, worker: WorkerState, *, launched: bool, seconds: float) -> Action:
+    """What becomes of a run that has had its status for so many seconds; `launched` by us, or executed by somebody else.
+
+    A worker that lives is never failed, however long it takes: it may be stopped, or wait for a processor.
+    """
+    alive = worker is WorkerState.ALIVE
+    match status:
+        case DagsterRunStatus.NOT_STARTED:
+            return Action.FAIL if seconds > QUEUE_SECONDS else Action.KEEP
+        case DagsterRunStatus.STARTING:
+            has_died = worker is WorkerState.DEAD or (worker is WorkerState.ABSENT and seconds > LAUNCH_SECONDS)
+            return Action.FAIL if has_died else Action.KEEP
+        case DagsterRunStatus.STARTED:
+            return Action.FAIL if launched and not alive else Action.KEEP
+        case DagsterRunStatus.CANCELING:
+            if not alive:
+                return Action.CANCEL
+            return Action.KILL if seconds > END_SECONDS else Action.KEEP
+        case _:
+            # A run that has ended: its worker has nothing to do any more.
+            return Action.KILL if alive and seconds > END_SECONDS else Action.KEEP
+
+
+def worker_files(instance: DagsterInstance) -> Workers:
+    """The workers of the instance, which is one of the local stack."""
+    launcher = instance.run_launcher
+    assert isinstance(launcher, WorkerLauncher), f"{launcher} starts no workers of ours: see run_launcher in dagster.yaml."
+    return launcher.workers
+
+
+def recover(instance: DagsterInstance) -> list[Recovered]:
+    """Fail or cancel every run that nobody works on, free what it held of pools, and kill workers that do not end.
+
+    A failed run is tried again by Dagster's run retries, from the steps that had not succeeded.
+    """
+    workers, recovered = worker_files(instance), []
+    for record, action in _pending(instance, workers):
+        run = record.dagster_run
+        current = instance.get_run_by_id(run.run_id)
+        if current is None or current.status is not run.status:
+            continue  # it went on meanwhile
+        if action is Action.KILL:
+            workers.send(run.run_id, signal.SIGKILL)
+        else:
+            _end(instance, workers, record, action)
+        recovered.append(Recovered(run.run_id, run_name(record), action))
+    _remove_files(instance, workers)
+    return recovered
+
+
+def run_name(record: RunRecord) -> str:
+    """What a run is called for people: its assets, its checks, or its job."""
+    run = record.dagster_run
+    keys = [key.to_user_string() for key in run.asset_selection or ()]
+    keys = keys or [f"{key.asset_key.to_user_string()}:{key.name}" for key in run.asset_check_selection or ()]
+    shown = sorted(keys)[:3]
+    return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") or run.job_name
+
+
+def action_of(record: RunRecord, workers: Workers) -> Action:
+    """What becomes of the run now."""
+    run = record.dagster_run
+    since = record.end_time if run.is_finished and record.end_time else record.update_timestamp.timestamp()
+    launched = LAUNCHED_TAG in run.tags
+    return decide(run.status, workers.state(run.run_id), launched=launched, seconds=time.time() - since)
+
+
+def _pending(instance: DagsterInstance, workers: Workers) -> Iterator[tuple[RunRecord, Action]]:
+    records = list(instance.get_run_records(RunsFilter(statuses=list(UNWATCHED))))
+    seen = {record.dagster_run.run_id for record in records}
+    living = [run_id for run_id in workers.run_ids() if run_id not in seen and workers.state(run_id) is WorkerState.ALIVE]
+    if living:
+        records += instance.get_run_records(RunsFilter(run_ids=living))
+    for record in records:
+        action = action_of(record, workers)
+        if action is not Action.KEEP:
+            yield record, action
+
+
+def _end(instance: DagsterInstance, workers: Workers, record: RunRecord, action: Action) -> None:
+    run = record.dagster_run
+    words = workers.last_words(run.run_id)
+    printed = f"\nThe last that it printed:\n{words}" if words else ""
+    if action is Action.CANCEL:
+        instance.report_run_canceled(run, f"The run had no worker any more.{printed}")
+    else:
+        reason = (
+            RunFailureReason.UNEXPECTED_TERMINATION if run.status is DagsterRunStatus.STARTED else RunFailureReason.START_TIMEOUT
+        )
+        instance.report_run_failed(
+            run,
+            f"The process that executed this run is gone: it was killed, or the machine was switched off.{printed}",
+            JobFailureData(error=None, failure_reason=reason),
+        )
+    # Dagster's monitoring frees them too, some seconds later.
+    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _remove_files(instance: DagsterInstance, workers: Workers) -> None:
+    """Remove the files of workers that are gone and whose run has ended: what they printed is in the event log by then."""
+    dead = [run_id for run_id in workers.run_ids() if workers.state(run_id) is WorkerState.DEAD]
+    if not dead:
+        return
+    unfinished = {run.run_id for run in instance.get_runs(RunsFilter(run_ids=dead)) if not run.is_finished}
+    for run_id in dead:
+        if run_id not in unfinished:
+            workers.remove(run_id)
