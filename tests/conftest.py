@@ -1,19 +1,12 @@
 """A real stack for the test session of each worker, started when its first test asks for it, with the demo run on it once."""
 
 import json
-import shutil
-import socket
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from running_stack import CHROMIUM, Demo, Platform
-
-from mlops_assets.settings import Settings
-from mlops_assets.stack import control
+from running_stack import CHROMIUM, Demo, Platform, temporary_platform
 
 _BROWSER_FIXTURE = "browser"
 _LEFT_OUT = pytest.StashKey[int]()
@@ -47,21 +40,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     """A stack with a state folder and ports of its own."""
-    # Not pytest's own folder: its path is longer than a Unix socket may have.
-    home = Path(tempfile.mkdtemp(prefix="platform.", dir="/tmp"))
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    dagster_port, mlflow_port, nats_port, serving_port = (listener.getsockname()[1] for listener in sockets)
-    for listener in sockets:
-        listener.close()
-    settings = Settings(
-        home=home, dagster_port=dagster_port, mlflow_port=mlflow_port, nats_port=nats_port, serving_port=serving_port
-    )
-    try:
-        control.ensure_up(settings)
-        yield Platform(settings)
-    finally:
-        control.down(settings)
-        shutil.rmtree(home)
+    with temporary_platform("platform.") as platform:
+        yield platform
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,14 @@
 """A running stack as tests see it: its clients, and what the demo said. Fixtures are in `conftest.py`."""
 
+import contextlib
 import shutil
+import socket
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -13,6 +18,7 @@ from mlops_assets.resources.lake import Lake, fingerprint
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.online_store.store import open_online_store
 from mlops_assets.settings import Settings
+from mlops_assets.stack import control
 from mlops_assets.stack.dagster_client import DagsterClient, RunState
 from mlops_assets.stack.environment import process_environment, scripts_directory
 from mlops_assets.stack.runs import follow
@@ -92,6 +98,26 @@ class Platform:
         assets = self.client.assets()
         run_id = self.client.launch([assets[key] for key in keys], first, last, {})
         return follow(self.client, run_id, ", ".join(keys), lambda state: None)
+
+
+@contextlib.contextmanager
+def temporary_platform(prefix: str) -> Iterator[Platform]:
+    """A stack with a state folder and ports of its own, stopped and removed at the end of the block."""
+    # Not pytest's own folder: its path is longer than a Unix socket may have.
+    home = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    dagster_port, mlflow_port, nats_port, serving_port = (listener.getsockname()[1] for listener in sockets)
+    for listener in sockets:
+        listener.close()
+    settings = Settings(
+        home=home, dagster_port=dagster_port, mlflow_port=mlflow_port, nats_port=nats_port, serving_port=serving_port
+    )
+    try:
+        control.ensure_up(settings)
+        yield Platform(settings)
+    finally:
+        control.down(settings)
+        shutil.rmtree(home)
 
 
 @dataclass(frozen=True)

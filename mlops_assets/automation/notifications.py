@@ -123,7 +123,8 @@ def of_failed_run(
         event="run_failed",
         severity="warning" if again else "failure",
         title=f"A run of {_run_name(run)} {'was interrupted and is tried again' if again else 'failed'}",
-        body="\n".join(causes) or context.failure_event.message or "without a cause in its log",
+        # Its first line: what a worker printed last stays in the event log.
+        body="\n".join(causes) or (context.failure_event.message or "without a cause in its log").partition("\n")[0],
         identity=f"run_failed {run.run_id}",
         links=_run_link(settings, run.run_id),
     )

@@ -1,9 +1,11 @@
 """What must hold before a server is started: the state folder is usable, the disk has room, the ports are free."""
 
+import contextlib
 import os
 import shutil
 import socket
 import tempfile
+import time
 
 import psutil
 
@@ -11,6 +13,7 @@ from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.services import Service
 
+DYING_SECONDS = 10.0
 MINIMUM_FREE_BYTES = 1_000_000_000
 # A Unix socket's path is limited to 107 bytes on Linux and 103 on macOS; the smaller limit keeps a state folder portable.
 MAXIMUM_SOCKET_PATH_BYTES = 103
@@ -45,11 +48,24 @@ def check_home(settings: Settings, minimum_free_bytes: int) -> None:
 
 
 def check_port(service: Service) -> None:
-    """Raise StackError when another process holds the port of `service`, naming it where the system tells us."""
-    if service.port is None or _is_free(service.port):
+    """Raise StackError when another process holds the port of `service`, naming it where the system tells us.
+
+    A process that was killed a moment ago holds it until its last thread has ended: it is waited for.
+    """
+    if service.port is None:
         return
-    raise StackError(
-        f"Port {service.port}, which {service.name} needs, is taken by {_holder(service.port)}.",
+    deadline = time.monotonic() + DYING_SECONDS
+    while not _is_free(service.port):
+        holder = _holder(service.port)
+        is_leaving = _is_free(service.port) if holder is None else _is_dying(holder)
+        if not is_leaving or time.monotonic() > deadline:
+            raise _taken(service, holder)
+        time.sleep(0.05)
+
+
+def _taken(service: Service, holder: psutil.Process | None) -> StackError:
+    return StackError(
+        f"Port {service.port}, which {service.name} needs, is taken by {_described(holder)}.",
         remedy=f"Stop that process, or choose another port: {service.port_variable}={_free_port()} mlops up",
     )
 
@@ -65,19 +81,32 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _holder(port: int) -> str:
+def _holder(port: int) -> psutil.Process | None:
+    """The process that listens on the port, None where the system does not tell."""
+    with contextlib.suppress(psutil.AccessDenied, psutil.NoSuchProcess):
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid is not None:
+                return psutil.Process(connection.pid)
+    return None
+
+
+def _is_dying(process: psutil.Process) -> bool:
     try:
-        connections = psutil.net_connections(kind="tcp")
+        return process.status() == psutil.STATUS_ZOMBIE or not process.cmdline()
+    except psutil.NoSuchProcess:
+        return True
     except psutil.AccessDenied:
-        return "another process (its name needs more rights to see)"
-    for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid is not None:
-            try:
-                command = " ".join(psutil.Process(connection.pid).cmdline())
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                command = "unknown command"
-            return f"process {connection.pid} ({command[:120]})"
-    return "another process (of another user)"
+        return False
+
+
+def _described(holder: psutil.Process | None) -> str:
+    if holder is None:
+        return "another process (it needs more rights to see which)"
+    try:
+        command = " ".join(holder.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        command = "unknown command"
+    return f"process {holder.pid} ({command[:120]})"
 
 
 def _free_port() -> int:

@@ -1,0 +1,124 @@
+"""Runs on the real stack whose processes are killed: they go on by themselves, to the same tables.
+
+One moment of each run by default; `make chaos` kills at ten (MLOPS_CHAOS_MOMENTS).
+"""
+
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import chaos
+import psutil
+import pytest
+from running_stack import Platform, temporary_platform
+
+from mlops_assets.runs.workers import Workers
+from mlops_assets.stack import control
+
+LOGGER = logging.getLogger(__name__)
+
+MOMENTS = int(os.environ.get("MLOPS_CHAOS_MOMENTS", "1"))
+FRACTIONS = [(number + 0.5) / MOMENTS for number in range(MOMENTS)]
+"""The parts of the undisturbed time of a run after which all is killed."""
+
+DATA = (
+    "raw/census",
+    "raw/census_outcomes",
+    "staging/census",
+    "features/person",
+    "features/census_statistics",
+    "employment/spine",
+)
+TRAINING = tuple(f"employment/{stage}" for stage in ("training_dataset", "model", "evaluation", "online_features", "deployment"))
+RANGE_RUN = chaos.Work("range run", DATA, "2015-01-01", "2018-01-01", before=None)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Platform]:
+    with temporary_platform("chaos.") as platform:
+        yield platform
+
+
+@pytest.fixture(scope="module")
+def range_run(stack: Platform) -> tuple[float, dict[str, str]]:
+    return chaos.undisturbed(stack, RANGE_RUN)
+
+
+@pytest.fixture(scope="module")
+def training(
+    stack: Platform, range_run: object, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[chaos.Work, float, dict[str, str]]:
+    control.down(stack.settings)
+    before = tmp_path_factory.mktemp("state") / "before"
+    chaos.save(stack.settings.home, before)
+    control.ensure_up(stack.settings)
+    work = chaos.Work("training", TRAINING, "2017-01-01", "2017-01-01", before=before)
+    return work, *chaos.undisturbed(stack, work)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_a_range_run_survives_the_death_of_everything(
+    stack: Platform, range_run: tuple[float, dict[str, str]], fraction: float
+) -> None:
+    seconds, expected = range_run
+    outcome = chaos.kill_at(stack, RANGE_RUN, fraction * seconds, expected)
+    LOGGER.info("%s", outcome)
+    assert outcome.equal
+    assert outcome.failed is None or outcome.failed < outcome.ready, "`mlops up` itself recovers what was interrupted"
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_a_training_survives_the_death_of_everything(
+    stack: Platform, training: tuple[chaos.Work, float, dict[str, str]], fraction: float
+) -> None:
+    work, seconds, expected = training
+    outcome = chaos.kill_at(stack, work, fraction * seconds, expected)
+    LOGGER.info("%s", outcome)
+    assert outcome.equal
+    assert outcome.failed is None or outcome.failed < outcome.ready
+
+
+def test_a_killed_worker_takes_its_dbt_with_it_and_the_run_is_tried_again_without_up(
+    stack: Platform, range_run: tuple[float, dict[str, str]]
+) -> None:
+    chaos.drop(stack, DATA)
+    run_id = chaos.launch(stack, RANGE_RUN)
+    workers = Workers(stack.settings.run_worker_directory)
+
+    def dbts() -> list[psutil.Process]:
+        group = [process for process in psutil.process_iter() if chaos.is_dbt(process)]
+        return [process for process in group if os.getpgid(process.pid) == worker]
+
+    wait_for(lambda: stack.client.run(run_id).status == "STARTED", 120)
+    worker = int((workers.directory / f"{run_id}.lock").read_text())
+    wait_for(lambda: bool(dbts()), 120)
+    [dbt] = dbts()
+    # The daemon sleeps meanwhile: `mlops status` sees what it would mend.
+    daemon = psutil.Process(states(stack)["dagster-daemon"])
+    daemon.suspend()
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: not dbt.is_running() or dbt.status() == psutil.STATUS_ZOMBIE, 5)
+    [stuck] = json.loads(stack.mlops("status", "--json").stdout)["stuck"]
+    assert (stuck["kind"], stuck["run_id"], stuck["reason"]) == ("worker", run_id, "has no worker")
+    assert f"Run {run_id}" in stack.mlops("status").stdout
+    daemon.resume()
+    awake = time.monotonic()
+    wait_for(lambda: stack.client.run(run_id).status == "FAILURE", 60)
+    LOGGER.info("failed %.1f s after the daemon woke up", time.monotonic() - awake)
+    chaos.wait_until_done(stack, run_id)
+    assert stack.fingerprints() == range_run[1]
+    assert json.loads(stack.mlops("status", "--json").stdout)["stuck"] == []
+
+
+def states(stack: Platform) -> dict[str, int]:
+    return {str(entry["name"]): int(str(entry["pid"])) for entry in control.status(stack.settings)}

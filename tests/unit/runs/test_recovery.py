@@ -1,0 +1,127 @@
+"""What becomes of a run, by its status, its worker and the time; and what is done about it, on a real instance."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus
+from dagster._core.test_utils import create_run_for_test
+
+from mlops_assets.runs.launcher import LAUNCHED_TAG
+from mlops_assets.runs.recovery import END_SECONDS, LAUNCH_SECONDS, QUEUE_SECONDS, Action, decide, recover, worker_files
+from mlops_assets.runs.workers import WorkerState
+
+ALIVE, DEAD, ABSENT = WorkerState.ALIVE, WorkerState.DEAD, WorkerState.ABSENT
+HOURS = 36_000.0
+NOT_STARTED, STARTING, STARTED = DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED
+CANCELING, QUEUED, SUCCESS = DagsterRunStatus.CANCELING, DagsterRunStatus.QUEUED, DagsterRunStatus.SUCCESS
+
+
+@pytest.mark.parametrize("status", [STARTING, STARTED])
+def test_a_living_worker_is_never_failed(status: DagsterRunStatus) -> None:
+    assert decide(status, ALIVE, launched=True, seconds=HOURS) is Action.KEEP
+
+
+@pytest.mark.parametrize(
+    ("status", "worker", "seconds", "action"),
+    [
+        (STARTED, DEAD, 0.0, Action.FAIL),
+        (STARTED, ABSENT, 0.0, Action.FAIL),
+        (STARTING, DEAD, 0.0, Action.FAIL),
+        (STARTING, ABSENT, LAUNCH_SECONDS - 1, Action.KEEP),
+        (STARTING, ABSENT, LAUNCH_SECONDS + 1, Action.FAIL),
+        (NOT_STARTED, ABSENT, QUEUE_SECONDS - 1, Action.KEEP),
+        (NOT_STARTED, ABSENT, QUEUE_SECONDS + 1, Action.FAIL),
+        (CANCELING, DEAD, 0.0, Action.CANCEL),
+        (CANCELING, ABSENT, 0.0, Action.CANCEL),
+        (CANCELING, ALIVE, END_SECONDS - 1, Action.KEEP),
+        (CANCELING, ALIVE, END_SECONDS + 1, Action.KILL),
+        (SUCCESS, ALIVE, END_SECONDS - 1, Action.KEEP),
+        (SUCCESS, ALIVE, END_SECONDS + 1, Action.KILL),
+        (SUCCESS, DEAD, HOURS, Action.KEEP),
+        (QUEUED, ABSENT, HOURS, Action.KEEP),
+    ],
+)
+def test_what_becomes_of_a_run(status: DagsterRunStatus, worker: WorkerState, seconds: float, action: Action) -> None:
+    assert decide(status, worker, launched=True, seconds=seconds) is action
+
+
+def test_a_run_that_somebody_else_executes_is_left_alone() -> None:
+    assert decide(STARTED, ABSENT, launched=False, seconds=HOURS) is Action.KEEP
+
+
+def test_a_run_whose_worker_was_killed_fails_frees_its_pool_and_is_to_be_tried_again(instance: DagsterInstance) -> None:
+    workers = worker_files(instance)
+    killed = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
+    living = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
+    instance.event_log_storage.set_concurrency_slots("training", 1)
+    assert instance.event_log_storage.claim_concurrency_slot("training", killed.run_id, "fit").is_claimed
+    with workers.reserve(killed.run_id), workers.open_log(killed.run_id) as log:
+        log.write(b"fitting")
+    with workers.reserve(living.run_id):
+        assert [(each.run_id, each.action) for each in recover(instance)] == [(killed.run_id, Action.FAIL)]
+        assert recover(instance) == []
+        run = instance.get_run_by_id(killed.run_id)
+        assert run is not None
+        assert run.status is DagsterRunStatus.FAILURE
+        assert run.tags["dagster/will_retry"] == "true"
+        [failure] = instance.all_logs(killed.run_id, of_type=DagsterEventType.RUN_FAILURE)
+        assert "killed" in failure.message
+        assert "fitting" in failure.message
+        assert instance.event_log_storage.get_concurrency_info("training").claimed_slots == []
+        assert workers.run_ids() == [living.run_id]
+        assert instance.get_run_by_id(living.run_id).status is STARTED  # type: ignore[union-attr]
+
+
+def test_a_run_that_fails_in_a_step_is_not_tried_again(instance: DagsterInstance) -> None:
+    @dg.asset
+    def broken() -> None:
+        raise dg.Failure("a check that blocks", allow_retries=False)
+
+    result = dg.materialize([broken], instance=instance, raise_on_error=False)
+    assert instance.get_run_by_id(result.run_id).tags["dagster/will_retry"] == "false"  # type: ignore[union-attr]
+
+
+def test_a_canceled_run_without_a_worker_ends_canceled(instance: DagsterInstance) -> None:
+    run = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
+    instance.report_run_canceling(run)
+    assert [each.action for each in recover(instance)] == [Action.CANCEL]
+    assert instance.get_run_by_id(run.run_id).status is DagsterRunStatus.CANCELED  # type: ignore[union-attr]
+
+
+def test_canceling_a_run_whose_worker_is_gone_ends_it_at_once(instance: DagsterInstance) -> None:
+    run = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
+    assert instance.run_launcher.terminate(run.run_id)
+    assert instance.get_run_by_id(run.run_id).status is DagsterRunStatus.CANCELED  # type: ignore[union-attr]
+    assert not instance.run_launcher.terminate(run.run_id)
+
+
+def test_canceling_a_run_interrupts_its_worker(instance: DagsterInstance) -> None:
+    run = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
+    with worker_files(instance).reserve(run.run_id) as lock:
+        worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=[lock])
+        os.pwrite(lock, str(worker.pid).encode(), 0)
+    assert instance.run_launcher.terminate(run.run_id)
+    assert worker.wait(10) == -signal.SIGTERM
+    assert instance.get_run_by_id(run.run_id).status is CANCELING  # type: ignore[union-attr]
+
+
+def test_dagster_is_told_whether_the_worker_lives(instance: DagsterInstance) -> None:
+    launcher, workers = instance.run_launcher, worker_files(instance)
+    run = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
+    foreign = create_run_for_test(instance, status=STARTED)
+    assert launcher.supports_check_run_worker_health
+    with workers.reserve(run.run_id):
+        assert launcher.check_run_worker_health(run).status.value == "RUNNING"
+    assert launcher.check_run_worker_health(run).status.value == "FAILED"
+    assert launcher.check_run_worker_health(foreign).status.value == "RUNNING"
+
+
+def test_a_run_that_died_between_its_status_and_its_worker_is_not_failed_too_early(instance: DagsterInstance) -> None:
+    run = create_run_for_test(instance, status=NOT_STARTED)
+    starting = DagsterEvent(event_type_value=DagsterEventType.PIPELINE_STARTING.value, job_name=run.job_name)
+    instance.report_dagster_event(starting, run_id=run.run_id)
+    assert recover(instance) == []
