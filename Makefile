@@ -2,7 +2,7 @@
 # Needs Python 3.11 or 3.12, make and git; uv is used when it is there.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lock dev bench clean
+.PHONY: help install demo test check lock dev chaos bench clean
 SHELL := /bin/bash
 
 # Compiled bytecode starts every process two to three times faster.
@@ -42,6 +42,9 @@ check: install  ## Lint, format, types and import layers
 
 dev: install  ## Run the stack in the foreground with all logs; Ctrl-C stops it
 	@$(MLOPS) dev
+
+chaos: install  ## Kill every process of the stack at ten moments of two runs, and see them go on (about half an hour)
+	@MLOPS_CHAOS_MOMENTS=10 $(BIN)/python -m pytest tests/integration/test_interrupted_runs.py --log-cli-level=INFO
 
 bench: install  ## Run the benchmarks
 	@$(BIN)/python -m pytest tests/benchmarks -s
