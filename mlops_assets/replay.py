@@ -191,8 +191,8 @@ class Replay:
             time.sleep(_POLL_SECONDS)
         began = time.monotonic()
         state = follow(found[0], "training")
-        problems = () if state.status == "SUCCESS" else tuple(self.client.failures(found[0])) or (state.status,)
-        return Training(run_url=self.client.run_url(found[0]), seconds=time.monotonic() - began, problems=problems)
+        problems = () if state.status == "SUCCESS" else tuple(self.client.failures(state.run_id)) or (state.status,)
+        return Training(run_url=self.client.run_url(state.run_id), seconds=time.monotonic() - began, problems=problems)
 
     def _described(self, windows: list[str]) -> list[dict[str, Any]]:
         """The decisions of the windows, with the rows that were predicted in each."""

@@ -18,6 +18,7 @@ _TIMEOUT_SECONDS = 60
 _FAILED_CHECK = "DagsterAssetCheckFailedError"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _PARTITION = "dagster/partition"
+_WILL_RETRY, _RETRIED_BY = "dagster/will_retry", "dagster/auto_retry_run_id"
 # Dagster joins the dimensions of a partition in the order of their names.
 _DIMENSIONS, _BETWEEN = ("dagster/partition/segment", "dagster/partition/training_date"), "|"
 
@@ -49,7 +50,7 @@ mutation Launch($parameters: ExecutionParams!) { launchRun(executionParams: $par
   ... on RunConfigValidationInvalid { errors { message } } } }"""
 
 _RUN = """
-query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime endTime
+query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime endTime tags { key value }
   executionPlan { steps { key } }
   stepStats { stepKey status startTime endTime } } } }"""
 
@@ -122,17 +123,23 @@ def ancestors(assets: Mapping[str, AssetState], keys: Sequence[str]) -> set[str]
 
 @dataclass(frozen=True)
 class RunState:
-    """How a run stands: Dagster's status, its steps in order, those running, and seconds per finished step."""
+    """How a run stands: Dagster's status, its steps in order, those running, and seconds per finished step.
 
+    A run that was interrupted is followed by another one, which goes on with it: `followed_by`, once it is there.
+    """
+
+    run_id: str
     status: str
     steps: tuple[str, ...]
     running: tuple[str, ...]
     seconds: dict[str, float]
+    is_followed: bool
+    followed_by: str | None
 
     @property
     def finished(self) -> bool:
-        """Whether the run will not change any more."""
-        return self.status in ("SUCCESS", "FAILURE", "CANCELED")
+        """Whether the run will not change any more, and the one that goes on with it is there if there will be one."""
+        return self.status in ("SUCCESS", "FAILURE", "CANCELED") and (self.followed_by is not None or not self.is_followed)
 
 
 @dataclass(frozen=True)
@@ -213,14 +220,18 @@ class DagsterClient:
     def run(self, run_id: str) -> RunState:
         """How the run stands now."""
         run = self.query(_RUN, id=run_id)["runOrError"]
-        stats = run["stepStats"]
+        stats, tags = run["stepStats"], {tag["key"]: tag["value"] for tag in run["tags"]}
         return RunState(
+            run_id=run_id,
             status=run["status"],
             steps=tuple(step["key"] for step in (run["executionPlan"] or {"steps": []})["steps"]),
             running=tuple(each["stepKey"] for each in stats if each["startTime"] and not each["endTime"]),
             seconds={
                 each["stepKey"]: each["endTime"] - each["startTime"] for each in stats if each["endTime"] and each["startTime"]
             },
+            # A run inherits the tags of the one that it follows.
+            is_followed=run["status"] == "FAILURE" and tags.get(_WILL_RETRY) == "true",
+            followed_by=tags.get(_RETRIED_BY) if run["status"] == "FAILURE" else None,
         )
 
     def runs_with_tag(self, key: str, value: str) -> list[str]:

@@ -116,8 +116,9 @@ def train(
     model, evaluation = (next(key for key in keys if key.endswith(stage)) for stage in ("model", "evaluation"))
     configuration = {model: {"overrides": dict(overrides)}} if overrides else {}
     run_id = client.launch([assets[key] for key in keys], partition, partition, configuration)
-    state = _follow(client, run_id, report)
-    made, judged = _made_by(client, run_id, model), _made_by(client, run_id, evaluation)
+    states = _follow(client, run_id, report)
+    state, run_ids = states[-1], [each.run_id for each in states]
+    made, judged = _made_by(client, run_ids, model), _made_by(client, run_ids, evaluation)
     version = made.get("model_version")
     registry = ModelRegistry.from_settings(settings)
     registered = registry.get(solution, int(version)) if version is not None else None
@@ -125,7 +126,7 @@ def train(
     return Outcome(
         solution=solution,
         training_date=chosen,
-        run_url=client.run_url(run_id),
+        run_url=client.run_url(state.run_id),
         succeeded=state.status == "SUCCESS",
         version=registered.version if registered else None,
         version_url=registry.version_url(registered) if registered else None,
@@ -134,21 +135,25 @@ def train(
         metrics={name: judged[name] for name in metric_names(declared.problem) if isinstance(judged.get(name), float)},
         gates=tags.get(GATES_TAG),
         rejected_because=tags.get(REJECTION_TAG),
-        problems=[] if state.status == "SUCCESS" else client.failures(run_id) or [state.status],
+        problems=[] if state.status == "SUCCESS" else client.failures(state.run_id) or [state.status],
     )
 
 
-def _follow(client: DagsterClient, run_id: str, report: Callable[[RunState, Sequence[str]], None]) -> RunState:
-    cursor = None
+def _follow(client: DagsterClient, run_id: str, report: Callable[[RunState, Sequence[str]], None]) -> list[RunState]:
+    """The last state of the run, and of those that went on with it when it was interrupted."""
+    cursor, ended = None, []
     while True:
         state = client.run(run_id)
         messages, cursor = client.messages(run_id, cursor)
         report(state, messages)
         if state.finished:
-            return state
+            ended.append(state)
+            if state.followed_by is None:
+                return ended
+            run_id, cursor = state.followed_by, None
         time.sleep(_POLL_SECONDS)
 
 
-def _made_by(client: DagsterClient, run_id: str, key: str) -> dict[str, Any]:
-    """Metadata of the materialization that the run made of an asset, empty when it made none."""
-    return next((each.metadata for each in client.materializations(key, 20) if each.run_id == run_id), {})
+def _made_by(client: DagsterClient, run_ids: Sequence[str], key: str) -> dict[str, Any]:
+    """Metadata of the newest materialization that the runs made of an asset, empty when they made none."""
+    return next((each.metadata for each in client.materializations(key, 20) if each.run_id in run_ids), {})

@@ -191,3 +191,11 @@ def test_a_failed_run_is_told_with_its_cause(notified: Notified) -> None:
     assert (told["event"], told["title"]) == ("run_failed", "A run of problem/model failed")
     assert told["body"] == "problem__model: there is no dataset"
     assert notified.fail(failed) == []
+
+
+def test_a_run_that_is_tried_again_is_told_as_such(notified: Notified) -> None:
+    failed = notified.run("problem/model", error="the worker is gone")
+    notified.instance.add_run_tags(failed.run_id, {"dagster/will_retry": "true"})
+    [told] = notified.fail(failed)
+    assert told["title"] == "A run of problem/model was interrupted and is tried again"
+    assert told["severity"] == "warning"
