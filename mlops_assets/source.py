@@ -89,6 +89,23 @@ class Query(Strict):
     sql: str
 
 
+class DeliveryComparison(Strict):
+    """How a delivery is compared with the partitions before it, in the check `delivery`.
+
+    `partitions` before are compared with, from `minimum_partitions` on. A column whose quantiles moved by `notable` units is a warning,
+    by `gross` units it blocks, as does a spread within a partition that is `scale` times wider or narrower than ever. A unit is three
+    times the usual difference between partitions plus a quarter of the usual spread within one. Columns in `ignore` are not compared.
+    """
+
+    enabled: bool = True
+    partitions: int = Field(default=28, ge=1)
+    minimum_partitions: int = Field(default=7, ge=1)
+    notable: float = Field(default=1.5, gt=0)
+    gross: float = Field(default=4.0, gt=0)
+    scale: float = Field(default=5.0, gt=1)
+    ignore: list[str] = []
+
+
 class RawTable(Strict):
     """One raw table. `files` are paths beside the YAML file, URLs, or `package:<installed package>/<path>`; packed files are unpacked.
 
@@ -107,6 +124,7 @@ class RawTable(Strict):
     minimum_rows: int = 1
     maximum_reject_share: float = 0.01
     maximum_outside_share: float = 0.05
+    comparison: DeliveryComparison = DeliveryComparison()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "RawTable":
@@ -114,7 +132,7 @@ class RawTable(Strict):
             raise ValueError("give either `files` or `query`")
         if self.files is not None and self.format is None:
             raise ValueError("`files` need a `format`: csv, parquet or json")
-        named = [*self.key, *([self.partitions.column] if self.partitions else [])]
+        named = [*self.comparison.ignore, *self.key, *([self.partitions.column] if self.partitions else [])]
         if unknown := [name for name in named if name not in self.columns]:
             raise ValueError(f"{', '.join(unknown)} must be among `columns`: {', '.join(self.columns)}")
         if self.format is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
+from mlops_assets.checks.deliveries import Finding
 from mlops_assets.column_names import internal
 from mlops_assets.resources.lake import literal, quote
 
@@ -74,6 +75,12 @@ CONSTANT_COLUMNS = CheckRule(
 )
 REJECTED_ROWS = CheckRule(
     name="rejected_rows", description="The share of rows that could not be parsed stays below the limit.", blocking=True
+)
+
+DELIVERY = CheckRule(
+    name="delivery",
+    description="Each partition is like those before it: rows, missing values, distribution, unit, categories, times. Gross differences block.",
+    blocking=True,
 )
 
 
@@ -151,6 +158,23 @@ def check_ranges(
             "maximum_share": maximum_share,
         },
         description=f"values outside the bounds in {', '.join(outside)}, {share:.1%} of the rows" if outside else None,
+    )
+
+
+def check_delivery(key: dg.AssetKey, findings: Sequence[Finding], *, before: int) -> dg.AssetCheckResult:
+    """Whether `findings`, the differences from the `before` earlier partitions that have a profile, hold nothing notable; gross ones block."""
+    gross = [finding for finding in findings if finding.is_gross]
+    shown = [*gross, *(finding for finding in findings if not finding.is_gross)][:_SHOWN_REASONS]
+    return replace(DELIVERY, blocking=bool(gross)).result(
+        key,
+        passed=not findings,
+        metadata={
+            "gross_differences": len(gross),
+            "notable_differences": len(findings) - len(gross),
+            "partitions_before": before,
+            "differences": dg.MetadataValue.json([str(finding) for finding in shown]),
+        },
+        description="; ".join(str(finding) for finding in shown[:3]) if findings else None,
     )
 
 
