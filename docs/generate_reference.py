@@ -39,12 +39,12 @@ from mlops_assets.solution import (
     ThresholdRule,
     Training,
 )
-from mlops_assets.source import Column, Query, RawTable, Source
+from mlops_assets.source import Column, DeliveryComparison, Query, RawTable, Source
 
 PAGE = Path(__file__).parent / "reference-yaml.md"
 
 COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
-    "mlops_assets.components.raw_tables.RawTables": (Source, RawTable, Column, Query, Partitions),
+    "mlops_assets.components.raw_tables.RawTables": (Source, RawTable, Column, Query, DeliveryComparison, Partitions),
     "mlops_assets.components.dbt_models.DbtModels": (DbtModelsAttributes, DbtPartitions, FeatureViewMeta),
     "mlops_assets.components.ml_solution.MLSolution": (
         Solution,
@@ -95,6 +95,14 @@ MEANINGS = {
     "Column.minimum": "Least value. Checked by `ranges`; a value outside is kept.",
     "Column.maximum": "Greatest value. Checked by `ranges`; a value outside is kept.",
     "Column.accepted": "The values that may occur. Checked by `ranges`; another value is kept.",
+    "RawTable.comparison": "How a delivery is compared with those before it. Checked by `delivery`.",
+    "DeliveryComparison.enabled": "Whether deliveries are compared.",
+    "DeliveryComparison.partitions": "With how many partitions before it a partition is compared, at most.",
+    "DeliveryComparison.minimum_partitions": "With how many at least; a table without partitions is compared with its last version.",
+    "DeliveryComparison.notable": "The move of the quantiles of a column that is a warning, in the units above.",
+    "DeliveryComparison.gross": "The move that blocks, if it is to where no value was before.",
+    "DeliveryComparison.scale": "By which factor the spread within a partition may leave what it ever was.",
+    "DeliveryComparison.ignore": "Columns that are not compared.",
     "Query.database": "Kind of the other database.",
     "Query.url_variable": "Name of the environment variable that holds the connection string.",
     "Query.sql": "The query, in that database's SQL. `{start}` and `{end}` become the ISO dates of the range, end exclusive.",

@@ -92,9 +92,7 @@ class Query(Strict):
 class DeliveryComparison(Strict):
     """How a delivery is compared with the partitions before it, in the check `delivery`.
 
-    `partitions` before are compared with, from `minimum_partitions` on. A column whose quantiles moved by `notable` units is a warning,
-    by `gross` units it blocks, as does a spread within a partition that is `scale` times wider or narrower than ever. A unit is three
-    times the usual difference between partitions plus a quarter of the usual spread within one. Columns in `ignore` are not compared.
+    A unit of distance is three times the usual difference between partitions plus a quarter of the usual spread within one.
     """
 
     enabled: bool = True

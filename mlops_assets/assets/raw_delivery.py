@@ -100,8 +100,13 @@ class Delivery:
             keys=self.keys,
             end=self.replaced.end if self.replaced else None,
         )
-        first = self.replaced.start if self.replaced else profiles.WHOLE_TABLE
-        before = profiles.preceding_profiles(self.connection, self.name, before=first, partitions=rules.partitions)
+        if self.replaced:
+            before = profiles.preceding_profiles(
+                self.connection, self.name, before=self.replaced.start, partitions=rules.partitions
+            )
+        else:
+            before = profiles.last_profile(self.connection, self.name)
+            rules = rules.model_copy(update={"minimum_partitions": 1})
         findings = compare_delivery(delivered, before, rules)
         return checks.check_delivery(key, findings, before=len({profile.partition for profile in before}))
 

@@ -12,7 +12,7 @@ from datetime import date
 from itertools import combinations
 from statistics import median
 
-from mlops_assets.resources.delivery_profiles import ColumnProfile
+from mlops_assets.resources.delivery_profiles import WHOLE_TABLE, ColumnProfile
 from mlops_assets.source import DeliveryComparison
 
 _LEAST_ROWS = 20
@@ -62,8 +62,8 @@ class Finding:
 
     def __str__(self) -> str:
         """The difference in words."""
-        place = f"{self.partition}" if self.column is None else f"{self.column} of {self.partition}"
-        return f"{place}: {self.text}"
+        partition = "" if self.partition == WHOLE_TABLE else str(self.partition)
+        return f"{' of '.join(filter(None, [self.column, partition])) or 'table'}: {self.text}"
 
 
 def compare_delivery(
@@ -221,8 +221,19 @@ class Shape:
 
     def fits(self, quantiles: Sequence[float]) -> bool:
         """Whether a partition with all of these `quantiles` would be an ordinary one."""
-        spread = (quantiles[-1] - quantiles[0]) / self.within
-        return self._mean(quantiles, slice(None)) <= _ORDINARY and _ORDINARY_SPREAD[0] <= spread <= _ORDINARY_SPREAD[1]
+        return self._mean(quantiles, slice(None)) <= _ORDINARY and self.has_ordinary_spread(quantiles)
+
+    def is_scaled(self, quantiles: Sequence[float], scale: float) -> bool:
+        """Whether a partition with these `quantiles` is `scale` times wider or narrower than any before, in the middle and between the ends."""
+        spread, inner = quantiles[-1] - quantiles[0], quantiles[-2] - quantiles[1]
+        usual = self.middle[-2] - self.middle[1]
+        return (spread < self.narrowest / scale and inner < usual / scale) or (
+            spread > self.widest * scale and inner > usual * scale
+        )
+
+    def has_ordinary_spread(self, quantiles: Sequence[float]) -> bool:
+        """Whether a partition with these outer `quantiles` is about as wide as usual."""
+        return _ORDINARY_SPREAD[0] <= (quantiles[-1] - quantiles[0]) / self.within <= _ORDINARY_SPREAD[1]
 
     def _mean(self, quantiles: Sequence[float], part: slice) -> float:
         chosen = list(zip(quantiles, self.middle, self.between, strict=True))[part]
@@ -230,7 +241,7 @@ class Shape:
 
 
 _ORDINARY, _ORDINARY_SPREAD = 0.6, (0.4, 2.5)
-_EXCHANGED = 0.8
+_EXCHANGED, _POSSIBLE = 0.8, 1.5
 _FAR_FACTOR = 8
 _TOLERANCES, _MATCHES_GAINED = (0.0003, 0.0025), 0.4
 _BESIDE = (0.985, 1.015)
@@ -241,8 +252,7 @@ def _moved(
 ) -> Iterator[Finding]:
     quantiles = profile.quantiles or ()
     distance = shape.distance(quantiles)
-    spread = quantiles[-1] - quantiles[0]
-    is_scaled = spread < shape.narrowest / rules.scale or spread > shape.widest * rules.scale
+    is_scaled = shape.is_scaled(quantiles, rules.scale)
     is_beyond = not shape.lowest <= quantiles[2] <= shape.highest
     if profile.kind == "number" and (unit := _unit(profile, shape, occurrences, is_moved=is_scaled or distance >= rules.notable)):
         yield Finding(partition, profile.column, "unit", True, f"values are as if multiplied by {unit}: {_shown(profile, shape)}")
@@ -261,12 +271,11 @@ def _unit(profile: ColumnProfile, shape: Shape, occurrences: Mapping[str, int], 
     if is_known and not is_moved:
         return None
     for unit, (factor, summand) in _UNITS.items():
-        if not shape.fits(sorted((value - summand) / factor for value in quantiles)):
-            continue
+        before = sorted((value - summand) / factor for value in quantiles)
         if not 1 / _FAR_FACTOR < abs(factor) < _FAR_FACTOR:
-            if is_moved:
+            if is_moved and shape.fits(before):
                 return unit
-        elif not is_known:
+        elif not is_known and shape.has_ordinary_spread(before) and shape.distance(before) <= _POSSIBLE:
             undone = {(value - summand) / factor: rows for value, rows in values.items()}
             for tolerance in _TOLERANCES:
                 # What would match by chance, where known values lie close together.

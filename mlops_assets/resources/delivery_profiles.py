@@ -7,7 +7,7 @@ A new delivery is compared with the profiles of the partitions before it, so tha
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import duckdb
@@ -103,6 +103,13 @@ def preceding_profiles(
         f"FROM {relation} WHERE {inside} AND partition >= (SELECT min(partition) FROM "
         f"(SELECT DISTINCT partition FROM {relation} WHERE {inside} ORDER BY partition DESC LIMIT {partitions}))",
     )
+
+
+def last_profile(connection: duckdb.DuckDBPyConnection, table: str) -> list[ColumnProfile]:
+    """The profile of the last version of a raw `table` without partitions, dated before `WHOLE_TABLE`."""
+    day = WHOLE_TABLE + timedelta(days=1)
+    profiles = preceding_profiles(connection, table, before=day, partitions=1)
+    return [replace(profile, partition=WHOLE_TABLE - timedelta(days=1)) for profile in profiles]
 
 
 def _profiles(connection: duckdb.DuckDBPyConnection, query: str) -> list[ColumnProfile]:

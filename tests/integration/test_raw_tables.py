@@ -50,7 +50,8 @@ def lake(make_lake: MakeLake) -> Lake:
 @pytest.fixture(autouse=True)
 def empty(lake: Lake) -> None:
     with lake.connect(read_only=False) as connection:
-        connection.execute("DROP SCHEMA IF EXISTS raw CASCADE; DROP SCHEMA IF EXISTS raw_rejects CASCADE")
+        for schema in ("raw", "raw_rejects", "raw_quarantine", "raw_profiles"):
+            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
 
 def assets_of(folder: Path, **table: Any) -> list[dg.AssetsDefinition]:
