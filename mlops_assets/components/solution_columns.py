@@ -1,4 +1,4 @@
-"""Columns of the data in the tables of a solution, checked when the YAML is loaded: names that the platform or another column has.
+"""Columns of the data in the tables of a solution, checked when the YAML is loaded: their names, and their types against each other.
 
 That a column exists is checked in `ml_solution.py`.
 """
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from mlops_assets.column_names import check_column_name, fold, repeated
 from mlops_assets.configuration import ConfigurationError
 from mlops_assets.inputs import SolutionInputs
+from mlops_assets.resources.feature_registry import DbtModel
+from mlops_assets.serving.columns import type_family
 
 Path = tuple[str | int, ...]
 
@@ -40,6 +42,7 @@ def check_columns(inputs: SolutionInputs) -> None:
             raise ConfigurationError(use.path, f"{message}; rename it there")
     _check_spine(inputs)
     _check_features(inputs, features)
+    _check_types(inputs)
     views = [source.view or "" for source in inputs.solution.features]
     for position, view in enumerate(views):
         if view and view in views[:position]:
@@ -111,3 +114,42 @@ def _check_features(inputs: SolutionInputs, features: list[_Use]) -> None:
             names = ", ".join(dict.fromkeys((other, use.name)))
             raise ConfigurationError(use.path[:2], f"the features {names} are named twice, or alike but for the case")
         known[fold(use.name)] = use.name
+
+
+def _check_types(inputs: SolutionInputs) -> None:
+    """Raise ConfigurationError where spine and views are joined or compared by columns whose stated types are not of one family."""
+    spine, declared = inputs.spine, inputs.solution.spine
+    column = inputs.solution.partitions.column
+    if _family(spine, column) not in (None, "date"):
+        message = f"{_typed(spine, column)}; a partition is a date: cast the column there"
+        raise ConfigurationError(("partitions", "column"), message)
+    moments: list[tuple[DbtModel, str, Path]] = [(spine, declared.label_time, ("spine", "label_time"))]
+    for position, source in enumerate(inputs.solution.features):
+        here: Path = ("features", position, "view")
+        for view in (chosen.view for chosen in inputs.views if chosen.view.name == source.view):
+            for key in view.entity:
+                _check_family(
+                    (spine, key), (view.model, key), here, why="they are joined, and the online store knows one of them only"
+                )
+            if view.event_timestamp:
+                moments.append((view.model, view.event_timestamp, here))
+    for model, name, path in moments:
+        _check_family((spine, declared.prediction_time), (model, name), path, why="a time without zone would be taken for UTC")
+
+
+def _check_family(one: tuple[DbtModel, str], other: tuple[DbtModel, str], path: Path, *, why: str) -> None:
+    families = [_family(*each) for each in (one, other)]
+    if None not in families and families[0] != families[1]:
+        message = f"{_typed(*one)}, but {_typed(*other)}: {why}; cast one of the columns to the type of the other, in its SQL and its .yml"
+        raise ConfigurationError(path, message)
+
+
+def _family(model: DbtModel, column: str) -> str | None:
+    """The family of a column's type; None when the model states no type."""
+    data_type = model.columns.get(column)
+    return type_family(data_type) if data_type else None
+
+
+def _typed(model: DbtModel, column: str) -> str:
+    place = f" ({model.file})" if model.file else ""
+    return f"{model.name}.{column}{place} is {model.columns[column]}"

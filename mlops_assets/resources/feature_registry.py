@@ -48,7 +48,10 @@ class FeatureViewMeta(Strict):
 
 @dataclass(frozen=True)
 class DbtModel:
-    """One dbt model: its lake table, its columns with type and description, the DATE column of its partitions (None = none)."""
+    """One dbt model: its lake table, its columns with type and description, the DATE column of its partitions (None = none).
+
+    `file` is the file that describes it, in the dbt project.
+    """
 
     name: str
     table: str
@@ -56,6 +59,7 @@ class DbtModel:
     columns: Mapping[str, str]
     column_descriptions: Mapping[str, str]
     partition_column: str | None
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
                 # The join would take one of two rows that are known at the same time, and not always the same one.
                 columns = ", ".join([*view.entity, *([view.event_timestamp] if view.event_timestamp else [])])
                 raise FeatureViewError(
-                    f"{_place(node, model)}: no data test says that a row is the only one of its entity and time; "
+                    f"{_place(model)}: no data test says that a row is the only one of its entity and time; "
                     f"add `data_tests: [{{unique_combination: {{arguments: {{columns: [{columns}]}}}}}}]` to the model"
                 )
             views[view.name, view.version] = view
@@ -152,7 +156,7 @@ def feature_view(node: Mapping[str, Any]) -> FeatureView:
     meta, problem = _feature_view_meta(node["meta"]["feature_view"])
     model = _model(node)
     version = int(node.get("version") or 1)
-    place = f"{_place(node, model)}: meta.feature_view"
+    place = f"{_place(model)}: meta.feature_view"
     if meta is None:
         raise FeatureViewError(f"{place}.{problem}")
     named = {f"entity.{number}": column for number, column in enumerate(meta.entity)}
@@ -188,8 +192,8 @@ def _is_audit(column: str) -> bool:
     return fold(column) in RESERVED["features"]
 
 
-def _place(node: Mapping[str, Any], model: DbtModel) -> str:
-    return f"{(node.get('patch_path') or node['original_file_path']).split('://')[-1]}: {model.name}"
+def _place(model: DbtModel) -> str:
+    return f"{model.file}: {model.name}"
 
 
 def _unique_columns(nodes: Iterable[Mapping[str, Any]]) -> dict[str, list[set[str]]]:
@@ -230,4 +234,5 @@ def _model(node: Mapping[str, Any]) -> DbtModel:
         columns={column["name"]: column.get("data_type") or "" for column in columns},
         column_descriptions={column["name"]: column["description"] for column in columns},
         partition_column=node["meta"].get("partition_column"),
+        file=(node.get("patch_path") or node["original_file_path"]).split("://")[-1],
     )

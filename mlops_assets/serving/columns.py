@@ -51,6 +51,20 @@ def check_column(name: str, sql_type: str) -> None:
     json_type(sql_type)
 
 
+def type_family(sql_type: str) -> str:
+    """The family of `sql_type`, in words: types of one family are equal and ordered as they look, without a cast that decides."""
+    name = re.sub(r"\s*\(.*\)", "", sql_type).strip().upper()
+    families = {
+        "whole number": {*_INTEGERS, "HUGEINT"},
+        "text": _TEXTS - {"UUID"},
+        "number": _NUMBERS,
+        "time with zone": {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ"},
+        "time without zone": {"TIMESTAMP", "DATETIME", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"},
+        "boolean": {"BOOLEAN", "BOOL"},
+    }
+    return next((family for family, names in families.items() if name in names), name.lower())
+
+
 def json_type(sql_type: str) -> Any:
     """The msgspec type of a value of `sql_type`, as dbt models declare it. Raises UnknownTypeError for one that has none."""
     name = re.sub(r"\s*\(.*\)", "", sql_type).strip().upper()

@@ -87,7 +87,7 @@ def report(connection: duckdb.DuckDBPyConnection, window: str, *, version: int, 
 
 
 def decide(connection: duckdb.DuckDBPyConnection, window: str) -> dict[str, Any]:
-    return decided(connection, Versions(url=""), INPUTS, window=date.fromisoformat(window), running=None)
+    return decided(connection, Versions(url="", token=""), INPUTS, window=date.fromisoformat(window), running=None)
 
 
 def test_good_windows_keep_the_model(lake: duckdb.DuckDBPyConnection) -> None:

@@ -1,5 +1,6 @@
 """Names of the data beside names of the platform: what would be renamed in some table is refused at load, and nothing else is."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,11 +39,14 @@ def view(name: str, *features: str) -> FeatureView:
     )
 
 
-def resolve(*views: FeatureView, further: tuple[str, ...] = (), **changes: Any) -> SolutionInputs:
+def resolve(
+    *views: FeatureView, further: tuple[str, ...] = (), types: dict[str, str] | None = None, **changes: Any
+) -> SolutionInputs:
     """The inputs of a solution with these views and `further` columns of the spine, whose declaration is changed by `changes`."""
+    spine = typed(model("spine", "late.spine", [*SPINE, *further], "day"))
     declared = {**DECLARED, "features": [*({"view": each.name} for each in views), {"request": ["distance"]}], **changes}
     registry = FeatureRegistry(
-        models={"spine": typed(model("spine", "late.spine", [*SPINE, *further], "day"))},
+        models={"spine": replace(spine, columns={**spine.columns, **(types or {})})},
         views={(each.name, each.version): each for each in views},
     )
     return resolve_inputs(Solution.model_validate(declared), registry)
@@ -128,3 +132,42 @@ def test_a_view_is_named_once() -> None:
     features = [{"view": "load", "columns": ["waiting"]}, {"view": "load", "columns": ["open"]}]
     with pytest.raises(ConfigurationError, match="load is used already"):
         resolve(load, features=features)
+
+
+def retyped(declared: FeatureView, **types: str) -> FeatureView:
+    return replace(declared, model=replace(declared.model, columns={**declared.model.columns, **types}, file="models/load.yml"))
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [
+        (
+            {"place": "bigint"},
+            r"spine\.place is varchar, but load\.place \(models/load\.yml\) is bigint: .* cast one of the columns",
+        ),
+        ({"moment": "timestamp"}, r"spine\.at_time is timestamptz, but load\.moment \(models/load\.yml\) is timestamp"),
+        ({"moment": "date"}, r"load\.moment .* is date"),
+        ({"place": "uuid"}, r"load\.place .* is uuid"),
+    ],
+)
+def test_types_that_a_join_would_have_to_cast_are_refused(types: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as error:
+        resolve(retyped(view("load", "waiting"), **types))
+    assert error.value.path == ("features", 0, "view")
+
+
+@pytest.mark.parametrize(
+    "types", [{"place": "text"}, {"place": ""}, {"moment": "timestamp with time zone"}, {"place": "VARCHAR(10)"}]
+)
+def test_types_of_one_family_and_unstated_ones_are_accepted(types: dict[str, str]) -> None:
+    resolve(retyped(view("load", "waiting"), **types))
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "path"),
+    [("day", "timestamp", ("partitions", "column")), ("known_at", "timestamp", ("spine", "label_time"))],
+)
+def test_types_of_the_spine_are_compared_too(column: str, kind: str, path: tuple[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match=f"{column} is {kind}") as error:
+        resolve(view("load", "waiting"), types={column: kind})
+    assert error.value.path == path
