@@ -4,11 +4,15 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from dagster import DagsterInstance
 from dagster._core.definitions.reconstruct import ModuleCodePointer
 from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT, JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import instance_for_test
+
+from mlops_assets.settings import Settings
+from mlops_assets.stack import configuration
 
 # A run is queued only when it says where its code is.
 REMOTE = RemoteJobOrigin(
@@ -21,15 +25,9 @@ CODE = JobPythonOrigin(
 
 @contextlib.contextmanager
 def run_instance(directory: Path) -> Iterator[DagsterInstance]:
-    """An instance on SQLite, configured as the local stack's; the workers' files are in `directory`."""
-    overrides = {
-        "run_launcher": {
-            "module": "mlops_assets.runs.launcher",
-            "class": "WorkerLauncher",
-            "config": {"directory": str(directory)},
-        },
-        "run_coordinator": {"module": "mlops_assets.runs.coordinator", "class": "SlotsRunCoordinator"},
-        "run_retries": {"enabled": True, "max_retries": 3, "retry_on_asset_or_op_failure": False},
-    }
-    with instance_for_test(overrides=overrides) as instance:
+    """An instance on SQLite that launches, queues and retries as the local stack does; its state folder is `directory`."""
+    settings = Settings(home=directory)
+    configured = yaml.safe_load(configuration.render(settings)[settings.dagster_home / "dagster.yaml"])
+    sections = ("run_launcher", "run_coordinator", "run_retries", "run_monitoring", "concurrency")
+    with instance_for_test(overrides={section: configured[section] for section in sections}) as instance:
         yield instance

@@ -10,5 +10,5 @@ from run_instances import run_instance
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    with run_instance(tmp_path / "run_workers") as instance:
+    with run_instance(tmp_path) as instance:
         yield instance

@@ -1,17 +1,19 @@
 """Slots: what a run does decides which it has, whoever asks for the run, and how many there are."""
 
+from collections import Counter
 from pathlib import Path
 
 import dagster as dg
-import yaml
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.execution.api import create_execution_plan
 from dagster._core.run_coordinator import SubmitRunContext
+from dagster._core.test_utils import create_run_for_test
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from run_instances import CODE, REMOTE
 
+from mlops_assets import defs
+from mlops_assets.components.loading import load_folders
 from mlops_assets.runs.slots import CHAMPION, DBT, PREDICTION_LOG, SLOTS_TAG, VERSION_CHECK, WORK, slots, slots_of
-from mlops_assets.settings import Settings
-from mlops_assets.stack import configuration
 
 
 @dg.asset(op_tags={SLOTS_TAG: CHAMPION})
@@ -64,11 +66,38 @@ def test_steps_of_several_kinds_are_work() -> None:
     assert slots_of([]) == WORK
 
 
-def test_dagster_is_configured_with_all_slots_and_no_kind_can_fill_them(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    text = configuration.render(settings)[settings.dagster_home / "dagster.yaml"]
-    runs = yaml.safe_load(text)["concurrency"]["runs"]
-    assert {limit["value"]: limit["limit"] for limit in runs["tag_concurrency_limits"]} == {
-        name: kind.count for name, kind in slots().items()
-    }
-    assert runs["max_concurrent_runs"] == sum(kind.count for kind in slots().values())
+def test_work_that_hangs_holds_up_work_alone(instance: DagsterInstance) -> None:
+    """The queue of Dagster itself decides, over more runs that hang than there are slots of any kind."""
+
+    def create(kind: str, status: DagsterRunStatus) -> str:
+        return create_run_for_test(instance, status=status, remote_job_origin=REMOTE, tags=slots()[kind].tags(kind)).run_id
+
+    for _ in range(slots()[WORK].count):
+        create(WORK, DagsterRunStatus.STARTED)
+    queued = [create(kind, DagsterRunStatus.QUEUED) for kind in (WORK, WORK, PREDICTION_LOG, VERSION_CHECK, DBT, CHAMPION)]
+    daemon = QueuedRunCoordinatorDaemon(interval_seconds=2)
+    taken = daemon._get_runs_to_dequeue(instance, instance.get_concurrency_config(), fixed_iteration_time=None)
+    assert {run.run_id for run in taken} == set(queued[2:])
+    assert taken[0].run_id == queued[-1], "the switch of a champion comes first"
+
+
+def test_a_kind_has_no_more_than_its_slots(instance: DagsterInstance) -> None:
+    for kind in slots():
+        for _ in range(slots()[kind].count + 2):
+            create_run_for_test(instance, status=DagsterRunStatus.QUEUED, remote_job_origin=REMOTE, tags=slots()[kind].tags(kind))
+    daemon = QueuedRunCoordinatorDaemon(interval_seconds=2)
+    taken = daemon._get_runs_to_dequeue(instance, instance.get_concurrency_config(), fixed_iteration_time=None)
+    assert Counter(run.tags[SLOTS_TAG] for run in taken) == {name: kind.count for name, kind in slots().items()}
+
+
+def test_every_asset_of_the_platform_is_of_the_kind_that_it_should_be() -> None:
+    """Read from the loaded definitions: what is switched, logged and checked has slots of its own, and dbt its one."""
+    graph = load_folders("mlops_assets.defs", Path(defs.__path__[0])).resolve_asset_graph()
+    kinds: dict[str, set[str]] = {}
+    for key in graph.executable_asset_keys:
+        kind = (graph.get(key).assets_def.node_def.tags or {}).get(SLOTS_TAG, WORK)
+        kinds.setdefault(kind, set()).add(key.path[-1])
+    assert kinds[CHAMPION] == {"deployment", "segment_deployment", "challenger"}
+    assert kinds[PREDICTION_LOG] == {"prediction_log"}
+    assert {"spine", "person"} <= kinds[DBT]
+    assert {"training_dataset", "model", "predictions", "monitoring_report"} <= kinds[WORK]
