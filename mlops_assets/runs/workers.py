@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 _LOCK, _LOG = ".lock", ".log"
-_TAIL_BYTES = 4000
+_TAIL_BYTES = 2000
 
 
 class WorkerState(Enum):
