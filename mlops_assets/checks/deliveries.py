@@ -265,11 +265,13 @@ def _moved(
 def _unit(profile: ColumnProfile, shape: Shape, occurrences: Mapping[str, int], *, is_moved: bool) -> str | None:
     """The unit that makes an ordinary partition of this one. A storm gives a factor near one too: there the values must become known ones."""
     quantiles = profile.quantiles or ()
-    known = sorted(float(value) for value in occurrences)
-    values = {float(value): rows for value, rows in (profile.counts or {}).items()}
-    is_known = not values or _matching(values, known, _TOLERANCES[0]) > 1 - _MATCHES_GAINED
+    counts = profile.counts or {}
+    seen = sum(rows for value, rows in counts.items() if value in occurrences)
+    is_known = seen > (1 - _MATCHES_GAINED) * sum(counts.values()) or not counts
     if is_known and not is_moved:
         return None
+    known = sorted(float(value) for value in occurrences)
+    values = {float(value): rows for value, rows in counts.items()}
     for unit, (factor, summand) in _UNITS.items():
         before = sorted((value - summand) / factor for value in quantiles)
         if not 1 / _FAR_FACTOR < abs(factor) < _FAR_FACTOR:
@@ -330,21 +332,24 @@ def _values(partition: date, profile: ColumnProfile, reference: Reference, shape
         # A season may bring numbers beyond the usual ones, but not others between them.
         return shape is None or shape.middle[0] <= float(value) <= shape.middle[-1]
 
-    occurrences = {value: n for value, n in reference.partitions_with[profile.column].items() if is_inside(value)}
+    seen = reference.partitions_with[profile.column]
     counts = {value: rows for value, rows in profile.counts.items() if is_inside(value)}
     rows = sum(counts.values())
-    repeating = sum(number > 1 for number in occurrences.values())
-    # With one partition before, as of a table without partitions, nothing can repeat.
+    new = {value: number for value, number in counts.items() if value not in seen}
+    share = sum(new.values()) / rows if rows else 0.0
+    if rows < _LEAST_ROWS or (profile.kind == "number" and share < _GROSS_UNKNOWN):
+        return
+    occurrences = [number for value, number in seen.items() if is_inside(value)]
     wanted = _REPEATING_NUMBERS if profile.kind == "number" else _REPEATING
-    if rows < _LEAST_ROWS or not occurrences or (len(reference.partitions) > 1 and repeating < wanted * len(occurrences)):
+    # With one partition before, as of a table without partitions, nothing can repeat.
+    repeats = len(reference.partitions) == 1 or sum(number > 1 for number in occurrences) >= wanted * len(occurrences)
+    if not occurrences or not repeats:
         return
     # Such as the month of the partition.
     is_constant = median([len(each.counts or {}) for each in reference.of(profile.column)]) <= 1
-    new = {value: number for value, number in counts.items() if value not in occurrences}
-    share = sum(new.values()) / rows
     examples = ", ".join(sorted(new, key=lambda value: (-new[value], value))[:3])
     if profile.kind == "number":
-        if share >= _GROSS_UNKNOWN and not is_constant and (shape is None or len(counts) >= _LEAST_VALUES):
+        if not is_constant and (shape is None or len(counts) >= _LEAST_VALUES):
             text = f"{share:.0%} of the values in the usual range never occurred before, such as {examples}"
             yield Finding(partition, profile.column, "values", True, text)
         return
