@@ -85,20 +85,23 @@ def csv_extract(path: str, label: str, *, folder: Path, null_strings: Sequence[s
         fields=dict(reversed(fields.items())),
         repeated=frozenset(name for name in names if names.count(name) > 1),
         relation=f"(FROM read_csv({literal(path)}, columns = {{{columns}}}{reader_options(settings)}))",
-        row=json_row(names),
+        row=json_row([(name, "VARCHAR") for name in names]),
         rejected=_rejected_records(path, label),
     )
 
 
-def json_row(names: Sequence[str]) -> str:
-    """SQL for the columns by position as a JSON object; columns without a name, or with that of another one, get a name."""
+def json_row(columns: Sequence[tuple[str, str]]) -> str:
+    """SQL for the columns (name and type) by position as a JSON object; those without a name, or with that of another one, get a name."""
     unique: dict[str, str] = {}
-    for number, name in enumerate(names):
-        wanted = name or f"column{number}"
+    for number, (name, kind) in enumerate(columns):
+        wanted, value = name or f"column{number}", position(number)
         while fold(wanted) in map(fold, unique):
             wanted += "_"
-        unique[wanted] = position(number)
-    return f"CAST(json_object({', '.join(f'{literal(name)}, {column}' for name, column in unique.items())}) AS VARCHAR)"
+        if kind in ("FLOAT", "DOUBLE"):
+            # JSON has no infinity.
+            value = f"CASE WHEN isfinite({value}) THEN to_json({value}) ELSE to_json(CAST({value} AS VARCHAR)) END"
+        unique[wanted] = value
+    return f"CAST(json_object({', '.join(f'{literal(name)}, {value}' for name, value in unique.items())}) AS VARCHAR)"
 
 
 def _rejected_records(path: str, label: str) -> str:

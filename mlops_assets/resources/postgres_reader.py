@@ -64,7 +64,7 @@ def postgres_extract(connection: duckdb.DuckDBPyConnection, query: Query, *, bou
         label=query.url_variable,
         fields=fields,
         relation=relation,
-        row=json_row(names),
+        row=json_row(list(zip(names, types, strict=True))),
         repeated=frozenset(name for name in names if names.count(name) > 1),
     )
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import duckdb
 
 from mlops_assets.column_names import internal
-from mlops_assets.resources.csv_reader import REJECTED, SCANS, as_utf8, csv_extract, json_row, reader_options
-from mlops_assets.resources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError, position
+from mlops_assets.resources.csv_reader import REJECTED, SCANS, as_utf8, csv_extract
+from mlops_assets.resources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError
 from mlops_assets.resources.json_reader import json_extract
 from mlops_assets.resources.lake import column_types, literal, quote
+from mlops_assets.resources.parquet_reader import parquet_extract
 from mlops_assets.resources.postgres_reader import ATTACHED, postgres_extract
 from mlops_assets.resources.source_files import local_file
 from mlops_assets.resources.source_types import FORMAT_OPTIONS, TextFormats, cast
@@ -106,32 +107,12 @@ def _extract(
     in_place = table.format == "parquet"
     path = local_file(connection, label, directory=directory, folder=folder, compression=compression, in_place=in_place)
     if table.format == "parquet":
-        return _parquet_extract(connection, path, label, options)
+        return parquet_extract(connection, path, label, folder=folder, options=options)
     path = as_utf8(path, folder, encoding)
     if table.format == "csv":
         return csv_extract(path, label, folder=folder, null_strings=table.null_strings, options=options)
     wanted = {column.source or name for name, column in table.columns.items() if column.expression is None}
     return json_extract(connection, path, label, number=number, folder=folder, wanted=wanted, options=options)
-
-
-def _parquet_extract(connection: duckdb.DuckDBPyConnection, path: str, label: str, options: dict[str, object]) -> Extract:
-    # The values of a path are text like any other, and none of the file's unless the YAML file says so.
-    settings = {"hive_partitioning": False, **options}
-    if settings["hive_partitioning"]:
-        settings |= {"hive_types_autocast": False}
-        inside = column_types(connection, f"read_parquet({literal(path)}, hive_partitioning = false)")
-        folders = [part.partition("=")[0] for part in Path(path).parts if "=" in part]
-        if both := [name for name in folders if name in inside]:
-            raise SourceError(f"{label}: the folder and the file both have a column {both[0]}. Leave out `hive_partitioning`.")
-    reader = f"read_parquet({literal(path)}{reader_options(settings)})"
-    types = column_types(connection, reader)
-    columns = ", ".join(position(number) for number in range(len(types)))
-    return Extract(
-        label=label,
-        fields={name: Field(position(number), kind) for number, (name, kind) in enumerate(types.items())},
-        relation=f"(FROM {reader} AS {internal('file')}({columns}))",
-        row=json_row(list(types)),
-    )
 
 
 @contextmanager

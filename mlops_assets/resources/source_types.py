@@ -28,6 +28,8 @@ _INTEGERS = {*_SMALL, "BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT"}
 _FLOATS = {"FLOAT", "DOUBLE"}
 _TIMESTAMPS = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"}
 _INSTANT = "TIMESTAMP WITH TIME ZONE"
+NANOSECOND_INSTANT = "TIMESTAMP_NS WITH TIME ZONE"
+"""Instants in columns of the DuckDB type TIMESTAMP_NS: DuckDB has none with a zone."""
 _AS_TEXT = {"UUID", "JSON", "BIGNUM", "TIME", "TIME WITH TIME ZONE", "TIME_NS", "INTERVAL", "BIT"}
 """Types whose values are read as their text."""
 
@@ -84,6 +86,7 @@ def cast(raw: str, source: str, stated: str, *, given: str, candidate: str, form
         return _from_text(prepared, stated, given=given, candidate=candidate, formats=formats)
     if stated == "varchar":
         return Cast(prepared, "NULL", _to_text(given, kind), nan=_is_nan(given, kind))
+    kind = "TIMESTAMP_NS" if kind == NANOSECOND_INSTANT else kind
     if kind in _INTEGERS or kind in _FLOATS or kind.startswith("DECIMAL"):
         return _from_number(prepared, kind, stated, given=given, candidate=candidate)
     if kind == "BOOLEAN" and stated not in ("date", "timestamp", "timestamptz"):
@@ -216,6 +219,8 @@ def _to_text(given: str, kind: str) -> str:
         )
     if kind == _INSTANT:
         return f"CAST(make_timestamp(epoch_us({given})) AS VARCHAR) || '+00'"
+    if kind == NANOSECOND_INSTANT:
+        return f"{_to_text(given, 'TIMESTAMP_NS')} || '+00'"
     if kind == "DATE" or kind in _TIMESTAMPS:
         return f"CASE WHEN isfinite({given}) THEN CAST({given} AS VARCHAR) END"
     if kind in _INTEGERS or kind == "BOOLEAN" or kind.startswith("DECIMAL"):

@@ -1,0 +1,96 @@
+"""Parquet files as DuckDB queries: each column in its exact type."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from mlops_assets.column_names import internal
+from mlops_assets.resources.csv_reader import json_row, reader_options
+from mlops_assets.resources.extract import Extract, Field, SourceError, position
+from mlops_assets.resources.lake import column_types, literal
+from mlops_assets.resources.source_types import NANOSECOND_INSTANT
+
+_NANOSECOND_RANGE = 9 * 10**15
+"""Microseconds around 1970 that 64 bits of nanoseconds certainly hold."""
+
+
+def parquet_extract(
+    connection: duckdb.DuckDBPyConnection, path: str, label: str, *, folder: Path, options: Mapping[str, Any]
+) -> Extract:
+    """The rows of the Parquet file at `path`. What has to be written is written to `folder`."""
+    # The values of a path are text like any other, and none of the file's unless the YAML file says so.
+    settings = {"hive_partitioning": False, **options}
+    if settings["hive_partitioning"]:
+        settings |= {"hive_types_autocast": False}
+        inside = column_types(connection, f"read_parquet({literal(path)}, hive_partitioning = false)")
+        folders = [part.partition("=")[0] for part in Path(path).parts if "=" in part]
+        if both := [name for name in folders if name in inside]:
+            raise SourceError(f"{label}: the folder and the file both have a column {both[0]}. Leave out `hive_partitioning`.")
+    instants: set[str] = set()
+    if "://" not in path and "encryption_config" not in options:
+        path, instants = _with_nanoseconds(connection, path, label, folder)
+    reader = f"read_parquet({literal(path)}{reader_options(settings)})"
+    types = column_types(connection, reader)
+    columns = ", ".join(position(number) for number in range(len(types)))
+    return Extract(
+        label=label,
+        fields={
+            name: Field(position(number), NANOSECOND_INSTANT if name in instants else kind)
+            for number, (name, kind) in enumerate(types.items())
+        },
+        relation=f"(FROM {reader} AS {internal('file')}({columns}))",
+        row=json_row(list(types.items())),
+    )
+
+
+def _with_nanoseconds(connection: duckdb.DuckDBPyConnection, path: str, label: str, folder: Path) -> tuple[str, set[str]]:
+    """`path`, or a copy with the same instants as times without a zone, and the names of those columns.
+
+    DuckDB reads instants, and times of the old type INT96, to the microsecond and drops the rest without a word.
+    """
+    old, fine = connection.execute(
+        "SELECT count(*) FILTER (type = 'INT96'), count(*) FILTER (logical_type LIKE '%isAdjustedToUTC=1%NANOS=Nano%') "
+        f"FROM parquet_schema({literal(path)})"
+    ).fetchall()[0]
+    if old:
+        _refuse_fine_int96(path, label)
+    if not fine:
+        return path, set()
+    import pyarrow
+    import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(path)
+    fields = list(file.schema_arrow)
+    instants = {
+        field.name for field in fields if pyarrow.types.is_timestamp(field.type) and field.type.unit == "ns" and field.type.tz
+    }
+    changed = [field.with_type(pyarrow.timestamp("ns")) if field.name in instants else field for field in fields]
+    copy = str(folder / "nanoseconds.parquet")
+    with pyarrow.parquet.ParquetWriter(copy, pyarrow.schema(changed), version="2.6") as writer:
+        for batch in file.iter_batches():
+            columns = [column.cast(field.type) for column, field in zip(batch.columns, changed, strict=True)]
+            writer.write_batch(pyarrow.record_batch(columns, schema=writer.schema))
+    return copy, instants
+
+
+def _refuse_fine_int96(path: str, label: str) -> None:
+    import pyarrow
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    coarse, fine = pyarrow.parquet.ParquetFile(path, coerce_int96_timestamp_unit="us"), pyarrow.parquet.ParquetFile(path)
+    for place, field in enumerate(fine.schema_arrow):
+        if not pyarrow.types.is_timestamp(field.type) or coarse.schema_arrow.field(place).type == field.type:
+            continue
+        batches = zip(coarse.iter_batches(columns=[field.name]), fine.iter_batches(columns=[field.name]), strict=True)
+        for microseconds, nanoseconds in batches:
+            whole, exact = (batch.column(0).cast(pyarrow.int64()).fill_null(0) for batch in (microseconds, nanoseconds))
+            inside = pyarrow.compute.less(pyarrow.compute.abs(whole), _NANOSECOND_RANGE)
+            lost = pyarrow.compute.not_equal(exact, pyarrow.compute.multiply(pyarrow.compute.if_else(inside, whole, 0), 1000))
+            if pyarrow.compute.any(pyarrow.compute.and_(inside, lost)).as_py():
+                raise SourceError(
+                    f"{label}: the times of the column {field.name} (INT96) have nanoseconds, which would be lost. Write them as "
+                    "timestamps of nanoseconds."
+                )
