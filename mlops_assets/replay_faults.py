@@ -93,7 +93,8 @@ class Fault:
             if table.columns[name].type in _NUMBERS and not table.columns[name].required and name not in table.key
         ]
         rows = f"FROM {PARSED} WHERE {REASON} IS NULL"
-        plain = ", ".join(map(quote, names))
+        delivered = {name: f"{quote(name)} AS {quote(table.columns[name].source or name)}" for name in names}
+        plain = ", ".join(delivered.values())
         match self.kind:
             case "duplicate":
                 return f"SELECT {plain} {rows} UNION ALL SELECT {plain} {rows} AND {days}"
@@ -108,5 +109,8 @@ class Fault:
                     name: f"CASE WHEN {days} THEN {wrong.format(quote(name))} ELSE CAST({quote(name)} AS VARCHAR) END"
                     for name in numbers
                 }
-                selected = ", ".join(f"{changed[name]} AS {quote(name)}" if name in changed else quote(name) for name in names)
+                selected = ", ".join(
+                    f"{changed[name]} AS {quote(table.columns[name].source or name)}" if name in changed else delivered[name]
+                    for name in names
+                )
                 return f"SELECT {selected} {rows}"

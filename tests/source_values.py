@@ -91,12 +91,9 @@ def moment_of_text(text: str, stated: str) -> Any:
     except ValueError:
         return REJECT
     hours, minutes, seconds = int(hour or 0), int(minute or 0), int(second or 0)
-    if hours > 24 or minutes > 59 or seconds > 59 or (hours == 24 and (minutes or seconds or (fraction or "").strip("0"))):
+    if hours > 23 or minutes > 59 or seconds > 59:
         return REJECT
-    try:
-        moment += timedelta(hours=hours, minutes=minutes, seconds=seconds, microseconds=int((fraction or "").ljust(6, "0")))
-    except OverflowError:
-        return REJECT
+    moment += timedelta(hours=hours, minutes=minutes, seconds=seconds, microseconds=int((fraction or "").ljust(6, "0")))
     offset = timedelta()
     if zone and zone[0] in "+-":
         ahead = timedelta(hours=int(zone[1:3]), minutes=int(zone[-2:]) if len(zone) > 3 else 0)

@@ -100,6 +100,9 @@ def json_row(columns: Sequence[tuple[str, str]]) -> str:
         if kind in ("FLOAT", "DOUBLE"):
             # JSON has no infinity.
             value = f"CASE WHEN isfinite({value}) THEN to_json({value}) ELSE to_json(CAST({value} AS VARCHAR)) END"
+        elif kind.startswith("DECIMAL"):
+            # DuckDB writes `.5`.
+            value = f"CAST({value} AS VARCHAR)"
         unique[wanted] = value
     return f"CAST(json_object({', '.join(f'{literal(name)}, {value}' for name, value in unique.items())}) AS VARCHAR)"
 
@@ -204,25 +207,28 @@ def _ends_alike(path: str) -> bool:
 
 
 def _header(path: str, label: str, dialect: Dialect, skip: int) -> tuple[list[str], int]:
-    """The names in the header, and how many lines stand before it: those to skip, empty ones and comments."""
+    """The names in the header, and how many lines DuckDB has to skip before it: those to skip and empty ones; comments do not count."""
     with Path(path).open("rb") as file:
         start = file.read(_LONGEST_HEADER).removeprefix(codecs.BOM_UTF8)
     text = start.decode("utf-8", "surrogateescape")
-    here, skipped = 0, 0
+    here, skipped, comments = 0, 0, 0
     while here < len(text):
         end = _line_end(text, here)
-        line = text[here:end]
-        if skipped >= skip and line.strip("\r\n") and not (dialect.comment and line.startswith(dialect.comment)):
+        line = text[here:end].strip("\r\n")
+        is_comment = bool(dialect.comment) and line.startswith(dialect.comment)
+        if not is_comment and line and skipped >= skip:
             break
-        here, skipped = end, skipped + 1
+        here, skipped, comments = end, skipped + (not is_comment), comments + is_comment
     if here >= len(text):
         raise SourceError(f"{label} is empty: a CSV file begins with its header.")
     names = _record(text, here, dialect)
     if names is None:
-        raise SourceError(f"{label}, line {skipped + 1}: a quoted name in the header does not end. Is the option `quote` right?")
+        raise SourceError(
+            f"{label}, line {skipped + comments + 1}: a quoted name in the header does not end. Is the option `quote` right?"
+        )
     if any("\udc80" <= letter <= "\udcff" for name in names for letter in name):
         raise SourceError(
-            f"{label}, line {skipped + 1}: the header is not UTF-8. State `options: {{encoding: ...}}`, such as latin-1."
+            f"{label}, line {skipped + comments + 1}: the header is not UTF-8. State `options: {{encoding: ...}}`, such as latin-1."
         )
     return names, skipped
 

@@ -65,10 +65,10 @@ def parse(
         extracts = _extracts(connection, table, directory=directory, window=window, stack=stack)
         for extract in extracts:
             _require_columns(table, extract, is_listable=table.files is None or extract.label in listable)
-        with _reading("The rows of the source", table):
-            rows = " UNION ALL ".join(_typed_rows(table, extract, computed, window) for extract in extracts)
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE parsed_rows AS {rows}")
-            for extract in extracts:
+        for number, extract in enumerate(extracts):
+            into = f"INSERT INTO {PARSED}" if number else "CREATE OR REPLACE TEMP TABLE parsed_rows AS"
+            with _reading(extract.label, table):
+                connection.execute(f"{into} {_typed_rows(table, extract, computed, window)}")
                 if extract.rejected:
                     connection.execute(f"INSERT INTO {PARSED} BY NAME {extract.rejected}")
     read = {column.source or name for name, column in table.columns.items()}
@@ -120,12 +120,20 @@ def _reading(place: str, table: RawTable) -> Iterator[None]:
     """Turn an error of DuckDB into a SourceError that quotes nothing of the file."""
     try:
         yield
-    except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError, UnicodeError) as error:
+    except UnicodeError:
+        kind = "encoding"
+    except duckdb.Error as error:
+        # A file on this machine is the same at a second try; memory and the network may not be.
+        if isinstance(error, duckdb.OutOfMemoryException | duckdb.InterruptException):
+            raise
+        if isinstance(error, duckdb.OperationalError) and "://" in place:
+            raise
         kind = type(error).__name__.removesuffix("Exception")
-        problem = f"{place}: it cannot be read as {table.format or 'a query'} ({kind}). Check the format and the options in the YAML file."
     else:
         return
-    raise SourceError(problem) from None
+    raise SourceError(
+        f"{place}: it cannot be read as {table.format or 'a query'} ({kind}). Check the format and the options, or deliver it again."
+    ) from None
 
 
 def _require_columns(table: RawTable, extract: Extract, *, is_listable: bool) -> None:
@@ -137,13 +145,18 @@ def _require_columns(table: RawTable, extract: Extract, *, is_listable: bool) ->
         if not is_listable:
             raise SourceError(f"{extract.label} lacks the columns {', '.join(missing)}; it has {len(extract.fields)} others.")
         names = [name[:_SHOWN_LENGTH] for name in extract.fields]
-        hints = [f"{name} (nearest: {', '.join(get_close_matches(name, names)) or 'none'})" for name in missing]
+        hints = [f"{name} (nearest: {', '.join(_nearest(name, names)) or 'none'})" for name in missing]
         raise SourceError(
             f"{extract.label} lacks the columns {'; '.join(hints)}. It has: {', '.join(names[:_LISTED_NAMES])}. "
             "A column that some files lack is `optional: true`."
         )
     if repeated := sorted(name for name in extract.repeated if name in {column.source or name for name, column in read.items()}):
         raise SourceError(f"{extract.label} has several columns that are called {', '.join(repeated)}: rename all but one.")
+
+
+def _nearest(name: str, names: Sequence[str]) -> list[str]:
+    folded = {other.casefold(): other for other in names}
+    return [folded[match] for match in get_close_matches(name.casefold(), folded)]
 
 
 def _expression_types(connection: duckdb.DuckDBPyConnection, table: RawTable) -> dict[str, str]:

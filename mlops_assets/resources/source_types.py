@@ -16,7 +16,7 @@ _NUMBER = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
 _NAN = r"(?i)\s*[+-]?nan\s*"
 _DAY = r"\s*[0-9]{4}(-[0-9]{1,2}-|/[0-9]{1,2}/)[0-9]{1,2}"
 # More digits of a second than microseconds would be lost.
-_TIME = r"[ T][0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?"
+_TIME = r"[ T]([01]?[0-9]|2[0-3]):[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?"
 _UTC = r"(Z| UTC|[+-]00(:?00)?)?\s*"
 _OFFSET = r"[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?\s*"
 _TRUE, _FALSE = "'true', 't', 'yes', 'y', '1', '1.0'", "'false', 'f', 'no', 'n', '0', '0.0'"
@@ -113,7 +113,8 @@ def _is_nan(value: str, kind: str) -> str:
 
 
 def _from_text(text: str, stated: str, *, given: str, candidate: str, formats: TextFormats) -> Cast:
-    nan = f"regexp_full_match({given}, {literal(_NAN)})"
+    # Null where the bytes are no text.
+    nan = f"coalesce(regexp_full_match({given}, {literal(_NAN)}), false)"
     match stated:
         case "varchar":
             return Cast(text, "NULL", given)
