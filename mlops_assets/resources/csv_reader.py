@@ -16,7 +16,7 @@ from mlops_assets.column_names import fold
 from mlops_assets.resources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError, position
 from mlops_assets.resources.lake import literal, quote
 
-REJECTED, SCANS = "__mlops_rejected_records", "__mlops_csv_scans"
+REJECTED, SCANS = "__mlopsrejected_records", "__mlops_csv_scans"
 """Temporary tables in which DuckDB keeps what was no record."""
 
 _CHUNK = 1 << 20
@@ -28,7 +28,7 @@ _BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 """Marks at the beginning of a file that state its encoding; the longer ones first."""
-_FIXED: Mapping[str, Any] = {
+FIXED: Mapping[str, Any] = {
     "auto_detect": False,
     "ignore_errors": True,
     "store_rejects": True,
@@ -36,6 +36,7 @@ _FIXED: Mapping[str, Any] = {
     "rejects_table": REJECTED,
     "rejects_scan": SCANS,
 }
+"""Settings with which DuckDB drops no record without a word."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def csv_extract(path: str, label: str, *, folder: Path, null_strings: Sequence[s
         names = names or header
     settings = {
         **given,
-        **_FIXED,
+        **FIXED,
         "delim": dialect.delimiter,
         "quote": dialect.quotation,
         "escape": dialect.escape,
@@ -86,7 +87,7 @@ def csv_extract(path: str, label: str, *, folder: Path, null_strings: Sequence[s
         repeated=frozenset(name for name in names if names.count(name) > 1),
         relation=f"(FROM read_csv({literal(path)}, columns = {{{columns}}}{reader_options(settings)}))",
         row=json_row([(name, "VARCHAR") for name in names]),
-        rejected=_rejected_records(path, label),
+        rejected=rejected_records(path, label),
     )
 
 
@@ -107,7 +108,8 @@ def json_row(columns: Sequence[tuple[str, str]]) -> str:
     return f"CAST(json_object({', '.join(f'{literal(name)}, {value}' for name, value in unique.items())}) AS VARCHAR)"
 
 
-def _rejected_records(path: str, label: str) -> str:
+def rejected_records(path: str, label: str) -> str:
+    """SQL for the records of the file at `path` that could not be read: `SOURCE`, `REASON` and `ROW`."""
     # A line has one error for each surplus or lacking value: the last surplus or the first lacking one says how many there are.
     number = "coalesce(e.column_idx, 0) * CASE e.error_type WHEN 'MISSING COLUMNS' THEN -1 ELSE 1 END"
     return (

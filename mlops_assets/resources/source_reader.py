@@ -111,7 +111,9 @@ def _extract(
     path = as_utf8(path, folder, encoding)
     if table.format == "csv":
         return csv_extract(path, label, folder=folder, null_strings=table.null_strings, options=options)
-    wanted = {column.source or name for name, column in table.columns.items() if column.expression is None}
+    read = [(column.source or name, column.type) for name, column in table.columns.items() if column.expression is None]
+    # A key may be read as several columns; the digits of a double alone do not matter.
+    wanted = dict(sorted(read, key=lambda item: item[1] != "double"))
     return json_extract(connection, path, label, number=number, folder=folder, wanted=wanted, options=options)
 
 

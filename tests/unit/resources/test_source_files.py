@@ -249,6 +249,10 @@ def test_json_by_the_line_and_in_an_array(tmp_path: Path) -> None:
     (tmp_path / "f.json").write_text(lines)
     rows = [("1.10", 1.0), ("9007199254740993", None), ('{"x":[1.10,"1.10"]}', 1.5), ("has a key twice",), ("is no JSON",)]
     assert sorted(map(str, read(tmp_path, "f.json", format="json", columns=columns))) == sorted(map(str, rows))
+    (tmp_path / "f.json").write_bytes(b'{"a": 1}\n{"a": "\xff"}\n{"a": 3}')
+    rows = read(tmp_path, "f.json", format="json", columns=columns)
+    assert rows[:2] == [("1", None), ("3", None)]
+    assert rows[2][0].startswith("line 2: ")
     (tmp_path / "f.json").write_text('[\n{"a": 1e3, "b": 2},\n 5\n]')
     assert read(tmp_path, "f.json", format="json", columns=columns) == [("1e3", 2.0), ("is no JSON object",)]
     (tmp_path / "f.json").write_text('{\n"a": 1\n}\n{\n"a": "2"\n}')
