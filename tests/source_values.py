@@ -101,7 +101,10 @@ def moment_of_text(text: str, stated: str) -> Any:
             return REJECT
         offset = ahead if zone[0] == "+" else -ahead
     if stated == "timestamptz":
-        return (moment - offset).replace(tzinfo=UTC)
+        try:
+            return (moment - offset).replace(tzinfo=UTC)
+        except OverflowError:
+            return REJECT
     return REJECT if offset else of_moment(moment, stated)
 
 

@@ -38,6 +38,8 @@ _RANGE = {
     "timestamp": "BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'",
 }
 
+_EPOCH_RANGE = "BETWEEN epoch_us(TIMESTAMP '0001-01-01') AND epoch_us(TIMESTAMP '9999-12-31 23:59:59.999999')"
+
 
 @dataclass(frozen=True)
 class TextFormats:
@@ -190,7 +192,7 @@ def _time_of_text(text: str, stated: str, *, given: str, candidate: str, formats
             f"CASE WHEN {candidate} {_RANGE['timestamp']} AND regexp_full_match({given}, {literal(local)}) "
             f"THEN make_timestamptz(epoch_us({candidate})) "
             f"WHEN {candidate} {_RANGE['timestamp']} AND regexp_full_match({given}, {literal(_DAY + _TIME + _OFFSET)}) "
-            f"THEN TRY_CAST({given} AS TIMESTAMPTZ) END"
+            f"AND epoch_us(TRY_CAST({given} AS TIMESTAMPTZ)) {_EPOCH_RANGE} THEN TRY_CAST({given} AS TIMESTAMPTZ) END"
         )
         return Cast(text, f"TRY_CAST({given} AS TIMESTAMP)", value)
     if stated == "timestamp":
