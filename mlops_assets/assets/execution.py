@@ -11,7 +11,7 @@ import duckdb
 
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import SEGMENT, TRAINING_DATE
-from mlops_assets.resources.lake import PartitionRange, Written, column_types
+from mlops_assets.resources.lake import PartitionRange, Written, column_types, table_exists
 from mlops_assets.resources.schema_evolution import ColumnChange
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
@@ -57,6 +57,13 @@ def run_time(context: dg.AssetExecutionContext) -> datetime:
     if record is None:
         raise permanent_failure(f"The instance holds no record of run {context.run.run_id}.")
     return record.create_timestamp
+
+
+def require_inputs(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> None:
+    """Raise Failure unless the tables of the spine and of every feature view are in the lake."""
+    tables = [inputs.spine.table, *(chosen.view.model.table for chosen in inputs.views)]
+    if missing := [table for table in tables if not table_exists(connection, table)]:
+        raise permanent_failure(f"The lake lacks {', '.join(missing)}: materialize {', '.join(missing).replace('.', '/')} first.")
 
 
 def table_schema(connection: duckdb.DuckDBPyConnection, table: str, descriptions: Mapping[str, str]) -> dg.TableSchema:

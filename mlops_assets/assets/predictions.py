@@ -16,6 +16,7 @@ from mlops_assets.assets.execution import (
     RETRIES,
     partition_range,
     record_partition_rows,
+    require_inputs,
     table_schema,
     written_metadata,
 )
@@ -84,6 +85,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         predicting = champions(registry, settings, inputs)
         window = replace(partition_range(context, inputs.solution.partitions.column), only=(CHANNEL, BATCH, BATCH))
         with lake.connect(read_only=False) as connection:
+            require_inputs(connection, inputs)
             with scored_rows(connection, inputs, predicting, first=window.start, end=window.end) as query:
                 written = lake.replace(
                     connection,

@@ -7,7 +7,14 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from mlops_assets.assets.execution import RETRIES, partition_date, permanent_failure, table_schema, written_metadata
+from mlops_assets.assets.execution import (
+    RETRIES,
+    partition_date,
+    permanent_failure,
+    require_inputs,
+    table_schema,
+    written_metadata,
+)
 from mlops_assets.checks import dataset as checks
 from mlops_assets.column_names import SPLIT, internal
 from mlops_assets.inputs import SolutionInputs
@@ -52,6 +59,7 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
         training_date = partition_date(context)
         table = inputs.table(TRAINING_DATASET)
         with lake.connect(read_only=False) as connection:
+            require_inputs(connection, inputs)
             source_snapshot = _source_snapshot(connection, config)
             frame = training_frame(inputs, training_date, source_snapshot)
             information = dataset_information(

@@ -65,12 +65,14 @@ def _schema(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows:
             "categorical_features": len(schema.categorical),
             "failures": dg.MetadataValue.json(failures),
         },
-        description="; ".join(
-            f"{each['column']}: {each['count']} values are not {each['check']}, such as {', '.join(each['examples'])}"
-            for each in failures
-        )
-        or None,
+        description="; ".join(map(_in_words, failures)) or None,
     )
+
+
+def _in_words(failure: Mapping[str, Any]) -> str:
+    wrong = "infinite" if failure["check"] == "finite" else f"wrong ({failure['check']})"
+    values = "value" if failure["count"] == 1 else "values"
+    return f"{failure['column']}: {failure['count']} {wrong} {values}, such as {', '.join(failure['examples'])}"
 
 
 def _infinite_labels(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str) -> list[dict[str, Any]]:

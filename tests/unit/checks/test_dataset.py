@@ -47,7 +47,7 @@ def test_one_nan_or_infinity_ends_nothing_and_is_named() -> None:
     assert not found["leakage_guard"].passed
     assert found["leakage_guard"].description == "leak gives the label away"
     assert not found["schema"].passed
-    assert found["schema"].description == "wild: 1 values are not finite, such as inf"
+    assert found["schema"].description == "wild: 1 infinite value, such as inf"
     assert evidence(found["schema"], "failures") == [{"column": "wild", "check": "finite", "count": 1, "examples": ["inf"]}]
 
 
@@ -140,5 +140,5 @@ def test_many_categories_or_a_good_feature_do_not_leak(innocent: str) -> None:
 
 def test_an_infinite_label_is_named() -> None:
     found = check(problem="regression", label="CASE WHEN i = 3 THEN '-inf'::DOUBLE ELSE i % 11 END", innocent="u")
-    assert found["schema"].description == "late: 1 values are not finite, such as -inf"
+    assert found["schema"].description == "late: 1 infinite value, such as -inf"
     assert found["leakage_guard"].passed
