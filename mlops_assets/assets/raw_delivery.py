@@ -200,11 +200,16 @@ def is_blocking(result: dg.AssetCheckResult) -> bool:
     return not result.passed and result.severity == dg.AssetCheckSeverity.ERROR
 
 
-def accepted(result: dg.AssetCheckResult, why: str) -> dg.AssetCheckResult:
-    """A blocking outcome that a person took responsibility for: a warning, with the reason."""
+def with_metadata(result: dg.AssetCheckResult, **texts: str) -> dg.AssetCheckResult:
+    """`result` with further texts among its evidence."""
     return result._replace(
-        severity=dg.AssetCheckSeverity.WARN, metadata={**(result.metadata or {}), "accepted_because": dg.MetadataValue.text(why)}
+        metadata={**(result.metadata or {}), **{name: dg.MetadataValue.text(text) for name, text in texts.items()}}
     )
+
+
+def as_accepted(result: dg.AssetCheckResult, why: str) -> dg.AssetCheckResult:
+    """A blocking outcome that a person took responsibility for: a warning, with the reason."""
+    return with_metadata(result, accepted_because=why)._replace(severity=dg.AssetCheckSeverity.WARN)
 
 
 def _bounds(table: RawTable) -> dict[str, checks.Bounds]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
 from pydantic import Field
 
 from mlops_assets.assets.execution import (
@@ -16,7 +17,7 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
-from mlops_assets.assets.raw_delivery import REJECTS_SCHEMA, Delivery, accepted, check_rules, is_blocking
+from mlops_assets.assets.raw_delivery import REJECTS_SCHEMA, Delivery, as_accepted, check_rules, is_blocking, with_metadata
 from mlops_assets.automation.conditions import ARRIVE
 from mlops_assets.automation.freshness import freshness_policy
 from mlops_assets.automation.partitions import build_partitions
@@ -118,10 +119,14 @@ def _take(
     failed = [result for result in results if is_blocking(result)]
     if failed and config.accept is None:
         message = delivery.set_aside(failed)
-        yield from results
-        raise permanent_failure(message)
+        for result in results:
+            yield with_metadata(result, delivery=message) if is_blocking(result) else result
+        # The cause is what Dagster raises for a failed check, by which it is told apart from a fault of the platform.
+        names = ", ".join(str(result.check_name) for result in failed)
+        cause = DagsterAssetCheckFailedError(f"{context.asset_key.to_user_string()}: {names}")
+        raise permanent_failure(message) from cause
     for result in results:
-        yield accepted(result, config.accept) if config.accept is not None and is_blocking(result) else result
+        yield as_accepted(result, config.accept) if config.accept is not None and is_blocking(result) else result
     written = delivery.write()
     if delivery.replaced:
         record_partition_rows(context, written.rows_by_partition)
