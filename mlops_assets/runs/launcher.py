@@ -10,14 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from dagster import DagsterRun, Field
+from dagster._core.execution.plan.resume_retry import ReexecutionStrategy
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG, RETRY_STRATEGY_TAG
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 
 from mlops_assets.runs.workers import Workers, WorkerState
 
 LAUNCHED_TAG = "mlops/worker_log"
-"""On every run that this launcher started: where its worker prints. A run without it is executed by somebody else."""
+"""On every run that this launcher started: where its worker prints."""
+
+
+def is_launched(run: DagsterRun) -> bool:
+    """Whether a launcher started the run, Dagster's own of an earlier version included. Somebody else executes any other."""
+    return LAUNCHED_TAG in run.tags or GRPC_INFO_TAG in run.tags
 
 
 class WorkerLauncher(RunLauncher, ConfigurableClass):
@@ -87,9 +94,18 @@ class WorkerLauncher(RunLauncher, ConfigurableClass):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the worker of the run lives."""
-        if LAUNCHED_TAG not in run.tags or self.workers.state(run.run_id) is WorkerState.ALIVE:
+        if not is_launched(run) or self.workers.state(run.run_id) is WorkerState.ALIVE:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
+        self.prepare_retry(run)
         return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
+
+    def prepare_retry(self, run: DagsterRun) -> None:
+        """Have all of a run done again that died after its last step: it would have nothing left to go on with."""
+        if run.execution_plan_snapshot_id is None:
+            return
+        planned = self._instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id).step_keys_to_execute
+        if self._instance.get_run_stats(run.run_id).steps_succeeded >= len(planned):
+            self._instance.add_run_tags(run.run_id, {RETRY_STRATEGY_TAG: ReexecutionStrategy.ALL_STEPS.value})
 
     def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:
         """The last lines that the worker printed."""

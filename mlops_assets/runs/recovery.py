@@ -13,7 +13,7 @@ from enum import Enum
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 from dagster._core.events import JobFailureData, RunFailureReason
 
-from mlops_assets.runs.launcher import LAUNCHED_TAG, WorkerLauncher
+from mlops_assets.runs.launcher import WorkerLauncher, is_launched
 from mlops_assets.runs.workers import Workers, WorkerState
 
 UNWATCHED = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
@@ -36,6 +36,13 @@ class Action(Enum):
     FAIL = "fail"
     CANCEL = "cancel"
     KILL = "kill"
+
+
+_EXPLANATIONS = {
+    DagsterRunStatus.NOT_STARTED: "This run was created and never queued: who did so has ended in between.",
+    DagsterRunStatus.STARTING: "The process of this run ended while it started: it was killed, or the machine was switched off.",
+    DagsterRunStatus.STARTED: "The process that executed this run is gone: it was killed, or the machine was switched off.",
+}
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,13 @@ def decide(status: DagsterRunStatus, worker: WorkerState, *, launched: bool, sec
 
 def worker_files(instance: DagsterInstance) -> Workers:
     """The workers of the instance, which is one of the local stack."""
+    return _launcher(instance).workers
+
+
+def _launcher(instance: DagsterInstance) -> WorkerLauncher:
     launcher = instance.run_launcher
     assert isinstance(launcher, WorkerLauncher), f"{launcher} starts no workers of ours: see run_launcher in dagster.yaml."
-    return launcher.workers
+    return launcher
 
 
 def recover(instance: DagsterInstance) -> list[Recovered]:
@@ -110,8 +121,7 @@ def action_of(record: RunRecord, workers: Workers) -> Action:
     """What becomes of the run now."""
     run = record.dagster_run
     since = record.end_time if run.is_finished and record.end_time else record.update_timestamp.timestamp()
-    launched = LAUNCHED_TAG in run.tags
-    return decide(run.status, workers.state(run.run_id), launched=launched, seconds=time.time() - since)
+    return decide(run.status, workers.state(run.run_id), launched=is_launched(run), seconds=time.time() - since)
 
 
 def _pending(instance: DagsterInstance, workers: Workers) -> Iterator[tuple[RunRecord, Action]]:
@@ -133,13 +143,11 @@ def _end(instance: DagsterInstance, workers: Workers, record: RunRecord, action:
     if action is Action.CANCEL:
         instance.report_run_canceled(run, f"The run had no worker any more.{printed}")
     else:
-        reason = (
-            RunFailureReason.UNEXPECTED_TERMINATION if run.status is DagsterRunStatus.STARTED else RunFailureReason.START_TIMEOUT
-        )
+        has_started = run.status is DagsterRunStatus.STARTED
+        reason = RunFailureReason.UNEXPECTED_TERMINATION if has_started else RunFailureReason.START_TIMEOUT
+        _launcher(instance).prepare_retry(run)
         instance.report_run_failed(
-            run,
-            f"The process that executed this run is gone: it was killed, or the machine was switched off.{printed}",
-            JobFailureData(error=None, failure_reason=reason),
+            run, f"{_EXPLANATIONS[run.status]}{printed}", JobFailureData(error=None, failure_reason=reason)
         )
     # Dagster's monitoring frees them too, some seconds later.
     instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

@@ -24,7 +24,7 @@ from mlops_assets.runs.workers import WorkerState
 
 # The second asset waits for its child until the file `go` is there, and so can be killed while it works.
 CODE = """
-import os, pathlib, subprocess
+import os, pathlib, subprocess, time
 import dagster as dg
 
 folder = pathlib.Path(__file__).parent
@@ -41,7 +41,13 @@ def second():
         (folder / "child").write_text(str(child.pid))
         child.wait()
 
-defs = dg.Definitions([first, second], jobs=[dg.define_asset_job("both")], executor=dg.in_process_executor)
+@dg.success_hook
+def hang(context):
+    if context.op.name == "second" and (folder / "hang").exists():
+        (folder / "hanging").touch()
+        time.sleep(600)
+
+defs = dg.Definitions([first, second], jobs=[dg.define_asset_job("both", hooks={hang})], executor=dg.in_process_executor)
 """
 
 
@@ -99,8 +105,8 @@ class Platform:
         assert worker_files(self.instance).state(run_id) is WorkerState.ALIVE
         os.kill(int((worker_files(self.instance).directory / f"{run_id}.lock").read_text()), signal.SIGKILL)
 
-    def goes_on(self, run_id: str) -> None:
-        """Let a killed run go on, and see it done with the steps that were left."""
+    def goes_on(self, run_id: str, *, done: str = "done ") -> None:
+        """Let a killed run go on, and see it done with the steps that were left; `done` is what the first asset has written by then."""
         (self.folder / "go").touch()
         assert self.run(run_id).tags["dagster/will_retry"] == "true"
         self.retry()
@@ -108,7 +114,7 @@ class Platform:
         assert again.parent_run_id == run_id
         self.start()
         self.wait_for(again.run_id, DagsterRunStatus.SUCCESS)
-        assert (self.folder / "first").read_text() == "done "
+        assert (self.folder / "first").read_text() == done
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -177,3 +183,16 @@ def test_a_worker_that_dies_while_it_starts_is_noticed(platform: Platform) -> No
     wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
     assert [each.action for each in recover(platform.instance)] == [Action.FAIL]
     platform.goes_on(run_id)
+
+
+def test_a_worker_that_dies_after_its_last_step_has_all_done_again(platform: Platform) -> None:
+    for name in ("go", "hang"):
+        (platform.folder / name).touch()
+    run_id = platform.submit()
+    platform.start()
+    wait_for((platform.folder / "hanging").exists)
+    platform.kill(run_id)
+    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
+    (platform.folder / "hang").unlink()
+    recover(platform.instance)
+    platform.goes_on(run_id, done="done done ")
