@@ -3,6 +3,7 @@
 Everything heavy is imported inside the command that needs it, so that `mlops --help` stays instant.
 """
 
+import os
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ from mlops_assets import (
 from mlops_assets.features_cli import features
 from mlops_assets.settings import Settings
 from mlops_assets.stack.errors import StackError
+from mlops_assets.stack.permissions import PRIVATE_UMASK
 from mlops_assets.terminal import JsonOption, console, error_console, print_json, read_settings
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class _Commands(TyperGroup):
     """Shows a fault that a person can remedy as a message instead of a traceback, and exits with 1."""
 
     def invoke(self, ctx: Any) -> Any:
+        # What a command writes, and what it starts, is nobody else's to read.
+        os.umask(PRIVATE_UMASK)
         try:
             return super().invoke(ctx)
         except StackError as error:
@@ -241,7 +245,9 @@ def _start(settings: Settings) -> bool:
     starting: list[str] = []
 
     def listen(name: str, event: str, display: "Status") -> None:
-        if event == "starting":
+        if event == "closed":
+            error_console.print(f"{name} was open to other users of this machine and is closed to them now.", highlight=False)
+        elif event == "starting":
             starting.append(name)
         elif name in starting:
             starting.remove(name)

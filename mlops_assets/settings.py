@@ -48,10 +48,10 @@ class Settings:
     """
 
     home: Path
-    postgres_url: str | None = None
-    nats_url: str | None = None
-    redis_url: str | None = None
-    notify_urls: tuple[str, ...] = ()
+    postgres_url: str | None = field(default=None, repr=False)
+    nats_url: str | None = field(default=None, repr=False)
+    redis_url: str | None = field(default=None, repr=False)
+    notify_urls: tuple[str, ...] = field(default=(), repr=False)
     dagster_port: int = 3000
     mlflow_port: int = 5000
     nats_port: int = 4222
@@ -146,6 +146,16 @@ class Settings:
     def access_token_file(self) -> Path:
         """File of the token that opens Dagster and MLflow."""
         return self.home / "access_token"
+
+    @property
+    def nats_platform_password_file(self) -> Path:
+        """File of the password with which the platform's processes use the embedded event stream."""
+        return self.home / "nats_platform_password"
+
+    @property
+    def nats_caller_password_file(self) -> Path:
+        """File of the password with which applications ask by events and read predictions, on the embedded event stream."""
+        return self.home / "nats_caller_password"
 
     @property
     def serving_token_file(self) -> Path:

@@ -4,6 +4,7 @@ import hmac
 import os
 import secrets
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlops_assets.settings import Settings
@@ -19,6 +20,32 @@ def access_token(settings: Settings) -> str:
 def serving_token(settings: Settings) -> str:
     """The token that callers of the online server give: `MLOPS_SERVING_TOKEN`, or a random one."""
     return settings.serving_token or _ensure(settings.serving_token_file)
+
+
+@dataclass(frozen=True)
+class EventStreamUser:
+    """A user of the embedded event stream."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+def event_stream_platform(settings: Settings) -> EventStreamUser:
+    """The user of the platform's processes, who may do everything."""
+    return EventStreamUser("platform", _ensure(settings.nats_platform_password_file))
+
+
+def event_stream_caller(settings: Settings) -> EventStreamUser:
+    """The user of applications, who may publish requests and read predictions."""
+    return EventStreamUser("caller", _ensure(settings.nats_caller_password_file))
+
+
+def event_stream_url(settings: Settings) -> str:
+    """The address of the event stream with the platform's user; of one elsewhere `MLOPS_NATS_URL`, which names its own."""
+    if settings.nats_url is not None:
+        return settings.nats_url
+    user = event_stream_platform(settings)
+    return settings.nats_server_url.replace("://", f"://{user.name}:{user.password}@", 1)
 
 
 def renew_access_token(settings: Settings) -> str:

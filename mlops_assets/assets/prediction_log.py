@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import duckdb
 
+from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.assets.execution import RETRIES, schema_change_metadata, table_schema
 from mlops_assets.assets.prediction_records import RecordRows
 from mlops_assets.assets.scoring import BATCH, PREDICTION_DESCRIPTIONS
@@ -68,7 +69,7 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         table = inputs.table(PREDICTIONS)
         with lake.connect(read_only=False) as connection:
-            ingested = asyncio.run(_ingest(connection, lake, settings.nats_server_url, inputs, author=context.run.run_id))
+            ingested = asyncio.run(_ingest(connection, lake, event_stream_url(settings), inputs, author=context.run.run_id))
             checks = [_logged_once(connection, inputs), _accepted(inputs, ingested)]
             schema = (
                 table_schema(connection, f"lake.{table}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS)

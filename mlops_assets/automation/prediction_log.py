@@ -4,6 +4,7 @@ import asyncio
 
 import dagster as dg
 
+from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.automation.runs import UNFINISHED
 from mlops_assets.keys import PREDICTION_LOG, stage_key
 from mlops_assets.settings import Settings
@@ -28,7 +29,7 @@ def build_prediction_log_sensor(solution: str, interval_seconds: int) -> dg.Sens
         from mlops_assets.resources.event_stream import EventStreamError
 
         try:
-            waiting = asyncio.run(_waiting(settings.nats_server_url, solution))
+            waiting = asyncio.run(_waiting(event_stream_url(settings), solution))
         except EventStreamError as error:
             return dg.SkipReason(str(error))
         if not waiting:

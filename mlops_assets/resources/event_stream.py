@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from nats import errors
 from nats.js import api
@@ -30,6 +30,9 @@ REJECTS = "rejects"
 
 DUPLICATE_WINDOW_SECONDS = 600.0
 """A message whose id came within this time before is not stored again. The server keeps the ids in memory."""
+
+INBOX_PREFIX = "_INBOX.platform"
+"""What the platform's connections are answered at: a caller's may not listen there."""
 
 _DAY_SECONDS = 24 * 60 * 60.0
 _WAIT_SECONDS = 5.0
@@ -221,6 +224,8 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
     """
     import nats
 
+    # The address holds a password.
+    shown = _without_user(url)
     reported: set[str] = set()
 
     async def report(error: Exception) -> None:
@@ -228,16 +233,17 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
         text = f"{error or type(error).__name__}"
         if text not in reported:
             reported.add(text)
-            _log.warning("Event stream at %s: %s", url, text)
+            _log.warning("Event stream at %s: %s", shown, text)
 
     async def report_back() -> None:
         reported.clear()
-        _log.warning("Event stream at %s: back", url)
+        _log.warning("Event stream at %s: back", shown)
 
     connecting = asyncio.ensure_future(
         nats.connect(
             url,
             name=name,
+            inbox_prefix=INBOX_PREFIX.encode(),
             allow_reconnect=stopping is not None,
             max_reconnect_attempts=-1 if stopping is not None else 1,
             reconnect_time_wait=_RECONNECT_SECONDS,
@@ -248,11 +254,11 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
     )
     try:
         if stopping is not None and not await _done_before(connecting, stopping):
-            raise StoppedError(f"Stopped while waiting for the event stream at {url}.")
+            raise StoppedError(f"Stopped while waiting for the event stream at {shown}.")
         client = await connecting
     except (errors.Error, OSError) as error:
         raise EventStreamError(
-            f"The event stream at {url} cannot be reached: {error or type(error).__name__}. "
+            f"The event stream at {shown} cannot be reached: {error or type(error).__name__}. "
             "`mlops up` starts it, `mlops status` shows it."
         ) from error
     try:
@@ -260,12 +266,19 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
         await stream.open()
         while not await stream.create_streams():
             if stopping is None:
-                raise EventStreamError(f"JetStream at {url} does not create its streams; see the log of NATS: `mlops logs nats`.")
+                raise EventStreamError(
+                    f"JetStream at {shown} does not create its streams; see the log of NATS: `mlops logs nats`."
+                )
             if await wait_for(stopping, _RECONNECT_SECONDS):
-                raise StoppedError(f"Stopped while waiting for JetStream at {url}.")
+                raise StoppedError(f"Stopped while waiting for JetStream at {shown}.")
         yield stream
     finally:
         await client.close()
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:

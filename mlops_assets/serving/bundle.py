@@ -149,7 +149,6 @@ def write_bundle(path: Path, model: bytes, sample: Sample, contract: Contract) -
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        scratch.chmod(0o755)
         for name, content in files.items():
             with (scratch / name).open("wb") as file:
                 file.write(content)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.resources.event_stream import (
     PREDICTIONS,
     EventStream,
@@ -112,4 +113,4 @@ def _message(target: str, line: Line, maximum: int) -> Message | None:
 
 if __name__ == "__main__":
     settings = Settings.from_environment()
-    run(lambda stopping: ship(settings.spool_directory, settings.nats_server_url, stopping))
+    run(lambda stopping: ship(settings.spool_directory, event_stream_url(settings), stopping))

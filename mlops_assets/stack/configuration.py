@@ -5,6 +5,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
+from mlops_assets.resources.event_stream import INBOX_PREFIX
 from mlops_assets.runs.slots import SLOTS_TAG, slots
 from mlops_assets.settings import CODE_LOCATION_NAME, PROJECT_ROOT, Settings
 from mlops_assets.stack import postgres
@@ -15,7 +17,7 @@ TEMPLATE_DIRECTORY = PROJECT_ROOT / "deployments" / "local"
 
 
 def render(settings: Settings) -> dict[Path, str]:
-    """The text of every configuration file, by the path it belongs at."""
+    """The text of every configuration file, by the path it belongs at. Makes the secrets that they hold when there are none."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -31,6 +33,9 @@ def render(settings: Settings) -> dict[Path, str]:
     variables = {
         "settings": settings,
         "services": {service.name: service for service in services(settings)},
+        "nats_platform": event_stream_platform(settings),
+        "nats_caller": event_stream_caller(settings),
+        "platform_inbox": INBOX_PREFIX,
         "project_root": PROJECT_ROOT,
         "code_location_name": CODE_LOCATION_NAME,
         "python": sys.executable,

@@ -18,7 +18,7 @@ STOP_TIMEOUT_SECONDS = 60.0
 END_RUNS_SECONDS = 10.0
 POLL_SECONDS = 0.1
 
-# Called with a service's name and what happened to it: "starting" or "ready".
+# Called with a service's name and what happened to it: "starting" or "ready"; with the state folder when it was "closed" to others.
 Listener = Callable[[str, str], None]
 
 
@@ -28,7 +28,8 @@ def up(settings: Settings, listener: Listener) -> bool:
     Raises StackError when the state folder, the disk or a port is unusable, when a server does not come up (with the end of its
     log), or when the stack runs with other settings than these.
     """
-    preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES)
+    if preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES):
+        listener(str(settings.home), "closed")
     with _lock(settings):
         supervisor = Supervisor(settings)
         files = configuration.render(settings)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from nats import errors
 from nats.js import api
 
+from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.resources.event_stream import (
@@ -80,7 +81,7 @@ def send(settings: Settings, solution: str, requests: Sequence[bytes], rate: flo
 
     Raises StackError when the event stream does not take them.
     """
-    return _run(_send(settings.nats_server_url, solution, requests, rate))
+    return _run(_send(event_stream_url(settings), solution, requests, rate))
 
 
 async def _send(url: str, solution: str, requests: Sequence[bytes], rate: float | None) -> float:
@@ -101,7 +102,7 @@ def answers(settings: Settings, solution: str, *, stream: str, minutes: float, f
     Raises StackError when the event stream is away.
     """
     with asyncio.Runner() as runner:
-        source = _answers(settings.nats_server_url, subject(stream, solution), minutes, follow)
+        source = _answers(event_stream_url(settings), subject(stream, solution), minutes, follow)
         try:
             while True:
                 yield runner.run(anext(source))

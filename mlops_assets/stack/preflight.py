@@ -10,6 +10,7 @@ import time
 import psutil
 
 from mlops_assets.settings import Settings
+from mlops_assets.stack import permissions
 from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.services import Service
 
@@ -19,8 +20,11 @@ MINIMUM_FREE_BYTES = 1_000_000_000
 MAXIMUM_SOCKET_PATH_BYTES = 103
 
 
-def check_home(settings: Settings, minimum_free_bytes: int) -> None:
-    """Create the state folder. Raises StackError when it cannot be written, its path is too long, or the disk is full."""
+def check_home(settings: Settings, minimum_free_bytes: int) -> bool:
+    """Create the state folder, and close it to other users. Returns whether it was open to them.
+
+    Raises StackError when it cannot be written or closed, its path is too long, or the disk is full.
+    """
     for socket_path in (settings.postgres_directory / ".s.PGSQL.5432", settings.code_location_socket):
         length = len(os.fsencode(socket_path))
         if length > MAXIMUM_SOCKET_PATH_BYTES:
@@ -30,7 +34,7 @@ def check_home(settings: Settings, minimum_free_bytes: int) -> None:
                 remedy="Set MLOPS_HOME to a shorter path.",
             )
     try:
-        settings.home.mkdir(parents=True, exist_ok=True)
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         free = shutil.disk_usage(settings.home).free
         if free < minimum_free_bytes:
             raise StackError(
@@ -44,6 +48,13 @@ def check_home(settings: Settings, minimum_free_bytes: int) -> None:
         raise StackError(
             f"The state folder {settings.home} cannot be written: {error.strerror}.",
             remedy="Correct its permissions, or set MLOPS_HOME to a folder that you own.",
+        ) from error
+    try:
+        return permissions.close_folder(settings.home)
+    except OSError as error:
+        raise StackError(
+            f"The state folder {settings.home} cannot be closed to other users: {error.strerror}.",
+            remedy="Set MLOPS_HOME to a folder that you own.",
         ) from error
 
 

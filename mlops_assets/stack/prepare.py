@@ -1,7 +1,10 @@
 """What an installation needs besides its packages: the DuckDB extensions and the dbt manifest. Nothing is downloaded."""
 
+import contextlib
 import hashlib
+import os
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,8 +24,12 @@ def install_duckdb_extensions(directory: Path) -> list[str]:
     import duckdb
     from duckdb_extensions import import_extension
 
-    directory.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(config={"extension_directory": str(directory), "autoinstall_known_extensions": "false"}) as connection:
+    configuration: dict[str, str | bool | int | float | list[str]] = {
+        "extension_directory": str(directory),
+        "autoinstall_known_extensions": "false",
+    }
+    with _readable_by_all(), duckdb.connect(config=configuration) as connection:
+        directory.mkdir(parents=True, exist_ok=True)
         rows = connection.execute("SELECT extension_name FROM duckdb_extensions() WHERE installed").fetchall()
         missing = [name for name in DUCKDB_EXTENSIONS if (name,) not in rows]
         for name in missing:
@@ -50,7 +57,9 @@ def parse_dbt_project(settings: Settings, project: Path) -> bool:
         "--profiles-dir",
         str(project),
     ]
-    parsed = subprocess.run(command, env=process_environment(settings), capture_output=True, text=True, check=False, cwd=project)
+    environment = process_environment(settings)
+    with _readable_by_all():
+        parsed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=project)
     if parsed.returncode != 0:
         raise StackError(
             f"dbt cannot parse {project}:\n{(parsed.stdout + parsed.stderr).strip()}",
@@ -66,6 +75,16 @@ def prepare(settings: Settings) -> list[str]:
     if parse_dbt_project(settings, DBT_PROJECT_DIRECTORY):
         done.append("dbt project parsed")
     return done
+
+
+@contextlib.contextmanager
+def _readable_by_all() -> Iterator[None]:
+    """What is written inside the block belongs to the installation, which users may share, not to the state."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _fingerprint(project: Path) -> str:

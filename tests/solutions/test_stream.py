@@ -15,7 +15,7 @@ import pytest
 import requests
 from running_stack import Demo, Platform
 
-from mlops_assets.access.credentials import serving_token
+from mlops_assets.access.credentials import event_stream_url, serving_token
 from mlops_assets.resources.event_stream import (
     REJECTS,
     REQUESTS,
@@ -53,7 +53,7 @@ def publish(platform: Platform, name: str, events: list[bytes]) -> None:
     run = f"{name}-{time.time_ns()}"
 
     async def steadily() -> None:
-        async with connect(platform.settings.nats_server_url, name="test", stopping=asyncio.Event()) as stream:
+        async with connect(event_stream_url(platform.settings), name="test", stopping=asyncio.Event()) as stream:
             for number, event in enumerate(events):
                 message = Message(subject(REQUESTS, SOLUTION), f"{run}-{number}", event)
                 while True:
@@ -69,7 +69,7 @@ def publish(platform: Platform, name: str, events: list[bytes]) -> None:
 
 def waiting(platform: Platform, stream: str, durable: str) -> int:
     async def count() -> int:
-        async with connect(platform.settings.nats_server_url, name="test", stopping=asyncio.Event()) as events:
+        async with connect(event_stream_url(platform.settings), name="test", stopping=asyncio.Event()) as events:
             return await events.waiting(stream, SOLUTION, durable=durable)
 
     return asyncio.run(count())

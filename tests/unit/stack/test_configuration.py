@@ -7,7 +7,10 @@ import yaml
 from mlops_assets.settings import PROJECT_ROOT, Settings
 from mlops_assets.stack import configuration
 
-SETTINGS = Settings(home=Path("/srv/50% mine"), dagster_port=3100, mlflow_port=5100, nats_port=4300)
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "50% mine", dagster_port=3100, mlflow_port=5100, nats_port=4300)
 
 
 def sections(settings: Settings) -> configparser.RawConfigParser:
@@ -16,21 +19,21 @@ def sections(settings: Settings) -> configparser.RawConfigParser:
     return parser
 
 
-def test_supervisor_runs_every_server() -> None:
-    programs = {name.removeprefix("program:") for name in sections(SETTINGS).sections() if name.startswith("program:")}
+def test_supervisor_runs_every_server(settings: Settings) -> None:
+    programs = {name.removeprefix("program:") for name in sections(settings).sections() if name.startswith("program:")}
     dagster = {"code-location", "dagster-webserver", "dagster-daemon"}
     assert programs == {"postgres", "nats", "mlflow", "online", "stream", "shipper"} | dagster
 
 
-def test_servers_elsewhere_are_not_run() -> None:
-    own = Settings(home=SETTINGS.home, postgres_url="postgresql://host/db", nats_url="nats://host:4222")
+def test_servers_elsewhere_are_not_run(settings: Settings) -> None:
+    own = Settings(home=settings.home, postgres_url="postgresql://host/db", nats_url="nats://host:4222")
     assert {"program:postgres", "program:nats"} & set(sections(own).sections()) == set()
 
 
-def test_a_home_with_spaces_and_per_cent_signs_survives() -> None:
-    parser = sections(SETTINGS)
-    assert parser["unix_http_server"]["file"] == "/srv/50%% mine/supervisor.sock"
-    assert "'/srv/50%% mine/postgres'" in parser["program:postgres"]["command"]
+def test_a_home_with_spaces_and_per_cent_signs_survives(settings: Settings) -> None:
+    parser = sections(settings)
+    assert parser["unix_http_server"]["file"] == str(settings.supervisor_socket).replace("%", "%%")
+    assert f"'{settings.postgres_directory}'".replace("%", "%%") in parser["program:postgres"]["command"]
 
 
 def test_dagster_yaml_is_what_dagster_accepts(tmp_path: Path) -> None:
@@ -47,10 +50,10 @@ def test_dagster_yaml_is_what_dagster_accepts(tmp_path: Path) -> None:
     assert instance["storage"]["postgres"]["postgres_url"] == settings.sqlalchemy_url("dagster")
 
 
-def test_both_workspaces_name_the_same_location() -> None:
-    shared = yaml.safe_load(configuration.render(SETTINGS)[SETTINGS.dagster_home / "workspace.yaml"])
+def test_both_workspaces_name_the_same_location(settings: Settings) -> None:
+    shared = yaml.safe_load(configuration.render(settings)[settings.dagster_home / "workspace.yaml"])
     plain = yaml.safe_load((PROJECT_ROOT / "workspace.yaml").read_text())
-    assert shared["load_from"][0]["grpc_server"]["socket"] == str(SETTINGS.code_location_socket)
+    assert shared["load_from"][0]["grpc_server"]["socket"] == str(settings.code_location_socket)
     assert shared["load_from"][0]["grpc_server"]["location_name"] == plain["load_from"][0]["python_module"]["location_name"]
 
 
