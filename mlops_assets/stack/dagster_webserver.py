@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 from mlops_assets.access.credentials import access_token
 from mlops_assets.access.guard import AccessGuard, Application, Receive, Scope, Send
+from mlops_assets.access.protocol import serve
 from mlops_assets.settings import Settings
 
 # As the command has them.
@@ -21,7 +22,6 @@ _POLL_MILLISECONDS = 2_000
 
 def main() -> None:
     """Serve the UI and GraphQL until told to stop."""
-    import uvicorn
     from dagster import DagsterInstance
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget
@@ -47,14 +47,7 @@ def main() -> None:
                 command="mlops open",
                 file=settings.access_token_file.name,
             )
-            uvicorn.run(
-                guard,
-                host="127.0.0.1",
-                port=settings.dagster_port,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-            )
+            serve(guard, settings.dagster_port)
 
 
 class _QueriesByPost:

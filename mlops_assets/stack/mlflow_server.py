@@ -9,6 +9,7 @@ import os
 
 from mlops_assets.access.credentials import access_token
 from mlops_assets.access.guard import AccessGuard
+from mlops_assets.access.protocol import serve
 from mlops_assets.settings import MLFLOW_DATABASE, Settings
 
 
@@ -29,7 +30,6 @@ def main() -> None:
     os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = settings.mlflow_artifact_directory.as_uri()
     os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
 
-    import uvicorn
     from mlflow.server.handlers import initialize_backend_stores
 
     # Before the first request: two requests that initialise an empty database at once would collide.
@@ -43,7 +43,7 @@ def main() -> None:
         command="mlops open mlflow",
         file=settings.access_token_file.name,
     )
-    uvicorn.run(guard, host="127.0.0.1", port=settings.mlflow_port, log_level="warning", access_log=False, server_header=False)
+    serve(guard, settings.mlflow_port)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from mlops_assets.access.protocol import LimitedProtocol
 
 
-class JoiningProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with joined writes: by itself it sends an answer as two packets, and its caller wakes up twice."""
+class JoiningProtocol(LimitedProtocol):
+    """The platform's protocol with joined writes: by itself uvicorn sends an answer as two packets, and its caller wakes up twice."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Called by the event loop."""
