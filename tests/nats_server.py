@@ -8,28 +8,34 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.resources.event_flow import open_flow
 from mlops_assets.resources.event_stream import EventStream, connect
+from mlops_assets.settings import Settings
+from mlops_assets.stack import configuration
 from mlops_assets.stack.environment import scripts_directory
 
 T = TypeVar("T")
 
 
 class NatsServer:
-    """`nats-server` with JetStream in a folder."""
+    """`nats-server` with the stack's own configuration, and its state in a folder. `url` is that of the platform's user."""
 
     def __init__(self, directory: Path):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = listener.getsockname()[1]
-        self.url = f"nats://127.0.0.1:{self.port}"
+        self.settings = Settings(home=directory, nats_port=self.port)
+        self.url = event_stream_url(self.settings)
         self._directory = directory
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        command = [str(scripts_directory() / "nats-server"), "-a", "127.0.0.1", "-p", str(self.port), "-js"]
+        configuration.write(
+            {path: text for path, text in configuration.render(self.settings).items() if path.name == "nats.conf"}
+        )
+        command = [str(scripts_directory() / "nats-server"), "--config", str(self._directory / "nats.conf")]
         with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen([*command, "-sd", str(self._directory)], stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + 10
         while True:
             try:
