@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import psutil
 
 from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
-from mlops_assets.stack import configuration, interrupted_runs, leftovers, logs, postgres, preflight, prepare, probes
+from mlops_assets.stack import configuration, interrupted_runs, leftovers, logs, permissions, postgres, preflight, prepare, probes
 from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.services import CODE_LOCATION, DAEMON, NATS, POSTGRES, Service, services
 from mlops_assets.stack.supervisor import ProcessState, Supervisor
@@ -137,6 +137,8 @@ def _launch(settings: Settings, supervisor: Supervisor, files: dict) -> None:
         postgres.initialise_data_directory(settings)
         postgres.remove_stale_pid_file(settings)
     configuration.write(files)
+    # Whatever the caller's umask made them.
+    permissions.close_folder(settings.home)
     supervisor.launch()
 
 
