@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 from dagster._core.errors import DagsterAssetCheckFailedError
 from pydantic import Field
 
@@ -100,6 +101,9 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
                     metadata = yield from _take(context, config, delivery)
             except (SourceError, LakeError) as error:
                 raise permanent_failure(str(error)) from error
+            # What else DuckDB raises, such as a conflict of commits or a catalog that is away, may pass the next time.
+            except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
+                raise permanent_failure(f"raw.{name} cannot be written: {error}") from error
             descriptions = {column_name: column.description for column_name, column in table.columns.items()}
             schema = table_schema(connection, delivery.raw, descriptions | _AUDIT_DESCRIPTIONS)
         yield dg.MaterializeResult(
