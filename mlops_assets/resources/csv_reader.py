@@ -26,6 +26,7 @@ _BOMS = {
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
 }
 """Marks at the beginning of a file that state its encoding; the longer ones first."""
 FIXED: Mapping[str, Any] = {
@@ -63,7 +64,9 @@ def csv_extract(path: str, label: str, *, folder: Path, null_strings: Sequence[s
         escape=str(given.pop("escape", quotation)),
         comment=str(given.pop("comment", "")),
     )
-    path = with_one_line_end(path, folder, delimiter=dialect.delimiter, quotation=dialect.quotation, escape=dialect.escape)
+    path, line_end = with_one_line_end(
+        path, folder, delimiter=dialect.delimiter, quotation=dialect.quotation, escape=dialect.escape
+    )
     names = given.pop("names", None)
     if given.setdefault("header", True):
         header, skipped = _header(path, label, dialect, int(given.pop("skip", 0)))
@@ -72,6 +75,8 @@ def csv_extract(path: str, label: str, *, folder: Path, null_strings: Sequence[s
     settings = {
         **given,
         **FIXED,
+        # DuckDB takes the first line end for that of all records, even within quotes, and then drops records.
+        "new_line": line_end,
         "delim": dialect.delimiter,
         "quote": dialect.quotation,
         "escape": dialect.escape,
@@ -138,7 +143,7 @@ def _sql_value(value: object) -> str:
 
 
 def as_utf8(path: str, folder: Path, encoding: str | None) -> str:
-    """`path`, or a copy in UTF-8 of a file whose `encoding` is another one, stated or marked at its beginning.
+    """`path`, or a copy in UTF-8 without a mark of a file whose `encoding` is another one, stated or marked at its beginning.
 
     Bytes that are nothing in the encoding become bytes that are nothing in UTF-8: the reader rejects their line.
     """
@@ -166,20 +171,20 @@ _UNDECODABLE = "mlops_assets.undecodable"
 codecs.register_error(_UNDECODABLE, _undecodable)
 
 
-def with_one_line_end(path: str, folder: Path, *, delimiter: str, quotation: str, escape: str) -> str:
-    """`path`, or a copy in which every record ends with a line feed, when records end in several ways.
+def with_one_line_end(path: str, folder: Path, *, delimiter: str, quotation: str, escape: str) -> tuple[str, str]:
+    """`path`, or a copy in which every record ends with a line feed, when there are several line ends; and the one of the records.
 
-    Line ends within quotes stay as they are.
+    Line ends within quotes stay as they are. The line end is spelled as DuckDB's option `new_line`.
     """
-    if _ends_alike(path):
-        return path
+    if line_end := _only_line_end(path):
+        return path, line_end
     pattern = rb"\r\n?"
     if quotation:
         sign, quoted, escaping = (re.escape(text.encode()) for text in (delimiter, quotation, escape))
         inside = rb"[^%b]*(?:%b%b[^%b]*)*" % (quoted, quoted, quoted, quoted)
         if escape and escape != quotation:
             inside = rb"(?:[^%b%b]|%b.)*" % (escaping, quoted, escaping)
-        start = rb"(?:\A|(?<=%b)|(?<=[\r\n])|(?<=\xef\xbb\xbf))" % sign
+        start = rb"(?:\A|(?<=%b)|(?<=[\r\n]))" % sign
         pattern = rb"%b%b%b%b|\r\n?" % (start, quoted, inside, quoted)
     target = folder / "one_line_end"
     with (
@@ -193,10 +198,10 @@ def with_one_line_end(path: str, folder: Path, *, delimiter: str, quotation: str
                 copy.write(content[written : match.start()] + b"\n")
                 written = match.end()
         copy.write(content[written:])
-    return str(target)
+    return str(target), "\\n"
 
 
-def _ends_alike(path: str) -> bool:
+def _only_line_end(path: str) -> str | None:
     feeds = returns = both = 0
     last = b""
     with Path(path).open("rb") as file:
@@ -205,13 +210,17 @@ def _ends_alike(path: str) -> bool:
             returns += chunk.count(b"\r")
             both += chunk.count(b"\r\n") + (last == b"\r" and chunk.startswith(b"\n"))
             last = chunk[-1:]
-    return returns == 0 or feeds == 0 or feeds == returns == both
+    if returns == 0:
+        return "\\n"
+    if feeds == returns == both:
+        return "\\r\\n"
+    return "\\r" if feeds == 0 else None
 
 
 def _header(path: str, label: str, dialect: Dialect, skip: int) -> tuple[list[str], int]:
     """The names in the header, and how many lines DuckDB has to skip before it: those to skip and empty ones; comments do not count."""
     with Path(path).open("rb") as file:
-        start = file.read(_LONGEST_HEADER).removeprefix(codecs.BOM_UTF8)
+        start = file.read(_LONGEST_HEADER)
     text = start.decode("utf-8", "surrogateescape")
     here, skipped, comments = 0, 0, 0
     while here < len(text):

@@ -23,7 +23,8 @@ _PRINTED_OTHERWISE = r"\.[0-9]*0([^0-9]|$)|[0-9][eE]|[0-9.]{17,}|[:,\[]\s*-0|0\.
 """Numbers that DuckDB would print in another way than they stand in the file, if there are any in a line."""
 _HAS_DIGITS = r"^-?([0-9]+[.eE]|0$)|^[{\[][^0-9]*[0-9]"
 """Values other than whole numbers: those whose digits matter, unless they become a double."""
-_LONG_FRACTION = r"[0-9]{16,}\."
+_LARGE = r"[0-9]{16,}\.|[0-9][eE]\+?[0-9]"
+"""Numbers whose digits matter for a double, too: DuckDB prints `6.868531932247569e+16` without its exponent."""
 
 
 def json_extract(
@@ -83,10 +84,19 @@ def _objects(path: str, label: str, folder: Path, options: dict[str, Any]) -> tu
     if layout != "newline_delimited":
         reader = f"read_json_objects({literal(path)}, format = {literal(layout)}{reader_options(options)})"
         return f"SELECT CAST(json AS VARCHAR) AS line FROM {reader}", None
-    path = with_one_line_end(path, folder, delimiter="", quotation="", escape="")
+    path, line_end = with_one_line_end(path, folder, delimiter="", quotation="", escape="")
     limit = options.pop("maximum_object_size", 16 << 20)
     # A buffer holds several lines.
-    single = {**FIXED, "header": False, "delim": "\x01", "quote": "", "escape": "", "comment": "", "max_line_size": limit}
+    single = {
+        **FIXED,
+        "header": False,
+        "delim": "\x01",
+        "quote": "",
+        "escape": "",
+        "comment": "",
+        "max_line_size": limit,
+        "new_line": line_end,
+    }
     single |= {"buffer_size": 2 * limit + (1 << 20)}
     lines = f"SELECT line FROM read_csv({literal(path)}, columns = {{'line': 'VARCHAR'}}{reader_options(single)})"
     return lines, rejected_records(path, label)
@@ -104,7 +114,7 @@ def _values(texts: str, read: Sequence[str], *, exact: int) -> str:
     marked = f"""replace(replace({strings}, {_OPEN}, '"{_SIGN_IN_JSON}'), {_CLOSE}, '"')"""
     plain = f"json_extract({_TEXT}, [{', '.join(pointers[:exact])}])" if exact else "NULL"
     matter = [f"regexp_matches(CAST({_PLAIN}[{place}] AS VARCHAR), {literal(_HAS_DIGITS)})" for place in range(1, exact + 1)]
-    matter.append(f"regexp_matches({_TEXT}, {literal(_LONG_FRACTION)})")
+    matter.append(f"regexp_matches({_TEXT}, {literal(_LARGE)})")
     everything = f"[{', '.join(pointers)}]"
     is_marked = f"regexp_matches({_TEXT}, {literal(_PRINTED_OTHERWISE)}) AND ({' OR '.join(matter)})"
     return (

@@ -146,6 +146,17 @@ def test_line_ends_within_quotes_stay(tmp_path: Path) -> None:
     assert read(tmp_path, "f.csv", columns=columns) == [(1, 'x\r\n"y'), (2, '5" pipe'), (3, "z\rz")]
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_line_end_in_the_first_name_does_not_hide_the_rows(tmp_path: Path, mark: bytes, end: bytes) -> None:
+    (tmp_path / "f.csv").write_bytes(mark + b'"b\nc",a' + end + b"x,1" + end)
+    columns = {"a": {"type": "integer"}, "b": {"type": "varchar", "source": "b\nc"}}
+    assert read(tmp_path, "f.csv", columns=columns) == [(1, "x")]
+    named = {"header": False, "names": ["b\nc", "a"]}
+    (tmp_path / "f.csv").write_bytes(mark + b'"x\ny",1' + end + b"z,2" + end)
+    assert read(tmp_path, "f.csv", columns=columns, options=named) == [(1, "x\ny"), (2, "z")]
+
+
 def test_a_byte_that_the_encoding_does_not_have_costs_its_line(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_bytes(b"a,b\n1,\x81\n2,y\n")
     rows = read(tmp_path, "f.csv", options={"encoding": "cp1252"})
@@ -257,6 +268,9 @@ def test_json_by_the_line_and_in_an_array(tmp_path: Path) -> None:
     assert read(tmp_path, "f.json", format="json", columns=columns) == [("1e3", 2.0), ("is no JSON object",)]
     (tmp_path / "f.json").write_text('{\n"a": 1\n}\n{\n"a": "2"\n}')
     assert read(tmp_path, "f.json", format="json", columns=columns) == [("1", None), ("2", None)]
+    (tmp_path / "f.json").write_text('{"b": 6.868531932247569e+16, "a": 1}\n{"b": 9007199254740993.0}')
+    rows = read(tmp_path, "f.json", format="json", columns=columns)
+    assert rows == [("1", 6.868531932247569e16), ("b: 9007199254740993.0 is no double",)]
     (tmp_path / "f.json").write_text("")
     assert read(tmp_path, "f.json", format="json", columns=columns) == []
 
