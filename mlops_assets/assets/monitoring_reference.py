@@ -5,7 +5,10 @@ Whatever becomes of the training dataset, the version is compared with what it w
 
 import json
 import tempfile
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,12 +65,18 @@ def log_reference(
         f"SELECT {', '.join(quote(name) for name in dict.fromkeys(kept))} FROM reference_rows "
         f"ORDER BY hash({quote(inputs.solution.spine.key)}) LIMIT {inputs.solution.monitoring.drift.maximum_rows}"
     ).to_arrow_table()
-    partitions = len(rows.column(inputs.solution.partitions.column).unique())
+    partitions = count_partitions(inputs, rows.column(inputs.solution.partitions.column).unique().to_pylist())
     with tempfile.TemporaryDirectory() as folder:
         for name, table in ((_COLUMNS, summary.columns), (_MASSES, summary.masses), (_ROWS, sample)):
             parquet.write_table(table, Path(folder) / name)
         (Path(folder) / _FACTS).write_text(json.dumps({"rows": summary.rows, "partitions": partitions}))
         registry.log_files(candidate.run_id, Path(folder), _ARTIFACT)
+
+
+def count_partitions(inputs: SolutionInputs, days: Iterable[date]) -> int:
+    """How many partitions of the solution the `days` lie in: a month has one, whatever dates its rows have."""
+    starts = inputs.partitions.get_partition_keys()
+    return len({bisect_right(starts, day.isoformat()) for day in days})
 
 
 def load_reference(registry: ModelRegistry, model: RegisteredModel) -> VersionReference:
