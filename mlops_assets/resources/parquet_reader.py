@@ -1,6 +1,6 @@
 """Parquet files as DuckDB queries: each column in its exact type."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,21 @@ from mlops_assets.resources.extract import Extract, Field, SourceError, position
 from mlops_assets.resources.lake import column_types, literal
 from mlops_assets.resources.source_types import NANOSECOND_INSTANT
 
+_LARGEST_PRECISION = 38
 _NANOSECOND_RANGE = 9 * 10**15
 """Microseconds around 1970 that 64 bits of nanoseconds certainly hold."""
 
 
 def parquet_extract(
-    connection: duckdb.DuckDBPyConnection, path: str, label: str, *, folder: Path, options: Mapping[str, Any]
+    connection: duckdb.DuckDBPyConnection,
+    path: str,
+    label: str,
+    *,
+    folder: Path,
+    wanted: Collection[str],
+    options: Mapping[str, Any],
 ) -> Extract:
-    """The rows of the Parquet file at `path`. What has to be written is written to `folder`."""
+    """The rows of the Parquet file at `path`, of which the columns `wanted` are read. What has to be written is written to `folder`."""
     # The values of a path are text like any other, and none of the file's unless the YAML file says so.
     settings = {"hive_partitioning": False, **options}
     if settings["hive_partitioning"]:
@@ -30,7 +37,7 @@ def parquet_extract(
             raise SourceError(f"{label}: the folder and the file both have a column {both[0]}. Leave out `hive_partitioning`.")
     instants: set[str] = set()
     if "://" not in path and "encryption_config" not in options:
-        path, instants = _with_nanoseconds(connection, path, label, folder)
+        path, instants = _exact(connection, path, label, folder=folder, wanted=wanted)
     reader = f"read_parquet({literal(path)}{reader_options(settings)})"
     types = column_types(connection, reader)
     columns = ", ".join(position(number) for number in range(len(types)))
@@ -45,18 +52,25 @@ def parquet_extract(
     )
 
 
-def _with_nanoseconds(connection: duckdb.DuckDBPyConnection, path: str, label: str, folder: Path) -> tuple[str, set[str]]:
-    """`path`, or a copy with the same instants as times without a zone, and the names of those columns.
+def _exact(
+    connection: duckdb.DuckDBPyConnection, path: str, label: str, *, folder: Path, wanted: Collection[str]
+) -> tuple[str, set[str]]:
+    """`path`, or a copy with the same instants as times without a zone and times of day as text, and the names of the instants.
 
-    DuckDB reads instants, and times of the old type INT96, to the microsecond and drops the rest without a word.
+    DuckDB reads these, and times of the old type INT96, to the microsecond and drops the rest without a word; decimals of more digits
+    than it has become other numbers.
     """
-    old, fine = connection.execute(
-        "SELECT count(*) FILTER (type = 'INT96'), count(*) FILTER (logical_type LIKE '%isAdjustedToUTC=1%NANOS=Nano%') "
-        f"FROM parquet_schema({literal(path)})"
-    ).fetchall()[0]
-    if old:
+    schema = connection.execute(
+        f"SELECT name, type = 'INT96', coalesce(precision, 0) > {_LARGEST_PRECISION}, coalesce(logical_type LIKE '%NANOS=Nano%' "
+        f"AND (logical_type LIKE 'TimeType%' OR logical_type LIKE '%isAdjustedToUTC=1%'), false) FROM parquet_schema({literal(path)})"
+    ).fetchall()
+    if wide := [name for name, _, is_wide, _ in schema if is_wide and name in wanted]:
+        raise SourceError(
+            f"{label}: the numbers of the column {wide[0]} have more than {_LARGEST_PRECISION} digits, which cannot be read. Write them as text."
+        )
+    if any(is_old for _, is_old, _, _ in schema):
         _refuse_fine_int96(path, label)
-    if not fine:
+    if not any(is_fine for *_, is_fine in schema):
         return path, set()
     import pyarrow
     import pyarrow.parquet
@@ -66,7 +80,9 @@ def _with_nanoseconds(connection: duckdb.DuckDBPyConnection, path: str, label: s
     instants = {
         field.name for field in fields if pyarrow.types.is_timestamp(field.type) and field.type.unit == "ns" and field.type.tz
     }
-    changed = [field.with_type(pyarrow.timestamp("ns")) if field.name in instants else field for field in fields]
+    times = {field.name for field in fields if pyarrow.types.is_time64(field.type) and field.type.unit == "ns"}
+    kinds = {**dict.fromkeys(instants, pyarrow.timestamp("ns")), **dict.fromkeys(times, pyarrow.string())}
+    changed = [field.with_type(kinds[field.name]) if field.name in kinds else field for field in fields]
     copy = str(folder / "nanoseconds.parquet")
     with pyarrow.parquet.ParquetWriter(copy, pyarrow.schema(changed), version="2.6") as writer:
         for batch in file.iter_batches():

@@ -106,14 +106,14 @@ def _extract(
     compression, encoding = options.pop("compression", None), options.pop("encoding", None)
     in_place = table.format == "parquet"
     path = local_file(connection, label, directory=directory, folder=folder, compression=compression, in_place=in_place)
-    if table.format == "parquet":
-        return parquet_extract(connection, path, label, folder=folder, options=options)
-    path = as_utf8(path, folder, encoding)
-    if table.format == "csv":
-        return csv_extract(path, label, folder=folder, null_strings=table.null_strings, options=options)
     read = [(column.source or name, column.type) for name, column in table.columns.items() if column.expression is None]
     # A key may be read as several columns; the digits of a double alone do not matter.
     wanted = dict(sorted(read, key=lambda item: item[1] != "double"))
+    if table.format == "parquet":
+        return parquet_extract(connection, path, label, folder=folder, wanted=wanted, options=options)
+    path = as_utf8(path, folder, encoding)
+    if table.format == "csv":
+        return csv_extract(path, label, folder=folder, null_strings=table.null_strings, options=options)
     return json_extract(connection, path, label, number=number, folder=folder, wanted=wanted, options=options)
 
 

@@ -89,7 +89,7 @@ def cast(raw: str, source: str, stated: str, *, given: str, candidate: str, form
     if stated == "varchar":
         return Cast(prepared, "NULL", _to_text(given, kind), nan=_is_nan(given, kind))
     kind = "TIMESTAMP_NS" if kind == NANOSECOND_INSTANT else kind
-    if kind in _INTEGERS or kind in _FLOATS or kind.startswith("DECIMAL"):
+    if kind in _INTEGERS or kind in _FLOATS or _is_decimal(kind):
         return _from_number(prepared, kind, stated, given=given, candidate=candidate)
     if kind == "BOOLEAN" and stated not in ("date", "timestamp", "timestamptz"):
         return Cast(prepared, "NULL", f"CAST({given} AS {stated})")
@@ -105,9 +105,14 @@ def _prepare(raw: str, source: str) -> tuple[str, str]:
     if source == "BLOB":
         # Files of older writers do not mark their texts as such.
         return f"TRY(decode({raw}))", "TEXT"
-    if source.startswith("ENUM") or source in _AS_TEXT:
+    if (source.startswith("ENUM(") and source.endswith(")")) or source in _AS_TEXT:
         return f"CAST({raw} AS VARCHAR)", "TEXT"
     return raw, source
+
+
+def _is_decimal(kind: str) -> bool:
+    """Whether the type is a decimal, not a list of them."""
+    return re.fullmatch(r"DECIMAL\(\d+,\s*\d+\)", kind) is not None
 
 
 def _is_nan(value: str, kind: str) -> str:
@@ -226,9 +231,14 @@ def _to_text(given: str, kind: str) -> str:
         return f"{_to_text(given, 'TIMESTAMP_NS')} || '+00'"
     if kind == "DATE" or kind in _TIMESTAMPS:
         return f"CASE WHEN isfinite({given}) THEN CAST({given} AS VARCHAR) END"
-    if kind in _INTEGERS or kind == "BOOLEAN" or kind.startswith("DECIMAL"):
+    if _is_decimal(kind):
+        # DuckDB writes `.50`.
+        return f"regexp_replace(CAST({given} AS VARCHAR), '^(-?)[.]', '\\10.')"
+    if kind in _INTEGERS or kind == "BOOLEAN":
         return f"CAST({given} AS VARCHAR)"
-    return f"CAST(to_json({given}) AS VARCHAR)"
+    # Of decimals like `.50` DuckDB makes what is no JSON.
+    exact = re.sub(r"DECIMAL\(\d+,\d+\)", "VARCHAR", kind)
+    return f"CAST(to_json({given if exact == kind else f'CAST({given} AS {exact})'}) AS VARCHAR)"
 
 
 def _from_number(number: str, kind: str, stated: str, *, given: str, candidate: str) -> Cast:

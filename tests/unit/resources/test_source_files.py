@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,16 @@ def test_the_folder_of_a_parquet_file_is_no_column(tmp_path: Path) -> None:
         read(tmp_path, "b=2/f.parquet", format="parquet", options={"hive_partitioning": True})
     pq.write_table(pa.table({"a": [1]}), tmp_path / "b=2" / "f.parquet")
     assert read(tmp_path, "b=2/f.parquet", format="parquet", options={"hive_partitioning": True}) == [(1, "2")]
+
+
+def test_what_duckdb_cannot_hold_exactly(tmp_path: Path) -> None:
+    table = {"a": pa.array([1], pa.time64("ns")), "b": pa.array([[Decimal("0.50")]], pa.list_(pa.decimal128(2, 2)))}
+    table["d"] = pa.array([Decimal("-0.50")], pa.decimal128(2, 2))
+    pq.write_table(pa.table(table | {"c": pa.array([Decimal("1.5")], pa.decimal256(50, 3))}), tmp_path / "f.parquet")
+    columns = {"a": {"type": "varchar"}, "b": {"type": "varchar"}, "d": {"type": "varchar"}}
+    assert read(tmp_path, "f.parquet", format="parquet", columns=columns) == [("00:00:00.000000001", '[".50"]', "-0.50")]
+    with pytest.raises(SourceError, match=r"f\.parquet: the numbers of the column c have more than 38 digits"):
+        read(tmp_path, "f.parquet", format="parquet", columns={"c": {"type": "varchar"}})
 
 
 def test_nanoseconds_are_kept_or_named(tmp_path: Path) -> None:
