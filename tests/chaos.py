@@ -150,7 +150,7 @@ def is_dbt(process: psutil.Process) -> bool:
 
 
 def wait_until_done(platform: Platform, run_id: str) -> list[dict[str, Any]]:
-    """The run and its retries once one of them succeeded, or all have failed and none follows."""
+    """The run and its retries once one of them succeeded. It fails when a step fails, and when it takes too long."""
     deadline = time.monotonic() + _SECONDS
     while True:
         answer = platform.client.query(_RUNS, id=run_id)["runGroupOrError"]
@@ -159,6 +159,8 @@ def wait_until_done(platform: Platform, run_id: str) -> list[dict[str, Any]]:
         runs = runs or [platform.client.query(_RUN, id=run_id)["runOrError"]]
         if any(run["status"] == "SUCCESS" for run in runs):
             return runs
+        state = platform.client.run(max(runs, key=lambda run: run["creationTime"])["runId"])
+        assert not state.finished or state.followed_by, platform.client.failures(state.run_id)
         assert time.monotonic() < deadline, f"not done within {_SECONDS:.0f} s: {runs}"
         time.sleep(0.5)
 
