@@ -77,13 +77,17 @@ class ModelRegistry:
         """The registry of this installation."""
         return cls(url=settings.mlflow_url, token=access_token(settings))
 
-    @cached_property
+    @property
     def client(self) -> "MlflowClient":
         """MLflow's client."""
+        # It looks for its token here at each request, and nowhere else: another registry of this process has another one.
+        os.environ["MLFLOW_TRACKING_TOKEN"] = self.token
+        return self._client
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
         # A command is a process that nobody started with them.
         os.environ.update(QUIET_LIBRARIES)
-        # The one place where MLflow's client looks for a token.
-        os.environ["MLFLOW_TRACKING_TOKEN"] = self.token
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.url, registry_uri=self.url)
