@@ -96,6 +96,10 @@ def test_a_delivery_in_another_unit_is_set_aside_and_the_good_rows_stay(lake: La
     assert "minutes of 2020-01-12: values are as if multiplied by 1/60 (hours for minutes" in str(check.description)
     assert "The delivery of 2020-01-12 was not taken into raw.orders, which is as it was: delivery (" in failure(result)
     assert "Its rows are in raw_quarantine.orders" in str(check.metadata["delivery"].value)
+    # To notifications and commands it is a failed check, not a fault of the platform.
+    [event] = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    cause = event.event_specific_data.error.cause  # type: ignore[union-attr]
+    assert (cause.cls_name, cause.cause) == ("DagsterAssetCheckFailedError", None)
     # Neither the partition nor what is downstream looks materialized.
     assert not result.get_asset_materialization_events()
     assert minutes_of(lake, "raw.orders") == good

@@ -39,6 +39,9 @@ def test_a_plan_counts_what_would_be_lost_and_changes_nothing(lake: Lake, settin
     )
     with pytest.raises(StackError, match="There is no column extra"):
         table_schemas.plan(settings, "evolved.t", requested)
+    both = Requested(renamed={"amount": "price"}, types={"amount": "INTEGER"}, dropped=[])
+    planned = table_schemas.plan(settings, "evolved.t", both)
+    assert [str(change) for change in planned] == ["amount renamed to price", "price DOUBLE -> INTEGER"]
     requested = Requested(renamed={"code": "label"}, types={"amount": "INTEGER", "id": "HUGEINT"}, dropped=["flag"])
     with lake.connect(read_only=True) as connection:
         before = current_snapshot(connection)
