@@ -1,7 +1,6 @@
 """Hypothesis strategies of sources: values of all kinds, and files of all formats that hold them, each with what must come of it."""
 
 import bz2
-import csv
 import gzip
 import json
 import lzma
@@ -284,14 +283,8 @@ def csv_deliveries(draw: Any, folder: Path) -> Delivery:
     columns = read_columns(delivery)
     for _, column in columns:
         column["source"] = encodable(column["source"], style.encoding).strip()
-    delivery.table["columns"] = {"n": delivery.table["columns"]["n"]} | {
-        name: column for name, column in columns if column["source"]
-    }
-    columns = [
-        (name, column)
-        for position, (name, column) in enumerate(columns)
-        if column["source"] and column["source"] not in [other["source"] for _, other in columns[:position]]
-    ]
+    by_source = {column["source"]: (name, column) for name, column in columns if column["source"]}
+    columns = list(by_source.values())
     delivery.table["columns"] = {"n": delivery.table["columns"]["n"], **dict(columns)}
     files, number = [], 0
     for position in range(draw(st.integers(1, 3))):
@@ -500,10 +493,9 @@ def arrow_columns(draw: Any) -> tuple[pa.DataType, st.SearchStrategy[Any], Any]:
         case "date":
             return pa.date32(), st.dates(), shown_as_text(of_moment)
         case "time":
-            unit = draw(st.sampled_from(["us"]))
             values = st.times()
             rule = lambda value, stated: (of_text(str_time(value), stated) if stated == "varchar" else REJECT, None)  # noqa: E731
-            return pa.time64(unit), values, rule
+            return pa.time64("us"), values, rule
         case "timestamp":
             unit, zone = draw(st.sampled_from(list(EPOCH_UNITS))), draw(st.sampled_from([None, "UTC", "Europe/Berlin"]))
             step = EPOCH_UNITS[unit]
@@ -658,6 +650,3 @@ def postgres_deliveries(draw: Any, variable: str) -> tuple[Delivery, str]:
 
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-__all__ = ["Delivery", "csv", "csv_deliveries", "json_deliveries", "parquet_deliveries", "postgres_deliveries"]
