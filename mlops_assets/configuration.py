@@ -47,6 +47,15 @@ def check_import_path(import_path: str, path: tuple[str | int, ...]) -> None:
         raise ConfigurationError(path, f"{'.'.join(packages)} has no {name!r}; {nearest(name, names)}")
 
 
+def imported_names(module: str, package: str) -> set[str] | None:
+    """The names that the source of `module` imports from `package`; None when there is no such source."""
+    source = _module_source(module)
+    if source is None:
+        return None
+    imports = (node for node in ast.walk(_parse(source)) if isinstance(node, ast.ImportFrom))
+    return {alias.name for node in imports if (node.module or "").split(".")[0] == package for alias in node.names}
+
+
 def method_parameters(import_path: str, method: str) -> list[str] | None:
     """Names of the parameters of `method` of the class `import_path`, its own or the inherited one, without `self`.
 

@@ -12,8 +12,8 @@ from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mlops_assets.assets.bundle_reading import read_bundle
 from mlops_assets.assets.candidate import configuration_of
-from mlops_assets.assets.deployment import champion_bundle
 from mlops_assets.assets.fitting import default_estimator, fit
 from mlops_assets.assets.judging import threshold_of
 from mlops_assets.assets.scoring import BATCH, predictions_array
@@ -25,7 +25,8 @@ from mlops_assets.keys import PREDICTIONS
 from mlops_assets.replay_plan import Period
 from mlops_assets.resources.feature_registry import FeatureRegistry
 from mlops_assets.resources.lake import Lake, current_snapshot, fingerprint, quote
-from mlops_assets.resources.model_registry import CONFIGURATION_TAG, TRAINING_DATE_TAG, ModelRegistry
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.registered_model import CONFIGURATION_TAG, TRAINING_DATE_TAG
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.stack.solutions import declared_solution
 
@@ -108,9 +109,7 @@ class Comparison:
         return compute_metrics(solution.problem, labels, judged, contract.classes, threshold_of(contract))[self.metric]
 
     def _bundle(self, version: int) -> "Bundle":
-        from mlops_assets.serving.bundle import load_bundle
-
-        return load_bundle(champion_bundle(self._registry, self._settings, self._registry.get(self._inputs.name, version)))
+        return read_bundle(self._registry, self._settings, self._registry.get(self._inputs.name, version))
 
     def _monthly(
         self,
@@ -141,7 +140,7 @@ class Comparison:
         """What a model trained for `day` like those of the registry predicts: same rows, same features, same estimator."""
         import pyarrow as pa
 
-        from mlops_assets.ml.matrix import FeatureSchema, to_frame
+        from mlops_assets.ml.matrix import FeatureSchema, to_frame, with_origins
         from mlops_assets.ml.pipeline import predict
 
         inputs = self._inputs
@@ -153,6 +152,6 @@ class Comparison:
             for rows in training_frame(inputs, day, current_snapshot(connection)).built(connection)
         ]
         train = pa.concat_tables(parts)
-        schema = FeatureSchema.from_arrow(train.schema, inputs.features)
+        schema = with_origins(FeatureSchema.from_arrow(train.schema, inputs.features), train)
         pipeline = fit(inputs, schema, train, default_estimator(inputs)).pipeline
         return predict(pipeline, to_frame(rows, schema), inputs.solution.problem)

@@ -163,6 +163,11 @@ class Settings:
         return self.home / "serving_token"
 
     @property
+    def signing_key_file(self) -> Path:
+        """File of the key that signs which bundles were registered and accepted; whoever loses it trains the versions again."""
+        return self.home / "signing_key"
+
+    @property
     def server_reports_directory(self) -> Path:
         """Folder where every server process says what it serves."""
         return self.home / "servers"

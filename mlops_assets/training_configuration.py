@@ -8,11 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mlops_assets.configuration import ConfigurationError, check_import_path, method_parameters, nearest
+from mlops_assets.configuration import ConfigurationError, check_import_path, imported_names, method_parameters, nearest
 from mlops_assets.ml.metric_names import metric_names
 from mlops_assets.solution import Solution, Step, ThresholdRule, Training
 
 _OF_THE_DATASET = ("window", "holdout", "sample_weight")
+_CONVERTERS = "skl2onnx._supported_operators"
+_WITHOUT_CONVERTER = ("lightgbm", "xgboost", "catboost")
+_ONE_HOT, _TARGET = "sklearn.preprocessing.OneHotEncoder", "sklearn.preprocessing.TargetEncoder"
+_INFREQUENT = ("min_frequency", "max_categories")
 _BUDGET = {"trials", "seconds"}
 
 
@@ -33,7 +37,9 @@ def check_training(solution: Solution) -> None:
     for kind in ("numeric", "categorical"):
         steps: list[Step] | None = getattr(training.preprocessing, kind)
         for number, step in enumerate(steps or []):
-            check_import_path(step.type, ("training", "preprocessing", kind, number, "type"))
+            path = ("training", "preprocessing", kind, number)
+            _check_step(step, path, [])
+            _check_encoder(step, path, solution.problem)
 
 
 def override(solution: Solution, overrides: Mapping[str, Any]) -> Solution:
@@ -105,15 +111,48 @@ def _check_problem(solution: Solution) -> None:
 
 
 def _check_estimator(step: Step, path: tuple[str | int, ...], searched: Sequence[str], *, weighted: bool) -> None:
+    _check_step(step, path, searched)
+    fitted_with = method_parameters(step.type, "fit")
+    if weighted and fitted_with is not None and "sample_weight" not in fitted_with:
+        raise ConfigurationError((*path, "type"), f"{step.type} takes no weights; leave out sample_weight and class_weight")
+
+
+def _check_step(step: Step, path: tuple[str | int, ...], searched: Sequence[str]) -> None:
+    """The class exists, takes the parameters, and can serve."""
     check_import_path(step.type, (*path, "type"))
+    package, name = step.type.split(".")[0], step.type.split(".")[-1]
+    # skl2onnx lists what it converts; a package of the project's own may register more when it is imported.
+    converted = imported_names(_CONVERTERS, "sklearn") if package == "sklearn" else None
+    if package in _WITHOUT_CONVERTER or (converted is not None and name not in converted):
+        raise ConfigurationError(
+            (*path, "type"),
+            f"{step.type} has no ONNX converter here, so it cannot serve; name another class, such as "
+            "sklearn.ensemble.HistGradientBoostingClassifier or HistGradientBoostingRegressor",
+        )
     allowed = method_parameters(step.type, "__init__")
     for field, names in (("parameters", step.parameters), ("space", searched)):
         for name in names:
             if allowed is not None and name not in allowed:
                 raise ConfigurationError((*path, field, name), f"{step.type} has no parameter {name!r}; {nearest(name, allowed)}")
-    fitted_with = method_parameters(step.type, "fit")
-    if weighted and fitted_with is not None and "sample_weight" not in fitted_with:
-        raise ConfigurationError((*path, "type"), f"{step.type} takes no weights; leave out sample_weight and class_weight")
+
+
+def _check_encoder(step: Step, path: tuple[str | int, ...], problem: str) -> None:
+    """Parameters of encoders whose export cannot answer, or does not exist."""
+    if step.type == _ONE_HOT:
+        if step.parameters.get("handle_unknown", "error") != "ignore":
+            raise ConfigurationError(
+                (*path, "parameters"),
+                f"{step.type} serves with `handle_unknown: ignore` alone: a category that training did not see would have no prediction",
+            )
+        for name in _INFREQUENT:
+            if step.parameters.get(name) is not None:
+                raise ConfigurationError(
+                    (*path, "parameters", name), f"{step.type} with {name} has no ONNX converter; leave it out"
+                )
+    if step.type == _TARGET and problem == "multiclass_classification":
+        raise ConfigurationError(
+            (*path, "type"), f"{step.type} of several classes has no ONNX converter; use OrdinalEncoder or OneHotEncoder"
+        )
 
 
 def _set(attributes: dict[str, Any], keys: tuple[str | int, ...], value: Any) -> None:

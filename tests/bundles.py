@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlops_assets.ml.matrix import FeatureSchema, to_frame
+from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, exact_matrix, to_frame
 from mlops_assets.ml.onnx import to_onnx
 from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
 from mlops_assets.ml.problem import Problem
+from mlops_assets.resources.bundle_record import ACCEPTANCE_TAG, describe, folder_files, write_record
 from mlops_assets.resources.online_store.store import OnlineStore
 from mlops_assets.resources.online_store.values import Column, EntityValues, OnlineView
-from mlops_assets.serving.bundle import file_hash, write_bundle
+from mlops_assets.resources.registered_model import RegisteredModel
+from mlops_assets.resources.signatures import Signer
+from mlops_assets.serving.bundle import Bundle, file_hash, load_bundle, write_bundle
 from mlops_assets.serving.contract import Contract, describe_features
 from mlops_assets.serving.sample import Sample, SampleRow
 
@@ -49,6 +52,17 @@ def contract(**changes: Any) -> Contract:
     return Contract.model_validate(fields | changes)
 
 
+def load(path: Path) -> Bundle:
+    """The bundle in the folder `path` as it is."""
+    return load_bundle(path, folder_files(path))
+
+
+def sign_record(path: Path, signer: Signer) -> None:
+    """Put the record of an accepted version beside the bundle in the folder `<solution>/<version>`."""
+    record = describe(RegisteredModel(path.parent.name, int(path.name), "run", {}), folder_files(path))
+    write_record(path, record, record.sign(signer, "accepted")[ACCEPTANCE_TAG])
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A model of made rows with the bundle's three parts."""
@@ -62,6 +76,11 @@ class Fitted:
     def write(self, path: Path) -> Path:
         """Write the bundle to the folder `path`."""
         write_bundle(path, self.model, self.sample, self.contract)
+        return path
+
+    def deploy(self, path: Path, signer: Signer) -> Path:
+        """Write the bundle to the folder `<solution>/<version>`, with the record of a version that passed its gates."""
+        sign_record(self.write(path), signer)
         return path
 
 
@@ -87,7 +106,8 @@ def fit_bundle(
     fit_pipeline(pipeline, frame, labels)
     model = to_onnx(pipeline, schema, problem)
     answers = np.asarray(predict(pipeline, frame.head(len(requests)), problem)).reshape(len(requests), -1)
-    rows = frame.head(len(requests)).astype(object).itertuples(index=False)
+    first = table.slice(0, len(requests))
+    rows = np.hstack([exact_matrix(first, schema.numeric).astype(object), categorical_matrix(first, schema.categorical)]).tolist()
     sample = Sample(
         maximum_difference=1e-4,
         rows=tuple(
@@ -100,6 +120,7 @@ def fit_bundle(
         "features": describe_features(table, schema),
         "classes": [] if problem == "regression" else pipeline.classes_.tolist(),
         "decision_threshold": 0.35 if problem == "binary_classification" else None,
+        "origins": schema.origins,
         "model_sha256": file_hash(model),
         "sample_sha256": file_hash(sample.to_bytes()),
     }

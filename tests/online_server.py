@@ -21,6 +21,7 @@ import requests
 from bundles import Fitted, fit_flights, push_planes
 
 from mlops_assets.resources.online_store.lmdb_store import LmdbStore
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.serving.active import CHAMPION_LINK, activate
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
 from mlops_assets.serving.reports import Report, read_reports
@@ -52,7 +53,7 @@ class OnlineServer:
         self.headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         push_planes(LmdbStore(self.settings.online_store_directory))
         for version, fitted in versions.items():
-            fitted.write(self.folder / str(version))
+            fitted.deploy(self.folder / str(version), Signer(self.settings.signing_key_file))
         self.row = json.dumps(next(iter(versions.values())).sample.rows[0].request).encode()
 
     def __enter__(self) -> Self:

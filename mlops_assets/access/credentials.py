@@ -14,12 +14,12 @@ _SCHEME = b"bearer"
 
 def access_token(settings: Settings) -> str:
     """The token that opens Dagster and MLflow."""
-    return _ensure(settings.access_token_file)
+    return ensure_secret(settings.access_token_file)
 
 
 def serving_token(settings: Settings) -> str:
     """The token that callers of the online server give: `MLOPS_SERVING_TOKEN`, or a random one."""
-    return settings.serving_token or _ensure(settings.serving_token_file)
+    return settings.serving_token or ensure_secret(settings.serving_token_file)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def authorization(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def _ensure(path: Path) -> str:
+def ensure_secret(path: Path) -> str:
     """The secret in the file `path`, the same for all processes that ask at once."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

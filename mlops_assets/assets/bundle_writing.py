@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.model_registry import DATASET_FINGERPRINT_TAG, RegisteredModel
+from mlops_assets.resources.registered_model import DATASET_FINGERPRINT_TAG, RegisteredModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,6 +69,7 @@ def write_model_bundle(
         request_columns=tuple(map(spine_column, inputs.request)),
         derived_features=tuple(DerivedFeature(name=name, expression=text) for name, text in inputs.derived.items()),
         segment=Segment(column=solution.segments.column, value=inputs.segment) if solution.segments and inputs.segment else None,
+        origins=dict(schema.origins),
         model_sha256=file_hash(model),
         sample_sha256=file_hash(sample.to_bytes()),
         run_id=registered.run_id,
@@ -80,14 +81,14 @@ def parity_sample(inputs: SolutionInputs, pipeline: "Pipeline", schema: "Feature
     """Rows spread evenly over the hold-out, with what the fitted `pipeline` answers."""
     import numpy as np
 
-    from mlops_assets.ml.matrix import categorical_matrix, numeric_matrix, to_frame
+    from mlops_assets.ml.matrix import categorical_matrix, exact_matrix, to_frame
     from mlops_assets.ml.pipeline import predict
     from mlops_assets.serving.sample import Sample, SampleRow
 
     positions = np.unique(np.linspace(0, holdout.num_rows - 1, _SAMPLE_ROWS).astype(np.int64))
     rows = holdout.take(positions)
     requests = rows.select(inputs.spine_columns(labelled=False)).to_pylist()
-    numeric = numeric_matrix(rows, schema.numeric).astype(object)
+    numeric = exact_matrix(rows, schema.numeric).astype(object)
     numeric[numeric != numeric] = None  # NaN
     features = np.hstack([numeric, categorical_matrix(rows, schema.categorical)])
     answers = np.asarray(predict(pipeline, to_frame(rows, schema), inputs.solution.problem), dtype=np.float64)

@@ -16,8 +16,9 @@ from mlops_assets.assets.training_dataset import dataset_rows_query
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import TRAINING_DATASET
 from mlops_assets.resources.lake import Lake
-from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, ModelRegistry, RegisteredModel
+from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.provenance import code_versions
+from mlops_assets.resources.registered_model import PARITY_TAGS, PRECISION_TAG, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.resources.search_storage import search_storage
 from mlops_assets.resources.training_runs import log_dataset, log_trial, logged_trials, unfinished_run
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from mlops_assets.ml.matrix import FeatureSchema
     from mlops_assets.ml.onnx import Parity
     from mlops_assets.ml.search import SearchResult, TrialResult
-
-PARITY_TAGS = ("onnx_largest_difference", "onnx_rows")
-"""On every version: how far the ONNX model is from the pipeline, and on how many rows that was measured."""
 
 _PARITY_ROWS = 20_000
 
@@ -67,8 +65,8 @@ def train_candidate(
     tags: dict[str, str],
 ) -> tuple[RegisteredModel, dict[str, Any]]:
     """Search, fit, export, log and register. Returns the version and what the asset's page says of it."""
-    from mlops_assets.ml.matrix import FeatureSchema, to_frame
-    from mlops_assets.ml.onnx import parity, to_onnx
+    from mlops_assets.ml.matrix import FeatureSchema, to_exact_frame, to_frame, with_origins
+    from mlops_assets.ml.onnx import changed_share, parity, to_onnx
 
     solution = inputs.solution
     with lake.connect(read_only=True) as connection:
@@ -81,15 +79,17 @@ def train_candidate(
     )
     succeeded = False
     try:
-        schema = FeatureSchema.from_arrow(train.schema, inputs.features)
         try:
+            schema = with_origins(FeatureSchema.from_arrow(train.schema, inputs.features), train)
             searched = _search(context, registry, settings, inputs, schema=schema, train=train, dataset=dataset, run_id=run_id)
             fitted = fit(inputs, schema, train, searched.best.step if searched else default_estimator(inputs))
+            exported = to_onnx(fitted.pipeline, schema, solution.problem)
+            rows = holdout.slice(0, _PARITY_ROWS)
+            compared = parity(fitted.pipeline, exported, to_frame(rows, schema), schema, solution.problem)
+            limit = solution.gates.maximum_onnx_difference
+            changed = changed_share(fitted.pipeline, exported, to_exact_frame(rows, schema), schema, solution.problem, limit)
         except ValueError as error:
             raise permanent_failure(str(error)) from error
-        exported = to_onnx(fitted.pipeline, schema, solution.problem)
-        sample = to_frame(holdout.slice(0, _PARITY_ROWS), schema)
-        compared = parity(fitted.pipeline, exported, sample, schema, solution.problem)
         _log(registry, run_id, inputs, fitted, searched, dataset=dataset, compared=compared)
         version_tags = {
             **tags,
@@ -97,7 +97,8 @@ def train_candidate(
             "lake_snapshot": str(dataset.source_snapshot),
             "feature_views": json.dumps(inputs.view_versions),
             **code_versions(DBT_PROJECT_DIRECTORY / "target" / "manifest.json"),
-            **dict(zip(PARITY_TAGS, (str(_difference(compared)), str(len(sample))), strict=True)),
+            **dict(zip(PARITY_TAGS, (str(_difference(compared)), str(rows.num_rows)), strict=True)),
+            PRECISION_TAG: str(changed),
         }
         registered = registry.register(inputs.name, run_id, fitted.pipeline, version_tags)
         with tempfile.TemporaryDirectory() as folder:

@@ -2,11 +2,14 @@
 
 import dagster as dg
 
-from mlops_assets.assets.deployment import champion_bundle, require_passed_gates, verified_bundle
+from mlops_assets.assets.bundle_reading import require_passed_gates
+from mlops_assets.assets.deployment import deployable_bundle
 from mlops_assets.assets.execution import RETRIES
+from mlops_assets.assets.faults import step
 from mlops_assets.automation.challenger import wanted_trial
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import CHALLENGER, DEPLOYMENT
+from mlops_assets.resources.bundle_record import write_record
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
 from mlops_assets.serving.active import CHALLENGER_LINK, activate, deactivate, write_options
@@ -31,7 +34,10 @@ def build_challenger(inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         op_tags={SLOTS_TAG: CHAMPION},
     )
-    def challenger(registry: dg.ResourceParam[ModelRegistry], settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+    @step
+    def challenger(
+        context: dg.AssetExecutionContext, registry: dg.ResourceParam[ModelRegistry], settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult:
         trial = wanted_trial(settings, inputs.name, solution.serving)
         folder = settings.serving_directory / inputs.name
         write_options(folder, trial.options)
@@ -39,8 +45,10 @@ def build_challenger(inputs: SolutionInputs) -> dg.AssetsDefinition:
             deactivate(folder, CHALLENGER_LINK)
         else:
             model = registry.get(inputs.name, trial.version)
-            require_passed_gates(model)
-            activate(verified_bundle(champion_bundle(registry, settings, model)).path, CHALLENGER_LINK)
+            record, signature = require_passed_gates(context.instance, registry, model)
+            bundle = deployable_bundle(registry, settings, model)
+            write_record(bundle.path, record, signature)
+            activate(bundle.path, CHALLENGER_LINK)
         return dg.MaterializeResult(
             metadata={
                 "model_version": dg.MetadataValue.null() if trial.version is None else trial.version,

@@ -8,6 +8,7 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.assets.execution import RETRIES, record_range_metadata
+from mlops_assets.assets.faults import step
 from mlops_assets.assets.monitored_windows import (
     ROWS,
     STAGED_WINDOW,
@@ -63,6 +64,7 @@ def build_data_quality_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="1",
     )
+    @step
     def data_quality_report(
         context: dg.AssetExecutionContext,
         lake: dg.ResourceParam[Lake],

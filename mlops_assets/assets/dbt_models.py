@@ -21,6 +21,7 @@ from packaging.version import Version
 from mlops_assets.assets.dbt_schemas import follow_contracts
 from mlops_assets.assets.dbt_translation import LakeTranslator, Node, describe_view, is_incremental, partition_column
 from mlops_assets.assets.execution import RETRIES, permanent_failure, record_partition_rows
+from mlops_assets.assets.faults import step
 from mlops_assets.assets.feature_contracts import DbtContext, check_contracts
 from mlops_assets.automation.conditions import FOLLOW
 from mlops_assets.checks.contracts import CONTRACT
@@ -132,6 +133,7 @@ def build_dbt_assets(selection: DbtSelection, name: str) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         pool=POOL,
     )
+    @step
     def dbt_models(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
     ) -> Iterator[Any]:

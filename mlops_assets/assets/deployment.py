@@ -3,28 +3,22 @@
 Every change of the champion is a materialization of this asset; those, newest first, are the history of what was in production.
 """
 
-import shutil
-import tempfile
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from mlops_assets.assets.bundle_reading import read_bundle, require_passed_gates
 from mlops_assets.assets.evaluation import find_candidate
 from mlops_assets.assets.execution import RETRIES, model_of_run, permanent_failure
-from mlops_assets.automation.champion import LEFT_TO_SOLUTION
+from mlops_assets.assets.faults import step
+from mlops_assets.automation.champion import LEFT_TO_SOLUTION, was_deployed
 from mlops_assets.checks import rules
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import DEPLOYMENT, EVALUATION, ONLINE_FEATURES
-from mlops_assets.resources.model_registry import (
-    GATES_PASSED,
-    GATES_TAG,
-    TRAINING_DATE_TAG,
-    ModelRegistry,
-    RegisteredModel,
-    RegistryError,
-)
+from mlops_assets.resources.bundle_record import write_record
+from mlops_assets.resources.model_registry import ModelRegistry, RegistryError
+from mlops_assets.resources.registered_model import GATES_PASSED, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
 from mlops_assets.serving.active import activate, champion_link, deactivate, linked_bundle, write_options
 from mlops_assets.settings import Settings
@@ -34,7 +28,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.segments import Champions
 
 DEPLOYED_TAG = "deployed_by_run"
-"""On every version that was the champion once: the Dagster run that promoted it first."""
+"""On every version that was the champion once, for people: the Dagster run that promoted it first."""
 
 
 class DeploymentConfig(dg.Config):
@@ -66,6 +60,7 @@ def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
         pool=f"{declared.name}_deployment",
         op_tags={SLOTS_TAG: CHAMPION},
     )
+    @step
     def deployment(
         context: dg.AssetExecutionContext,
         config: DeploymentConfig,
@@ -74,14 +69,15 @@ def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         training_date, inputs = model_of_run(context, declared)
         chosen = choose_version(registry, inputs, training_date, config.version)
-        require_passed_gates(chosen)
-        if DEPLOYED_TAG not in chosen.tags:
+        record, signature = require_passed_gates(context.instance, registry, chosen)
+        if not was_deployed(context.instance, chosen):
             # A version that served before may come back whatever the store says: a rollback must not wait for a repair.
             require_parity(context.instance, inputs)
-        bundle = verified_bundle(champion_bundle(registry, settings, chosen))
+        bundle = deployable_bundle(registry, settings, chosen)
         before = version_before(context.instance, registry, inputs)
         registry.promote(chosen, segment=inputs.segment, before=before)
         write_options(bundle.path.parent, inputs.solution.serving)
+        write_record(bundle.path, record, signature)
         link = champion_link(inputs.segment)
         if left_to_solution := inputs.segment is not None and chosen.segment is None:
             deactivate(bundle.path.parent, link)
@@ -97,8 +93,9 @@ def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
                 LEFT_TO_SOLUTION: left_to_solution,
                 "actor": config.actor,
                 "reason": config.reason,
-                "gates": chosen.tags[GATES_TAG],
+                "gates": GATES_PASSED,
                 "bundle": dg.MetadataValue.path(str(bundle.path)),
+                "bundle_sha256": record.sha256,
                 "mlflow": dg.MetadataValue.url(registry.version_url(chosen)),
             },
             check_results=[_check(inputs, registry, settings)],
@@ -112,35 +109,21 @@ def choose_version(registry: ModelRegistry, inputs: SolutionInputs, training_dat
 
     A segment may be given the champion of its solution: it has none of its own then.
     """
-    if version is None:
-        return find_candidate(registry, inputs, training_date)
     try:
-        chosen = registry.get(inputs.name, version)
+        chosen = find_candidate(registry, inputs, training_date) if version is None else registry.get(inputs.name, version)
     except RegistryError as error:
         raise permanent_failure(f"{error} `mlops history {inputs.name}` lists those that served.") from error
     if (trained_for := chosen.tags.get(TRAINING_DATE_TAG)) != training_date.isoformat():
-        raise permanent_failure(
-            f"Version {version} of {inputs.name} was trained for {trained_for}: materialize that partition, not {training_date}."
-        )
+        raise permanent_failure(f"{chosen} was trained for {trained_for}: materialize that partition, not {training_date}.")
     if chosen.segment not in (None, inputs.segment):
-        raise permanent_failure(f"Version {version} of {inputs.name} was trained for the segment {chosen.segment} alone.")
+        raise permanent_failure(f"{chosen} was trained for the segment {chosen.segment} alone.")
     champion = registry.champion(inputs.name)
-    if chosen.segment != inputs.segment and (champion is None or champion.version != version):
+    if chosen.segment != inputs.segment and (champion is None or champion.version != chosen.version):
         raise permanent_failure(
             f"Without a champion of its own the segment {inputs.segment} is predicted by that of {inputs.name}, "
-            f"version {champion.version if champion else 'none'}, and not by version {version}."
+            f"version {champion.version if champion else 'none'}, and not by version {chosen.version}."
         )
     return chosen
-
-
-def require_passed_gates(candidate: RegisteredModel) -> None:
-    """Raise Failure unless the candidate's evaluation passed every gate: blocking checks do not reach across runs."""
-    if candidate.tags.get(GATES_TAG) != GATES_PASSED:
-        raise permanent_failure(
-            f"Version {candidate.version} of {candidate.solution} has not passed its gates "
-            f"(tag {GATES_TAG} = {candidate.tags.get(GATES_TAG, 'missing')}): materialize its evaluation "
-            f"for {candidate.tags.get(TRAINING_DATE_TAG)} and read its checks. The champion stays."
-        )
 
 
 def require_parity(instance: dg.DagsterInstance, inputs: SolutionInputs) -> None:
@@ -170,64 +153,44 @@ def version_before(instance: dg.DagsterInstance, registry: ModelRegistry, inputs
     return champion.version if champion else None
 
 
-def champion_bundle(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> Path:
-    """The folder of the model's serving bundle on this machine, fetched from the registry when it is not there yet.
-
-    It appears complete or not at all, so that a server never reads half a bundle.
-    """
-    target = settings.serving_directory / model.solution / str(model.version)
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
-        fetched = registry.download_bundle(model, Path(scratch))
-        try:
-            fetched.rename(target)
-        except OSError:
-            # Another process was faster; its bundle is the same one.
-            if not target.exists():
-                raise
-            shutil.rmtree(fetched)
-    return target
-
-
-def verified_bundle(folder: Path) -> "Bundle":
-    """The bundle in `folder`. Raises Failure when it was altered or is incomplete, so that it never comes to predict."""
-    from mlops_assets.serving.bundle import BundleError, load_bundle
+def deployable_bundle(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> "Bundle":
+    """The bundle of `model`. Raises Failure when it was altered or is incomplete, so that it never comes to predict."""
+    from mlops_assets.serving.bundle import BundleError
 
     try:
-        return load_bundle(folder)
+        return read_bundle(registry, settings, model)
     except BundleError as error:
-        raise permanent_failure(
-            f"{error} The champion stays. Remove {folder} to have the bundle fetched from the model registry again."
-        ) from error
+        raise permanent_failure(f"The champion stays. {error}") from error
 
 
-def champions(registry: ModelRegistry, settings: Settings, inputs: SolutionInputs) -> "Champions":
+def champions(instance: dg.DagsterInstance, registry: ModelRegistry, settings: Settings, inputs: SolutionInputs) -> "Champions":
     """The bundles that predict: the champion's, and those of the segments that have one. Raises Failure when there is no champion.
 
-    An alias moved by hand in MLflow must not bring a version to predict that its gates refused: that is a Failure too.
+    An alias moved by hand in MLflow must not bring a version to predict that its gates refused: that is an EvidenceError.
     """
-    from mlops_assets.serving.bundle import load_bundle
     from mlops_assets.serving.segments import Champions
 
     champion = registry.champion(inputs.name)
     if champion is None:
         raise permanent_failure(f"{inputs.name} has no champion yet: materialize {inputs.name}/{DEPLOYMENT} for a training date.")
+    if champion.segment is not None:
+        raise permanent_failure(
+            f"{champion}, the champion, was trained for the segment {champion.segment} alone: mlops rollback {inputs.name}"
+        )
     names = inputs.solution.segments.values if inputs.solution.segments else []
     found = [champion, *filter(None, (registry.champion(inputs.name, segment) for segment in names))]
     for model in found:
-        require_passed_gates(model)
-    default, *others = (load_bundle(champion_bundle(registry, settings, model)) for model in found)
+        require_passed_gates(instance, registry, model)
+    default, *others = (read_bundle(registry, settings, model) for model in found)
     return Champions(default=default, segments=tuple(others))
 
 
 def _check(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings) -> dg.AssetCheckResult:
-    from mlops_assets.serving.bundle import load_bundle
+    from mlops_assets.serving.bundle import load_deployed
 
     champion = registry.champion(inputs.name, inputs.segment)
     folder = linked_bundle(settings.serving_directory / inputs.name, champion_link(inputs.segment))
-    bundle = load_bundle(folder) if folder else None
+    bundle = load_deployed(folder, registry.signer) if folder else None
     versions = (champion.version if champion else None, bundle.contract.version if bundle else None)
     # A segment may be left to the solution's champion.
     present = inputs.segment is not None or champion is not None

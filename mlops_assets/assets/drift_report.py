@@ -12,6 +12,7 @@ import duckdb
 
 from mlops_assets.assets.evaluation_page import plot_metadata
 from mlops_assets.assets.execution import RETRIES, record_range_metadata
+from mlops_assets.assets.faults import step
 from mlops_assets.assets.monitored_windows import (
     ROWS,
     STAGED_WINDOW,
@@ -73,6 +74,7 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="2",
     )
+    @step
     def drift_report(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
     ) -> dg.MaterializeResult:

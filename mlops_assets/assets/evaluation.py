@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import duckdb
 
+from mlops_assets.assets.bundle_reading import download_bundle, require_passed_gates
 from mlops_assets.assets.evaluation_page import draw_plots, plot_metadata, result_metadata
 from mlops_assets.assets.execution import RETRIES, model_of_run, permanent_failure, table_schema, written_metadata
+from mlops_assets.assets.faults import step
 from mlops_assets.assets.judging import Judged, Rival, comparable, judge
 from mlops_assets.assets.model import candidate_alias
 from mlops_assets.assets.monitoring_reference import log_reference
 from mlops_assets.assets.scoring import PREDICTION_DESCRIPTIONS, prediction_columns
 from mlops_assets.assets.training_dataset import dataset_query, dataset_rows_query
+from mlops_assets.automation.champion import GATES_PASSED_METADATA
 from mlops_assets.checks import gates
 from mlops_assets.checks.recorded import dataset_state
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import EVALUATION, MODEL, SEGMENT, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.resources.datasets import newest_dataset
 from mlops_assets.resources.lake import Lake, PartitionRange, Written, fingerprint, literal, quote
-from mlops_assets.resources.model_registry import (
-    DATASET_FINGERPRINT_TAG,
-    ModelRegistry,
-    RegisteredModel,
-)
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.registered_model import DATASET_FINGERPRINT_TAG, TRAINING_DATE_TAG, RegisteredModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,6 +59,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="3",
     )
+    @step
     def evaluation(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
     ) -> dg.MaterializeResult:
@@ -69,7 +70,8 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
         training_date, inputs = model_of_run(context, declared)
         candidate = find_candidate(registry, inputs, training_date)
         with lake.connect(read_only=False) as connection, tempfile.TemporaryDirectory() as folder:
-            bundle = _load(registry, candidate, Path(folder) / "candidate")
+            record = registry.registered_record(candidate)
+            bundle = download_bundle(registry, candidate, Path(folder) / "candidate")
             holdout = connection.execute(dataset_rows_query(inputs, training_date, "holdout")).to_arrow_table()
             train_rows = dataset_rows_query(inputs, training_date, "train")
             train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
@@ -78,7 +80,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             judged = judge(
                 solution,
                 bundle,
-                rival=_rival(registry, candidate, bundle, holdout, Path(folder) / "champion"),
+                rival=_rival(context.instance, registry, candidate, bundle, holdout=holdout, folder=Path(folder) / "champion"),
                 holdout=holdout,
                 training_labels=label_array(train.column(0), solution.problem),
                 dataset=dataset_state(context.instance, inputs, training_date, unchanged=unchanged),
@@ -103,7 +105,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
         checks = gates.check_evaluation(inputs, judged.judgement)
         because = gates.rejection(checks)
         if because is None:
-            registry.accept(candidate)
+            registry.accept(candidate, record)
         else:
             registry.reject(candidate, because)
         figures = _figures(inputs, bundle, judged)
@@ -139,7 +141,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
                 "model_card_page": dg.MetadataValue.url(registry.artifact_url(candidate.run_id, CARD_HTML)),
                 "model_version": candidate.version,
                 "mlflow": dg.MetadataValue.url(registry.version_url(candidate)),
-                "gates_passed": because is None,
+                GATES_PASSED_METADATA: because is None,
                 **result_metadata(result),
                 **plot_metadata(figures),
             },
@@ -149,17 +151,30 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
 
 
 def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_date: date) -> RegisteredModel:
-    """The version that `model` made, or found again, for `training_date`. Raises Failure when there is none."""
+    """The version that `model` made, or found again, for `training_date`. Raises Failure when there is none, or the alias was moved."""
     found = registry.by_alias(inputs.name, candidate_alias(training_date, inputs.segment))
+    key = inputs.key(MODEL).to_user_string()
     if found is None:
-        key = inputs.key(MODEL).to_user_string()
         raise permanent_failure(
             f"No model of {inputs.name} was trained for {training_date}: materialize {key} for that partition."
+        )
+    if (found.tags.get(TRAINING_DATE_TAG), found.segment) != (training_date.isoformat(), inputs.segment):
+        raise permanent_failure(
+            f"The alias {candidate_alias(training_date, inputs.segment)} was moved by hand to {found}, which was trained for "
+            f"{found.tags.get(TRAINING_DATE_TAG)}: materialize {key} for {training_date} again."
         )
     return found
 
 
-def _rival(registry: ModelRegistry, candidate: RegisteredModel, bundle: "Bundle", holdout: "pa.Table", folder: Path) -> Rival:
+def _rival(
+    instance: dg.DagsterInstance,
+    registry: ModelRegistry,
+    candidate: RegisteredModel,
+    bundle: "Bundle",
+    *,
+    holdout: "pa.Table",
+    folder: Path,
+) -> Rival:
     """The champion, loaded into `folder` when the candidate can be compared with it."""
     # What predicts the rows of a segment without a champion of its own is the solution's.
     champion = registry.champion(candidate.solution, candidate.segment) or registry.champion(candidate.solution)
@@ -167,7 +182,9 @@ def _rival(registry: ModelRegistry, candidate: RegisteredModel, bundle: "Bundle"
         return Rival(model=None, bundle=None, reason="there is no champion to compare with")
     if champion.version == candidate.version:
         return Rival(model=champion, bundle=None, reason="the candidate is the champion")
-    loaded = _load(registry, champion, folder)
+    # An alias moved by hand to a weak version must not make it easy for the candidate.
+    require_passed_gates(instance, registry, champion)
+    loaded = download_bundle(registry, champion, folder)
     reason = comparable(bundle.contract, loaded.contract, holdout)
     return Rival(model=champion, bundle=loaded if reason is None else None, reason=reason or "")
 
@@ -204,13 +221,6 @@ def _log(
     }
     registry.log_json(candidate.run_id, content, "evaluation.json")
     registry.log_plots(candidate.run_id, figures)
-
-
-def _load(registry: ModelRegistry, model: RegisteredModel, folder: Path) -> "Bundle":
-    from mlops_assets.serving.bundle import load_bundle
-
-    folder.mkdir()
-    return load_bundle(registry.download_bundle(model, folder))
 
 
 def _write(

@@ -21,6 +21,7 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
+from mlops_assets.assets.faults import step
 from mlops_assets.automation.conditions import FOLLOW
 from mlops_assets.keys import FEATURES_SCHEMA, table_key
 from mlops_assets.resources.feature_registry import FeatureView
@@ -50,6 +51,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         automation_condition=FOLLOW,
     )
+    @step
     def feature_statistics(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
         starts, end = sorted(context.partition_keys), context.partition_time_window.end.date()
         with lake.connect(read_only=False) as connection:

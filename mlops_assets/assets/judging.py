@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlops_assets.assets.scoring import predictions_array
 from mlops_assets.checks.gates import Judgement
 from mlops_assets.checks.recorded import DatasetState
-from mlops_assets.resources.model_registry import RegisteredModel
+from mlops_assets.resources.registered_model import RegisteredModel
 from mlops_assets.solution import Solution
 
 if TYPE_CHECKING:

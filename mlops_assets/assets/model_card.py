@@ -15,7 +15,7 @@ from mlops_assets.checks.gates import rejection
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.ml.model_card import ModelCard, Section, Table
 from mlops_assets.resources.datasets import RecordedDataset
-from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.resources.registered_model import TRAINING_DATE_TAG, RegisteredModel
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import duckdb
 
-from mlops_assets.assets.deployment import champion_bundle
+from mlops_assets.assets.bundle_reading import read_contract
 from mlops_assets.assets.execution import (
     partition_range,
     permanent_failure,
@@ -67,10 +67,8 @@ class Judge:
 
 def load_judge(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings, version: int) -> Judge:
     """Contract and reference of a version. Raises Failure when it has no stored reference."""
-    from mlops_assets.serving.bundle import load_contract
-
     model = registry.get(inputs.name, version)
-    contract = load_contract(champion_bundle(registry, settings, model))
+    contract = read_contract(registry, settings, model)
     return Judge(version=version, contract=contract, reference=load_reference(registry, model))
 
 

@@ -19,7 +19,8 @@ from mlops_assets.assets.scoring import prediction_columns
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import EVALUATION
 from mlops_assets.resources.lake import quote
-from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, ModelRegistry, RegisteredModel
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.registered_model import TRAINING_DATE_TAG, RegisteredModel
 
 if TYPE_CHECKING:
     import pyarrow as pa

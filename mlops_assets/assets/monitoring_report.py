@@ -9,6 +9,7 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.assets.execution import RETRIES
+from mlops_assets.assets.faults import step
 from mlops_assets.assets.monitored_windows import (
     ROWS,
     STAGED_WINDOW,
@@ -62,6 +63,7 @@ def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="1",
     )
+    @step
     def monitoring_report(
         context: dg.AssetExecutionContext,
         lake: dg.ResourceParam[Lake],

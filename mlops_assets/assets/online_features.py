@@ -3,6 +3,7 @@
 import dagster as dg
 
 from mlops_assets.assets.execution import RETRIES, permanent_failure
+from mlops_assets.assets.faults import step
 from mlops_assets.checks import rules
 from mlops_assets.checks.parity import check_parity
 from mlops_assets.inputs import SolutionInputs
@@ -44,6 +45,7 @@ def build_online_features(inputs: SolutionInputs) -> dg.AssetsDefinition:
         check_specs=[rules.ONLINE_OFFLINE_PARITY.spec(key)],
         retry_policy=RETRIES,
     )
+    @step
     def online_features(
         config: OnlineFeaturesConfig, lake: dg.ResourceParam[Lake], online_store: dg.ResourceParam[OnlineStore]
     ) -> dg.MaterializeResult:

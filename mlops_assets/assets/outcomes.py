@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import duckdb
 
+from mlops_assets.assets.bundle_reading import read_bundle
 from mlops_assets.assets.clock import data_clock
-from mlops_assets.assets.deployment import champion_bundle
 from mlops_assets.assets.evaluation_page import draw_plots, plot_metadata, result_metadata
 from mlops_assets.assets.execution import (
     RETRIES,
@@ -17,6 +17,7 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
+from mlops_assets.assets.faults import step
 from mlops_assets.assets.judging import MINIMUM_SLICE_ROWS, threshold_of
 from mlops_assets.assets.scoring import PREDICTION_DESCRIPTIONS, predictions_array
 from mlops_assets.checks import rules
@@ -56,14 +57,13 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="3",
     )
+    @step
     def outcomes(
         context: dg.AssetExecutionContext,
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
-        from mlops_assets.serving.bundle import load_bundle
-
         window = partition_range(context, solution.partitions.column)
         table = inputs.table(OUTCOMES)
         with lake.connect(read_only=False) as connection:
@@ -97,7 +97,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
         }
         if matured.num_rows:
             newest = registry.get(inputs.name, max(matured.column(MODEL_VERSION).to_pylist()))
-            bundle = load_bundle(champion_bundle(registry, settings, newest))
+            bundle = read_bundle(registry, settings, newest)
             result, plots = _realised(inputs, bundle, matured, reference)
             record_range_metadata(context, result_metadata(result) | plot_metadata(plots))
         return dg.MaterializeResult(

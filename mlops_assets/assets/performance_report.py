@@ -9,6 +9,7 @@ import dagster as dg
 from mlops_assets.assets.clock import data_clock
 from mlops_assets.assets.evaluation_page import plot_metadata
 from mlops_assets.assets.execution import RETRIES, record_range_metadata
+from mlops_assets.assets.faults import step
 from mlops_assets.assets.judging import threshold_of
 from mlops_assets.assets.monitored_windows import (
     WINDOW,
@@ -83,6 +84,7 @@ def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="1",
     )
+    @step
     def performance_report(
         context: dg.AssetExecutionContext,
         lake: dg.ResourceParam[Lake],

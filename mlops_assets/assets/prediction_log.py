@@ -15,6 +15,7 @@ import duckdb
 
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.assets.execution import RETRIES, schema_change_metadata, table_schema
+from mlops_assets.assets.faults import step
 from mlops_assets.assets.prediction_records import RecordRows
 from mlops_assets.assets.scoring import BATCH, PREDICTION_DESCRIPTIONS
 from mlops_assets.checks import rules
@@ -64,6 +65,7 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         op_tags={slots.SLOTS_TAG: slots.PREDICTION_LOG},
     )
+    @step
     def prediction_log(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult:

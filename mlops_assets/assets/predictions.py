@@ -20,6 +20,7 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
+from mlops_assets.assets.faults import step
 from mlops_assets.assets.scoring import BATCH, CHAMPION_ROLE, PREDICTION_DESCRIPTIONS, prediction_columns
 from mlops_assets.checks import rules
 from mlops_assets.column_names import (
@@ -76,13 +77,14 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="2",
     )
+    @step
     def predictions(
         context: dg.AssetExecutionContext,
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
-        predicting = champions(registry, settings, inputs)
+        predicting = champions(context.instance, registry, settings, inputs)
         window = replace(partition_range(context, inputs.solution.partitions.column), only=(CHANNEL, BATCH, BATCH))
         with lake.connect(read_only=False) as connection:
             require_inputs(connection, inputs)

@@ -18,6 +18,7 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
+from mlops_assets.assets.faults import step
 from mlops_assets.assets.raw_delivery import REJECTS_SCHEMA, Delivery, as_accepted, check_rules, is_blocking, with_metadata
 from mlops_assets.automation.conditions import ARRIVE
 from mlops_assets.automation.freshness import freshness_policy
@@ -80,6 +81,7 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
         automation_condition=ARRIVE if partitions and partitions.end is None else None,
         retry_policy=RETRIES,
     )
+    @step
     def raw_table(context: dg.AssetExecutionContext, config: RawTableConfig, lake: dg.ResourceParam[Lake]) -> Iterator[Any]:
         replaced = partition_range(context, partitions.column) if partitions else None
         window = Window(column=replaced.column, start=replaced.start, end=replaced.end) if replaced else None

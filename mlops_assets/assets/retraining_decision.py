@@ -13,6 +13,7 @@ import duckdb
 
 from mlops_assets.assets.evaluation import ALL_ROWS
 from mlops_assets.assets.execution import RETRIES, permanent_failure
+from mlops_assets.assets.faults import step
 from mlops_assets.assets.monitored_windows import WINDOW, write_report
 from mlops_assets.assets.training_dataset import labelled_rows
 from mlops_assets.automation.retraining import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
@@ -32,7 +33,8 @@ from mlops_assets.keys import (
 from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
 from mlops_assets.resources.datasets import newest_dataset
 from mlops_assets.resources.lake import Lake, PartitionRange, fingerprint, quote, sql_moment
-from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, ModelRegistry, RegisteredModel
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.solution import before
 
 _COLUMNS = {
@@ -71,6 +73,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="1",
     )
+    @step
     def retraining_decision(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
     ) -> dg.MaterializeResult:

@@ -15,6 +15,7 @@ from mlops_assets.assets.execution import (
     table_schema,
     written_metadata,
 )
+from mlops_assets.assets.faults import step
 from mlops_assets.checks import dataset as checks
 from mlops_assets.column_names import SPLIT, internal
 from mlops_assets.inputs import SolutionInputs
@@ -53,6 +54,7 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="1",
     )
+    @step
     def training_dataset(
         context: dg.AssetExecutionContext, config: TrainingDatasetConfig, lake: dg.ResourceParam[Lake]
     ) -> dg.MaterializeResult:

@@ -1,7 +1,7 @@
 """The sensor that notices a champion which somebody set by hand in MLflow, past the deployment asset.
 
 It launches the deployment that records the change, so that the history tells what was live, or that restores the former champion
-when the chosen version never passed its gates. The champions of segments are looked after like that of the solution.
+when there is no evidence that the chosen version passed its gates. The champions of segments are looked after like that of the solution.
 """
 
 from collections.abc import Sequence
@@ -9,16 +9,22 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from mlops_assets.keys import DEPLOYMENT, SEGMENT, SEGMENT_STAGES, TRAINING_DATE, stage_key
-from mlops_assets.resources.champion import Champion, RegistryUnreachableError, registered_champion
-from mlops_assets.resources.model_registry import GATES_PASSED, GATES_TAG, SEGMENT_TAG, TRAINING_DATE_TAG
+from mlops_assets.keys import DEPLOYMENT, EVALUATION, SEGMENT, SEGMENT_STAGES, TRAINING_DATE, stage_key
+from mlops_assets.resources.bundle_record import EvidenceError, accepted_record
+from mlops_assets.resources.champion import RegistryUnreachableError, registered_champion
+from mlops_assets.resources.registered_model import TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.settings import Settings
+
+GATES_PASSED_METADATA = "gates_passed"
+"""Metadata of an evaluation: whether the version passed every gate."""
 
 LEFT_TO_SOLUTION = "left_to_solution"
 """Metadata of a deployment: whether it took from a segment its own champion, so that the solution's predicts its rows."""
 
 _INTERVAL_SECONDS = 30
 _ACTOR = "mlflow"
+_MOST_EVENTS = 1000
 
 
 @dataclass(frozen=True)
@@ -84,13 +90,14 @@ def _reconcile(instance: dg.DagsterInstance, settings: Settings, place: Place) -
     found = registered_champion(settings, place.solution, place.segment)
     if (found.version if found else None) == expected:
         return f"{name}: version {deployed} is deployed and is the champion"
-    if found is not None and _may_predict(found, place):
+    refused = None if found is None else _refusal(instance, settings, place, found)
+    if found is not None and refused is None:
         version, partition = found.version, place.partition_key(found.tags[TRAINING_DATE_TAG])
         reason = f"the alias champion was moved by hand from version {deployed}"
     else:
         version, partition = deployed, str(recorded.partition_key)
         reason = (
-            f"restored: the alias champion was moved by hand to version {found.version}, which has not passed its gates"
+            f"restored: the alias champion was moved by hand to version {found.version}. {refused}"
             if found
             else "restored: the alias champion was removed by hand"
         )
@@ -104,9 +111,47 @@ def _reconcile(instance: dg.DagsterInstance, settings: Settings, place: Place) -
     )
 
 
-def _may_predict(found: Champion, place: Place) -> bool:
-    return (
-        found.tags.get(GATES_TAG) == GATES_PASSED
-        and TRAINING_DATE_TAG in found.tags
-        and found.tags.get(SEGMENT_TAG) == place.segment
+def _refusal(instance: dg.DagsterInstance, settings: Settings, place: Place, found: RegisteredModel) -> str | None:
+    """Why `found` may not become the champion of `place`, or None."""
+    if found.segment != place.segment:
+        return f"{found} was trained for {found.segment or 'all rows'}, not for {place.segment or 'all rows'}."
+    return gates_problem(instance, Signer(settings.signing_key_file), found)
+
+
+def gates_problem(instance: dg.DagsterInstance, signer: Signer, model: RegisteredModel) -> str | None:
+    """Why `model` may not predict, with the remedy; None when its evaluation signed that it passed every gate.
+
+    A signature that a later evaluation withdrew, and that somebody put back, does not count: Dagster's event log has the rejection.
+    """
+    try:
+        accepted_record(signer, model)
+    except EvidenceError as error:
+        return str(error)
+    evaluation = next(iter(_materializations(instance, model, EVALUATION)), None)
+    if evaluation is not None and _metadata(evaluation).get(GATES_PASSED_METADATA) is False:
+        return (
+            f"{model} has not passed its gates (its newest evaluation, run {evaluation.run_id}, rejected it; the tags of its acceptance "
+            "are older): read the checks of that run."
+        )
+    return None
+
+
+def was_deployed(instance: dg.DagsterInstance, model: RegisteredModel) -> bool:
+    """Whether `model` predicted before, as Dagster's event log has it."""
+    return bool(_materializations(instance, model, DEPLOYMENT))
+
+
+def _materializations(instance: dg.DagsterInstance, model: RegisteredModel, stage: str) -> list[dg.EventLogRecord]:
+    """The materializations of `stage` that are about `model`, newest first."""
+    date, segment = model.tags[TRAINING_DATE_TAG], model.segment
+    wanted = dg.AssetRecordsFilter(
+        asset_key=stage_key(model.solution, stage if segment is None else SEGMENT_STAGES[stage]),
+        asset_partitions=[str(date if segment is None else dg.MultiPartitionKey({SEGMENT: segment, TRAINING_DATE: date}))],
     )
+    records = instance.fetch_materializations(wanted, limit=_MOST_EVENTS).records
+    return [record for record in records if _metadata(record).get("model_version") == model.version]
+
+
+def _metadata(record: dg.EventLogRecord) -> dict[str, object]:
+    materialization = record.asset_materialization
+    return {name: entry.value for name, entry in materialization.metadata.items()} if materialization else {}

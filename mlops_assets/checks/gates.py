@@ -13,7 +13,7 @@ from mlops_assets.checks.tables import CheckRule
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.keys import EVALUATION
 from mlops_assets.ml.metric_names import greater_is_better
-from mlops_assets.resources.model_registry import RegisteredModel
+from mlops_assets.resources.registered_model import RegisteredModel
 from mlops_assets.solution import Solution
 
 if TYPE_CHECKING:

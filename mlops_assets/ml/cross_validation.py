@@ -70,19 +70,8 @@ def check_weights(weights: np.ndarray) -> np.ndarray:
 
 
 def fit_rows(specification: Specification, estimator: Step, rows: TrainingRows) -> "Pipeline":
-    """A pipeline with `estimator` fitted on `rows`. Raises ValueError when it cannot be, naming features without any value."""
-    try:
-        return fit_pipeline(specification.build(estimator), rows.frame, rows.labels, rows.fit_weights())
-    except ValueError as error:
-        # Histogram gradient boosting, for one, speaks of the shape of a window then.
-        missing = rows.frame[list(specification.schema.numeric)].isna().all()
-        if missing.any():
-            names = ", ".join(missing.index[missing])
-            raise ValueError(
-                f"{estimator.class_path} cannot be fitted on {len(rows.labels)} rows in which {names} has no value: "
-                "leave it out, lower training.folds, or add an imputer to training.preprocessing.numeric."
-            ) from error
-        raise
+    """A pipeline with `estimator` fitted on `rows`. Raises ValueError when it cannot be."""
+    return fit_pipeline(specification.build(estimator), rows.frame, rows.labels, rows.fit_weights())
 
 
 def fold_predictions(

@@ -2,10 +2,14 @@
 
 Numbers are float32 everywhere (a missing one is NaN) and categories are strings (a missing one is the empty string), so
 that scikit-learn in training and ONNX Runtime in serving read the same values. Nothing here fits or transforms.
+
+float32 has 24 binary digits: of epoch seconds it keeps every 128th. A feature whose values need more has an origin, a number that is
+subtracted in float64 before the conversion; the training rows decide, and the contract keeps it. Whole numbers, of whatever type, and
+decimals that no origin makes exact are refused: two values never become one. Other numbers keep seven digits.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,15 +19,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING_CATEGORY = ""
-_DTYPES = {pa.float32(): np.float32, pa.uint8(): np.uint8, pa.int32(): np.int32}
+_DTYPES = {pa.float32(): np.float32, pa.float64(): np.float64, pa.uint8(): np.uint8, pa.int32(): np.int32}
+
+_FAR = 1024
+"""A feature with fractions has an origin when it lies so many times its own range from 0: float32 would leave it four digits."""
 
 
 @dataclass(frozen=True)
 class FeatureSchema:
-    """Names of the numeric and the categorical features, each in the order the model reads them."""
+    """Names of the numeric and the categorical features, each in the order the model reads them.
+
+    `origins` are the numeric features whose values are counted from another number than 0, with that number.
+    """
 
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
+    origins: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,23 +67,55 @@ class FeatureSchema:
                 )
         return cls(numeric=tuple(numeric), categorical=tuple(categorical))
 
+    def from_origin(self, values: np.ndarray) -> np.ndarray:
+        """The float64 `values` [rows, numeric features] as the model reads them: float32, each counted from the feature's origin."""
+        if self.origins:
+            values = values - np.array([self.origins.get(name, 0.0) for name in self.numeric])
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32)
 
-def numeric_matrix(table: pa.Table, names: Sequence[str]) -> np.ndarray:
-    """The columns `names` of `table` as a float32 array [rows, len(names)]; null becomes NaN."""
+
+def with_origins(schema: FeatureSchema, table: pa.Table) -> FeatureSchema:
+    """`schema` with an origin for each numeric feature whose values in `table` float32 would not keep apart.
+
+    Raises ValueError for whole numbers or decimals of which some become equal whatever the origin.
+    """
+    origins = {}
+    for name in schema.numeric:
+        values = exact_matrix(table, [name])[:, 0]
+        values = values[np.isfinite(values)]
+        if not len(values):
+            continue
+        low, high = float(values.min()), float(values.max())
+        kind = table.schema.field(name).type
+        middle = float(np.floor(low / 2 + high / 2))
+        if pa.types.is_floating(kind) and not _is_whole(values):
+            if max(abs(low), abs(high)) > _FAR * (high - low) > 0:
+                origins[name] = middle
+        elif not _kept_apart(values, 0.0):
+            if not _kept_apart(values, middle):
+                raise ValueError(_merged(name, kind, values, middle))
+            origins[name] = middle
+    return replace(schema, origins=origins)
+
+
+def numeric_matrix(table: pa.Table, names: Sequence[str], origins: Mapping[str, float] | None = None) -> np.ndarray:
+    """The columns `names` of `table` as a float32 array [rows, len(names)], counted from their `origins`; null becomes NaN."""
     matrix = np.empty((table.num_rows, len(names)), dtype=np.float32)
     for position, name in enumerate(names):
-        column = _column(table, name)
-        if pa.types.is_decimal(column.type):
-            column = column.cast(pa.float64())
-        elif pa.types.is_boolean(column.type):
-            column = column.cast(pa.uint8())
-        start = 0
-        for chunk in column.cast(pa.float32(), safe=False).chunks:
-            target = matrix[start : start + len(chunk), position]
-            target[:] = _plain(chunk)
-            if chunk.null_count:
-                target[_plain(chunk.is_null().cast(pa.uint8())).astype(bool)] = np.nan
-            start += len(chunk)
+        origin = (origins or {}).get(name)
+        for rows, values in _chunks(table, name, pa.float32() if origin is None else pa.float64()):
+            with np.errstate(over="ignore"):
+                matrix[rows, position] = values if origin is None else values - origin
+    return matrix
+
+
+def exact_matrix(table: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """The columns `names` of `table` as a float64 array [rows, len(names)], from no origin; null becomes NaN."""
+    matrix = np.empty((table.num_rows, len(names)), dtype=np.float64)
+    for position, name in enumerate(names):
+        for rows, values in _chunks(table, name, pa.float64()):
+            matrix[rows, position] = values
     return matrix
 
 
@@ -98,9 +141,56 @@ def to_frame(table: pa.Table, schema: FeatureSchema) -> "pd.DataFrame":
     """The features of `table` as a frame: numeric columns as float32, then categorical ones as objects, in the schema's order."""
     import pandas as pd
 
-    numeric = pd.DataFrame(numeric_matrix(table, schema.numeric), columns=list(schema.numeric))
+    numeric = pd.DataFrame(numeric_matrix(table, schema.numeric, schema.origins), columns=list(schema.numeric))
     categorical = pd.DataFrame(categorical_matrix(table, schema.categorical), columns=list(schema.categorical))
     return pd.concat([numeric, categorical], axis=1)
+
+
+def to_exact_frame(table: pa.Table, schema: FeatureSchema) -> "pd.DataFrame":
+    """The frame of `to_frame` with its numbers in float64, before they are rounded to float32."""
+    frame = to_frame(table, schema)
+    exact = exact_matrix(table, schema.numeric)
+    return frame.assign(
+        **{name: exact[:, position] - schema.origins.get(name, 0.0) for position, name in enumerate(schema.numeric)}
+    )
+
+
+def _kept_apart(values: np.ndarray, origin: float) -> bool:
+    """Whether different `values` are different float32 numbers when they are counted from `origin`; whole ones have to be exact."""
+    counted = values - origin
+    if (values == np.floor(values)).all():
+        return _is_whole(values) and bool((counted.astype(np.float32) == counted).all())
+    return len(np.unique(counted.astype(np.float32))) == len(np.unique(values))
+
+
+def _is_whole(values: np.ndarray) -> bool:
+    """Whether all `values` are whole numbers that float64 holds exactly; beyond, every float64 is a whole number."""
+    return bool((values == np.floor(values)).all() and (np.abs(values) <= 2**53).all())
+
+
+def _merged(name: str, kind: pa.DataType, values: np.ndarray, origin: float) -> str:
+    before, after = len(np.unique(values)), len(np.unique((values - origin).astype(np.float32)))
+    return (
+        f"The feature {name} ({kind}) has values from {values.min():.17g} to {values.max():.17g}, which a model of float32 numbers does not "
+        f"keep apart: {before} different ones would become {after}. Give the model a difference (such as the days since another event), a "
+        "larger unit (a quotient in double keeps seven digits), or the text of an identifier."
+    )
+
+
+def _chunks(table: pa.Table, name: str, kind: pa.DataType) -> Iterator[tuple[slice, np.ndarray]]:
+    """The values of a column in float32 or float64, chunk by chunk with the rows of each; a missing one is NaN."""
+    column = _column(table, name)
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    elif pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    start = 0
+    for chunk in column.cast(kind, safe=False).chunks:
+        values = _plain(chunk)
+        if chunk.null_count:
+            values = np.where(_plain(chunk.is_null().cast(pa.uint8())).astype(bool), values.dtype.type(np.nan), values)
+        yield slice(start, start + len(chunk)), values
+        start += len(chunk)
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:

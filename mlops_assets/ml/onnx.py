@@ -12,7 +12,7 @@ import numpy as np
 
 from mlops_assets.ml.calibration import Curve, append_curve
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.pipeline import ESTIMATOR_STEP, fitted_steps, predict
+from mlops_assets.ml.pipeline import ESTIMATOR_STEP, TrainingError, class_path, explained, fitted_steps, predict
 from mlops_assets.ml.problem import Problem
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ LABEL_OUTPUT = "label"
 PROBABILITIES_OUTPUT = "probabilities"
 VALUE_OUTPUT = "value"
 
+_ANOTHER_CLASS = "Name another class in training.estimator or training.preprocessing, or other parameters."
+
+_UNSEEN = "a category that no training row has"
 _OPERATOR_SETS = {"": 18, "ai.onnx.ml": 3}
 
 
@@ -43,11 +46,15 @@ class Parity:
 
 
 def to_onnx(pipeline: "Pipeline", schema: FeatureSchema, problem: Problem) -> bytes:
-    """The fitted `pipeline` as a serialised ONNX model; equal pipelines give equal bytes."""
+    """The fitted `pipeline` as a serialised ONNX model; equal pipelines give equal bytes.
+
+    Raises TrainingError, naming the class, when a step has no export, or its export does not answer rows that training did not see.
+    """
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
     exportable, curve = _without_calibration(copy.deepcopy(pipeline))
+    _require_converters(exportable)
     _lower_thresholds(exportable)
     inputs = []
     if schema.numeric:
@@ -56,11 +63,16 @@ def to_onnx(pipeline: "Pipeline", schema: FeatureSchema, problem: Problem) -> by
         inputs.append((CATEGORICAL_INPUT, StringTensorType([None, len(schema.categorical)])))
     options = {} if problem == "regression" else {id(exportable.named_steps[ESTIMATOR_STEP]): {"zipmap": False}}
     # A name of its own: the default one is random, and equal models would differ in their hash.
-    model = convert_sklearn(exportable, name="model", initial_types=inputs, options=options, target_opset=_OPERATOR_SETS)
-    _rename_outputs(model, [VALUE_OUTPUT] if problem == "regression" else [LABEL_OUTPUT, PROBABILITIES_OUTPUT])
+    steps = ", ".join(map(class_path, fitted_steps(exportable)))
+    with explained(f"The pipeline of {steps} cannot be exported to ONNX, so it cannot serve", _ANOTHER_CLASS):
+        model = convert_sklearn(exportable, name="model", initial_types=inputs, options=options, target_opset=_OPERATOR_SETS)
+        _rename_outputs(model, [VALUE_OUTPUT] if problem == "regression" else [LABEL_OUTPUT, PROBABILITIES_OUTPUT])
     if curve is not None:
         append_curve(model, curve, label=LABEL_OUTPUT, probabilities=PROBABILITIES_OUTPUT)
-    return model.SerializeToString()
+    exported = model.SerializeToString()
+    with explained(f"The ONNX model of {steps} does not answer a row of missing and unseen values", _ANOTHER_CLASS):
+        _answer_unseen(exported, schema, problem)
+    return exported
 
 
 def onnx_predict(model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem) -> np.ndarray:
@@ -83,16 +95,54 @@ def parity(pipeline: "Pipeline", model: bytes, frame: "pd.DataFrame", schema: Fe
 
     A prediction that is NaN on one side only counts as an infinite difference. Raises ValueError on an empty frame.
     """
+    difference, relative = _differences(pipeline, model, frame, schema, problem)
+    return Parity(rows=len(frame), largest_difference=float(difference.max()), largest_relative_difference=float(relative.max()))
+
+
+def changed_share(
+    pipeline: "Pipeline", model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem, limit: float
+) -> float:
+    """The share of rows for which `pipeline`, given the float64 numbers of `matrix.to_exact_frame`, predicts otherwise than `model` does.
+
+    A prediction is another one beyond the relative `limit`. The model reads the numbers in float32.
+    """
+    _, relative = _differences(pipeline, model, frame, schema, problem)
+    return float((relative.max(axis=1) > limit).mean())
+
+
+def _differences(
+    pipeline: "Pipeline", model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem
+) -> tuple[np.ndarray, np.ndarray]:
+    """Absolute and relative differences of the predictions [rows, classes or 1]. Raises ValueError on an empty frame."""
     if frame.empty:
         raise ValueError("Parity needs at least one row.")
     expected = np.asarray(predict(pipeline, frame, problem), dtype=np.float64).reshape(len(frame), -1)
-    actual = np.asarray(onnx_predict(model, frame, schema, problem), dtype=np.float64).reshape(len(frame), -1)
+    with explained("The exported ONNX model does not predict", _ANOTHER_CLASS):
+        actual = np.asarray(onnx_predict(model, frame, schema, problem), dtype=np.float64).reshape(len(frame), -1)
     if expected.shape != actual.shape:
         raise ValueError(f"The pipeline answers with shape {expected.shape}, the ONNX model with {actual.shape}.")
     both_missing = np.isnan(expected) & np.isnan(actual)
     difference = np.where(both_missing, 0.0, np.nan_to_num(np.abs(expected - actual), nan=np.inf))
-    relative = difference / np.maximum(1.0, np.nan_to_num(np.abs(expected), nan=1.0))
-    return Parity(rows=len(frame), largest_difference=float(difference.max()), largest_relative_difference=float(relative.max()))
+    return difference, difference / np.maximum(1.0, np.nan_to_num(np.abs(expected), nan=1.0))
+
+
+def _require_converters(pipeline: "Pipeline") -> None:
+    """Raise TrainingError for the first step whose class nobody can export."""
+    from skl2onnx._supported_operators import sklearn_operator_name_map
+
+    for step in fitted_steps(pipeline):
+        if not any(kind in sklearn_operator_name_map for kind in type(step).__mro__) and not hasattr(step, "to_onnx_operator"):
+            raise TrainingError(
+                f"{class_path(step)} cannot be exported to ONNX, so it cannot serve: skl2onnx has no converter of this class. {_ANOTHER_CLASS}"
+            )
+
+
+def _answer_unseen(model: bytes, schema: FeatureSchema, problem: Problem) -> None:
+    """Let `model` answer a row that no training row is like, as requests may bring one."""
+    import pandas as pd
+
+    row: list[object] = [*(np.nan for _ in schema.numeric), *(_UNSEEN for _ in schema.categorical)]
+    onnx_predict(model, pd.DataFrame([row], columns=list(schema.names)), schema, problem)
 
 
 def _without_calibration(pipeline: "Pipeline") -> "tuple[Pipeline, Curve | None]":

@@ -13,6 +13,7 @@ import importlib
 import importlib.metadata
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,34 @@ if TYPE_CHECKING:
 
 FEATURES_STEP = "features"
 ESTIMATOR_STEP = "estimator"
+
+_OF_THE_MACHINE = (MemoryError, OSError)
+"""Errors that say nothing about the rows or the configuration."""
+
 _TARGET_TYPES = {"binary_classification": "binary", "regression": "continuous"}
+
+
+class TrainingError(ValueError):
+    """A pipeline that these rows, or this configuration, do not allow; the message names the class or the feature, and the remedy."""
+
+
+@contextmanager
+def explained(doing: str, remedy: str) -> Iterator[None]:
+    """Raise TrainingError, "`doing`: the library's message. `remedy`", for whatever a library raises inside the block."""
+    try:
+        yield
+    except (TrainingError, *_OF_THE_MACHINE):
+        raise
+    except Exception as error:  # the libraries behind an estimator share no class of errors
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise TrainingError(f"{doing}: {lines[0].rstrip('.')}. {remedy}") from error
+
+
+def class_path(step: Any) -> str:
+    """The import path of a step's class as a YAML file would name it: without the private modules in between."""
+    kind = type(step)
+    public = [part for part in kind.__module__.split(".") if not part.startswith("_")]
+    return ".".join([*public[:2], kind.__name__])
 
 
 @dataclass(frozen=True)
@@ -56,7 +84,8 @@ class Step:
         for name in self.parameters:
             if name not in allowed:
                 raise ValueError(f"{self.class_path} has no parameter {name!r}.{_nearest(name, allowed)}")
-        instance = instance_class(**self.parameters)
+        with explained(f"{self.class_path} cannot be made", "Correct its parameters."):
+            instance = instance_class(**self.parameters)
         if "random_state" not in self.parameters and instance.get_params(deep=False).get("random_state", seed) is None:
             instance.set_params(random_state=seed)
         if hasattr(instance, "target_type"):
@@ -176,10 +205,14 @@ def fit_pipeline(
 
     The encodings that a TargetEncoder learned are rounded to float32, because ONNX stores them so: without it a value
     next to a threshold would take another branch.
+
+    Raises TrainingError when it cannot be fitted, naming the class, and features without any value.
     """
     from sklearn.preprocessing import TargetEncoder
 
-    pipeline.fit(frame, labels, **({} if weights is None else {f"{ESTIMATOR_STEP}__sample_weight": weights}))
+    estimator = class_path(pipeline.named_steps[ESTIMATOR_STEP])
+    with explained(*_fit_advice(estimator, frame)):
+        pipeline.fit(frame, labels, **({} if weights is None else {f"{ESTIMATOR_STEP}__sample_weight": weights}))
     for step in fitted_steps(pipeline):
         if isinstance(step, TargetEncoder):
             step.encodings_ = [np.float64(np.float32(encoding)) for encoding in step.encodings_]
@@ -188,8 +221,10 @@ def fit_pipeline(
 
 
 def predict(pipeline: "Pipeline", frame: "pd.DataFrame", problem: Problem) -> np.ndarray:
-    """Probabilities [rows, classes] of a classifier, or values [rows] of a regressor."""
-    return pipeline.predict(frame) if problem == "regression" else pipeline.predict_proba(frame)
+    """Probabilities [rows, classes] of a classifier, or values [rows] of a regressor. Raises TrainingError, naming the class."""
+    doing = f"{class_path(pipeline.named_steps[ESTIMATOR_STEP])} does not predict"
+    with explained(doing, "Correct training.estimator or training.preprocessing, or name another class."):
+        return pipeline.predict(frame) if problem == "regression" else pipeline.predict_proba(frame)
 
 
 def fitted_steps(pipeline: "Pipeline") -> Iterator[Any]:
@@ -204,6 +239,22 @@ def fitted_steps(pipeline: "Pipeline") -> Iterator[Any]:
                 yield from fitted_steps(each)
             elif not isinstance(each, str):
                 yield each
+
+
+def _fit_advice(estimator: str, frame: "pd.DataFrame") -> tuple[str, str]:
+    """What cannot be done, and the remedy. Histogram gradient boosting speaks of the shape of a window where a feature has no value."""
+    missing = frame.select_dtypes("number").isna().all()
+    if missing.any():
+        names = ", ".join(missing.index[missing])
+        return (
+            f"{estimator} cannot be fitted on {len(frame)} training rows in which {names} has no value",
+            f"Leave {names} out of `features`, widen training.window or lower training.folds, or add an imputer to "
+            "training.preprocessing.numeric.",
+        )
+    return (
+        f"{estimator} cannot be fitted on {len(frame)} training rows",
+        "Correct training.estimator, its parameters or training.preprocessing, or name another class.",
+    )
 
 
 def _shuffled_folds(problem: Problem, folds: int, seed: int) -> Any:

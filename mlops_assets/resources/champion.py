@@ -1,11 +1,10 @@
 """Which version the model registry calls the champion, asked over its REST interface: MLflow's own client takes seconds to import."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from mlops_assets.access.credentials import access_token, authorization
 from mlops_assets.resources.model_registry import CHAMPION, alias_of
+from mlops_assets.resources.registered_model import RegisteredModel
 from mlops_assets.settings import Settings
 
 _TIMEOUT_SECONDS = 10
@@ -15,20 +14,12 @@ class RegistryUnreachableError(Exception):
     """The model registry does not answer, or answers with an error of its own."""
 
 
-@dataclass(frozen=True)
-class Champion:
-    """The version with the alias, and its tags."""
-
-    version: int
-    tags: Mapping[str, str]
-
-
-def registered_champion(settings: Settings, solution: str, segment: str | None = None) -> Champion | None:
+def registered_champion(settings: Settings, solution: str, segment: str | None = None) -> RegisteredModel | None:
     """The champion of `solution` (of its `segment`), or None when it has none. Raises RegistryUnreachableError."""
     return registered_version(settings, solution, alias_of(CHAMPION, segment))
 
 
-def registered_version(settings: Settings, solution: str, alias: str) -> Champion | None:
+def registered_version(settings: Settings, solution: str, alias: str) -> RegisteredModel | None:
     """The version of `solution` that carries `alias`, or None when there is none. Raises RegistryUnreachableError."""
     import requests
 
@@ -47,4 +38,9 @@ def registered_version(settings: Settings, solution: str, alias: str) -> Champio
     if not response.ok:
         return None
     version = response.json()["model_version"]
-    return Champion(version=int(version["version"]), tags={tag["key"]: tag["value"] for tag in version.get("tags", [])})
+    return RegisteredModel(
+        solution=solution,
+        version=int(version["version"]),
+        run_id=str(version.get("run_id")),
+        tags={tag["key"]: tag["value"] for tag in version.get("tags", [])},
+    )

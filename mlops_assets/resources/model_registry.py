@@ -14,6 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.access.credentials import access_token
+from mlops_assets.resources.bundle_record import (
+    ACCEPTANCE_TAG,
+    BUNDLE_TAG,
+    FILES_TAG,
+    BundleRecord,
+    EvidenceError,
+    accepted_record,
+    describe,
+    folder_files,
+    registered_record,
+)
+from mlops_assets.resources.registered_model import GATES_FAILED, GATES_PASSED, GATES_TAG, RegisteredModel
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.settings import QUIET_LIBRARIES, Settings
 
 if TYPE_CHECKING:
@@ -26,20 +39,10 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
 BUNDLE_ARTIFACT = "bundle"
 
-TRAINING_DATE_TAG = "training_date"
-DATASET_FINGERPRINT_TAG = "dataset_fingerprint"
-CONFIGURATION_TAG = "configuration_hash"
-SEGMENT_TAG = "segment"
-"""On the version of a segment: which one."""
-
-GATES_TAG = "status"
-"""What the gates said of a version: `GATES_PASSED` or `GATES_FAILED`; a version that was not evaluated has no such tag."""
-
 REJECTION_TAG = "rejected_because"
 """On a rejected version: each gate that failed, and why."""
 
 _COMPLETE_TAG = "bundle"
-GATES_PASSED, GATES_FAILED = "accepted", "rejected"
 
 _LONGEST_TAG = 4000
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -51,31 +54,20 @@ class RegistryError(Exception):
 
 
 @dataclass(frozen=True)
-class RegisteredModel:
-    """One version of a solution's model."""
-
-    solution: str
-    version: int
-    run_id: str
-    tags: Mapping[str, str]
-
-    @property
-    def segment(self) -> str | None:
-        """The segment whose rows it was trained on; None for the solution's own model."""
-        return self.tags.get(SEGMENT_TAG)
-
-
-@dataclass(frozen=True)
 class ModelRegistry:
-    """Access to one MLflow server. A solution's model is registered under the solution's name."""
+    """Access to one MLflow server. A solution's model is registered under the solution's name.
+
+    MLflow's tags can be written by others: what decides about a version is signed by `signer`.
+    """
 
     url: str
     token: str = field(repr=False)
+    signer: Signer
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ModelRegistry":
         """The registry of this installation."""
-        return cls(url=settings.mlflow_url, token=access_token(settings))
+        return cls(url=settings.mlflow_url, token=access_token(settings), signer=Signer(settings.signing_key_file))
 
     @property
     def client(self) -> "MlflowClient":
@@ -173,14 +165,21 @@ class ModelRegistry:
         return _registered(version)
 
     def find(self, solution: str, tags: Mapping[str, str]) -> RegisteredModel | None:
-        """The newest complete version of the solution that carries all `tags`, or None.
+        """The newest complete version of the solution that was registered with all `tags`, or None.
 
-        A version whose training was interrupted has no bundle and does not count.
+        A version whose training was interrupted has no bundle and does not count, nor does one whose tags somebody else wrote.
         """
         required = {**tags, _COMPLETE_TAG: "complete"}
         conditions = [f"name = '{solution}'", *(f"tags.`{key}` = '{value}'" for key, value in required.items())]
         found = self.client.search_model_versions(" AND ".join(conditions))
-        return _registered(max(found, key=lambda each: int(each.version))) if found else None
+        newest_first = sorted(map(_registered, found), key=lambda each: -each.version)
+        return next((each for each in newest_first if self._is_registered_here(each)), None)
+
+    def versions(self, solution: str) -> list[RegisteredModel]:
+        """All complete versions of the solution, whoever registered them."""
+        return list(
+            map(_registered, self.client.search_model_versions(f"name = '{solution}' AND tags.`{_COMPLETE_TAG}` = 'complete'"))
+        )
 
     def get(self, solution: str, version: int) -> RegisteredModel:
         """One version of the solution. Raises RegistryError when there is none."""
@@ -229,9 +228,14 @@ class ModelRegistry:
         else:
             self.remove_alias(model.solution, alias_of(CHAMPION, segment))
 
-    def accept(self, model: RegisteredModel) -> None:
-        """Record that `model` passed its gates. Unless it is the champion, it is the challenger from now on."""
-        self.tag(model.solution, model.version, {GATES_TAG: GATES_PASSED})
+    def accept(self, model: RegisteredModel, record: BundleRecord) -> None:
+        """Record and sign that `model` passed its gates with the bundle of `record`. Unless it is the champion, it is the challenger now.
+
+        Raises EvidenceError when the version is another one by now.
+        """
+        if registered_record(self.signer, self.get(model.solution, model.version)) != record:
+            raise EvidenceError(f"{model} was changed in MLflow while it was evaluated: evaluate it again.")
+        self.tag(model.solution, model.version, {**record.sign(self.signer, "accepted"), GATES_TAG: GATES_PASSED})
         if REJECTION_TAG in self.get(model.solution, model.version).tags:
             self.client.delete_model_version_tag(model.solution, str(model.version), REJECTION_TAG)
         champion = self.champion(model.solution, model.segment)
@@ -241,6 +245,8 @@ class ModelRegistry:
     def reject(self, model: RegisteredModel, because: str) -> None:
         """Record that `model` failed a gate: it cannot be promoted, and is no challenger. The champion stays what it is."""
         self.tag(model.solution, model.version, {GATES_TAG: GATES_FAILED, REJECTION_TAG: because[:_LONGEST_TAG]})
+        if ACCEPTANCE_TAG in self.get(model.solution, model.version).tags:
+            self.client.delete_model_version_tag(model.solution, str(model.version), ACCEPTANCE_TAG)
         self._remove_challenger(model)
 
     def tag(self, solution: str, version: int, tags: Mapping[str, str]) -> None:
@@ -249,12 +255,27 @@ class ModelRegistry:
             self.client.set_model_version_tag(solution, str(version), key, value)
 
     def log_bundle(self, model: RegisteredModel, folder: Path) -> None:
-        """Store the serving bundle in `folder` with the model's run; from then on `find` knows the version."""
+        """Store the serving bundle in `folder` with the model's run, and sign its record; from then on `find` knows the version."""
         self.log_files(model.run_id, folder, BUNDLE_ARTIFACT)
-        self.tag(model.solution, model.version, {_COMPLETE_TAG: "complete"})
+        self.sign_bundle(model, folder)
+
+    def sign_bundle(self, model: RegisteredModel, folder: Path) -> BundleRecord:
+        """Sign that the bundle of `model` is the one in `folder`, with the tags that it has now; returns the record."""
+        record = describe(model, folder_files(folder))
+        tags = {BUNDLE_TAG: record.sha256, FILES_TAG: json.dumps(record.files), **record.sign(self.signer, "registered")}
+        self.tag(model.solution, model.version, {**tags, _COMPLETE_TAG: "complete"})
+        return record
+
+    def registered_record(self, model: RegisteredModel) -> BundleRecord:
+        """The signed record of the bundle of `model`. Raises EvidenceError without a genuine one."""
+        return registered_record(self.signer, model)
+
+    def accepted_record(self, model: RegisteredModel) -> tuple[BundleRecord, str]:
+        """The record of a version that passed its gates, with the signature of its evaluation. Raises EvidenceError for any other."""
+        return accepted_record(self.signer, model)
 
     def download_bundle(self, model: RegisteredModel, folder: Path) -> Path:
-        """The serving bundle of `model`, downloaded below `folder`."""
+        """The serving bundle of `model`, downloaded below `folder`. Whoever loads it compares it with its record."""
         return self.download(model.run_id, BUNDLE_ARTIFACT, folder)
 
     def run_url(self, run_id: str) -> str:
@@ -268,6 +289,13 @@ class ModelRegistry:
     def version_url(self, model: RegisteredModel) -> str:
         """Page of the version in the MLflow UI."""
         return f"{self.url}/#/models/{model.solution}/versions/{model.version}"
+
+    def _is_registered_here(self, model: RegisteredModel) -> bool:
+        try:
+            registered_record(self.signer, model)
+        except EvidenceError:
+            return False
+        return True
 
     def _remove_challenger(self, model: RegisteredModel) -> None:
         alias = alias_of(CHALLENGER, model.segment)

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
 from mlops_assets.ml.matrix import categorical_matrix, numeric_matrix
+from mlops_assets.resources.bundle_record import served_record
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.sample import Sample
 
@@ -98,7 +100,8 @@ class Bundle:
         if table.num_rows == 0:
             answers = np.empty((0, max(len(self.contract.classes), 1)), dtype=np.float32)
         else:
-            answers = self.predict(numeric_matrix(table, schema.numeric), categorical_matrix(table, schema.categorical))
+            numeric = numeric_matrix(table, schema.numeric, schema.origins)
+            answers = self.predict(numeric, categorical_matrix(table, schema.categorical))
         if self.contract.problem == "regression":
             return pa.Table.from_arrays([_array(answers.reshape(-1))], names=["value"])
         score, positions = self.decide(answers)
@@ -165,29 +168,20 @@ def write_bundle(path: Path, model: bytes, sample: Sample, contract: Contract) -
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def load_bundle(path: Path, threads: int = 0) -> Bundle:
-    """Load the bundle in the folder `path`, verify its hashes, and let it answer its sample.
+def load_bundle(path: Path, files: Mapping[str, str], threads: int = 0) -> Bundle:
+    """Load the bundle in the folder `path`, compare it with `files`, and let it answer its sample.
 
-    The model runs in `threads` threads (0 = one a processor core).
+    `files` are the SHA-256 of all files of the bundle by name, from a record that is not in the folder. The model runs in `threads`
+    threads (0 = one a processor core).
 
-    Raises BundleError when a file is missing or not valid, is not the one that was promoted, or the model does not answer the sample
+    Raises BundleError when a file is missing or not valid, is not the one of the record, or the model does not answer the sample
     as the fitted model did.
     """
     from onnxruntime import InferenceSession, SessionOptions
 
-    for name in (MODEL_FILE, CONTRACT_FILE, SAMPLE_FILE):
-        if not (path / name).is_file():
-            raise BundleError(f"{path / name} is missing: promote the model again to write its bundle.")
-    contract = _parse(Contract, path / CONTRACT_FILE, (path / CONTRACT_FILE).read_bytes())
-    model, sample_bytes = (path / MODEL_FILE).read_bytes(), (path / SAMPLE_FILE).read_bytes()
-    for name, content, expected in (
-        (MODEL_FILE, model, contract.model_sha256),
-        (SAMPLE_FILE, sample_bytes, contract.sample_sha256),
-    ):
-        if file_hash(content) != expected:
-            raise BundleError(
-                f"{path / name} was changed after promotion (its SHA-256 is not the contract's): promote the model again."
-            )
+    contents = _read(path, files)
+    model = contents[MODEL_FILE]
+    contract = _parse(Contract, path / CONTRACT_FILE, contents[CONTRACT_FILE])
     options = SessionOptions()
     # Threads that spin while they wait take the processor from whoever they wait for: on a busy machine four times as slow.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -196,8 +190,14 @@ def load_bundle(path: Path, threads: int = 0) -> Bundle:
         session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the errors of ONNX Runtime have no class in common
         raise BundleError(f"{path / MODEL_FILE} is no model that ONNX Runtime can run: {error}") from error
-    bundle = Bundle(path=path, contract=contract, sample=_parse(Sample, path / SAMPLE_FILE, sample_bytes), session=session)
-    difference = bundle.sample.difference(bundle.predict(*bundle.sample.matrices(contract.feature_schema)))
+    bundle = Bundle(
+        path=path, contract=contract, sample=_parse(Sample, path / SAMPLE_FILE, contents[SAMPLE_FILE]), session=session
+    )
+    try:
+        answers = bundle.predict(*bundle.sample.matrices(contract.feature_schema))
+    except Exception as error:
+        raise BundleError(f"{path / MODEL_FILE} does not answer the rows of {SAMPLE_FILE}: {error}") from error
+    difference = bundle.sample.difference(answers)
     if difference > bundle.sample.maximum_difference:
         raise BundleError(
             f"{path} does not answer its sample as the fitted model did (difference {difference:.2g}, at most "
@@ -206,12 +206,38 @@ def load_bundle(path: Path, threads: int = 0) -> Bundle:
     return bundle
 
 
-def load_contract(path: Path) -> Contract:
-    """The contract of the bundle in the folder `path`, without its model. Raises BundleError when it is missing or not valid."""
-    file = path / CONTRACT_FILE
-    if not file.is_file():
-        raise BundleError(f"{file} is missing: promote the model again to write its bundle.")
-    return _parse(Contract, file, file.read_bytes())
+def load_deployed(bundle: Path, signer: Signer, threads: int = 0) -> Bundle:
+    """The bundle in the folder `bundle`, which has to be the one that passed its gates: a signed record beside it says so.
+
+    Raises EvidenceError without a genuine record, and BundleError when the files are not those of the record.
+    """
+    record = served_record(signer, bundle)
+    try:
+        return load_bundle(bundle, record.files, threads)
+    except BundleError as error:
+        raise BundleError(
+            f"{error} Remove {bundle} to have the bundle fetched from the model registry again, then: "
+            f'mlops promote {record.solution} --to {record.version} --reason "restore its bundle"'
+        ) from error
+
+
+def load_contract(path: Path, files: Mapping[str, str]) -> Contract:
+    """The contract of the bundle in the folder `path`, without its model. Raises BundleError as `load_bundle` does."""
+    return _parse(Contract, path / CONTRACT_FILE, _read(path, files)[CONTRACT_FILE])
+
+
+def _read(path: Path, files: Mapping[str, str]) -> dict[str, bytes]:
+    """The content of all files of the bundle, which are the ones of the record `files` and no others."""
+    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
+    if added := sorted(present - set(files)):
+        raise BundleError(f"{path / added[0]} does not belong to the bundle: it was added after promotion.")
+    if missing := sorted({MODEL_FILE, CONTRACT_FILE, SAMPLE_FILE, *files} - present):
+        raise BundleError(f"{path / missing[0]} is missing.")
+    contents = {name: (path / name).read_bytes() for name in files}
+    # What is read is what is compared: a file that changes in between is not loaded.
+    if changed := [str(path / name) for name, content in contents.items() if file_hash(content) != files[name]]:
+        raise BundleError(f"{', '.join(changed)} was changed after promotion: the SHA-256 is not the one of the signed record.")
+    return contents
 
 
 def _parse(kind: type[_Model], path: Path, content: bytes) -> _Model:

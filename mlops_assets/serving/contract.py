@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, numeric_matrix
+from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, exact_matrix
 from mlops_assets.ml.problem import Problem
 from mlops_assets.serving.columns import check_column
 
@@ -83,7 +83,8 @@ class Contract(_Strict):
     `features` are in the model's order, numeric before categorical. `classes` are in the order of the probabilities, and
     `decision_threshold` is the score from which a binary prediction is positive; both are empty for a regression. `key` identifies
     a row of the spine, `entity_keys` what the feature views are looked up with, `request_columns` are features themselves. The dates
-    of `partition_column` are those of `time_zone`. `segment` is None for a model of all rows.
+    of `partition_column` are those of `time_zone`. `segment` is None for a model of all rows. The model reads a numeric feature as float32;
+    one of `origins` as float32 of the value minus that number, both float64.
     """
 
     name: str = Field(min_length=1)
@@ -102,6 +103,7 @@ class Contract(_Strict):
     request_columns: tuple[RequestColumn, ...] = ()
     derived_features: tuple[DerivedFeature, ...] = ()
     segment: Segment | None = None
+    origins: dict[str, float] = Field(default_factory=dict)
     model_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     sample_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     run_id: str
@@ -119,6 +121,8 @@ class Contract(_Strict):
             raise ValueError(
                 f"what request_columns, derived_features and feature_views give must be features: {', '.join(unknown)}"
             )
+        if unknown := sorted(set(self.origins) - set(self.feature_schema.numeric)):
+            raise ValueError(f"origins must be those of numeric features: {', '.join(unknown)}")
         for column in (self.key, *self.entity_keys, *self.request_columns):
             check_column(column.name, column.type)
         expected = {"binary_classification": (2, 2), "multiclass_classification": (3, None), "regression": (0, 0)}
@@ -140,6 +144,7 @@ class Contract(_Strict):
         return FeatureSchema(
             numeric=tuple(feature.name for feature in self.features if feature.kind == "numeric"),
             categorical=tuple(feature.name for feature in self.features if feature.kind == "categorical"),
+            origins=self.origins,
         )
 
 
@@ -147,7 +152,7 @@ def describe_features(table: pa.Table, schema: FeatureSchema) -> tuple[NumericFe
     """The features of `schema` with their Arrow types and the values that the training `table` holds."""
     described: list[NumericFeature | CategoricalFeature] = []
     for name in schema.numeric:
-        values = numeric_matrix(table, [name])[:, 0]
+        values = exact_matrix(table, [name])[:, 0]
         finite = values[np.isfinite(values)]
         described.append(
             NumericFeature(

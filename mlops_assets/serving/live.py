@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_assets.resources.online_store.store import OnlineStore
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, linked_bundle, read_options, segment_links
-from mlops_assets.serving.bundle import BundleError, load_bundle
+from mlops_assets.serving.bundle import BundleError, load_deployed
 from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.requests import RequestDecoder, RequestError, Row
 from mlops_assets.serving.scorer import Scored, Scorer
@@ -46,13 +47,13 @@ class Model:
         return self.scorer.bundle.path
 
     @classmethod
-    def load(cls, path: Path, online_store: OnlineStore) -> "Model":
+    def load(cls, path: Path, online_store: OnlineStore, signer: Signer) -> "Model":
         """Load the bundle in the folder `path`, verify it, and answer its example requests with features looked up as in service.
 
-        Raises what the bundle, the contract's types or the online store raise.
+        Raises what the record beside it, the bundle, the contract's types or the online store raise.
         """
         # A second thread gains nothing with few rows, and has to be waited for.
-        bundle = load_bundle(path, threads=1)
+        bundle = load_deployed(path, signer, threads=1)
         decoder, scorer = RequestDecoder(bundle.contract), Scorer(bundle, online_store)
         for example in bundle.sample.rows:
             row = decoder.decode(json.dumps(example.request).encode(), datetime.now(UTC))
@@ -64,11 +65,11 @@ class Model:
 class LiveModel:
     """The model behind one link of a solution's folder. One thread calls `refresh`, any number read `model`."""
 
-    def __init__(self, folder: Path, link: str, online_store: OnlineStore):
+    def __init__(self, folder: Path, link: str, online_store: OnlineStore, signer: Signer):
         self.model: Model | None = None
         self.problem: str | None = None
         """Why the linked bundle does not serve; None when it does."""
-        self._folder, self._link, self._online_store = folder, link, online_store
+        self._folder, self._link, self._online_store, self._signer = folder, link, online_store, signer
         self._refused: tuple[Path, float] | None = None
 
     def refresh(self) -> bool:
@@ -82,7 +83,7 @@ class LiveModel:
         if self._refused is not None and self._refused[0] == target and time.monotonic() < self._refused[1]:
             return False
         try:
-            self.model = Model.load(target, self._online_store)
+            self.model = Model.load(target, self._online_store, self._signer)
         except Exception as error:  # whatever is wrong with a new bundle, the old one goes on
             self.problem = f"{target.parent.name}/{target.name} does not serve as {self._link}: {type(error).__name__}: {error}"
             self._refused = (target, time.monotonic() + _RETRY_SECONDS)
@@ -132,14 +133,14 @@ class LiveSolution:
     A request takes `champions` once: None while there is none. `problems` tells which linked bundles do not serve, and why.
     """
 
-    def __init__(self, folder: Path, online_store: OnlineStore):
+    def __init__(self, folder: Path, online_store: OnlineStore, signer: Signer):
         self.name = folder.name
         self.champions: LiveChampions | None = None
-        self.challenger = LiveModel(folder, CHALLENGER_LINK, online_store)
+        self.challenger = LiveModel(folder, CHALLENGER_LINK, online_store, signer)
         self.options = Serving()
         self.problems: tuple[str, ...] = ()
-        self._folder, self._online_store = folder, online_store
-        self._champion = LiveModel(folder, CHAMPION_LINK, online_store)
+        self._folder, self._online_store, self._signer = folder, online_store, signer
+        self._champion = LiveModel(folder, CHAMPION_LINK, online_store, signer)
         self._segments: dict[str, LiveModel] = {}
 
     def refresh(self) -> bool:
@@ -147,7 +148,7 @@ class LiveSolution:
         before = (self.champions, self.challenger.model)
         self.options = read_options(self._folder)
         self._segments = {
-            link: self._segments.get(link) or LiveModel(self._folder, link, self._online_store)
+            link: self._segments.get(link) or LiveModel(self._folder, link, self._online_store, self._signer)
             for link in segment_links(self._folder)
         }
         followed = [self._champion, *self._segments.values()]
@@ -177,8 +178,8 @@ class LiveSolution:
 class LiveSolutions(Mapping[str, LiveSolution]):
     """Every solution that has a folder in the serving directory, by name. One thread calls `refresh`, any number read."""
 
-    def __init__(self, directory: Path, online_store: OnlineStore):
-        self._directory, self._online_store = directory, online_store
+    def __init__(self, directory: Path, online_store: OnlineStore, signer: Signer):
+        self._directory, self._online_store, self._signer = directory, online_store, signer
         self._solutions: dict[str, LiveSolution] = {}
 
     def refresh(self) -> bool:
@@ -186,7 +187,9 @@ class LiveSolutions(Mapping[str, LiveSolution]):
         folders = [path for path in self._directory.glob("[!.]*") if path.is_dir()] if self._directory.is_dir() else []
         if added := [folder for folder in folders if folder.name not in self._solutions]:
             # A new mapping: another thread may be reading the former one.
-            self._solutions = self._solutions | {folder.name: LiveSolution(folder, self._online_store) for folder in added}
+            self._solutions = self._solutions | {
+                folder.name: LiveSolution(folder, self._online_store, self._signer) for folder in added
+            }
         changed = [solution.refresh() for solution in self._solutions.values()]
         return any(changed)
 

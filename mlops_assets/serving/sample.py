@@ -40,9 +40,9 @@ class Sample(BaseModel):
     def matrices(self, schema: FeatureSchema) -> tuple[np.ndarray, np.ndarray]:
         """The features as the model reads them: float32 [rows, numeric], and objects [rows, categorical]."""
         count = len(schema.numeric)
-        numeric = np.array([row.features[:count] for row in self.rows], dtype=np.float32)
+        numeric = np.array([row.features[:count] for row in self.rows], dtype=np.float64)
         texts = [[MISSING_CATEGORY if value is None else value for value in row.features[count:]] for row in self.rows]
-        return numeric.reshape(len(self.rows), -1), np.array(texts, dtype=object).reshape(len(self.rows), -1)
+        return schema.from_origin(numeric.reshape(len(self.rows), -1)), np.array(texts, dtype=object).reshape(len(self.rows), -1)
 
     def difference(self, answers: np.ndarray) -> float:
         """The largest difference of `answers` [rows, classes or 1] from those of the fitted model; infinite where one is NaN."""

@@ -128,8 +128,13 @@ class Scorer:
         numbers = len(self._schema.numeric)
         # A value of the store beyond float32 is infinite, as in the lake's batches: NumPy would warn of it, and not doing so costs
         # three times what the conversion does.
-        flat = array("f", [nan if number is None else number for row in features for number in islice(row.values(), numbers)])
-        numeric = np.frombuffer(flat, dtype=np.float32).reshape(len(features), numbers)
+        flat = array(
+            "d" if self._schema.origins else "f",
+            [nan if number is None else number for row in features for number in islice(row.values(), numbers)],
+        )
+        numeric = np.frombuffer(flat, dtype=flat.typecode).reshape(len(features), numbers)
+        if self._schema.origins:
+            numeric = self._schema.from_origin(numeric)
         texts = [[MISSING_CATEGORY if text is None else text for text in islice(row.values(), numbers, None)] for row in features]
         answers = self.bundle.predict(numeric, np.array(texts, dtype=object))
         # Of few float32 values Python's sum, a float64 that cannot overflow, is finite when all of them are.

@@ -8,7 +8,18 @@ from collections.abc import Callable, Iterator
 import psutil
 
 from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
-from mlops_assets.stack import configuration, interrupted_runs, leftovers, logs, permissions, postgres, preflight, prepare, probes
+from mlops_assets.stack import (
+    adoption,
+    configuration,
+    interrupted_runs,
+    leftovers,
+    logs,
+    permissions,
+    postgres,
+    preflight,
+    prepare,
+    probes,
+)
 from mlops_assets.stack.errors import StackError
 from mlops_assets.stack.services import CODE_LOCATION, DAEMON, NATS, POSTGRES, Service, services
 from mlops_assets.stack.supervisor import ProcessState, Supervisor
@@ -31,13 +42,17 @@ def up(settings: Settings, listener: Listener) -> bool:
     if preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES):
         listener(str(settings.home), "closed")
     with _lock(settings):
+        unsigned = adoption.needs_adoption(settings)
         supervisor = Supervisor(settings)
         files = configuration.render(settings)
         if supervisor.is_running():
             _check_unchanged(files)
         else:
             _launch(settings, supervisor, files)
-        return _start_stopped(settings, supervisor, listener)
+        started = _start_stopped(settings, supervisor, listener)
+        if unsigned:
+            adoption.adopt_versions(settings)
+        return started
 
 
 def ensure_up(settings: Settings) -> None:

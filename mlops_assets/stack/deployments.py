@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from mlops_assets.resources.model_registry import TRAINING_DATE_TAG, ModelRegistry, RegistryError, alias_of
+from mlops_assets.resources.model_registry import ModelRegistry, RegistryError, alias_of
+from mlops_assets.resources.registered_model import TRAINING_DATE_TAG
 from mlops_assets.settings import Settings
 from mlops_assets.stack.dagster_client import (
     AssetState,

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.assets.deployment import champion_bundle
+from mlops_assets.assets.bundle_reading import read_bundle
 from mlops_assets.assets.scoring import CHALLENGER_ROLE, predictions_array
 from mlops_assets.column_names import (
     CHANNEL,
@@ -22,9 +22,11 @@ from mlops_assets.column_names import (
     known_since_column,
 )
 from mlops_assets.keys import RAW_SCHEMA
+from mlops_assets.resources.bundle_record import EvidenceError
 from mlops_assets.resources.datasets import RecordedDataset, recorded_datasets
 from mlops_assets.resources.lake import Lake, literal, quote, table_exists
-from mlops_assets.resources.model_registry import DATASET_FINGERPRINT_TAG, TRAINING_DATE_TAG, ModelRegistry, RegisteredModel
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.registered_model import DATASET_FINGERPRINT_TAG, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.stack.dagster_client import AssetState, DagsterClient, ancestors
 from mlops_assets.stack.deployments import deployment_of, history
@@ -109,9 +111,12 @@ class PredictionLineage:
         Raises StackError when those rows are gone, or the bundle does not give the stored prediction again.
         """
         from mlops_assets.ml.contributions import explain_row
-        from mlops_assets.serving.bundle import load_bundle
+        from mlops_assets.serving.bundle import BundleError
 
-        bundle = load_bundle(champion_bundle(self.registry, self.settings, self.model))
+        try:
+            bundle = read_bundle(self.registry, self.settings, self.model)
+        except (EvidenceError, BundleError) as error:
+            raise StackError(str(error), remedy=f"mlops trace {self.prediction_id}") from error
         names = list(bundle.contract.feature_schema.names)
         row = self.row.select(names)
         scored = bundle.score(row)

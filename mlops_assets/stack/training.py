@@ -10,7 +10,8 @@ import yaml
 from mlops_assets.configuration import ConfigurationError
 from mlops_assets.ml.metric_names import metric_names
 from mlops_assets.resources.feature_usage import DEFINITIONS_DIRECTORY, declared_solutions
-from mlops_assets.resources.model_registry import GATES_TAG, REJECTION_TAG, ModelRegistry
+from mlops_assets.resources.model_registry import REJECTION_TAG, ModelRegistry
+from mlops_assets.resources.registered_model import GATES_TAG
 from mlops_assets.settings import Settings
 from mlops_assets.solution import Solution
 from mlops_assets.stack.dagster_client import AssetState, DagsterClient, RunState, model_partition

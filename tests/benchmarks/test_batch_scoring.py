@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from bundles import fit_bundle
+from bundles import fit_bundle, load
 from feast_environment import show
 from test_training_frame import FIRST, FLIGHTS, Year, replicate, year  # noqa: F401
 
@@ -22,7 +22,6 @@ from mlops_assets.inputs import SolutionInputs
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.pipeline import Step, predict
 from mlops_assets.resources.lake import Lake, PartitionRange, current_snapshot
-from mlops_assets.serving.bundle import load_bundle
 from mlops_assets.serving.segments import Champions
 
 END = date(2014, 1, 1)
@@ -59,7 +58,7 @@ def fitted(year: Year) -> Any:  # noqa: F811
 
 def score(lake: Lake, inputs: SolutionInputs, bundle: Path, table: str) -> tuple[int, float, float]:
     """Score the year from lake to lake: rows, seconds, and peak memory in GB of the process that calls it."""
-    champions = Champions(load_bundle(bundle), [])
+    champions = Champions(load(bundle), [])
     with lake.connect(read_only=False) as connection:
         connection.execute(f"DROP TABLE IF EXISTS {table}")
         began = time.perf_counter()

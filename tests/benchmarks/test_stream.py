@@ -25,6 +25,7 @@ from mlops_assets.resources.event_flow import open_flow
 from mlops_assets.resources.event_stream import PREDICTIONS, REQUESTS, EventStream, Message, subject
 from mlops_assets.resources.online_store.lmdb_store import LmdbStore
 from mlops_assets.resources.online_store.values import Column, EntityValues, OnlineView
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.serving.active import CHAMPION_LINK, activate
 from mlops_assets.settings import Settings
 
@@ -64,7 +65,7 @@ def home() -> Iterator[Path]:
                 for name, features in VIEWS.items()
             ],
         )
-        activate(fitted.write(settings.serving_directory / SOLUTION / "1"), CHAMPION_LINK)
+        activate(fitted.deploy(settings.serving_directory / SOLUTION / "1", Signer(settings.signing_key_file)), CHAMPION_LINK)
         store, known = LmdbStore(settings.online_store_directory), int(NOON.timestamp() * 1e6) - 1
         for name, features in VIEWS.items():
             view = OnlineView(

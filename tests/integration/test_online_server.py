@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from bundles import sign_record
 from online_server import SOLUTION, TOKEN, OnlineServer, flights, kill, load, wait_for
 
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.stack.environment import scripts_directory
 from mlops_assets.stack.links import link
 
@@ -135,6 +137,7 @@ def test_no_request_notices_a_new_champion_or_a_rollback(server: OnlineServer) -
 
 def test_a_bundle_that_was_altered_leaves_the_old_one_and_is_told(server: OnlineServer) -> None:
     shutil.copytree(server.folder / "2", server.folder / "9")
+    sign_record(server.folder / "9", Signer(server.settings.signing_key_file))
     (server.folder / "9" / "model.onnx").write_bytes(b"something else")
     server.promote(9)
     wait_for(lambda: all(report.models[SOLUTION].problems for report in server.reports()), SWAP_SECONDS)
@@ -148,6 +151,7 @@ def test_a_bundle_that_was_altered_leaves_the_old_one_and_is_told(server: Online
     server.promote(1)
     wait_for(lambda: not any(report.models[SOLUTION].problems for report in server.reports()), SWAP_SECONDS)
     shutil.rmtree(server.folder / "9")
+    (server.folder / "9.json").unlink()
 
 
 def test_processes_are_replaced_one_by_one_without_a_lost_request(server: OnlineServer) -> None:

@@ -15,6 +15,7 @@ from nats_server import NatsServer
 
 from mlops_assets.resources.event_stream import PREDICTIONS, REJECTS, REQUESTS, EventStream, Message, subject
 from mlops_assets.resources.online_store.lmdb_store import LmdbStore
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.serving.active import CHAMPION_LINK, activate
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
 from mlops_assets.settings import Settings
@@ -31,7 +32,7 @@ def versions() -> dict[int, Fitted]:
 def home(tmp_path: Path, versions: dict[int, Fitted]) -> Path:
     settings = Settings(home=tmp_path / "home")
     for version, fitted in versions.items():
-        fitted.write(settings.serving_directory / SOLUTION / str(version))
+        fitted.deploy(settings.serving_directory / SOLUTION / str(version), Signer(settings.signing_key_file))
     push_planes(LmdbStore(settings.online_store_directory))
     return settings.home
 

@@ -250,15 +250,15 @@ def test_the_performance_is_estimated_and_judged_when_labels_have_matured(platfo
 def test_what_is_served_equals_scikit_learn(platform: Platform, demo: Demo) -> None:
     import mlflow
     import numpy as np
+    from bundles import load
 
     from mlops_assets.ml.matrix import to_frame
-    from mlops_assets.serving.bundle import load_bundle
 
     champion = platform.registry.champion(SOLUTION)
     assert champion is not None
     mlflow.set_tracking_uri(platform.settings.mlflow_url)
     pipeline = mlflow.sklearn.load_model(f"models:/{SOLUTION}/{champion.version}")
-    bundle = load_bundle(platform.settings.serving_directory / SOLUTION / str(champion.version))
+    bundle = load(platform.settings.serving_directory / SOLUTION / str(champion.version))
     with platform.lake.connect(read_only=True) as connection:
         table = connection.execute(f"FROM {SOLUTION}.predictions ORDER BY flight_id").to_arrow_table()
     expected = pipeline.predict_proba(to_frame(table, bundle.contract.feature_schema))[:, 1]

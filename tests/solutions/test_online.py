@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import requests
+from bundles import load
 from running_stack import Demo, Platform
 
 from mlops_assets.access.credentials import serving_token
 from mlops_assets.automation.served_version import observe
-from mlops_assets.serving.bundle import load_bundle
 
 SOLUTION = "flight_delay"
 CHECK = """
@@ -41,7 +41,7 @@ def test_a_flight_is_asked_for_by_its_keys(platform: Platform, demo: Demo) -> No
 def test_the_same_values_get_the_same_prediction_as_in_the_batch(platform: Platform, demo: Demo) -> None:
     champion = platform.registry.champion(SOLUTION)
     assert champion is not None
-    contract = load_bundle(platform.settings.serving_directory / SOLUTION / str(champion.version)).contract
+    contract = load(platform.settings.serving_directory / SOLUTION / str(champion.version)).contract
     request = [contract.key.name, contract.prediction_time_column, *contract.columns]
     looked_up = [feature for view in contract.feature_views for feature in view.features]
     with platform.lake.connect(read_only=True) as connection:

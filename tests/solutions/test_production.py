@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import dagster as dg
+import inprocess
 import pytest
 from running_stack import Demo, Platform
 
+from mlops_assets.automation.served_version import observe
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 
 SOLUTION = "flight_delay"
@@ -121,11 +124,95 @@ def test_an_altered_bundle_is_refused_until_it_is_fetched_again(platform: Platfo
     refused = platform.mlops("promote", SOLUTION, "--to", str(second), "--reason", "newer")
     assert refused.returncode == 1
     assert f"{model} was changed after promotion" in refused.stderr
-    assert f"The champion stays. Remove {folder}" in refused.stderr
+    assert f"The champion stays. {model} " in refused.stderr
+    assert f"Remove {folder} to have the bundle fetched from the model registry again" in refused.stderr
     assert live(platform) == (first, first, first)
     shutil.rmtree(folder)
     assert platform.mlops("promote", SOLUTION, "--to", str(second), "--reason", "newer").returncode == 0
     assert live(platform) == (second, second, second)
+
+
+def test_a_version_whose_tags_were_written_by_hand_is_not_promoted(platform: Platform, versions: tuple[int, int]) -> None:
+    before, client = live(platform), platform.registry.client
+    accepted = platform.registry.get(SOLUTION, before[1])
+    forged = int(client.create_model_version(SOLUTION, f"runs:/{accepted.run_id}/model", run_id=accepted.run_id).version)
+    try:
+        for name, value in accepted.tags.items():
+            client.set_model_version_tag(SOLUTION, str(forged), name, value)
+        done = platform.mlops("promote", SOLUTION, "--to", str(forged), "--reason", "forged")
+        assert done.returncode == 1
+        assert f"Version {forged} of {SOLUTION} was changed in MLflow after it was registered" in done.stderr
+        platform.registry.set_alias(SOLUTION, "champion", forged)
+        refused = inprocess.failures(predict(platform))
+        assert f"Version {forged} of {SOLUTION} was changed in MLflow after it was registered" in refused[0]
+        wait_for(lambda: live(platform) == before)
+    finally:
+        client.delete_model_version(SOLUTION, str(forged))
+
+
+def predict(platform: Platform) -> dg.ExecuteInProcessResult:
+    """One day of batch predictions."""
+    [asset] = [each for each in inprocess.load_assets(SOLUTION) if each.key == dg.AssetKey([SOLUTION, "predictions"])]
+    return inprocess.materialize(
+        [asset], [f"{SOLUTION}/predictions"], first="2013-02-28", last="2013-02-28", resources=platform.resources
+    )
+
+
+def test_a_champion_whose_contract_was_changed_predicts_nowhere_anew(platform: Platform, versions: tuple[int, int]) -> None:
+    version = live(platform)[0]
+    contract = platform.settings.serving_directory / SOLUTION / str(version) / "contract.json"
+    good = contract.read_bytes()
+    changed = json.loads(good) | {"decision_threshold": 0.99}
+    contract.write_text(json.dumps(changed, indent=2))
+    try:
+        result = predict(platform)
+        assert not result.success
+        [message] = inprocess.failures(result)
+        assert f"{contract} was changed after promotion" in message
+        assert f"Remove {contract.parent} to have the bundle fetched from the model registry again" in message
+        # A server that runs keeps what it loaded.
+        served = observe(platform.settings, SOLUTION, segments=[], channels=["online"])
+        assert {process.version for process in served.processes} == {version}
+        assert served.faults == []
+    finally:
+        contract.write_bytes(good)
+    assert predict(platform).success
+
+
+@pytest.mark.parametrize("name", ["contract.json", "model.onnx", "sample.json"])
+def test_a_bundle_that_was_replaced_in_the_registry_is_refused(platform: Platform, versions: tuple[int, int], name: str) -> None:
+    first, second = versions
+    before = live(platform)
+    other = first if before[0] == second else second
+    run_id = platform.registry.get(SOLUTION, other).run_id
+    [stored] = platform.settings.mlflow_artifact_directory.glob(f"*/{run_id}/artifacts/bundle/{name}")
+    folder, good = platform.settings.serving_directory / SOLUTION / str(other), stored.read_bytes()
+    shutil.rmtree(folder, ignore_errors=True)
+    stored.write_bytes(good.replace(b"0", b"1", 1))
+    try:
+        done = platform.mlops("promote", SOLUTION, "--to", str(other), "--reason", "replaced")
+        assert done.returncode == 1
+        assert f"{folder / name} was changed after promotion" in done.stderr
+        assert live(platform) == before
+    finally:
+        stored.write_bytes(good)
+        shutil.rmtree(folder)
+
+
+def test_versions_of_an_earlier_release_are_signed_once(platform: Platform, versions: tuple[int, int]) -> None:
+    version = live(platform)[0]
+    record = platform.settings.serving_directory / SOLUTION / f"{version}.json"
+    for name in ("bundle_files", "registration_signature", "acceptance_signature"):
+        platform.registry.client.delete_model_version_tag(SOLUTION, str(version), name)
+    record.unlink()
+    platform.settings.signing_key_file.unlink()
+    assert platform.mlops("up").returncode == 0
+    assert record.exists()
+    for each in versions:
+        assert platform.registry.accepted_record(platform.registry.get(SOLUTION, each))
+    done = platform.mlops("promote", SOLUTION, "--to", str(version), "--reason", "after an upgrade")
+    assert done.returncode == 0, done.stderr
+    assert predict(platform).success
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from mlops_assets.assets.model import build_model
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.resources.feature_registry import FeatureRegistry
-from mlops_assets.resources.model_registry import RegisteredModel
+from mlops_assets.resources.registered_model import RegisteredModel
 from mlops_assets.serving.active import champion_link, linked_bundle, segment_links
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY
 from mlops_assets.solution import Solution

@@ -6,12 +6,12 @@ from typing import Any
 import dagster as dg
 import inprocess
 import pytest
+from bundles import load
 from running_stack import Demo, Platform
 
-from mlops_assets.assets.candidate import PARITY_TAGS
 from mlops_assets.resources.datasets import recorded_datasets
+from mlops_assets.resources.registered_model import PARITY_TAGS
 from mlops_assets.resources.training_runs import logged_trials
-from mlops_assets.serving.bundle import load_bundle
 
 SOLUTION = "flight_delay"
 # Within the two months that the demo loaded, and not the date that it trained for.
@@ -78,7 +78,7 @@ def test_the_version_tells_what_it_was_made_from(trained: dict[str, Any], platfo
 
 def test_the_bundle_decides_at_the_chosen_threshold(trained: dict[str, Any], platform: Platform, tmp_path: Any) -> None:
     version = platform.registry.get(SOLUTION, trained["version"])
-    contract = load_bundle(platform.registry.download_bundle(version, tmp_path)).contract
+    contract = load(platform.registry.download_bundle(version, tmp_path)).contract
     logged = platform.registry.client.get_run(version.run_id).data.params["chosen_threshold"]
     assert contract.decision_threshold == pytest.approx(float(logged))
     assert contract.decision_threshold not in (0.4, 0.5)

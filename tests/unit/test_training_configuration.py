@@ -8,6 +8,7 @@ from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets.solution import Search, Solution
 from mlops_assets.training_configuration import configuration_hash, override
 
+ONE_HOT = {"type": "sklearn.preprocessing.OneHotEncoder"}
 FILE = PROJECT_ROOT / "mlops_assets" / "defs" / "flight_delay" / "defs.yaml"
 
 
@@ -46,6 +47,29 @@ def test_any_field_of_the_training_section_can_be_overridden(solution: Solution)
     [
         ("training.estimator.parameters.max_itr", 3, "has no parameter 'max_itr'; did you mean max_iter"),
         ("training.estimator.type", "sklearn.ensemble.Forest", "sklearn.ensemble has no 'Forest'"),
+        ("training.estimator.type", "sklearn.semi_supervised.LabelPropagation", "LabelPropagation has no ONNX converter here"),
+        ("training.estimator.type", "lightgbm.LGBMClassifier", "lightgbm.LGBMClassifier has no ONNX converter here"),
+        ("training.estimator.type", "xgboost.XGBClassifier", "xgboost.XGBClassifier has no ONNX converter here"),
+        (
+            "training.preprocessing.categorical",
+            [ONE_HOT],
+            "training.preprocessing.categorical.0.parameters: .* `handle_unknown: ignore`",
+        ),
+        (
+            "training.preprocessing.categorical",
+            [ONE_HOT | {"parameters": {"handle_unknown": "infrequent_if_exist"}}],
+            "a category that training did not see would have no prediction",
+        ),
+        (
+            "training.preprocessing.categorical",
+            [ONE_HOT | {"parameters": {"handle_unknown": "ignore", "min_frequency": 5}}],
+            "with min_frequency has no ONNX converter",
+        ),
+        (
+            "training.preprocessing.numeric",
+            [{"type": "sklearn.impute.SimpleImputer", "parameters": {"strateg": "mean"}}],
+            "training.preprocessing.numeric.0.parameters.strateg: .* did you mean strategy",
+        ),
         ("training.metric", "r2", "'r2' is no metric of binary_classification"),
         ("training.serach.trials", 3, "training.serach: unknown field; did you mean search"),
         ("training.search.trails", 3, "training.search.trails: unknown field"),

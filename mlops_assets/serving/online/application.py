@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from mlops_assets.access.credentials import is_authorized, serving_token
 from mlops_assets.access.guard import AccessGuard
 from mlops_assets.resources.online_store.store import open_online_store
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.online.endpoint import MAXIMUM_BODY_BYTES, PredictEndpoint, Receive, Scope, Send
 from mlops_assets.serving.online.metrics import Metrics
@@ -55,7 +56,8 @@ class PredictionAPI(litserve.LitAPI):
     def setup(self, device: str) -> None:
         """Load what serves now. Called in the process that answers: connections must not cross a fork."""
         self.metrics = Metrics()
-        self.solutions = LiveSolutions(self._settings.serving_directory, open_online_store(self._settings))
+        signer = Signer(self._settings.signing_key_file)
+        self.solutions = LiveSolutions(self._settings.serving_directory, open_online_store(self._settings), signer)
         self.predictor = Predictor(self.solutions, self._settings.spool_directory, self.metrics)
         self.solutions.refresh()
         # What is loaded by now stays: the garbage collector need not look at it again, nor at every few requests.

@@ -2,12 +2,13 @@
 
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.resources.online_store.store import open_online_store
+from mlops_assets.resources.signatures import Signer
+from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.process import run
 from mlops_assets.serving.stream.server import serve
 from mlops_assets.settings import Settings
 
 if __name__ == "__main__":
     settings = Settings.from_environment()
-    online_store = open_online_store(settings)
-    folders = (settings.serving_directory, settings.server_reports_directory)
-    run(lambda stopping: serve(*folders, online_store, event_stream_url(settings), stopping))
+    solutions = LiveSolutions(settings.serving_directory, open_online_store(settings), Signer(settings.signing_key_file))
+    run(lambda stopping: serve(solutions, settings.server_reports_directory, event_stream_url(settings), stopping))

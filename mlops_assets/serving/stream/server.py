@@ -19,7 +19,6 @@ from mlops_assets.resources.event_stream import (
     scorer_consumer,
     wait_for,
 )
-from mlops_assets.resources.online_store.store import OnlineStore
 from mlops_assets.serving.live import LiveSolution, LiveSolutions
 from mlops_assets.serving.reports import FOLLOW_SECONDS, follow
 from mlops_assets.serving.stream.answers import answer
@@ -35,12 +34,12 @@ _RETRY_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-async def serve(directory: Path, reports: Path, online_store: OnlineStore, url: str, stopping: asyncio.Event) -> None:
-    """Answer the requests of the solutions in the serving `directory`, those to come included, until `stopping` is set.
+async def serve(solutions: LiveSolutions, reports: Path, url: str, stopping: asyncio.Event) -> None:
+    """Answer the requests of `solutions`, those to come included, until `stopping` is set.
 
     What the process serves is told in the folder `reports`.
     """
-    solutions, looked, halted = LiveSolutions(directory, online_store), asyncio.Event(), threading.Event()
+    looked, halted = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
     def tell() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from bundles import fit_bundle
+from bundles import fit_bundle, load
 
 from mlops_assets.assets.judging import MINIMUM_SLICE_ROWS, Judged, Rival, comparable, judge
 from mlops_assets.assets.model_card import CardSources, build_card
@@ -22,8 +22,8 @@ from mlops_assets.ml.model_card import render_html, render_markdown
 from mlops_assets.ml.pipeline import Step
 from mlops_assets.ml.problem import PROBLEMS, Problem, label_array
 from mlops_assets.resources.feature_registry import FeatureRegistry
-from mlops_assets.resources.model_registry import RegisteredModel
-from mlops_assets.serving.bundle import Bundle, load_bundle
+from mlops_assets.resources.registered_model import RegisteredModel
+from mlops_assets.serving.bundle import Bundle
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY
 from mlops_assets.solution import Solution
 
@@ -113,7 +113,7 @@ def bundle_of(case: Case, path: Path, version: int) -> Bundle:
         version=version,
     )
     fitted.write(path)
-    return load_bundle(path)
+    return load(path)
 
 
 def judged(case: Case, bundle: Bundle, rival: Rival) -> Judged:

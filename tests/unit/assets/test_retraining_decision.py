@@ -1,6 +1,7 @@
 """What a retraining decision is made from: reports and labels in a lake of its own, written as the platform's tables are."""
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -9,7 +10,9 @@ import pytest
 from mlops_assets.assets.retraining_decision import decided
 from mlops_assets.inputs import SolutionInputs
 from mlops_assets.resources.feature_registry import DbtModel
-from mlops_assets.resources.model_registry import ModelRegistry, RegisteredModel
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.registered_model import RegisteredModel
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.solution import Solution
 
 WINDOWS = ["2020-03-02", "2020-03-09", "2020-03-16"]
@@ -87,7 +90,7 @@ def report(connection: duckdb.DuckDBPyConnection, window: str, *, version: int, 
 
 
 def decide(connection: duckdb.DuckDBPyConnection, window: str) -> dict[str, Any]:
-    return decided(connection, Versions(url="", token=""), INPUTS, window=date.fromisoformat(window), running=None)
+    return decided(connection, Versions("", "", Signer(Path("unused"))), INPUTS, window=date.fromisoformat(window), running=None)
 
 
 def test_good_windows_keep_the_model(lake: duckdb.DuckDBPyConnection) -> None:

@@ -15,6 +15,9 @@ import pytest
 from mlops_assets.automation.champion import LEFT_TO_SOLUTION, Place, build_champion_sensor
 from mlops_assets.automation.partitions import build_partitions
 from mlops_assets.keys import SEGMENT, TRAINING_DATE
+from mlops_assets.resources.bundle_record import describe
+from mlops_assets.resources.registered_model import RegisteredModel
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.settings import Settings
 
 DAYS = build_partitions(start=date(2013, 1, 1), end=None, cadence="daily")
@@ -47,10 +50,24 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     server.server_close()
 
 
-def point(alias: str, version: int, **tags: str) -> None:
-    """Give `alias` to a version that passed its gates, or has other `tags`."""
-    tags = {"status": "accepted", "training_date": "2013-02-01"} | tags
-    ALIASES[alias] = {"version": str(version), "tags": [{"key": key, "value": value} for key, value in tags.items()]}
+def point(settings: Settings, alias: str, version: int, **tags: str) -> None:
+    """Give `alias` to a version that was registered here and passed its gates; then its `tags` were changed by hand."""
+    signer = Signer(settings.signing_key_file)
+    described = {"training_date": "2013-02-01"} | ({"segment": tags["segment"]} if "segment" in tags else {})
+    record = describe(RegisteredModel("delays", version, f"run-{version}", described), {"model.onnx": "0"})
+    signed = {**described, "bundle_files": '{"model.onnx": "0"}', "status": "accepted"}
+    signed |= record.sign(signer, "registered") | record.sign(signer, "accepted")
+    write(alias, version, signed | tags)
+
+
+def write(alias: str, version: int, tags: dict[str, str]) -> None:
+    """Give `alias` to a version with these tags, which anybody can write."""
+    listed = [{"key": key, "value": value} for key, value in tags.items()]
+    ALIASES[alias] = {"version": str(version), "run_id": f"run-{version}", "tags": listed}
+
+
+def tags_of(alias: str) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in ALIASES[alias]["tags"]}
 
 
 def deploy(instance: dg.DagsterInstance, place: Place, version: int, *, left_to_solution: bool = False) -> None:
@@ -81,7 +98,7 @@ def test_nothing_is_asked_for_while_registry_and_history_agree(settings: Setting
     instance = dg.DagsterInstance.ephemeral()
     assert "nothing was deployed yet" in str(tick(instance, settings, [SOLUTION]).skip_message)
     deploy(instance, SOLUTION, 3)
-    point("champion", 3)
+    point(settings, "champion", 3)
     assert "version 3 is deployed and is the champion" in str(tick(instance, settings, [SOLUTION]).skip_message)
 
 
@@ -100,7 +117,7 @@ def test_an_alias_moved_by_hand_is_recorded_or_moved_back(
     instance = dg.DagsterInstance.ephemeral()
     deploy(instance, SOLUTION, 3)
     if tags is not None:
-        point("champion", 5, **tags)
+        point(settings, "champion", 5, **tags)
     [(partition, version, reason)] = requested(tick(instance, settings, [SOLUTION]))
     assert (partition, version) == expected[:2]
     assert reason.startswith(expected[2])
@@ -109,16 +126,62 @@ def test_an_alias_moved_by_hand_is_recorded_or_moved_back(
     assert len(keys) == 1
 
 
+def refusal(settings: Settings) -> str:
+    """Why the alias is moved back from the version that has it."""
+    instance = dg.DagsterInstance.ephemeral()
+    deploy(instance, SOLUTION, 3)
+    [(_, version, reason)] = requested(tick(instance, settings, [SOLUTION]))
+    assert (version, reason.partition(".")[0]) == (3, "restored: the alias champion was moved by hand to version 5")
+    return reason
+
+
+def test_a_tag_opens_no_gate(settings: Settings) -> None:
+    write("champion", 5, {"status": "accepted", "training_date": "2013-02-01"})
+    assert "Version 5 of delays has no signed record of its bundle" in refusal(settings)
+    point(settings, "champion", 5)
+    complete = tags_of("champion")
+    write("champion", 5, {name: value for name, value in complete.items() if name != "acceptance_signature"})
+    assert "status = accepted, but without the tag acceptance_signature" in refusal(settings)
+    # What its registration signed is no acceptance.
+    write("champion", 5, complete | {"acceptance_signature": complete["registration_signature"]})
+    assert "no signature of its evaluation under this version and bundle" in refusal(settings)
+
+
+def test_the_tags_of_an_accepted_version_open_no_gate_for_another(settings: Settings) -> None:
+    point(settings, "champion", 4)
+    write("champion", 5, tags_of("champion"))
+    assert "was changed in MLflow after it was registered" in refusal(settings)
+
+
+@pytest.mark.parametrize("tag", ["training_date", "bundle_files"])
+def test_a_version_whose_signed_tags_were_changed_is_moved_back(settings: Settings, tag: str) -> None:
+    point(settings, "champion", 5, **{tag: "2013-03-01" if tag == "training_date" else '{"model.onnx": "1"}'})
+    assert "was changed in MLflow after it was registered" in refusal(settings)
+
+
+def test_an_acceptance_that_was_withdrawn_and_put_back_opens_no_gate(settings: Settings) -> None:
+    instance = dg.DagsterInstance.ephemeral()
+    deploy(instance, SOLUTION, 3)
+    point(settings, "champion", 5)
+    for passed in (False, True):
+        metadata = {"model_version": 5, "gates_passed": passed}
+        key = dg.AssetKey(["delays", "evaluation"])
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2013-02-01", metadata=metadata))
+        [(_, version, reason)] = requested(tick(instance, settings, [SOLUTION]))
+        assert version == (5 if passed else 3)
+        assert passed or "rejected it; the tags of its acceptance are older" in reason
+
+
 def test_each_segment_is_looked_after_by_itself(settings: Settings) -> None:
     instance = dg.DagsterInstance.ephemeral()
     for place, version in zip(SEGMENTS, (3, 4), strict=True):
         deploy(instance, place, version)
-    point("champion-a", 5, segment="a")
-    point("champion-b", 4, segment="b")
+    point(settings, "champion-a", 5, segment="a")
+    point(settings, "champion-b", 4, segment="b")
     assert requested(tick(instance, settings, SEGMENTS)) == [
         ("a|2013-02-01", 5, "the alias champion was moved by hand from version 3")
     ]
-    point("champion-a", 4, segment="b")
+    point(settings, "champion-a", 4, segment="b")
     [(partition, version, reason)] = requested(tick(instance, settings, SEGMENTS))
     assert (partition, version) == ("a|2013-01-10", 3)
     assert reason.startswith("restored")
@@ -129,7 +192,7 @@ def test_a_segment_that_was_left_to_its_solution_needs_no_alias(settings: Settin
     deploy(instance, SEGMENTS[0], 3)
     deploy(instance, SEGMENTS[0], 1, left_to_solution=True)
     assert tick(instance, settings, SEGMENTS[:1]).skip_message
-    point("champion-a", 3, segment="a")
+    point(settings, "champion-a", 3, segment="a")
     assert requested(tick(instance, settings, SEGMENTS[:1])) == [
         ("a|2013-02-01", 3, "the alias champion was moved by hand from version 1")
     ]

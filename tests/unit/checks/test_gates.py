@@ -20,7 +20,7 @@ from mlops_assets.ml.comparison import Difference, compare
 from mlops_assets.ml.evaluation import Evaluation, Resampling, constant_predictions, evaluate
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.resources.feature_registry import FeatureRegistry
-from mlops_assets.resources.model_registry import RegisteredModel
+from mlops_assets.resources.registered_model import RegisteredModel
 from mlops_assets.serving.latency import Latency
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY
 from mlops_assets.solution import Solution

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from bundles import Fitted, boosting, fit_bundle
+from bundles import Fitted, boosting, fit_bundle, load
 from pydantic import ValidationError
 
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.pipeline import predict
 from mlops_assets.ml.problem import Problem
+from mlops_assets.resources.bundle_record import folder_files
 from mlops_assets.serving.bundle import BATCH_ROWS, BundleError, file_hash, load_bundle, write_bundle
 from mlops_assets.serving.contract import describe_features
 from mlops_assets.serving.sample import Sample
@@ -66,29 +67,29 @@ def promoted(tmp_path_factory):
 def test_scores_are_those_of_the_pipeline(promoted) -> None:
     path, fitted = promoted
     table = _table(500).append_column("id", pa.array(range(500)))
-    scored = load_bundle(path).score(table)
+    scored = load(path).score(table)
     expected = predict(fitted.pipeline, to_frame(table, SCHEMA), "binary_classification")[:, 1]
     np.testing.assert_allclose(scored["score"].to_numpy(), expected, atol=1e-6)
     assert scored["predicted_label"].to_pylist() == [int(score >= 0.35) for score in scored["score"].to_pylist()]
-    assert load_bundle(path).contract == fitted.contract
-    assert load_bundle(path).sample == fitted.sample
+    assert load(path).contract == fitted.contract
+    assert load(path).sample == fitted.sample
 
 
 def test_classes_and_values_are_scored(tmp_path: Path) -> None:
     table = _table(300)
     fitted = _fitted("multiclass_classification")
-    scored = load_bundle(fitted.write(tmp_path / "classes")).score(table)
+    scored = load(fitted.write(tmp_path / "classes")).score(table)
     expected = predict(fitted.pipeline, to_frame(table, SCHEMA), "multiclass_classification")
     np.testing.assert_allclose(np.array(scored["probabilities"].to_pylist()), expected, atol=1e-6)
     assert scored["predicted_label"].to_pylist() == [fitted.contract.classes[row] for row in expected.argmax(axis=1)]
     np.testing.assert_allclose(scored["score"].to_numpy(), expected.max(axis=1), atol=1e-6)
     fitted = _fitted("regression")
-    values = load_bundle(fitted.write(tmp_path / "values")).score(table)["value"].to_numpy()
+    values = load(fitted.write(tmp_path / "values")).score(table)["value"].to_numpy()
     np.testing.assert_allclose(values, fitted.pipeline.predict(to_frame(table, SCHEMA)), atol=1e-5)
 
 
 def test_batches_join_in_order_and_no_rows_give_no_rows(promoted) -> None:
-    bundle = load_bundle(promoted[0])
+    bundle = load(promoted[0])
     table = _table(200)
     repeated = pa.concat_tables([table] * (BATCH_ROWS // 200 + 2))
     scored = bundle.score(repeated)["score"].to_numpy()
@@ -99,7 +100,7 @@ def test_batches_join_in_order_and_no_rows_give_no_rows(promoted) -> None:
 
 
 def test_thirty_thousand_rows_take_less_than_a_second(promoted) -> None:
-    bundle, table = load_bundle(promoted[0]), _table(30_000)
+    bundle, table = load(promoted[0]), _table(30_000)
     bundle.score(table.slice(0, 10))
     times = []
     for _ in range(3):
@@ -109,12 +110,23 @@ def test_thirty_thousand_rows_take_less_than_a_second(promoted) -> None:
     assert min(times) < 1.0
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "sample.json"])
+@pytest.mark.parametrize("name", ["model.onnx", "sample.json", "contract.json"])
 def test_a_changed_file_is_refused(promoted, tmp_path: Path, name: str) -> None:
     path = promoted[1].write(tmp_path / "b") / name
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    files = folder_files(tmp_path / "b")
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
     with pytest.raises(BundleError, match=rf"{name} was changed after promotion"):
-        load_bundle(tmp_path / "b")
+        load_bundle(tmp_path / "b", files)
+    path.unlink()
+    with pytest.raises(BundleError, match=rf"{name} is missing"):
+        load_bundle(tmp_path / "b", files)
+
+
+def test_a_file_that_was_added_is_refused(promoted, tmp_path: Path) -> None:
+    files = folder_files(promoted[1].write(tmp_path / "b"))
+    (tmp_path / "b" / "weights.bin").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"weights\.bin does not belong to the bundle"):
+        load_bundle(tmp_path / "b", files)
 
 
 def test_a_pickle_is_refused_and_never_loaded(promoted, tmp_path: Path) -> None:
@@ -126,7 +138,7 @@ def test_a_pickle_is_refused_and_never_loaded(promoted, tmp_path: Path) -> None:
     contract = fitted.contract.model_copy(update={"model_sha256": file_hash(content)})
     write_bundle(tmp_path / "b", content, fitted.sample, contract)
     with pytest.raises(BundleError, match=r"model\.onnx is no model that ONNX Runtime can run"):
-        load_bundle(tmp_path / "b")
+        load(tmp_path / "b")
     assert not (tmp_path / "executed").exists()
 
 
@@ -141,7 +153,7 @@ def test_a_model_that_answers_something_else_is_refused(promoted, tmp_path: Path
     contract = fitted.contract.model_copy(update={"sample_sha256": file_hash(sample.to_bytes())})
     write_bundle(tmp_path / "b", fitted.model, sample, contract)
     with pytest.raises(BundleError, match=message):
-        load_bundle(tmp_path / "b")
+        load(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -160,12 +172,12 @@ def test_a_contract_that_is_not_valid_is_refused(promoted, tmp_path: Path, chang
     path = promoted[1].write(tmp_path / "b") / "contract.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(BundleError, match=message):
-        load_bundle(tmp_path / "b")
+        load(tmp_path / "b")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"model\.onnx is missing: promote the model again"):
-        load_bundle(tmp_path)
+    with pytest.raises(BundleError, match=r"contract\.json is missing"):
+        load(tmp_path)
 
 
 def test_writing_is_idempotent_and_never_overwrites(promoted, tmp_path: Path) -> None:
@@ -177,7 +189,7 @@ def test_writing_is_idempotent_and_never_overwrites(promoted, tmp_path: Path) ->
     with pytest.raises(BundleError, match="hash of another model or sample"):
         write_bundle(tmp_path / "c", fitted.model + b" ", fitted.sample, fitted.contract)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["b"]
-    assert load_bundle(path).contract.run_id == "run"
+    assert load(path).contract.run_id == "run"
 
 
 def test_features_are_described_by_what_training_saw() -> None:
@@ -197,7 +209,7 @@ def test_a_contract_cannot_be_changed(promoted) -> None:
 
 def test_a_missing_feature_is_named(promoted) -> None:
     with pytest.raises(ValueError, match="example version 3 needs the features n1, c0"):
-        load_bundle(promoted[0]).score(_table(5).drop_columns(["n1", "c0"]))
+        load(promoted[0]).score(_table(5).drop_columns(["n1", "c0"]))
 
 
 def test_scoring_loads_neither_pandas_nor_scikit_learn(promoted, tmp_path: Path) -> None:
@@ -210,8 +222,9 @@ import sys
 from pathlib import Path
 import pyarrow as pa
 from mlops_assets.serving.bundle import load_bundle
+
 rows = pa.ipc.open_file({str(tmp_path / "rows.arrow")!r}).read_all()
-print(load_bundle(Path({str(promoted[0])!r})).score(rows).num_rows)
+print(load_bundle(Path({str(promoted[0])!r}), {folder_files(promoted[0])!r}).score(rows).num_rows)
 print([name for name in ("pandas", "sklearn", "skl2onnx", "onnx", "dagster", "mlflow") if name in sys.modules])
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from bundles import Fitted, fit_flights, push_planes
+from bundles import Fitted, fit_flights, push_planes, sign_record
 
+from mlops_assets.resources.bundle_record import folder_files
 from mlops_assets.resources.online_store.lmdb_store import LmdbStore
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.serving import live
 from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, activate, champion_link, deactivate, write_options
 from mlops_assets.serving.bundle import file_hash, write_bundle
@@ -26,6 +28,11 @@ def versions() -> dict[int, Fitted]:
 
 
 @pytest.fixture
+def signer(tmp_path: Path) -> Signer:
+    return Signer(tmp_path / "signing_key")
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> LmdbStore:
     store = LmdbStore(tmp_path / "store")
     push_planes(store)
@@ -33,10 +40,10 @@ def store(tmp_path: Path) -> LmdbStore:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, versions: dict[int, Fitted]) -> Path:
+def folder(tmp_path: Path, versions: dict[int, Fitted], signer: Signer) -> Path:
     folder = tmp_path / "serving" / "flights"
     for version, fitted in versions.items():
-        fitted.write(folder / str(version))
+        fitted.deploy(folder / str(version), signer)
     return folder
 
 
@@ -44,8 +51,8 @@ def served(model: LiveModel) -> int | None:
     return model.model.contract.version if model.model else None
 
 
-def test_it_follows_the_link_forward_and_back(folder: Path, store: LmdbStore) -> None:
-    champion = LiveModel(folder, CHAMPION_LINK, store)
+def test_it_follows_the_link_forward_and_back(folder: Path, signer: Signer, store: LmdbStore) -> None:
+    champion = LiveModel(folder, CHAMPION_LINK, store, signer)
     assert (champion.refresh(), served(champion)) == (False, None)
     for version in (1, 2, 1):
         activate(folder / str(version), CHAMPION_LINK)
@@ -54,8 +61,10 @@ def test_it_follows_the_link_forward_and_back(folder: Path, store: LmdbStore) ->
     assert (champion.refresh(), served(champion)) == (True, None)
 
 
-def test_a_bundle_that_was_altered_leaves_the_old_one(folder: Path, store: LmdbStore, caplog: pytest.LogCaptureFixture) -> None:
-    champion = LiveModel(folder, CHAMPION_LINK, store)
+def test_a_bundle_that_was_altered_leaves_the_old_one(
+    folder: Path, signer: Signer, store: LmdbStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    champion = LiveModel(folder, CHAMPION_LINK, store, signer)
     activate(folder / "1", CHAMPION_LINK)
     champion.refresh()
     good = (folder / "2" / "model.onnx").read_bytes()
@@ -74,12 +83,47 @@ def test_a_bundle_that_was_altered_leaves_the_old_one(folder: Path, store: LmdbS
     assert (champion.refresh(), served(champion)) == (True, 2)
 
 
+@pytest.mark.parametrize("forged", ["threshold", "model and contract", "record", "record of another version", "no record"])
+def test_a_bundle_that_is_not_the_accepted_one_does_not_serve(
+    folder: Path, signer: Signer, store: LmdbStore, versions: dict[int, Fitted], forged: str
+) -> None:
+    champion = LiveModel(folder, CHAMPION_LINK, store, signer)
+    activate(folder / "1", CHAMPION_LINK)
+    champion.refresh()
+    contract, record = folder / "2" / "contract.json", folder / "2.json"
+    expected = f"{contract} was changed after promotion"
+    match forged:
+        case "threshold":
+            contract.write_text(contract.read_text().replace('"maximum": 2', '"maximum": 3', 1))
+        case "model and contract":
+            model = versions[1].model
+            (folder / "2" / "model.onnx").write_bytes(model)
+            contract.write_text(versions[2].contract.model_copy(update={"model_sha256": file_hash(model)}).model_dump_json())
+            expected = f"{contract}, {folder / '2' / 'model.onnx'} was changed after promotion"
+        case "record":
+            hashes = folder_files(folder / "2") | {"contract.json": "0" * 64}
+            record.write_text(record.read_text().replace(folder_files(folder / "2")["contract.json"], hashes["contract.json"]))
+            expected = "its signature does not fit. Deploy the version again: mlops promote flights --to 2"
+        case "record of another version":
+            record.write_text((folder / "1.json").read_text())
+            expected = "its signature does not fit. Deploy the version again: mlops promote flights --to 2"
+        case _:
+            record.unlink()
+            expected = "the signed record of the bundle, is missing. Deploy the version again: mlops promote flights --to 2"
+    activate(folder / "2", CHAMPION_LINK)
+    assert (champion.refresh(), served(champion)) == (False, 1)
+    assert expected in str(champion.problem)
+    # Nor does a process that starts now.
+    started = LiveModel(folder, CHAMPION_LINK, store, signer)
+    assert (started.refresh(), served(started)) == (False, None)
+
+
 def test_a_bundle_whose_features_are_not_online_is_tried_again(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "_RETRY_SECONDS", 0)
     empty = LmdbStore(tmp_path / "empty")
-    champion = LiveModel(folder, CHAMPION_LINK, empty)
+    champion = LiveModel(folder, CHAMPION_LINK, empty, signer)
     activate(folder / "1", CHAMPION_LINK)
     assert (champion.refresh(), served(champion)) == (False, None)
     assert "planes version 1 is not in the online store" in str(champion.problem)
@@ -87,12 +131,14 @@ def test_a_bundle_whose_features_are_not_online_is_tried_again(
     assert (champion.refresh(), served(champion), champion.problem) == (True, 1, None)
 
 
-def test_every_answer_under_load_is_of_one_whole_version(folder: Path, store: LmdbStore, versions: dict[int, Fitted]) -> None:
-    champion = LiveModel(folder, CHAMPION_LINK, store)
+def test_every_answer_under_load_is_of_one_whole_version(
+    folder: Path, signer: Signer, store: LmdbStore, versions: dict[int, Fitted]
+) -> None:
+    champion = LiveModel(folder, CHAMPION_LINK, store, signer)
     activate(folder / "1", CHAMPION_LINK)
     champion.refresh()
     body = msgspec.json.encode(versions[1].sample.rows[0].request)
-    expected = {version: ask(Model.load(folder / str(version), store), body)[1] for version in versions}
+    expected = {version: ask(Model.load(folder / str(version), store, signer), body)[1] for version in versions}
     assert len(set(expected.values())) == 2
     done = threading.Event()
 
@@ -119,8 +165,8 @@ def ask(model: Model, body: bytes) -> tuple[int, float | None]:
     return scored.model_version, scored.outputs.value
 
 
-def test_a_challenger_is_loaded_while_the_options_want_it(folder: Path, store: LmdbStore) -> None:
-    solutions = LiveSolutions(folder.parent, store)
+def test_a_challenger_is_loaded_while_the_options_want_it(folder: Path, signer: Signer, store: LmdbStore) -> None:
+    solutions = LiveSolutions(folder.parent, store, signer)
     (folder.parent / ".hidden").mkdir()
     activate(folder / "1", CHAMPION_LINK)
     activate(folder / "2", CHALLENGER_LINK)
@@ -137,13 +183,16 @@ def test_a_challenger_is_loaded_while_the_options_want_it(folder: Path, store: L
     assert served(solutions["flights"].challenger) is None
 
 
-def test_rows_of_a_segment_are_scored_by_its_champion(folder: Path, store: LmdbStore, versions: dict[int, Fitted]) -> None:
+def test_rows_of_a_segment_are_scored_by_its_champion(
+    folder: Path, signer: Signer, store: LmdbStore, versions: dict[int, Fitted]
+) -> None:
     segment = {"column": "carrier", "value": "UA"}
     own = versions[2].contract.model_copy(update={"version": 3, "segment": Segment(**segment)})
     write_bundle(folder / "3", versions[2].model, versions[2].sample, own)
+    sign_record(folder / "3", signer)
     activate(folder / "1", CHAMPION_LINK)
     activate(folder / "3", champion_link("UA"))
-    solution = LiveSolution(folder, store)
+    solution = LiveSolution(folder, store, signer)
     assert solution.refresh()
     champions = solution.champions
     assert champions is not None
@@ -163,7 +212,7 @@ def test_rows_of_a_segment_are_scored_by_its_champion(folder: Path, store: LmdbS
 
 
 def test_a_segment_that_needs_other_columns_does_not_come_to_serve(
-    folder: Path, store: LmdbStore, versions: dict[int, Fitted]
+    folder: Path, signer: Signer, store: LmdbStore, versions: dict[int, Fitted]
 ) -> None:
     fitted = versions[2]
     changes = {"version": 3, "segment": Segment(column="carrier", value="UA")}
@@ -172,8 +221,9 @@ def test_a_segment_that_needs_other_columns_does_not_come_to_serve(
     sample = fitted.sample.model_copy(update={"rows": rows})
     changes["sample_sha256"] = file_hash(sample.to_bytes())
     write_bundle(folder / "3", fitted.model, sample, fitted.contract.model_copy(update=changes))
+    sign_record(folder / "3", signer)
     activate(folder / "1", CHAMPION_LINK)
-    solution = LiveSolution(folder, store)
+    solution = LiveSolution(folder, store, signer)
     solution.refresh()
     before = solution.champions
     activate(folder / "3", champion_link("UA"))
@@ -182,10 +232,10 @@ def test_a_segment_that_needs_other_columns_does_not_come_to_serve(
     assert "needs gate, which callers of version 1 do not give" in solution.problems[0]
 
 
-def test_a_process_reports_what_it_serves_until_it_ends(folder: Path, store: LmdbStore, tmp_path: Path) -> None:
+def test_a_process_reports_what_it_serves_until_it_ends(folder: Path, signer: Signer, store: LmdbStore, tmp_path: Path) -> None:
     activate(folder / "1", CHAMPION_LINK)
     stopping, looked, reports = threading.Event(), threading.Semaphore(0), tmp_path / "reports"
-    solutions = LiveSolutions(folder.parent, store)
+    solutions = LiveSolutions(folder.parent, store, signer)
     thread = threading.Thread(
         target=follow, args=(solutions, reports, "online"), kwargs={"stopping": stopping, "changed": looked.release}
     )

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from bundles import NOON, PLANES, fit_flights, push_planes
+from bundles import NOON, PLANES, fit_bundle, fit_flights, load, push_planes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlops_assets.ml.matrix import FeatureSchema, with_origins
+from mlops_assets.ml.pipeline import Step
 from mlops_assets.ml.problem import PROBLEMS, Problem
 from mlops_assets.resources.online_store.lmdb_store import LmdbStore
 from mlops_assets.resources.online_store.store import OnlineStore, UnknownOnlineViewError
 from mlops_assets.resources.online_store.values import Flag, ViewValues
-from mlops_assets.serving.bundle import load_bundle
 from mlops_assets.serving.requests import RequestDecoder, RequestError, Row
 from mlops_assets.serving.scorer import Scored, Scorer
 
@@ -33,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> OnlineStore:
 @pytest.fixture(scope="module")
 def scorers(store: OnlineStore, tmp_path_factory: pytest.TempPathFactory) -> dict[Problem, Scorer]:
     folder = tmp_path_factory.mktemp("bundles")
-    return {problem: Scorer(load_bundle(fit_flights(problem).write(folder / problem)), store) for problem in PROBLEMS}
+    return {problem: Scorer(load(fit_flights(problem).write(folder / problem)), store) for problem in PROBLEMS}
 
 
 def rows_of(scorer: Scorer, rows: list[dict[str, Any]]) -> list[Row]:
@@ -154,6 +155,39 @@ def test_without_a_finite_answer_the_row_is_named(scorers: dict[Problem, Scorer]
 
 
 def test_a_store_without_the_view_is_an_error(tmp_path: Path) -> None:
-    scorer = Scorer(load_bundle(fit_flights("regression").write(tmp_path / "1")), LmdbStore(tmp_path / "store"))
+    scorer = Scorer(load(fit_flights("regression").write(tmp_path / "1")), LmdbStore(tmp_path / "store"))
     with pytest.raises(UnknownOnlineViewError, match="planes version 1 is not in the online store"):
         one(scorer)
+
+
+EPOCH = 1_700_000_000
+
+
+@pytest.fixture(scope="module")
+def seconds(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    """A model that tells even from odd epoch seconds, which float32 counts in steps of 128."""
+    values = EPOCH + np.arange(400)
+    table = pa.table({"second": values, "size": np.full(400, 0.5)})
+    schema = with_origins(FeatureSchema(numeric=("second", "size"), categorical=()), table)
+    fitted = fit_bundle(
+        table,
+        (values % 2).astype(np.float64),
+        schema=schema,
+        problem="regression",
+        estimator=Step("sklearn.tree.DecisionTreeRegressor", {}),
+        requests=[{"id": "a", "predicted_at": NOON.isoformat(), "second": EPOCH, "size": 0.5}],
+        request_columns=[{"name": "second", "type": "bigint"}, {"name": "size", "type": "double"}],
+    )
+    folder = tmp_path_factory.mktemp("seconds")
+    return Scorer(load(fitted.write(folder / "1")), LmdbStore(folder / "store"))
+
+
+def test_epoch_seconds_are_told_apart_in_every_channel(seconds: Scorer) -> None:
+    # Those of training, and those far outside: one rule for requests and tables.
+    values = [*range(EPOCH, EPOCH + 400), 0, -(2**62), 2**62, EPOCH + 2**24 + 1, EPOCH + 400]
+    rows = [{"id": str(value), "predicted_at": NOON.isoformat(), "second": value, "size": 0.5} for value in values]
+    answered = [scored.outputs.value for scored in seconds.score(rows_of(seconds, rows))]
+    batch = seconds.bundle.score(pa.table({"second": pa.array(values, pa.int64()), "size": [0.5] * len(values)}))
+    assert answered == batch["value"].to_pylist()
+    assert answered[:400] == [float(value % 2) for value in range(400)]
+    assert seconds.bundle.contract.origins == {"second": float(EPOCH + 199)}

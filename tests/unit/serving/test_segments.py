@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pytest
-from bundles import fit_bundle
+from bundles import fit_bundle, load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline import Step
-from mlops_assets.serving.bundle import Bundle, BundleError, load_bundle
+from mlops_assets.serving.bundle import Bundle, BundleError
 from mlops_assets.serving.contract import Segment
 from mlops_assets.serving.segments import Champions
 
@@ -40,7 +40,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             version=version,
             segment=segment,
         )
-        return load_bundle(fitted.write(folder / f"{version}-{len(list(folder.iterdir()))}"))
+        return load(fitted.write(folder / f"{version}-{len(list(folder.iterdir()))}"))
 
     return bundle
 

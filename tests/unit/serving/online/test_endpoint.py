@@ -11,6 +11,7 @@ import pytest
 from bundles import NOON, Fitted, fit_flights, push_planes
 
 from mlops_assets.resources.online_store.lmdb_store import LmdbStore
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, activate, write_options
 from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.online import endpoint as endpoint_module
@@ -42,15 +43,15 @@ class Server:
         store = LmdbStore(home / "store")
         push_planes(store)
         self.folder, self.spool = home / "serving" / "flights", home / "spool"
-        self.metrics = Metrics()
-        self.solutions = LiveSolutions(home / "serving", store)
+        self.metrics, self.signer = Metrics(), Signer(home / "signing_key")
+        self.solutions = LiveSolutions(home / "serving", store, self.signer)
         self.predictor = Predictor(self.solutions, self.spool, self.metrics)
         self.endpoint = PredictEndpoint(self.predictor, TOKEN, self.metrics)
 
     def serve(self, fitted: Fitted, link: str) -> None:
         path = self.folder / str(fitted.contract.version)
         if not path.exists():
-            fitted.write(path)
+            fitted.deploy(path, self.signer)
         activate(path, link)
         self.solutions.refresh()
 

@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 
 from mlops_assets.resources.event_stream import Message
 from mlops_assets.resources.online_store.lmdb_store import LmdbStore
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.serving.live import LiveChampions, Model
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
 from mlops_assets.serving.stream.answers import answer
@@ -26,7 +27,9 @@ def champions(tmp_path_factory: pytest.TempPathFactory) -> LiveChampions:
     folder = tmp_path_factory.mktemp("stream")
     store = LmdbStore(folder / "store")
     push_planes(store)
-    return LiveChampions(Model.load(fit_flights("binary_classification").write(folder / "flights" / "1"), store), ())
+    signer = Signer(folder / "signing_key")
+    bundle = fit_flights("binary_classification").deploy(folder / "flights" / "1", signer)
+    return LiveChampions(Model.load(bundle, store, signer), ())
 
 
 def event(sequence: int, data: bytes) -> Msg:

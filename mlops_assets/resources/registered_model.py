@@ -1,0 +1,38 @@
+"""One version of a solution's model as the model registry holds it, and the names of its tags. None of it is trusted: see `bundle_record.py`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TRAINING_DATE_TAG = "training_date"
+DATASET_FINGERPRINT_TAG = "dataset_fingerprint"
+CONFIGURATION_TAG = "configuration_hash"
+SEGMENT_TAG = "segment"
+"""On the version of a segment: which one."""
+
+PARITY_TAGS = ("onnx_largest_difference", "onnx_rows")
+"""On every version: how far the ONNX model is from the pipeline, and on how many rows that was measured."""
+
+PRECISION_TAG = "float32_changed_share"
+"""On every version: the share of the rows of `PARITY_TAGS` that the ONNX model predicts otherwise than the pipeline does in float64."""
+
+GATES_TAG = "status"
+"""What the gates said of a version, for people: `GATES_PASSED` or `GATES_FAILED`; a version that was not evaluated has no such tag."""
+GATES_PASSED, GATES_FAILED = "accepted", "rejected"
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """One version of a solution's model."""
+
+    solution: str
+    version: int
+    run_id: str
+    tags: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"Version {self.version} of {self.solution}"
+
+    @property
+    def segment(self) -> str | None:
+        """The segment whose rows it was trained on; None for the solution's own model."""
+        return self.tags.get(SEGMENT_TAG)

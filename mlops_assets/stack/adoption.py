@@ -1,0 +1,56 @@
+"""Signing what an earlier release registered: once, when an installation with deployed versions has no key yet.
+
+The evidence is Dagster's event log: a version is accepted when its newest evaluation there passed every gate.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.resources.bundle_record import ACCEPTANCE_TAG, BundleRecord, folder_files, write_record
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.registered_model import GATES_PASSED, GATES_TAG, RegisteredModel
+from mlops_assets.settings import Settings
+from mlops_assets.stack.dagster_client import DagsterClient
+from mlops_assets.stack.errors import StackError
+
+_LIMIT = 1000
+_EVALUATIONS = ("evaluation", "segment_evaluation")
+
+
+def needs_adoption(settings: Settings) -> bool:
+    """Whether versions are deployed here, and nothing was ever signed."""
+    return settings.serving_directory.exists() and not settings.signing_key_file.exists()
+
+
+def adopt_versions(settings: Settings) -> None:
+    """Sign every registered bundle as it is now, the acceptance of each version that passed its gates, and those in the serving folder."""
+    registry, client = ModelRegistry.from_settings(settings), DagsterClient.from_settings(settings)
+    for solution in (each.name for each in registry.client.search_registered_models()):
+        evaluations = [event.metadata for stage in _EVALUATIONS for event in _events(client, f"{solution}/{stage}")]
+        for model in registry.versions(solution):
+            record = _sign(registry, model)
+            passed = next((each.get("gates_passed") for each in evaluations if each.get("model_version") == model.version), False)
+            if passed and model.tags.get(GATES_TAG) == GATES_PASSED:
+                signed = record.sign(registry.signer, "accepted")
+                registry.tag(solution, model.version, signed)
+                _sign_served(settings, record, signed[ACCEPTANCE_TAG])
+
+
+def _events(client: DagsterClient, key: str) -> list[Any]:
+    try:
+        return client.materializations(key, _LIMIT)
+    except (KeyError, StackError):
+        # The solution is gone, or has no models by segment.
+        return []
+
+
+def _sign(registry: ModelRegistry, model: RegisteredModel) -> BundleRecord:
+    with tempfile.TemporaryDirectory() as folder:
+        return registry.sign_bundle(model, registry.download_bundle(model, Path(folder)))
+
+
+def _sign_served(settings: Settings, record: BundleRecord, signature: str) -> None:
+    folder = settings.serving_directory / record.solution / str(record.version)
+    if folder.is_dir() and folder_files(folder) == record.files:
+        write_record(folder, record, signature)
