@@ -32,12 +32,12 @@ class EventStreamUser:
 
 def event_stream_platform(settings: Settings) -> EventStreamUser:
     """The user of the platform's processes, who may do everything."""
-    return EventStreamUser("platform", _ensure(settings.nats_platform_password_file))
+    return EventStreamUser("platform", ensure_secret(settings.nats_platform_password_file))
 
 
 def event_stream_caller(settings: Settings) -> EventStreamUser:
     """The user of applications, who may publish requests and read predictions."""
-    return EventStreamUser("caller", _ensure(settings.nats_caller_password_file))
+    return EventStreamUser("caller", ensure_secret(settings.nats_caller_password_file))
 
 
 def event_stream_url(settings: Settings) -> str:
