@@ -68,8 +68,9 @@ def check_port(service: Service) -> None:
     deadline = time.monotonic() + DYING_SECONDS
     while not _is_free(service.port):
         holder = _holder(service.port)
-        is_leaving = _is_free(service.port) if holder is None else _is_dying(holder)
-        if not is_leaving or time.monotonic() > deadline:
+        # The system does not tell the files of a process that is half gone, nor those of another user's.
+        may_leave = holder is None or _is_dying(holder)
+        if not may_leave or time.monotonic() > deadline:
             raise _taken(service, holder)
         time.sleep(0.05)
 

@@ -1,5 +1,7 @@
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -54,3 +56,17 @@ def test_a_taken_port_names_its_holder() -> None:
         with pytest.raises(StackError, match=f"Port {port}, which mlflow needs, is taken by process {os.getpid()}") as raised:
             preflight.check_port(service(port))
     assert "MLOPS_MLFLOW_PORT=" in raised.value.remedy
+
+
+def test_a_port_is_free_as_soon_as_its_killed_holder_is_gone() -> None:
+    code = (
+        "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    port = int(holder.stdout.readline())
+    with pytest.raises(StackError, match=f"taken by process {holder.pid}"):
+        preflight.check_port(service(port))
+    holder.kill()
+    preflight.check_port(service(port))
+    holder.wait()
