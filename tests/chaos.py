@@ -16,6 +16,8 @@ from mlops_assets.stack import control, leftovers
 _RUNS = """query Group($id: ID!) { runGroupOrError(runId: $id) { ... on RunGroup {
   runs { runId status creationTime startTime endTime } } } }"""
 _SECONDS = 300.0
+# Dagster gives up on a run whose code it cannot reach, and is asked again within seconds.
+_GIVEN_UP_SECONDS = 45.0
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def is_dbt(process: psutil.Process) -> bool:
 
 def wait_until_done(platform: Platform, run_id: str) -> list[dict[str, Any]]:
     """The run and its retries once one of them succeeded. It fails when a step fails, and when it takes too long."""
-    deadline = time.monotonic() + _SECONDS
+    deadline, given_up = time.monotonic() + _SECONDS, None
     while True:
         answer = platform.client.query(_RUNS, id=run_id)["runGroupOrError"]
         runs: list[dict[str, Any]] = answer.get("runs") or []
@@ -160,7 +162,8 @@ def wait_until_done(platform: Platform, run_id: str) -> list[dict[str, Any]]:
         if any(run["status"] == "SUCCESS" for run in runs):
             return runs
         state = platform.client.run(max(runs, key=lambda run: run["creationTime"])["runId"])
-        assert not state.finished or state.followed_by, platform.client.failures(state.run_id)
+        given_up = (given_up or time.monotonic()) if state.finished and not state.followed_by else None
+        assert given_up is None or time.monotonic() - given_up < _GIVEN_UP_SECONDS, platform.client.failures(state.run_id)
         assert time.monotonic() < deadline, f"not done within {_SECONDS:.0f} s: {runs}"
         time.sleep(0.5)
 

@@ -8,10 +8,13 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
-from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, RUN_FAILURE_REASON_TAG, WILL_RETRY_TAG
 
 from mlops_assets.runs.launcher import WorkerLauncher, is_launched
 from mlops_assets.runs.workers import Workers, WorkerState
@@ -27,6 +30,11 @@ QUEUE_SECONDS = 120.0
 
 END_SECONDS = 60.0
 """How long a worker may take to end once its run is canceled or has ended. Then it is killed."""
+
+
+GIVEN_UP_SECONDS = 600.0
+MOST_QUESTIONS = 5
+"""How old a failure may be that Dagster is asked about again, and how many failures of one run there may be."""
 
 
 class Action(Enum):
@@ -105,6 +113,7 @@ def recover(instance: DagsterInstance) -> list[Recovered]:
             _end(instance, workers, record, action)
         recovered.append(Recovered(run.run_id, run_name(record), action))
     _remove_files(instance, workers)
+    _ask_again(instance)
     return recovered
 
 
@@ -151,6 +160,24 @@ def _end(instance: DagsterInstance, workers: Workers, record: RunRecord, action:
         )
     # Dagster's monitoring frees them too, some seconds later.
     instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _ask_again(instance: DagsterInstance) -> None:
+    """Have Dagster try the runs again that it gave up on with retries left: when their code could not be reached at that moment.
+
+    It asks once, when a run fails, and the code location may be starting then. Asked five times in vain, the run stays failed.
+    """
+    recent = datetime.now(UTC) - timedelta(seconds=GIVEN_UP_SECONDS)
+    for record in instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.FAILURE], updated_after=recent)):
+        run = record.dagster_run
+        reason = RunFailureReason(run.tags.get(RUN_FAILURE_REASON_TAG, RunFailureReason.UNKNOWN.value))
+        if run.tags.get(WILL_RETRY_TAG) != "false" or AUTO_RETRY_RUN_ID_TAG in run.tags:
+            continue
+        if not auto_reexecution_should_retry_run(instance, run, reason):
+            continue  # a step failed, or it was tried again as often as it may be
+        if len(instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_FAILURE)) < MOST_QUESTIONS:
+            data = JobFailureData(error=None, failure_reason=reason)
+            instance.report_run_failed(run, "Its code could not be reached when it was to be tried again.", data)
 
 
 def _remove_files(instance: DagsterInstance, workers: Workers) -> None:

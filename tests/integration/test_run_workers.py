@@ -196,3 +196,18 @@ def test_a_worker_that_dies_after_its_last_step_has_all_done_again(platform: Pla
     (platform.folder / "hang").unlink()
     recover(platform.instance)
     platform.goes_on(run_id, done="done done ")
+
+
+def test_a_run_that_could_not_be_tried_again_while_its_code_was_away_is_asked_for_again(platform: Platform) -> None:
+    run_id = platform.working()
+    platform.kill(run_id)
+    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
+    recover(platform.instance)
+    # What Dagster leaves when the code location does not answer at this moment.
+    platform.instance.add_run_tags(run_id, {"dagster/will_retry": "false"})
+    platform.retry()
+    assert platform.instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) == []
+    recover(platform.instance)
+    platform.goes_on(run_id)
+    recover(platform.instance)
+    assert len(platform.instance.get_runs(RunsFilter())) == 2
