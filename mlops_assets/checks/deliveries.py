@@ -123,8 +123,11 @@ def _differences(
     compared = {name: profile for name, profile in columns.items() if name not in rules.ignore}
     yield from _rows(partition, columns, reference)
     yield from _missing(partition, compared, reference)
+    categorical = {name for name, profile in compared.items() if _is_categorical(profile, reference)}
     shapes: dict[str, Shape] = {}
     for name, profile in compared.items():
+        if name in categorical:
+            continue
         former = [each.quantiles for each in reference.of(name) if each.quantiles is not None and each.known >= _LEAST_ROWS]
         shape = Shape.of(former) if profile.quantiles is not None and profile.known >= _LEAST_ROWS else None
         if shape is not None:
@@ -137,13 +140,23 @@ def _differences(
         yield from _moved(partition, profile, shape, reference.partitions_with[name], rules)
     yield from _swapped(partition, moved)
     for name, profile in compared.items():
-        yield from _values(partition, profile, reference, shapes.get(name))
+        if name in categorical:
+            yield from _categories(partition, profile, reference)
+        else:
+            yield from _numbers(partition, profile, reference, shapes.get(name))
+
+
+def _is_categorical(profile: ColumnProfile, reference: Reference) -> bool:
+    """Whether the values are compared as categories: texts, and numbers of few values, such as flags, whose quantiles jump."""
+    values = reference.partitions_with[profile.column].keys() | (profile.counts or {}).keys()
+    return profile.kind == "text" or (profile.kind == "number" and profile.counts is not None and len(values) <= _FEW_VALUES)
 
 
 def _rows(partition: date, columns: Mapping[str, ColumnProfile], reference: Reference) -> Iterator[Finding]:
     rows = max((profile.rows for profile in columns.values()), default=0)
     former = [max(profile.rows for profile in each.values()) for each in reference.partitions]
-    if rows < _FEW_ROWS * min(former):
+    # Of small partitions many have few rows by chance.
+    if rows < _FEW_ROWS * min(former) and min(former) - rows > _CHANCE * min(former) ** 0.5:
         yield Finding(
             partition, None, "rows", True, f"{rows} rows, the {len(former)} partitions before have at least {min(former)}"
         )
@@ -153,7 +166,8 @@ def _rows(partition: date, columns: Mapping[str, ColumnProfile], reference: Refe
         )
 
 
-_FEW_ROWS, _MANY_ROWS = 0.75, 1.8
+_FEW_ROWS, _MANY_ROWS, _CHANCE = 0.75, 1.8, 3
+_FEW_VALUES = 12
 _NOTABLE_MISSING, _GROSS_MISSING, _JOINT_MISSING = 0.25, 0.35, 0.8
 _TOGETHER = 0.05
 
@@ -320,48 +334,98 @@ def _swapped(partition: date, moved: Mapping[str, tuple[ColumnProfile, Shape]]) 
 
 _REPEATING, _REPEATING_NUMBERS, _LEAST_VALUES, _GROSS_UNKNOWN = 0.7, 0.9, 5, 0.7
 _NOTABLE_NEW, _GROSS_NEW, _RENAMED = 0.15, 0.5, 0.1
-_FREQUENT = 0.02
+_NOTABLE_SHIFT, _GROSS_SHIFT, _UNUSUAL = 0.35, 0.6, 3
+_FREQUENT, _MOST_SHARES = 0.02, 50
 
 
-def _values(partition: date, profile: ColumnProfile, reference: Reference, shape: Shape | None) -> Iterator[Finding]:
-    """Values that the partitions before do not have, in a column whose values repeat; and frequent ones that are gone."""
-    if not profile.counts:
+def _numbers(partition: date, profile: ColumnProfile, reference: Reference, shape: Shape | None) -> Iterator[Finding]:
+    """Numbers within the usual range that the partitions before do not have, in a column whose values repeat."""
+    if profile.kind != "number" or not profile.counts:
         return
 
     def is_inside(value: str) -> bool:
         # A season may bring numbers beyond the usual ones, but not others between them.
         return shape is None or shape.middle[0] <= float(value) <= shape.middle[-1]
 
-    seen = reference.partitions_with[profile.column]
     counts = {value: rows for value, rows in profile.counts.items() if is_inside(value)}
-    rows = sum(counts.values())
-    new = {value: number for value, number in counts.items() if value not in seen}
-    share = sum(new.values()) / rows if rows else 0.0
-    if rows < _LEAST_ROWS or (profile.kind == "number" and share < _GROSS_UNKNOWN):
+    seen = {value: number for value, number in reference.partitions_with[profile.column].items() if is_inside(value)}
+    new, share = _new(counts, seen)
+    is_varied = not _is_constant(profile, reference) and (shape is None or len(counts) >= _LEAST_VALUES)
+    if (
+        sum(counts.values()) >= _LEAST_ROWS
+        and share >= _GROSS_UNKNOWN
+        and is_varied
+        and _repeats(seen, reference, _REPEATING_NUMBERS)
+    ):
+        text = f"{share:.0%} of the values in the usual range never occurred before, such as {new}"
+        yield Finding(partition, profile.column, "values", True, text)
+
+
+def _categories(partition: date, profile: ColumnProfile, reference: Reference) -> Iterator[Finding]:
+    """Values that the partitions before do not have, frequent ones that are gone, and shares that are other than in any of them."""
+    counts, seen = profile.counts or {}, reference.partitions_with[profile.column]
+    is_constant = _is_constant(profile, reference)
+    # A number that a whole partition shares, such as its month, moves on.
+    if (
+        (is_constant and profile.kind == "number")
+        or sum(counts.values()) < _LEAST_ROWS
+        or not _repeats(seen, reference, _REPEATING)
+    ):
         return
-    occurrences = [number for value, number in seen.items() if is_inside(value)]
-    wanted = _REPEATING_NUMBERS if profile.kind == "number" else _REPEATING
-    # With one partition before, as of a table without partitions, nothing can repeat.
-    repeats = len(reference.partitions) == 1 or sum(number > 1 for number in occurrences) >= wanted * len(occurrences)
-    if not occurrences or not repeats:
-        return
-    # Such as the month of the partition.
-    is_constant = median([len(each.counts or {}) for each in reference.of(profile.column)]) <= 1
-    examples = ", ".join(sorted(new, key=lambda value: (-new[value], value))[:3])
-    if profile.kind == "number":
-        if not is_constant and (shape is None or len(counts) >= _LEAST_VALUES):
-            text = f"{share:.0%} of the values in the usual range never occurred before, such as {examples}"
-            yield Finding(partition, profile.column, "values", True, text)
-        return
+    new, share = _new(counts, seen)
     gone = _gone(profile, reference)
     lost = sum(gone.values())
-    if share < _NOTABLE_NEW and not gone:
+    shift, usual = _shift(profile, reference)
+    is_shifted = shift >= max(_NOTABLE_SHIFT, _UNUSUAL * usual)
+    if share < _NOTABLE_NEW and not gone and not is_shifted:
         return
-    gross = not is_constant and (max(share, lost) >= _GROSS_NEW or min(share, lost) >= _RENAMED)
-    texts = [f"{share:.0%} of the rows have new values, such as {examples}"] if new else []
+    gross = max(share, lost) >= _GROSS_NEW or min(share, lost) >= _RENAMED or (is_shifted and shift >= _GROSS_SHIFT)
+    texts = [f"{share:.0%} of the rows have new values, such as {new}"] if share else []
     if gone:
         texts.append(f"{', '.join(list(gone)[:3])} of usually {lost:.0%} of the rows are gone")
-    yield Finding(partition, profile.column, "categories", gross, "; ".join(texts))
+    if is_shifted:
+        texts.append(f"{shift:.0%} of the rows have other values than usual, before at most {usual:.0%}")
+    yield Finding(partition, profile.column, "categories", gross and not is_constant, "; ".join(texts))
+
+
+def _new(counts: Mapping[str, int], seen: Mapping[str, int]) -> tuple[str, float]:
+    """The most frequent values of `counts` that `seen` lacks, in words, and the share of the rows that have such a value."""
+    new = {value: rows for value, rows in counts.items() if value not in seen}
+    examples = ", ".join(sorted(new, key=lambda value: (-new[value], value))[:3])
+    return examples, sum(new.values()) / sum(counts.values()) if new else 0.0
+
+
+def _repeats(seen: Mapping[str, int], reference: Reference, wanted: float) -> bool:
+    """Whether the share `wanted` of the values occurs in several partitions. With one partition before, nothing can repeat."""
+    repeated = sum(number > 1 for number in seen.values())
+    return bool(seen) and (len(reference.partitions) == 1 or repeated >= wanted * len(seen))
+
+
+def _is_constant(profile: ColumnProfile, reference: Reference) -> bool:
+    """Whether a partition usually has a single value."""
+    return median([len(each.counts or {}) for each in reference.of(profile.column)]) <= 1
+
+
+def _shift(profile: ColumnProfile, reference: Reference) -> tuple[float, float]:
+    """How far the shares of the values are from the usual ones (total variation distance), and how far they were before at most.
+
+    Zero for a column of many values: each of them is rare.
+    """
+    former = [_shares(each.counts) for each in reference.of(profile.column) if each.known >= _LEAST_ROWS]
+    values = {value for shares in former for value in shares} | (profile.counts or {}).keys()
+    if not former or len(values) > _MOST_SHARES:
+        return 0.0, 0.0
+    usual = {value: median([shares.get(value, 0.0) for shares in former]) for value in values}
+
+    def distance(shares: Mapping[str, float]) -> float:
+        return sum(abs(shares.get(value, 0.0) - share) for value, share in usual.items()) / 2
+
+    return distance(_shares(profile.counts)), max(map(distance, former))
+
+
+def _shares(counts: Mapping[str, int] | None) -> dict[str, float]:
+    rows = sum((counts or {}).values())
+    return {value: number / rows for value, number in (counts or {}).items()}
 
 
 def _gone(profile: ColumnProfile, reference: Reference) -> dict[str, float]:

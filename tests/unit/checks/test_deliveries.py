@@ -88,6 +88,44 @@ def test_a_gross_fault_is_blocked_with_its_kind(
     assert kind in {finding.kind for finding in years[table].deliver(day, **changes) if finding.is_gross}
 
 
+def flags(shares: Mapping[int, float], *, rows: int = 500) -> list[Finding]:
+    """The findings in the last day of a column of zeros and ones; `shares` are those of the ones, by day of January."""
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE accepted (day DATE, flag INTEGER)")
+    for day, share in shares.items():
+        connection.execute(
+            f"INSERT INTO accepted SELECT DATE '2024-01-01' + {day}, (number < {share * rows})::INTEGER FROM range({rows}) n(number)"
+        )
+    first, last = date(2024, 1, 1) + timedelta(days=min(shares)), date(2024, 1, 1) + timedelta(days=max(shares))
+    profiles = profile_delivery(
+        connection,
+        relation="accepted",
+        types={"flag": "integer"},
+        partition_column="day",
+        keys=[str(first + timedelta(days=number)) for number in range((last - first).days + 1)],
+        end=last + timedelta(days=1),
+    )
+    return [finding for finding in compare_delivery(profiles, [], RULES) if finding.partition == last]
+
+
+USUAL = {day: 0.05 + 0.01 * (day % 4) for day in range(10)}
+
+
+@pytest.mark.parametrize(("share", "blocked"), [(0.03, False), (0.08, False), (0.12, False), (0.93, True), (1.0, True)])
+def test_a_rare_flag_is_compared_by_its_share(share: float, blocked: bool) -> None:
+    """Its quantiles jump from 0 to 1 where the rate passes five per cent."""
+    assert [finding.kind for finding in flags({**USUAL, 10: share}) if finding.is_gross] == ["categories"] * blocked
+
+
+def test_few_rows_by_chance_are_no_finding() -> None:
+    small = [
+        ColumnProfile(date(2024, 1, 1 + day), "x", "text", rows, rows, None, None)
+        for day, rows in enumerate([9, 7, 12, 5, 8, 9, 6, 10])
+    ]
+    last = ColumnProfile(date(2024, 1, 9), "x", "text", 3, 3, None, None)
+    assert compare_delivery([last], small, RULES) == []
+
+
 def test_a_gross_partition_is_no_reference_for_the_next(years: Mapping[str, Year]) -> None:
     year = years["flights"]
     wrong = year.profile(
