@@ -38,6 +38,7 @@ from mlops_assets.resources.model_registry import ModelRegistry, RegisteredModel
 from mlops_assets.resources.online_store.lake_push import push_view
 from mlops_assets.resources.online_store.lmdb_store import LmdbStore
 from mlops_assets.resources.online_store.store import FeatureRequest
+from mlops_assets.resources.signatures import Signer
 from mlops_assets.serving.prediction_record import encode_record
 from mlops_assets.serving.requests import RequestDecoder
 from mlops_assets.serving.scorer import Scorer
@@ -238,7 +239,7 @@ def world(make_lake: Callable[[], Lake], nats_server: NatsServer, tmp_path_facto
             inputs=resolve_inputs(Solution.model_validate(DECLARED), registry),
             lake=lake,
             settings=Settings(home=home, nats_url=nats_server.url),
-            registry=LocalRegistry(url=f"sqlite:///{home}/mlflow.db", token=""),
+            registry=LocalRegistry(url=f"sqlite:///{home}/mlflow.db", token="", signer=Signer(home / "signing_key")),
             store=LmdbStore(home / "store"),
             instance=instance,
         )

@@ -3,10 +3,12 @@
 import http.server
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.signatures import Signer
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -44,8 +46,9 @@ def server() -> Iterator[Server]:
     server.server_close()
 
 
-def test_each_registry_gives_its_own_token(server: Server) -> None:
-    one, another = (ModelRegistry(url=server.url, token=token) for token in ("one", "another"))
+def test_each_registry_gives_its_own_token(server: Server, tmp_path: Path) -> None:
+    signer = Signer(tmp_path / "key")
+    one, another = (ModelRegistry(url=server.url, token=token, signer=signer) for token in ("one", "another"))
     for registry in (one, another, one):
         registry.client.search_experiments()
     assert server.given == ["Bearer one", "Bearer another", "Bearer one"]

@@ -102,8 +102,16 @@ def test_canceling_a_run_whose_worker_is_gone_ends_it_at_once(instance: DagsterI
 def test_canceling_a_run_interrupts_its_worker(instance: DagsterInstance) -> None:
     run = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
     with worker_files(instance).reserve(run.run_id) as lock:
-        worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=[lock])
+        # Whoever runs the tests may have blocked the signal, which children inherit.
+        code = (
+            "import signal, time; signal.pthread_sigmask(signal.SIG_SETMASK, []); signal.signal(signal.SIGTERM, signal.SIG_DFL)"
+        )
+        worker = subprocess.Popen(
+            [sys.executable, "-c", f"{code}; print(flush=True); time.sleep(600)"], pass_fds=[lock], stdout=subprocess.PIPE
+        )
         os.pwrite(lock, str(worker.pid).encode(), 0)
+    assert worker.stdout is not None
+    worker.stdout.readline()
     assert instance.run_launcher.terminate(run.run_id)
     assert worker.wait(10) == -signal.SIGTERM
     assert instance.get_run_by_id(run.run_id).status is CANCELING  # type: ignore[union-attr]

@@ -64,7 +64,7 @@ def test_changed_files_are_found(tmp_path: Path) -> None:
     configuration.write(files)
     assert configuration.changed(files) == []
     other = configuration.render(Settings(home=tmp_path, mlflow_port=5001, nats_port=4333))
-    assert configuration.changed(other) == [tmp_path / "nats.conf"]
+    assert configuration.changed(other) == [settings.supervisor_configuration, tmp_path / "nats.conf"]
 
 
 @pytest.mark.parametrize("name", ["supervisord.conf", "nats.conf", "dagster/dagster.yaml", "dagster/workspace.yaml"])
