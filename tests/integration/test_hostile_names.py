@@ -258,7 +258,7 @@ def world(make_lake: Callable[[], Lake], nats_server: NatsServer, tmp_path_facto
 
 def log_online_predictions(world: World, nats: NatsServer) -> None:
     """What the online server answers on 14 March for each place, sent to the event stream as the server does."""
-    bundle = champions(world.registry, world.settings, world.inputs).default
+    bundle = champions(world.instance, world.registry, world.settings, world.inputs).default
     decoder, scorer = RequestDecoder(bundle.contract), Scorer(bundle, world.store)
     bodies = [
         {"id": 900 + place, "place": f"p{place}", **{name: 100 * each + 5 for each, name in enumerate(REQUEST, 1)}}
