@@ -119,7 +119,8 @@ def test_a_killed_worker_takes_its_dbt_with_it_and_the_run_is_tried_again_withou
     wait_for(lambda: stack.client.run(run_id).status == "FAILURE", 60)
     LOGGER.info("failed %.1f s after the daemon woke up", time.monotonic() - awake)
     chaos.wait_until_done(stack, run_id)
-    assert stack.fingerprints() == range_run[1]
+    # Those of the training, should it have run before, are no part of it.
+    assert stack.fingerprints().items() >= range_run[1].items()
     assert json.loads(stack.mlops("status", "--json").stdout)["stuck"] == []
 
 
