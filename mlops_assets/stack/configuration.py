@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
-from mlops_assets.resources.event_stream import INBOX_PREFIX
 from mlops_assets.runs.slots import SLOTS_TAG, slots
 from mlops_assets.settings import CODE_LOCATION_NAME, PROJECT_ROOT, Settings
 from mlops_assets.stack import postgres
@@ -14,6 +13,9 @@ from mlops_assets.stack.environment import scripts_directory
 from mlops_assets.stack.services import services
 
 TEMPLATE_DIRECTORY = PROJECT_ROOT / "deployments" / "local"
+
+EVENT_STREAM_ACCOUNT = "PLATFORM"
+"""The account of NATS that holds the streams, and the name of their folder."""
 
 
 def render(settings: Settings) -> dict[Path, str]:
@@ -35,7 +37,7 @@ def render(settings: Settings) -> dict[Path, str]:
         "services": {service.name: service for service in services(settings)},
         "nats_platform": event_stream_platform(settings),
         "nats_caller": event_stream_caller(settings),
-        "platform_inbox": INBOX_PREFIX,
+        "platform_account": EVENT_STREAM_ACCOUNT,
         "project_root": PROJECT_ROOT,
         "code_location_name": CODE_LOCATION_NAME,
         "python": sys.executable,

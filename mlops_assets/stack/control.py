@@ -151,10 +151,20 @@ def _launch(settings: Settings, supervisor: Supervisor, files: dict) -> None:
     if settings.postgres_url is None:
         postgres.initialise_data_directory(settings)
         postgres.remove_stale_pid_file(settings)
+    if settings.nats_url is None:
+        keep_event_streams(settings)
     configuration.write(files)
     # Whatever the caller's umask made them.
     permissions.close_folder(settings.home)
     supervisor.launch()
+
+
+def keep_event_streams(settings: Settings) -> None:
+    """Give the streams of an installation whose event stream had no accounts to the platform's account. The server does not run."""
+    streams = settings.home / "nats" / "jetstream"
+    former, current = streams / "$G", streams / configuration.EVENT_STREAM_ACCOUNT
+    if former.exists() and not current.exists():
+        former.rename(current)
 
 
 def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listener) -> bool:

@@ -10,12 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nats import connect as connect_as
+from nats.aio.msg import Msg
 from nats_server import NatsServer
 from prediction_records import prediction_record
 
+from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
 from mlops_assets.resources.event_flow import open_flow
 from mlops_assets.resources.event_stream import (
     PREDICTIONS,
+    REJECTS,
+    REQUESTS,
     EventStream,
     EventStreamError,
     Message,
@@ -26,6 +31,8 @@ from mlops_assets.resources.event_stream import (
 from mlops_assets.serving.prediction_record import decode_record
 from mlops_assets.serving.shipper import pending_bytes
 from mlops_assets.serving.spool import SpoolWriter
+from mlops_assets.stack import control
+from mlops_assets.stack.environment import scripts_directory
 
 APPENDER = """
 import sys, time
@@ -196,3 +203,68 @@ def test_a_publication_during_an_outage_is_an_error_and_works_afterwards(nats: N
 
     asyncio.run(use())
     assert len(nats.messages(PREDICTIONS, "late")) == 1
+
+
+@pytest.mark.parametrize("reply", ["predictions.late", "rejects.late", "_INBOX.platform.x", "$JS.API.STREAM.PURGE.predictions"])
+def test_a_caller_has_nothing_answered_into_the_platforms_subjects(nats: NatsServer, reply: str) -> None:
+    async def ask(stream: EventStream) -> tuple[list[int], list[bytes]]:
+        await stream.publish([Message(subject(PREDICTIONS, "late"), "1", b"real")])
+        heard: list[bytes] = []
+
+        async def hear(message: Msg) -> None:
+            heard.append(message.data)
+
+        # The platform's connection hears every subject; the caller's own inbox shows that both questions were answered.
+        await stream.client.subscribe(reply, cb=hear)
+        caller = event_stream_caller(nats.settings)
+        client = await connect_as(nats.settings.nats_server_url, user=caller.name, password=caller.password)
+        for question, payload in ((subject(REQUESTS, "late"), b"{}"), (f"$JS.API.STREAM.MSG.GET.{PREDICTIONS}", b'{"seq":1}')):
+            await client.publish(question, payload, reply=reply)
+            assert b'"seq":' in (await client.request(question, payload, timeout=5)).data
+        await client.close()
+        states = [(await stream.jetstream.stream_info(name)).state for name in (REQUESTS, PREDICTIONS, REJECTS)]
+        return [int(state.messages) for state in states], heard
+
+    assert nats.run(ask) == ([2, 1, 0], [])
+
+
+def test_a_caller_reads_new_predictions_and_stored_ones(nats: NatsServer) -> None:
+    async def read(stream: EventStream) -> tuple[bytes, bytes | None]:
+        caller = event_stream_caller(nats.settings)
+        client = await connect_as(nats.settings.nats_server_url, user=caller.name, password=caller.password)
+        predictions = await client.subscribe(f"{PREDICTIONS}.*")
+        await client.flush()
+        await stream.publish([Message(subject(PREDICTIONS, "late"), "1", b"late by 5")])
+        new = (await predictions.next_msg(timeout=5)).data
+        stored = (await client.jetstream().get_msg(PREDICTIONS, 1)).data
+        await client.close()
+        return new, stored
+
+    assert nats.run(read) == (b"late by 5", b"late by 5")
+
+
+def test_streams_of_a_server_without_accounts_are_kept(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "nats")
+    user = event_stream_platform(server.settings)
+    former = tmp_path / "former.conf"
+    former.write_text(
+        f'listen: "127.0.0.1:{server.port}"\nauthorization {{ users: [{{ user: {user.name}, password: "{user.password}" }}] }}\n'
+        f'jetstream {{ store_dir: "{server.settings.home}/nats" }}\n'
+    )
+    process = subprocess.Popen([str(scripts_directory() / "nats-server"), "--config", str(former)], stderr=subprocess.DEVNULL)
+    try:
+
+        async def store() -> None:
+            async with connect(server.url, name="test", stopping=asyncio.Event()) as stream:
+                await stream.publish([Message(subject(PREDICTIONS, "late"), str(number), b"x") for number in range(3)])
+
+        asyncio.run(store())
+    finally:
+        process.kill()
+        process.wait()
+    control.keep_event_streams(server.settings)
+    server.start()
+    try:
+        assert [message.data for message in server.messages(PREDICTIONS, "late")] == [b"x"] * 3
+    finally:
+        server.kill()
