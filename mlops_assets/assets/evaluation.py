@@ -27,7 +27,7 @@ from mlops_assets.keys import EVALUATION, MODEL, SEGMENT, TRAINING_DATASET, TRAI
 from mlops_assets.resources.datasets import newest_dataset
 from mlops_assets.resources.lake import Lake, PartitionRange, Written, fingerprint, literal, quote
 from mlops_assets.resources.model_registry import ModelRegistry
-from mlops_assets.resources.registered_model import DATASET_FINGERPRINT_TAG, TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.resources.registered_model import TRAINING_DATE_TAG, RegisteredModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +76,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             train_rows = dataset_rows_query(inputs, training_date, "train")
             train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
             present = fingerprint(connection, dataset_query(inputs, training_date))
-            unchanged = present == candidate.tags[DATASET_FINGERPRINT_TAG]
+            unchanged = present == record.dataset_fingerprint
             judged = judge(
                 solution,
                 bundle,

@@ -1,6 +1,7 @@
 """The reference of a model version, stored with its run in MLflow: written by `evaluation`, read by every report on the version's predictions.
 
-Whatever becomes of the training dataset, the version is compared with what it was judged on.
+Whatever becomes of the training dataset, the version is compared with what it was judged on. The evaluation signs the files: a reference
+that somebody replaced, and that would silence the reports, is refused.
 """
 
 import json
@@ -14,20 +15,18 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from mlops_assets.assets.execution import permanent_failure
 from mlops_assets.assets.scoring import prediction_columns
 from mlops_assets.inputs import SolutionInputs
-from mlops_assets.keys import EVALUATION
+from mlops_assets.resources.bundle_record import EvidenceError, folder_files, reference_remedy
 from mlops_assets.resources.lake import quote
 from mlops_assets.resources.model_registry import ModelRegistry
-from mlops_assets.resources.registered_model import TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.resources.registered_model import RegisteredModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.ml.reference import Monitored, Reference
 
-_ARTIFACT = "reference"
 _COLUMNS, _MASSES, _ROWS, _FACTS = "columns.parquet", "masses.parquet", "rows.parquet", "facts.json"
 
 
@@ -71,7 +70,7 @@ def log_reference(
         for name, table in ((_COLUMNS, summary.columns), (_MASSES, summary.masses), (_ROWS, sample)):
             parquet.write_table(table, Path(folder) / name)
         (Path(folder) / _FACTS).write_text(json.dumps({"rows": summary.rows, "partitions": partitions}))
-        registry.log_files(candidate.run_id, Path(folder), _ARTIFACT)
+        registry.log_reference(candidate, Path(folder))
 
 
 def count_partitions(inputs: SolutionInputs, days: Iterable[date]) -> int:
@@ -81,20 +80,22 @@ def count_partitions(inputs: SolutionInputs, days: Iterable[date]) -> int:
 
 
 def load_reference(registry: ModelRegistry, model: RegisteredModel) -> VersionReference:
-    """The reference of a version. Raises Failure when none was stored."""
-    from mlflow.exceptions import MlflowException
+    """The reference of a version. Raises EvidenceError unless it is the one that the version's evaluation signed."""
     from pyarrow import parquet
 
     from mlops_assets.ml.reference import Reference
 
+    record = registry.reference_record(model)
+    if not registry.has_reference(model):
+        raise EvidenceError(f"The monitoring reference of {model} is missing in MLflow. {reference_remedy(model)}")
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            folder = registry.download(model.run_id, _ARTIFACT, Path(scratch))
-        except (MlflowException, OSError) as error:
-            raise permanent_failure(
-                f"Version {model.version} of {model.solution} has no stored reference: materialize {model.solution}/{EVALUATION} "
-                f"for {model.tags.get(TRAINING_DATE_TAG)} once more. ({error})"
-            ) from error
+        folder = registry.download_reference(model, Path(scratch))
+        present = folder_files(folder)
+        if changed := sorted(name for name, sha256 in record.files.items() if present.get(name) != sha256):
+            raise EvidenceError(
+                f"The monitoring reference of {model} in MLflow is not the one that its evaluation signed ({', '.join(changed)}). "
+                f"{reference_remedy(model)}"
+            )
         facts = json.loads((folder / _FACTS).read_text())
         columns, masses, rows = (parquet.read_table(folder / name) for name in (_COLUMNS, _MASSES, _ROWS))
     return VersionReference(

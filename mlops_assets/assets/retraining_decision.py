@@ -31,10 +31,10 @@ from mlops_assets.keys import (
     table_key,
 )
 from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
+from mlops_assets.resources.bundle_record import BundleRecord
 from mlops_assets.resources.datasets import newest_dataset
 from mlops_assets.resources.lake import Lake, PartitionRange, fingerprint, quote, sql_moment
 from mlops_assets.resources.model_registry import ModelRegistry
-from mlops_assets.resources.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.solution import before
 
 _COLUMNS = {
@@ -135,7 +135,7 @@ def decided(
     state = State(
         day=day,
         windows=windows,
-        trained_for=date.fromisoformat(champion.tags[TRAINING_DATE_TAG]),
+        trained_for=champion.training_date,
         attempted=attempted,
         new_rows=_count_since(connection, inputs, rows, attempted),
         changed=identity != _trained_on(connection, inputs, attempted),
@@ -172,15 +172,18 @@ def decided(
 
 def _champion(
     connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, window: date
-) -> RegisteredModel:
-    """The solution's version that predicted last in `window`; the models of segments are looked after by people."""
+) -> BundleRecord:
+    """The record of the solution's version that predicted last in `window`; the models of segments are looked after by people.
+
+    Raises EvidenceError when somebody changed the version in MLflow: its training date decides.
+    """
     versions = connection.execute(
         f"SELECT DISTINCT {MODEL_VERSION} FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} = ? ORDER BY 1 DESC", [window]
     ).fetchall()
     for (version,) in versions:
-        model = registry.get(inputs.name, version)
-        if model.segment is None:
-            return model
+        record = registry.registered_record(registry.get(inputs.name, version))
+        if record.segment is None:
+            return record
     raise permanent_failure(
         f"No report says what {inputs.name} predicted in the window {window}: materialize {inputs.name}/{DRIFT_REPORT} first."
     )

@@ -1,8 +1,9 @@
-"""The signed record of a version's serving bundle: whose it is, what it was trained on, and the SHA-256 of every file in it.
+"""The signed records of a version: whose it is, what it was trained on, and the SHA-256 of every file of its bundle or its reference.
 
-`model` signs the record when it registers a version, `evaluation` signs it again when every gate passed. Both signatures are tags of the
-version; the second one also lies beside the bundle that serves. A tag that somebody writes, copies from another version, or a file that
-somebody replaces does not fit to a signature. Reading a bundle belongs to `serving/bundle.py`.
+`model` signs the record of the bundle when it registers a version, `evaluation` signs it again when every gate passed, and signs that of
+the monitoring reference. The signatures are tags of the version; that of the acceptance also lies beside the bundle that serves. A tag that
+somebody writes, copies from another version, or a file that somebody replaces does not fit to a signature. Whoever decides by a fact of a
+version takes it from its record, not from its tags. Reading a bundle belongs to `serving/bundle.py`.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -32,13 +34,16 @@ BUNDLE_TAG = "bundle_sha256"
 FILES_TAG = "bundle_files"
 """The hash of each file of the bundle, as JSON."""
 
-REGISTRATION_TAG, ACCEPTANCE_TAG = "registration_signature", "acceptance_signature"
+REFERENCE_FILES_TAG = "reference_files"
+"""The hash of each file of the monitoring reference, as JSON."""
+
+REGISTRATION_TAG, ACCEPTANCE_TAG, REFERENCE_TAG = "registration_signature", "acceptance_signature", "reference_signature"
 
 SIGNED_TAGS = (TRAINING_DATE_TAG, DATASET_FINGERPRINT_TAG, CONFIGURATION_TAG, SEGMENT_TAG, *PARITY_TAGS, PRECISION_TAG)
 """Tags of a version that decide something: a signature covers their values."""
 
-Purpose = Literal["registered", "accepted"]
-_SIGNATURE_TAGS: dict[Purpose, str] = {"registered": REGISTRATION_TAG, "accepted": ACCEPTANCE_TAG}
+Purpose = Literal["registered", "accepted", "reference"]
+_SIGNATURE_TAGS: dict[Purpose, str] = {"registered": REGISTRATION_TAG, "accepted": ACCEPTANCE_TAG, "reference": REFERENCE_TAG}
 
 
 class EvidenceError(Exception):
@@ -47,13 +52,28 @@ class EvidenceError(Exception):
 
 @dataclass(frozen=True)
 class BundleRecord:
-    """What is signed of one version: its run, the values of `SIGNED_TAGS`, and the SHA-256 of each file of its bundle."""
+    """What is signed of one version: its run, the values of `SIGNED_TAGS`, and the SHA-256 of each file of its bundle (or reference)."""
 
     solution: str
     version: int
     run_id: str
     tags: Mapping[str, str]
     files: Mapping[str, str]
+
+    @property
+    def training_date(self) -> date:
+        """What the model may know ends on this day."""
+        return date.fromisoformat(self.tags[TRAINING_DATE_TAG])
+
+    @property
+    def dataset_fingerprint(self) -> str:
+        """Identity of the training dataset."""
+        return self.tags[DATASET_FINGERPRINT_TAG]
+
+    @property
+    def segment(self) -> str | None:
+        """The segment whose rows the version was trained on; None for the solution's own model."""
+        return self.tags.get(SEGMENT_TAG)
 
     @property
     def sha256(self) -> str:
@@ -84,18 +104,18 @@ def describe(version: RegisteredModel, files: Mapping[str, str]) -> BundleRecord
 
 def registered_record(signer: Signer, version: RegisteredModel) -> BundleRecord:
     """The record that `model` signed. Raises EvidenceError when the version has none, or was changed since."""
-    date = version.tags.get(TRAINING_DATE_TAG, "its training date")
+    day = version.tags.get(TRAINING_DATE_TAG, "its training date")
     signature, files = version.tags.get(REGISTRATION_TAG), version.tags.get(FILES_TAG)
     if signature is None or files is None:
         raise EvidenceError(
             f"{version} has no signed record of its bundle (tags {REGISTRATION_TAG} and {FILES_TAG}): this installation did not register "
-            f"it. Train it here: mlops train {version.solution} --date {date}"
+            f"it. Train it here: mlops train {version.solution} --date {day}"
         )
-    record = describe(version, _parse_files(version, files))
+    record = describe(version, _parse_files(version, FILES_TAG, files))
     if not record.is_signed(signer, "registered", signature):
         raise EvidenceError(
             f"{version} was changed in MLflow after it was registered: the tag {REGISTRATION_TAG} is no signature under its run, its "
-            f"bundle's hashes and its tags {', '.join(record.tags)}. Train it again: mlops train {version.solution} --date {date}"
+            f"bundle's hashes and its tags {', '.join(record.tags)}. Train it again: mlops train {version.solution} --date {day}"
         )
     return record
 
@@ -118,6 +138,31 @@ def accepted_record(signer: Signer, version: RegisteredModel) -> tuple[BundleRec
     raise EvidenceError(
         f"{version} has not passed its gates ({evidence}): materialize its evaluation for "
         f"{version.tags.get(TRAINING_DATE_TAG)} and read its checks."
+    )
+
+
+def reference_record(signer: Signer, version: RegisteredModel) -> BundleRecord:
+    """The record of the monitoring reference of `version`. Raises EvidenceError when its evaluation signed none, or it was changed since."""
+    registered_record(signer, version)
+    signature, files = version.tags.get(REFERENCE_TAG), version.tags.get(REFERENCE_FILES_TAG)
+    if signature is None or files is None:
+        raise EvidenceError(
+            f"{version} has no signed monitoring reference (tags {REFERENCE_TAG} and {REFERENCE_FILES_TAG}). {reference_remedy(version)}"
+        )
+    record = describe(version, _parse_files(version, REFERENCE_FILES_TAG, files))
+    if not record.is_signed(signer, "reference", signature):
+        raise EvidenceError(
+            f"The monitoring reference of {version} was changed in MLflow: the tag {REFERENCE_TAG} is no signature of its evaluation under "
+            f"the hashes in {REFERENCE_FILES_TAG}. {reference_remedy(version)}"
+        )
+    return record
+
+
+def reference_remedy(version: RegisteredModel) -> str:
+    """How the monitoring reference of `version` is written and signed again."""
+    return (
+        f"Materialize the evaluation of {version.solution} for {version.tags.get(TRAINING_DATE_TAG)} again, "
+        "which writes and signs the reference from the lake."
     )
 
 
@@ -153,10 +198,8 @@ def served_record(signer: Signer, bundle: Path) -> BundleRecord:
     return record
 
 
-def _parse_files(version: RegisteredModel, text: str) -> dict[str, str]:
+def _parse_files(version: RegisteredModel, tag: str, text: str) -> dict[str, str]:
     try:
         return {str(name): str(value) for name, value in json.loads(text).items()}
     except (ValueError, AttributeError) as error:
-        raise EvidenceError(
-            f"The tag {FILES_TAG} of {version} is not the JSON that `model` wrote: train the version again."
-        ) from error
+        raise EvidenceError(f"The tag {tag} of {version} is not the JSON that was signed: train the version again.") from error

@@ -18,11 +18,13 @@ from mlops_assets.resources.bundle_record import (
     ACCEPTANCE_TAG,
     BUNDLE_TAG,
     FILES_TAG,
+    REFERENCE_FILES_TAG,
     BundleRecord,
     EvidenceError,
     accepted_record,
     describe,
     folder_files,
+    reference_record,
     registered_record,
 )
 from mlops_assets.resources.registered_model import GATES_FAILED, GATES_PASSED, GATES_TAG, RegisteredModel
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 """Aliases: the version that predicts, the newest that passed its gates and waits, and the one that predicted before."""
 
-BUNDLE_ARTIFACT = "bundle"
+BUNDLE_ARTIFACT, REFERENCE_ARTIFACT = "bundle", "reference"
 
 REJECTION_TAG = "rejected_because"
 """On a rejected version: each gate that failed, and why."""
@@ -266,6 +268,17 @@ class ModelRegistry:
         self.tag(model.solution, model.version, {**tags, _COMPLETE_TAG: "complete"})
         return record
 
+    def log_reference(self, model: RegisteredModel, folder: Path) -> None:
+        """Store the monitoring reference in `folder` with the model's run, and sign its record."""
+        self.log_files(model.run_id, folder, REFERENCE_ARTIFACT)
+        self.sign_reference(model, folder)
+
+    def sign_reference(self, model: RegisteredModel, folder: Path) -> None:
+        """Sign that the monitoring reference of `model` is the one in `folder`."""
+        record = describe(model, folder_files(folder))
+        tags = {REFERENCE_FILES_TAG: json.dumps(record.files), **record.sign(self.signer, "reference")}
+        self.tag(model.solution, model.version, tags)
+
     def registered_record(self, model: RegisteredModel) -> BundleRecord:
         """The signed record of the bundle of `model`. Raises EvidenceError without a genuine one."""
         return registered_record(self.signer, model)
@@ -273,6 +286,18 @@ class ModelRegistry:
     def accepted_record(self, model: RegisteredModel) -> tuple[BundleRecord, str]:
         """The record of a version that passed its gates, with the signature of its evaluation. Raises EvidenceError for any other."""
         return accepted_record(self.signer, model)
+
+    def reference_record(self, model: RegisteredModel) -> BundleRecord:
+        """The signed record of the monitoring reference of `model`. Raises EvidenceError without a genuine one."""
+        return reference_record(self.signer, model)
+
+    def has_reference(self, model: RegisteredModel) -> bool:
+        """Whether a monitoring reference was stored for `model`: its evaluation does so."""
+        return bool(self.client.list_artifacts(model.run_id, REFERENCE_ARTIFACT))
+
+    def download_reference(self, model: RegisteredModel, folder: Path) -> Path:
+        """The monitoring reference of `model`, downloaded below `folder`. Whoever reads it compares it with its record."""
+        return self.download(model.run_id, REFERENCE_ARTIFACT, folder)
 
     def download_bundle(self, model: RegisteredModel, folder: Path) -> Path:
         """The serving bundle of `model`, downloaded below `folder`. Whoever loads it compares it with its record."""

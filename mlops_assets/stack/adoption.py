@@ -24,12 +24,15 @@ def needs_adoption(settings: Settings) -> bool:
 
 
 def adopt_versions(settings: Settings) -> None:
-    """Sign every registered bundle as it is now, the acceptance of each version that passed its gates, and those in the serving folder."""
+    """Sign every registered bundle and monitoring reference as it is now, and the acceptance of each version that passed its gates.
+
+    The bundles in the serving folder get their records.
+    """
     registry, client = ModelRegistry.from_settings(settings), DagsterClient.from_settings(settings)
     for solution in (each.name for each in registry.client.search_registered_models()):
         evaluations = [event.metadata for stage in _EVALUATIONS for event in _events(client, f"{solution}/{stage}")]
         for model in registry.versions(solution):
-            record = _sign(registry, model)
+            record = sign_version(registry, model)
             passed = next((each.get("gates_passed") for each in evaluations if each.get("model_version") == model.version), False)
             if passed and model.tags.get(GATES_TAG) == GATES_PASSED:
                 signed = record.sign(registry.signer, "accepted")
@@ -45,9 +48,13 @@ def _events(client: DagsterClient, key: str) -> list[Any]:
         return []
 
 
-def _sign(registry: ModelRegistry, model: RegisteredModel) -> BundleRecord:
+def sign_version(registry: ModelRegistry, model: RegisteredModel) -> BundleRecord:
+    """Sign the bundle of `model` as it is now, and the monitoring reference if it was judged. Returns the record of the bundle."""
     with tempfile.TemporaryDirectory() as folder:
-        return registry.sign_bundle(model, registry.download_bundle(model, Path(folder)))
+        record = registry.sign_bundle(model, registry.download_bundle(model, Path(folder)))
+        if registry.has_reference(model):
+            registry.sign_reference(model, registry.download_reference(model, Path(folder)))
+    return record
 
 
 def _sign_served(settings: Settings, record: BundleRecord, signature: str) -> None:

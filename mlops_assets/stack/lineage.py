@@ -22,11 +22,11 @@ from mlops_assets.column_names import (
     known_since_column,
 )
 from mlops_assets.keys import RAW_SCHEMA
-from mlops_assets.resources.bundle_record import EvidenceError
+from mlops_assets.resources.bundle_record import BundleRecord, EvidenceError
 from mlops_assets.resources.datasets import RecordedDataset, recorded_datasets
 from mlops_assets.resources.lake import Lake, literal, quote, table_exists
 from mlops_assets.resources.model_registry import ModelRegistry
-from mlops_assets.resources.registered_model import DATASET_FINGERPRINT_TAG, TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.resources.registered_model import RegisteredModel
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.stack.dagster_client import AssetState, DagsterClient, ancestors
 from mlops_assets.stack.deployments import deployment_of, history
@@ -67,6 +67,14 @@ class PredictionLineage:
         return self.registry.get(self.solution_name, int(self.values[MODEL_VERSION]))
 
     @cached_property
+    def record(self) -> BundleRecord:
+        """The signed facts of that version. Raises StackError when they were changed in MLflow: the chain would lead elsewhere."""
+        try:
+            return self.registry.registered_record(self.model)
+        except EvidenceError as error:
+            raise StackError(str(error), remedy=f"The version in MLflow: {self.registry.version_url(self.model)}") from error
+
+    @cached_property
     def values(self) -> dict[str, Any]:
         """The stored prediction, column by column."""
         return dict(self.row.to_pylist()[0])
@@ -75,7 +83,7 @@ class PredictionLineage:
         """The chain from the prediction to the raw partitions, each link with its page in Dagster or MLflow. Values suit JSON."""
         assets = self.client.assets()
         partition = str(self.values[self.solution.partitions.column])
-        training_date = self.model.tags[TRAINING_DATE_TAG]
+        training_date = self.record.training_date.isoformat()
         dataset = self._dataset()
         return {
             "prediction": self._prediction(partition),
@@ -91,11 +99,11 @@ class PredictionLineage:
                 "mlflow_run_id": self.model.run_id,
             },
             "dataset": {
-                "fingerprint": self.model.tags[DATASET_FINGERPRINT_TAG],
+                "fingerprint": self.record.dataset_fingerprint,
                 "training_date": training_date,
                 "source_snapshot": dataset.source_snapshot if dataset else None,
                 "dagster": self.client.asset_url(f"{self.solution_name}/training_dataset", training_date),
-                "rebuild": f"mlops dataset rebuild {self.solution_name} {self.model.tags[DATASET_FINGERPRINT_TAG]}",
+                "rebuild": f"mlops dataset rebuild {self.solution_name} {self.record.dataset_fingerprint}",
             },
             "feature_views": self._feature_views(),
             "raw_partitions": [
@@ -158,7 +166,7 @@ class PredictionLineage:
         return row
 
     def _background(self, names: list[str], segment: "Segment | None") -> "pa.Table":
-        table, training_date = f"{self.solution_name}.training_dataset", self.model.tags[TRAINING_DATE_TAG]
+        table, training_date = f"{self.solution_name}.training_dataset", self.record.training_date
         columns = ", ".join(map(quote, names))
         inside = f"CAST({quote(segment.column)} AS VARCHAR) = {literal(segment.value)}" if segment else "true"
         with Lake.from_settings(self.settings).connect(read_only=True) as connection:
@@ -188,7 +196,7 @@ class PredictionLineage:
         """
         if self.values.get(ROLE) == CHALLENGER_ROLE:
             return None
-        deployments = history(self.client, self.solution_name, self.model.segment)
+        deployments = history(self.client, self.solution_name, self.record.segment)
         found = deployment_of(deployments, self.model.version, self.values.get(SERVED_AT))
         return asdict(found) if found else None
 
@@ -196,7 +204,7 @@ class PredictionLineage:
         """What the lake's history recorded of the dataset; None when those snapshots have expired."""
         with Lake.from_settings(self.settings).connect(read_only=True) as connection:
             datasets = recorded_datasets(connection, f"{self.solution_name}.training_dataset")
-        fingerprint = self.model.tags[DATASET_FINGERPRINT_TAG]
+        fingerprint = self.record.dataset_fingerprint
         return next((each for each in reversed(datasets) if each.fingerprint == fingerprint), None)
 
     def _feature_views(self) -> list[dict[str, Any]]:

@@ -9,9 +9,11 @@ from mlops_assets.assets.monitored_windows import load_judge, stage_rows, window
 from mlops_assets.assets.monitoring_report import report_path
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.keys import DRIFT_REPORT, MONITORING_REPORT, stage_table
+from mlops_assets.resources.bundle_record import EvidenceError
 from mlops_assets.resources.feature_registry import FeatureRegistry
 from mlops_assets.resources.lake import Lake, table_exists
 from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.serving.bundle import BundleError
 from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.stack.dagster_client import DagsterClient
 from mlops_assets.stack.errors import StackError
@@ -44,6 +46,8 @@ def window_alerts(settings: Settings, solution: str, window: str | None, *, limi
             judges = {version: load_judge(inputs, registry, settings, version) for version in versions}
         except dg.Failure as error:
             raise StackError(str(error.description), remedy="mlops status") from error
+        except (EvidenceError, BundleError) as error:
+            raise StackError(str(error), remedy="mlops open mlflow") from error
         alerts = [
             {
                 "source": alert.source,

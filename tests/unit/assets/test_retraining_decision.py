@@ -9,6 +9,7 @@ import pytest
 
 from mlops_assets.assets.retraining_decision import decided
 from mlops_assets.inputs import SolutionInputs
+from mlops_assets.resources.bundle_record import EvidenceError, describe
 from mlops_assets.resources.feature_registry import DbtModel
 from mlops_assets.resources.model_registry import ModelRegistry
 from mlops_assets.resources.registered_model import RegisteredModel
@@ -20,11 +21,16 @@ WINDOWS = ["2020-03-02", "2020-03-09", "2020-03-16"]
 
 
 class Versions(ModelRegistry):
-    """Version 1, trained for the first of March, and version 7 of a segment; the real registry needs a server."""
+    """Version 1, trained for the first of March, and version 7 of a segment, both signed; the real registry needs a server."""
 
     def get(self, solution: str, version: int) -> RegisteredModel:
         tags = {"training_date": "2020-03-01"} | ({"segment": "north"} if version == 7 else {})
-        return RegisteredModel(solution, version, "run", tags)
+        signed = describe(RegisteredModel(solution, version, "run", tags), {}).sign(self.signer, "registered")
+        return RegisteredModel(solution, version, "run", tags | signed | {"bundle_files": "{}"} | FORGED)
+
+
+FORGED: dict[str, str] = {}
+"""Tags of every version that somebody wrote in MLflow."""
 
 
 def inputs() -> SolutionInputs:
@@ -89,8 +95,15 @@ def report(connection: duckdb.DuckDBPyConnection, window: str, *, version: int, 
     connection.execute("INSERT INTO lake.clinic.drift_report VALUES (?, ?, ?, 'age', 'feature', false)", [window, version, part])
 
 
+@pytest.fixture(autouse=True)
+def _state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    FORGED.clear()
+
+
 def decide(connection: duckdb.DuckDBPyConnection, window: str) -> dict[str, Any]:
-    return decided(connection, Versions("", "", Signer(Path("unused"))), INPUTS, window=date.fromisoformat(window), running=None)
+    signer = Signer(Path("signing_key"))
+    return decided(connection, Versions("", "", signer), INPUTS, window=date.fromisoformat(window), running=None)
 
 
 def test_good_windows_keep_the_model(lake: duckdb.DuckDBPyConnection) -> None:
@@ -143,3 +156,10 @@ def test_a_recent_training_is_an_obstacle_whatever_came_of_it(lake: duckdb.DuckD
     row = decide(lake, WINDOWS[2])
     assert row["outcome"] == "wait"
     assert "the last training was for 2020-03-18, within the cooldown" in row["reason"]
+
+
+@pytest.mark.parametrize(("tag", "value"), [("training_date", "2020-03-22"), ("segment", "north")])
+def test_a_tag_that_somebody_wrote_decides_nothing(lake: duckdb.DuckDBPyConnection, tag: str, value: str) -> None:
+    FORGED[tag] = value
+    with pytest.raises(EvidenceError, match=r"was changed in MLflow after it was registered.* mlops train clinic --date"):
+        decide(lake, WINDOWS[-1])

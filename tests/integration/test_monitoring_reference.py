@@ -1,0 +1,150 @@
+"""The signed reference of a version, in a real MLflow whose tags and artifacts somebody else can write."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from clinic import solution_inputs
+
+from mlops_assets.assets.monitoring_reference import load_reference, log_reference
+from mlops_assets.resources.bundle_record import EvidenceError
+from mlops_assets.resources.model_registry import ModelRegistry
+from mlops_assets.resources.registered_model import RegisteredModel
+from mlops_assets.resources.signatures import Signer
+from mlops_assets.stack.adoption import sign_version
+
+REMEDY = "Materialize the evaluation of clinic for 2020-03-01 again"
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelRegistry]:
+    home = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patched:
+        # The artifacts of a database without a server lie in the current folder.
+        patched.chdir(home)
+        registry = ModelRegistry(f"sqlite:///{home}/mlflow.db", "", Signer(home / "signing_key"))
+        registry.client.create_registered_model("clinic")
+        yield registry
+
+
+def register(registry: ModelRegistry, bundle: Path) -> RegisteredModel:
+    """A version with the bundle of one file, as `model` registers it."""
+    run_id = registry.start_run("clinic", name="2020-03-01", tags={})
+    made = registry.client.create_model_version("clinic", f"runs:/{run_id}", run_id=run_id, tags={"training_date": "2020-03-01"})
+    bundle.mkdir()
+    (bundle / "model.onnx").write_bytes(b"model")
+    version = registry.get("clinic", int(made.version))
+    registry.log_bundle(version, bundle)
+    return registry.get("clinic", version.version)
+
+
+def judge(registry: ModelRegistry, version: RegisteredModel, shift: int) -> None:
+    """Store and sign the reference of `version`, as its evaluation does; the ages of the hold-out begin with `shift`."""
+    count, began = 400, datetime(2020, 2, 1, tzinfo=UTC)
+    at = [began + timedelta(hours=number) for number in range(count)]
+    holdout = pa.table(
+        {
+            "id": range(count),
+            "day": pa.array([moment.date() for moment in at], pa.date32()),
+            "at": at,
+            "late": [number % 3 == 0 for number in range(count)],
+            "age": pa.array(np.arange(count) % 90 + shift, pa.int64()),
+        }
+    )
+    scored = pa.table({"score": pa.array(np.linspace(0, 1, count), pa.float32()), "predicted_label": [0] * count})
+    inputs = solution_inputs("daily")
+    log_reference(duckdb.connect(), registry, inputs, candidate=version, holdout=holdout, scored=scored)
+
+
+def stored(registry: ModelRegistry, version: RegisteredModel, name: str) -> Path:
+    """The file of the reference where MLflow keeps it."""
+    location = registry.client.get_run(version.run_id).info.artifact_uri.removeprefix("file://")
+    return Path(location) / "reference" / name
+
+
+@pytest.fixture
+def version(registry: ModelRegistry, tmp_path: Path) -> RegisteredModel:
+    version = register(registry, tmp_path / "bundle")
+    judge(registry, version, shift=0)
+    return registry.get("clinic", version.version)
+
+
+def test_a_reference_is_read_as_it_was_signed_and_may_be_signed_again(registry: ModelRegistry, version: RegisteredModel) -> None:
+    reference = load_reference(registry, version)
+    assert (reference.summary.rows, reference.partitions, reference.rows.num_rows) == (400, 17, 400)
+    judge(registry, version, shift=5)
+    again = registry.get("clinic", version.version)
+    assert min(load_reference(registry, again).rows.column("age").to_pylist()) == 5
+    assert registry.registered_record(again) == registry.registered_record(version)
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "columns.parquet", "masses.parquet", "facts.json"])
+def test_a_reference_that_somebody_replaced_silences_no_report(
+    registry: ModelRegistry, version: RegisteredModel, name: str
+) -> None:
+    path = stored(registry, version, name)
+    before = path.read_bytes()
+    path.write_bytes(before + b" ")
+    with pytest.raises(EvidenceError, match=rf"is not the one that its evaluation signed \({name}\)\. {REMEDY}"):
+        load_reference(registry, version)
+    path.unlink()
+    with pytest.raises(EvidenceError, match=rf"\({name}\)\. {REMEDY}"):
+        load_reference(registry, version)
+    # The remedy.
+    judge(registry, version, shift=0)
+    assert load_reference(registry, registry.get("clinic", version.version)).summary.rows == 400
+
+
+def test_a_reference_that_is_gone_is_missed(registry: ModelRegistry, version: RegisteredModel) -> None:
+    for path in stored(registry, version, "").iterdir():
+        path.unlink()
+    stored(registry, version, "").rmdir()
+    with pytest.raises(EvidenceError, match=f"is missing in MLflow. {REMEDY}"):
+        load_reference(registry, version)
+
+
+def test_the_tags_of_another_reference_open_nothing(registry: ModelRegistry, version: RegisteredModel, tmp_path: Path) -> None:
+    """Neither hashes that somebody wrote, nor files and tags of another version, nor a signature for another purpose."""
+    other = register(registry, tmp_path / "other")
+    judge(registry, other, shift=50)
+    other = registry.get("clinic", other.version)
+    copied = {name: other.tags[name] for name in ("reference_files", "reference_signature")}
+    genuine = dict(version.tags)
+    for forged in (
+        {"reference_files": other.tags["reference_files"]},
+        copied,
+        {"reference_signature": version.tags["registration_signature"]},
+    ):
+        registry.tag("clinic", version.version, forged)
+        with pytest.raises(
+            EvidenceError, match=f"The monitoring reference of Version {version.version} of clinic was changed .*{REMEDY}"
+        ):
+            load_reference(registry, registry.get("clinic", version.version))
+        registry.tag("clinic", version.version, genuine)
+    registry.tag("clinic", version.version, {"training_date": "2020-03-02"})
+    with pytest.raises(EvidenceError, match="was changed in MLflow after it was registered"):
+        load_reference(registry, registry.get("clinic", version.version))
+    registry.tag("clinic", version.version, genuine)
+    registry.client.delete_model_version_tag("clinic", str(version.version), "reference_signature")
+    with pytest.raises(EvidenceError, match=f"has no signed monitoring reference .*{REMEDY}"):
+        load_reference(registry, registry.get("clinic", version.version))
+
+
+def test_what_an_earlier_release_stored_is_adopted(registry: ModelRegistry, version: RegisteredModel, tmp_path: Path) -> None:
+    for name in ("reference_files", "reference_signature", "registration_signature", "bundle_files", "bundle_sha256"):
+        registry.client.delete_model_version_tag("clinic", str(version.version), name)
+    sign_version(registry, registry.get("clinic", version.version))
+    adopted = registry.get("clinic", version.version)
+    assert load_reference(registry, adopted).summary.rows == 400
+    assert registry.registered_record(adopted).training_date == date(2020, 3, 1)
+    assert list(json.loads(adopted.tags["bundle_files"])) == ["model.onnx"]
+    # A version that was never judged has no reference, and is signed without one.
+    never = register(registry, tmp_path / "never")
+    registry.client.delete_model_version_tag("clinic", str(never.version), "registration_signature")
+    sign_version(registry, registry.get("clinic", never.version))
+    assert registry.registered_record(registry.get("clinic", never.version))
