@@ -80,18 +80,28 @@ class Partitions(Strict):
     freshness: Duration | None = None
 
     @model_validator(mode="after")
-    def _ends_after_start(self) -> "Partitions":
-        if self.end is not None and self.end <= self.start:
-            raise ValueError(f"end {self.end} is not after start {self.start}")
-        begin = _period_start(self.start, self.cadence)
-        if begin != self.start:
-            following = after(begin, {"weekly": "1w", "monthly": "1m", "yearly": "1y"}[self.cadence])
-            days = {"weekly": "a Monday", "monthly": "the first of a month", "yearly": "the first of January"}[self.cadence]
-            raise ValueError(
-                f"{self.cadence} partitions begin on {days}: with start {self.start} the rows before {following} would never be loaded. "
-                f"Set start to {begin} to load them, or to {following}"
-            )
+    def _has_whole_partitions(self) -> "Partitions":
+        check_bounds(self.start, self.end, self.cadence)
         return self
+
+
+def check_bounds(start: date, end: date | None, cadence: str) -> None:
+    """Raise ValueError unless `end` is after `start` and both begin a partition: rows of half a partition would never be loaded."""
+    if end is not None and end <= start:
+        raise ValueError(f"end {end} is not after start {start}")
+    for name, bound in (("start", start), ("end", end)):
+        if bound is None or (begin := _period_start(bound, cadence)) == bound:
+            continue
+        following = after(begin, {"weekly": "1w", "monthly": "1m", "yearly": "1y"}[cadence])
+        days = {"weekly": "a Monday", "monthly": "the first of a month", "yearly": "the first of January"}[cadence]
+        lost, kept, other = (
+            (f"before {following}", begin, following) if name == "start" else (f"from {begin} on", following, begin)
+        )
+        alternative = "" if name == "end" and other <= start else f", or to {other}"
+        raise ValueError(
+            f"{cadence} partitions begin on {days}: with {name} {bound} the rows {lost} would never be loaded. "
+            f"Set {name} to {kept} to load them{alternative}"
+        )
 
 
 def _period_start(day: date, cadence: str) -> date:

@@ -4,14 +4,14 @@ from datetime import date
 
 import dagster as dg
 from dagster_dbt import DbtProject
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from mlops_assets.assets.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.assets.feature_statistics import build_feature_statistics
 from mlops_assets.automation.partitions import Cadence, build_partitions
 from mlops_assets.configuration import ConfigurationError, nearest
 from mlops_assets.settings import PROJECT_ROOT
-from mlops_assets.solution import Strict
+from mlops_assets.solution import Strict, check_bounds
 
 _TAG = "tag:"
 
@@ -22,6 +22,11 @@ class DbtPartitions(Strict):
     start: date
     end: date | None = None
     cadence: Cadence
+
+    @model_validator(mode="after")
+    def _has_whole_partitions(self) -> "DbtPartitions":
+        check_bounds(self.start, self.end, self.cadence)
+        return self
 
 
 class DbtModelsAttributes(Strict):

@@ -112,3 +112,41 @@ attributes:
     assert "defs.yaml:14" in problem
     assert column in problem
     assert "rename" in problem
+
+
+@pytest.mark.parametrize(
+    ("bounds", "remedy"),
+    [
+        ("cadence: weekly, start: 2024-01-03", "Set start to 2024-01-01 to load them, or to 2024-01-08"),
+        ("cadence: weekly, start: 2024-01-01, end: 2024-02-01", "Set end to 2024-02-05 to load them, or to 2024-01-29"),
+        ("cadence: weekly, start: 2024-01-01, end: 2024-01-03", "Set end to 2024-01-08 to load them"),
+        ("cadence: monthly, start: 2024-01-01, end: 2024-03-15", "Set end to 2024-04-01 to load them, or to 2024-03-01"),
+        ("cadence: yearly, start: 2023-01-01, end: 2024-06-01", "Set end to 2025-01-01 to load them, or to 2024-01-01"),
+    ],
+)
+@pytest.mark.parametrize("component", ["raw_tables.RawTables", "dbt_models.DbtModels"])
+def test_a_bound_within_a_partition_is_refused_with_the_dates_that_fit(
+    component: str, bounds: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attributes = {
+        "raw_tables.RawTables": f"""
+  owners: [team:trial]
+  tables:
+    orders:
+      description: Orders.
+      files: [orders.csv]
+      format: csv
+      columns: {{day: {{type: date}}}}
+      partitions: {{column: day, {bounds}}}
+""",
+        "dbt_models.DbtModels": f"""
+  project: dbt_project
+  select: tag:features
+  partitions: {{{bounds}}}
+""",
+    }
+    text = f"type: mlops_assets.components.{component}\nattributes:{attributes[component]}"
+    [problem] = problems(load(tmp_path, monkeypatch, {"wrong": text}), "wrong")
+    line = next(number for number, content in enumerate(text.splitlines(), start=1) if "partitions:" in content)
+    assert f"defs.yaml:{line}" in problem
+    assert problem.endswith(remedy)
