@@ -59,6 +59,11 @@ class Delivery:
         return f"{QUARANTINE_SCHEMA}.{self.name}"
 
     @property
+    def rejects(self) -> str:
+        """The table that holds the rejected rows."""
+        return f"{REJECTS_SCHEMA}.{self.name}"
+
+    @property
     def reasons(self) -> dict[str, int]:
         """How many rows are rejected for each reason."""
         query = f"SELECT {REASON}, count(*) FROM {PARSED} WHERE {REASON} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
@@ -73,7 +78,11 @@ class Delivery:
         results = [
             checks.check_row_count(key, rows_by_partition=counted, partition_keys=list(counted), minimum=table.minimum_rows),
             checks.check_rejected_rows(
-                key, accepted=sum(by_day.values()), reasons=self.reasons, maximum_share=table.maximum_reject_share
+                key,
+                accepted=sum(by_day.values()),
+                reasons=self.reasons,
+                maximum_share=table.maximum_reject_share,
+                rejects=self.rejects,
             ),
         ]
         if bounds := _bounds(table):
@@ -168,7 +177,7 @@ class Delivery:
         partition = f"{quote(self.replaced.column)}, " if self.replaced else ""
         self.lake.replace(
             self.connection,
-            table=f"{REJECTS_SCHEMA}.{self.name}",
+            table=self.rejects,
             query=f"SELECT {partition}{REASON} AS reason, {ROW} AS row, {SOURCE} AS source, {self.loaded_at} AS _loaded_at "
             f"FROM {PARSED} WHERE {REASON} IS NOT NULL",
             partition_range=self._range(include_null=True),

@@ -104,7 +104,13 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
             except (SourceError, LakeError) as error:
                 raise permanent_failure(str(error)) from error
             # What else DuckDB raises, such as a conflict of commits or a catalog that is away, may pass the next time.
-            except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
+            except (duckdb.DataError, duckdb.InvalidInputException) as error:
+                # Its text quotes the value.
+                kind = type(error).__name__.removesuffix("Exception")
+                raise permanent_failure(
+                    f"raw.{name} cannot be written: a value does not fit ({kind}). Compare the types of its columns with the delivery."
+                ) from None
+            except (duckdb.ProgrammingError, duckdb.NotSupportedError) as error:
                 raise permanent_failure(f"raw.{name} cannot be written: {error}") from error
             descriptions = {column_name: column.description for column_name, column in table.columns.items()}
             schema = table_schema(connection, delivery.raw, descriptions | _AUDIT_DESCRIPTIONS)

@@ -52,13 +52,22 @@ _UNITS: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One difference of a partition from those before it. `is_gross` ones stop the delivery."""
+    """One difference of a partition from those before it. `is_gross` ones stop the delivery.
+
+    `text` goes into messages, so it quotes no value of the delivery; `values` are evidence.
+    """
 
     partition: date
     column: str | None
     kind: str
     is_gross: bool
     text: str
+    values: tuple[str, ...] = ()
+
+    @property
+    def evidence(self) -> str:
+        """The difference in words, with values that show it."""
+        return f"{self}, such as {', '.join(self.values)}" if self.values else str(self)
 
     def __str__(self) -> str:
         """The difference in words."""
@@ -336,6 +345,7 @@ _REPEATING, _REPEATING_NUMBERS, _LEAST_VALUES, _GROSS_UNKNOWN = 0.7, 0.9, 5, 0.7
 _NOTABLE_NEW, _GROSS_NEW, _RENAMED = 0.15, 0.5, 0.1
 _NOTABLE_SHIFT, _GROSS_SHIFT, _UNUSUAL = 0.35, 0.6, 3
 _FREQUENT, _MOST_SHARES = 0.02, 50
+_SHOWN_VALUES, _MOST_VALUES = 3, 5
 
 
 def _numbers(partition: date, profile: ColumnProfile, reference: Reference, shape: Shape | None) -> Iterator[Finding]:
@@ -357,8 +367,8 @@ def _numbers(partition: date, profile: ColumnProfile, reference: Reference, shap
         and is_varied
         and _repeats(seen, reference, _REPEATING_NUMBERS)
     ):
-        text = f"{share:.0%} of the values in the usual range never occurred before, such as {new}"
-        yield Finding(partition, profile.column, "values", True, text)
+        text = f"{share:.0%} of the values in the usual range never occurred before"
+        yield Finding(partition, profile.column, "values", True, text, new)
 
 
 def _categories(partition: date, profile: ColumnProfile, reference: Reference) -> Iterator[Finding]:
@@ -380,19 +390,20 @@ def _categories(partition: date, profile: ColumnProfile, reference: Reference) -
     if share < _NOTABLE_NEW and not gone and not is_shifted:
         return
     gross = max(share, lost) >= _GROSS_NEW or min(share, lost) >= _RENAMED or (is_shifted and shift >= _GROSS_SHIFT)
-    texts = [f"{share:.0%} of the rows have new values, such as {new}"] if share else []
+    texts = [f"{share:.0%} of the rows have new values"] if share else []
     if gone:
-        texts.append(f"{', '.join(list(gone)[:3])} of usually {lost:.0%} of the rows are gone")
+        texts.append(f"the values of usually {lost:.0%} of the rows are gone")
     if is_shifted:
         texts.append(f"{shift:.0%} of the rows have other values than usual, before at most {usual:.0%}")
-    yield Finding(partition, profile.column, "categories", gross and not is_constant, "; ".join(texts))
+    values = (*new, *(f"{value} (gone)" for value in list(gone)[:_SHOWN_VALUES]))[:_MOST_VALUES]
+    yield Finding(partition, profile.column, "categories", gross and not is_constant, "; ".join(texts), values)
 
 
-def _new(counts: Mapping[str, int], seen: Mapping[str, int]) -> tuple[str, float]:
-    """The most frequent values of `counts` that `seen` lacks, in words, and the share of the rows that have such a value."""
+def _new(counts: Mapping[str, int], seen: Mapping[str, int]) -> tuple[tuple[str, ...], float]:
+    """The most frequent values of `counts` that `seen` lacks, and the share of the rows that have such a value."""
     new = {value: rows for value, rows in counts.items() if value not in seen}
-    examples = ", ".join(sorted(new, key=lambda value: (-new[value], value))[:3])
-    return examples, sum(new.values()) / sum(counts.values()) if new else 0.0
+    examples = sorted(new, key=lambda value: (-new[value], value))[:_SHOWN_VALUES]
+    return tuple(examples), sum(new.values()) / sum(counts.values()) if new else 0.0
 
 
 def _repeats(seen: Mapping[str, int], reference: Reference, wanted: float) -> bool:

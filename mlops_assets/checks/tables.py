@@ -12,8 +12,9 @@ from mlops_assets.checks.deliveries import Finding
 from mlops_assets.column_names import internal
 from mlops_assets.resources.lake import literal, quote
 
-_SHOWN_REASONS = 20
+_SHOWN_REASONS = 5
 """A reason names its line or value: a bad file has as many as rows, and they are in the table of rejects."""
+_SHOWN_DIFFERENCES = 20
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def check_ranges(
 def check_delivery(key: dg.AssetKey, findings: Sequence[Finding], *, before: int) -> dg.AssetCheckResult:
     """Whether `findings`, the differences from the `before` earlier partitions that have a profile, hold nothing notable; gross ones block."""
     gross = [finding for finding in findings if finding.is_gross]
-    shown = [*gross, *(finding for finding in findings if not finding.is_gross)][:_SHOWN_REASONS]
+    shown = [*gross, *(finding for finding in findings if not finding.is_gross)][:_SHOWN_DIFFERENCES]
     return replace(DELIVERY, blocking=bool(gross)).result(
         key,
         passed=not findings,
@@ -172,7 +173,7 @@ def check_delivery(key: dg.AssetKey, findings: Sequence[Finding], *, before: int
             "gross_differences": len(gross),
             "notable_differences": len(findings) - len(gross),
             "partitions_before": before,
-            "differences": dg.MetadataValue.json([str(finding) for finding in shown]),
+            "differences": dg.MetadataValue.json([finding.evidence for finding in shown]),
         },
         description="; ".join(str(finding) for finding in shown[:3]) if findings else None,
     )
@@ -196,9 +197,12 @@ def check_constant_columns(
 
 
 def check_rejected_rows(
-    key: dg.AssetKey, *, accepted: int, reasons: Mapping[str, int], maximum_share: float
+    key: dg.AssetKey, *, accepted: int, reasons: Mapping[str, int], maximum_share: float, rejects: str
 ) -> dg.AssetCheckResult:
-    """Whether the share of rejected rows is at most `maximum_share`; `reasons` counts them by cause, and the most frequent are shown."""
+    """Whether the share of rejected rows is at most `maximum_share`; `reasons` counts them by cause, and the most frequent are shown.
+
+    All rejected rows are in the lake table `rejects`.
+    """
     rejected = sum(reasons.values())
     share = rejected / (accepted + rejected) if rejected else 0.0
     shown = dict(Counter(reasons).most_common(_SHOWN_REASONS))
@@ -210,6 +214,7 @@ def check_rejected_rows(
             "share": share,
             "maximum_share": maximum_share,
             "reasons": dg.MetadataValue.json(shown),
+            "all_rows": f'mlops sql "FROM {rejects}"',
         },
-        description=f"{rejected} rows rejected" if rejected else None,
+        description=f"{rejected} rows rejected, see {rejects}" if rejected else None,
     )

@@ -111,6 +111,17 @@ def test_a_delivery_in_another_unit_is_set_aside_and_the_good_rows_stay(lake: La
     assert minutes_of(lake, "raw.orders") == good
 
 
+def test_values_of_a_delivery_are_evidence_of_its_check_and_in_no_message(lake: Lake, tmp_path: Path) -> None:
+    write(tmp_path, [row.rpartition(",")[0] + ",4111-1111" for row in rows_of(LAST)])
+    result = run(tmp_path, lake)
+    assert not result.success
+    check = outcome(result, "delivery")
+    assert "4111-1111" in str(check.metadata["differences"].value)
+    assert "shop of 2020-01-12: 100% of the rows have new values" in failure(result)
+    others = [check.description, check.metadata["delivery"].value, *(event.message for event in result.all_events)]
+    assert not [text for text in others if "4111" in str(text)]
+
+
 def test_a_delivery_is_taken_as_it_is_when_a_person_says_why(lake: Lake, tmp_path: Path) -> None:
     day = LAST + timedelta(days=1)
     write(tmp_path, rows_of(day, lambda number: 1200 + number))

@@ -39,7 +39,11 @@ def failed(file: Path) -> tuple[set[str], int]:
         results = [
             checks.check_row_count(KEY, rows_by_partition=counts, partition_keys=days, minimum=table.minimum_rows),
             checks.check_rejected_rows(
-                KEY, accepted=sum(counts.values()), reasons=rejects, maximum_share=table.maximum_reject_share
+                KEY,
+                accepted=sum(counts.values()),
+                reasons=rejects,
+                maximum_share=table.maximum_reject_share,
+                rejects="raw_rejects.orders",
             ),
             checks.check_duplicates(connection, KEY, relation=inside, columns=table.key),
             checks.check_ranges(connection, KEY, relation=inside, bounds=bounds, maximum_share=table.maximum_outside_share),
