@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from mlops_assets.checks.deliveries import Finding
+from mlops_assets.checks.delivery_findings import Finding
 from mlops_assets.column_names import internal
 from mlops_assets.resources.lake import literal, quote
 

@@ -6,7 +6,8 @@ from datetime import date, timedelta
 import duckdb
 import pytest
 
-from mlops_assets.checks.deliveries import Finding, compare_delivery
+from mlops_assets.checks.deliveries import compare_delivery
+from mlops_assets.checks.delivery_findings import Finding
 from mlops_assets.resources.delivery_profiles import ColumnProfile, profile_delivery
 from mlops_assets.resources.source_reader import PARSED, REASON, Window, parse
 from mlops_assets.source import DeliveryComparison, RawTable
