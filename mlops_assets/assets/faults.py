@@ -69,7 +69,7 @@ def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Resu
         def generate(*args: Any, **keywords: Any) -> Iterator[Any]:
             try:
                 yield from compute(*args, **keywords)
-            except Exception as error:
+            except Exception as error:  # none is swallowed: each is raised, as it is or as the failure that takes its place
                 if (judged := _judged(error)) is error:
                     raise
                 raise judged from error
@@ -80,7 +80,7 @@ def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Resu
     def run(*args: _Parameters.args, **keywords: _Parameters.kwargs) -> _Result:
         try:
             return compute(*args, **keywords)
-        except Exception as error:
+        except Exception as error:  # as above
             if (judged := _judged(error)) is error:
                 raise
             raise judged from error

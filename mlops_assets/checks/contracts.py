@@ -102,7 +102,7 @@ def record_additions(lake: Lake, additions: Sequence[tuple[FeatureView, Mapping[
             if rows:
                 connection.executemany(f"INSERT INTO {CONTRACTS_TABLE} VALUES (?, ?, ?, ?, ?)", rows)
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # an interrupt too leaves no open transaction, and is raised again
             connection.execute("ROLLBACK")
             raise
 

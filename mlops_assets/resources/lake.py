@@ -228,7 +228,7 @@ class Lake:
             try:
                 yield
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # an interrupt too leaves no open transaction, and is raised again
                 connection.execute("ROLLBACK")
                 raise
             finally:

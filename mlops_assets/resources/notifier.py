@@ -93,8 +93,9 @@ class Notifier:
             kind = apprise.NotifyType(notification.severity)
             if sender and not sender.notify(notification.text, notification.title, kind, timeout=DELIVERY_SECONDS):
                 problem = "an address did not take it; see the log of the code location"
-        except Exception as error:
-            # Whatever a plugin raises: the line in the file says it, and the caller goes on.
+        except (
+            Exception
+        ) as error:  # the plugins share no class of errors; the line in the file names it, and the log has it whole
             problem = f"{type(error).__name__} while sending"
             _LOGGER.exception("A notification was not delivered: %s", notification.title)
         if problem:

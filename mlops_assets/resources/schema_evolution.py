@@ -173,7 +173,7 @@ def apply_changes(
             "CALL lake.set_commit_message(?, ?, extra_info => ?)", [author, f"change the columns of {table}", recorded]
         )
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # an interrupt too leaves no open transaction, and is raised again
         connection.execute("ROLLBACK")
         raise
 

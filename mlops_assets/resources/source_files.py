@@ -142,6 +142,7 @@ def _unpacked(path: Path, label: str, folder: Path, compression: str | None) -> 
                     _copy(packed, target, label, packed_size=path.stat().st_size)
                 name = Path(name).stem if Path(name).suffix.lower() == ending else name
         except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError, RuntimeError, NotImplementedError) as error:
+            # With a number it is an error of this machine, such as a full disk, and none of the packed file.
             if getattr(error, "errno", None) is not None:
                 raise
             problem = f"{label}: the packed file is damaged, cut off, encrypted or not what its name says. Deliver it again."

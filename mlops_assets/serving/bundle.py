@@ -195,7 +195,7 @@ def load_bundle(path: Path, files: Mapping[str, str], threads: int = 0) -> Bundl
     )
     try:
         answers = bundle.predict(*bundle.sample.matrices(contract.feature_schema))
-    except Exception as error:
+    except Exception as error:  # as above, and what numpy raises for answers of another shape
         raise BundleError(f"{path / MODEL_FILE} does not answer the rows of {SAMPLE_FILE}: {error}") from error
     difference = bundle.sample.difference(answers)
     if difference > bundle.sample.maximum_difference:

@@ -167,7 +167,7 @@ class Predictor:
         parts = [request.rows[len(request.scored) : len(request.scored) + BATCH_ROWS] for request in requests]
         try:
             scored = iter(champions.score(parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))))
-        except Exception as error:
+        except Exception as error:  # it becomes the answer of the request that causes it
             if len(requests) == 1:
                 requests[0].answer = _explain(error, requests[0])
                 return
@@ -185,7 +185,7 @@ class Predictor:
             for request, (_, answered) in zip(requests, made, strict=True):
                 answers = [_answer(record) for record in answered]
                 request.answer = msgspec.json.encode(answers if request.many else answers[0])
-        except Exception as error:
+        except Exception as error:  # raised where each request waits for its answer
             for request in requests:
                 request.answer = error
 
