@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mlops_assets.components.dbt_models import DbtModelsAttributes, DbtPartitions
-from mlops_assets.ml.metric_names import metric_names
-from mlops_assets.ml.problem import PROBLEMS
-from mlops_assets.resources.feature_registry import FeatureViewMeta
-from mlops_assets.solution import (
+from mlops_assets.feature_store.registry import FeatureViewMeta
+from mlops_assets.schema.metric_names import metric_names
+from mlops_assets.schema.problem import PROBLEMS
+from mlops_assets.schema.solution import (
     Candidate,
     DataQuality,
     DatasetChecks,
@@ -39,7 +39,7 @@ from mlops_assets.solution import (
     ThresholdRule,
     Training,
 )
-from mlops_assets.source import Column, DeliveryComparison, Query, RawTable, Source
+from mlops_assets.schema.source import Column, DeliveryComparison, Query, RawTable, Source
 
 PAGE = Path(__file__).parent / "reference-yaml.md"
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, describe, folder_files, write_record
+from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.clients.signatures import Signer
 from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, exact_matrix, to_frame
 from mlops_assets.ml.onnx import to_onnx
 from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
-from mlops_assets.ml.problem import Problem
-from mlops_assets.resources.bundle_record import ACCEPTANCE_TAG, describe, folder_files, write_record
-from mlops_assets.resources.online_store.store import OnlineStore
-from mlops_assets.resources.online_store.values import Column, EntityValues, OnlineView
-from mlops_assets.resources.registered_model import RegisteredModel
-from mlops_assets.resources.signatures import Signer
+from mlops_assets.online_store.store import OnlineStore
+from mlops_assets.online_store.values import Column, EntityValues, OnlineView
+from mlops_assets.schema.problem import Problem
 from mlops_assets.serving.bundle import Bundle, file_hash, load_bundle, write_bundle
 from mlops_assets.serving.contract import Contract, describe_features
 from mlops_assets.serving.sample import Sample, SampleRow

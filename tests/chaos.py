@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from running_stack import Platform
 
-from mlops_assets.stack import control, leftovers
+from mlops_assets.local import control, leftovers
 
 _RUNS = """query Group($id: ID!) { runGroupOrError(runId: $id) { ... on RunGroup {
   runs { runId status creationTime startTime endTime } } } }"""

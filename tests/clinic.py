@@ -2,9 +2,9 @@
 
 import duckdb
 
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import DbtModel
-from mlops_assets.solution import Solution
+from mlops_assets.feature_store.registry import DbtModel
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
 
 
 def solution_inputs(cadence: str) -> SolutionInputs:

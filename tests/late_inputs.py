@@ -1,9 +1,9 @@
 """The inputs of a small solution with one feature view, for tests on lakes that they fill themselves."""
 
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import DbtModel, FeatureView
-from mlops_assets.resources.feature_store import SelectedView
-from mlops_assets.solution import Solution
+from mlops_assets.feature_store.point_in_time import SelectedView
+from mlops_assets.feature_store.registry import DbtModel, FeatureView
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
 
 SOLUTION = "late"
 DECLARED = {

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlops_assets.access.credentials import event_stream_url
-from mlops_assets.resources.event_flow import open_flow
-from mlops_assets.resources.event_stream import EventStream, connect
-from mlops_assets.settings import Settings
-from mlops_assets.stack import configuration
-from mlops_assets.stack.environment import scripts_directory
+from mlops_assets.clients.event_flow import open_flow
+from mlops_assets.clients.event_stream import EventStream, connect
+from mlops_assets.core.settings import Settings
+from mlops_assets.local import configuration
+from mlops_assets.local.environment import scripts_directory
 
 T = TypeVar("T")
 

@@ -20,14 +20,14 @@ import psutil
 import requests
 from bundles import Fitted, fit_flights, push_planes
 
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.signatures import Signer
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.settings import Settings
+from mlops_assets.local.environment import process_environment
+from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.serving.active import CHAMPION_LINK, activate
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
 from mlops_assets.serving.reports import Report, read_reports
 from mlops_assets.serving.spool import segments
-from mlops_assets.settings import Settings
-from mlops_assets.stack.environment import process_environment
 
 TOKEN = "a token of tests"
 SOLUTION = "flights"

@@ -2,7 +2,7 @@
 
 from datetime import UTC, date, datetime
 
-from mlops_assets.resources.online_store.values import Flag, ViewValues
+from mlops_assets.online_store.values import Flag, ViewValues
 from mlops_assets.serving.prediction_record import Outputs, PredictionRecord, build_prediction_id
 
 MOMENT = datetime(2013, 7, 4, 12, 0, tzinfo=UTC)

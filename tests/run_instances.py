@@ -11,8 +11,8 @@ from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT, JobPythonOrigin, R
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import instance_for_test
 
-from mlops_assets.settings import Settings
-from mlops_assets.stack import configuration
+from mlops_assets.core.settings import Settings
+from mlops_assets.local import configuration
 
 # A run is queued only when it says where its code is.
 REMOTE = RemoteJobOrigin(

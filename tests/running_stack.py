@@ -14,14 +14,14 @@ from typing import Any
 import requests
 
 from mlops_assets.access.credentials import access_token, authorization
-from mlops_assets.resources.lake import Lake, fingerprint
-from mlops_assets.resources.model_registry import ModelRegistry
-from mlops_assets.resources.online_store.store import open_online_store
-from mlops_assets.settings import Settings
-from mlops_assets.stack import control
-from mlops_assets.stack.dagster_client import DagsterClient, RunState
-from mlops_assets.stack.environment import process_environment, scripts_directory
-from mlops_assets.stack.runs import follow
+from mlops_assets.clients.dagster_client import DagsterClient, RunState
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core.settings import Settings
+from mlops_assets.lake.lake import Lake, fingerprint
+from mlops_assets.local import control
+from mlops_assets.local.environment import process_environment, scripts_directory
+from mlops_assets.online_store.store import open_online_store
+from mlops_assets.operations.runs import follow
 
 CHROMIUM = shutil.which("chromium")
 

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlops_assets.settings import Settings
+from mlops_assets.core.settings import Settings
 
 _SCHEME = b"bearer"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import duckdb
 
-from mlops_assets.configuration import ConfigurationError, nearest
-from mlops_assets.resources.lake import quote
+from mlops_assets.lake.lake import quote
+from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
 from mlops_assets.serving.derived import with_derived
 
 Path = tuple[str | int, ...]

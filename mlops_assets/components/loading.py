@@ -13,8 +13,8 @@ from dagster_shared.yaml_utils import parse_yaml_with_source_position
 from pydantic import BaseModel, ValidationError
 from yaml import MarkedYAMLError
 
-from mlops_assets.configuration import ConfigurationError, nearest
-from mlops_assets.settings import PROJECT_ROOT
+from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -5,34 +5,12 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import BaseModel
 
-from mlops_assets.assets.challenger import build_challenger
-from mlops_assets.assets.data_quality_report import build_data_quality_report
-from mlops_assets.assets.deployment import build_deployment
-from mlops_assets.assets.drift_report import build_drift_report
-from mlops_assets.assets.evaluation import build_evaluation
-from mlops_assets.assets.model import build_model
-from mlops_assets.assets.monitoring_report import build_monitoring_report
-from mlops_assets.assets.online_features import build_online_features
-from mlops_assets.assets.outcomes import build_outcomes
-from mlops_assets.assets.performance_report import build_performance_report
-from mlops_assets.assets.prediction_log import build_prediction_log
-from mlops_assets.assets.predictions import build_predictions
-from mlops_assets.assets.retraining_decision import build_retraining_decision
-from mlops_assets.assets.training_dataset import build_training_dataset
-from mlops_assets.automation.challenger import build_challenger_sensor
-from mlops_assets.automation.champion import build_champion_sensor
-from mlops_assets.automation.conditions import stage_condition
-from mlops_assets.automation.freshness import stage_freshness
-from mlops_assets.automation.prediction_log import build_prediction_log_sensor
-from mlops_assets.automation.retraining import build_retraining_sensor
-from mlops_assets.automation.served_version import build_served_version_sensor
-from mlops_assets.checks.rules import SERVED_VERSION
-from mlops_assets.checks.served_version import build_served_version, served_channels
 from mlops_assets.components.derived_features import check_derived
 from mlops_assets.components.solution_columns import check_columns
-from mlops_assets.configuration import ConfigurationError, nearest
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.keys import (
+from mlops_assets.core.check_rules import SERVED_VERSION
+from mlops_assets.core.conditions import stage_condition
+from mlops_assets.core.freshness import stage_freshness
+from mlops_assets.core.keys import (
     DATA_QUALITY_REPORT,
     DEPLOYMENT,
     DRIFT_REPORT,
@@ -49,13 +27,35 @@ from mlops_assets.keys import (
     TRAINING_DATASET,
     job_name,
 )
-from mlops_assets.ml.metric_names import metric_names
-from mlops_assets.resources.feature_registry import DbtModel, FeatureRegistry, UnknownModelError
-from mlops_assets.resources.feature_store import SelectedView
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.deployment.challenger import build_challenger
+from mlops_assets.deployment.challenger_sensor import build_challenger_sensor
+from mlops_assets.deployment.champion_sensor import build_champion_sensor
+from mlops_assets.deployment.deployment import build_deployment
+from mlops_assets.deployment.served_version import build_served_version_sensor
+from mlops_assets.deployment.served_version_check import build_served_version, served_channels
+from mlops_assets.feature_store.point_in_time import SelectedView
+from mlops_assets.feature_store.registry import DbtModel, FeatureRegistry, UnknownModelError
+from mlops_assets.features.online_features import build_online_features
+from mlops_assets.monitoring.data_quality_report import build_data_quality_report
+from mlops_assets.monitoring.drift_report import build_drift_report
+from mlops_assets.monitoring.monitoring_report import build_monitoring_report
+from mlops_assets.monitoring.performance_report import build_performance_report
+from mlops_assets.monitoring.retraining_decision import build_retraining_decision
+from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor
+from mlops_assets.predictions.outcomes import build_outcomes
+from mlops_assets.predictions.prediction_log import build_prediction_log
+from mlops_assets.predictions.prediction_log_sensor import build_prediction_log_sensor
+from mlops_assets.predictions.predictions import build_predictions
+from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
+from mlops_assets.schema.metric_names import metric_names
+from mlops_assets.schema.solution import FeatureSource, Solution, longest_days
+from mlops_assets.schema.training import check_training
 from mlops_assets.serving.columns import check_column
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY
-from mlops_assets.solution import FeatureSource, Solution, longest_days
-from mlops_assets.training_configuration import check_training
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.evaluation import build_evaluation
+from mlops_assets.training.model import build_model
+from mlops_assets.training.training_dataset import build_training_dataset
 
 JOBS = {
     "training": (TRAINING_DATASET, MODEL, EVALUATION, ONLINE_FEATURES, DEPLOYMENT),
@@ -86,7 +86,7 @@ _SEGMENT_TYPES = ("varchar", "text", "string", "tinyint", "smallint", "integer",
 
 
 class MLSolution(dg.Component):
-    """A prediction problem operated end to end. Its attributes are `mlops_assets.solution.Solution`."""
+    """A prediction problem operated end to end. Its attributes are `mlops_assets.schema.solution.Solution`."""
 
     def __init__(self, solution: Solution):
         self.solution = solution
@@ -120,7 +120,9 @@ class MLSolution(dg.Component):
             )
             for purpose, of_job in keys.items()
         ]
-        sensors = [build_champion_sensor(places) for places in ([inputs.place], inputs.segment_places) if places]
+        sensors = [
+            build_champion_sensor(places) for places in ([inputs.deployment_target], inputs.segment_deployment_targets) if places
+        ]
         sensors += [
             build_challenger_sensor(inputs.name, self.solution.serving),
             build_retraining_sensor(inputs.name),

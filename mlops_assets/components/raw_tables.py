@@ -5,14 +5,14 @@ from pathlib import Path
 import dagster as dg
 from pydantic import BaseModel
 
-from mlops_assets.assets.raw_tables import build_raw_assets
-from mlops_assets.column_names import check_column_name, repeated
-from mlops_assets.configuration import ConfigurationError
-from mlops_assets.source import Source
+from mlops_assets.schema.column_names import check_column_name, repeated
+from mlops_assets.schema.configuration_errors import ConfigurationError
+from mlops_assets.schema.source import Source
+from mlops_assets.sources.raw_tables import build_raw_assets
 
 
 class RawTables(dg.Component):
-    """Raw tables read from files, URLs or another database into the lake. Its attributes are `mlops_assets.source.Source`."""
+    """Raw tables read from files, URLs or another database into the lake. Its attributes are `mlops_assets.schema.source.Source`."""
 
     def __init__(self, source: Source):
         self.source = source

@@ -6,11 +6,11 @@ That a column exists is checked in `ml_solution.py`.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlops_assets.column_names import check_column_name, fold, repeated
-from mlops_assets.configuration import ConfigurationError
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import DbtModel
+from mlops_assets.feature_store.registry import DbtModel
+from mlops_assets.schema.column_names import check_column_name, fold, repeated
+from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.serving.columns import type_family
+from mlops_assets.stages.inputs import SolutionInputs
 
 Path = tuple[str | int, ...]
 

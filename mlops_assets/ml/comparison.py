@@ -6,9 +6,9 @@ import numpy as np
 
 from mlops_assets.ml.bootstrap import Interval, bootstrap, difference_interval
 from mlops_assets.ml.evaluation import Evaluation
-from mlops_assets.ml.metric_names import greater_is_better
 from mlops_assets.ml.metrics import compute_metrics
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.schema.metric_names import greater_is_better
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mlops_assets.ml.folds import Fold
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.metrics import compute_metrics
 from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
-from mlops_assets.ml.problem import Problem
+from mlops_assets.schema.problem import Problem
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from mlops_assets.ml.bootstrap import Interval, Replicates, bootstrap, interval, replicate_count
-from mlops_assets.ml.metric_names import metric_names
 from mlops_assets.ml.metrics import CALIBRATION_BINS, CalibrationPoint, calibration_curve, compute_metrics
-from mlops_assets.ml.problem import Problem
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.schema.metric_names import metric_names
+from mlops_assets.schema.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from mlops_assets.ml.metric_names import greater_is_better
+from mlops_assets.schema.metric_names import greater_is_better
 
 REPEATS = 5
 _MOST_ROWS = 4000

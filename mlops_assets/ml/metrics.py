@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlops_assets.ml.problem import Problem
+from mlops_assets.schema.problem import Problem
 
 CALIBRATION_BINS = 10
 

@@ -1,6 +1,6 @@
 """The model card of one version, as HTML and as Markdown from the same content (Mitchell et al., "Model Cards for Model Reporting", 2019).
 
-What a card is made of and how it is written. What this version's card says is put together by `assets/model_card.py`.
+What a card is made of and how it is written. What this version's card says is put together by `training/model_card.py`.
 """
 
 import re

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from mlops_assets.column_names import internal
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
+from mlops_assets.schema.column_names import internal
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ import numpy as np
 from mlops_assets.ml.calibration import Curve, append_curve
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline import ESTIMATOR_STEP, TrainingError, class_path, explained, fitted_steps, predict
-from mlops_assets.ml.problem import Problem
+from mlops_assets.schema.problem import Problem
 
 if TYPE_CHECKING:
     import onnx

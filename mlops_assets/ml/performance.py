@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from mlops_assets.ml.evaluation import Evaluation
-from mlops_assets.ml.metric_names import greater_is_better
 from mlops_assets.ml.performance_estimation import Estimate
 from mlops_assets.ml.reference import WHOLE, slice_name
+from mlops_assets.schema.metric_names import greater_is_better
 
 
 @dataclass(frozen=True)

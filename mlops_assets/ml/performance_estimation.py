@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from mlops_assets.column_names import internal
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.nannyml_adapter import feature_columns, feature_frame, index_chunker, nannyml, quiet
-from mlops_assets.ml.problem import Problem
+from mlops_assets.schema.column_names import internal
+from mlops_assets.schema.problem import Problem
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.problem import Problem, check_problem
+from mlops_assets.schema.problem import Problem, check_problem
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from mlops_assets.ml.metrics import CALIBRATION_BINS, calibration_bins
-from mlops_assets.ml.problem import Problem
+from mlops_assets.schema.problem import Problem
 
 _SMALLEST = np.finfo(np.float64).eps
 _RANKING = ("roc_auc", "average_precision")

@@ -8,7 +8,7 @@ promotion moves a link in one step, and a process that serves follows it.
 import os
 from pathlib import Path
 
-from mlops_assets.solution import Serving
+from mlops_assets.schema.solution import Serving
 
 CHAMPION_LINK = "champion"
 CHALLENGER_LINK = "challenger"

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
+from mlops_assets.clients.bundle_record import served_record
+from mlops_assets.clients.signatures import Signer
 from mlops_assets.ml.matrix import categorical_matrix, numeric_matrix
-from mlops_assets.resources.bundle_record import served_record
-from mlops_assets.resources.signatures import Signer
 from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.sample import Sample
 

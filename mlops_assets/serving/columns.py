@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from mlops_assets.column_names import RESERVED, fold
-from mlops_assets.resources.missing_values import LARGEST_FLOAT32
+from mlops_assets.core.missing_values import LARGEST_FLOAT32
+from mlops_assets.schema.column_names import RESERVED, fold
 
 _INTEGERS = {
     **dict.fromkeys(["TINYINT", "INT1"], (-(2**7), 2**7 - 1)),

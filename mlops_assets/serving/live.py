@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mlops_assets.resources.online_store.store import OnlineStore
-from mlops_assets.resources.signatures import Signer
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.online_store.store import OnlineStore
+from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, linked_bundle, read_options, segment_links
 from mlops_assets.serving.bundle import BundleError, load_deployed
 from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.requests import RequestDecoder, RequestError, Row
 from mlops_assets.serving.scorer import Scored, Scorer
 from mlops_assets.serving.segments import Champions
-from mlops_assets.solution import Serving
 
 _RETRY_SECONDS = 30.0
 """How long until a bundle that could not serve is tried again."""

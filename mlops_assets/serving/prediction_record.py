@@ -1,6 +1,6 @@
 """The record of one prediction, as the servers log it and the event stream carries it: JSON, the same in every channel.
 
-Its columns in the lake belong to `assets/prediction_log.py`.
+Its columns in the lake belong to `predictions/prediction_log.py`.
 """
 
 from datetime import date, datetime
@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from mlops_assets.resources.online_store.values import ViewValues
+from mlops_assets.online_store.values import ViewValues
 
 Value = float | int | bool | str | None
 

@@ -6,7 +6,7 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine
 
-from mlops_assets.resources.event_stream import StoppedError
+from mlops_assets.clients.event_stream import StoppedError
 
 
 def run(serve: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> None:

@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from mlops_assets.column_names import FEATURES, REQUEST_ID
-from mlops_assets.configuration import nearest
+from mlops_assets.schema.column_names import FEATURES, REQUEST_ID
+from mlops_assets.schema.configuration_errors import nearest
 from mlops_assets.serving.columns import Day, Identifier, Moment, Text, feature_type, json_type
 from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.prediction_record import Value

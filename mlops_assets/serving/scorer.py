@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from mlops_assets.ml.matrix import MISSING_CATEGORY
-from mlops_assets.resources.online_store.store import FeatureRequest, OnlineRow, OnlineStore
-from mlops_assets.resources.online_store.values import Flag, ViewValues
+from mlops_assets.online_store.store import FeatureRequest, OnlineRow, OnlineStore
+from mlops_assets.online_store.values import Flag, ViewValues
 from mlops_assets.serving.bundle import Bundle
 from mlops_assets.serving.derived import DerivedFeatures
 from mlops_assets.serving.prediction_record import (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlops_assets.column_names import MODEL_VERSION
+from mlops_assets.schema.column_names import MODEL_VERSION
 from mlops_assets.serving.bundle import Bundle, BundleError
 from mlops_assets.serving.contract import Segment
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from mlops_assets.access.credentials import event_stream_url
-from mlops_assets.resources.event_stream import (
+from mlops_assets.clients.event_stream import (
     PREDICTIONS,
     EventStream,
     Message,
@@ -20,9 +20,9 @@ from mlops_assets.resources.event_stream import (
     subject,
     wait_for,
 )
+from mlops_assets.core.settings import Settings
 from mlops_assets.serving.process import run
 from mlops_assets.serving.spool import Line, Segment, segments, shipping
-from mlops_assets.settings import Settings
 
 BATCH_BYTES = 256 << 10
 """About how much is sent before the acknowledgements are awaited."""

@@ -4,8 +4,8 @@ import asyncio
 import os
 import sys
 
-from mlops_assets.resources.event_flow import open_flow
-from mlops_assets.resources.event_stream import PREDICTIONS, REQUESTS, Message, connect, scorer_consumer, subject
+from mlops_assets.clients.event_flow import open_flow
+from mlops_assets.clients.event_stream import PREDICTIONS, REQUESTS, Message, connect, scorer_consumer, subject
 from mlops_assets.serving.process import run
 
 

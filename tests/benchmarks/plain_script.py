@@ -51,10 +51,10 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     from mlops_assets.ml.matrix import FeatureSchema, to_frame
     from mlops_assets.ml.onnx import onnx_predict, to_onnx
     from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
-    from mlops_assets.ml.problem import label_array
     from mlops_assets.ml.reconstruction import reconstruction_rows
     from mlops_assets.ml.reference import Monitored, summarise
-    from mlops_assets.resources.drift_distances import measure_distances
+    from mlops_assets.monitoring.drift_distances import measure_distances
+    from mlops_assets.schema.problem import label_array
 
     problem, label = plan["problem"], plan["label"]
     train, holdout = (dataset.filter(duckdb_mask(dataset, split)) for split in ("train", "holdout"))

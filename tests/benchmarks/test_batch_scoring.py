@@ -17,12 +17,12 @@ from bundles import fit_bundle, load
 from feast_environment import show
 from test_training_frame import FIRST, FLIGHTS, Year, replicate, year  # noqa: F401
 
-from mlops_assets.assets.predictions import scored_rows
-from mlops_assets.inputs import SolutionInputs
+from mlops_assets.lake.lake import Lake, PartitionRange, current_snapshot
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.pipeline import Step, predict
-from mlops_assets.resources.lake import Lake, PartitionRange, current_snapshot
+from mlops_assets.predictions.predictions import scored_rows
 from mlops_assets.serving.segments import Champions
+from mlops_assets.stages.inputs import SolutionInputs
 
 END = date(2014, 1, 1)
 TABLE = "flight_delay.predictions"

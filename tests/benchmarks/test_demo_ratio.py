@@ -20,14 +20,14 @@ from running_stack import Platform
 
 from mlops_assets import defs
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.demo import Plan
-from mlops_assets.inputs import SolutionInputs
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.feature_store.point_in_time import point_in_time_query
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.local.environment import process_environment
 from mlops_assets.ml.splits import SPLIT_SQL
-from mlops_assets.resources.feature_registry import FeatureRegistry
-from mlops_assets.resources.feature_store import point_in_time_query
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY
-from mlops_assets.solution import Solution, before
-from mlops_assets.stack.environment import process_environment
+from mlops_assets.operations.demo import Plan
+from mlops_assets.schema.solution import Solution, before
+from mlops_assets.stages.inputs import SolutionInputs
 
 TAG = "nycflights13"
 MONTHS = 7

@@ -22,7 +22,7 @@ from mlops_assets.ml.nannyml_adapter import nannyml
 from mlops_assets.ml.performance_estimation import Predicted, estimate, estimated_metrics
 from mlops_assets.ml.reconstruction import reconstruction_rows
 from mlops_assets.ml.reference import Monitored, summarise
-from mlops_assets.resources.drift_distances import measure_distances
+from mlops_assets.monitoring.drift_distances import measure_distances
 
 ROUNDS = 5
 WINDOW_ROWS, WINDOWS = 5000, 42

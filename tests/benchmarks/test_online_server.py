@@ -33,11 +33,11 @@ from bundles import NOON, Fitted, fit_bundle
 from feast_environment import show
 from online_server import OnlineServer, flights, wait_for
 
+from mlops_assets.local.environment import scripts_directory
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline import Step
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.online_store.values import Column, EntityValues, OnlineView
-from mlops_assets.stack.environment import scripts_directory
+from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.online_store.values import Column, EntityValues, OnlineView
 
 WRK = shutil.which("wrk")
 PROCESSORS = frozenset(os.sched_getaffinity(0))

@@ -15,13 +15,13 @@ import psycopg2
 import pytest
 from feast_environment import run_feast, show
 
-from mlops_assets.resources.feature_registry import DbtModel, FeatureView
-from mlops_assets.resources.lake import Lake, current_snapshot
-from mlops_assets.resources.online_store.lake_push import push_view
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.online_store.store import FeatureRequest
-from mlops_assets.resources.online_store.values import Column, EntityValues, OnlineView
-from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY
+from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
+from mlops_assets.feature_store.registry import DbtModel, FeatureView
+from mlops_assets.features.online_push import push_view
+from mlops_assets.lake.lake import Lake, current_snapshot
+from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.online_store.store import FeatureRequest
+from mlops_assets.online_store.values import Column, EntityValues, OnlineView
 
 VIEWS = {f"view_{number}": [f"feature_{number}_{feature}" for feature in range(5)] for number in range(5)}
 ENTITIES = 20_000

@@ -19,15 +19,15 @@ from bundles import NOON, fit_bundle
 from feast_environment import show
 from nats_server import NatsServer
 
+from mlops_assets.clients.event_flow import open_flow
+from mlops_assets.clients.event_stream import PREDICTIONS, REQUESTS, EventStream, Message, subject
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.settings import Settings
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline import Step
-from mlops_assets.resources.event_flow import open_flow
-from mlops_assets.resources.event_stream import PREDICTIONS, REQUESTS, EventStream, Message, subject
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.online_store.values import Column, EntityValues, OnlineView
-from mlops_assets.resources.signatures import Signer
+from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.online_store.values import Column, EntityValues, OnlineView
 from mlops_assets.serving.active import CHAMPION_LINK, activate
-from mlops_assets.settings import Settings
 
 SOLUTION = "wide"
 VIEWS = {f"view_{number}": [f"feature_{number}_{feature}" for feature in range(6)] for number in range(6)}

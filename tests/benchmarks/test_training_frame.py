@@ -21,12 +21,12 @@ from feast_environment import run_feast, show
 
 from mlops_assets import defs
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import FeatureRegistry
-from mlops_assets.resources.feature_store import Frame
-from mlops_assets.resources.lake import Lake, current_snapshot
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY
-from mlops_assets.solution import Solution
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.feature_store.point_in_time import Frame
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.lake.lake import Lake, current_snapshot
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
 
 FIRST, LAST = date(2013, 1, 1), date(2013, 12, 31)
 FLIGHTS = 336_776

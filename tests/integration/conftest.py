@@ -11,8 +11,8 @@ import psycopg2
 import pytest
 from nats_server import NatsServer
 
-from mlops_assets.resources.lake import Lake
-from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY
+from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
+from mlops_assets.lake.lake import Lake
 
 MakeLake = Callable[[], Lake]
 

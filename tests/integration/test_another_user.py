@@ -33,10 +33,10 @@ from mlops_assets.access.credentials import (
     event_stream_url,
     serving_token,
 )
-from mlops_assets.resources.event_stream import PREDICTIONS, connect
-from mlops_assets.settings import DAGSTER_DATABASE, MLFLOW_DATABASE
-from mlops_assets.stack import postgres
-from mlops_assets.stack.links import link
+from mlops_assets.clients.event_stream import PREDICTIONS, connect
+from mlops_assets.core.settings import DAGSTER_DATABASE, MLFLOW_DATABASE
+from mlops_assets.local import postgres
+from mlops_assets.local.links import link
 
 T = TypeVar("T")
 

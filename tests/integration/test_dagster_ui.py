@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 from running_stack import CHROMIUM, Demo, Platform
 
-from mlops_assets.stack.links import PAGES
+from mlops_assets.local.links import PAGES
 
 FLAGS = [
     "--headless",

@@ -9,13 +9,13 @@ import dagster as dg
 import duckdb
 import pytest
 
-from mlops_assets.assets.training_dataset import build_training_dataset
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.datasets import find_dataset, rebuild, recorded_datasets
-from mlops_assets.resources.feature_registry import DbtModel, FeatureView
-from mlops_assets.resources.feature_store import SelectedView
-from mlops_assets.resources.lake import Lake, LakeError, PartitionRange
-from mlops_assets.solution import Solution
+from mlops_assets.feature_store.point_in_time import SelectedView
+from mlops_assets.feature_store.registry import DbtModel, FeatureView
+from mlops_assets.lake.datasets import find_dataset, rebuild, recorded_datasets
+from mlops_assets.lake.lake import Lake, LakeError, PartitionRange
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.training_dataset import build_training_dataset
 
 TABLE = "arrivals.training_dataset"
 TRAINING_DATE = "2020-03-01"

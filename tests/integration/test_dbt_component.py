@@ -12,11 +12,11 @@ import dbt_lake
 import pytest
 from dagster_dbt import DbtProject
 
-from mlops_assets.assets.dbt_models import DbtSelection, build_dbt_assets
-from mlops_assets.automation.partitions import build_partitions
-from mlops_assets.resources.lake import Lake
-from mlops_assets.resources.schema_evolution import ColumnChange, alter_statements
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.core.partitions import build_partitions
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.schema_evolution import ColumnChange, alter_statements
 
 lake = dbt_lake.lake
 

@@ -13,12 +13,12 @@ from dbt_lake import FIRST, LAST, Dbt
 
 from mlops_assets import defs
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.resources.feature_registry import FeatureRegistry
-from mlops_assets.resources.feature_store import SelectedView, point_in_time_query
-from mlops_assets.resources.lake import Lake, current_snapshot
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.feature_store.point_in_time import SelectedView, point_in_time_query
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.lake.lake import Lake, current_snapshot
+from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.derived import DerivedFeatures
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY
-from mlops_assets.solution import Solution
 
 lake = dbt_lake.lake
 dbt = dbt_lake.dbt

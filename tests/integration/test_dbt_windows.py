@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from dbt_lake import call_dbt
 
-from mlops_assets.resources.lake import Lake
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.lake.lake import Lake
 
 MakeLake = Callable[[], Lake]
 

@@ -16,8 +16,8 @@ from nats_server import NatsServer
 from prediction_records import prediction_record
 
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
-from mlops_assets.resources.event_flow import open_flow
-from mlops_assets.resources.event_stream import (
+from mlops_assets.clients.event_flow import open_flow
+from mlops_assets.clients.event_stream import (
     PREDICTIONS,
     REJECTS,
     REQUESTS,
@@ -28,11 +28,11 @@ from mlops_assets.resources.event_stream import (
     connect,
     subject,
 )
+from mlops_assets.local import control
+from mlops_assets.local.environment import scripts_directory
 from mlops_assets.serving.prediction_record import decode_record
 from mlops_assets.serving.shipper import pending_bytes
 from mlops_assets.serving.spool import SpoolWriter
-from mlops_assets.stack import control
-from mlops_assets.stack.environment import scripts_directory
 
 APPENDER = """
 import sys, time

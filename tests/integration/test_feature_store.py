@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.resources.feature_registry import DbtModel, FeatureView
-from mlops_assets.resources.feature_store import Frame, SelectedView, point_in_time_query
-from mlops_assets.resources.lake import Lake, literal
+from mlops_assets.feature_store.point_in_time import Frame, SelectedView, point_in_time_query
+from mlops_assets.feature_store.registry import DbtModel, FeatureView
+from mlops_assets.lake.lake import Lake, literal
 
 START = datetime(2020, 1, 10, tzinfo=UTC)
 FRESHNESS_DAYS = 2

@@ -18,14 +18,14 @@ from bundles import contract
 from dagster_dbt import DbtProject
 from typer.testing import CliRunner
 
-from mlops_assets.assets.dbt_models import DbtSelection, build_dbt_assets
-from mlops_assets.assets.feature_statistics import build_feature_statistics
-from mlops_assets.automation.partitions import build_partitions
-from mlops_assets.cli import app
-from mlops_assets.resources.feature_catalog import FeatureCatalog
-from mlops_assets.resources.feature_usage import DEFINITIONS_DIRECTORY
-from mlops_assets.resources.lake import Lake
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.cli.main import app
+from mlops_assets.core.partitions import build_partitions
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.feature_store.catalog import FeatureCatalog
+from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY
+from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
+from mlops_assets.features.statistics_assets import build_feature_statistics
+from mlops_assets.lake.lake import Lake
 
 lake = dbt_lake.lake
 
@@ -328,7 +328,7 @@ def test_impact_follows_columns_to_views_solutions_and_models(built: dg.ExecuteI
 def test_show_has_definition_statistics_and_users(
     built: dg.ExecuteInProcessResult, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlops_assets.features_cli.DBT_PROJECT_DIRECTORY", sandbox.directory)
+    monkeypatch.setattr("mlops_assets.cli.features.DBT_PROJECT_DIRECTORY", sandbox.directory)
     monkeypatch.setattr(Settings, "from_environment", lambda: sandbox.settings)
     monkeypatch.setattr(Lake, "from_settings", lambda _: sandbox.lake)
     result = CliRunner().invoke(app, ["features", "show", "origin_weather", "--json"])

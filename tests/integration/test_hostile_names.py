@@ -14,36 +14,36 @@ import dagster as dg
 import pytest
 from nats_server import NatsServer
 
-from mlops_assets.assets.data_quality_report import build_data_quality_report
-from mlops_assets.assets.deployment import build_deployment, champions
-from mlops_assets.assets.drift_report import build_drift_report
-from mlops_assets.assets.evaluation import build_evaluation
-from mlops_assets.assets.model import build_model
-from mlops_assets.assets.monitoring_report import build_monitoring_report
-from mlops_assets.assets.online_features import build_online_features
-from mlops_assets.assets.outcomes import build_outcomes
-from mlops_assets.assets.performance_report import build_performance_report
-from mlops_assets.assets.prediction_log import build_prediction_log
-from mlops_assets.assets.predictions import build_predictions
-from mlops_assets.assets.training_dataset import build_training_dataset
-from mlops_assets.column_names import RESERVED, fold
+from mlops_assets.clients.event_stream import PREDICTIONS, Message, subject
+from mlops_assets.clients.model_registry import ModelRegistry, RegisteredModel
+from mlops_assets.clients.signatures import Signer
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.datasets import find_dataset, rebuild
-from mlops_assets.resources.event_stream import PREDICTIONS, Message, subject
-from mlops_assets.resources.feature_registry import DbtModel, FeatureRegistry, FeatureView
-from mlops_assets.resources.feature_statistics import statistics_query
-from mlops_assets.resources.lake import Lake, column_types, current_snapshot, quote
-from mlops_assets.resources.model_registry import ModelRegistry, RegisteredModel
-from mlops_assets.resources.online_store.lake_push import push_view
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.online_store.store import FeatureRequest
-from mlops_assets.resources.signatures import Signer
+from mlops_assets.core.settings import Settings
+from mlops_assets.deployment.deployment import build_deployment, champions
+from mlops_assets.feature_store.registry import DbtModel, FeatureRegistry, FeatureView
+from mlops_assets.feature_store.statistics import statistics_query
+from mlops_assets.features.online_features import build_online_features
+from mlops_assets.features.online_push import push_view
+from mlops_assets.lake.datasets import find_dataset, rebuild
+from mlops_assets.lake.lake import Lake, column_types, current_snapshot, quote
+from mlops_assets.monitoring.data_quality_report import build_data_quality_report
+from mlops_assets.monitoring.drift_report import build_drift_report
+from mlops_assets.monitoring.monitoring_report import build_monitoring_report
+from mlops_assets.monitoring.performance_report import build_performance_report
+from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.online_store.store import FeatureRequest
+from mlops_assets.predictions.outcomes import build_outcomes
+from mlops_assets.predictions.prediction_log import build_prediction_log
+from mlops_assets.predictions.predictions import build_predictions
+from mlops_assets.schema.column_names import RESERVED, fold
+from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.prediction_record import encode_record
 from mlops_assets.serving.requests import RequestDecoder
 from mlops_assets.serving.scorer import Scorer
-from mlops_assets.settings import Settings
-from mlops_assets.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.evaluation import build_evaluation
+from mlops_assets.training.model import build_model
+from mlops_assets.training.training_dataset import build_training_dataset
 
 NUMBERS = [
     # Aliases, columns and parameters of the platform's own SQL, today or before.

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from running_stack import Platform, temporary_platform
 
+from mlops_assets.local import control
 from mlops_assets.runs.workers import Workers
-from mlops_assets.stack import control
 
 LOGGER = logging.getLogger(__name__)
 

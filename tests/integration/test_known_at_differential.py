@@ -20,15 +20,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from late_inputs import DECLARED, model
 
-from mlops_assets.assets.training_dataset import split_query, training_frame
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import FeatureView
-from mlops_assets.resources.feature_store import SelectedView
-from mlops_assets.resources.lake import Lake, PartitionRange, current_snapshot, sql_moment
-from mlops_assets.resources.online_store.lake_push import push_view
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.online_store.store import FeatureRequest
-from mlops_assets.solution import Solution
+from mlops_assets.feature_store.point_in_time import SelectedView
+from mlops_assets.feature_store.registry import FeatureView
+from mlops_assets.features.online_push import push_view
+from mlops_assets.lake.lake import Lake, PartitionRange, current_snapshot, sql_moment
+from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.online_store.store import FeatureRequest
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.training_dataset import split_query, training_frame
 
 ZONE = ZoneInfo("Europe/Berlin")
 FIRST, END = date(2024, 3, 25), date(2024, 4, 8)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.resources.lake import Lake, LakeError, PartitionRange, Written, fingerprint, literal
+from mlops_assets.lake.lake import Lake, LakeError, PartitionRange, Written, fingerprint, literal
 
 FIRST = date(2020, 1, 1)
 SPAWN = multiprocessing.get_context("spawn")

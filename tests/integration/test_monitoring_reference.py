@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 from clinic import solution_inputs
 
-from mlops_assets.assets.monitoring_reference import load_reference, log_reference
-from mlops_assets.resources.bundle_record import EvidenceError
-from mlops_assets.resources.model_registry import ModelRegistry
-from mlops_assets.resources.registered_model import RegisteredModel
-from mlops_assets.resources.signatures import Signer
-from mlops_assets.stack.adoption import sign_version
+from mlops_assets.clients.bundle_record import EvidenceError
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.local.adoption import sign_version
+from mlops_assets.training.monitoring_reference import load_reference, log_reference
 
 REMEDY = "Materialize the evaluation of clinic for 2020-03-01 again"
 

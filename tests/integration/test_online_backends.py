@@ -23,9 +23,10 @@ from uuid import uuid4
 import pytest
 import redis
 
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.online_store.redis_store import RedisStore
-from mlops_assets.resources.online_store.store import (
+from mlops_assets.core.settings import Settings
+from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.online_store.redis_store import RedisStore
+from mlops_assets.online_store.store import (
     FeatureRequest,
     OnlineRow,
     OnlineStore,
@@ -33,7 +34,7 @@ from mlops_assets.resources.online_store.store import (
     UnknownOnlineViewError,
     open_online_store,
 )
-from mlops_assets.resources.online_store.values import (
+from mlops_assets.online_store.values import (
     Column,
     EntityValues,
     Flag,
@@ -43,7 +44,6 @@ from mlops_assets.resources.online_store.values import (
     ViewState,
     ViewValues,
 )
-from mlops_assets.settings import Settings
 
 GIVEN_REDIS = os.environ.get("MLOPS_REDIS_URL")
 REDIS_SERVER = shutil.which("redis-server")

@@ -12,17 +12,17 @@ import duckdb
 import late_inputs
 import pytest
 
-from mlops_assets.assets.deployment import require_parity
-from mlops_assets.assets.online_features import build_online_features
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import FeatureView
-from mlops_assets.resources.feature_store import SelectedView
-from mlops_assets.resources.lake import Lake, current_snapshot
-from mlops_assets.resources.online_store.lake_push import Pushed, describe_view, push_view
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.online_store.store import FeatureRequest, OnlineStore
-from mlops_assets.resources.online_store.values import EntityValues, Flag, OnlineStoreError
-from mlops_assets.solution import Solution
+from mlops_assets.deployment.deployment import require_parity
+from mlops_assets.feature_store.point_in_time import SelectedView
+from mlops_assets.feature_store.registry import FeatureView
+from mlops_assets.features.online_features import build_online_features
+from mlops_assets.features.online_push import Pushed, describe_view, push_view
+from mlops_assets.lake.lake import Lake, current_snapshot
+from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.online_store.store import FeatureRequest, OnlineStore
+from mlops_assets.online_store.values import EntityValues, Flag, OnlineStoreError
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 DECLARED = late_inputs.DECLARED | {

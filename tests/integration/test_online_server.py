@@ -18,9 +18,9 @@ import requests
 from bundles import sign_record
 from online_server import SOLUTION, TOKEN, OnlineServer, flights, kill, load, wait_for
 
-from mlops_assets.resources.signatures import Signer
-from mlops_assets.stack.environment import scripts_directory
-from mlops_assets.stack.links import link
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.local.environment import scripts_directory
+from mlops_assets.local.links import link
 
 SWAP_SECONDS = 5
 

@@ -17,14 +17,14 @@ from late_inputs import INPUTS, SOLUTION
 from nats_server import NatsServer
 from prediction_records import prediction_record
 
-from mlops_assets.assets import prediction_log
-from mlops_assets.assets.outcomes import _joined
-from mlops_assets.automation.prediction_log import build_prediction_log_sensor
-from mlops_assets.resources.event_stream import PREDICTIONS, REJECTS, Message, subject
-from mlops_assets.resources.lake import Lake, PartitionRange
-from mlops_assets.resources.online_store.values import Flag, ViewValues
+from mlops_assets.clients.event_stream import PREDICTIONS, REJECTS, Message, subject
+from mlops_assets.core.settings import Settings
+from mlops_assets.lake.lake import Lake, PartitionRange
+from mlops_assets.online_store.values import Flag, ViewValues
+from mlops_assets.predictions import prediction_log
+from mlops_assets.predictions.outcomes import _joined
+from mlops_assets.predictions.prediction_log_sensor import build_prediction_log_sensor
 from mlops_assets.serving.prediction_record import Outputs, PredictionRecord, encode_record
-from mlops_assets.settings import Settings
 
 MORNING = datetime(2020, 1, 2, 6, tzinfo=UTC)
 TABLE = INPUTS.table("predictions")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.resources.lake import Lake
-from mlops_assets.settings import Settings
-from mlops_assets.stack.errors import StackError
-from mlops_assets.stack.query import run_query
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+from mlops_assets.lake.lake import Lake
+from mlops_assets.operations.query import run_query
 
 
 @pytest.fixture(scope="module")

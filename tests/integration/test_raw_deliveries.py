@@ -8,9 +8,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mlops_assets.assets.raw_tables import build_raw_assets
-from mlops_assets.resources.lake import Lake
-from mlops_assets.source import Source
+from mlops_assets.lake.lake import Lake
+from mlops_assets.schema.source import Source
+from mlops_assets.sources.raw_tables import build_raw_assets
 
 MakeLake = Callable[[], Lake]
 FIRST = date(2020, 1, 1)

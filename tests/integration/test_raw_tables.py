@@ -14,10 +14,10 @@ import psycopg2
 import pytest
 import yaml
 
-from mlops_assets.assets.raw_tables import build_raw_assets
-from mlops_assets.resources.lake import Lake
-from mlops_assets.settings import PROJECT_ROOT
-from mlops_assets.source import Source
+from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.lake.lake import Lake
+from mlops_assets.schema.source import Source
+from mlops_assets.sources.raw_tables import build_raw_assets
 
 COLUMNS: dict[str, Any] = {
     "id": {"type": "integer", "required": True, "description": "Number"},

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from source_strategies import Delivery, csv_deliveries, json_deliveries, parquet_deliveries, postgres_deliveries
 
-from mlops_assets.resources.source_reader import PARSED, REASON, ROW, parse
-from mlops_assets.settings import DUCKDB_EXTENSION_DIRECTORY
-from mlops_assets.source import RawTable
+from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
+from mlops_assets.schema.source import RawTable
+from mlops_assets.sources.reader import PARSED, REASON, ROW, parse
 
 thorough = settings(
     max_examples=int(os.environ.get("MLOPS_READER_EXAMPLES", "40")),

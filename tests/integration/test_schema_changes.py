@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.resources.lake import Lake, column_types, current_snapshot
-from mlops_assets.resources.schema_evolution import Requested, likely_renames
-from mlops_assets.settings import Settings
-from mlops_assets.stack import table_schemas
-from mlops_assets.stack.errors import StackError
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+from mlops_assets.lake.lake import Lake, column_types, current_snapshot
+from mlops_assets.lake.schema_evolution import Requested, likely_renames
+from mlops_assets.operations import table_schemas
 
 MakeLake = Callable[[], Lake]
 NOTHING = Requested(renamed={}, types={}, dropped=[])

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.resources.search_storage import search_storage
-from mlops_assets.settings import SEARCH_DATABASE, Settings
+from mlops_assets.clients.search_storage import search_storage
+from mlops_assets.core.settings import SEARCH_DATABASE, Settings
 
 PROGRAM = """
 import json, sys, time
 from mlops_assets.ml.pipeline import Step
 from mlops_assets.ml.search import Candidate, Dimension, SearchPlan, search
-from mlops_assets.resources.search_storage import search_storage
-from mlops_assets.settings import Settings
+from mlops_assets.clients.search_storage import search_storage
+from mlops_assets.core.settings import Settings
 
 home, url, study, pause = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
 plan = SearchPlan(

@@ -17,10 +17,10 @@ import psutil
 import psycopg2
 import pytest
 
-from mlops_assets.settings import DATABASES, Settings
-from mlops_assets.stack import control, leftovers, postgres
-from mlops_assets.stack.environment import process_environment, scripts_directory
-from mlops_assets.stack.supervisor import MARKER_VARIABLE, Supervisor
+from mlops_assets.core.settings import DATABASES, Settings
+from mlops_assets.local import control, leftovers, postgres
+from mlops_assets.local.environment import process_environment, scripts_directory
+from mlops_assets.local.supervisor import MARKER_VARIABLE, Supervisor
 
 ALL_SERVICES = {
     "postgres",

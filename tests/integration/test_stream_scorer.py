@@ -13,12 +13,12 @@ import pytest
 from bundles import NOON, Fitted, fit_flights, push_planes
 from nats_server import NatsServer
 
-from mlops_assets.resources.event_stream import PREDICTIONS, REJECTS, REQUESTS, EventStream, Message, subject
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.signatures import Signer
+from mlops_assets.clients.event_stream import PREDICTIONS, REJECTS, REQUESTS, EventStream, Message, subject
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.settings import Settings
+from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.serving.active import CHAMPION_LINK, activate
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
-from mlops_assets.settings import Settings
 
 SOLUTION = "flights"
 

@@ -9,7 +9,7 @@ import pytest
 from running_stack import Platform
 
 import mlops_assets
-from mlops_assets.keys import SEGMENT_STAGES
+from mlops_assets.core.keys import SEGMENT_STAGES
 
 SOLUTION = "employment"
 TRAINING_DATE = "2017-01-01"

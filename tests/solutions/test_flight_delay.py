@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from running_stack import Demo, Platform
 
-from mlops_assets.demo import Plan, stages
+from mlops_assets.operations.demo import Plan, stages
 
 SOLUTION = "flight_delay"
 TRAINING_DATE, END = "2013-02-01", "2013-03-01"

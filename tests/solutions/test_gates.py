@@ -16,19 +16,19 @@ import psycopg2
 import pytest
 from running_stack import Demo, Platform
 
-from mlops_assets.assets.deployment import build_deployment
-from mlops_assets.assets.evaluation import build_evaluation
-from mlops_assets.assets.model import build_model
-from mlops_assets.assets.raw_tables import build_raw_assets
-from mlops_assets.assets.training_dataset import build_training_dataset
-from mlops_assets.checks.dataset import check_dataset
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import FeatureRegistry
-from mlops_assets.resources.lake import Lake
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY, Settings
-from mlops_assets.solution import Solution
-from mlops_assets.source import Source
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY, Settings
+from mlops_assets.deployment.deployment import build_deployment
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.lake.lake import Lake
+from mlops_assets.schema.solution import Solution
+from mlops_assets.schema.source import Source
+from mlops_assets.sources.raw_tables import build_raw_assets
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.dataset_checks import check_dataset
+from mlops_assets.training.evaluation import build_evaluation
+from mlops_assets.training.model import build_model
+from mlops_assets.training.training_dataset import build_training_dataset
 
 SOLUTION = "flight_delay"
 TRAINING = tuple(f"{SOLUTION}/{stage}" for stage in ("training_dataset", "model", "evaluation", "deployment"))

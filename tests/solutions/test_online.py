@@ -10,7 +10,7 @@ from bundles import load
 from running_stack import Demo, Platform
 
 from mlops_assets.access.credentials import serving_token
-from mlops_assets.automation.served_version import observe
+from mlops_assets.deployment.served_version import observe
 
 SOLUTION = "flight_delay"
 CHECK = """

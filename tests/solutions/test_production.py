@@ -11,7 +11,7 @@ import inprocess
 import pytest
 from running_stack import Demo, Platform
 
-from mlops_assets.automation.served_version import observe
+from mlops_assets.deployment.served_version import observe
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 
 SOLUTION = "flight_delay"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from running_stack import Platform
 
-from mlops_assets.automation.conditions import CONDITIONS_SENSORS
-from mlops_assets.automation.retraining import DECISION_TAG
-from mlops_assets.stack.automation import switched_on
-from mlops_assets.stack.stages import data_assets
+from mlops_assets.core.conditions import CONDITIONS_SENSORS
+from mlops_assets.monitoring.retraining_sensor import DECISION_TAG
+from mlops_assets.operations.automation import switched_on
+from mlops_assets.operations.stage_runs import data_assets
 
 SOLUTION = "employment"
 REASON = "the model was trained for 2017-01-01, 365 days ago"

@@ -10,15 +10,15 @@ import inprocess
 import pytest
 from running_stack import Demo, Platform
 
-from mlops_assets.assets.evaluation import build_evaluation
-from mlops_assets.assets.model import build_model
+from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import FeatureRegistry
-from mlops_assets.resources.registered_model import RegisteredModel
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.active import champion_link, linked_bundle, segment_links
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY
-from mlops_assets.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.evaluation import build_evaluation
+from mlops_assets.training.model import build_model
 
 SOLUTION, SEGMENT = "flight_delay", "JFK"
 STAGES = (f"{SOLUTION}/segment_model", f"{SOLUTION}/segment_evaluation")

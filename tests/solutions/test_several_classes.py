@@ -8,18 +8,18 @@ import inprocess
 import pytest
 from running_stack import Demo, Platform
 
-from mlops_assets.assets.deployment import build_deployment
-from mlops_assets.assets.evaluation import build_evaluation
-from mlops_assets.assets.model import build_model
-from mlops_assets.assets.online_features import build_online_features
-from mlops_assets.assets.outcomes import build_outcomes
-from mlops_assets.assets.predictions import build_predictions
-from mlops_assets.assets.training_dataset import build_training_dataset
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import FeatureRegistry
-from mlops_assets.settings import DBT_PROJECT_DIRECTORY
-from mlops_assets.solution import Solution
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.deployment.deployment import build_deployment
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.features.online_features import build_online_features
+from mlops_assets.predictions.outcomes import build_outcomes
+from mlops_assets.predictions.predictions import build_predictions
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.evaluation import build_evaluation
+from mlops_assets.training.model import build_model
+from mlops_assets.training.training_dataset import build_training_dataset
 
 SOLUTION = "departure_airport"
 TRAINING_DATE, LAST = "2013-02-01", "2013-02-02"

@@ -16,7 +16,7 @@ import requests
 from running_stack import Demo, Platform
 
 from mlops_assets.access.credentials import event_stream_url, serving_token
-from mlops_assets.resources.event_stream import (
+from mlops_assets.clients.event_stream import (
     REJECTS,
     REQUESTS,
     Message,
@@ -25,10 +25,10 @@ from mlops_assets.resources.event_stream import (
     scorer_consumer,
     subject,
 )
+from mlops_assets.local import control
+from mlops_assets.operations.events import answers, day_of_requests
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 from mlops_assets.serving.shipper import pending_bytes
-from mlops_assets.stack import control
-from mlops_assets.stack.events import answers, day_of_requests
 
 SOLUTION = "flight_delay"
 DAY = date(2013, 2, 20)

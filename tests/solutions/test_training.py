@@ -9,9 +9,9 @@ import pytest
 from bundles import load
 from running_stack import Demo, Platform
 
-from mlops_assets.resources.datasets import recorded_datasets
-from mlops_assets.resources.registered_model import PARITY_TAGS
-from mlops_assets.resources.training_runs import logged_trials
+from mlops_assets.clients.registered_model import PARITY_TAGS
+from mlops_assets.lake.datasets import recorded_datasets
+from mlops_assets.training.training_runs import logged_trials
 
 SOLUTION = "flight_delay"
 # Within the two months that the demo loaded, and not the date that it trained for.

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from mlops_assets.cli import app
+from mlops_assets.cli.main import app
 from mlops_assets.components.dbt_models import DbtModelsAttributes
-from mlops_assets.settings import PROJECT_ROOT
-from mlops_assets.solution import Solution
-from mlops_assets.source import Source
+from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.schema.solution import Solution
+from mlops_assets.schema.source import Source
 
 PAGES = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(PROJECT_ROOT)) for page in PAGES]
@@ -140,7 +140,7 @@ def test_the_yaml_of_the_example_is_valid() -> None:
 
 
 def test_every_check_is_described() -> None:
-    rules = "".join((PROJECT_ROOT / "mlops_assets" / "checks" / file).read_text() for file in ("tables.py", "rules.py"))
+    rules = "".join(file.read_text() for file in (PROJECT_ROOT / "mlops_assets").rglob("*.py"))
     declared = set(re.findall(r'CheckRule\(\s*name="(\w+)"', rules))
     assert len(declared) > 10
     assert sorted(rule for rule in declared if f"`{rule}`" not in TEXTS["docs/quality-checks.md"]) == []

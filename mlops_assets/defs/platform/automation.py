@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from mlops_assets.automation.conditions import build_conditions_sensors
-from mlops_assets.automation.notifications import build_notification_sensors
-from mlops_assets.automation.run_recovery import build_run_recovery_sensor
+from mlops_assets.core.conditions import build_conditions_sensors
+from mlops_assets.monitoring.notifications import build_notification_sensors
+from mlops_assets.monitoring.run_recovery import build_run_recovery_sensor
 
 
 @dg.definitions

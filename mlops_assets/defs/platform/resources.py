@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from mlops_assets.resources.lake import Lake
-from mlops_assets.resources.model_registry import ModelRegistry
-from mlops_assets.resources.notifier import Notifier
-from mlops_assets.resources.online_store.store import open_online_store
-from mlops_assets.settings import Settings
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.notifier import Notifier
+from mlops_assets.core.settings import Settings
+from mlops_assets.lake.lake import Lake
+from mlops_assets.online_store.store import open_online_store
 
 
 @dg.definitions

@@ -23,8 +23,9 @@ from starlette.exceptions import HTTPException
 
 from mlops_assets.access.credentials import is_authorized, serving_token
 from mlops_assets.access.guard import AccessGuard
-from mlops_assets.resources.online_store.store import open_online_store
-from mlops_assets.resources.signatures import Signer
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.settings import Settings
+from mlops_assets.online_store.store import open_online_store
 from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.online.endpoint import MAXIMUM_BODY_BYTES, PredictEndpoint, Receive, Scope, Send
 from mlops_assets.serving.online.metrics import Metrics
@@ -32,7 +33,6 @@ from mlops_assets.serving.online.openapi import describe, render_page
 from mlops_assets.serving.online.predictor import Predictor
 from mlops_assets.serving.online.problems import CONTENT_TYPE, ProblemError
 from mlops_assets.serving.reports import follow, served_models
-from mlops_assets.settings import Settings
 
 DRAIN_SECONDS = 1.0
 """Asked to end, a process answers so much longer, and asks every caller to connect anew, before it closes idle connections."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from mlops_assets.resources.online_store.values import Flag
+from mlops_assets.online_store.values import Flag
 
 if TYPE_CHECKING:
     from mlops_assets.serving.live import LiveSolutions

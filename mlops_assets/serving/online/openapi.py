@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from mlops_assets.column_names import FEATURES
+from mlops_assets.schema.column_names import FEATURES
 from mlops_assets.serving.contract import CategoricalFeature, Contract, NumericFeature
 from mlops_assets.serving.live import LiveSolution, Model
 from mlops_assets.serving.online.predictor import Answer

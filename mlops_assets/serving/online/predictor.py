@@ -18,7 +18,7 @@ from time import monotonic
 
 import msgspec
 
-from mlops_assets.resources.online_store.store import UnknownOnlineViewError
+from mlops_assets.online_store.store import UnknownOnlineViewError
 from mlops_assets.serving.live import LiveChampions, LiveSolution, LiveSolutions, Model
 from mlops_assets.serving.online.metrics import Metrics
 from mlops_assets.serving.online.problems import InvalidRequestError, ProblemError, retry_later

@@ -7,9 +7,9 @@ each when the new one is ready.
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from mlops_assets.core.settings import Settings
 from mlops_assets.serving.online.metrics import share_between_processes
 from mlops_assets.serving.online.protocol import JoiningProtocol
-from mlops_assets.settings import Settings
 
 _END_SECONDS = 10
 """How long a process waits for its last answers."""

@@ -10,11 +10,11 @@ from hashlib import blake2b
 
 import msgspec
 
+from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.live import Model
 from mlops_assets.serving.prediction_record import Value
 from mlops_assets.serving.requests import Row
 from mlops_assets.serving.scorer import Scored
-from mlops_assets.solution import Serving
 
 _log = logging.getLogger(__name__)
 

@@ -1,12 +1,12 @@
 """Runs the stream scorer: `python -m mlops_assets.serving.stream`."""
 
 from mlops_assets.access.credentials import event_stream_url
-from mlops_assets.resources.online_store.store import open_online_store
-from mlops_assets.resources.signatures import Signer
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.settings import Settings
+from mlops_assets.online_store.store import open_online_store
 from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.process import run
 from mlops_assets.serving.stream.server import serve
-from mlops_assets.settings import Settings
 
 if __name__ == "__main__":
     settings = Settings.from_environment()

@@ -9,8 +9,8 @@ import logging
 import threading
 from pathlib import Path
 
-from mlops_assets.resources.event_flow import EventFlow, open_flow
-from mlops_assets.resources.event_stream import (
+from mlops_assets.clients.event_flow import EventFlow, open_flow
+from mlops_assets.clients.event_stream import (
     REQUESTS,
     EventStream,
     Message,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.access.credentials import is_authorized, serving_token
-from mlops_assets.settings import Settings
+from mlops_assets.core.settings import Settings
 
 
 def test_a_token_is_made_once_for_all_processes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from mlops_assets.access.credentials import authorization
 from mlops_assets.access.guard import AccessGuard, Receive, Scope, Send
-from mlops_assets.stack.links import link
+from mlops_assets.local.links import link
 
 NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept": "text/html"}
 

@@ -8,10 +8,10 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
-from mlops_assets.assets.dbt_translation import LakeTranslator
-from mlops_assets.automation.partitions import build_partitions
 from mlops_assets.components.dbt_models import DbtModels, DbtModelsAttributes
-from mlops_assets.configuration import ConfigurationError
+from mlops_assets.core.partitions import build_partitions
+from mlops_assets.features.dbt_translation import LakeTranslator
+from mlops_assets.schema.configuration_errors import ConfigurationError
 
 DAILY = build_partitions(date(2013, 1, 1), date(2014, 1, 1), "daily")
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from late_inputs import DECLARED, model
 
-from mlops_assets.column_names import RESERVED
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.configuration import ConfigurationError
-from mlops_assets.inputs import SolutionInputs
-from mlops_assets.resources.feature_registry import DbtModel, FeatureRegistry, FeatureView
-from mlops_assets.solution import Solution
+from mlops_assets.feature_store.registry import DbtModel, FeatureRegistry, FeatureView
+from mlops_assets.schema.column_names import RESERVED
+from mlops_assets.schema.configuration_errors import ConfigurationError
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
 
 SPINE = ["id", "day", "at_time", "place", "distance", "was_late", "known_at"]
 

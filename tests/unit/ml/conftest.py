@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.problem import Problem
+from mlops_assets.schema.problem import Problem
 
 # Fits of a few thousand rows: threads that wait for each other on a busy machine cost seconds and gain nothing.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

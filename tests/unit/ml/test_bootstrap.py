@@ -6,10 +6,10 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from mlops_assets.ml.bootstrap import bootstrap, difference_interval, interval, replicate_count, resample
-from mlops_assets.ml.metric_names import metric_names
 from mlops_assets.ml.metrics import compute_metrics, expected_calibration_error
-from mlops_assets.ml.problem import PROBLEMS, Problem
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.schema.metric_names import metric_names
+from mlops_assets.schema.problem import PROBLEMS, Problem
 
 CLASSES = {"binary_classification": (0, 1), "multiclass_classification": ("a", "b", "c"), "regression": ()}
 BINNED = "expected_calibration_error"

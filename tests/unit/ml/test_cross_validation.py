@@ -5,7 +5,7 @@ from sklearn.metrics import roc_auc_score
 from mlops_assets.ml.cross_validation import Specification, TrainingRows, check_weights, fit_rows, fold_scores, out_of_fold
 from mlops_assets.ml.folds import Fold
 from mlops_assets.ml.pipeline import Step, predict
-from mlops_assets.ml.problem import PROBLEMS
+from mlops_assets.schema.problem import PROBLEMS
 
 ESTIMATORS = {
     "binary_classification": ("sklearn.ensemble.HistGradientBoostingClassifier", "roc_auc"),

@@ -11,7 +11,7 @@ from census import CATEGORICAL, NUMERIC, census
 
 from mlops_assets.ml.drift import Distance, DriftRow, chance_threshold, drifted_features, in_words, judge
 from mlops_assets.ml.reference import Monitored, Reference, summarise
-from mlops_assets.resources.drift_distances import measure_distances
+from mlops_assets.monitoring.drift_distances import measure_distances
 
 FALSE_ALARMS = 0.05
 EFFECT = 0.1

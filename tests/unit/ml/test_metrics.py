@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from mlops_assets.ml.metric_names import greater_is_better, metric_names
 from mlops_assets.ml.metrics import calibration_curve, compute_metrics, expected_calibration_error
-from mlops_assets.ml.problem import PROBLEMS
+from mlops_assets.schema.metric_names import greater_is_better, metric_names
+from mlops_assets.schema.problem import PROBLEMS
 
 CASES = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=4, max_size=60).filter(
     lambda rows: len({label for label, _ in rows}) == 2

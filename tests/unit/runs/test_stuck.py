@@ -10,12 +10,12 @@ from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.test_utils import create_run_for_test
 from run_instances import CODE, REMOTE
 
-from mlops_assets.automation.notifications import of_stuck
+from mlops_assets.core.settings import Settings
+from mlops_assets.monitoring.notifications import of_stuck
 from mlops_assets.runs import stuck
 from mlops_assets.runs.launcher import LAUNCHED_TAG
 from mlops_assets.runs.recovery import worker_files
 from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG, WORK, slots
-from mlops_assets.settings import Settings
 
 STARTED = DagsterRunStatus.STARTED
 

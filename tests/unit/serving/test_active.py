@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.active import (
     CHAMPION_LINK,
     activate,
@@ -12,7 +13,6 @@ from mlops_assets.serving.active import (
     segment_links,
     write_options,
 )
-from mlops_assets.solution import Serving
 
 
 def test_the_link_follows_the_last_activation(tmp_path: Path) -> None:

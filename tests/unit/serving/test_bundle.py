@@ -11,10 +11,10 @@ import pytest
 from bundles import Fitted, boosting, fit_bundle, load
 from pydantic import ValidationError
 
+from mlops_assets.clients.bundle_record import folder_files
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.pipeline import predict
-from mlops_assets.ml.problem import Problem
-from mlops_assets.resources.bundle_record import folder_files
+from mlops_assets.schema.problem import Problem
 from mlops_assets.serving.bundle import BATCH_ROWS, BundleError, file_hash, load_bundle, write_bundle
 from mlops_assets.serving.contract import describe_features
 from mlops_assets.serving.sample import Sample

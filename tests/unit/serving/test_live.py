@@ -9,9 +9,10 @@ import msgspec
 import pytest
 from bundles import Fitted, fit_flights, push_planes, sign_record
 
-from mlops_assets.resources.bundle_record import folder_files
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.signatures import Signer
+from mlops_assets.clients.bundle_record import folder_files
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.schema.solution import Serving
 from mlops_assets.serving import live
 from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, activate, champion_link, deactivate, write_options
 from mlops_assets.serving.bundle import file_hash, write_bundle
@@ -19,7 +20,6 @@ from mlops_assets.serving.contract import RequestColumn, Segment
 from mlops_assets.serving.live import LiveModel, LiveSolution, LiveSolutions, Model
 from mlops_assets.serving.reports import Report, follow, read_reports
 from mlops_assets.serving.requests import Row
-from mlops_assets.solution import Serving
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from mlops_assets.ml.matrix import FeatureSchema, with_origins
 from mlops_assets.ml.pipeline import Step
-from mlops_assets.ml.problem import PROBLEMS, Problem
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.online_store.store import OnlineStore, UnknownOnlineViewError
-from mlops_assets.resources.online_store.values import Flag, ViewValues
+from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.online_store.store import OnlineStore, UnknownOnlineViewError
+from mlops_assets.online_store.values import Flag, ViewValues
+from mlops_assets.schema.problem import PROBLEMS, Problem
 from mlops_assets.serving.requests import RequestDecoder, RequestError, Row
 from mlops_assets.serving.scorer import Scored, Scorer
 

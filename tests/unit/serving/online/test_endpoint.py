@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from bundles import NOON, Fitted, fit_flights, push_planes
 
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.signatures import Signer
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, activate, write_options
 from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.online import endpoint as endpoint_module
@@ -23,7 +24,6 @@ from mlops_assets.serving.prediction_record import PredictionRecord, decode_reco
 from mlops_assets.serving.requests import RequestError, Row
 from mlops_assets.serving.scorer import Scored
 from mlops_assets.serving.spool import segments
-from mlops_assets.solution import Serving
 
 TOKEN = "correct horse"
 ROW = {"flight_id": "f1", "tailnum": "N1", "carrier": "AA", "distance": 1500, "predicted_at": NOON.isoformat()}

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from mlops_assets.resources.event_stream import Message
-from mlops_assets.resources.online_store.lmdb_store import LmdbStore
-from mlops_assets.resources.signatures import Signer
+from mlops_assets.clients.event_stream import Message
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.serving.live import LiveChampions, Model
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
 from mlops_assets.serving.stream.answers import answer

@@ -1,1 +1,0 @@
-"""Asset factories, one module a stage, in the order the data flows."""

@@ -1,1 +1,0 @@
-"""When things run: partitions, conditions and sensors."""

@@ -1,1 +1,0 @@
-"""Asset check specifications and their evaluation, from raw tables to drift: the one mechanism for quality gates."""

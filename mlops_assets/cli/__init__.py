@@ -1,0 +1,1 @@
+"""The `mlops` command: one module for each group of commands."""

@@ -1,0 +1,94 @@
+"""`mlops automation` and `mlops replay`: what acts by itself, and watching it on historical data."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from mlops_assets.cli.terminal import JsonOption, SolutionArgument, console, error_console, print_json, running_settings
+
+app = typer.Typer()
+automation = typer.Typer(
+    help="See and switch what acts by itself.", no_args_is_help=True, epilog="Example: [bold]mlops automation on[/bold]"
+)
+app.add_typer(automation, name="automation")
+
+
+class StepName(StrEnum):
+    """How much arrives at a time."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
+
+@automation.command(epilog="Example: [bold]mlops automation status[/bold]")
+def status(as_json: JsonOption = False) -> None:
+    """Show every sensor and whether it is on."""
+    from mlops_assets.clients.dagster_client import DagsterClient
+    from mlops_assets.operations.automation import sensors
+
+    found = sensors(DagsterClient.from_settings(running_settings()))
+    if as_json:
+        print_json({name: sensor.on for name, sensor in found.items()})
+        return
+    table = Table("sensor", "", "does")
+    for name, sensor in sorted(found.items()):
+        table.add_row(name, "[green]on[/green]" if sensor.on else "off", sensor.description)
+    console.print(table)
+
+
+@automation.command(epilog="Example: [bold]mlops automation on[/bold]")
+def on() -> None:
+    """Let features, predictions and reports follow new data, and retraining follow decisions. Dagster remembers it."""
+    _switch(on=True)
+
+
+@automation.command(epilog="Example: [bold]mlops automation off[/bold]")
+def off() -> None:
+    """Leave every run to whoever starts it. What runs already goes on."""
+    _switch(on=False)
+
+
+@app.command(epilog="Example: [bold]mlops replay my_solution --from 2013-08-01 --to 2013-12-31 --step month[/bold]")
+def replay(
+    solution: SolutionArgument,
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day that arrives.")],
+    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The last day that arrives.")],
+    step: Annotated[
+        StepName, typer.Option(help="How much arrives at a time; monitoring windows stay what they are.")
+    ] = StepName.WEEK,
+    inject: Annotated[
+        str | None,
+        typer.Option(help="A fault of a source, kind:table:first:last. Kinds: shift, corrupt, duplicate, drop, delay."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let time pass over historical data: days arrive, are predicted, labelled and judged, and retraining follows its decisions.
+
+    Repeated, it recomputes nothing.
+    """
+    from mlops_assets.cli.replay_view import run_replay
+    from mlops_assets.operations.replay_faults import Fault
+    from mlops_assets.operations.replay_plan import Period, Plan
+
+    if last < first:
+        raise typer.BadParameter("--to is before --from")
+    plan = Plan(solution, Period(first.date(), last.date()), step.value)
+    fault = Fault.read(inject) if inject else None
+    summary: dict[str, Any] = run_replay(running_settings(), error_console if as_json else console, plan, fault)
+    if as_json:
+        print_json(summary)
+
+
+def _switch(*, on: bool) -> None:
+    from mlops_assets.clients.dagster_client import DagsterClient
+    from mlops_assets.operations.automation import acting, switch
+
+    client = DagsterClient.from_settings(running_settings())
+    for sensor in acting(client):
+        switch(client, sensor, on=on)
+        console.print(f"{sensor.name} is {'on' if on else 'off'}.", highlight=False)

@@ -1,0 +1,124 @@
+"""How `mlops demo` looks: progress while runs go on, then what came out, as Rich tables or JSON."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mlops_assets.access.credentials import access_token
+from mlops_assets.cli.replay_view import run_replay
+from mlops_assets.cli.terminal import show_stage
+from mlops_assets.clients.dagster_client import DagsterClient
+from mlops_assets.core.settings import Settings
+from mlops_assets.local.links import link
+from mlops_assets.operations.demo import Plan, Summary, stages, summarise
+from mlops_assets.operations.replay_plan import Period
+from mlops_assets.operations.replay_plan import Plan as ReplayPlan
+from mlops_assets.operations.stage_runs import StageResult
+
+_SHOWN_METRICS = 4
+_SHOWN_STEPS = 6
+
+
+def run_demo(settings: Settings, console: Console, months: int | None) -> dict[str, Any]:
+    """Run what is missing, show it on `console`, and return the summary with values that JSON can hold."""
+    plan = Plan.read(months)
+    client = DagsterClient.from_settings(settings)
+    began = time.monotonic()
+    console.print(
+        f"[bold]{plan.solution}[/bold]: data from {plan.start} to {plan.last}, trained before {plan.training_date}, predicted after",
+        highlight=False,
+    )
+    planned = stages(client, plan)
+    results = [show_stage(client, stage, console) for stage in planned]
+    seconds = time.monotonic() - began
+    summary = summarise(settings, client, plan, planned)
+    _show(settings, console, results, summary, seconds)
+    replayed = None
+    if plan.replay_to is not None:
+        console.print()
+        days = Period(plan.training_date, plan.replay_to)
+        replayed = run_replay(settings, console, ReplayPlan(plan.solution, days, "month"), None)
+    return {
+        "seconds": round(seconds, 1),
+        "stages": [
+            {"name": each.stage.name, "seconds": each.seconds, "steps": each.steps, "run": each.run_url} for each in results
+        ],
+        **asdict(summary),
+        "replay": replayed,
+    }
+
+
+def _show(settings: Settings, console: Console, results: Sequence[StageResult], summary: Summary, seconds: float) -> None:
+    console.print()
+    console.print(_time_table(results, seconds))
+    console.print(_rows_table(summary))
+    console.print(_metrics_table(summary))
+    if summary.drift:
+        console.print(_windows_table(summary))
+    console.print(f"Champion: version {summary.version}", highlight=False)
+    for name, url in summary.urls.items():
+        console.print(f"{name}: {link(url, access_token(settings))}", highlight=False, soft_wrap=True)
+    for path in summary.reports:
+        console.print(f"Report: {path}", highlight=False, soft_wrap=True)
+
+
+def _time_table(results: Sequence[StageResult], seconds: float) -> Table:
+    table = Table("run", "seconds", "where it goes", title="Time")
+    for result in results:
+        if result.seconds is None:
+            table.add_row(result.stage.name, "", "already there: nothing recomputed")
+            continue
+        longest = sorted(result.steps.items(), key=lambda item: -item[1])[:_SHOWN_STEPS]
+        named = [f"{name.rpartition('__')[2]} {spent:.1f}" for name, spent in longest if spent >= 0.05]
+        outside = result.seconds - sum(result.steps.values())
+        table.add_row(result.stage.name, f"{result.seconds:.1f}", ", ".join([*named, f"launch {outside:.1f}"]))
+    table.add_section()
+    table.add_row("all", f"{seconds:.1f}", "")
+    return table
+
+
+def _rows_table(summary: Summary) -> Table:
+    table = Table("table", "rows", title="Rows in the lake")
+    for name, count in summary.rows.items():
+        table.add_row(name, f"{count:,}")
+    return table
+
+
+def _metrics_table(summary: Summary) -> Table:
+    table = Table("metric", title="Metrics")
+    for name in summary.metrics:
+        table.add_column(name)
+        table.add_column("naive baseline", style="dim")
+    shown = [name for name in next(iter(summary.metrics.values())) if f"baseline_{name}" in summary.metrics["hold-out"]]
+    for name in shown[:_SHOWN_METRICS]:
+        cells = []
+        for values in summary.metrics.values():
+            cells += [_number(values.get(name)), _number(values.get(f"baseline_{name}"))]
+        table.add_row(name, *cells)
+    return table
+
+
+def _windows_table(summary: Summary) -> Table:
+    metric = summary.drift[0]["metric"]
+    table = Table(
+        "window", f"estimated {metric}", "realised", "hold-out", "drifted features", "most", title="Windows after the hold-out"
+    )
+    for row in summary.drift:
+        realised = _number(row["realised"]) + ("" if row["complete"] else " (partial)")
+        table.add_row(
+            row["window"],
+            _number(row["estimated"]),
+            f"[red]{realised}[/red]" if row["alert"] else realised,
+            _number(row["reference"]),
+            f"{row['drifted']} of {row['features']}",
+            ", ".join(row["most"] or []),
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

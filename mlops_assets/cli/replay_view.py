@@ -1,0 +1,142 @@
+"""How `mlops replay` looks: a line for each monitoring window as time passes, then the comparison, as Rich tables or JSON."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mlops_assets.cli.terminal import run_progress, show_stage
+from mlops_assets.clients.dagster_client import RunState
+from mlops_assets.core.settings import Settings
+from mlops_assets.operations.replay import Replay, Step
+from mlops_assets.operations.replay_faults import Fault
+from mlops_assets.operations.replay_plan import Plan
+from mlops_assets.operations.runs import wait
+
+_COLOURS = {"retrain": "yellow", "wait": "cyan", "keep": "green"}
+
+
+def run_replay(settings: Settings, console: Console, plan: Plan, fault: Fault | None) -> dict[str, Any]:
+    """Replay what is missing, show it on `console`, and return what happened with values that JSON can hold."""
+    from mlops_assets.operations.replay_comparison import Comparison
+
+    began = time.monotonic()
+    replay = Replay(settings, plan, fault)
+    period = replay.plan.period
+    console.print(
+        f"[bold]{plan.solution}[/bold]: the days from {period.first} to {period.last} arrive a {plan.length} at a time",
+        highlight=False,
+    )
+    steps = []
+    with replay.automation():
+        for days in replay.plan.steps():
+            step = replay.run_step(days, lambda stage: show_stage(replay.client, stage, console), _follower(replay, console))
+            _show_step(console, step)
+            steps.append(step)
+    comparison = Comparison(settings, plan.solution)
+    months = list(Plan(plan.solution, period, "month").steps())
+    with console.status("Comparing with a frozen and a monthly model") as display:
+        compared = comparison.compute(months, display.update)
+    _show_comparison(console, comparison.metric, [asdict(each) for each in compared])
+    trainings = [step.training for step in steps if step.training]
+    seconds = time.monotonic() - began
+    console.print(
+        f"{len(trainings)} trainings followed decisions, {sum(not each.problems for each in trainings)} of them were deployed. "
+        f"{len(steps)} steps took {seconds:.0f} s.",
+        highlight=False,
+    )
+    return {
+        "seconds": round(seconds, 1),
+        "steps": [_described(step) for step in steps],
+        "metric": comparison.metric,
+        "comparison": [asdict(each) for each in compared],
+    }
+
+
+def _follower(replay: Replay, console: Console) -> Callable[[str, str], RunState]:
+    def follow(run_id: str, name: str) -> RunState:
+        with run_progress(name, console) as report:
+            return wait(replay.client, run_id, report)
+
+    return follow
+
+
+def _show_step(console: Console, step: Step) -> None:
+    table = Table(
+        "window", "rows", "drifted", "estimated", "realised", "bad windows", "decision", "version", box=None, pad_edge=False
+    )
+    for window in step.windows:
+        colour = _COLOURS[window["outcome"]]
+        table.add_row(
+            window["window_start"],
+            f"{window['predictions']:,}",
+            _share(window["drifted_share"]),
+            _number(window["estimated"]),
+            _number(window["realised"]),
+            str(window["bad_windows"]),
+            f"[{colour}]{window['outcome']}[/{colour}]",
+            str(window["model_version"]),
+        )
+    if step.windows:
+        console.print(table)
+    for window in step.windows:
+        if window["outcome"] != "keep":
+            console.print(
+                f"{window['window_start']} {window['outcome']}: {escape(window['reason'])}", highlight=False, soft_wrap=True
+            )
+    if step.stopped:
+        stopped = "; ".join(step.stopped.problems)
+        outcome = (
+            f"[green]stopped[/green] by {escape(stopped)}. The champion stayed" if stopped else "[red]nothing stopped it[/red]"
+        )
+        console.print(f"Injected {escape(step.stopped.fault)}; {outcome}. Then repaired.", highlight=False, soft_wrap=True)
+    if step.training:
+        problems = "; ".join(step.training.problems)
+        outcome = f"[red]refused[/red]: {escape(problems)}. The champion stays" if problems else "[green]deployed[/green]"
+        console.print(
+            f"Training in {step.training.seconds:.0f} s, {outcome}. {step.training.run_url}", highlight=False, soft_wrap=True
+        )
+    console.print(
+        f"{step.period.last}: version {step.champion} predicts, after a step of {step.seconds:.0f} s",
+        style="bold",
+        highlight=False,
+    )
+
+
+def _show_comparison(console: Console, metric: str, compared: Sequence[dict[str, Any]]) -> None:
+    table = Table("from", "rows", "with the loop", "first model, frozen", "trained every month", title=f"{metric}, realised")
+    ways = ("loop", "frozen", "monthly")
+    for month in compared:
+        table.add_row(month["first"], f"{month['rows']:,}", *(_number(month[way]) for way in ways))
+    table.add_section()
+    means = []
+    for way in ways:
+        values = [month[way] for month in compared if month[way] is not None]
+        means.append(sum(values) / len(values) if values else None)
+    table.add_row("mean", "", *map(_number, means))
+    console.print(table)
+
+
+def _described(step: Step) -> dict[str, Any]:
+    return {
+        "first": step.period.first,
+        "last": step.period.last,
+        "seconds": round(step.seconds, 1),
+        "runs": {result.stage.name: result.seconds for result in step.stages},
+        "stopped": asdict(step.stopped) if step.stopped else None,
+        "windows": step.windows,
+        "training": asdict(step.training) if step.training else None,
+        "champion": step.champion,
+    }
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"

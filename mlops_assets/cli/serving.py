@@ -1,0 +1,122 @@
+"""`mlops serve`, `predict`, `compare` and `score`: the online server in the foreground, a question to it, its challenger; the batch again."""
+
+import json
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mlops_assets.cli.terminal import (
+    JsonOption,
+    SolutionArgument,
+    console,
+    error_console,
+    print_json,
+    read_settings,
+    run_progress,
+    running_settings,
+)
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+
+app = typer.Typer()
+
+_TIMEOUT_SECONDS = 30
+
+
+@app.command(epilog="Example: [bold]mlops serve[/bold], then Ctrl-C")
+def serve() -> None:
+    """Run the online server alone, in the foreground: what a container runs. `mlops up` runs it too."""
+    from mlops_assets.local import preflight
+    from mlops_assets.local.services import ONLINE, services
+    from mlops_assets.serving.online import server
+
+    settings = read_settings()
+    [online] = [service for service in services(settings) if service.name == ONLINE]
+    preflight.check_port(online)
+    server.serve(settings)
+
+
+@app.command(epilog="""Example: [bold]mlops predict my_solution --json '{"id": 7}'[/bold]; the fields: --example""")
+def predict(
+    solution: SolutionArgument,
+    request: Annotated[str | None, typer.Option("--json", help="A row as a JSON object, or an array of rows.")] = None,
+    example: Annotated[bool, typer.Option("--example", help="Show a row that may be asked for, of the hold-out.")] = False,
+) -> None:
+    """Ask the online server for a prediction and print its answer."""
+    settings = running_settings()
+    if example == (request is not None):
+        raise StackError("Give a row, or ask for an example.", remedy=f"mlops predict {solution} --example")
+    if request is None:
+        print_json(_ask(settings, "GET", f"/{solution}/model", None)["example"])
+    else:
+        print_json(_ask(settings, "POST", f"/{solution}/predict", request))
+
+
+@app.command(epilog="Example: [bold]mlops compare my_solution[/bold]")
+def compare(solution: SolutionArgument, as_json: JsonOption = False) -> None:
+    """Show a challenger beside the champion on the same requests: what `serving: {shadow: true}` or a canary collected."""
+    from mlops_assets.lake.lake import Lake
+    from mlops_assets.operations import trial
+
+    with Lake.from_settings(running_settings()).connect(read_only=True) as connection:
+        entries = trial.compare(connection, solution)
+    if as_json:
+        print_json(entries)
+        return
+    table = Table("", *(f"{each['champion']} and {each['challenger']}" for each in entries))
+    for name in entries[0]:
+        values = (each[name] for each in entries)
+        table.add_row(name.replace("_", " "), *(f"{value:.5f}" if isinstance(value, float) else str(value) for value in values))
+    console.print(table)
+
+
+@app.command(
+    epilog="Example: [bold]mlops score my_solution[/bold], or [bold]mlops score my_solution --from 2013-07-01 --to 2013-07-31[/bold]"
+)
+def score(
+    solution: SolutionArgument,
+    first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first partition.")] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last partition.")] = None,
+    look: Annotated[bool, typer.Option("--list", help="Show what is outdated and score nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score partitions again: those from one to another, or, without dates, those whose inputs were corrected or came late."""
+    from mlops_assets.clients.dagster_client import DagsterClient
+    from mlops_assets.operations.rescoring import outdated_ranges
+    from mlops_assets.operations.runs import follow
+
+    settings = running_settings()
+    if (first is None) != (last is None):
+        raise StackError("Give both --from and --to, or neither.", remedy=f"mlops score {solution} --list")
+    chosen = [(first.date().isoformat(), last.date().isoformat())] if first and last else outdated_ranges(settings, solution)
+    client = DagsterClient.from_settings(settings)
+    for start, end in [] if look else chosen:
+        assets = client.assets()
+        needed = [assets[f"{solution}/{stage}"] for stage in ("predictions", "outcomes")]
+        with run_progress(f"scoring {start} to {end}", error_console) as report:
+            follow(client, client.launch(needed, start, end, {}), f"scoring {start} to {end}", report)
+    if as_json:
+        print_json([{"first": start, "last": end} for start, end in chosen])
+    else:
+        did = "outdated" if look else "scored again"
+        console.print("\n".join(f"{start} to {end} {did}" for start, end in chosen) or "Nothing is outdated.", highlight=False)
+
+
+def _ask(settings: Settings, method: str, path: str, body: str | None) -> dict:
+    """The JSON answer of the online server. Raises StackError with what it says of an error."""
+    import requests
+
+    from mlops_assets.access.credentials import serving_token
+
+    address = f"{settings.serving_url}{path}"
+    headers = {"Authorization": f"Bearer {serving_token(settings)}", "Content-Type": "application/json"}
+    try:
+        answer = requests.request(method, address, data=body and body.encode(), headers=headers, timeout=_TIMEOUT_SECONDS)
+        content = json.loads(answer.content)
+    except (requests.RequestException, ValueError) as error:
+        raise StackError(f"The online server does not answer at {address}: {error}", remedy="mlops logs online") from error
+    if not answer.ok:
+        raise StackError(content["detail"], remedy=f"Fields and what they may hold: {settings.serving_url}/docs")
+    return content

@@ -1,0 +1,77 @@
+"""What the command modules share: consoles, common options, the settings, progress of a stage, and printing JSON."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+
+if TYPE_CHECKING:
+    from mlops_assets.clients.dagster_client import DagsterClient, RunState
+    from mlops_assets.operations.stage_runs import Stage, StageResult
+
+# Identifiers hold colons: `:x:` must stay what it is.
+console = Console(emoji=False)
+error_console = Console(stderr=True, emoji=False)
+"""For progress and notes, so that standard output holds the answer alone."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
+SolutionArgument = Annotated[str, typer.Argument(help="The solution, as `mlops status` names it.")]
+
+
+def read_settings() -> Settings:
+    """The settings of this installation. Raises StackError naming the variable that is wrong."""
+    try:
+        return Settings.from_environment()
+    except ValueError as error:
+        raise StackError(
+            str(error), remedy="Variables come from the environment or from .env; .env.example lists them."
+        ) from error
+
+
+def running_settings() -> Settings:
+    """The settings, once every server of the stack runs. Raises StackError when one cannot be started."""
+    from mlops_assets.local import control
+
+    settings = read_settings()
+    control.ensure_up(settings)
+    return settings
+
+
+@contextmanager
+def run_progress(name: str, target: Console) -> "Iterator[Callable[[RunState], None]]":
+    """A progress bar on `target` while a run goes on; yields what is to be told how the run stands."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=target, transient=True, disable=not target.is_terminal) as progress:
+        task = progress.add_task(f"{name}: waiting for a run", total=None)
+
+        def report(state: "RunState") -> None:
+            running = ", ".join(step.replace("__", "/") for step in state.running[:2]) or state.status.lower()
+            progress.update(task, total=len(state.steps) or None, completed=len(state.seconds), description=f"{name}: {running}")
+
+        yield report
+
+
+def show_stage(client: "DagsterClient", stage: "Stage", target: Console) -> "StageResult":
+    """Run what is missing of `stage` with a progress bar, and leave a line that says what it was and how long it took."""
+    from mlops_assets.operations.stage_runs import run_stage
+
+    with run_progress(stage.name, target) as report:
+        result = run_stage(client, stage, report)
+    took = "already there" if result.seconds is None else f"{result.seconds:.1f} s"
+    partitions = stage.first if stage.first == stage.last else f"{stage.first} to {stage.last}"
+    target.print(f"[green]✓[/green] {stage.name} [dim]{partitions}, {len(stage.assets)} assets, {took}[/dim]", highlight=False)
+    return result
+
+
+def print_json(value: object) -> None:
+    """Print `value` as JSON, dates and paths as texts."""
+    # Not through Rich, which wraps long lines and colours them.
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")

@@ -1,0 +1,338 @@
+"""A client of the Dagster webserver's GraphQL: what assets there are and how they stand, launching runs, following them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import requests
+
+from mlops_assets.access.credentials import access_token, authorization
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+
+# Spelled as in `keys.py`, which imports Dagster: too slow for a status command.
+SOLUTION_TAG, STAGE_TAG = "mlops/solution", "mlops/stage"
+
+_TIMEOUT_SECONDS = 60
+_FAILED_CHECK = "DagsterAssetCheckFailedError"
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_PARTITION = "dagster/partition"
+_WILL_RETRY, _RETRIED_BY = "dagster/will_retry", "dagster/auto_retry_run_id"
+# Dagster joins the dimensions of a partition in the order of their names.
+_DIMENSIONS, _BETWEEN = ("dagster/partition/segment", "dagster/partition/training_date"), "|"
+
+_ASSETS = """
+query Assets { assetNodes {
+  assetKey { path } description isPartitioned isExecutable
+  tags { key value } dependencyKeys { path } opNames
+  repository { name location { name } }
+  assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } }
+  assetMaterializations(limit: 1) { timestamp partition }
+  assetChecksOrError { ... on AssetChecks { checks { name
+    executionForLatestMaterialization { status evaluation { severity } } } } }
+} }"""
+
+_PARTITION_KEYS = """
+query Keys($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeys } } }"""
+
+_MATERIALIZATIONS = """
+query Materializations($key: AssetKeyInput!, $partitions: [String!], $limit: Int!) {
+  assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations(limit: $limit, partitions: $partitions) {
+    timestamp runId partition metadataEntries { label
+      ... on FloatMetadataEntry { floatValue } ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text }
+      ... on JsonMetadataEntry { jsonString } ... on BoolMetadataEntry { boolValue }
+      ... on PathMetadataEntry { path } ... on UrlMetadataEntry { url } } } } } }"""
+
+_LAUNCH = """
+mutation Launch($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } ... on InvalidSubsetError { message }
+  ... on RunConfigValidationInvalid { errors { message } } } }"""
+
+_RUN = """
+query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime endTime tags { key value }
+  executionPlan { steps { key } }
+  stepStats { stepKey status startTime endTime } } } }"""
+
+_TAGGED = """
+query Tagged($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}) { ... on Runs { results { runId } } } }"""
+
+_FAILURES = """
+query Failures($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __typename
+  ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } failureMetadata { description } }
+  ... on AssetCheckEvaluationEvent { evaluation { success severity checkName description assetKey { path } } }
+  ... on RunFailureEvent { message } } } } }"""
+
+
+_MESSAGES = """
+query Messages($id: ID!, $after: String) { logsForRun(runId: $id, afterCursor: $after) { ... on EventConnection {
+  cursor events { ... on LogMessageEvent { message } } } } }"""
+
+
+@dataclass(frozen=True)
+class AssetState:
+    """One asset: key (`a/b`), dependencies, the ops that make it, tags, materialized ranges of its partitions, failing checks."""
+
+    key: str
+    description: str
+    partitioned: bool
+    executable: bool
+    tags: dict[str, str]
+    dependencies: tuple[str, ...]
+    operations: tuple[str, ...]
+    location: tuple[str, str]
+    ranges: tuple[tuple[str, str], ...]
+    materialized: bool
+    failing_checks: tuple[str, ...]
+    warning_checks: tuple[str, ...]
+
+    @property
+    def in_solution(self) -> bool:
+        """Whether the asset is a stage of a solution."""
+        return SOLUTION_TAG in self.tags
+
+    def covers(self, first: str, last: str) -> bool:
+        """Whether every partition from `first` to `last` (an unpartitioned asset: it) is materialized."""
+        if not self.partitioned:
+            return self.materialized
+        return any(start <= first and last <= end for start, end in self.ranges)
+
+
+def model_partition(training_date: str, segment: str | None) -> str:
+    """The key of the partition of a model: its training date, of a segment's model with the segment."""
+    return training_date if segment is None else f"{segment}{_BETWEEN}{training_date}"
+
+
+def partition_parts(partition: str) -> tuple[str, str | None]:
+    """Training date and segment (None: all rows) of the partition of a model."""
+    segment, separator, training_date = partition.rpartition(_BETWEEN)
+    return training_date, segment if separator else None
+
+
+def ancestors(assets: Mapping[str, AssetState], keys: Sequence[str]) -> set[str]:
+    """The executable assets among `keys` and all that they depend on."""
+    found: set[str] = set()
+    waiting = list(keys)
+    while waiting:
+        current = waiting.pop()
+        if current not in found and current in assets and assets[current].executable:
+            found.add(current)
+            waiting += assets[current].dependencies
+    return found
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How a run stands: Dagster's status, its steps in order, those running, and seconds per finished step.
+
+    A run that was interrupted is followed by another one, which goes on with it: `followed_by`, once it is there.
+    """
+
+    run_id: str
+    status: str
+    steps: tuple[str, ...]
+    running: tuple[str, ...]
+    seconds: dict[str, float]
+    is_followed: bool
+    followed_by: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run will not change any more, and the one that goes on with it is there if there will be one."""
+        return self.status in ("SUCCESS", "FAILURE", "CANCELED") and (self.followed_by is not None or not self.is_followed)
+
+
+@dataclass(frozen=True)
+class Materialization:
+    """One materialization: when, by which run, of which partition, with its numbers, texts, paths and addresses."""
+
+    at: datetime
+    run_id: str
+    partition: str | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DagsterClient:
+    """Access to one Dagster webserver. Raises StackError when it does not answer or refuses."""
+
+    url: str
+    token: str = field(repr=False)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "DagsterClient":
+        """The client of this installation's webserver."""
+        return cls(url=settings.dagster_url, token=access_token(settings))
+
+    def assets(self) -> dict[str, AssetState]:
+        """All assets by key."""
+        return {state.key: state for state in map(asset_state, self.query(_ASSETS)["assetNodes"])}
+
+    def partition_keys(self, key: str) -> list[str]:
+        """All partition keys of an asset, in order."""
+        return list(self.query(_PARTITION_KEYS, key=_key(key))["assetNodeOrError"]["partitionKeys"])
+
+    def metadata(self, key: str, partition: str | None) -> dict[str, Any]:
+        """Numbers, texts, paths and addresses of the newest materialization (of a partition), empty when there is none."""
+        partitions = None if partition is None else [partition]
+        node = self.query(_MATERIALIZATIONS, key=_key(key), partitions=partitions, limit=1)["assetNodeOrError"]
+        events = node["assetMaterializations"]
+        return _materialization(events[0]).metadata if events else {}
+
+    def materializations(self, key: str, limit: int) -> list[Materialization]:
+        """The newest materializations of an asset, newest first, with what `metadata` gives of each."""
+        node = self.query(_MATERIALIZATIONS, key=_key(key), partitions=None, limit=limit)["assetNodeOrError"]
+        return [_materialization(event) for event in node["assetMaterializations"]]
+
+    def launch(self, assets: Sequence[AssetState], first: str, last: str, configuration: Mapping[str, Mapping[str, Any]]) -> str:
+        """Start one run that materializes `assets` for the partitions from `first` to `last`; returns the run's id.
+
+        `configuration` is the run configuration of the assets that take one, by asset key. The key of a segment's partition is
+        `model_partition(...)`.
+        """
+        tags = {_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last}
+        if _BETWEEN in first:
+            tags |= dict(zip(_DIMENSIONS, first.split(_BETWEEN), strict=True))
+        repository, location = assets[0].location
+        parameters = {
+            "selector": {
+                "jobName": "__ASSET_JOB",
+                "repositoryName": repository,
+                "repositoryLocationName": location,
+                "assetSelection": [_key(asset.key) for asset in assets],
+            },
+            "mode": "default",
+            "runConfigData": {
+                "ops": {
+                    operation: {"config": dict(configuration[asset.key])}
+                    for asset in assets
+                    if asset.key in configuration
+                    for operation in asset.operations
+                }
+            },
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+        }
+        answer = self.query(_LAUNCH, parameters=parameters)["launchRun"]
+        if answer["__typename"] != "LaunchRunSuccess":
+            raise StackError(f"Dagster did not launch the run: {answer}", remedy="See `mlops logs code-location`.")
+        return str(answer["run"]["runId"])
+
+    def run(self, run_id: str) -> RunState:
+        """How the run stands now."""
+        run = self.query(_RUN, id=run_id)["runOrError"]
+        stats, tags = run["stepStats"], {tag["key"]: tag["value"] for tag in run["tags"]}
+        return RunState(
+            run_id=run_id,
+            status=run["status"],
+            steps=tuple(step["key"] for step in (run["executionPlan"] or {"steps": []})["steps"]),
+            running=tuple(each["stepKey"] for each in stats if each["startTime"] and not each["endTime"]),
+            seconds={
+                each["stepKey"]: each["endTime"] - each["startTime"] for each in stats if each["endTime"] and each["startTime"]
+            },
+            # A run inherits the tags of the one that it follows.
+            is_followed=run["status"] == "FAILURE" and tags.get(_WILL_RETRY) == "true",
+            followed_by=tags.get(_RETRIED_BY) if run["status"] == "FAILURE" else None,
+        )
+
+    def runs_with_tag(self, key: str, value: str) -> list[str]:
+        """The ids of the runs that carry a tag, newest first."""
+        answer = self.query(_TAGGED, tags=[{"key": key, "value": value}])["runsOrError"]
+        return [str(run["runId"]) for run in answer["results"]]
+
+    def failures(self, run_id: str) -> list[str]:
+        """Why the run failed: the blocking checks that failed, and the innermost cause of each other failed step."""
+        found, failed = [], []
+        for event in self.query(_FAILURES, id=run_id)["logsForRun"]["events"]:
+            if event["__typename"] == "AssetCheckEvaluationEvent":
+                check = event["evaluation"]
+                if not check["success"] and check["severity"] == "ERROR":
+                    found.append(
+                        f"{'/'.join(check['assetKey']['path'])}: {check['checkName']}: {check['description'] or 'failed'}"
+                    )
+            elif event["__typename"] == "ExecutionStepFailureEvent":
+                error, described = event["error"], event["failureMetadata"]
+                causes = (error or {}).get("causes") or []
+                innermost = causes[-1]["message"] if causes else (error or {}).get("message", "")
+                if _FAILED_CHECK not in innermost:
+                    failed.append(f"{event['stepKey']}: {(described or {}).get('description') or innermost}".strip())
+            elif event["__typename"] == "RunFailureEvent" and not (found or failed):
+                failed.append(event["message"])
+        # A step that was tried again evaluated its checks again.
+        return list(dict.fromkeys([*found, *failed]))
+
+    def messages(self, run_id: str, after: str | None) -> tuple[list[str], str]:
+        """What the assets of a run logged since the position `after` (None: its beginning), and the position reached."""
+        answer = self.query(_MESSAGES, id=run_id, after=after)["logsForRun"]
+        return [event["message"] for event in answer["events"] if event], answer["cursor"]
+
+    def run_url(self, run_id: str) -> str:
+        """Page of the run."""
+        return f"{self.url}/runs/{run_id}"
+
+    def asset_url(self, key: str, partition: str | None) -> str:
+        """Page of the asset, or of one of its partitions."""
+        return f"{self.url}/assets/{key}" + (f"?view=partitions&partition={partition}" if partition else "")
+
+    def query(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The data that GraphQL answers to `query`."""
+        try:
+            response = requests.post(
+                f"{self.url}/graphql",
+                json={"query": query, "variables": variables},
+                headers=authorization(self.token),
+                timeout=_TIMEOUT_SECONDS,
+            )
+            answer = response.json()
+        except requests.RequestException as error:
+            raise StackError(f"Dagster does not answer at {self.url}: {error}", remedy="mlops up") from error
+        if answer.get("errors"):
+            raise StackError(f"Dagster refused a query: {answer['errors'][0]['message']}", remedy="mlops logs dagster-webserver")
+        return dict(answer["data"])
+
+
+def _materialization(event: dict[str, Any]) -> Materialization:
+    values: dict[str, Any] = {}
+    for entry in event["metadataEntries"]:
+        label = entry.pop("label")
+        # The value's field is named by its kind: floatValue, text, path. Kinds not asked for have none.
+        values[label] = next(iter(entry.values()), None)
+    return Materialization(
+        at=datetime.fromtimestamp(int(event["timestamp"]) / 1000, tz=UTC),
+        run_id=event["runId"],
+        partition=event["partition"],
+        metadata=values,
+    )
+
+
+def asset_state(node: dict[str, Any]) -> AssetState:
+    """What the answer to a query of assets says of one of them."""
+    checks = [
+        (check["name"], check["executionForLatestMaterialization"])
+        for check in node["assetChecksOrError"].get("checks", [])
+        if check["executionForLatestMaterialization"]
+    ]
+    failed = {name: execution["evaluation"]["severity"] for name, execution in checks if execution["status"] == "FAILED"}
+    # A check whose run ended before it, because of another one that blocked, says nothing against its asset.
+    not_evaluated = [f"{name} (not evaluated)" for name, execution in checks if execution["status"] == "EXECUTION_FAILED"]
+    return AssetState(
+        key="/".join(node["assetKey"]["path"]),
+        description=node["description"] or "",
+        partitioned=node["isPartitioned"],
+        executable=node["isExecutable"],
+        tags={tag["key"]: tag["value"] for tag in node["tags"]},
+        dependencies=tuple("/".join(key["path"]) for key in node["dependencyKeys"]),
+        operations=tuple(node["opNames"]),
+        location=(node["repository"]["name"], node["repository"]["location"]["name"]),
+        ranges=tuple(
+            (each["startKey"], each["endKey"])
+            for each in (node["assetPartitionStatuses"] or {}).get("ranges", [])
+            if each["status"] == "MATERIALIZED"
+        ),
+        materialized=bool(node["assetMaterializations"]),
+        failing_checks=tuple(name for name, severity in failed.items() if severity == "ERROR"),
+        warning_checks=tuple(sorted([*(name for name, severity in failed.items() if severity == "WARN"), *not_evaluated])),
+    )
+
+
+def _key(key: str) -> dict[str, list[str]]:
+    return {"path": key.split("/")}

@@ -1,0 +1,338 @@
+"""The model registry: MLflow runs, versions, aliases and artifacts, through `MlflowClient` alone (its active run is thread-local).
+
+MLflow is imported when it is first used, so that loading the code location stays cheap.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.access.credentials import access_token
+from mlops_assets.clients.bundle_record import (
+    ACCEPTANCE_TAG,
+    BUNDLE_TAG,
+    FILES_TAG,
+    REFERENCE_FILES_TAG,
+    BundleRecord,
+    EvidenceError,
+    accepted_record,
+    describe,
+    folder_files,
+    reference_record,
+    registered_record,
+)
+from mlops_assets.clients.registered_model import GATES_FAILED, GATES_PASSED, GATES_TAG, RegisteredModel
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.settings import QUIET_LIBRARIES, Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from sklearn.pipeline import Pipeline
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+"""Aliases: the version that predicts, the newest that passed its gates and waits, and the one that predicted before."""
+
+BUNDLE_ARTIFACT, REFERENCE_ARTIFACT = "bundle", "reference"
+
+REJECTION_TAG = "rejected_because"
+"""On a rejected version: each gate that failed, and why."""
+
+_COMPLETE_TAG = "bundle"
+
+_LONGEST_TAG = 4000
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_TRUSTED_MODULES = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "xgboost.", "mlops_assets.ml.estimators.")
+
+
+class RegistryError(Exception):
+    """The registry does not hold what was asked for, or must not take it; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ModelRegistry:
+    """Access to one MLflow server. A solution's model is registered under the solution's name.
+
+    MLflow's tags can be written by others: what decides about a version is signed by `signer`.
+    """
+
+    url: str
+    token: str = field(repr=False)
+    signer: Signer
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "ModelRegistry":
+        """The registry of this installation."""
+        return cls(url=settings.mlflow_url, token=access_token(settings), signer=Signer(settings.signing_key_file))
+
+    @property
+    def client(self) -> "MlflowClient":
+        """MLflow's client."""
+        # It looks for its token here at each request, and nowhere else: another registry of this process has another one.
+        os.environ["MLFLOW_TRACKING_TOKEN"] = self.token
+        return self._client
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        # A command is a process that nobody started with them.
+        os.environ.update(QUIET_LIBRARIES)
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.url, registry_uri=self.url)
+
+    def start_run(self, solution: str, *, name: str, tags: Mapping[str, str]) -> str:
+        """Open a run in the solution's experiment (made when missing) and return its id."""
+        experiment = self.client.get_experiment_by_name(solution)
+        experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(solution)
+        return self.client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
+
+    def log(self, run_id: str, *, parameters: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+        """Record parameters and metrics in one call; metrics without a value are left out."""
+        from mlflow.entities import Metric, Param
+
+        moment = int(time.time() * 1000)
+        self.client.log_batch(
+            run_id,
+            params=[Param(key, str(value)) for key, value in parameters.items()],
+            metrics=[Metric(key, float(value), moment, 0) for key, value in metrics.items() if value is not None],
+        )
+
+    def log_json(self, run_id: str, content: Mapping[str, Any], path: str) -> None:
+        """Store `content` as the JSON artifact `path`."""
+        self.client.log_text(run_id, json.dumps(content, indent=2, default=str), path)
+
+    def log_texts(self, run_id: str, contents: Mapping[str, str]) -> None:
+        """Store each text as the artifact of its name."""
+        for path, text in contents.items():
+            self.client.log_text(run_id, text, path)
+
+    def parameters(self, run_id: str) -> dict[str, str]:
+        """The parameters recorded with a run."""
+        return dict(self.client.get_run(run_id).data.params)
+
+    def log_plots(self, run_id: str, plots: Mapping[str, bytes]) -> None:
+        """Store PNG images under `plots/`."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, png in plots.items():
+                (Path(folder) / f"{name}.png").write_bytes(png)
+            self.client.log_artifacts(run_id, folder, "plots")
+
+    def log_files(self, run_id: str, folder: Path, path: str) -> None:
+        """Store the files in `folder` as the artifacts `path` of the run."""
+        self.client.log_artifacts(run_id, str(folder), path)
+
+    def download(self, run_id: str, path: str, folder: Path) -> Path:
+        """The artifacts `path` of the run, downloaded below `folder`."""
+        return Path(self.client.download_artifacts(run_id, path, str(folder)))
+
+    def finish_run(self, run_id: str, *, succeeded: bool) -> None:
+        """Close the run."""
+        self.client.set_terminated(run_id, status="FINISHED" if succeeded else "FAILED")
+
+    def register(self, solution: str, run_id: str, pipeline: "Pipeline", tags: Mapping[str, str]) -> RegisteredModel:
+        """Store `pipeline` in skops format (no pickle) as a model of the run, and register it as the solution's next version.
+
+        Raises RegistryError when the pipeline holds a type that skops must not load.
+        """
+        import mlflow
+        from mlflow.exceptions import MlflowException
+        from skops import io
+
+        unknown = [name for name in io.get_untrusted_types(data=io.dumps(pipeline)) if not name.startswith(_TRUSTED_MODULES)]
+        if unknown:
+            raise RegistryError(f"The pipeline holds types that are not trusted for loading: {', '.join(unknown)}.")
+        mlflow.set_tracking_uri(self.url)
+        with mlflow.start_run(run_id=run_id):
+            logged = mlflow.sklearn.log_model(
+                pipeline,
+                name="model",
+                serialization_format="skops",
+                skops_trusted_types=io.get_untrusted_types(data=io.dumps(pipeline)),
+                pip_requirements=[],
+            )
+        try:
+            self.client.create_registered_model(solution)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        version = self.client.create_model_version(
+            solution, logged.model_uri, run_id=run_id, tags=dict(tags), model_id=logged.model_id
+        )
+        return _registered(version)
+
+    def find(self, solution: str, tags: Mapping[str, str]) -> RegisteredModel | None:
+        """The newest complete version of the solution that was registered with all `tags`, or None.
+
+        A version whose training was interrupted has no bundle and does not count, nor does one whose tags somebody else wrote.
+        """
+        required = {**tags, _COMPLETE_TAG: "complete"}
+        conditions = [f"name = '{solution}'", *(f"tags.`{key}` = '{value}'" for key, value in required.items())]
+        found = self.client.search_model_versions(" AND ".join(conditions))
+        newest_first = sorted(map(_registered, found), key=lambda each: -each.version)
+        return next((each for each in newest_first if self._is_registered_here(each)), None)
+
+    def versions(self, solution: str) -> list[RegisteredModel]:
+        """All complete versions of the solution, whoever registered them."""
+        return list(
+            map(_registered, self.client.search_model_versions(f"name = '{solution}' AND tags.`{_COMPLETE_TAG}` = 'complete'"))
+        )
+
+    def get(self, solution: str, version: int) -> RegisteredModel:
+        """One version of the solution. Raises RegistryError when there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _registered(self.client.get_model_version(solution, str(version)))
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                raise RegistryError(f"{solution} has no version {version} in the model registry.") from error
+            raise
+
+    def by_alias(self, solution: str, alias: str) -> RegisteredModel | None:
+        """The version that carries `alias`, or None."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _registered(self.client.get_model_version_by_alias(solution, alias))
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return None
+            raise
+
+    def champion(self, solution: str, segment: str | None = None) -> RegisteredModel | None:
+        """The version that predicts (the rows of `segment`), or None before the first promotion."""
+        return self.by_alias(solution, alias_of(CHAMPION, segment))
+
+    def set_alias(self, solution: str, alias: str, version: int) -> None:
+        """Give `alias` to `version`; no other version keeps it."""
+        self.client.set_registered_model_alias(solution, alias, str(version))
+
+    def remove_alias(self, solution: str, alias: str) -> None:
+        """Take `alias` from whichever version has it, if any."""
+        self.client.delete_registered_model_alias(solution, alias)
+
+    def promote(self, model: RegisteredModel, *, segment: str | None, before: int | None) -> None:
+        """Make `model` the champion (of `segment`) after version `before`, which becomes `previous`; it is no challenger any more.
+
+        The solution's own model leaves a segment without a champion of its own.
+        """
+        if before is not None and before != model.version:
+            self.set_alias(model.solution, alias_of(PREVIOUS, segment), before)
+        if model.segment == segment:
+            self.set_alias(model.solution, alias_of(CHAMPION, segment), model.version)
+            self._remove_challenger(model)
+        else:
+            self.remove_alias(model.solution, alias_of(CHAMPION, segment))
+
+    def accept(self, model: RegisteredModel, record: BundleRecord) -> None:
+        """Record and sign that `model` passed its gates with the bundle of `record`. Unless it is the champion, it is the challenger now.
+
+        Raises EvidenceError when the version is another one by now.
+        """
+        if registered_record(self.signer, self.get(model.solution, model.version)) != record:
+            raise EvidenceError(f"{model} was changed in MLflow while it was evaluated: evaluate it again.")
+        self.tag(model.solution, model.version, {**record.sign(self.signer, "accepted"), GATES_TAG: GATES_PASSED})
+        if REJECTION_TAG in self.get(model.solution, model.version).tags:
+            self.client.delete_model_version_tag(model.solution, str(model.version), REJECTION_TAG)
+        champion = self.champion(model.solution, model.segment)
+        if champion is None or champion.version != model.version:
+            self.set_alias(model.solution, alias_of(CHALLENGER, model.segment), model.version)
+
+    def reject(self, model: RegisteredModel, because: str) -> None:
+        """Record that `model` failed a gate: it cannot be promoted, and is no challenger. The champion stays what it is."""
+        self.tag(model.solution, model.version, {GATES_TAG: GATES_FAILED, REJECTION_TAG: because[:_LONGEST_TAG]})
+        if ACCEPTANCE_TAG in self.get(model.solution, model.version).tags:
+            self.client.delete_model_version_tag(model.solution, str(model.version), ACCEPTANCE_TAG)
+        self._remove_challenger(model)
+
+    def tag(self, solution: str, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        for key, value in tags.items():
+            self.client.set_model_version_tag(solution, str(version), key, value)
+
+    def log_bundle(self, model: RegisteredModel, folder: Path) -> None:
+        """Store the serving bundle in `folder` with the model's run, and sign its record; from then on `find` knows the version."""
+        self.log_files(model.run_id, folder, BUNDLE_ARTIFACT)
+        self.sign_bundle(model, folder)
+
+    def sign_bundle(self, model: RegisteredModel, folder: Path) -> BundleRecord:
+        """Sign that the bundle of `model` is the one in `folder`, with the tags that it has now; returns the record."""
+        record = describe(model, folder_files(folder))
+        tags = {BUNDLE_TAG: record.sha256, FILES_TAG: json.dumps(record.files), **record.sign(self.signer, "registered")}
+        self.tag(model.solution, model.version, {**tags, _COMPLETE_TAG: "complete"})
+        return record
+
+    def log_reference(self, model: RegisteredModel, folder: Path) -> None:
+        """Store the monitoring reference in `folder` with the model's run, and sign its record."""
+        self.log_files(model.run_id, folder, REFERENCE_ARTIFACT)
+        self.sign_reference(model, folder)
+
+    def sign_reference(self, model: RegisteredModel, folder: Path) -> None:
+        """Sign that the monitoring reference of `model` is the one in `folder`."""
+        record = describe(model, folder_files(folder))
+        tags = {REFERENCE_FILES_TAG: json.dumps(record.files), **record.sign(self.signer, "reference")}
+        self.tag(model.solution, model.version, tags)
+
+    def registered_record(self, model: RegisteredModel) -> BundleRecord:
+        """The signed record of the bundle of `model`. Raises EvidenceError without a genuine one."""
+        return registered_record(self.signer, model)
+
+    def accepted_record(self, model: RegisteredModel) -> tuple[BundleRecord, str]:
+        """The record of a version that passed its gates, with the signature of its evaluation. Raises EvidenceError for any other."""
+        return accepted_record(self.signer, model)
+
+    def reference_record(self, model: RegisteredModel) -> BundleRecord:
+        """The signed record of the monitoring reference of `model`. Raises EvidenceError without a genuine one."""
+        return reference_record(self.signer, model)
+
+    def has_reference(self, model: RegisteredModel) -> bool:
+        """Whether a monitoring reference was stored for `model`: its evaluation does so."""
+        return bool(self.client.list_artifacts(model.run_id, REFERENCE_ARTIFACT))
+
+    def download_reference(self, model: RegisteredModel, folder: Path) -> Path:
+        """The monitoring reference of `model`, downloaded below `folder`. Whoever reads it compares it with its record."""
+        return self.download(model.run_id, REFERENCE_ARTIFACT, folder)
+
+    def download_bundle(self, model: RegisteredModel, folder: Path) -> Path:
+        """The serving bundle of `model`, downloaded below `folder`. Whoever loads it compares it with its record."""
+        return self.download(model.run_id, BUNDLE_ARTIFACT, folder)
+
+    def run_url(self, run_id: str) -> str:
+        """Page of the run in the MLflow UI."""
+        return f"{self.url}/#/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+    def artifact_url(self, run_id: str, path: str) -> str:
+        """Address of an artifact of a run, as a page of the MLflow UI."""
+        return f"{self.run_url(run_id)}/artifacts/{path}"
+
+    def version_url(self, model: RegisteredModel) -> str:
+        """Page of the version in the MLflow UI."""
+        return f"{self.url}/#/models/{model.solution}/versions/{model.version}"
+
+    def _is_registered_here(self, model: RegisteredModel) -> bool:
+        try:
+            registered_record(self.signer, model)
+        except EvidenceError:
+            return False
+        return True
+
+    def _remove_challenger(self, model: RegisteredModel) -> None:
+        alias = alias_of(CHALLENGER, model.segment)
+        challenger = self.by_alias(model.solution, alias)
+        if challenger is not None and challenger.version == model.version:
+            self.remove_alias(model.solution, alias)
+
+
+def alias_of(role: str, segment: str | None) -> str:
+    """The alias of `CHAMPION`, `CHALLENGER` or `PREVIOUS`, such as `champion`; of a segment such as `champion-north`."""
+    return role if segment is None else f"{role}-{segment}"
+
+
+def _registered(version: "ModelVersion") -> RegisteredModel:
+    return RegisteredModel(solution=version.name, version=int(version.version), run_id=str(version.run_id), tags=version.tags)

@@ -1,0 +1,108 @@
+"""Telling people what happened: a line in a local file for every notification, and delivery to the addresses of the installation.
+
+Apprise knows some hundred kinds of address, from e-mail to chat rooms and webhooks. Which events are worth telling is decided in
+`monitoring/notifications.py`.
+"""
+
+import fcntl
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Literal
+
+from mlops_assets.core.settings import Settings
+
+Severity = Literal["info", "success", "warning", "failure"]
+
+DELIVERY_SECONDS = 10.0
+"""The longest time that the delivery of one notification may take, to all addresses together."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notification:
+    """What happened (`event`), in words, with addresses of the pages that say more.
+
+    `identity` names the occurrence: what has the same one is told once.
+    """
+
+    event: str
+    severity: Severity
+    title: str
+    body: str
+    identity: str
+    links: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        """The body with the links below it."""
+        return "\n".join([self.body, *(f"{name}: {url}" for name, url in self.links.items())])
+
+
+@dataclass(frozen=True)
+class Notifier:
+    """Keeps notifications in the file `log`, one JSON object a line, and delivers them to `urls` (none: the file is all)."""
+
+    log: Path
+    urls: tuple[str, ...]
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Notifier":
+        """The notifier of this installation."""
+        return cls(log=settings.notification_log, urls=settings.notify_urls)
+
+    def notify(self, notifications: Sequence[Notification], *, seconds: float) -> int:
+        """Tell what was not told before, oldest first, until `seconds` have passed; returns how many of `notifications` are dealt with.
+
+        A delivery that fails or takes too long is logged and recorded with the line, and not tried again: nothing that happens at the
+        far end keeps the platform from its work. One process at a time tells.
+        """
+        if not notifications:
+            return 0
+        deadline = time.monotonic() + seconds
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            told = _identities(file)
+            for number, notification in enumerate(notifications):
+                if time.monotonic() > deadline:
+                    return number
+                if notification.identity in told:
+                    continue
+                told.add(notification.identity)
+                line = {"at": datetime.now(UTC).isoformat(), **asdict(notification), "problem": self._deliver(notification)}
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+        return len(notifications)
+
+    def _deliver(self, notification: Notification) -> str | None:
+        """Send to every address; returns what went wrong, without the addresses, which hold secrets."""
+        if not self.urls:
+            return None
+        import apprise
+
+        sender = apprise.Apprise()
+        refused = [position for position, url in enumerate(self.urls, start=1) if not sender.add(url)]
+        problem = f"MLOPS_NOTIFY_URLS: Apprise does not know the address number {refused[0]}" if refused else None
+        try:
+            kind = apprise.NotifyType(notification.severity)
+            if sender and not sender.notify(notification.text, notification.title, kind, timeout=DELIVERY_SECONDS):
+                problem = "an address did not take it; see the log of the code location"
+        except (
+            Exception
+        ) as error:  # the plugins share no class of errors; the line in the file names it, and the log has it whole
+            problem = f"{type(error).__name__} while sending"
+            _LOGGER.exception("A notification was not delivered: %s", notification.title)
+        if problem:
+            _LOGGER.error("Not delivered: %s (%s)", notification.title, problem)
+        return problem
+
+
+def _identities(file: IO[str]) -> set[str]:
+    file.seek(0)
+    return {str(json.loads(line)["identity"]) for line in file if line.strip()}

@@ -1,0 +1,37 @@
+"""Where searches keep their trials: a database of their own on the platform's Postgres, so that they outlive the process and the host."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mlops_assets.core.settings import SEARCH_DATABASE, Settings
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+
+@contextlib.contextmanager
+def search_storage(settings: Settings, study: str) -> "Iterator[BaseStorage]":
+    """Optuna's storage, with the sole right to work on `study` while the context lasts.
+
+    The right is a Postgres advisory lock, which the server takes back when the process dies: trials that are still running
+    then are those of a dead process.
+    """
+    import psycopg2
+    from optuna.storages import RDBStorage
+
+    connection = psycopg2.connect(settings.postgres_connection_string(SEARCH_DATABASE))
+    storage = None
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (study,))
+            # Two processes that create the tables at once would collide.
+            cursor.execute("SELECT pg_advisory_lock(hashtextextended('tables', 0))")
+            storage = RDBStorage(settings.sqlalchemy_url(SEARCH_DATABASE))
+            cursor.execute("SELECT pg_advisory_unlock(hashtextextended('tables', 0))")
+        yield storage
+    finally:
+        if storage is not None:
+            storage.engine.dispose()
+        connection.close()

@@ -1,0 +1,1 @@
+"""Names and rules that every folder shares: asset keys, settings, partitions, conditions, freshness, check rules."""

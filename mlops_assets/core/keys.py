@@ -1,0 +1,63 @@
+"""Names of assets, tables, groups and tags: the one place that knows how they are spelled."""
+
+import dagster as dg
+
+from mlops_assets.schema import column_names
+
+RAW_SCHEMA = "raw"
+FEATURES_SCHEMA = "features"
+
+STAGE_TAG = "mlops/stage"
+SOLUTION_TAG = "mlops/solution"
+
+TRAINING_DATASET = "training_dataset"
+MODEL = "model"
+EVALUATION = "evaluation"
+ONLINE_FEATURES = "online_features"
+DEPLOYMENT = "deployment"
+CHALLENGER = "challenger"
+PREDICTIONS = "predictions"
+PREDICTION_LOG = "prediction_log"
+SHADOW_PREDICTIONS = "shadow_predictions"
+OUTCOMES = "outcomes"
+DRIFT_REPORT = "drift_report"
+PERFORMANCE_REPORT = "performance_report"
+DATA_QUALITY_REPORT = "data_quality_report"
+MONITORING_REPORT = "monitoring_report"
+RETRAINING_DECISION = "retraining_decision"
+
+TRAINING_DATE, SEGMENT = column_names.TRAINING_DATE, column_names.SEGMENT
+"""Dimensions of the partitions of the segments' models, and columns of the tables of a solution's training stages."""
+
+SEGMENT_STAGES = {stage: f"segment_{stage}" for stage in (MODEL, EVALUATION, DEPLOYMENT)}
+"""Stage -> its name where it is that of the segments' models."""
+
+
+def table_key(table: str) -> dg.AssetKey:
+    """Asset key of the lake table `schema.name`."""
+    return dg.AssetKey(table.split("."))
+
+
+def table_name(key: dg.AssetKey) -> str:
+    """Lake table `schema.name` behind an asset key of two parts."""
+    return ".".join(key.path)
+
+
+def stage_key(solution: str, stage: str) -> dg.AssetKey:
+    """Asset key of one stage of one solution."""
+    return dg.AssetKey([solution, stage])
+
+
+def stage_table(solution: str, stage: str) -> str:
+    """Lake table of one stage of one solution."""
+    return f"{solution}.{stage}"
+
+
+def stage_tags(solution: str, stage: str) -> dict[str, str]:
+    """Tags of one stage of one solution."""
+    return {SOLUTION_TAG: solution, STAGE_TAG: stage}
+
+
+def job_name(solution: str, purpose: str) -> str:
+    """Name of the job that runs one part of a solution: `training`, `scoring` or `monitoring`."""
+    return f"{solution}_{purpose}"

@@ -1,0 +1,282 @@
+"""Where this installation keeps its state and finds its servers: environment variables with their defaults, and nothing else.
+
+Every process reads the same few variables through `Settings.from_environment`, from its environment or from the file `.env` of
+the project; no other module reads `MLOPS_*`.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+DBT_PROJECT_DIRECTORY = PROJECT_ROOT / "dbt_project"
+ENVIRONMENT_FILE = PROJECT_ROOT / ".env"
+DUCKDB_EXTENSION_DIRECTORY = Path(sys.prefix) / "share" / "duckdb_extensions"
+
+CODE_LOCATION_NAME = "mlops_assets"
+
+DAGSTER_DATABASE = "dagster"
+MLFLOW_DATABASE = "mlflow"
+LAKE_DATABASE = "lake"
+SEARCH_DATABASE = "search"
+DATABASES = (DAGSTER_DATABASE, MLFLOW_DATABASE, LAKE_DATABASE, SEARCH_DATABASE)
+
+QUIET_LIBRARIES = {
+    # Nothing phones home.
+    "DAGSTER_DISABLE_TELEMETRY": "yes",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "NML_DISABLE_USAGE_LOGGING": "1",
+    # Progress bars, addresses and git warnings of MLflow are noise in a run's log and on a terminal.
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""Variables that these libraries read when they are imported: for every process, and for one that was started without them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The state folder, the server addresses and the ports of one installation.
+
+    `postgres_url` and `nats_url` are None when the embedded servers of the local stack are used; without `redis_url` the online
+    feature store is a file in the state folder, and without `serving_token` the token of the online server is in one too.
+    `notify_urls` are Apprise's addresses of those who are told what happens.
+    """
+
+    home: Path
+    postgres_url: str | None = field(default=None, repr=False)
+    nats_url: str | None = field(default=None, repr=False)
+    redis_url: str | None = field(default=None, repr=False)
+    notify_urls: tuple[str, ...] = field(default=(), repr=False)
+    dagster_port: int = 3000
+    mlflow_port: int = 5000
+    nats_port: int = 4222
+    serving_port: int = 8000
+    serving_processes: int = 2
+    serving_token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Read `MLOPS_*` from `environment`; by default from the process's environment, and from `.env` what is not set there.
+
+        Raises ValueError naming the variable when a port is not a number from 1 to 65535, or the line of `.env` that cannot be
+        read.
+        """
+        if environment is None:
+            environment = {**read_environment_file(ENVIRONMENT_FILE), **os.environ}
+        return cls(
+            home=Path(environment.get("MLOPS_HOME") or PROJECT_ROOT / ".mlops").expanduser().resolve(),
+            postgres_url=environment.get("MLOPS_POSTGRES_URL") or None,
+            nats_url=environment.get("MLOPS_NATS_URL") or None,
+            redis_url=environment.get("MLOPS_REDIS_URL") or None,
+            notify_urls=tuple(environment.get("MLOPS_NOTIFY_URLS", "").split()),
+            dagster_port=_port(environment, "MLOPS_DAGSTER_PORT", cls.dagster_port),
+            mlflow_port=_port(environment, "MLOPS_MLFLOW_PORT", cls.mlflow_port),
+            nats_port=_port(environment, "MLOPS_NATS_PORT", cls.nats_port),
+            serving_port=_port(environment, "MLOPS_SERVING_PORT", cls.serving_port),
+            serving_processes=_count(environment, "MLOPS_SERVING_PROCESSES", cls.serving_processes),
+            serving_token=environment.get("MLOPS_SERVING_TOKEN") or None,
+        )
+
+    @property
+    def postgres_directory(self) -> Path:
+        """Data folder of the embedded Postgres; its Unix socket is in it."""
+        return self.home / "postgres"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's instance folder (`DAGSTER_HOME`)."""
+        return self.home / "dagster"
+
+    @property
+    def run_worker_directory(self) -> Path:
+        """Folder of the locks and logs of the processes that execute runs."""
+        return self.home / "run_workers"
+
+    @property
+    def mlflow_artifact_directory(self) -> Path:
+        """Folder of the artifacts that the MLflow server stores and serves."""
+        return self.home / "mlflow" / "artifacts"
+
+    @property
+    def log_directory(self) -> Path:
+        """Folder of the logs of the local stack's servers."""
+        return self.home / "logs"
+
+    @property
+    def supervisor_configuration(self) -> Path:
+        """The configuration file of the local stack's supervisor."""
+        return self.home / "supervisord.conf"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """Unix socket on which the local stack's supervisor answers."""
+        return self.home / "supervisor.sock"
+
+    @property
+    def code_location_socket(self) -> Path:
+        """Unix socket of the server of the Dagster code location."""
+        return self.dagster_home / "code.sock"
+
+    @property
+    def lake_directory(self) -> Path:
+        """Folder of the lake's Parquet files."""
+        return self.home / "lake"
+
+    @property
+    def deliveries_directory(self) -> Path:
+        """Folder of files that a run may load into a raw table in place of those that its YAML file names."""
+        return self.home / "deliveries"
+
+    @property
+    def serving_directory(self) -> Path:
+        """Folder of the serving bundles: `<solution>/<version>/`."""
+        return self.home / "serving"
+
+    @property
+    def spool_directory(self) -> Path:
+        """Folder of the predictions that wait for the event stream: `<solution>/`."""
+        return self.home / "spool"
+
+    @property
+    def access_token_file(self) -> Path:
+        """File of the token that opens Dagster and MLflow."""
+        return self.home / "access_token"
+
+    @property
+    def nats_platform_password_file(self) -> Path:
+        """File of the password with which the platform's processes use the embedded event stream."""
+        return self.home / "nats_platform_password"
+
+    @property
+    def nats_caller_password_file(self) -> Path:
+        """File of the password with which applications ask by events and read predictions, on the embedded event stream."""
+        return self.home / "nats_caller_password"
+
+    @property
+    def serving_token_file(self) -> Path:
+        """File of the token of the online server, unless `serving_token` gives it."""
+        return self.home / "serving_token"
+
+    @property
+    def signing_key_file(self) -> Path:
+        """File of the key that signs which bundles were registered and accepted; whoever loses it trains the versions again."""
+        return self.home / "signing_key"
+
+    @property
+    def server_reports_directory(self) -> Path:
+        """Folder where every server process says what it serves."""
+        return self.home / "servers"
+
+    @property
+    def serving_metrics_directory(self) -> Path:
+        """Folder of the numbers that the processes of the online server share."""
+        return self.home / "metrics"
+
+    @property
+    def online_store_directory(self) -> Path:
+        """Folder of the online feature store, unless it is on a Redis."""
+        return self.home / "online_store"
+
+    @property
+    def reports_directory(self) -> Path:
+        """Folder of the HTML reports: `<solution>/<window>.html`."""
+        return self.home / "reports"
+
+    @property
+    def notification_log(self) -> Path:
+        """File with every notification, one JSON object a line."""
+        return self.home / "notifications.jsonl"
+
+    @property
+    def dagster_url(self) -> str:
+        """Address of the Dagster webserver."""
+        return f"http://127.0.0.1:{self.dagster_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Address of the MLflow tracking server."""
+        return f"http://127.0.0.1:{self.mlflow_port}"
+
+    @property
+    def serving_url(self) -> str:
+        """Address of the online server."""
+        return f"http://127.0.0.1:{self.serving_port}"
+
+    @property
+    def nats_server_url(self) -> str:
+        """Address of the NATS server: `nats_url`, or that of the embedded one."""
+        return self.nats_url or f"nats://127.0.0.1:{self.nats_port}"
+
+    def postgres_connection_string(self, database: str) -> str:
+        """The libpq keyword string of `database`, as psycopg2 and DuckDB take it."""
+        if self.postgres_url is None:
+            parts = {"dbname": database, "user": "postgres", "host": str(self.postgres_directory)}
+        else:
+            url = urlsplit(self.postgres_url)
+            parts = {
+                "dbname": database,
+                "user": unquote(url.username or ""),
+                "password": unquote(url.password or ""),
+                "host": unquote(url.hostname or ""),
+                "port": str(url.port or ""),
+                **dict(parse_qsl(url.query)),
+            }
+        return " ".join(f"{key}={_libpq_value(value)}" for key, value in parts.items() if value)
+
+    def postgres_maintenance_connection_string(self) -> str:
+        """The libpq keyword string of a database that exists before ours do: the one `postgres_url` names, or `postgres`."""
+        named = urlsplit(self.postgres_url).path.removeprefix("/") if self.postgres_url else ""
+        return self.postgres_connection_string(unquote(named) or "postgres")
+
+    def sqlalchemy_url(self, database: str) -> str:
+        """The SQLAlchemy URL of `database`, with the psycopg2 driver that dagster-postgres ships."""
+        if self.postgres_url is None:
+            return f"postgresql+psycopg2://postgres:@/{database}?host={quote(str(self.postgres_directory), safe='')}"
+        url = urlsplit(self.postgres_url)
+        return url._replace(scheme="postgresql+psycopg2", path=f"/{database}").geturl()
+
+
+def read_environment_file(path: Path) -> dict[str, str]:
+    """The variables of a `NAME=value` file, none when there is no file; blank lines and lines that begin with # are skipped.
+
+    Raises ValueError naming the file and the line of anything else.
+    """
+    if not path.exists():
+        return {}
+    variables = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        text = line.strip().removeprefix("export ")
+        if not text or text.startswith("#"):
+            continue
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip().isidentifier():
+            raise ValueError(f"{path}, line {number}: {line!r} is not NAME=value.")
+        variables[name.strip()] = value.strip().strip("\"'")
+    return variables
+
+
+def _libpq_value(value: str) -> str:
+    """`value` quoted as libpq reads it, where it has to be."""
+    if value and not any(character.isspace() or character in "'\\" for character in value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _count(environment: Mapping[str, str], variable: str, default: int) -> int:
+    text = environment.get(variable) or str(default)
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise ValueError(f"{variable}={text!r} is no count: set it to a number from 1 to 64, or unset it for {default}.")
+    return int(text)
+
+
+def _port(environment: Mapping[str, str], variable: str, default: int) -> int:
+    text = environment.get(variable) or str(default)
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise ValueError(f"{variable}={text!r} is not a port: set it to a number from 1 to 65535, or unset it for {default}.")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Which version predicts: promotion, rollback, challengers, and the version that is really served."""

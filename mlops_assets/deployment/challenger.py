@@ -1,0 +1,60 @@
+"""`challenger`: the version that the servers try beside the champion, in its shadow or with a share of the answers."""
+
+import dagster as dg
+
+from mlops_assets.clients.bundle_record import write_record
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core.keys import CHALLENGER, DEPLOYMENT
+from mlops_assets.core.settings import Settings
+from mlops_assets.deployment.challenger_sensor import wanted_trial
+from mlops_assets.deployment.deployment import deployable_bundle
+from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
+from mlops_assets.serving.active import CHALLENGER_LINK, activate, deactivate, write_options
+from mlops_assets.stages.execution import RETRIES
+from mlops_assets.stages.faults import step
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.bundle_reading import require_passed_gates
+
+
+def build_challenger(inputs: SolutionInputs) -> dg.AssetsDefinition:
+    """The challenger of one solution."""
+    key, solution = inputs.key(CHALLENGER), inputs.solution
+
+    @dg.asset(
+        key=key,
+        description=(
+            "What the servers try beside the champion, as `serving` in the YAML says: the version with the alias `challenger`, which "
+            "passed its gates and waits."
+        ),
+        owners=solution.owners,
+        group_name=inputs.name,
+        kinds={"mlflow", "onnx"},
+        tags=inputs.tags(CHALLENGER),
+        deps=[inputs.key(DEPLOYMENT)],
+        retry_policy=RETRIES,
+        op_tags={SLOTS_TAG: CHAMPION},
+    )
+    @step
+    def challenger(
+        context: dg.AssetExecutionContext, registry: dg.ResourceParam[ModelRegistry], settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult:
+        trial = wanted_trial(settings, inputs.name, solution.serving)
+        folder = settings.serving_directory / inputs.name
+        write_options(folder, trial.options)
+        if trial.version is None:
+            deactivate(folder, CHALLENGER_LINK)
+        else:
+            model = registry.get(inputs.name, trial.version)
+            record, signature = require_passed_gates(context.instance, registry, model)
+            bundle = deployable_bundle(registry, settings, model)
+            write_record(bundle.path, record, signature)
+            activate(bundle.path, CHALLENGER_LINK)
+        return dg.MaterializeResult(
+            metadata={
+                "model_version": dg.MetadataValue.null() if trial.version is None else trial.version,
+                "shadow": trial.options.shadow,
+                "canary": trial.options.canary,
+            }
+        )
+
+    return challenger

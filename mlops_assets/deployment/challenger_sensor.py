@@ -1,0 +1,62 @@
+"""Which challenger the servers of this machine should try, which they do, and the sensor that brings the two together."""
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+from mlops_assets.clients import model_registry
+from mlops_assets.clients.champion import RegistryUnreachableError, registered_version
+from mlops_assets.core.keys import CHALLENGER, stage_key
+from mlops_assets.core.settings import Settings
+from mlops_assets.schema.solution import Serving
+from mlops_assets.serving.active import CHALLENGER_LINK, linked_bundle, read_options
+
+_INTERVAL_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The options of the servers, and the version that they try beside the champion: None for none."""
+
+    options: Serving
+    version: int | None
+
+
+def wanted_trial(settings: Settings, solution: str, options: Serving) -> Trial:
+    """What the YAML and the registry ask for. Raises RegistryUnreachableError."""
+    found = registered_version(settings, solution, model_registry.CHALLENGER) if options.tries_challenger else None
+    return Trial(options, found.version if found else None)
+
+
+def present_trial(settings: Settings, solution: str) -> Trial:
+    """What the servers of this machine do."""
+    folder = settings.serving_directory / solution
+    bundle = linked_bundle(folder, CHALLENGER_LINK)
+    return Trial(read_options(folder), int(bundle.name) if bundle else None)
+
+
+def build_challenger_sensor(solution: str, options: Serving) -> dg.SensorDefinition:
+    """The sensor of one solution: a materialization of `challenger` for each state of affairs in which the two differ."""
+    key = stage_key(solution, CHALLENGER)
+
+    @dg.sensor(
+        name=f"{solution}_challenger",
+        description="Lets the servers try the challenger, and follow the section `serving` of the YAML, when either changed.",
+        target=dg.AssetSelection.assets(key),
+        minimum_interval_seconds=_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def challenger(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult | dg.SkipReason:
+        try:
+            wanted = wanted_trial(settings, solution, options)
+        except RegistryUnreachableError as error:
+            return dg.SkipReason(str(error))
+        present = present_trial(settings, solution)
+        if wanted == present:
+            return dg.SkipReason("the servers do what the YAML and the registry ask for")
+        state = f"{wanted} instead of {present}"
+        if state == context.cursor:
+            return dg.SkipReason("asked for already")
+        return dg.SensorResult(run_requests=[dg.RunRequest(asset_selection=[key])], cursor=state)
+
+    return challenger

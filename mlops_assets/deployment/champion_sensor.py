@@ -1,0 +1,84 @@
+"""The sensor that notices a champion which somebody set by hand in MLflow, past the deployment asset.
+
+It launches the deployment that records the change, so that the history tells what was live, or that restores the former champion
+when there is no evidence that the chosen version passed its gates. The champions of segments are looked after like that of the solution.
+"""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
+from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.deployment_target import DeploymentTarget
+from mlops_assets.core.settings import Settings
+from mlops_assets.training.acceptance import gates_problem
+
+LEFT_TO_SOLUTION = "left_to_solution"
+"""Metadata of a deployment: whether it took from a segment its own champion, so that the solution's predicts its rows."""
+
+_INTERVAL_SECONDS = 30
+_ACTOR = "mlflow"
+
+
+def build_champion_sensor(targets: Sequence[DeploymentTarget]) -> dg.SensorDefinition:
+    """The sensor of `targets` with one deployment asset. It asks for nothing while the registry agrees with the newest deployments."""
+    [key] = {target.key for target in targets}
+
+    @dg.sensor(
+        name=f"{targets[0].solution}_{'champion' if targets[0].segment is None else 'segment_champions'}",
+        description="Reconciles a champion that was set by hand in MLflow with the history of deployments.",
+        target=dg.AssetSelection.assets(key),
+        minimum_interval_seconds=_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def champion(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult | dg.SkipReason:
+        try:
+            found = [_reconcile(context.instance, settings, target) for target in targets]
+        except RegistryUnreachableError as error:
+            return dg.SkipReason(str(error))
+        requests = [each for each in found if isinstance(each, dg.RunRequest)]
+        return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("; ".join(map(str, found)))
+
+    return champion
+
+
+def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: DeploymentTarget) -> dg.RunRequest | str:
+    """The run that brings history and registry together; a sentence when they agree."""
+    name = target.segment or target.solution
+    recorded = target.newest_deployment(instance)
+    if recorded is None or recorded.asset_materialization is None:
+        return f"{name}: nothing was deployed yet"
+    metadata = recorded.asset_materialization.metadata
+    deployed = int(str(metadata["model_version"].value))
+    expected = None if LEFT_TO_SOLUTION in metadata and metadata[LEFT_TO_SOLUTION].value else deployed
+    found = registered_champion(settings, target.solution, target.segment)
+    if (found.version if found else None) == expected:
+        return f"{name}: version {deployed} is deployed and is the champion"
+    refused = None if found is None else _refusal(instance, settings, target, found)
+    if found is not None and refused is None:
+        version, partition = found.version, target.partition_key(found.tags[TRAINING_DATE_TAG])
+        reason = f"the alias champion was moved by hand from version {deployed}"
+    else:
+        version, partition = deployed, str(recorded.partition_key)
+        reason = (
+            f"restored: the alias champion was moved by hand to version {found.version}. {refused}"
+            if found
+            else "restored: the alias champion was removed by hand"
+        )
+    configuration = {"version": version, "actor": _ACTOR, "reason": reason}
+    return dg.RunRequest(
+        # One run for one state of affairs: a second tick asks for the same run, which Dagster does not launch again.
+        run_key=f"{found.version if found else None}-{recorded.storage_id}",
+        asset_selection=[target.key],
+        partition_key=partition,
+        run_config={"ops": {target.key.to_python_identifier(): {"config": configuration}}},
+    )
+
+
+def _refusal(instance: dg.DagsterInstance, settings: Settings, target: DeploymentTarget, found: RegisteredModel) -> str | None:
+    """Why `found` may not become the champion of `target`, or None."""
+    if found.segment != target.segment:
+        return f"{found} was trained for {found.segment or 'all rows'}, not for {target.segment or 'all rows'}."
+    return gates_problem(instance, Signer(settings.signing_key_file), found)

@@ -1,0 +1,207 @@
+"""`deployment`: promotion and rollback. A version whose gates passed becomes the champion, and its bundle the one that serves.
+
+Every change of the champion is a materialization of this asset; those, newest first, are the history of what was in production.
+"""
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from mlops_assets.clients.bundle_record import write_record
+from mlops_assets.clients.model_registry import ModelRegistry, RegistryError
+from mlops_assets.clients.registered_model import GATES_PASSED, TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.core import check_rules
+from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, ONLINE_FEATURES
+from mlops_assets.core.settings import Settings
+from mlops_assets.deployment.champion_sensor import LEFT_TO_SOLUTION
+from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
+from mlops_assets.serving.active import activate, champion_link, deactivate, linked_bundle, write_options
+from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure
+from mlops_assets.stages.faults import step
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.acceptance import was_deployed
+from mlops_assets.training.bundle_reading import read_bundle, require_passed_gates
+from mlops_assets.training.evaluation import find_candidate
+
+if TYPE_CHECKING:
+    from mlops_assets.serving.bundle import Bundle
+    from mlops_assets.serving.segments import Champions
+
+DEPLOYED_TAG = "deployed_by_run"
+"""On every version that was the champion once, for people: the Dagster run that promoted it first."""
+
+
+class DeploymentConfig(dg.Config):
+    """Run configuration: which version to promote (default: the candidate of the training date), who asks, and why."""
+
+    version: int | None = None
+    actor: str = "dagster"
+    reason: str = "the candidate passed its gates"
+
+
+def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
+    """The deployment of one solution; its partition key is that of the version that becomes the champion."""
+    key = declared.key(DEPLOYMENT)
+
+    @dg.asset(
+        key=key,
+        description=(
+            "The version that predicts. Materializing promotes the training date's candidate, or with `version` in the run "
+            "configuration any version that passed its gates: that is how to roll back."
+        ),
+        owners=declared.solution.owners,
+        group_name=declared.name,
+        kinds={"mlflow", "onnx"},
+        tags=declared.tags(DEPLOYMENT),
+        partitions_def=declared.training_partitions,
+        deps=[declared.key(EVALUATION), declared.key(ONLINE_FEATURES)],
+        check_specs=[check_rules.CHAMPION_DEPLOYED.spec(key)],
+        retry_policy=RETRIES,
+        pool=f"{declared.name}_deployment",
+        op_tags={SLOTS_TAG: CHAMPION},
+    )
+    @step
+    def deployment(
+        context: dg.AssetExecutionContext,
+        config: DeploymentConfig,
+        registry: dg.ResourceParam[ModelRegistry],
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.MaterializeResult:
+        training_date, inputs = model_of_run(context, declared)
+        chosen = choose_version(registry, inputs, training_date, config.version)
+        record, signature = require_passed_gates(context.instance, registry, chosen)
+        if not was_deployed(context.instance, chosen):
+            # A version that served before may come back whatever the store says: a rollback must not wait for a repair.
+            require_parity(context.instance, inputs)
+        bundle = deployable_bundle(registry, settings, chosen)
+        before = version_before(context.instance, registry, inputs)
+        registry.promote(chosen, segment=inputs.segment, before=before)
+        write_options(bundle.path.parent, inputs.solution.serving)
+        write_record(bundle.path, record, signature)
+        link = champion_link(inputs.segment)
+        if left_to_solution := inputs.segment is not None and chosen.segment is None:
+            deactivate(bundle.path.parent, link)
+        else:
+            activate(bundle.path, link)
+        if DEPLOYED_TAG not in chosen.tags:
+            registry.tag(inputs.name, chosen.version, {DEPLOYED_TAG: context.run.run_id})
+        return dg.MaterializeResult(
+            metadata={
+                "model_version": chosen.version,
+                "version_before": dg.MetadataValue.null() if before is None else before,
+                "changed": before != chosen.version,
+                LEFT_TO_SOLUTION: left_to_solution,
+                "actor": config.actor,
+                "reason": config.reason,
+                "gates": GATES_PASSED,
+                "bundle": dg.MetadataValue.path(str(bundle.path)),
+                "bundle_sha256": record.sha256,
+                "mlflow": dg.MetadataValue.url(registry.version_url(chosen)),
+            },
+            check_results=[_check(inputs, registry, settings)],
+        )
+
+    return deployment
+
+
+def choose_version(registry: ModelRegistry, inputs: SolutionInputs, training_date: date, version: int | None) -> RegisteredModel:
+    """The version asked for, or the candidate of `training_date`. Raises Failure when it does not exist or is of another partition.
+
+    A segment may be given the champion of its solution: it has none of its own then.
+    """
+    try:
+        chosen = find_candidate(registry, inputs, training_date) if version is None else registry.get(inputs.name, version)
+    except RegistryError as error:
+        raise permanent_failure(f"{error} `mlops history {inputs.name}` lists those that served.") from error
+    if (trained_for := chosen.tags.get(TRAINING_DATE_TAG)) != training_date.isoformat():
+        raise permanent_failure(f"{chosen} was trained for {trained_for}: materialize that partition, not {training_date}.")
+    if chosen.segment not in (None, inputs.segment):
+        raise permanent_failure(f"{chosen} was trained for the segment {chosen.segment} alone.")
+    champion = registry.champion(inputs.name)
+    if chosen.segment != inputs.segment and (champion is None or champion.version != chosen.version):
+        raise permanent_failure(
+            f"Without a champion of its own the segment {inputs.segment} is predicted by that of {inputs.name}, "
+            f"version {champion.version if champion else 'none'}, and not by version {chosen.version}."
+        )
+    return chosen
+
+
+def require_parity(instance: dg.DagsterInstance, inputs: SolutionInputs) -> None:
+    """Raise Failure unless the last comparison of the online store with the lake found no difference, in whichever run it was."""
+    rule = check_rules.ONLINE_OFFLINE_PARITY
+    key = dg.AssetCheckKey(inputs.key(ONLINE_FEATURES), rule.name)
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    evaluation = record.event.asset_check_evaluation if record and record.event else None
+    if evaluation is None:
+        raise permanent_failure(f"Materialize {inputs.name}/{ONLINE_FEATURES} first: its check {rule.name} has never run.")
+    if not evaluation.passed:
+        raise permanent_failure(
+            f"{inputs.name}/{ONLINE_FEATURES} failed its check {rule.name}: {evaluation.description}. Materialize it with "
+            "`rebuild: true` and read the check. The champion stays."
+        )
+
+
+def version_before(instance: dg.DagsterInstance, registry: ModelRegistry, inputs: SolutionInputs) -> int | None:
+    """The version of the newest deployment, whatever its training date; without any, the registry's champion.
+
+    The history comes first: an alias that somebody moved in MLflow is a change to record, not the state before it.
+    """
+    recorded = inputs.deployment_target.newest_deployment(instance)
+    if recorded is not None and recorded.asset_materialization:
+        return int(str(recorded.asset_materialization.metadata["model_version"].value))
+    champion = registry.champion(inputs.name, inputs.segment) or registry.champion(inputs.name)
+    return champion.version if champion else None
+
+
+def deployable_bundle(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> "Bundle":
+    """The bundle of `model`. Raises Failure when it was altered or is incomplete, so that it never comes to predict."""
+    from mlops_assets.serving.bundle import BundleError
+
+    try:
+        return read_bundle(registry, settings, model)
+    except BundleError as error:
+        raise permanent_failure(f"The champion stays. {error}") from error
+
+
+def champions(instance: dg.DagsterInstance, registry: ModelRegistry, settings: Settings, inputs: SolutionInputs) -> "Champions":
+    """The bundles that predict: the champion's, and those of the segments that have one. Raises Failure when there is no champion.
+
+    An alias moved by hand in MLflow must not bring a version to predict that its gates refused: that is an EvidenceError.
+    """
+    from mlops_assets.serving.segments import Champions
+
+    champion = registry.champion(inputs.name)
+    if champion is None:
+        raise permanent_failure(f"{inputs.name} has no champion yet: materialize {inputs.name}/{DEPLOYMENT} for a training date.")
+    if champion.segment is not None:
+        raise permanent_failure(
+            f"{champion}, the champion, was trained for the segment {champion.segment} alone: mlops rollback {inputs.name}"
+        )
+    names = inputs.solution.segments.values if inputs.solution.segments else []
+    found = [champion, *filter(None, (registry.champion(inputs.name, segment) for segment in names))]
+    for model in found:
+        require_passed_gates(instance, registry, model)
+    default, *others = (read_bundle(registry, settings, model) for model in found)
+    return Champions(default=default, segments=tuple(others))
+
+
+def _check(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings) -> dg.AssetCheckResult:
+    from mlops_assets.serving.bundle import load_deployed
+
+    champion = registry.champion(inputs.name, inputs.segment)
+    folder = linked_bundle(settings.serving_directory / inputs.name, champion_link(inputs.segment))
+    bundle = load_deployed(folder, registry.signer) if folder else None
+    versions = (champion.version if champion else None, bundle.contract.version if bundle else None)
+    # A segment may be left to the solution's champion.
+    present = inputs.segment is not None or champion is not None
+    return check_rules.CHAMPION_DEPLOYED.result(
+        inputs.key(DEPLOYMENT),
+        passed=present and versions[0] == versions[1],
+        metadata={
+            "registry": dg.MetadataValue.null() if versions[0] is None else versions[0],
+            "serving_folder": dg.MetadataValue.null() if versions[1] is None else versions[1],
+            "model_sha256": bundle.contract.model_sha256 if bundle else dg.MetadataValue.null(),
+        },
+        description=None,
+    )

@@ -1,0 +1,91 @@
+"""`served_version`: whether every server process answers with the registry's champion. Observed, not assumed."""
+
+import time
+from collections.abc import Sequence
+
+import dagster as dg
+
+from mlops_assets.core import check_rules
+from mlops_assets.core.keys import DEPLOYMENT
+from mlops_assets.core.settings import Settings
+from mlops_assets.deployment.served_version import Observation, observe
+from mlops_assets.runs.slots import SLOTS_TAG, VERSION_CHECK
+from mlops_assets.serving.reports import Channel
+from mlops_assets.stages.inputs import SolutionInputs
+
+PATIENCE_SECONDS = 10.0
+"""A new champion may be on its way: the servers have so long to follow it."""
+
+_POLL_SECONDS = 0.5
+
+
+def build_served_version(inputs: SolutionInputs) -> dg.AssetChecksDefinition:
+    """The check of one solution, which runs by itself: nothing is materialized for it."""
+    key = inputs.key(DEPLOYMENT)
+    channels = served_channels(inputs)
+    segments = inputs.solution.segments.values if inputs.solution.segments else []
+
+    @dg.asset_check(
+        asset=key,
+        name=check_rules.SERVED_VERSION.name,
+        description=check_rules.SERVED_VERSION.description,
+        blocking=check_rules.SERVED_VERSION.blocking,
+        op_tags={SLOTS_TAG: VERSION_CHECK},
+    )
+    def served_version(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+        return evaluate(key, _settled(settings, inputs.name, segments, channels))
+
+    return served_version
+
+
+def served_channels(inputs: SolutionInputs) -> list[Channel]:
+    """The channels of servers that the solution's YAML turns on."""
+    serving = inputs.solution.serving
+    channels: list[tuple[Channel, bool]] = [("online", serving.online), ("stream", serving.stream)]
+    return [channel for channel, wanted in channels if wanted]
+
+
+def evaluate(key: dg.AssetKey, observation: Observation) -> dg.AssetCheckResult:
+    """The result, with every process in the metadata."""
+    faults = observation.faults
+    return check_rules.SERVED_VERSION.result(
+        key,
+        passed=not faults,
+        metadata={
+            "registry": dg.MetadataValue.null() if observation.version is None else observation.version,
+            "processes": dg.MetadataValue.table(
+                [
+                    dg.TableRecord(
+                        {
+                            "channel": served.channel,
+                            "pid": served.pid,
+                            "version": "none" if served.version is None else str(served.version),
+                            "segments": ", ".join(f"{segment} {version}" for segment, version in served.segments),
+                            "problems": "; ".join(served.problems),
+                        }
+                    )
+                    for served in observation.processes
+                ],
+                schema=dg.TableSchema(
+                    [
+                        dg.TableColumn("channel", "string"),
+                        dg.TableColumn("pid", "int"),
+                        dg.TableColumn("version", "string"),
+                        dg.TableColumn("segments", "string"),
+                        dg.TableColumn("problems", "string"),
+                    ]
+                ),
+            ),
+        },
+        description="; ".join(faults) or None,
+    )
+
+
+def _settled(settings: Settings, solution: str, segments: Sequence[str], channels: Sequence[Channel]) -> Observation:
+    """The first observation without a fault, or the last one."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        observation = observe(settings, solution, segments=segments, channels=channels)
+        if not observation.faults or time.monotonic() > deadline:
+            return observation
+        time.sleep(_POLL_SECONDS)

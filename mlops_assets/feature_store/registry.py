@@ -1,0 +1,238 @@
+"""The feature registry: feature views and spines as the dbt manifest describes them. There is no second list."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from mlops_assets.schema.column_names import RESERVED, fold
+from mlops_assets.schema.solution import Strict
+
+_UNIQUENESS = ("unique", "unique_combination")
+"""Data tests that hold columns to be unique."""
+
+
+class UnknownModelError(LookupError):
+    """No dbt model of that name and version; `available` are the names that exist."""
+
+    def __init__(self, message: str, available: list[str]):
+        super().__init__(message)
+        self.available = available
+
+
+class FeatureViewError(ValueError):
+    """The `meta.feature_view` of a dbt model is wrong; the message names the model, the field and what is allowed."""
+
+
+class FeatureViewMeta(Strict):
+    """`meta.feature_view` of a dbt model: what makes it a feature view.
+
+    `freshness_days`: older values do not count at prediction time. `refresh_days`: Dagster calls the view stale when it was not
+    materialized for so long (left out: twice its cadence). `version` may only repeat the dbt version of the model.
+    """
+
+    entity: Annotated[list[str], Field(min_length=1)]
+    event_timestamp: str | None = None
+    freshness_days: Annotated[int, Field(ge=1)] | None = None
+    refresh_days: Annotated[int, Field(ge=1)] | None = None
+    online: bool = True
+    owner: str | None = None
+    description: str = ""
+    version: int | None = None
+
+
+@dataclass(frozen=True)
+class DbtModel:
+    """One dbt model: its lake table, its columns with type and description, the DATE column of its partitions (None = none).
+
+    `file` is the file that describes it, in the dbt project.
+    """
+
+    name: str
+    table: str
+    description: str
+    columns: Mapping[str, str]
+    column_descriptions: Mapping[str, str]
+    partition_column: str | None
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """A dbt model whose rows are feature values of one entity from a moment on.
+
+    Without `event_timestamp` the values hold at all times. Values older than `freshness_days` at prediction time do not count.
+    """
+
+    model: DbtModel
+    version: int
+    entity: tuple[str, ...]
+    event_timestamp: str | None
+    freshness_days: int | None
+    owner: str | None
+    online: bool = True
+    refresh_days: int | None = None
+    description: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the view."""
+        return self.model.name
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The view's columns that are neither keys nor times nor audit columns."""
+        others = {*self.entity, self.event_timestamp, self.model.partition_column}
+        return tuple(column for column in self.model.columns if column not in others and not _is_audit(column))
+
+
+@dataclass(frozen=True)
+class FeatureRegistry:
+    """All dbt models by name, and the feature views among them by name and version."""
+
+    models: Mapping[str, DbtModel]
+    views: Mapping[tuple[str, int], FeatureView]
+
+    @classmethod
+    def from_manifest(cls, path: Path) -> "FeatureRegistry":
+        """Read `manifest.json`; cached until the file changes.
+
+        Raises FileNotFoundError with the command that makes it, and FeatureViewError when a `meta.feature_view` is wrong.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"No dbt manifest at {path}: run `mlops prepare`.")
+        return _read_manifest(path, path.stat().st_mtime_ns)
+
+    def model(self, name: str) -> DbtModel:
+        """The dbt model `name`. Raises UnknownModelError."""
+        if name not in self.models:
+            raise UnknownModelError(f"there is no dbt model {name!r}", sorted(self.models))
+        return self.models[name]
+
+    def view(self, name: str, version: int | None) -> FeatureView:
+        """The feature view `name` in `version` (None = the newest). Raises UnknownModelError."""
+        versions = sorted(number for view, number in self.views if view == name)
+        if not versions:
+            raise UnknownModelError(f"there is no feature view {name!r}", sorted({view for view, _ in self.views}))
+        if version is not None and version not in versions:
+            raise UnknownModelError(f"feature view {name!r} has no version {version}", [str(number) for number in versions])
+        return self.views[name, version or versions[-1]]
+
+
+@lru_cache(maxsize=4)
+def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
+    nodes = json.loads(path.read_text())["nodes"].values()
+    unique = _unique_columns(nodes)
+    models: dict[str, DbtModel] = {}
+    views: dict[tuple[str, int], FeatureView] = {}
+    for node in nodes:
+        if node["resource_type"] != "model":
+            continue
+        model = _model(node)
+        # Versions of a model share its name, which alone means the latest one.
+        if node.get("version") in (None, node.get("latest_version")):
+            models[model.name] = model
+        if node["meta"].get("feature_view") is not None:
+            view = feature_view(node)
+            identifying = {*view.entity, *([view.event_timestamp] if view.event_timestamp else [])}
+            if not any(columns <= identifying for columns in unique.get(node["unique_id"], [])):
+                # The join would take one of two rows that are known at the same time, and not always the same one.
+                columns = ", ".join([*view.entity, *([view.event_timestamp] if view.event_timestamp else [])])
+                raise FeatureViewError(
+                    f"{_place(model)}: no data test says that a row is the only one of its entity and time; "
+                    f"add `data_tests: [{{unique_combination: {{arguments: {{columns: [{columns}]}}}}}}]` to the model"
+                )
+            views[view.name, view.version] = view
+    return FeatureRegistry(models=models, views=views)
+
+
+def feature_view(node: Mapping[str, Any]) -> FeatureView:
+    """The feature view that a model of the dbt manifest describes. Raises FeatureViewError when its meta is wrong."""
+    meta, problem = _feature_view_meta(node["meta"]["feature_view"])
+    model = _model(node)
+    version = int(node.get("version") or 1)
+    place = f"{_place(model)}: meta.feature_view"
+    if meta is None:
+        raise FeatureViewError(f"{place}.{problem}")
+    named = {f"entity.{number}": column for number, column in enumerate(meta.entity)}
+    if meta.event_timestamp is not None:
+        named["event_timestamp"] = meta.event_timestamp
+    for field, column in named.items():
+        if column not in model.columns:
+            raise FeatureViewError(f"{place}.{field}: the model has no column {column!r}; {_hint(column, list(model.columns))}")
+    if meta.freshness_days is not None and meta.event_timestamp is None:
+        raise FeatureViewError(
+            f"{place}.freshness_days: values without event_timestamp hold at all times; remove one or add the other"
+        )
+    if meta.version not in (None, version):
+        raise FeatureViewError(
+            f"{place}.version: {meta.version} is not the dbt version of the model, {version}; declare dbt `versions`"
+        )
+    if undescribed := [name for name in model.columns if not _is_audit(name) and not model.column_descriptions[name]]:
+        raise FeatureViewError(f"{place}: describe the columns {', '.join(undescribed)}")
+    return FeatureView(
+        model=model,
+        version=version,
+        entity=tuple(meta.entity),
+        event_timestamp=meta.event_timestamp,
+        freshness_days=meta.freshness_days,
+        owner=meta.owner or node["meta"].get("owner"),
+        online=meta.online,
+        refresh_days=meta.refresh_days,
+        description=meta.description or model.description.strip(),
+    )
+
+
+def _is_audit(column: str) -> bool:
+    return fold(column) in RESERVED["features"]
+
+
+def _place(model: DbtModel) -> str:
+    return f"{model.file}: {model.name}"
+
+
+def _unique_columns(nodes: Iterable[Mapping[str, Any]]) -> dict[str, list[set[str]]]:
+    """Model's id -> the sets of columns that a data test holds to be unique together."""
+    found: dict[str, list[set[str]]] = {}
+    for node in nodes:
+        test = node.get("test_metadata") or {}
+        if test.get("name") in _UNIQUENESS:
+            arguments = test["kwargs"]
+            columns = {arguments["column_name"]} if "column_name" in arguments else set(arguments["columns"])
+            found.setdefault(node["attached_node"], []).append(columns)
+    return found
+
+
+def _feature_view_meta(described: Any) -> tuple[FeatureViewMeta, str] | tuple[None, str]:
+    """The validated meta, or None and what is wrong with its first wrong field."""
+    try:
+        return FeatureViewMeta.model_validate(described), ""
+    except ValidationError as error:
+        first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return None, f"{field}: unknown field; {_hint(field, list(FeatureViewMeta.model_fields))}"
+    return None, f"{field}: this field is required" if first["type"] == "missing" else f"{field}: {first['msg']}"
+
+
+def _hint(name: str, allowed: Sequence[str]) -> str:
+    close = get_close_matches(name, allowed, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"allowed: {', '.join(allowed)}"
+
+
+def _model(node: Mapping[str, Any]) -> DbtModel:
+    columns = node["columns"].values()
+    return DbtModel(
+        name=node["name"],
+        table=f"{node['schema']}.{node['alias']}",
+        description=node["description"],
+        columns={column["name"]: column.get("data_type") or "" for column in columns},
+        column_descriptions={column["name"]: column["description"] for column in columns},
+        partition_column=node["meta"].get("partition_column"),
+        file=(node.get("patch_path") or node["original_file_path"]).split("://")[-1],
+    )

@@ -1,0 +1,1 @@
+"""dbt models as assets: translation, contracts, statistics, and their newest values in the online store."""

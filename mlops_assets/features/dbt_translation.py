@@ -1,0 +1,130 @@
+"""How a node of the dbt manifest looks in Dagster: key, group, partitions, owners, code version. Running dbt goes elsewhere."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings
+
+from mlops_assets.feature_store.registry import FeatureView
+from mlops_assets.feature_store.usage import ViewUse
+
+Node = Mapping[str, Any]
+
+_DAYS = {"daily": 1, "weekly": 7, "monthly": 28, "yearly": 365}
+
+
+class LakeTranslator(DagsterDbtTranslator):
+    """Asset keys are `<schema>/<alias>`, groups are schemas, and incremental models have the partitions of the component.
+
+    Reads from a node's `meta`: `owner`, `partition_column` (incremental models and partitioned sources) and
+    `dagster.history_days`, how many days before its own partition a model reads from its inputs.
+    """
+
+    def __init__(self, manifest: Node, partitions: dg.TimeWindowPartitionsDefinition, cadence: str):
+        super().__init__(DagsterDbtTranslatorSettings(enable_code_references=True, enable_source_metadata=False))
+        self._manifest = manifest
+        self._partitions = partitions
+        self._cadence = cadence
+
+    def get_asset_key(self, dbt_resource_props: Node) -> dg.AssetKey:
+        """`<schema>/<alias>`, for a source `<schema>/<table>`: the name of the table in the lake."""
+        return dg.AssetKey([dbt_resource_props["schema"], dbt_resource_props.get("alias") or dbt_resource_props["name"]])
+
+    def get_group_name(self, dbt_resource_props: Node) -> str:
+        """The schema: `staging`, `features` or the name of a solution."""
+        return dbt_resource_props["schema"]
+
+    def get_description(self, dbt_resource_props: Node) -> str:
+        """The description alone; the SQL is one click away as a code reference."""
+        return dbt_resource_props["description"]
+
+    def get_owners(self, dbt_resource_props: Node) -> list[str] | None:
+        """`meta.owner`, an e-mail address or `team:<name>`."""
+        owner = _meta(dbt_resource_props).get("owner")
+        return [owner] if owner else None
+
+    def get_partitions_def(self, dbt_resource_props: Node) -> dg.PartitionsDefinition | None:
+        """The component's partitions for an incremental model; tables, views and seeds are whole."""
+        return self._partitions if is_incremental(dbt_resource_props) else None
+
+    def get_partition_mapping(self, dbt_resource_props: Node, dbt_parent_resource_props: Node) -> dg.PartitionMapping | None:
+        """A partition reads its own window of a partitioned input and the days before it, as far as those exist.
+
+        Dagster knows one mapping for an input of an op, so that all readers of a table have the one of the reader that goes back
+        furthest: `meta.dagster.history_days`.
+        """
+        if not is_incremental(dbt_resource_props) or not partition_column(dbt_parent_resource_props):
+            return None
+        readers = [
+            node
+            for node in self._manifest["nodes"].values()
+            if is_incremental(node) and dbt_parent_resource_props["unique_id"] in node["depends_on"]["nodes"]
+        ]
+        # dagster-dbt also asks for the mapping of each model to itself, which nothing here reads.
+        history_days = max((_meta(node).get("dagster", {}).get("history_days", 0) for node in readers), default=0)
+        return dg.TimeWindowPartitionMapping(
+            start_offset=-math.ceil(history_days / _DAYS[self._cadence]), allow_nonexistent_upstream_partitions=True
+        )
+
+    def get_code_version(self, dbt_resource_props: Node) -> str | None:
+        """Changes with the model's SQL (for a seed its file) and with the project's macros behind it."""
+        if dbt_resource_props["resource_type"] == "source":
+            return None
+        digest = hashlib.sha256(dbt_resource_props["checksum"]["checksum"].encode())
+        for name in sorted(set(self._macros(dbt_resource_props))):
+            digest.update(self._manifest["macros"][name]["macro_sql"].encode())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def _project(self) -> str:
+        return self._manifest["metadata"]["project_name"]
+
+    def _macros(self, node: Node) -> Iterator[str]:
+        for name in node.get("depends_on", {}).get("macros", []):
+            if name.startswith(f"macro.{self._project}."):
+                yield name
+                yield from self._macros(self._manifest["macros"][name])
+
+
+def describe_view(spec: dg.AssetSpec, view: FeatureView, uses: Sequence[ViewUse], cadence: str) -> dg.AssetSpec:
+    """`spec` with what makes it a feature view, who uses it, and a freshness policy.
+
+    The policy looks at the clock on the wall and at the newest materialization of any partition: it fails when a view was not built
+    for `refresh_days`, by default for two cadences, that is when one update was missed. How old a *value* may be at prediction
+    time is `freshness_days`, and the join sees to that.
+    """
+    users = sorted({use.solution for use in uses if (use.view, use.version) == (view.name, view.version)})
+    days = view.refresh_days or 2 * _DAYS[cadence]
+    metadata: dict[str, Any] = {
+        "feature_view": view.name,
+        "version": view.version,
+        "entity": ", ".join(view.entity),
+        "event_timestamp": view.event_timestamp or "none: the values hold at all times",
+        "freshness_days": view.freshness_days or "none: values do not expire",
+        "online": view.online,
+        "features": dg.MetadataValue.json(list(view.features)),
+        "owner": view.owner or "none",
+        "used_by_solutions": dg.MetadataValue.json(users),
+    }
+    return spec.merge_attributes(metadata=metadata).replace_attributes(
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=days))
+    )
+
+
+def is_incremental(node: Node) -> bool:
+    """Whether dbt replaces windows of the node's table rather than the whole of it."""
+    return node.get("config", {}).get("materialized") == "incremental"
+
+
+def partition_column(node: Node) -> str | None:
+    """The DATE column by which the node's table is partitioned."""
+    return _meta(node).get("partition_column")
+
+
+def _meta(node: Node) -> Mapping[str, Any]:
+    return node.get("config", {}).get("meta") or node.get("meta") or {}

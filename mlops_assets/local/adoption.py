@@ -1,0 +1,63 @@
+"""Signing what an earlier release registered: once, when an installation with deployed versions has no key yet.
+
+The evidence is Dagster's event log: a version is accepted when its newest evaluation there passed every gate.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, BundleRecord, folder_files, write_record
+from mlops_assets.clients.dagster_client import DagsterClient
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.registered_model import GATES_PASSED, GATES_TAG, RegisteredModel
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+
+_LIMIT = 1000
+_EVALUATIONS = ("evaluation", "segment_evaluation")
+
+
+def needs_adoption(settings: Settings) -> bool:
+    """Whether versions are deployed here, and nothing was ever signed."""
+    return settings.serving_directory.exists() and not settings.signing_key_file.exists()
+
+
+def adopt_versions(settings: Settings) -> None:
+    """Sign every registered bundle and monitoring reference as it is now, and the acceptance of each version that passed its gates.
+
+    The bundles in the serving folder get their records.
+    """
+    registry, client = ModelRegistry.from_settings(settings), DagsterClient.from_settings(settings)
+    for solution in (each.name for each in registry.client.search_registered_models()):
+        evaluations = [event.metadata for stage in _EVALUATIONS for event in _events(client, f"{solution}/{stage}")]
+        for model in registry.versions(solution):
+            record = sign_version(registry, model)
+            passed = next((each.get("gates_passed") for each in evaluations if each.get("model_version") == model.version), False)
+            if passed and model.tags.get(GATES_TAG) == GATES_PASSED:
+                signed = record.sign(registry.signer, "accepted")
+                registry.tag(solution, model.version, signed)
+                _sign_served(settings, record, signed[ACCEPTANCE_TAG])
+
+
+def _events(client: DagsterClient, key: str) -> list[Any]:
+    try:
+        return client.materializations(key, _LIMIT)
+    except (KeyError, StackError):
+        # The solution is gone, or has no models by segment.
+        return []
+
+
+def sign_version(registry: ModelRegistry, model: RegisteredModel) -> BundleRecord:
+    """Sign the bundle of `model` as it is now, and the monitoring reference if it was judged. Returns the record of the bundle."""
+    with tempfile.TemporaryDirectory() as folder:
+        record = registry.sign_bundle(model, registry.download_bundle(model, Path(folder)))
+        if registry.has_reference(model):
+            registry.sign_reference(model, registry.download_reference(model, Path(folder)))
+    return record
+
+
+def _sign_served(settings: Settings, record: BundleRecord, signature: str) -> None:
+    folder = settings.serving_directory / record.solution / str(record.version)
+    if folder.is_dir() and folder_files(folder) == record.files:
+        write_record(folder, record, signature)

@@ -1,0 +1,82 @@
+"""The configuration files of the servers: the templates of `deployments/local/`, filled in for this installation."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
+from mlops_assets.core.settings import CODE_LOCATION_NAME, PROJECT_ROOT, Settings
+from mlops_assets.local import postgres
+from mlops_assets.local.environment import scripts_directory
+from mlops_assets.local.services import services
+from mlops_assets.runs.slots import SLOTS_TAG, slots
+
+TEMPLATE_DIRECTORY = PROJECT_ROOT / "deployments" / "local"
+
+EVENT_STREAM_ACCOUNT = "PLATFORM"
+"""The account of NATS that holds the streams, and the name of their folder."""
+
+
+def render(settings: Settings) -> dict[Path, str]:
+    """The text of every configuration file, by the path it belongs at. Makes the secrets that they hold when there are none."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE_DIRECTORY),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - configuration files, not HTML
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["argument"] = _supervisor_argument
+    environment.filters["literal"] = _supervisor_literal
+    variables = {
+        "settings": settings,
+        "services": {service.name: service for service in services(settings)},
+        "nats_platform": event_stream_platform(settings),
+        "nats_caller": event_stream_caller(settings),
+        "platform_account": EVENT_STREAM_ACCOUNT,
+        "project_root": PROJECT_ROOT,
+        "code_location_name": CODE_LOCATION_NAME,
+        "python": sys.executable,
+        "scripts": scripts_directory(),
+        "postgres_executable": postgres.executable() if settings.postgres_url is None else None,
+        "postgres_user": postgres.user_for_supervisor(),
+        "is_root": os.geteuid() == 0,
+        "slots": slots(),
+        "slots_tag": SLOTS_TAG,
+    }
+    return {
+        path: environment.get_template(template).render(variables)
+        for template, path in (
+            ("supervisord.conf.j2", settings.supervisor_configuration),
+            ("nats.conf.j2", settings.home / "nats.conf"),
+            ("dagster.yaml.j2", settings.dagster_home / "dagster.yaml"),
+            ("workspace.yaml.j2", settings.dagster_home / "workspace.yaml"),
+        )
+    }
+
+
+def write(files: dict[Path, str]) -> None:
+    """Write the files, readable by the owner alone: the address of a Postgres may hold its password."""
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text)
+
+
+def changed(files: dict[Path, str]) -> list[Path]:
+    """Those of the files that are missing or differ on disk."""
+    return [path for path, text in files.items() if not path.exists() or path.read_text() != text]
+
+
+def _supervisor_argument(value: object) -> str:
+    """`value` as one argument of a supervisor command line."""
+    return _supervisor_literal(shlex.quote(str(value)))
+
+
+def _supervisor_literal(value: object) -> str:
+    """`value` in a supervisor file, where a per cent sign begins an expansion."""
+    return str(value).replace("%", "%%")

@@ -1,0 +1,239 @@
+"""Starting, stopping and inspecting the local stack as a whole: what `mlops up`, `down`, `status` and `reload` do."""
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
+from mlops_assets.local import (
+    adoption,
+    configuration,
+    interrupted_runs,
+    leftovers,
+    logs,
+    permissions,
+    postgres,
+    preflight,
+    prepare,
+    probes,
+)
+from mlops_assets.local.services import CODE_LOCATION, DAEMON, NATS, POSTGRES, Service, services
+from mlops_assets.local.supervisor import ProcessState, Supervisor
+
+READY_TIMEOUT_SECONDS = 120.0
+STOP_TIMEOUT_SECONDS = 60.0
+END_RUNS_SECONDS = 10.0
+POLL_SECONDS = 0.1
+
+# Called with a service's name and what happened to it: "starting" or "ready"; with the state folder when it was "closed" to others.
+Listener = Callable[[str, str], None]
+
+
+def up(settings: Settings, listener: Listener) -> bool:
+    """Start what is not running and wait until every server answers. Returns whether anything had to be started.
+
+    Raises StackError when the state folder, the disk or a port is unusable, when a server does not come up (with the end of its
+    log), or when the stack runs with other settings than these.
+    """
+    if preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES):
+        listener(str(settings.home), "closed")
+    with _lock(settings):
+        unsigned = adoption.needs_adoption(settings)
+        supervisor = Supervisor(settings)
+        files = configuration.render(settings)
+        if supervisor.is_running():
+            _check_unchanged(files)
+        else:
+            _launch(settings, supervisor, files)
+        started = _start_stopped(settings, supervisor, listener)
+        if unsigned:
+            adoption.adopt_versions(settings)
+        return started
+
+
+def ensure_up(settings: Settings) -> None:
+    """Start what is missing of the stack, silently. Raises StackError as `up` does."""
+    up(settings, _silent)
+
+
+def down(settings: Settings) -> int:
+    """Stop the stack and everything it started, run workers included. Returns how many processes were ended.
+
+    Runs are ended first, while there is a database to record it: they go on at the next `up`.
+    """
+    if not settings.home.exists():
+        return 0
+    with _lock(settings):
+        supervisor = Supervisor(settings)
+        belonging = leftovers.find(settings)
+        if supervisor.is_running():
+            process = psutil.Process(supervisor.pid())
+            supervisor.stop(DAEMON)  # it would start them again
+            interrupted_runs.end(settings, END_RUNS_SECONDS)
+            supervisor.shut_down()
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_SECONDS)
+        leftovers.end(leftovers.find(settings))
+        settings.supervisor_socket.unlink(missing_ok=True)
+        return len(belonging)
+
+
+def reload(settings: Settings) -> None:
+    """Parse the dbt project and restart the server of the code location, then wait until the changed definitions are loaded.
+
+    Runs in progress go on with the definitions that they began with. Raises StackError when the stack is down, or when the dbt project
+    or the definitions cannot be loaded.
+    """
+    supervisor = Supervisor(settings)
+    if not supervisor.is_running():
+        raise StackError("The stack is not running.", remedy="Start it: mlops up")
+    prepare.prepare(settings)
+    supervisor.restart(CODE_LOCATION)
+    code_location = [service for service in services(settings) if service.name == CODE_LOCATION]
+    _wait(supervisor, code_location, lambda process: probes.code_server_is_listening(settings), _silent)
+    probes.ask_for_reload(settings)
+    _wait(supervisor, code_location, lambda process: _is_ready(settings, process), _silent)
+
+
+def status(settings: Settings) -> list[dict[str, object]]:
+    """One entry a server: `name`, `state` (`running`, `starting`, `failed` or `stopped`), `pid`, `port` and `url` (None without).
+
+    `running` means that the server answers, not that its process exists.
+    """
+    supervisor = Supervisor(settings)
+    processes = supervisor.processes() if supervisor.is_running() else {}
+    entries: list[dict[str, object]] = []
+    for service in services(settings):
+        process = processes.get(service.name)
+        if process is None or process.state in {"STOPPED", "STOPPING"}:
+            state = "stopped"
+        elif process.state in {"FATAL", "EXITED", "UNKNOWN"}:
+            state = "failed"
+        else:
+            state = _state_by_probe(settings, process)
+        pid = process.pid if process is not None else None
+        entries.append({"name": service.name, "state": state, "pid": pid, "port": service.port, "url": service.url})
+    return entries
+
+
+def _is_ready(settings: Settings, process: ProcessState) -> bool:
+    return probes.is_ready(settings, process.name, process.started_at)
+
+
+def _state_by_probe(settings: Settings, process: ProcessState) -> str:
+    try:
+        return "running" if _is_ready(settings, process) else "starting"
+    except StackError:
+        return "failed"
+
+
+def _check_unchanged(files: dict) -> None:
+    different = configuration.changed(files)
+    if different:
+        raise StackError(
+            f"The stack runs with other settings than these: they would change {', '.join(path.name for path in different)}.",
+            remedy="Use the settings it was started with (MLOPS_* in the environment or in .env), "
+            "or restart it with these: mlops down && mlops up",
+        )
+
+
+def _launch(settings: Settings, supervisor: Supervisor, files: dict) -> None:
+    # What a killed supervisor left behind would hold the ports and the data folder.
+    leftovers.end(leftovers.find(settings))
+    for service in services(settings):
+        preflight.check_port(service)
+    for directory in (settings.log_directory, settings.lake_directory, settings.dagster_home, settings.mlflow_artifact_directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    if settings.postgres_url is None:
+        postgres.initialise_data_directory(settings)
+        postgres.remove_stale_pid_file(settings)
+    if settings.nats_url is None:
+        keep_event_streams(settings)
+    configuration.write(files)
+    # Whatever the caller's umask made them.
+    permissions.close_folder(settings.home)
+    supervisor.launch()
+
+
+def keep_event_streams(settings: Settings) -> None:
+    """Give the streams of an installation whose event stream had no accounts to the platform's account. The server does not run."""
+    streams = settings.home / "nats" / "jetstream"
+    former, current = streams / "$G", streams / configuration.EVENT_STREAM_ACCOUNT
+    if former.exists() and not current.exists():
+        former.rename(current)
+
+
+def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listener) -> bool:
+    """Start the servers that do not run: first those that the others need, then the others side by side."""
+    wanted = services(settings)
+    first = [service for service in wanted if service.name in {POSTGRES, NATS}]
+    others = [service for service in wanted if service not in first]
+    started = _start(supervisor, first, listener)
+    _wait(supervisor, first, lambda process: _is_ready(settings, process), listener)
+    postgres.create_databases(settings)
+    if not postgres.has_table(settings, LAKE_DATABASE, "ducklake_metadata"):
+        _create_lake(settings)
+    interrupted_runs.recover(settings)
+    started = _start(supervisor, others, listener) or started
+    _wait(supervisor, others, lambda process: _is_ready(settings, process), listener)
+    return started
+
+
+def _create_lake(settings: Settings) -> None:
+    """Write the empty catalog, once and first: a reader cannot, and two writers that both did would collide."""
+    from mlops_assets.lake.lake import Lake
+
+    prepare.install_duckdb_extensions(DUCKDB_EXTENSION_DIRECTORY)
+    Lake.from_settings(settings).connect(read_only=False).close()
+
+
+def _start(supervisor: Supervisor, wanted: list[Service], listener: Listener) -> bool:
+    processes = supervisor.processes()
+    stopped = [service for service in wanted if processes[service.name].state in {"STOPPED", "EXITED", "FATAL"}]
+    for service in stopped:
+        preflight.check_port(service)
+        listener(service.name, "starting")
+        supervisor.start(service.name)
+    return bool(stopped)
+
+
+def _silent(name: str, event: str) -> None:
+    """The listener of what nobody watches."""
+
+
+def _wait(supervisor: Supervisor, wanted: list[Service], is_ready: Callable[[ProcessState], bool], listener: Listener) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+    waiting = list(wanted)
+    while waiting:
+        processes = supervisor.processes()
+        for service in list(waiting):
+            if processes[service.name].state == "FATAL":
+                raise _failure(service, f"{service.name} does not start")
+            if processes[service.name].pid is not None and is_ready(processes[service.name]):
+                waiting.remove(service)
+                listener(service.name, "ready")
+        if waiting and time.monotonic() > deadline:
+            raise _failure(waiting[0], f"{waiting[0].name} was not ready within {READY_TIMEOUT_SECONDS:.0f} s")
+        if waiting:
+            time.sleep(POLL_SECONDS)
+
+
+def _failure(service: Service, problem: str) -> StackError:
+    lines = logs.last_lines(service.log, 15)
+    shown = "\n".join(f"    {line}" for line in lines) or "    (its log is empty)"
+    return StackError(
+        f"{problem}. The end of its log:\n{shown}",
+        remedy=f"The whole log: {service.log}\nCorrect the cause, then try again: mlops up",
+    )
+
+
+@contextlib.contextmanager
+def _lock(settings: Settings) -> Iterator[None]:
+    """One `up` or `down` at a time for a state folder; the second waits for the first."""
+    with (settings.home / "stack.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,50 @@
+"""The MLflow server as one process: `python -m mlops_assets.local.mlflow_server`.
+
+`mlflow server` starts the web application in a child process and keeps a second copy of MLflow in memory to wait for it; when
+that parent is killed, the child keeps the port and no supervisor can restart the server. This runs the same application, set
+up by the same variables, in the process that supervisor watches: half the memory, and a kill is followed by a restart.
+"""
+
+import os
+
+from mlops_assets.access.credentials import access_token
+from mlops_assets.access.guard import AccessGuard
+from mlops_assets.access.protocol import serve
+from mlops_assets.core.settings import MLFLOW_DATABASE, Settings
+
+
+def main() -> None:
+    """Initialise the tracking database, then serve until told to stop. Artifacts are stored and served by the server itself."""
+    settings = Settings.from_environment()
+    # Loopback names only, at any port so that a tunnel works: what a web page elsewhere makes a browser send is refused.
+    os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] = "127.0.0.1:*,localhost:*"
+    # The job runner is for evaluations by language models; it would start four more processes.
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+
+    from mlflow.server import constants
+
+    store = settings.sqlalchemy_url(MLFLOW_DATABASE)
+    os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = store
+    os.environ[constants.REGISTRY_STORE_URI_ENV_VAR] = store
+    os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = "mlflow-artifacts:/"
+    os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = settings.mlflow_artifact_directory.as_uri()
+    os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
+
+    from mlflow.server.handlers import initialize_backend_stores
+
+    # Before the first request: two requests that initialise an empty database at once would collide.
+    initialize_backend_stores(store, store, "mlflow-artifacts:/")
+    from mlflow.server.fastapi_app import app
+
+    guard = AccessGuard(
+        app,
+        name="MLflow",
+        token=lambda: access_token(settings),
+        command="mlops open mlflow",
+        file=settings.access_token_file.name,
+    )
+    serve(guard, settings.mlflow_port)
+
+
+if __name__ == "__main__":
+    main()

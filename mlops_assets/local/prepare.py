@@ -1,0 +1,96 @@
+"""What an installation needs besides its packages: the DuckDB extensions and the dbt manifest. Nothing is downloaded."""
+
+import contextlib
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY, Settings
+from mlops_assets.local.environment import process_environment, scripts_directory
+
+DUCKDB_EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
+
+# Folders of the dbt project that dbt writes, and the packages that decide how it is parsed.
+_DBT_OUTPUT_FOLDERS = {"target", "logs", "dbt_packages"}
+_DBT_PACKAGES = ("dbt-core", "dbt-duckdb", "duckdb")
+
+
+def install_duckdb_extensions(directory: Path) -> list[str]:
+    """Install the DuckDB extensions from their wheels into `directory`. Returns the names of those that were not there yet."""
+    import duckdb
+    from duckdb_extensions import import_extension
+
+    configuration: dict[str, str | bool | int | float | list[str]] = {
+        "extension_directory": str(directory),
+        "autoinstall_known_extensions": "false",
+    }
+    with _readable_by_all(), duckdb.connect(config=configuration) as connection:
+        directory.mkdir(parents=True, exist_ok=True)
+        rows = connection.execute("SELECT extension_name FROM duckdb_extensions() WHERE installed").fetchall()
+        missing = [name for name in DUCKDB_EXTENSIONS if (name,) not in rows]
+        for name in missing:
+            import_extension(name, con=connection)
+    return missing
+
+
+def parse_dbt_project(settings: Settings, project: Path) -> bool:
+    """Write the dbt manifest to `target/` of the project, unless it is up to date. Returns whether dbt had to run.
+
+    Raises StackError with what dbt said when the project cannot be parsed.
+    """
+    if not (project / "dbt_project.yml").exists():
+        raise StackError(f"There is no dbt project in {project}.", remedy="Restore the folder: git checkout -- dbt_project")
+    stamp = project / "target" / "prepared"
+    fingerprint = _fingerprint(project)
+    if stamp.exists() and stamp.read_text() == fingerprint and (project / "target" / "manifest.json").exists():
+        return False
+    command = [
+        str(scripts_directory() / "dbt"),
+        "--quiet",
+        "parse",
+        "--project-dir",
+        str(project),
+        "--profiles-dir",
+        str(project),
+    ]
+    environment = process_environment(settings)
+    with _readable_by_all():
+        parsed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=project)
+    if parsed.returncode != 0:
+        raise StackError(
+            f"dbt cannot parse {project}:\n{(parsed.stdout + parsed.stderr).strip()}",
+            remedy="Correct the file it names, then try again: mlops prepare",
+        )
+    stamp.write_text(fingerprint)
+    return True
+
+
+def prepare(settings: Settings) -> list[str]:
+    """Do all of it. Returns one line a thing that was done, none when everything was there."""
+    done = [f"DuckDB extension {name} installed" for name in install_duckdb_extensions(DUCKDB_EXTENSION_DIRECTORY)]
+    if parse_dbt_project(settings, DBT_PROJECT_DIRECTORY):
+        done.append("dbt project parsed")
+    return done
+
+
+@contextlib.contextmanager
+def _readable_by_all() -> Iterator[None]:
+    """What is written inside the block belongs to the installation, which users may share, not to the state."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _fingerprint(project: Path) -> str:
+    digest = hashlib.sha256(" ".join(f"{package}=={version(package)}" for package in _DBT_PACKAGES).encode())
+    for path in sorted(project.rglob("*")):
+        if path.is_file() and path.relative_to(project).parts[0] not in _DBT_OUTPUT_FOLDERS:
+            digest.update(f"\n{path.relative_to(project)}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

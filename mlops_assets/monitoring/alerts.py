@@ -1,0 +1,209 @@
+"""The alerts of a window, gathered from its three reports, worst first, each with the SQL that finds the rows behind it.
+
+The page of the window and `mlops debug` show the same alerts and the same rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from mlops_assets.core.keys import DATA_QUALITY_REPORT, DRIFT_REPORT, PERFORMANCE_REPORT
+from mlops_assets.core.missing_values import finite_number, is_present
+from mlops_assets.lake.lake import literal, quote, table_exists
+from mlops_assets.ml.charts import number_text
+from mlops_assets.ml.drift import METHOD_NAMES
+from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE
+from mlops_assets.monitoring.data_quality import wrong_value
+from mlops_assets.monitoring.monitored_windows import ROWS, STAGED_WINDOW, WINDOW, Judge
+from mlops_assets.schema.column_names import MODEL_VERSION, OUTPUTS, PREDICTION_ID
+from mlops_assets.serving.contract import Contract
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.monitoring_reference import VersionReference
+
+EXAMPLES = 5
+_WHAT = {
+    "missing_values": "missing in {value:.1%} of the rows (limit {limit:.1%})",
+    "unseen_categories": "{value:.1%} of the rows have a value that the model never saw: {examples}",
+    "out_of_range": "{value:.1%} of the rows are outside the range seen in training: {examples}",
+    "duplicate_predictions": "{rows:,} predictions are there again: {examples}",
+    "constant_features": "one value in {value:.1%} of the rows",
+    "window_rows": "{rows:,} predictions, {examples}",
+    "schema_change": "{examples}",
+}
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert in words. `rows` is a SQL condition on the staged rows (None when no row shows it), `order` puts the clearest first."""
+
+    source: str
+    version: int
+    feature: str
+    sentence: str
+    rows: str | None
+    order: str | None
+
+
+def report_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, stage: str, window: str) -> list[dict[str, Any]]:
+    """The rows of one report on one window; none when it was not materialized."""
+    table = inputs.table(stage)
+    if not table_exists(connection, table):
+        return []
+    return connection.execute(f"FROM lake.{table} WHERE {WINDOW} = DATE '{window}' ORDER BY ALL").to_arrow_table().to_pylist()
+
+
+def find_alerts(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: str, judges: Mapping[int, Judge]
+) -> list[Alert]:
+    """The alerts of a window on all rows of each version: performance, data quality, then drift by effect.
+
+    The rows of the window are staged already (`monitored_windows.stage_rows`).
+    """
+    performance = [
+        row for row in report_rows(connection, inputs, PERFORMANCE_REPORT, window) if row["alert"] and row["slice"] is None
+    ]
+    performance.sort(key=lambda row: row["metric"] != inputs.solution.training.metric)
+    quality = [row for row in report_rows(connection, inputs, DATA_QUALITY_REPORT, window) if row["alert"]]
+    drift: dict[tuple[int, str], dict[str, Any]] = {}
+    for row in report_rows(connection, inputs, DRIFT_REPORT, window):
+        key = (row[MODEL_VERSION], row["feature"])
+        if row["alert"] and row["slice"] is None and (key not in drift or _size(row) > _size(drift[key])):
+            drift[key] = row
+    return [
+        *(_performance(inputs, row) for row in performance),
+        *(_quality(rows, judges[rows[0][MODEL_VERSION]].contract) for rows in _together(quality)),
+        *(
+            _drift(connection, window, row, judges[row[MODEL_VERSION]].reference)
+            for row in sorted(drift.values(), key=_size, reverse=True)
+        ),
+    ]
+
+
+def alert_rows(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: str, alert: Alert, *, limit: int
+) -> list[dict[str, Any]]:
+    """Rows behind an alert: id, time, prediction, label if known, and the feature that the alert is about."""
+    if alert.rows is None:
+        return []
+    spine = inputs.solution.spine
+    present = [row[0] for row in connection.execute(f"DESCRIBE FROM {ROWS}").fetchall()]
+    wanted = (PREDICTION_ID, spine.prediction_time, *OUTPUTS[:3], spine.label, alert.feature)
+    names = ", ".join(quote(name) for name in dict.fromkeys(wanted) if name in present)
+    order = f"{alert.order}, {PREDICTION_ID}" if alert.order else PREDICTION_ID
+    return (
+        connection.execute(
+            f"SELECT {names} FROM {ROWS} WHERE {STAGED_WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {alert.version} AND ({alert.rows}) "
+            f"ORDER BY {order} LIMIT {limit}"
+        )
+        .to_arrow_table()
+        .to_pylist()
+    )
+
+
+def _size(row: Mapping[str, Any]) -> float:
+    return float("inf") if row["effect"] is None else row["effect"]
+
+
+def _performance(inputs: SolutionInputs, row: Mapping[str, Any]) -> Alert:
+    kind = "realised" if row["complete"] and row["realised"] is not None else "estimated"
+    label, problem = quote(inputs.solution.spine.label), inputs.solution.problem
+    error = {
+        "binary_classification": f"abs(score - CAST({label} AS DOUBLE))",
+        "multiclass_classification": f"CASE WHEN CAST(predicted_label AS VARCHAR) = CAST({label} AS VARCHAR) THEN 0 ELSE score END",
+        "regression": f"abs(value - CAST({label} AS DOUBLE))",
+    }[problem]
+    return Alert(
+        source="performance",
+        version=row[MODEL_VERSION],
+        feature=row["metric"],
+        sentence=f"{row['metric']} is {number_text(row[kind])} ({kind}), on the hold-out it was {number_text(row['reference'])}",
+        rows=f"{label} IS NOT NULL",
+        order=f"{error} DESC",
+    )
+
+
+def _together(quality: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The findings of one check that concern equally many rows, as the features of one view do that are missing together."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in quality:
+        found.setdefault((row[MODEL_VERSION], row["check"], row["rows"] or row["feature"], row["examples"]), []).append(row)
+    return list(found.values())
+
+
+def _quality(rows: list[dict[str, Any]], contract: Contract) -> Alert:
+    row, *others = rows
+    named = ", ".join(each["feature"] for each in others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    feature = next((each for each in contract.features if each.name == row["feature"]), None)
+    condition = None
+    if row["check"] == "missing_values":
+        condition = f"NOT {is_present(quote(row['feature']), numeric=feature is not None and feature.kind == 'numeric')}"
+    elif row["check"] in ("unseen_categories", "out_of_range") and feature is not None:
+        condition = wrong_value(feature)
+    elif row["check"] == "duplicate_predictions":
+        mine = f"{MODEL_VERSION} = {row[MODEL_VERSION]} AND {STAGED_WINDOW} = DATE '{row[WINDOW]}'"
+        condition = f"{PREDICTION_ID} IN (SELECT {PREDICTION_ID} FROM {ROWS} WHERE {mine} GROUP BY 1 HAVING count(*) > 1)"
+    return Alert(
+        source="data quality",
+        version=row[MODEL_VERSION],
+        feature="whole rows" if row["feature"] == "*" else row["feature"],
+        sentence=_WHAT[row["check"]].format(**row) + (f"; like {named}" if others else ""),
+        rows=condition,
+        order=None,
+    )
+
+
+def _drift(connection: duckdb.DuckDBPyConnection, window: str, row: Mapping[str, Any], reference: VersionReference) -> Alert:
+    sentence = f"{METHOD_NAMES[row['method']]} {number_text(row['value'])}, chance explains {number_text(row['threshold'])}"
+    if row["effect"] is not None:
+        sentence += f"; effect {number_text(row['effect'])}"
+    condition = None if row["feature"] == "*" else _excess(connection, window, row, reference)
+    return Alert(
+        source="drift",
+        version=row[MODEL_VERSION],
+        feature="all features together" if row["feature"] == "*" else row["feature"],
+        sentence=sentence,
+        rows=condition,
+        order=None,
+    )
+
+
+def _excess(
+    connection: duckdb.DuckDBPyConnection, window: str, row: Mapping[str, Any], reference: VersionReference
+) -> str | None:
+    """SQL for the rows in the decile of the reference, or of the category, whose share grew most."""
+    summary, name = reference.summary, row["feature"]
+    described = next((each for each in summary.columns.to_pylist() if each["slice"] == WHOLE and each["feature"] == name), None)
+    if described is None or not described["rows"]:
+        return None
+    binning = "decile" if described["numeric"] else "category"
+    known = {
+        each["bin"]: each["rows"] / described["rows"]
+        for each in summary.masses.to_pylist()
+        if each["slice"] == WHOLE and each["feature"] == name and each["binning"] == binning
+    }
+    column = finite_number(quote(name)) if described["numeric"] else f"CAST({quote(name)} AS VARCHAR)"
+    inside = f"{STAGED_WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {row[MODEL_VERSION]} AND ({column}) IS NOT NULL"
+    if described["numeric"]:
+        edges = described["deciles"]
+        conditions = {}
+        for position in range(len(edges) + 1):
+            bounds = [f"({column}) > {edges[position - 1]!r}"] if position else []
+            bounds += [f"({column}) <= {edges[position]!r}"] if position < len(edges) else []
+            conditions[str(position)] = " AND ".join(bounds)
+    else:
+        values = connection.execute(f"SELECT DISTINCT {column} FROM {ROWS} WHERE {inside}").fetchall()
+        conditions = {
+            value: f"{column} = {literal(value)}" for (value,) in values if not described["collapsed"] or value in known
+        }
+        if described["collapsed"]:
+            listed = ", ".join(literal(value) for value in known if value != OTHER_CATEGORY)
+            conditions[OTHER_CATEGORY] = f"{column} NOT IN ({listed})" if listed else "true"
+    counts = connection.execute(
+        f"SELECT count(*), {', '.join(f'count(*) FILTER (WHERE {each})' for each in conditions.values())} FROM {ROWS} WHERE {inside}"
+    ).fetchall()[0]
+    if not counts[0]:
+        return None
+    excess = {name: count / counts[0] - known.get(name, 0.0) for name, count in zip(conditions, counts[1:], strict=True)}
+    return conditions[max(excess, key=lambda name: excess[name])]

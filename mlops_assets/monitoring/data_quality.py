@@ -1,0 +1,251 @@
+"""Data quality of the predictions in a window, measured in SQL where the rows are, against the contract of the version and its reference.
+
+A finding names how many rows, the limit and examples. Which windows and versions there are is decided in `monitoring/data_quality_report.py`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.core import check_rules
+from mlops_assets.core.check_rules import CheckRule
+from mlops_assets.core.missing_values import finite_number, is_infinite, is_present
+from mlops_assets.lake.lake import literal, quote
+from mlops_assets.schema.solution import DataQuality
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.serving.contract import CategoricalFeature, Contract, NumericFeature
+
+NEARLY_CONSTANT = 0.999
+ALL_ROWS = "*"
+_STANDARD_ERRORS = 4
+"""Beyond so many a share is not explained by chance, in a window with hundreds of measures."""
+
+RULES: Mapping[str, CheckRule] = {
+    rule.name: rule
+    for rule in (
+        check_rules.MISSING_VALUES,
+        check_rules.UNSEEN_CATEGORIES,
+        check_rules.OUT_OF_RANGE,
+        check_rules.DUPLICATE_PREDICTIONS,
+        check_rules.CONSTANT_FEATURES,
+        check_rules.WINDOW_ROWS,
+        check_rules.SCHEMA_CHANGE,
+    )
+}
+"""The checks by name: the values of the column `check`."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measure of one window: `value` is a share of its rows (of `window_rows` the rows themselves), `rows` how many it concerns.
+
+    `feature` is `*` for measures of whole rows. `examples` are the most frequent wrong values, as text.
+    """
+
+    check: str
+    feature: str
+    value: float
+    limit: float
+    rows: int
+    examples: str | None
+    alert: bool
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a window is held against: the contract and, by feature, the reference's summary of all its rows.
+
+    `rows` predictions are expected of those that `counted`, a SQL condition, is true for. Features in `moving` leave their range by
+    nature, such as the calendar: their values are not judged.
+    """
+
+    contract: "Contract"
+    reference: Mapping[str, Mapping]
+    rows: float
+    counted: str
+    key: str
+    moving: Sequence[str]
+
+
+def inspect(connection: duckdb.DuckDBPyConnection, *, rows: str, expected: Expected, limits: DataQuality) -> list[Finding]:
+    """All findings on `rows` (a table, or a query in parentheses), those without an alert included."""
+    schema = connection.execute(f"FROM {rows} LIMIT 0").to_arrow_table().schema
+    changed = list(_schema(schema, expected.contract))
+    present = [feature for feature in expected.contract.features if feature.name in schema.names]
+    return [*changed, *_whole(connection, rows, expected, limits), *_by_feature(connection, rows, present, expected, limits)]
+
+
+def results(key: dg.AssetKey, findings: Mapping[str, Sequence[Finding]]) -> list[dg.AssetCheckResult]:
+    """One result a check over all windows (`findings` by window), with the alerts as its evidence."""
+    found = []
+    for rule in RULES.values():
+        alerts = [(window, each) for window, part in findings.items() for each in part if each.check == rule.name and each.alert]
+        records = [
+            dg.TableRecord(
+                {
+                    "window": window,
+                    "feature": each.feature,
+                    "value": each.value,
+                    "limit": each.limit,
+                    "rows": each.rows,
+                    "examples": each.examples or "",
+                }
+            )
+            for window, each in alerts
+        ]
+        features = list(dict.fromkeys(each.feature for _, each in alerts))
+        named = ", ".join(features[:3]) + (f" and {len(features) - 3} more" if len(features) > 3 else "")
+        windows = ", ".join(dict.fromkeys(window for window, _ in alerts))
+        found.append(
+            rule.result(
+                key,
+                passed=not alerts,
+                metadata={
+                    "measured": sum(each.check == rule.name for part in findings.values() for each in part),
+                    "alerts": dg.MetadataValue.table(records, schema=_ALERT_TABLE) if records else 0,
+                },
+                description=(f"{windows}" if features == [ALL_ROWS] else f"{named} in {windows}") if alerts else None,
+            )
+        )
+    return found
+
+
+_ALERT_TABLE = dg.TableSchema(
+    columns=[
+        dg.TableColumn("window"),
+        dg.TableColumn("feature"),
+        dg.TableColumn("value", "float"),
+        dg.TableColumn("limit", "float"),
+        dg.TableColumn("rows", "int"),
+        dg.TableColumn("examples"),
+    ]
+)
+
+
+def _schema(schema: "pa.Schema", contract: "Contract") -> Iterator[Finding]:
+    for feature in contract.features:
+        found = str(schema.field(feature.name).type) if feature.name in schema.names else "no such column"
+        changed = found != feature.type
+        yield Finding(
+            check=check_rules.SCHEMA_CHANGE.name,
+            feature=feature.name,
+            value=float(changed),
+            limit=0.0,
+            rows=0,
+            examples=f"{feature.type} in training, {found} now" if changed else None,
+            alert=changed,
+        )
+
+
+def _whole(connection: duckdb.DuckDBPyConnection, rows: str, expected: Expected, limits: DataQuality) -> Iterator[Finding]:
+    key = quote(expected.key)
+    count, keys, counted = connection.execute(
+        f"SELECT count(*), count(DISTINCT {key}), count(*) FILTER (WHERE {expected.counted}) FROM {rows}"
+    ).fetchall()[0]
+    examples = connection.execute(
+        f"SELECT {key} FROM {rows} GROUP BY ALL HAVING count(*) > 1 ORDER BY count(*) DESC, 1 LIMIT 3"
+    ).fetchall()
+    surplus = count - keys
+    yield Finding(
+        check=check_rules.DUPLICATE_PREDICTIONS.name,
+        feature=ALL_ROWS,
+        value=surplus / count if count else 0.0,
+        limit=0.0,
+        rows=surplus,
+        examples=", ".join(str(value) for (value,) in examples) or None,
+        alert=surplus > 0,
+    )
+    least, most = (bound * expected.rows for bound in limits.row_count)
+    few = counted < least
+    yield Finding(
+        check=check_rules.WINDOW_ROWS.name,
+        feature=ALL_ROWS,
+        value=float(counted),
+        limit=least if few else most,
+        rows=counted,
+        examples=f"about {expected.rows:,.0f} were expected",
+        alert=few or counted > most,
+    )
+
+
+def _by_feature(
+    connection: duckdb.DuckDBPyConnection,
+    rows: str,
+    features: "Sequence[NumericFeature | CategoricalFeature]",
+    expected: Expected,
+    limits: DataQuality,
+) -> Iterator[Finding]:
+    measures = [
+        expression
+        for feature in features
+        for expression in (
+            _known(feature),
+            f"count(*) FILTER (WHERE {wrong_value(feature)})",
+            f"coalesce(list_max(map_values(histogram({quote(feature.name)}) FILTER ({_present(feature)}))), 0)",
+        )
+    ]
+    total, *counts = connection.execute(f"SELECT count(*), {', '.join(measures)} FROM {rows}").fetchall()[0]
+    if not total:
+        return
+    for position, feature in enumerate(features):
+        known, wrong, most_frequent = counts[3 * position : 3 * position + 3]
+        reference = expected.reference.get(feature.name)
+        usual = reference["missing"] / max(reference["missing"] + reference["rows"], 1) if reference else 0.0
+        chance = _STANDARD_ERRORS * (max(usual * (1 - usual), 0.0) / total) ** 0.5
+        limit = usual + max(limits.missing_increase, chance)
+        missing = total - known
+        yield Finding(
+            check_rules.MISSING_VALUES.name, feature.name, missing / total, limit, missing, None, missing / total > limit
+        )
+        if feature.name not in expected.moving:
+            rule, most = (
+                (check_rules.OUT_OF_RANGE, limits.maximum_out_of_range)
+                if feature.kind == "numeric"
+                else (check_rules.UNSEEN_CATEGORIES, limits.maximum_unseen)
+            )
+            share = wrong / total
+            examples = _examples(connection, rows, feature) if share > most else None
+            yield Finding(rule.name, feature.name, share, most, wrong, examples, share > most)
+        if known:
+            before = reference["most_frequent"] / reference["rows"] if reference and reference["rows"] else 0.0
+            constant = most_frequent / known
+            became = constant >= NEARLY_CONSTANT > before
+            yield Finding(
+                check_rules.CONSTANT_FEATURES.name, feature.name, constant, NEARLY_CONSTANT, most_frequent, None, became
+            )
+
+
+def _known(feature: "NumericFeature | CategoricalFeature") -> str:
+    return f"count(*) FILTER ({_present(feature)})"
+
+
+def _present(feature: "NumericFeature | CategoricalFeature") -> str:
+    return is_present(quote(feature.name), numeric=feature.kind == "numeric")
+
+
+def wrong_value(feature: "NumericFeature | CategoricalFeature") -> str:
+    """SQL that is true for a value that training did not see; a missing one is no such value."""
+    name = quote(feature.name)
+    if feature.kind == "numeric":
+        infinite, value = is_infinite(name), finite_number(name)
+        if feature.minimum is None or feature.maximum is None:
+            return infinite
+        # The contract's bounds are float32, as the model reads numbers.
+        bounds = f"CAST({feature.minimum!r} AS FLOAT) AND CAST({feature.maximum!r} AS FLOAT)"
+        return f"({infinite} OR coalesce(CAST({value} AS FLOAT) NOT BETWEEN {bounds}, false))"
+    known = ", ".join(literal(value) for value in feature.categories) or "NULL"
+    return f"{name} IS NOT NULL AND {name} NOT IN ({known})" if feature.categories else f"{name} IS NOT NULL"
+
+
+def _examples(connection: duckdb.DuckDBPyConnection, rows: str, feature: "NumericFeature | CategoricalFeature") -> str:
+    name = quote(feature.name)
+    found = connection.execute(
+        f"SELECT {name}, count(*) FROM {rows} WHERE {wrong_value(feature)} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 3"
+    ).fetchall()
+    return ", ".join(f"{value} ({count} rows)" for value, count in found)

@@ -1,0 +1,162 @@
+"""What the reports on a window share: the windows of a run, the predictions in them with their known labels, and what those are held against."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core.keys import OUTCOMES, PREDICTIONS
+from mlops_assets.core.settings import Settings
+from mlops_assets.lake.lake import Lake, PartitionRange, quote, table_exists
+from mlops_assets.schema.column_names import MATURED, MODEL_VERSION, PREDICTION_ID, internal
+from mlops_assets.stages.execution import (
+    partition_range,
+    permanent_failure,
+    record_partition_rows,
+    table_schema,
+    written_metadata,
+)
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.bundle_reading import read_contract
+from mlops_assets.training.monitoring_reference import VersionReference, load_reference
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.serving.contract import Contract
+
+WINDOW = "window_start"
+"""DATE column of every report: the partition, which is the first day of the window."""
+
+ROWS = "temp.main.monitored_rows"
+"""The temporary table that `stage_rows` makes."""
+
+STAGED_WINDOW = internal(WINDOW)
+"""Column of `ROWS`: the first day of the window of a row."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The monitoring windows of a run: the key of each and the partitions of the predictions in it."""
+
+    ranges: dict[str, PartitionRange]
+
+    @property
+    def whole(self) -> PartitionRange:
+        """From the first to the last window."""
+        parts = list(self.ranges.values())
+        return PartitionRange(parts[0].column, parts[0].start, parts[-1].end)
+
+    def end(self, key: str) -> date:
+        """The day after the window."""
+        return self.ranges[key].end
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What the rows that a version predicted are held against."""
+
+    version: int
+    contract: "Contract"
+    reference: VersionReference
+
+
+def load_judge(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings, version: int) -> Judge:
+    """Contract and reference of a version. Raises Failure when it has no stored reference."""
+    model = registry.get(inputs.name, version)
+    contract = read_contract(registry, settings, model)
+    return Judge(version=version, contract=contract, reference=load_reference(registry, model))
+
+
+def windows_of(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:
+    """The windows of these partition keys, in order."""
+    found = {}
+    for key in keys:
+        window = inputs.windows.time_window_for_partition_key(key)
+        found[key] = PartitionRange(inputs.solution.partitions.column, window.start.date(), window.end.date())
+    return Windows(found)
+
+
+def stage_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windows: Windows) -> list[int]:
+    """Make the table `ROWS`: the predictions of `windows` with `STAGED_WINDOW` and the label (null until it is known). Returns the versions.
+
+    Raises Failure when none of the windows has a prediction.
+    """
+    label = quote(inputs.solution.spine.label)
+    bounds = ", ".join(f"(DATE '{key}', DATE '{each.start}', DATE '{each.end}')" for key, each in windows.ranges.items())
+    column = quote(inputs.solution.partitions.column)
+    known = f"(SELECT NULL AS {PREDICTION_ID}, NULL AS {label} LIMIT 0)"
+    if table_exists(connection, outcomes := inputs.table(OUTCOMES)):
+        known = f"(SELECT {PREDICTION_ID}, {label} FROM lake.{outcomes} t WHERE {MATURED} AND {windows.whole.predicate('t')})"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE monitored_rows AS SELECT w.{STAGED_WINDOW}, p.*, o.{label} FROM lake.{inputs.table(PREDICTIONS)} p "
+        f"JOIN (VALUES {bounds}) w({STAGED_WINDOW}, first, after) ON p.{column} >= w.first AND p.{column} < w.after "
+        f"LEFT JOIN {known} o ON o.{PREDICTION_ID} = p.{PREDICTION_ID} WHERE {windows.whole.predicate('p')}"
+    )
+    versions = [
+        version for (version,) in connection.execute(f"SELECT DISTINCT {MODEL_VERSION} FROM {ROWS} ORDER BY 1").fetchall()
+    ]
+    if not versions:
+        raise permanent_failure(
+            f"No predictions in the windows {', '.join(windows.ranges)}: materialize {inputs.name}/{PREDICTIONS} there."
+        )
+    return versions
+
+
+def window_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int) -> "dict[str, pa.Table]":
+    """The rows of a version by window, in order of time."""
+    return _by_window(connection, inputs, version, "")
+
+
+def sampled_windows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int) -> "dict[str, pa.Table]":
+    """The rows of a version by window, of each at most `monitoring.drift.maximum_rows`, chosen by the hash of their key: always the same."""
+    order = f"hash({quote(inputs.solution.spine.key)}), {PREDICTION_ID}"
+    place = f"row_number() OVER (PARTITION BY {STAGED_WINDOW} ORDER BY {order})"
+    return _by_window(connection, inputs, version, f"QUALIFY {place} <= {inputs.solution.monitoring.drift.maximum_rows} ")
+
+
+def rows_of_version(report: "pa.Table", version: int) -> "pa.Table":
+    """The rows that a report found of a version, with its number, which `report_query` wants."""
+    import pyarrow as pa
+
+    return report.append_column(MODEL_VERSION, pa.repeat(version, report.num_rows).cast(pa.int32()))
+
+
+def report_query(relation: str) -> str:
+    """SQL for the rows of a report that names its windows in the text column `window`, with `window_start` and the version in front."""
+    return f'SELECT CAST("window" AS DATE) AS {WINDOW}, {MODEL_VERSION}, * EXCLUDE ("window", {MODEL_VERSION}) FROM {relation}'
+
+
+def write_report(
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    table: str,
+    query: str,
+    descriptions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Make the rows of this run's windows in a report's `table` those of `query`. Returns the metadata of the materialization."""
+    written = lake.replace(
+        connection, table=table, query=query, partition_range=partition_range(context, WINDOW), author=context.run.run_id
+    )
+    record_partition_rows(context, written.rows_by_partition)
+    return {
+        **written_metadata(written),
+        "dagster/column_schema": table_schema(connection, f"lake.{table}", descriptions),
+    }
+
+
+def _by_window(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, chosen: str) -> "dict[str, pa.Table]":
+    import pyarrow.compute as pc
+
+    table = connection.execute(
+        f"FROM {ROWS} WHERE {MODEL_VERSION} = {version} {chosen}"
+        f"ORDER BY {STAGED_WINDOW}, {quote(inputs.solution.spine.prediction_time)}, {PREDICTION_ID}"
+    ).to_arrow_table()
+    days = table.column(STAGED_WINDOW)
+    return {day.isoformat(): table.filter(pc.equal(days, day)) for day in sorted(days.unique().to_pylist())}

@@ -1,0 +1,188 @@
+"""`monitoring_report`: the page of a window, put together from its drift, performance and data quality reports. One partition a window."""
+
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core.keys import (
+    DATA_QUALITY_REPORT,
+    DRIFT_REPORT,
+    MONITORING_REPORT,
+    OUTCOMES,
+    PERFORMANCE_REPORT,
+    PREDICTIONS,
+)
+from mlops_assets.core.settings import Settings
+from mlops_assets.lake.lake import Lake, table_exists
+from mlops_assets.monitoring.monitored_windows import (
+    ROWS,
+    STAGED_WINDOW,
+    WINDOW,
+    Judge,
+    Windows,
+    load_judge,
+    sampled_windows,
+    stage_rows,
+    windows_of,
+)
+from mlops_assets.stages.execution import RETRIES
+from mlops_assets.stages.faults import step
+from mlops_assets.stages.inputs import SolutionInputs
+
+if TYPE_CHECKING:
+    from mlops_assets.ml.report import Reports
+    from mlops_assets.monitoring.alerts import Alert
+
+_HISTORY = 12
+"""Windows that a trend goes back: the cost of a page does not grow with the history."""
+
+_SHOWN_ALERTS = 4
+"""Of each source."""
+
+
+def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
+    """The pages of one solution."""
+    key = inputs.key(MONITORING_REPORT)
+    solution = inputs.solution
+
+    @dg.asset(
+        key=key,
+        description=f"One HTML page a {solution.monitoring.window} window: how good the model is, what changed, where, and which rows show it.",
+        owners=solution.owners,
+        group_name=inputs.name,
+        kinds={"html"},
+        tags=inputs.tags(MONITORING_REPORT),
+        partitions_def=inputs.windows,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=[inputs.key(stage) for stage in (DRIFT_REPORT, PERFORMANCE_REPORT, DATA_QUALITY_REPORT)],
+        retry_policy=RETRIES,
+        code_version="1",
+    )
+    @step
+    def monitoring_report(
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[ModelRegistry],
+        settings: dg.ResourceParam[Settings],
+    ) -> None:
+        from mlops_assets.monitoring.alerts import find_alerts
+
+        windows = windows_of(inputs, context.partition_keys)
+        with lake.connect(read_only=True) as connection:
+            versions = stage_rows(connection, inputs, windows)
+            judges = {version: load_judge(inputs, registry, settings, version) for version in versions}
+            for window in windows.ranges:
+                if not _is_predicted(connection, window):
+                    continue
+                alerts = find_alerts(connection, inputs, window, judges)
+                path = _write_page(connection, inputs, settings, windows, window=window, judges=judges, alerts=alerts)
+                context.add_asset_metadata(
+                    {
+                        "report": dg.MetadataValue.path(str(path)),
+                        "alerts": len(alerts),
+                        "summary": dg.MetadataValue.md(_summary(alerts)),
+                    },
+                    asset_key=context.asset_key,
+                    partition_key=window,
+                )
+
+    return monitoring_report
+
+
+def _is_predicted(connection: duckdb.DuckDBPyConnection, window: str) -> bool:
+    return bool(connection.execute(f"SELECT 1 FROM {ROWS} WHERE {STAGED_WINDOW} = DATE '{window}' LIMIT 1").fetchall())
+
+
+def report_path(settings: Settings, solution: str, window: str) -> Path:
+    """The HTML page of one window."""
+    return settings.reports_directory / solution / f"window-{window}.html"
+
+
+def _write_page(
+    connection: duckdb.DuckDBPyConnection,
+    inputs: SolutionInputs,
+    settings: Settings,
+    windows: Windows,
+    *,
+    window: str,
+    judges: dict[int, Judge],
+    alerts: "list[Alert]",
+) -> Path:
+    from mlops_assets.ml.report import AlertLine, Page, render_monitoring_report
+    from mlops_assets.monitoring.alerts import EXAMPLES, alert_rows
+
+    first, last = windows.ranges[window].start, windows.end(window) - timedelta(days=1)
+    samples = {version: sampled_windows(connection, inputs, version) for version in judges}
+    predicted = [version for version, tables in samples.items() if window in tables]
+    page = Page(
+        title=inputs.solution.description,
+        period=f"{first:%-d %B %Y} to {last:%-d %B %Y}" if last > first else f"{first:%-d %B %Y}",
+        metric=inputs.solution.training.metric,
+        versions=predicted,
+        reports=_reports(connection, inputs, window),
+        counts=Counter(each.source for each in alerts),
+        alerts=[
+            AlertLine(each.source, each.feature, each.sentence, alert_rows(connection, inputs, window, each, limit=EXAMPLES))
+            for each in _worst(alerts)
+        ],
+        samples=(judges[predicted[-1]].reference.rows, samples[predicted[-1]][window]),
+        links=_links(inputs, settings, windows, window),
+        command=f"mlops debug {inputs.name} --window {window}",
+    )
+    path = report_path(settings, inputs.name, window)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render_monitoring_report(page))
+    return path
+
+
+def _reports(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: str) -> "Reports":
+    from mlops_assets.ml.report import Reports
+
+    def rows(stage: str) -> list[dict]:
+        table = inputs.table(stage)
+        if not table_exists(connection, table):
+            return []
+        return (
+            connection.execute(
+                f"FROM lake.{table} WHERE {WINDOW} IN (SELECT DISTINCT {WINDOW} FROM lake.{table} WHERE {WINDOW} <= DATE '{window}' "
+                f"ORDER BY 1 DESC LIMIT {_HISTORY}) ORDER BY ALL"
+            )
+            .to_arrow_table()
+            .to_pylist()
+        )
+
+    return Reports(
+        window=window, drift=rows(DRIFT_REPORT), performance=rows(PERFORMANCE_REPORT), quality=rows(DATA_QUALITY_REPORT)
+    )
+
+
+def _links(inputs: SolutionInputs, settings: Settings, windows: Windows, window: str) -> dict[str, str]:
+    part = windows.ranges[window]
+    assets = f"{settings.dagster_url}/assets/{inputs.name}"
+    return {
+        "Drift": f"{assets}/{DRIFT_REPORT}?partition={window}",
+        "Performance": f"{assets}/{PERFORMANCE_REPORT}?partition={window}",
+        "Data quality": f"{assets}/{DATA_QUALITY_REPORT}?partition={window}",
+        f"Predictions from {part.start}": f"{assets}/{PREDICTIONS}?partition={part.start}",
+        "Outcomes": f"{assets}/{OUTCOMES}?partition={part.start}",
+        "Model versions in MLflow": f"{settings.mlflow_url}/#/models/{inputs.name}",
+    }
+
+
+def _summary(alerts: "list[Alert]") -> str:
+    if not alerts:
+        return "No alert."
+    return "\n".join(f"- **{each.source}** {each.feature}: {each.sentence}" for each in _worst(alerts))
+
+
+def _worst(alerts: "list[Alert]") -> "list[Alert]":
+    """The first alerts of each source."""
+    found: dict[str, list[Alert]] = {}
+    for each in alerts:
+        found.setdefault(each.source, []).append(each)
+    return [each for part in found.values() for each in part[:_SHOWN_ALERTS]]

@@ -1,0 +1,241 @@
+"""What is worth telling people, and the two sensors that tell it: one hears of failed runs, one of models and checks.
+
+They read what Dagster recorded, so that no asset has to think of notifications, and no failure to notify can touch a run.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster import AssetCheckKey
+
+from mlops_assets.clients.notifier import Notification, Notifier
+from mlops_assets.core.keys import (
+    DATA_QUALITY_REPORT,
+    DEPLOYMENT,
+    DRIFT_REPORT,
+    EVALUATION,
+    MODEL,
+    PERFORMANCE_REPORT,
+    SEGMENT_STAGES,
+    SOLUTION_TAG,
+    STAGE_TAG,
+)
+from mlops_assets.core.settings import Settings
+from mlops_assets.monitoring.retraining_sensor import ACTOR
+from mlops_assets.runs.stuck import Stuck
+
+_INTERVAL_SECONDS = 30
+_TICK_SECONDS = 30.0
+_MOST_EVENTS = 100
+_FAILED_CHECK = "DagsterAssetCheckFailedError"
+_WILL_RETRY_TAG = "dagster/will_retry"
+
+_MODELS = (MODEL, SEGMENT_STAGES[MODEL])
+_DEPLOYMENTS = (DEPLOYMENT, SEGMENT_STAGES[DEPLOYMENT])
+
+_EVENTS_OF_CHECKS = {
+    **dict.fromkeys((EVALUATION, SEGMENT_STAGES[EVALUATION]), "gate_refused"),
+    **dict.fromkeys(_DEPLOYMENTS, "served_version_differs"),
+    DATA_QUALITY_REPORT: "data_quality",
+    DRIFT_REPORT: "drift",
+    PERFORMANCE_REPORT: "performance",
+}
+"""What a failed check of a stage is called; of any other asset it is `check_failed`, told when it blocks."""
+
+
+def build_notification_sensors() -> list[dg.SensorDefinition]:
+    """The sensor of failed runs, and that of models and checks. Both are on: they launch nothing."""
+
+    @dg.run_failure_sensor(
+        name="run_failures",
+        description="Notifies of every run that failed, with its cause.",
+        minimum_interval_seconds=_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def run_failures(
+        context: dg.RunFailureSensorContext, settings: dg.ResourceParam[Settings], notifier: dg.ResourceParam[Notifier]
+    ) -> None:
+        tags = _tags(context.repository_def.asset_graph) if context.repository_def else {}
+        notifier.notify(of_failed_run(context, settings, tags), seconds=_TICK_SECONDS)
+
+    @dg.sensor(
+        name="notifications",
+        description="Notifies of trainings, promotions and rollbacks, refused candidates, drift and other failed checks.",
+        minimum_interval_seconds=_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def notifications(
+        context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings], notifier: dg.ResourceParam[Notifier]
+    ) -> dg.SkipReason:
+        graph = context.repository_def.asset_graph if context.repository_def else None
+        if graph is None:
+            return dg.SkipReason("the code location is not loaded")
+        tags = _tags(graph)
+        seen = json.loads(context.cursor) if context.cursor else None
+        checks = _latest_checks(context.instance, sorted(graph.asset_check_keys))
+        newest_check = max((record.id for record in checks), default=0)
+        if seen is None:
+            # What happened before is no news.
+            position = context.instance.event_log_storage.get_maximum_record_id() or 0
+            context.update_cursor(json.dumps({"event": position, "check": newest_check}))
+            return dg.SkipReason("begins to listen")
+        events = list(_materializations(context.instance, tags, after=seen["event"]))
+        found = [of_materialization(settings, tags[key], key, record) for key, record in events]
+        unseen = [record for record in checks if record.id > seen["check"] and record.event]
+        found += of_checks(settings, tags, [(record.run_id, record.event.asset_check_evaluation) for record in unseen])
+        pending = [each for each in found if each is not None]
+        dealt_with = notifier.notify(pending, seconds=_TICK_SECONDS)
+        if dealt_with == len(pending):
+            position = max([seen["event"], *(record.storage_id for _, record in events)])
+            context.update_cursor(json.dumps({"event": position, "check": max(seen["check"], newest_check)}))
+        return dg.SkipReason(f"{dealt_with} of {len(pending)} notifications dealt with")
+
+    return [run_failures, notifications]
+
+
+def of_failed_run(
+    context: dg.RunFailureSensorContext, settings: Settings, tags: Mapping[dg.AssetKey, Mapping[str, str]]
+) -> list[Notification]:
+    """What to tell of a failed run: its cause, or the checks that stopped it.
+
+    The other sensor tells of checks too, of their latest results: one that was repaired before its tick is told here alone.
+    """
+    causes, classes = [], []
+    for event in context.get_step_failure_events():
+        failure = event.step_failure_data
+        innermost = failure.error
+        while innermost is not None and innermost.cause is not None:
+            innermost = innermost.cause
+        classes.append(innermost.cls_name if innermost else None)
+        described = failure.user_failure_data.description if failure.user_failure_data else None
+        causes.append(f"{event.step_key}: {described or (innermost.message if innermost else '')}".strip())
+    run = context.dagster_run
+    if causes and set(classes) == {_FAILED_CHECK}:
+        logged = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+        evaluations = [entry.dagster_event.asset_check_evaluation_data for entry in logged if entry.dagster_event]
+        return list(of_checks(settings, tags, [(run.run_id, each) for each in evaluations]))
+    # The record, not the run of the event: Dagster decides after the failure whether it tries again.
+    record = context.instance.get_run_by_id(run.run_id)
+    again = record is not None and record.tags.get(_WILL_RETRY_TAG) == "true"
+    failed = Notification(
+        event="run_failed",
+        severity="warning" if again else "failure",
+        title=f"A run of {_run_name(run)} {'was interrupted and is tried again' if again else 'failed'}",
+        # Its first line: what a worker printed last stays in the event log.
+        body="\n".join(causes) or (context.failure_event.message or "without a cause in its log").partition("\n")[0],
+        identity=f"run_failed {run.run_id}",
+        links=_run_link(settings, run.run_id),
+    )
+    return [failed]
+
+
+def of_materialization(
+    settings: Settings, tags: Mapping[str, str], key: dg.AssetKey, record: dg.EventLogRecord
+) -> Notification | None:
+    """What to tell of a model that was fitted or a deployment that changed what predicts; None of any other."""
+    event = record.asset_materialization
+    metadata = {name: entry.value for name, entry in event.metadata.items()} if event else {}
+    solution, stage = tags[SOLUTION_TAG], tags[STAGE_TAG]
+    links = {
+        **_run_link(settings, record.run_id),
+        "History": f"{settings.dagster_url}/assets/{'/'.join(key.path)}",
+        **({"MLflow": str(metadata["mlflow"])} if "mlflow" in metadata else {}),
+    }
+    version = metadata.get("model_version")
+    if stage in _MODELS and not metadata.get("reused"):
+        return Notification(
+            event="retrained",
+            severity="info",
+            title=f"{solution}: version {version} was trained for {record.partition_key}",
+            body="It predicts when its gates pass.",
+            identity=f"retrained {solution} {version}",
+            links=links,
+        )
+    if stage in _DEPLOYMENTS and metadata.get("changed"):
+        before = metadata.get("version_before")
+        back = isinstance(before, int) and isinstance(version, int) and version < before
+        followed = f", after version {before}" if before is not None else ""
+        by = "after a retraining decision" if metadata["actor"] == ACTOR else f"by {metadata['actor']}"
+        return Notification(
+            event="rolled_back" if back else "promoted",
+            severity="warning" if back else "success",
+            title=f"{solution}: version {version} predicts now{followed}",
+            body=f"{'Rolled back' if back else 'Promoted'} {by}: {metadata['reason']}",
+            identity=f"deployed {solution} {record.storage_id}",
+            links=links,
+        )
+    return None
+
+
+def of_checks(
+    settings: Settings,
+    tags: Mapping[dg.AssetKey, Mapping[str, str]],
+    evaluated: Sequence[tuple[str, dg.AssetCheckEvaluation | None]],
+) -> Iterator[Notification]:
+    """What to tell of the evaluations by run that failed: one notification an asset and run, the same whoever asks.
+
+    Its title names the checks that block when there are any; its body names all of them.
+    """
+    failed: dict[tuple[dg.AssetKey, str], list[dg.AssetCheckEvaluation]] = {}
+    for run_id, evaluation in evaluated:
+        if evaluation is not None and not evaluation.passed:
+            failed.setdefault((evaluation.asset_key, run_id), []).append(evaluation)
+    for (key, run_id), evaluations in sorted(failed.items(), key=lambda item: item[0]):
+        blocking = [each for each in evaluations if each.severity == dg.AssetCheckSeverity.ERROR]
+        event = _EVENTS_OF_CHECKS.get(tags.get(key, {}).get(STAGE_TAG, ""), "check_failed")
+        if event == "check_failed" and not blocking:
+            continue
+        name = "/".join(key.path)
+        described = sorted(f"{each.check_name}: {each.description or 'failed'}" for each in evaluations)
+        yield Notification(
+            event=event,
+            severity="failure" if blocking else "warning",
+            title=f"{name}: {', '.join(sorted(each.check_name for each in blocking or evaluations))} failed",
+            body="\n".join(described) + ("\nWhat is downstream was stopped." if blocking else ""),
+            identity=f"checks {name} {run_id}",
+            links={**_run_link(settings, run_id), "Checks": f"{settings.dagster_url}/assets/{name}?view=checks"},
+        )
+
+
+def of_stuck(settings: Settings, stuck: Stuck) -> Notification:
+    """What to tell of a run or a pool that does not go on."""
+    behind = "".join(f"\n{run_id}: {settings.dagster_url}/runs/{run_id}" for run_id in stuck.behind)
+    waited = f" for {stuck.seconds / 60:.0f} minutes" if stuck.kind == "queued" else ""
+    return Notification(
+        event="stuck",
+        severity="warning",
+        title=f"{stuck.name} {'waits' if stuck.kind == 'queued' else 'stands still'}{waited}",
+        body=f"{stuck.reason}{behind}\nAll that stands still: mlops status",
+        identity=f"stuck {stuck.kind} {stuck.run_id} {stuck.name}",
+        links=_run_link(settings, stuck.run_id),
+    )
+
+
+def _tags(graph: Any) -> dict[dg.AssetKey, Mapping[str, str]]:
+    return {key: graph.get(key).tags for key in graph.get_all_asset_keys()}
+
+
+def _latest_checks(instance: dg.DagsterInstance, keys: Sequence[AssetCheckKey]) -> list[Any]:
+    return list(instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).values())
+
+
+def _materializations(
+    instance: dg.DagsterInstance, tags: Mapping[dg.AssetKey, Mapping[str, str]], *, after: int
+) -> Iterator[tuple[dg.AssetKey, dg.EventLogRecord]]:
+    """The materializations of models and deployments since the event `after`, oldest first of each asset."""
+    for key in sorted(key for key, found in tags.items() if found.get(STAGE_TAG) in (*_MODELS, *_DEPLOYMENTS)):
+        unseen = dg.AssetRecordsFilter(asset_key=key, after_storage_id=after)
+        for record in instance.fetch_materializations(unseen, limit=_MOST_EVENTS, ascending=True).records:
+            yield key, record
+
+
+def _run_name(run: dg.DagsterRun) -> str:
+    if run.asset_selection:
+        return ", ".join(sorted("/".join(key.path) for key in run.asset_selection)[:3])
+    return run.job_name
+
+
+def _run_link(settings: Settings, run_id: str) -> dict[str, str]:
+    return {"Run": f"{settings.dagster_url}/runs/{run_id}"}

@@ -1,0 +1,253 @@
+"""`performance_report`: how good the predictions of a window are, estimated until their labels are known. One partition a window."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core import check_rules
+from mlops_assets.core.keys import EVALUATION, OUTCOMES, PERFORMANCE_REPORT, PREDICTIONS
+from mlops_assets.core.prediction_columns import predictions_array
+from mlops_assets.core.settings import Settings
+from mlops_assets.lake.lake import Lake
+from mlops_assets.monitoring.monitored_windows import (
+    WINDOW,
+    Judge,
+    Windows,
+    load_judge,
+    report_query,
+    rows_of_version,
+    stage_rows,
+    window_rows,
+    windows_of,
+    write_report,
+)
+from mlops_assets.schema.column_names import MODEL_VERSION
+from mlops_assets.schema.solution import after
+from mlops_assets.stages.clock import data_clock
+from mlops_assets.stages.execution import RETRIES, record_range_metadata
+from mlops_assets.stages.faults import step
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.evaluation_page import plot_metadata
+from mlops_assets.training.judging import threshold_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.ml.evaluation import Evaluation
+    from mlops_assets.ml.performance import PerformanceRow
+    from mlops_assets.ml.performance_estimation import Estimate
+
+_DESCRIPTIONS = {
+    WINDOW: "First day of the monitoring window.",
+    MODEL_VERSION: "Version that predicted.",
+    "slice": "Null for all rows, else which of them: column = value.",
+    "metric": "Name of the metric.",
+    "estimated": "Estimate without labels, by NannyML (CBPE, or DLE for a regression); null where the metric cannot be estimated.",
+    "estimated_lower": "Three standard errors below the estimate.",
+    "estimated_upper": "Three standard errors above it.",
+    "realised": "The metric on the rows whose label is known; null until there are any.",
+    "realised_lower": "Lower end of its 95 % bootstrap interval; slices have one for the selection metric.",
+    "realised_upper": "Upper end of it.",
+    "reference": "The metric on the hold-out of the version.",
+    "threshold": "What it must not be worse than: the reference less the tolerance.",
+    "rows": "Predictions in the window.",
+    "matured_rows": "Those whose label is known.",
+    "matured_share": "Their share. It need not reach 1: some predictions never get a label.",
+    "complete": "Whether the last labels have had the time to come; otherwise the window is partial.",
+    "alert": "Whether the realised value of a complete window, or the estimate of a partial one, is worse than the threshold beyond chance.",
+}
+
+
+def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
+    """The performance report of one solution."""
+    key = inputs.key(PERFORMANCE_REPORT)
+    solution = inputs.solution
+
+    @dg.asset(
+        key=key,
+        description=f"Estimated and realised performance by {solution.monitoring.window} window, version and slice.",
+        owners=solution.owners,
+        group_name=inputs.name,
+        kinds={"nannyml", "duckdb"},
+        tags=inputs.tags(PERFORMANCE_REPORT),
+        partitions_def=inputs.windows,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=[
+            inputs.key(PREDICTIONS),
+            inputs.key(OUTCOMES),
+            dg.AssetDep(inputs.key(EVALUATION), partition_mapping=dg.AllPartitionMapping()),
+        ],
+        check_specs=[check_rules.PERFORMANCE.spec(key), check_rules.ESTIMATE_AGREES.spec(key)],
+        retry_policy=RETRIES,
+        code_version="1",
+    )
+    @step
+    def performance_report(
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[ModelRegistry],
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.MaterializeResult:
+        import pyarrow as pa
+
+        from mlops_assets.ml.performance import to_arrow
+
+        windows = windows_of(inputs, context.partition_keys)
+        rows: list[PerformanceRow] = []
+        tables = []
+        with lake.connect(read_only=False) as connection:
+            as_of = data_clock(connection, inputs)
+            for number in stage_rows(connection, inputs, windows):
+                judge = load_judge(inputs, registry, settings, number)
+                found = _rows(inputs, judge, window_rows(connection, inputs, number), windows=windows, as_of=as_of)
+                rows += found
+                tables.append(rows_of_version(to_arrow(found), number))
+            connection.register("performance_rows", pa.concat_tables(tables))
+            metadata = write_report(
+                context,
+                lake,
+                connection,
+                table=inputs.table(PERFORMANCE_REPORT),
+                query=report_query("performance_rows"),
+                descriptions=_DESCRIPTIONS,
+            )
+        metric = solution.training.metric
+        judged = [row for row in rows if row.metric == metric and row.slice is None]
+        record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(judged)), **_plot(judged, metric)})
+        return dg.MaterializeResult(
+            metadata={**metadata, "as_of": dg.MetadataValue.timestamp(as_of)},
+            check_results=[_performance(inputs, judged), _agreement(inputs, rows)],
+        )
+
+    return performance_report
+
+
+def _rows(
+    inputs: SolutionInputs, judge: Judge, tables: "Mapping[str, pa.Table]", *, windows: Windows, as_of: datetime
+) -> "list[PerformanceRow]":
+    """The rows of all windows that a version predicted (`tables`); NannyML is fitted once for all of them."""
+    from mlops_assets.ml.performance import Maturity, performance_rows
+    from mlops_assets.ml.reference import row_slices
+    from mlops_assets.schema.metric_names import metric_names
+
+    solution = inputs.solution
+    slices = {window: row_slices(table, solution.gates.slices) for window, table in tables.items()}
+    estimates = _estimate(inputs, judge, slices)
+    usual = _evaluate(inputs, judge, judge.reference.rows)
+    rows: list[PerformanceRow] = []
+    for window, table in tables.items():
+        known = {name: part.num_rows - part.column(solution.spine.label).null_count for name, part in slices[window].items()}
+        complete = as_of >= inputs.midnight(after(windows.end(window), solution.monitoring.performance.label_delay))
+        rows += performance_rows(
+            window,
+            metrics=metric_names(solution.problem),
+            maturity={name: Maturity(part.num_rows, known[name], complete) for name, part in slices[window].items()},
+            estimates={(name, metric): value for ((chunk, name), metric), value in estimates.items() if chunk == window},
+            realised=_realised(inputs, judge, table),
+            reference=usual,
+            tolerance=solution.monitoring.performance.tolerance,
+        )
+    return rows
+
+
+def _estimate(
+    inputs: SolutionInputs, judge: Judge, slices: "Mapping[str, Mapping[str, pa.Table]]"
+) -> "dict[tuple[tuple[str, str], str], Estimate]":
+    from mlops_assets.ml.performance_estimation import Predicted, estimate, estimated_metrics
+
+    solution = inputs.solution
+    return estimate(
+        solution.problem,
+        reference=judge.reference.rows,
+        label=solution.spine.label,
+        chunks=[Predicted((window, name), part) for window, parts in slices.items() for name, part in parts.items()],
+        schema=judge.contract.feature_schema,
+        classes=judge.contract.classes,
+        metrics=estimated_metrics(solution.problem, solution.training.metric),
+    )
+
+
+def _realised(inputs: SolutionInputs, judge: Judge, table: "pa.Table") -> "Evaluation | None":
+    import pyarrow.compute as pc
+
+    known = table.filter(pc.is_valid(table.column(inputs.solution.spine.label)))
+    return _evaluate(inputs, judge, known) if known.num_rows else None
+
+
+def _evaluate(inputs: SolutionInputs, judge: Judge, table: "pa.Table") -> "Evaluation":
+    from mlops_assets.ml.evaluation import Resampling, evaluate
+    from mlops_assets.ml.reference import MINIMUM_SLICE_ROWS
+    from mlops_assets.schema.problem import label_array
+
+    solution = inputs.solution
+    return evaluate(
+        problem=solution.problem,
+        labels=label_array(table.column(solution.spine.label), solution.problem),
+        predictions=predictions_array(table),
+        training_labels=label_array(judge.reference.rows.column(solution.spine.label), solution.problem),
+        classes=judge.contract.classes,
+        threshold=threshold_of(judge.contract),
+        slices=table.select(solution.gates.slices),
+        minimum_slice_rows=MINIMUM_SLICE_ROWS,
+        resampling=Resampling(seed=solution.training.seed, slice_metrics=(solution.training.metric,)),
+    )
+
+
+def _summary(judged: "Sequence[PerformanceRow]") -> str:
+    from mlops_assets.stages.evidence import shown
+
+    lines = [
+        f"| {row.window} | {shown(row.estimated)} | {shown(row.realised)} | {shown(row.reference)} | {row.matured_share:.0%}"
+        f"{'' if row.complete else ' (partial)'} | {'**alert**' if row.alert else ''} |"
+        for row in judged
+    ]
+    return "| window | estimated | realised | hold-out | labels known | |\n|---|---|---|---|---|---|\n" + "\n".join(lines)
+
+
+def _plot(judged: "Sequence[PerformanceRow]", metric: str) -> dict[str, Any]:
+    from mlops_assets.ml.plots import performance_plot
+
+    return plot_metadata({"performance": performance_plot(judged, metric)})
+
+
+def _performance(inputs: SolutionInputs, judged: "Sequence[PerformanceRow]") -> dg.AssetCheckResult:
+    alerts = [row.window for row in judged if row.alert]
+    return check_rules.PERFORMANCE.result(
+        inputs.key(PERFORMANCE_REPORT),
+        passed=not alerts,
+        metadata={
+            "metric": inputs.solution.training.metric,
+            "tolerance": inputs.solution.monitoring.performance.tolerance,
+            "windows": dg.MetadataValue.md(_summary(judged)),
+        },
+        description=f"worse than the hold-out in {', '.join(dict.fromkeys(alerts))}" if alerts else None,
+    )
+
+
+def _agreement(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]") -> dg.AssetCheckResult:
+    """Whether the estimates of complete windows were right; those of partial windows cannot be judged yet."""
+    from mlops_assets.ml.performance import disagreement
+
+    metric, tolerance = inputs.solution.training.metric, inputs.solution.monitoring.performance.tolerance
+    judged = [row for row in rows if row.metric == metric and row.slice is None and row.estimated is not None and row.complete]
+    errors = {
+        f"{row.window}": float(row.realised - row.estimated)
+        for row in judged
+        if row.realised is not None and row.estimated is not None
+    }
+    missed = [row.window for row in judged if disagreement(row, tolerance) is not None]
+    mean = sum(map(abs, errors.values())) / len(errors) if errors else None
+    return check_rules.ESTIMATE_AGREES.result(
+        inputs.key(PERFORMANCE_REPORT),
+        passed=not missed,
+        metadata={
+            "metric": metric,
+            "complete_windows": len(errors),
+            "realised_minus_estimated": dg.MetadataValue.json(errors),
+            "mean_absolute_error": dg.MetadataValue.null() if mean is None else mean,
+        },
+        description=f"the estimate was off in {', '.join(missed)}" if missed else None if errors else "no window is complete yet",
+    )

@@ -1,0 +1,248 @@
+"""`retraining_decision`: whether the reports of a window ask for another training, and why. One partition a window.
+
+It gathers what `ml/retraining.py` decides on, and writes the decision down; `monitoring/retraining_sensor.py` acts on it. A decision is
+made on the day after its window and looks at nothing later, so that a decision made again is the same.
+"""
+
+import hashlib
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.clients.bundle_record import BundleRecord
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core.keys import (
+    DRIFT_REPORT,
+    EVALUATION,
+    PERFORMANCE_REPORT,
+    PREDICTIONS,
+    RETRAINING_DECISION,
+    SEGMENT,
+    TRAINING_DATASET,
+    TRAINING_DATE,
+    table_key,
+)
+from mlops_assets.lake.datasets import newest_dataset
+from mlops_assets.lake.lake import Lake, PartitionRange, fingerprint, quote, sql_moment
+from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
+from mlops_assets.monitoring.monitored_windows import WINDOW, write_report
+from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
+from mlops_assets.schema.column_names import MODEL_VERSION
+from mlops_assets.schema.solution import before
+from mlops_assets.stages.execution import RETRIES, permanent_failure
+from mlops_assets.stages.faults import step
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.evaluation import ALL_ROWS
+from mlops_assets.training.training_dataset import labelled_rows
+
+_COLUMNS = {
+    WINDOW: ("DATE", "First day of the monitoring window."),
+    "decided_for": ("DATE", "Day of the decision, and training date if it is to train: nothing later was looked at."),
+    MODEL_VERSION: ("INTEGER", "The version that predicted last in the window."),
+    "trained_for": ("DATE", "Training date of that version."),
+    "predictions": ("BIGINT", "How many predictions were made in the window, in all channels."),
+    "drifted_share": ("DOUBLE", "Share of the features with a drift alert in the window."),
+    "metric": ("VARCHAR", "The metric of the training section."),
+    "estimated": ("DOUBLE", "Its value as estimated without labels."),
+    "realised": ("DOUBLE", "Its value on matured labels; null until there are enough."),
+    "bad_windows": ("INTEGER", "How many of the last windows are bad."),
+    "attempted": ("DATE", "Newest training date before this one with a judged candidate, deployed or not."),
+    "new_rows": ("BIGINT", "Rows whose label became known since."),
+    "rows_fingerprint": ("VARCHAR", "Identity of the labelled rows that a training would see now."),
+    "outcome": ("VARCHAR", "`retrain`, `wait` (a reason, and something against it) or `keep`."),
+    "reason": ("VARCHAR", "The decision in words."),
+}
+
+
+def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
+    """The retraining decisions of one solution."""
+    key = inputs.key(RETRAINING_DECISION)
+
+    @dg.asset(
+        key=key,
+        description="Whether to train again after a window: the inputs, the rule's outcome and the reason in words.",
+        owners=inputs.solution.owners,
+        group_name=inputs.name,
+        kinds={"duckdb"},
+        tags=inputs.tags(RETRAINING_DECISION),
+        partitions_def=inputs.windows,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=[inputs.key(DRIFT_REPORT), inputs.key(PERFORMANCE_REPORT), table_key(inputs.spine.table)],
+        retry_policy=RETRIES,
+        code_version="1",
+    )
+    @step
+    def retraining_decision(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
+    ) -> dg.MaterializeResult:
+        running = running_training(context.instance, inputs.name)
+        with lake.connect(read_only=False) as connection:
+            rows = [
+                decided(connection, registry, inputs, window=date.fromisoformat(window), running=running)
+                for window in context.partition_keys
+            ]
+            values = ", ".join(f"({', '.join('?' for _ in _COLUMNS)})" for _ in rows)
+            selected = ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, (kind, _) in _COLUMNS.items())
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE decisions AS SELECT {selected} FROM (VALUES {values}) t({', '.join(_COLUMNS)})",
+                [row[name] for row in rows for name in _COLUMNS],
+            )
+            metadata = write_report(
+                context,
+                lake,
+                connection,
+                table=inputs.table(RETRAINING_DECISION),
+                query="FROM temp.main.decisions",
+                descriptions={name: description for name, (_, description) in _COLUMNS.items()},
+            )
+        for row in rows:
+            context.log.info(f"{row[WINDOW]}: {row['outcome']}, {row['reason']}")
+            context.add_asset_metadata(
+                {
+                    OUTCOME: row["outcome"],
+                    REASON: row["reason"],
+                    TRAIN_FOR: row["decided_for"].isoformat(),
+                    DECISION: _identity(row),
+                    "bad_windows": row["bad_windows"],
+                    "new_rows": row["new_rows"],
+                    MODEL_VERSION: row[MODEL_VERSION],
+                },
+                asset_key=context.asset_key,
+                partition_key=row[WINDOW].isoformat(),
+            )
+        return dg.MaterializeResult(metadata=metadata)
+
+    return retraining_decision
+
+
+def decided(
+    connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, *, window: date, running: str | None
+) -> dict[str, Any]:
+    """The decision about one window as a row of the table. Raises Failure when nothing was reported of the window."""
+    declared = inputs.solution.retraining
+    end = inputs.windows.time_window_for_partition_key(window.isoformat()).end.date()
+    day = date.fromisoformat(max(key for key in inputs.partitions.get_partition_keys() if key <= end.isoformat()))
+    champion = _champion(connection, registry, inputs, window)
+    windows = _windows(connection, inputs, version=champion.version, window=window, count=declared.of)
+    own = f" AND {SEGMENT} = '{ALL_ROWS}'" if inputs.solution.segments else ""
+    attempted = connection.execute(
+        f"SELECT max({TRAINING_DATE}) FROM lake.{inputs.table(EVALUATION)} WHERE {TRAINING_DATE} < ?{own}", [day]
+    ).fetchall()[0][0]
+    rows = f"SELECT * FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
+    identity = fingerprint(connection, f"({rows})")
+    state = State(
+        day=day,
+        windows=windows,
+        trained_for=champion.training_date,
+        attempted=attempted,
+        new_rows=_count_since(connection, inputs, rows, attempted),
+        changed=identity != _trained_on(connection, inputs, attempted),
+        running=running,
+    )
+    policy = Policy(
+        bad=declared.bad,
+        of=declared.of,
+        maximum_drifted_share=inputs.solution.monitoring.drift.maximum_share_of_features,
+        trained_before=before(day, declared.max_age) if declared.max_age else None,
+        attempted_after=before(day, declared.cooldown),
+        minimum_new_rows=declared.minimum_new_rows,
+    )
+    decision: Decision = decide(state, policy)
+    newest = windows[-1]
+    return {
+        WINDOW: window,
+        "decided_for": day,
+        MODEL_VERSION: champion.version,
+        "trained_for": state.trained_for,
+        "predictions": _count(connection, inputs, PartitionRange(inputs.solution.partitions.column, window, end)),
+        "drifted_share": newest.drifted_share,
+        "metric": newest.metric,
+        "estimated": newest.estimated,
+        "realised": newest.realised,
+        "bad_windows": decision.bad_windows,
+        "attempted": attempted,
+        "new_rows": state.new_rows,
+        "rows_fingerprint": identity,
+        "outcome": decision.outcome,
+        "reason": decision.text,
+    }
+
+
+def _champion(
+    connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, window: date
+) -> BundleRecord:
+    """The record of the solution's version that predicted last in `window`; the models of segments are looked after by people.
+
+    Raises EvidenceError when somebody changed the version in MLflow: its training date decides.
+    """
+    versions = connection.execute(
+        f"SELECT DISTINCT {MODEL_VERSION} FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} = ? ORDER BY 1 DESC", [window]
+    ).fetchall()
+    for (version,) in versions:
+        record = registry.registered_record(registry.get(inputs.name, version))
+        if record.segment is None:
+            return record
+    raise permanent_failure(
+        f"No report says what {inputs.name} predicted in the window {window}: materialize {inputs.name}/{DRIFT_REPORT} first."
+    )
+
+
+def _windows(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, *, version: int, window: date, count: int
+) -> list[Window]:
+    """What the reports say of `version` in the last `count` windows up to `window`, in order of time."""
+    metric = inputs.solution.training.metric
+    found = connection.execute(
+        f"WITH drift AS (SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) AS share "
+        f"FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND kind = 'feature' "
+        "AND slice IS NULL GROUP BY 1), "
+        f"performance AS (FROM lake.{inputs.table(PERFORMANCE_REPORT)} WHERE {MODEL_VERSION} = ? AND metric = ? AND slice IS NULL) "
+        f"SELECT d.{WINDOW}, d.share, p.estimated, p.realised, p.threshold, coalesce(p.alert, false), coalesce(p.complete, false) "
+        f"FROM drift d LEFT JOIN performance p USING ({WINDOW}) ORDER BY 1 DESC LIMIT ?",
+        [window, version, version, metric, count],
+    ).fetchall()
+    return [
+        Window(
+            start=start,
+            drifted_share=share,
+            metric=metric,
+            estimated=estimated,
+            realised=realised,
+            limit=limit,
+            alert=alert,
+            complete=complete,
+        )
+        for start, share, estimated, realised, limit, alert, complete in reversed(found)
+    ]
+
+
+def _count(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, inside: PartitionRange) -> int:
+    query = f"SELECT count(*) FROM lake.{inputs.table(PREDICTIONS)} t WHERE {inside.predicate('t')}"
+    return int(connection.execute(query).fetchall()[0][0])
+
+
+def _count_since(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str, attempted: date | None) -> int:
+    """How many of `rows` got their label after the training for `attempted`."""
+    since = (
+        "true" if attempted is None else f"{quote(inputs.solution.spine.label_time)} >= {sql_moment(inputs.midnight(attempted))}"
+    )
+    return int(connection.execute(f"SELECT count(*) FROM ({rows}) WHERE {since}").fetchall()[0][0])
+
+
+def _trained_on(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, attempted: date | None) -> str | None:
+    """Identity of the labelled rows as the training for `attempted` read them; None when nothing is recorded of it."""
+    dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), attempted) if attempted else None
+    if attempted is None or dataset is None:
+        return None
+    return fingerprint(
+        connection,
+        f"(SELECT * FROM lake.{inputs.spine.table} AT (VERSION => {dataset.source_snapshot}) WHERE {labelled_rows(inputs, attempted)})",
+    )
+
+
+def _identity(row: dict[str, Any]) -> str:
+    """16 hexadecimal digits: the same for the same decision on the same rows about the same version."""
+    names = (WINDOW, "decided_for", MODEL_VERSION, "rows_fingerprint", "outcome")
+    return hashlib.sha256("|".join(str(row[name]) for name in names).encode()).hexdigest()[:16]

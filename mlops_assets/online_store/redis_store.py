@@ -1,0 +1,121 @@
+"""The online store in Redis, for several hosts: for each view one hash of values and one string with its state.
+
+Every read and every push is one MULTI/EXEC. A view that is replaced is built beside the old one and takes its place at the end.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import redis
+
+from mlops_assets.online_store.store import EncodedPush, OnlineStore, PushConflictError, ViewName
+from mlops_assets.online_store.values import OnlineStoreError, ViewState
+
+Item = TypeVar("Item")
+
+_NAMESPACE = "mlops:online"
+_FIELDS_PER_COMMAND = 5_000
+_ABANDONED_SECONDS = 3_600
+"""A view under construction whose process was killed disappears after this time."""
+
+
+class RedisStore(OnlineStore):
+    """An online store on the Redis server at `url` (`redis://`, `rediss://` or `unix://`)."""
+
+    def __init__(self, url: str):
+        super().__init__()
+        # Connects at the first command, and anew in a forked process.
+        self._client = redis.Redis.from_url(url)
+        parts = urlsplit(url)
+        self._place = f"{parts.hostname}:{parts.port}" if parts.hostname else parts.path
+
+    def _fetch(
+        self, names: Sequence[ViewName], keys: Sequence[Sequence[bytes | None]]
+    ) -> tuple[list[bytes | None], list[list[bytes | None]]]:
+        with self._explained(), self._client.pipeline(transaction=True) as pipeline:
+            for name, wanted in zip(names, keys, strict=True):
+                pipeline.get(_state_key(name))
+                if fields := [key for key in wanted if key is not None]:
+                    pipeline.hmget(_values_key(name), fields)
+            answers = iter(pipeline.execute())
+        states, values = [], []
+        for wanted in keys:
+            states.append(next(answers))
+            found = iter(next(answers)) if any(key is not None for key in wanted) else iter(())
+            values.append([None if key is None else next(found) for key in wanted])
+        return states, values
+
+    def _apply(self, push: EncodedPush) -> ViewState:
+        with self._explained(), self._client.pipeline(transaction=True) as pipeline:
+            return self._replace(pipeline, push) if push.base is None else self._change(pipeline, push, push.base)
+
+    def _replace(self, pipeline: redis.client.Pipeline, push: EncodedPush) -> ViewState:
+        values_key, next_key = _values_key(push.name), f"{_NAMESPACE}:next:{uuid4().hex}"
+        for fields in _batches(list(push.written.items())):
+            self._client.hset(next_key, mapping=dict(fields))
+            self._client.expire(next_key, _ABANDONED_SECONDS)
+        state = push.state.after(snapshot=push.state.snapshot, entities=len(push.written), newest=None)
+        pipeline.multi()
+        if push.written:
+            pipeline.rename(next_key, values_key)
+            pipeline.persist(values_key)
+        else:
+            pipeline.delete(values_key)
+        pipeline.set(_state_key(push.name), state.to_bytes())
+        pipeline.execute()
+        return state
+
+    def _change(self, pipeline: redis.client.Pipeline, push: EncodedPush, base: ViewState) -> ViewState:
+        values_key, state_key = _values_key(push.name), _state_key(push.name)
+        pipeline.watch(state_key)  # type: ignore[no-untyped-call]
+        if pipeline.get(state_key) != base.to_bytes():
+            raise _conflict(push)
+        removed = push.removed - push.written.keys()
+        entities = base.entities + len(push.written)
+        entities -= self._count(values_key, list(push.written)) + self._count(values_key, list(removed))
+        state = push.state.after(snapshot=push.state.snapshot, entities=entities, newest=None)
+        pipeline.multi()
+        for fields in _batches(list(push.written.items())):
+            pipeline.hset(values_key, mapping=dict(fields))
+        for keys in _batches(list(removed)):
+            pipeline.hdel(values_key, *keys)
+        pipeline.set(state_key, state.to_bytes())
+        try:
+            pipeline.execute()
+        except redis.WatchError as error:
+            raise _conflict(push) from error
+        return state
+
+    def _count(self, values_key: str, keys: list[bytes]) -> int:
+        """How many of `keys` are stored."""
+        return sum(value is not None for part in _batches(keys) for value in self._client.hmget(values_key, part))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise OnlineStoreError(
+                f"The online store's Redis at {self._place} does not answer: {error} Start it, or correct MLOPS_REDIS_URL "
+                "(unset, the store is LMDB on this machine)."
+            ) from error
+
+
+def _conflict(push: EncodedPush) -> PushConflictError:
+    return PushConflictError(f"Feature view {push.name[0]} was pushed by another process meanwhile: push it again.")
+
+
+def _batches(items: list[Item]) -> Iterator[list[Item]]:
+    for start in range(0, len(items), _FIELDS_PER_COMMAND):
+        yield items[start : start + _FIELDS_PER_COMMAND]
+
+
+def _values_key(name: ViewName) -> str:
+    return f"{_NAMESPACE}:values:{name[0]}:{name[1]}"
+
+
+def _state_key(name: ViewName) -> str:
+    return f"{_NAMESPACE}:state:{name[0]}:{name[1]}"

@@ -1,0 +1,82 @@
+"""Which sensors of the running Dagster are on, and switching on or off what acts by itself."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mlops_assets.clients.dagster_client import DagsterClient
+from mlops_assets.core.conditions import CONDITIONS_SENSORS
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import CODE_LOCATION_NAME
+from mlops_assets.monitoring.retraining_sensor import RETRAINING_SUFFIX
+
+_REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": CODE_LOCATION_NAME}
+
+_SENSORS = """
+query Sensors($repository: RepositorySelector!) { sensorsOrError(repositorySelector: $repository) { __typename
+  ... on Sensors { results { name description sensorState { id status } } } ... on PythonError { message } } }"""
+
+_START = """
+mutation Start($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename ... on PythonError { message } } }"""
+
+_STOP = """
+mutation Stop($id: String!) { stopSensor(id: $id) { __typename ... on PythonError { message } } }"""
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """One sensor: its name, whether it is on, and Dagster's identity of its state."""
+
+    name: str
+    description: str
+    on: bool
+    identity: str
+
+
+def sensors(client: DagsterClient) -> dict[str, Sensor]:
+    """All sensors by name."""
+    answer = client.query(_SENSORS, repository=_REPOSITORY)["sensorsOrError"]
+    if answer["__typename"] != "Sensors":
+        raise StackError(f"Dagster names no sensors: {answer}", remedy="See `mlops logs code-location`.")
+    return {
+        each["name"]: Sensor(
+            name=each["name"],
+            description=each["description"] or "",
+            on=each["sensorState"]["status"] == "RUNNING",
+            identity=each["sensorState"]["id"],
+        )
+        for each in answer["results"]
+    }
+
+
+def acting(client: DagsterClient) -> list[Sensor]:
+    """The sensors that `mlops automation` switches: those that launch work which nobody asked for by hand."""
+    return [
+        sensor
+        for name, sensor in sorted(sensors(client).items())
+        if name in CONDITIONS_SENSORS or name.endswith(RETRAINING_SUFFIX)
+    ]
+
+
+def switch(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:
+    """Start or stop a sensor; one that is so already stays as it is. Dagster remembers it over restarts."""
+    if sensor.on == on:
+        return
+    answer = (
+        client.query(_START, sensor={**_REPOSITORY, "sensorName": sensor.name}) if on else client.query(_STOP, id=sensor.identity)
+    )
+    [outcome] = answer.values()
+    if outcome["__typename"] not in ("Sensor", "StopSensorMutationResult"):
+        raise StackError(f"The sensor {sensor.name} was not switched: {outcome}", remedy="See `mlops logs dagster-webserver`.")
+
+
+@contextmanager
+def switched_on(client: DagsterClient, name: str) -> Iterator[None]:
+    """Inside the block the sensor is on; afterwards it is as it was before."""
+    before = sensors(client)[name]
+    switch(client, before, on=True)
+    try:
+        yield
+    finally:
+        if not before.on:
+            switch(client, sensors(client)[name], on=False)

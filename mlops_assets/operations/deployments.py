@@ -1,0 +1,140 @@
+"""What was in production, and changing it: the history of a solution's deployments, promotion and rollback through Dagster runs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from mlops_assets.clients.dagster_client import (
+    AssetState,
+    DagsterClient,
+    Materialization,
+    RunState,
+    model_partition,
+    partition_parts,
+)
+from mlops_assets.clients.model_registry import ModelRegistry, RegistryError, alias_of
+from mlops_assets.clients.registered_model import TRAINING_DATE_TAG
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+from mlops_assets.operations.runs import follow
+
+_LIMIT = 1000
+"""The most deployments a history reads."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One version in production from `since` to `until` (None: it is live), who put it there, why, and by which run.
+
+    With `segment` it predicted the rows of that segment alone.
+    """
+
+    version: int
+    segment: str | None
+    since: datetime
+    until: datetime | None
+    training_date: str | None
+    version_before: int | None
+    actor: str
+    reason: str
+    gates: str
+    run_id: str
+    run_url: str
+
+
+def history(client: DagsterClient, solution: str, segment: str | None = None) -> list[Deployment]:
+    """Every deployment of `solution` that changed the champion (of `segment`), newest first.
+
+    Raises StackError when there is no such solution, or it has no models by segment.
+    """
+    asset = _deployment_asset(client, solution, segment)
+    found: list[Deployment] = []
+    until = None
+    for event in client.materializations(asset.key, _LIMIT):
+        deployment = _deployment(client, event, until)
+        if event.metadata["changed"] and deployment.segment == segment:
+            found.append(deployment)
+            until = event.at
+    return found
+
+
+def deployment_of(deployments: Sequence[Deployment], version: int, answered_at: datetime | None) -> Deployment | None:
+    """The one of `deployments` (newest first) under which `version` answered at a moment; None when it was never deployed.
+
+    Of an unknown moment it is the version's newest. A deployment is recorded just after the servers follow it, so that the moment may
+    be before the version's first one.
+    """
+    of_version = [each for each in deployments if each.version == version]
+    begun = [each for each in of_version if answered_at is None or each.since <= answered_at]
+    return next(iter(begun or of_version[-1:]), None)
+
+
+def version_with_role(registry: ModelRegistry, solution: str, role: str, segment: str | None) -> int:
+    """The version that is the challenger or the previous champion (of `segment`). Raises StackError when none is."""
+    alias = alias_of(role, segment)
+    found = registry.by_alias(solution, alias)
+    if found is None:
+        raise StackError(
+            f"No version of {solution} has the alias {alias}.", remedy=f"Name one with --to; mlops history {solution} lists them."
+        )
+    if segment is not None and found.segment is None and (champion := registry.champion(solution)):
+        # Before its first champion the segment was predicted by the solution's, whichever that is by now.
+        return champion.version
+    return found.version
+
+
+def deploy(
+    settings: Settings,
+    solution: str,
+    *,
+    version: int,
+    segment: str | None,
+    actor: str,
+    reason: str,
+    report: Callable[[RunState], None],
+) -> Deployment:
+    """Materialize the deployment of `version` (for `segment`) and wait for it; returns the deployment that is live then.
+
+    Raises StackError when the version does not exist, or the run refuses it.
+    """
+    client = DagsterClient.from_settings(settings)
+    asset = _deployment_asset(client, solution, segment)
+    try:
+        model = ModelRegistry.from_settings(settings).get(solution, version)
+    except RegistryError as error:
+        raise StackError(str(error), remedy=f"mlops history {solution}") from error
+    partition = model_partition(model.tags[TRAINING_DATE_TAG], segment)
+    if partition not in client.partition_keys(asset.key):
+        raise StackError(f"{solution} has no partition {partition}.", remedy="Its partitions are listed in Dagster.")
+    configuration = {asset.key: {"version": version, "actor": actor, "reason": reason}}
+    run_id = client.launch([asset], partition, partition, configuration)
+    follow(client, run_id, f"the deployment of version {version}", report)
+    return history(client, solution, segment)[0]
+
+
+def _deployment_asset(client: DagsterClient, solution: str, segment: str | None) -> AssetState:
+    assets = client.assets()
+    if f"{solution}/deployment" not in assets:
+        raise StackError(f"There is no solution {solution!r}.", remedy="mlops status lists them.")
+    asset = assets.get(f"{solution}/{'segment_deployment' if segment else 'deployment'}")
+    if asset is None:
+        raise StackError(f"{solution} has no models by segment.", remedy="State `segments` in its defs.yaml, then: mlops reload")
+    return asset
+
+
+def _deployment(client: DagsterClient, event: Materialization, until: datetime | None) -> Deployment:
+    values = event.metadata
+    training_date, segment = partition_parts(str(event.partition))
+    return Deployment(
+        version=values["model_version"],
+        segment=segment,
+        since=event.at,
+        until=until,
+        training_date=training_date,
+        version_before=values["version_before"],
+        actor=values["actor"],
+        reason=values["reason"],
+        gates=values["gates"],
+        run_id=event.run_id,
+        run_url=client.run_url(event.run_id),
+    )

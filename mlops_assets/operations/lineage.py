@@ -1,0 +1,241 @@
+"""From one prediction back to the raw rows behind it, and why the model said what it said."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import date, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.clients.bundle_record import BundleRecord, EvidenceError
+from mlops_assets.clients.dagster_client import AssetState, DagsterClient, ancestors
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.keys import RAW_SCHEMA
+from mlops_assets.core.prediction_columns import CHALLENGER_ROLE, predictions_array
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.lake.datasets import RecordedDataset, recorded_datasets
+from mlops_assets.lake.lake import Lake, literal, quote, table_exists
+from mlops_assets.operations.deployments import deployment_of, history
+from mlops_assets.operations.solutions import declared_solution
+from mlops_assets.schema.column_names import (
+    CHANNEL,
+    FEATURE_VIEWS,
+    MODEL_VERSION,
+    OUTPUTS,
+    PREDICTION_ID,
+    ROLE,
+    SERVED_AT,
+    SOURCE_SNAPSHOT,
+    VIEW_FLAGS,
+    VIEW_SNAPSHOTS,
+    known_since_column,
+)
+from mlops_assets.training.bundle_reading import read_bundle
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.ml.contributions import Explanation
+    from mlops_assets.schema.solution import Solution
+    from mlops_assets.serving.contract import Segment
+
+_BACKGROUND_ROWS = 500
+_ORDERS = 200
+_SEED = 0
+
+
+class PredictionLineage:
+    """What is known of one prediction. Raises StackError when the lake holds no prediction of that id."""
+
+    def __init__(self, settings: Settings, prediction_id: str):
+        self.settings = settings
+        self.prediction_id = prediction_id
+        self.solution_name = prediction_id.partition(":")[0]
+        self.client = DagsterClient.from_settings(settings)
+        self.registry = ModelRegistry.from_settings(settings)
+        self.row = self._read_row()
+
+    @cached_property
+    def solution(self) -> "Solution":
+        """The solution's YAML. Raises StackError when it has none any more."""
+        return declared_solution(self.solution_name)
+
+    @cached_property
+    def model(self) -> RegisteredModel:
+        """The version that made the prediction."""
+        return self.registry.get(self.solution_name, int(self.values[MODEL_VERSION]))
+
+    @cached_property
+    def record(self) -> BundleRecord:
+        """The signed facts of that version. Raises StackError when they were changed in MLflow: the chain would lead elsewhere."""
+        try:
+            return self.registry.registered_record(self.model)
+        except EvidenceError as error:
+            raise StackError(str(error), remedy=f"The version in MLflow: {self.registry.version_url(self.model)}") from error
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The stored prediction, column by column."""
+        return dict(self.row.to_pylist()[0])
+
+    def trace(self) -> dict[str, Any]:
+        """The chain from the prediction to the raw partitions, each link with its page in Dagster or MLflow. Values suit JSON."""
+        assets = self.client.assets()
+        partition = str(self.values[self.solution.partitions.column])
+        training_date = self.record.training_date.isoformat()
+        dataset = self._dataset()
+        return {
+            "prediction": self._prediction(partition),
+            "deployment": self._deployment(),
+            "model_version": {
+                "version": self.model.version,
+                "mlflow": self.registry.version_url(self.model),
+                "tags": dict(sorted(self.model.tags.items())),
+            },
+            "training_run": {
+                "dagster": self.client.run_url(self.model.tags["dagster_run_id"]),
+                "mlflow": self.registry.run_url(self.model.run_id),
+                "mlflow_run_id": self.model.run_id,
+            },
+            "dataset": {
+                "fingerprint": self.record.dataset_fingerprint,
+                "training_date": training_date,
+                "source_snapshot": dataset.source_snapshot if dataset else None,
+                "dagster": self.client.asset_url(f"{self.solution_name}/training_dataset", training_date),
+                "rebuild": f"mlops dataset rebuild {self.solution_name} {self.record.dataset_fingerprint}",
+            },
+            "feature_views": self._feature_views(),
+            "raw_partitions": [
+                self._raw(assets[key], training_date=training_date, partition=partition)
+                for key in sorted(ancestors(assets, [f"{self.solution_name}/predictions"]))
+                if key.startswith(f"{RAW_SCHEMA}/")
+            ],
+        }
+
+    def explain(self) -> "Explanation":
+        """The contribution of each feature to the prediction, against rows of the version's own hold-out.
+
+        Raises StackError when those rows are gone, or the bundle does not give the stored prediction again.
+        """
+        from mlops_assets.ml.contributions import explain_row
+        from mlops_assets.serving.bundle import BundleError
+
+        try:
+            bundle = read_bundle(self.registry, self.settings, self.model)
+        except (EvidenceError, BundleError) as error:
+            raise StackError(str(error), remedy=f"mlops trace {self.prediction_id}") from error
+        names = list(bundle.contract.feature_schema.names)
+        row = self.row.select(names)
+        scored = bundle.score(row)
+        column = 0
+        if "probabilities" in scored.column_names:
+            column = bundle.contract.classes.index(scored.column("predicted_label")[0].as_py())
+
+        def predict(table: "pa.Table") -> Any:
+            predictions = predictions_array(bundle.score(table))
+            return predictions[:, column] if predictions.ndim == 2 else predictions
+
+        explanation = explain_row(predict, row, self._background(names, bundle.contract.segment), orders=_ORDERS, seed=_SEED)
+        stored = self.values["value"] if "value" in self.values else self.values["score"]
+        if abs(explanation.prediction - stored) > 1e-5 * max(1.0, abs(stored)):
+            raise StackError(
+                f"The bundle of version {self.model.version} gives {explanation.prediction}, not the stored {stored}.",
+                remedy=f"mlops trace {self.prediction_id}",
+            )
+        return explanation
+
+    def _read_row(self) -> "pa.Table":
+        table = f"{self.solution_name}.predictions"
+        with Lake.from_settings(self.settings).connect(read_only=True) as connection:
+            if not table_exists(connection, table):
+                raise StackError(
+                    f"{self.prediction_id!r} names no solution with predictions.",
+                    remedy="An id is <solution>:<key>:<model version>, or <solution>:<channel>:<request id>.",
+                )
+            row = connection.execute(
+                f"SELECT * FROM lake.{table} WHERE {PREDICTION_ID} = {literal(self.prediction_id)}"
+            ).to_arrow_table()
+        if row.num_rows != 1:
+            example = f'mlops sql "SELECT {PREDICTION_ID} FROM {table} LIMIT 5"'
+            raise StackError(
+                f"The lake holds no prediction {self.prediction_id!r} (a later version may have scored the row again; "
+                f"those of the servers come with the next run of {self.solution_name}/prediction_log).",
+                remedy=f"Ids that exist: {example}",
+            )
+        return row
+
+    def _background(self, names: list[str], segment: "Segment | None") -> "pa.Table":
+        table, training_date = f"{self.solution_name}.training_dataset", self.record.training_date
+        columns = ", ".join(map(quote, names))
+        inside = f"CAST({quote(segment.column)} AS VARCHAR) = {literal(segment.value)}" if segment else "true"
+        with Lake.from_settings(self.settings).connect(read_only=True) as connection:
+            rows = connection.execute(
+                f"SELECT {columns} FROM lake.{table} WHERE training_date = DATE '{training_date}' AND split = 'holdout' "
+                f"AND {inside} ORDER BY hash({quote(self.solution.spine.key)}) LIMIT {_BACKGROUND_ROWS}"
+            ).to_arrow_table()
+        if not rows.num_rows:
+            raise StackError(
+                f"{table} has no hold-out rows of {training_date} to compare with.",
+                remedy=f"Materialize {self.solution_name}/training_dataset for {training_date}.",
+            )
+        return rows
+
+    def _prediction(self, partition: str) -> dict[str, Any]:
+        spine = self.solution.spine
+        of_the_row = (PREDICTION_ID, CHANNEL, spine.key, spine.prediction_time, SERVED_AT, *OUTPUTS)
+        of_the_features = (FEATURE_VIEWS, VIEW_FLAGS, SOURCE_SNAPSHOT, VIEW_SNAPSHOTS)
+        # What another channel would have is null.
+        found = {name: value for name in (*of_the_row, *of_the_features) if (value := self.values.get(name)) is not None}
+        return {**found, "partition": partition, "dagster": self.client.asset_url(f"{self.solution_name}/predictions", partition)}
+
+    def _deployment(self) -> dict[str, Any] | None:
+        """The deployment under which the version answered; of a prediction of the batch, whose moment is not known, its newest.
+
+        None for a challenger, and when an alias moved by hand made the version predict and that is not recorded yet.
+        """
+        if self.values.get(ROLE) == CHALLENGER_ROLE:
+            return None
+        deployments = history(self.client, self.solution_name, self.record.segment)
+        found = deployment_of(deployments, self.model.version, self.values.get(SERVED_AT))
+        return asdict(found) if found else None
+
+    def _dataset(self) -> RecordedDataset | None:
+        """What the lake's history recorded of the dataset; None when those snapshots have expired."""
+        with Lake.from_settings(self.settings).connect(read_only=True) as connection:
+            datasets = recorded_datasets(connection, f"{self.solution_name}.training_dataset")
+        fingerprint = self.record.dataset_fingerprint
+        return next((each for each in reversed(datasets) if each.fingerprint == fingerprint), None)
+
+    def _feature_views(self) -> list[dict[str, Any]]:
+        import json
+
+        from mlops_assets.feature_store.registry import FeatureRegistry
+
+        registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+        views: Mapping[str, int] = json.loads(self.values[FEATURE_VIEWS])
+        found = []
+        for name, version in views.items():
+            table = registry.view(name, version).model.table
+            found.append(
+                {
+                    "view": name,
+                    "version": version,
+                    "table": table,
+                    "values_from": self.values.get(known_since_column(name)),
+                    "dagster": self.client.asset_url(table.replace(".", "/"), None),
+                }
+            )
+        return found
+
+    def _raw(self, asset: AssetState, *, training_date: str, partition: str) -> dict[str, Any]:
+        """The partitions of a raw table that were there: those before the training date for the model, up to the row's for it."""
+        last = (date.fromisoformat(training_date) - timedelta(days=1)).isoformat()
+        trained = [(start, min(end, last)) for start, end in asset.ranges if start <= last]
+        scored = [(start, min(end, partition)) for start, end in asset.ranges if start <= partition]
+        return {
+            "table": asset.key.replace("/", "."),
+            "training": [" to ".join(each) for each in trained] if asset.partitioned else "all rows",
+            "prediction": [" to ".join(each) for each in scored] if asset.partitioned else "all rows",
+            "dagster": self.client.asset_url(asset.key, partition if asset.partitioned else None),
+        }

@@ -1,0 +1,40 @@
+"""Read-only SQL on the lake for a person: what `mlops sql` runs."""
+
+from typing import Any
+
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+
+
+def run_query(settings: Settings, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Run one query on the lake. Returns the column names and the rows.
+
+    Raises StackError with DuckDB's message when the query is wrong, and when it would do more than read the lake.
+    """
+    import duckdb
+
+    from mlops_assets.lake.lake import Lake, LakeError, literal
+
+    try:
+        lake = Lake.from_settings(settings)
+        connection = lake.connect(read_only=True)
+    except LakeError as error:
+        raise StackError(str(error), remedy="Start what is missing: mlops up") from error
+    try:
+        # Nothing outside the lake's own folder can be opened from here on, and the query cannot change that.
+        connection.execute(f"SET allowed_directories = [{literal(f'{lake.data_directory}/')}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        kinds = [statement.type for statement in connection.extract_statements(query)]
+        if len(kinds) != 1 or kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+            raise StackError(
+                "This is not one query: the lake is read-only here.", remedy="Give one SELECT, DESCRIBE, SUMMARIZE or EXPLAIN."
+            )
+        result = connection.execute(query)
+        return [column[0] for column in result.description or []], result.fetchall()
+    except duckdb.Error as error:
+        raise StackError(
+            str(error), remedy='The tables: mlops sql "SELECT table_schema, table_name FROM information_schema.tables"'
+        ) from error
+    finally:
+        connection.close()

@@ -1,0 +1,205 @@
+"""`mlops replay`: real time passes over historical data on the running stack, a step of days at a time.
+
+Each step launches the runs that follow the arrival of its days: data with features and predictions, outcomes, reports with the
+retraining decision. The decision is then acted on by the retraining sensor of the daemon, as it is on any other day, and the step
+waits for the training. Automation conditions would launch the same runs, each some ticks of the daemon later.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from itertools import pairwise
+from typing import Any
+
+from mlops_assets.clients.champion import registered_champion
+from mlops_assets.clients.dagster_client import AssetState, DagsterClient, RunState
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.keys import RAW_SCHEMA
+from mlops_assets.core.settings import Settings
+from mlops_assets.monitoring.retraining_sensor import DECISION, DECISION_TAG, OUTCOME, sensor_name
+from mlops_assets.operations.automation import switched_on
+from mlops_assets.operations.query import run_query
+from mlops_assets.operations.replay_faults import Fault
+from mlops_assets.operations.replay_plan import Period, Plan
+from mlops_assets.operations.solutions import declared_solution
+from mlops_assets.operations.stage_runs import Stage, StageResult, data_assets
+from mlops_assets.schema.solution import after, before
+
+_REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report", "retraining_decision")
+_SENSOR_SECONDS = 180
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that followed a decision: why, its run, and why it failed or was refused (empty: the version was deployed)."""
+
+    run_url: str
+    seconds: float
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A faulty delivery: the fault in words, and what stopped it (empty: nothing did)."""
+
+    fault: str
+    problems: tuple[str, ...]
+
+
+@dataclass
+class Step:
+    """What became of one step: its runs, the monitoring windows that ended in it, the training that followed, the champion after it.
+
+    `stopped` tells of a fault that was injected, and repaired before the rest of the step.
+    """
+
+    period: Period
+    stopped: Stopped | None = None
+    stages: list[StageResult] = field(default_factory=list)
+    windows: list[dict[str, Any]] = field(default_factory=list)
+    training: Training | None = None
+    champion: int | None = None
+    seconds: float = 0.0
+
+
+class Replay:
+    """The steps of one plan on one running stack. Raises StackError when the solution or its data are not there."""
+
+    def __init__(self, settings: Settings, plan: Plan, fault: Fault | None):
+        self.settings = settings
+        self._fault = fault
+        self.client = DagsterClient.from_settings(settings)
+        assets = self.client.assets()
+        self._name = plan.solution
+        self._label_delay = declared_solution(plan.solution).monitoring.performance.label_delay
+        if registered_champion(settings, plan.solution) is None:
+            raise StackError(
+                f"{plan.solution} has no champion that could predict.", remedy=f"mlops train {plan.solution}, or mlops demo"
+            )
+        self._data = tuple(sorted(data_assets(assets, self._key("training_dataset"))))
+        if fault is not None and fault.key not in self._data:
+            raise StackError(f"{plan.solution} does not read {fault.key}.", remedy=f"It reads: {', '.join(self._raw())}")
+        self.plan = Plan(plan.solution, self._available(assets, plan.period), plan.length)
+
+    def run_step(
+        self,
+        period: Period,
+        show: Callable[[Stage], StageResult],
+        follow: Callable[[str, str], RunState],
+    ) -> Step:
+        """Let the days of `period` arrive. `show` runs a stage, `follow` waits for the run that it is given with its name."""
+        step, began = Step(period), time.monotonic()
+        if keys := self._partitions(period.first, period.last):
+            data = Stage("data and predictions", (*self._data, self._key("predictions")), keys[0], keys[-1])
+            step.stopped = self._inject(data, period, show)
+            step.stages.append(show(data))
+            late = self._partitions(max(before(period.first, self._label_delay), self._first_prediction()), period.last)
+            step.stages.append(show(Stage("outcomes", (self._key("outcomes"),), late[0], late[-1])))
+        ended, matured = self._windows(period)
+        if windows := sorted({*ended, *matured}):
+            reports = tuple(self._key(name) for name in _REPORTS)
+            stage = Stage("reports and decision", reports, windows[0], windows[-1], again=bool(matured))
+            step.stages.append(show(stage))
+            step.windows = self._described(windows)
+        if ended:
+            step.training = self._training(ended[-1], follow)
+        champion = registered_champion(self.settings, self._name)
+        step.champion = champion.version if champion else None
+        step.seconds = time.monotonic() - began
+        return step
+
+    def _inject(self, stage: Stage, period: Period, show: Callable[[Stage], StageResult]) -> Stopped | None:
+        """Let the faulty delivery arrive first, if the fault falls into the period; what it wrote is replaced by the true one."""
+        fault = self._fault
+        if fault is None or fault.last < period.first or period.last < fault.first:
+            return None
+        file = self.settings.deliveries_directory / f"{fault.kind}-{fault.table}-{period.first}"
+        fault.write(file, start=period.first, end=period.end)
+        try:
+            result = show(replace(stage, name=f"{fault.kind} of {fault.key}", configuration={fault.key: {"files": [str(file)]}}))
+        except StackError as error:
+            return Stopped(fault.text, tuple(error.problem.splitlines()[1:]))
+        return Stopped(fault.text, ()) if result.seconds is not None else None
+
+    def automation(self) -> AbstractContextManager[None]:
+        """A context in which the retraining sensor of the solution is on; afterwards it is as it was."""
+        return switched_on(self.client, sensor_name(self._name))
+
+    def _key(self, stage: str) -> str:
+        return f"{self._name}/{stage}"
+
+    def _available(self, assets: dict[str, AssetState], wanted: Period) -> Period:
+        """`wanted` up to the last partition that every partitioned raw table has, if that is earlier."""
+        newest = min(self.client.partition_keys(key)[-1] for key in self._raw() if assets[key].partitioned)
+        keys = self._partitions(wanted.first, wanted.last)
+        if not keys or keys[0] > newest:
+            raise StackError(
+                f"{self._name} has no data from {wanted.first} to {wanted.last}: the last partition is {newest}.",
+                remedy="Choose other days.",
+            )
+        later = [key for key in keys if key > newest]
+        return Period(wanted.first, date.fromisoformat(later[0]) - timedelta(days=1) if later else wanted.last)
+
+    def _raw(self) -> list[str]:
+        """The raw tables that the solution reads."""
+        return [key for key in self._data if key.startswith(f"{RAW_SCHEMA}/")]
+
+    def _partitions(self, first: date, last: date) -> list[str]:
+        """The partitions of the predictions that begin in the days from `first` to `last`."""
+        keys = self.client.partition_keys(self._key("predictions"))
+        return [key for key in keys if first.isoformat() <= key <= last.isoformat()]
+
+    def _first_prediction(self) -> date:
+        return date.fromisoformat(min(start for start, _ in self.client.assets()[self._key("predictions")].ranges))
+
+    def _windows(self, period: Period) -> tuple[list[str], list[str]]:
+        """Monitoring windows that end in the period and have predictions from their first day on; and earlier ones that were reported
+        on before their last labels came, which have come by its end.
+        """
+        assets = self.client.assets()
+        if not assets[self._key("predictions")].ranges:
+            return [], []
+        keys = self.client.partition_keys(self._key("drift_report"))
+        ends = {key: date.fromisoformat(following) for key, following in pairwise(keys)}
+        begin = self._first_prediction().isoformat()
+        ended = [key for key, end in ends.items() if period.first < end <= period.end and begin <= key]
+        if not assets[self._key("performance_report")].ranges:
+            return ended, []
+        table = f"{self._name}.performance_report"
+        _, found = run_query(self.settings, f"SELECT DISTINCT CAST(window_start AS VARCHAR) FROM {table} WHERE NOT complete")
+        return ended, [key for (key,) in found if key in ends and after(ends[key], self._label_delay) <= period.end]
+
+    def _training(self, window: str, follow: Callable[[str, str], RunState]) -> Training | None:
+        """The training that the decision of `window` asked for, once it has ended; None when a later decision overtook it."""
+        key = self._key("retraining_decision")
+        decision = self.client.metadata(key, window)
+        if decision[OUTCOME] != "retrain":
+            return None
+        newest = max(end for _, end in self.client.assets()[key].ranges)
+        deadline = time.monotonic() + _SENSOR_SECONDS
+        while not (found := self.client.runs_with_tag(DECISION_TAG, decision[DECISION])):
+            if window != newest:
+                return None
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"The sensor {sensor_name(self._name)} launched nothing for the decision of {window}.",
+                    remedy="Its last ticks are in Dagster under Automation; mlops logs dagster-daemon",
+                )
+            time.sleep(_POLL_SECONDS)
+        began = time.monotonic()
+        state = follow(found[0], "training")
+        problems = () if state.status == "SUCCESS" else tuple(self.client.failures(state.run_id)) or (state.status,)
+        return Training(run_url=self.client.run_url(state.run_id), seconds=time.monotonic() - began, problems=problems)
+
+    def _described(self, windows: list[str]) -> list[dict[str, Any]]:
+        """The decisions of the windows, with the rows that were predicted in each."""
+        quoted = ", ".join(f"DATE '{window}'" for window in windows)
+        columns, rows = run_query(
+            self.settings,
+            f"SELECT CAST(window_start AS VARCHAR) AS window_start, predictions, model_version, drifted_share, metric, estimated, realised, "
+            f"bad_windows, outcome, reason FROM {self._name}.retraining_decision WHERE window_start IN ({quoted}) ORDER BY 1",
+        )
+        return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -1,0 +1,157 @@
+"""What a replay's loop is compared with: the first model kept frozen, and a model trained anew for every month, whether needed or not.
+
+All are judged on the same rows: those that the loop predicted, with the labels known now, and the features as they were predicted
+with. The monthly models are fitted here with the solution's own configuration, outside the registry, as far as it has none for the
+date; what was computed is kept, so that a second comparison fits nothing.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.registered_model import CONFIGURATION_TAG, TRAINING_DATE_TAG
+from mlops_assets.components.ml_solution import resolve_inputs
+from mlops_assets.core.keys import PREDICTIONS
+from mlops_assets.core.prediction_columns import BATCH, predictions_array
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.lake.lake import Lake, current_snapshot, fingerprint, quote
+from mlops_assets.operations.replay_plan import Period
+from mlops_assets.operations.solutions import declared_solution
+from mlops_assets.schema.column_names import CHANNEL, MODEL_VERSION, SPLIT
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.bundle_reading import read_bundle
+from mlops_assets.training.candidate import configuration_of
+from mlops_assets.training.fitting import default_estimator, fit
+from mlops_assets.training.judging import threshold_of
+from mlops_assets.training.training_dataset import labelled_rows, split_query, training_frame
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+
+    from mlops_assets.serving.bundle import Bundle
+    from mlops_assets.serving.contract import Contract
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The selection metric on the labelled rows of one month, of each way to keep a model."""
+
+    first: str
+    rows: int
+    loop: float | None
+    frozen: float | None
+    monthly: float | None
+
+
+class Comparison:
+    """The comparison of one solution over the months of a replay, in order of time."""
+
+    def __init__(self, settings: Settings, solution: str):
+        registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+        self._inputs: SolutionInputs = resolve_inputs(declared_solution(solution), registry)
+        self._settings = settings
+        self._registry = ModelRegistry.from_settings(settings)
+        self._cache = settings.home / "replay" / f"{solution}.json"
+
+    @property
+    def metric(self) -> str:
+        """The metric that is compared."""
+        return self._inputs.solution.training.metric
+
+    def compute(self, months: Sequence[Period], report: Callable[[str], None]) -> list[Compared]:
+        """Judge each month with known labels; `report` hears what takes time."""
+        compared: list[Compared] = []
+        first: Bundle | None = None
+        with Lake.from_settings(self._settings).connect(read_only=True) as connection:
+            for month in months:
+                rows = self._rows(connection, month)
+                if not rows.num_rows:
+                    continue
+                first = first or self._bundle(min(rows.column(MODEL_VERSION).to_pylist()))
+                judge = partial(self._judge, rows, first.contract)
+                compared.append(
+                    Compared(
+                        first=month.first.isoformat(),
+                        rows=rows.num_rows,
+                        loop=judge(predictions_array(rows)),
+                        frozen=judge(predictions_array(first.score(rows))),
+                        monthly=self._monthly(connection, month, rows, judge, report),
+                    )
+                )
+        return compared
+
+    def _rows(self, connection: "duckdb.DuckDBPyConnection", month: Period) -> "pa.Table":
+        """The predictions of the month whose label is known, with it."""
+        spine, column = self._inputs.solution.spine, quote(self._inputs.solution.partitions.column)
+        key, label = quote(spine.key), quote(spine.label)
+        inside = f"{column} BETWEEN DATE '{month.first}' AND DATE '{month.last}'"
+        return connection.execute(
+            f"SELECT p.*, s.{label} FROM lake.{self._inputs.table(PREDICTIONS)} p "
+            f"JOIN (SELECT {key}, {label} FROM lake.{self._inputs.spine.table} WHERE {inside} AND {label} IS NOT NULL) s "
+            f"USING ({key}) WHERE p.{inside} AND p.{CHANNEL} = '{BATCH}' ORDER BY p.{quote(spine.prediction_time)}, {key}"
+        ).to_arrow_table()
+
+    def _judge(self, rows: "pa.Table", contract: "Contract", predictions: "np.ndarray") -> float | None:
+        from mlops_assets.ml.evaluation import judged_predictions
+        from mlops_assets.ml.metrics import compute_metrics
+        from mlops_assets.schema.problem import label_array
+
+        solution = self._inputs.solution
+        labels = label_array(rows.column(solution.spine.label), solution.problem)
+        judged = judged_predictions(solution.problem, predictions)
+        return compute_metrics(solution.problem, labels, judged, contract.classes, threshold_of(contract))[self.metric]
+
+    def _bundle(self, version: int) -> "Bundle":
+        return read_bundle(self._registry, self._settings, self._registry.get(self._inputs.name, version))
+
+    def _monthly(
+        self,
+        connection: "duckdb.DuckDBPyConnection",
+        month: Period,
+        rows: "pa.Table",
+        judge: Callable[["np.ndarray"], float | None],
+        report: Callable[[str], None],
+    ) -> float | None:
+        """The metric of the model trained for the first day of the month."""
+        day, configuration = month.first, configuration_of(self._inputs, with_budget=True)
+        connection.register("judged_rows", rows)
+        labelled = f"(SELECT * FROM lake.{self._inputs.spine.table} WHERE {labelled_rows(self._inputs, day)})"
+        identity = f"{day} {configuration} {fingerprint(connection, labelled)} {fingerprint(connection, 'judged_rows')}"
+        kept = json.loads(self._cache.read_text()) if self._cache.exists() else {}
+        if identity not in kept:
+            tags = {TRAINING_DATE_TAG: day.isoformat(), CONFIGURATION_TAG: configuration}
+            if found := self._registry.find(self._inputs.name, tags):
+                kept[identity] = judge(predictions_array(self._bundle(found.version).score(rows)))
+            else:
+                report(f"fitting the model of {day:%B %Y}")
+                kept[identity] = judge(self._fit_and_predict(connection, day, rows))
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            self._cache.write_text(json.dumps(kept, indent=2))
+        return kept[identity]
+
+    def _fit_and_predict(self, connection: "duckdb.DuckDBPyConnection", day: date, rows: "pa.Table") -> "np.ndarray":
+        """What a model trained for `day` like those of the registry predicts: same rows, same features, same estimator."""
+        import pyarrow as pa
+
+        from mlops_assets.ml.matrix import FeatureSchema, to_frame, with_origins
+        from mlops_assets.ml.pipeline import predict
+
+        inputs = self._inputs
+        parts = [
+            connection.execute(
+                f"SELECT * FROM ({split_query(inputs, day, rows)}) WHERE {SPLIT} = 'train' "
+                f"ORDER BY {quote(inputs.solution.spine.prediction_time)}, {quote(inputs.solution.spine.key)}"
+            ).to_arrow_table()
+            for rows in training_frame(inputs, day, current_snapshot(connection)).built(connection)
+        ]
+        train = pa.concat_tables(parts)
+        schema = with_origins(FeatureSchema.from_arrow(train.schema, inputs.features), train)
+        pipeline = fit(inputs, schema, train, default_estimator(inputs)).pipeline
+        return predict(pipeline, to_frame(rows, schema), inputs.solution.problem)

@@ -1,0 +1,104 @@
+"""Batch predictions whose inputs were corrected or came late, and scoring them again on demand."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import duckdb
+
+from mlops_assets.components.ml_solution import resolve_inputs
+from mlops_assets.core.keys import PREDICTIONS
+from mlops_assets.core.prediction_columns import BATCH
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.feature_store.point_in_time import SelectedView
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.lake.lake import Lake, current_snapshot, quote, table_exists
+from mlops_assets.lake.table_changes import CHANGE, changes_query
+from mlops_assets.operations.training import check_overrides
+from mlops_assets.schema.column_names import CHANNEL, SOURCE_SNAPSHOT, internal
+from mlops_assets.stages.inputs import SolutionInputs
+
+_DAY = internal("day")
+_SLACK = timedelta(days=1)
+"""Partitions are dates in the data's own time zone, prediction times are in UTC."""
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Predictions of the partitions from `first` to `last` may have other features now."""
+
+    first: date
+    last: date
+
+
+def outdated_ranges(settings: Settings, solution: str) -> list[tuple[str, str]]:
+    """First and last key of each run of adjacent partitions that are outdated. Raises StackError when there is no such solution."""
+    registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    inputs = resolve_inputs(check_overrides(solution, {}), registry)
+    with Lake.from_settings(settings).connect(read_only=True) as connection:
+        return ranges(inputs, outdated_partitions(connection, inputs))
+
+
+def outdated_partitions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> list[date]:
+    """The partitions of the batch predictions whose spine or features differ now from the snapshot that they were scored from.
+
+    Rows that were written anew with the same values do not count. A view's row counts for the partitions that its values may be used
+    in: up to the view's freshness after it.
+    """
+    table, column = inputs.table(PREDICTIONS), quote(inputs.solution.partitions.column)
+    if not table_exists(connection, table):
+        return []
+    scored = connection.execute(
+        f"SELECT {SOURCE_SNAPSHOT}, list(DISTINCT {column}) FROM lake.{table} WHERE coalesce({CHANNEL}, '{BATCH}') = '{BATCH}' GROUP BY ALL"
+    ).fetchall()
+    now, found = current_snapshot(connection), set[date]()
+    for snapshot, partitions in scored:
+        if snapshot < now:
+            changes = list(_changes(connection, inputs, snapshot, now))
+            found |= {each for each in partitions if any(change.first <= each <= change.last for change in changes)}
+    return sorted(found)
+
+
+def ranges(inputs: SolutionInputs, partitions: Sequence[date]) -> list[tuple[str, str]]:
+    """First and last key of each run of adjacent `partitions`."""
+    keys = inputs.partitions.get_partition_keys()
+    positions = {key: position for position, key in enumerate(keys)}
+    found: list[tuple[str, str]] = []
+    for key in (each.isoformat() for each in sorted(partitions)):
+        if found and positions[key] == positions[found[-1][1]] + 1:
+            found[-1] = (found[-1][0], key)
+        else:
+            found.append((key, key))
+    return found
+
+
+def _changes(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, former: int, now: int) -> Iterator[_Change]:
+    spine = inputs.spine_columns(labelled=False)
+    for day in _changed_days(connection, inputs.spine.table, spine, inputs.solution.partitions.column, former, now):
+        yield _Change(day, day) if day else _EVERY
+    for chosen in inputs.views:
+        view = chosen.view
+        columns = [*view.entity, *([view.event_timestamp] if view.event_timestamp else []), *chosen.features]
+        for day in _changed_days(connection, view.model.table, columns, view.model.partition_column, former, now):
+            yield _reach(chosen, day) if day else _EVERY
+
+
+_EVERY = _Change(date.min, date.max)
+
+
+def _reach(chosen: SelectedView, day: date) -> _Change:
+    days = chosen.view.freshness_days
+    return _Change(day - _SLACK, date.max if days is None else day + timedelta(days=days) + _SLACK)
+
+
+def _changed_days(
+    connection: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], partition: str | None, former: int, now: int
+) -> list[date | None]:
+    """The partitions of `table` that hold other rows now than at the snapshot `former`; None for one that has no date."""
+    day = f"CAST({quote(partition)} AS DATE)" if partition else "CAST(NULL AS DATE)"
+    names = ", ".join(map(quote, columns))
+    rows = connection.execute(
+        f"SELECT DISTINCT {_DAY} FROM (SELECT {day} AS {_DAY}, {names} FROM ({changes_query(table, first=former + 1, last=now)}) "
+        f"GROUP BY ALL HAVING sum({CHANGE}) <> 0)"
+    ).fetchall()
+    return [found for (found,) in rows]

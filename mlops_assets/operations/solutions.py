@@ -1,0 +1,65 @@
+"""What `mlops status` says of the solutions: champion, last partition, failing checks. And what the file of one declares."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
+from mlops_assets.clients.dagster_client import SOLUTION_TAG, STAGE_TAG, AssetState, ancestors
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+
+if TYPE_CHECKING:
+    from mlops_assets.schema.solution import Solution
+
+_CONFIGURATION_ERROR = "configuration_error/"
+
+
+def declared_solution(name: str) -> "Solution":
+    """The solution's YAML. Raises StackError when no file of `defs/` declares it."""
+    from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY, declared_solutions
+
+    found = declared_solutions(DEFINITIONS_DIRECTORY).solutions.get(name)
+    if found is None:
+        raise StackError(f"No file of defs/ declares the solution {name!r}.", remedy="mlops status")
+    return found
+
+
+def solution_states(settings: Settings, assets: Mapping[str, AssetState]) -> dict[str, dict[str, object]]:
+    """One entry a solution, by name, with values that JSON can hold. `failing_checks` are those of everything the solution needs."""
+    solutions: dict[str, dict[str, AssetState]] = {}
+    for asset in assets.values():
+        if SOLUTION_TAG in asset.tags:
+            solutions.setdefault(asset.tags[SOLUTION_TAG], {})[asset.tags[STAGE_TAG]] = asset
+    return {
+        name: {
+            "champion": _champion_version(settings, name),
+            "last_partition": max((end for _, end in stages["predictions"].ranges), default=None),
+            "failing_checks": [
+                f"{key}: {check}"
+                for key in sorted(ancestors(assets, [stage.key for stage in stages.values()]))
+                for check in assets[key].failing_checks
+            ],
+            "warnings": [f"{stage.key}: {check}" for _, stage in sorted(stages.items()) for check in stage.warning_checks],
+        }
+        for name, stages in sorted(solutions.items())
+    }
+
+
+def _champion_version(settings: Settings, solution: str) -> int | None:
+    try:
+        champion = registered_champion(settings, solution)
+    except RegistryUnreachableError:
+        # `mlops status` shows the registry's state in its own row.
+        return None
+    return champion.version if champion else None
+
+
+def configuration_errors(assets: Mapping[str, AssetState]) -> list[str]:
+    """What is wrong in the folders of `defs/` that were not loaded: `file:line: message`, a line each."""
+    return [
+        line.removeprefix("- ").strip("`")
+        for asset in assets.values()
+        if asset.key.startswith(_CONFIGURATION_ERROR)
+        for line in asset.description.splitlines()
+        if line.startswith("- ")
+    ]

@@ -1,0 +1,160 @@
+"""Training a solution once through the running Dagster, with fields of its training section overridden for that run alone."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from mlops_assets.clients.dagster_client import AssetState, DagsterClient, RunState, model_partition
+from mlops_assets.clients.model_registry import REJECTION_TAG, ModelRegistry
+from mlops_assets.clients.registered_model import GATES_TAG
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY, declared_solutions
+from mlops_assets.schema.configuration_errors import ConfigurationError
+from mlops_assets.schema.metric_names import metric_names
+from mlops_assets.schema.solution import Solution
+from mlops_assets.schema.training import override
+
+_STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment")
+_SEGMENT_STAGES = ("segment_model", "segment_evaluation", "segment_deployment")
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to: the version (None when there is none), its metrics on the hold-out, what the gates said.
+
+    `skipped` says why nothing was fitted. `problems` are the causes when the run failed; a candidate below its gates is one.
+    """
+
+    solution: str
+    training_date: str
+    run_url: str
+    succeeded: bool
+    version: int | None
+    version_url: str | None
+    estimator: str | None
+    skipped: str | None
+    metrics: Mapping[str, float]
+    gates: str | None
+    rejected_because: str | None
+    problems: Sequence[str]
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`training.seed=3` as a name and a value, read as YAML. Raises StackError when there is no = in it or no YAML after it."""
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise StackError(f"{text!r} is no override.", remedy="Write --set training.seed=3")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise StackError(f"The value of {name} is no YAML: {error}", remedy="Write --set 'name=value'") from error
+
+
+def check_overrides(solution: str, overrides: Mapping[str, Any]) -> Solution:
+    """The solution as its file and `overrides` say. Raises StackError when no valid file has it, or they do not fit the schema."""
+    declared = declared_solutions(DEFINITIONS_DIRECTORY)
+    if solution not in declared.solutions:
+        wrong = "".join(f"\n{problem}" for problem in declared.problems)
+        raise StackError(f"There is no solution {solution!r}.{wrong}", remedy="mlops status lists them.")
+    try:
+        return override(declared.solutions[solution], overrides)
+    except ConfigurationError as error:
+        raise StackError(str(error), remedy="docs/reference-yaml.md lists the fields of the training section.") from error
+
+
+def default_date(client: DagsterClient, assets: Mapping[str, AssetState], solution: str) -> str:
+    """The first training date that may use all data there is: the one after the last partition of what the dataset needs.
+
+    Raises StackError when there is no data yet.
+    """
+    dataset = assets[f"{solution}/training_dataset"]
+    ends = [max(end for _, end in assets[key].ranges) for key in dataset.dependencies if key in assets and assets[key].ranges]
+    if not ends:
+        raise StackError(f"There is no data for {solution} yet.", remedy="mlops demo, or materialize its features in Dagster.")
+    later = [key for key in client.partition_keys(dataset.key) if key > max(ends)]
+    return later[0] if later else max(ends)
+
+
+def newest_dataset(assets: Mapping[str, AssetState], solution: str) -> str:
+    """The newest training date whose dataset is there. Raises StackError when there is none."""
+    ends = [end for _, end in assets[f"{solution}/training_dataset"].ranges]
+    if not ends:
+        raise StackError(f"There is no training dataset of {solution} yet.", remedy=f"mlops train {solution}")
+    return max(ends)
+
+
+def train(
+    settings: Settings,
+    solution: str,
+    *,
+    date: str | None,
+    segment: str | None,
+    overrides: Mapping[str, Any],
+    deploy: bool,
+    report: Callable[[RunState, Sequence[str]], None],
+) -> Outcome:
+    """Run the training stages for `date`; `report` hears how the run stands and what it logged since.
+
+    With `segment` the model of that segment is trained, on the training dataset that is there. Without
+    `deploy` the candidate stays a candidate. Raises StackError when the run cannot be started.
+    """
+    declared = check_overrides(solution, overrides)
+    client = DagsterClient.from_settings(settings)
+    assets = client.assets()
+    stages = _SEGMENT_STAGES if segment else _STAGES
+    keys = [f"{solution}/{stage}" for stage in stages if deploy or not stage.endswith("deployment")]
+    if missing := [key for key in keys if key not in assets]:
+        raise StackError(f"Dagster has no asset {missing[0]}.", remedy="mlops status; after a change of YAML: mlops reload")
+    chosen = date or (newest_dataset(assets, solution) if segment else default_date(client, assets, solution))
+    partition = model_partition(chosen, segment)
+    if partition not in client.partition_keys(keys[0]):
+        raise StackError(f"{partition} is no partition of {keys[0]}.", remedy="They are listed in Dagster.")
+    model, evaluation = (next(key for key in keys if key.endswith(stage)) for stage in ("model", "evaluation"))
+    configuration = {model: {"overrides": dict(overrides)}} if overrides else {}
+    run_id = client.launch([assets[key] for key in keys], partition, partition, configuration)
+    states = _follow(client, run_id, report)
+    state, run_ids = states[-1], [each.run_id for each in states]
+    made, judged = _made_by(client, run_ids, model), _made_by(client, run_ids, evaluation)
+    version = made.get("model_version")
+    registry = ModelRegistry.from_settings(settings)
+    registered = registry.get(solution, int(version)) if version is not None else None
+    tags = registered.tags if registered and judged else {}
+    return Outcome(
+        solution=solution,
+        training_date=chosen,
+        run_url=client.run_url(state.run_id),
+        succeeded=state.status == "SUCCESS",
+        version=registered.version if registered else None,
+        version_url=registry.version_url(registered) if registered else None,
+        estimator=made.get("estimator"),
+        skipped=made.get("skipped"),
+        metrics={name: judged[name] for name in metric_names(declared.problem) if isinstance(judged.get(name), float)},
+        gates=tags.get(GATES_TAG),
+        rejected_because=tags.get(REJECTION_TAG),
+        problems=[] if state.status == "SUCCESS" else client.failures(state.run_id) or [state.status],
+    )
+
+
+def _follow(client: DagsterClient, run_id: str, report: Callable[[RunState, Sequence[str]], None]) -> list[RunState]:
+    """The last state of the run, and of those that went on with it when it was interrupted."""
+    cursor, ended = None, []
+    while True:
+        state = client.run(run_id)
+        messages, cursor = client.messages(run_id, cursor)
+        report(state, messages)
+        if state.finished:
+            ended.append(state)
+            if state.followed_by is None:
+                return ended
+            run_id, cursor = state.followed_by, None
+        time.sleep(_POLL_SECONDS)
+
+
+def _made_by(client: DagsterClient, run_ids: Sequence[str], key: str) -> dict[str, Any]:
+    """Metadata of the newest materialization that the runs made of an asset, empty when they made none."""
+    return next((each.metadata for each in client.materializations(key, 20) if each.run_id in run_ids), {})

@@ -1,0 +1,56 @@
+"""A challenger beside the champion on the same requests, from the predictions that both made: what `mlops compare` shows."""
+
+from typing import Any
+
+import duckdb
+
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.keys import PREDICTIONS, SHADOW_PREDICTIONS, stage_table
+from mlops_assets.lake.lake import column_types, table_exists
+from mlops_assets.schema.column_names import internal
+
+_SUFFIX = ":challenger"
+"""What `build_prediction_id` ends a challenger's prediction id with."""
+
+_ANSWERED = internal("answered")
+
+
+def compare(connection: duckdb.DuckDBPyConnection, solution: str) -> list[dict[str, Any]]:
+    """One entry a pair of versions: `champion`, `challenger`, `requests`, `answered_by_challenger`, means, differences.
+
+    `different_labels` is the share of requests that the two decide differently; None in a regression. `connection` is to the lake.
+    Raises StackError when no challenger has predicted anything yet.
+    """
+    tables = [stage_table(solution, stage) for stage in (PREDICTIONS, SHADOW_PREDICTIONS)]
+    if not all(table_exists(connection, table) for table in tables):
+        raise _nothing(solution)
+    output, labels = "score", "avg(CAST(a.predicted_label IS DISTINCT FROM b.predicted_label AS INTEGER))"
+    if "value" in column_types(connection, f"lake.{tables[0]}"):
+        output, labels = "value", "NULL"
+    rows = " UNION ALL BY NAME ".join(
+        f"(SELECT *, {answered} AS {_ANSWERED} FROM lake.{table})"
+        for table, answered in zip(tables, ("true", "false"), strict=True)
+    )
+    found = connection.execute(
+        f"""
+        WITH made AS ({rows})
+        SELECT a.model_version AS champion, b.model_version AS challenger, count(*) AS requests,
+            count(*) FILTER (b.{_ANSWERED}) AS answered_by_challenger, avg(a.{output}) AS champion_mean, avg(b.{output}) AS challenger_mean,
+            avg(abs(a.{output} - b.{output})) AS mean_difference, max(abs(a.{output} - b.{output})) AS largest_difference,
+            {labels} AS different_labels
+        FROM made a JOIN made b ON b.prediction_id = a.prediction_id || '{_SUFFIX}'
+        GROUP BY ALL ORDER BY ALL
+        """
+    )
+    names = [column[0] for column in found.description or []]
+    entries = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    if not entries:
+        raise _nothing(solution)
+    return entries
+
+
+def _nothing(solution: str) -> StackError:
+    return StackError(
+        f"No challenger of {solution} has predicted anything that is in the lake.",
+        remedy=f"Set `serving: {{shadow: true}}` in its YAML, `mlops reload`, ask the server, and materialize {solution}/prediction_log.",
+    )

@@ -1,0 +1,147 @@
+"""The YAML schema of a raw source: which tables it has, where they are read from, and what their columns are. Validation only."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mlops_assets.schema.solution import Name, Partitions, Strict
+
+ColumnType = Literal["boolean", "integer", "bigint", "double", "varchar", "date", "timestamp", "timestamptz"]
+FileFormat = Literal["csv", "parquet", "json"]
+
+COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst", "none": "", "auto": None}
+"""Values of the option `compression`, with the ending that such files have."""
+
+
+_TEXT_OPTIONS = {"compression", "encoding", "dateformat", "timestampformat", "decimal_separator", "thousands"}
+_OPTIONS: dict[str, set[str]] = {
+    "csv": _TEXT_OPTIONS
+    | {"sep", "delim", "delimiter", "quote", "escape", "comment", "skip", "header", "names"}
+    | {"allow_quoted_nulls", "buffer_size", "max_line_size", "null_padding", "parallel", "strict_mode"},
+    "json": _TEXT_OPTIONS | {"format", "maximum_object_size"},
+    "parquet": {"binary_as_string", "compression", "encryption_config", "file_row_number", "filename", "hive_partitioning"},
+}
+"""Options that have an effect, by format; all others are refused."""
+
+
+def check_options(file_format: str, options: dict[str, Any]) -> None:
+    """Raise ValueError for an option of the format that has no effect, or whose value is none."""
+    known = _OPTIONS[file_format]
+    for name, value in options.items():
+        if name == "new_line":
+            raise ValueError("the option `new_line` is not supported: line ends are detected")
+        if name not in known:
+            raise ValueError(f"the option `{name}` has no effect on {file_format} files; there are: {', '.join(sorted(known))}")
+        if name == "encoding":
+            _check_encoding(value)
+        if name == "compression" and value not in COMPRESSIONS:
+            raise ValueError(f"the compression {value!r} is not supported; there are: {', '.join(COMPRESSIONS)}")
+        if name in ("sep", "delim", "delimiter") and not 1 <= len(str(value).encode()) <= 4:
+            raise ValueError(f"the option `{name}` is one to four characters long")
+        if name in ("quote", "escape", "comment", "decimal_separator", "thousands") and len(str(value)) > 1:
+            raise ValueError(f"the option `{name}` is one character")
+    if file_format == "csv" and options.get("header") is False and not options.get("names"):
+        raise ValueError("a CSV file without a header needs the option `names`")
+    if options.get("decimal_separator", ".") == options.get("thousands"):
+        raise ValueError("`decimal_separator` and `thousands` must be two signs")
+
+
+def _check_encoding(name: object) -> None:
+    try:
+        "".encode(str(name))
+    except LookupError as error:
+        raise ValueError(f"{name!r} is no encoding of Python's codecs, such as utf-8, utf-16, latin-1 or cp1252") from error
+
+
+class Column(Strict):
+    """One column: read from the source, or computed by the SQL `expression` over the columns before it.
+
+    `source` is its name in the source, where that is another one. Files may lack a column that is `optional`: it is null in their rows.
+    A row without a value in a `required` column is rejected. `minimum`, `maximum` and `accepted` are checked after loading: a few rows
+    outside are a warning, many stop what is downstream.
+    """
+
+    type: ColumnType
+    description: str = ""
+    source: str | None = None
+    expression: str | None = None
+    optional: bool = False
+    required: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    accepted: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _is_read_or_computed(self) -> "Column":
+        if self.expression is not None and (self.source is not None or self.optional):
+            raise ValueError("`source` and `optional` are of a column that is read, not of one with an `expression`")
+        return self
+
+
+class Query(Strict):
+    """A SQL query on another database. `url_variable` names the environment variable with its connection string.
+
+    `{start}` and `{end}` in `sql` become the ISO dates of the partitions that are loaded, end exclusive.
+    """
+
+    database: Literal["postgres"]
+    url_variable: str
+    sql: str
+
+
+class DeliveryComparison(Strict):
+    """How a delivery is compared with the partitions before it, in the check `delivery`.
+
+    A unit of distance is three times the usual difference between partitions plus a quarter of the usual spread within one.
+    """
+
+    enabled: bool = True
+    partitions: int = Field(default=28, ge=1)
+    minimum_partitions: int = Field(default=7, ge=1)
+    notable: float = Field(default=1.5, gt=0)
+    gross: float = Field(default=4.0, gt=0)
+    scale: float = Field(default=5.0, gt=1)
+    ignore: list[str] = []
+
+
+class RawTable(Strict):
+    """One raw table. `files` are paths beside the YAML file, URLs, or `package:<installed package>/<path>`; packed files are unpacked.
+
+    `options` are those of the format, see `check_options`. `key` names the columns that identify a row.
+    """
+
+    description: str
+    columns: Annotated[dict[str, Column], Field(min_length=1)]
+    files: list[str] | None = None
+    query: Query | None = None
+    format: FileFormat | None = None
+    null_strings: list[str] = []
+    options: dict[str, Any] = {}
+    partitions: Partitions | None = None
+    key: list[str] = []
+    minimum_rows: int = 1
+    maximum_reject_share: float = 0.01
+    maximum_outside_share: float = 0.05
+    comparison: DeliveryComparison = DeliveryComparison()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "RawTable":
+        if (self.files is None) == (self.query is None):
+            raise ValueError("give either `files` or `query`")
+        if self.files is not None and self.format is None:
+            raise ValueError("`files` need a `format`: csv, parquet or json")
+        named = [*self.comparison.ignore, *self.key, *([self.partitions.column] if self.partitions else [])]
+        if unknown := [name for name in named if name not in self.columns]:
+            raise ValueError(f"{', '.join(unknown)} must be among `columns`: {', '.join(self.columns)}")
+        if self.format is not None:
+            check_options(self.format, self.options)
+        if self.partitions and self.columns[self.partitions.column].type != "date":
+            raise ValueError(f"the partition column {self.partitions.column} must have type date")
+        return self
+
+
+class Source(Strict):
+    """Raw tables that come from one place. The attributes of a `RawTables` component."""
+
+    owners: list[str]
+    tables: Annotated[dict[Name, RawTable], Field(min_length=1)]

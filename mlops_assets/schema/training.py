@@ -1,0 +1,177 @@
+"""The training section beyond its schema: what an estimator admits, overrides for one run, and the hash that identifies it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import ValidationError
+
+from mlops_assets.schema.configuration_errors import (
+    ConfigurationError,
+    check_import_path,
+    imported_names,
+    method_parameters,
+    nearest,
+)
+from mlops_assets.schema.metric_names import metric_names
+from mlops_assets.schema.solution import Solution, Step, ThresholdRule, Training
+
+_OF_THE_DATASET = ("window", "holdout", "sample_weight")
+_CONVERTERS = "skl2onnx._supported_operators"
+_WITHOUT_CONVERTER = ("lightgbm", "xgboost", "catboost")
+_ONE_HOT, _TARGET = "sklearn.preprocessing.OneHotEncoder", "sklearn.preprocessing.TargetEncoder"
+_INFREQUENT = ("min_frequency", "max_categories")
+_BUDGET = {"trials", "seconds"}
+
+
+def check_training(solution: Solution) -> None:
+    """Check classes, their parameters and the options that not every problem or estimator has. Raises ConfigurationError."""
+    training = solution.training
+    allowed = metric_names(solution.problem)
+    if training.metric not in allowed:
+        raise ConfigurationError(
+            ("training", "metric"), f"{training.metric!r} is no metric of {solution.problem}; allowed: {', '.join(allowed)}"
+        )
+    _check_problem(solution)
+    weighted = training.sample_weight is not None or training.class_weight is not None
+    _check_estimator(training.estimator, ("training", "estimator"), [], weighted=weighted)
+    for number, candidate in enumerate(training.search.candidates if training.search else []):
+        path = ("training", "search", "candidates", number)
+        _check_estimator(candidate, path, list(candidate.space), weighted=weighted)
+    for kind in ("numeric", "categorical"):
+        steps: list[Step] | None = getattr(training.preprocessing, kind)
+        for number, step in enumerate(steps or []):
+            path = ("training", "preprocessing", kind, number)
+            _check_step(step, path, [])
+            _check_encoder(step, path, solution.problem)
+
+
+def override(solution: Solution, overrides: Mapping[str, Any]) -> Solution:
+    """`solution` with fields of its training section changed: dotted names such as `training.search.trials` -> values.
+
+    Raises ConfigurationError, as a YAML file with these values would, and for a field that decides more than the model.
+    """
+    attributes = solution.model_dump(mode="python", exclude_unset=True)
+    for name, value in overrides.items():
+        keys = tuple(int(part) if part.isdigit() else part for part in name.split("."))
+        if len(keys) < 2 or keys[0] != "training":
+            raise ConfigurationError(keys, "only fields of the training section can be overridden, such as training.seed")
+        if keys[1] in _OF_THE_DATASET:
+            raise ConfigurationError(keys, "decides the dataset, not only the model: change it in the YAML file")
+        _set(attributes, keys, value)
+    try:
+        changed = Solution.model_validate(attributes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            known = list(Training.model_fields) if len(first["loc"]) == 2 else []
+            message = f"unknown field; {nearest(str(first['loc'][-1]), known)}" if known else "unknown field"
+        raise ConfigurationError(tuple(first["loc"]), message) from error
+    check_training(changed)
+    return changed
+
+
+def configuration_hash(
+    solution: Solution, *, features: Sequence[str], view_versions: Mapping[str, int], segment: str | None, with_budget: bool
+) -> str:
+    """16 hexadecimal digits of all that decides a model besides its data: training section, features, view versions, segment, packages.
+
+    Without the budget (`with_budget` false) it identifies a search, which a larger budget continues.
+    """
+    search = solution.training.effective_search
+    training = solution.training.model_dump(mode="json", exclude={"search"})
+    if search:
+        training["search"] = search.model_dump(mode="json", exclude=set() if with_budget else _BUDGET)
+    packages = ("scikit-learn", "skl2onnx", "optuna") if search else ("scikit-learn", "skl2onnx")
+    content: dict[str, Any] = {
+        "training": training,
+        "problem": solution.problem,
+        "features": list(features),
+        "views": dict(view_versions),
+        "packages": {name: version(name) for name in packages},
+    }
+    if segment is not None:
+        content["segment"] = segment
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def needs_folds(training: Training) -> bool:
+    """Whether the final model needs out-of-fold predictions, for its calibration or its threshold."""
+    return training.calibration is not None or isinstance(training.decision_threshold, ThresholdRule)
+
+
+def _check_problem(solution: Solution) -> None:
+    training, problem = solution.training, solution.problem
+    binary_only = {
+        "calibration": training.calibration is not None,
+        "decision_threshold": isinstance(training.decision_threshold, ThresholdRule),
+    }
+    for field, given in binary_only.items():
+        if given and problem != "binary_classification":
+            raise ConfigurationError(("training", field), f"belongs to binary_classification; leave it out for {problem}")
+    if training.class_weight is not None and problem == "regression":
+        raise ConfigurationError(("training", "class_weight"), "a regression has no classes; leave it out")
+
+
+def _check_estimator(step: Step, path: tuple[str | int, ...], searched: Sequence[str], *, weighted: bool) -> None:
+    _check_step(step, path, searched)
+    fitted_with = method_parameters(step.type, "fit")
+    if weighted and fitted_with is not None and "sample_weight" not in fitted_with:
+        raise ConfigurationError((*path, "type"), f"{step.type} takes no weights; leave out sample_weight and class_weight")
+
+
+def _check_step(step: Step, path: tuple[str | int, ...], searched: Sequence[str]) -> None:
+    """The class exists, takes the parameters, and can serve."""
+    check_import_path(step.type, (*path, "type"))
+    package, name = step.type.split(".")[0], step.type.split(".")[-1]
+    # skl2onnx lists what it converts; a package of the project's own may register more when it is imported.
+    converted = imported_names(_CONVERTERS, "sklearn") if package == "sklearn" else None
+    if package in _WITHOUT_CONVERTER or (converted is not None and name not in converted):
+        raise ConfigurationError(
+            (*path, "type"),
+            f"{step.type} has no ONNX converter here, so it cannot serve; name another class, such as "
+            "sklearn.ensemble.HistGradientBoostingClassifier or HistGradientBoostingRegressor",
+        )
+    allowed = method_parameters(step.type, "__init__")
+    for field, names in (("parameters", step.parameters), ("space", searched)):
+        for name in names:
+            if allowed is not None and name not in allowed:
+                raise ConfigurationError((*path, field, name), f"{step.type} has no parameter {name!r}; {nearest(name, allowed)}")
+
+
+def _check_encoder(step: Step, path: tuple[str | int, ...], problem: str) -> None:
+    """Parameters of encoders whose export cannot answer, or does not exist."""
+    if step.type == _ONE_HOT:
+        if step.parameters.get("handle_unknown", "error") != "ignore":
+            raise ConfigurationError(
+                (*path, "parameters"),
+                f"{step.type} serves with `handle_unknown: ignore` alone: a category that training did not see would have no prediction",
+            )
+        for name in _INFREQUENT:
+            if step.parameters.get(name) is not None:
+                raise ConfigurationError(
+                    (*path, "parameters", name), f"{step.type} with {name} has no ONNX converter; leave it out"
+                )
+    if step.type == _TARGET and problem == "multiclass_classification":
+        raise ConfigurationError(
+            (*path, "type"), f"{step.type} of several classes has no ONNX converter; use OrdinalEncoder or OneHotEncoder"
+        )
+
+
+def _set(attributes: dict[str, Any], keys: tuple[str | int, ...], value: Any) -> None:
+    place: Any = attributes
+    for depth, key in enumerate(keys[:-1]):
+        if isinstance(place, list):
+            if not isinstance(key, int) or key >= len(place):
+                raise ConfigurationError(keys[: depth + 1], f"there is no such entry; the list has {len(place)}")
+            place = place[key]
+        else:
+            place = place.setdefault(key, {})
+        if not isinstance(place, dict | list):
+            raise ConfigurationError(keys[: depth + 1], f"is {place!r}, which has no fields")
+    if isinstance(place, list) and (not isinstance(keys[-1], int) or keys[-1] >= len(place)):
+        raise ConfigurationError(keys, f"there is no such entry; the list has {len(place)}")
+    place[keys[-1]] = value

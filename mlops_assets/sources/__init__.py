@@ -1,0 +1,1 @@
+"""Raw tables: readers of files and databases, deliveries and their checks, and the assets that write them."""

@@ -1,0 +1,123 @@
+"""Rules that compare a delivery of a raw table with the partitions before it. Pure: profiles in, findings out; reading goes elsewhere.
+
+A partition is compared with at most `partitions` accepted ones before it. Distances are in robust units of those: the median of each
+quantile, its spread from partition to partition (median absolute deviation), and the spread within a partition.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from statistics import median
+
+from mlops_assets.schema.source import DeliveryComparison
+from mlops_assets.sources.delivery_distributions import Shape, compare_distribution, find_swapped_columns
+from mlops_assets.sources.delivery_findings import LEAST_ROWS, Finding, Reference
+from mlops_assets.sources.delivery_profiles import ColumnProfile
+from mlops_assets.sources.delivery_values import compare_categories, compare_numbers
+
+
+def compare_delivery(
+    delivered: Sequence[ColumnProfile], before: Sequence[ColumnProfile], rules: DeliveryComparison
+) -> list[Finding]:
+    """The differences of each delivered partition from those before it, of this delivery or accepted earlier. Few before: none."""
+    accepted, arriving = _by_partition(before), _by_partition(delivered)
+    reference = Reference(rules.partitions)
+    findings = []
+    for partition in sorted(accepted.keys() | arriving.keys()):
+        columns = arriving.get(partition)
+        differences: list[Finding] = []
+        if columns is not None and len(reference.partitions) >= rules.minimum_partitions:
+            differences = list(_differences(partition, columns, reference, rules))
+        findings += differences
+        if not any(finding.is_gross for finding in differences):
+            reference.add(columns or accepted[partition])
+    return findings
+
+
+def _by_partition(profiles: Sequence[ColumnProfile]) -> dict[date, dict[str, ColumnProfile]]:
+    partitions: dict[date, dict[str, ColumnProfile]] = defaultdict(dict)
+    for profile in profiles:
+        partitions[profile.partition][profile.column] = profile
+    return dict(partitions)
+
+
+def _differences(
+    partition: date, columns: Mapping[str, ColumnProfile], reference: Reference, rules: DeliveryComparison
+) -> Iterator[Finding]:
+    compared = {name: profile for name, profile in columns.items() if name not in rules.ignore}
+    yield from _rows(partition, columns, reference)
+    yield from _missing(partition, compared, reference)
+    categorical = {name for name, profile in compared.items() if _is_categorical(profile, reference)}
+    shapes: dict[str, Shape] = {}
+    for name, profile in compared.items():
+        if name in categorical:
+            continue
+        former = [each.quantiles for each in reference.of(name) if each.quantiles is not None and each.known >= LEAST_ROWS]
+        shape = Shape.of(former) if profile.quantiles is not None and profile.known >= LEAST_ROWS else None
+        if shape is not None:
+            shapes[name] = shape
+    moved = {}
+    for name, shape in shapes.items():
+        profile = compared[name]
+        if shape.distance(profile.quantiles or ()) >= rules.notable:
+            moved[name] = (profile, shape)
+        yield from compare_distribution(partition, profile, shape, reference.partitions_with[name], rules)
+    yield from find_swapped_columns(partition, moved)
+    for name, profile in compared.items():
+        if name in categorical:
+            yield from compare_categories(partition, profile, reference)
+        else:
+            yield from compare_numbers(partition, profile, reference, shapes.get(name))
+
+
+def _is_categorical(profile: ColumnProfile, reference: Reference) -> bool:
+    """Whether the values are compared as categories: texts, and numbers of few values, such as flags, whose quantiles jump."""
+    values = reference.partitions_with[profile.column].keys() | (profile.counts or {}).keys()
+    return profile.kind == "text" or (profile.kind == "number" and profile.counts is not None and len(values) <= _FEW_VALUES)
+
+
+def _rows(partition: date, columns: Mapping[str, ColumnProfile], reference: Reference) -> Iterator[Finding]:
+    rows = max((profile.rows for profile in columns.values()), default=0)
+    former = [max(profile.rows for profile in each.values()) for each in reference.partitions]
+    # Of small partitions many have few rows by chance.
+    if rows < _FEW_ROWS * min(former) and min(former) - rows > _CHANCE * min(former) ** 0.5:
+        yield Finding(
+            partition, None, "rows", True, f"{rows} rows, the {len(former)} partitions before have at least {min(former)}"
+        )
+    elif rows > _MANY_ROWS * max(former):
+        yield Finding(
+            partition, None, "rows", False, f"{rows} rows, the {len(former)} partitions before have at most {max(former)}"
+        )
+
+
+_FEW_ROWS, _MANY_ROWS, _CHANCE = 0.75, 1.8, 3
+_FEW_VALUES = 12
+_NOTABLE_MISSING, _GROSS_MISSING, _JOINT_MISSING = 0.25, 0.35, 0.8
+_TOGETHER = 0.05
+
+
+def _missing(partition: date, compared: Mapping[str, ColumnProfile], reference: Reference) -> Iterator[Finding]:
+    """Shares of nulls. Columns that go missing together, as those of cancelled orders do, are one event and no fault of one column."""
+    shares = {name: sorted(each.missing for each in reference.of(name)) for name in compared if reference.of(name)}
+    # One partition in ten may have been as bad.
+    usual = {name: values[int(0.9 * (len(values) - 1))] for name, values in shares.items()}
+    rise = {name: compared[name].missing - usual[name] for name in shares}
+    for name, increase in rise.items():
+        if increase < _NOTABLE_MISSING:
+            continue
+        companions = [
+            other
+            for other in rise
+            if other != name
+            and abs(rise[other] - increase) < _TOGETHER
+            and abs(median(shares[other]) - median(shares[name])) < _TOGETHER
+        ]
+        alone = not companions and increase >= _GROSS_MISSING
+        together = f", together with {', '.join(companions)}" if companions else ""
+        yield Finding(
+            partition,
+            name,
+            "missing",
+            alone or compared[name].missing - usual[name] >= _JOINT_MISSING,
+            f"{compared[name].missing:.0%} missing, usually up to {usual[name]:.0%}{together}",
+        )

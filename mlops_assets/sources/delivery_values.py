@@ -1,0 +1,119 @@
+"""Rules on the single values of a column: new ones, ones that are gone, and shares that are other than usual."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from statistics import median
+
+from mlops_assets.sources.delivery_distributions import Shape
+from mlops_assets.sources.delivery_findings import LEAST_ROWS, Finding, Reference
+from mlops_assets.sources.delivery_profiles import ColumnProfile
+
+_REPEATING, _REPEATING_NUMBERS, _LEAST_VALUES, _GROSS_UNKNOWN = 0.7, 0.9, 5, 0.7
+_NOTABLE_NEW, _GROSS_NEW, _RENAMED = 0.15, 0.5, 0.1
+_NOTABLE_SHIFT, _GROSS_SHIFT, _UNUSUAL = 0.35, 0.6, 3
+_FREQUENT, _MOST_SHARES = 0.02, 50
+_SHOWN_VALUES, _MOST_VALUES = 3, 5
+
+
+def compare_numbers(partition: date, profile: ColumnProfile, reference: Reference, shape: Shape | None) -> Iterator[Finding]:
+    """Numbers within the usual range that the partitions before do not have, in a column whose values repeat."""
+    if profile.kind != "number" or not profile.counts:
+        return
+
+    def is_inside(value: str) -> bool:
+        # A season may bring numbers beyond the usual ones, but not others between them.
+        return shape is None or shape.middle[0] <= float(value) <= shape.middle[-1]
+
+    counts = {value: rows for value, rows in profile.counts.items() if is_inside(value)}
+    seen = {value: number for value, number in reference.partitions_with[profile.column].items() if is_inside(value)}
+    new, share = _new(counts, seen)
+    is_varied = not _is_constant(profile, reference) and (shape is None or len(counts) >= _LEAST_VALUES)
+    if (
+        sum(counts.values()) >= LEAST_ROWS
+        and share >= _GROSS_UNKNOWN
+        and is_varied
+        and _repeats(seen, reference, _REPEATING_NUMBERS)
+    ):
+        text = f"{share:.0%} of the values in the usual range never occurred before"
+        yield Finding(partition, profile.column, "values", True, text, new)
+
+
+def compare_categories(partition: date, profile: ColumnProfile, reference: Reference) -> Iterator[Finding]:
+    """Values that the partitions before do not have, frequent ones that are gone, and shares that are other than in any of them."""
+    counts, seen = profile.counts or {}, reference.partitions_with[profile.column]
+    is_constant = _is_constant(profile, reference)
+    # A number that a whole partition shares, such as its month, moves on.
+    if (
+        (is_constant and profile.kind == "number")
+        or sum(counts.values()) < LEAST_ROWS
+        or not _repeats(seen, reference, _REPEATING)
+    ):
+        return
+    new, share = _new(counts, seen)
+    gone = _gone(profile, reference)
+    lost = sum(gone.values())
+    shift, usual = _shift(profile, reference)
+    is_shifted = shift >= max(_NOTABLE_SHIFT, _UNUSUAL * usual)
+    if share < _NOTABLE_NEW and not gone and not is_shifted:
+        return
+    gross = max(share, lost) >= _GROSS_NEW or min(share, lost) >= _RENAMED or (is_shifted and shift >= _GROSS_SHIFT)
+    texts = [f"{share:.0%} of the rows have new values"] if share else []
+    if gone:
+        texts.append(f"the values of usually {lost:.0%} of the rows are gone")
+    if is_shifted:
+        texts.append(f"{shift:.0%} of the rows have other values than usual, before at most {usual:.0%}")
+    values = (*new, *(f"{value} (gone)" for value in list(gone)[:_SHOWN_VALUES]))[:_MOST_VALUES]
+    yield Finding(partition, profile.column, "categories", gross and not is_constant, "; ".join(texts), values)
+
+
+def _new(counts: Mapping[str, int], seen: Mapping[str, int]) -> tuple[tuple[str, ...], float]:
+    """The most frequent values of `counts` that `seen` lacks, and the share of the rows that have such a value."""
+    new = {value: rows for value, rows in counts.items() if value not in seen}
+    examples = sorted(new, key=lambda value: (-new[value], value))[:_SHOWN_VALUES]
+    return tuple(examples), sum(new.values()) / sum(counts.values()) if new else 0.0
+
+
+def _repeats(seen: Mapping[str, int], reference: Reference, wanted: float) -> bool:
+    """Whether the share `wanted` of the values occurs in several partitions. With one partition before, nothing can repeat."""
+    repeated = sum(number > 1 for number in seen.values())
+    return bool(seen) and (len(reference.partitions) == 1 or repeated >= wanted * len(seen))
+
+
+def _is_constant(profile: ColumnProfile, reference: Reference) -> bool:
+    """Whether a partition usually has a single value."""
+    return median([len(each.counts or {}) for each in reference.of(profile.column)]) <= 1
+
+
+def _shift(profile: ColumnProfile, reference: Reference) -> tuple[float, float]:
+    """How far the shares of the values are from the usual ones (total variation distance), and how far they were before at most.
+
+    Zero for a column of many values: each of them is rare.
+    """
+    former = [_shares(each.counts) for each in reference.of(profile.column) if each.known >= LEAST_ROWS]
+    values = {value for shares in former for value in shares} | (profile.counts or {}).keys()
+    if not former or len(values) > _MOST_SHARES:
+        return 0.0, 0.0
+    usual = {value: median([shares.get(value, 0.0) for shares in former]) for value in values}
+
+    def distance(shares: Mapping[str, float]) -> float:
+        return sum(abs(shares.get(value, 0.0) - share) for value, share in usual.items()) / 2
+
+    return distance(_shares(profile.counts)), max(map(distance, former))
+
+
+def _shares(counts: Mapping[str, int] | None) -> dict[str, float]:
+    rows = sum((counts or {}).values())
+    return {value: number / rows for value, number in (counts or {}).items()}
+
+
+def _gone(profile: ColumnProfile, reference: Reference) -> dict[str, float]:
+    """The usual share of each frequent value that every partition before has and this one lacks."""
+    everywhere = len(reference.partitions)
+    occurrences = reference.partitions_with[profile.column]
+    missing = [value for value, number in occurrences.items() if number == everywhere and value not in (profile.counts or {})]
+    if not missing:
+        return {}
+    former = [each.counts or {} for each in reference.of(profile.column)]
+    total = sum(sum(counts.values()) for counts in former)
+    shares = {value: sum(counts.get(value, 0) for counts in former) / total for value in missing}
+    return {value: share for value, share in sorted(shares.items(), key=lambda each: -each[1]) if share >= _FREQUENT}

@@ -1,0 +1,157 @@
+"""Raw tables: rows of a source as they came, typed, in the lake; what does not parse is kept apart with the reason."""
+
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+from dagster._core.errors import DagsterAssetCheckFailedError
+from pydantic import Field
+
+from mlops_assets.core.conditions import ARRIVE
+from mlops_assets.core.freshness import freshness_policy
+from mlops_assets.core.keys import RAW_SCHEMA, table_key
+from mlops_assets.core.partitions import build_partitions
+from mlops_assets.core.settings import Settings
+from mlops_assets.lake.lake import Lake, LakeError, sql_moment
+from mlops_assets.schema.source import RawTable, Source
+from mlops_assets.sources.files import confine
+from mlops_assets.sources.raw_delivery import (
+    REJECTS_SCHEMA,
+    Delivery,
+    as_accepted,
+    check_rules,
+    is_blocking,
+    with_metadata,
+)
+from mlops_assets.sources.reader import SourceError, Window, parse
+from mlops_assets.stages.execution import (
+    RETRIES,
+    partition_range,
+    permanent_failure,
+    record_partition_rows,
+    run_time,
+    table_schema,
+    written_metadata,
+)
+from mlops_assets.stages.faults import step
+
+_AUDIT_DESCRIPTIONS = {
+    "_source": "File or database the row came from.",
+    "_loaded_at": "When the run that loaded the row was created, UTC.",
+}
+
+
+class RawTableConfig(dg.Config):
+    """Run configuration. `files`: what to read in place of the files in the YAML, for this run alone, such as a corrected delivery.
+
+    `accept`: why this delivery is taken although blocking checks fail; they become warnings that hold the reason.
+    """
+
+    files: list[str] | None = None
+    accept: str | None = Field(default=None, min_length=1)
+
+    def read(self, table: RawTable, directory: Path) -> RawTable:
+        """`table` as this run reads it. Raises Failure for files that a run may not name, and for a table that comes from a query."""
+        if self.files is None:
+            return table
+        if table.files is None:
+            raise permanent_failure("files: this table is read by a query, not from files.")
+        deliveries = Settings.from_environment().deliveries_directory
+        try:
+            confine(self.files, own=table.files, directory=directory, deliveries=deliveries)
+        except SourceError as error:
+            raise permanent_failure(f"files: {error}") from error
+        return table.model_copy(update={"files": self.files})
+
+
+def build_raw_assets(source: Source, *, directory: Path) -> list[dg.AssetsDefinition]:
+    """One asset for each table of `source`, with its checks. Relative file names start at `directory`."""
+    return [_build_raw_asset(name, table, owners=source.owners, directory=directory) for name, table in source.tables.items()]
+
+
+def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], directory: Path) -> dg.AssetsDefinition:
+    key = table_key(f"{RAW_SCHEMA}.{name}")
+    partitions = table.partitions
+
+    @dg.asset(
+        key=key,
+        description=table.description,
+        owners=list(owners),
+        group_name=RAW_SCHEMA,
+        kinds={table.format or "sql", "duckdb"},
+        partitions_def=build_partitions(partitions.start, partitions.end, partitions.cadence) if partitions else None,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        check_specs=[rule.spec(key) for rule in check_rules(table)],
+        freshness_policy=freshness_policy(partitions.freshness) if partitions else None,
+        automation_condition=ARRIVE if partitions and partitions.end is None else None,
+        retry_policy=RETRIES,
+    )
+    @step
+    def raw_table(context: dg.AssetExecutionContext, config: RawTableConfig, lake: dg.ResourceParam[Lake]) -> Iterator[Any]:
+        replaced = partition_range(context, partitions.column) if partitions else None
+        window = Window(column=replaced.column, start=replaced.start, end=replaced.end) if replaced else None
+        with lake.connect(read_only=False) as connection:
+            try:
+                with parse(
+                    connection, config.read(table, directory), directory=directory, window=window, own_files=table.files
+                ) as unused:
+                    delivery = Delivery(
+                        connection=connection,
+                        lake=lake,
+                        name=name,
+                        table=table,
+                        replaced=replaced,
+                        keys=context.partition_keys if replaced else [""],
+                        run_id=context.run.run_id,
+                        loaded_at=sql_moment(run_time(context)),
+                    )
+                    metadata = yield from _take(context, config, delivery)
+            except (SourceError, LakeError) as error:
+                raise permanent_failure(str(error)) from error
+            # What else DuckDB raises, such as a conflict of commits or a catalog that is away, may pass the next time.
+            except (duckdb.DataError, duckdb.InvalidInputException) as error:
+                # Its text quotes the value.
+                kind = type(error).__name__.removesuffix("Exception")
+                raise permanent_failure(
+                    f"raw.{name} cannot be written: a value does not fit ({kind}). Compare the types of its columns with the delivery."
+                ) from None
+            except (duckdb.ProgrammingError, duckdb.NotSupportedError) as error:
+                raise permanent_failure(f"raw.{name} cannot be written: {error}") from error
+            descriptions = {column_name: column.description for column_name, column in table.columns.items()}
+            schema = table_schema(connection, delivery.raw, descriptions | _AUDIT_DESCRIPTIONS)
+        yield dg.MaterializeResult(
+            metadata={**metadata, "dagster/column_schema": schema, "unused_source_columns": dg.MetadataValue.json(unused)}
+        )
+
+    return raw_table
+
+
+def _take(
+    context: dg.AssetExecutionContext, config: RawTableConfig, delivery: Delivery
+) -> Generator[dg.AssetCheckResult, None, dict[str, Any]]:
+    """Judge the staged delivery and write it; returns the metadata. Raises Failure when it is set aside: nothing is materialized then."""
+    delivery.require_known_columns()
+    results = delivery.judge()
+    delivery.write_rejects()
+    failed = [result for result in results if is_blocking(result)]
+    if failed and config.accept is None:
+        message = delivery.set_aside(failed)
+        for result in results:
+            yield with_metadata(result, delivery=message) if is_blocking(result) else result
+        # The cause is what Dagster raises for a failed check, by which it is told apart from a fault of the platform.
+        names = ", ".join(str(result.check_name) for result in failed)
+        cause = DagsterAssetCheckFailedError(f"{context.asset_key.to_user_string()}: {names}")
+        raise permanent_failure(message) from cause
+    for result in results:
+        yield as_accepted(result, config.accept) if config.accept is not None and is_blocking(result) else result
+    written = delivery.write()
+    if delivery.replaced:
+        record_partition_rows(context, written.rows_by_partition)
+    return {
+        **written_metadata(written),
+        "rejected_rows": sum(delivery.reasons.values()),
+        "rejects_table": dg.MetadataValue.text(f"lake.{REJECTS_SCHEMA}.{delivery.name}"),
+        **({"accepted_because": dg.MetadataValue.text(config.accept)} if failed and config.accept is not None else {}),
+    }

@@ -1,0 +1,249 @@
+"""Reading raw sources with DuckDB: files and databases in, typed rows and rejected rows out.
+
+Every file is read by itself, as text or in its exact types, and cast once to the stated types (`source_types`) before the rows of several
+files come together.
+"""
+
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import date
+from difflib import get_close_matches
+from pathlib import Path
+
+import duckdb
+
+from mlops_assets.lake.lake import column_types, literal, quote
+from mlops_assets.schema.column_names import internal
+from mlops_assets.schema.source import Column, RawTable
+from mlops_assets.sources.column_types import FORMAT_OPTIONS, TextFormats, cast
+from mlops_assets.sources.csv_reader import REJECTED, SCANS, as_utf8, csv_extract
+from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError
+from mlops_assets.sources.files import local_file
+from mlops_assets.sources.json_reader import json_extract
+from mlops_assets.sources.parquet_reader import parquet_extract
+from mlops_assets.sources.postgres_reader import ATTACHED, postgres_extract
+
+__all__ = ["PARSED", "REASON", "ROW", "SOURCE", "SourceError", "Window", "parse"]
+
+PARSED = "temp.main.parsed_rows"
+"""Temporary table that `parse` leaves: the table's columns, `SOURCE`, `REASON` (null = accepted) and `ROW` (rejected, as JSON)."""
+
+_SHOWN_LENGTH = 100
+"""Characters of a value that a reason quotes; the whole row is kept beside it."""
+_LISTED_NAMES = 50
+
+
+@dataclass(frozen=True)
+class Window:
+    """The partitions to read: rows whose DATE `column` is in `[start, end)`, and rows that have none."""
+
+    column: str
+    start: date
+    end: date
+
+
+@contextmanager
+def parse(
+    connection: duckdb.DuckDBPyConnection,
+    table: RawTable,
+    *,
+    directory: Path,
+    window: Window | None,
+    own_files: Collection[str] | None = None,
+) -> Iterator[list[str]]:
+    """Read `table` into the temporary table `PARSED`, which lives as long as the block; yields the source's columns that are not used.
+
+    `directory` is where relative file names start. Of files that are not among `own_files`, by default those of the table, an error lists
+    no column names: they may be the content of any file. Raises SourceError for a missing file, variable or column, for a file that is not
+    what its format says, and for an expression that SQL cannot compute.
+    """
+    listable = set(table.files or []) if own_files is None else set(own_files)
+    with ExitStack() as stack:
+        computed = _expression_types(connection, table)
+        extracts = _extracts(connection, table, directory=directory, window=window, stack=stack)
+        for extract in extracts:
+            _require_columns(table, extract, is_listable=table.files is None or extract.label in listable)
+        for number, extract in enumerate(extracts):
+            into = f"INSERT INTO {PARSED}" if number else "CREATE OR REPLACE TEMP TABLE parsed_rows AS"
+            with _reading(extract.label, table):
+                connection.execute(f"{into} {_typed_rows(table, extract, computed, window)}")
+                if extract.rejected:
+                    connection.execute(f"INSERT INTO {PARSED} BY NAME {extract.rejected}")
+    read = {column.source or name for name, column in table.columns.items()}
+    try:
+        yield list(dict.fromkeys(name for extract in extracts for name in extract.fields if name not in read))
+    finally:
+        connection.execute(f"DROP TABLE IF EXISTS {PARSED}")
+
+
+def _extracts(
+    connection: duckdb.DuckDBPyConnection, table: RawTable, *, directory: Path, window: Window | None, stack: ExitStack
+) -> list[Extract]:
+    if table.query is not None:
+        bounds = {"start": str(window.start), "end": str(window.end)} if window else {}
+        stack.callback(connection.execute, f"DETACH DATABASE IF EXISTS {ATTACHED}")
+        with _reading(f"The database of {table.query.url_variable} cannot be read", table):
+            return [postgres_extract(connection, table.query, bounds=bounds)]
+    for name in (REJECTED, SCANS):
+        stack.callback(connection.execute, f"DROP TABLE IF EXISTS {name}")
+    extracts = []
+    for number, label in enumerate(table.files or []):
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with _reading(label, table):
+            extracts.append(_extract(connection, table, label, number=number, directory=directory, folder=folder))
+        if table.format == "json":
+            stack.callback(connection.execute, f"DROP TABLE IF EXISTS temp.main.{internal(f'json_{number}')}")
+    return extracts
+
+
+def _extract(
+    connection: duckdb.DuckDBPyConnection, table: RawTable, label: str, *, number: int, directory: Path, folder: Path
+) -> Extract:
+    """The rows of one file."""
+    options = {name: value for name, value in table.options.items() if name not in FORMAT_OPTIONS}
+    compression, encoding = options.pop("compression", None), options.pop("encoding", None)
+    in_place = table.format == "parquet"
+    path = local_file(connection, label, directory=directory, folder=folder, compression=compression, in_place=in_place)
+    read = [(column.source or name, column.type) for name, column in table.columns.items() if column.expression is None]
+    # A key may be read as several columns; the digits of a double alone do not matter.
+    wanted = dict(sorted(read, key=lambda item: item[1] != "double"))
+    if table.format == "parquet":
+        return parquet_extract(connection, path, label, folder=folder, wanted=wanted, options=options)
+    path = as_utf8(path, folder, encoding)
+    if table.format == "csv":
+        return csv_extract(path, label, folder=folder, null_strings=table.null_strings, options=options)
+    return json_extract(connection, path, label, number=number, folder=folder, wanted=wanted, options=options)
+
+
+@contextmanager
+def _reading(place: str, table: RawTable) -> Iterator[None]:
+    """Turn an error of DuckDB into a SourceError that quotes nothing of the file."""
+    try:
+        yield
+    except UnicodeError:
+        kind = "encoding"
+    except duckdb.Error as error:
+        # A file on this machine is the same at a second try; memory and the network may not be.
+        if isinstance(error, duckdb.OutOfMemoryException | duckdb.InterruptException):
+            raise
+        if isinstance(error, duckdb.OperationalError) and "://" in place:
+            raise
+        kind = type(error).__name__.removesuffix("Exception")
+    else:
+        return
+    raise SourceError(
+        f"{place}: it cannot be read as {table.format or 'a query'} ({kind}). Check the format and the options, or deliver it again."
+    ) from None
+
+
+def _require_columns(table: RawTable, extract: Extract, *, is_listable: bool) -> None:
+    if extract.is_sparse:
+        return
+    read = {name: column for name, column in table.columns.items() if column.expression is None}
+    wanted = {column.source or name for name, column in read.items() if not column.optional}
+    if missing := sorted(wanted - extract.fields.keys()):
+        if not is_listable:
+            raise SourceError(f"{extract.label} lacks the columns {', '.join(missing)}; it has {len(extract.fields)} others.")
+        names = [name[:_SHOWN_LENGTH] for name in extract.fields]
+        hints = [f"{name} (nearest: {', '.join(_nearest(name, names)) or 'none'})" for name in missing]
+        raise SourceError(
+            f"{extract.label} lacks the columns {'; '.join(hints)}. It has: {', '.join(names[:_LISTED_NAMES])}. "
+            "A column that some files lack is `optional: true`."
+        )
+    if repeated := sorted(name for name in extract.repeated if name in {column.source or name for name, column in read.items()}):
+        raise SourceError(f"{extract.label} has several columns that are called {', '.join(repeated)}: rename all but one.")
+
+
+def _nearest(name: str, names: Sequence[str]) -> list[str]:
+    folded = {other.casefold(): other for other in names}
+    return [folded[match] for match in get_close_matches(name.casefold(), folded)]
+
+
+def _expression_types(connection: duckdb.DuckDBPyConnection, table: RawTable) -> dict[str, str]:
+    """The DuckDB types of the computed columns, before their cast. Raises SourceError for an expression that SQL does not take."""
+    types: dict[str, str] = {}
+    known: list[str] = []
+    for name, column in _in_order(table):
+        if column.expression is not None:
+            value = internal("value")
+            try:
+                query = f"(SELECT {_guarded(column.expression)} AS {value} FROM (SELECT {', '.join(known) or '1'}))"
+                types[name] = column_types(connection, f"(SELECT {value}.{value} AS {value} FROM {query})")[value]
+            except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
+                raise SourceError(f"The expression of the column {name} cannot be computed: {error}") from None
+        known.append(f"CAST(NULL AS {column.type}) AS {quote(name)}")
+    return types
+
+
+def _in_order(table: RawTable) -> list[tuple[str, Column]]:
+    """The columns that are read, then those that are computed."""
+    return sorted(table.columns.items(), key=lambda item: item[1].expression is not None)
+
+
+def _guarded(expression: str) -> str:
+    """A structure around the value of `expression`, which is null where the expression fails."""
+    # On lines of its own, since it may end with a comment.
+    return f"TRY(struct_pack({internal('value')} := (\n{expression}\n)))"
+
+
+def _typed_rows(table: RawTable, extract: Extract, computed: dict[str, str], window: Window | None) -> str:
+    """SQL for the rows of `extract` with the columns of `table`, and why a row is rejected."""
+    query = f"SELECT * FROM {extract.relation}"
+    formats = TextFormats.of(table.options)
+    reasons: list[str] = []
+    steps: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for number, (name, column) in enumerate(_in_order(table)):
+        given, candidate, value = internal(f"given_{number}"), internal(f"candidate_{number}"), internal("value")
+        if column.expression is None:
+            source = extract.fields.get(column.source or name, Field("CAST(NULL AS VARCHAR)", "VARCHAR"))
+            raw, kind, fails = source.sql, source.type, "false"
+            if kind == "VARCHAR" and table.format != "csv" and table.null_strings:
+                raw = f"CASE WHEN {raw} NOT IN ({', '.join(map(literal, table.null_strings))}) THEN {raw} END"
+        else:
+            if any(steps):
+                query, steps = _stacked(query, steps), ([], [], [])
+            whole = internal(f"computed_{number}")
+            query = f"SELECT *, {_guarded(column.expression)} AS {whole} FROM ({query})"
+            raw, kind, fails = f"{whole}.{value}", computed[name], f"{whole} IS NULL"
+        rule = cast(raw, kind, column.type, given=given, candidate=candidate, formats=formats)
+        for step, expression, alias in zip(
+            steps, (rule.given, rule.candidate, rule.value), (given, candidate, quote(name)), strict=True
+        ):
+            if expression != "NULL":
+                step.append(f"{expression} AS {alias}")
+        reasons += _reasons(name, column, raw=raw, nan=rule.nan, fails=fails)
+    query = _stacked(query, steps)
+    if window is not None:
+        column_name = quote(window.column)
+        query = (
+            f"SELECT * FROM ({query}) WHERE {column_name} IS NULL "
+            f"OR ({column_name} >= DATE '{window.start}' AND {column_name} < DATE '{window.end}')"
+        )
+    names = ", ".join(quote(name) for name in table.columns)
+    reason = f"nullif(concat_ws('; ', {', '.join(reasons)}), '')" if reasons else "CAST(NULL AS VARCHAR)"
+    return (
+        f"SELECT {names}, {literal(extract.label)} AS {SOURCE}, {REASON}, CASE WHEN {REASON} IS NOT NULL THEN {extract.row} END AS {ROW} "
+        f"FROM (SELECT *, {reason} AS {REASON} FROM ({query}))"
+    )
+
+
+def _stacked(query: str, steps: Sequence[Sequence[str]]) -> str:
+    for step in steps:
+        if step:
+            query = f"SELECT *, {', '.join(step)} FROM ({query})"
+    return query
+
+
+def _reasons(name: str, column: Column, *, raw: str, nan: str, fails: str) -> Iterator[str]:
+    """SQL that gives a text for each way a row of this column is wrong, and null where it is right."""
+    value, shown = quote(name), f"left(CAST({raw} AS VARCHAR), {_SHOWN_LENGTH})"
+    cases = (
+        f"WHEN {raw} IS NOT NULL AND NOT ({nan}) THEN {literal(name + ': ')} || {shown} || {literal(' is no ' + column.type)} "
+    )
+    if column.expression is not None:
+        cases = f"WHEN {fails} THEN {literal(name + ' cannot be computed')} {cases}"
+    if column.required:
+        cases += f"ELSE {literal(name + ' is missing')} "
+    yield f"CASE WHEN {value} IS NULL THEN CASE {cases}END END"

@@ -1,0 +1,120 @@
+"""Which errors end a step at once, and which are tried again: one decision for every asset.
+
+A step that loses a server, a lock or its memory may pass on a second try. Any other error, ours or a library's, comes back unchanged: it
+ends the step with one message, and is not retried.
+"""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+import dagster as dg
+
+from mlops_assets.clients.champion import RegistryUnreachableError
+from mlops_assets.clients.event_stream import EventStreamError
+from mlops_assets.online_store.store import PushConflictError
+from mlops_assets.stages.execution import permanent_failure
+
+_TRANSIENT = (MemoryError, OSError, EventStreamError, PushConflictError, RegistryUnreachableError)
+_PERMANENT_OF_THESE = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+_TRANSIENT_NAMES = {
+    # By name: a step that uses none of these libraries need not import them.
+    "duckdb": {"OperationalError", "InterruptException"},
+    "psycopg2": {"OperationalError", "InterfaceError"},
+    "sqlalchemy": {"OperationalError", "InterfaceError", "TimeoutError"},
+    "redis": {"ConnectionError", "TimeoutError"},
+    "lmdb": {"LockError", "MapResizedError", "ReadersFullError"},
+    "nats": {"Error"},
+    "concurrent": {"BrokenExecutor"},
+    "subprocess": {"TimeoutExpired"},
+}
+
+_MLFLOW_CODES = {
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "REQUEST_LIMIT_EXCEEDED",
+    "DEADLINE_EXCEEDED",
+    "IO_ERROR",
+    "ABORTED",
+}
+"""What MLflow answers when it, its database or the way to it is in trouble; the other codes are about the request."""
+
+_LOST_CONNECTION = re.compile(
+    r"server closed the connection|terminating connection|connection (?:refused|reset)|no connection to", re.I
+)
+"""DuckDB reports a Postgres that went away under several of its classes."""
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether `error`, or an error that it was raised from, may be gone on a second try."""
+    if _is_transient(error):
+        return True
+    return error.__cause__ is not None and is_transient(error.__cause__)
+
+
+def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Let the function of an asset end at once, with a message, at an error that trying again cannot mend.
+
+    Goes directly below the decorator `dg.asset` or `dg.multi_asset`.
+    """
+    if inspect.isgeneratorfunction(compute):
+
+        @functools.wraps(compute)
+        def generate(*args: Any, **keywords: Any) -> Iterator[Any]:
+            try:
+                yield from compute(*args, **keywords)
+            except Exception as error:  # none is swallowed: each is raised, as it is or as the failure that takes its place
+                if (judged := _judged(error)) is error:
+                    raise
+                raise judged from error
+
+        return generate  # type: ignore[return-value]
+
+    @functools.wraps(compute)
+    def run(*args: _Parameters.args, **keywords: _Parameters.kwargs) -> _Result:
+        try:
+            return compute(*args, **keywords)
+        except Exception as error:  # as above
+            if (judged := _judged(error)) is error:
+                raise
+            raise judged from error
+
+    return run
+
+
+def describe(error: BaseException) -> str:
+    """The message of one of our own errors, which names the remedy; of a library's error its class and the first line."""
+    if type(error).__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return str(error)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _judged(error: Exception) -> Exception:
+    """`error` itself when Dagster should see it as it is, otherwise the failure that takes its place."""
+    if isinstance(error, dg.Failure | dg.DagsterError | dg.RetryRequested) or is_transient(error):
+        return error
+    message = describe(error)
+    if type(error).__module__.partition(".")[0] != __name__.partition(".")[0]:
+        message += ". Trying again would give the same: correct the data or the configuration; the whole error is below."
+    return permanent_failure(message)
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, _TRANSIENT):
+        return not isinstance(error, _PERMANENT_OF_THESE)
+    for kind in type(error).__mro__:
+        library = kind.__module__.partition(".")[0].removeprefix("_")
+        if kind.__name__ in _TRANSIENT_NAMES.get(library, ()):
+            return True
+        if library == "mlflow" and kind.__name__ == "MlflowException":
+            return getattr(error, "error_code", None) in _MLFLOW_CODES
+        if library == "duckdb" and _LOST_CONNECTION.search(str(error)):
+            return True
+    return False

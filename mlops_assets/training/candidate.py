@@ -1,0 +1,234 @@
+"""From a training dataset to a registered version: search, fit, export, comparison with the export, MLflow, serving bundle."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.registered_model import PARITY_TAGS, PRECISION_TAG, TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.clients.search_storage import search_storage
+from mlops_assets.core.keys import TRAINING_DATASET
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.lake.lake import Lake
+from mlops_assets.schema.training import configuration_hash
+from mlops_assets.stages.execution import permanent_failure
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.bundle_writing import parity_sample, write_model_bundle
+from mlops_assets.training.fitting import Fitted, default_estimator, fit, run_search
+from mlops_assets.training.provenance import code_versions
+from mlops_assets.training.training_dataset import dataset_rows_query
+from mlops_assets.training.training_runs import log_dataset, log_trial, logged_trials, unfinished_run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.ml.matrix import FeatureSchema
+    from mlops_assets.ml.onnx import Parity
+    from mlops_assets.ml.search import SearchResult, TrialResult
+
+_PARITY_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class TrainingDataset:
+    """The dataset of one training date: the identity of all its rows, how many there are, the lake snapshot they come from."""
+
+    training_date: date
+    fingerprint: str
+    training_rows: int
+    holdout_rows: int
+    source_snapshot: int
+
+
+def configuration_of(inputs: SolutionInputs, *, with_budget: bool) -> str:
+    """The hash of the configuration that `inputs` have now; see `configuration_hash`."""
+    # Another expression is another feature, whatever its name and its values in this dataset.
+    features = [f"{name} = {inputs.derived[name]}" if name in inputs.derived else name for name in inputs.features]
+    return configuration_hash(
+        inputs.solution, features=features, view_versions=inputs.view_versions, segment=inputs.segment, with_budget=with_budget
+    )
+
+
+def train_candidate(
+    context: dg.AssetExecutionContext,
+    registry: ModelRegistry,
+    settings: Settings,
+    inputs: SolutionInputs,
+    *,
+    lake: Lake,
+    dataset: TrainingDataset,
+    tags: dict[str, str],
+) -> tuple[RegisteredModel, dict[str, Any]]:
+    """Search, fit, export, log and register. Returns the version and what the asset's page says of it."""
+    from mlops_assets.ml.matrix import FeatureSchema, to_exact_frame, to_frame, with_origins
+    from mlops_assets.ml.onnx import changed_share, parity, to_onnx
+
+    solution = inputs.solution
+    with lake.connect(read_only=True) as connection:
+        train = connection.execute(dataset_rows_query(inputs, dataset.training_date, "train")).to_arrow_table()
+        holdout = connection.execute(dataset_rows_query(inputs, dataset.training_date, "holdout")).to_arrow_table()
+    run_id = unfinished_run(registry, inputs.name, tags) or registry.start_run(
+        inputs.name,
+        name=" ".join(filter(None, (tags[TRAINING_DATE_TAG], inputs.segment))),
+        tags={**tags, "dagster_run_id": context.run.run_id, "solution": inputs.name},
+    )
+    succeeded = False
+    try:
+        try:
+            schema = with_origins(FeatureSchema.from_arrow(train.schema, inputs.features), train)
+            searched = _search(context, registry, settings, inputs, schema=schema, train=train, dataset=dataset, run_id=run_id)
+            fitted = fit(inputs, schema, train, searched.best.step if searched else default_estimator(inputs))
+            exported = to_onnx(fitted.pipeline, schema, solution.problem)
+            rows = holdout.slice(0, _PARITY_ROWS)
+            compared = parity(fitted.pipeline, exported, to_frame(rows, schema), schema, solution.problem)
+            limit = solution.gates.maximum_onnx_difference
+            changed = changed_share(fitted.pipeline, exported, to_exact_frame(rows, schema), schema, solution.problem, limit)
+        except ValueError as error:
+            raise permanent_failure(str(error)) from error
+        _log(registry, run_id, inputs, fitted, searched, dataset=dataset, compared=compared)
+        version_tags = {
+            **tags,
+            "dagster_run_id": context.run.run_id,
+            "lake_snapshot": str(dataset.source_snapshot),
+            "feature_views": json.dumps(inputs.view_versions),
+            **code_versions(DBT_PROJECT_DIRECTORY / "target" / "manifest.json"),
+            **dict(zip(PARITY_TAGS, (str(_difference(compared)), str(rows.num_rows)), strict=True)),
+            PRECISION_TAG: str(changed),
+        }
+        registered = registry.register(inputs.name, run_id, fitted.pipeline, version_tags)
+        with tempfile.TemporaryDirectory() as folder:
+            write_model_bundle(
+                Path(folder) / "bundle",
+                inputs,
+                schema=schema,
+                train=train,
+                sample=parity_sample(inputs, fitted.pipeline, schema, holdout),
+                model=exported,
+                threshold=fitted.threshold,
+                registered=registered,
+            )
+            registry.log_bundle(registered, Path(folder) / "bundle")
+        succeeded = True
+    finally:
+        registry.finish_run(run_id, succeeded=succeeded)
+    return registered, _described(inputs, fitted, searched)
+
+
+def _search(
+    context: dg.AssetExecutionContext,
+    registry: ModelRegistry,
+    settings: Settings,
+    inputs: SolutionInputs,
+    *,
+    schema: "FeatureSchema",
+    train: "pa.Table",
+    dataset: TrainingDataset,
+    run_id: str,
+) -> "SearchResult | None":
+    """The search, if the solution declares one: every trial in the run's log, and in MLflow below `run_id`."""
+    declared, metric = inputs.solution.training.effective_search, inputs.solution.training.metric
+    if declared is None:
+        return None
+    study = f"{inputs.name}-{dataset.fingerprint}-{configuration_of(inputs, with_budget=False)}"
+    logged = logged_trials(registry, run_id)
+
+    def report(trial: "TrialResult", best: "TrialResult") -> None:
+        value = trial.state if trial.value is None else f"{metric} {trial.value:.5f}"
+        context.log.info(
+            f"Trial {trial.ordinal + 1} of {declared.trials}: {value} in {trial.seconds:.1f} s, best {best.value:.5f} "
+            f"(trial {best.ordinal + 1}), {trial.step.class_path.rpartition('.')[2]} {dict(trial.step.parameters)}"
+            + (f", {trial.error}" if trial.error else "")
+        )
+        if trial.ordinal not in logged:
+            log_trial(registry, run_id, trial, metric)
+
+    return run_search(inputs, schema, train, storage=search_storage(settings, study), name=study, report=report)
+
+
+def _log(
+    registry: ModelRegistry,
+    run_id: str,
+    inputs: SolutionInputs,
+    fitted: Fitted,
+    searched: "SearchResult | None",
+    *,
+    dataset: TrainingDataset,
+    compared: "Parity",
+) -> None:
+    """Parameters, metrics, the dataset and the history of the search, with the run behind the version."""
+    training = inputs.solution.training
+    registry.log(
+        run_id,
+        parameters={
+            "estimator": fitted.estimator.class_path,
+            **{f"estimator.{name}": value for name, value in fitted.estimator.parameters.items()},
+            **training.model_dump(mode="json", include={"window", "holdout", "seed", *_options(inputs)}),
+            "chosen_threshold": fitted.threshold,
+            "features": len(inputs.features),
+            "feature_views": json.dumps(inputs.view_versions),
+        },
+        metrics={
+            "fit_seconds": fitted.seconds,
+            "training_rows": dataset.training_rows,
+            "holdout_rows": dataset.holdout_rows,
+            "onnx_largest_difference": _difference(compared),
+            "threshold_objective": fitted.threshold_objective,
+            "search_trials": len(searched.trials) if searched else None,
+            f"search_best_{training.metric}": searched.best.value if searched else None,
+            f"search_default_{training.metric}": searched.default.value if searched else None,
+        },
+    )
+    table = inputs.table(TRAINING_DATASET)
+    log_dataset(
+        registry,
+        run_id,
+        table=table,
+        fingerprint=dataset.fingerprint,
+        source={"table": table, "lake_snapshot": dataset.source_snapshot, "feature_views": inputs.view_versions},
+        profile={"training_rows": dataset.training_rows, "holdout_rows": dataset.holdout_rows},
+    )
+    if searched:
+        from mlops_assets.ml.search_plot import search_plot
+
+        registry.log_plots(run_id, {"search": search_plot(searched, training.metric)})
+
+
+def _options(inputs: SolutionInputs) -> set[str]:
+    """Options of the training section that the solution uses."""
+    return inputs.solution.training.model_fields_set & {
+        "sample_weight",
+        "class_weight",
+        "calibration",
+        "decision_threshold",
+        "folds",
+    }
+
+
+def _described(inputs: SolutionInputs, fitted: Fitted, searched: "SearchResult | None") -> dict[str, Any]:
+    """What the asset's page says of a fit."""
+    metadata: dict[str, Any] = {
+        "estimator": fitted.estimator.class_path,
+        "parameters": dg.MetadataValue.json(dict(fitted.estimator.parameters)),
+        "fit_seconds": fitted.seconds,
+    }
+    if fitted.threshold is not None:
+        metadata["decision_threshold"] = fitted.threshold
+    if searched:
+        from mlops_assets.ml.plots import markdown_image
+        from mlops_assets.ml.search_plot import search_plot, search_table
+
+        metric = inputs.solution.training.metric
+        metadata["trials"] = len(searched.trials)
+        metadata["search"] = dg.MetadataValue.md(search_table(searched, metric))
+        metadata["plot_search"] = dg.MetadataValue.md(markdown_image("search", search_plot(searched, metric)))
+    return metadata
+
+
+def _difference(compared: "Parity") -> float:
+    """Relative where predictions are large, so that one limit suits probabilities and values."""
+    return compared.largest_relative_difference

@@ -1,0 +1,252 @@
+"""`evaluation`: the candidate's serving bundle judged on the temporal hold-out, with the gates a deployment needs."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.core.keys import EVALUATION, MODEL, SEGMENT, TRAINING_DATASET, TRAINING_DATE
+from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, prediction_columns
+from mlops_assets.lake.datasets import newest_dataset
+from mlops_assets.lake.lake import Lake, PartitionRange, Written, fingerprint, literal, quote
+from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure, table_schema, written_metadata
+from mlops_assets.stages.faults import step
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training import gates
+from mlops_assets.training.acceptance import GATES_PASSED_METADATA
+from mlops_assets.training.bundle_reading import download_bundle, require_passed_gates
+from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
+from mlops_assets.training.judging import Judged, Rival, comparable, judge
+from mlops_assets.training.model import candidate_alias
+from mlops_assets.training.monitoring_reference import log_reference
+from mlops_assets.training.recorded_checks import dataset_state
+from mlops_assets.training.training_dataset import dataset_query, dataset_rows_query
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.serving.bundle import Bundle
+
+ALL_ROWS = ""
+"""The segment of a model that was judged on all rows."""
+
+CARD_HTML, CARD_MARKDOWN = "model_card.html", "model_card.md"
+"""Artifacts of a version's run."""
+
+
+def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
+    """The evaluation of one solution's candidate; its partition key is that of the model."""
+    key = declared.key(EVALUATION)
+    solution = declared.solution
+
+    @dg.asset(
+        key=key,
+        description="The candidate on hold-out rows it never saw: metrics, slices, calibration, and the gates before deployment.",
+        owners=solution.owners,
+        group_name=declared.name,
+        kinds={"onnx", "mlflow"},
+        tags=declared.tags(EVALUATION),
+        partitions_def=declared.training_partitions,
+        deps=[declared.key(MODEL)],
+        check_specs=[rule.spec(key) for rule in gates.rules_of(solution)],
+        retry_policy=RETRIES,
+        code_version="3",
+    )
+    @step
+    def evaluation(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
+    ) -> dg.MaterializeResult:
+        from mlops_assets.ml.model_card import render_html, render_markdown
+        from mlops_assets.schema.problem import label_array
+        from mlops_assets.training.model_card import CardSources, build_card
+
+        training_date, inputs = model_of_run(context, declared)
+        candidate = find_candidate(registry, inputs, training_date)
+        with lake.connect(read_only=False) as connection, tempfile.TemporaryDirectory() as folder:
+            record = registry.registered_record(candidate)
+            bundle = download_bundle(registry, candidate, Path(folder) / "candidate")
+            holdout = connection.execute(dataset_rows_query(inputs, training_date, "holdout")).to_arrow_table()
+            train_rows = dataset_rows_query(inputs, training_date, "train")
+            train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
+            present = fingerprint(connection, dataset_query(inputs, training_date))
+            unchanged = present == record.dataset_fingerprint
+            judged = judge(
+                solution,
+                bundle,
+                rival=_rival(context.instance, registry, candidate, bundle, holdout=holdout, folder=Path(folder) / "champion"),
+                holdout=holdout,
+                training_labels=label_array(train.column(0), solution.problem),
+                dataset=dataset_state(context.instance, inputs, training_date, unchanged=unchanged),
+            )
+            written = _write(
+                lake,
+                connection,
+                context,
+                inputs=inputs,
+                training_date=training_date,
+                version=candidate.version,
+                holdout=holdout,
+                scored=judged.scored,
+            )
+            column_schema = table_schema(
+                connection, f"lake.{inputs.table(EVALUATION)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
+            )
+            dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), training_date)
+            if unchanged:
+                # Else these rows are not those of the version: it keeps the reference that it has, and its gates refuse it.
+                log_reference(connection, registry, inputs, candidate=candidate, holdout=holdout, scored=judged.scored)
+        checks = gates.check_evaluation(inputs, judged.judgement)
+        because = gates.rejection(checks)
+        if because is None:
+            registry.accept(candidate, record)
+        else:
+            registry.reject(candidate, because)
+        figures = _figures(inputs, bundle, judged)
+        card = build_card(
+            CardSources(
+                inputs=inputs,
+                candidate=candidate,
+                contract=bundle.contract,
+                judged=judged,
+                checks=checks,
+                parameters=registry.parameters(candidate.run_id),
+                dataset=dataset,
+                training_rows=train.num_rows,
+                holdout=holdout,
+            ),
+            links={
+                "Version in MLflow": registry.version_url(candidate),
+                "Training run in MLflow": registry.run_url(candidate.run_id),
+            },
+            figures=figures,
+        )
+        registry.log_texts(candidate.run_id, {CARD_HTML: render_html(card), CARD_MARKDOWN: render_markdown(card)})
+        _log(registry, candidate, judged, checks, figures)
+        result = judged.judgement.result
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(written.fingerprint),
+            check_results=checks,
+            metadata={
+                **written_metadata(written),
+                "dagster/column_schema": column_schema,
+                "dagster/partition_row_count": written.rows,
+                "model_card": dg.MetadataValue.md(render_markdown(card)),
+                "model_card_page": dg.MetadataValue.url(registry.artifact_url(candidate.run_id, CARD_HTML)),
+                "model_version": candidate.version,
+                "mlflow": dg.MetadataValue.url(registry.version_url(candidate)),
+                GATES_PASSED_METADATA: because is None,
+                **result_metadata(result),
+                **plot_metadata(figures),
+            },
+        )
+
+    return evaluation
+
+
+def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_date: date) -> RegisteredModel:
+    """The version that `model` made, or found again, for `training_date`. Raises Failure when there is none, or the alias was moved."""
+    found = registry.by_alias(inputs.name, candidate_alias(training_date, inputs.segment))
+    key = inputs.key(MODEL).to_user_string()
+    if found is None:
+        raise permanent_failure(
+            f"No model of {inputs.name} was trained for {training_date}: materialize {key} for that partition."
+        )
+    if (found.tags.get(TRAINING_DATE_TAG), found.segment) != (training_date.isoformat(), inputs.segment):
+        raise permanent_failure(
+            f"The alias {candidate_alias(training_date, inputs.segment)} was moved by hand to {found}, which was trained for "
+            f"{found.tags.get(TRAINING_DATE_TAG)}: materialize {key} for {training_date} again."
+        )
+    return found
+
+
+def _rival(
+    instance: dg.DagsterInstance,
+    registry: ModelRegistry,
+    candidate: RegisteredModel,
+    bundle: "Bundle",
+    *,
+    holdout: "pa.Table",
+    folder: Path,
+) -> Rival:
+    """The champion, loaded into `folder` when the candidate can be compared with it."""
+    # What predicts the rows of a segment without a champion of its own is the solution's.
+    champion = registry.champion(candidate.solution, candidate.segment) or registry.champion(candidate.solution)
+    if champion is None:
+        return Rival(model=None, bundle=None, reason="there is no champion to compare with")
+    if champion.version == candidate.version:
+        return Rival(model=champion, bundle=None, reason="the candidate is the champion")
+    # An alias moved by hand to a weak version must not make it easy for the candidate.
+    require_passed_gates(instance, registry, champion)
+    loaded = download_bundle(registry, champion, folder)
+    reason = comparable(bundle.contract, loaded.contract, holdout)
+    return Rival(model=champion, bundle=loaded if reason is None else None, reason=reason or "")
+
+
+def _figures(inputs: SolutionInputs, bundle: "Bundle", judged: Judged) -> dict[str, bytes]:
+    from mlops_assets.ml.plots import importance_plot
+
+    figures = draw_plots(
+        judged.judgement.result, judged.labels, judged.scored, bundle.contract.classes, metric=inputs.solution.training.metric
+    )
+    return figures if judged.importances is None else figures | {"importance": importance_plot(judged.importances)}
+
+
+def _log(
+    registry: ModelRegistry,
+    candidate: RegisteredModel,
+    judged: Judged,
+    checks: Sequence[dg.AssetCheckResult],
+    figures: dict[str, bytes],
+) -> None:
+    """Keep all that was found with the candidate's run in MLflow."""
+    judgement = judged.judgement
+    registry.log(
+        candidate.run_id,
+        parameters={},
+        metrics={f"holdout_{name}": value for name, value in judgement.result.metrics.items()}
+        | {"latency_p50_milliseconds": judgement.latency.p50, "latency_p99_milliseconds": judgement.latency.p99},
+    )
+    content = judgement.result.as_dict() | {
+        "against_champion": {name: asdict(each) for name, each in judgement.against_champion.items()},
+        "champion": None if judgement.champion is None else judgement.champion.version,
+        "importance": None if judged.importances is None else asdict(judged.importances),
+        "gates": [{"name": check.check_name, "passed": check.passed, "description": check.description} for check in checks],
+    }
+    registry.log_json(candidate.run_id, content, "evaluation.json")
+    registry.log_plots(candidate.run_id, figures)
+
+
+def _write(
+    lake: Lake,
+    connection: duckdb.DuckDBPyConnection,
+    context: dg.AssetExecutionContext,
+    *,
+    inputs: SolutionInputs,
+    training_date: date,
+    version: int,
+    holdout: "pa.Table",
+    scored: "pa.Table",
+) -> Written:
+    """Keep the scored hold-out: the reference that later predictions are compared with."""
+    spine = inputs.solution.spine
+    judged = holdout.select([spine.key, spine.prediction_time, spine.label])
+    for name in prediction_columns(scored):
+        judged = judged.append_column(name, scored.column(name))
+    connection.register("judged_rows", judged)
+    # The models of the segments are judged in the same table, each on its own rows.
+    only = (SEGMENT, inputs.segment or ALL_ROWS, ALL_ROWS) if inputs.solution.segments else None
+    segment = f"{literal(only[1])} AS {SEGMENT}, " if only else ""
+    return lake.replace(
+        connection,
+        table=inputs.table(EVALUATION),
+        query=f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {version} AS model_version, {segment}* FROM judged_rows",
+        partition_range=PartitionRange(TRAINING_DATE, training_date, training_date + timedelta(days=1), only=only),
+        author=context.run.run_id,
+    )

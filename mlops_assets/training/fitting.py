@@ -1,0 +1,228 @@
+"""From the training section of a solution to a fitted model: search, final fit, calibration, decision threshold.
+
+All of it sees the training rows alone; the hold-out never comes here. Registering the result belongs to `training/model.py`.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.schema.solution import Step as DeclaredStep
+from mlops_assets.schema.solution import ThresholdRule
+from mlops_assets.schema.training import needs_folds
+from mlops_assets.stages.inputs import SolutionInputs
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from optuna.storages import BaseStorage
+    from sklearn.pipeline import Pipeline
+
+    from mlops_assets.ml.cross_validation import Specification, TrainingRows
+    from mlops_assets.ml.folds import Fold
+    from mlops_assets.ml.matrix import FeatureSchema
+    from mlops_assets.ml.pipeline import Step
+    from mlops_assets.ml.search import Report, SearchPlan, SearchResult
+
+_DEFAULT_THRESHOLD = 0.5
+_TRIED_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted pipeline, the configuration of its estimator, the decision threshold (None unless binary), and the seconds of the fit.
+
+    `threshold_objective` is what the threshold rule reached on out-of-fold predictions, None without a rule.
+    """
+
+    pipeline: "Pipeline"
+    estimator: "Step"
+    threshold: float | None
+    threshold_objective: float | None
+    seconds: float
+
+
+def default_estimator(inputs: SolutionInputs) -> "Step":
+    """`training.estimator` as it is."""
+    return _step(inputs.solution.training.estimator)
+
+
+def run_search(
+    inputs: SolutionInputs,
+    schema: "FeatureSchema",
+    train: "pa.Table",
+    *,
+    storage: "AbstractContextManager[BaseStorage]",
+    name: str,
+    report: "Report",
+) -> "SearchResult":
+    """The search that the training section declares, as the study `name` in `storage`. Raises ValueError when it cannot begin."""
+    from mlops_assets.ml.cross_validation import fold_scores
+    from mlops_assets.ml.search import search
+
+    training = inputs.solution.training
+    rule = training.decision_threshold
+    specification, rows, folds = _specification(inputs, schema), _rows(inputs, schema, train), _folds(inputs, train)
+
+    def scores(estimator: "Step") -> Any:
+        return fold_scores(
+            specification=specification,
+            estimator=estimator,
+            rows=rows,
+            folds=folds,
+            metric=training.metric,
+            threshold=_DEFAULT_THRESHOLD if isinstance(rule, ThresholdRule) else rule,
+        )
+
+    plan = _plan(inputs)
+    for step in (plan.default, *(candidate.step for candidate in plan.candidates)):
+        # A wrong parameter, or an estimator that cannot serve, is a mistake in the file: it ends the search before it begins.
+        _check_export(specification, schema, step, rows)
+    with storage as opened:
+        return search(plan, scores, storage=opened, name=name, report=report)
+
+
+def fit(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", estimator: "Step") -> Fitted:
+    """Fit `estimator` on all training rows; calibrate it and choose its threshold on out-of-fold predictions, where asked for.
+
+    Raises ValueError when the rows do not allow it.
+    """
+    from mlops_assets.ml.cross_validation import fit_rows, out_of_fold
+
+    training = inputs.solution.training
+    specification, rows = _specification(inputs, schema), _rows(inputs, schema, train)
+    began = time.perf_counter()
+    pipeline = fit_rows(specification, estimator, rows)
+    seconds = time.perf_counter() - began
+    rule = training.decision_threshold
+    threshold = None if isinstance(rule, ThresholdRule) else rule
+    objective = None
+    if needs_folds(training):
+        labels, predictions = out_of_fold(specification, estimator, rows, _folds(inputs, train))
+        scores = predictions[:, 1]
+        if training.calibration:
+            pipeline, scores = _calibrate(pipeline, training.calibration, labels, scores)
+        if isinstance(rule, ThresholdRule):
+            threshold, objective = _choose(rule, labels, scores)
+    return Fitted(
+        pipeline=pipeline,
+        estimator=estimator,
+        threshold=threshold if inputs.solution.problem == "binary_classification" else None,
+        threshold_objective=objective,
+        seconds=seconds,
+    )
+
+
+def _check_export(specification: "Specification", schema: "FeatureSchema", step: "Step", rows: "TrainingRows") -> None:
+    """Raise ValueError when `step`, fitted on a few rows of each class, has no ONNX export."""
+    import numpy as np
+
+    from mlops_assets.ml.cross_validation import fit_rows
+    from mlops_assets.ml.onnx import to_onnx
+
+    first = np.arange(_TRIED_ROWS)
+    if specification.problem != "regression":
+        first = np.concatenate([np.flatnonzero(rows.labels == label)[:_TRIED_ROWS] for label in np.unique(rows.labels)])
+    few = rows.take(first[first < len(rows.labels)])
+    # In few rows a feature may have no value at all, which not every estimator takes.
+    pipeline = fit_rows(specification, step, replace(few, frame=few.frame.fillna(0)))
+    to_onnx(pipeline, schema, specification.problem)
+
+
+def _calibrate(pipeline: "Pipeline", method: Any, labels: "np.ndarray", scores: "np.ndarray") -> "tuple[Pipeline, np.ndarray]":
+    from sklearn.pipeline import Pipeline
+
+    from mlops_assets.ml.calibration import apply_curve, fit_curve
+    from mlops_assets.ml.estimators.calibrated import CalibratedClassifier
+
+    curve = fit_curve(method, scores, labels)
+    *steps, (name, estimator) = pipeline.steps
+    return Pipeline([*steps, (name, CalibratedClassifier(estimator, curve))]), apply_curve(curve, scores)
+
+
+def _choose(rule: ThresholdRule, labels: "np.ndarray", scores: "np.ndarray") -> tuple[float, float]:
+    from mlops_assets.ml.threshold import METRICS, choose_threshold, negative_cost
+
+    if rule.cost is not None:
+        chosen = choose_threshold(labels, scores, negative_cost(rule.cost.false_positive, rule.cost.false_negative))
+    else:
+        chosen = choose_threshold(labels, scores, METRICS[str(rule.maximize)])
+    return chosen.threshold, chosen.value
+
+
+def _plan(inputs: SolutionInputs) -> "SearchPlan":
+    from mlops_assets.ml.search import Candidate, Dimension, SearchPlan
+    from mlops_assets.schema.metric_names import greater_is_better
+
+    training = inputs.solution.training
+    declared = training.effective_search
+    if declared is None:
+        raise ValueError(f"{inputs.name} declares no search.")
+    return SearchPlan(
+        default=_step(training.estimator),
+        candidates=[
+            Candidate(
+                step=_step(each),
+                space={name: Dimension(space.low, space.high, space.log, space.choices) for name, space in each.space.items()},
+            )
+            for each in declared.candidates
+        ],
+        trials=declared.trials,
+        seconds=declared.seconds,
+        pruning=declared.pruning,
+        jobs=declared.jobs,
+        seed=training.seed,
+        greater_is_better=greater_is_better(training.metric),
+    )
+
+
+def _specification(inputs: SolutionInputs, schema: "FeatureSchema") -> "Specification":
+    from mlops_assets.ml.cross_validation import Specification
+
+    training = inputs.solution.training
+    return Specification(
+        problem=inputs.solution.problem,
+        schema=schema,
+        numeric=_steps(training.preprocessing.numeric),
+        categorical=_steps(training.preprocessing.categorical),
+        seed=training.seed,
+    )
+
+
+def _rows(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table") -> "TrainingRows":
+    import pyarrow as pa
+
+    from mlops_assets.ml.cross_validation import TrainingRows, check_weights
+    from mlops_assets.ml.matrix import to_frame
+    from mlops_assets.schema.problem import label_array
+
+    solution = inputs.solution
+    weights = None
+    if (column := solution.training.sample_weight) is not None:
+        weights = check_weights(train.column(column).cast(pa.float64()).to_numpy())
+    return TrainingRows(
+        frame=to_frame(train, schema),
+        labels=label_array(train.column(solution.spine.label), solution.problem),
+        weights=weights,
+        balanced=solution.training.class_weight == "balanced",
+    )
+
+
+def _folds(inputs: SolutionInputs, train: "pa.Table") -> "Sequence[Fold]":
+    from mlops_assets.ml.folds import time_folds
+
+    spine, training = inputs.solution.spine, inputs.solution.training
+    times = (train.column(name).to_numpy() for name in (spine.prediction_time, spine.label_time))
+    return time_folds(*times, folds=training.folds, seed=training.seed)
+
+
+def _steps(declared: list[DeclaredStep] | None) -> "list[Step] | None":
+    return None if declared is None else [_step(each) for each in declared]
+
+
+def _step(declared: DeclaredStep) -> "Step":
+    from mlops_assets.ml.pipeline import Step
+
+    return Step(class_path=declared.type, parameters=declared.parameters)

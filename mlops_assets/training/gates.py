@@ -1,0 +1,252 @@
+"""The gates of a candidate on its hold-out. Each says in one sentence what it saw, passed or not, and has the evidence as metadata."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.core import check_rules
+from mlops_assets.core.check_rules import CheckRule
+from mlops_assets.core.keys import EVALUATION
+from mlops_assets.schema.metric_names import greater_is_better
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.evidence import bounds, number, shown, shown_interval, table, with_interval
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.recorded_checks import DatasetState
+
+if TYPE_CHECKING:
+    from mlops_assets.ml.comparison import Difference
+    from mlops_assets.ml.evaluation import Evaluation, SliceResult
+    from mlops_assets.serving.latency import Latency
+
+_NAMED_SLICES = 5
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All that the gates look at.
+
+    `against_baseline` is the selection metric beside a constant prediction's. `against_champion` has every metric beside the
+    champion's on the same rows; it is empty when there is nothing to compare, and `not_compared` says why.
+    """
+
+    result: "Evaluation"
+    against_baseline: "Difference"
+    champion: RegisteredModel | None
+    against_champion: "Mapping[str, Difference]"
+    not_compared: str
+    latency: "Latency"
+    dataset: DatasetState
+
+
+def rules_of(solution: Solution) -> list[CheckRule]:
+    """The gates that a solution's YAML asks for, in the order of `check_evaluation`."""
+    gates = solution.gates
+    optional = {
+        check_rules.FLOOR: bool(gates.floor),
+        check_rules.WORST_SLICE: bool(gates.worst_slice),
+        check_rules.CALIBRATION: gates.maximum_calibration_error is not None,
+    }
+    return [rule for rule in _GATES if optional.get(rule, True)]
+
+
+def check_evaluation(inputs: SolutionInputs, judgement: Judgement) -> list[dg.AssetCheckResult]:
+    """The outcome of every gate."""
+    results = []
+    for rule in rules_of(inputs.solution):
+        passed, description, metadata = _GATES[rule](inputs.solution, judgement)
+        results.append(rule.result(inputs.key(EVALUATION), passed=passed, metadata=metadata, description=description))
+    return results
+
+
+def rejection(checks: Sequence[dg.AssetCheckResult]) -> str | None:
+    """Why a candidate with the gates `checks` is rejected, or None when it is not."""
+    failed = [f"{check.check_name}: {check.description}" for check in checks if not check.passed]
+    return "; ".join(failed) or None
+
+
+_Outcome = tuple[bool, str, dict[str, Any]]
+"""Whether the gate is passed, the sentence, and the evidence."""
+
+
+def _dataset_checks(solution: Solution, judgement: Judgement) -> _Outcome:
+    state = judgement.dataset
+    faults = []
+    if state.failed:
+        faults.append(f"failed: {', '.join(state.failed)}")
+    if state.missing:
+        faults.append(f"never ran: {', '.join(state.missing)}")
+    if not state.unchanged:
+        faults.append("the dataset was written again with other rows after the model was trained: materialize the model anew")
+    warned = f"; warnings: {', '.join(state.warned)}" if state.warned else ""
+    evidence = {
+        "passed": dg.MetadataValue.json(list(state.passed)),
+        "failed": dg.MetadataValue.json(list(state.failed)),
+        "warned": dg.MetadataValue.json(list(state.warned)),
+        "unchanged": state.unchanged,
+        "run": dg.MetadataValue.null() if state.run_id is None else dg.MetadataValue.dagster_run(state.run_id),
+    }
+    return not faults, ("; ".join(faults) or f"{len(state.passed)} checks of the dataset passed") + warned, evidence
+
+
+def _baseline(solution: Solution, judgement: Judgement) -> _Outcome:
+    compared = judgement.against_baseline
+    # A constant prediction has no precision, for instance: it never decides for the positive class.
+    passed = compared.ours is not None and (compared.theirs is None or compared.is_better)
+    sentence = (
+        f"{compared.metric} {with_interval(judgement.result, compared.metric)}, constant prediction {shown(compared.theirs)}"
+    )
+    if not passed:
+        sentence += ": not better beyond chance"
+    evidence = {
+        "metric": compared.metric,
+        "model": number(compared.ours),
+        "naive_baseline": number(compared.theirs),
+        "difference": number(compared.value),
+        "difference_interval": bounds(compared.interval),
+        "rows": judgement.result.rows,
+    }
+    return passed, sentence, evidence
+
+
+def _floor(solution: Solution, judgement: Judgement) -> _Outcome:
+    result = judgement.result
+    missed = [name for name, bound in solution.gates.floor.items() if _misses(name, result.metrics[name], bound)]
+    parts = [
+        f"{name} {with_interval(result, name)}, floor {shown(bound)}{' missed' if name in missed else ''}"
+        for name, bound in solution.gates.floor.items()
+    ]
+    return not missed, "; ".join(parts), {"floor": _metric_table(result, solution.gates.floor, missed), "rows": result.rows}
+
+
+def _worst_slice(solution: Solution, judgement: Judgement) -> _Outcome:
+    floors = solution.gates.worst_slice
+    judged = [(name, each) for name in floors for each in judgement.result.slices if each.metrics[name] is not None]
+    judged.sort(key=lambda pair: (pair[1].metrics[pair[0]] or 0.0) * (1 if greater_is_better(pair[0]) else -1))
+    below = [(name, each) for name, each in judged if _misses_beyond_chance(name, each, floors[name])]
+    named = below[:_NAMED_SLICES] or judged[:1]
+    sentence = "; ".join(
+        f"{name} {shown(each.metrics[name])}{shown_interval(each.intervals.get(name))} where {each.column} = {each.value} "
+        f"({each.rows:,} rows), floor {shown(floors[name])}"
+        for name, each in named
+    )
+    if len(below) > _NAMED_SLICES:
+        sentence += f"; and {len(below) - _NAMED_SLICES} more"
+    records = [
+        dg.TableRecord(
+            {
+                "slice": f"{each.column} = {each.value}",
+                "metric": name,
+                "value": shown(each.metrics[name]),
+                "interval": shown_interval(each.intervals.get(name)).strip(),
+                "floor": shown(floors[name]),
+                "rows": each.rows,
+                "passed": (name, each) not in below,
+            }
+        )
+        for name, each in judged[:20]
+    ]
+    evidence = {
+        "worst": table(records, {"rows": "int", "passed": "bool"}),
+        "slices_judged": len(judged),
+        "too_few_rows": dg.MetadataValue.json(dict(judgement.result.dropped_slices)),
+    }
+    return not below, sentence or "no slice has enough rows to be judged", evidence
+
+
+def _calibration(solution: Solution, judgement: Judgement) -> _Outcome:
+    limit = solution.gates.maximum_calibration_error or 0.0
+    name = "expected_calibration_error"
+    error = judgement.result.metrics[name]
+    evidence = {
+        name: number(error),
+        "interval": bounds(judgement.result.intervals.get(name)),
+        "limit": limit,
+        "rows": judgement.result.rows,
+    }
+    sentence = f"expected calibration error {with_interval(judgement.result, name)}, limit {shown(limit)}"
+    return error is not None and error <= limit, sentence, evidence
+
+
+def _against_champion(solution: Solution, judgement: Judgement) -> _Outcome:
+    if judgement.champion is None or not judgement.against_champion:
+        return True, judgement.not_compared, {"compared": False}
+    tolerances = solution.gates.against_champion
+    worse = [name for name, tolerance in tolerances.items() if judgement.against_champion[name].is_worse(tolerance)]
+    parts, records = [], []
+    for name, tolerance in tolerances.items():
+        each = judgement.against_champion[name]
+        parts.append(
+            f"{name} {shown(each.ours)}, champion {shown(each.theirs)}, difference {shown(each.value)}"
+            f"{shown_interval(each.interval)}{' is worse' if name in worse else ''}"
+        )
+        records.append(
+            dg.TableRecord(
+                {
+                    "metric": name,
+                    "candidate": shown(each.ours),
+                    "champion": shown(each.theirs),
+                    "difference": shown(each.value),
+                    "interval": shown_interval(each.interval).strip(),
+                    "tolerance": shown(tolerance),
+                    "passed": name not in worse,
+                }
+            )
+        )
+    evidence = {
+        "champion": judgement.champion.version,
+        "rows": judgement.result.rows,
+        "differences": table(records, {"passed": "bool"}),
+    }
+    against = f"version {judgement.champion.version} on the same {judgement.result.rows:,} rows"
+    return not worse, f"{'; '.join(parts) or 'no tolerance is set'} ({against})", evidence
+
+
+def _latency(solution: Solution, judgement: Judgement) -> _Outcome:
+    latency, limit = judgement.latency, solution.gates.maximum_latency_milliseconds
+    sentence = f"p50 {latency.p50:.3g} ms, p99 {latency.p99:.3g} ms, limit {limit:g} ms"
+    return (
+        latency.p99 <= limit,
+        sentence,
+        {"p50_milliseconds": latency.p50, "p99_milliseconds": latency.p99, "limit_milliseconds": limit, "rows": latency.rows},
+    )
+
+
+def _misses(metric: str, value: float | None, bound: float) -> bool:
+    return value is None or (value < bound if greater_is_better(metric) else value > bound)
+
+
+def _misses_beyond_chance(metric: str, part: "SliceResult", bound: float) -> bool:
+    """Whether the slice's value and the whole interval around it are on the wrong side of `bound`: small slices scatter."""
+    interval = part.intervals.get(metric)
+    best = None if interval is None else interval.high if greater_is_better(metric) else interval.low
+    return _misses(metric, part.metrics[metric], bound) and (best is None or _misses(metric, best, bound))
+
+
+def _metric_table(result: "Evaluation", bounds: Mapping[str, float], missed: Sequence[str]) -> dg.TableMetadataValue:
+    records = [
+        dg.TableRecord(
+            {
+                "metric": name,
+                "value": shown(result.metrics[name]),
+                "interval": shown_interval(result.intervals.get(name)).strip(),
+                "floor": shown(bound),
+                "passed": name not in missed,
+            }
+        )
+        for name, bound in bounds.items()
+    ]
+    return table(records, {"passed": "bool"})
+
+
+_GATES: Mapping[CheckRule, Callable[[Solution, Judgement], _Outcome]] = {
+    check_rules.DATASET_CHECKS: _dataset_checks,
+    check_rules.BASELINE: _baseline,
+    check_rules.FLOOR: _floor,
+    check_rules.WORST_SLICE: _worst_slice,
+    check_rules.CALIBRATION: _calibration,
+    check_rules.AGAINST_CHAMPION: _against_champion,
+    check_rules.LATENCY: _latency,
+}

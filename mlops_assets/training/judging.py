@@ -1,0 +1,151 @@
+"""Judging a candidate: its bundle on the hold-out, beside a constant prediction and the champion, and which features it leans on.
+
+Numbers only. What they mean for the candidate is the gates' business, how they are shown that of `evaluation_page.py` and
+`model_card.py`.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.core.prediction_columns import predictions_array
+from mlops_assets.schema.solution import Solution
+from mlops_assets.training.gates import Judgement
+from mlops_assets.training.recorded_checks import DatasetState
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from mlops_assets.ml.importance import Importances
+    from mlops_assets.ml.weighted_metrics import WeightedMetrics
+    from mlops_assets.serving.bundle import Bundle
+    from mlops_assets.serving.contract import Contract
+
+MINIMUM_SLICE_ROWS = 200
+_LATENCY_ROWS = 200
+_IMPORTANCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The champion that a candidate is compared with; its bundle is None when it cannot be, and `reason` says why."""
+
+    model: RegisteredModel | None
+    bundle: "Bundle | None"
+    reason: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A judged candidate: what the gates look at, the scored hold-out with its labels, and the importance of the features."""
+
+    judgement: Judgement
+    labels: "np.ndarray"
+    scored: "pa.Table"
+    importances: "Importances | None"
+
+
+def judge(
+    solution: Solution,
+    bundle: "Bundle",
+    *,
+    rival: Rival,
+    holdout: "pa.Table",
+    training_labels: "np.ndarray",
+    dataset: DatasetState,
+) -> Judged:
+    """Judge the candidate's `bundle` on the `holdout` rows. `training_labels` are the labels that it was fitted on."""
+    from mlops_assets.ml.comparison import compare
+    from mlops_assets.ml.evaluation import Resampling, constant_predictions, evaluate
+    from mlops_assets.ml.weighted_metrics import WeightedMetrics
+    from mlops_assets.schema.metric_names import metric_names
+    from mlops_assets.schema.problem import label_array
+    from mlops_assets.serving.latency import measure_latency
+
+    seed, metric, contract = solution.training.seed, solution.training.metric, bundle.contract
+    labels = label_array(holdout.column(solution.spine.label), solution.problem)
+    scored = bundle.score(holdout)
+    result = evaluate(
+        problem=solution.problem,
+        labels=labels,
+        predictions=predictions_array(scored),
+        training_labels=training_labels,
+        classes=contract.classes,
+        threshold=threshold_of(contract),
+        slices=holdout.select(solution.gates.slices),
+        minimum_slice_rows=MINIMUM_SLICE_ROWS,
+        resampling=Resampling(seed=seed, slice_metrics=tuple(dict.fromkeys([metric, *solution.gates.worst_slice]))),
+    )
+    constant = WeightedMetrics(
+        problem=solution.problem,
+        labels=labels,
+        predictions=constant_predictions(solution.problem, metric, training_labels, contract.classes, len(labels)),
+        classes=contract.classes,
+        threshold=threshold_of(contract),
+    )
+    against_champion = {}
+    if rival.bundle is not None:
+        theirs = _judged_rows(solution, rival.bundle, holdout, labels)
+        against_champion = compare(result, theirs, names=metric_names(solution.problem), seed=seed)
+    judgement = Judgement(
+        result=result,
+        against_baseline=compare(result, constant, names=(metric,), seed=seed)[metric],
+        champion=rival.model,
+        against_champion=against_champion,
+        not_compared=rival.reason,
+        latency=measure_latency(bundle, holdout, rows=_LATENCY_ROWS),
+        dataset=dataset,
+    )
+    return Judged(judgement=judgement, labels=labels, scored=scored, importances=_importances(solution, bundle, holdout, labels))
+
+
+def threshold_of(contract: "Contract") -> float:
+    """The decision threshold of a binary problem; any other problem has none, and its metrics do not look at it."""
+    return 0.5 if contract.decision_threshold is None else contract.decision_threshold
+
+
+def comparable(candidate: "Contract", champion: "Contract", holdout: "pa.Table") -> str | None:
+    """Why the champion cannot be judged on the candidate's `holdout`, or None when it can."""
+    lacking = [name for name in champion.feature_schema.names if name not in holdout.column_names]
+    if lacking:
+        return f"version {champion.version}, the champion, reads features that the dataset lacks: {', '.join(lacking)}"
+    if set(champion.classes) != set(candidate.classes):
+        return f"version {champion.version}, the champion, knows other classes"
+    return None
+
+
+def _judged_rows(solution: Solution, bundle: "Bundle", rows: "pa.Table", labels: "np.ndarray") -> "WeightedMetrics":
+    from mlops_assets.ml.evaluation import judged_predictions
+    from mlops_assets.ml.weighted_metrics import WeightedMetrics
+
+    return WeightedMetrics(
+        problem=solution.problem,
+        labels=labels,
+        predictions=judged_predictions(solution.problem, predictions_array(bundle.score(rows))),
+        classes=bundle.contract.classes,
+        threshold=threshold_of(bundle.contract),
+    )
+
+
+def _importances(solution: Solution, bundle: "Bundle", holdout: "pa.Table", labels: "np.ndarray") -> "Importances | None":
+    import numpy as np
+
+    from mlops_assets.ml.importance import permutation_importance
+
+    metric = solution.training.metric
+
+    def value(rows: "pa.Table", positions: "np.ndarray") -> float | None:
+        judged = _judged_rows(solution, bundle, rows, labels[positions])
+        found = float(judged.of(np.ones((1, rows.num_rows)), (metric,))[metric][0])
+        return None if np.isnan(found) else found
+
+    names = bundle.contract.feature_schema.names
+    return permutation_importance(
+        table=holdout.select(list(names)),
+        features=names,
+        metric=metric,
+        judge=value,
+        seed=solution.training.seed,
+        maximum_seconds=_IMPORTANCE_SECONDS,
+    )

@@ -1,0 +1,196 @@
+"""`model`: a candidate fitted on one training dataset, logged and registered in MLflow with its ONNX serving bundle."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.clients.model_registry import ModelRegistry, alias_of
+from mlops_assets.clients.registered_model import (
+    CONFIGURATION_TAG,
+    DATASET_FINGERPRINT_TAG,
+    PARITY_TAGS,
+    PRECISION_TAG,
+    SEGMENT_TAG,
+    TRAINING_DATE_TAG,
+)
+from mlops_assets.core import check_rules
+from mlops_assets.core.keys import MODEL, TRAINING_DATASET, TRAINING_DATE
+from mlops_assets.core.settings import Settings
+from mlops_assets.lake.datasets import recorded_datasets
+from mlops_assets.lake.lake import Lake, fingerprint, quote
+from mlops_assets.schema.column_names import SPLIT
+from mlops_assets.schema.configuration_errors import ConfigurationError
+from mlops_assets.schema.training import override
+from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure
+from mlops_assets.stages.faults import step
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.candidate import TrainingDataset, configuration_of, train_candidate
+from mlops_assets.training.training_dataset import dataset_query
+
+_MOST_CHANGED = 0.2
+"""Share of predictions that float32 may change: a number within the last digit of a tree's threshold goes the other way.
+Measured: 2 % (docs/adr/0023)."""
+
+
+class ModelConfig(dg.Config):
+    """Run configuration: fields of the training section with other values for this run, such as `training.search.trials: 30`."""
+
+    overrides: dict[str, Any] = {}
+
+
+def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
+    """The candidate model of one solution; its partition key is the training date, of a segment's model with the segment."""
+    key = declared.key(MODEL)
+
+    @dg.asset(
+        key=key,
+        description="The best configuration of the training section fitted on the training dataset, registered as a candidate.",
+        owners=declared.solution.owners,
+        group_name=declared.name,
+        kinds={"sklearn", "mlflow", "onnx"},
+        tags=declared.tags(MODEL),
+        partitions_def=declared.training_partitions,
+        deps=[dg.AssetDep(declared.key(TRAINING_DATASET), partition_mapping=_dataset_mapping(declared))],
+        check_specs=[check_rules.ONNX_PARITY.spec(key)],
+        retry_policy=RETRIES,
+        pool="training",
+        code_version="2",
+    )
+    @step
+    def model(
+        context: dg.AssetExecutionContext,
+        config: ModelConfig,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[ModelRegistry],
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.MaterializeResult:
+        training_date, of_run = model_of_run(context, declared)
+        inputs = _effective(of_run, config.overrides)
+        dataset = _dataset(lake, inputs, training_date)
+        tags = {
+            TRAINING_DATE_TAG: training_date.isoformat(),
+            DATASET_FINGERPRINT_TAG: dataset.fingerprint,
+            CONFIGURATION_TAG: configuration_of(inputs, with_budget=True),
+            **({SEGMENT_TAG: inputs.segment} if inputs.segment else {}),
+        }
+        registered = registry.find(inputs.name, tags)
+        found: dict[str, Any] = {"reused": registered is not None}
+        if registered is not None:
+            found["skipped"] = (
+                f"Nothing was fitted: version {registered.version} was, on the same dataset ({dataset.fingerprint}) "
+                f"with the same configuration ({tags[CONFIGURATION_TAG]})."
+            )
+        else:
+            context.log.info(f"Fitting on {dataset.training_rows} rows and {len(inputs.features)} features")
+            registered, described = train_candidate(context, registry, settings, inputs, lake=lake, dataset=dataset, tags=tags)
+            found |= described
+        registry.set_alias(inputs.name, candidate_alias(training_date, inputs.segment), registered.version)
+        difference, rows = (float(registered.tags[tag]) for tag in PARITY_TAGS)
+        limit = inputs.solution.gates.maximum_onnx_difference
+        # A version of an earlier release was not compared in float64.
+        changed = float(registered.tags.get(PRECISION_TAG, 0.0))
+        unlike = _unlike(difference, limit, changed)
+        if unlike is not None:
+            registry.reject(registered, f"{check_rules.ONNX_PARITY.name}: {unlike}")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(f"{dataset.fingerprint}-{tags[CONFIGURATION_TAG]}"),
+            metadata={
+                "model_version": registered.version,
+                "run_id": registered.run_id,
+                **found,
+                "overrides": dg.MetadataValue.json(config.overrides),
+                "mlflow": dg.MetadataValue.url(registry.version_url(registered)),
+                "dataset_fingerprint": dataset.fingerprint,
+                "training_rows": dataset.training_rows,
+                "holdout_rows": dataset.holdout_rows,
+                "features": len(inputs.features),
+            },
+            check_results=[
+                check_rules.ONNX_PARITY.result(
+                    key,
+                    passed=unlike is None,
+                    metadata={
+                        "largest_difference": difference,
+                        "limit": limit,
+                        "rows": int(rows),
+                        "changed_by_float32": changed,
+                        "limit_changed_by_float32": _MOST_CHANGED,
+                    },
+                    description=unlike,
+                )
+            ],
+        )
+
+    return model
+
+
+def _unlike(difference: float, limit: float, changed: float) -> str | None:
+    """What the serving bundle predicts otherwise than the model, or None."""
+    if difference > limit:
+        return f"the serving bundle predicts something else than the model (difference {difference:.2g}, limit {limit:g})"
+    if changed > _MOST_CHANGED:
+        return (
+            f"rounding the features to float32 changes {changed:.1%} of the predictions by more than {limit:g} (at most {_MOST_CHANGED:.1%}): "
+            "a value of the hold-out is far from those of the training rows, or needs more digits than float32 has"
+        )
+    return None
+
+
+def candidate_alias(training_date: date, segment: str | None) -> str:
+    """The MLflow alias of the version that `model` made, or found again, for `training_date` (and `segment`)."""
+    return alias_of(f"candidate-{training_date}", segment)
+
+
+def _dataset_mapping(declared: SolutionInputs) -> dg.PartitionMapping | None:
+    """The models of all segments are fitted on parts of the one dataset of their training date."""
+    if not declared.by_segment:
+        return None
+    return dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=TRAINING_DATE)
+
+
+def _effective(declared: SolutionInputs, overrides: Mapping[str, Any]) -> SolutionInputs:
+    """The inputs with the overrides of this run. Raises Failure when they do not fit the schema."""
+    try:
+        return replace(declared, solution=override(declared.solution, overrides)) if overrides else declared
+    except ConfigurationError as error:
+        raise permanent_failure(f"overrides: {error}") from error
+
+
+def _dataset(lake: Lake, inputs: SolutionInputs, training_date: date) -> TrainingDataset:
+    query = dataset_query(inputs, training_date)
+    with lake.connect(read_only=True) as connection:
+        identity = fingerprint(connection, query)
+        counts = dict(
+            connection.execute(f"SELECT {SPLIT}, count(*) FROM {query} WHERE {inputs.in_segment} GROUP BY ALL").fetchall()
+        )
+        lacking = _lacking_classes(connection, inputs, query)
+        recorded = recorded_datasets(connection, inputs.table(TRAINING_DATASET))
+    if not counts.get("train") or not counts.get("holdout"):
+        part = f" of the segment {inputs.segment}" if inputs.segment else ""
+        raise permanent_failure(f"The training dataset of {training_date} has no rows{part} to train or to evaluate on.")
+    if lacking:
+        raise permanent_failure(
+            f"The segment {inputs.segment} has no training row of {', '.join(lacking)}: take it from `segments.values`, and the "
+            f"model of {inputs.name} predicts its rows."
+        )
+    snapshots = [each.source_snapshot for each in recorded if each.training_date == training_date.isoformat()]
+    return TrainingDataset(
+        training_date=training_date,
+        fingerprint=identity,
+        training_rows=counts["train"],
+        holdout_rows=counts["holdout"],
+        source_snapshot=snapshots[-1],
+    )
+
+
+def _lacking_classes(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, query: str) -> list[str]:
+    """Classes of the dataset that its segment has no row of: its predictions would not fit those of the other rows."""
+    if inputs.segment is None or inputs.solution.problem == "regression":
+        return []
+    label = f"SELECT CAST({quote(inputs.solution.spine.label)} AS VARCHAR) FROM {query} WHERE {SPLIT} = 'train'"
+    rows = connection.execute(f"{label} EXCEPT {label} AND {inputs.in_segment} ORDER BY 1").fetchall()
+    return [value for (value,) in rows]

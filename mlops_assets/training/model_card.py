@@ -1,0 +1,248 @@
+"""What the model card of one version says, from the solution's YAML, the contract, the dataset's record, the evaluation and the gates.
+
+How a card is written is `ml/model_card.py`'s business.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.lake.datasets import RecordedDataset
+from mlops_assets.ml.model_card import ModelCard, Section, Table
+from mlops_assets.stages.evidence import shown, shown_interval
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.gates import rejection
+from mlops_assets.training.judging import MINIMUM_SLICE_ROWS, Judged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.serving.contract import CategoricalFeature, Contract, NumericFeature
+
+_NAMED_CATEGORIES = 6
+_FURTHER_SLICE_METRICS = 3
+
+
+@dataclass(frozen=True)
+class CardSources:
+    """Where a card's content comes from. `parameters` are those of the training run, which may have overridden the YAML."""
+
+    inputs: SolutionInputs
+    candidate: RegisteredModel
+    contract: "Contract"
+    judged: Judged
+    checks: Sequence[dg.AssetCheckResult]
+    parameters: Mapping[str, str]
+    dataset: RecordedDataset | None
+    training_rows: int
+    holdout: "pa.Table"
+
+
+def build_card(sources: CardSources, *, links: Mapping[str, str], figures: Mapping[str, bytes]) -> ModelCard:
+    """The card of the candidate. `figures` are PNG images by name, `links` addresses by text."""
+    solution, result = sources.inputs.solution, sources.judged.judgement.result
+    metric = solution.training.metric
+    failed = [str(check.check_name) for check in sources.checks if not check.passed]
+    headline = (
+        f"{metric} {shown(result.metrics[metric])}{shown_interval(result.intervals.get(metric))} on {result.rows:,} rows held out; "
+        f"a constant prediction has {shown(result.baseline[metric])}."
+    )
+    return ModelCard(
+        title=f"{solution.name} version {sources.candidate.version}",
+        accepted=not failed,
+        headline=f"Gates failed: {', '.join(failed)}. {headline}" if failed else headline,
+        facts={
+            "trained for": sources.candidate.tags[TRAINING_DATE_TAG],
+            "training rows": f"{sources.training_rows:,}",
+            "hold-out rows": f"{result.rows:,}",
+            "features": str(len(sources.contract.features)),
+        },
+        links=links,
+        sections=(
+            _purpose(sources),
+            _data(sources),
+            _training(sources),
+            _metrics(sources, figures),
+            *([_slices(sources, figures)] if result.slices else []),
+            _features(sources, figures),
+            _limits(sources),
+            _gates(sources),
+            _operation(sources),
+        ),
+        figures=figures,
+    )
+
+
+def _purpose(sources: CardSources) -> Section:
+    solution = sources.inputs.solution
+    facts = {
+        "problem": solution.problem.replace("_", " "),
+        "label": _described(sources, solution.spine.label),
+        "predicted at": _described(sources, solution.spine.prediction_time),
+        "label known at": _described(sources, solution.spine.label_time),
+        "owners": ", ".join(solution.owners),
+    }
+    if sources.contract.classes:
+        facts["classes"] = ", ".join(map(str, sources.contract.classes))
+    if sources.contract.decision_threshold is not None:
+        facts["decision threshold"] = shown(sources.contract.decision_threshold)
+    return Section(title="Purpose", paragraphs=(solution.description,), facts=facts)
+
+
+def _data(sources: CardSources) -> Section:
+    training, spine = sources.inputs.solution.training, sources.inputs.solution.spine
+    times = sources.holdout.column(spine.prediction_time).to_pylist()
+    facts = {
+        "rows from": f"{sources.inputs.spine.table}: the {training.window} before {sources.candidate.tags[TRAINING_DATE_TAG]}",
+        "hold-out": f"the last {training.holdout}: predictions from {min(times):%Y-%m-%d %H:%M} to {max(times):%Y-%m-%d %H:%M} UTC",
+        "feature views": ", ".join(f"{view.name} v{view.version}" for view in sources.contract.feature_views) or "none",
+        "fingerprint the model was trained on": sources.contract.dataset_fingerprint,
+    }
+    commands: tuple[str, ...] = ()
+    if sources.dataset is not None:
+        facts["lake snapshot"] = f"{sources.dataset.source_snapshot}, read by run {sources.dataset.run_id}"
+        commands = (f"mlops dataset rebuild {sources.inputs.name} {sources.dataset.fingerprint}",)
+    paragraph = "Features are those known at the moment of prediction; labels are those known before the training date."
+    return Section(title="Data", paragraphs=(paragraph,), facts=facts, commands=commands)
+
+
+def _training(sources: CardSources) -> Section:
+    told_elsewhere = ("feature_views", "features")
+    facts = {name: value for name, value in sorted(sources.parameters.items()) if name not in told_elsewhere and value != "None"}
+    return Section(title="Training", facts=facts)
+
+
+def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
+    judgement = sources.judged.judgement
+    result, differences = judgement.result, judgement.against_champion
+    header = ["metric", "value", "95 % interval", "constant prediction"]
+    if differences and judgement.champion is not None:
+        header += [f"champion (version {judgement.champion.version})", "difference", "95 % interval"]
+    rows = []
+    for name, value in result.metrics.items():
+        row = [name, shown(value), shown_interval(result.intervals.get(name)).strip(), shown(result.baseline[name])]
+        if differences:
+            each = differences[name]
+            row += [shown(each.theirs), shown(each.value), shown_interval(each.interval).strip()]
+        rows.append(tuple(row))
+    paragraphs = [
+        "On the hold-out, which is later than every training row. Intervals are bootstrap percentiles over the rows, "
+        "drawn independently: rows that share a cause, such as one day's weather, make the true uncertainty larger."
+    ]
+    if differences:
+        paragraphs.append("The champion was judged on the same rows; differences are the candidate minus the champion.")
+    else:
+        paragraphs.append(f"Not compared with a champion: {judgement.not_compared}.")
+    return Section(
+        title="Metrics",
+        paragraphs=tuple(paragraphs),
+        tables=(_table("", header, rows, numbers=range(1, len(header))),),
+        figures=tuple(name for name in figures if name != "importance" and not name.startswith("slices_")),
+    )
+
+
+def _slices(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
+    result, metric = sources.judged.judgement.result, sources.inputs.solution.training.metric
+    further = [name for name in result.metrics if name != metric][:_FURTHER_SLICE_METRICS]
+    rows = [
+        (
+            f"{each.column} = {each.value}",
+            f"{each.rows:,}",
+            shown(each.metrics[metric]),
+            shown_interval(each.intervals.get(metric)).strip(),
+            *(shown(each.metrics[name]) for name in further),
+        )
+        for each in result.slices
+    ]
+    header = ["slice", "rows", metric, "95 % interval", *further]
+    return Section(
+        title="Slices",
+        tables=(_table("", header, rows, numbers=range(1, len(header))),),
+        figures=tuple(name for name in figures if name.startswith("slices_")),
+    )
+
+
+def _features(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
+    found = sources.judged.importances
+    importance = {each.feature: each.loss for each in found.features} if found else {}
+    inputs = sources.inputs
+    origin = {name: f"{chosen.view.name} v{chosen.view.version}" for chosen in inputs.views for name in chosen.features}
+    origin |= {name: f"derived: {expression}" for name, expression in inputs.derived.items()}
+    ordered = sorted(sources.contract.features, key=lambda each: -importance.get(each.name, 0.0))
+    rows = [
+        (each.name, origin.get(each.name, "with the request"), _values(each), _loss(importance.get(each.name)))
+        for each in ordered
+    ]
+    paragraphs: tuple[str, ...] = ()
+    if found:
+        paragraphs = (
+            f"Importance is the {found.metric} lost when a feature is shuffled among {found.rows:,} rows of the hold-out. "
+            "Of features that say the same, each may look unimportant.",
+        )
+    header = ["feature", "from", "values seen in training", "importance"]
+    return Section(
+        title="Features",
+        paragraphs=paragraphs,
+        tables=(_table(f"All {len(rows)} features, the most important first", header, rows, numbers=(3,), folded=True),),
+        figures=tuple(name for name in figures if name == "importance"),
+    )
+
+
+def _limits(sources: CardSources) -> Section:
+    solution, result = sources.inputs.solution, sources.judged.judgement.result
+    points = [*solution.limitations]
+    points.append(f"Judged on the {solution.training.holdout} of the hold-out alone: another season may be different.")
+    points.append("Values outside those seen in training (see the features) are predicted without experience.")
+    dropped = {column: count for column, count in result.dropped_slices.items() if count}
+    if dropped:
+        counts = ", ".join(f"{count} of {column}" for column, count in dropped.items())
+        points.append(f"Values with fewer than {MINIMUM_SLICE_ROWS} rows in the hold-out were not judged as slices: {counts}.")
+    return Section(title="Limits", points=tuple(points))
+
+
+def _gates(sources: CardSources) -> Section:
+    rows = [(str(check.check_name), "passed" if check.passed else "failed", str(check.description)) for check in sources.checks]
+    paragraph = "A version that fails a gate is not deployed, and the champion stays."
+    return Section(title="Gates", paragraphs=(paragraph,), tables=(_table("", ["gate", "result", "evidence"], rows, numbers=()),))
+
+
+def _operation(sources: CardSources) -> Section:
+    name, version = sources.inputs.name, sources.candidate.version
+    paragraph = (
+        "Deploy this version, go back to the one before, and see what was in production. Each change is a run with actor and reason."
+        if rejection(sources.checks) is None
+        else "This version cannot be deployed. To go back from the version that predicts now to the one before it:"
+    )
+    promote = () if rejection(sources.checks) else (f'mlops promote {name} --to {version} --reason "..."',)
+    return Section(
+        title="Deploy and roll back",
+        paragraphs=(paragraph,),
+        commands=(*promote, f'mlops rollback {name} --reason "..."', f"mlops history {name}"),
+    )
+
+
+def _described(sources: CardSources, column: str) -> str:
+    description = sources.inputs.spine.column_descriptions.get(column)
+    return f"{column}. {description.removeprefix('Label: ')}" if description else column
+
+
+def _values(feature: "NumericFeature | CategoricalFeature") -> str:
+    if feature.kind == "numeric":
+        return "none" if feature.minimum is None else f"{shown(feature.minimum)} to {shown(feature.maximum)}"
+    named = ", ".join(value or "(missing)" for value in feature.categories[:_NAMED_CATEGORIES])
+    more = len(feature.categories) - _NAMED_CATEGORIES
+    return f"{named} and {more:,} more" if more > 0 else named
+
+
+def _loss(value: float | None) -> str:
+    """In fixed notation: near zero a loss is noise, of whatever size."""
+    return "" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4f}"
+
+
+def _table(
+    title: str, header: Sequence[str], rows: Sequence[tuple[str, ...]], *, numbers: Sequence[int], folded: bool = False
+) -> Table:
+    return Table(title=title, header=tuple(header), rows=tuple(rows), numbers=frozenset(numbers), folded=folded)

@@ -1,0 +1,117 @@
+"""The reference of a model version, stored with its run in MLflow: written by `evaluation`, read by every report on the version's predictions.
+
+Whatever becomes of the training dataset, the version is compared with what it was judged on. The evaluation signs the files: a reference
+that somebody replaced, and that would silence the reports, is refused.
+"""
+
+import json
+import tempfile
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from mlops_assets.clients.bundle_record import EvidenceError, folder_files, reference_remedy
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.core.prediction_columns import prediction_columns
+from mlops_assets.lake.lake import quote
+from mlops_assets.stages.inputs import SolutionInputs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.ml.reference import Monitored, Reference
+
+_COLUMNS, _MASSES, _ROWS, _FACTS = "columns.parquet", "masses.parquet", "rows.parquet", "facts.json"
+
+
+@dataclass(frozen=True)
+class VersionReference:
+    """What is stored: the summary of the whole hold-out, how many partitions it spans, and the scored rows (a sample of a large hold-out)."""
+
+    summary: "Reference"
+    partitions: int
+    rows: "pa.Table"
+
+
+def log_reference(
+    connection: duckdb.DuckDBPyConnection,
+    registry: ModelRegistry,
+    inputs: SolutionInputs,
+    *,
+    candidate: RegisteredModel,
+    holdout: "pa.Table",
+    scored: "pa.Table",
+) -> None:
+    """Summarise the `holdout` and its predictions `scored`, and store them with the run of `candidate`."""
+    from pyarrow import parquet
+
+    from mlops_assets.ml.reference import summarise
+
+    rows = holdout
+    for name in prediction_columns(scored):
+        rows = rows.append_column(name, scored.column(name))
+    monitored = monitored_columns(inputs, rows.schema)
+    slices = inputs.solution.gates.slices
+    summary = summarise(rows, monitored, slices)
+    kept = [*(each.name for each in monitored), *slices, *prediction_columns(scored)]
+    connection.register("reference_rows", rows)
+    sample = connection.execute(
+        f"SELECT {', '.join(quote(name) for name in dict.fromkeys(kept))} FROM reference_rows "
+        f"ORDER BY hash({quote(inputs.solution.spine.key)}) LIMIT {inputs.solution.monitoring.drift.maximum_rows}"
+    ).to_arrow_table()
+    partitions = count_partitions(inputs, rows.column(inputs.solution.partitions.column).unique().to_pylist())
+    with tempfile.TemporaryDirectory() as folder:
+        for name, table in ((_COLUMNS, summary.columns), (_MASSES, summary.masses), (_ROWS, sample)):
+            parquet.write_table(table, Path(folder) / name)
+        (Path(folder) / _FACTS).write_text(json.dumps({"rows": summary.rows, "partitions": partitions}))
+        registry.log_reference(candidate, Path(folder))
+
+
+def count_partitions(inputs: SolutionInputs, days: Iterable[date]) -> int:
+    """How many partitions of the solution the `days` lie in: a month has one, whatever dates its rows have."""
+    starts = inputs.partitions.get_partition_keys()
+    return len({bisect_right(starts, day.isoformat()) for day in days})
+
+
+def load_reference(registry: ModelRegistry, model: RegisteredModel) -> VersionReference:
+    """The reference of a version. Raises EvidenceError unless it is the one that the version's evaluation signed."""
+    from pyarrow import parquet
+
+    from mlops_assets.ml.reference import Reference
+
+    record = registry.reference_record(model)
+    if not registry.has_reference(model):
+        raise EvidenceError(f"The monitoring reference of {model} is missing in MLflow. {reference_remedy(model)}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = registry.download_reference(model, Path(scratch))
+        present = folder_files(folder)
+        if changed := sorted(name for name, sha256 in record.files.items() if present.get(name) != sha256):
+            raise EvidenceError(
+                f"The monitoring reference of {model} in MLflow is not the one that its evaluation signed ({', '.join(changed)}). "
+                f"{reference_remedy(model)}"
+            )
+        facts = json.loads((folder / _FACTS).read_text())
+        columns, masses, rows = (parquet.read_table(folder / name) for name in (_COLUMNS, _MASSES, _ROWS))
+    return VersionReference(
+        summary=Reference(columns=columns, masses=masses, rows=facts["rows"]), partitions=facts["partitions"], rows=rows
+    )
+
+
+def monitored_columns(inputs: SolutionInputs, schema: "pa.Schema") -> list["Monitored"]:
+    """The features, the prediction and the label of scored rows with `schema`, as far as it has them."""
+    from mlops_assets.ml.matrix import FeatureSchema
+    from mlops_assets.ml.reference import Monitored
+
+    solution = inputs.solution
+    numeric = FeatureSchema.from_arrow(schema, inputs.features).numeric
+    prediction = {"binary_classification": "score", "multiclass_classification": "predicted_label", "regression": "value"}
+    found = [Monitored(name, "feature", name in numeric) for name in inputs.features]
+    found.append(Monitored(prediction[solution.problem], "prediction", solution.problem != "multiclass_classification"))
+    found.append(Monitored(solution.spine.label, "label", solution.problem == "regression"))
+    return [each for each in found if each.name in schema.names]

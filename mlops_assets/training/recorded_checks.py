@@ -1,0 +1,56 @@
+"""What checks said in an earlier run: blocking stops what is downstream within one run only, so a later run has to look."""
+
+from dataclasses import dataclass
+from datetime import date
+
+import dagster as dg
+
+from mlops_assets.core.keys import TRAINING_DATASET
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training import dataset_checks
+
+
+@dataclass(frozen=True)
+class DatasetState:
+    """What the checks of a training dataset said when it was last written, by name, and by which run (None: by none).
+
+    `unchanged` is whether its rows are still those that the candidate was trained on.
+    """
+
+    run_id: str | None
+    passed: tuple[str, ...]
+    failed: tuple[str, ...]
+    warned: tuple[str, ...]
+    unchanged: bool
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Blocking checks that did not run."""
+        known = {*self.passed, *self.failed}
+        return tuple(rule.name for rule in dataset_checks.RULES if rule.blocking and rule.name not in known)
+
+
+def dataset_state(instance: dg.DagsterInstance, inputs: SolutionInputs, training_date: date, *, unchanged: bool) -> DatasetState:
+    """The state of the training dataset of `training_date`, as Dagster recorded it."""
+    key = inputs.key(TRAINING_DATASET)
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=[training_date.isoformat()]), limit=1
+    ).records
+    if not records:
+        return DatasetState(run_id=None, passed=(), failed=(), warned=(), unchanged=unchanged)
+    run_id = records[0].event_log_entry.run_id
+    found: dict[str, dg.AssetCheckEvaluation] = {}
+    # Oldest first: of a step that was tried again the last result counts.
+    for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records:
+        event = record.event_log_entry.dagster_event
+        if event is not None and event.asset_check_evaluation_data.asset_key == key:
+            found[event.asset_check_evaluation_data.check_name] = event.asset_check_evaluation_data
+    blocking = {name for name, each in found.items() if each.severity == dg.AssetCheckSeverity.ERROR}
+    failed = {name for name, each in found.items() if not each.passed}
+    return DatasetState(
+        run_id=run_id,
+        passed=tuple(sorted(set(found) - failed)),
+        failed=tuple(sorted(failed & blocking)),
+        warned=tuple(sorted(failed - blocking)),
+        unchanged=unchanged,
+    )

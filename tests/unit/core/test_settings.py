@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import psycopg2.extensions
+import pytest
+from sqlalchemy.engine import make_url
+
+from mlops_assets.core.settings import PROJECT_ROOT, Settings, read_environment_file
+
+
+def test_defaults() -> None:
+    settings = Settings.from_environment({})
+    assert settings.home == PROJECT_ROOT / ".mlops"
+    assert (settings.dagster_port, settings.mlflow_port, settings.nats_port, settings.serving_port) == (3000, 5000, 4222, 8000)
+    assert settings.nats_server_url == "nats://127.0.0.1:4222"
+
+
+def test_every_variable_is_read() -> None:
+    settings = Settings.from_environment(
+        {
+            "MLOPS_HOME": "/srv/mlops",
+            "MLOPS_POSTGRES_URL": "postgresql://host/db",
+            "MLOPS_NATS_URL": "nats://host:4",
+            "MLOPS_DAGSTER_PORT": "1",
+            "MLOPS_MLFLOW_PORT": "2",
+            "MLOPS_NATS_PORT": "3",
+            "MLOPS_SERVING_PORT": "4",
+            "MLOPS_SERVING_PROCESSES": "5",
+            "MLOPS_SERVING_TOKEN": "secret",
+        }
+    )
+    assert settings == Settings(
+        home=Path("/srv/mlops"),
+        postgres_url="postgresql://host/db",
+        nats_url="nats://host:4",
+        dagster_port=1,
+        mlflow_port=2,
+        nats_port=3,
+        serving_port=4,
+        serving_processes=5,
+        serving_token="secret",
+    )
+    assert "secret" not in repr(settings)
+    assert settings.nats_server_url == "nats://host:4"
+
+
+def test_empty_variables_count_as_unset() -> None:
+    assert Settings.from_environment({"MLOPS_POSTGRES_URL": "", "MLOPS_DAGSTER_PORT": ""}) == Settings.from_environment({})
+
+
+def test_a_wrong_number_of_processes_names_the_variable() -> None:
+    with pytest.raises(ValueError, match="MLOPS_SERVING_PROCESSES='many' is no count: set it to a number from 1 to 64"):
+        Settings.from_environment({"MLOPS_SERVING_PROCESSES": "many"})
+
+
+@pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "3000.5"])
+def test_a_wrong_port_names_the_variable(text: str) -> None:
+    with pytest.raises(ValueError, match=f"MLOPS_MLFLOW_PORT='{text}' is not a port"):
+        Settings.from_environment({"MLOPS_MLFLOW_PORT": text})
+
+
+@pytest.mark.parametrize(
+    ("postgres_url", "expected"),
+    [
+        (None, {"dbname": "lake", "user": "postgres", "host": "/srv/my mlops/postgres"}),
+        (
+            "postgresql://me:p%40ss%20w'ord%5C@db.example:5433/main?sslmode=require",
+            {
+                "dbname": "lake",
+                "user": "me",
+                "password": "p@ss w'ord\\",
+                "host": "db.example",
+                "port": "5433",
+                "sslmode": "require",
+            },
+        ),
+        ("postgresql://postgres@/main?host=/run/postgres", {"dbname": "lake", "user": "postgres", "host": "/run/postgres"}),
+    ],
+)
+def test_connection_strings_mean_what_libpq_reads(postgres_url: str | None, expected: dict[str, str]) -> None:
+    settings = Settings(home=Path("/srv/my mlops"), postgres_url=postgres_url)
+    assert psycopg2.extensions.parse_dsn(settings.postgres_connection_string("lake")) == expected
+    url = make_url(settings.sqlalchemy_url("lake"))
+    assert url.drivername == "postgresql+psycopg2"
+    assert url.database == "lake"
+    assert (url.host or url.query["host"]) == expected["host"]
+    assert (url.password or None) == expected.get("password")
+
+
+@pytest.mark.parametrize(
+    ("postgres_url", "database"), [(None, "postgres"), ("postgresql://host", "postgres"), ("postgresql://host/main", "main")]
+)
+def test_the_maintenance_database_exists_before_ours(postgres_url: str | None, database: str) -> None:
+    settings = Settings(home=Path("/srv"), postgres_url=postgres_url)
+    assert psycopg2.extensions.parse_dsn(settings.postgres_maintenance_connection_string())["dbname"] == database
+
+
+def test_environment_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(
+        '# a comment\n\nMLOPS_HOME = "/srv/mlops"\nexport MLOPS_DAGSTER_PORT=3100\nMLOPS_NATS_URL=nats://u:p=w@host\n'
+    )
+    assert read_environment_file(file) == {
+        "MLOPS_HOME": "/srv/mlops",
+        "MLOPS_DAGSTER_PORT": "3100",
+        "MLOPS_NATS_URL": "nats://u:p=w@host",
+    }
+    assert read_environment_file(tmp_path / "absent") == {}
+
+
+def test_a_wrong_line_of_the_environment_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("MLOPS_HOME=/srv\nMLOPS_DAGSTER_PORT 3100\n")
+    with pytest.raises(ValueError, match=r"\.env, line 2: 'MLOPS_DAGSTER_PORT 3100' is not NAME=value"):
+        read_environment_file(file)
+
+
+def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) -> None:
+    uncommented = [line.removeprefix("# ") for line in (PROJECT_ROOT / ".env.example").read_text().splitlines() if "=" in line]
+    file = tmp_path / ".env"
+    file.write_text("\n".join(line for line in uncommented if line.startswith("MLOPS_")))
+    variables = read_environment_file(file)
+    assert set(variables) == {
+        "MLOPS_HOME", "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_REDIS_URL", "MLOPS_NOTIFY_URLS",
+        "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
+        "MLOPS_SERVING_PORT", "MLOPS_SERVING_PROCESSES", "MLOPS_SERVING_TOKEN",
+    }  # fmt: skip
+    ports = Settings.from_environment({name: value for name, value in variables.items() if name.endswith("_PORT")})
+    assert ports == Settings.from_environment({})

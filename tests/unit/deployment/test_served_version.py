@@ -1,0 +1,110 @@
+"""Whether what serves is what should: the observation, its faults, the check and the sensor, with a registry that answers over HTTP."""
+
+import os
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import msgspec
+import psutil
+import pytest
+from alias_registry import AliasRegistry
+
+from mlops_assets.core.settings import Settings
+from mlops_assets.deployment import served_version_check as served_version
+from mlops_assets.deployment.served_version import Observation, build_served_version_sensor, observe
+from mlops_assets.serving.reports import Report, ServedModel
+
+KEY = dg.AssetKey(["example", "deployment"])
+
+
+@pytest.fixture
+def registry() -> Iterator[AliasRegistry]:
+    with AliasRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def settings(registry: AliasRegistry, tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, mlflow_port=registry.port)
+
+
+def report(settings: Settings, version: int | None, *, channel: Any = "online", age: float = 0, **fields: Any) -> None:
+    """What a process, this one, says."""
+    model = {"model_sha256": None, "since": None, "segments": {}, "problems": ()} | fields
+    written = Report(
+        channel=channel,
+        pid=os.getpid(),
+        started=psutil.Process().create_time(),
+        written_at=datetime.now(UTC) - timedelta(seconds=age),
+        models={"example": ServedModel(version=version, **model)},
+    )
+    settings.server_reports_directory.mkdir(exist_ok=True)
+    (settings.server_reports_directory / f"{channel}-{os.getpid()}.json").write_bytes(msgspec.json.encode(written))
+
+
+def seen(settings: Settings) -> Observation:
+    return observe(settings, "example", segments=["north", "south"], channels=["online", "stream"])
+
+
+def test_every_process_of_every_channel_must_serve_the_champion(settings: Settings, registry: AliasRegistry) -> None:
+    assert seen(settings).faults == []
+    registry.aliases["champion"] = 2
+    assert seen(settings).faults == ["no process of the channel online runs", "no process of the channel stream runs"]
+    report(settings, 2)
+    report(settings, 2, channel="stream")
+    assert seen(settings).faults == []
+    report(settings, 1, problems=("example/2 does not serve as champion: BundleError: changed",))
+    [fault] = seen(settings).faults
+    assert f"process {os.getpid()} (online) serves version 1 instead of version 2: example/2 does not serve" in fault
+    report(settings, None)
+    assert "serves nothing instead of version 2" in seen(settings).faults[0]
+    report(settings, 2, age=120)
+    assert "has not reported for a while" in seen(settings).faults[0]
+
+
+def test_segments_count_too(settings: Settings, registry: AliasRegistry) -> None:
+    registry.aliases |= {"champion": 2, "champion-north": 3}
+    report(settings, 2, segments={"north": 3})
+    report(settings, 2, channel="stream")
+    assert seen(settings).faults == [f"process {os.getpid()} (stream) serves version 2 instead of version 2, 3 for north"]
+
+
+def test_the_check_waits_for_a_version_on_its_way(
+    settings: Settings, registry: AliasRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.aliases["champion"] = 2
+    report(settings, 1)
+    threading.Timer(0.2, report, (settings, 2)).start()
+    monkeypatch.setattr(served_version, "_POLL_SECONDS", 0.05)
+    result = served_version.evaluate(KEY, served_version._settled(settings, "example", [], ["online"]))
+    assert (result.passed, result.description) == (True, None)
+    registry.aliases["champion"] = 3
+    monkeypatch.setattr(served_version, "PATIENCE_SECONDS", 0.1)
+    result = served_version.evaluate(KEY, served_version._settled(settings, "example", [], ["online"]))
+    assert not result.passed
+    assert "serves version 2 instead of version 3" in str(result.description)
+
+
+def test_the_sensor_asks_once_for_each_state_of_affairs(settings: Settings, registry: AliasRegistry) -> None:
+    sensor = build_served_version_sensor("example", "served_version", segments=[], channels=["online"])
+
+    def tick(cursor: str | None) -> tuple[list[dg.RunRequest], str | None]:
+        with (
+            dg.DagsterInstance.ephemeral() as instance,
+            dg.build_sensor_context(instance=instance, cursor=cursor, resources={"settings": settings}) as context,
+        ):
+            result: Any = sensor(context)
+        return ([], cursor) if isinstance(result, dg.SkipReason) else (list(result.run_requests), result.cursor)
+
+    assert tick(None) == ([], None)
+    registry.aliases["champion"] = 1
+    report(settings, 1)
+    [request], cursor = tick(None)
+    assert request.asset_check_keys == [dg.AssetCheckKey(KEY, "served_version")]
+    assert tick(cursor) == ([], cursor)
+    registry.aliases["champion"] = 2
+    assert len(tick(cursor)[0]) == 1

@@ -1,0 +1,40 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.core.settings import Settings
+from mlops_assets.local.environment import process_environment, scripts_directory
+
+
+def test_a_child_reads_the_same_settings() -> None:
+    settings = Settings(
+        home=Path("/srv/mlops"),
+        nats_url="nats://host:4",
+        dagster_port=1,
+        mlflow_port=2,
+        nats_port=3,
+        serving_port=4,
+        serving_processes=5,
+        serving_token="secret",
+    )
+    assert Settings.from_environment(process_environment(settings)) == settings
+
+
+def test_a_server_that_is_not_set_does_not_come_from_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_POSTGRES_URL", "postgresql://elsewhere/db")
+    assert process_environment(Settings(home=Path("/srv")))["MLOPS_POSTGRES_URL"] == ""
+
+
+def test_bytecode_is_written_whatever_the_caller_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert "PYTHONDONTWRITEBYTECODE" not in process_environment(Settings(home=Path("/srv")))
+
+
+def test_what_the_tools_read() -> None:
+    environment = process_environment(Settings(home=Path("/srv"), mlflow_port=5001))
+    assert environment["DAGSTER_HOME"] == "/srv/dagster"
+    assert environment["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5001"
+    assert environment["MLOPS_LAKE_CATALOG"] == "dbname=lake user=postgres host=/srv/postgres"
+    assert environment["MLOPS_LAKE_DATA"] == "/srv/lake"
+    assert environment["PATH"].split(os.pathsep)[0] == str(scripts_directory())

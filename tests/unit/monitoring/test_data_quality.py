@@ -1,0 +1,123 @@
+import dagster as dg
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mlops_assets.ml.matrix import FeatureSchema
+from mlops_assets.ml.reference import Monitored, summarise
+from mlops_assets.monitoring.data_quality import RULES, Expected, Finding, inspect, results
+from mlops_assets.schema.solution import DataQuality
+from mlops_assets.serving.contract import Contract, describe_features
+
+ROWS = 1000
+SCHEMA = FeatureSchema(numeric=("age", "flag"), categorical=("place",))
+
+
+def rows(seed: int = 0, **columns: object) -> pa.Table:
+    random = np.random.default_rng(seed)
+    usual = {
+        "id": np.arange(ROWS),
+        "age": random.uniform(0, 100, ROWS),
+        "flag": random.integers(0, 2, ROWS).astype(np.float64),
+        "place": random.choice(["it's", "here"], ROWS),
+    }
+    return pa.table({**usual, **columns})
+
+
+def expected(expected_rows: float = ROWS, moving: tuple[str, ...] = ()) -> Expected:
+    reference = rows()
+    # Fixed ends, so that another sample of the same kind is inside.
+    reference = reference.set_column(1, "age", pa.array(np.r_[0.0, 100.0, reference["age"].to_numpy()[2:]]))
+    contract = Contract.model_construct(features=describe_features(reference, SCHEMA))
+    monitored = [Monitored(name, "feature", name != "place") for name in SCHEMA.names]
+    described = {each["feature"]: each for each in summarise(reference, monitored, ()).columns.to_pylist()}
+    return Expected(contract=contract, reference=described, rows=expected_rows, counted="true", key="id", moving=moving)
+
+
+def alerts(table: pa.Table, against: Expected | None = None) -> dict[tuple[str, str], Finding]:
+    connection = duckdb.connect()
+    connection.register("rows", table)
+    found = inspect(connection, rows="rows", expected=against or expected(), limits=DataQuality())
+    return {(each.check, each.feature): each for each in found if each.alert}
+
+
+def test_rows_like_those_of_the_hold_out_have_no_finding() -> None:
+    assert alerts(rows(seed=1)) == {}
+
+
+def test_each_fault_is_found_and_named() -> None:
+    age, place = rows()["age"].to_numpy().copy(), rows()["place"].to_pylist()
+    missing = pa.array(np.where(np.arange(ROWS) % 10 == 0, np.nan, age), from_pandas=True)
+    assert alerts(rows(age=missing))["missing_values", "age"].rows == 100
+
+    age[:30] = 250.0
+    [(key, finding)] = alerts(rows(age=age)).items()
+    assert key == ("out_of_range", "age")
+    assert (finding.value, finding.examples) == (0.03, "250.0 (30 rows)")
+
+    [(key, finding)] = alerts(rows(place=["elsewhere"] * 50 + place[50:])).items()
+    assert key == ("unseen_categories", "place")
+    assert finding.examples == "elsewhere (50 rows)"
+
+    [(key, finding)] = alerts(rows(flag=np.ones(ROWS))).items()
+    assert key == ("constant_features", "flag")
+
+    [(key, finding)] = alerts(rows(id=np.r_[0, 0, np.arange(2, ROWS)])).items()
+    assert key == ("duplicate_predictions", "*")
+    assert (finding.rows, finding.examples) == (1, "0")
+
+
+def test_nan_is_missing_and_infinity_out_of_range() -> None:
+    age = rows()["age"].to_numpy().copy()
+    age[:100] = np.nan
+    [(key, finding)] = alerts(rows(age=pa.array(age, from_pandas=False))).items()
+    assert (key, finding.rows) == (("missing_values", "age"), 100)
+
+    age = rows()["age"].to_numpy().copy()
+    age[:20], age[20:30] = np.inf, -1e300
+    [(key, finding)] = alerts(rows(age=age)).items()
+    assert (key, finding.rows) == (("out_of_range", "age"), 30)
+    assert finding.examples == "inf (20 rows), -1e+300 (10 rows)"
+
+    flag = np.where(np.arange(ROWS) % 100 == 0, np.nan, 1.0)
+    found = alerts(rows(flag=pa.array(flag, from_pandas=False)))
+    assert set(found) == {("constant_features", "flag")}
+    assert found["constant_features", "flag"].value == 1.0
+
+
+@pytest.mark.parametrize("share", [0.3, 3.0])
+def test_too_few_and_too_many_rows_are_found(share: float) -> None:
+    [(key, finding)] = alerts(rows(seed=1), expected(ROWS / share)).items()
+    assert key == ("window_rows", "*")
+    assert finding.rows == ROWS
+
+
+def test_a_column_that_is_gone_or_of_another_type_is_found() -> None:
+    changed = rows(seed=1).drop_columns(["flag"])
+    changed = changed.set_column(changed.column_names.index("age"), "age", changed["age"].cast(pa.int64(), safe=False))
+    found = alerts(changed)
+    assert set(found) == {("schema_change", "age"), ("schema_change", "flag")}
+    assert found["schema_change", "age"].examples == "double in training, int64 now"
+
+
+def test_a_share_that_chance_explains_is_no_finding_and_nothing_is_said_of_no_rows() -> None:
+    few = pa.array([None, *rows()["age"].to_pylist()[1:16]], pa.float64())
+    small = rows(seed=1).slice(0, 16).set_column(1, "age", few)
+    against = expected(16)
+    usual = {**against.reference, "age": {**against.reference["age"], "missing": 50, "rows": 950}}
+    assert alerts(small, Expected(against.contract, usual, 16, "true", "id", ())) == {}
+    assert set(alerts(rows().slice(0, 0))) == {("window_rows", "*")}
+
+
+def test_a_feature_that_moves_by_nature_may_leave_its_range() -> None:
+    assert alerts(rows(age=np.full(ROWS, 500.0) + np.arange(ROWS)), expected(moving=("age",))) == {}
+
+
+def test_each_check_says_what_was_wrong_where() -> None:
+    wrong = Finding("missing_values", "age", 0.4, 0.05, 400, None, True)
+    found = {each.check_name: each for each in results(dg.AssetKey(["s", "q"]), {"2020-01-06": [wrong], "2020-01-13": []})}
+    assert set(found) == set(RULES)
+    assert [name for name, each in found.items() if not each.passed] == ["missing_values"]
+    assert found["missing_values"].description == "age in 2020-01-06"
+    assert found["missing_values"].severity == dg.AssetCheckSeverity.WARN

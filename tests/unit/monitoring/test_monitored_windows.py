@@ -1,0 +1,80 @@
+import dataclasses
+
+import dagster as dg
+import duckdb
+import pytest
+from clinic import lake_in_memory, solution_inputs
+
+from mlops_assets.monitoring.monitored_windows import (
+    ROWS,
+    STAGED_WINDOW,
+    sampled_windows,
+    stage_rows,
+    window_rows,
+    windows_of,
+)
+
+MOST = 1000
+KEYS = ["2020-01-06", "2020-01-13"]
+
+
+@pytest.fixture
+def connection() -> duckdb.DuckDBPyConnection:
+    """Six weeks of predictions, 100 a day, by version 1 and from 16 January on by version 2; every tenth label is not known."""
+    made = lake_in_memory()
+    made.execute(
+        "CREATE TABLE lake.clinic.predictions AS SELECT d || ':' || i AS prediction_id, d * 100 + i AS id, "
+        "DATE '2020-01-01' + d::INTEGER AS day, TIMESTAMPTZ '2020-01-01 12:00:00+00' + INTERVAL 1 DAY * d AS at, "
+        "CASE WHEN d < 15 THEN 1 ELSE 2 END AS model_version, i AS age, 0.5 AS score "
+        "FROM range(42) t(d), range(100) u(i)"
+    )
+    made.execute(
+        "CREATE TABLE lake.clinic.outcomes AS SELECT prediction_id, day, CASE WHEN id % 10 > 0 THEN 1 END AS late, id % 10 > 0 AS matured "
+        "FROM lake.clinic.predictions"
+    )
+    return made
+
+
+def test_a_window_has_its_days_its_versions_and_the_labels_that_are_known(connection: duckdb.DuckDBPyConnection) -> None:
+    inputs = solution_inputs("daily")
+    assert stage_rows(connection, inputs, windows_of(inputs, KEYS)) == [1, 2]
+    counts = connection.execute(
+        f"SELECT {STAGED_WINDOW}, min(day), max(day), count(*), count(late) FROM {ROWS} GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    assert [[str(value) for value in row] for row in counts] == [
+        ["2020-01-06", "2020-01-06", "2020-01-12", "700", "630"],
+        ["2020-01-13", "2020-01-13", "2020-01-19", "700", "630"],
+    ]
+    rows = {
+        version: {key: table.num_rows for key, table in window_rows(connection, inputs, version).items()} for version in (1, 2)
+    }
+    assert rows == {1: {"2020-01-06": 700, "2020-01-13": 300}, 2: {"2020-01-13": 400}}
+
+
+def test_without_outcomes_no_label_is_known(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("DROP TABLE lake.clinic.outcomes")
+    inputs = solution_inputs("daily")
+    stage_rows(connection, inputs, windows_of(inputs, KEYS[:1]))
+    assert connection.execute(f"SELECT count(*), count(late) FROM {ROWS}").fetchall() == [(700, 0)]
+
+
+def test_a_large_window_is_sampled_the_same_way_each_time(connection: duckdb.DuckDBPyConnection) -> None:
+    inputs = solution_inputs("daily")
+    monitoring = inputs.solution.monitoring.model_copy(
+        update={"window": "monthly", "drift": inputs.solution.monitoring.drift.model_copy(update={"maximum_rows": MOST})}
+    )
+    inputs = dataclasses.replace(inputs, solution=inputs.solution.model_copy(update={"monitoring": monitoring}))
+    samples = []
+    for _ in range(2):
+        stage_rows(connection, inputs, windows_of(inputs, ["2020-01-01"]))
+        samples.append(sampled_windows(connection, inputs, 1)["2020-01-01"].column("id").to_pylist())
+        connection.execute("CREATE OR REPLACE TABLE lake.clinic.predictions AS FROM lake.clinic.predictions ORDER BY random()")
+    assert len(samples[0]) == MOST
+    assert samples[0] == samples[1]
+    assert window_rows(connection, inputs, 1)["2020-01-01"].num_rows == 1500
+
+
+def test_no_predictions_at_all_is_a_failure_that_says_where(connection: duckdb.DuckDBPyConnection) -> None:
+    inputs = solution_inputs("daily")
+    with pytest.raises(dg.Failure, match=r"2020-06-01: materialize clinic/predictions"):
+        stage_rows(connection, inputs, windows_of(inputs, ["2020-06-01"]))

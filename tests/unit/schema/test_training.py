@@ -1,0 +1,107 @@
+from typing import Any
+
+import pytest
+import yaml
+
+from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.schema.configuration_errors import ConfigurationError
+from mlops_assets.schema.solution import Search, Solution
+from mlops_assets.schema.training import configuration_hash, override
+
+ONE_HOT = {"type": "sklearn.preprocessing.OneHotEncoder"}
+FILE = PROJECT_ROOT / "mlops_assets" / "defs" / "flight_delay" / "defs.yaml"
+
+
+@pytest.fixture(scope="module")
+def solution() -> Solution:
+    return Solution.model_validate(yaml.safe_load(FILE.read_text())["attributes"])
+
+
+def identity(solution: Solution, *, with_budget: bool = True) -> str:
+    return configuration_hash(solution, features=["a"], view_versions={"v": 1}, segment=None, with_budget=with_budget)
+
+
+def test_any_field_of_the_training_section_can_be_overridden(solution: Solution) -> None:
+    changed = override(
+        solution,
+        {
+            "training.estimator.parameters.max_iter": 300,
+            "training.search.trials": 7,
+            "training.search.candidates.1.space.C.high": 2.0,
+            "training.decision_threshold": {"maximize": "f1"},
+            "training.calibration": "sigmoid",
+        },
+    )
+    assert changed.training.estimator.parameters == {**solution.training.estimator.parameters, "max_iter": 300}
+    assert isinstance(changed.training.search, Search)
+    assert changed.training.search.trials == 7
+    assert changed.training.search.candidates[1].space["C"].high == 2.0
+    assert changed.training.calibration == "sigmoid"
+    assert changed.gates == solution.gates
+    # The one that was read from the file is as it was.
+    assert solution.training.estimator.parameters["max_iter"] == 150
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("training.estimator.parameters.max_itr", 3, "has no parameter 'max_itr'; did you mean max_iter"),
+        ("training.estimator.type", "sklearn.ensemble.Forest", "sklearn.ensemble has no 'Forest'"),
+        ("training.estimator.type", "sklearn.semi_supervised.LabelPropagation", "LabelPropagation has no ONNX converter here"),
+        ("training.estimator.type", "lightgbm.LGBMClassifier", "lightgbm.LGBMClassifier has no ONNX converter here"),
+        ("training.estimator.type", "xgboost.XGBClassifier", "xgboost.XGBClassifier has no ONNX converter here"),
+        (
+            "training.preprocessing.categorical",
+            [ONE_HOT],
+            "training.preprocessing.categorical.0.parameters: .* `handle_unknown: ignore`",
+        ),
+        (
+            "training.preprocessing.categorical",
+            [ONE_HOT | {"parameters": {"handle_unknown": "infrequent_if_exist"}}],
+            "a category that training did not see would have no prediction",
+        ),
+        (
+            "training.preprocessing.categorical",
+            [ONE_HOT | {"parameters": {"handle_unknown": "ignore", "min_frequency": 5}}],
+            "with min_frequency has no ONNX converter",
+        ),
+        (
+            "training.preprocessing.numeric",
+            [{"type": "sklearn.impute.SimpleImputer", "parameters": {"strateg": "mean"}}],
+            "training.preprocessing.numeric.0.parameters.strateg: .* did you mean strategy",
+        ),
+        ("training.metric", "r2", "'r2' is no metric of binary_classification"),
+        ("training.serach.trials", 3, "training.serach: unknown field; did you mean search"),
+        ("training.search.trails", 3, "training.search.trails: unknown field"),
+        ("training.search.trials", "many", "training.search.trials: Input should be a valid integer"),
+        ("training.search.trials", -1, "greater than or equal to 0"),
+        ("training.search.candidates.5.type", "a.B", "training.search.candidates.5: there is no such entry; the list has 2"),
+        ("training.metric.name", 1, "training.metric: is 'roc_auc', which has no fields"),
+        ("training.window", "90d", "training.window: decides the dataset"),
+        ("gates.floor.roc_auc", 0.1, "only fields of the training section can be overridden"),
+        ("training", {}, "only fields of the training section can be overridden"),
+        ("training.decision_threshold", 1.5, "less than or equal to 1"),
+    ],
+)
+def test_an_override_is_checked_like_the_file(solution: Solution, name: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message.replace("(", r"\(")):
+        override(solution, {name: value})
+
+
+def test_an_override_beside_a_set_seed(solution: Solution) -> None:
+    assert override(solution, {"training.seed": 3}).training.seed == 3
+
+
+def test_a_search_without_trials_changes_no_identity(solution: Solution) -> None:
+    without = solution.model_copy(update={"training": solution.training.model_copy(update={"search": None})})
+    assert identity(without) == identity(solution)
+    searched = override(solution, {"training.search.trials": 5})
+    assert identity(searched) != identity(solution)
+
+
+def test_only_the_budget_may_change_while_a_search_continues(solution: Solution) -> None:
+    five, ten = (override(solution, {"training.search.trials": trials}) for trials in (5, 10))
+    assert identity(five) != identity(ten)
+    assert identity(five, with_budget=False) == identity(ten, with_budget=False)
+    other = override(solution, {"training.search.trials": 5, "training.folds": 4})
+    assert identity(five, with_budget=False) != identity(other, with_budget=False)

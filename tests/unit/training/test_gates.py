@@ -1,0 +1,200 @@
+"""The gates on evaluations of real arrays: what passes, what fails, and what they say."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.components.ml_solution import resolve_inputs
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.ml.bootstrap import Interval
+from mlops_assets.ml.comparison import Difference, compare
+from mlops_assets.ml.evaluation import Evaluation, Resampling, constant_predictions, evaluate
+from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.schema.solution import Solution
+from mlops_assets.serving.latency import Latency
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.gates import Judgement, check_evaluation, rejection, rules_of
+from mlops_assets.training.recorded_checks import DatasetState
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "solutions" / "valid" / "every_field.yaml"
+ROWS = 4000
+RANDOM = np.random.default_rng(5)
+LABELS = (RANDOM.random(ROWS) < 0.3).astype(np.int64)
+PROBABILITIES = 1 / (1 + np.exp(-(RANDOM.normal(0, 1, ROWS) + 1.5 * LABELS - 1.5)))
+SLICES = pa.table({"carrier": np.where(np.arange(ROWS) < 3000, "AA", np.where(np.arange(ROWS) < 3750, "UA", "ZZ"))})
+SHUFFLED = np.random.default_rng(0).permutation(PROBABILITIES)
+DATASET = DatasetState(
+    run_id="run",
+    passed=("duplicates", "label_rate", "leakage_guard", "missing", "row_count", "schema"),
+    failed=(),
+    warned=(),
+    unchanged=True,
+)
+CHAMPION = RegisteredModel("late_arrival", 4, "run", {})
+
+
+def inputs_with(**gates: Any) -> SolutionInputs:
+    """The solution of the fixture with fields of its gates changed."""
+    attributes = yaml.safe_load(FIXTURE.read_text())["attributes"]
+    attributes["gates"] |= gates
+    return resolve_inputs(Solution.model_validate(attributes), registry())
+
+
+@cache
+def registry() -> FeatureRegistry:
+    return FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+
+
+def evaluation(predictions: np.ndarray) -> Evaluation:
+    return evaluate(
+        problem="binary_classification",
+        labels=LABELS,
+        predictions=predictions,
+        training_labels=LABELS,
+        classes=(0, 1),
+        threshold=0.3,
+        slices=SLICES,
+        minimum_slice_rows=200,
+        resampling=Resampling(seed=0, slice_metrics=("roc_auc",)),
+    )
+
+
+def judgement(predictions: np.ndarray, champion: np.ndarray | None = None) -> Judgement:
+    result = evaluation(predictions)
+
+    def against(theirs: np.ndarray) -> dict[str, Difference]:
+        judged = WeightedMetrics("binary_classification", LABELS, theirs, (0, 1), 0.3)
+        return compare(result, judged, names=("roc_auc", "log_loss"), seed=0)
+
+    return Judgement(
+        result=result,
+        against_baseline=against(constant_predictions("binary_classification", "roc_auc", LABELS, (0, 1), ROWS))["roc_auc"],
+        champion=None if champion is None else CHAMPION,
+        against_champion={} if champion is None else against(champion),
+        not_compared="there is no champion to compare with",
+        latency=Latency(p50=1.0, p99=3.0, rows=200),
+        dataset=DATASET,
+    )
+
+
+@pytest.fixture(scope="module")
+def good() -> Judgement:
+    return judgement(PROBABILITIES)
+
+
+@pytest.fixture(scope="module")
+def shuffled() -> Judgement:
+    """What a model fitted on shuffled labels gives, beside a champion that knows something."""
+    return judgement(SHUFFLED, champion=PROBABILITIES)
+
+
+def outcome(inputs: SolutionInputs, judged: Judgement) -> dict[str, dg.AssetCheckResult]:
+    return {str(check.check_name): check for check in check_evaluation(inputs, judged)}
+
+
+def test_a_good_candidate_passes_every_gate_with_its_evidence(good: Judgement) -> None:
+    inputs = inputs_with(worst_slice={"roc_auc": 0.6})
+    checks = outcome(inputs, good)
+    assert list(checks) == ["dataset_checks", "baseline", "floor", "worst_slice", "calibration", "against_champion", "latency"]
+    assert list(checks) == [rule.name for rule in rules_of(inputs.solution)]
+    assert {name for name, check in checks.items() if not check.passed} == set()
+    assert rejection(list(checks.values())) is None
+    assert all(check.metadata and check.description for check in checks.values())
+    interval = good.result.intervals["roc_auc"]
+    assert interval is not None
+    assert f"[{interval.low:.4g}, {interval.high:.4g}], floor 0.6" in str(checks["floor"].description)
+    assert checks["floor"].metadata["rows"].value == ROWS
+    assert checks["worst_slice"].metadata["slices_judged"].value == 3
+
+
+def test_gates_that_the_yaml_does_not_ask_for_are_not_there() -> None:
+    solution = inputs_with(floor={}, worst_slice={}, maximum_calibration_error=None).solution
+    assert [rule.name for rule in rules_of(solution)] == ["dataset_checks", "baseline", "against_champion", "latency"]
+
+
+def test_a_model_of_shuffled_labels_is_refused_for_every_reason(shuffled: Judgement) -> None:
+    checks = outcome(inputs_with(worst_slice={"roc_auc": 0.6}, maximum_calibration_error=0.1), shuffled)
+    failed = {name for name, check in checks.items() if not check.passed}
+    assert failed == {"baseline", "floor", "worst_slice", "calibration", "against_champion"}
+    assert all(checks[name].severity == dg.AssetCheckSeverity.ERROR for name in failed)
+    because = rejection(list(checks.values()))
+    assert because is not None
+    assert because.startswith("baseline: roc_auc ")
+    assert "not better beyond chance" in because
+    assert "against_champion: roc_auc" in because
+    assert "(version 4 on the same 4,000 rows)" in because
+
+
+def test_the_baseline_is_not_beaten_by_luck(good: Judgement) -> None:
+    lucky = Difference("roc_auc", 0.51, 0.5, 0.01, Interval(-0.002, 0.022))
+    assert not outcome(inputs_with(), replace(good, against_baseline=lucky))["baseline"].passed
+    # A constant prediction that never decides for the positive class has no precision.
+    undefined = Difference("precision", 0.4, None, None, None)
+    assert outcome(inputs_with(), replace(good, against_baseline=undefined))["baseline"].passed
+
+
+def test_a_floor_is_an_upper_bound_where_smaller_is_better(good: Judgement) -> None:
+    loss = good.result.metrics["log_loss"]
+    assert loss is not None
+    assert outcome(inputs_with(floor={"log_loss": loss}), good)["floor"].passed
+    missed = outcome(inputs_with(floor={"roc_auc": 0.6, "log_loss": loss - 0.001}), good)["floor"]
+    assert not missed.passed
+    assert str(missed.description).endswith("missed")
+    assert str(missed.description).count("missed") == 1
+
+
+def test_a_slice_below_its_floor_is_refused_unless_chance_explains_it(good: Judgement) -> None:
+    by_slice = {each.value: each for each in good.result.slices}
+    small = by_slice["ZZ"]
+    value, interval = small.metrics["roc_auc"], small.intervals["roc_auc"]
+    assert value is not None
+    assert interval is not None
+    others = min(by_slice[name].intervals["roc_auc"].high for name in ("AA", "UA"))  # type: ignore[union-attr]
+    # Between the value and the upper end of the interval: may be chance.
+    assert outcome(inputs_with(worst_slice={"roc_auc": min(value + 1e-6, others)}), good)["worst_slice"].passed
+    refused = outcome(inputs_with(worst_slice={"roc_auc": interval.high + 0.05}), good)["worst_slice"]
+    assert not refused.passed
+    assert "where carrier = ZZ (250 rows)" in str(refused.description)
+
+
+def test_the_champion_is_only_compared_when_it_can_be(good: Judgement) -> None:
+    alone = outcome(inputs_with(), good)["against_champion"]
+    assert (alone.passed, alone.description) == (True, "there is no champion to compare with")
+    same = outcome(inputs_with(against_champion={"roc_auc": 0.0}), judgement(PROBABILITIES, champion=PROBABILITIES))
+    assert same["against_champion"].passed
+
+
+def test_a_slow_bundle_is_refused(good: Judgement) -> None:
+    assert outcome(inputs_with(maximum_latency_milliseconds=3.0), good)["latency"].passed
+    slow = outcome(inputs_with(maximum_latency_milliseconds=2.9), good)["latency"]
+    assert not slow.passed
+    assert slow.description == "p50 1 ms, p99 3 ms, limit 2.9 ms"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"failed": ("missing",), "passed": tuple(set(DATASET.passed) - {"missing"})}, "failed: missing"),
+        ({"passed": DATASET.passed[1:]}, "never ran: duplicates"),
+        ({"unchanged": False}, "the dataset was written again with other rows"),
+    ],
+)
+def test_a_dataset_that_is_not_sound_refuses_its_model(good: Judgement, changes: dict[str, Any], sentence: str) -> None:
+    check = outcome(inputs_with(), replace(good, dataset=replace(DATASET, **changes)))["dataset_checks"]
+    assert not check.passed
+    assert sentence in str(check.description)
+
+
+def test_a_warning_of_the_dataset_is_named_and_stops_nothing(good: Judgement) -> None:
+    check = outcome(inputs_with(), replace(good, dataset=replace(DATASET, warned=("constant_columns",))))["dataset_checks"]
+    assert check.passed
+    assert check.description == "6 checks of the dataset passed; warnings: constant_columns"
