@@ -1,7 +1,7 @@
 """`predictions`: every row of the spine scored by the champion, with the features it saw. One partition a period."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -34,6 +34,7 @@ from mlops_assets.stages.execution import (
     partition_range,
     record_partition_rows,
     require_inputs,
+    rows_by_partition_key,
     table_schema,
     written_metadata,
 )
@@ -99,7 +100,11 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
             schema = table_schema(
                 connection, f"lake.{inputs.table(PREDICTIONS)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
             )
-            checks = [check(connection, inputs, window) for check in (_complete, _finite, _fresh)]
+            checks = [
+                _complete(connection, inputs, window),
+                _finite(connection, inputs, window),
+                check_fresh_features(connection, inputs, window, keys=context.partition_keys),
+            ]
         record_partition_rows(context, written.rows_by_partition)
         return dg.MaterializeResult(
             metadata={
@@ -230,19 +235,27 @@ def _too_old(chosen: SelectedView, asked: str) -> str:
     return f"({stale} OR coalesce(NOT ({accepted}), false))"
 
 
-def _fresh(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dg.AssetCheckResult:
-    # A view that is not built any more spoils whole partitions; an entity that was quiet for long spoils rows here and there.
+def check_fresh_features(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, *, keys: Sequence[str]
+) -> dg.AssetCheckResult:
+    """Whether in each of the partitions `keys`, which are those of `window`, the values of every view are recent enough.
+
+    A view that is not built any more spoils whole partitions; an entity that was quiet for long spoils rows here and there.
+    """
     asked = quote(inputs.solution.spine.prediction_time)
-    stale = {chosen.view.name: f"avg(CAST({_too_old(chosen, asked)} AS INTEGER))" for chosen in inputs.views}
-    shares: dict[str, float] = {}
-    if stale:
-        largest = ", ".join(f"max({quote(name)})" for name in stale)
-        named = ", ".join(f"{share} AS {quote(name)}" for name, share in stale.items())
-        values = connection.execute(
-            f"SELECT {largest} FROM (SELECT {named} FROM lake.{inputs.table(PREDICTIONS)} t WHERE {window.predicate('t')} "
-            f"GROUP BY {quote(window.column)})"
-        ).fetchall()[0]
-        shares = {name: value or 0.0 for name, value in zip(stale, values, strict=True)}
+    counted = "".join(f", count(*) FILTER (WHERE {_too_old(chosen, asked)})" for chosen in inputs.views)
+    by_date = connection.execute(
+        f"SELECT CAST({quote(window.column)} AS VARCHAR), count(*){counted} FROM lake.{inputs.table(PREDICTIONS)} t "
+        f"WHERE {window.predicate('t')} GROUP BY 1"
+    ).fetchall()
+    rows, *stale = (
+        rows_by_partition_key(keys, {day: counts[position] for day, *counts in by_date})
+        for position in range(len(inputs.views) + 1)
+    )
+    shares = {
+        chosen.view.name: max((old[key] / rows[key] for key in rows if rows[key]), default=0.0)
+        for chosen, old in zip(inputs.views, stale, strict=True)
+    }
     late = [f"{name}: {share:.0%} of a partition" for name, share in shares.items() if share > _MOST_STALE]
     return check_rules.FRESH_FEATURES.result(
         inputs.key(PREDICTIONS),

@@ -1,0 +1,48 @@
+"""The check `fresh_features` on predictions in a lake: shares of stale values are those of partitions, whatever their cadence."""
+
+from collections.abc import Callable, Sequence
+from datetime import date
+
+import pytest
+from late_inputs import INPUTS, SOLUTION
+
+from mlops_assets.predictions.predictions import check_fresh_features
+from mlops_assets.lake.lake import Lake, PartitionRange
+
+WINDOW = PartitionRange("day", date(2020, 3, 2), date(2020, 3, 16))
+MONDAYS = ["2020-03-02", "2020-03-09"]
+DAYS = [f"2020-03-{day:02}" for day in range(2, 16)]
+
+
+@pytest.fixture(scope="module")
+def lake(make_lake: Callable[[], Lake]) -> Lake:
+    return make_lake()
+
+
+@pytest.mark.parametrize(
+    ("stale_days", "keys", "largest_share"),
+    [
+        # A quiet day is a tenth of its week.
+        (["2020-03-08"], MONDAYS, 0.1),
+        (["2020-03-08"], DAYS, 1.0),
+        (["2020-03-13", "2020-03-14"], MONDAYS, 0.3),
+        # Of both weeks together it would be the same share.
+        (["2020-03-08", "2020-03-15"], MONDAYS, 0.1),
+        ([], MONDAYS, 0.0),
+    ],
+)
+def test_shares_are_those_of_partitions(lake: Lake, stale_days: Sequence[str], keys: Sequence[str], largest_share: float) -> None:
+    stale = ", ".join(f"DATE '{day}'" for day in stale_days) or "NULL"
+    with lake.connect(read_only=False) as connection:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SOLUTION}")
+        # Ten rows on Sundays, fifteen on other days.
+        connection.execute(
+            f"CREATE OR REPLACE TABLE {SOLUTION}.predictions AS SELECT day, CAST(day AS TIMESTAMPTZ) AS at_time, CAST(day AS TIMESTAMPTZ) AS "
+            f"_load_event_timestamp, json_object('load', CASE WHEN day IN ({stale}) THEN 'stale' ELSE 'ok' END)::VARCHAR AS view_flags "
+            f"FROM (SELECT CAST(DATE '{WINDOW.start}' + d::INTEGER AS DATE) AS day FROM range(14) r(d)), range(15) t(i) "
+            "WHERE isodow(day) < 7 OR i < 10"
+        )
+        result = check_fresh_features(connection, INPUTS, WINDOW, keys=keys)
+    assert result.metadata["largest_share_of_a_partition"].value == {"load": pytest.approx(largest_share)}
+    assert result.passed == (largest_share <= 0.2)
+    assert result.description == (None if result.passed else f"values too old: load: {largest_share:.0%} of a partition")
