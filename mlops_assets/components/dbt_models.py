@@ -20,8 +20,11 @@ class DbtPartitions(Strict):
     """Partitions of the incremental models: from `start` to `end` (exclusive; left out: open)."""
 
     start: date
+    """First day."""
     end: date | None = None
+    """Day after the last one; left out, the partitions go on to today."""
     cadence: Cadence
+    """Length of a partition."""
 
     @model_validator(mode="after")
     def _has_whole_partitions(self) -> "DbtPartitions":
@@ -33,8 +36,11 @@ class DbtModelsAttributes(Strict):
     """`project` is a folder relative to the root of the repository, `select` is `tag:<name>`."""
 
     project: str
+    """Folder of the dbt project, from the root of the repository."""
     select: str = Field(pattern=rf"^{_TAG}\w+$")
+    """`tag:<name>`: the models and seeds with that tag become assets."""
     partitions: DbtPartitions
+    """Partitions of the incremental models; tables, views and seeds have none."""
 
 
 class DbtModels(dg.Component):

@@ -16,7 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 class Strict(BaseModel):
     """A YAML mapping that admits only the fields it names."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def _duration(text: str) -> str:
@@ -73,11 +73,18 @@ class Partitions(Strict):
     """
 
     column: str
+    """The DATE column that holds the partition: in a source a column of type `date`, in a solution a column of the spine."""
     start: date
+    """First day."""
     end: date | None = None
+    """Day after the last one; left out, the partitions go on to today."""
     time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    """The time zone of the dates, such as `America/New_York`: a training date begins at its midnight."""
     cadence: Literal["daily", "weekly", "monthly", "yearly"] = "daily"
+    """Length of a partition. Its key is its first day; weeks begin on Monday."""
     freshness: Duration | None = None
+    """Time without a new materialization after which Dagster shows the table, of a solution its predictions, as stale. None:
+    never."""
 
     @model_validator(mode="after")
     def _has_whole_partitions(self) -> "Partitions":
@@ -121,10 +128,15 @@ class Spine(Strict):
     """The dbt model with one row a prediction: its key, the moment of prediction, and what happened later."""
 
     model: str
+    """Name of the dbt model with one row a prediction."""
     key: str
+    """Its column that identifies the row."""
     prediction_time: str
+    """Its column with the moment of prediction. Features count as known at this moment."""
     label: str
+    """Its column with what happened; null while unknown. Binary: 0 and 1, or boolean."""
     label_time: str
+    """Its column with the moment at which the label became known."""
 
 
 class FeatureSource(Strict):
@@ -134,11 +146,17 @@ class FeatureSource(Strict):
     """
 
     view: str | None = None
+    """Name of a feature view: a dbt model with `meta.feature_view`."""
     version: int | None = None
+    """Version of the view; left out, the newest."""
     columns: list[str] | None = None
+    """Features of the view to use; left out, all."""
     accepted_lag: Duration | None = None
+    """How old its values may be before the check `fresh_features` warns; left out, the view's `freshness_days`."""
     request: list[str] | None = None
+    """Columns of the spine that the caller knows at prediction time, instead of a `view`."""
     derived: dict[Name, str] | None = None
+    """Name -> SQL expression over the columns of `request`, instead of a `view`."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "FeatureSource":
@@ -153,23 +171,31 @@ class Step(Strict):
     """A scikit-learn compatible class by import path, with its parameters."""
 
     type: str
+    """Import path of a scikit-learn compatible class."""
     parameters: dict[str, Any] = {}
+    """Arguments of its constructor."""
 
 
 class Preprocessing(Strict):
     """Transformers in front of the estimator; none = the platform's default for the kind of column."""
 
     numeric: list[Step] | None = None
+    """Transformers of the numeric features, in order. Left out: what suits the estimator. Empty: none."""
     categorical: list[Step] | None = None
+    """The same for the categorical features."""
 
 
 class Space(Strict):
     """Values of one parameter that a search may try: numbers from `low` to `high` (whole ones when both are), or `choices`."""
 
     low: int | float | None = None
+    """The least value."""
     high: int | float | None = None
+    """The greatest value."""
     log: bool = False
+    """Whether values are spread evenly on a logarithmic scale."""
     choices: Annotated[list[Any], Field(min_length=1)] | None = None
+    """The values, instead of a range."""
 
     @model_validator(mode="after")
     def _range_or_choices(self) -> "Space":
@@ -190,6 +216,7 @@ class Candidate(Step):
     """An estimator that a search tries: fixed `parameters`, and others from their `space`."""
 
     space: dict[str, Space] = {}
+    """Arguments of its constructor that the search chooses."""
 
     @model_validator(mode="after")
     def _fixed_or_searched(self) -> "Candidate":
@@ -205,10 +232,15 @@ class Search(Strict):
     """
 
     trials: Annotated[int, Field(ge=0)]
+    """How many configurations are tried, those of an interrupted run included. 0: no search."""
     candidates: list[Candidate]
+    """The estimators that are tried, besides `training.estimator` as it is."""
     seconds: Annotated[float, Field(gt=0)] | None = None
+    """No trial begins after so much time was spent on trials."""
     pruning: bool = True
+    """Whether a trial that is worse than the median of the others after a fold is given up."""
     jobs: Annotated[int, Field(ge=1)] = 1
+    """How many trials run at once; they share the processors."""
 
     @model_validator(mode="after")
     def _has_candidates(self) -> "Search":
@@ -221,14 +253,18 @@ class ErrorCost(Strict):
     """What a wrong decision costs, in any unit."""
 
     false_positive: Annotated[float, Field(gt=0)]
+    """Of a predicted 1 that was 0."""
     false_negative: Annotated[float, Field(gt=0)]
+    """Of a predicted 0 that was 1."""
 
 
 class ThresholdRule(Strict):
     """How the decision threshold is chosen on out-of-fold predictions of the training rows: by a metric or by what errors cost."""
 
     maximize: Literal["f1", "accuracy", "balanced_accuracy"] | None = None
+    """The metric to be greatest."""
     cost: ErrorCost | None = None
+    """The cost to be least, instead of a metric."""
 
     @model_validator(mode="after")
     def _metric_or_cost(self) -> "ThresholdRule":
@@ -246,19 +282,32 @@ class Training(Strict):
     """How a model is fitted: `window` of history before the training date, the last `holdout` of it kept for evaluation."""
 
     window: Duration
+    """Span before the training date whose rows are used. A duration: `14d`, `8w`, `6m`, `2y`."""
     holdout: Duration
+    """The last part of the window, kept for evaluation. A duration."""
     metric: str
+    """The metric that the `baseline` gate and the slice plots use."""
     estimator: Step
+    """The model."""
     preprocessing: Preprocessing = Preprocessing()
+    """Transformers in front of the model."""
     seed: int = 0
+    """Seed of everything random."""
     search: Search | None = None
+    """A search for a better estimator or better parameters; none: `estimator` is fitted as it is."""
     folds: Annotated[int, Field(ge=2)] = 3
+    """Parts in time of the second half of the training rows, each predicted by a model of the rows before it. For a search, a
+    calibration and a chosen threshold."""
     sample_weight: str | None = None
+    """Column of the spine with the weight of a training row, 0 or more. Metrics stay unweighted."""
     class_weight: Literal["balanced"] | None = None
+    """`balanced`: every class weighs the same in training, however rare it is."""
     calibration: Literal["isotonic", "sigmoid"] | None = None
+    """Binary: bends the scores so that they are probabilities, as out-of-fold predictions show them to be."""
     decision_threshold: Annotated[
         Annotated[float, Field(ge=0, le=1), Tag("number")] | Annotated[ThresholdRule, Tag("rule")], Discriminator(_threshold_kind)
     ] = 0.5
+    """Binary: the score from which the predicted label is 1, or how to choose it."""
 
     @property
     def effective_search(self) -> Search | None:
@@ -270,7 +319,9 @@ class Segments(Strict):
     """A model of its own for each of `values` of a column; other rows, and those whose segment has no champion, get the solution's."""
 
     column: str
+    """A request column or entity key, text or whole number: known before any feature is looked up."""
     values: Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]], Field(min_length=1)]
+    """The values that may get a model: letters, digits, `_` and `-`."""
 
     @model_validator(mode="after")
     def _named_once(self) -> "Segments":
@@ -283,21 +334,33 @@ class DatasetChecks(Strict):
     """Bounds a training dataset must keep before anything is fitted on it. Shares are from 0 to 1."""
 
     minimum_rows: int = 1000
+    """The least training rows. Checked by `row_count`."""
     maximum_missing: float = 0.95
+    """The largest share of missing values of a feature. Checked by `missing`."""
     maximum_label_correlation: float = 0.95
+    """The largest absolute correlation of a numeric feature with the label (`leakage_guard`)."""
     label_rate: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    """Least and greatest mean of the label, in training rows and hold-out alike. Checked by `label_rate`."""
 
 
 class Gates(Strict):
     """What a candidate must reach on the hold-out, as a whole and in each slice, to be deployed; and how fast it must answer."""
 
     floor: dict[str, float] = {}
+    """Metric -> the value it must reach on the hold-out (an upper bound where smaller is better)."""
     against_champion: dict[str, float] = {}
+    """Metric -> by how much the candidate may be worse than the champion on the same rows. A negative number asks for an
+    improvement."""
     slices: list[str] = []
+    """Features or entity keys by which metrics are shown, with intervals."""
     worst_slice: dict[str, float] = {}
+    """Metric -> the value that every slice of `slices` with 200 rows or more must reach, unless chance explains the lack."""
     maximum_calibration_error: float | None = None
+    """The largest expected calibration error. Binary problems only."""
     maximum_onnx_difference: float = 1e-4
+    """The largest difference between the ONNX bundle and the scikit-learn pipeline on hold-out rows."""
     maximum_latency_milliseconds: Annotated[float, Field(gt=0)] = 250.0
+    """The longest time that 99 of 100 single rows may take to be predicted."""
 
 
 class Serving(Strict):
@@ -307,10 +370,15 @@ class Serving(Strict):
     """
 
     online: bool = True
+    """Whether the online server answers for the solution."""
     stream: bool = True
+    """Whether the stream scorer answers for the solution."""
     shadow: bool = False
+    """A challenger scores every online request too; its predictions are logged, not answered."""
     canary: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the entities (0 to 1) whose online requests a challenger answers; an entity stays on its side."""
     log_interval_seconds: Annotated[int, Field(ge=1)] = 60
+    """How often, in seconds, the predictions of the servers are taken into the lake, when there are any."""
 
     @property
     def tries_challenger(self) -> bool:
@@ -322,35 +390,50 @@ class Drift(Strict):
     """Drift of all features but those in `ignore`: an alert is beyond chance and of an effect that matters."""
 
     effect_size: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """The least effect of an alert, on the scale of the Jensen-Shannon distance (0 to 1) whatever the distance."""
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """The probability that a window in which nothing changed has any alert; it is divided among the cells of the window."""
     ignore: list[str] = []
+    """Features that move by nature, such as the calendar: neither their drift nor their range is judged."""
     maximum_rows: Annotated[int, Field(ge=1000)] = 20000
+    """The most rows of a hold-out that are stored, and of a window that the reconstruction error reads."""
     maximum_share_of_features: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """The largest share of features with an alert. Checked by `drift`."""
 
 
 class Performance(Strict):
     """When a performance, estimated or realised, is too far below that of the hold-out; and how late the last labels of a window come."""
 
     tolerance: Annotated[float, Field(ge=0)] = 0.05
+    """By which share of the hold-out's value a metric may be worse. Checked by `performance`."""
     label_delay: Duration = "1d"
+    """How long after a window its last labels come. Until then it is partial, and the estimate is judged."""
 
 
 class DataQuality(Strict):
     """Bounds for the rows of a window. Shares are from 0 to 1."""
 
     missing_increase: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """By how much the missing share of a feature may exceed that of the hold-out (`missing_values`)."""
     maximum_unseen: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The largest share of values that training did not hold (`unseen_categories`)."""
     maximum_out_of_range: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The largest share of numbers outside the range that training held (`out_of_range`)."""
     row_count: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.5, 2.0]
+    """Least and greatest number of predictions a partition, as multiples of the hold-out's (`window_rows`)."""
 
 
 class Monitoring(Strict):
     """Which windows predictions are judged over, and when something about them is wrong."""
 
     window: Literal["daily", "weekly", "monthly", "yearly"] = "weekly"
+    """Length of a window."""
     drift: Drift = Drift()
+    """When drift alerts."""
     performance: Performance = Performance()
+    """When the performance alerts."""
     data_quality: DataQuality = DataQuality()
+    """When the data of a window alerts."""
 
 
 def _of_windows(text: str) -> str:
@@ -367,9 +450,13 @@ class Retraining(Strict):
     """
 
     bad_windows: Annotated[str, AfterValidator(_of_windows)] = "2 of 5"
+    """How many of how many last monitoring windows of a version must be bad."""
     cooldown: Duration = "7d"
+    """Span after a training date in which no other training follows, whatever came of the first."""
     max_age: Duration | None = "180d"
+    """Age of a model, from its training date, that is a reason by itself; none: no age is."""
     minimum_new_rows: Annotated[int, Field(ge=0)] = 1000
+    """The least rows whose labels became known since the last training."""
 
     @property
     def bad(self) -> int:
@@ -386,17 +473,32 @@ class Solution(Strict):
     """One prediction problem, from its spine to its monitoring. The attributes of an `MLSolution` component."""
 
     name: Name
+    """Name of the solution: prefix of its assets, schema of its tables, its group, its model in MLflow."""
     description: str
+    """What is predicted, and when."""
     owners: list[str]
+    """Who answers for it: e-mail addresses or `team:<name>`."""
     problem: Problem
+    """Kind of problem."""
     partitions: Partitions
+    """Partitions of the predictions and outcomes; a training date is one of these keys too."""
     spine: Spine
+    """Who is predicted, when, and what happened."""
     features: list[FeatureSource]
+    """What the model reads, in the order of its columns."""
     limitations: list[str] = []
+    """What the model should not be used for, and what is known to be wrong with it. Written into its model card."""
     training: Training
+    """How a model is fitted."""
     segments: Segments | None = None
+    """Models of their own for some rows, besides the solution's."""
     checks: DatasetChecks = DatasetChecks()
+    """What the training dataset must hold before anything is fitted."""
     gates: Gates = Gates()
+    """What a candidate must reach before it is deployed."""
     serving: Serving = Serving()
+    """Which channels answer, and what a challenger may do."""
     monitoring: Monitoring = Monitoring()
+    """How predictions are watched."""
     retraining: Retraining = Retraining()
+    """When it is trained again."""

@@ -62,14 +62,23 @@ class Column(Strict):
     """
 
     type: ColumnType
+    """Type in the lake. A value that cannot become it is a reason to reject the row."""
     description: str = ""
+    """What the column holds; unit and time zone belong here."""
     source: str | None = None
+    """Name of the column in the source, where it is another one."""
     expression: str | None = None
+    """SQL over the columns before it that computes the column; left out, it is read from the source."""
     optional: bool = False
+    """Files may lack the column; it is null in their rows."""
     required: bool = False
+    """A row without a value is rejected."""
     minimum: float | None = None
+    """Least value. Checked by `ranges`; a value outside is kept."""
     maximum: float | None = None
+    """Greatest value. Checked by `ranges`; a value outside is kept."""
     accepted: list[str] | None = None
+    """The values that may occur. Checked by `ranges`; another value is kept."""
 
     @model_validator(mode="after")
     def _is_read_or_computed(self) -> "Column":
@@ -85,8 +94,11 @@ class Query(Strict):
     """
 
     database: Literal["postgres"]
+    """Kind of the other database."""
     url_variable: str
+    """Name of the environment variable that holds the connection string."""
     sql: str
+    """The query, in that database's SQL. `{start}` and `{end}` become the ISO dates of the range, end exclusive."""
 
 
 class DeliveryComparison(Strict):
@@ -96,12 +108,19 @@ class DeliveryComparison(Strict):
     """
 
     enabled: bool = True
+    """Whether deliveries are compared."""
     partitions: int = Field(default=28, ge=1)
+    """With how many partitions before it a partition is compared, at most."""
     minimum_partitions: int = Field(default=7, ge=1)
+    """With how many at least; a table without partitions is compared with its last version."""
     notable: float = Field(default=1.5, gt=0)
+    """The move of the quantiles of a column that is a warning, in the units above."""
     gross: float = Field(default=4.0, gt=0)
+    """The move that blocks, if it is to where no value was before."""
     scale: float = Field(default=5.0, gt=1)
+    """By which factor the spread within a partition may leave what it ever was."""
     ignore: list[str] = []
+    """Columns that are not compared."""
 
 
 class RawTable(Strict):
@@ -111,18 +130,31 @@ class RawTable(Strict):
     """
 
     description: str
+    """What the table holds."""
     columns: Annotated[dict[str, Column], Field(min_length=1)]
+    """The columns to keep, by their names in the lake. Source columns that are not listed are not loaded."""
     files: list[str] | None = None
+    """Paths beside the YAML file, URLs, or `package:<installed package>/<path>`. A packed file is unpacked."""
     query: Query | None = None
+    """A query on another database, instead of `files`."""
     format: FileFormat | None = None
+    """Format of `files`, required with them."""
     null_strings: list[str] = []
+    """Texts that mean null; in a CSV file the empty text does, too."""
     options: dict[str, Any] = {}
+    """Options of the format, such as `delim`: [how a source is read](data-and-features.md#how-a-source-is-read)."""
     partitions: Partitions | None = None
+    """Time partitions. Left out, the table is replaced as a whole."""
     key: list[str] = []
+    """The columns that identify a row. Checked by `duplicates`."""
     minimum_rows: int = 1
+    """The least rows of each partition (unpartitioned: of the table). Checked by `row_count`."""
     maximum_reject_share: float = 0.01
+    """The largest share of rows that may be rejected. Checked by `rejected_rows`."""
     maximum_outside_share: float = 0.05
+    """The largest share of rows with a value outside its range that is only a warning. Checked by `ranges`."""
     comparison: DeliveryComparison = DeliveryComparison()
+    """How a delivery is compared with those before it. Checked by `delivery`."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "RawTable":
@@ -144,4 +176,6 @@ class Source(Strict):
     """Raw tables that come from one place. The attributes of a `RawTables` component."""
 
     owners: list[str]
+    """Who answers for the tables: e-mail addresses or `team:<name>`. Shown in Dagster."""
     tables: Annotated[dict[Name, RawTable], Field(min_length=1)]
+    """The tables by name. A table becomes the asset and the lake table `raw.<name>`."""
