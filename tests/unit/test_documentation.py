@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -22,7 +23,11 @@ TEXTS = {name: page.read_text() for name, page in zip(NAMES, PAGES, strict=True)
 ROOTS = ("mlops_assets", "dbt_project", "deployments", "docs", "tests", ".ci", ".github")
 ROOT_FILES = (".env.example", "Makefile", "pyproject.toml", "requirements.lock", "workspace.yaml", "LICENSE", "CONTRIBUTING.md")
 # What a reader is told to create.
-EXAMPLE = ("parcel", "depot_history")
+EXAMPLE = ("parcel", "depot_history", "delivered_at", "sent_date")
+# Names that the code puts together.
+JOBS = ("_training", "_scoring", "_monitoring")
+# Of other software that is written about.
+FOREIGN = ("sync_interval", "x_1")
 
 COMPONENTS = {"RawTables": Source, "DbtModels": DbtModelsAttributes, "MLSolution": Solution}
 
@@ -49,6 +54,27 @@ def test_every_path_that_is_named_exists(name: str) -> None:
                 named.add(word.rstrip("."))
     chosen = {path for path in named if not any(word in path for word in (*EXAMPLE, "<", "X.py", "*"))}
     assert sorted(path for path in chosen if not (PROJECT_ROOT / path).exists()) == []
+
+
+@pytest.fixture(scope="module")
+def identifiers() -> set[str]:
+    """Every word of the repository's files, except documentation and locks, and the names of these files."""
+    listed = subprocess.run(["git", "ls-files"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    words: set[str] = set()
+    for name in listed:
+        words |= set(re.findall(r"\w+", name))
+        if not name.endswith((".md", ".png", ".lock")):
+            words |= set(re.findall(r"\w+", (PROJECT_ROOT / name).read_text(errors="ignore")))
+    return words
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_tag_setting_and_function_that_is_named_exists(name: str, identifiers: set[str]) -> None:
+    """Words with an underscore are names of the code: nobody writes them otherwise."""
+    prose = re.sub(r"^```\w*\n.*?^```", "", TEXTS[name], flags=re.MULTILINE | re.DOTALL)
+    named = {word for code in re.findall(r"`([^`\n]+)`", prose) for word in re.findall(r"\w+", code) if "_" in word.strip("_")}
+    chosen = {word for word in named if not word.startswith(EXAMPLE) and not word.endswith(JOBS) and word not in FOREIGN}
+    assert sorted(chosen - identifiers) == []
 
 
 def test_the_tree_in_the_readme_exists() -> None:
