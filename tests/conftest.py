@@ -1,6 +1,7 @@
 """A real stack for the test session of each worker, started when its first test asks for it, with the demo run on it once."""
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 
@@ -19,6 +20,16 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("mlops_assets")
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end what the tests start, also where a script runs them in the background.
+
+    Its shell ignores SIGINT for them. Dagster gives SIGTERM the handler of SIGINT after each run in the process, and children inherit
+    what is ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -17,8 +17,9 @@ _GUARD_SECONDS = 0.5
 def main(lock: int, directory: Path, serialized: str) -> None:
     """Execute the run that the arguments name; its files are removed when that ended in an orderly way, whatever the outcome."""
     os.set_inheritable(lock, False)
-    # A blocked signal is inherited: canceling would not reach this process.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+    # An ignored signal is inherited, and Dagster ignores SIGTERM where SIGINT is: canceling would not reach this process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _guard(lock)
     from dagster._cli.api import execute_run_command
     from dagster._grpc.types import ExecuteRunArgs
