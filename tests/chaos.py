@@ -1,5 +1,6 @@
 """Killing the whole stack while a run is executed, and watching what becomes of the run. No tests here."""
 
+import bisect
 import contextlib
 import shutil
 import time
@@ -15,7 +16,11 @@ from mlops_assets.local import control, leftovers
 
 _RUNS = """query Group($id: ID!) { runGroupOrError(runId: $id) { ... on RunGroup {
   runs { runId status creationTime startTime endTime } } } }"""
+_EVENTS = """query Events($id: ID!) { logsForRun(runId: $id) { ... on EventConnection {
+  hasMore events { ... on MessageEvent { timestamp eventType stepKey } } } } }"""
 _SECONDS = 300.0
+_POLL_SECONDS = 0.1
+_ATTEMPTS = 4
 # Dagster gives up on a run whose code it cannot reach, and is asked again within seconds.
 _GIVEN_UP_SECONDS = 45.0
 
@@ -32,40 +37,73 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Event:
+    """An entry of Dagster's event log: its type, its Unix time, and its step (None: that of the run)."""
+
+    kind: str
+    time: float
+    step: str | None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A place in the course of a run: after so many of its events, and so many seconds after the last of them."""
+
+    events: int
+    pause: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """An undisturbed run: the seconds of its events since its worker was asked for, and the content of all tables after it."""
+
+    seconds: tuple[float, ...]
+    tables: dict[str, str]
+
+    def moment(self, fraction: float) -> Moment:
+        """The place after this part of the run's time."""
+        seconds = fraction * self.seconds[-1]
+        events = bisect.bisect_right(self.seconds, seconds)
+        return Moment(events, seconds - self.seconds[events - 1])
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What happened: the run's status when all was killed, how many processes that were, dbt among them or not, and the seconds since
-    `mlops up` was called until it was ready, until the run was failed (None: it was still queued), and until it was done.
+    """What became of a run that was interrupted.
+
+    At the kill: its status, its last event and that event's step, how many processes there were, and whether dbt was among them.
+    In seconds since `mlops up` was called: when it was ready, the run failed, its retry was created, and a retry succeeded. `failures`
+    counts how often Dagster had to be asked for the retry.
     """
 
     work: str
-    moment: float
+    fraction: float
     status: str
+    last: Event
     killed: int
     with_dbt: bool
     ready: float
-    failed: float | None
+    failed: float
+    retried: float
     done: float
-    runs: int
+    failures: int
     equal: bool
 
     def __str__(self) -> str:
-        failed = "-" if self.failed is None else f"{self.failed:.1f}"
         return (
-            f"| {self.work} | {self.moment:.1f} s | {self.status} | {self.killed}{', dbt' if self.with_dbt else ''} | {self.ready:.1f} | "
-            f"{failed} | {self.done:.1f} | {self.runs} | {'yes' if self.equal else 'NO'} |"
+            f"| {self.work} | {self.fraction:.0%} | {self.status}, {self.last.kind} {self.last.step or ''} | "
+            f"{self.killed}{', dbt' if self.with_dbt else ''} | {self.ready:.1f} | {self.failed:.1f} | {self.retried:.1f} | "
+            f"{self.done:.1f} | {self.failures} | {'yes' if self.equal else 'NO'} |"
         )
 
 
-HEADER = "| run | moment | status | killed | ready after | failed after | done after | runs | tables equal |\n" + "|---" * 9 + "|"
-
-
-def undisturbed(platform: Platform, work: Work) -> tuple[float, dict[str, str]]:
-    """The seconds that the run takes, and the content of all tables after it."""
-    began = time.monotonic()
+def undisturbed(platform: Platform, work: Work) -> Course:
+    """The course of the run when nothing happens to it."""
     run_id = launch(platform, work)
     [run] = wait_until_done(platform, run_id)
     assert run["status"] == "SUCCESS", platform.client.failures(run_id)
-    return time.monotonic() - began, platform.fingerprints()
+    course = executed(events(platform, run_id))
+    return Course(tuple(event.time - course[0].time for event in course), platform.fingerprints())
 
 
 def launch(platform: Platform, work: Work) -> str:
@@ -74,45 +112,97 @@ def launch(platform: Platform, work: Work) -> str:
     return platform.client.launch([assets[key] for key in work.keys], work.first, work.last, {})
 
 
-def kill_at(platform: Platform, work: Work, moment: float, expected: dict[str, str]) -> Outcome:
-    """Launch the run, kill every process so many seconds later, start the stack, and wait until the run is done by itself."""
+def kill_at(platform: Platform, work: Work, fraction: float, course: Course) -> Outcome:
+    """Kill every process after this part of a run, start the stack, and wait until the run is done by itself.
+
+    A run that ended before the kill does not count: another one is launched, which is killed sooner after the same event.
+    """
+    moment = course.moment(fraction)
+    for attempt in range(_ATTEMPTS):
+        outcome = _kill_at(platform, work, fraction, Moment(moment.events, moment.pause / 2**attempt), course)
+        if outcome is not None:
+            return outcome
+    raise AssertionError(f"{_ATTEMPTS} times the {work.name} ended before {fraction:.0%} of it")
+
+
+def _kill_at(platform: Platform, work: Work, fraction: float, moment: Moment, course: Course) -> Outcome | None:
     restore(platform, work)
     run_id = launch(platform, work)
-    time.sleep(moment)
+    last = wait_for_moment(platform, run_id, moment)
     status = platform.client.run(run_id).status
-    with_dbt = any(is_dbt(process) for process in leftovers.find(platform.settings))
-    killed = kill_everything(platform)
+    killed, with_dbt = kill_everything(platform)
     called, began = time.time(), time.monotonic()
     control.ensure_up(platform.settings)
     ready = time.monotonic() - began
     runs = wait_until_done(platform, run_id)
     done = time.monotonic() - began
-    [original] = [run for run in runs if run["runId"] == run_id]
-    assert any(run["status"] == "SUCCESS" for run in runs), (runs, platform.client.failures(run_id))
+    log = events(platform, run_id)
+    if any(event.kind == "RUN_SUCCESS" for event in log):
+        return None
+    failures = [event.time - called for event in log if event.kind == "RUN_FAILURE"]
+    retries = sorted(run["creationTime"] - called for run in runs if run["runId"] != run_id)
     return Outcome(
         work=work.name,
-        moment=moment,
+        fraction=fraction,
         status=status,
+        last=last,
         killed=killed,
         with_dbt=with_dbt,
         ready=ready,
-        failed=original["endTime"] - called if original["status"] == "FAILURE" else None,
+        failed=failures[0],
+        retried=retries[0],
         done=done,
-        runs=len(runs),
-        equal=expected.items() <= platform.fingerprints().items(),
+        failures=len(failures),
+        equal=course.tables.items() <= platform.fingerprints().items(),
     )
 
 
-def kill_everything(platform: Platform) -> int:
-    """End every process of the stack as a power failure does; returns how many there were."""
-    killed = set()
+def wait_for_moment(platform: Platform, run_id: str, moment: Moment) -> Event:
+    """Wait until the run is there, or one event further; returns its last event.
+
+    Counted in events, since the same run takes twice as long on a busy machine: seconds would miss it.
+    """
+    deadline = time.monotonic() + _SECONDS
+    while len(course := executed(events(platform, run_id))) < moment.events:
+        assert time.monotonic() < deadline, f"no {moment.events} events within {_SECONDS:.0f} s"
+        time.sleep(_POLL_SECONDS)
+    deadline = time.monotonic() + moment.pause
+    while len(course) == moment.events and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        course = executed(events(platform, run_id))
+    return course[-1]
+
+
+def events(platform: Platform, run_id: str) -> list[Event]:
+    """The event log of a run, without messages."""
+    answer = platform.client.query(_EVENTS, id=run_id)["logsForRun"]
+    assert not answer["hasMore"], f"the run {run_id} has too many events for one answer"
+    return [
+        Event(event["eventType"], int(event["timestamp"]) / 1000, event["stepKey"])
+        for event in answer["events"]
+        if event.get("eventType")
+    ]
+
+
+def executed(log: Sequence[Event]) -> list[Event]:
+    """The events while the run was executed: from the demand for a worker to the success."""
+    kinds = [event.kind for event in log]
+    if "RUN_STARTING" not in kinds:
+        return []
+    return list(log[kinds.index("RUN_STARTING") : kinds.index("RUN_SUCCESS") + 1 if "RUN_SUCCESS" in kinds else len(log)])
+
+
+def kill_everything(platform: Platform) -> tuple[int, bool]:
+    """End every process of the stack as a power failure does; returns how many there were, and whether dbt was among them."""
+    killed, with_dbt = set(), False
     while processes := leftovers.find(platform.settings):
+        with_dbt = with_dbt or any(is_dbt(process) for process in processes)
         for process in processes:
             killed.add(process.pid)
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         time.sleep(0.05)
-    return len(killed)
+    return len(killed), with_dbt
 
 
 def restore(platform: Platform, work: Work) -> None:
