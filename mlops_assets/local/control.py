@@ -21,7 +21,7 @@ from mlops_assets.local import (
     prepare,
     probes,
 )
-from mlops_assets.local.services import CODE_LOCATION, DAEMON, NATS, POSTGRES, Service, services
+from mlops_assets.local.services import CODE_LOCATION, DAEMON, NATS, POSTGRES, WEBSERVER, Service, services
 from mlops_assets.local.supervisor import ProcessState, Supervisor
 
 READY_TIMEOUT_SECONDS = 120.0
@@ -177,7 +177,9 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
     postgres.create_databases(settings)
     if not postgres.has_table(settings, LAKE_DATABASE, "ducklake_metadata"):
         _create_lake(settings)
-    interrupted_runs.recover(settings)
+    processes = supervisor.processes()
+    served = any(processes[name].pid is not None for name in (DAEMON, WEBSERVER))
+    interrupted_runs.recover(settings, served=served)
     started = _start(supervisor, others, listener) or started
     _wait(supervisor, others, lambda process: _is_ready(settings, process), listener)
     return started

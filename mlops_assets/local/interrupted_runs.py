@@ -19,14 +19,17 @@ _DATABASE, _RUNS = "dagster", "runs"
 _UNWATCHED = "SELECT count(*) FROM runs WHERE status IN ('NOT_STARTED', 'STARTING', 'STARTED', 'CANCELING')"
 
 
-def recover(settings: Settings) -> int:
-    """Fail the runs whose worker is gone, so that Dagster tries them again. Returns how many. Postgres must answer."""
+def recover(settings: Settings, *, served: bool) -> int:
+    """Fail the runs whose worker is gone, so that Dagster tries them again. Returns how many. Postgres must answer.
+
+    `served`: whether daemon or webserver run, who may be starting some.
+    """
     if not postgres.has_table(settings, _DATABASE, _RUNS) or not postgres.value(settings, _DATABASE, _UNWATCHED):
         return 0  # without the second that Dagster takes to import
     from mlops_assets.runs.recovery import recover
 
     with _instance(settings) as instance:
-        return len(recover(instance))
+        return len(recover(instance, served=served))
 
 
 def find_stuck(settings: Settings) -> "list[Stuck]":

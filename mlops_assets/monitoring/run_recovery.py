@@ -29,7 +29,7 @@ def build_run_recovery_sensor() -> dg.SensorDefinition:
     def run_recovery(
         context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings], notifier: dg.ResourceParam[Notifier]
     ) -> dg.SkipReason:
-        recovered = recover(context.instance)
+        recovered = recover(context.instance, served=True)
         waiting = [stuck for stuck in find_stuck(context.instance) if stuck.kind == "queued" and stuck.seconds > _TELL_SECONDS]
         notifier.notify([of_stuck(settings, stuck) for stuck in waiting], seconds=_TICK_SECONDS)
         if not recovered:

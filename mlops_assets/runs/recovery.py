@@ -62,18 +62,20 @@ class Recovered:
     action: Action
 
 
-def decide(status: DagsterRunStatus, worker: WorkerState, *, launched: bool, seconds: float) -> Action:
+def decide(status: DagsterRunStatus, worker: WorkerState, *, launched: bool, served: bool, seconds: float) -> Action:
     """What becomes of a run that has had its status for so many seconds; `launched` by us, or executed by somebody else.
+
+    Only while daemon or webserver run (`served`) may somebody be about to queue the run, or to start its worker.
 
     A worker that lives is never failed, however long it takes: it may be stopped, or wait for a processor.
     """
     alive = worker is WorkerState.ALIVE
     match status:
         case DagsterRunStatus.NOT_STARTED:
-            return Action.FAIL if seconds > QUEUE_SECONDS else Action.KEEP
+            return Action.FAIL if not served or seconds > QUEUE_SECONDS else Action.KEEP
         case DagsterRunStatus.STARTING:
-            has_died = worker is WorkerState.DEAD or (worker is WorkerState.ABSENT and seconds > LAUNCH_SECONDS)
-            return Action.FAIL if has_died else Action.KEEP
+            is_expected = worker is WorkerState.ABSENT and served and seconds <= LAUNCH_SECONDS
+            return Action.KEEP if alive or is_expected else Action.FAIL
         case DagsterRunStatus.STARTED:
             return Action.FAIL if launched and not alive else Action.KEEP
         case DagsterRunStatus.CANCELING:
@@ -96,13 +98,14 @@ def _launcher(instance: DagsterInstance) -> WorkerLauncher:
     return launcher
 
 
-def recover(instance: DagsterInstance) -> list[Recovered]:
+def recover(instance: DagsterInstance, *, served: bool) -> list[Recovered]:
     """Fail or cancel every run that nobody works on, free what it held of pools, and kill workers that do not end.
 
-    A failed run is tried again by Dagster's run retries, from the steps that had not succeeded.
+    A failed run is tried again by Dagster's run retries, from the steps that had not succeeded. Before daemon and webserver run
+    (not `served`) no run without a worker is left.
     """
     workers, recovered = worker_files(instance), []
-    for record, action in _pending(instance, workers):
+    for record, action in _pending(instance, workers, served):
         run = record.dagster_run
         current = instance.get_run_by_id(run.run_id)
         if current is None or current.status is not run.status:
@@ -126,21 +129,21 @@ def run_name(record: RunRecord) -> str:
     return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") or run.job_name
 
 
-def action_of(record: RunRecord, workers: Workers) -> Action:
+def action_of(record: RunRecord, workers: Workers, *, served: bool) -> Action:
     """What becomes of the run now."""
     run = record.dagster_run
     since = record.end_time if run.is_finished and record.end_time else record.update_timestamp.timestamp()
-    return decide(run.status, workers.state(run.run_id), launched=is_launched(run), seconds=time.time() - since)
+    return decide(run.status, workers.state(run.run_id), launched=is_launched(run), served=served, seconds=time.time() - since)
 
 
-def _pending(instance: DagsterInstance, workers: Workers) -> Iterator[tuple[RunRecord, Action]]:
+def _pending(instance: DagsterInstance, workers: Workers, served: bool) -> Iterator[tuple[RunRecord, Action]]:
     records = list(instance.get_run_records(RunsFilter(statuses=list(UNWATCHED))))
     seen = {record.dagster_run.run_id for record in records}
     living = [run_id for run_id in workers.run_ids() if run_id not in seen and workers.state(run_id) is WorkerState.ALIVE]
     if living:
         records += instance.get_run_records(RunsFilter(run_ids=living))
     for record in records:
-        action = action_of(record, workers)
+        action = action_of(record, workers, served=served)
         if action is not Action.KEEP:
             yield record, action
 

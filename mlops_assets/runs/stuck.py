@@ -47,7 +47,7 @@ def find_stuck(instance: DagsterInstance) -> list[Stuck]:
     )
     found = []
     for record in queue.executed:
-        if (action := action_of(record, workers)) is not Action.KEEP:
+        if (action := action_of(record, workers, served=True)) is not Action.KEEP:
             reason = "does not end and will be killed" if action is Action.KILL else "has no worker"
             found.append(_stuck("worker", record, now, reason, ()))
     for record in queue.queued:
