@@ -119,6 +119,9 @@ class DeliveryComparison(Strict):
     """The move that blocks, if it is to where no value was before."""
     scale: float = Field(default=5.0, gt=1)
     """By which factor the spread within a partition may leave what it ever was."""
+    fewest_rows: float = Field(default=0.75, ge=0, le=1)
+    """A partition has too few rows below this share of the least before it; below less where their numbers differ much, as at weekends.
+    0 lets a holiday be as quiet as it likes."""
     ignore: list[str] = []
     """Columns that are not compared."""
 

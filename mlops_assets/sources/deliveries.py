@@ -11,9 +11,9 @@ from statistics import median
 
 from mlops_assets.schema.source import DeliveryComparison
 from mlops_assets.sources.delivery_distributions import Shape, compare_distribution, find_swapped_columns
-from mlops_assets.sources.delivery_findings import LEAST_ROWS, Finding, Reference
+from mlops_assets.sources.delivery_findings import LEAST_ROWS, Finding, Reference, row_count
 from mlops_assets.sources.delivery_profiles import ColumnProfile
-from mlops_assets.sources.delivery_values import compare_categories, compare_numbers
+from mlops_assets.sources.delivery_values import compare_categories, compare_numbers, find_swapped_values
 
 
 def compare_delivery(
@@ -45,7 +45,7 @@ def _differences(
     partition: date, columns: Mapping[str, ColumnProfile], reference: Reference, rules: DeliveryComparison
 ) -> Iterator[Finding]:
     compared = {name: profile for name, profile in columns.items() if name not in rules.ignore}
-    yield from _rows(partition, columns, reference)
+    yield from _rows(partition, columns, reference, rules)
     yield from _missing(partition, compared, reference)
     categorical = {name for name, profile in compared.items() if _is_categorical(profile, reference)}
     shapes: dict[str, Shape] = {}
@@ -63,6 +63,7 @@ def _differences(
             moved[name] = (profile, shape)
         yield from compare_distribution(partition, profile, shape, reference.partitions_with[name], rules)
     yield from find_swapped_columns(partition, moved)
+    yield from find_swapped_values(partition, [compared[name] for name in compared if name not in categorical], reference)
     for name, profile in compared.items():
         if name in categorical:
             yield from compare_categories(partition, profile, reference)
@@ -76,21 +77,28 @@ def _is_categorical(profile: ColumnProfile, reference: Reference) -> bool:
     return profile.kind == "text" or (profile.kind == "number" and profile.counts is not None and len(values) <= _FEW_VALUES)
 
 
-def _rows(partition: date, columns: Mapping[str, ColumnProfile], reference: Reference) -> Iterator[Finding]:
-    rows = max((profile.rows for profile in columns.values()), default=0)
-    former = [max(profile.rows for profile in each.values()) for each in reference.partitions]
-    # Of small partitions many have few rows by chance.
-    if rows < _FEW_ROWS * min(former) and min(former) - rows > _CHANCE * min(former) ** 0.5:
-        yield Finding(
-            partition, None, "rows", True, f"{rows} rows, the {len(former)} partitions before have at least {min(former)}"
-        )
+def _rows(
+    partition: date, columns: Mapping[str, ColumnProfile], reference: Reference, rules: DeliveryComparison
+) -> Iterator[Finding]:
+    rows, former = row_count(columns), [row_count(each) for each in reference.partitions]
+    weekday = reference.rows_of_weekday(partition)
+    least, count = min(former), len(former)
+    # Where Sundays have a third of the rows, a holiday may have a third of a Sunday's.
+    if _are_few(rows, least, share=min(rules.fewest_rows, least / median(former))):
+        yield Finding(partition, None, "rows", True, f"{rows} rows, the {count} partitions before have at least {least}")
+    elif len(weekday) >= _LEAST_WEEKS and _are_few(rows, int(median(weekday)), share=rules.fewest_rows):
+        text = f"{rows} rows, a usual {partition:%A} has {median(weekday):.0f}"
+        yield Finding(partition, None, "rows", False, text)
     elif rows > _MANY_ROWS * max(former):
-        yield Finding(
-            partition, None, "rows", False, f"{rows} rows, the {len(former)} partitions before have at most {max(former)}"
-        )
+        yield Finding(partition, None, "rows", False, f"{rows} rows, the {count} partitions before have at most {max(former)}")
 
 
-_FEW_ROWS, _MANY_ROWS, _CHANCE = 0.75, 1.8, 3
+def _are_few(rows: int, least: int, *, share: float) -> bool:
+    """Whether `rows` are fewer than the `share` of `least`. Of small partitions many have few rows by chance."""
+    return rows < share * least and least - rows > _CHANCE * least**0.5
+
+
+_MANY_ROWS, _CHANCE, _LEAST_WEEKS = 1.8, 3, 3
 _FEW_VALUES = 12
 _NOTABLE_MISSING, _GROSS_MISSING, _JOINT_MISSING = 0.25, 0.35, 0.8
 _TOGETHER = 0.05

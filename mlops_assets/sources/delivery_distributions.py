@@ -4,8 +4,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import combinations
-from statistics import median
+from itertools import combinations, pairwise
+from statistics import geometric_mean, median
 
 from mlops_assets.schema.source import DeliveryComparison
 from mlops_assets.sources.delivery_findings import Finding
@@ -43,6 +43,7 @@ _UNITS: Mapping[str, tuple[float, float]] = {
 """How a value in the wrong unit comes from the right one: factor and summand."""
 
 
+_RISING = 0.9
 _ORDINARY, _ORDINARY_SPREAD = 0.6, (0.4, 2.5)
 _EXCHANGED, _POSSIBLE = 0.8, 1.5
 _FAR_FACTOR = 8
@@ -54,7 +55,8 @@ _BESIDE = (0.985, 1.015)
 class Shape:
     """The usual quantiles of a column over several partitions, with their spread from partition to partition and within one.
 
-    `lowest` and `highest` are the extremes of the outer quantiles, `narrowest` and `widest` of the spread within a partition.
+    `lowest` and `highest` are the extremes of the outer quantiles, `narrowest` and `widest` of the spread within a partition. Of a sequence,
+    such as the number of an order, each partition begins above the one before.
     """
 
     middle: tuple[float, ...]
@@ -64,6 +66,7 @@ class Shape:
     widest: float
     lowest: float
     highest: float
+    is_sequence: bool
 
     @classmethod
     def of(cls, quantiles: Sequence[tuple[float, ...]]) -> "Shape | None":
@@ -78,7 +81,17 @@ class Shape:
         spreads = [each[-1] - each[0] for each in quantiles]
         if median(spreads) <= 0 or median([each[-2] - each[1] for each in quantiles]) <= 0:
             return None
-        return cls(middle, between, median(spreads), min(spreads), max(spreads), min(columns[0]), max(columns[-1]))
+        steps = [after[0] > before[-1] for before, after in pairwise(quantiles)]
+        return cls(
+            middle=middle,
+            between=between,
+            within=median(spreads),
+            narrowest=min(spreads),
+            widest=max(spreads),
+            lowest=min(columns[0]),
+            highest=max(columns[-1]),
+            is_sequence=bool(steps) and sum(steps) >= _RISING * len(steps),
+        )
 
     def distance(self, quantiles: Sequence[float]) -> float:
         """How far `quantiles` lie from the usual ones: the mean of the three inner ones, in units of both spreads."""
@@ -89,12 +102,22 @@ class Shape:
         return self._mean(quantiles, slice(None)) <= _ORDINARY and self.has_ordinary_spread(quantiles)
 
     def is_scaled(self, quantiles: Sequence[float], scale: float) -> bool:
-        """Whether a partition with these `quantiles` is `scale` times wider or narrower than any before, in the middle and between the ends."""
+        """Whether a partition with these `quantiles` is `scale` times wider or narrower than any before, in the middle and between the ends.
+
+        How wide a sequence is says how many rows there are.
+        """
+        if self.is_sequence:
+            return False
         spread, inner = quantiles[-1] - quantiles[0], quantiles[-2] - quantiles[1]
         usual = self.middle[-2] - self.middle[1]
         return (spread < self.narrowest / scale and inner < usual / scale) or (
             spread > self.widest * scale and inner > usual * scale
         )
+
+    def scale_of(self, quantiles: Sequence[float]) -> float | None:
+        """How many times larger than usual `quantiles` are, in the geometric mean; None when most of them are not positive."""
+        pairs = [(value, usual) for value, usual in zip(quantiles, self.middle, strict=True) if value > 0 and usual > 0]
+        return geometric_mean([value / usual for value, usual in pairs]) if len(pairs) > len(self.middle) // 2 else None
 
     def has_ordinary_spread(self, quantiles: Sequence[float]) -> bool:
         """Whether a partition with these outer `quantiles` is about as wide as usual."""

@@ -10,6 +10,10 @@ from mlops_assets.sources.delivery_profiles import WHOLE_TABLE, ColumnProfile
 LEAST_ROWS = 20
 """A partition of fewer known values has no distribution to speak of."""
 
+_NOTABLE, _SIMILAR = 0.1, 1.5
+_SETTLED = 7
+"""Partitions after which new values are counted: in the first ones most values are new."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -36,18 +40,26 @@ class Finding:
         return f"{' of '.join(filter(None, [self.column, partition])) or 'table'}: {self.text}"
 
 
+def row_count(columns: Mapping[str, ColumnProfile]) -> int:
+    """How many rows the partition with the profiles `columns` has."""
+    return max((profile.rows for profile in columns.values()), default=0)
+
+
 class Reference:
     """The last partitions that were accepted, with the values of each column: in how many of them, and in how many rows."""
 
     def __init__(self, most: int):
         self.partitions: deque[Mapping[str, ColumnProfile]] = deque()
         self.partitions_with: dict[str, Counter[str]] = defaultdict(Counter)
+        self._new: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=most))
         self._most = most
 
     def add(self, columns: Mapping[str, ColumnProfile]) -> None:
         """Take a partition in, and leave the oldest out when there are too many."""
         self.partitions.append(columns)
         for name, profile in columns.items():
+            if len(self.partitions) > _SETTLED and profile.known >= LEAST_ROWS:
+                self._new[name].append(self._share_of_new(profile))
             self.partitions_with[name].update((profile.counts or {}).keys())
         if len(self.partitions) > self._most:
             for name, profile in self.partitions.popleft().items():
@@ -60,3 +72,21 @@ class Reference:
     def of(self, column: str) -> list[ColumnProfile]:
         """The profiles of `column`."""
         return [each[column] for each in self.partitions if column in each]
+
+    def rows_of_weekday(self, partition: date) -> list[int]:
+        """The rows of the partitions before that have the weekday of `partition`; none unless partitions are days."""
+        first, last = (next(iter(self.partitions[place].values())).partition for place in (0, -1))
+        if (last - first).days >= 2 * len(self.partitions):
+            return []
+        dated = [(next(iter(each.values())).partition, each) for each in self.partitions]
+        return [row_count(each) for day, each in dated if day.weekday() == partition.weekday()]
+
+    def brings_new(self, column: str, share: float) -> bool:
+        """Whether about a `share` of new values is usual in one partition in ten: campaigns and lots come and go."""
+        shares = sorted(self._new[column])
+        usual = shares[int(0.9 * (len(shares) - 1))] if shares else 0.0
+        return usual >= _NOTABLE and share <= _SIMILAR * usual
+
+    def _share_of_new(self, profile: ColumnProfile) -> float:
+        counts, seen = profile.counts or {}, self.partitions_with[profile.column]
+        return sum(rows for value, rows in counts.items() if value not in seen) / profile.known

@@ -1,7 +1,8 @@
 """Rules on the single values of a column: new ones, ones that are gone, and shares that are other than usual."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from itertools import combinations
 from statistics import median
 
 from mlops_assets.sources.delivery_distributions import Shape
@@ -9,14 +10,18 @@ from mlops_assets.sources.delivery_findings import LEAST_ROWS, Finding, Referenc
 from mlops_assets.sources.delivery_profiles import ColumnProfile
 
 _REPEATING, _REPEATING_NUMBERS, _LEAST_VALUES, _GROSS_UNKNOWN = 0.7, 0.9, 5, 0.7
-_NOTABLE_NEW, _GROSS_NEW, _RENAMED = 0.15, 0.5, 0.1
+_NOTABLE_NEW, _GROSS_NEW, _RENAMED = 0.15, 0.7, 0.1
+_REPRICED = 1.25
 _NOTABLE_SHIFT, _GROSS_SHIFT, _UNUSUAL = 0.35, 0.6, 3
 _FREQUENT, _MOST_SHARES = 0.02, 50
 _SHOWN_VALUES, _MOST_VALUES = 3, 5
 
 
 def compare_numbers(partition: date, profile: ColumnProfile, reference: Reference, shape: Shape | None) -> Iterator[Finding]:
-    """Numbers within the usual range that the partitions before do not have, in a column whose values repeat."""
+    """Numbers within the usual range that the partitions before do not have, in a column whose values repeat.
+
+    Prices that rise are new ones too, but near the old ones and with as many decimals: no finding that stops a delivery.
+    """
     if profile.kind != "number" or not profile.counts:
         return
 
@@ -35,7 +40,25 @@ def compare_numbers(partition: date, profile: ColumnProfile, reference: Referenc
         and _repeats(seen, reference, _REPEATING_NUMBERS)
     ):
         text = f"{share:.0%} of the values in the usual range never occurred before"
-        yield Finding(partition, profile.column, "values", True, text, new)
+        is_gross = not _is_repriced(profile, counts, seen, shape) and not reference.brings_new(profile.column, share)
+        yield Finding(partition, profile.column, "values", is_gross, text, new)
+
+
+def find_swapped_values(partition: date, profiles: Sequence[ColumnProfile], reference: Reference) -> Iterator[Finding]:
+    """The findings that two columns of numbers hold values which only the other one had before."""
+    seen = {profile.column: reference.partitions_with[profile.column] for profile in profiles}
+    moved = [
+        profile
+        for profile in profiles
+        if profile.kind == "number"
+        and sum((profile.counts or {}).values()) >= LEAST_ROWS
+        and _new(profile.counts or {}, seen[profile.column])[1] >= _GROSS_UNKNOWN
+    ]
+    for one, other in combinations(moved, 2):
+        strange = max(_new(one.counts or {}, seen[other.column])[1], _new(other.counts or {}, seen[one.column])[1])
+        if strange <= 1 - _GROSS_UNKNOWN:
+            text = f"{one.column} holds values that only {other.column} had before, and the reverse"
+            yield Finding(partition, one.column, "swapped", True, text)
 
 
 def compare_categories(partition: date, profile: ColumnProfile, reference: Reference) -> Iterator[Finding]:
@@ -56,7 +79,8 @@ def compare_categories(partition: date, profile: ColumnProfile, reference: Refer
     is_shifted = shift >= max(_NOTABLE_SHIFT, _UNUSUAL * usual)
     if share < _NOTABLE_NEW and not gone and not is_shifted:
         return
-    gross = max(share, lost) >= _GROSS_NEW or min(share, lost) >= _RENAMED or (is_shifted and shift >= _GROSS_SHIFT)
+    is_renamed = max(share, lost) >= _GROSS_NEW or min(share, lost) >= _RENAMED
+    gross = (is_renamed and not reference.brings_new(profile.column, share)) or (is_shifted and shift >= _GROSS_SHIFT)
     texts = [f"{share:.0%} of the rows have new values"] if share else []
     if gone:
         texts.append(f"the values of usually {lost:.0%} of the rows are gone")
@@ -64,6 +88,20 @@ def compare_categories(partition: date, profile: ColumnProfile, reference: Refer
         texts.append(f"{shift:.0%} of the rows have other values than usual, before at most {usual:.0%}")
     values = (*new, *(f"{value} (gone)" for value in list(gone)[:_SHOWN_VALUES]))[:_MOST_VALUES]
     yield Finding(partition, profile.column, "categories", gross and not is_constant, "; ".join(texts), values)
+
+
+def _is_repriced(profile: ColumnProfile, counts: Mapping[str, int], seen: Mapping[str, int], shape: Shape | None) -> bool:
+    """Whether the new numbers are about as large as the known ones, and as exact: no unit is that near to another one."""
+    scale = shape.scale_of(profile.quantiles or ()) if shape is not None else None
+    return (
+        scale is not None
+        and 1 / _REPRICED <= scale <= _REPRICED
+        and max(map(_decimals, counts), default=0) <= max(map(_decimals, seen), default=0)
+    )
+
+
+def _decimals(value: str) -> int:
+    return len(value.partition(".")[2].rstrip("0"))
 
 
 def _new(counts: Mapping[str, int], seen: Mapping[str, int]) -> tuple[tuple[str, ...], float]:

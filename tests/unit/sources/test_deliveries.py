@@ -89,6 +89,12 @@ def test_a_gross_fault_is_blocked_with_its_kind(
     assert kind in {finding.kind for finding in years[table].deliver(day, **changes) if finding.is_gross}
 
 
+def test_columns_that_hold_what_only_the_other_had_are_swapped(years: Mapping[str, Year]) -> None:
+    """Though each value is within the usual range of its column."""
+    found = years["weather"].deliver(date(2013, 2, 20), temp="humid", humid="temp")
+    assert [(finding.kind, finding.column) for finding in found if finding.is_gross] == [("swapped", "humid")]
+
+
 def flags(shares: Mapping[int, float], *, rows: int = 500) -> list[Finding]:
     """The findings in the last day of a column of zeros and ones; `shares` are those of the ones, by day of January."""
     connection = duckdb.connect()
