@@ -11,7 +11,7 @@ from mlops_assets.sources.delivery_profiles import ColumnProfile
 
 _REPEATING, _REPEATING_NUMBERS, _LEAST_VALUES, _GROSS_UNKNOWN = 0.7, 0.9, 5, 0.7
 _NOTABLE_NEW, _GROSS_NEW, _RENAMED = 0.15, 0.7, 0.1
-_REPRICED = 1.25
+_REPRICED, _TWO_WEEKS = 1.25, 14
 _NOTABLE_SHIFT, _GROSS_SHIFT, _UNUSUAL = 0.35, 0.6, 3
 _FREQUENT, _MOST_SHARES = 0.02, 50
 _SHOWN_VALUES, _MOST_VALUES = 3, 5
@@ -79,7 +79,9 @@ def compare_categories(partition: date, profile: ColumnProfile, reference: Refer
     is_shifted = shift >= max(_NOTABLE_SHIFT, _UNUSUAL * usual)
     if share < _NOTABLE_NEW and not gone and not is_shifted:
         return
-    is_renamed = max(share, lost) >= _GROSS_NEW or min(share, lost) >= _RENAMED
+    # In the first two weeks what comes and goes weekly is not known yet.
+    is_known = len(reference.partitions) >= _TWO_WEEKS
+    is_renamed = max(share, lost) >= _GROSS_NEW or (is_known and min(share, lost) >= _RENAMED)
     gross = (is_renamed and not reference.brings_new(profile.column, share)) or (is_shifted and shift >= _GROSS_SHIFT)
     texts = [f"{share:.0%} of the rows have new values"] if share else []
     if gone:
