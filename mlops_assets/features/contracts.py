@@ -46,11 +46,14 @@ class ContractChange:
 
 
 def compare(recorded: Mapping[str, str], current: Mapping[str, str]) -> ContractChange:
-    """What changed from the `recorded` columns to the `current` ones."""
+    """What changed from the `recorded` columns to the `current` ones. Names are compared as DuckDB does: letters in either case are one."""
+    before, after = ({fold(name): (name, kind) for name, kind in columns.items()} for columns in (recorded, current))
     return ContractChange(
-        removed={name: kind for name, kind in recorded.items() if name not in current},
-        retyped={name: (kind, current[name]) for name, kind in recorded.items() if name in current and current[name] != kind},
-        added={name: kind for name, kind in current.items() if name not in recorded},
+        removed={name: kind for folded, (name, kind) in before.items() if folded not in after},
+        retyped={
+            name: (kind, after[folded][1]) for folded, (name, kind) in before.items() if after.get(folded, ("", kind))[1] != kind
+        },
+        added={name: kind for folded, (name, kind) in after.items() if folded not in before},
     )
 
 
@@ -92,12 +95,12 @@ def record_additions(lake: Lake, additions: Sequence[tuple[FeatureView, Mapping[
                 f"CREATE TABLE IF NOT EXISTS {CONTRACTS_TABLE} "
                 '(view VARCHAR, version INTEGER, "column" VARCHAR, type VARCHAR, recorded_by VARCHAR)'
             )
-            contracts = recorded_contracts(connection)
+            contracts = {key: {fold(name) for name in columns} for key, columns in recorded_contracts(connection).items()}
             rows = [
                 (view.name, view.version, column, kind, author)
                 for view, columns in additions
                 for column, kind in columns.items()
-                if column not in contracts.get((view.name, view.version), {})
+                if fold(column) not in contracts.get((view.name, view.version), set())
             ]
             if rows:
                 connection.executemany(f"INSERT INTO {CONTRACTS_TABLE} VALUES (?, ?, ?, ?, ?)", rows)

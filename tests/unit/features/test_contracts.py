@@ -41,6 +41,11 @@ def test_only_added_columns_keep_a_contract(current: dict[str, str], breaking: b
     assert set(change.added) == set(current) - set(RECORDED)
 
 
+def test_a_name_in_another_case_is_the_same_column() -> None:
+    assert compare(RECORDED, {"Carrier": "VARCHAR", "DELAY": "DOUBLE"}) == compare(RECORDED, RECORDED)
+    assert str(compare(RECORDED, {"Carrier": "VARCHAR", "DELAY": "INTEGER"})) == "delay was DOUBLE, is INTEGER"
+
+
 def test_the_first_build_adds_everything() -> None:
     change = compare({}, RECORDED)
     assert not change.breaking
