@@ -242,21 +242,21 @@ class Settings:
 
 
 def read_environment_file(path: Path) -> dict[str, str]:
-    """The variables of a `NAME=value` file, none when there is no file; blank lines and lines that begin with # are skipped.
+    """The variables of a `.env` file as python-dotenv reads it, without interpolation; none when there is no file.
 
-    Raises ValueError naming the file and the line of anything else.
+    Raises ValueError naming the file and the line of what is no variable. It does not quote the line, which may hold a secret.
     """
     if not path.exists():
         return {}
+    from dotenv.parser import parse_stream
+
     variables = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        text = line.strip().removeprefix("export ")
-        if not text or text.startswith("#"):
-            continue
-        name, separator, value = text.partition("=")
-        if not separator or not name.strip().isidentifier():
-            raise ValueError(f"{path}, line {number}: {line!r} is not NAME=value.")
-        variables[name.strip()] = value.strip().strip("\"'")
+    with path.open() as file:
+        for binding in parse_stream(file):
+            if binding.error or (binding.key is not None and binding.value is None):
+                raise ValueError(f"{path}, line {binding.original.line}: this is not NAME=value.")
+            if binding.key is not None and binding.value is not None:
+                variables[binding.key] = binding.value
     return variables
 
 
