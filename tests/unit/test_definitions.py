@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from graph_snapshot import RENEW, SNAPSHOT, graph_text
 
 import mlops_assets
 from mlops_assets.definitions import defs
@@ -42,6 +43,10 @@ def assets(definitions: dg.Definitions) -> list[dg.AssetSpec]:
 
 def test_dagster_accepts_them(definitions: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(definitions)
+
+
+def test_a_change_of_the_graph_is_seen_in_its_snapshot(definitions: dg.Definitions) -> None:
+    assert graph_text(definitions) == SNAPSHOT.read_text(), f"The graph changed. Is it meant to? Then renew the snapshot: {RENEW}"
 
 
 def test_every_yaml_file_loads_without_a_configuration_error(definitions: dg.Definitions) -> None:
