@@ -21,7 +21,7 @@ from mlops_assets.clients.registered_model import (
     GATES_PASSED,
     GATES_TAG,
     PARITY_TAGS,
-    PRECISION_TAG,
+    ROUNDING_TAGS,
     SEGMENT_TAG,
     TRAINING_DATE_TAG,
     RegisteredModel,
@@ -39,7 +39,17 @@ REFERENCE_FILES_TAG = "reference_files"
 
 REGISTRATION_TAG, ACCEPTANCE_TAG, REFERENCE_TAG = "registration_signature", "acceptance_signature", "reference_signature"
 
-SIGNED_TAGS = (TRAINING_DATE_TAG, DATASET_FINGERPRINT_TAG, CONFIGURATION_TAG, SEGMENT_TAG, *PARITY_TAGS, PRECISION_TAG)
+_FORMER_TAG = "float32_changed_share"
+"""Of versions that an earlier release signed; nothing reads it any more."""
+SIGNED_TAGS = (
+    TRAINING_DATE_TAG,
+    DATASET_FINGERPRINT_TAG,
+    CONFIGURATION_TAG,
+    SEGMENT_TAG,
+    *PARITY_TAGS,
+    *ROUNDING_TAGS,
+    _FORMER_TAG,
+)
 """Tags of a version that decide something: a signature covers their values."""
 
 Purpose = Literal["registered", "accepted", "reference"]

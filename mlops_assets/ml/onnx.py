@@ -45,6 +45,17 @@ class Parity:
     largest_relative_difference: float
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """What it costs that the ONNX model reads numbers as float32: the share of predictions that change, and the mean change of all.
+
+    Changes are relative as in `Parity`.
+    """
+
+    changed_share: float
+    mean_change: float
+
+
 def to_onnx(pipeline: "Pipeline", schema: FeatureSchema, problem: Problem) -> bytes:
     """The fitted `pipeline` as a serialised ONNX model; equal pipelines give equal bytes.
 
@@ -95,30 +106,54 @@ def parity(pipeline: "Pipeline", model: bytes, frame: "pd.DataFrame", schema: Fe
 
     A prediction that is NaN on one side only counts as an infinite difference. Raises ValueError on an empty frame.
     """
-    difference, relative = _differences(pipeline, model, frame, schema, problem)
+    if frame.empty:
+        raise ValueError("Parity needs at least one row.")
+    difference, relative = _differences(_pipeline_predictions(pipeline, frame, problem), _answers(model, frame, schema, problem))
     return Parity(rows=len(frame), largest_difference=float(difference.max()), largest_relative_difference=float(relative.max()))
 
 
-def changed_share(
+def rounding(
     pipeline: "Pipeline", model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem, limit: float
-) -> float:
-    """The share of rows for which `pipeline`, given the float64 numbers of `matrix.to_exact_frame`, predicts otherwise than `model` does.
+) -> Rounding:
+    """Compare the ONNX `model` with `pipeline`, which is given the float64 numbers of `matrix.to_exact_frame`.
 
-    A prediction is another one beyond the relative `limit`. The model reads the numbers in float32.
+    A prediction has changed when it differs by more than `limit` from those for the exact numbers and for numbers half a unit of the last
+    place of float32 below and above. A threshold of a tree often is a number of the training rows, rounded as they were: the
+    exact number may be just beyond it, and goes the way that it went in training only from half a unit away.
     """
-    _, relative = _differences(pipeline, model, frame, schema, problem)
-    return float((relative.max(axis=1) > limit).mean())
+    answers = _answers(model, frame, schema, problem)
+    changes = [
+        _differences(_pipeline_predictions(pipeline, _moved(frame, schema, units), problem), answers)[1].max(axis=1)
+        for units in (0.0, -0.5, 0.5)
+    ]
+    smallest = np.min(changes, axis=0)
+    return Rounding(changed_share=float((smallest > limit).mean()), mean_change=float(smallest.mean()))
 
 
-def _differences(
-    pipeline: "Pipeline", model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem
-) -> tuple[np.ndarray, np.ndarray]:
-    """Absolute and relative differences of the predictions [rows, classes or 1]. Raises ValueError on an empty frame."""
-    if frame.empty:
-        raise ValueError("Parity needs at least one row.")
-    expected = np.asarray(predict(pipeline, frame, problem), dtype=np.float64).reshape(len(frame), -1)
+def _moved(frame: "pd.DataFrame", schema: FeatureSchema, units: float) -> "pd.DataFrame":
+    """`frame` with its numbers moved by `units` of the last place that they have as float32; infinite ones stay."""
+    if not units:
+        return frame
+    numbers = frame[list(schema.numeric)].to_numpy(dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        unit = np.spacing(np.abs(numbers).astype(np.float32)).astype(np.float64)
+    moved = numbers + units * np.nan_to_num(unit)
+    return frame.assign(**{name: moved[:, position] for position, name in enumerate(schema.numeric)})
+
+
+def _pipeline_predictions(pipeline: "Pipeline", frame: "pd.DataFrame", problem: Problem) -> np.ndarray:
+    """Predictions [rows, classes or 1] of the pipeline."""
+    return np.asarray(predict(pipeline, frame, problem), dtype=np.float64).reshape(len(frame), -1)
+
+
+def _answers(model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem) -> np.ndarray:
+    """Predictions [rows, classes or 1] of the ONNX model."""
     with explained("The exported ONNX model does not predict", _ANOTHER_CLASS):
-        actual = np.asarray(onnx_predict(model, frame, schema, problem), dtype=np.float64).reshape(len(frame), -1)
+        return np.asarray(onnx_predict(model, frame, schema, problem), dtype=np.float64).reshape(len(frame), -1)
+
+
+def _differences(expected: np.ndarray, actual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Absolute and relative differences of predictions. Raises ValueError when there are more classes on one side."""
     if expected.shape != actual.shape:
         raise ValueError(f"The pipeline answers with shape {expected.shape}, the ONNX model with {actual.shape}.")
     both_missing = np.isnan(expected) & np.isnan(actual)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.clients.registered_model import PARITY_TAGS, PRECISION_TAG, TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.clients.registered_model import PARITY_TAGS, ROUNDING_TAGS, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.search_storage import search_storage
 from mlops_assets.core.keys import TRAINING_DATASET
 from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
@@ -66,7 +66,7 @@ def train_candidate(
 ) -> tuple[RegisteredModel, dict[str, Any]]:
     """Search, fit, export, log and register. Returns the version and what the asset's page says of it."""
     from mlops_assets.ml.matrix import FeatureSchema, to_exact_frame, to_frame, with_origins
-    from mlops_assets.ml.onnx import changed_share, parity, to_onnx
+    from mlops_assets.ml.onnx import parity, rounding, to_onnx
 
     solution = inputs.solution
     with lake.connect(read_only=True) as connection:
@@ -87,7 +87,7 @@ def train_candidate(
             rows = holdout.slice(0, _PARITY_ROWS)
             compared = parity(fitted.pipeline, exported, to_frame(rows, schema), schema, solution.problem)
             limit = solution.gates.maximum_onnx_difference
-            changed = changed_share(fitted.pipeline, exported, to_exact_frame(rows, schema), schema, solution.problem, limit)
+            rounded = rounding(fitted.pipeline, exported, to_exact_frame(rows, schema), schema, solution.problem, limit)
         except ValueError as error:
             raise permanent_failure(str(error)) from error
         _log(registry, run_id, inputs, fitted, searched, dataset=dataset, compared=compared)
@@ -98,7 +98,7 @@ def train_candidate(
             "feature_views": json.dumps(inputs.view_versions),
             **code_versions(DBT_PROJECT_DIRECTORY / "target" / "manifest.json"),
             **dict(zip(PARITY_TAGS, (str(_difference(compared)), str(rows.num_rows)), strict=True)),
-            PRECISION_TAG: str(changed),
+            **dict(zip(ROUNDING_TAGS, (str(rounded.changed_share), str(rounded.mean_change)), strict=True)),
         }
         registered = registry.register(inputs.name, run_id, fitted.pipeline, version_tags)
         with tempfile.TemporaryDirectory() as folder:

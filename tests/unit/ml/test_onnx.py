@@ -1,10 +1,12 @@
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.ml.onnx import onnx_predict, parity, to_onnx
+from mlops_assets.ml.matrix import FeatureSchema, to_exact_frame, to_frame
+from mlops_assets.ml.onnx import onnx_predict, parity, rounding, to_onnx
 from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
 
 TARGET = [Step("sklearn.preprocessing.TargetEncoder", {})]
@@ -96,6 +98,55 @@ def test_a_different_model_is_found_out(sample) -> None:
     other = to_onnx(fitted(1 - labels), sample.schema, problem)
     result = parity(fitted(labels), other, sample.frame, sample.schema, problem)
     assert result.largest_difference > 0.1
+
+
+@pytest.mark.parametrize("name", ["boosting", "boosting, value", "forest", "linear"])
+def test_reading_numbers_as_float32_changes_no_prediction(name: str) -> None:
+    # Tenths with more values than a tree has bins: many thresholds are values of the rows.
+    random = np.random.default_rng(5)
+    table = pa.table({name: np.round(random.normal(60, 15, 8000), 1) for name in ("temperature", "dew_point", "wind")})
+    schema = FeatureSchema(numeric=tuple(table.column_names), categorical=())
+    target = table["temperature"].to_numpy() + 20 * np.sin(table["dew_point"].to_numpy()) + random.normal(0, 9, 8000)
+    problem, path, parameters, _ = MODELS[name]
+    pipeline = build_pipeline(
+        problem=problem, schema=schema, estimator=Step(path, parameters), numeric=None, categorical=None, seed=0
+    )
+    fit_pipeline(pipeline, to_frame(table, schema), target if problem == "regression" else (target > 70).astype(np.int64))
+    cost = rounding(pipeline, to_onnx(pipeline, schema, problem), to_exact_frame(table, schema), schema, problem, 1e-4)
+    assert cost.changed_share == 0
+    assert cost.mean_change < 1e-6
+
+
+def test_what_float32_costs_is_found() -> None:
+    # Epoch seconds that are not counted from an origin: float32 has every 128th.
+    table = pa.table({"seconds": 1_700_000_000.0 + np.arange(1000)})
+    schema = FeatureSchema(numeric=("seconds",), categorical=())
+    pipeline = build_pipeline(
+        problem="regression",
+        schema=schema,
+        estimator=Step("sklearn.linear_model.Ridge", {}),
+        numeric=[Step("sklearn.preprocessing.StandardScaler", {})],
+        categorical=None,
+        seed=0,
+    )
+    fit_pipeline(pipeline, to_frame(table, schema), np.arange(1000) / 60)
+    model = to_onnx(pipeline, schema, "regression")
+    assert parity(pipeline, model, to_frame(table, schema), schema, "regression").largest_relative_difference < 1e-4
+    cost = rounding(pipeline, model, to_exact_frame(table, schema), schema, "regression", 1e-4)
+    assert cost.changed_share > 0.9
+    assert cost.mean_change > 0.01
+
+
+def test_missing_and_infinite_numbers_are_compared_as_they_are(sample) -> None:
+    problem, path, parameters, _ = MODELS["boosting"]
+    pipeline = build_pipeline(
+        problem=problem, schema=sample.schema, estimator=Step(path, parameters), numeric=None, categorical=None, seed=0
+    )
+    fit_pipeline(pipeline, sample.frame, sample.labels[problem])
+    frame = sample.frame.head(300).astype(dict.fromkeys(sample.schema.numeric, np.float64))
+    frame["continuous"] = np.resize([np.inf, -np.inf, np.nan, 1e300, -1e300, 0.0], 300)
+    cost = rounding(pipeline, to_onnx(pipeline, sample.schema, problem), frame, sample.schema, problem, 1e-4)
+    assert (cost.changed_share, cost.mean_change < 1e-6) == (0, True)
 
 
 def test_inputs_and_outputs_have_fixed_names(exported, sample) -> None:
