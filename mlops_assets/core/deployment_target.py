@@ -6,6 +6,9 @@ import dagster as dg
 
 from mlops_assets.core.keys import DEPLOYMENT, SEGMENT, SEGMENT_STAGES, TRAINING_DATE, stage_key
 
+LEFT_TO_SOLUTION = "left_to_solution"
+"""Metadata of a deployment: whether it took from a segment its own champion, so that the solution's predicts its rows."""
+
 
 @dataclass(frozen=True)
 class DeploymentTarget:
@@ -34,3 +37,11 @@ class DeploymentTarget:
         wanted = dg.AssetRecordsFilter(asset_key=self.key, asset_partitions=keys)
         records = instance.fetch_materializations(wanted, limit=1).records
         return records[0] if records else None
+
+    def has_champion(self, instance: dg.DagsterInstance) -> bool:
+        """Whether the last deployment left it with a champion of its own, as Dagster's event log has it."""
+        record = self.newest_deployment(instance)
+        if record is None or record.asset_materialization is None:
+            return False
+        left = record.asset_materialization.metadata.get(LEFT_TO_SOLUTION)
+        return left is None or not left.value

@@ -11,12 +11,9 @@ import dagster as dg
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
-from mlops_assets.core.deployment_target import DeploymentTarget
+from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION, DeploymentTarget
 from mlops_assets.core.settings import Settings
 from mlops_assets.training.acceptance import gates_problem
-
-LEFT_TO_SOLUTION = "left_to_solution"
-"""Metadata of a deployment: whether it took from a segment its own champion, so that the solution's predicts its rows."""
 
 _INTERVAL_SECONDS = 30
 _ACTOR = "mlflow"

@@ -12,9 +12,9 @@ from mlops_assets.clients.bundle_record import write_record
 from mlops_assets.clients.model_registry import ModelRegistry, RegistryError
 from mlops_assets.clients.registered_model import GATES_PASSED, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.core import check_rules
+from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION
 from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, ONLINE_FEATURES
 from mlops_assets.core.settings import Settings
-from mlops_assets.deployment.champion_sensor import LEFT_TO_SOLUTION
 from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
 from mlops_assets.serving.active import activate, champion_link, deactivate, linked_bundle, write_options
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure

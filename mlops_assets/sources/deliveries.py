@@ -5,7 +5,7 @@ quantile, its spread from partition to partition (median absolute deviation), an
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from statistics import median
 
@@ -17,9 +17,15 @@ from mlops_assets.sources.delivery_values import compare_categories, compare_num
 
 
 def compare_delivery(
-    delivered: Sequence[ColumnProfile], before: Sequence[ColumnProfile], rules: DeliveryComparison
+    delivered: Sequence[ColumnProfile],
+    before: Sequence[ColumnProfile],
+    rules: DeliveryComparison,
+    optional: Collection[str] = (),
 ) -> list[Finding]:
-    """The differences of each delivered partition from those before it, of this delivery or accepted earlier. Few before: none."""
+    """The differences of each delivered partition from those before it, of this delivery or accepted earlier. Few before: none.
+
+    A file may lack the `optional` columns: a partition without any value of one is no reason to stop.
+    """
     accepted, arriving = _by_partition(before), _by_partition(delivered)
     reference = Reference(rules.partitions)
     findings = []
@@ -27,7 +33,7 @@ def compare_delivery(
         columns = arriving.get(partition)
         differences: list[Finding] = []
         if columns is not None and len(reference.partitions) >= rules.minimum_partitions:
-            differences = list(_differences(partition, columns, reference, rules))
+            differences = list(_differences(partition, columns, reference, rules, optional))
         findings += differences
         if not any(finding.is_gross for finding in differences):
             reference.add(columns or accepted[partition])
@@ -42,11 +48,15 @@ def _by_partition(profiles: Sequence[ColumnProfile]) -> dict[date, dict[str, Col
 
 
 def _differences(
-    partition: date, columns: Mapping[str, ColumnProfile], reference: Reference, rules: DeliveryComparison
+    partition: date,
+    columns: Mapping[str, ColumnProfile],
+    reference: Reference,
+    rules: DeliveryComparison,
+    optional: Collection[str],
 ) -> Iterator[Finding]:
     compared = {name: profile for name, profile in columns.items() if name not in rules.ignore}
     yield from _rows(partition, columns, reference, rules)
-    yield from _missing(partition, compared, reference)
+    yield from _missing(partition, compared, reference, optional)
     categorical = {name for name, profile in compared.items() if _is_categorical(profile, reference)}
     shapes: dict[str, Shape] = {}
     for name, profile in compared.items():
@@ -104,7 +114,9 @@ _NOTABLE_MISSING, _GROSS_MISSING, _JOINT_MISSING = 0.25, 0.35, 0.8
 _TOGETHER = 0.05
 
 
-def _missing(partition: date, compared: Mapping[str, ColumnProfile], reference: Reference) -> Iterator[Finding]:
+def _missing(
+    partition: date, compared: Mapping[str, ColumnProfile], reference: Reference, optional: Collection[str]
+) -> Iterator[Finding]:
     """Shares of nulls. Columns that go missing together, as those of cancelled orders do, are one event and no fault of one column."""
     shares = {name: sorted(each.missing for each in reference.of(name)) for name in compared if reference.of(name)}
     # One partition in ten may have been as bad.
@@ -121,11 +133,12 @@ def _missing(partition: date, compared: Mapping[str, ColumnProfile], reference: 
             and abs(median(shares[other]) - median(shares[name])) < _TOGETHER
         ]
         alone = not companions and increase >= _GROSS_MISSING
+        is_lacking = name in optional and not compared[name].known
         together = f", together with {', '.join(companions)}" if companions else ""
         yield Finding(
             partition,
             name,
             "missing",
-            alone or compared[name].missing - usual[name] >= _JOINT_MISSING,
+            not is_lacking and (alone or increase >= _JOINT_MISSING),
             f"{compared[name].missing:.0%} missing, usually up to {usual[name]:.0%}{together}",
         )

@@ -117,7 +117,8 @@ class Delivery:
         else:
             before = profiles.last_profile(self.connection, self.name)
             rules = rules.model_copy(update={"minimum_partitions": 1})
-        findings = compare_delivery(delivered, before, rules)
+        optional = [name for name, column in self.table.columns.items() if column.optional]
+        findings = compare_delivery(delivered, before, rules, optional)
         return checks.check_delivery(key, findings, before=len({profile.partition for profile in before}))
 
     def require_known_columns(self) -> None:

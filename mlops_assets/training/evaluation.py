@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import duckdb
 
-from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.bundle_record import EvidenceError
+from mlops_assets.clients.model_registry import CHAMPION, ModelRegistry, alias_of
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.core.keys import EVALUATION, MODEL, SEGMENT, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, prediction_columns
@@ -80,7 +81,15 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             judged = judge(
                 solution,
                 bundle,
-                rival=_rival(context.instance, registry, candidate, bundle, holdout=holdout, folder=Path(folder) / "champion"),
+                rival=_rival(
+                    context.instance,
+                    registry,
+                    inputs,
+                    candidate=candidate,
+                    bundle=bundle,
+                    holdout=holdout,
+                    folder=Path(folder) / "champion",
+                ),
                 holdout=holdout,
                 training_labels=label_array(train.column(0), solution.problem),
                 dataset=dataset_state(context.instance, inputs, training_date, unchanged=unchanged),
@@ -169,15 +178,15 @@ def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_dat
 def _rival(
     instance: dg.DagsterInstance,
     registry: ModelRegistry,
+    inputs: SolutionInputs,
+    *,
     candidate: RegisteredModel,
     bundle: "Bundle",
-    *,
     holdout: "pa.Table",
     folder: Path,
 ) -> Rival:
     """The champion, loaded into `folder` when the candidate can be compared with it."""
-    # What predicts the rows of a segment without a champion of its own is the solution's.
-    champion = registry.champion(candidate.solution, candidate.segment) or registry.champion(candidate.solution)
+    champion = present_champion(instance, registry, inputs)
     if champion is None:
         return Rival(model=None, bundle=None, reason="there is no champion to compare with")
     if champion.version == candidate.version:
@@ -187,6 +196,23 @@ def _rival(
     loaded = download_bundle(registry, champion, folder)
     reason = comparable(bundle.contract, loaded.contract, holdout)
     return Rival(model=champion, bundle=loaded if reason is None else None, reason=reason or "")
+
+
+def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inputs: SolutionInputs) -> RegisteredModel | None:
+    """The version that predicts the rows of `inputs` now; of a segment without a champion of its own it is the solution's.
+
+    Raises EvidenceError when a champion was deployed and its alias is gone: without a rival, a weak candidate would pass.
+    """
+    whole = replace(inputs, by_segment=False, segment=None)
+    for each in [inputs, whole] if inputs.segment else [whole]:
+        if champion := registry.champion(inputs.name, each.segment):
+            return champion
+        if each.deployment_target.has_champion(instance):
+            raise EvidenceError(
+                f"The alias {alias_of(CHAMPION, each.segment)} of {inputs.name} was removed by hand. The sensor {inputs.name}_champion (of "
+                f"segments {inputs.name}_segment_champions) restores it within a minute; then materialize the evaluation again."
+            )
+    return None
 
 
 def _figures(inputs: SolutionInputs, bundle: "Bundle", judged: Judged) -> dict[str, bytes]:

@@ -15,11 +15,11 @@ import pytest
 from mlops_assets.clients.bundle_record import describe
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.signatures import Signer
-from mlops_assets.core.deployment_target import DeploymentTarget
+from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION, DeploymentTarget
 from mlops_assets.core.keys import SEGMENT, TRAINING_DATE
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.settings import Settings
-from mlops_assets.deployment.champion_sensor import LEFT_TO_SOLUTION, build_champion_sensor
+from mlops_assets.deployment.champion_sensor import build_champion_sensor
 
 DAYS = build_partitions(start=date(2013, 1, 1), end=None, cadence="daily")
 SOLUTION = DeploymentTarget("delays", None, DAYS)

@@ -1,5 +1,6 @@
 """Deliveries of real flights and weather beside those before them: what is ordinary passes, what is another unit or another column does not."""
 
+import dataclasses
 from collections.abc import Mapping
 from datetime import date, timedelta
 
@@ -141,6 +142,16 @@ def test_a_gross_partition_is_no_reference_for_the_next(years: Mapping[str, Year
     before = [profile for profile in year.profiles if profile.partition < date(2013, 3, 1)]
     gross = {finding.partition for finding in compare_delivery(wrong, before, RULES) if finding.is_gross}
     assert gross == {date(2013, 3, number) for number in range(1, 13)}
+
+
+@pytest.mark.parametrize(("known", "blocked"), [(0, False), (30, True)])
+def test_a_file_may_lack_an_optional_column_but_not_half_of_its_values(known: int, blocked: bool) -> None:
+    days = [ColumnProfile(date(2024, 1, 1) + timedelta(days=day), "x", "text", 60, 60, None, None) for day in range(8)]
+    last = dataclasses.replace(days[-1], known=known)
+    [optional] = compare_delivery([last], days[:-1], RULES, ["x"])
+    assert (optional.kind, optional.is_gross) == ("missing", blocked)
+    [needed] = compare_delivery([last], days[:-1], RULES)
+    assert needed.is_gross
 
 
 def test_an_ignored_column_and_a_short_history_are_not_compared(years: Mapping[str, Year]) -> None:

@@ -1,0 +1,66 @@
+"""With what a candidate is compared when somebody took the champion's alias away in MLflow."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from clinic import solution_inputs
+
+from mlops_assets.clients.bundle_record import EvidenceError
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION
+from mlops_assets.schema.solution import Segments
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.evaluation import present_champion
+
+WHOLE = solution_inputs("daily")
+WHOLE = replace(WHOLE, solution=WHOLE.solution.model_copy(update={"segments": Segments(column="age", values=["old"])}))
+OLD = replace(WHOLE, by_segment=True, segment="old")
+
+
+class Champions(ModelRegistry):
+    """A registry with version 1 as champion of the solution and version 2 of the segment, unless they are `removed`."""
+
+    removed: tuple[str | None, ...] = ()
+
+    def champion(self, solution: str, segment: str | None = None) -> RegisteredModel | None:
+        return None if segment in self.removed else RegisteredModel(solution, 1 if segment is None else 2, "run", {})
+
+
+def registry(*removed: str | None) -> ModelRegistry:
+    found = Champions("", "", Signer(Path("unused")))
+    object.__setattr__(found, "removed", removed)
+    return found
+
+
+def deploy(instance: dg.DagsterInstance, inputs: SolutionInputs, *, left_to_solution: bool) -> None:
+    target = inputs.deployment_target
+    event = dg.AssetMaterialization(
+        target.key, partition=str(target.partition_key("2020-01-10")), metadata={LEFT_TO_SOLUTION: left_to_solution}
+    )
+    instance.report_runless_asset_event(event)
+
+
+def test_a_champion_that_was_deployed_cannot_be_taken_away_by_its_alias() -> None:
+    instance = dg.DagsterInstance.ephemeral()
+    assert present_champion(instance, registry(None, "old"), OLD) is None
+    for inputs, name in ((WHOLE, "champion"), (OLD, "champion-old")):
+        deploy(instance, inputs, left_to_solution=False)
+        with pytest.raises(EvidenceError, match=rf"The alias {name} of clinic was removed by hand.* evaluation again"):
+            present_champion(instance, registry(None, "old"), inputs)
+        assert present_champion(instance, registry(), inputs) is not None
+    # The solution's champion is no rival of a segment that has one.
+    with pytest.raises(EvidenceError, match="champion-old"):
+        present_champion(instance, registry("old"), OLD)
+
+
+def test_a_segment_without_a_champion_is_compared_with_that_of_its_solution() -> None:
+    instance = dg.DagsterInstance.ephemeral()
+    for _ in range(2):
+        found = present_champion(instance, registry("old"), OLD)
+        assert found is not None
+        assert found.version == 1
+        deploy(instance, OLD, left_to_solution=True)
