@@ -138,6 +138,16 @@ class Settings:
         return self.home / "serving"
 
     @property
+    def references_directory(self) -> Path:
+        """Folder of the monitoring references: `<solution>/<version>/`, copies of what the model registry holds."""
+        return self.home / "references"
+
+    @property
+    def staged_windows_directory(self) -> Path:
+        """Folder of the rows that the reports on a window share: `<solution>/`, a few files."""
+        return self.home / "staged_windows"
+
+    @property
     def spool_directory(self) -> Path:
         """Folder of the predictions that wait for the event stream: `<solution>/`."""
         return self.home / "spool"

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from mlops_assets.clients.bundle_record import record_file
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
 from mlops_assets.core.settings import PROJECT_ROOT, Settings
 from mlops_assets.feature_store.registry import FeatureRegistry, FeatureView, UnknownModelError
@@ -121,10 +122,14 @@ def view_uses(solutions: Iterable[Solution], registry: FeatureRegistry) -> list[
 
 
 def deployed_models(settings: Settings) -> list[DeployedModel]:
-    """The model versions whose serving bundles are on this machine, in order of solution and version."""
+    """The model versions that were promoted on this machine, in order of solution and version.
+
+    The bundle of one that was only evaluated lies there too, without the record of its acceptance.
+    """
     models = []
     for folder in _solution_folders(settings):
-        contracts = [_contract(path) for path in sorted(folder.glob("[0-9]*/contract.json"))]
+        paths = sorted(folder.glob("[0-9]*/contract.json"))
+        contracts = [_contract(path) for path in paths if record_file(path.parent).is_file()]
         if not contracts:
             continue
         segments = {_segment(contract) for contract in contracts}

@@ -16,7 +16,8 @@ from mlops_assets.ml.charts import number_text
 from mlops_assets.ml.drift import METHOD_NAMES
 from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE
 from mlops_assets.monitoring.data_quality import wrong_value
-from mlops_assets.monitoring.monitored_windows import ROWS, STAGED_WINDOW, WINDOW, Judge
+from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, WINDOW, Judge
+from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import MODEL_VERSION, OUTPUTS, PREDICTION_ID
 from mlops_assets.serving.contract import Contract
 from mlops_assets.stages.inputs import SolutionInputs

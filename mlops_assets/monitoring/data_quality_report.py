@@ -14,7 +14,6 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.monitoring.data_quality import RULES, Expected, Finding, inspect, results
 from mlops_assets.monitoring.monitored_windows import (
-    ROWS,
     STAGED_WINDOW,
     WINDOW,
     Windows,
@@ -24,6 +23,7 @@ from mlops_assets.monitoring.monitored_windows import (
     windows_of,
     write_report,
 )
+from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import CHANNEL, MODEL_VERSION, PREDICTION_ID
 from mlops_assets.stages.execution import RETRIES, record_range_metadata
 from mlops_assets.stages.faults import step
@@ -74,7 +74,7 @@ def build_data_quality_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         windows = windows_of(inputs, context.partition_keys)
         with lake.connect(read_only=False) as connection:
             found: dict[tuple[str, int], list[Finding]] = {}
-            for version in stage_rows(connection, inputs, windows):
+            for version in stage_rows(connection, settings, inputs, windows):
                 found |= _inspect(connection, inputs, registry, settings, windows=windows, version=version)
             connection.register("findings", _to_arrow(found))
             metadata = write_report(

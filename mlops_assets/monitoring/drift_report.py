@@ -13,9 +13,9 @@ import duckdb
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
 from mlops_assets.core.keys import DRIFT_REPORT, EVALUATION, OUTCOMES, PREDICTIONS
+from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.monitoring.monitored_windows import (
-    ROWS,
     STAGED_WINDOW,
     WINDOW,
     report_query,
@@ -25,6 +25,7 @@ from mlops_assets.monitoring.monitored_windows import (
     windows_of,
     write_report,
 )
+from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import MODEL_VERSION
 from mlops_assets.stages.execution import RETRIES, record_range_metadata
 from mlops_assets.stages.faults import step
@@ -76,7 +77,10 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
     )
     @step
     def drift_report(
-        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[ModelRegistry],
+        settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
         import pyarrow as pa
 
@@ -85,8 +89,8 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         tables = []
         rows: list[DriftRow] = []
         with lake.connect(read_only=False) as connection:
-            for version in stage_rows(connection, inputs, windows_of(inputs, context.partition_keys)):
-                reference = load_reference(registry, registry.get(inputs.name, version))
+            for version in stage_rows(connection, settings, inputs, windows_of(inputs, context.partition_keys)):
+                reference = load_reference(registry, settings, registry.get(inputs.name, version))
                 found = _measure(connection, inputs, version, reference)
                 rows += found
                 tables.append(rows_of_version(to_arrow(found), version))

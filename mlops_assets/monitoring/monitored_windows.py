@@ -12,6 +12,7 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import OUTCOMES, PREDICTIONS
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake, PartitionRange, quote, table_exists
+from mlops_assets.monitoring.staged_rows import ROWS, stage_once
 from mlops_assets.schema.column_names import MATURED, MODEL_VERSION, PREDICTION_ID, internal
 from mlops_assets.stages.execution import (
     partition_range,
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 WINDOW = "window_start"
 """DATE column of every report: the partition, which is the first day of the window."""
-
-ROWS = "temp.main.monitored_rows"
-"""The temporary table that `stage_rows` makes."""
 
 STAGED_WINDOW = internal(WINDOW)
 """Column of `ROWS`: the first day of the window of a row."""
@@ -69,7 +67,7 @@ def load_judge(inputs: SolutionInputs, registry: ModelRegistry, settings: Settin
     """Contract and reference of a version. Raises Failure when it has no stored reference."""
     model = registry.get(inputs.name, version)
     contract = read_contract(registry, settings, model)
-    return Judge(version=version, contract=contract, reference=load_reference(registry, model))
+    return Judge(version=version, contract=contract, reference=load_reference(registry, settings, model))
 
 
 def windows_of(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:
@@ -81,21 +79,15 @@ def windows_of(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:
     return Windows(found)
 
 
-def stage_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windows: Windows) -> list[int]:
+def stage_rows(connection: duckdb.DuckDBPyConnection, settings: Settings, inputs: SolutionInputs, windows: Windows) -> list[int]:
     """Make the table `ROWS`: the predictions of `windows` with `STAGED_WINDOW` and the label (null until it is known). Returns the versions.
 
-    Raises Failure when none of the windows has a prediction.
+    The reports of a run read the rows of the first of them, unless predictions or outcomes changed since. Raises Failure when none of
+    the windows has a prediction.
     """
-    label = quote(inputs.solution.spine.label)
-    bounds = ", ".join(f"(DATE '{key}', DATE '{each.start}', DATE '{each.end}')" for key, each in windows.ranges.items())
-    column = quote(inputs.solution.partitions.column)
-    known = f"(SELECT NULL AS {PREDICTION_ID}, NULL AS {label} LIMIT 0)"
-    if table_exists(connection, outcomes := inputs.table(OUTCOMES)):
-        known = f"(SELECT {PREDICTION_ID}, {label} FROM lake.{outcomes} t WHERE {MATURED} AND {windows.whole.predicate('t')})"
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE monitored_rows AS SELECT w.{STAGED_WINDOW}, p.*, o.{label} FROM lake.{inputs.table(PREDICTIONS)} p "
-        f"JOIN (VALUES {bounds}) w({STAGED_WINDOW}, first, after) ON p.{column} >= w.first AND p.{column} < w.after "
-        f"LEFT JOIN {known} o ON o.{PREDICTION_ID} = p.{PREDICTION_ID} WHERE {windows.whole.predicate('p')}"
+    tables = [table for stage in (PREDICTIONS, OUTCOMES) if table_exists(connection, table := inputs.table(stage))]
+    stage_once(
+        connection, settings.staged_windows_directory / inputs.name, query=_rows_query(inputs, windows, tables), tables=tables
     )
     versions = [
         version for (version,) in connection.execute(f"SELECT DISTINCT {MODEL_VERSION} FROM {ROWS} ORDER BY 1").fetchall()
@@ -105,6 +97,20 @@ def stage_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, wi
             f"No predictions in the windows {', '.join(windows.ranges)}: materialize {inputs.name}/{PREDICTIONS} there."
         )
     return versions
+
+
+def _rows_query(inputs: SolutionInputs, windows: Windows, tables: Sequence[str]) -> str:
+    label = quote(inputs.solution.spine.label)
+    bounds = ", ".join(f"(DATE '{key}', DATE '{each.start}', DATE '{each.end}')" for key, each in windows.ranges.items())
+    column = quote(inputs.solution.partitions.column)
+    known = f"(SELECT NULL AS {PREDICTION_ID}, NULL AS {label} LIMIT 0)"
+    if (outcomes := inputs.table(OUTCOMES)) in tables:
+        known = f"(SELECT {PREDICTION_ID}, {label} FROM lake.{outcomes} t WHERE {MATURED} AND {windows.whole.predicate('t')})"
+    return (
+        f"SELECT w.{STAGED_WINDOW}, p.*, o.{label} FROM lake.{inputs.table(PREDICTIONS)} p "
+        f"JOIN (VALUES {bounds}) w({STAGED_WINDOW}, first, after) ON p.{column} >= w.first AND p.{column} < w.after "
+        f"LEFT JOIN {known} o ON o.{PREDICTION_ID} = p.{PREDICTION_ID} WHERE {windows.whole.predicate('p')}"
+    )
 
 
 def window_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int) -> "dict[str, pa.Table]":

@@ -20,7 +20,6 @@ from mlops_assets.core.keys import (
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake, table_exists
 from mlops_assets.monitoring.monitored_windows import (
-    ROWS,
     STAGED_WINDOW,
     WINDOW,
     Judge,
@@ -30,6 +29,7 @@ from mlops_assets.monitoring.monitored_windows import (
     stage_rows,
     windows_of,
 )
+from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.stages.execution import RETRIES
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
@@ -74,7 +74,7 @@ def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
         windows = windows_of(inputs, context.partition_keys)
         with lake.connect(read_only=True) as connection:
-            versions = stage_rows(connection, inputs, windows)
+            versions = stage_rows(connection, settings, inputs, windows)
             judges = {version: load_judge(inputs, registry, settings, version) for version in versions}
             for window in windows.ranges:
                 if not _is_predicted(connection, window):

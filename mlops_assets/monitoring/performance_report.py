@@ -100,7 +100,7 @@ def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         tables = []
         with lake.connect(read_only=False) as connection:
             as_of = data_clock(connection, inputs)
-            for number in stage_rows(connection, inputs, windows):
+            for number in stage_rows(connection, settings, inputs, windows):
                 judge = load_judge(inputs, registry, settings, number)
                 found = _rows(inputs, judge, window_rows(connection, inputs, number), windows=windows, as_of=as_of)
                 rows += found

@@ -42,7 +42,7 @@ def window_alerts(settings: Settings, solution: str, window: str | None, *, limi
             )
         chosen = window or reported[-1]
         try:
-            versions = stage_rows(connection, inputs, windows_of(inputs, [chosen]))
+            versions = stage_rows(connection, settings, inputs, windows_of(inputs, [chosen]))
             judges = {version: load_judge(inputs, registry, settings, version) for version in versions}
         except dg.Failure as error:
             raise StackError(str(error.description), remedy="mlops status") from error

@@ -1,10 +1,9 @@
-"""Reading a version's serving bundle on this machine: fetched from the registry, and never used unless it is the one that was signed.
+"""Reading a version's serving bundle on this machine, and never using one that is not the one that was signed.
 
-`deployment` decides what may predict; here is what every reader of a bundle shares.
+`model` keeps the bundle that it wrote here, so that evaluation and deployment download nothing; a machine that lacks it fetches it from
+the registry. `deployment` decides what may predict.
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.settings import Settings
 from mlops_assets.training.acceptance import gates_problem
+from mlops_assets.training.kept_folders import copy_of, keep_folder
 
 if TYPE_CHECKING:
     from mlops_assets.serving.bundle import Bundle
@@ -55,40 +55,24 @@ def read_contract(registry: ModelRegistry, settings: Settings, model: Registered
         raise BundleError(_with_remedy(error, folder)) from error
 
 
-def download_bundle(registry: ModelRegistry, model: RegisteredModel, folder: Path) -> "Bundle":
-    """The bundle of `model` as the registry has it, downloaded into the new `folder`. Raises as `read_bundle` does."""
-    from mlops_assets.serving.bundle import BundleError, load_bundle
-
-    record = registry.registered_record(model)
-    folder.mkdir()
-    try:
-        return load_bundle(registry.download_bundle(model, folder), record.files)
-    except BundleError as error:
-        raise BundleError(
-            f"The bundle of {model} in the registry is not the one that was registered: {error} "
-            "Restore the artifacts of its run from a backup, or train again."
-        ) from error
-
-
 def bundle_folder(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> Path:
     """The folder of the model's serving bundle on this machine, fetched from the registry when it is not there yet.
 
     It appears complete or not at all, so that a server never reads half a bundle. Nothing is verified here.
     """
-    target = settings.serving_directory / model.solution / str(model.version)
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
-        fetched = registry.download_bundle(model, Path(scratch))
-        try:
-            fetched.rename(target)
-        except OSError:
-            # Another process was faster; its bundle is the same one.
-            if not target.exists():
-                raise
-            shutil.rmtree(fetched)
+    target = _folder(settings, model)
+    if not target.exists():
+        keep_folder(target, lambda scratch: registry.download_bundle(model, scratch))
     return target
+
+
+def keep_bundle(settings: Settings, model: RegisteredModel, folder: Path) -> None:
+    """Copy the bundle in `folder`, which was just registered as `model`, to where this machine's readers look for it."""
+    keep_folder(_folder(settings, model), copy_of(folder))
+
+
+def _folder(settings: Settings, model: RegisteredModel) -> Path:
+    return settings.serving_directory / model.solution / str(model.version)
 
 
 def _with_remedy(error: Exception, folder: Path) -> str:

@@ -18,6 +18,7 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.schema.training import configuration_hash
 from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.bundle_reading import keep_bundle
 from mlops_assets.training.bundle_writing import parity_sample, write_model_bundle
 from mlops_assets.training.fitting import Fitted, default_estimator, fit, run_search
 from mlops_assets.training.provenance import code_versions
@@ -113,6 +114,7 @@ def train_candidate(
                 registered=registered,
             )
             registry.log_bundle(registered, Path(folder) / "bundle")
+            keep_bundle(settings, registered, Path(folder) / "bundle")
         succeeded = True
     finally:
         registry.finish_run(run_id, succeeded=succeeded)

@@ -1,10 +1,8 @@
 """`evaluation`: the candidate's serving bundle judged on the temporal hold-out, with the gates a deployment needs."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -15,6 +13,7 @@ from mlops_assets.clients.model_registry import CHAMPION, ModelRegistry, alias_o
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.core.keys import EVALUATION, MODEL, SEGMENT, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, prediction_columns
+from mlops_assets.core.settings import Settings
 from mlops_assets.lake.datasets import newest_dataset
 from mlops_assets.lake.lake import Lake, PartitionRange, Written, fingerprint, literal, quote
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure, table_schema, written_metadata
@@ -22,7 +21,7 @@ from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training import gates
 from mlops_assets.training.acceptance import GATES_PASSED_METADATA
-from mlops_assets.training.bundle_reading import download_bundle, require_passed_gates
+from mlops_assets.training.bundle_reading import read_bundle, require_passed_gates
 from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
 from mlops_assets.training.judging import Judged, Rival, comparable, judge
 from mlops_assets.training.model import candidate_alias
@@ -62,7 +61,10 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
     )
     @step
     def evaluation(
-        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[ModelRegistry],
+        settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
         from mlops_assets.ml.model_card import render_html, render_markdown
         from mlops_assets.schema.problem import label_array
@@ -70,9 +72,9 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
 
         training_date, inputs = model_of_run(context, declared)
         candidate = find_candidate(registry, inputs, training_date)
-        with lake.connect(read_only=False) as connection, tempfile.TemporaryDirectory() as folder:
+        with lake.connect(read_only=False) as connection:
             record = registry.registered_record(candidate)
-            bundle = download_bundle(registry, candidate, Path(folder) / "candidate")
+            bundle = read_bundle(registry, settings, candidate)
             holdout = connection.execute(dataset_rows_query(inputs, training_date, "holdout")).to_arrow_table()
             train_rows = dataset_rows_query(inputs, training_date, "train")
             train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
@@ -81,15 +83,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             judged = judge(
                 solution,
                 bundle,
-                rival=_rival(
-                    context.instance,
-                    registry,
-                    inputs,
-                    candidate=candidate,
-                    bundle=bundle,
-                    holdout=holdout,
-                    folder=Path(folder) / "champion",
-                ),
+                rival=_rival(context.instance, registry, settings, inputs, candidate=candidate, bundle=bundle, holdout=holdout),
                 holdout=holdout,
                 training_labels=label_array(train.column(0), solution.problem),
                 dataset=dataset_state(context.instance, inputs, training_date, unchanged=unchanged),
@@ -110,7 +104,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), training_date)
             if unchanged:
                 # Else these rows are not those of the version: it keeps the reference that it has, and its gates refuse it.
-                log_reference(connection, registry, inputs, candidate=candidate, holdout=holdout, scored=judged.scored)
+                log_reference(connection, registry, settings, inputs, candidate=candidate, holdout=holdout, scored=judged.scored)
         checks = gates.check_evaluation(inputs, judged.judgement)
         because = gates.rejection(checks)
         if because is None:
@@ -178,14 +172,14 @@ def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_dat
 def _rival(
     instance: dg.DagsterInstance,
     registry: ModelRegistry,
+    settings: Settings,
     inputs: SolutionInputs,
     *,
     candidate: RegisteredModel,
     bundle: "Bundle",
     holdout: "pa.Table",
-    folder: Path,
 ) -> Rival:
-    """The champion, loaded into `folder` when the candidate can be compared with it."""
+    """The champion, with its bundle when the candidate can be compared with it."""
     champion = present_champion(instance, registry, inputs)
     if champion is None:
         return Rival(model=None, bundle=None, reason="there is no champion to compare with")
@@ -193,7 +187,7 @@ def _rival(
         return Rival(model=champion, bundle=None, reason="the candidate is the champion")
     # An alias moved by hand to a weak version must not make it easy for the candidate.
     require_passed_gates(instance, registry, champion)
-    loaded = download_bundle(registry, champion, folder)
+    loaded = read_bundle(registry, settings, champion)
     reason = comparable(bundle.contract, loaded.contract, holdout)
     return Rival(model=champion, bundle=loaded if reason is None else None, reason=reason or "")
 

@@ -1,13 +1,15 @@
 """The reference of a model version, stored with its run in MLflow: written by `evaluation`, read by every report on the version's predictions.
 
 Whatever becomes of the training dataset, the version is compared with what it was judged on. The evaluation signs the files: a reference
-that somebody replaced, and that would silence the reports, is refused.
+that somebody replaced, and that would silence the reports, is refused. A copy by version lies on this machine: whenever it is not what
+was signed, it is fetched again.
 """
 
+import hashlib
 import json
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,12 +17,14 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from mlops_assets.clients.bundle_record import EvidenceError, folder_files, reference_remedy
+from mlops_assets.clients.bundle_record import EvidenceError, reference_remedy
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.prediction_columns import prediction_columns
+from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import quote
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.kept_folders import copy_of, keep_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,6 +46,7 @@ class VersionReference:
 def log_reference(
     connection: duckdb.DuckDBPyConnection,
     registry: ModelRegistry,
+    settings: Settings,
     inputs: SolutionInputs,
     *,
     candidate: RegisteredModel,
@@ -71,6 +76,7 @@ def log_reference(
             parquet.write_table(table, Path(folder) / name)
         (Path(folder) / _FACTS).write_text(json.dumps({"rows": summary.rows, "partitions": partitions}))
         registry.log_reference(candidate, Path(folder))
+        keep_folder(_folder(settings, candidate), copy_of(Path(folder)))
 
 
 def count_partitions(inputs: SolutionInputs, days: Iterable[date]) -> int:
@@ -79,27 +85,49 @@ def count_partitions(inputs: SolutionInputs, days: Iterable[date]) -> int:
     return len({bisect_right(starts, day.isoformat()) for day in days})
 
 
-def load_reference(registry: ModelRegistry, model: RegisteredModel) -> VersionReference:
+def load_reference(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> VersionReference:
     """The reference of a version. Raises EvidenceError unless it is the one that the version's evaluation signed."""
+    import pyarrow as pa
     from pyarrow import parquet
 
     from mlops_assets.ml.reference import Reference
 
-    record = registry.reference_record(model)
-    if not registry.has_reference(model):
-        raise EvidenceError(f"The monitoring reference of {model} is missing in MLflow. {reference_remedy(model)}")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = registry.download_reference(model, Path(scratch))
-        present = folder_files(folder)
-        if changed := sorted(name for name, sha256 in record.files.items() if present.get(name) != sha256):
-            raise EvidenceError(
-                f"The monitoring reference of {model} in MLflow is not the one that its evaluation signed ({', '.join(changed)}). "
-                f"{reference_remedy(model)}"
-            )
-        facts = json.loads((folder / _FACTS).read_text())
-        columns, masses, rows = (parquet.read_table(folder / name) for name in (_COLUMNS, _MASSES, _ROWS))
+    files = _signed_files(registry, settings, model)
+    facts = json.loads(files[_FACTS])
+    columns, masses, rows = (parquet.read_table(pa.BufferReader(files[name])) for name in (_COLUMNS, _MASSES, _ROWS))
     return VersionReference(
         summary=Reference(columns=columns, masses=masses, rows=facts["rows"]), partitions=facts["partitions"], rows=rows
+    )
+
+
+def _signed_files(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> dict[str, bytes]:
+    """The content of each file of the reference, compared with its record."""
+    record, folder = registry.reference_record(model), _folder(settings, model)
+    if not _changed(record.files, kept := _contents(folder)):
+        return kept
+    if not registry.has_reference(model):
+        raise EvidenceError(f"The monitoring reference of {model} is missing in MLflow. {reference_remedy(model)}")
+    keep_folder(folder, lambda scratch: registry.download_reference(model, scratch))
+    if changed := _changed(record.files, fetched := _contents(folder)):
+        raise EvidenceError(
+            f"The monitoring reference of {model} in MLflow is not the one that its evaluation signed ({', '.join(changed)}). "
+            f"{reference_remedy(model)}"
+        )
+    return fetched
+
+
+def _folder(settings: Settings, model: RegisteredModel) -> Path:
+    return settings.references_directory / model.solution / str(model.version)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else {}
+
+
+def _changed(signed: Mapping[str, str], contents: Mapping[str, bytes]) -> list[str]:
+    """Names of signed files that are missing or have other bytes. What is read is what is compared."""
+    return sorted(
+        name for name, sha256 in signed.items() if name not in contents or hashlib.sha256(contents[name]).hexdigest() != sha256
     )
 
 

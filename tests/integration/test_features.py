@@ -19,6 +19,7 @@ from dagster_dbt import DbtProject
 from typer.testing import CliRunner
 
 from mlops_assets.cli.main import app
+from mlops_assets.clients.bundle_record import record_file
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.feature_store.catalog import FeatureCatalog
@@ -108,6 +109,7 @@ def make_sandbox(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Callab
     bundle = home / "serving" / "flight_delay" / "3"
     bundle.mkdir(parents=True)
     (bundle / "contract.json").write_text(described.model_dump_json())
+    record_file(bundle).write_text("{}")
 
     def make() -> Sandbox:
         directory = tmp_path_factory.mktemp("project") / "dbt_project"

@@ -8,7 +8,8 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import dagster as dg
 import pytest
@@ -159,7 +160,13 @@ DECLARED = {
 
 
 class LocalRegistry(ModelRegistry):
-    """MLflow's database without its server, which pages would link to."""
+    """MLflow's database without its server, which pages would link to. It counts what is downloaded."""
+
+    downloads: ClassVar[list[str]] = []
+
+    def download(self, run_id: str, path: str, folder: Path) -> Path:
+        self.downloads.append(path)
+        return super().download(run_id, path, folder)
 
     def run_url(self, run_id: str) -> str:
         return f"http://mlflow/{run_id}"
@@ -284,6 +291,12 @@ def mistakes(table: str, where: str) -> str:
         f"SELECT count(*), {wrong} FROM lake.{table} t JOIN lake.features.load f "
         f"ON f.place = t.place AND f.day = CAST(t.at_time AT TIME ZONE 'UTC' AS DATE) WHERE {where}"
     )
+
+
+def test_work_is_done_once(world: World) -> None:
+    """What this machine wrote is not downloaded from MLflow, and the four reports read one staging of their windows."""
+    assert LocalRegistry.downloads == []
+    assert len(list((world.settings.staged_windows_directory / "hostile").iterdir())) == 1
 
 
 def test_the_training_dataset_has_each_feature_under_its_name(world: World) -> None:

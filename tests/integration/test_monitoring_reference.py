@@ -15,6 +15,7 @@ from mlops_assets.clients.bundle_record import EvidenceError
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.settings import Settings
 from mlops_assets.local.adoption import sign_version
 from mlops_assets.training.monitoring_reference import load_reference, log_reference
 
@@ -43,7 +44,7 @@ def register(registry: ModelRegistry, bundle: Path) -> RegisteredModel:
     return registry.get("clinic", version.version)
 
 
-def judge(registry: ModelRegistry, version: RegisteredModel, shift: int) -> None:
+def judge(registry: ModelRegistry, settings: Settings, version: RegisteredModel, shift: int) -> None:
     """Store and sign the reference of `version`, as its evaluation does; the ages of the hold-out begin with `shift`."""
     count, began = 400, datetime(2020, 2, 1, tzinfo=UTC)
     at = [began + timedelta(hours=number) for number in range(count)]
@@ -58,7 +59,7 @@ def judge(registry: ModelRegistry, version: RegisteredModel, shift: int) -> None
     )
     scored = pa.table({"score": pa.array(np.linspace(0, 1, count), pa.float32()), "predicted_label": [0] * count})
     inputs = solution_inputs("daily")
-    log_reference(duckdb.connect(), registry, inputs, candidate=version, holdout=holdout, scored=scored)
+    log_reference(duckdb.connect(), registry, settings, inputs, candidate=version, holdout=holdout, scored=scored)
 
 
 def stored(registry: ModelRegistry, version: RegisteredModel, name: str) -> Path:
@@ -68,50 +69,88 @@ def stored(registry: ModelRegistry, version: RegisteredModel, name: str) -> Path
 
 
 @pytest.fixture
-def version(registry: ModelRegistry, tmp_path: Path) -> RegisteredModel:
+def settings(tmp_path: Path) -> Settings:
+    """A machine that keeps what it wrote."""
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Settings:
+    """A machine that keeps nothing yet."""
+    return Settings(home=tmp_path / "elsewhere")
+
+
+@pytest.fixture
+def version(registry: ModelRegistry, settings: Settings, tmp_path: Path) -> RegisteredModel:
     version = register(registry, tmp_path / "bundle")
-    judge(registry, version, shift=0)
+    judge(registry, settings, version, shift=0)
     return registry.get("clinic", version.version)
 
 
-def test_a_reference_is_read_as_it_was_signed_and_may_be_signed_again(registry: ModelRegistry, version: RegisteredModel) -> None:
-    reference = load_reference(registry, version)
+def test_a_reference_is_read_as_it_was_signed_and_may_be_signed_again(
+    registry: ModelRegistry, settings: Settings, version: RegisteredModel
+) -> None:
+    reference = load_reference(registry, settings, version)
     assert (reference.summary.rows, reference.partitions, reference.rows.num_rows) == (400, 17, 400)
-    judge(registry, version, shift=5)
+    judge(registry, settings, version, shift=5)
     again = registry.get("clinic", version.version)
-    assert min(load_reference(registry, again).rows.column("age").to_pylist()) == 5
+    assert min(load_reference(registry, settings, again).rows.column("age").to_pylist()) == 5
     assert registry.registered_record(again) == registry.registered_record(version)
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "columns.parquet", "masses.parquet", "facts.json"])
 def test_a_reference_that_somebody_replaced_silences_no_report(
-    registry: ModelRegistry, version: RegisteredModel, name: str
+    registry: ModelRegistry, settings: Settings, elsewhere: Settings, version: RegisteredModel, name: str
 ) -> None:
     path = stored(registry, version, name)
     before = path.read_bytes()
     path.write_bytes(before + b" ")
     with pytest.raises(EvidenceError, match=rf"is not the one that its evaluation signed \({name}\)\. {REMEDY}"):
-        load_reference(registry, version)
+        load_reference(registry, elsewhere, version)
     path.unlink()
     with pytest.raises(EvidenceError, match=rf"\({name}\)\. {REMEDY}"):
-        load_reference(registry, version)
+        load_reference(registry, elsewhere, version)
+    # The machine that wrote it reads what was signed.
+    assert load_reference(registry, settings, version).summary.rows == 400
     # The remedy.
-    judge(registry, version, shift=0)
-    assert load_reference(registry, registry.get("clinic", version.version)).summary.rows == 400
+    judge(registry, settings, version, shift=0)
+    assert load_reference(registry, elsewhere, registry.get("clinic", version.version)).summary.rows == 400
 
 
-def test_a_reference_that_is_gone_is_missed(registry: ModelRegistry, version: RegisteredModel) -> None:
+@pytest.mark.parametrize("name", ["rows.parquet", "columns.parquet", "masses.parquet", "facts.json"])
+def test_a_copy_that_somebody_changed_is_fetched_again(
+    registry: ModelRegistry, settings: Settings, version: RegisteredModel, name: str
+) -> None:
+    kept = settings.references_directory / "clinic" / str(version.version) / name
+    signed = kept.read_bytes()
+    kept.write_bytes(signed + b" ")
+    assert load_reference(registry, settings, version).summary.rows == 400
+    assert kept.read_bytes() == signed
+    kept.unlink()
+    assert load_reference(registry, settings, version).summary.rows == 400
+
+
+def test_a_reference_is_fetched_once(registry: ModelRegistry, elsewhere: Settings, version: RegisteredModel) -> None:
+    fetched = load_reference(registry, elsewhere, version)
+    for path in stored(registry, version, "").iterdir():
+        path.unlink()
+    assert load_reference(registry, elsewhere, version) == fetched
+
+
+def test_a_reference_that_is_gone_is_missed(registry: ModelRegistry, elsewhere: Settings, version: RegisteredModel) -> None:
     for path in stored(registry, version, "").iterdir():
         path.unlink()
     stored(registry, version, "").rmdir()
     with pytest.raises(EvidenceError, match=f"is missing in MLflow. {REMEDY}"):
-        load_reference(registry, version)
+        load_reference(registry, elsewhere, version)
 
 
-def test_the_tags_of_another_reference_open_nothing(registry: ModelRegistry, version: RegisteredModel, tmp_path: Path) -> None:
+def test_the_tags_of_another_reference_open_nothing(
+    registry: ModelRegistry, settings: Settings, version: RegisteredModel, tmp_path: Path
+) -> None:
     """Neither hashes that somebody wrote, nor files and tags of another version, nor a signature for another purpose."""
     other = register(registry, tmp_path / "other")
-    judge(registry, other, shift=50)
+    judge(registry, settings, other, shift=50)
     other = registry.get("clinic", other.version)
     copied = {name: other.tags[name] for name in ("reference_files", "reference_signature")}
     genuine = dict(version.tags)
@@ -124,23 +163,25 @@ def test_the_tags_of_another_reference_open_nothing(registry: ModelRegistry, ver
         with pytest.raises(
             EvidenceError, match=f"The monitoring reference of Version {version.version} of clinic was changed .*{REMEDY}"
         ):
-            load_reference(registry, registry.get("clinic", version.version))
+            load_reference(registry, settings, registry.get("clinic", version.version))
         registry.tag("clinic", version.version, genuine)
     registry.tag("clinic", version.version, {"training_date": "2020-03-02"})
     with pytest.raises(EvidenceError, match="was changed in MLflow after it was registered"):
-        load_reference(registry, registry.get("clinic", version.version))
+        load_reference(registry, settings, registry.get("clinic", version.version))
     registry.tag("clinic", version.version, genuine)
     registry.client.delete_model_version_tag("clinic", str(version.version), "reference_signature")
     with pytest.raises(EvidenceError, match=f"has no signed monitoring reference .*{REMEDY}"):
-        load_reference(registry, registry.get("clinic", version.version))
+        load_reference(registry, settings, registry.get("clinic", version.version))
 
 
-def test_what_an_earlier_release_stored_is_adopted(registry: ModelRegistry, version: RegisteredModel, tmp_path: Path) -> None:
+def test_what_an_earlier_release_stored_is_adopted(
+    registry: ModelRegistry, settings: Settings, version: RegisteredModel, tmp_path: Path
+) -> None:
     for name in ("reference_files", "reference_signature", "registration_signature", "bundle_files", "bundle_sha256"):
         registry.client.delete_model_version_tag("clinic", str(version.version), name)
     sign_version(registry, registry.get("clinic", version.version))
     adopted = registry.get("clinic", version.version)
-    assert load_reference(registry, adopted).summary.rows == 400
+    assert load_reference(registry, settings, adopted).summary.rows == 400
     assert registry.registered_record(adopted).training_date == date(2020, 3, 1)
     assert list(json.loads(adopted.tags["bundle_files"])) == ["model.onnx"]
     # A version that was never judged has no reference, and is signed without one.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mlops_assets.clients.bundle_record import record_file
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.feature_store.usage import (
@@ -40,7 +41,7 @@ def registry_port() -> Iterator[int]:
     server.server_close()
 
 
-def bundle(home: Path, solution: str, version: int, segment: str | None = None) -> None:
+def bundle(home: Path, solution: str, version: int, segment: str | None = None, *, promoted: bool = True) -> None:
     folder = home / "serving" / solution / str(version)
     folder.mkdir(parents=True)
     contract = {
@@ -50,12 +51,15 @@ def bundle(home: Path, solution: str, version: int, segment: str | None = None) 
         "segment": {"column": "region", "value": segment} if segment else None,
     }
     (folder / "contract.json").write_text(json.dumps(contract))
+    if promoted:
+        record_file(folder).write_text("{}")
 
 
 def test_the_champion_is_live_and_other_versions_are_not(tmp_path: Path, registry_port: int) -> None:
     for version in (1, 2, 10):
         bundle(tmp_path, "delays", version)
     bundle(tmp_path, "unknown", 1)
+    bundle(tmp_path, "delays", 11, promoted=False)
     (tmp_path / "serving" / "delays" / ".scratch").mkdir()
     models = deployed_models(Settings(home=tmp_path, mlflow_port=registry_port))
     assert [(model.solution, model.version, model.champion) for model in models] == [
