@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -167,6 +168,18 @@ def texts(stated: str) -> st.SearchStrategy[str]:
     return st.one_of(fitting[stated], fitting[stated], st.sampled_from(TRICKY_TEXTS), plain_text)
 
 
+FAILED = object()
+"""SQL cannot compute the value."""
+
+
+def as_midnight(value: date) -> datetime:
+    return datetime(value.year, value.month, value.day)
+
+
+def as_utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC)
+
+
 @dataclass
 class Delivery:
     """A table as YAML declares it, the function that writes it into a folder, and what must be read: values, or reasons by row."""
@@ -175,12 +188,16 @@ class Delivery:
     accepted: dict[int, list[Any]] = field(default_factory=dict)
     rejected: dict[int, list[str]] = field(default_factory=dict)
     malformed: int = 0
+    computed: list[tuple[str, str, Callable[[Any], Any], Callable[[Any, str], Any]]] = field(default_factory=list)
 
     def add(self, number: int, values: list[tuple[str, dict[str, Any], Any, str]]) -> None:
         """Expect of the row `number` what `values` (name, column, outcome, what is shown of a reject) say."""
+        values = [*values, *self._computed_values(values)]
         reasons = []
         for name, column, outcome, shown in values:
-            if outcome is REJECT:
+            if outcome is FAILED:
+                reasons.append(f"{name} cannot be computed")
+            elif outcome is REJECT:
                 reasons.append(f"{name}: {shown[:100]} is no {column['type']}" if shown is not None else f"{name}: ")
             elif outcome is None and column.get("required"):
                 reasons.append(f"{name} is missing")
@@ -188,6 +205,51 @@ class Delivery:
             self.rejected[number] = reasons
         else:
             self.accepted[number] = [outcome for _, _, outcome, _ in values]
+
+    def _computed_values(self, values: list[tuple[str, dict[str, Any], Any, str]]) -> list[tuple[str, dict[str, Any], Any, None]]:
+        """The columns with an expression, of what the columns that are read have become."""
+        outcomes = {name: None if outcome is REJECT else outcome for name, _, outcome, _ in values}
+        computed = []
+        for name, base, function, rule in self.computed:
+            column, value = self.table["columns"][name], outcomes[base]
+            result = None if value is None else function(value)
+            outcome = result if result is None or result is FAILED else rule(result, column["type"])
+            computed.append((name, column, outcome, None))
+        return computed
+
+
+def plus_one(limit: int) -> Callable[[int], Any]:
+    return lambda value: value + 1 if value < limit else FAILED
+
+
+EXPRESSIONS: dict[str, list[tuple[str, Callable[[Any], Any], Callable[[Any, str], Any]]]] = {
+    # type of the column that is read: SQL, the same in Python, the rule of its result
+    "boolean": [("NOT {}", lambda value: not value, of_boolean)],
+    "integer": [("{} + 1", plus_one(2**31 - 1), of_number), ("{} % 2 = 0", lambda value: value % 2 == 0, of_boolean)],
+    "bigint": [("{} + 1", plus_one(2**63 - 1), of_number), ("CAST({} AS VARCHAR) -- text", str, of_text)],
+    "double": [("{} > 0.5", lambda value: value > 0.5, of_boolean), ("{} / 2", lambda value: value / 2, of_number)],
+    "varchar": [
+        ("length({})", len, of_number),
+        ("'x' || {}", lambda value: "x" + value, of_text),
+        ("CAST('x' || {} AS INTEGER)", lambda value: FAILED, of_number),
+    ],
+    "date": [("year({})", lambda value: value.year, of_number), ("CAST({} AS TIMESTAMP)", as_midnight, of_moment)],
+    "timestamp": [("CAST({} AS DATE)", lambda value: value.date(), of_moment), ("timezone('UTC', {})", as_utc, of_moment)],
+    "timestamptz": [("timezone('UTC', {})", lambda value: value.replace(tzinfo=None), of_moment)],
+}
+
+
+def add_computed(draw: Any, delivery: Delivery) -> None:
+    """Add up to two columns with an expression over a column that is read."""
+    for number, (base, column) in enumerate(draw(st.lists(st.sampled_from(read_columns(delivery)), max_size=2))):
+        sql, function, rule = draw(st.sampled_from(EXPRESSIONS[column["type"]]))
+        name = f"e{number}"
+        delivery.table["columns"][name] = {
+            "type": draw(st.sampled_from(TYPES)),
+            "expression": sql.format(base),
+            "required": draw(st.booleans()),
+        }
+        delivery.computed.append((name, base, function, rule))
 
 
 @st.composite
@@ -286,6 +348,8 @@ def csv_deliveries(draw: Any, folder: Path) -> Delivery:
     by_source = {column["source"]: (name, column) for name, column in columns if column["source"]}
     columns = list(by_source.values())
     delivery.table["columns"] = {"n": delivery.table["columns"]["n"], **dict(columns)}
+    if columns:
+        add_computed(draw, delivery)
     files, number = [], 0
     for position in range(draw(st.integers(1, 3))):
         order = draw(st.permutations([("n", delivery.table["columns"]["n"]), ("", {"source": "unused"}), *columns]))
@@ -372,6 +436,7 @@ def json_deliveries(draw: Any, folder: Path) -> Delivery:
     columns = read_columns(delivery)
     for _, column in columns:
         column["optional"] = True
+    add_computed(draw, delivery)
     files, number = [], 0
     for position in range(draw(st.integers(1, 3))):
         lines = []
@@ -439,10 +504,15 @@ EPOCH_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 
 @st.composite
-def arrow_columns(draw: Any) -> tuple[pa.DataType, st.SearchStrategy[Any], Any]:
-    """An Arrow type, values of it, and the function (value, stated type) -> what it becomes and what is shown of it."""
+def arrow_columns(draw: Any, *, is_old: bool) -> tuple[pa.DataType, st.SearchStrategy[Any], Any]:
+    """An Arrow type, values of it, and the function (value, stated type) -> what it becomes and what is shown of it.
+
+    Times of an old file are written as INT96, which have no zone.
+    """
     kind = draw(
-        st.sampled_from(["int", "float", "decimal", "bool", "text", "bytes", "category", "date", "timestamp", "time", "nested"])
+        st.sampled_from(
+            ["int", "float", "decimal", "bool", "text", "bytes", "category", "date", "timestamp", "time", "nested", "decimals"]
+        )
     )
 
     def shown_as_text(rule: Any) -> Any:
@@ -498,6 +568,8 @@ def arrow_columns(draw: Any) -> tuple[pa.DataType, st.SearchStrategy[Any], Any]:
             return pa.time64("us"), values, rule
         case "timestamp":
             unit, zone = draw(st.sampled_from(list(EPOCH_UNITS))), draw(st.sampled_from([None, "UTC", "Europe/Berlin"]))
+            if is_old:
+                unit, zone = "us" if unit == "ns" else unit, None
             step = EPOCH_UNITS[unit]
             days = st.integers(-10_000, 40_000).map(lambda day: day * 86_400 * 10**9 // step)
             values = st.one_of(days, st.integers(-(10**18) // step, 4 * 10**18 // step))
@@ -508,6 +580,13 @@ def arrow_columns(draw: Any) -> tuple[pa.DataType, st.SearchStrategy[Any], Any]:
                 return of_moment(moment.replace(tzinfo=UTC) if zone else moment, stated, nanoseconds=nanoseconds % 1000), None
 
             return pa.timestamp(unit, zone), values, rule
+        case "decimals":
+            values = st.lists(st.integers(-(10**6), 10**6).map(lambda number: Decimal(number) / 100), max_size=3)
+            rule = lambda value, stated: (  # noqa: E731
+                Json(json.dumps([f"{number:.2f}" for number in value])) if stated == "varchar" else REJECT,
+                None,
+            )
+            return pa.list_(pa.decimal128(10, 2)), values, rule
         case _:
             values = st.lists(st.integers(-5, 5), max_size=3)
             rule = lambda value, stated: (Json(json.dumps(value)) if stated == "varchar" else REJECT, None)  # noqa: E731
@@ -525,15 +604,19 @@ def parquet_deliveries(draw: Any, folder: Path) -> Delivery:
     delivery = draw(declared(format="parquet"))
     columns = read_columns(delivery)
     # DuckDB renames the second of two columns whose names differ by case alone.
-    delivery.table["columns"] = {name: column for name, column in delivery.table["columns"].items() if column["source"] != "A"}
+    delivery.table["columns"] = {
+        name: column for name, column in delivery.table["columns"].items() if column.get("source") != "A"
+    }
     columns = read_columns(delivery)
+    if columns:
+        add_computed(draw, delivery)
     files, number = [], 0
     for position in range(draw(st.integers(1, 3))):
-        count = draw(st.integers(0, 5))
+        count, is_old = draw(st.integers(0, 5)), draw(st.booleans())
         arrays: dict[str, Any] = {"id": pa.array(range(number, number + count), pa.int32())}
         rows: list[list[Any]] = [[] for _ in range(count)]
         for name, column in columns:
-            kind, values, rule = draw(arrow_columns())
+            kind, values, rule = draw(arrow_columns(is_old=is_old))
             drawn = [draw(st.one_of(st.none(), values, values, values)) for _ in range(count)]
             array = pa.array(drawn, kind.value_type if pa.types.is_dictionary(kind) else kind)
             arrays[column["source"]] = array.cast(kind) if pa.types.is_dictionary(kind) else array
@@ -548,7 +631,10 @@ def parquet_deliveries(draw: Any, folder: Path) -> Delivery:
         path.parent.mkdir(exist_ok=True)
         order = draw(st.permutations(list(arrays)))
         pq.write_table(
-            pa.table({key: arrays[key] for key in order}), path, compression=draw(st.sampled_from(["snappy", "zstd", "none"]))
+            pa.table({key: arrays[key] for key in order}),
+            path,
+            compression=draw(st.sampled_from(["snappy", "zstd", "none"])),
+            use_deprecated_int96_timestamps=is_old,
         )
         files.append(str(path.relative_to(folder)))
     delivery.table["files"] = files
@@ -628,6 +714,7 @@ def postgres_deliveries(draw: Any, variable: str) -> tuple[Delivery, str]:
     """A table of a query on Postgres, and the SQL that makes what it reads."""
     delivery = draw(declared())
     columns = read_columns(delivery)
+    add_computed(draw, delivery)
     kinds = [draw(st.sampled_from(list(POSTGRES))) for _ in columns]
     rows = []
     for number in range(draw(st.integers(0, 6))):

@@ -50,7 +50,7 @@ def local_file(
         connection.execute("LOAD httpfs")
         if in_place:
             return label
-        path = _download(connection, label, folder)
+        path = download(connection, label, folder)
     else:
         path = _path(label, directory)
         if not path.is_file():
@@ -113,7 +113,8 @@ def _is_below(url: str, prefix: str) -> bool:
     return wanted.path.startswith(allowed.path) and ".." not in parts
 
 
-def _download(connection: duckdb.DuckDBPyConnection, url: str, folder: Path) -> Path:
+def download(connection: duckdb.DuckDBPyConnection, url: str, folder: Path) -> Path:
+    """The file at `url`, written to `folder`. Raises SourceError for one that is too large."""
     [(size,)] = connection.execute(f"SELECT size FROM read_blob({literal(url)})").fetchall()
     if size > _LARGEST_DOWNLOAD:
         raise SourceError(

@@ -11,6 +11,7 @@ from mlops_assets.schema.column_names import internal
 from mlops_assets.sources.column_types import NANOSECOND_INSTANT
 from mlops_assets.sources.csv_reader import json_row, reader_options
 from mlops_assets.sources.extract import Extract, Field, SourceError, position
+from mlops_assets.sources.files import download
 
 _LARGEST_PRECISION = 38
 _NANOSECOND_RANGE = 9 * 10**15
@@ -36,7 +37,7 @@ def parquet_extract(
         if both := [name for name in folders if name in inside]:
             raise SourceError(f"{label}: the folder and the file both have a column {both[0]}. Leave out `hive_partitioning`.")
     instants: set[str] = set()
-    if "://" not in path and "encryption_config" not in options:
+    if "encryption_config" not in options:
         path, instants = _exact(connection, path, label, folder=folder, wanted=wanted)
     reader = f"read_parquet({literal(path)}{reader_options(settings)})"
     types = column_types(connection, reader)
@@ -68,6 +69,8 @@ def _exact(
         raise SourceError(
             f"{label}: the numbers of the column {wide[0]} have more than {_LARGEST_PRECISION} digits, which cannot be read. Write them as text."
         )
+    if "://" in path and any(is_old or is_fine for _, is_old, _, is_fine in schema):
+        path = str(download(connection, path, folder))
     if any(is_old for _, is_old, _, _ in schema):
         _refuse_fine_int96(path, label)
     if not any(is_fine for *_, is_fine in schema):

@@ -33,6 +33,8 @@ PARSED = "temp.main.parsed_rows"
 _SHOWN_LENGTH = 100
 """Characters of a value that a reason quotes; the whole row is kept beside it."""
 _LISTED_NAMES = 50
+_REFUSALS = (400, 401, 403, 404, 405, 410)
+"""Answers of a server that asking again does not change."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,15 @@ def _reading(place: str, table: RawTable) -> Iterator[None]:
         # A file on this machine is the same at a second try; memory and the network may not be.
         if isinstance(error, duckdb.OutOfMemoryException | duckdb.InterruptException):
             raise
+        if isinstance(error, duckdb.HTTPException) and error.status_code in _REFUSALS:
+            raise SourceError(
+                f"{place}: the server answers {error.status_code} {error.reason}. Check the address, and what may be read there."
+            ) from None
         if isinstance(error, duckdb.OperationalError) and "://" in place:
             raise
+        if type(error) is duckdb.Error and "://" in place:
+            # Curl's own errors have no class of their own.
+            raise ConnectionError(f"{place}: the answer of the server did not arrive whole. The next attempt may.") from error
         kind = type(error).__name__.removesuffix("Exception")
     else:
         return

@@ -11,17 +11,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import duckdb
 import psycopg2
 import pytest
+from http_files import serve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from source_strategies import Delivery, csv_deliveries, json_deliveries, parquet_deliveries, postgres_deliveries
 
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
 from mlops_assets.schema.source import RawTable
-from mlops_assets.sources.reader import PARSED, REASON, ROW, parse
+from mlops_assets.sources.reader import PARSED, REASON, ROW, SourceError, parse
 
 thorough = settings(
     max_examples=int(os.environ.get("MLOPS_READER_EXAMPLES", "40")),
@@ -94,6 +96,34 @@ def test_json(data: st.DataObject) -> None:
 def test_parquet(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check(data.draw(parquet_deliveries(Path(folder))), Path(folder))
+
+
+@thorough
+@given(data=st.data())
+def test_urls(data: st.DataObject) -> None:
+    """The same of files that a server hands out, and a reject or an error, never other rows, where an answer is cut off or refused."""
+    deliveries = data.draw(st.sampled_from([csv_deliveries, json_deliveries, parquet_deliveries]))
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder)) as server:
+        server.has_ranges = data.draw(st.booleans())
+        delivery = data.draw(deliveries(Path(folder)))
+        names = delivery.table["files"]
+        delivery.table["files"] = [server.url(quote(name)) for name in names]
+        fault = data.draw(st.sampled_from([None, None, None, "cut", "absent"]))
+        name = data.draw(st.sampled_from(names))
+        # Of an empty file nothing can be cut off.
+        if fault is None or (fault == "cut" and not (Path(folder) / name).stat().st_size):
+            check(delivery, Path())
+            return
+        if fault == "cut":
+            server.cut.add(name)
+        else:
+            (Path(folder) / name).unlink()
+        expected = (ConnectionError, "did not arrive whole") if fault == "cut" else (SourceError, "the server answers 404")
+        with (
+            pytest.raises(expected[0], match=expected[1]),
+            parse(CONNECTION, RawTable.model_validate(delivery.table), directory=Path(), window=None),
+        ):
+            pass
 
 
 @pytest.fixture(scope="module")
