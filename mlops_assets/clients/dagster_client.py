@@ -1,6 +1,6 @@
 """A client of the Dagster webserver's GraphQL: what assets there are and how they stand, launching runs, following them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -29,9 +29,14 @@ query Assets { assetNodes {
   repository { name location { name } }
   assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } }
   assetMaterializations(limit: 1) { timestamp partition }
-  assetChecksOrError { ... on AssetChecks { checks { name
-    executionForLatestMaterialization { status evaluation { severity } } } } }
+  assetChecksOrError { ... on AssetChecks { checks { name blocking
+    executionForLatestMaterialization { status evaluation { severity } }
+    partitionStatuses { ... on AssetCheckTimePartitionStatuses { ranges { startKey endKey status } } } } } }
 } }"""
+
+_SEVERITY = """
+query Severity($key: AssetKeyInput!, $check: String!, $partition: String!) {
+  assetCheckExecutions(assetKey: $key, checkName: $check, partition: $partition, limit: 1) { evaluation { severity } } }"""
 
 _PARTITION_KEYS = """
 query Keys($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeys } } }"""
@@ -166,7 +171,12 @@ class DagsterClient:
 
     def assets(self) -> dict[str, AssetState]:
         """All assets by key."""
-        return {state.key: state for state in map(asset_state, self.query(_ASSETS)["assetNodes"])}
+        return {state.key: state for node in self.query(_ASSETS)["assetNodes"] for state in [asset_state(node, self._severity)]}
+
+    def _severity(self, key: dict[str, list[str]], check: str, partition: str) -> str:
+        """The severity of the newest result of a check for a partition."""
+        [execution] = self.query(_SEVERITY, key=key, check=check, partition=partition)["assetCheckExecutions"]
+        return str(execution["evaluation"]["severity"])
 
     def partition_keys(self, key: str) -> list[str]:
         """All partition keys of an asset, in order."""
@@ -304,16 +314,26 @@ def _materialization(event: dict[str, Any]) -> Materialization:
     )
 
 
-def asset_state(node: dict[str, Any]) -> AssetState:
-    """What the answer to a query of assets says of one of them."""
-    checks = [
-        (check["name"], check["executionForLatestMaterialization"])
-        for check in node["assetChecksOrError"].get("checks", [])
-        if check["executionForLatestMaterialization"]
-    ]
-    failed = {name: execution["evaluation"]["severity"] for name, execution in checks if execution["status"] == "FAILED"}
-    # A check whose run ended before it, because of another one that blocked, says nothing against its asset.
-    not_evaluated = [f"{name} (not evaluated)" for name, execution in checks if execution["status"] == "EXECUTION_FAILED"]
+def asset_state(node: dict[str, Any], severity: Callable[[dict[str, list[str]], str, str], str]) -> AssetState:
+    """What the answer to a query of assets says of one of them.
+
+    A blocking check of partitions is failing for each that it stops, a warning one when its newest result is one. `severity` looks up
+    that of a failed result, by asset key, check and partition.
+    """
+    failed: dict[str, str] = {}
+    not_evaluated = []
+    for check in node["assetChecksOrError"].get("checks", []):
+        execution = check["executionForLatestMaterialization"]
+        if check["blocking"] and check["partitionStatuses"]:
+            ranges = [each for each in check["partitionStatuses"]["ranges"] if each["status"] == "FAILED"]
+            for first, last in ((each["startKey"], each["endKey"]) for each in ranges):
+                partitions = first if first == last else f"{first} to {last}"
+                failed[f"{check['name']} ({partitions})"] = severity(node["assetKey"], check["name"], last)
+        elif execution and execution["status"] == "FAILED":
+            failed[check["name"]] = execution["evaluation"]["severity"]
+        elif execution and execution["status"] == "EXECUTION_FAILED":
+            # A check whose run ended before it, because of another one that blocked, says nothing against its asset.
+            not_evaluated.append(f"{check['name']} (not evaluated)")
     return AssetState(
         key="/".join(node["assetKey"]["path"]),
         description=node["description"] or "",

@@ -1,10 +1,27 @@
 """The check rules of a solution's stages: name, meaning, and whether a failure stops what is downstream."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
+
+MOST_EXAMPLES = 5
+"""So many offending rows or values are the evidence of a result."""
+
+
+class PartitionCheckResult(dg.AssetCheckResult):
+    """The outcome of a check for one partition. In a run of several, Dagster's own result names none."""
+
+    partition: str
+
+    @classmethod
+    def of(cls, result: dg.AssetCheckResult, partition: str) -> Self:
+        """`result` as that of `partition`."""
+        outcome = cls(**result._asdict())
+        outcome.partition = partition
+        return outcome
 
 
 @dataclass(frozen=True)
@@ -16,8 +33,17 @@ class CheckRule:
     blocking: bool
 
     def spec(self, key: dg.AssetKey) -> dg.AssetCheckSpec:
-        """The check of asset `key` by this rule."""
-        return dg.AssetCheckSpec(name=self.name, asset=key, description=self.description, blocking=self.blocking)
+        """The check of asset `key` by this rule: one result for the whole asset."""
+        return self.partitioned_spec(key, None)
+
+    def partitioned_spec(self, key: dg.AssetKey, partitions: dg.PartitionsDefinition | None) -> dg.AssetCheckSpec:
+        """The check of asset `key` by this rule: one result for each of `partitions`."""
+        with warnings.catch_warnings():
+            # Partitioned checks are a preview in the version of Dagster that the lock pins.
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            return dg.AssetCheckSpec(
+                name=self.name, asset=key, description=self.description, blocking=self.blocking, partitions_def=partitions
+            )
 
     def result(
         self, key: dg.AssetKey, *, passed: bool, metadata: Mapping[str, Any], description: str | None

@@ -32,8 +32,9 @@ class LakeError(Exception):
 class PartitionRange:
     """The half-open range `[start, end)` of the DATE column `column` that one write replaces.
 
-    With `include_null`, rows that have no partition are replaced too. With `only`, a column, its value and the value that null stands
-    for there, rows that have another value are no part of the range: somebody else writes them.
+    With `include_null`, rows that have no partition are replaced too. The half-open ranges `without` are left as they are. With `only`, a
+    column, its value and the value that null stands for there, rows that have another value are no part of the range: somebody else
+    writes them.
     """
 
     column: str
@@ -41,11 +42,14 @@ class PartitionRange:
     end: date
     include_null: bool = False
     only: tuple[str, str, str] | None = None
+    without: tuple[tuple[date, date], ...] = ()
 
     def predicate(self, alias: str) -> str:
         """SQL that is true for the rows of table `alias` inside the range."""
         column = f"{alias}.{quote(self.column)}"
         inside = f"({column} >= DATE '{self.start}' AND {column} < DATE '{self.end}')"
+        for start, end in self.without:
+            inside = f"({inside} AND NOT ({column} >= DATE '{start}' AND {column} < DATE '{end}'))"
         if self.include_null:
             inside = f"({inside} OR {column} IS NULL)"
         if self.only is None:

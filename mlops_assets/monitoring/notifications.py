@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 from dagster import AssetCheckKey
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from mlops_assets.clients.notifier import Notification, Notifier
 from mlops_assets.core.keys import (
@@ -29,6 +30,9 @@ from mlops_assets.runs.stuck import Stuck
 _INTERVAL_SECONDS = 30
 _TICK_SECONDS = 30.0
 _MOST_EVENTS = 100
+_MOST_RESULTS = 400
+"""Results of one check that a tick looks at: one for each partition of a year of days."""
+_EVALUATED = (AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED)
 _FAILED_CHECK = "DagsterAssetCheckFailedError"
 _WILL_RETRY_TAG = "dagster/will_retry"
 
@@ -74,22 +78,23 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
             return dg.SkipReason("the code location is not loaded")
         tags = _tags(graph)
         seen = json.loads(context.cursor) if context.cursor else None
-        checks = _latest_checks(context.instance, sorted(graph.asset_check_keys))
-        newest_check = max((record.id for record in checks), default=0)
+        if seen is not None and "evaluated" not in seen:
+            seen = None  # a cursor of an earlier release
+        evaluations = _new_evaluations(context.instance, sorted(graph.asset_check_keys), after=seen["evaluated"] if seen else 0.0)
+        newest = max((moment for moment, _, _ in evaluations), default=seen["evaluated"] if seen else 0.0)
         if seen is None:
             # What happened before is no news.
             position = context.instance.event_log_storage.get_maximum_record_id() or 0
-            context.update_cursor(json.dumps({"event": position, "check": newest_check}))
+            context.update_cursor(json.dumps({"event": position, "evaluated": newest}))
             return dg.SkipReason("begins to listen")
         events = list(_materializations(context.instance, tags, after=seen["event"]))
         found = [of_materialization(settings, tags[key], key, record) for key, record in events]
-        unseen = [record for record in checks if record.id > seen["check"] and record.event]
-        found += of_checks(settings, tags, [(record.run_id, record.event.asset_check_evaluation) for record in unseen])
+        found += of_checks(settings, tags, [(run_id, evaluation) for _, run_id, evaluation in evaluations])
         pending = [each for each in found if each is not None]
         dealt_with = notifier.notify(pending, seconds=_TICK_SECONDS)
         if dealt_with == len(pending):
             position = max([seen["event"], *(record.storage_id for _, record in events)])
-            context.update_cursor(json.dumps({"event": position, "check": max(seen["check"], newest_check)}))
+            context.update_cursor(json.dumps({"event": position, "evaluated": newest}))
         return dg.SkipReason(f"{dealt_with} of {len(pending)} notifications dealt with")
 
     return [run_failures, notifications]
@@ -188,11 +193,14 @@ def of_checks(
         if event == "check_failed" and not blocking:
             continue
         name = "/".join(key.path)
-        described = sorted(f"{each.check_name}: {each.description or 'failed'}" for each in evaluations)
+        described = sorted(
+            f"{each.check_name}{f' of {each.partition}' if each.partition else ''}: {each.description or 'failed'}"
+            for each in evaluations
+        )
         yield Notification(
             event=event,
             severity="failure" if blocking else "warning",
-            title=f"{name}: {', '.join(sorted(each.check_name for each in blocking or evaluations))} failed",
+            title=f"{name}: {', '.join(sorted({each.check_name for each in blocking or evaluations}))} failed",
             body="\n".join(described) + ("\nWhat is downstream was stopped." if blocking else ""),
             identity=f"checks {name} {run_id}",
             links={**_run_link(settings, run_id), "Checks": f"{settings.dagster_url}/assets/{name}?view=checks"},
@@ -217,8 +225,22 @@ def _tags(graph: Any) -> dict[dg.AssetKey, Mapping[str, str]]:
     return {key: graph.get(key).tags for key in graph.get_all_asset_keys()}
 
 
-def _latest_checks(instance: dg.DagsterInstance, keys: Sequence[AssetCheckKey]) -> list[Any]:
-    return list(instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).values())
+def _new_evaluations(
+    instance: dg.DagsterInstance, keys: Sequence[AssetCheckKey], *, after: float
+) -> list[tuple[float, str, dg.AssetCheckEvaluation]]:
+    """The newest results of each check and partition, where they are later than the moment `after`: with the moment and the run."""
+    storage, evaluations = instance.event_log_storage, []
+    for key, newest in storage.get_latest_asset_check_execution_by_key(keys).items():
+        if newest.event is None or newest.event.timestamp <= after:
+            continue
+        history = storage.get_asset_check_execution_history(key, limit=_MOST_RESULTS)
+        by_partition = {record.partition: record for record in reversed(history) if record.status in _EVALUATED}
+        evaluations += [
+            (record.event.timestamp, record.run_id, record.event.asset_check_evaluation)
+            for record in by_partition.values()
+            if record.event and record.event.timestamp > after and record.event.asset_check_evaluation
+        ]
+    return evaluations
 
 
 def _materializations(

@@ -1,26 +1,34 @@
 """What is done with one delivery of a raw table: judged while it is staged, then written, or set aside. Reading sources goes elsewhere."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from functools import cached_property
+from typing import Any
 
 import dagster as dg
 import duckdb
 
-from mlops_assets.core.check_rules import CheckRule
+from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule, PartitionCheckResult
 from mlops_assets.core.keys import RAW_SCHEMA, table_key
 from mlops_assets.lake.lake import Lake, PartitionRange, Written, column_types, lake_name, quote, table_exists
 from mlops_assets.lake.schema_evolution import likely_renames
-from mlops_assets.schema.column_names import fold, is_audit
+from mlops_assets.schema.column_names import fold, internal, is_audit
 from mlops_assets.schema.source import RawTable
 from mlops_assets.sources import delivery_profiles as profiles
 from mlops_assets.sources import table_checks as checks
 from mlops_assets.sources.deliveries import compare_delivery
+from mlops_assets.sources.delivery_findings import Finding
 from mlops_assets.sources.reader import PARSED, REASON, ROW, SOURCE
-from mlops_assets.stages.execution import permanent_failure, rows_by_partition_key
+from mlops_assets.stages.execution import permanent_failure
 
 REJECTS_SCHEMA = "raw_rejects"
 QUARANTINE_SCHEMA = "raw_quarantine"
 
+# The columns of the raw table are in the scope of the same statement.
+_DAY, _KEY = internal("day"), internal("key")
 _ACCEPTED = f"(FROM {PARSED} WHERE {REASON} IS NULL)"
 
 
@@ -64,42 +72,70 @@ class Delivery:
         """The table that holds the rejected rows."""
         return f"{REJECTS_SCHEMA}.{self.name}"
 
-    @property
-    def reasons(self) -> dict[str, int]:
-        """How many rows are rejected for each reason."""
-        query = f"SELECT {REASON}, count(*) FROM {PARSED} WHERE {REASON} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
-        return dict(self.connection.execute(query).fetchall())
+    @cached_property
+    def rejected(self) -> dict[str, checks.RejectedRows]:
+        """The rejected rows of each partition, with the most frequent reasons; rows without a date are those of `WHOLE`."""
+        self._map_days()
+        rejected: dict[str, checks.RejectedRows] = defaultdict(checks.RejectedRows)
+        counted = self.connection.execute(
+            f"SELECT {self._partition}, {REASON}, count(*) FROM {PARSED} WHERE {REASON} IS NOT NULL GROUP BY ALL ORDER BY 3 DESC, 2"
+        )
+        for name, reason, count in counted.fetchall():
+            rows = rejected[name]
+            rows.rows += count
+            # A reason names its line or value: a bad file has as many as rows, and they are in the table of rejects.
+            if len(rows.reasons) < MOST_EXAMPLES:
+                rows.reasons[reason] = count
+        return dict(rejected)
 
-    def judge(self) -> list[dg.AssetCheckResult]:
-        """Evaluate every check on the staged rows. What `compare` needs to remember is kept until the delivery is written."""
+    def judge(self) -> dict[str, list[dg.AssetCheckResult]]:
+        """Evaluate every check on the staged rows; returns the results of each partition, of a table without partitions as `WHOLE`.
+
+        What `compare` needs to remember is kept until the delivery is written.
+        """
+        self._map_days()
         key, table = table_key(self.raw), self.table
-        day = f"CAST({quote(self.replaced.column)} AS VARCHAR)" if self.replaced else "NULL"
-        by_day = dict(self.connection.execute(f"SELECT coalesce({day}, ''), count(*) FROM {_ACCEPTED} GROUP BY 1").fetchall())
-        counted = rows_by_partition_key(self.keys, by_day) if self.replaced else {"": sum(by_day.values())}
-        results = [
-            checks.check_row_count(key, rows_by_partition=counted, partition_keys=list(counted), minimum=table.minimum_rows),
+        delivered = checks.DeliveredRows(self.connection, _ACCEPTED, self._partition, self.keys)
+        counted = dict(self.connection.execute(f"SELECT {self._partition}, count(*) FROM {_ACCEPTED} GROUP BY 1").fetchall())
+        accepted = {name: counted.get(name, 0) for name in self.keys}
+        outcomes = [
+            checks.check_row_count(key, rows=accepted, keys=self.keys, minimum=table.minimum_rows),
             checks.check_rejected_rows(
-                key,
-                accepted=sum(by_day.values()),
-                reasons=self.reasons,
-                maximum_share=table.maximum_reject_share,
-                rejects=self.rejects,
+                key, accepted=accepted, rejected=self.rejected, maximum_share=table.maximum_reject_share, rejects=self.rejects
             ),
         ]
         if bounds := _bounds(table):
-            results.append(
-                checks.check_ranges(
-                    self.connection, key, relation=_ACCEPTED, bounds=bounds, maximum_share=table.maximum_outside_share
-                )
-            )
+            outcomes.append(checks.check_ranges(delivered, key, bounds=bounds, maximum_share=table.maximum_outside_share))
         if table.key:
-            results.append(checks.check_duplicates(self.connection, key, relation=_ACCEPTED, columns=table.key))
+            outcomes.append(checks.check_duplicates(delivered, key, columns=table.key))
         if table.comparison.enabled:
-            results.append(self._compare(key))
-        results.append(checks.check_constant_columns(self.connection, key, relation=_ACCEPTED, columns=_compared_columns(table)))
-        return results
+            outcomes.append(self._compare(key))
+        outcomes.append(checks.check_constant_columns(delivered, key, columns=_compared_columns(table)))
+        return {name: [self._of_partition(outcome[name], name) for outcome in outcomes] for name in self.keys}
 
-    def _compare(self, key: dg.AssetKey) -> dg.AssetCheckResult:
+    def _of_partition(self, result: dg.AssetCheckResult, name: str) -> dg.AssetCheckResult:
+        return PartitionCheckResult.of(result, name) if self.replaced else result
+
+    @property
+    def _partition(self) -> str:
+        """SQL for the key of the partition of a row, '' without one."""
+        if self.replaced is None:
+            return f"'{checks.WHOLE}'"
+        day = quote(self.replaced.column)
+        return f"coalesce((SELECT {_KEY} FROM temp.main.partition_days WHERE {_DAY} = {day}), '{checks.WHOLE}')"
+
+    def _map_days(self) -> None:
+        """Make the temporary table of each day of the range with the key of its partition."""
+        if self.replaced is None:
+            return
+        starts, first = sorted(self.keys), self.replaced.start
+        days = [first + timedelta(days=number) for number in range((self.replaced.end - first).days)]
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE partition_days AS SELECT unnest(?::DATE[]) AS {_DAY}, unnest(?::VARCHAR[]) AS {_KEY}",
+            [days, [starts[bisect_right(starts, day.isoformat()) - 1] for day in days]],
+        )
+
+    def _compare(self, key: dg.AssetKey) -> checks.Outcomes:
         rules, partitions = self.table.comparison, self.table.partitions
         types = {name: column.type for name, column in self.table.columns.items() if not partitions or name != partitions.column}
         delivered = profiles.profile_delivery(
@@ -118,8 +154,10 @@ class Delivery:
             before = profiles.last_profile(self.connection, self.name)
             rules = rules.model_copy(update={"minimum_partitions": 1})
         optional = [name for name, column in self.table.columns.items() if column.optional]
-        findings = compare_delivery(delivered, before, rules, optional)
-        return checks.check_delivery(key, findings, before=len({profile.partition for profile in before}))
+        findings: dict[str, list[Finding]] = defaultdict(list)
+        for finding in compare_delivery(delivered, before, rules, optional):
+            findings[finding.partition.isoformat() if self.replaced else checks.WHOLE].append(finding)
+        return checks.check_delivery(key, findings, keys=self.keys, before=len({profile.partition for profile in before}))
 
     def require_known_columns(self) -> None:
         """Raise Failure when a column has probably been renamed: its values would be in two columns, half of them null in each."""
@@ -143,15 +181,25 @@ class Delivery:
                 f"`mlops schema apply {self.raw} {options}`. If it is another column: `mlops schema apply {self.raw}` adds it."
             )
 
-    def write(self) -> Written:
-        """Make the range of the raw table the accepted rows, remember their profile, and clear what was set aside for the range."""
-        written = self._write_rows(self.raw, include_null=False)
+    def write(self, failed: Sequence[str]) -> Written:
+        """Make the range of the raw table the accepted rows, remember their profile, and clear what was set aside for the range.
+
+        The partitions `failed` are left as they are.
+        """
+        left = self._ranges(failed)
+        written = self._write_rows(self.raw, self._range(include_null=False, without=left))
         if self.table.comparison.enabled:
+            of_profiles = (
+                PartitionRange("partition", self.replaced.start, self.replaced.end, without=tuple(left))
+                if self.replaced
+                else None
+            )
+            condition = f" p WHERE {of_profiles.predicate('p')}" if of_profiles else ""
             self.lake.replace(
                 self.connection,
                 table=f"{profiles.PROFILES_SCHEMA}.{self.name}",
-                query=profiles.store_query(),
-                partition_range=PartitionRange("partition", self.replaced.start, self.replaced.end) if self.replaced else None,
+                query=f"{profiles.store_query()}{condition}",
+                partition_range=of_profiles,
                 author=self.run_id,
             )
         if table_exists(self.connection, self.quarantine):
@@ -159,19 +207,25 @@ class Delivery:
                 self.connection,
                 table=self.quarantine,
                 query=f"FROM {lake_name(self.quarantine)} WHERE false",
-                partition_range=self._range(include_null=True),
+                partition_range=self._range(include_null=True, without=left),
                 author=self.run_id,
             )
         return written
 
-    def set_aside(self, failed: Sequence[dg.AssetCheckResult]) -> str:
-        """Write the accepted rows to the table of quarantine, leave the raw table as it is, and return what happened and what to do."""
-        self._write_rows(self.quarantine, include_null=True)
-        what = f"The delivery of {self._partitions()}" if self.replaced else "The delivery"
-        names = ", ".join(f"{result.check_name} ({result.description})" for result in failed)
+    def set_aside(self, failed: Mapping[str, Sequence[dg.AssetCheckResult]]) -> str:
+        """Write the accepted rows of the partitions `failed` to the table of quarantine, leave those of the raw table as they are, and
+        return what happened and what to do.
+        """
+        good = self._ranges([name for name in self.keys if name not in failed])
+        self._write_rows(self.quarantine, self._range(include_null=True, without=good))
+        what = f"The delivery of {_listed(sorted(failed))}" if self.replaced else "The delivery"
+        names = ", ".join(
+            dict.fromkeys(f"{result.check_name} ({result.description})" for results in failed.values() for result in results)
+        )
+        others = f" The other {len(self.keys) - len(failed)} partitions were written." if len(failed) < len(self.keys) else ""
         return (
-            f"{what} was not taken into {self.raw}, which is as it was: {names}. Its rows are in {self.quarantine}. Deliver corrected rows, "
-            'or take these as they are with the run configuration `accept: "<why>"`.'
+            f"{what} was not taken into {self.raw}, which is as it was: {names}. Its rows are in {self.quarantine}.{others} Deliver "
+            'corrected rows, or take these as they are with the run configuration `accept: "<why>"`.'
         )
 
     def write_rejects(self) -> None:
@@ -182,28 +236,37 @@ class Delivery:
             table=self.rejects,
             query=f"SELECT {partition}{REASON} AS reason, {ROW} AS row, {SOURCE} AS source, {self.loaded_at} AS _loaded_at "
             f"FROM {PARSED} WHERE {REASON} IS NOT NULL",
-            partition_range=self._range(include_null=True),
+            partition_range=self._range(include_null=True, without=()),
             author=self.run_id,
         )
 
-    def _write_rows(self, table: str, *, include_null: bool) -> Written:
+    def _write_rows(self, table: str, partition_range: PartitionRange | None) -> Written:
         names = ", ".join(quote(column) for column in self.table.columns)
+        inside = f"{partition_range.predicate('p')}" if partition_range and partition_range.without else "true"
         return self.lake.replace(
             self.connection,
             table=table,
-            query=f"SELECT {names}, {SOURCE} AS _source, {self.loaded_at} AS _loaded_at FROM {PARSED} WHERE {REASON} IS NULL",
-            partition_range=self._range(include_null=include_null),
+            query=f"SELECT {names}, {SOURCE} AS _source, {self.loaded_at} AS _loaded_at FROM {PARSED} p WHERE {REASON} IS NULL AND {inside}",
+            partition_range=partition_range,
             author=self.run_id,
         )
 
-    def _range(self, *, include_null: bool) -> PartitionRange | None:
+    def _range(self, *, include_null: bool, without: Sequence[tuple[date, date]]) -> PartitionRange | None:
         if self.replaced is None:
             return None
-        return PartitionRange(self.replaced.column, self.replaced.start, self.replaced.end, include_null=include_null)
+        return replace(self.replaced, include_null=include_null, without=tuple(without))
 
-    def _partitions(self) -> str:
-        first, last = min(self.keys), max(self.keys)
-        return first if first == last else f"{first} to {last}"
+    def _ranges(self, names: Sequence[str]) -> list[tuple[date, date]]:
+        """The days of the partitions `names`, from the first to the one after the last of each."""
+        if self.replaced is None:
+            return []
+        starts = [*sorted(self.keys), self.replaced.end.isoformat()]
+        return [(date.fromisoformat(name), date.fromisoformat(starts[bisect_right(starts, name)])) for name in sorted(names)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The partitions `names`, of many the first ones and how many there are."""
+    return ", ".join(names[:MOST_EXAMPLES]) + (f" and {len(names) - MOST_EXAMPLES} more" if len(names) > MOST_EXAMPLES else "")
 
 
 def is_blocking(result: dg.AssetCheckResult) -> bool:
@@ -213,14 +276,17 @@ def is_blocking(result: dg.AssetCheckResult) -> bool:
 
 def with_metadata(result: dg.AssetCheckResult, **texts: str) -> dg.AssetCheckResult:
     """`result` with further texts among its evidence."""
-    return result._replace(
-        metadata={**(result.metadata or {}), **{name: dg.MetadataValue.text(text) for name, text in texts.items()}}
-    )
+    return _changed(result, metadata={**result.metadata, **{name: dg.MetadataValue.text(text) for name, text in texts.items()}})
 
 
 def as_accepted(result: dg.AssetCheckResult, why: str) -> dg.AssetCheckResult:
     """A blocking outcome that a person took responsibility for: a warning, with the reason."""
-    return with_metadata(result, accepted_because=why)._replace(severity=dg.AssetCheckSeverity.WARN)
+    return _changed(with_metadata(result, accepted_because=why), severity=dg.AssetCheckSeverity.WARN)
+
+
+def _changed(result: dg.AssetCheckResult, **changes: Any) -> dg.AssetCheckResult:
+    changed = dg.AssetCheckResult(**{**result._asdict(), **changes})
+    return PartitionCheckResult.of(changed, result.partition) if isinstance(result, PartitionCheckResult) else changed
 
 
 def _bounds(table: RawTable) -> dict[str, checks.Bounds]:

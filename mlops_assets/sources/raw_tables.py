@@ -1,11 +1,12 @@
 """Raw tables: rows of a source as they came, typed, in the lake; what does not parse is kept apart with the reason."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import duckdb
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.errors import DagsterAssetCheckFailedError
 from pydantic import Field
 
@@ -26,11 +27,13 @@ from mlops_assets.sources.raw_delivery import (
     with_metadata,
 )
 from mlops_assets.sources.reader import SourceError, Window, parse
+from mlops_assets.sources.table_checks import WHOLE
 from mlops_assets.stages.execution import (
     RETRIES,
     partition_range,
     permanent_failure,
     record_partition_rows,
+    rows_by_partition_key,
     run_time,
     table_schema,
     written_metadata,
@@ -74,6 +77,7 @@ def build_raw_assets(source: Source, *, directory: Path) -> list[dg.AssetsDefini
 def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], directory: Path) -> dg.AssetsDefinition:
     key = table_key(f"{RAW_SCHEMA}.{name}")
     partitions = table.partitions
+    keys = build_partitions(partitions.start, partitions.end, partitions.cadence) if partitions else None
 
     @dg.asset(
         key=key,
@@ -81,9 +85,9 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
         owners=list(owners),
         group_name=RAW_SCHEMA,
         kinds={table.format or "sql", "duckdb"},
-        partitions_def=build_partitions(partitions.start, partitions.end, partitions.cadence) if partitions else None,
+        partitions_def=keys,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        check_specs=[rule.spec(key) for rule in check_rules(table)],
+        check_specs=[rule.partitioned_spec(key, keys) for rule in check_rules(table)],
         freshness_policy=freshness_policy(partitions.freshness) if partitions else None,
         automation_condition=ARRIVE if partitions and partitions.end is None else None,
         retry_policy=RETRIES,
@@ -103,11 +107,11 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
                         name=name,
                         table=table,
                         replaced=replaced,
-                        keys=context.partition_keys if replaced else [""],
+                        keys=context.partition_keys if replaced else [WHOLE],
                         run_id=context.run.run_id,
                         loaded_at=sql_moment(run_time(context)),
                     )
-                    metadata = yield from _take(context, config, delivery)
+                    yield from _take(context, config, delivery, unused=unused)
             except (SourceError, LakeError) as error:
                 raise permanent_failure(str(error)) from error
             # What else DuckDB raises, such as a conflict of commits or a catalog that is away, may pass the next time.
@@ -119,39 +123,70 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
                 ) from None
             except (duckdb.ProgrammingError, duckdb.NotSupportedError) as error:
                 raise permanent_failure(f"raw.{name} cannot be written: {error}") from error
-            descriptions = {column_name: column.description for column_name, column in table.columns.items()}
-            schema = table_schema(connection, delivery.raw, descriptions | _AUDIT_DESCRIPTIONS)
-        yield dg.MaterializeResult(
-            metadata={**metadata, "dagster/column_schema": schema, "unused_source_columns": dg.MetadataValue.json(unused)}
-        )
 
     return raw_table
 
 
 def _take(
-    context: dg.AssetExecutionContext, config: RawTableConfig, delivery: Delivery
-) -> Generator[dg.AssetCheckResult, None, dict[str, Any]]:
-    """Judge the staged delivery and write it; returns the metadata. Raises Failure when it is set aside: nothing is materialized then."""
+    context: dg.AssetExecutionContext, config: RawTableConfig, delivery: Delivery, *, unused: Sequence[str]
+) -> Iterator[Any]:
+    """Judge the staged delivery and write the partitions that pass.
+
+    Those that a check blocks are set aside, and are not materialized. Raises Failure for them, after what was written is recorded.
+    """
     delivery.require_known_columns()
-    results = delivery.judge()
+    by_partition = delivery.judge()
     delivery.write_rejects()
-    failed = [result for result in results if is_blocking(result)]
-    if failed and config.accept is None:
-        message = delivery.set_aside(failed)
-        for result in results:
-            yield with_metadata(result, delivery=message) if is_blocking(result) else result
-        # The cause is what Dagster raises for a failed check, by which it is told apart from a fault of the platform.
-        names = ", ".join(str(result.check_name) for result in failed)
-        cause = DagsterAssetCheckFailedError(f"{context.asset_key.to_user_string()}: {names}")
-        raise permanent_failure(message) from cause
-    for result in results:
-        yield as_accepted(result, config.accept) if config.accept is not None and is_blocking(result) else result
-    written = delivery.write()
-    if delivery.replaced:
-        record_partition_rows(context, written.rows_by_partition)
-    return {
+    failing = {name: [each for each in results if is_blocking(each)] for name, results in by_partition.items()}
+    refused = {name: results for name, results in failing.items() if results}
+    results = [each for part in by_partition.values() for each in part]
+    if not refused or config.accept is not None:
+        metadata, rows = _write(delivery, (), unused=unused)
+        if delivery.replaced:
+            record_partition_rows(context, rows)
+        if refused and config.accept is not None:
+            results = [as_accepted(each, config.accept) if is_blocking(each) else each for each in results]
+            metadata |= {"accepted_because": dg.MetadataValue.text(config.accept)}
+        yield dg.MaterializeResult(metadata=metadata, check_results=results)
+        return
+    if len(refused) < len(by_partition):
+        yield from _materialize_others(context, delivery, list(refused), unused=unused)
+    message = delivery.set_aside(refused)
+    for each in results:
+        yield with_metadata(each, delivery=message) if is_blocking(each) else each
+    # The cause is what Dagster raises for a failed check, by which it is told apart from a fault of the platform.
+    names = ", ".join(dict.fromkeys(str(result.check_name) for part in refused.values() for result in part))
+    cause = DagsterAssetCheckFailedError(f"{context.asset_key.to_user_string()}: {names}")
+    raise permanent_failure(message) from cause
+
+
+def _materialize_others(
+    context: dg.AssetExecutionContext, delivery: Delivery, refused: Sequence[str], *, unused: Sequence[str]
+) -> Iterator[dg.AssetMaterialization]:
+    """Write the partitions of the delivery but those `refused`, and yield a materialization of each.
+
+    A `MaterializeResult` would be one of every partition of the run.
+    """
+    metadata, rows = _write(delivery, refused, unused=unused)
+    for name, count in rows_by_partition_key(delivery.keys, rows).items():
+        if name not in refused:
+            yield dg.AssetMaterialization(
+                asset_key=context.asset_key,
+                partition=name,
+                metadata=metadata | {"dagster/partition_row_count": count},
+                tags={DATA_VERSION_TAG: f"{metadata['fingerprint'].value}-{name}"},
+            )
+
+
+def _write(delivery: Delivery, refused: Sequence[str], *, unused: Sequence[str]) -> tuple[dict[str, Any], Mapping[str, int]]:
+    """Write the partitions of the delivery but those `refused`; returns the metadata, and the rows of each date."""
+    written = delivery.write(refused)
+    descriptions = {name: column.description for name, column in delivery.table.columns.items()}
+    metadata: dict[str, Any] = {
         **written_metadata(written),
-        "rejected_rows": sum(delivery.reasons.values()),
+        "rejected_rows": sum(rows.rows for rows in delivery.rejected.values()),
         "rejects_table": dg.MetadataValue.text(f"lake.{REJECTS_SCHEMA}.{delivery.name}"),
-        **({"accepted_because": dg.MetadataValue.text(config.accept)} if failed and config.accept is not None else {}),
+        "dagster/column_schema": table_schema(delivery.connection, delivery.raw, descriptions | _AUDIT_DESCRIPTIONS),
+        "unused_source_columns": dg.MetadataValue.json(list(unused)),
     }
+    return metadata, written.rows_by_partition

@@ -15,6 +15,7 @@ import dagster as dg
 from mlops_assets.clients.champion import RegistryUnreachableError
 from mlops_assets.clients.event_stream import EventStreamError
 from mlops_assets.online_store.store import PushConflictError
+from mlops_assets.stages.check_events import CheckEvents
 from mlops_assets.stages.execution import permanent_failure
 
 _TRANSIENT = (MemoryError, OSError, EventStreamError, PushConflictError, RegistryUnreachableError)
@@ -61,14 +62,17 @@ def is_transient(error: BaseException) -> bool:
 def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """Let the function of an asset end at once, with a message, at an error that trying again cannot mend.
 
+    What a generator yields reaches Dagster by `CheckEvents`, with results of checks by partition.
     Goes directly below the decorator `dg.asset` or `dg.multi_asset`.
     """
     if inspect.isgeneratorfunction(compute):
 
         @functools.wraps(compute)
         def generate(*args: Any, **keywords: Any) -> Iterator[Any]:
+            events = CheckEvents()
             try:
-                yield from compute(*args, **keywords)
+                for event in compute(*args, **keywords):
+                    yield from events.of(event)
             except Exception as error:  # none is swallowed: each is raised, as it is or as the failure that takes its place
                 if (judged := _judged(error)) is error:
                     raise

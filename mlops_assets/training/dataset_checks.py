@@ -13,7 +13,7 @@ from mlops_assets.core.missing_values import finite_number, is_infinite, is_pres
 from mlops_assets.lake.lake import column_types, quote, sql_moment
 from mlops_assets.schema.column_names import SPLIT
 from mlops_assets.schema.solution import before
-from mlops_assets.sources.table_checks import check_duplicates
+from mlops_assets.sources.table_checks import WHOLE, DeliveredRows, check_duplicates
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.leakage import explained_labels
 
@@ -41,7 +41,11 @@ def check_dataset(
     return [
         _schema(connection, inputs, rows),
         _row_count(connection, inputs, rows),
-        check_duplicates(connection, inputs.key(TRAINING_DATASET), relation=rows, columns=[inputs.solution.spine.key]),
+        check_duplicates(
+            DeliveredRows(connection, rows, f"'{WHOLE}'", [WHOLE]),
+            inputs.key(TRAINING_DATASET),
+            columns=[inputs.solution.spine.key],
+        )[WHOLE],
         _missing(connection, inputs, rows, numeric),
         _constant(connection, inputs, rows, numeric),
         _label_rate(connection, inputs, rows),

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mlops_assets.core.conditions import FOLLOW
 from mlops_assets.lake.lake import Lake
 from mlops_assets.schema.source import Source
 from mlops_assets.sources.raw_tables import build_raw_assets
@@ -58,8 +59,9 @@ def run(
     )
 
 
-def outcome(result: dg.ExecuteInProcessResult, check: str) -> dg.AssetCheckEvaluation:
-    [found] = [each for each in result.get_asset_check_evaluations() if each.check_name == check]
+def outcome(result: dg.ExecuteInProcessResult, check: str, day: date = LAST) -> dg.AssetCheckEvaluation:
+    of_day = [each for each in result.get_asset_check_evaluations() if each.partition in (None, str(day))]
+    [found] = [each for each in of_day if each.check_name == check]
     return found
 
 
@@ -130,7 +132,7 @@ def test_a_delivery_is_taken_as_it_is_when_a_person_says_why(lake: Lake, tmp_pat
     assert minutes_of(lake, "raw.orders", day) == 0
     taken = run(tmp_path, lake, start=day, end=day, accept="a strike, confirmed by the shop")
     assert taken.success
-    check = outcome(taken, "delivery")
+    check = outcome(taken, "delivery", day)
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.metadata["accepted_because"].value == "a strike, confirmed by the shop"
     event = taken.asset_materializations_for_node("raw__orders")[-1]
@@ -194,3 +196,70 @@ def test_a_table_without_partitions_is_compared_with_its_last_version(make_lake:
     lost = load(rows[:20])
     assert not lost.success
     assert "20 rows, the 1 partitions before have at least 65" in str(outcome(lost, "delivery").description)
+
+
+def test_one_bad_day_of_a_month_is_that_day_alone(make_lake: MakeLake, tmp_path: Path) -> None:
+    lake, instance = make_lake(), dg.DagsterInstance.ephemeral()
+    days = [FIRST + timedelta(days=number) for number in range(30)]
+    bad = days[14]
+    # In another unit and twice.
+    rows = {day: rows_of(day) if day != bad else rows_of(day, lambda number: (20 + number % 25) / 60) * 2 for day in days}
+    write(tmp_path, [row for day in days for row in rows[day]])
+    [raw] = build_raw_assets(Source.model_validate({"owners": ["team:a"], "tables": {"orders": TABLE}}), directory=tmp_path)
+
+    @dg.asset(
+        deps=[raw.key],
+        partitions_def=raw.partitions_def,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        automation_condition=FOLLOW,
+    )
+    def following() -> None: ...
+
+    defs = dg.Definitions([raw, following], resources={"lake": lake})
+    switched_on = dg.evaluate_automation_conditions(defs, instance)
+    result = dg.materialize(
+        [raw, following],
+        resources={"lake": lake},
+        instance=instance,
+        tags={"dagster/asset_partition_range_start": str(days[0]), "dagster/asset_partition_range_end": str(days[-1])},
+        raise_on_error=False,
+    )
+
+    evaluations = result.get_asset_check_evaluations()
+    assert {check.partition for check in evaluations} == set(map(str, days))
+    for rule in ("row_count", "rejected_rows", "duplicates", "delivery"):
+        of_rule = {check.partition: check for check in evaluations if check.check_name == rule}
+        assert len(of_rule) == len(days)
+        refused = {str(bad)} if rule in ("duplicates", "delivery") else set()
+        assert {partition for partition, check in of_rule.items() if not check.passed} == refused
+    assert outcome(result, "duplicates", bad).metadata["examples"].value == [[str(1400 + number)] for number in range(5)]
+
+    # The run says what is wrong, and has written the other days.
+    assert not result.success
+    assert "The delivery of 2020-01-15 was not taken into raw.orders" in failure(result)
+    assert "The other 29 partitions were written." in failure(result)
+    with lake.connect(read_only=True) as connection:
+        written = dict(connection.execute("SELECT CAST(day AS VARCHAR), count(*) FROM raw.orders GROUP BY 1").fetchall())
+        aside = dict(connection.execute("SELECT CAST(day AS VARCHAR), count(*) FROM raw_quarantine.orders GROUP BY 1").fetchall())
+        remembered = connection.execute("SELECT DISTINCT CAST(partition AS VARCHAR) FROM raw_profiles.orders").fetchall()
+    others = {str(day) for day in days if day != bad}
+    assert (written, aside) == (dict.fromkeys(others, 60), {str(bad): 120})
+    assert {day for (day,) in remembered} == others
+    assert set(instance.get_materialized_partitions(raw.key)) == others
+
+    # What follows is asked for, for those days alone.
+    ticked = dg.evaluate_automation_conditions(defs, instance, cursor=switched_on.cursor)
+    assert ticked.get_requested_partitions(following.key) == others
+
+    # A corrected delivery of the day frees what follows of it.
+    write(tmp_path, rows_of(bad))
+    mended = dg.materialize([raw], resources={"lake": lake}, instance=instance, partition_key=str(bad))
+    assert mended.success
+    freed = dg.evaluate_automation_conditions(defs, instance, cursor=ticked.cursor)
+    assert freed.get_requested_partitions(following.key) == {str(bad)}
+    assert not load_quarantine(lake)
+
+
+def load_quarantine(lake: Lake) -> list[Any]:
+    with lake.connect(read_only=True) as connection:
+        return connection.execute("FROM raw_quarantine.orders").fetchall()

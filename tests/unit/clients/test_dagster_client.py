@@ -14,6 +14,16 @@ def test_only_what_was_evaluated_and_blocks_is_failing() -> None:
         "warns": execution("FAILED", "WARN"),
         "after_one_that_blocked": execution("EXECUTION_FAILED"),
         "never_ran": None,
+        "of_days": execution("SUCCEEDED", "ERROR"),
+    }
+    by_partition = {
+        "of_days": {
+            "ranges": [
+                {"startKey": "2020-01-01", "endKey": "2020-01-04", "status": "SUCCEEDED"},
+                {"startKey": "2020-01-05", "endKey": "2020-01-05", "status": "FAILED"},
+                {"startKey": "2020-01-08", "endKey": "2020-01-09", "status": "FAILED"},
+            ]
+        }
     }
     state = asset_state(
         {
@@ -28,9 +38,18 @@ def test_only_what_was_evaluated_and_blocks_is_failing() -> None:
             "assetPartitionStatuses": None,
             "assetMaterializations": [],
             "assetChecksOrError": {
-                "checks": [{"name": name, "executionForLatestMaterialization": each} for name, each in checks.items()]
+                "checks": [
+                    {
+                        "name": name,
+                        "blocking": name != "warns",
+                        "executionForLatestMaterialization": each,
+                        "partitionStatuses": by_partition.get(name),
+                    }
+                    for name, each in checks.items()
+                ]
             },
-        }
+        },
+        lambda key, check, partition: "WARN" if partition == "2020-01-09" else "ERROR",
     )
-    assert state.failing_checks == ("blocks",)
-    assert state.warning_checks == ("after_one_that_blocked (not evaluated)", "warns")
+    assert state.failing_checks == ("blocks", "of_days (2020-01-05)")
+    assert state.warning_checks == ("after_one_that_blocked (not evaluated)", "of_days (2020-01-08 to 2020-01-09)", "warns")

@@ -36,18 +36,20 @@ def failed(file: Path) -> tuple[set[str], int]:
             if (column.minimum, column.maximum, column.accepted) != (None, None, None)
         }
         days = [(START + timedelta(days=day)).isoformat() for day in range((END - START).days)]
-        results = [
-            checks.check_row_count(KEY, rows_by_partition=counts, partition_keys=days, minimum=table.minimum_rows),
+        delivered = checks.DeliveredRows(connection, inside, "''", [checks.WHOLE])
+        outcomes = [
+            checks.check_row_count(KEY, rows=counts, keys=days, minimum=table.minimum_rows),
             checks.check_rejected_rows(
                 KEY,
-                accepted=sum(counts.values()),
-                reasons=rejects,
+                accepted={checks.WHOLE: sum(counts.values())},
+                rejected={checks.WHOLE: checks.RejectedRows(sum(rejects.values()), rejects)},
                 maximum_share=table.maximum_reject_share,
                 rejects="raw_rejects.orders",
             ),
-            checks.check_duplicates(connection, KEY, relation=inside, columns=table.key),
-            checks.check_ranges(connection, KEY, relation=inside, bounds=bounds, maximum_share=table.maximum_outside_share),
+            checks.check_duplicates(delivered, KEY, columns=table.key),
+            checks.check_ranges(delivered, KEY, bounds=bounds, maximum_share=table.maximum_outside_share),
         ]
+        results = [result for outcome in outcomes for result in outcome.values()]
     return {str(each.check_name) for each in results if not each.passed and each.severity.name == "ERROR"}, sum(counts.values())
 
 
