@@ -166,6 +166,13 @@ class ModelRegistry:
         )
         return _registered(version)
 
+    def describe_model(self, model: RegisteredModel, *, solution: str, version: str, tags: Mapping[str, str]) -> None:
+        """Give the registered model the description `solution` and `tags`, and its version `model` the description `version`."""
+        self.client.update_registered_model(model.solution, solution)
+        for key, value in tags.items():
+            self.client.set_registered_model_tag(model.solution, key, value)
+        self.client.update_model_version(model.solution, str(model.version), version)
+
     def find(self, solution: str, tags: Mapping[str, str]) -> RegisteredModel | None:
         """The newest complete version of the solution that was registered with all `tags`, or None.
 

@@ -27,6 +27,7 @@ from mlops_assets.core.keys import (
     TRAINING_DATASET,
     job_name,
 )
+from mlops_assets.core.schedules import check_schedule
 from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
 from mlops_assets.deployment.challenger import build_challenger
 from mlops_assets.deployment.challenger_sensor import build_challenger_sensor
@@ -42,6 +43,7 @@ from mlops_assets.monitoring.drift_report import build_drift_report
 from mlops_assets.monitoring.monitoring_report import build_monitoring_report
 from mlops_assets.monitoring.performance_report import build_performance_report
 from mlops_assets.monitoring.retraining_decision import build_retraining_decision
+from mlops_assets.monitoring.retraining_schedule import build_retraining_schedules
 from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor
 from mlops_assets.predictions.outcomes import build_outcomes
 from mlops_assets.predictions.prediction_log import build_prediction_log
@@ -103,6 +105,7 @@ class MLSolution(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The assets, checks and jobs. Raises ConfigurationError for a model, column or class that does not exist."""
+        check_schedule(self.solution.schedule)
         registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
         inputs = resolve_inputs(self.solution, registry)
         keys = {purpose: [inputs.key(stage) for stage in stages] for purpose, stages in JOBS.items()}
@@ -136,7 +139,13 @@ class MLSolution(dg.Component):
                 channels=served_channels(inputs),
             )
         )
-        return dg.Definitions(assets=assets, asset_checks=[build_served_version(inputs)], jobs=jobs, sensors=sensors)
+        return dg.Definitions(
+            assets=assets,
+            asset_checks=[build_served_version(inputs)],
+            jobs=jobs,
+            sensors=sensors,
+            schedules=build_retraining_schedules(inputs),
+        )
 
     def _operated(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """`spec` with what makes it follow its inputs, and how old it may become."""

@@ -5,9 +5,11 @@ from pathlib import Path
 import dagster as dg
 from pydantic import BaseModel
 
+from mlops_assets.core.schedules import check_schedule
 from mlops_assets.schema.column_names import check_column_name, repeated
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.source import Source
+from mlops_assets.sources.loading_schedule import build_loading_job, build_loading_schedules
 from mlops_assets.sources.raw_tables import build_raw_assets
 
 
@@ -28,7 +30,11 @@ class RawTables(dg.Component):
         return cls(Source.model_validate(attributes))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """One asset for each table. Raises ConfigurationError for a column that has the name of one of the platform's."""
+        """One asset for each table, the job that loads them, and its schedule.
+
+        Raises ConfigurationError for a column that has the name of one of the platform's, and for a cron expression that is none.
+        """
+        check_schedule(self.source.schedule)
         for name, table in self.source.tables.items():
             partition = table.partitions.column if table.partitions else None
             for column in table.columns:
@@ -39,4 +45,9 @@ class RawTables(dg.Component):
             if same := repeated(table.columns):
                 message = f"raw table {name}: {', '.join(same)} are one name to the lake, whatever the case; rename one"
                 raise ConfigurationError(("tables", name, "columns", same[-1]), message)
-        return dg.Definitions(assets=build_raw_assets(self.source, directory=Path(context.path)))
+        directory = Path(context.path)
+        return dg.Definitions(
+            assets=build_raw_assets(self.source, directory=directory),
+            jobs=[build_loading_job(self.source, name=directory.name)],
+            schedules=build_loading_schedules(self.source, name=directory.name),
+        )

@@ -5,6 +5,7 @@ import dagster as dg
 from mlops_assets.schema import column_names
 
 RAW_SCHEMA = "raw"
+STAGING_SCHEMA = "staging"
 FEATURES_SCHEMA = "features"
 
 STAGE_TAG = "mlops/stage"
@@ -58,6 +59,11 @@ def stage_tags(solution: str, stage: str) -> dict[str, str]:
     return {SOLUTION_TAG: solution, STAGE_TAG: stage}
 
 
-def job_name(solution: str, purpose: str) -> str:
-    """Name of the job that runs one part of a solution: `training`, `scoring` or `monitoring`."""
-    return f"{solution}_{purpose}"
+def group_name(source: str, schema: str) -> str:
+    """Group of an asset: `<source>_<layer>` where sources share a schema of the lake, else the schema, which is a solution's name."""
+    return f"{source}_{schema}" if schema in (RAW_SCHEMA, STAGING_SCHEMA, FEATURES_SCHEMA) else schema
+
+
+def job_name(owner: str, purpose: str) -> str:
+    """Name of the job that runs one part of a solution, such as `training`, or of a source: `loading`."""
+    return f"{owner}_{purpose}"

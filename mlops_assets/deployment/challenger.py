@@ -32,6 +32,7 @@ def build_challenger(inputs: SolutionInputs) -> dg.AssetsDefinition:
         tags=inputs.tags(CHALLENGER),
         deps=[inputs.key(DEPLOYMENT)],
         retry_policy=RETRIES,
+        code_version="1",
         op_tags={SLOTS_TAG: CHAMPION},
     )
     @step

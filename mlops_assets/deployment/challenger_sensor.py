@@ -39,10 +39,13 @@ def build_challenger_sensor(solution: str, options: Serving) -> dg.SensorDefinit
     """The sensor of one solution: a materialization of `challenger` for each state of affairs in which the two differ."""
     key = stage_key(solution, CHALLENGER)
 
+    name = f"{solution}_challenger"
+    description = "Lets the servers try the challenger, and follow the section `serving` of the YAML, when either changed."
+
     @dg.sensor(
-        name=f"{solution}_challenger",
-        description="Lets the servers try the challenger, and follow the section `serving` of the YAML, when either changed.",
-        target=dg.AssetSelection.assets(key),
+        name=name,
+        description=description,
+        target=dg.define_asset_job(name, selection=dg.AssetSelection.assets(key), description=description),
         minimum_interval_seconds=_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )

@@ -23,10 +23,13 @@ def build_champion_sensor(targets: Sequence[DeploymentTarget]) -> dg.SensorDefin
     """The sensor of `targets` with one deployment asset. It asks for nothing while the registry agrees with the newest deployments."""
     [key] = {target.key for target in targets}
 
+    name = f"{targets[0].solution}_{'champion' if targets[0].segment is None else 'segment_champions'}"
+    description = "Reconciles a champion that was set by hand in MLflow with the history of deployments."
+
     @dg.sensor(
-        name=f"{targets[0].solution}_{'champion' if targets[0].segment is None else 'segment_champions'}",
-        description="Reconciles a champion that was set by hand in MLflow with the history of deployments.",
-        target=dg.AssetSelection.assets(key),
+        name=name,
+        description=description,
+        target=dg.define_asset_job(name, selection=dg.AssetSelection.assets(key), description=description),
         minimum_interval_seconds=_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )

@@ -58,6 +58,7 @@ def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
         deps=[declared.key(EVALUATION), declared.key(ONLINE_FEATURES)],
         check_specs=[check_rules.CHAMPION_DEPLOYED.spec(key)],
         retry_policy=RETRIES,
+        code_version="1",
         pool=f"{declared.name}_deployment",
         op_tags={SLOTS_TAG: CHAMPION},
     )

@@ -77,10 +77,13 @@ def build_served_version_sensor(
     """The sensor of one solution: a run of the check `rule_name` of its deployment whenever the observation is another one."""
     check = dg.AssetCheckKey(stage_key(solution, DEPLOYMENT), rule_name)
 
+    name = f"{solution}_{rule_name}"
+    description = "Has it checked whether every server process serves the registry's champion, when either changed."
+
     @dg.sensor(
-        name=f"{solution}_{rule_name}",
-        description="Has it checked whether every server process serves the registry's champion, when either changed.",
-        target=dg.AssetSelection.checks(check),
+        name=name,
+        description=description,
+        target=dg.define_asset_job(name, selection=dg.AssetSelection.checks(check), description=description),
         minimum_interval_seconds=_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )

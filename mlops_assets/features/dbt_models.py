@@ -19,7 +19,9 @@ from dagster_dbt.errors import DagsterDbtCliRuntimeError
 from packaging.version import Version
 
 from mlops_assets.core.conditions import FOLLOW
+from mlops_assets.core.freshness import cadence_freshness
 from mlops_assets.core.keys import table_name
+from mlops_assets.core.partitions import Cadence
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry, FeatureView, feature_view
 from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY, ViewUse, declared_solutions, view_uses
@@ -55,7 +57,7 @@ class DbtSelection:
     project: DbtProject
     tag: str
     partitions: dg.TimeWindowPartitionsDefinition
-    cadence: str
+    cadence: Cadence
 
     @cached_property
     def manifest(self) -> Node:
@@ -65,7 +67,7 @@ class DbtSelection:
     @cached_property
     def translator(self) -> LakeTranslator:
         """How the nodes look in Dagster."""
-        return LakeTranslator(self.manifest, self.partitions, self.cadence)
+        return LakeTranslator(self.manifest, self.partitions, self.cadence, self.tag)
 
     @cached_property
     def nodes(self) -> Mapping[dg.AssetKey, Node]:
@@ -97,7 +99,8 @@ class DbtSelection:
 
     def _asset_spec(self, key: dg.AssetKey, node: Node) -> dg.AssetSpec:
         spec = self.translator.get_asset_spec(self.manifest, node["unique_id"], self.project)
-        spec = spec.replace_attributes(automation_condition=FOLLOW)
+        freshness = cadence_freshness(self.cadence) if is_incremental(node) else None
+        spec = spec.replace_attributes(automation_condition=FOLLOW, freshness_policy=freshness)
         return describe_view(spec, self.views[key], self.uses, self.cadence) if key in self.views else spec
 
     def check_specs(self) -> list[dg.AssetCheckSpec]:

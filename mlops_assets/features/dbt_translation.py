@@ -3,13 +3,16 @@
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
+from dagster_shared.record import replace
 
+from mlops_assets.core.freshness import cadence_freshness
+from mlops_assets.core.keys import group_name
+from mlops_assets.core.partitions import Cadence
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.feature_store.usage import ViewUse
 
@@ -19,25 +22,26 @@ _DAYS = {"daily": 1, "weekly": 7, "monthly": 28, "yearly": 365}
 
 
 class LakeTranslator(DagsterDbtTranslator):
-    """Asset keys are `<schema>/<alias>`, groups are schemas, and incremental models have the partitions of the component.
+    """Asset keys are `<schema>/<alias>`, groups are schemas of a source, and incremental models have the partitions of the component.
 
     Reads from a node's `meta`: `owner`, `partition_column` (incremental models and partitioned sources) and
     `dagster.history_days`, how many days before its own partition a model reads from its inputs.
     """
 
-    def __init__(self, manifest: Node, partitions: dg.TimeWindowPartitionsDefinition, cadence: str):
+    def __init__(self, manifest: Node, partitions: dg.TimeWindowPartitionsDefinition, cadence: Cadence, source: str):
         super().__init__(DagsterDbtTranslatorSettings(enable_code_references=True, enable_source_metadata=False))
         self._manifest = manifest
         self._partitions = partitions
         self._cadence = cadence
+        self._source = source
 
     def get_asset_key(self, dbt_resource_props: Node) -> dg.AssetKey:
         """`<schema>/<alias>`, for a source `<schema>/<table>`: the name of the table in the lake."""
         return dg.AssetKey([dbt_resource_props["schema"], dbt_resource_props.get("alias") or dbt_resource_props["name"]])
 
     def get_group_name(self, dbt_resource_props: Node) -> str:
-        """The schema: `staging`, `features` or the name of a solution."""
-        return dbt_resource_props["schema"]
+        """`<source>_staging` or `<source>_features`; a spine is in the group of its solution."""
+        return group_name(self._source, dbt_resource_props["schema"])
 
     def get_description(self, dbt_resource_props: Node) -> str:
         """The description alone; the SQL is one click away as a code reference."""
@@ -71,6 +75,13 @@ class LakeTranslator(DagsterDbtTranslator):
             start_offset=-math.ceil(history_days / _DAYS[self._cadence]), allow_nonexistent_upstream_partitions=True
         )
 
+    def get_asset_check_spec(
+        self, asset_spec: dg.AssetSpec, manifest: Node, unique_id: str, project: DbtProject | None
+    ) -> dg.AssetCheckSpec | None:
+        """The check of a dbt data test, with the test's description or what it holds to be true."""
+        spec = super().get_asset_check_spec(asset_spec, manifest, unique_id, project)
+        return spec and replace(spec, description=describe_test(manifest["nodes"][unique_id]))
+
     def get_code_version(self, dbt_resource_props: Node) -> str | None:
         """Changes with the model's SQL (for a seed its file) and with the project's macros behind it."""
         if dbt_resource_props["resource_type"] == "source":
@@ -91,7 +102,31 @@ class LakeTranslator(DagsterDbtTranslator):
                 yield from self._macros(self._manifest["macros"][name])
 
 
-def describe_view(spec: dg.AssetSpec, view: FeatureView, uses: Sequence[ViewUse], cadence: str) -> dg.AssetSpec:
+def describe_test(test: Node) -> str:
+    """What a dbt data test holds to be true: its description, or else what its kind and its arguments mean."""
+    if described := test.get("description"):
+        return described
+    kind = test.get("test_metadata") or {"name": test["name"], "kwargs": {}}
+    arguments = {name: value for name, value in kind["kwargs"].items() if name != "model"}
+    column = f"`{arguments.pop('column_name')}`" if "column_name" in arguments else ""
+    match kind["name"]:
+        case "unique":
+            return f"No value of {column} occurs twice."
+        case "not_null":
+            return f"Every row has a value of {column}."
+        case "accepted_values":
+            return f"Every value of {column} is one of {', '.join(map(str, arguments['values']))}."
+        case "relationships":
+            return f"Every value of {column} is a {arguments['field']} of {arguments['to']}."
+        case "unique_combination":
+            return f"No two rows have the same {', '.join(f'`{name}`' for name in arguments['columns'])}."
+        case "is_true":
+            return f"For every row: `{arguments['condition']}`."
+    stated = ", ".join(f"{name} {value}" for name, value in arguments.items())
+    return f"dbt test {kind['name']}" + (f" of {column}" if column else "") + (f": {stated}." if stated else ".")
+
+
+def describe_view(spec: dg.AssetSpec, view: FeatureView, uses: Sequence[ViewUse], cadence: Cadence) -> dg.AssetSpec:
     """`spec` with what makes it a feature view, who uses it, and a freshness policy.
 
     The policy looks at the clock on the wall and at the newest materialization of any partition: it fails when a view was not built
@@ -99,7 +134,6 @@ def describe_view(spec: dg.AssetSpec, view: FeatureView, uses: Sequence[ViewUse]
     time is `freshness_days`, and the join sees to that.
     """
     users = sorted({use.solution for use in uses if (use.view, use.version) == (view.name, view.version)})
-    days = view.refresh_days or 2 * _DAYS[cadence]
     metadata: dict[str, Any] = {
         "feature_view": view.name,
         "version": view.version,
@@ -112,7 +146,7 @@ def describe_view(spec: dg.AssetSpec, view: FeatureView, uses: Sequence[ViewUse]
         "used_by_solutions": dg.MetadataValue.json(users),
     }
     return spec.merge_attributes(metadata=metadata).replace_attributes(
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=days))
+        freshness_policy=cadence_freshness(cadence, view.refresh_days)
     )
 
 

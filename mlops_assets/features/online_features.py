@@ -44,6 +44,7 @@ def build_online_features(inputs: SolutionInputs) -> dg.AssetsDefinition:
         deps=[table_key(chosen.view.model.table) for chosen in views],
         check_specs=[check_rules.ONLINE_OFFLINE_PARITY.spec(key)],
         retry_policy=RETRIES,
+        code_version="1",
     )
     @step
     def online_features(

@@ -12,7 +12,8 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.core.conditions import FOLLOW
-from mlops_assets.core.keys import FEATURES_SCHEMA, table_key
+from mlops_assets.core.freshness import cadence_freshness
+from mlops_assets.core.keys import FEATURES_SCHEMA, group_name, table_key
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.feature_store.statistics import COLUMN_DESCRIPTIONS, PARTITION, statistics_query
 from mlops_assets.features.dbt_models import DbtSelection
@@ -41,7 +42,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
     @dg.asset(
         key=table_key(table),
         description=f"Statistics of every feature of {selection.tag}, by partition: missing share, moments, quantiles, distinct values.",
-        group_name=FEATURES_SCHEMA,
+        group_name=group_name(selection.tag, FEATURES_SCHEMA),
         kinds={"duckdb"},
         owners=sorted({view.owner for view in selection.views.values() if view.owner}),
         partitions_def=selection.partitions,
@@ -50,6 +51,8 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
         automation_condition=FOLLOW,
+        freshness_policy=cadence_freshness(selection.cadence),
+        code_version="1",
     )
     @step
     def feature_statistics(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:

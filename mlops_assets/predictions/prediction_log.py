@@ -63,6 +63,7 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
         deps=[inputs.key(DEPLOYMENT)],
         check_specs=[check_rules.LOGGED_ONCE.spec(key), check_rules.LOG_ACCEPTED.spec(key)],
         retry_policy=RETRIES,
+        code_version="1",
         op_tags={slots.SLOTS_TAG: slots.PREDICTION_LOG},
     )
     @step

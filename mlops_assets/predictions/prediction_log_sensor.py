@@ -16,10 +16,13 @@ def build_prediction_log_sensor(solution: str, interval_seconds: int) -> dg.Sens
     """The sensor of one solution. It asks for nothing while nothing waits, or a run is already taking it."""
     key = stage_key(solution, PREDICTION_LOG)
 
+    name = f"{solution}_prediction_log"
+    description = "Takes the predictions of the servers into the lake while any wait in the event stream."
+
     @dg.sensor(
-        name=f"{solution}_prediction_log",
-        description="Takes the predictions of the servers into the lake while any wait in the event stream.",
-        target=dg.AssetSelection.assets(key),
+        name=name,
+        description=description,
+        target=dg.define_asset_job(name, selection=dg.AssetSelection.assets(key), description=description),
         minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )

@@ -124,6 +124,15 @@ def _period_start(day: date, cadence: str) -> date:
             return day
 
 
+class Schedule(Strict):
+    """When something is done by the clock on the wall. A schedule that is declared runs; Dagster's page *Automation* stops it."""
+
+    cron: str
+    """Minute, hour, day of the month, month and weekday, such as `0 6 * * 1` for Mondays at six."""
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    """Time zone of `cron`, a name of the tz database."""
+
+
 class Spine(Strict):
     """The dbt model with one row a prediction: its key, the moment of prediction, and what happened later."""
 
@@ -490,6 +499,8 @@ class Solution(Strict):
     """What the model should not be used for, and what is known to be wrong with it. Written into its model card."""
     training: Training
     """How a model is fitted."""
+    schedule: Schedule | None = None
+    """When the solution is trained again on all data there is, beside the trainings that its reports ask for."""
     segments: Segments | None = None
     """Models of their own for some rows, besides the solution's."""
     checks: DatasetChecks = DatasetChecks()

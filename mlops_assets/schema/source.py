@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from mlops_assets.schema.solution import Name, Partitions, Strict
+from mlops_assets.schema.solution import Name, Partitions, Schedule, Strict
 
 ColumnType = Literal["boolean", "integer", "bigint", "double", "varchar", "date", "timestamp", "timestamptz"]
 FileFormat = Literal["csv", "parquet", "json"]
@@ -180,5 +180,7 @@ class Source(Strict):
 
     owners: list[str]
     """Who answers for the tables: e-mail addresses or `team:<name>`. Shown in Dagster."""
+    schedule: Schedule | None = None
+    """When the partitions that ended since the tick before are loaded, and all tables without partitions."""
     tables: Annotated[dict[Name, RawTable], Field(min_length=1)]
     """The tables by name. A table becomes the asset and the lake table `raw.<name>`."""

@@ -1,5 +1,6 @@
 """Raw tables: rows of a source as they came, typed, in the lake; what does not parse is kept apart with the reason."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from dagster._core.errors import DagsterAssetCheckFailedError
 from pydantic import Field
 
 from mlops_assets.core.conditions import ARRIVE
-from mlops_assets.core.freshness import freshness_policy
-from mlops_assets.core.keys import RAW_SCHEMA, table_key
+from mlops_assets.core.freshness import cadence_freshness, freshness_policy
+from mlops_assets.core.keys import RAW_SCHEMA, group_name, table_key
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake, LakeError, sql_moment
@@ -70,26 +71,40 @@ class RawTableConfig(dg.Config):
 
 
 def build_raw_assets(source: Source, *, directory: Path) -> list[dg.AssetsDefinition]:
-    """One asset for each table of `source`, with its checks. Relative file names start at `directory`."""
-    return [_build_raw_asset(name, table, owners=source.owners, directory=directory) for name, table in source.tables.items()]
+    """One asset for each table of `source`, with its checks. Relative file names start at `directory`, whose name is the source's."""
+    return [_build_raw_asset(name, table, source=source, directory=directory) for name, table in source.tables.items()]
 
 
-def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], directory: Path) -> dg.AssetsDefinition:
-    key = table_key(f"{RAW_SCHEMA}.{name}")
+def raw_key(table: str) -> dg.AssetKey:
+    """Asset key of a raw table."""
+    return table_key(f"{RAW_SCHEMA}.{table}")
+
+
+def raw_partitions(table: RawTable) -> dg.TimeWindowPartitionsDefinition | None:
+    """Partitions of a raw table, None of one that is loaded as a whole."""
+    declared = table.partitions
+    return build_partitions(declared.start, declared.end, declared.cadence) if declared else None
+
+
+def _build_raw_asset(name: str, table: RawTable, *, source: Source, directory: Path) -> dg.AssetsDefinition:
+    key = raw_key(name)
     partitions = table.partitions
-    keys = build_partitions(partitions.start, partitions.end, partitions.cadence) if partitions else None
+    keys = raw_partitions(table)
+    # What a schedule loads needs no condition that would load it too.
+    arrives = partitions is not None and partitions.end is None and source.schedule is None
 
     @dg.asset(
         key=key,
         description=table.description,
-        owners=list(owners),
-        group_name=RAW_SCHEMA,
+        owners=source.owners,
+        group_name=group_name(directory.name, RAW_SCHEMA),
         kinds={table.format or "sql", "duckdb"},
         partitions_def=keys,
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=[rule.partitioned_spec(key, keys) for rule in check_rules(table)],
-        freshness_policy=freshness_policy(partitions.freshness) if partitions else None,
-        automation_condition=ARRIVE if partitions and partitions.end is None else None,
+        freshness_policy=_freshness(table),
+        automation_condition=ARRIVE if arrives else None,
+        code_version=hashlib.sha256(table.model_dump_json().encode()).hexdigest()[:16],
         retry_policy=RETRIES,
     )
     @step
@@ -125,6 +140,12 @@ def _build_raw_asset(name: str, table: RawTable, *, owners: Sequence[str], direc
                 raise permanent_failure(f"raw.{name} cannot be written: {error}") from error
 
     return raw_table
+
+
+def _freshness(table: RawTable) -> dg.FreshnessPolicy | None:
+    if table.partitions is None:
+        return None
+    return freshness_policy(table.partitions.freshness) or cadence_freshness(table.partitions.cadence)
 
 
 def _take(

@@ -102,6 +102,13 @@ def train_candidate(
             **dict(zip(ROUNDING_TAGS, (str(rounded.changed_share), str(rounded.mean_change)), strict=True)),
         }
         registered = registry.register(inputs.name, run_id, fitted.pipeline, version_tags)
+        registry.describe_model(
+            registered,
+            solution=solution.description,
+            version=f"{fitted.estimator.class_path.rpartition('.')[2]} for {inputs.segment or 'all rows'}, "
+            f"trained on {dataset.training_rows:,} rows known at {dataset.training_date}.",
+            tags={"problem": solution.problem, "owners": ", ".join(solution.owners), "label": solution.spine.label},
+        )
         with tempfile.TemporaryDirectory() as folder:
             write_model_bundle(
                 Path(folder) / "bundle",
