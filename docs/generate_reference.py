@@ -29,6 +29,7 @@ from mlops_assets.schema.solution import (
     Performance,
     Preprocessing,
     Retraining,
+    Schedule,
     Search,
     Segments,
     Serving,
@@ -44,7 +45,7 @@ from mlops_assets.schema.source import Column, DeliveryComparison, Query, RawTab
 PAGE = Path(__file__).parent / "reference-yaml.md"
 
 COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
-    "mlops_assets.components.raw_tables.RawTables": (Source, RawTable, Column, Query, DeliveryComparison, Partitions),
+    "mlops_assets.components.raw_tables.RawTables": (Source, Schedule, RawTable, Column, Query, DeliveryComparison, Partitions),
     "mlops_assets.components.dbt_models.DbtModels": (DbtModelsAttributes, DbtPartitions, FeatureViewMeta),
     "mlops_assets.components.ml_solution.MLSolution": (
         Solution,

@@ -9,7 +9,7 @@ from mlops_assets.core.schedules import check_schedule
 from mlops_assets.schema.column_names import check_column_name, repeated
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.source import Source
-from mlops_assets.sources.loading_schedule import build_loading_job, build_loading_schedules
+from mlops_assets.sources.loading_schedule import build_loading_jobs, build_loading_schedules
 from mlops_assets.sources.raw_tables import build_raw_assets
 
 
@@ -30,7 +30,7 @@ class RawTables(dg.Component):
         return cls(Source.model_validate(attributes))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """One asset for each table, the job that loads them, and its schedule.
+        """One asset for each table, the jobs that load them, and their schedules.
 
         Raises ConfigurationError for a column that has the name of one of the platform's, and for a cron expression that is none.
         """
@@ -48,6 +48,6 @@ class RawTables(dg.Component):
         directory = Path(context.path)
         return dg.Definitions(
             assets=build_raw_assets(self.source, directory=directory),
-            jobs=[build_loading_job(self.source, name=directory.name)],
+            jobs=build_loading_jobs(self.source, name=directory.name),
             schedules=build_loading_schedules(self.source, name=directory.name),
         )

@@ -94,7 +94,14 @@ def test_the_lineage_of_the_solution_shows_every_stage(visit: Visit) -> None:
 
 def test_the_lineage_of_all_assets_shows_every_group(visit: Visit) -> None:
     visit.page.goto("/asset-groups")
-    for group in ("flight_delay", "employment", "features", "staging", "raw"):
+    for group in (
+        "flight_delay",
+        "employment",
+        "nycflights13_features",
+        "nycflights13_staging",
+        "nycflights13_raw",
+        "census_raw",
+    ):
         expect(visit.page.get_by_text(group, exact=True).first).to_be_visible(timeout=TIMEOUT)
     expect(visit.page.get_by_text("configuration_error", exact=True)).to_have_count(0)
 

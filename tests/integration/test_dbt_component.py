@@ -124,7 +124,7 @@ def test_dbt_tests_are_blocking_checks(result: dg.ExecuteInProcessResult, assets
 
 def test_specs_say_what_a_table_is(assets: dg.AssetsDefinition) -> None:
     spec = assets.specs_by_key[dg.AssetKey(["features", "carrier_history"])]
-    assert spec.group_name == "features"
+    assert spec.group_name == "nycflights13_features"
     assert spec.owners == ["team:airline-operations"]
     assert spec.kinds == {"dbt", "duckdb"}
     assert spec.metadata["dagster/table_name"] == "lake.features.carrier_history"

@@ -59,16 +59,16 @@ def manifest() -> dict[str, Any]:
 
 
 def test_names_are_those_of_the_lake(manifest: dict[str, Any]) -> None:
-    translator = LakeTranslator(manifest, DAILY, "daily")
+    translator = LakeTranslator(manifest, DAILY, "daily", "orders")
     assert translator.get_asset_key(manifest["nodes"]["model.mlops.flight_delay_spine"]) == dg.AssetKey(["features", "spine"])
     assert translator.get_asset_key(manifest["sources"]["source.mlops.raw.flights"]) == dg.AssetKey(["raw", "flights"])
-    assert translator.get_group_name(manifest["nodes"]["model.mlops.near"]) == "features"
+    assert translator.get_group_name(manifest["nodes"]["model.mlops.near"]) == "orders_features"
     assert translator.get_owners(manifest["nodes"]["model.mlops.near"]) == ["team:a"]
     assert translator.get_owners(manifest["nodes"]["model.mlops.far"]) is None
 
 
 def test_only_incremental_models_are_partitioned(manifest: dict[str, Any]) -> None:
-    translator = LakeTranslator(manifest, DAILY, "daily")
+    translator = LakeTranslator(manifest, DAILY, "daily", "orders")
     assert translator.get_partitions_def(manifest["nodes"]["model.mlops.near"]) == DAILY
     assert translator.get_partitions_def(manifest["nodes"]["model.mlops.whole"]) is None
 
@@ -76,7 +76,7 @@ def test_only_incremental_models_are_partitioned(manifest: dict[str, Any]) -> No
 @pytest.mark.parametrize(("cadence", "offset"), [("daily", -32), ("weekly", -5), ("monthly", -2), ("yearly", -1)])
 def test_mapping_covers_the_history(manifest: dict[str, Any], cadence: str, offset: int) -> None:
     nodes = manifest["nodes"]
-    translator = LakeTranslator(manifest, DAILY, cadence)
+    translator = LakeTranslator(manifest, DAILY, cadence, "orders")
     # Readers of one table share a mapping: that of the one that goes back furthest.
     for reader in ("far", "flight_delay_spine"):
         mapping = translator.get_partition_mapping(nodes[f"model.mlops.{reader}"], nodes["model.mlops.near"])
@@ -87,7 +87,7 @@ def test_mapping_covers_the_history(manifest: dict[str, Any], cadence: str, offs
 
 def test_mapping_of_tables_without_partitions(manifest: dict[str, Any]) -> None:
     nodes, source = manifest["nodes"], manifest["sources"]["source.mlops.raw.flights"]
-    translator = LakeTranslator(manifest, DAILY, "daily")
+    translator = LakeTranslator(manifest, DAILY, "daily", "orders")
     assert translator.get_partition_mapping(nodes["model.mlops.whole"], nodes["model.mlops.near"]) is None
     own = translator.get_partition_mapping(nodes["model.mlops.near"], source)
     assert isinstance(own, dg.TimeWindowPartitionMapping)
@@ -96,9 +96,9 @@ def test_mapping_of_tables_without_partitions(manifest: dict[str, Any]) -> None:
 
 def test_code_version_follows_the_macros_of_the_project(manifest: dict[str, Any]) -> None:
     node = manifest["nodes"]["model.mlops.near"]
-    before = LakeTranslator(manifest, DAILY, "daily").get_code_version(node)
+    before = LakeTranslator(manifest, DAILY, "daily", "orders").get_code_version(node)
     manifest["macros"]["macro.mlops.window"]["macro_sql"] = "3"
-    assert LakeTranslator(manifest, DAILY, "daily").get_code_version(node) != before
+    assert LakeTranslator(manifest, DAILY, "daily", "orders").get_code_version(node) != before
 
 
 def test_attributes_are_strict() -> None:
