@@ -2,7 +2,7 @@
 # Needs Python 3.11 or 3.12, make and git; uv is used when it is there.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lock dev chaos bench clean
+.PHONY: help install demo test test-all check lock dev chaos bench clean
 SHELL := /bin/bash
 
 # Compiled bytecode starts every process two to three times faster.
@@ -31,8 +31,14 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: install  ## The whole loop on the real flights: load, train, deploy, score, watch (MONTHS=2 for a short one)
 	@$(MLOPS) demo $(if $(MONTHS),--months $(MONTHS))
 
-test: install  ## Run the tests (TESTS="tests/unit -k word" for some of them)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 25 $(TESTS)
+# The running stack is one for all tests, so they are shared out by files and that one group.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder --durations 25
+
+test: install  ## Run the tests but the long variants (TESTS="tests/unit -k word" for some of them)
+	@$(PYTEST) -m "not long" $(TESTS)
+
+test-all: install  ## Run the tests with the long variants and more random examples
+	@MLOPS_READER_EXAMPLES=400 MLOPS_DIFFERENTIAL_EXAMPLES=24 $(PYTEST) $(TESTS)
 
 check: install  ## Lint, format, types and import layers
 	@$(BIN)/ruff check .

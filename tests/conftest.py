@@ -1,4 +1,7 @@
-"""A real stack for the test session of each worker, started when its first test asks for it, with the demo run on it once."""
+"""One real stack for the test session, started when its first test asks for it, with the demo run on it once.
+
+All tests on the stack run in one worker of pytest-xdist, one after another; the files of the other tests are shared by the workers.
+"""
 
 import json
 import signal
@@ -8,8 +11,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 from running_stack import CHROMIUM, Demo, Platform, temporary_platform
+from xdist.remote import Producer
+from xdist.scheduler import LoadGroupScheduling
 
-_BROWSER_FIXTURE = "browser"
+_STACK_FIXTURE, _BROWSER_FIXTURE = "platform", "browser"
+_WITHOUT_LONG = "not long"
 _LEFT_OUT = pytest.StashKey[int]()
 
 # What else runs on the machine fails no test.
@@ -32,8 +38,28 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> "FilesAndOneStack":
+    """Share the tests out by file, those of the stack as one."""
+    return FilesAndOneStack(config, log)
+
+
+class FilesAndOneStack(LoadGroupScheduling):
+    """The tests of a group go to one worker, and so do those of a file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return super()._split_scope(nodeid).partition("::")[0]
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without Chromium the browser tests are deselected, which pytest's last line counts."""
+    """Group the files with a test on the session's stack. Without Chromium the browser tests are deselected, which pytest's last line counts."""
+    on_stack = {
+        item.path for item in items if _STACK_FIXTURE in getattr(item, "fixturenames", ()) and not _has_stack_of_its_own(item)
+    }
+    for item in items:
+        if item.path in on_stack:
+            item.add_marker(pytest.mark.xdist_group(_STACK_FIXTURE))
     if CHROMIUM is None:
         left_out = [item for item in items if _BROWSER_FIXTURE in getattr(item, "fixturenames", ())]
         items[:] = [item for item in items if item not in left_out]
@@ -42,10 +68,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say why, where nobody can miss it."""
+    """Say what did not run and why, where nobody can miss it."""
+    if config.option.markexpr == _WITHOUT_LONG:
+        terminalreporter.section("long variants", yellow=True)
+        terminalreporter.line("Tests marked `long` did not run: `make test-all` runs them too.")
     if left_out := config.stash.get(_LEFT_OUT, 0):
         terminalreporter.section("browser tests", yellow=True)
         terminalreporter.line(f"{left_out} browser tests did not run: no command `chromium`. On Debian: apt-get install chromium")
+
+
+def _has_stack_of_its_own(item: pytest.Item) -> bool:
+    return hasattr(item.getparent(pytest.Module).module, _STACK_FIXTURE)  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Runs on the real stack whose processes are killed: they go on by themselves, to the same tables.
 
-One moment of each run by default; `make chaos` kills at ten (MLOPS_CHAOS_MOMENTS).
+One moment of each run by default, that of a training in `make test-all` alone; `make chaos` kills at ten (MLOPS_CHAOS_MOMENTS).
 """
 
 import json
@@ -83,6 +83,7 @@ def test_a_range_run_survives_the_death_of_everything(stack: Platform, range_run
     assert_goes_on(chaos.kill_at(stack, RANGE_RUN, fraction, range_run))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fraction", FRACTIONS)
 def test_a_training_survives_the_death_of_everything(
     stack: Platform, training: tuple[chaos.Work, chaos.Course], fraction: float

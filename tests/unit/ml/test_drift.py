@@ -1,6 +1,8 @@
+import functools
 import math
 import zipfile
 from importlib.metadata import files
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -47,7 +49,9 @@ def flights() -> pa.Table:
     )
 
 
-@pytest.mark.parametrize("window_rows", [200, 1000, 5000])
+@pytest.mark.parametrize(
+    "window_rows", [pytest.param(200, marks=pytest.mark.long), 1000, pytest.param(5000, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(("source", "slices"), [("census", ("SEX",)), ("flights", ("carrier", "origin"))])
 def test_stationary_real_data_raises_at_most_one_cell_in_a_hundred(
     source: str, slices: tuple[str, ...], window_rows: int
@@ -69,24 +73,27 @@ def test_stationary_real_data_raises_at_most_one_cell_in_a_hundred(
     assert beyond_chance <= 0.01 * len(rows)
 
 
+@functools.cache
+def distances_by_chance(kind: str) -> tuple[dict[str, Any], list[Distance]]:
+    """The reference column of a known distribution of numbers or texts, and the distances of 200 windows of it."""
+    random = np.random.default_rng(0)
+
+    def sample(rows: int) -> np.ndarray:
+        if kind == "texts":
+            return random.choice(list("abcde"), rows, p=[0.4, 0.3, 0.15, 0.1, 0.05])
+        return random.exponential(size=rows)
+
+    reference = summarise(pa.table({"x": sample(5_000)}), [Monitored("x", "feature", kind == "numbers")], ())
+    connection = duckdb.connect()
+    connection.register("rows", pa.table({"x": sample(200 * 300), "_w": np.repeat(np.arange(200), 300)}))
+    [column] = reference.columns.to_pylist()
+    return column, list(measure_distances(connection, rows="rows", window="_w", slices=(), reference=reference))
+
+
 @pytest.mark.parametrize("method", ["jensen_shannon", "population_stability_index", "chi2", "wasserstein"])
 def test_chance_exceeds_its_threshold_as_often_as_it_is_said_to(method: str) -> None:
     """200 windows of a known distribution. The bound of the Wasserstein distance is exceeded less often."""
-    random = np.random.default_rng(0)
-    monitored = [Monitored("x", "feature", method != "chi2")]
-
-    def sample(rows: int) -> np.ndarray:
-        return (
-            random.choice(list("abcde"), rows, p=[0.4, 0.3, 0.15, 0.1, 0.05])
-            if method == "chi2"
-            else random.exponential(size=rows)
-        )
-
-    reference = summarise(pa.table({"x": sample(5_000)}), monitored, ())
-    connection = duckdb.connect()
-    connection.register("rows", pa.table({"x": sample(200 * 300), "_w": np.repeat(np.arange(200), 300)}))
-    found = measure_distances(connection, rows="rows", window="_w", slices=(), reference=reference)
-    [column] = reference.columns.to_pylist()
+    column, found = distances_by_chance("texts" if method == "chi2" else "numbers")
     exceeded = [each.value > chance_threshold(each, column, 0.1) for each in found if each.method == method]
     assert len(exceeded) == 200
     assert np.mean(exceeded) < 0.17
