@@ -6,15 +6,20 @@ All tests on the stack run in one worker of pytest-xdist, one after another; the
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 from running_stack import CHROMIUM, Demo, Platform, temporary_platform
 from xdist.remote import Producer
-from xdist.scheduler import LoadGroupScheduling
+from xdist.scheduler import LoadFileScheduling
 
 _STACK_FIXTURE, _BROWSER_FIXTURE = "platform", "browser"
+_ON_STACK = ("tests/solutions/", "tests/integration/test_another_user.py", "tests/integration/test_dagster_ui.py")
+"""The files whose tests use the session's stack. pytest-xdist knows no more of a test than its name when it shares them out."""
+
+_BENCHMARKS = "tests/benchmarks/"
 _WITHOUT_LONG = "not long"
 _LEFT_OUT = pytest.StashKey[int]()
 
@@ -44,22 +49,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> "FilesA
     return FilesAndOneStack(config, log)
 
 
-class FilesAndOneStack(LoadGroupScheduling):
-    """The tests of a group go to one worker, and so do those of a file."""
+class FilesAndOneStack(LoadFileScheduling):
+    """The tests of a file go to one worker, and so do all those on the session's stack."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return super()._split_scope(nodeid).partition("::")[0]
+        return _STACK_FIXTURE if nodeid.startswith(_ON_STACK) else super()._split_scope(nodeid)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group the files with a test on the session's stack. Without Chromium the browser tests are deselected, which pytest's last line counts."""
-    on_stack = {
-        item.path for item in items if _STACK_FIXTURE in getattr(item, "fixturenames", ()) and not _has_stack_of_its_own(item)
-    }
+    """The tests on the stack come first, and no other test uses it.
+
+    Without Chromium the browser tests are deselected, which pytest's last line counts.
+    """
     for item in items:
-        if item.path in on_stack:
-            item.add_marker(pytest.mark.xdist_group(_STACK_FIXTURE))
+        if _uses_stack(item) and not item.nodeid.startswith((*_ON_STACK, _BENCHMARKS)):
+            raise pytest.UsageError(
+                f"{item.nodeid} uses the fixture {_STACK_FIXTURE}: add its file to _ON_STACK in tests/conftest.py."
+            )
+    # The files with most tests first, the demo's own before all: some want what others do to the stack not done yet.
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (0, -tests[item.path]) if item.nodeid.startswith(_ON_STACK) else (1, 0))
     if CHROMIUM is None:
         left_out = [item for item in items if _BROWSER_FIXTURE in getattr(item, "fixturenames", ())]
         items[:] = [item for item in items if item not in left_out]
@@ -77,8 +87,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(f"{left_out} browser tests did not run: no command `chromium`. On Debian: apt-get install chromium")
 
 
-def _has_stack_of_its_own(item: pytest.Item) -> bool:
-    return hasattr(item.getparent(pytest.Module).module, _STACK_FIXTURE)  # type: ignore[union-attr]
+def _uses_stack(item: pytest.Item) -> bool:
+    """Whether the test uses the session's stack, and not one of its file."""
+    module = item.getparent(pytest.Module)
+    return _STACK_FIXTURE in getattr(item, "fixturenames", ()) and not hasattr(getattr(module, "module", None), _STACK_FIXTURE)
 
 
 @pytest.fixture(scope="session")
