@@ -91,7 +91,10 @@ def render() -> str:
         for model in models:
             sections.append(f"### {model.__name__}\n\n{_sentences(model)}\n\n{_table(model)}")
     metrics = "\n".join(f"- `{problem}`: {', '.join(f'`{name}`' for name in metric_names(problem))}" for problem in PROBLEMS)
-    sections.append(f"## Metrics\n\n`training.metric`, `gates.floor` and `gates.against_champion` take these names.\n\n{metrics}")
+    sections.append(
+        "## Metrics\n\n`training.metric`, `gates.floor`, `gates.worst_slice` and `gates.against_champion` take these names, and "
+        f"[metrics of your own](extend.md#metric).\n\n{metrics}"
+    )
     return "\n\n".join(sections) + "\n"
 
 

@@ -50,7 +50,7 @@ from mlops_assets.predictions.prediction_log import build_prediction_log
 from mlops_assets.predictions.prediction_log_sensor import build_prediction_log_sensor
 from mlops_assets.predictions.predictions import build_predictions
 from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
-from mlops_assets.schema.metric_names import metric_names
+from mlops_assets.schema.metric_names import check_metric
 from mlops_assets.schema.solution import FeatureSource, Solution, longest_days
 from mlops_assets.schema.training import check_training
 from mlops_assets.serving.columns import check_column
@@ -269,16 +269,13 @@ def _check_segments(inputs: SolutionInputs) -> None:
 
 
 def _check_metrics(solution: Solution) -> None:
-    allowed = list(metric_names(solution.problem))
     named = [
-        (solution.training.metric, ("training", "metric")),
         *((name, ("gates", "floor", name)) for name in solution.gates.floor),
         *((name, ("gates", "against_champion", name)) for name in solution.gates.against_champion),
         *((name, ("gates", "worst_slice", name)) for name in solution.gates.worst_slice),
     ]
     for name, path in named:
-        if name not in allowed:
-            raise ConfigurationError(path, f"{name!r} is no metric of {solution.problem}; allowed: {', '.join(allowed)}")
+        check_metric(name, solution.problem, path)
     if solution.gates.worst_slice and not solution.gates.slices:
         raise ConfigurationError(("gates", "worst_slice"), "there are no slices to judge; name their columns in `slices`")
     if solution.gates.maximum_calibration_error is not None and solution.problem != "binary_classification":

@@ -8,21 +8,19 @@ Two models judged with the same number of rows, replicates and seed are judged o
 those of the other are those of a paired difference (chapter 16).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.schema.metric_names import METRICS
 
 CONFIDENCE = 0.95
 MOST_REPLICATES, FEWEST_REPLICATES = 1000, 200
 _DRAWS = 30_000_000
 _BATCH_DRAWS = 100_000
 _LEAST_DEFINED = 0.9
-
-# A distance that cannot be negative grows with every disturbance: its replicates lie above the estimate by the bias of that estimate.
-_BIASED_UPWARDS = ("expected_calibration_error",)
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def resample(rows: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
         yield np.bincount(drawn.reshape(-1), minlength=size * rows).reshape(size, rows).astype(np.float64)
 
 
-def bootstrap(judged: WeightedMetrics, *, names: tuple[str, ...], replicates: int, seed: int) -> Replicates:
+def bootstrap(judged: WeightedMetrics, *, names: Sequence[str], replicates: int, seed: int) -> Replicates:
     """The metrics `names` of the `judged` rows on every resample."""
     batches = [judged.of(weights, names) for weights in resample(len(judged.labels), replicates, seed)]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in names}
@@ -63,13 +61,21 @@ def interval(name: str, estimate: float | None, values: np.ndarray) -> Interval 
 
     None when the metric is not defined on all rows, or on a tenth of the resamples.
     """
+    found = _percentiles(estimate, values)
+    if found is None or estimate is None:
+        return None
+    if METRICS.get(name).biased_upwards:
+        # Its replicates lie above the estimate by the bias of that estimate.
+        bias = float(np.nanmean(values)) - estimate
+        return Interval(low=max(0.0, found.low - bias), high=found.high - bias)
+    return found
+
+
+def _percentiles(estimate: float | None, values: np.ndarray) -> Interval | None:
     defined = values[~np.isnan(values)]
     if estimate is None or len(defined) < _LEAST_DEFINED * len(values):
         return None
     low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    if name in _BIASED_UPWARDS:
-        bias = float(defined.mean()) - estimate
-        low, high = max(0.0, low - bias), high - bias
     return Interval(low=float(low), high=float(high))
 
 
@@ -78,7 +84,7 @@ def difference_interval(name: str, estimate: float | None, ours: np.ndarray, the
     if estimate is None:
         return None
     values = ours - theirs
-    if name in _BIASED_UPWARDS:
+    if METRICS.get(name).biased_upwards:
         values = values - np.nanmean(values) + estimate
     # The difference of two distances may be negative: unlike the distance itself it needs no bound.
-    return interval("", estimate, values)
+    return _percentiles(estimate, values)

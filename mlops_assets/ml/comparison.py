@@ -6,7 +6,6 @@ import numpy as np
 
 from mlops_assets.ml.bootstrap import Interval, bootstrap, difference_interval
 from mlops_assets.ml.evaluation import Evaluation
-from mlops_assets.ml.metrics import compute_metrics
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import greater_is_better
 
@@ -57,7 +56,7 @@ def compare(ours: Evaluation, theirs: WeightedMetrics, *, names: tuple[str, ...]
 
     `seed` is that of the evaluation: the same resamples make the difference a paired one.
     """
-    values = compute_metrics(theirs.problem, theirs.labels, theirs.predictions, tuple(theirs.classes), theirs.threshold)
+    values = theirs.values(names)
     replicates = bootstrap(theirs, names=names, replicates=len(next(iter(ours.replicates.values()), np.empty(0))), seed=seed)
     found = {}
     for name in names:

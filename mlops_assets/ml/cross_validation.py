@@ -8,8 +8,8 @@ import numpy as np
 
 from mlops_assets.ml.folds import Fold
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.metrics import compute_metrics
 from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.problem import Problem
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def fold_scores(
     predictions = fold_predictions(specification, estimator, rows, folds)
     for number, (fold, predicted) in enumerate(zip(folds, predictions, strict=True), start=1):
         scored = predicted[:, 1] if specification.problem == "binary_classification" else predicted
-        value = compute_metrics(specification.problem, rows.labels[fold.validation], scored, classes, threshold)[metric]
+        judged = WeightedMetrics(specification.problem, rows.labels[fold.validation], scored, classes, threshold)
+        value = judged.values((metric,))[metric]
         if value is None:
             raise ValueError(f"Fold {number} does not define {metric}: lower training.folds or widen training.window.")
         yield value

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from mlops_assets.ml.bootstrap import Interval, Replicates, bootstrap, interval, replicate_count
-from mlops_assets.ml.metrics import CALIBRATION_BINS, CalibrationPoint, calibration_curve, compute_metrics
+from mlops_assets.ml.calibration_curve import CALIBRATION_BINS, CalibrationPoint, calibration_curve
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
-from mlops_assets.schema.metric_names import metric_names
+from mlops_assets.schema.metric_names import METRICS
 from mlops_assets.schema.problem import Problem
 
 
@@ -68,6 +68,7 @@ class Evaluation:
 def evaluate(
     *,
     problem: Problem,
+    metrics: Sequence[str],
     labels: np.ndarray,
     predictions: np.ndarray,
     training_labels: np.ndarray,
@@ -77,7 +78,7 @@ def evaluate(
     minimum_slice_rows: int,
     resampling: Resampling | None,
 ) -> Evaluation:
-    """Judge `predictions` of `labels`.
+    """Judge `predictions` of `labels` by `metrics`.
 
     `predictions` are probabilities [rows, classes] of a classifier (as `pipeline.predict` gives them) or values [rows];
     `training_labels` give the baseline; `slices` has one column per slice and the same rows (no columns: no slices).
@@ -95,20 +96,19 @@ def evaluate(
         raise ValueError(f"{int((~np.isfinite(predictions)).sum())} predictions are not finite numbers.")
     binary = problem == "binary_classification"
     judged = WeightedMetrics(problem, labels, predictions, classes, threshold)
-    metrics = _metrics_of(judged)
+    values = judged.values(metrics)
     replicates: Replicates = {}
     if resampling is not None:
-        names = metric_names(problem)
-        replicates = bootstrap(judged, names=names, replicates=replicate_count(len(labels)), seed=resampling.seed)
-    results, dropped = _by_slice(judged, slices, minimum_slice_rows, resampling)
+        replicates = bootstrap(judged, names=metrics, replicates=replicate_count(len(labels)), seed=resampling.seed)
+    results, dropped = _by_slice(judged, metrics, slices=slices, minimum_rows=minimum_slice_rows, resampling=resampling)
     return Evaluation(
         problem=problem,
         rows=len(labels),
         threshold=threshold if binary else None,
         label_rate=float(np.mean(labels)) if binary else None,
-        metrics=metrics,
-        intervals={name: interval(name, metrics[name], values) for name, values in replicates.items()},
-        baseline=_baseline(judged, training_labels),
+        metrics=values,
+        intervals={name: interval(name, values[name], drawn) for name, drawn in replicates.items()},
+        baseline=_baseline(judged, metrics, training_labels),
         slices=results,
         dropped_slices=dropped,
         calibration=calibration_curve(labels, predictions, CALIBRATION_BINS) if binary else (),
@@ -122,36 +122,30 @@ def judged_predictions(problem: Problem, predictions: np.ndarray) -> np.ndarray:
     return predictions[:, 1] if problem == "binary_classification" and predictions.ndim == 2 else predictions
 
 
-def _metrics_of(judged: WeightedMetrics) -> dict[str, float | None]:
-    return compute_metrics(judged.problem, judged.labels, judged.predictions, tuple(judged.classes), judged.threshold)
-
-
 def constant_predictions(
     problem: Problem, metric: str, training_labels: np.ndarray, classes: Sequence[int | str], rows: int
 ) -> np.ndarray:
     """The naive baseline: for every one of `rows` rows the share of each class, or the constant that suits `metric` best.
 
-    That is the median of the training labels for the mean absolute error, and their mean for any other metric.
+    Which constant that is, the metric declares: the mean of the training labels, or their median.
     """
     if problem != "multiclass_classification":
-        constant = np.median(training_labels) if metric == "mean_absolute_error" else np.mean(training_labels)
+        constant = np.median(training_labels) if METRICS.get(metric).constant == "median" else np.mean(training_labels)
         return np.full(rows, float(constant))
     shares = [float(np.mean(training_labels == value)) for value in classes]
     return np.tile(shares, (rows, 1))
 
 
-def _baseline(judged: WeightedMetrics, training_labels: np.ndarray) -> dict[str, float | None]:
+def _baseline(judged: WeightedMetrics, metrics: Sequence[str], training_labels: np.ndarray) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
-    once = np.ones((1, len(judged.labels)))
-    for name in metric_names(judged.problem):
+    for name in metrics:
         constant = constant_predictions(judged.problem, name, training_labels, judged.classes, len(judged.labels))
-        value = float(replace(judged, predictions=constant).of(once, (name,))[name][0])
-        found[name] = None if np.isnan(value) else value
+        found |= replace(judged, predictions=constant).values((name,))
     return found
 
 
 def _by_slice(
-    judged: WeightedMetrics, slices: pa.Table, minimum_rows: int, resampling: Resampling | None
+    judged: WeightedMetrics, names: Sequence[str], *, slices: pa.Table, minimum_rows: int, resampling: Resampling | None
 ) -> tuple[tuple[SliceResult, ...], dict[str, int]]:
     results: list[SliceResult] = []
     dropped: dict[str, int] = {}
@@ -167,7 +161,7 @@ def _by_slice(
         for position in sorted(kept, key=lambda position: (-counts[position], values[position])):
             rows = groups[position]
             part = replace(judged, labels=judged.labels[rows], predictions=judged.predictions[rows])
-            metrics = _metrics_of(part)
+            metrics = part.values(names)
             intervals = {} if resampling is None else _slice_intervals(part, metrics, resampling)
             results.append(SliceResult(column=name, value=values[position], rows=len(rows), metrics=metrics, intervals=intervals))
     return tuple(results), dropped

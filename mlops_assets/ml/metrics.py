@@ -1,117 +1,149 @@
-"""The metrics of the three problems: those of scikit-learn, and the expected calibration error.
+"""The metrics of the platform: each public object is one, found under its name. A new metric is a function here and nothing elsewhere.
 
-What they are computed on belongs elsewhere. The expected calibration error follows Naeini, Cooper and Hauskrecht,
-"Obtaining Well Calibrated Probabilities Using Bayesian Binning" (AAAI 2015), with bins of equal frequency as in Nguyen and
-O'Connor, "Posterior calibration and exploratory analysis for natural language processing models" (EMNLP 2015): the mean
-over the rows of the distance between a bin's mean probability and its share of positives.
+They are those of scikit-learn, and the expected calibration error: the mean over the rows of the distance between the mean probability and
+the share of positives of their bin (`calibration_curve.py` names the papers). The bins stay those of the whole rows in a resample.
+Names are looked up whenever definitions load: numpy is imported by the function that needs it.
 """
 
-from dataclasses import dataclass
+import sys
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from mlops_assets.schema.metric_names import metric
 from mlops_assets.schema.problem import Problem
 
-CALIBRATION_BINS = 10
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mlops_assets.ml.weighted_metrics import Weighted, WeightedMetrics
+
+_BINARY: tuple[Problem, ...] = ("binary_classification",)
+_CLASSIFICATION: tuple[Problem, ...] = ("binary_classification", "multiclass_classification")
+_REGRESSION: tuple[Problem, ...] = ("regression",)
+_SMALLEST = sys.float_info.epsilon
 
 
-@dataclass(frozen=True)
-class CalibrationPoint:
-    """One bin of a calibration curve: mean probability, share of positives, rows."""
+@metric(problems=_CLASSIFICATION, greater_is_better=True)
+def roc_auc(rows: "WeightedMetrics") -> "Weighted":
+    """Area under the ROC curve; of several classes, the mean over those that the rows hold, each against the rest."""
+    import numpy as np
 
-    mean_probability: float
-    positive_share: float
-    rows: int
+    def mean_over_classes(weights: "np.ndarray") -> "np.ndarray":
+        areas = np.stack([ranking.metrics(weights)["roc_auc"] for ranking in rows.rankings])
+        defined = ~np.isnan(areas)
+        return np.where(defined, areas, 0.0).sum(axis=0) / defined.sum(axis=0)
 
-
-def compute_metrics(
-    problem: Problem, labels: np.ndarray, predictions: np.ndarray, classes: tuple[int | str, ...], threshold: float
-) -> dict[str, float | None]:
-    """The metrics of `problem`.
-
-    `labels` [rows] come from `problem.label_array`; `predictions` are the probabilities of the second class [rows] (binary),
-    probabilities [rows, classes] in the order of `classes`, or values [rows]. `threshold` is the binary decision threshold.
-    A metric that these rows do not define (a ranking with one class present, r2 of one row) is None.
-    """
-    if problem == "binary_classification":
-        return _binary(labels, np.asarray(predictions, dtype=np.float64), threshold)
-    if problem == "multiclass_classification":
-        return _multiclass(labels, np.asarray(predictions, dtype=np.float64), classes)
-    return _regression(labels, np.asarray(predictions, dtype=np.float64))
+    return mean_over_classes
 
 
-def calibration_curve(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> tuple[CalibrationPoint, ...]:
-    """The calibration curve of binary `labels` in at most `bins` bins of equal frequency; equal probabilities share a bin."""
-    positions = calibration_bins(probabilities, bins)
-    rows = np.bincount(positions)
-    scores = np.bincount(positions, weights=probabilities)
-    positives = np.bincount(positions, weights=labels)
-    return tuple(
-        CalibrationPoint(mean_probability=float(score / count), positive_share=float(positive / count), rows=int(count))
-        for score, positive, count in zip(scores, positives, rows, strict=True)
-        if count
-    )
+@metric(problems=_BINARY, greater_is_better=True)
+def average_precision(rows: "WeightedMetrics") -> "Weighted":
+    """The sum over thresholds of precision times the step of recall."""
+    return lambda weights: rows.rankings[0].metrics(weights)["average_precision"]
 
 
-def calibration_bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
-    """The bin of each row, from 0: at most `bins` bins of equal frequency; equal probabilities share a bin."""
-    edges = np.unique(np.quantile(probabilities, np.linspace(0, 1, bins + 1)))
-    return np.searchsorted(edges[1:-1], probabilities, side="left")
+@metric(problems=_CLASSIFICATION, greater_is_better=False)
+def log_loss(rows: "WeightedMetrics") -> "Weighted":
+    """The mean of minus the logarithm of the probability of what happened."""
+    import numpy as np
+
+    if rows.problem == "binary_classification":
+        likelihood = np.where(rows.labels == 1, rows.predictions, 1 - rows.predictions)
+    else:
+        shares = rows.predictions / rows.predictions.sum(axis=1, keepdims=True)
+        likelihood = (shares * rows.truth).sum(axis=1)
+    return rows.mean(-np.log(np.clip(likelihood, _SMALLEST, 1 - _SMALLEST)))
 
 
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The expected calibration error over `CALIBRATION_BINS` bins of equal frequency, from 0 (calibrated) to 1."""
-    points = calibration_curve(labels, probabilities, CALIBRATION_BINS)
-    return sum(point.rows * abs(point.mean_probability - point.positive_share) for point in points) / len(labels)
+@metric(problems=_BINARY, greater_is_better=False)
+def brier_score(rows: "WeightedMetrics") -> "Weighted":
+    """The mean squared error of the probability."""
+    return rows.mean((rows.predictions - rows.labels) ** 2)
 
 
-def _binary(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float | None]:
-    from sklearn import metrics
+@metric(problems=_BINARY, greater_is_better=False, biased_upwards=True)
+def expected_calibration_error(rows: "WeightedMetrics") -> "Weighted":
+    """How far probabilities are from shares of positives, from 0 (calibrated) to 1."""
+    import numpy as np
 
-    decided = (probabilities >= threshold).astype(np.int64)
-    both = 0 < labels.sum() < len(labels)
-    return {
-        "roc_auc": float(metrics.roc_auc_score(labels, probabilities)) if both else None,
-        "average_precision": float(metrics.average_precision_score(labels, probabilities)) if both else None,
-        "log_loss": float(metrics.log_loss(labels, probabilities, labels=[0, 1])),
-        "brier_score": float(np.mean((probabilities - labels) ** 2)),
-        "expected_calibration_error": expected_calibration_error(labels, probabilities),
-        "accuracy": float(np.mean(decided == labels)),
-        "balanced_accuracy": float(metrics.balanced_accuracy_score(labels, decided)) if both else None,
-        "precision": float(metrics.precision_score(labels, decided)) if decided.any() else None,
-        "recall": float(metrics.recall_score(labels, decided)) if labels.any() else None,
-        "f1": float(metrics.f1_score(labels, decided)) if decided.any() or labels.any() else None,
-    }
+    from mlops_assets.ml.calibration_curve import CALIBRATION_BINS, calibration_bins
+
+    excess = np.zeros((len(rows.labels), CALIBRATION_BINS))
+    bins = calibration_bins(rows.predictions, CALIBRATION_BINS)
+    excess[np.arange(len(rows.labels)), bins] = rows.predictions - rows.labels
+    return lambda weights: np.abs(weights @ excess).sum(axis=1) / weights.sum(axis=1)
 
 
-def _multiclass(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[int | str, ...]) -> dict[str, float | None]:
-    from sklearn import metrics
-
-    codes = {value: position for position, value in enumerate(classes)}
-    unknown = sorted({str(label) for label in labels.tolist() if label not in codes})
-    if unknown:
-        raise ValueError(f"The model knows no class {', '.join(unknown[:5])}: train it on data that holds every class.")
-    truth = np.array([codes[label] for label in labels.tolist()], dtype=np.int64)
-    decided = probabilities.argmax(axis=1)
-    # One class against the rest, averaged over the classes that these rows hold.
-    areas = [
-        metrics.roc_auc_score(truth == code, probabilities[:, code])
-        for code in range(len(classes))
-        if 0 < (truth == code).sum() < len(truth)
-    ]
-    return {
-        "roc_auc": float(np.mean(areas)) if areas else None,
-        "log_loss": float(metrics.log_loss(truth, probabilities, labels=list(range(len(classes))))),
-        "accuracy": float(np.mean(decided == truth)),
-        "balanced_accuracy": float(np.mean([np.mean(decided[truth == code] == code) for code in np.unique(truth)])),
-    }
+@metric(problems=_CLASSIFICATION, greater_is_better=True)
+def accuracy(rows: "WeightedMetrics") -> "Weighted":
+    """The share of rows that are decided right."""
+    return rows.mean(rows.is_right)
 
 
-def _regression(labels: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
-    from sklearn import metrics
+@metric(problems=_CLASSIFICATION, greater_is_better=True)
+def balanced_accuracy(rows: "WeightedMetrics") -> "Weighted":
+    """The mean over the classes of the share of their rows that are decided right. Two classes must both be there."""
+    import numpy as np
 
-    return {
-        "mean_absolute_error": float(np.mean(np.abs(values - labels))),
-        "root_mean_squared_error": float(np.sqrt(np.mean((values - labels) ** 2))),
-        "r2": float(metrics.r2_score(labels, values)) if len(labels) > 1 and np.ptp(labels) > 0 else None,
-    }
+    members, hits = rows.truth, rows.truth * rows.is_right[:, None]
+
+    def mean_over_classes(weights: "np.ndarray") -> "np.ndarray":
+        of_class = weights @ members
+        shares = (weights @ hits) / of_class
+        if rows.problem == "binary_classification":
+            return shares.mean(axis=1)
+        present = of_class > 0
+        return np.where(present, shares, 0.0).sum(axis=1) / present.sum(axis=1)
+
+    return mean_over_classes
+
+
+@metric(problems=_BINARY, greater_is_better=True)
+def precision(rows: "WeightedMetrics") -> "Weighted":
+    """The share of positives among the rows that are decided positive."""
+    return rows.ratio(rows.decisions * rows.labels, rows.decisions)
+
+
+@metric(problems=_BINARY, greater_is_better=True)
+def recall(rows: "WeightedMetrics") -> "Weighted":
+    """The share of rows that are decided positive among the positives."""
+    return rows.ratio(rows.decisions * rows.labels, rows.labels)
+
+
+@metric(problems=_BINARY, greater_is_better=True)
+def f1(rows: "WeightedMetrics") -> "Weighted":
+    """The harmonic mean of precision and recall."""
+    return rows.ratio(2.0 * rows.decisions * rows.labels, rows.decisions + rows.labels)
+
+
+@metric(problems=_REGRESSION, greater_is_better=False, constant="median")
+def mean_absolute_error(rows: "WeightedMetrics") -> "Weighted":
+    """The mean distance of a prediction from its label."""
+    import numpy as np
+
+    return rows.mean(np.abs(rows.predictions - rows.labels))
+
+
+@metric(problems=_REGRESSION, greater_is_better=False)
+def root_mean_squared_error(rows: "WeightedMetrics") -> "Weighted":
+    """The root of the mean squared error."""
+    import numpy as np
+
+    squared = rows.mean((rows.predictions - rows.labels) ** 2)
+    return lambda weights: np.sqrt(squared(weights))
+
+
+@metric(problems=_REGRESSION, greater_is_better=True)
+def r2(rows: "WeightedMetrics") -> "Weighted":
+    """The share of the labels' variation that the predictions explain."""
+    import numpy as np
+
+    # Moved to their mean first, so that the variance does not drown in the rounding of large squares.
+    centred = rows.labels - rows.labels.mean()
+    columns = np.column_stack([np.ones(len(centred)), (rows.predictions - rows.labels) ** 2, centred, centred**2])
+
+    def explained(weights: "np.ndarray") -> "np.ndarray":
+        total, squared, first, second = (weights @ columns).T
+        variation = second - first**2 / total
+        return np.where(variation > 1e-12 * second, 1 - squared / variation, np.nan)
+
+    return explained

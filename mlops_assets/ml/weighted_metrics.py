@@ -1,23 +1,23 @@
-"""The metrics of `metrics.py` for many weightings of the same rows at once, as the bootstrap needs them.
+"""Judged rows, and their metrics for many weightings at once, as the bootstrap needs them.
 
 A row of weight 2 counts twice: weights that count how often a resample drew each row give the metrics of that resample, without
 building it. Everything that does not depend on the weights (the order of the scores, the loss of each row) is computed once.
 The area under the ROC curve is the weighted Mann-Whitney statistic with ties counted half (Fawcett, "An introduction to ROC
 analysis", Pattern Recognition Letters 27, 2006); average precision is the sum over thresholds of precision times the step of recall, as
-scikit-learn defines it. The bins of the expected calibration error stay those of the whole rows.
+scikit-learn defines it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from mlops_assets.ml.metrics import CALIBRATION_BINS, calibration_bins
+from mlops_assets.schema.metric_names import METRICS
 from mlops_assets.schema.problem import Problem
 
-_SMALLEST = np.finfo(np.float64).eps
-_RANKING = ("roc_auc", "average_precision")
+Weighted = Callable[[np.ndarray], np.ndarray]
+"""A metric of some rows as a function of their weights [weightings, rows]; NaN where it is not defined."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,16 @@ class Ranking:
 
     def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """`roc_auc` and `average_precision` for each row of `weights` [weightings, rows]; NaN where one class has no weight."""
+        # Both metrics ask in turn with the same weights.
+        if self._last.get("weights") is not weights:
+            self._last.update({"weights": weights, **self._compute(weights)})
+        return self._last
+
+    @cached_property
+    def _last(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _compute(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         if not len(self.positives):
             undefined = np.full(len(weights), np.nan)
             return {"roc_auc": undefined, "average_precision": undefined}
@@ -70,7 +80,11 @@ class Ranking:
 
 @dataclass(frozen=True)
 class WeightedMetrics:
-    """The judged rows: `labels`, `predictions`, `classes` and `threshold` are those of `metrics.compute_metrics`."""
+    """The judged rows, and their metrics.
+
+    `labels` [rows] come from `problem.label_array`; `predictions` are the probabilities of the second class [rows] (binary), probabilities
+    [rows, classes] in the order of `classes`, or values [rows]. `threshold` is the binary decision threshold.
+    """
 
     problem: Problem
     labels: np.ndarray
@@ -78,102 +92,64 @@ class WeightedMetrics:
     classes: Sequence[int | str]
     threshold: float
 
-    def of(self, weights: np.ndarray, names: Collection[str]) -> dict[str, np.ndarray]:
+    def of(self, weights: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         """The metrics `names` for each row of `weights` [weightings, rows]: arrays [weightings], NaN where not defined."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if self.problem == "binary_classification":
-                found = self._binary(weights, names)
-            elif self.problem == "multiclass_classification":
-                found = self._multiclass(weights, names)
-            else:
-                found = self._regression(weights)
-        return {name: found[name] for name in names}
-
-    def _binary(self, weights: np.ndarray, names: Collection[str]) -> dict[str, np.ndarray]:
-        found = self._rankings[0].metrics(weights) if set(names) & set(_RANKING) else {}
-        sums = weights @ self._binary_rows
-        total, positive, decided, hit, correct, log_loss, brier = sums[:, :7].T
-        recall, specificity = hit / positive, (correct - hit) / (total - positive)
-        return found | {
-            "log_loss": log_loss / total,
-            "brier_score": brier / total,
-            "expected_calibration_error": np.abs(sums[:, 7:]).sum(axis=1) / total,
-            "accuracy": correct / total,
-            "balanced_accuracy": (recall + specificity) / 2,
-            "precision": hit / decided,
-            "recall": recall,
-            "f1": 2 * hit / (decided + positive),
-        }
-
-    def _multiclass(self, weights: np.ndarray, names: Collection[str]) -> dict[str, np.ndarray]:
         found = {}
-        if "roc_auc" in names:
-            areas = np.stack([ranking.metrics(weights)["roc_auc"] for ranking in self._rankings])
-            defined = ~np.isnan(areas)
-            found["roc_auc"] = np.where(defined, areas, 0.0).sum(axis=0) / defined.sum(axis=0)
-        total = weights.sum(axis=1)
-        members = weights @ self._truth
-        hits = weights @ (self._truth * self._correct[:, None])
-        present = members > 0
-        return found | {
-            "log_loss": weights @ self._log_loss / total,
-            "accuracy": hits.sum(axis=1) / total,
-            "balanced_accuracy": np.where(present, hits / members, 0.0).sum(axis=1) / present.sum(axis=1),
-        }
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for name in names:
+                if name not in self._prepared:
+                    self._prepared[name] = METRICS.get(name)(self)
+                found[name] = np.asarray(self._prepared[name](weights), dtype=np.float64)
+        return found
 
-    def _regression(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        # Moved to their mean first, so that the variance does not drown in the rounding of large squares.
-        centred = self.labels - self.labels.mean()
-        error = self.predictions - self.labels
-        columns = np.column_stack([np.ones(len(error)), np.abs(error), error**2, centred, centred**2])
-        total, absolute, squared, first, second = (weights @ columns).T
-        variation = second - first**2 / total
-        return {
-            "mean_absolute_error": absolute / total,
-            "root_mean_squared_error": np.sqrt(squared / total),
-            "r2": np.where(variation > 1e-12 * second, 1 - squared / variation, np.nan),
-        }
+    def values(self, names: Iterable[str]) -> dict[str, float | None]:
+        """The metrics `names` of the rows as they are. One that they do not define (a ranking with one class present) is None."""
+        once = np.ones((1, len(self.labels)))
+        return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in self.of(once, names).items()}
+
+    def mean(self, values: np.ndarray) -> Weighted:
+        """The metric that is the weighted mean of `values` [rows]."""
+        return self.ratio(values, np.ones(len(values)))
+
+    def ratio(self, numerator: np.ndarray, denominator: np.ndarray) -> Weighted:
+        """The metric that is the weighted sum of one column over that of another; not defined where the latter is 0."""
+        columns = np.column_stack([numerator, denominator]).astype(np.float64)
+
+        def divided(weights: np.ndarray) -> np.ndarray:
+            above, below = (weights @ columns).T
+            return above / below
+
+        return divided
 
     @cached_property
-    def _rankings(self) -> list[Ranking]:
+    def decisions(self) -> np.ndarray:
+        """What is decided for each row [rows]: 1 from the threshold on (binary), or the position of the likeliest class."""
+        if self.problem == "binary_classification":
+            return (self.predictions >= self.threshold).astype(np.int64)
+        return self.predictions.argmax(axis=1)
+
+    @cached_property
+    def is_right(self) -> np.ndarray:
+        """1 where the decision is the label [rows]."""
+        return self.truth[np.arange(len(self.labels)), self.decisions]
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """1 where the row is of the class [rows, classes]. Raises ValueError for a label that is none of the classes."""
+        classes = (0, 1) if self.problem == "binary_classification" else self.classes
+        members = np.stack([self.labels == value for value in classes], axis=1).astype(np.float64)
+        if not members.any(axis=1).all():
+            unknown = sorted({str(label) for label in self.labels.tolist() if label not in classes})
+            raise ValueError(f"The model knows no class {', '.join(unknown[:5])}: train it on data that holds every class.")
+        return members
+
+    @cached_property
+    def rankings(self) -> list[Ranking]:
+        """The rows by their score for each class; of two classes for the second alone."""
         if self.problem == "binary_classification":
             return [Ranking.of(self.labels, self.predictions)]
-        return [Ranking.of(self._truth[:, code], self.predictions[:, code]) for code in range(len(self.classes))]
+        return [Ranking.of(self.truth[:, code], self.predictions[:, code]) for code in range(len(self.classes))]
 
     @cached_property
-    def _binary_rows(self) -> np.ndarray:
-        """What each row adds: 1, is positive, is decided positive, both, is right, log loss, Brier score, excess in its bin."""
-        positive = self.labels.astype(np.float64)
-        decided = (self.predictions >= self.threshold).astype(np.float64)
-        likelihood = np.where(positive == 1, self.predictions, 1 - self.predictions)
-        error = self.predictions - positive
-        bins = np.zeros((len(positive), CALIBRATION_BINS))
-        bins[np.arange(len(positive)), calibration_bins(self.predictions, CALIBRATION_BINS)] = error
-        columns = [
-            np.ones(len(positive)),
-            positive,
-            decided,
-            positive * decided,
-            positive == decided,
-            _log_loss(likelihood),
-            error**2,
-        ]
-        return np.column_stack([*columns, bins])
-
-    @cached_property
-    def _truth(self) -> np.ndarray:
-        """1 where the row is of the class [rows, classes]."""
-        return np.stack([self.labels == value for value in self.classes], axis=1).astype(np.float64)
-
-    @cached_property
-    def _correct(self) -> np.ndarray:
-        return self._truth[np.arange(len(self.labels)), self.predictions.argmax(axis=1)]
-
-    @cached_property
-    def _log_loss(self) -> np.ndarray:
-        shares = self.predictions / self.predictions.sum(axis=1, keepdims=True)
-        return _log_loss((shares * self._truth).sum(axis=1))
-
-
-def _log_loss(likelihood: np.ndarray) -> np.ndarray:
-    return -np.log(np.clip(likelihood, _SMALLEST, 1 - _SMALLEST))
+    def _prepared(self) -> dict[str, Weighted]:
+        return {}

@@ -131,7 +131,6 @@ def _rows(
     """The rows of all windows that a version predicted (`tables`); NannyML is fitted once for all of them."""
     from mlops_assets.ml.performance import Maturity, performance_rows
     from mlops_assets.ml.reference import row_slices
-    from mlops_assets.schema.metric_names import metric_names
 
     solution = inputs.solution
     slices = {window: row_slices(table, solution.gates.slices) for window, table in tables.items()}
@@ -143,7 +142,7 @@ def _rows(
         complete = as_of >= inputs.midnight(after(windows.end(window), solution.monitoring.performance.label_delay))
         rows += performance_rows(
             window,
-            metrics=metric_names(solution.problem),
+            metrics=solution.metrics,
             maturity={name: Maturity(part.num_rows, known[name], complete) for name, part in slices[window].items()},
             estimates={(name, metric): value for ((chunk, name), metric), value in estimates.items() if chunk == window},
             realised=_realised(inputs, judge, table),
@@ -185,6 +184,7 @@ def _evaluate(inputs: SolutionInputs, judge: Judge, table: "pa.Table") -> "Evalu
     solution = inputs.solution
     return evaluate(
         problem=solution.problem,
+        metrics=solution.metrics,
         labels=label_array(table.column(solution.spine.label), solution.problem),
         predictions=predictions_array(table),
         training_labels=label_array(judge.reference.rows.column(solution.spine.label), solution.problem),

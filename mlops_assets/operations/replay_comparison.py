@@ -100,13 +100,14 @@ class Comparison:
 
     def _judge(self, rows: "pa.Table", contract: "Contract", predictions: "np.ndarray") -> float | None:
         from mlops_assets.ml.evaluation import judged_predictions
-        from mlops_assets.ml.metrics import compute_metrics
+        from mlops_assets.ml.weighted_metrics import WeightedMetrics
         from mlops_assets.schema.problem import label_array
 
         solution = self._inputs.solution
         labels = label_array(rows.column(solution.spine.label), solution.problem)
         judged = judged_predictions(solution.problem, predictions)
-        return compute_metrics(solution.problem, labels, judged, contract.classes, threshold_of(contract))[self.metric]
+        rows = WeightedMetrics(solution.problem, labels, judged, contract.classes, threshold_of(contract))
+        return rows.values((self.metric,))[self.metric]
 
     def _bundle(self, version: int) -> "Bundle":
         return read_bundle(self._registry, self._settings, self._registry.get(self._inputs.name, version))

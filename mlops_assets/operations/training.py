@@ -14,7 +14,6 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY, declared_solutions
 from mlops_assets.schema.configuration_errors import ConfigurationError
-from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.training import override
 
@@ -133,7 +132,7 @@ def train(
         version_url=registry.version_url(registered) if registered else None,
         estimator=made.get("estimator"),
         skipped=made.get("skipped"),
-        metrics={name: judged[name] for name in metric_names(declared.problem) if isinstance(judged.get(name), float)},
+        metrics={name: judged[name] for name in declared.metrics if isinstance(judged.get(name), float)},
         gates=tags.get(GATES_TAG),
         rejected_because=tags.get(REJECTION_TAG),
         problems=[] if state.status == "SUCCESS" else client.failures(state.run_id) or [state.status],

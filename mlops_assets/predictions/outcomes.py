@@ -165,6 +165,7 @@ def _realised(
     labels = label_array(matured.column(solution.spine.label), solution.problem)
     result = evaluate(
         problem=solution.problem,
+        metrics=solution.metrics,
         labels=labels,
         predictions=predictions_array(matured),
         training_labels=label_array(reference.column(solution.spine.label), solution.problem),

@@ -1,49 +1,83 @@
-"""Names of the metrics of each problem, and which way is better. Imports nothing heavy: YAML files are validated with it."""
+"""What a metric is, and where metrics are found. Imports nothing heavy: YAML files are validated with it.
 
-from collections.abc import Mapping
+The metrics of the platform are in `mlops_assets/ml/metrics.py`. Those of a team are named by import path or are entry points of the group
+`mlops_assets.metrics`.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from mlops_assets.schema.problem import Problem
+from mlops_assets.schema.registry import Registry
 
-_GREATER_IS_BETTER: Mapping[str, bool] = {
-    "roc_auc": True,
-    "average_precision": True,
-    "log_loss": False,
-    "brier_score": False,
-    "expected_calibration_error": False,
-    "accuracy": True,
-    "balanced_accuracy": True,
-    "precision": True,
-    "recall": True,
-    "f1": True,
-    "mean_absolute_error": False,
-    "root_mean_squared_error": False,
-    "r2": True,
-}
-_BY_PROBLEM: Mapping[Problem, tuple[str, ...]] = {
-    "binary_classification": (
-        "roc_auc",
-        "average_precision",
-        "log_loss",
-        "brier_score",
-        "expected_calibration_error",
-        "accuracy",
-        "balanced_accuracy",
-        "precision",
-        "recall",
-        "f1",
-    ),
-    "multiclass_classification": ("roc_auc", "log_loss", "accuracy", "balanced_accuracy"),
-    "regression": ("mean_absolute_error", "root_mean_squared_error", "r2"),
-}
+Constant = Literal["mean", "median"]
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A number that judges predictions of `problems`.
+
+    Called with the judged rows (`mlops_assets.ml.weighted_metrics.WeightedMetrics`) it prepares what does not depend on their weights, and
+    returns a function of weights [weightings, rows] to the metric of each weighting [weightings], NaN where the metric is not defined.
+
+    `constant` is the statistic of the training labels that a naive prediction takes. `biased_upwards`: every disturbance of the rows raises
+    the metric, as it does a distance that cannot be negative; its intervals are corrected for that.
+    """
+
+    problems: Collection[Problem]
+    greater_is_better: bool
+    constant: Constant
+    biased_upwards: bool
+
+    def __call__(self, rows: Any) -> Callable[[Any], Any]:
+        """The metric of `rows` as a function of their weights."""
+        ...
+
+
+@dataclass(frozen=True)
+class FunctionMetric:
+    """A metric that is a function."""
+
+    function: Callable[[Any], Callable[[Any], Any]]
+    problems: Collection[Problem]
+    greater_is_better: bool
+    constant: Constant
+    biased_upwards: bool
+
+    def __call__(self, rows: Any) -> Callable[[Any], Any]:
+        """The metric of `rows` as a function of their weights."""
+        return self.function(rows)
+
+
+def metric(
+    *, problems: Collection[Problem], greater_is_better: bool, constant: Constant = "mean", biased_upwards: bool = False
+) -> Callable[[Callable[[Any], Callable[[Any], Any]]], FunctionMetric]:
+    """Declare the function below as a metric; the arguments are those of `Metric`."""
+    return lambda function: FunctionMetric(function, tuple(problems), greater_is_better, constant, biased_upwards)
+
+
+METRICS = Registry("metric", group="mlops_assets.metrics", builtin="mlops_assets.ml.metrics", protocol=Metric)  # type: ignore[type-abstract]
 
 
 def metric_names(problem: Problem) -> tuple[str, ...]:
-    """The metrics computed for `problem`."""
-    return _BY_PROBLEM[problem]
+    """The metrics of `problem`: the built-in and the installed ones."""
+    return tuple(name for name in METRICS.names() if problem in METRICS.get(name).problems)
+
+
+def check_metric(name: str, problem: Problem, path: tuple[str | int, ...]) -> None:
+    """Raise ConfigurationError unless `name` is a metric of `problem`."""
+    from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
+
+    if ":" in name or name in METRICS.names():
+        if problem in METRICS.check(name, path).problems:
+            return
+        hint = f"allowed: {', '.join(metric_names(problem))}"
+    else:
+        hint = f"{nearest(name, list(metric_names(problem)))}, or the import path of your own, such as my_team.metrics:profit"
+    raise ConfigurationError(path, f"{name!r} is no metric of {problem}; {hint}")
 
 
 def greater_is_better(metric: str) -> bool:
-    """Whether a higher value of `metric` is better. Raises ValueError, with the names, on an unknown metric."""
-    if metric not in _GREATER_IS_BETTER:
-        raise ValueError(f"Unknown metric {metric!r}: use {', '.join(_GREATER_IS_BETTER)}.")
-    return _GREATER_IS_BETTER[metric]
+    """Whether a higher value of `metric` is better. Raises ValueError, with the nearest names, on an unknown metric."""
+    return METRICS.get(metric).greater_is_better

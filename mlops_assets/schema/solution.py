@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from dateutil.relativedelta import relativedelta
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.problem import Problem
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -513,3 +514,9 @@ class Solution(Strict):
     """How predictions are watched."""
     retraining: Retraining = Retraining()
     """When it is trained again."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that are computed: those of the problem, and those that are named by import path."""
+        named = [self.training.metric, *self.gates.floor, *self.gates.against_champion, *self.gates.worst_slice]
+        return tuple(dict.fromkeys([*metric_names(self.problem), *(name for name in named if ":" in name)]))

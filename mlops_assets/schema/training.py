@@ -15,7 +15,7 @@ from mlops_assets.schema.configuration_errors import (
     method_parameters,
     nearest,
 )
-from mlops_assets.schema.metric_names import metric_names
+from mlops_assets.schema.metric_names import check_metric
 from mlops_assets.schema.solution import Solution, Step, ThresholdRule, Training
 
 _OF_THE_DATASET = ("window", "holdout", "sample_weight")
@@ -29,11 +29,7 @@ _BUDGET = {"trials", "seconds"}
 def check_training(solution: Solution) -> None:
     """Check classes, their parameters and the options that not every problem or estimator has. Raises ConfigurationError."""
     training = solution.training
-    allowed = metric_names(solution.problem)
-    if training.metric not in allowed:
-        raise ConfigurationError(
-            ("training", "metric"), f"{training.metric!r} is no metric of {solution.problem}; allowed: {', '.join(allowed)}"
-        )
+    check_metric(training.metric, solution.problem, ("training", "metric"))
     _check_problem(solution)
     weighted = training.sample_weight is not None or training.class_weight is not None
     _check_estimator(training.estimator, ("training", "estimator"), [], weighted=weighted)

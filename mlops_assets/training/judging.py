@@ -59,7 +59,6 @@ def judge(
     from mlops_assets.ml.comparison import compare
     from mlops_assets.ml.evaluation import Resampling, constant_predictions, evaluate
     from mlops_assets.ml.weighted_metrics import WeightedMetrics
-    from mlops_assets.schema.metric_names import metric_names
     from mlops_assets.schema.problem import label_array
     from mlops_assets.serving.latency import measure_latency
 
@@ -68,6 +67,7 @@ def judge(
     scored = bundle.score(holdout)
     result = evaluate(
         problem=solution.problem,
+        metrics=solution.metrics,
         labels=labels,
         predictions=predictions_array(scored),
         training_labels=training_labels,
@@ -87,7 +87,7 @@ def judge(
     against_champion = {}
     if rival.bundle is not None:
         theirs = _judged_rows(solution, rival.bundle, holdout, labels)
-        against_champion = compare(result, theirs, names=metric_names(solution.problem), seed=seed)
+        against_champion = compare(result, theirs, names=solution.metrics, seed=seed)
     judgement = Judgement(
         result=result,
         against_baseline=compare(result, constant, names=(metric,), seed=seed)[metric],
@@ -129,16 +129,13 @@ def _judged_rows(solution: Solution, bundle: "Bundle", rows: "pa.Table", labels:
 
 
 def _importances(solution: Solution, bundle: "Bundle", holdout: "pa.Table", labels: "np.ndarray") -> "Importances | None":
-    import numpy as np
-
     from mlops_assets.ml.importance import permutation_importance
 
     metric = solution.training.metric
 
     def value(rows: "pa.Table", positions: "np.ndarray") -> float | None:
         judged = _judged_rows(solution, bundle, rows, labels[positions])
-        found = float(judged.of(np.ones((1, rows.num_rows)), (metric,))[metric][0])
-        return None if np.isnan(found) else found
+        return judged.values((metric,))[metric]
 
     names = bundle.contract.feature_schema.names
     return permutation_importance(

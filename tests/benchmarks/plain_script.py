@@ -54,6 +54,7 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     from mlops_assets.ml.reconstruction import reconstruction_rows
     from mlops_assets.ml.reference import Monitored, summarise
     from mlops_assets.monitoring.drift_distances import measure_distances
+    from mlops_assets.schema.metric_names import metric_names
     from mlops_assets.schema.problem import label_array
 
     problem, label = plan["problem"], plan["label"]
@@ -77,6 +78,7 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
         probabilities = onnx_predict(model, to_frame(rows, schema), schema, problem)
         return evaluate(
             problem=problem,
+            metrics=metric_names(problem),
             labels=label_array(rows.column(label), problem),
             predictions=probabilities,
             training_labels=training_labels,

@@ -6,7 +6,6 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from mlops_assets.ml.bootstrap import bootstrap, difference_interval, interval, replicate_count, resample
-from mlops_assets.ml.metrics import compute_metrics, expected_calibration_error
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.problem import PROBLEMS, Problem
@@ -41,7 +40,8 @@ def test_weights_give_the_metrics_of_the_rows_drawn(problem: Problem, rows: int,
     for chosen in (drawn, np.arange(rows)):
         weights = np.bincount(chosen, minlength=rows).astype(float)[None, :]
         found = {name: values[0] for name, values in judged.of(weights, names).items()}
-        expected = compute_metrics(problem, judged.labels[chosen], judged.predictions[chosen], CLASSES[problem], 0.5)
+        rows_drawn = WeightedMetrics(problem, judged.labels[chosen], judged.predictions[chosen], CLASSES[problem], 0.5)
+        expected = rows_drawn.values(names)
         for name in names:
             if name == BINNED and chosen is drawn:
                 continue  # its bins are those of all rows
@@ -109,7 +109,8 @@ def test_a_calibration_error_lies_within_its_interval() -> None:
     scores = random.random(3000)
     labels = (random.random(3000) < scores).astype(int)
     judged = WeightedMetrics("binary_classification", labels, scores, (0, 1), 0.5)
-    error = expected_calibration_error(labels, scores)
+    error = judged.values((BINNED,))[BINNED]
+    assert error is not None
     values = bootstrap(judged, names=(BINNED,), replicates=500, seed=0)[BINNED]
     # Calibrated rows: nearly every resample is off by more than the rows are.
     assert np.mean(values > error) > 0.8

@@ -4,10 +4,11 @@ from sklearn.pipeline import Pipeline
 
 from mlops_assets.ml.calibration import apply_curve, fit_curve
 from mlops_assets.ml.estimators.calibrated import CalibratedClassifier
-from mlops_assets.ml.metrics import expected_calibration_error
 from mlops_assets.ml.onnx import parity, to_onnx
 from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
+from mlops_assets.ml.weighted_metrics import WeightedMetrics
 
+METRIC = "expected_calibration_error"
 METHODS = ("sigmoid", "isotonic")
 
 
@@ -24,8 +25,12 @@ def test_bent_scores_become_probabilities_and_keep_their_order(method, bent) -> 
     scores, labels = bent
     curve = fit_curve(method, scores[:10_000], labels[:10_000])
     calibrated = apply_curve(curve, scores[10_000:])
-    assert expected_calibration_error(labels[10_000:], scores[10_000:]) > 0.15
-    assert expected_calibration_error(labels[10_000:], calibrated) < 0.03
+    before, after = (
+        WeightedMetrics("binary_classification", labels[10_000:], each, (0, 1), 0.5).values((METRIC,))[METRIC]
+        for each in (scores[10_000:], calibrated)
+    )
+    assert before > 0.15
+    assert after < 0.03
     assert calibrated.min() > 0
     assert calibrated.max() < 1
     order = np.argsort(scores[10_000:])

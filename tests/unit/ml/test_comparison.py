@@ -6,6 +6,7 @@ from mlops_assets.ml.bootstrap import Interval
 from mlops_assets.ml.comparison import Difference, compare
 from mlops_assets.ml.evaluation import Resampling, evaluate
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.schema.metric_names import metric_names
 
 RANDOM = np.random.default_rng(8)
 LABELS = (RANDOM.random(3000) < 0.3).astype(np.int64)
@@ -21,6 +22,7 @@ def judged(predictions: np.ndarray) -> WeightedMetrics:
 def difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Difference]:
     evaluation = evaluate(
         problem="binary_classification",
+        metrics=metric_names("binary_classification"),
         labels=LABELS,
         predictions=ours,
         training_labels=LABELS,

@@ -6,6 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mlops_assets.ml.evaluation import Evaluation, evaluate
+from mlops_assets.schema.metric_names import metric_names
 
 RANDOM = np.random.default_rng(3)
 LABELS = (RANDOM.random(500) < 0.3).astype(np.int64)
@@ -16,6 +17,7 @@ CARRIERS = np.array(["AA"] * 300 + ["UA"] * 190 + ["ZZ"] * 6 + [None] * 4, dtype
 def _binary(slices: pa.Table) -> Evaluation:
     return evaluate(
         problem="binary_classification",
+        metrics=metric_names("binary_classification"),
         labels=LABELS,
         predictions=np.column_stack([1 - SCORES, SCORES]),
         training_labels=np.array([0, 0, 0, 1]),
@@ -50,6 +52,7 @@ def test_an_evaluation_is_json() -> None:
 def test_classes_and_values_have_their_own_baseline() -> None:
     classes = evaluate(
         problem="multiclass_classification",
+        metrics=metric_names("multiclass_classification"),
         labels=np.array(["a", "b", "c", "a"], dtype=object),
         predictions=np.eye(3)[[0, 1, 2, 1]] * 0.97 + 0.01,
         training_labels=np.array(["a", "a", "b", "c"], dtype=object),
@@ -64,6 +67,7 @@ def test_classes_and_values_have_their_own_baseline() -> None:
     assert classes.label_rate is None
     values = evaluate(
         problem="regression",
+        metrics=metric_names("regression"),
         labels=np.array([1.0, 2.0, 3.0]),
         predictions=np.array([1.0, 2.0, 3.0]),
         training_labels=np.array([1.0, 2.0, 9.0]),
@@ -92,6 +96,7 @@ def test_what_cannot_be_judged_is_an_error(labels: list[float], predictions: lis
     with pytest.raises(ValueError, match=message):
         evaluate(
             problem="regression",
+            metrics=metric_names("regression"),
             labels=np.array(labels),
             predictions=np.array(predictions),
             training_labels=np.array([1.0]),

@@ -4,9 +4,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from mlops_assets.ml.metrics import calibration_curve, compute_metrics, expected_calibration_error
+from mlops_assets.ml.calibration_curve import calibration_curve
+from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import greater_is_better, metric_names
-from mlops_assets.schema.problem import PROBLEMS
+from mlops_assets.schema.problem import PROBLEMS, Problem
+
+
+def compute_metrics(
+    problem: Problem, labels: np.ndarray, predictions: np.ndarray, classes: tuple[str | int, ...], threshold: float
+) -> dict[str, float | None]:
+    return WeightedMetrics(problem, labels, predictions, classes, threshold).values(metric_names(problem))
+
 
 CASES = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=4, max_size=60).filter(
     lambda rows: len({label for label, _ in rows}) == 2
@@ -65,7 +73,8 @@ def test_a_metric_that_the_rows_do_not_define_is_none() -> None:
 def test_calibration_error_by_hand() -> None:
     labels = np.array([0, 0, 1, 1, 1, 0, 1, 1])
     scores = np.array([0.25] * 4 + [0.75] * 4)
-    assert expected_calibration_error(labels, scores) == pytest.approx(0.5 * abs(0.5 - 0.25))
+    found = compute_metrics("binary_classification", labels, scores, (0, 1), 0.5)["expected_calibration_error"]
+    assert found == pytest.approx(0.5 * abs(0.5 - 0.25))
     points = calibration_curve(labels, scores, 2)
     assert [(point.mean_probability, point.positive_share, point.rows) for point in points] == [(0.25, 0.5, 4), (0.75, 0.75, 4)]
 
@@ -82,5 +91,5 @@ def test_every_metric_has_a_direction() -> None:
     directions = {name: greater_is_better(name) for problem in PROBLEMS for name in metric_names(problem)}
     assert directions["roc_auc"]
     assert not directions["log_loss"]
-    with pytest.raises(ValueError, match="Unknown metric 'auc': use roc_auc"):
+    with pytest.raises(ValueError, match="Unknown metric 'auc': did you mean roc_auc"):
         greater_is_better("auc")

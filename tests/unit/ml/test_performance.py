@@ -8,6 +8,7 @@ from mlops_assets.ml.evaluation import Evaluation, Resampling, evaluate
 from mlops_assets.ml.performance import Maturity, PerformanceRow, disagreement, performance_rows
 from mlops_assets.ml.performance_estimation import Estimate
 from mlops_assets.ml.reference import WHOLE
+from mlops_assets.schema.metric_names import metric_names
 
 
 @cache
@@ -17,6 +18,7 @@ def judged(noise: float, rows: int = 3000) -> Evaluation:
     labels = random.integers(0, 2, rows)
     return evaluate(
         problem="binary_classification",
+        metrics=metric_names("binary_classification"),
         labels=labels,
         predictions=1 / (1 + np.exp(-(labels * 2 - 1 + noise * random.normal(size=rows)))),
         training_labels=labels,

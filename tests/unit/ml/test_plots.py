@@ -18,12 +18,14 @@ from mlops_assets.ml.plots import (
     score_plot,
     slice_plot,
 )
+from mlops_assets.schema.metric_names import metric_names
 
 RANDOM = np.random.default_rng(0)
 LABELS = (RANDOM.random(30_000) < 0.3).astype(np.int64)
 SCORES = np.clip(0.3 + 0.2 * (LABELS - 0.3) + RANDOM.normal(0, 0.15, 30_000), 0.01, 0.99)
 EVALUATION = evaluate(
     problem="binary_classification",
+    metrics=metric_names("binary_classification"),
     labels=LABELS,
     predictions=SCORES,
     training_labels=LABELS,
@@ -35,6 +37,7 @@ EVALUATION = evaluate(
 )
 WITH_INTERVALS = evaluate(
     problem="regression",
+    metrics=metric_names("regression"),
     labels=SCORES[:600],
     predictions=LABELS[:600].astype(float),
     training_labels=SCORES,

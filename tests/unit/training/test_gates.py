@@ -19,6 +19,7 @@ from mlops_assets.ml.bootstrap import Interval
 from mlops_assets.ml.comparison import Difference, compare
 from mlops_assets.ml.evaluation import Evaluation, Resampling, constant_predictions, evaluate
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.latency import Latency
 from mlops_assets.stages.inputs import SolutionInputs
@@ -57,6 +58,7 @@ def registry() -> FeatureRegistry:
 def evaluation(predictions: np.ndarray) -> Evaluation:
     return evaluate(
         problem="binary_classification",
+        metrics=metric_names("binary_classification"),
         labels=LABELS,
         predictions=predictions,
         training_labels=LABELS,

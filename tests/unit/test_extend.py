@@ -1,0 +1,118 @@
+"""The examples of docs/extend.md, run on real parts."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from mlops_assets.components.ml_solution import resolve_inputs
+from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, PROJECT_ROOT
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.ml.comparison import compare
+from mlops_assets.ml.evaluation import Evaluation, Resampling, evaluate
+from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.schema.configuration_errors import ConfigurationError
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
+
+PAGE = (PROJECT_ROOT / "docs" / "extend.md").read_text()
+FIXTURE = PROJECT_ROOT / "tests" / "fixtures" / "solutions" / "valid" / "every_field.yaml"
+PROFIT = "my_team.metrics:profit"
+ROWS = 3000
+LABELS = (np.random.default_rng(1).random(ROWS) < 0.3).astype(np.int64)
+SCORES = 1 / (1 + np.exp(-(np.random.default_rng(2).normal(0, 1, ROWS) + 1.5 * LABELS - 1.5)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def my_team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The modules of the page, importable."""
+    folder = tmp_path_factory.mktemp("project")
+    for name, code in re.findall(r"```python\n# (my_team/\w+\.py)\n(.*?)```", PAGE, re.DOTALL):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield
+
+
+def documented(section: str) -> dict[str, Any]:
+    """The YAML of a section of the page."""
+    found = re.search(rf"^## {section}\n.*?```yaml\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+    assert found
+    return yaml.safe_load(found.group(1))
+
+
+def inputs_with(attributes: dict[str, Any]) -> SolutionInputs:
+    """The solution of the fixture with fields of its sections replaced."""
+    changed = yaml.safe_load(FIXTURE.read_text())["attributes"]
+    for section, fields in attributes.items():
+        changed[section] = {**changed[section], **fields}
+    registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    return resolve_inputs(Solution.model_validate(changed), registry)
+
+
+def evaluation(solution: Solution) -> Evaluation:
+    return evaluate(
+        problem=solution.problem,
+        metrics=solution.metrics,
+        labels=LABELS,
+        predictions=SCORES,
+        training_labels=LABELS,
+        classes=(0, 1),
+        threshold=0.3,
+        slices=pa.table({"carrier": np.where(np.arange(ROWS) < 2000, "AA", "UA")}),
+        minimum_slice_rows=200,
+        resampling=Resampling(seed=0, slice_metrics=(solution.training.metric,)),
+    )
+
+
+def test_a_metric_is_judged_like_a_built_in_one() -> None:
+    solution = inputs_with(documented("Metric")).solution
+    result = evaluation(solution)
+    decided = SCORES >= 0.3
+    gained = float(np.sum(9 * (decided & (LABELS == 1)) - (decided & (LABELS == 0)))) / ROWS
+    interval = result.intervals[PROFIT]
+    assert result.metrics[PROFIT] == pytest.approx(gained)
+    assert result.metrics["roc_auc"] is not None
+    assert interval is not None
+    assert interval.low < gained < interval.high
+    assert {part.value for part in result.slices if part.intervals[PROFIT] is not None} == {"AA", "UA"}
+    never = WeightedMetrics("binary_classification", LABELS, np.zeros(ROWS), (0, 1), 0.3)
+    assert compare(result, never, names=(PROFIT,), seed=0)[PROFIT].is_better
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my_team.metrics:profits", "my_team.metrics has no 'profits'; did you mean profit?"),
+        ("my_team.metric:profit", "cannot be imported: ModuleNotFoundError: No module named 'my_team.metric'"),
+        ("my_team.metrics:np", "is no metric: it lacks __call__, biased_upwards, constant, greater_is_better, problems"),
+        ("roc_au", "'roc_au' is no metric of binary_classification; did you mean roc_auc"),
+        ("r2", "'r2' is no metric of binary_classification; allowed: roc_auc"),
+    ],
+)
+def test_a_metric_that_does_not_exist_is_refused_at_its_place(name: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as refused:
+        inputs_with({"training": {"metric": name}})
+    assert refused.value.path == ("training", "metric")
+
+
+def test_an_installed_package_registers_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlops_assets.schema.metric_names import METRICS, Metric
+    from mlops_assets.schema.registry import Registry
+
+    information = tmp_path / "my_team-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: my_team\nVersion: 1.0\n")
+    declared = re.search(r"```toml\n\[project.entry-points.\"(.*?)\"\]\n(.*?)\"(.*?)\"\n```", PAGE)
+    assert declared
+    (information / "entry_points.txt").write_text(f"[{declared[1]}]\n{declared[2]}{declared[3]}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry: Registry[Metric] = Registry(METRICS.kind, group=METRICS.group, builtin="mlops_assets.ml.metrics", protocol=Metric)
+    assert registry.names() == (*METRICS.names(), "profit")
+    assert registry.get("profit") is METRICS.get(PROFIT)
