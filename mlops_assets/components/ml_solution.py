@@ -56,6 +56,7 @@ from mlops_assets.schema.training import check_training
 from mlops_assets.serving.columns import check_column
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.evaluation import build_evaluation
+from mlops_assets.training.gate import check_gates
 from mlops_assets.training.model import build_model
 from mlops_assets.training.training_dataset import build_training_dataset
 
@@ -201,6 +202,7 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
             raise ConfigurationError(path, f"{column!r} is no feature; {nearest(column, list(inputs.features))}")
     _check_segments(inputs)
     _check_metrics(solution)
+    check_gates(solution)
     check_training(solution)
     if solution.training.sample_weight is not None:
         _require_column(spine, solution.training.sample_weight, ("training", "sample_weight"))

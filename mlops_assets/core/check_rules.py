@@ -87,35 +87,6 @@ ONNX_PARITY = CheckRule(
     blocking=True,
 )
 
-# evaluation
-DATASET_CHECKS = CheckRule(
-    name="dataset_checks",
-    description="The blocking checks of the training dataset passed, in whichever run, and it still holds what the model was trained on.",
-    blocking=True,
-)
-BASELINE = CheckRule(
-    name="baseline",
-    description="The selection metric is better than a constant prediction's, beyond what chance explains.",
-    blocking=True,
-)
-FLOOR = CheckRule(name="floor", description="Every gated metric reaches its floor on the hold-out.", blocking=True)
-WORST_SLICE = CheckRule(
-    name="worst_slice",
-    description="No slice of the hold-out is below its floor, beyond what chance explains.",
-    blocking=True,
-)
-CALIBRATION = CheckRule(name="calibration", description="The expected calibration error is below the limit.", blocking=True)
-AGAINST_CHAMPION = CheckRule(
-    name="against_champion",
-    description="Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains.",
-    blocking=True,
-)
-LATENCY = CheckRule(
-    name="latency",
-    description="99 of 100 single rows are predicted by the bundle within the limit, features at hand.",
-    blocking=True,
-)
-
 # online_features
 ONLINE_OFFLINE_PARITY = CheckRule(
     name="online_offline_parity",

@@ -371,6 +371,8 @@ class Gates(Strict):
     """The largest difference between the ONNX bundle and the scikit-learn pipeline on hold-out rows."""
     maximum_latency_milliseconds: Annotated[float, Field(gt=0)] = 250.0
     """The longest time that 99 of 100 single rows may take to be predicted."""
+    own: dict[str, dict[str, Any]] = {}
+    """[Gates of your own](extend.md#gate): import path or name of an entry point -> parameters."""
 
 
 class Serving(Strict):

@@ -19,10 +19,10 @@ from mlops_assets.lake.lake import Lake, PartitionRange, Written, fingerprint, l
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure, table_schema, written_metadata
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training import gates
 from mlops_assets.training.acceptance import GATES_PASSED_METADATA
 from mlops_assets.training.bundle_reading import read_bundle, require_passed_gates
 from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
+from mlops_assets.training.gate import check_evaluation, rejection, rules_of
 from mlops_assets.training.judging import Judged, Rival, comparable, judge
 from mlops_assets.training.model import candidate_alias
 from mlops_assets.training.monitoring_reference import log_reference
@@ -55,7 +55,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
         tags=declared.tags(EVALUATION),
         partitions_def=declared.training_partitions,
         deps=[declared.key(MODEL)],
-        check_specs=[rule.spec(key) for rule in gates.rules_of(solution)],
+        check_specs=[rule.spec(key) for rule in rules_of(solution)],
         retry_policy=RETRIES,
         code_version="3",
     )
@@ -105,8 +105,8 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             if unchanged:
                 # Else these rows are not those of the version: it keeps the reference that it has, and its gates refuse it.
                 log_reference(connection, registry, settings, inputs, candidate=candidate, holdout=holdout, scored=judged.scored)
-        checks = gates.check_evaluation(inputs, judged.judgement)
-        because = gates.rejection(checks)
+        checks = check_evaluation(inputs, judged.judgement)
+        because = rejection(checks)
         if because is None:
             registry.accept(candidate, record)
         else:

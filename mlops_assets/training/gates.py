@@ -1,77 +1,27 @@
-"""The gates of a candidate on its hold-out. Each says in one sentence what it saw, passed or not, and has the evidence as metadata."""
+"""The gates of the platform on a candidate's hold-out: each public object is one, and names its check. A new gate is a function here.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+Each says in one sentence what it saw, passed or not, and has the evidence as metadata.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlops_assets.clients.registered_model import RegisteredModel
-from mlops_assets.core import check_rules
-from mlops_assets.core.check_rules import CheckRule
-from mlops_assets.core.keys import EVALUATION
 from mlops_assets.schema.metric_names import greater_is_better
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.evidence import bounds, number, shown, shown_interval, table, with_interval
-from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.recorded_checks import DatasetState
+from mlops_assets.training.gate import Judgement, Outcome, gate
 
 if TYPE_CHECKING:
-    from mlops_assets.ml.comparison import Difference
     from mlops_assets.ml.evaluation import Evaluation, SliceResult
-    from mlops_assets.serving.latency import Latency
 
 _NAMED_SLICES = 5
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """All that the gates look at.
-
-    `against_baseline` is the selection metric beside a constant prediction's. `against_champion` has every metric beside the
-    champion's on the same rows; it is empty when there is nothing to compare, and `not_compared` says why.
-    """
-
-    result: "Evaluation"
-    against_baseline: "Difference"
-    champion: RegisteredModel | None
-    against_champion: "Mapping[str, Difference]"
-    not_compared: str
-    latency: "Latency"
-    dataset: DatasetState
-
-
-def rules_of(solution: Solution) -> list[CheckRule]:
-    """The gates that a solution's YAML asks for, in the order of `check_evaluation`."""
-    gates = solution.gates
-    optional = {
-        check_rules.FLOOR: bool(gates.floor),
-        check_rules.WORST_SLICE: bool(gates.worst_slice),
-        check_rules.CALIBRATION: gates.maximum_calibration_error is not None,
-    }
-    return [rule for rule in _GATES if optional.get(rule, True)]
-
-
-def check_evaluation(inputs: SolutionInputs, judgement: Judgement) -> list[dg.AssetCheckResult]:
-    """The outcome of every gate."""
-    results = []
-    for rule in rules_of(inputs.solution):
-        passed, description, metadata = _GATES[rule](inputs.solution, judgement)
-        results.append(rule.result(inputs.key(EVALUATION), passed=passed, metadata=metadata, description=description))
-    return results
-
-
-def rejection(checks: Sequence[dg.AssetCheckResult]) -> str | None:
-    """Why a candidate with the gates `checks` is rejected, or None when it is not."""
-    failed = [f"{check.check_name}: {check.description}" for check in checks if not check.passed]
-    return "; ".join(failed) or None
-
-
-_Outcome = tuple[bool, str, dict[str, Any]]
-"""Whether the gate is passed, the sentence, and the evidence."""
-
-
-def _dataset_checks(solution: Solution, judgement: Judgement) -> _Outcome:
+@gate("The blocking checks of the training dataset passed, in whichever run, and it still holds what the model was trained on.")
+def dataset_checks(solution: Solution, judgement: Judgement) -> Outcome:
+    """The blocking checks of the training dataset passed, in whichever run, and it still holds what the model was trained on."""
     state = judgement.dataset
     faults = []
     if state.failed:
@@ -88,10 +38,12 @@ def _dataset_checks(solution: Solution, judgement: Judgement) -> _Outcome:
         "unchanged": state.unchanged,
         "run": dg.MetadataValue.null() if state.run_id is None else dg.MetadataValue.dagster_run(state.run_id),
     }
-    return not faults, ("; ".join(faults) or f"{len(state.passed)} checks of the dataset passed") + warned, evidence
+    return Outcome(not faults, ("; ".join(faults) or f"{len(state.passed)} checks of the dataset passed") + warned, evidence)
 
 
-def _baseline(solution: Solution, judgement: Judgement) -> _Outcome:
+@gate("The selection metric is better than a constant prediction's, beyond what chance explains.")
+def baseline(solution: Solution, judgement: Judgement) -> Outcome:
+    """The selection metric is better than a constant prediction's, beyond what chance explains."""
     compared = judgement.against_baseline
     # A constant prediction has no precision, for instance: it never decides for the positive class.
     passed = compared.ours is not None and (compared.theirs is None or compared.is_better)
@@ -108,20 +60,28 @@ def _baseline(solution: Solution, judgement: Judgement) -> _Outcome:
         "difference_interval": bounds(compared.interval),
         "rows": judgement.result.rows,
     }
-    return passed, sentence, evidence
+    return Outcome(passed, sentence, evidence)
 
 
-def _floor(solution: Solution, judgement: Judgement) -> _Outcome:
+@gate("Every gated metric reaches its floor on the hold-out.", asked=lambda solution: bool(solution.gates.floor))
+def floor(solution: Solution, judgement: Judgement) -> Outcome:
+    """Every gated metric reaches its floor on the hold-out."""
     result = judgement.result
     missed = [name for name, bound in solution.gates.floor.items() if _misses(name, result.metrics[name], bound)]
     parts = [
         f"{name} {with_interval(result, name)}, floor {shown(bound)}{' missed' if name in missed else ''}"
         for name, bound in solution.gates.floor.items()
     ]
-    return not missed, "; ".join(parts), {"floor": _metric_table(result, solution.gates.floor, missed), "rows": result.rows}
+    evidence = {"floor": _metric_table(result, solution.gates.floor, missed), "rows": result.rows}
+    return Outcome(not missed, "; ".join(parts), evidence)
 
 
-def _worst_slice(solution: Solution, judgement: Judgement) -> _Outcome:
+@gate(
+    "No slice of the hold-out is below its floor, beyond what chance explains.",
+    asked=lambda solution: bool(solution.gates.worst_slice),
+)
+def worst_slice(solution: Solution, judgement: Judgement) -> Outcome:
+    """No slice of the hold-out is below its floor, beyond what chance explains."""
     floors = solution.gates.worst_slice
     judged = [(name, each) for name in floors for each in judgement.result.slices if each.metrics[name] is not None]
     judged.sort(key=lambda pair: (pair[1].metrics[pair[0]] or 0.0) * (1 if greater_is_better(pair[0]) else -1))
@@ -153,10 +113,15 @@ def _worst_slice(solution: Solution, judgement: Judgement) -> _Outcome:
         "slices_judged": len(judged),
         "too_few_rows": dg.MetadataValue.json(dict(judgement.result.dropped_slices)),
     }
-    return not below, sentence or "no slice has enough rows to be judged", evidence
+    return Outcome(not below, sentence or "no slice has enough rows to be judged", evidence)
 
 
-def _calibration(solution: Solution, judgement: Judgement) -> _Outcome:
+@gate(
+    "The expected calibration error is below the limit.",
+    asked=lambda solution: solution.gates.maximum_calibration_error is not None,
+)
+def calibration(solution: Solution, judgement: Judgement) -> Outcome:
+    """The expected calibration error is below the limit."""
     limit = solution.gates.maximum_calibration_error or 0.0
     name = "expected_calibration_error"
     error = judgement.result.metrics[name]
@@ -167,12 +132,14 @@ def _calibration(solution: Solution, judgement: Judgement) -> _Outcome:
         "rows": judgement.result.rows,
     }
     sentence = f"expected calibration error {with_interval(judgement.result, name)}, limit {shown(limit)}"
-    return error is not None and error <= limit, sentence, evidence
+    return Outcome(error is not None and error <= limit, sentence, evidence)
 
 
-def _against_champion(solution: Solution, judgement: Judgement) -> _Outcome:
+@gate("Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains.")
+def against_champion(solution: Solution, judgement: Judgement) -> Outcome:
+    """Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains."""
     if judgement.champion is None or not judgement.against_champion:
-        return True, judgement.not_compared, {"compared": False}
+        return Outcome(True, judgement.not_compared, {"compared": False})
     tolerances = solution.gates.against_champion
     worse = [name for name, tolerance in tolerances.items() if judgement.against_champion[name].is_worse(tolerance)]
     parts, records = [], []
@@ -201,17 +168,21 @@ def _against_champion(solution: Solution, judgement: Judgement) -> _Outcome:
         "differences": table(records, {"passed": "bool"}),
     }
     against = f"version {judgement.champion.version} on the same {judgement.result.rows:,} rows"
-    return not worse, f"{'; '.join(parts) or 'no tolerance is set'} ({against})", evidence
+    return Outcome(not worse, f"{'; '.join(parts) or 'no tolerance is set'} ({against})", evidence)
 
 
-def _latency(solution: Solution, judgement: Judgement) -> _Outcome:
+@gate("99 of 100 single rows are predicted by the bundle within the limit, features at hand.")
+def latency(solution: Solution, judgement: Judgement) -> Outcome:
+    """99 of 100 single rows are predicted by the bundle within the limit, features at hand."""
     latency, limit = judgement.latency, solution.gates.maximum_latency_milliseconds
     sentence = f"p50 {latency.p50:.3g} ms, p99 {latency.p99:.3g} ms, limit {limit:g} ms"
-    return (
-        latency.p99 <= limit,
-        sentence,
-        {"p50_milliseconds": latency.p50, "p99_milliseconds": latency.p99, "limit_milliseconds": limit, "rows": latency.rows},
-    )
+    evidence = {
+        "p50_milliseconds": latency.p50,
+        "p99_milliseconds": latency.p99,
+        "limit_milliseconds": limit,
+        "rows": latency.rows,
+    }
+    return Outcome(latency.p99 <= limit, sentence, evidence)
 
 
 def _misses(metric: str, value: float | None, bound: float) -> bool:
@@ -239,14 +210,3 @@ def _metric_table(result: "Evaluation", bounds: Mapping[str, float], missed: Seq
         for name, bound in bounds.items()
     ]
     return table(records, {"passed": "bool"})
-
-
-_GATES: Mapping[CheckRule, Callable[[Solution, Judgement], _Outcome]] = {
-    check_rules.DATASET_CHECKS: _dataset_checks,
-    check_rules.BASELINE: _baseline,
-    check_rules.FLOOR: _floor,
-    check_rules.WORST_SLICE: _worst_slice,
-    check_rules.CALIBRATION: _calibration,
-    check_rules.AGAINST_CHAMPION: _against_champion,
-    check_rules.LATENCY: _latency,
-}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.schema.solution import Solution
-from mlops_assets.training.gates import Judgement
+from mlops_assets.training.gate import Judgement
 from mlops_assets.training.recorded_checks import DatasetState
 
 if TYPE_CHECKING:

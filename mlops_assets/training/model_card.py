@@ -14,7 +14,7 @@ from mlops_assets.lake.datasets import RecordedDataset
 from mlops_assets.ml.model_card import ModelCard, Section, Table
 from mlops_assets.stages.evidence import shown, shown_interval
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.gates import rejection
+from mlops_assets.training.gate import rejection
 from mlops_assets.training.judging import MINIMUM_SLICE_ROWS, Judged
 
 if TYPE_CHECKING:

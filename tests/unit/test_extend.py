@@ -18,10 +18,15 @@ from mlops_assets.ml.evaluation import Evaluation, Resampling, evaluate
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
+from mlops_assets.serving.latency import Latency
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.evaluation import build_evaluation
+from mlops_assets.training.gate import Judgement, check_evaluation, rejection
+from mlops_assets.training.recorded_checks import DatasetState
 
 PAGE = (PROJECT_ROOT / "docs" / "extend.md").read_text()
 FIXTURE = PROJECT_ROOT / "tests" / "fixtures" / "solutions" / "valid" / "every_field.yaml"
+EQUAL_SLICES = "my_team.gates:equal_slices"
 PROFIT = "my_team.metrics:profit"
 ROWS = 3000
 LABELS = (np.random.default_rng(1).random(ROWS) < 0.3).astype(np.int64)
@@ -100,6 +105,49 @@ def test_a_metric_that_does_not_exist_is_refused_at_its_place(name: str, message
     with pytest.raises(ConfigurationError, match=re.escape(message)) as refused:
         inputs_with({"training": {"metric": name}})
     assert refused.value.path == ("training", "metric")
+
+
+@pytest.mark.parametrize(("maximum", "passed"), [(0.5, True), (0.0, False)])
+def test_a_gate_stops_a_candidate_like_a_built_in_one(maximum: float, passed: bool) -> None:
+    gates = documented("Gate")["gates"]
+    gates["own"][EQUAL_SLICES]["maximum"] = maximum
+    inputs = inputs_with({"gates": {**gates, "worst_slice": {}}})
+    result = evaluation(inputs.solution)
+    baseline = WeightedMetrics("binary_classification", LABELS, np.full(ROWS, 0.3), (0, 1), 0.3)
+    judgement = Judgement(
+        result=result,
+        against_baseline=compare(result, baseline, names=("roc_auc",), seed=0)["roc_auc"],
+        champion=None,
+        against_champion={},
+        not_compared="there is no champion",
+        latency=Latency(p50=1.0, p99=2.0, rows=100),
+        dataset=DatasetState(run_id=None, passed=("schema",), failed=(), warned=(), unchanged=True),
+    )
+    checks = check_evaluation(inputs, judgement)
+    [check] = [check for check in checks if check.check_name == "equal_slices"]
+    assert check.passed is passed
+    assert "roc_auc by carrier differs by" in str(check.description)
+    assert ("equal_slices: roc_auc by carrier" in (rejection(checks) or "")) is not passed
+    [spec] = [spec for spec in build_evaluation(inputs).check_specs if spec.name == "equal_slices"]
+    assert spec.blocking
+    assert spec.description == "A metric differs between the slices of a column by no more than the limit."
+
+
+@pytest.mark.parametrize(
+    ("own", "place", "message"),
+    [
+        ({"my_team.gates:equal_slice": {}}, (), "my_team.gates has no 'equal_slice'; did you mean equal_slices?"),
+        ({"my_team.gates:Outcome": {}}, (), "is no gate: it lacks"),
+        ({EQUAL_SLICES: {"maximal": 1}}, ("maximal",), "has no parameter 'maximal'; did you mean maximum?"),
+        ({EQUAL_SLICES: {"column": "carrier", "metric": "roc_auc"}}, (), "needs the parameter maximum"),
+    ],
+)
+def test_a_gate_that_does_not_exist_or_has_other_parameters_is_refused(
+    own: dict[str, Any], place: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as refused:
+        inputs_with({"gates": {"own": own}})
+    assert refused.value.path == ("gates", "own", next(iter(own)), *place)
 
 
 def test_an_installed_package_registers_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

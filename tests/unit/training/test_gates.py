@@ -23,7 +23,7 @@ from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.latency import Latency
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.gates import Judgement, check_evaluation, rejection, rules_of
+from mlops_assets.training.gate import Judgement, check_evaluation, rejection, rules_of
 from mlops_assets.training.recorded_checks import DatasetState
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "solutions" / "valid" / "every_field.yaml"

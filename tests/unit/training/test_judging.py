@@ -22,7 +22,7 @@ from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.bundle import Bundle
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training import dataset_checks as dataset
-from mlops_assets.training.gates import check_evaluation
+from mlops_assets.training.gate import check_evaluation
 from mlops_assets.training.judging import MINIMUM_SLICE_ROWS, Judged, Rival, comparable, judge
 from mlops_assets.training.model_card import CardSources, build_card
 from mlops_assets.training.recorded_checks import DatasetState

@@ -1,0 +1,149 @@
+"""What a gate is, which gates a solution has, and their results. The gates of the platform are in `gates.py`."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import dagster as dg
+
+from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.core.check_rules import CheckRule
+from mlops_assets.core.keys import EVALUATION
+from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
+from mlops_assets.schema.registry import Registry
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.recorded_checks import DatasetState
+
+if TYPE_CHECKING:
+    from mlops_assets.ml.comparison import Difference
+    from mlops_assets.ml.evaluation import Evaluation
+    from mlops_assets.serving.latency import Latency
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All that the gates look at.
+
+    `against_baseline` is the selection metric beside a constant prediction's. `against_champion` has every metric beside the
+    champion's on the same rows; it is empty when there is nothing to compare, and `not_compared` says why.
+    """
+
+    result: "Evaluation"
+    against_baseline: "Difference"
+    champion: RegisteredModel | None
+    against_champion: "Mapping[str, Difference]"
+    not_compared: str
+    latency: "Latency"
+    dataset: DatasetState
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether a gate is passed, the sentence that says what it saw, and the evidence as metadata of the check."""
+
+    passed: bool
+    sentence: str
+    evidence: Mapping[str, Any]
+
+
+@runtime_checkable
+class Gate(Protocol):
+    """A condition of a deployment. `description` is that of its check; keyword arguments after the judgement are its parameters in YAML."""
+
+    description: str
+
+    def is_asked(self, solution: Solution) -> bool:
+        """Whether a built-in gate belongs to `solution`; one of a team does by being named."""
+        ...
+
+    def __call__(self, solution: Solution, judgement: Judgement, **parameters: Any) -> Outcome:
+        """The outcome for one candidate."""
+        ...
+
+
+@dataclass(frozen=True)
+class FunctionGate:
+    """A gate that is a function."""
+
+    function: Callable[..., Outcome]
+    description: str
+    asked: Callable[[Solution], bool]
+
+    def is_asked(self, solution: Solution) -> bool:
+        """Whether a built-in gate belongs to `solution`."""
+        return self.asked(solution)
+
+    def __call__(self, solution: Solution, judgement: Judgement, **parameters: Any) -> Outcome:
+        """The outcome for one candidate."""
+        return self.function(solution, judgement, **parameters)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.function)
+
+
+def gate(
+    description: str, *, asked: Callable[[Solution], bool] = lambda solution: True
+) -> Callable[[Callable[..., Outcome]], FunctionGate]:
+    """Declare the function below as a gate; a built-in one belongs to the solutions for which `asked` is true."""
+    return lambda function: FunctionGate(function, description, asked)
+
+
+GATES = Registry("gate", group="mlops_assets.gates", builtin="mlops_assets.training.gates", protocol=Gate)  # type: ignore[type-abstract]
+
+
+def check_gates(solution: Solution) -> None:
+    """Raise ConfigurationError for a gate of the team that does not exist, or whose parameters are others."""
+    names = [rule.name for rule in rules_of(solution, own=False)]
+    for name, parameters in solution.gates.own.items():
+        path = ("gates", "own", name)
+        signature = inspect.signature(GATES.check(name, path))
+        known = {key: each for key, each in signature.parameters.items() if each.kind == each.KEYWORD_ONLY}
+        for parameter in parameters:
+            if parameter not in known:
+                raise ConfigurationError(
+                    (*path, parameter), f"{name} has no parameter {parameter!r}; {nearest(parameter, list(known))}"
+                )
+        if missing := [key for key, each in known.items() if each.default is each.empty and key not in parameters]:
+            raise ConfigurationError(path, f"{name} needs the parameter {', '.join(missing)}")
+        if _check_name(name) in names:
+            raise ConfigurationError(path, f"there is another gate that is called {_check_name(name)}")
+        names.append(_check_name(name))
+
+
+def rules_of(solution: Solution, *, own: bool = True) -> list[CheckRule]:
+    """The checks of the gates that a solution's YAML asks for, in the order of `check_evaluation`; with the team's (`own`)."""
+    return [CheckRule(name, gate.description, blocking=True) for name, gate, _ in _asked(solution, own=own)]
+
+
+def check_evaluation(inputs: SolutionInputs, judgement: Judgement) -> list[dg.AssetCheckResult]:
+    """The outcome of every gate."""
+    results = []
+    for name, gate, parameters in _asked(inputs.solution, own=True):
+        outcome = gate(inputs.solution, judgement, **parameters)
+        rule = CheckRule(name, gate.description, blocking=True)
+        key = inputs.key(EVALUATION)
+        results.append(rule.result(key, passed=outcome.passed, metadata=outcome.evidence, description=outcome.sentence))
+    return results
+
+
+def rejection(checks: Sequence[dg.AssetCheckResult]) -> str | None:
+    """Why a candidate with the gates `checks` is rejected, or None when it is not."""
+    failed = [f"{check.check_name}: {check.description}" for check in checks if not check.passed]
+    return "; ".join(failed) or None
+
+
+def _asked(solution: Solution, *, own: bool) -> list[tuple[str, Gate, Mapping[str, Any]]]:
+    """The gates of a solution: the name of the check, the gate, its parameters."""
+    built_in = [(name, GATES.get(name)) for name in GATES.names() if GATES.is_own(name)]
+    gates: list[tuple[str, Gate, Mapping[str, Any]]] = [(name, gate, {}) for name, gate in built_in if gate.is_asked(solution)]
+    if own:
+        gates += [(_check_name(name), GATES.get(name), parameters) for name, parameters in solution.gates.own.items()]
+    return gates
+
+
+def _check_name(name: str) -> str:
+    """The name of the check of a gate: without the module of an import path."""
+    return name.rpartition(":")[2]
