@@ -23,6 +23,9 @@ from mlops_assets.local.environment import process_environment, scripts_director
 from mlops_assets.online_store.store import open_online_store
 from mlops_assets.operations.runs import follow
 
+_SENSOR_SECONDS = 10
+"""Tests wait for sensors: a third of the default, which the processors of a test machine still have time for."""
+
 CHROMIUM = shutil.which("chromium")
 
 
@@ -110,7 +113,12 @@ def temporary_platform(prefix: str) -> Iterator[Platform]:
     for listener in sockets:
         listener.close()
     settings = Settings(
-        home=home, dagster_port=dagster_port, mlflow_port=mlflow_port, nats_port=nats_port, serving_port=serving_port
+        home=home,
+        dagster_port=dagster_port,
+        mlflow_port=mlflow_port,
+        nats_port=nats_port,
+        serving_port=serving_port,
+        sensor_seconds=_SENSOR_SECONDS,
     )
     try:
         control.ensure_up(settings)

@@ -21,7 +21,9 @@ from mlops_assets.core.keys import (
     SEGMENT_STAGES,
     STAGE_TAG,
 )
+from mlops_assets.core.settings import sensor_interval
 
+_INTERVAL_SECONDS = 30
 CONDITIONS_SENSORS = ("feature_automation", "automation")
 """Names of the sensors that evaluate the conditions: of the dbt models, and of all else."""
 
@@ -96,5 +98,5 @@ def _sensor(name: str, target: dg.AssetSelection, description: str) -> dg.Sensor
         target=target,
         description=description,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
     )

@@ -44,7 +44,7 @@ class Settings:
 
     `postgres_url` and `nats_url` are None when the embedded servers of the local stack are used; without `redis_url` the online
     feature store is a file in the state folder, and without `serving_token` the token of the online server is in one too.
-    `notify_urls` are Apprise's addresses of those who are told what happens.
+    `notify_urls` are Apprise's addresses of those who are told what happens. `sensor_seconds` is the longest interval of a sensor.
     """
 
     home: Path
@@ -58,6 +58,7 @@ class Settings:
     serving_port: int = 8000
     serving_processes: int = 2
     serving_token: str | None = field(default=None, repr=False)
+    sensor_seconds: int = 30
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -80,6 +81,7 @@ class Settings:
             serving_port=_port(environment, "MLOPS_SERVING_PORT", cls.serving_port),
             serving_processes=_count(environment, "MLOPS_SERVING_PROCESSES", cls.serving_processes),
             serving_token=environment.get("MLOPS_SERVING_TOKEN") or None,
+            sensor_seconds=_count(environment, "MLOPS_SENSOR_SECONDS", cls.sensor_seconds),
         )
 
     @property
@@ -290,3 +292,8 @@ def _port(environment: Mapping[str, str], variable: str, default: int) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise ValueError(f"{variable}={text!r} is not a port: set it to a number from 1 to 65535, or unset it for {default}.")
     return int(text)
+
+
+def sensor_interval(seconds: int) -> int:
+    """The interval of a sensor that looks every so many `seconds`, unless the environment wants every sensor to look more often."""
+    return min(seconds, Settings.from_environment().sensor_seconds)

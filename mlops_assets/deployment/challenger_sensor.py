@@ -7,7 +7,7 @@ import dagster as dg
 from mlops_assets.clients import model_registry
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_version
 from mlops_assets.core.keys import CHALLENGER, stage_key
-from mlops_assets.core.settings import Settings
+from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.active import CHALLENGER_LINK, linked_bundle, read_options
 
@@ -46,7 +46,7 @@ def build_challenger_sensor(solution: str, options: Serving) -> dg.SensorDefinit
         name=name,
         description=description,
         target=dg.define_asset_job(name, selection=dg.AssetSelection.assets(key), description=description),
-        minimum_interval_seconds=_INTERVAL_SECONDS,
+        minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def challenger(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult | dg.SkipReason:

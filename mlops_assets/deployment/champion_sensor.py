@@ -12,7 +12,7 @@ from mlops_assets.clients.champion import RegistryUnreachableError, registered_c
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION, DeploymentTarget
-from mlops_assets.core.settings import Settings
+from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.training.acceptance import gates_problem
 
 _INTERVAL_SECONDS = 30
@@ -30,7 +30,7 @@ def build_champion_sensor(targets: Sequence[DeploymentTarget]) -> dg.SensorDefin
         name=name,
         description=description,
         target=dg.define_asset_job(name, selection=dg.AssetSelection.assets(key), description=description),
-        minimum_interval_seconds=_INTERVAL_SECONDS,
+        minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def champion(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult | dg.SkipReason:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
 from mlops_assets.core.keys import DEPLOYMENT, stage_key
-from mlops_assets.core.settings import Settings
+from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.serving.reports import Channel, Report, read_reports
 
 _INTERVAL_SECONDS = 30
@@ -84,7 +84,7 @@ def build_served_version_sensor(
         name=name,
         description=description,
         target=dg.define_asset_job(name, selection=dg.AssetSelection.checks(check), description=description),
-        minimum_interval_seconds=_INTERVAL_SECONDS,
+        minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def served_version(

@@ -23,7 +23,7 @@ from mlops_assets.core.keys import (
     SOLUTION_TAG,
     STAGE_TAG,
 )
-from mlops_assets.core.settings import Settings
+from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.monitoring.retraining_sensor import ACTOR
 from mlops_assets.runs.stuck import Stuck
 
@@ -55,7 +55,7 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
     @dg.run_failure_sensor(
         name="run_failures",
         description="Notifies of every run that failed, with its cause.",
-        minimum_interval_seconds=_INTERVAL_SECONDS,
+        minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def run_failures(
@@ -67,7 +67,7 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
     @dg.sensor(
         name="notifications",
         description="Notifies of trainings, promotions and rollbacks, refused candidates, drift and other failed checks.",
-        minimum_interval_seconds=_INTERVAL_SECONDS,
+        minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def notifications(

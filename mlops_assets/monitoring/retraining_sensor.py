@@ -4,6 +4,7 @@ import dagster as dg
 from dagster import DagsterInstance, RunsFilter
 
 from mlops_assets.core.keys import DEPLOYMENT, MODEL, RETRAINING_DECISION, job_name, stage_key
+from mlops_assets.core.settings import sensor_interval
 from mlops_assets.runs.unfinished import UNFINISHED
 
 OUTCOME, REASON, TRAIN_FOR, DECISION = "outcome", "reason", "train_for", "decision"
@@ -51,7 +52,7 @@ def build_retraining_sensor(solution: str) -> dg.SensorDefinition:
         name=sensor_name(solution),
         job_name=job_name(solution, "training"),
         description="Launches the training that the newest retraining decision asks for.",
-        minimum_interval_seconds=_INTERVAL_SECONDS,
+        minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         # Off until `mlops automation on`: docs/retraining.md.
         default_status=dg.DefaultSensorStatus.STOPPED,
     )

@@ -5,7 +5,7 @@ from collections import Counter
 import dagster as dg
 
 from mlops_assets.clients.notifier import Notifier
-from mlops_assets.core.settings import Settings
+from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.monitoring.notifications import of_stuck
 from mlops_assets.runs.recovery import recover
 from mlops_assets.runs.stuck import find_stuck
@@ -23,7 +23,7 @@ def build_run_recovery_sensor() -> dg.SensorDefinition:
     @dg.sensor(
         name="run_recovery",
         description="Fails runs whose process is gone, so that they are tried again, and tells of runs that stand still.",
-        minimum_interval_seconds=_INTERVAL_SECONDS,
+        minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def run_recovery(

@@ -4,7 +4,7 @@ import psycopg2.extensions
 import pytest
 from sqlalchemy.engine import make_url
 
-from mlops_assets.core.settings import PROJECT_ROOT, Settings, read_environment_file
+from mlops_assets.core.settings import PROJECT_ROOT, Settings, read_environment_file, sensor_interval
 
 
 def test_defaults() -> None:
@@ -26,6 +26,7 @@ def test_every_variable_is_read() -> None:
             "MLOPS_SERVING_PORT": "4",
             "MLOPS_SERVING_PROCESSES": "5",
             "MLOPS_SERVING_TOKEN": "secret",
+            "MLOPS_SENSOR_SECONDS": "6",
         }
     )
     assert settings == Settings(
@@ -38,6 +39,7 @@ def test_every_variable_is_read() -> None:
         serving_port=4,
         serving_processes=5,
         serving_token="secret",
+        sensor_seconds=6,
     )
     assert "secret" not in repr(settings)
     assert settings.nats_server_url == "nats://host:4"
@@ -50,6 +52,13 @@ def test_empty_variables_count_as_unset() -> None:
 def test_a_wrong_number_of_processes_names_the_variable() -> None:
     with pytest.raises(ValueError, match="MLOPS_SERVING_PROCESSES='many' is no count: set it to a number from 1 to 64"):
         Settings.from_environment({"MLOPS_SERVING_PROCESSES": "many"})
+
+
+def test_no_sensor_waits_longer_than_the_environment_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLOPS_SENSOR_SECONDS", raising=False)
+    assert [sensor_interval(seconds) for seconds in (10, 30)] == [10, 30]
+    monkeypatch.setenv("MLOPS_SENSOR_SECONDS", "15")
+    assert [sensor_interval(seconds) for seconds in (10, 30)] == [10, 15]
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "3000.5"])
@@ -125,6 +134,7 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
         "MLOPS_HOME", "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_REDIS_URL", "MLOPS_NOTIFY_URLS",
         "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
         "MLOPS_SERVING_PORT", "MLOPS_SERVING_PROCESSES", "MLOPS_SERVING_TOKEN",
+        "MLOPS_SENSOR_SECONDS",
     }  # fmt: skip
     ports = Settings.from_environment({name: value for name, value in variables.items() if name.endswith("_PORT")})
     assert ports == Settings.from_environment({})
