@@ -6,10 +6,11 @@ import dagster as dg
 from dagster_dbt import DbtProject
 from pydantic import BaseModel, Field, model_validator
 
-from mlops_assets.core.partitions import Cadence, build_partitions
+from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.settings import PROJECT_ROOT
 from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.features.statistics_assets import build_feature_statistics
+from mlops_assets.schema.cadence import Cadence
 from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
 from mlops_assets.schema.solution import Strict, check_bounds
 

@@ -1,89 +1,35 @@
 """`MLSolution`: one YAML file becomes every stage from the training dataset to the retraining decision."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import dagster as dg
 from pydantic import BaseModel
 
 from mlops_assets.components.derived_features import check_derived
 from mlops_assets.components.solution_columns import check_columns
+from mlops_assets.components.stages import STAGES, stages_of
 from mlops_assets.core.check_rules import SERVED_VERSION
-from mlops_assets.core.conditions import stage_condition
-from mlops_assets.core.freshness import stage_freshness
-from mlops_assets.core.keys import (
-    DATA_QUALITY_REPORT,
-    DEPLOYMENT,
-    DRIFT_REPORT,
-    EVALUATION,
-    MODEL,
-    MONITORING_REPORT,
-    ONLINE_FEATURES,
-    OUTCOMES,
-    PERFORMANCE_REPORT,
-    PREDICTIONS,
-    RETRAINING_DECISION,
-    SEGMENT_STAGES,
-    STAGE_TAG,
-    TRAINING_DATASET,
-    job_name,
-)
+from mlops_assets.core.keys import CHECK_EVENT_TAG, job_name
 from mlops_assets.core.schedules import check_schedule
 from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
-from mlops_assets.deployment.challenger import build_challenger
 from mlops_assets.deployment.challenger_sensor import build_challenger_sensor
 from mlops_assets.deployment.champion_sensor import build_champion_sensor
-from mlops_assets.deployment.deployment import build_deployment
 from mlops_assets.deployment.served_version import build_served_version_sensor
 from mlops_assets.deployment.served_version_check import build_served_version, served_channels
 from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import DbtModel, FeatureRegistry, UnknownModelError
-from mlops_assets.features.online_features import build_online_features
-from mlops_assets.monitoring.data_quality_report import build_data_quality_report
-from mlops_assets.monitoring.drift_report import build_drift_report
-from mlops_assets.monitoring.monitoring_report import build_monitoring_report
-from mlops_assets.monitoring.performance_report import build_performance_report
-from mlops_assets.monitoring.retraining_decision import build_retraining_decision
 from mlops_assets.monitoring.retraining_schedule import build_retraining_schedules
 from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor
-from mlops_assets.predictions.outcomes import build_outcomes
-from mlops_assets.predictions.prediction_log import build_prediction_log
 from mlops_assets.predictions.prediction_log_sensor import build_prediction_log_sensor
-from mlops_assets.predictions.predictions import build_predictions
 from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
 from mlops_assets.schema.metric_names import check_metric
 from mlops_assets.schema.solution import FeatureSource, Solution, longest_days
 from mlops_assets.schema.training import check_training
 from mlops_assets.serving.columns import check_column
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.evaluation import build_evaluation
+from mlops_assets.stages.stage import Job, Stage
 from mlops_assets.training.gate import check_gates
-from mlops_assets.training.model import build_model
-from mlops_assets.training.training_dataset import build_training_dataset
-
-JOBS = {
-    "training": (TRAINING_DATASET, MODEL, EVALUATION, ONLINE_FEATURES, DEPLOYMENT),
-    "scoring": (PREDICTIONS, OUTCOMES),
-    "monitoring": (DATA_QUALITY_REPORT, DRIFT_REPORT, PERFORMANCE_REPORT, MONITORING_REPORT, RETRAINING_DECISION),
-}
-"""Jobs of a solution and their stages: the stages of one job share their partitions, or have none."""
-
-_FACTORIES = (
-    build_training_dataset,
-    build_model,
-    build_evaluation,
-    build_online_features,
-    build_deployment,
-    build_challenger,
-    build_predictions,
-    build_prediction_log,
-    build_outcomes,
-    build_data_quality_report,
-    build_drift_report,
-    build_performance_report,
-    build_monitoring_report,
-    build_retraining_decision,
-)
-
 
 _SEGMENT_TYPES = ("varchar", "text", "string", "tinyint", "smallint", "integer", "int", "bigint")
 
@@ -109,13 +55,12 @@ class MLSolution(dg.Component):
         check_schedule(self.solution.schedule)
         registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
         inputs = resolve_inputs(self.solution, registry)
-        keys = {purpose: [inputs.key(stage) for stage in stages] for purpose, stages in JOBS.items()}
-        assets = [build(inputs).map_asset_specs(self._operated) for build in _FACTORIES]
+        keys = {job: [inputs.key(name) for name in stages_of(job)] for job in get_args(Job)}
+        assets = [self._asset(stage, inputs) for stage in STAGES]
         if segments := inputs.of_segments:
-            keys["segments"] = [segments.key(stage) for stage in SEGMENT_STAGES]
-            assets += [
-                build(segments).map_asset_specs(self._operated) for build in (build_model, build_evaluation, build_deployment)
-            ]
+            of_segments = [stage for stage in STAGES if stage.has_segments]
+            keys["segments"] = [segments.key(stage.name) for stage in of_segments]
+            assets += [self._asset(stage, segments) for stage in of_segments]
         jobs = [
             dg.define_asset_job(
                 job_name(inputs.name, purpose),
@@ -148,11 +93,15 @@ class MLSolution(dg.Component):
             schedules=build_retraining_schedules(inputs),
         )
 
-    def _operated(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """`spec` with what makes it follow its inputs, and how old it may become."""
-        stage = spec.tags[STAGE_TAG]
-        return spec.replace_attributes(
-            automation_condition=stage_condition(stage), freshness_policy=stage_freshness(self.solution, stage)
+    def _asset(self, stage: Stage, inputs: SolutionInputs) -> dg.AssetsDefinition:
+        """The asset of a stage with what makes it follow its inputs, how old it may become, and what its failed checks are called."""
+        event = {CHECK_EVENT_TAG: stage.check_event} if stage.check_event else {}
+        return stage.build(inputs).map_asset_specs(
+            lambda spec: spec.replace_attributes(
+                automation_condition=stage.condition,
+                freshness_policy=None if inputs.by_segment else stage.freshness(self.solution),
+                tags={**spec.tags, **event},
+            )
         )
 
 

@@ -1,4 +1,4 @@
-"""When assets follow their inputs by themselves: the automation conditions of all stages, and the sensors that evaluate them.
+"""When assets follow their inputs by themselves: the automation conditions that stages have, and the sensors that evaluate them.
 
 A condition asks for an asset's partitions whose inputs were written since its sensor is on, once all inputs are there, none is being
 written, and the blocking checks of all of them passed. What is older is left alone: switching automation on starts no backfill.
@@ -7,20 +7,7 @@ Training stages have no condition: they follow decisions (`monitoring/retraining
 
 import dagster as dg
 
-from mlops_assets.core.keys import (
-    DATA_QUALITY_REPORT,
-    DEPLOYMENT,
-    DRIFT_REPORT,
-    EVALUATION,
-    MONITORING_REPORT,
-    ONLINE_FEATURES,
-    OUTCOMES,
-    PERFORMANCE_REPORT,
-    PREDICTIONS,
-    RETRAINING_DECISION,
-    SEGMENT_STAGES,
-    STAGE_TAG,
-)
+from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, SEGMENT_STAGES, STAGE_TAG
 from mlops_assets.core.settings import sensor_interval
 
 _INTERVAL_SECONDS = 30
@@ -51,29 +38,16 @@ _EVERY_TRAINING = (
 )
 """What a prediction or a report needs one partition of, and not all: only the former are asked for."""
 
-_AFTER_A_MODEL = FOLLOW.ignore(_EVERY_TRAINING)
+AFTER_A_MODEL = FOLLOW.ignore(_EVERY_TRAINING)
+"""Of reports and decisions, which read what one training made."""
 
 _HAS_CHAMPION = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.missing()).allow(
     dg.AssetSelection.tag(STAGE_TAG, DEPLOYMENT)
 )
 """Somebody was deployed, for whatever training date."""
 
-_CONDITIONS: dict[str, dg.AutomationCondition] = {
-    ONLINE_FEATURES: FOLLOW_AS_A_WHOLE,
-    # What was predicted stays as it was predicted: a new champion or a corrected feature predicts what is new.
-    PREDICTIONS: (_AFTER_A_MODEL & _HAS_CHAMPION & dg.AutomationCondition.missing()).with_label("follow_inputs_once"),
-    OUTCOMES: FOLLOW,
-    DATA_QUALITY_REPORT: _AFTER_A_MODEL,
-    DRIFT_REPORT: _AFTER_A_MODEL,
-    PERFORMANCE_REPORT: _AFTER_A_MODEL,
-    MONITORING_REPORT: FOLLOW,
-    RETRAINING_DECISION: _AFTER_A_MODEL,
-}
-
-
-def stage_condition(stage: str) -> dg.AutomationCondition | None:
-    """The condition of one stage of a solution; None for those that only a training run makes."""
-    return _CONDITIONS.get(stage)
+PREDICT_ONCE = (AFTER_A_MODEL & _HAS_CHAMPION & dg.AutomationCondition.missing()).with_label("follow_inputs_once")
+"""Of predictions. What was predicted stays as it was predicted: a new champion or a corrected feature predicts what is new."""
 
 
 def build_conditions_sensors() -> list[dg.SensorDefinition]:

@@ -9,24 +9,8 @@ from datetime import timedelta
 
 import dagster as dg
 
-from mlops_assets.core.keys import (
-    DATA_QUALITY_REPORT,
-    DRIFT_REPORT,
-    MODEL,
-    MONITORING_REPORT,
-    ONLINE_FEATURES,
-    OUTCOMES,
-    PERFORMANCE_REPORT,
-    PREDICTIONS,
-    RETRAINING_DECISION,
-)
-from mlops_assets.core.partitions import Cadence
+from mlops_assets.schema.cadence import LENGTHS, Cadence
 from mlops_assets.schema.solution import Duration, Solution, longest_days
-
-_DAYS: dict[Cadence, int] = {"daily": 1, "weekly": 7, "monthly": 31, "yearly": 366}
-
-_OF_PARTITIONS = (ONLINE_FEATURES, PREDICTIONS, OUTCOMES)
-_OF_WINDOWS = (DATA_QUALITY_REPORT, DRIFT_REPORT, PERFORMANCE_REPORT, MONITORING_REPORT, RETRAINING_DECISION)
 
 
 def freshness_policy(limit: Duration | None) -> dg.FreshnessPolicy | None:
@@ -36,17 +20,27 @@ def freshness_policy(limit: Duration | None) -> dg.FreshnessPolicy | None:
 
 def cadence_freshness(cadence: Cadence, days: int | None = None) -> dg.FreshnessPolicy:
     """The policy of a table with partitions: it fails after `days`, without a number after two partitions."""
-    return _policy(days or 2 * _DAYS[cadence])
+    return _policy(days or 2 * LENGTHS[cadence].most_days)
 
 
-def stage_freshness(solution: Solution, stage: str) -> dg.FreshnessPolicy | None:
-    """The policy of one stage; a model has the age at which it is trained again. None for stages that follow an event."""
-    partitions = solution.partitions
-    if stage == MODEL:
-        return freshness_policy(solution.retraining.max_age)
-    if stage in _OF_PARTITIONS:
-        return freshness_policy(partitions.freshness) or cadence_freshness(partitions.cadence)
-    return cadence_freshness(solution.monitoring.window) if stage in _OF_WINDOWS else None
+def partition_freshness(solution: Solution) -> dg.FreshnessPolicy | None:
+    """The policy of a stage with the partitions of the solution, which state it or have that of their cadence."""
+    return freshness_policy(solution.partitions.freshness) or cadence_freshness(solution.partitions.cadence)
+
+
+def window_freshness(solution: Solution) -> dg.FreshnessPolicy | None:
+    """The policy of a stage with monitoring windows."""
+    return cadence_freshness(solution.monitoring.window)
+
+
+def model_freshness(solution: Solution) -> dg.FreshnessPolicy | None:
+    """The policy of a model: the age at which it is trained again."""
+    return freshness_policy(solution.retraining.max_age)
+
+
+def never_stale(solution: Solution) -> dg.FreshnessPolicy | None:
+    """No policy: of a stage that follows an event."""
+    return None
 
 
 def _policy(days: int) -> dg.FreshnessPolicy:

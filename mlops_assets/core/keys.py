@@ -10,6 +10,8 @@ FEATURES_SCHEMA = "features"
 
 STAGE_TAG = "mlops/stage"
 SOLUTION_TAG = "mlops/solution"
+CHECK_EVENT_TAG = "mlops/check_event"
+"""How failed checks of an asset are called in notifications; without it `check_failed`, told when they block."""
 
 TRAINING_DATASET = "training_dataset"
 MODEL = "model"

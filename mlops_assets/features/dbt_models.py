@@ -21,7 +21,6 @@ from packaging.version import Version
 from mlops_assets.core.conditions import FOLLOW
 from mlops_assets.core.freshness import cadence_freshness
 from mlops_assets.core.keys import table_name
-from mlops_assets.core.partitions import Cadence
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry, FeatureView, feature_view
 from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY, ViewUse, declared_solutions, view_uses
@@ -31,6 +30,7 @@ from mlops_assets.features.dbt_schemas import follow_contracts
 from mlops_assets.features.dbt_translation import LakeTranslator, Node, describe_view, is_incremental, partition_column
 from mlops_assets.lake.lake import Lake, quote
 from mlops_assets.runs.slots import DBT, SLOTS_TAG
+from mlops_assets.schema.cadence import Cadence
 from mlops_assets.stages.execution import RETRIES, permanent_failure, record_partition_rows
 from mlops_assets.stages.faults import step
 

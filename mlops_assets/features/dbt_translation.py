@@ -12,13 +12,11 @@ from dagster_shared.record import replace
 
 from mlops_assets.core.freshness import cadence_freshness
 from mlops_assets.core.keys import group_name
-from mlops_assets.core.partitions import Cadence
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.feature_store.usage import ViewUse
+from mlops_assets.schema.cadence import LENGTHS, Cadence
 
 Node = Mapping[str, Any]
-
-_DAYS = {"daily": 1, "weekly": 7, "monthly": 28, "yearly": 365}
 
 
 class LakeTranslator(DagsterDbtTranslator):
@@ -72,7 +70,7 @@ class LakeTranslator(DagsterDbtTranslator):
         # dagster-dbt also asks for the mapping of each model to itself, which nothing here reads.
         history_days = max((_meta(node).get("dagster", {}).get("history_days", 0) for node in readers), default=0)
         return dg.TimeWindowPartitionMapping(
-            start_offset=-math.ceil(history_days / _DAYS[self._cadence]), allow_nonexistent_upstream_partitions=True
+            start_offset=-math.ceil(history_days / LENGTHS[self._cadence].fewest_days), allow_nonexistent_upstream_partitions=True
         )
 
     def get_asset_check_spec(

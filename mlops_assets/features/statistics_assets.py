@@ -18,6 +18,7 @@ from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.feature_store.statistics import COLUMN_DESCRIPTIONS, PARTITION, statistics_query
 from mlops_assets.features.dbt_models import DbtSelection
 from mlops_assets.lake.lake import Lake, PartitionRange, column_types, quote, table_exists
+from mlops_assets.schema.cadence import LENGTHS
 from mlops_assets.stages.execution import (
     RETRIES,
     permanent_failure,
@@ -32,7 +33,6 @@ from mlops_assets.stages.faults import step
 _PLOTTED_PARTITIONS = 90
 # How a feature is called where those of all views and versions are together.
 _LABEL = "view || '.' || feature || CASE WHEN version > 1 THEN ' v' || version ELSE '' END"
-_DAYS = {"daily": 1, "weekly": 7, "monthly": 31, "yearly": 366}
 
 
 def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
@@ -75,7 +75,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
                 f"SELECT DISTINCT {_LABEL} FROM lake.{table} WHERE ({_in_window(starts[0], end)}) "
                 "AND most_frequent_share = 1 AND rows > 1 ORDER BY 1"
             ).fetchall()
-            plot = _plot(connection, table, end, _DAYS[selection.cadence])
+            plot = _plot(connection, table, end, LENGTHS[selection.cadence].most_days)
         record_partition_rows(context, written.rows_by_partition)
         missing = sorted(set(_names(selection.views.values())) - set(_names(views)))
         record_range_metadata(context, {"constant_features": dg.MetadataValue.json([name for (name,) in constant]), **plot})

@@ -12,17 +12,7 @@ from dagster import AssetCheckKey
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from mlops_assets.clients.notifier import Notification, Notifier
-from mlops_assets.core.keys import (
-    DATA_QUALITY_REPORT,
-    DEPLOYMENT,
-    DRIFT_REPORT,
-    EVALUATION,
-    MODEL,
-    PERFORMANCE_REPORT,
-    SEGMENT_STAGES,
-    SOLUTION_TAG,
-    STAGE_TAG,
-)
+from mlops_assets.core.keys import CHECK_EVENT_TAG, DEPLOYMENT, MODEL, SEGMENT_STAGES, SOLUTION_TAG, STAGE_TAG
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.monitoring.retraining_sensor import ACTOR
 from mlops_assets.runs.stuck import Stuck
@@ -38,15 +28,6 @@ _WILL_RETRY_TAG = "dagster/will_retry"
 
 _MODELS = (MODEL, SEGMENT_STAGES[MODEL])
 _DEPLOYMENTS = (DEPLOYMENT, SEGMENT_STAGES[DEPLOYMENT])
-
-_EVENTS_OF_CHECKS = {
-    **dict.fromkeys((EVALUATION, SEGMENT_STAGES[EVALUATION]), "gate_refused"),
-    **dict.fromkeys(_DEPLOYMENTS, "served_version_differs"),
-    DATA_QUALITY_REPORT: "data_quality",
-    DRIFT_REPORT: "drift",
-    PERFORMANCE_REPORT: "performance",
-}
-"""What a failed check of a stage is called; of any other asset it is `check_failed`, told when it blocks."""
 
 
 def build_notification_sensors() -> list[dg.SensorDefinition]:
@@ -189,7 +170,7 @@ def of_checks(
             failed.setdefault((evaluation.asset_key, run_id), []).append(evaluation)
     for (key, run_id), evaluations in sorted(failed.items(), key=lambda item: item[0]):
         blocking = [each for each in evaluations if each.severity == dg.AssetCheckSeverity.ERROR]
-        event = _EVENTS_OF_CHECKS.get(tags.get(key, {}).get(STAGE_TAG, ""), "check_failed")
+        event = tags.get(key, {}).get(CHECK_EVENT_TAG, "check_failed")
         if event == "check_failed" and not blocking:
             continue
         name = "/".join(key.path)

@@ -20,9 +20,6 @@ from mlops_assets.operations.solutions import configuration_errors, declared_sol
 from mlops_assets.operations.stage_runs import Stage, data_assets
 
 PLAN_FILE = Path(__file__).parents[1] / "defs" / "demo.yaml"
-_TRAINING = ("training_dataset", "model", "evaluation", "online_features", "deployment")
-_SCORING = ("predictions", "outcomes")
-_MONITORING = ("data_quality_report", "drift_report", "performance_report", "monitoring_report", "retraining_decision")
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,11 @@ class Plan:
 
 def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
     """The four runs of the demo."""
+    # Here, since the declarations load Dagster.
+    from mlops_assets.components.stages import STAGES, stages_of
+
     assets = client.assets()
-    keys = {name: f"{plan.solution}/{name}" for name in (*_TRAINING, *_SCORING, *_MONITORING)}
+    keys = {stage.name: f"{plan.solution}/{stage.name}" for stage in STAGES if stage.job}
     if missing := [key for key in keys.values() if key not in assets]:
         errors = configuration_errors(assets)
         reason = "\n".join(errors) or f"The code location has no asset {missing[0]}."
@@ -75,11 +75,11 @@ def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
     windows = list(_whole_windows(client.partition_keys(keys["drift_report"]), plan))
     found = [
         Stage("data and features", upstream, plan.start.isoformat(), last),
-        Stage("training", tuple(keys[name] for name in _TRAINING), training_date, training_date),
-        Stage("scoring", tuple(keys[name] for name in _SCORING), training_date, last),
+        Stage("training", tuple(keys[name] for name in stages_of("training")), training_date, training_date),
+        Stage("scoring", tuple(keys[name] for name in stages_of("scoring")), training_date, last),
     ]
     if windows:
-        found.append(Stage("monitoring", tuple(keys[name] for name in _MONITORING), windows[0], windows[-1]))
+        found.append(Stage("monitoring", tuple(keys[name] for name in stages_of("monitoring")), windows[0], windows[-1]))
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from mlops_assets.clients.champion import registered_champion
 from mlops_assets.clients.dagster_client import AssetState, DagsterClient, RunState
+from mlops_assets.components.stages import stages_of
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import RAW_SCHEMA
 from mlops_assets.core.settings import Settings
@@ -27,7 +28,6 @@ from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.operations.stage_runs import Stage, StageResult, data_assets
 from mlops_assets.schema.solution import after, before
 
-_REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report", "retraining_decision")
 _SENSOR_SECONDS = 180
 _POLL_SECONDS = 0.5
 
@@ -100,7 +100,7 @@ class Replay:
             step.stages.append(show(Stage("outcomes", (self._key("outcomes"),), late[0], late[-1])))
         ended, matured = self._windows(period)
         if windows := sorted({*ended, *matured}):
-            reports = tuple(self._key(name) for name in _REPORTS)
+            reports = tuple(self._key(name) for name in stages_of("monitoring"))
             stage = Stage("reports and decision", reports, windows[0], windows[-1], again=bool(matured))
             step.stages.append(show(stage))
             step.windows = self._described(windows)

@@ -17,8 +17,6 @@ from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.training import override
 
-_STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment")
-_SEGMENT_STAGES = ("segment_model", "segment_evaluation", "segment_deployment")
 _POLL_SECONDS = 0.5
 
 
@@ -102,10 +100,13 @@ def train(
     With `segment` the model of that segment is trained, on the training dataset that is there. Without
     `deploy` the candidate stays a candidate. Raises StackError when the run cannot be started.
     """
+    from mlops_assets.components.stages import stages_of
+    from mlops_assets.core.keys import SEGMENT_STAGES
+
     declared = check_overrides(solution, overrides)
     client = DagsterClient.from_settings(settings)
     assets = client.assets()
-    stages = _SEGMENT_STAGES if segment else _STAGES
+    stages = tuple(SEGMENT_STAGES.values()) if segment else stages_of("training")
     keys = [f"{solution}/{stage}" for stage in stages if deploy or not stage.endswith("deployment")]
     if missing := [key for key in keys if key not in assets]:
         raise StackError(f"Dagster has no asset {missing[0]}.", remedy="mlops status; after a change of YAML: mlops reload")

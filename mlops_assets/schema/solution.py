@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from dateutil.relativedelta import relativedelta
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from mlops_assets.schema.cadence import LENGTHS, Cadence
 from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.problem import Problem
 
@@ -81,7 +82,7 @@ class Partitions(Strict):
     """Day after the last one; left out, the partitions go on to today."""
     time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     """The time zone of the dates, such as `America/New_York`: a training date begins at its midnight."""
-    cadence: Literal["daily", "weekly", "monthly", "yearly"] = "daily"
+    cadence: Cadence = "daily"
     """Length of a partition. Its key is its first day; weeks begin on Monday."""
     freshness: Duration | None = None
     """Time without a new materialization after which Dagster shows the table, of a solution its predictions, as stale. None:
@@ -93,26 +94,25 @@ class Partitions(Strict):
         return self
 
 
-def check_bounds(start: date, end: date | None, cadence: str) -> None:
+def check_bounds(start: date, end: date | None, cadence: Cadence) -> None:
     """Raise ValueError unless `end` is after `start` and both begin a partition: rows of half a partition would never be loaded."""
     if end is not None and end <= start:
         raise ValueError(f"end {end} is not after start {start}")
     for name, bound in (("start", start), ("end", end)):
         if bound is None or (begin := _period_start(bound, cadence)) == bound:
             continue
-        following = after(begin, {"weekly": "1w", "monthly": "1m", "yearly": "1y"}[cadence])
-        days = {"weekly": "a Monday", "monthly": "the first of a month", "yearly": "the first of January"}[cadence]
+        following = after(begin, LENGTHS[cadence].duration)
         lost, kept, other = (
             (f"before {following}", begin, following) if name == "start" else (f"from {begin} on", following, begin)
         )
         alternative = "" if name == "end" and other <= start else f", or to {other}"
         raise ValueError(
-            f"{cadence} partitions begin on {days}: with {name} {bound} the rows {lost} would never be loaded. "
+            f"{cadence} partitions begin on {LENGTHS[cadence].begins_on}: with {name} {bound} the rows {lost} would never be loaded. "
             f"Set {name} to {kept} to load them{alternative}"
         )
 
 
-def _period_start(day: date, cadence: str) -> date:
+def _period_start(day: date, cadence: Cadence) -> date:
     """The first day of the week, month or year around `day`."""
     match cadence:
         case "weekly":
@@ -438,7 +438,7 @@ class DataQuality(Strict):
 class Monitoring(Strict):
     """Which windows predictions are judged over, and when something about them is wrong."""
 
-    window: Literal["daily", "weekly", "monthly", "yearly"] = "weekly"
+    window: Cadence = "weekly"
     """Length of a window."""
     drift: Drift = Drift()
     """When drift alerts."""

@@ -12,6 +12,7 @@ from mlops_assets.feature_store.point_in_time import Frame
 from mlops_assets.lake.datasets import dataset_information
 from mlops_assets.lake.lake import Lake, LakeError, PartitionRange, current_snapshot, quote, snapshot_at, sql_moment
 from mlops_assets.ml.splits import SPLIT_SQL
+from mlops_assets.schema.cadence import LENGTHS
 from mlops_assets.schema.column_names import SPLIT, internal
 from mlops_assets.schema.solution import before, longest_days
 from mlops_assets.stages.execution import (
@@ -144,7 +145,7 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     """Dependencies on the partitions before the training date that the window covers."""
     # A calendar window does not divide into partitions: the longest span of each unit, in days.
     days = longest_days(inputs.solution.training.window)
-    length = {"daily": 1, "weekly": 7, "monthly": 28, "yearly": 365}[inputs.solution.partitions.cadence]
+    length = LENGTHS[inputs.solution.partitions.cadence].fewest_days
     mapping = dg.TimeWindowPartitionMapping(
         start_offset=-ceil(days / length), end_offset=-1, allow_nonexistent_upstream_partitions=True
     )

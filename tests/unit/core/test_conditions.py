@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mlops_assets.core.conditions import FOLLOW, build_conditions_sensors, stage_condition
+from mlops_assets.core.conditions import AFTER_A_MODEL, FOLLOW, PREDICT_ONCE, build_conditions_sensors
 from mlops_assets.core.keys import stage_tags
 
 DAYS = dg.DailyPartitionsDefinition("2013-08-01", end_date="2013-08-15")
@@ -36,7 +36,7 @@ class Graph:
             partitions_def=DAYS,
             deps=[feature, dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping())],
             tags=stage_tags(SOLUTION, "predictions"),
-            automation_condition=stage_condition("predictions"),
+            automation_condition=PREDICT_ONCE,
         )
         def predictions() -> None: ...
 
@@ -44,7 +44,7 @@ class Graph:
             partitions_def=WEEKS,
             deps=[predictions],
             tags=stage_tags(SOLUTION, "drift_report"),
-            automation_condition=stage_condition("drift_report"),
+            automation_condition=AFTER_A_MODEL,
         )
         def drift_report() -> None: ...
 

@@ -9,7 +9,8 @@ import dagster as dg
 import pytest
 
 from mlops_assets.clients.notifier import Notifier
-from mlops_assets.core.keys import stage_key, stage_tags
+from mlops_assets.components.stages import STAGES
+from mlops_assets.core.keys import CHECK_EVENT_TAG, stage_key, stage_tags
 from mlops_assets.core.settings import Settings
 from mlops_assets.monitoring.notifications import build_notification_sensors, of_checks
 
@@ -58,7 +59,11 @@ class Notified:
         self.failures, self.events = build_notification_sensors()
         checks = {"evaluation": [GATE], "drift_report": [DRIFT]}
         stages = ("model", "evaluation", "deployment", "drift_report")
-        assets = [build(stage_key(SOLUTION, each), checks.get(each, []), stage_tags(SOLUTION, each)) for each in stages]
+        events = {stage.name: {CHECK_EVENT_TAG: stage.check_event} for stage in STAGES if stage.check_event}
+        assets = [
+            build(stage_key(SOLUTION, each), checks.get(each, []), stage_tags(SOLUTION, each) | events.get(each, {}))
+            for each in stages
+        ]
         assets.append(build(dg.AssetKey(["raw", "table"]), [ROWS], {}))
         self.definitions = dg.Definitions(assets, resources=self.resources, sensors=[self.failures, self.events])
         self.cursor: str | None = None

@@ -1,0 +1,155 @@
+"""All stages of a solution, in the order in which they follow each other. A stage is added here and nowhere else."""
+
+from mlops_assets.core.conditions import AFTER_A_MODEL, FOLLOW, FOLLOW_AS_A_WHOLE, PREDICT_ONCE
+from mlops_assets.core.freshness import model_freshness, never_stale, partition_freshness, window_freshness
+from mlops_assets.core.keys import (
+    CHALLENGER,
+    DATA_QUALITY_REPORT,
+    DEPLOYMENT,
+    DRIFT_REPORT,
+    EVALUATION,
+    MODEL,
+    MONITORING_REPORT,
+    ONLINE_FEATURES,
+    OUTCOMES,
+    PERFORMANCE_REPORT,
+    PREDICTION_LOG,
+    PREDICTIONS,
+    RETRAINING_DECISION,
+    TRAINING_DATASET,
+)
+from mlops_assets.deployment.challenger import build_challenger
+from mlops_assets.deployment.deployment import build_deployment
+from mlops_assets.features.online_features import build_online_features
+from mlops_assets.monitoring.data_quality_report import build_data_quality_report
+from mlops_assets.monitoring.drift_report import build_drift_report
+from mlops_assets.monitoring.monitoring_report import build_monitoring_report
+from mlops_assets.monitoring.performance_report import build_performance_report
+from mlops_assets.monitoring.retraining_decision import build_retraining_decision
+from mlops_assets.predictions.outcomes import build_outcomes
+from mlops_assets.predictions.prediction_log import build_prediction_log
+from mlops_assets.predictions.predictions import build_predictions
+from mlops_assets.stages.stage import Job, Stage
+from mlops_assets.training.evaluation import build_evaluation
+from mlops_assets.training.model import build_model
+from mlops_assets.training.training_dataset import build_training_dataset
+
+STAGES = (
+    Stage(
+        name=TRAINING_DATASET,
+        build=build_training_dataset,
+        job="training",
+        condition=None,
+        freshness=never_stale,
+        check_event=None,
+    ),
+    Stage(
+        name=MODEL,
+        build=build_model,
+        job="training",
+        condition=None,
+        freshness=model_freshness,
+        check_event=None,
+    ),
+    Stage(
+        name=EVALUATION,
+        build=build_evaluation,
+        job="training",
+        condition=None,
+        freshness=never_stale,
+        check_event="gate_refused",
+    ),
+    Stage(
+        name=ONLINE_FEATURES,
+        build=build_online_features,
+        job="training",
+        condition=FOLLOW_AS_A_WHOLE,
+        freshness=partition_freshness,
+        check_event=None,
+    ),
+    Stage(
+        name=DEPLOYMENT,
+        build=build_deployment,
+        job="training",
+        condition=None,
+        freshness=never_stale,
+        check_event="served_version_differs",
+    ),
+    Stage(
+        name=CHALLENGER,
+        build=build_challenger,
+        job=None,
+        condition=None,
+        freshness=never_stale,
+        check_event=None,
+    ),
+    Stage(
+        name=PREDICTIONS,
+        build=build_predictions,
+        job="scoring",
+        condition=PREDICT_ONCE,
+        freshness=partition_freshness,
+        check_event=None,
+    ),
+    Stage(
+        name=PREDICTION_LOG,
+        build=build_prediction_log,
+        job=None,
+        condition=None,
+        freshness=never_stale,
+        check_event=None,
+    ),
+    Stage(
+        name=OUTCOMES,
+        build=build_outcomes,
+        job="scoring",
+        condition=FOLLOW,
+        freshness=partition_freshness,
+        check_event=None,
+    ),
+    Stage(
+        name=DATA_QUALITY_REPORT,
+        build=build_data_quality_report,
+        job="monitoring",
+        condition=AFTER_A_MODEL,
+        freshness=window_freshness,
+        check_event="data_quality",
+    ),
+    Stage(
+        name=DRIFT_REPORT,
+        build=build_drift_report,
+        job="monitoring",
+        condition=AFTER_A_MODEL,
+        freshness=window_freshness,
+        check_event="drift",
+    ),
+    Stage(
+        name=PERFORMANCE_REPORT,
+        build=build_performance_report,
+        job="monitoring",
+        condition=AFTER_A_MODEL,
+        freshness=window_freshness,
+        check_event="performance",
+    ),
+    Stage(
+        name=MONITORING_REPORT,
+        build=build_monitoring_report,
+        job="monitoring",
+        condition=FOLLOW,
+        freshness=window_freshness,
+        check_event=None,
+    ),
+    Stage(
+        name=RETRAINING_DECISION,
+        build=build_retraining_decision,
+        job="monitoring",
+        condition=AFTER_A_MODEL,
+        freshness=window_freshness,
+        check_event=None,
+    ),
+)
+
+
+def stages_of(job: Job) -> tuple[str, ...]:
+    """The names of the stages that a job runs."""
+    return tuple(stage.name for stage in STAGES if stage.job == job)
