@@ -1,12 +1,14 @@
 """`mlops features`: what feature views there are, what they hold, who uses them, and what a change would break. Printing only."""
 
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote, urlencode
 
 import typer
 from rich import box
 from rich.syntax import Syntax
 from rich.table import Table
 
+from mlops_assets.cli.serving import ask_server
 from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
@@ -37,6 +39,36 @@ def list_views(as_json: JsonOption = False) -> None:
     summaries = [{name: value for name, value in _summary(view).items() if name not in hidden} for view in views]
     console.print(_table(summaries))
     _print_problems(catalog)
+
+
+@app.command(epilog="Example: [bold]mlops features online carrier_history --entity carrier=UA[/bold]")
+def online(
+    view: ViewArgument,
+    entity: Annotated[list[str], typer.Option(help="Key of the entity as NAME=VALUE; once for each key of the view.")],
+    version: Annotated[int | None, typer.Option(help="Version to read; default: the newest that a champion reads.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Moment at which values must not be stale (ISO, with offset); default: now.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look up the values of one entity in the online store, as the online server answers them."""
+    keys = dict(_entity_key(text) for text in entity)
+    options = {"version": version, "at": at}
+    parameters = keys | {name: str(value) for name, value in options.items() if value is not None}
+    answer = ask_server(read_settings(), "GET", f"/features/{quote(view)}?{urlencode(parameters)}", None)
+    if as_json:
+        print_json(answer)
+        return
+    since = f", known since {answer['event_timestamp']}" if answer["event_timestamp"] else ""
+    console.print(f"{answer['view']} version {answer['version']}: {answer['flag']}{since}", highlight=False)
+    console.print(_table([{"feature": name, "value": value} for name, value in answer["values"].items()]))
+
+
+def _entity_key(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise StackError(f"{text!r} is no key of an entity.", remedy="Write --entity carrier=UA")
+    return name, value
 
 
 @app.command(epilog="Example: [bold]mlops features show carrier_history[/bold]")

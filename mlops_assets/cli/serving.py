@@ -49,9 +49,9 @@ def predict(
     if example == (request is not None):
         raise StackError("Give a row, or ask for an example.", remedy=f"mlops predict {solution} --example")
     if request is None:
-        print_json(_ask(settings, "GET", f"/{solution}/model", None)["example"])
+        print_json(ask_server(settings, "GET", f"/{solution}/model", None)["example"])
     else:
-        print_json(_ask(settings, "POST", f"/{solution}/predict", request))
+        print_json(ask_server(settings, "POST", f"/{solution}/predict", request))
 
 
 @app.command(epilog="Example: [bold]mlops compare my_solution[/bold]")
@@ -104,7 +104,7 @@ def score(
         console.print("\n".join(f"{start} to {end} {did}" for start, end in chosen) or "Nothing is outdated.", highlight=False)
 
 
-def _ask(settings: Settings, method: str, path: str, body: str | None) -> dict:
+def ask_server(settings: Settings, method: str, path: str, body: str | None) -> dict:
     """The JSON answer of the online server. Raises StackError with what it says of an error."""
     import requests
 

@@ -93,6 +93,22 @@ def read_lineage(manifest: Mapping[str, Any], compiled: Mapping[str, str]) -> Li
     return Lineage(dependencies=dependencies, unreadable=tuple(sorted(unreadable)))
 
 
+def value_sources(manifest: Mapping[str, Any], node: Mapping[str, Any], sql: str) -> dict[str, frozenset[Column]]:
+    """Column of a dbt model -> the columns of its parents that its value is computed from; `sql` is the model's compiled SQL.
+
+    A column that is computed from none, such as a count, has those that decide which rows there are. Columns that cannot be told apart
+    have all columns of all parents.
+    """
+    schema = table_columns(manifest)
+    tree = parse_one(sql, dialect="duckdb")
+    if _is_beyond_reading(tree):
+        parents = [relation_name(_node(manifest, key)) for key in node["depends_on"]["nodes"]]
+        everything = frozenset((parent, column.lower()) for parent in parents for column in schema[parent])
+        return dict.fromkeys(node["columns"], everything)
+    relation = _query(tree, schema, {})
+    return {name: frozenset(relation.columns.get(name.lower()) or relation.rows) for name in node["columns"]}
+
+
 def compiled_sql(project: Path, manifest_path: Path, cache: Path) -> dict[str, str]:
     """Compiled SQL of every model by unique id, from dbt without a database: 10 s once, then from `cache` until the manifest changes.
 

@@ -20,8 +20,9 @@ from packaging.version import Version
 
 from mlops_assets.core.conditions import FOLLOW
 from mlops_assets.core.freshness import cadence_freshness
-from mlops_assets.core.keys import table_name
+from mlops_assets.core.keys import table_key, table_name
 from mlops_assets.core.settings import Settings
+from mlops_assets.feature_store.column_lineage import table_columns, value_sources
 from mlops_assets.feature_store.registry import FeatureRegistry, FeatureView, feature_view
 from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY, ViewUse, declared_solutions, view_uses
 from mlops_assets.features.contract_checks import DbtContext, check_contracts
@@ -31,6 +32,7 @@ from mlops_assets.features.dbt_translation import LakeTranslator, Node, describe
 from mlops_assets.lake.lake import Lake, quote
 from mlops_assets.runs.slots import DBT, SLOTS_TAG
 from mlops_assets.schema.cadence import Cadence
+from mlops_assets.stages.column_lineage import column_lineage
 from mlops_assets.stages.execution import RETRIES, permanent_failure, record_partition_rows
 from mlops_assets.stages.faults import step
 
@@ -161,6 +163,7 @@ def run_dbt(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, s
                     if isinstance(event, dg.Output):
                         key = context.asset_key_for_output(event.output_name)
                         _add_row_counts(context, connection, key, nodes[key])
+                        _add_column_lineage(context, selection.manifest, key, nodes[key], target=Path(target))
                     yield event
         except DagsterDbtCliRuntimeError as error:
             if any(words in str(error) for words in _TRANSIENT):
@@ -222,6 +225,23 @@ def _call_dbt(
         cli_version=Version(version("dbt-core")),
         dbt_project=project,
     )
+
+
+def _add_column_lineage(context: dg.AssetExecutionContext, manifest: Node, key: dg.AssetKey, node: Node, *, target: Path) -> None:
+    """Attach which columns upstream each column of a model just built is computed from: read from the SQL that dbt ran.
+
+    It describes all partitions of the run together and is stored with the last of them, from which the Dagster UI takes it.
+    """
+    if node["resource_type"] != "model":
+        return
+    path = target / "compiled" / manifest["metadata"]["project_name"] / node["original_file_path"]
+    names = {(table, column.lower()): column for table, columns in table_columns(manifest).items() for column in columns}
+    sources = value_sources(manifest, node, path.read_text())
+    lineage = column_lineage(
+        {column: [(table_key(table), names[table, name]) for table, name in sorted(found)] for column, found in sources.items()}
+    )
+    partition = context.partition_keys[-1] if is_incremental(node) else None
+    context.add_asset_metadata(lineage, asset_key=key, partition_key=partition)
 
 
 def _add_row_counts(

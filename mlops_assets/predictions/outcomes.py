@@ -15,6 +15,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake, PartitionRange, column_types, quote, sql_moment
 from mlops_assets.schema.column_names import CHANNEL, MATURED, MODEL_VERSION, OUTPUTS, PREDICTION_ID, internal
 from mlops_assets.stages.clock import data_clock
+from mlops_assets.stages.column_lineage import copied_lineage
 from mlops_assets.stages.execution import (
     RETRIES,
     partition_range,
@@ -88,6 +89,8 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 inputs.column_descriptions | PREDICTION_DESCRIPTIONS | {MATURED: "Whether the label is known."},
             )
         record_partition_rows(context, written.rows_by_partition)
+        columns = (column.name for column in schema.columns)
+        record_range_metadata(context, copied_lineage(inputs, columns, upstream=inputs.key(PREDICTIONS), scored=False))
         share = matured.num_rows / written.rows if written.rows else 0.0
         metadata = {
             **written_metadata(written),

@@ -29,10 +29,12 @@ from mlops_assets.schema.column_names import (
     VIEW_FLAGS,
     internal,
 )
+from mlops_assets.stages.column_lineage import frame_lineage
 from mlops_assets.stages.execution import (
     RETRIES,
     partition_range,
     record_partition_rows,
+    record_range_metadata,
     require_inputs,
     rows_by_partition_key,
     table_schema,
@@ -106,6 +108,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 check_fresh_features(connection, inputs, window, keys=context.partition_keys),
             ]
         record_partition_rows(context, written.rows_by_partition)
+        record_range_metadata(context, frame_lineage(inputs, (column.name for column in schema.columns)))
         return dg.MaterializeResult(
             metadata={
                 **written_metadata(written),

@@ -16,6 +16,7 @@ from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, predic
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.datasets import newest_dataset
 from mlops_assets.lake.lake import Lake, PartitionRange, Written, fingerprint, literal, quote
+from mlops_assets.stages.column_lineage import copied_lineage
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure, table_schema, written_metadata
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
@@ -139,6 +140,12 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             metadata={
                 **written_metadata(written),
                 "dagster/column_schema": column_schema,
+                **copied_lineage(
+                    inputs,
+                    (column.name for column in column_schema.columns),
+                    upstream=inputs.key(TRAINING_DATASET),
+                    scored=True,
+                ),
                 "dagster/partition_row_count": written.rows,
                 "model_card": dg.MetadataValue.md(render_markdown(card)),
                 "model_card_page": dg.MetadataValue.url(registry.artifact_url(candidate.run_id, CARD_HTML)),

@@ -15,6 +15,7 @@ from mlops_assets.ml.splits import SPLIT_SQL
 from mlops_assets.schema.cadence import LENGTHS
 from mlops_assets.schema.column_names import SPLIT, internal
 from mlops_assets.schema.solution import before, longest_days
+from mlops_assets.stages.column_lineage import frame_lineage
 from mlops_assets.stages.execution import (
     RETRIES,
     partition_date,
@@ -95,6 +96,7 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
             metadata={
                 **written_metadata(written),
                 "dagster/column_schema": schema,
+                **frame_lineage(inputs, (column.name for column in schema.columns)),
                 "dagster/partition_row_count": written.rows,
                 "source_snapshot": source_snapshot,
                 "feature_views": dg.MetadataValue.json(inputs.view_versions),

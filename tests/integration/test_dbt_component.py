@@ -27,6 +27,7 @@ SELECTED = [
     dg.AssetKey(["features", "aircraft"]),
     dg.AssetKey(["flight_delay", "spine"]),
 ]
+SEEDS = ("airport_additions", "us_federal_holidays")
 START, END = "2013-06-01", "2013-06-03"
 
 
@@ -110,6 +111,26 @@ def test_row_counts_are_those_of_the_lake(result: dg.ExecuteInProcessResult, lak
             assert metadata["dagster/row_count"].value == aircraft
         assert metadata["lake_snapshot"].value > 0
     assert seen == 3
+
+
+def test_every_column_of_a_model_leads_to_columns_upstream(
+    result: dg.ExecuteInProcessResult, assets: dg.AssetsDefinition
+) -> None:
+    lineage = {
+        event.asset_key.to_user_string(): event.step_materialization_data.materialization.metadata["dagster/column_lineage"].value
+        for event in result.get_asset_materialization_events()
+        if event.asset_key and "dagster/column_lineage" in event.step_materialization_data.materialization.metadata
+    }
+    models = {spec.key.to_user_string(): spec for spec in assets.specs if spec.key.path[-1] not in SEEDS}
+    assert lineage.keys() == models.keys() & {
+        event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key
+    }
+    for table, found in lineage.items():
+        declared = {column.name for column in models[table].metadata["dagster/column_schema"].value.columns}
+        assert found.deps_by_column.keys() == declared
+        assert [column for column, deps in found.deps_by_column.items() if not deps] == [], table
+    [tail] = lineage["staging/flights"].deps_by_column["tailnum"]
+    assert (tail.asset_key.to_user_string(), tail.column_name) == ("raw/flights", "tailnum")
 
 
 def test_dbt_tests_are_blocking_checks(result: dg.ExecuteInProcessResult, assets: dg.AssetsDefinition) -> None:

@@ -11,12 +11,15 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import psutil
 import pytest
 import requests
 from bundles import sign_record
 from online_server import SOLUTION, TOKEN, OnlineServer, flights, kill, load, wait_for
+from playwright.sync_api import Browser, expect, sync_playwright
+from running_stack import CHROMIUM
 
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.local.environment import scripts_directory
@@ -104,10 +107,66 @@ def test_the_description_is_made_of_the_contract(server: OnlineServer) -> None:
     examples = document["paths"][f"/{SOLUTION}/predict"]["post"]["requestBody"]["content"]["application/json"]["examples"]
     for example in examples.values():
         assert server.post(json.dumps(example["value"]).encode()).ok
-    page = server.get("/docs").text
-    assert "Training saw AA, B6, UA" in page
-    # Nothing of it comes from elsewhere.
-    assert re.findall(r"(?:src|href)=\"(?!openapi)[^\"]*\"", page) == []
+    assert "Training saw AA, B6, UA" in json.dumps(document)
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def test_the_page_of_the_api_asks_for_a_prediction_with_the_session_of_a_browser(server: OnlineServer, browser: Browser) -> None:
+    foreign: list[str] = []
+    complaints: list[str] = []
+    page = browser.new_page(base_url=server.settings.serving_url, viewport={"width": 1300, "height": 1400})
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: foreign.append(request.url) if urlsplit(request.url).hostname != "127.0.0.1" else None)
+    page.goto(link(f"{server.settings.serving_url}/docs", TOKEN))
+    operation = page.locator(f"#operations-{SOLUTION}-post_{SOLUTION}_predict")
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Execute", exact=True).click()
+    answer = operation.locator(".live-responses-table .response").first
+    expect(answer.locator(".response-col_status")).to_contain_text("200", timeout=20_000)
+    expect(answer).to_contain_text("prediction_id")
+    assert (complaints, [address for address in foreign if not address.startswith("data:")]) == ([], [])
+
+
+def test_the_online_values_of_an_entity_are_looked_up(server: OnlineServer) -> None:
+    row = json.loads(server.row)
+    moment = quote(row["predicted_at"])
+    answer = server.get(f"/features/planes?tailnum={row['tailnum']}&at={moment}").json()
+    assert (answer["flag"], answer["version"], answer["entity"]) == ("ok", 1, {"tailnum": row["tailnum"]})
+    assert answer["values"]["flights"] is not None
+    assert answer["event_timestamp"] < row["predicted_at"]
+    # Older than the view allows.
+    stale = server.get(f"/features/planes?tailnum={row['tailnum']}").json()
+    assert (stale["flag"], set(stale["values"].values())) == ("stale", {None})
+    assert server.get("/features/planes?tailnum=N404").json()["flag"] == "missing"
+    missing = server.get("/features/planes")
+    assert (missing.status_code, missing.json()["field"], missing.json()["allowed"]) == (422, "tailnum", "a text")
+    unknown = server.get("/features/planes?tailnum=N1&wing=2").json()
+    assert (unknown["field"], unknown["allowed"]) == ("wing", "tailnum, version, at")
+    assert server.get("/features/planes?tailnum=N1&at=noon").json()["field"] == "at"
+    assert server.get("/features/planes?tailnum=N1&version=x").json()["allowed"] == "a whole number"
+    nowhere = server.get("/features/trains?tailnum=N1")
+    assert nowhere.status_code == 404
+    assert "planes version 1" in nowhere.json()["detail"]
+    assert requests.get(f"{server.settings.serving_url}/features/planes?tailnum=N1", timeout=10).status_code == 401
+    operation = server.get("/openapi.json").json()["paths"]["/features/planes"]["get"]
+    assert [parameter["name"] for parameter in operation["parameters"]] == ["tailnum", "version", "at"]
+
+
+def test_a_session_predicts_and_a_page_of_another_origin_does_not(server: OnlineServer) -> None:
+    address = f"{server.settings.serving_url}/{SOLUTION}/predict"
+    with requests.Session() as browser:
+        browser.get(link(f"{server.settings.serving_url}/docs", TOKEN), timeout=10)
+        assert browser.post(address, data=server.row, timeout=10).ok
+        other = {"Origin": "http://elsewhere.example", "Sec-Fetch-Site": "cross-site"}
+        assert browser.post(address, data=server.row, headers=other, timeout=10).status_code == 403
+    assert requests.post(address, data=server.row, cookies={"mlops_session": "x"}, timeout=10).status_code == 401
 
 
 def test_metrics_count_what_all_processes_did(server: OnlineServer) -> None:

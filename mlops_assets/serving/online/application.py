@@ -27,9 +27,11 @@ from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
 from mlops_assets.online_store.store import open_online_store
 from mlops_assets.serving.live import LiveSolutions
+from mlops_assets.serving.online import documentation
 from mlops_assets.serving.online.endpoint import MAXIMUM_BODY_BYTES, PredictEndpoint, Receive, Scope, Send
+from mlops_assets.serving.online.feature_lookup import look_up
 from mlops_assets.serving.online.metrics import Metrics
-from mlops_assets.serving.online.openapi import describe, render_page
+from mlops_assets.serving.online.openapi import describe
 from mlops_assets.serving.online.predictor import Predictor
 from mlops_assets.serving.online.problems import CONTENT_TYPE, ProblemError
 from mlops_assets.serving.reports import follow, served_models
@@ -57,7 +59,8 @@ class PredictionAPI(litserve.LitAPI):
         """Load what serves now. Called in the process that answers: connections must not cross a fork."""
         self.metrics = Metrics()
         signer = Signer(self._settings.signing_key_file)
-        self.solutions = LiveSolutions(self._settings.serving_directory, open_online_store(self._settings), signer)
+        self.online_store = open_online_store(self._settings)
+        self.solutions = LiveSolutions(self._settings.serving_directory, self.online_store, signer)
         self.predictor = Predictor(self.solutions, self._settings.spool_directory, self.metrics)
         self.solutions.refresh()
         # What is loaded by now stays: the garbage collector need not look at it again, nor at every few requests.
@@ -75,7 +78,7 @@ class OnlineServer(litserve.LitServer):
         self._stopping = threading.Event()
         super().__init__(self.api, accelerator="cpu", max_payload_size=MAXIMUM_BODY_BYTES, disable_openapi_url=True)
         self._guard = AccessGuard(
-            self.app,
+            self._behind_guard,
             name="The online server",
             token=lambda: self.api.token,
             command="mlops open serving",
@@ -87,12 +90,20 @@ class OnlineServer(litserve.LitServer):
 
         Probes are open. Whatever tells of data takes the token, under any name of this machine, or a session in a browser.
         """
-        if scope["type"] == "http" and PredictEndpoint.serves(scope["path"]):
+        if scope["type"] == "http" and PredictEndpoint.serves(scope["path"]) and not _may_have_a_session(scope["headers"]):
             await self.endpoint(scope, receive, send)
         elif scope["type"] != "http" or scope["path"] in _PROBES or _has_token(scope["headers"], self.api.token):
             await self.app(scope, receive, send)
         else:
             await self._guard(scope, receive, send)
+
+    async def _behind_guard(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What a browser's session opens: the page of the API asks for predictions too."""
+        if scope["type"] == "http" and PredictEndpoint.serves(scope["path"]):
+            headers = [*scope["headers"], (b"authorization", f"Bearer {self.api.token}".encode())]
+            await self.endpoint({**scope, "headers": headers}, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -118,8 +129,10 @@ class OnlineServer(litserve.LitServer):
         self.app.add_api_route("/livez", self._alive, methods=["GET"])
         self.app.add_api_route("/readyz", self._ready, methods=["GET"])
         self.app.add_api_route("/openapi.json", self._openapi, methods=["GET"])
-        self.app.add_api_route("/docs", self._documentation, methods=["GET"])
+        for path in documentation.PATHS:
+            self.app.add_api_route(path, self._documentation, methods=["GET"])
         self.app.add_api_route("/metrics", self._metrics, methods=["GET"])
+        self.app.add_api_route("/features/{view}", self._features, methods=["GET"])
         self.app.add_api_route("/{solution}/model", self._model, methods=["GET"])
         self.app.add_exception_handler(HTTPException, _problem)
 
@@ -142,11 +155,19 @@ class OnlineServer(litserve.LitServer):
     async def _openapi(self) -> Response:
         return _json(describe(self.api.solutions), HTTPStatus.OK)
 
-    async def _documentation(self) -> Response:
-        return Response(render_page(describe(self.api.solutions)), media_type="text/html")
+    async def _documentation(self, request: Request) -> Response:
+        content, media_type = documentation.read_file(request.url.path)
+        return Response(content, media_type=media_type, headers=dict(documentation.HEADERS))
 
     async def _metrics(self) -> Response:
         return Response(await asyncio.to_thread(self.api.metrics.exposition), media_type="text/plain; version=0.0.4")
+
+    async def _features(self, view: str, request: Request) -> Response:
+        try:
+            answer = look_up(self.api.online_store, self.api.solutions, view, request.query_params)
+        except ProblemError as problem:
+            return Response(problem.body(), problem.status, headers=dict(problem.headers), media_type=CONTENT_TYPE)
+        return _json(answer, HTTPStatus.OK)
 
     async def _model(self, solution: str) -> Response:
         try:
@@ -211,6 +232,12 @@ def create() -> OnlineServer:
     """The application of this installation, for uvicorn."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return OnlineServer(Settings.from_environment())
+
+
+def _may_have_a_session(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a browser may have sent the request: it has cookies, and no token."""
+    names = {name for name, _ in headers}
+    return b"cookie" in names and b"authorization" not in names
 
 
 def _has_token(headers: Iterable[tuple[bytes, bytes]], token: str) -> bool:

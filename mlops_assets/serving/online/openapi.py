@@ -1,9 +1,9 @@
-"""The description of the API, made of the contracts that serve: OpenAPI 3.1 for programs, one page of HTML for people.
+"""The description of the API, made of the contracts that serve, as OpenAPI 3.1. The page that shows it is in `documentation`.
 
 The types of a request are those that decode it (`serving/requests.py`), so that the description cannot say something else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from mlops_assets.schema.column_names import FEATURES
 from mlops_assets.serving.contract import CategoricalFeature, Contract, NumericFeature
 from mlops_assets.serving.live import LiveSolution, Model
+from mlops_assets.serving.online.feature_lookup import MOMENT, VERSION, FeatureAnswer, served_versions
 from mlops_assets.serving.online.predictor import Answer
 from mlops_assets.serving.online.problems import CONTENT_TYPE, Problem
 
@@ -19,7 +20,7 @@ _TEXT_EXAMPLE = "example"
 _ERRORS = {
     "400": "The body is not JSON, or neither an object nor an array.",
     "401": "The token is missing or wrong.",
-    "404": "There is no such solution online.",
+    "404": "There is no such solution or view online.",
     "408": "The body did not arrive in time.",
     "413": "The body is too long.",
     "422": "A field is wrong: which one, what is wrong, and what is allowed.",
@@ -58,7 +59,9 @@ def describe(solutions: Mapping[str, LiveSolution]) -> dict[str, Any]:
                 f"The version of {name} that answers, and its contract.", name, _response("The model."), ("401", "404", "503")
             )
         }
-    _, shared = msgspec.json.schema_components([Answer, Problem], ref_template=_REFERENCE)
+    for view, version in sorted(served_versions(solutions).items()):
+        paths[f"/features/{view}"] = {"get": _lookup(view, version, served.values())}
+    _, shared = msgspec.json.schema_components([Answer, FeatureAnswer, Problem], ref_template=_REFERENCE)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -105,6 +108,30 @@ def _prediction(name: str, contract: Contract, request: dict[str, Any]) -> dict[
     return operation | {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
+def _lookup(view: str, version: int, models: Iterable[Model]) -> dict[str, Any]:
+    """The operation that looks up the features of one entity."""
+    contracts = [model.contract for model in models]
+    types = {column.name: column.type for contract in contracts for column in contract.entity_keys}
+    entity = next(each.entity for contract in contracts for each in contract.feature_views if each.name == view)
+    kinds = {name: "integer" if "INT" in types[name].upper() else "string" for name in entity}
+    parameters = [
+        _parameter(name, {"type": kind}, f"Key of the entity, {types[name]}.", required=True) for name, kind in kinds.items()
+    ]
+    parameters += [
+        _parameter(VERSION, {"type": "integer"}, f"Version of the view; left out: {version}.", required=False),
+        _parameter(
+            MOMENT, {"type": "string", "format": "date-time"}, "What is stale is judged by it; left out: now.", required=False
+        ),
+    ]
+    answer = _response("The values, null with the reason in `flag`.", schema={"$ref": _REFERENCE.format(name="FeatureAnswer")})
+    summary = f"Online values of the features of one entity of {view}."
+    return _guarded(summary, "Features", answer, ("401", "404", "422")) | {"parameters": parameters}
+
+
+def _parameter(name: str, schema: dict[str, str], description: str, *, required: bool) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": required, "schema": schema, "description": description}
+
+
 def _example(contract: Contract) -> dict[str, Any]:
     """A row with typical values."""
     features = {feature.name: feature for feature in contract.features}
@@ -143,11 +170,3 @@ def _operation(summary: str, tag: str, responses: dict[str, Any]) -> dict[str, A
 
 def _response(description: str, media_type: str = "application/json", schema: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"description": description, "content": {media_type: {"schema": schema or {}}}}
-
-
-def render_page(document: dict[str, Any]) -> str:
-    """The OpenAPI document as a page of HTML that needs nothing from elsewhere."""
-    import jinja2
-
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("mlops_assets.serving.online"), autoescape=True)
-    return environment.get_template("api.html.j2").render(document=document)

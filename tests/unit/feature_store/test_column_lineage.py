@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mlops_assets.feature_store.column_lineage import Lineage, read_lineage
+from mlops_assets.feature_store.column_lineage import Lineage, read_lineage, value_sources
 
 
 def manifest(**models: tuple[list[str], list[str]]) -> dict[str, Any]:
@@ -74,3 +74,17 @@ def test_sql_that_cannot_be_followed_counts_as_all_on_all(sql: str) -> None:
     found = lineage(sql, ["x", "y"])
     assert found.unreadable == ("s.m",)
     assert found.affected("raw.t", "a") == {"s.m": {"x", "y"}}
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("select a as x, b + c as y from lake.raw.t where day > '2024-01-01'", {"x": {"a"}, "y": {"b", "c"}}),
+        ("select a as x, count(*) as y from lake.raw.t group by all", {"x": {"a"}, "y": {"a"}}),
+        ("select columns('a|b') from lake.raw.t", {"x": {"a", "b", "c", "day"}, "y": {"a", "b", "c", "day"}}),
+    ],
+)
+def test_what_a_value_is_computed_from_leaves_out_what_chooses_rows(sql: str, expected: dict[str, set[str]]) -> None:
+    models = manifest(m=(["source.p.t"], ["x", "y"]))
+    found = value_sources(models, models["nodes"]["model.p.m"], sql)
+    assert {column: {name for _, name in sources} for column, sources in found.items()} == expected
