@@ -126,7 +126,7 @@ def test_every_column_of_a_model_leads_to_columns_upstream(
         event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key
     }
     for table, found in lineage.items():
-        declared = {column.name for column in models[table].metadata["dagster/column_schema"].value.columns}
+        declared = {column.name for column in models[table].metadata["dagster/column_schema"].columns}
         assert found.deps_by_column.keys() == declared
         assert [column for column, deps in found.deps_by_column.items() if not deps] == [], table
     [tail] = lineage["staging/flights"].deps_by_column["tailnum"]
