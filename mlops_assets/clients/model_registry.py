@@ -142,18 +142,15 @@ class ModelRegistry:
         """
         import mlflow
         from mlflow.exceptions import MlflowException
-        from skops import io
 
-        unknown = [name for name in io.get_untrusted_types(data=io.dumps(pipeline)) if not name.startswith(_TRUSTED_MODULES)]
-        if unknown:
-            raise RegistryError(f"The pipeline holds types that are not trusted for loading: {', '.join(unknown)}.")
+        trusted = trusted_types(pipeline)
         mlflow.set_tracking_uri(self.url)
         with mlflow.start_run(run_id=run_id):
             logged = mlflow.sklearn.log_model(
                 pipeline,
                 name="model",
                 serialization_format="skops",
-                skops_trusted_types=io.get_untrusted_types(data=io.dumps(pipeline)),
+                skops_trusted_types=trusted,
                 pip_requirements=[],
             )
         try:
@@ -334,6 +331,28 @@ class ModelRegistry:
         challenger = self.by_alias(model.solution, alias)
         if challenger is not None and challenger.version == model.version:
             self.remove_alias(model.solution, alias)
+
+
+def trusted_types(pipeline: "Pipeline") -> list[str]:
+    """The types in `pipeline` that skops does not know and may load all the same.
+
+    They are those of the libraries of models, of the steps, which the YAML file names, and what a step declares as `trusted_types`. Raises
+    RegistryError for any other.
+    """
+    from skops import io
+
+    from mlops_assets.ml.pipeline import fitted_steps
+
+    found = io.get_untrusted_types(data=io.dumps(pipeline))
+    of_steps: set[str] = set()
+    for step in fitted_steps(pipeline):
+        of_steps |= {f"{type(step).__module__}.{type(step).__qualname__}", *getattr(step, "trusted_types", ())}
+    if unknown := [name for name in found if name not in of_steps and not name.startswith(_TRUSTED_MODULES)]:
+        raise RegistryError(
+            f"The pipeline holds types that are not trusted for loading: {', '.join(unknown)}. Name those of your own in "
+            "`trusted_types` of the class of the step."
+        )
+    return found
 
 
 def alias_of(role: str, segment: str | None) -> str:

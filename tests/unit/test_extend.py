@@ -6,15 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+import skops.io
 import yaml
+from sklearn.pipeline import Pipeline
 
+from mlops_assets.clients.model_registry import RegistryError, trusted_types
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, PROJECT_ROOT
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.ml.comparison import compare
 from mlops_assets.ml.evaluation import Evaluation, Resampling, evaluate
+from mlops_assets.ml.matrix import FeatureSchema, to_frame
+from mlops_assets.ml.onnx import parity, to_onnx
+from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
@@ -26,6 +33,7 @@ from mlops_assets.training.recorded_checks import DatasetState
 
 PAGE = (PROJECT_ROOT / "docs" / "extend.md").read_text()
 FIXTURE = PROJECT_ROOT / "tests" / "fixtures" / "solutions" / "valid" / "every_field.yaml"
+CLIP = "my_team.transformers.Clip"
 EQUAL_SLICES = "my_team.gates:equal_slices"
 PROFIT = "my_team.metrics:profit"
 ROWS = 3000
@@ -39,6 +47,7 @@ def my_team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("project")
     for name, code in re.findall(r"```python\n# (my_team/\w+\.py)\n(.*?)```", PAGE, re.DOTALL):
         (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).with_name("__init__.py").touch()
         (folder / name).write_text(code)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
@@ -148,6 +157,53 @@ def test_a_gate_that_does_not_exist_or_has_other_parameters_is_refused(
     with pytest.raises(ConfigurationError, match=re.escape(message)) as refused:
         inputs_with({"gates": {"own": own}})
     assert refused.value.path == ("gates", "own", next(iter(own)), *place)
+
+
+def fitted(numeric: list[dict[str, Any]]) -> tuple[Pipeline, pd.DataFrame, FeatureSchema]:
+    table = pa.table({"a": np.random.default_rng(3).normal(0, 3, ROWS), "b": SCORES})
+    schema = FeatureSchema.from_arrow(table.schema, ["a", "b"])
+    pipeline = build_pipeline(
+        problem="binary_classification",
+        schema=schema,
+        estimator=Step("sklearn.linear_model.LogisticRegression", {}),
+        numeric=[Step(each["type"], each.get("parameters", {})) for each in numeric],
+        categorical=None,
+        seed=0,
+    )
+    frame = to_frame(table, schema)
+    return fit_pipeline(pipeline, frame, LABELS), frame, schema
+
+
+def test_a_transformer_is_checked_trained_exported_and_stored_like_one_of_scikit_learn() -> None:
+    documented_training = documented("Estimator and transformer")["training"]
+    inputs_with({"training": documented_training})
+    pipeline, frame, schema = fitted(documented_training["preprocessing"]["numeric"])
+    exported = to_onnx(pipeline, schema, "binary_classification")
+    assert parity(pipeline, exported, frame, schema, "binary_classification").largest_difference < 1e-5
+    narrower, _, _ = fitted([{"type": "sklearn.impute.SimpleImputer"}])
+    assert np.abs(narrower.predict_proba(frame) - pipeline.predict_proba(frame)).max() > 1e-3
+    trusted = trusted_types(pipeline)
+    assert "my_team.transformers.Clip" in trusted
+    stored = skops.io.loads(skops.io.dumps(pipeline), trusted=trusted)
+    assert (stored.predict_proba(frame) == pipeline.predict_proba(frame)).all()
+    pipeline.steps[-1][1].secret = Path("/")
+    with pytest.raises(RegistryError, match=r"not trusted for loading: .*Path"):
+        trusted_types(pipeline)
+
+
+@pytest.mark.parametrize(
+    ("step", "field", "message"),
+    [
+        ({"type": "my_team.transformers.Clap"}, "type", "my_team.transformers has no 'Clap'; did you mean Clip"),
+        ({"type": CLIP, "parameters": {"lowest": 0}}, "parameters", "has no parameter 'lowest'; did you mean lower?"),
+    ],
+)
+def test_a_transformer_that_does_not_exist_or_has_other_parameters_is_refused(
+    step: dict[str, Any], field: str, message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as refused:
+        inputs_with({"training": {"preprocessing": {"numeric": [step]}}})
+    assert refused.value.path[:5] == ("training", "preprocessing", "numeric", 0, field)
 
 
 def test_an_installed_package_registers_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
