@@ -11,7 +11,7 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.core import check_rules
-from mlops_assets.core.check_rules import CheckRule
+from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule, PartitionCheckResult
 from mlops_assets.core.missing_values import finite_number, is_infinite, is_present
 from mlops_assets.lake.lake import literal, quote
 from mlops_assets.schema.solution import DataQuality
@@ -81,39 +81,43 @@ def inspect(connection: duckdb.DuckDBPyConnection, *, rows: str, expected: Expec
     return [*changed, *_whole(connection, rows, expected, limits), *_by_feature(connection, rows, present, expected, limits)]
 
 
-def results(key: dg.AssetKey, findings: Mapping[str, Sequence[Finding]]) -> list[dg.AssetCheckResult]:
-    """One result a check over all windows (`findings` by window), with the alerts as its evidence."""
-    found = []
-    for rule in RULES.values():
-        alerts = [(window, each) for window, part in findings.items() for each in part if each.check == rule.name and each.alert]
-        records = [
-            dg.TableRecord(
-                {
-                    "window": window,
-                    "feature": each.feature,
-                    "value": each.value,
-                    "limit": each.limit,
-                    "rows": each.rows,
-                    "examples": each.examples or "",
-                }
-            )
-            for window, each in alerts
-        ]
-        features = list(dict.fromkeys(each.feature for _, each in alerts))
-        named = ", ".join(features[:3]) + (f" and {len(features) - 3} more" if len(features) > 3 else "")
-        windows = ", ".join(dict.fromkeys(window for window, _ in alerts))
-        found.append(
-            rule.result(
+def results(key: dg.AssetKey, findings: Mapping[str, Sequence[Finding]]) -> list[PartitionCheckResult]:
+    """One result a check and window (`findings` by window), with all measures counted and the alerts as its evidence."""
+    outcomes = []
+    for window, part in findings.items():
+        for rule in RULES.values():
+            measured = [each for each in part if each.check == rule.name]
+            alerts = [each for each in measured if each.alert]
+            # Without an alert what came nearest to its limit.
+            shown = alerts or sorted(measured, key=lambda each: each.limit - each.value)[:MOST_EXAMPLES]
+            records = [
+                dg.TableRecord(
+                    {
+                        "window": window,
+                        "feature": each.feature,
+                        "value": each.value,
+                        "limit": each.limit,
+                        "rows": each.rows,
+                        "examples": each.examples or "",
+                    }
+                )
+                for each in shown
+            ]
+            features = list(dict.fromkeys(each.feature for each in alerts))
+            named = ", ".join(features[:3]) + (f" and {len(features) - 3} more" if len(features) > 3 else "")
+            result = rule.result(
                 key,
                 passed=not alerts,
                 metadata={
-                    "measured": sum(each.check == rule.name for part in findings.values() for each in part),
-                    "alerts": dg.MetadataValue.table(records, schema=_ALERT_TABLE) if records else 0,
+                    "measured": len(measured),
+                    "alerts": len(alerts),
+                    "maximum_alerts": 0,
+                    "examples": dg.MetadataValue.table(records, schema=_ALERT_TABLE),
                 },
-                description=(f"{windows}" if features == [ALL_ROWS] else f"{named} in {windows}") if alerts else None,
+                description=(window if features == [ALL_ROWS] else f"{named} in {window}") if alerts else None,
             )
-        )
-    return found
+            outcomes.append(PartitionCheckResult.of(result, window))
+    return outcomes
 
 
 _ALERT_TABLE = dg.TableSchema(

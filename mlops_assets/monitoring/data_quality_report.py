@@ -1,6 +1,6 @@
 """`data_quality_report`: what is wrong with the rows of a window as data, whatever the model makes of them. One partition a window."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,7 @@ def build_data_quality_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[inputs.key(PREDICTIONS), dg.AssetDep(inputs.key(EVALUATION), partition_mapping=dg.AllPartitionMapping())],
-        check_specs=[rule.spec(key) for rule in RULES.values()],
+        check_specs=[rule.partitioned_spec(key, inputs.windows) for rule in RULES.values()],
         retry_policy=RETRIES,
         code_version="1",
     )
@@ -70,7 +70,7 @@ def build_data_quality_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult]:
         windows = windows_of(inputs, context.partition_keys)
         with lake.connect(read_only=False) as connection:
             found: dict[tuple[str, int], list[Finding]] = {}
@@ -89,7 +89,7 @@ def build_data_quality_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
             window: [each for (key, _), part in found.items() if key == window for each in part] for window in windows.ranges
         }
         record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(by_window))})
-        return dg.MaterializeResult(metadata=metadata, check_results=results(key, by_window))
+        yield dg.MaterializeResult(metadata=metadata, check_results=results(key, by_window))
 
     return data_quality_report
 

@@ -3,7 +3,7 @@
 Distances of features, prediction and label are computed in the lake; one feature `*` holds the reconstruction error of all features together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import duckdb
 
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
+from mlops_assets.core.check_rules import MOST_EXAMPLES, PartitionCheckResult
 from mlops_assets.core.keys import DRIFT_REPORT, EVALUATION, OUTCOMES, PREDICTIONS
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
@@ -71,7 +72,7 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
             inputs.key(OUTCOMES),
             dg.AssetDep(inputs.key(EVALUATION), partition_mapping=dg.AllPartitionMapping()),
         ],
-        check_specs=[check_rules.DRIFT.spec(key)],
+        check_specs=[check_rules.DRIFT.partitioned_spec(key, inputs.windows)],
         retry_policy=RETRIES,
         code_version="2",
     )
@@ -81,7 +82,7 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult]:
         import pyarrow as pa
 
         from mlops_assets.ml.drift import to_arrow
@@ -107,7 +108,7 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         for window, share in shares.items():
             context.add_asset_metadata({"drifted_share": share}, asset_key=context.asset_key, partition_key=window)
         record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(rows, shares)), **_plot(rows)})
-        return dg.MaterializeResult(metadata=metadata, check_results=[_check(inputs, rows, shares)])
+        yield dg.MaterializeResult(metadata=metadata, check_results=[_check(inputs, rows, *each) for each in shares.items()])
 
     return drift_report
 
@@ -166,19 +167,23 @@ def _plot(rows: "Sequence[DriftRow]") -> dict[str, Any]:
     return plot_metadata({"drift": drift_plot(rows)})
 
 
-def _check(inputs: SolutionInputs, rows: "Sequence[DriftRow]", shares: Mapping[str, float]) -> dg.AssetCheckResult:
+def _check(inputs: SolutionInputs, rows: "Sequence[DriftRow]", window: str, share: float) -> PartitionCheckResult:
     limit = inputs.solution.monitoring.drift.maximum_share_of_features
-    above = {key: share for key, share in shares.items() if share > limit}
-    alerts = {
-        key: sorted({row.feature for row in rows if row.alert and row.window == key and row.slice is None}) for key in shares
-    }
-    return check_rules.DRIFT.result(
+    alerts = sorted(
+        (row for row in rows if row.alert and row.window == window and row.slice is None), key=lambda row: -(row.effect or 0.0)
+    )
+    features = list(dict.fromkeys(row.feature for row in alerts))
+    result = check_rules.DRIFT.result(
         inputs.key(DRIFT_REPORT),
-        passed=not above,
+        passed=share <= limit,
         metadata={
             "limit": limit,
-            "share_by_window": dg.MetadataValue.json(dict(shares)),
-            "alerts_by_window": dg.MetadataValue.json(alerts),
+            "share_of_features": share,
+            "features_with_alert": len(features),
+            "examples": dg.MetadataValue.json(
+                [f"{row.feature}: {row.method} {row.value:.4g}, threshold {row.threshold:.4g}" for row in alerts[:MOST_EXAMPLES]]
+            ),
         },
-        description=f"drift in {', '.join(above)}" if above else None,
+        description=f"{share:.0%} of the features drifted: {', '.join(features[:MOST_EXAMPLES])}" if share > limit else None,
     )
+    return PartitionCheckResult.of(result, window)

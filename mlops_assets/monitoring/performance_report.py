@@ -1,6 +1,6 @@
 """`performance_report`: how good the predictions of a window are, estimated until their labels are known. One partition a window."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ import dagster as dg
 
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
+from mlops_assets.core.check_rules import PartitionCheckResult
 from mlops_assets.core.keys import EVALUATION, OUTCOMES, PERFORMANCE_REPORT, PREDICTIONS
 from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.core.settings import Settings
@@ -80,7 +81,9 @@ def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
             inputs.key(OUTCOMES),
             dg.AssetDep(inputs.key(EVALUATION), partition_mapping=dg.AllPartitionMapping()),
         ],
-        check_specs=[check_rules.PERFORMANCE.spec(key), check_rules.ESTIMATE_AGREES.spec(key)],
+        check_specs=[
+            rule.partitioned_spec(key, inputs.windows) for rule in (check_rules.PERFORMANCE, check_rules.ESTIMATE_AGREES)
+        ],
         retry_policy=RETRIES,
         code_version="1",
     )
@@ -90,7 +93,7 @@ def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult]:
         import pyarrow as pa
 
         from mlops_assets.ml.performance import to_arrow
@@ -117,9 +120,13 @@ def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         metric = solution.training.metric
         judged = [row for row in rows if row.metric == metric and row.slice is None]
         record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(judged)), **_plot(judged, metric)})
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={**metadata, "as_of": dg.MetadataValue.timestamp(as_of)},
-            check_results=[_performance(inputs, judged), _agreement(inputs, rows)],
+            check_results=[
+                result
+                for window in windows.ranges
+                for result in (_performance(inputs, judged, window), _agreement(inputs, rows, window))
+            ],
         )
 
     return performance_report
@@ -213,41 +220,46 @@ def _plot(judged: "Sequence[PerformanceRow]", metric: str) -> dict[str, Any]:
     return plot_metadata({"performance": performance_plot(judged, metric)})
 
 
-def _performance(inputs: SolutionInputs, judged: "Sequence[PerformanceRow]") -> dg.AssetCheckResult:
-    alerts = [row.window for row in judged if row.alert]
-    return check_rules.PERFORMANCE.result(
+def _performance(inputs: SolutionInputs, judged: "Sequence[PerformanceRow]", window: str) -> PartitionCheckResult:
+    of_window = [row for row in judged if row.window == window]
+    alerts = any(row.alert for row in of_window)
+    result = check_rules.PERFORMANCE.result(
         inputs.key(PERFORMANCE_REPORT),
         passed=not alerts,
         metadata={
             "metric": inputs.solution.training.metric,
             "tolerance": inputs.solution.monitoring.performance.tolerance,
-            "windows": dg.MetadataValue.md(_summary(judged)),
+            "threshold": dg.MetadataValue.json({row.window: row.threshold for row in of_window}),
+            "windows": dg.MetadataValue.md(_summary(of_window)),
         },
-        description=f"worse than the hold-out in {', '.join(dict.fromkeys(alerts))}" if alerts else None,
+        description=f"worse than the hold-out in {window}" if alerts else None,
     )
+    return PartitionCheckResult.of(result, window)
 
 
-def _agreement(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]") -> dg.AssetCheckResult:
-    """Whether the estimates of complete windows were right; those of partial windows cannot be judged yet."""
+def _agreement(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]", window: str) -> PartitionCheckResult:
+    """Whether the estimate of a complete window was right; that of a partial one cannot be judged yet."""
     from mlops_assets.ml.performance import disagreement
 
     metric, tolerance = inputs.solution.training.metric, inputs.solution.monitoring.performance.tolerance
-    judged = [row for row in rows if row.metric == metric and row.slice is None and row.estimated is not None and row.complete]
-    errors = {
-        f"{row.window}": float(row.realised - row.estimated)
-        for row in judged
-        if row.realised is not None and row.estimated is not None
-    }
-    missed = [row.window for row in judged if disagreement(row, tolerance) is not None]
-    mean = sum(map(abs, errors.values())) / len(errors) if errors else None
-    return check_rules.ESTIMATE_AGREES.result(
+    judged = [
+        row
+        for row in rows
+        if row.window == window and row.metric == metric and row.slice is None and row.estimated is not None and row.complete
+    ]
+    errors = [float(row.realised - row.estimated) for row in judged if row.realised is not None and row.estimated is not None]
+    is_off = any(disagreement(row, tolerance) is not None for row in judged)
+    unknown = None if errors else "the window is not complete yet"
+    result = check_rules.ESTIMATE_AGREES.result(
         inputs.key(PERFORMANCE_REPORT),
-        passed=not missed,
+        passed=not is_off,
         metadata={
             "metric": metric,
-            "complete_windows": len(errors),
+            "tolerance": tolerance,
+            "is_complete": bool(errors),
             "realised_minus_estimated": dg.MetadataValue.json(errors),
-            "mean_absolute_error": dg.MetadataValue.null() if mean is None else mean,
+            "windows": dg.MetadataValue.md(_summary(judged)),
         },
-        description=f"the estimate was off in {', '.join(missed)}" if missed else None if errors else "no window is complete yet",
+        description=f"the estimate was off in {window}" if is_off else unknown,
     )
+    return PartitionCheckResult.of(result, window)

@@ -1,5 +1,7 @@
 """`outcomes`: predictions with what really happened, as far as it is known on the clock of the data. One partition a period."""
 
+from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -8,6 +10,7 @@ import duckdb
 
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
+from mlops_assets.core.check_rules import PartitionCheckResult
 from mlops_assets.core.keys import EVALUATION, OUTCOMES, PREDICTIONS, table_key
 from mlops_assets.core.missing_values import is_infinite
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, predictions_array
@@ -21,6 +24,7 @@ from mlops_assets.stages.execution import (
     partition_range,
     record_partition_rows,
     record_range_metadata,
+    rows_by_partition_key,
     table_schema,
     written_metadata,
 )
@@ -54,7 +58,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
         partitions_def=inputs.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[inputs.key(PREDICTIONS), table_key(inputs.spine.table)],
-        check_specs=[check_rules.LABELS_MATURED.spec(key)],
+        check_specs=[check_rules.LABELS_MATURED.partitioned_spec(key, inputs.partitions)],
         retry_policy=RETRIES,
         code_version="3",
     )
@@ -64,7 +68,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult]:
         window = partition_range(context, solution.partitions.column)
         table = inputs.table(OUTCOMES)
         with lake.connect(read_only=False) as connection:
@@ -91,7 +95,8 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
         record_partition_rows(context, written.rows_by_partition)
         columns = (column.name for column in schema.columns)
         record_range_metadata(context, copied_lineage(inputs, columns, upstream=inputs.key(PREDICTIONS), scored=False))
-        share = matured.num_rows / written.rows if written.rows else 0.0
+        predictions = rows_by_partition_key(context.partition_keys, written.rows_by_partition)
+        by_partition = rows_by_partition_key(context.partition_keys, Counter(map(str, matured.column(window.column).to_pylist())))
         metadata = {
             **written_metadata(written),
             "dagster/column_schema": schema,
@@ -103,24 +108,27 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
             bundle = read_bundle(registry, settings, newest)
             result, plots = _realised(inputs, bundle, matured, reference)
             record_range_metadata(context, result_metadata(result) | plot_metadata(plots))
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata=metadata,
             check_results=[
-                check_rules.LABELS_MATURED.result(
-                    key,
-                    passed=share >= _EXPECTED_MATURED,
-                    metadata={
-                        "share": share,
-                        "expected": _EXPECTED_MATURED,
-                        "matured": matured.num_rows,
-                        "predictions": written.rows,
-                    },
-                    description=None,
-                )
+                _labels_matured(inputs, name, matured=by_partition[name], predictions=predictions[name])
+                for name in context.partition_keys
             ],
         )
 
     return outcomes
+
+
+def _labels_matured(inputs: SolutionInputs, partition: str, *, matured: int, predictions: int) -> PartitionCheckResult:
+    # A partition without predictions lacks no label; `complete` is about those.
+    share = matured / predictions if predictions else 1.0
+    result = check_rules.LABELS_MATURED.result(
+        inputs.key(OUTCOMES),
+        passed=share >= _EXPECTED_MATURED,
+        metadata={"share": share, "expected": _EXPECTED_MATURED, "matured": matured, "predictions": predictions},
+        description=None if share >= _EXPECTED_MATURED else f"{matured} of {predictions} predictions have a label",
+    )
+    return PartitionCheckResult.of(result, partition)
 
 
 def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, as_of: datetime) -> str:

@@ -1,7 +1,7 @@
 """`predictions`: every row of the spine scored by the champion, with the features it saw. One partition a period."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -13,6 +13,7 @@ import duckdb
 
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
+from mlops_assets.core.check_rules import MOST_EXAMPLES, PartitionCheckResult
 from mlops_assets.core.keys import PREDICTIONS
 from mlops_assets.core.prediction_columns import BATCH, CHAMPION_ROLE, PREDICTION_DESCRIPTIONS, prediction_columns
 from mlops_assets.core.settings import Settings
@@ -76,7 +77,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
             *(dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping()) for deployment in inputs.deployments),
             *inputs.upstream_keys,
         ],
-        check_specs=[rule.spec(key) for rule in rules_of_asset],
+        check_specs=[rule.partitioned_spec(key, inputs.partitions) for rule in rules_of_asset],
         retry_policy=RETRIES,
         code_version="2",
     )
@@ -86,7 +87,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult]:
         predicting = champions(context.instance, registry, settings, inputs)
         window = replace(partition_range(context, inputs.solution.partitions.column), only=(CHANNEL, BATCH, BATCH))
         with lake.connect(read_only=False) as connection:
@@ -103,13 +104,13 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 connection, f"lake.{inputs.table(PREDICTIONS)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
             )
             checks = [
-                _complete(connection, inputs, window),
-                _finite(connection, inputs, window),
-                check_fresh_features(connection, inputs, window, keys=context.partition_keys),
+                *check_complete(connection, inputs, window, keys=context.partition_keys),
+                *check_finite(connection, inputs, window, keys=context.partition_keys),
+                *check_fresh_features(connection, inputs, window, keys=context.partition_keys),
             ]
         record_partition_rows(context, written.rows_by_partition)
         record_range_metadata(context, frame_lineage(inputs, (column.name for column in schema.columns)))
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={
                 **written_metadata(written),
                 "dagster/column_schema": schema,
@@ -196,37 +197,94 @@ def _flag(chosen: SelectedView, asked: str) -> str:
     return f"CASE WHEN {known_since} IS NULL THEN 'missing' WHEN {fresh} THEN 'ok' ELSE 'stale' END"
 
 
-def _complete(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dg.AssetCheckResult:
-    key, asked = quote(inputs.solution.spine.key), replace(window, only=None)
-    rows = internal("rows")
+def check_complete(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, *, keys: Sequence[str]
+) -> list[PartitionCheckResult]:
+    """Whether in each of the partitions `keys`, which are those of `window`, every row of the spine has exactly one prediction."""
+    key, asked, partition = quote(inputs.solution.spine.key), replace(window, only=None), quote(window.column)
+    rows, day = internal("rows"), internal("day")
     spine, predicted = (
-        f"(SELECT {key}, count(*) AS {rows} FROM lake.{table} t WHERE {part.predicate('t')} GROUP BY 1)"
+        f"(SELECT {key}, {partition} AS {day}, count(*) AS {rows} FROM lake.{table} t WHERE {part.predicate('t')} GROUP BY ALL)"
         for table, part in ((inputs.spine.table, asked), (inputs.table(PREDICTIONS), window))
     )
-    wrong, total = connection.execute(
-        f"SELECT count(*) FILTER (WHERE s.{rows} IS DISTINCT FROM 1 OR p.{rows} IS DISTINCT FROM 1), count(*) "
-        f"FROM {spine} s FULL JOIN {predicted} p USING ({key})"
-    ).fetchall()[0]
-    return check_rules.COMPLETE.result(
-        inputs.key(PREDICTIONS),
-        passed=wrong == 0 and total > 0,
-        metadata={"rows": total, "without_exactly_one_prediction": wrong},
-        description=None if total else "the spine has no row in these partitions",
-    )
+    by_date = connection.execute(
+        f"SELECT CAST({day} AS VARCHAR), count(*), count(*) FILTER (WHERE {_is_wrong('s', 'p', rows)}), "
+        f"list(CAST({key} AS VARCHAR) ORDER BY {key}) FILTER (WHERE {_is_wrong('s', 'p', rows)})[:{MOST_EXAMPLES}] "
+        f"FROM {spine} s FULL JOIN {predicted} p USING ({key}, {day}) GROUP BY 1"
+    ).fetchall()
+    total = rows_by_partition_key(keys, {date: count for date, count, _, _ in by_date})
+    wrong = rows_by_partition_key(keys, {date: count for date, _, count, _ in by_date})
+    examples = _by_partition_key(keys, {date: found for date, _, _, found in by_date})
+    return [
+        PartitionCheckResult.of(
+            check_rules.COMPLETE.result(
+                inputs.key(PREDICTIONS),
+                passed=wrong[name] == 0 and sum(total.values()) > 0,
+                metadata={
+                    "rows": total[name],
+                    "least_rows_of_the_run": 1,
+                    "without_exactly_one_prediction": wrong[name],
+                    "maximum": 0,
+                    "examples": dg.MetadataValue.json(examples[name]),
+                },
+                description=(f"{wrong[name]} of {total[name]} keys have not one prediction" if wrong[name] else None)
+                if total[name]
+                else "the spine has no row in this partition",
+            ),
+            name,
+        )
+        for name in keys
+    ]
 
 
-def _finite(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dg.AssetCheckResult:
+def _is_wrong(spine: str, predicted: str, rows: str) -> str:
+    return f"({spine}.{rows} IS DISTINCT FROM 1 OR {predicted}.{rows} IS DISTINCT FROM 1)"
+
+
+def _by_partition_key(keys: Sequence[str], by_date: Mapping[str, Sequence[str] | None]) -> dict[str, list[str]]:
+    """The first examples of each partition, of those of its dates."""
+    examples: dict[str, list[str]] = {name: [] for name in keys}
+    for day, found in sorted(by_date.items()):
+        [name] = [key for key, count in rows_by_partition_key(keys, {day: 1}).items() if count]
+        examples[name] = [*examples[name], *(found or ())][:MOST_EXAMPLES]
+    return examples
+
+
+def check_finite(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, *, keys: Sequence[str]
+) -> list[PartitionCheckResult]:
+    """Whether in each of the partitions `keys`, which are those of `window`, every prediction is a finite number."""
     column = "value" if inputs.solution.problem == "regression" else "score"
-    wrong, lowest, mean, highest = connection.execute(
-        f"SELECT count(*) FILTER (WHERE {column} IS NULL OR NOT isfinite({column})), min({column}), avg({column}), max({column}) "
-        f"FROM lake.{inputs.table(PREDICTIONS)} t WHERE {window.predicate('t')}"
-    ).fetchall()[0]
-    return check_rules.FINITE.result(
-        inputs.key(PREDICTIONS),
-        passed=wrong == 0,
-        metadata={"not_finite": wrong, "minimum": float(lowest or 0), "mean": float(mean or 0), "maximum": float(highest or 0)},
-        description=None,
-    )
+    key, is_wrong = quote(inputs.solution.spine.key), f"({column} IS NULL OR NOT isfinite({column}))"
+    by_date = connection.execute(
+        f"SELECT CAST({quote(window.column)} AS VARCHAR), count(*), count(*) FILTER (WHERE {is_wrong}), min({column}), max({column}), "
+        f"list(CAST({key} AS VARCHAR) ORDER BY {key}) FILTER (WHERE {is_wrong})[:{MOST_EXAMPLES}] "
+        f"FROM lake.{inputs.table(PREDICTIONS)} t WHERE {window.predicate('t')} GROUP BY 1"
+    ).fetchall()
+    rows = rows_by_partition_key(keys, {date: count for date, count, *_ in by_date})
+    wrong = rows_by_partition_key(keys, {date: count for date, _, count, *_ in by_date})
+    examples = _by_partition_key(keys, {row[0]: row[5] for row in by_date})
+    lowest = min((row[3] for row in by_date if row[3] is not None), default=0)
+    highest = max((row[4] for row in by_date if row[4] is not None), default=0)
+    return [
+        PartitionCheckResult.of(
+            check_rules.FINITE.result(
+                inputs.key(PREDICTIONS),
+                passed=wrong[name] == 0,
+                metadata={
+                    "rows": rows[name],
+                    "not_finite": wrong[name],
+                    "maximum_not_finite": 0,
+                    "examples": dg.MetadataValue.json(examples[name]),
+                    "minimum_of_the_run": float(lowest),
+                    "maximum_of_the_run": float(highest),
+                },
+                description=f"{wrong[name]} of {rows[name]} predictions are no finite number" if wrong[name] else None,
+            ),
+            name,
+        )
+        for name in keys
+    ]
 
 
 def _too_old(chosen: SelectedView, asked: str) -> str:
@@ -240,7 +298,7 @@ def _too_old(chosen: SelectedView, asked: str) -> str:
 
 def check_fresh_features(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, *, keys: Sequence[str]
-) -> dg.AssetCheckResult:
+) -> list[PartitionCheckResult]:
     """Whether in each of the partitions `keys`, which are those of `window`, the values of every view are recent enough.
 
     A view that is not built any more spoils whole partitions; an entity that was quiet for long spoils rows here and there.
@@ -255,14 +313,18 @@ def check_fresh_features(
         rows_by_partition_key(keys, {day: counts[position] for day, *counts in by_date})
         for position in range(len(inputs.views) + 1)
     )
-    shares = {
-        chosen.view.name: max((old[key] / rows[key] for key in rows if rows[key]), default=0.0)
-        for chosen, old in zip(inputs.views, stale, strict=True)
-    }
-    late = [f"{name}: {share:.0%} of a partition" for name, share in shares.items() if share > _MOST_STALE]
-    return check_rules.FRESH_FEATURES.result(
-        inputs.key(PREDICTIONS),
-        passed=not late,
-        metadata={"limit": _MOST_STALE, "largest_share_of_a_partition": dg.MetadataValue.json(shares)},
-        description=f"values too old: {', '.join(late)}" if late else None,
-    )
+    results = []
+    for name in keys:
+        shares = {
+            chosen.view.name: old[name] / rows[name] if rows[name] else 0.0
+            for chosen, old in zip(inputs.views, stale, strict=True)
+        }
+        late = [f"{view}: {share:.0%}" for view, share in shares.items() if share > _MOST_STALE]
+        result = check_rules.FRESH_FEATURES.result(
+            inputs.key(PREDICTIONS),
+            passed=not late,
+            metadata={"limit": _MOST_STALE, "rows": rows[name], "share_too_old": dg.MetadataValue.json(shares)},
+            description=f"values too old: {', '.join(late)}" if late else None,
+        )
+        results.append(PartitionCheckResult.of(result, name))
+    return results

@@ -8,6 +8,9 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from mlops_assets.core.check_rules import PartitionCheckResult
 
+_MANY = 50
+_STATEMENT_MILLISECONDS, _CONNECTION_SECONDS, _MORE_CONNECTIONS = 600_000, 3600, 20
+
 
 class CheckEvents:
     """What one step yields, with each result of a partition as the event that Dagster stores for that partition.
@@ -34,6 +37,11 @@ class CheckEvents:
 
     def _evaluations(self, results: Sequence[PartitionCheckResult]) -> Iterator[Any]:
         context = dg.AssetExecutionContext.get()
+        if len(results) > _MANY:
+            # Dagster opens a connection for each statement but in its webserver: two an event.
+            context.instance.optimize_for_webserver(
+                statement_timeout=_STATEMENT_MILLISECONDS, pool_recycle=_CONNECTION_SECONDS, max_overflow=_MORE_CONNECTIONS
+            )
         outputs = {spec.key: (name, spec) for name, spec in context.assets_def.check_specs_by_output_name.items()}
         for asset_key in {result.asset_key for result in results if result.asset_key}:
             of_asset = [result for result in results if result.asset_key == asset_key]

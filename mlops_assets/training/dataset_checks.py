@@ -98,8 +98,10 @@ def _row_count(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, ro
     return check_rules.ROW_COUNT.result(
         inputs.key(TRAINING_DATASET),
         passed=train >= minimum and holdout > 0,
-        metadata={"train": train, "holdout": holdout, "minimum_train": minimum},
-        description=None if holdout else "there is no hold-out row: widen training.holdout",
+        metadata={"train": train, "holdout": holdout, "minimum_train": minimum, "minimum_holdout": 1},
+        description=(f"{train} training rows, at least {minimum} are wanted" if train < minimum else None)
+        if holdout
+        else "there is no hold-out row: widen training.holdout",
     )
 
 
@@ -160,9 +162,12 @@ def _label_rate(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, r
         metadata={
             "mean_by_split": dg.MetadataValue.json(means),
             "distinct_labels": distinct,
+            "least_distinct_labels": 2,
             "bounds": dg.MetadataValue.json(bounds or []),
         },
-        description=None if distinct > 1 else "the training rows hold a single label",
+        description=(None if inside else f"the mean of the label by split is {means}, outside {bounds}")
+        if distinct > 1
+        else "the training rows hold a single label",
     )
 
 

@@ -116,7 +116,9 @@ def test_a_feature_that_moves_by_nature_may_leave_its_range() -> None:
 
 def test_each_check_says_what_was_wrong_where() -> None:
     wrong = Finding("missing_values", "age", 0.4, 0.05, 400, None, True)
-    found = {each.check_name: each for each in results(dg.AssetKey(["s", "q"]), {"2020-01-06": [wrong], "2020-01-13": []})}
+    by_window = results(dg.AssetKey(["s", "q"]), {"2020-01-06": [wrong], "2020-01-13": []})
+    assert all(each.passed for each in by_window if each.partition == "2020-01-13")
+    found = {each.check_name: each for each in by_window if each.partition == "2020-01-06"}
     assert set(found) == set(RULES)
     assert [name for name, each in found.items() if not each.passed] == ["missing_values"]
     assert found["missing_values"].description == "age in 2020-01-06"
