@@ -1,6 +1,6 @@
 """Telling people what happened: a line in a local file for every notification, and delivery to the addresses of the installation.
 
-Apprise knows some hundred kinds of address, from e-mail to chat rooms and webhooks. Which events are worth telling is decided in
+How it is delivered is in `channels.py`. Which events are worth telling is decided in
 `monitoring/notifications.py`.
 """
 
@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal
 
+from mlops_assets.clients.channels import CHANNELS, DeliveryError, split_addresses
 from mlops_assets.core.settings import Settings
 
 Severity = Literal["info", "success", "warning", "failure"]
@@ -84,20 +85,16 @@ class Notifier:
         """Send to every address; returns what went wrong, without the addresses, which hold secrets."""
         if not self.urls:
             return None
-        import apprise
-
-        sender = apprise.Apprise()
-        refused = [position for position, url in enumerate(self.urls, start=1) if not sender.add(url)]
-        problem = f"MLOPS_NOTIFY_URLS: Apprise does not know the address number {refused[0]}" if refused else None
-        try:
-            kind = apprise.NotifyType(notification.severity)
-            if sender and not sender.notify(notification.text, notification.title, kind, timeout=DELIVERY_SECONDS):
-                problem = "an address did not take it; see the log of the code location"
-        except (
-            Exception
-        ) as error:  # the plugins share no class of errors; the line in the file names it, and the log has it whole
-            problem = f"{type(error).__name__} while sending"
-            _LOGGER.exception("A notification was not delivered: %s", notification.title)
+        problems = []
+        for name, addresses in split_addresses(self.urls):
+            try:
+                CHANNELS.get(name).deliver(notification, addresses, seconds=DELIVERY_SECONDS)
+            except DeliveryError as error:
+                problems.append(str(error))
+            except Exception as error:  # channels share no class of errors; the line in the file names it, the log has it whole
+                problems.append(f"{type(error).__name__} while sending")
+                _LOGGER.exception("A notification was not delivered: %s", notification.title)
+        problem = "; ".join(problems) or None
         if problem:
             _LOGGER.error("Not delivered: %s (%s)", notification.title, problem)
         return problem

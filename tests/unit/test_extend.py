@@ -1,5 +1,6 @@
 """The examples of docs/extend.md, run on real parts."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from sklearn.pipeline import Pipeline
 
 from mlops_assets.clients.model_registry import RegistryError, trusted_types
+from mlops_assets.clients.notifier import Notification, Notifier
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, PROJECT_ROOT
 from mlops_assets.feature_store.registry import FeatureRegistry
@@ -204,6 +206,21 @@ def test_a_transformer_that_does_not_exist_or_has_other_parameters_is_refused(
     with pytest.raises(ConfigurationError, match=re.escape(message)) as refused:
         inputs_with({"training": {"preprocessing": {"numeric": [step]}}})
     assert refused.value.path[:5] == ("training", "preprocessing", "numeric", 0, field)
+
+
+def test_a_channel_is_told_beside_the_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    failure = Notification(
+        event="run_failed", severity="failure", title="A run failed", body="", identity="1", links={"Run": "http://x"}
+    )
+    notifier = Notifier(log=tmp_path / "log", urls=("my_team.channels:board",))
+    assert notifier.notify([failure], seconds=5) == 1
+    assert json.loads((tmp_path / "board-run_failed.json").read_text()) == {"title": "A run failed", "Run": "http://x"}
+    unknown = Notifier(log=tmp_path / "other", urls=("my_team.channels:bord", "my_team.channels:board"))
+    (tmp_path / "board-run_failed.json").unlink()
+    assert unknown.notify([failure], seconds=5) == 1
+    assert (tmp_path / "board-run_failed.json").exists()
+    assert json.loads((tmp_path / "other").read_text())["problem"] == "ValueError while sending"
 
 
 def test_an_installed_package_registers_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
