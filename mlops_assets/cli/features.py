@@ -30,7 +30,7 @@ app = typer.Typer(
 @app.command("list", epilog="Example: [bold]mlops features list --json[/bold]")
 def list_views(as_json: JsonOption = False) -> None:
     """Show every feature view and version, and the solutions that use it."""
-    catalog = _catalog()
+    catalog = read_catalog()
     views = catalog.views()
     if as_json:
         print_json(views)
@@ -80,7 +80,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one view: definition, columns, newest statistics, lineage, and who uses it."""
-    catalog = _catalog()
+    catalog = read_catalog()
     chosen = _view(catalog, view, version)
     definition = catalog.definition(chosen)
     statistics, missing = _statistics(catalog, chosen)
@@ -113,7 +113,7 @@ def show(
 @app.command(epilog="Example: [bold]mlops features search 'delay carrier'[/bold]")
 def search(words: Annotated[str, typer.Argument(help="Words; all must occur.")], as_json: JsonOption = False) -> None:
     """Find views and features by the words of their names and descriptions, the best match first."""
-    found = _catalog().search(words)
+    found = read_catalog().search(words)
     if as_json:
         print_json(found)
     elif found:
@@ -133,7 +133,7 @@ def impact(
     from mlops_assets.feature_store.catalog import UnknownTargetError
     from mlops_assets.feature_store.column_lineage import LineageError
 
-    catalog = _catalog()
+    catalog = read_catalog()
     try:
         with error_console.status("Following the columns"):
             answer = catalog.impact(target)
@@ -175,7 +175,7 @@ _WIDE = 110
 """From this width on there is room for the owner, which `show` and `--json` have always."""
 
 
-def _catalog() -> "FeatureCatalog":
+def read_catalog() -> "FeatureCatalog":
     """The catalog of this installation, its registry read."""
     from mlops_assets.feature_store.catalog import FeatureCatalog
     from mlops_assets.feature_store.registry import FeatureViewError

@@ -82,6 +82,19 @@ def newest_statistics(connection: duckdb.DuckDBPyConnection, *, table: str, view
     return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
+def statistics_history(connection: duckdb.DuckDBPyConnection, *, table: str, view: str, version: int) -> list[dict[str, Any]]:
+    """The stored statistics of a view by partition, the oldest first; none without the table."""
+    if not table_exists(connection, table):
+        return []
+    result = connection.execute(
+        f"SELECT * EXCLUDE (view, version, _loaded_at) FROM lake.{table} WHERE view = ? AND version = ? "
+        f"ORDER BY {PARTITION} NULLS FIRST, feature",
+        [view, version],
+    )
+    names = [column[0] for column in result.description]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
 def _daily(starts: Sequence[str]) -> bool:
     days = [date.fromisoformat(start).toordinal() for start in starts]
     return all(later - earlier == 1 for earlier, later in pairwise(days))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -23,6 +24,7 @@ from mlops_assets.clients.bundle_record import record_file
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.feature_store.catalog import FeatureCatalog
+from mlops_assets.feature_store.site import render_site
 from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY
 from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.features.statistics_assets import build_feature_statistics
@@ -199,6 +201,36 @@ def test_statistics_equal_those_of_pandas(built: dg.ExecuteInProcessResult, sand
     ]
     assert str(last.metadata["statistics"].value).startswith("![Missing share and mean")
     assert "carrier_history" in last.metadata["not_materialized"].value  # type: ignore[operator]
+
+
+def test_the_catalogue_shows_values_uses_and_impact_of_every_view(built: dg.ExecuteInProcessResult, sandbox: Sandbox) -> None:
+    nodes = json.loads((sandbox.directory / "target" / "manifest.json").read_text())["nodes"].values()
+    catalog = FeatureCatalog(sandbox.directory, DEFINITIONS_DIRECTORY, sandbox.settings)
+    with sandbox.lake.connect(read_only=True) as connection:
+        page = render_site(catalog, connection)
+    sections = {found[1]: found[2] for found in re.finditer(r'<section id="(\w+)-\d+">(.*?)</section>', page, re.DOTALL)}
+    assert len(sections) == sum(node.get("meta", {}).get("feature_view") is not None for node in nodes)
+    weather = sections["origin_weather"]
+    assert "flight_delay (" in weather
+    assert f"<dt>newest partition</dt><dd>{END}</dd>" in weather
+    # Three partitions of numbers make a line and a band.
+    assert len(re.findall(r'<polyline points="0\.0,[\d.]+ 110\.0,[\d.]+ 220\.0,[\d.]+"/>', weather)) >= 5
+    assert weather.count("<td>EWR</td>") + weather.count("<td>JFK</td>") + weather.count("<td>LGA</td>") == 5
+    # Of a view that is not built the definition is there.
+    assert "<svg" not in sections["carrier_history"]
+    assert "Newest rows" not in sections["carrier_history"]
+    # Nothing comes from elsewhere.
+    assert re.findall(r'(?:src|href)="(?!#)', page) == []
+
+
+def test_what_a_catalogue_shows_is_escaped(built: dg.ExecuteInProcessResult, make_sandbox: Callable[[], Sandbox]) -> None:
+    changed = make_sandbox()
+    changed.edit("origin_weather.yml", ("Hourly weather at the origin. An", "<img src=x onerror=alert(1)> An"))
+    changed.parse()
+    page = render_site(FeatureCatalog(changed.directory, DEFINITIONS_DIRECTORY, changed.settings), None)
+    assert "<img" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "Without values" in page
 
 
 def test_statistics_again_change_nothing(built: dg.ExecuteInProcessResult, sandbox: Sandbox) -> None:
