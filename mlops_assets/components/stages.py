@@ -1,6 +1,13 @@
 """All stages of a solution, in the order in which they follow each other. A stage is added here and nowhere else."""
 
-from mlops_assets.core.conditions import AFTER_A_MODEL, FOLLOW, FOLLOW_AS_A_WHOLE, PREDICT_ONCE
+from mlops_assets.core.conditions import (
+    AFTER_A_MODEL,
+    FOLLOW_AS_A_WHOLE,
+    FOLLOW_OUTCOMES,
+    FOLLOW_PREDICTIONS,
+    FOLLOW_REPORTS,
+    PREDICT_ONCE,
+)
 from mlops_assets.core.freshness import model_freshness, never_stale, partition_freshness, window_freshness
 from mlops_assets.core.keys import (
     CHALLENGER,
@@ -103,7 +110,7 @@ STAGES = (
         name=OUTCOMES,
         build=build_outcomes,
         job="scoring",
-        condition=FOLLOW,
+        condition=FOLLOW_PREDICTIONS,
         freshness=partition_freshness,
         check_event=None,
     ),
@@ -111,7 +118,7 @@ STAGES = (
         name=DATA_QUALITY_REPORT,
         build=build_data_quality_report,
         job="monitoring",
-        condition=AFTER_A_MODEL,
+        condition=FOLLOW_OUTCOMES,
         freshness=window_freshness,
         check_event="data_quality",
     ),
@@ -119,7 +126,7 @@ STAGES = (
         name=DRIFT_REPORT,
         build=build_drift_report,
         job="monitoring",
-        condition=AFTER_A_MODEL,
+        condition=FOLLOW_OUTCOMES,
         freshness=window_freshness,
         check_event="drift",
     ),
@@ -127,7 +134,7 @@ STAGES = (
         name=PERFORMANCE_REPORT,
         build=build_performance_report,
         job="monitoring",
-        condition=AFTER_A_MODEL,
+        condition=FOLLOW_OUTCOMES,
         freshness=window_freshness,
         check_event="performance",
     ),
@@ -135,7 +142,7 @@ STAGES = (
         name=MONITORING_REPORT,
         build=build_monitoring_report,
         job="monitoring",
-        condition=FOLLOW,
+        condition=FOLLOW_REPORTS,
         freshness=window_freshness,
         check_event=None,
     ),

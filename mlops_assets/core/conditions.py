@@ -5,9 +5,21 @@ written, and the blocking checks of all of them passed. What is older is left al
 Training stages have no condition: they follow decisions (`monitoring/retraining_sensor.py`).
 """
 
+import functools
+import operator
+
 import dagster as dg
 
-from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, SEGMENT_STAGES, STAGE_TAG
+from mlops_assets.core.keys import (
+    DEPLOYMENT,
+    EVALUATION,
+    OUTCOMES,
+    PREDICTION_LOG,
+    PREDICTIONS,
+    SEGMENT_STAGES,
+    STAGE_TAG,
+    TRAINING_DATASET,
+)
 from mlops_assets.core.settings import sensor_interval
 
 _INTERVAL_SECONDS = 30
@@ -23,7 +35,7 @@ _COMPLETE = _SETTLED & ~dg.AutomationCondition.any_deps_missing()
 _WRITTEN = dg.AutomationCondition.any_deps_updated().since_last_handled()
 
 FOLLOW = (_WRITTEN & _COMPLETE).with_label("follow_inputs")
-"""Of assets with the partitions of their inputs: features, their statistics, outcomes, reports, decisions."""
+"""Of assets with the partitions of their inputs: features, their statistics, pages, decisions."""
 
 FOLLOW_AS_A_WHOLE = (_WRITTEN & _SETTLED).with_label("follow_partitioned_inputs")
 """Of an asset without partitions that takes what its partitioned inputs hold: there, some partition is always missing."""
@@ -31,15 +43,21 @@ FOLLOW_AS_A_WHOLE = (_WRITTEN & _SETTLED).with_label("follow_partitioned_inputs"
 ARRIVE = dg.AutomationCondition.on_missing()
 """Of raw tables whose partitions have no end: the newest one is loaded when its time has passed."""
 
-_EVERY_TRAINING = (
-    dg.AssetSelection.tag(STAGE_TAG, DEPLOYMENT)
-    | dg.AssetSelection.tag(STAGE_TAG, SEGMENT_STAGES[DEPLOYMENT])
-    | dg.AssetSelection.tag(STAGE_TAG, EVALUATION)
-)
+
+def _stages(*stages: str) -> dg.AssetSelection:
+    return functools.reduce(operator.or_, (dg.AssetSelection.tag(STAGE_TAG, stage) for stage in stages))
+
+
+_EVERY_TRAINING = _stages(TRAINING_DATASET, EVALUATION, DEPLOYMENT, *SEGMENT_STAGES.values())
 """What a prediction or a report needs one partition of, and not all: only the former are asked for."""
 
-AFTER_A_MODEL = FOLLOW.ignore(_EVERY_TRAINING)
-"""Of reports and decisions, which read what one training made."""
+_BATCH, _PREDICTED, _OUTCOMES = _stages(PREDICTIONS), _stages(PREDICTIONS, PREDICTION_LOG), _stages(OUTCOMES)
+
+AFTER_A_MODEL = FOLLOW.ignore(_EVERY_TRAINING).with_label("follow_inputs")
+"""Of decisions, which read what one training made."""
+
+FOLLOW_REPORTS = FOLLOW.ignore(_PREDICTED | _OUTCOMES | _EVERY_TRAINING).with_label("follow_reports")
+"""Of the page of a window: it shows the rows behind the reports, which waited for them."""
 
 _HAS_CHAMPION = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.missing()).allow(
     dg.AssetSelection.tag(STAGE_TAG, DEPLOYMENT)
@@ -48,6 +66,52 @@ _HAS_CHAMPION = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.mi
 
 PREDICT_ONCE = (AFTER_A_MODEL & _HAS_CHAMPION & dg.AutomationCondition.missing()).with_label("follow_inputs_once")
 """Of predictions. What was predicted stays as it was predicted: a new champion or a corrected feature predicts what is new."""
+
+_NOT_MISSING = ~dg.AutomationCondition.missing() | dg.AutomationCondition.will_be_requested()
+_PASSED_WHERE_THERE = dg.AutomationCondition.all_deps_match(
+    dg.AutomationCondition.missing()
+    | dg.AutomationCondition.all_checks_match(
+        dg.AutomationCondition.check_passed() | dg.AutomationCondition.will_be_requested(), blocking_only=True
+    )
+)
+"""The blocking checks of what is there passed: a batch that was never asked for has none."""
+
+_IDLE = ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
+
+FOLLOW_PREDICTIONS = (
+    (
+        _WRITTEN
+        & _IDLE
+        & _PASSED_WHERE_THERE
+        & ~dg.AutomationCondition.any_deps_missing().ignore(_PREDICTED)
+        & dg.AutomationCondition.any_deps_match(_NOT_MISSING).allow(_PREDICTED)
+    )
+    .ignore(_EVERY_TRAINING)
+    .with_label("follow_predictions")
+)
+"""Of outcomes: whoever predicted, the batch or a server, or both."""
+
+_AWAITED = ~_NOT_MISSING & (
+    dg.AutomationCondition.any_deps_missing().ignore(_PREDICTED | _EVERY_TRAINING)
+    | dg.AutomationCondition.any_deps_match(_NOT_MISSING).allow(_PREDICTED)
+    | dg.AutomationCondition.any_deps_match(
+        dg.AutomationCondition.any_deps_updated().ignore(_EVERY_TRAINING).since_last_handled()
+    ).allow(_BATCH)
+)
+"""Of a period's outcomes that are missing: its labels have not come, or something was predicted, or the batch is about to predict."""
+
+FOLLOW_OUTCOMES = (
+    (
+        dg.AutomationCondition.any_deps_updated().allow(_OUTCOMES).since_last_handled()
+        & _IDLE
+        & _PASSED_WHERE_THERE
+        & dg.AutomationCondition.any_deps_match(_NOT_MISSING).allow(_OUTCOMES)
+        & ~dg.AutomationCondition.any_deps_match(_AWAITED).allow(_OUTCOMES)
+    )
+    .ignore(_EVERY_TRAINING)
+    .with_label("follow_outcomes")
+)
+"""Of reports: once the window is over, with the periods of it in which anything was predicted."""
 
 
 def build_conditions_sensors() -> list[dg.SensorDefinition]:

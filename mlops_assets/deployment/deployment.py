@@ -13,7 +13,7 @@ from mlops_assets.clients.model_registry import ModelRegistry, RegistryError
 from mlops_assets.clients.registered_model import GATES_PASSED, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.core import check_rules
 from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION
-from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, ONLINE_FEATURES
+from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, MODEL, ONLINE_FEATURES
 from mlops_assets.core.settings import Settings
 from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
 from mlops_assets.serving.active import activate, champion_link, deactivate, linked_bundle, write_options
@@ -55,7 +55,7 @@ def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
         kinds={"mlflow", "onnx"},
         tags=declared.tags(DEPLOYMENT),
         partitions_def=declared.training_partitions,
-        deps=[declared.key(EVALUATION), declared.key(ONLINE_FEATURES)],
+        deps=[declared.key(MODEL), declared.key(EVALUATION), declared.key(ONLINE_FEATURES)],
         check_specs=[check_rules.CHAMPION_DEPLOYED.spec(key)],
         retry_policy=RETRIES,
         code_version="1",

@@ -179,7 +179,7 @@ class Lake:
         # Hashed while they pass: what is staged may be more than fits into memory.
         hashed = f"SELECT *, hash(*COLUMNS(lambda name: NOT {audit_condition('name')})) AS {_ROW_HASH} FROM ({{}})"
         queries = [query] if isinstance(query, str) else query
-        with self._staged(connection, table=table, queries=iter(queries), form=hashed):
+        with self._staged(connection, table=table, locked=[table], queries=iter(queries), form=hashed):
             written = _replace_staged(connection, table=table, partition_range=partition_range)
             if written["changed"] or written["schema_changes"]:
                 recorded = {"table": table, "fingerprint": written["fingerprint"], **(information or {})}
@@ -197,32 +197,34 @@ class Lake:
         processes. Creates, extends and widens the table as `replace` does. Raises LakeError when `query` changes the type of a column
         otherwise, or has rows without an identifier, which would be added again every time.
         """
-        with self._staged(connection, table=table, queries=iter([query]), form="FROM ({})"):
-            target = _target(connection, table)
-            columns, _, changes = _aligned_columns(connection, table, target)
-            names, key = ", ".join(map(quote, columns)), quote(identifier)
-            staged, identified = connection.execute(f"SELECT count(*), count({key}) FROM {_STAGED}").fetchall()[0]
-            if identified < staged:
-                raise LakeError(
-                    f"{staged - identified} rows for {table} have no {identifier}: the query must give every row one."
-                )
-            added = connection.execute(
-                f"INSERT INTO {target} ({names}) SELECT {names} FROM {_STAGED} s "
-                f"WHERE NOT EXISTS (FROM {target} t WHERE t.{key} = s.{key}) QUALIFY row_number() OVER (PARTITION BY {key}) = 1"
-            ).fetchall()[0][0]
+        with self._staged(connection, table=table, locked=[table], queries=iter([query]), form="FROM ({})"):
+            appended = _append_staged(connection, table=table, identifier=identifier)
             connection.execute("CALL lake.set_commit_message(?, ?)", [author, f"append to {table}"])
-        return Appended(
-            table=table,
-            snapshot=current_snapshot(connection),
-            rows=added,
-            duplicates=staged - added,
-            schema_changes=changes,
-        )
+        return Appended(snapshot=current_snapshot(connection), **appended)
+
+    def move(
+        self, connection: duckdb.DuckDBPyConnection, *, source: str, target: str, condition: str, identifier: str, author: str
+    ) -> Appended:
+        """Take the rows of `source` that satisfy `condition` out of it and append them to `target`, in one transaction.
+
+        As with `append`, a row whose `identifier` is in `target` already is not added again.
+        """
+        rows = f"SELECT * FROM {lake_name(source)} WHERE {condition}"
+        with self._staged(connection, table=target, locked=[source, target], queries=iter([rows]), form="FROM ({})"):
+            appended = _append_staged(connection, table=target, identifier=identifier)
+            connection.execute(f"DELETE FROM {lake_name(source)} WHERE {condition}")
+            connection.execute("CALL lake.set_commit_message(?, ?)", [author, f"move from {source} to {target}"])
+        return Appended(snapshot=current_snapshot(connection), **appended)
 
     @contextmanager
-    def _staged(self, connection: duckdb.DuckDBPyConnection, *, table: str, queries: Iterator[str], form: str) -> Iterator[None]:
-        """A transaction under the writer lock of `table`, with the rows of `queries`, each in `form`, in a temporary table."""
-        with self.writer_lock([table]):
+    def _staged(
+        self, connection: duckdb.DuckDBPyConnection, *, table: str, locked: Sequence[str], queries: Iterator[str], form: str
+    ) -> Iterator[None]:
+        """A transaction under the writer locks of `locked`, with the rows of `queries`, each in `form`, in a temporary table.
+
+        They have the types of `table` where those are wider.
+        """
+        with self.writer_lock(locked):
             existing = column_types(connection, lake_name(table)) if table_exists(connection, table) else {}
             aligned = (form.format(_in_wider_types(connection, query, existing)) for query in queries)
             connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {next(aligned)}")
@@ -272,6 +274,20 @@ def _replace_staged(
         "fingerprint": f"{sum(total for _, total in new.values()) % 2**64:016x}",
         "schema_changes": changes,
     }
+
+
+def _append_staged(connection: duckdb.DuckDBPyConnection, *, table: str, identifier: str) -> dict[str, Any]:
+    target = _target(connection, table)
+    columns, _, changes = _aligned_columns(connection, table, target)
+    names, key = ", ".join(map(quote, columns)), quote(identifier)
+    staged, identified = connection.execute(f"SELECT count(*), count({key}) FROM {_STAGED}").fetchall()[0]
+    if identified < staged:
+        raise LakeError(f"{staged - identified} rows for {table} have no {identifier}: the query must give every row one.")
+    added = connection.execute(
+        f"INSERT INTO {target} ({names}) SELECT {names} FROM {_STAGED} s "
+        f"WHERE NOT EXISTS (FROM {target} t WHERE t.{key} = s.{key}) QUALIFY row_number() OVER (PARTITION BY {key}) = 1"
+    ).fetchall()[0][0]
+    return {"table": table, "rows": added, "duplicates": staged - added, "schema_changes": changes}
 
 
 def _target(connection: duckdb.DuckDBPyConnection, table: str) -> str:

@@ -8,7 +8,7 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.core.keys import DATA_QUALITY_REPORT, EVALUATION, PREDICTIONS
+from mlops_assets.core.keys import DATA_QUALITY_REPORT
 from mlops_assets.core.prediction_columns import BATCH
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
@@ -20,6 +20,7 @@ from mlops_assets.monitoring.monitored_windows import (
     load_judge,
     report_query,
     stage_rows,
+    window_dependencies,
     windows_of,
     write_report,
 )
@@ -59,7 +60,7 @@ def build_data_quality_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         tags=inputs.tags(DATA_QUALITY_REPORT),
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[inputs.key(PREDICTIONS), dg.AssetDep(inputs.key(EVALUATION), partition_mapping=dg.AllPartitionMapping())],
+        deps=window_dependencies(inputs),
         check_specs=[rule.partitioned_spec(key, inputs.windows) for rule in RULES.values()],
         retry_policy=RETRIES,
         code_version="1",

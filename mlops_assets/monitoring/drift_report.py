@@ -13,7 +13,7 @@ import duckdb
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES, PartitionCheckResult
-from mlops_assets.core.keys import DRIFT_REPORT, EVALUATION, OUTCOMES, PREDICTIONS
+from mlops_assets.core.keys import DRIFT_REPORT
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.monitoring.monitored_windows import (
@@ -23,6 +23,7 @@ from mlops_assets.monitoring.monitored_windows import (
     rows_of_version,
     sampled_windows,
     stage_rows,
+    window_dependencies,
     windows_of,
     write_report,
 )
@@ -67,11 +68,7 @@ def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         tags=inputs.tags(DRIFT_REPORT),
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[
-            inputs.key(PREDICTIONS),
-            inputs.key(OUTCOMES),
-            dg.AssetDep(inputs.key(EVALUATION), partition_mapping=dg.AllPartitionMapping()),
-        ],
+        deps=window_dependencies(inputs),
         check_specs=[check_rules.DRIFT.partitioned_spec(key, inputs.windows)],
         retry_policy=RETRIES,
         code_version="2",

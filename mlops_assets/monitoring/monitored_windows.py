@@ -9,10 +9,11 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.core.keys import OUTCOMES, PREDICTIONS
+from mlops_assets.core.keys import OUTCOMES, PREDICTION_LOG, PREDICTIONS
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake, PartitionRange, quote, table_exists
 from mlops_assets.monitoring.staged_rows import ROWS, stage_once
+from mlops_assets.predictions.all_predictions import require_predictions
 from mlops_assets.schema.column_names import MATURED, MODEL_VERSION, PREDICTION_ID, internal
 from mlops_assets.stages.execution import (
     partition_range,
@@ -79,27 +80,33 @@ def windows_of(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:
     return Windows(found)
 
 
+def window_dependencies(inputs: SolutionInputs) -> list[dg.AssetKey | dg.AssetDep]:
+    """What `stage_rows` and the references of versions are read from."""
+    return [*inputs.predictions, inputs.key(OUTCOMES), *inputs.evaluations]
+
+
 def stage_rows(connection: duckdb.DuckDBPyConnection, settings: Settings, inputs: SolutionInputs, windows: Windows) -> list[int]:
     """Make the table `ROWS`: the predictions of `windows` with `STAGED_WINDOW` and the label (null until it is known). Returns the versions.
 
     The reports of a run read the rows of the first of them, unless predictions or outcomes changed since. Raises Failure when none of
     the windows has a prediction.
     """
-    tables = [table for stage in (PREDICTIONS, OUTCOMES) if table_exists(connection, table := inputs.table(stage))]
-    stage_once(
-        connection, settings.staged_windows_directory / inputs.name, query=_rows_query(inputs, windows, tables), tables=tables
-    )
+    predictions = require_predictions(connection, inputs.name)
+    stages = (PREDICTIONS, PREDICTION_LOG, OUTCOMES)
+    tables = [table for stage in stages if table_exists(connection, table := inputs.table(stage))]
+    query = _rows_query(inputs, windows, predictions, tables)
+    stage_once(connection, settings.staged_windows_directory / inputs.name, query=query, tables=tables)
     versions = [
         version for (version,) in connection.execute(f"SELECT DISTINCT {MODEL_VERSION} FROM {ROWS} ORDER BY 1").fetchall()
     ]
     if not versions:
         raise permanent_failure(
-            f"No predictions in the windows {', '.join(windows.ranges)}: materialize {inputs.name}/{PREDICTIONS} there."
+            f"No predictions in the windows {', '.join(windows.ranges)}: materialize {inputs.name}/{PREDICTIONS} there, or ask a server."
         )
     return versions
 
 
-def _rows_query(inputs: SolutionInputs, windows: Windows, tables: Sequence[str]) -> str:
+def _rows_query(inputs: SolutionInputs, windows: Windows, predictions: str, tables: Sequence[str]) -> str:
     label = quote(inputs.solution.spine.label)
     bounds = ", ".join(f"(DATE '{key}', DATE '{each.start}', DATE '{each.end}')" for key, each in windows.ranges.items())
     column = quote(inputs.solution.partitions.column)
@@ -107,7 +114,7 @@ def _rows_query(inputs: SolutionInputs, windows: Windows, tables: Sequence[str])
     if (outcomes := inputs.table(OUTCOMES)) in tables:
         known = f"(SELECT {PREDICTION_ID}, {label} FROM lake.{outcomes} t WHERE {MATURED} AND {windows.whole.predicate('t')})"
     return (
-        f"SELECT w.{STAGED_WINDOW}, p.*, o.{label} FROM lake.{inputs.table(PREDICTIONS)} p "
+        f"SELECT w.{STAGED_WINDOW}, p.*, o.{label} FROM {predictions} p "
         f"JOIN (VALUES {bounds}) w({STAGED_WINDOW}, first, after) ON p.{column} >= w.first AND p.{column} < w.after "
         f"LEFT JOIN {known} o ON o.{PREDICTION_ID} = p.{PREDICTION_ID} WHERE {windows.whole.predicate('p')}"
     )

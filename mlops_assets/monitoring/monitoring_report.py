@@ -27,6 +27,7 @@ from mlops_assets.monitoring.monitored_windows import (
     load_judge,
     sampled_windows,
     stage_rows,
+    window_dependencies,
     windows_of,
 )
 from mlops_assets.monitoring.staged_rows import ROWS
@@ -59,7 +60,10 @@ def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         tags=inputs.tags(MONITORING_REPORT),
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[inputs.key(stage) for stage in (DRIFT_REPORT, PERFORMANCE_REPORT, DATA_QUALITY_REPORT)],
+        deps=[
+            *(inputs.key(stage) for stage in (DRIFT_REPORT, PERFORMANCE_REPORT, DATA_QUALITY_REPORT)),
+            *window_dependencies(inputs),
+        ],
         retry_policy=RETRIES,
         code_version="1",
     )

@@ -9,7 +9,7 @@ import dagster as dg
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import PartitionCheckResult
-from mlops_assets.core.keys import EVALUATION, OUTCOMES, PERFORMANCE_REPORT, PREDICTIONS
+from mlops_assets.core.keys import PERFORMANCE_REPORT, table_key
 from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
@@ -21,6 +21,7 @@ from mlops_assets.monitoring.monitored_windows import (
     report_query,
     rows_of_version,
     stage_rows,
+    window_dependencies,
     window_rows,
     windows_of,
     write_report,
@@ -76,11 +77,7 @@ def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         tags=inputs.tags(PERFORMANCE_REPORT),
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[
-            inputs.key(PREDICTIONS),
-            inputs.key(OUTCOMES),
-            dg.AssetDep(inputs.key(EVALUATION), partition_mapping=dg.AllPartitionMapping()),
-        ],
+        deps=[*window_dependencies(inputs), table_key(inputs.spine.table)],
         check_specs=[
             rule.partitioned_spec(key, inputs.windows) for rule in (check_rules.PERFORMANCE, check_rules.ESTIMATE_AGREES)
         ],

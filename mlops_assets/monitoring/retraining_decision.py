@@ -17,7 +17,6 @@ from mlops_assets.core.keys import (
     DRIFT_REPORT,
     EVALUATION,
     PERFORMANCE_REPORT,
-    PREDICTIONS,
     RETRAINING_DECISION,
     SEGMENT,
     TRAINING_DATASET,
@@ -25,7 +24,7 @@ from mlops_assets.core.keys import (
     table_key,
 )
 from mlops_assets.lake.datasets import newest_dataset
-from mlops_assets.lake.lake import Lake, PartitionRange, fingerprint, quote, sql_moment
+from mlops_assets.lake.lake import Lake, fingerprint, quote, sql_moment
 from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
 from mlops_assets.monitoring.monitored_windows import WINDOW, write_report
 from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
@@ -69,7 +68,13 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
         tags=inputs.tags(RETRAINING_DECISION),
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[inputs.key(DRIFT_REPORT), inputs.key(PERFORMANCE_REPORT), table_key(inputs.spine.table)],
+        deps=[
+            inputs.key(DRIFT_REPORT),
+            inputs.key(PERFORMANCE_REPORT),
+            table_key(inputs.spine.table),
+            dg.AssetDep(inputs.key(TRAINING_DATASET), partition_mapping=dg.AllPartitionMapping()),
+            *inputs.evaluations,
+        ],
         retry_policy=RETRIES,
         code_version="1",
     )
@@ -156,7 +161,7 @@ def decided(
         "decided_for": day,
         MODEL_VERSION: champion.version,
         "trained_for": state.trained_for,
-        "predictions": _count(connection, inputs, PartitionRange(inputs.solution.partitions.column, window, end)),
+        "predictions": _predictions(connection, inputs, window),
         "drifted_share": newest.drifted_share,
         "metric": newest.metric,
         "estimated": newest.estimated,
@@ -218,9 +223,10 @@ def _windows(
     ]
 
 
-def _count(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, inside: PartitionRange) -> int:
-    query = f"SELECT count(*) FROM lake.{inputs.table(PREDICTIONS)} t WHERE {inside.predicate('t')}"
-    return int(connection.execute(query).fetchall()[0][0])
+def _predictions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: date) -> int:
+    """The predictions of all versions in `window`, as they were reported."""
+    query = f"SELECT coalesce(sum(rows), 0) FROM lake.{inputs.table(PERFORMANCE_REPORT)} WHERE {WINDOW} = ? AND metric = ? AND slice IS NULL"
+    return int(connection.execute(query, [window, inputs.solution.training.metric]).fetchall()[0][0])
 
 
 def _count_since(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str, attempted: date | None) -> int:

@@ -11,13 +11,14 @@ from mlops_assets.clients.dagster_client import AssetState, DagsterClient, ances
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.keys import RAW_SCHEMA
-from mlops_assets.core.prediction_columns import CHALLENGER_ROLE, predictions_array
+from mlops_assets.core.keys import ALL_PREDICTIONS, PREDICTION_LOG, PREDICTIONS, RAW_SCHEMA, stage_key
+from mlops_assets.core.prediction_columns import BATCH, CHALLENGER_ROLE, predictions_array
 from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.lake.datasets import RecordedDataset, recorded_datasets
-from mlops_assets.lake.lake import Lake, literal, quote, table_exists
+from mlops_assets.lake.lake import Lake, literal, quote
 from mlops_assets.operations.deployments import deployment_of, history
 from mlops_assets.operations.solutions import declared_solution
+from mlops_assets.predictions.all_predictions import all_predictions
 from mlops_assets.schema.column_names import (
     CHANNEL,
     FEATURE_VIEWS,
@@ -108,7 +109,7 @@ class PredictionLineage:
             "feature_views": self._feature_views(),
             "raw_partitions": [
                 self._raw(assets[key], training_date=training_date, partition=partition)
-                for key in sorted(ancestors(assets, [f"{self.solution_name}/predictions"]))
+                for key in sorted(ancestors(assets, [self._asset()]))
                 if key.startswith(f"{RAW_SCHEMA}/")
             ],
         }
@@ -146,18 +147,17 @@ class PredictionLineage:
         return explanation
 
     def _read_row(self) -> "pa.Table":
-        table = f"{self.solution_name}.predictions"
         with Lake.from_settings(self.settings).connect(read_only=True) as connection:
-            if not table_exists(connection, table):
+            if (predictions := all_predictions(connection, self.solution_name)) is None:
                 raise StackError(
                     f"{self.prediction_id!r} names no solution with predictions.",
                     remedy="An id is <solution>:<key>:<model version>, or <solution>:<channel>:<request id>.",
                 )
             row = connection.execute(
-                f"SELECT * FROM lake.{table} WHERE {PREDICTION_ID} = {literal(self.prediction_id)}"
+                f"SELECT * FROM {predictions} WHERE {PREDICTION_ID} = {literal(self.prediction_id)}"
             ).to_arrow_table()
         if row.num_rows != 1:
-            example = f'mlops sql "SELECT {PREDICTION_ID} FROM {table} LIMIT 5"'
+            example = f'mlops sql "SELECT {PREDICTION_ID} FROM {self.solution_name}.{ALL_PREDICTIONS} LIMIT 5"'
             raise StackError(
                 f"The lake holds no prediction {self.prediction_id!r} (a later version may have scored the row again; "
                 f"those of the servers come with the next run of {self.solution_name}/prediction_log).",
@@ -187,7 +187,12 @@ class PredictionLineage:
         of_the_features = (FEATURE_VIEWS, VIEW_FLAGS, SOURCE_SNAPSHOT, VIEW_SNAPSHOTS)
         # What another channel would have is null.
         found = {name: value for name in (*of_the_row, *of_the_features) if (value := self.values.get(name)) is not None}
-        return {**found, "partition": partition, "dagster": self.client.asset_url(f"{self.solution_name}/predictions", partition)}
+        return {**found, "partition": partition, "dagster": self.client.asset_url(self._asset(), partition)}
+
+    def _asset(self) -> str:
+        """Key of the asset that wrote the prediction."""
+        stage = PREDICTIONS if self.values.get(CHANNEL) in (None, BATCH) else PREDICTION_LOG
+        return stage_key(self.solution_name, stage).to_user_string()
 
     def _deployment(self) -> dict[str, Any] | None:
         """The deployment under which the version answered; of a prediction of the batch, whose moment is not known, its newest.

@@ -5,8 +5,9 @@ from typing import Any
 import duckdb
 
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.keys import PREDICTIONS, SHADOW_PREDICTIONS, stage_table
+from mlops_assets.core.keys import SHADOW_PREDICTIONS, stage_table
 from mlops_assets.lake.lake import column_types, table_exists
+from mlops_assets.predictions.all_predictions import all_predictions
 from mlops_assets.schema.column_names import internal
 
 _SUFFIX = ":challenger"
@@ -21,15 +22,15 @@ def compare(connection: duckdb.DuckDBPyConnection, solution: str) -> list[dict[s
     `different_labels` is the share of requests that the two decide differently; None in a regression. `connection` is to the lake.
     Raises StackError when no challenger has predicted anything yet.
     """
-    tables = [stage_table(solution, stage) for stage in (PREDICTIONS, SHADOW_PREDICTIONS)]
-    if not all(table_exists(connection, table) for table in tables):
+    predicted, shadow = all_predictions(connection, solution), stage_table(solution, SHADOW_PREDICTIONS)
+    if predicted is None or not table_exists(connection, shadow):
         raise _nothing(solution)
     output, labels = "score", "avg(CAST(a.predicted_label IS DISTINCT FROM b.predicted_label AS INTEGER))"
-    if "value" in column_types(connection, f"lake.{tables[0]}"):
+    if "value" in column_types(connection, predicted):
         output, labels = "value", "NULL"
     rows = " UNION ALL BY NAME ".join(
-        f"(SELECT *, {answered} AS {_ANSWERED} FROM lake.{table})"
-        for table, answered in zip(tables, ("true", "false"), strict=True)
+        f"(SELECT *, {answered} AS {_ANSWERED} FROM {rows_of})"
+        for rows_of, answered in ((predicted, "true"), (f"lake.{shadow}", "false"))
     )
     found = connection.execute(
         f"""

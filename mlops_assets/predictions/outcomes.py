@@ -16,6 +16,7 @@ from mlops_assets.core.missing_values import is_infinite
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, predictions_array
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake, PartitionRange, column_types, quote, sql_moment
+from mlops_assets.predictions.all_predictions import require_predictions
 from mlops_assets.schema.column_names import CHANNEL, MATURED, MODEL_VERSION, OUTPUTS, PREDICTION_ID, internal
 from mlops_assets.stages.clock import data_clock
 from mlops_assets.stages.column_lineage import copied_lineage
@@ -57,7 +58,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
         tags=inputs.tags(OUTCOMES),
         partitions_def=inputs.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[inputs.key(PREDICTIONS), table_key(inputs.spine.table)],
+        deps=[*inputs.predictions, *inputs.evaluations, table_key(inputs.spine.table)],
         check_specs=[check_rules.LABELS_MATURED.partitioned_spec(key, inputs.partitions)],
         retry_policy=RETRIES,
         code_version="3",
@@ -138,7 +139,8 @@ def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
     when it gives none. A key that the spine has in several partitions means the row that is nearest.
     """
     spine = inputs.solution.spine
-    present = column_types(connection, f"lake.{inputs.table(PREDICTIONS)}")
+    predictions = require_predictions(connection, inputs.name)
+    present = column_types(connection, predictions)
     outputs = [name for name in OUTPUTS if name in present]
     selected = [
         PREDICTION_ID,
@@ -158,7 +160,7 @@ def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
     known = f"{inputs.is_labelled}{finite} AND {label_time} <= {sql_moment(as_of)}"
     return (
         f"SELECT {predicted}, s.{label}, s.{label_time}, s.{label} IS NOT NULL AS {MATURED} "
-        f"FROM lake.{inputs.table(PREDICTIONS)} p "
+        f"FROM {predictions} p "
         f"LEFT JOIN (SELECT {key}, {label}, {label_time}, {partition} AS {of_spine} FROM lake.{inputs.spine.table} WHERE {known}) s "
         f"USING ({key}) WHERE {window.predicate('p')} "
         f"QUALIFY row_number() OVER (PARTITION BY p.{PREDICTION_ID} ORDER BY abs(s.{of_spine} - p.{partition}), s.{of_spine}) = 1"

@@ -1,13 +1,15 @@
-"""`prediction_log`: the predictions of the servers, from the event stream into the lake's `predictions`, each exactly once.
+"""`prediction_log`: the predictions of the servers, from the event stream into the lake, each exactly once. One partition a period.
 
 A record is acknowledged after the transaction that holds it: what is killed in between comes again and is found to be there.
+A run takes what waits, whatever partitions that is of, and records a materialization of each of them, so that others can follow.
 Predictions that nobody was answered with (a challenger in the shadow) go to `shadow_predictions`.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -15,14 +17,14 @@ import duckdb
 
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.core import check_rules
-from mlops_assets.core.keys import DEPLOYMENT, PREDICTION_LOG, PREDICTIONS, SHADOW_PREDICTIONS
-from mlops_assets.core.prediction_columns import BATCH, PREDICTION_DESCRIPTIONS
+from mlops_assets.core.keys import PREDICTION_LOG, SHADOW_PREDICTIONS
+from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake, column_types, table_exists
-from mlops_assets.lake.schema_evolution import ColumnChange
+from mlops_assets.lake.lake import Lake, PartitionRange, current_snapshot, quote, table_exists
+from mlops_assets.predictions.all_predictions import separate_log, update_view
 from mlops_assets.predictions.prediction_records import RecordRows
 from mlops_assets.runs import slots
-from mlops_assets.schema.column_names import CHANNEL, PREDICTION_ID
+from mlops_assets.schema.column_names import PREDICTION_ID
 from mlops_assets.stages.execution import RETRIES, schema_change_metadata, table_schema
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
@@ -45,23 +47,39 @@ class _Ingested:
     duplicates: int = 0
     rejected: int = 0
     unknown_features: set[str] = field(default_factory=set)
-    snapshot: int | None = None
-    schema_changes: list[ColumnChange] = field(default_factory=list)
+    days: set[date] = field(default_factory=set)
+
+    def take_days(self) -> set[date]:
+        """The dates of the partitions of what was taken since the last call, also of what was in the lake already."""
+        days, self.days = self.days, set()
+        return days
 
 
 def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
     """The prediction log of one solution's servers."""
     key = inputs.key(PREDICTION_LOG)
-
-    @dg.asset(
-        key=key,
-        description="Online and stream predictions with the features they saw, appended to the table of the batch predictions.",
+    # Skippable: a run takes what waits, of whatever partitions, and records those whose rows it brought.
+    spec = dg.AssetSpec(
+        key,
+        skippable=True,
+        description="What the servers answered, online and to events, with the features that they saw.",
         owners=inputs.solution.owners,
         group_name=inputs.name,
         kinds={"nats", "duckdb"},
         tags=inputs.tags(PREDICTION_LOG),
-        deps=[inputs.key(DEPLOYMENT)],
+        partitions_def=inputs.partitions,
+        # Of the spine and the views it reads what type their columns have.
+        deps=[
+            *(dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping()) for deployment in inputs.deployments),
+            *inputs.upstream_keys,
+        ],
+    )
+
+    @dg.multi_asset(
+        name=f"{inputs.name}__{PREDICTION_LOG}",
+        specs=[spec],
         check_specs=[check_rules.LOGGED_ONCE.spec(key), check_rules.LOG_ACCEPTED.spec(key)],
+        backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
         code_version="1",
         op_tags={slots.SLOTS_TAG: slots.PREDICTION_LOG},
@@ -69,37 +87,76 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
     @step
     def prediction_log(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
-    ) -> dg.MaterializeResult:
-        table = inputs.table(PREDICTIONS)
+    ) -> Iterator[dg.AssetCheckResult]:
+        author = context.run.run_id
         with lake.connect(read_only=False) as connection:
-            ingested = asyncio.run(_ingest(connection, lake, event_stream_url(settings), inputs, author=context.run.run_id))
+            separate_log(lake, connection, inputs.name, author=author)
+            _record_partitions(context, connection, inputs, _unrecorded_days(context, connection, inputs))
+            ingested = asyncio.run(_ingest(context, connection, lake, event_stream_url(settings), inputs))
+            update_view(lake, connection, inputs.name)
             checks = [_logged_once(connection, inputs), _accepted(inputs, ingested)]
-            schema = (
-                table_schema(connection, f"lake.{table}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS)
-                if table_exists(connection, table)
-                else None
-            )
         if ingested.unknown_features:
-            context.log.warning(f"{table} has no column for {', '.join(sorted(ingested.unknown_features))}: values not kept.")
-        return dg.MaterializeResult(
-            metadata={
-                "dagster/table_name": f"lake.{table}",
-                **({"dagster/column_schema": schema} if schema else {}),
-                **({"lake_snapshot": ingested.snapshot} if ingested.snapshot is not None else {}),
-                **schema_change_metadata(table, ingested.schema_changes),
-                "rows_added": sum(ingested.rows.values()),
-                "rows_by_table": dg.MetadataValue.json(dict(ingested.rows)),
-                "received_again": ingested.duplicates,
-                "rejected": ingested.rejected,
-            },
-            check_results=checks,
+            names = ", ".join(sorted(ingested.unknown_features))
+            context.log.warning(f"{inputs.table(PREDICTION_LOG)} has no column for {names}: values not kept.")
+        context.log.info(
+            f"Rows added: {dict(ingested.rows)}; received again: {ingested.duplicates}; rejected: {ingested.rejected}."
         )
+        yield from checks
 
     return prediction_log
 
 
+def _unrecorded_days(
+    context: dg.AssetExecutionContext, connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs
+) -> set[date]:
+    """Dates that have rows and whose partition was never recorded: rows that a former release left, or a run that was killed."""
+    table, column = inputs.table(PREDICTION_LOG), quote(inputs.solution.partitions.column)
+    if not table_exists(connection, table):
+        return set()
+    days = {day for (day,) in connection.execute(f"SELECT DISTINCT {column} FROM lake.{table}").fetchall() if day}
+    recorded = context.instance.get_materialized_partitions(context.asset_key)
+    return {day for day in days if _partition_of(inputs, day) not in recorded}
+
+
+def _record_partitions(
+    context: dg.AssetExecutionContext, connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, days: Iterable[date]
+) -> None:
+    """Record a materialization of each partition that holds one of `days`. Today's is one, though Dagster lists it from tomorrow on.
+
+    A date outside of the solution's partitions belongs to none.
+    """
+    partitions = sorted({key for day in days if (key := _partition_of(inputs, day))})
+    if not partitions:
+        return
+    table, column = inputs.table(PREDICTION_LOG), inputs.solution.partitions.column
+    schema = table_schema(connection, f"lake.{table}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS)
+    for key in partitions:
+        window = inputs.partitions.time_window_for_partition_key(key)
+        inside = PartitionRange(column, window.start.date(), window.end.date()).predicate("t")
+        [[rows]] = connection.execute(f"SELECT count(*) FROM lake.{table} t WHERE {inside}").fetchall()
+        metadata = {
+            "dagster/table_name": f"lake.{table}",
+            "dagster/column_schema": schema,
+            "dagster/partition_row_count": rows,
+            "lake_snapshot": current_snapshot(connection),
+        }
+        context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
+
+
+def _partition_of(inputs: SolutionInputs, day: date) -> str | None:
+    """The key of the partition that holds `day`."""
+    declared = inputs.solution.partitions
+    if day < declared.start or (declared.end and day >= declared.end):
+        return None
+    return inputs.partitions.get_partition_key_for_timestamp(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+
+
 async def _ingest(
-    connection: duckdb.DuckDBPyConnection, lake: Lake, url: str, inputs: SolutionInputs, *, author: str
+    context: dg.AssetExecutionContext,
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    url: str,
+    inputs: SolutionInputs,
 ) -> _Ingested:
     """Take what waits when the run begins, in batches; what comes meanwhile is left for the next run."""
     from mlops_assets.clients import event_stream
@@ -124,7 +181,9 @@ async def _ingest(
             if not messages:
                 break  # given to another run, or to one that was killed: it comes again
             waiting -= len(messages)
-            rejected = _append(connection, lake, inputs, messages, ingested, author=author)
+            rejected = _append(connection, lake, inputs, messages, ingested, author=context.run.run_id)
+            # Before the messages are acknowledged: a run that is killed in between gets them again, and records the partitions then.
+            _record_partitions(context, connection, inputs, ingested.take_days())
             await stream.publish([event_stream.reject_message(inputs.name, message, why) for message, why in rejected])
             for message in messages:
                 await message.ack()
@@ -145,7 +204,7 @@ def _append(
     """Bring the records of `messages` into the lake. Returns the messages that hold none that can be a row, and why."""
     decoded = [(message, *_decode(inputs.name, message)) for message in messages]
     rejected = [(message, reason) for message, record, reason in decoded if record is None]
-    for table, answered in ((PREDICTIONS, True), (SHADOW_PREDICTIONS, False)):
+    for table, answered in ((PREDICTION_LOG, True), (SHADOW_PREDICTIONS, False)):
         records = {
             record.prediction_id: (message, record) for message, record, _ in decoded if record and record.answered == answered
         }
@@ -159,8 +218,9 @@ def _append(
         ingested.rows[table] += appended.rows
         ingested.duplicates += appended.duplicates
         ingested.unknown_features.update(rows.unknown_features)
-        ingested.snapshot = appended.snapshot
-        ingested.schema_changes += appended.schema_changes
+        schema_change_metadata(name, appended.schema_changes)
+        if answered:
+            ingested.days |= {record.partition for identifier, (_, record) in records.items() if identifier not in refused}
     ingested.rejected += len(rejected)
     return rejected
 
@@ -181,11 +241,9 @@ def _decode(solution: str, message: "Msg") -> "tuple[PredictionRecord | None, st
 
 
 def _logged_once(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> dg.AssetCheckResult:
-    table, rows, distinct = inputs.table(PREDICTIONS), 0, 0
-    if table_exists(connection, table) and CHANNEL in column_types(connection, f"lake.{table}"):
-        rows, distinct = connection.execute(
-            f"SELECT count(*), count(DISTINCT {PREDICTION_ID}) FROM lake.{table} WHERE {CHANNEL} <> '{BATCH}'"
-        ).fetchall()[0]
+    table, rows, distinct = inputs.table(PREDICTION_LOG), 0, 0
+    if table_exists(connection, table):
+        rows, distinct = connection.execute(f"SELECT count(*), count(DISTINCT {PREDICTION_ID}) FROM lake.{table}").fetchall()[0]
     return check_rules.LOGGED_ONCE.result(
         inputs.key(PREDICTION_LOG),
         passed=rows == distinct,

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import date
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.deployment import champions
 from mlops_assets.feature_store.point_in_time import SelectedView, is_fresh
 from mlops_assets.lake.lake import Lake, PartitionRange, current_snapshot, literal, quote
+from mlops_assets.predictions.all_predictions import separate_log, update_view
 from mlops_assets.schema.column_names import (
     CHANNEL,
     FEATURE_VIEWS,
@@ -89,9 +89,10 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[dg.MaterializeResult]:
         predicting = champions(context.instance, registry, settings, inputs)
-        window = replace(partition_range(context, inputs.solution.partitions.column), only=(CHANNEL, BATCH, BATCH))
+        window = partition_range(context, inputs.solution.partitions.column)
         with lake.connect(read_only=False) as connection:
             require_inputs(connection, inputs)
+            separate_log(lake, connection, inputs.name, author=context.run.run_id)
             with scored_rows(connection, inputs, predicting, first=window.start, end=window.end) as query:
                 written = lake.replace(
                     connection,
@@ -100,6 +101,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
                     partition_range=window,
                     author=context.run.run_id,
                 )
+            update_view(lake, connection, inputs.name)
             schema = table_schema(
                 connection, f"lake.{inputs.table(PREDICTIONS)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
             )
@@ -201,11 +203,11 @@ def check_complete(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, *, keys: Sequence[str]
 ) -> list[PartitionCheckResult]:
     """Whether in each of the partitions `keys`, which are those of `window`, every row of the spine has exactly one prediction."""
-    key, asked, partition = quote(inputs.solution.spine.key), replace(window, only=None), quote(window.column)
+    key, partition = quote(inputs.solution.spine.key), quote(window.column)
     rows, day = internal("rows"), internal("day")
     spine, predicted = (
-        f"(SELECT {key}, {partition} AS {day}, count(*) AS {rows} FROM lake.{table} t WHERE {part.predicate('t')} GROUP BY ALL)"
-        for table, part in ((inputs.spine.table, asked), (inputs.table(PREDICTIONS), window))
+        f"(SELECT {key}, {partition} AS {day}, count(*) AS {rows} FROM lake.{table} t WHERE {window.predicate('t')} GROUP BY ALL)"
+        for table in (inputs.spine.table, inputs.table(PREDICTIONS))
     )
     by_date = connection.execute(
         f"SELECT CAST({day} AS VARCHAR), count(*), count(*) FILTER (WHERE {_is_wrong('s', 'p', rows)}), "

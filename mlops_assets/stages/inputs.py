@@ -10,6 +10,9 @@ import dagster as dg
 from mlops_assets.core.deployment_target import DeploymentTarget
 from mlops_assets.core.keys import (
     DEPLOYMENT,
+    EVALUATION,
+    PREDICTION_LOG,
+    PREDICTIONS,
     SEGMENT,
     SEGMENT_STAGES,
     TRAINING_DATE,
@@ -121,6 +124,17 @@ class SolutionInputs:
     def deployments(self) -> list[dg.AssetKey]:
         """Assets that decide which versions predict."""
         return [each.key(DEPLOYMENT) for each in (self, self.of_segments) if each]
+
+    @property
+    def evaluations(self) -> list[dg.AssetDep]:
+        """Dependencies on the assets that judge versions, of whatever training date."""
+        every = dg.AllPartitionMapping()
+        return [dg.AssetDep(each.key(EVALUATION), partition_mapping=every) for each in (self, self.of_segments) if each]
+
+    @property
+    def predictions(self) -> list[dg.AssetKey]:
+        """Assets that hold predictions: those of the batch, and those of the servers."""
+        return [self.key(PREDICTIONS), self.key(PREDICTION_LOG)]
 
     @property
     def windows(self) -> dg.TimeWindowPartitionsDefinition:

@@ -25,7 +25,7 @@ from mlops_assets.training.bundle_reading import read_bundle, require_passed_gat
 from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
 from mlops_assets.training.gate import check_evaluation, rejection, rules_of
 from mlops_assets.training.judging import Judged, Rival, comparable, judge
-from mlops_assets.training.model import candidate_alias
+from mlops_assets.training.model import candidate_alias, dataset_mapping
 from mlops_assets.training.monitoring_reference import log_reference
 from mlops_assets.training.recorded_checks import dataset_state
 from mlops_assets.training.training_dataset import dataset_query, dataset_rows_query
@@ -55,7 +55,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
         kinds={"onnx", "mlflow"},
         tags=declared.tags(EVALUATION),
         partitions_def=declared.training_partitions,
-        deps=[declared.key(MODEL)],
+        deps=[declared.key(MODEL), dg.AssetDep(declared.key(TRAINING_DATASET), partition_mapping=dataset_mapping(declared))],
         check_specs=[rule.spec(key) for rule in rules_of(solution)],
         retry_policy=RETRIES,
         code_version="3",

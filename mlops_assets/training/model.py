@@ -54,7 +54,7 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
         kinds={"sklearn", "mlflow", "onnx"},
         tags=declared.tags(MODEL),
         partitions_def=declared.training_partitions,
-        deps=[dg.AssetDep(declared.key(TRAINING_DATASET), partition_mapping=_dataset_mapping(declared))],
+        deps=[dg.AssetDep(declared.key(TRAINING_DATASET), partition_mapping=dataset_mapping(declared))],
         check_specs=[check_rules.ONNX_PARITY.spec(key)],
         retry_policy=RETRIES,
         pool="training",
@@ -147,7 +147,7 @@ def candidate_alias(training_date: date, segment: str | None) -> str:
     return alias_of(f"candidate-{training_date}", segment)
 
 
-def _dataset_mapping(declared: SolutionInputs) -> dg.PartitionMapping | None:
+def dataset_mapping(declared: SolutionInputs) -> dg.PartitionMapping | None:
     """The models of all segments are fitted on parts of the one dataset of their training date."""
     if not declared.by_segment:
         return None

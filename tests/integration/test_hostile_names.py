@@ -326,11 +326,12 @@ def test_a_training_dataset_is_rebuilt(world: World) -> None:
 def test_predictions_have_each_feature_under_its_name(world: World, channel: str) -> None:
     ours = RESERVED["predictions"]
     data = {"id", "day", "at_time", "place", *REQUEST, DERIVED, *NUMBERS, *TEXTS, "_load_event_timestamp"}
-    assert {name for name in world.columns("hostile.predictions") if name not in ours} == data
-    [(rows, *wrong)] = world.rows(mistakes("hostile.predictions", f"channel = '{channel}'"))
+    for table in ("predictions", "prediction_log", "all_predictions"):
+        assert {name for name in world.columns(f"hostile.{table}") if name not in ours} == data
+    [(rows, *wrong)] = world.rows(mistakes("hostile.all_predictions", f"channel = '{channel}'"))
     assert rows == (15 * ROWS if channel == "batch" else PLACES)
     assert not any(wrong)
-    assert world.rows(f"SELECT DISTINCT role FROM hostile.predictions WHERE channel = '{channel}'") == [("champion",)]
+    assert world.rows(f"SELECT DISTINCT role FROM hostile.all_predictions WHERE channel = '{channel}'") == [("champion",)]
 
 
 def test_outcomes_and_evaluation_have_their_columns(world: World) -> None:

@@ -22,12 +22,13 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake, PartitionRange
 from mlops_assets.online_store.values import Flag, ViewValues
 from mlops_assets.predictions import prediction_log
+from mlops_assets.predictions.all_predictions import all_predictions, separate_log
 from mlops_assets.predictions.outcomes import _joined
 from mlops_assets.predictions.prediction_log_sensor import build_prediction_log_sensor
 from mlops_assets.serving.prediction_record import Outputs, PredictionRecord, encode_record
 
 MORNING = datetime(2020, 1, 2, 6, tzinfo=UTC)
-TABLE = INPUTS.table("predictions")
+TABLE, BATCH_TABLE, VIEW = (INPUTS.table(name) for name in ("prediction_log", "predictions", "all_predictions"))
 
 
 def record(number: int, **changes: Any) -> PredictionRecord:
@@ -72,11 +73,16 @@ def publish(nats: NatsServer, *records: PredictionRecord) -> None:
     nats.run(lambda stream: stream.publish(messages))
 
 
-def ingest(lake: Lake, nats: NatsServer) -> dg.ExecuteInProcessResult:
+def ingest(lake: Lake, nats: NatsServer, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
     settings = Settings(home=Path("/nonexistent"), nats_url=nats.url)
-    return dg.materialize(
-        [prediction_log.build_prediction_log(INPUTS)], resources={"lake": lake, "settings": settings}, raise_on_error=False
-    )
+    assets = [prediction_log.build_prediction_log(INPUTS)]
+    return dg.materialize(assets, resources={"lake": lake, "settings": settings}, instance=instance, raise_on_error=False)
+
+
+def recorded(result: dg.ExecuteInProcessResult) -> list[tuple[str | None, Any]]:
+    """Partition and rows of every materialization of a run."""
+    materializations = result.asset_materializations_for_node(f"{SOLUTION}__prediction_log")
+    return [(each.partition, each.metadata["dagster/partition_row_count"].value) for each in materializations]
 
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
@@ -133,9 +139,7 @@ def test_killed_between_commit_and_acknowledgement_a_record_is_there_once(
     assert rows(lake, f"SELECT count(*) FROM {TABLE}") == [(50,)]
     publish(nats, *(record(number) for number in range(50, 60)))
     monkeypatch.setattr(prediction_log, "_ACKNOWLEDGE_SECONDS", 1.0)
-    [materialization] = ingest(lake, nats).asset_materializations_for_node("late__prediction_log")
-    assert materialization.metadata["received_again"].value == 50
-    assert materialization.metadata["rows_added"].value == 10
+    assert recorded(ingest(lake, nats)) == [("2020-01-02", 50), ("2020-01-02", 60)]
     assert rows(lake, f"SELECT count(*), count(DISTINCT prediction_id) FROM {TABLE}") == [(60, 60)]
     assert nats.run(lambda stream: stream.waiting(PREDICTIONS, SOLUTION, durable=f"lake-{SOLUTION}")) == 0
 
@@ -186,22 +190,49 @@ def test_a_challenger_in_the_shadow_has_a_table_of_its_own(lake: Lake, nats: Nat
     assert rows(lake, f"SELECT model_version, role FROM {INPUTS.table('shadow_predictions')}") == [(4, "challenger")]
 
 
-def test_the_batch_replaces_its_own_rows_alone(lake: Lake, nats: NatsServer) -> None:
-    window = PartitionRange("day", date(2020, 1, 2), date(2020, 1, 3), only=("channel", "batch", "batch"))
-    query = "SELECT 'late:' || id || ':{0}' AS prediction_id, id::BIGINT AS id, DATE '2020-01-02' AS day {1} FROM range(5) r(id)"
+def test_a_run_records_the_partitions_whose_rows_it_brought(lake: Lake, nats: NatsServer) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        days = [date(2020, 1, 2), date(2020, 1, 2), date(2020, 3, 4), date(2019, 12, 31), date(2021, 1, 1)]
+        publish(nats, *(record(number, partition=day) for number, day in enumerate(days)))
+        # What is of no partition of the solution is in the table, and nothing follows it.
+        assert recorded(ingest(lake, nats, instance)) == [("2020-01-02", 2), ("2020-03-04", 1)]
+        assert rows(lake, f"SELECT count(*) FROM {TABLE}") == [(5,)]
+        assert recorded(ingest(lake, nats, instance)) == []
+        publish(nats, record(7))
+        assert recorded(ingest(lake, nats, instance)) == [("2020-01-02", 3)]
+
+
+def test_rows_that_a_former_release_kept_with_the_batch_are_moved_once(lake: Lake, nats: NatsServer) -> None:
+    publish(nats, *(record(number) for number in range(3)))
+    ingest(lake, nats)
+    batch = f"SELECT * REPLACE ('late:' || id || ':3' AS prediction_id, 'batch' AS channel), 9 AS _source_snapshot FROM {TABLE}"
     with lake.connect(read_only=False) as connection:
-        # A table from before the channels.
-        connection.execute(f"CREATE TABLE {TABLE} AS {query.format(1, '')}")
-        publish(nats, record(1), record(2))
-        ingest(lake, nats)
-        batch = query.format(2, ", 'batch' AS channel")
-        first = lake.replace(connection, table=TABLE, query=batch, partition_range=window, author="test")
-        second = lake.replace(connection, table=TABLE, query=batch, partition_range=window, author="test")
-    assert (first.rows, first.changed, second.changed) == (5, True, False)
-    assert rows(lake, f"SELECT channel, count(*), count(DISTINCT prediction_id) FROM {TABLE} GROUP BY ALL ORDER BY 1") == [
-        ("batch", 5, 5),
-        ("online", 2, 2),
-    ]
+        # One of its answers is in both tables, as after a restored backup; one row is from before the channels.
+        connection.execute(f"CREATE TABLE {BATCH_TABLE} AS {batch} UNION ALL BY NAME FROM {TABLE} ORDER BY id")
+        connection.execute(f"UPDATE {BATCH_TABLE} SET channel = NULL WHERE prediction_id = 'late:1:3'")
+        connection.execute(f"DELETE FROM {TABLE} WHERE id > 0")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert recorded(ingest(lake, nats, instance)) == [("2020-01-02", 3)]
+        assert recorded(ingest(lake, nats, instance)) == []
+    assert rows(lake, f"SELECT id, channel FROM {TABLE} ORDER BY id") == [(0, "online"), (1, "online"), (2, "online")]
+    assert rows(lake, f"SELECT id, channel FROM {BATCH_TABLE} ORDER BY id") == [(0, "batch"), (1, None), (2, "batch")]
+    assert rows(lake, f"SELECT count(*), count(DISTINCT prediction_id), count(served_at) FROM {VIEW}") == [(6, 6, 6)]
+
+
+def test_before_and_after_they_are_moved_every_prediction_is_read_once(lake: Lake, nats: NatsServer) -> None:
+    with lake.connect(read_only=False) as connection:
+        assert all_predictions(connection, SOLUTION) is None
+        connection.execute(
+            f"CREATE TABLE {BATCH_TABLE} AS SELECT 'late:' || i AS prediction_id, i::BIGINT AS id, DATE '2020-01-02' AS day, "
+            "CASE WHEN i < 2 THEN 'online' ELSE 'batch' END AS channel FROM range(5) r(i)"
+        )
+        counted = f"SELECT count(*), count(DISTINCT prediction_id) FROM {all_predictions(connection, SOLUTION)}"
+        assert connection.execute(counted).fetchall() == [(5, 5)]
+        separate_log(lake, connection, SOLUTION, author="test")
+        separate_log(lake, connection, SOLUTION, author="test")
+        counted = f"SELECT count(*), count(DISTINCT prediction_id) FROM {all_predictions(connection, SOLUTION)}"
+        assert connection.execute(counted).fetchall() == [(5, 5)]
+        assert connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall() == [(2,)]
 
 
 def test_a_label_is_found_by_the_key_in_another_partition(lake: Lake, nats: NatsServer) -> None:

@@ -3,6 +3,7 @@
 import dagster as dg
 import inprocess
 import pytest
+from recorded_reads import Reads, new_reads, recorded_reads, undeclared_and_unread
 from running_stack import Demo, Platform
 
 SOLUTION = "arrival_delay"
@@ -14,7 +15,13 @@ REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitor
 
 
 @pytest.fixture(scope="module")
-def finished(platform: Platform, demo: Demo) -> dict[str, dg.ExecuteInProcessResult]:
+def reads() -> Reads:
+    """What every asset read in `finished`."""
+    return new_reads()
+
+
+@pytest.fixture(scope="module")
+def finished(platform: Platform, demo: Demo, reads: Reads) -> dict[str, dg.ExecuteInProcessResult]:
     """Spine to drift; the results by purpose."""
     assets = inprocess.load_assets("nycflights13_features", SOLUTION)
 
@@ -23,18 +30,26 @@ def finished(platform: Platform, demo: Demo) -> dict[str, dg.ExecuteInProcessRes
         assert result.success, (inprocess.failures(result), inprocess.failed_checks(result))
         return result
 
-    return {
-        "spine": run((f"{SOLUTION}/spine",), "2013-01-01", LAST),
-        "training": run(TRAINING, TRAINING_DATE, TRAINING_DATE),
-        "scoring": run(SCORING, TRAINING_DATE, LAST),
-        "monitoring": run(tuple(f"{SOLUTION}/{stage}" for stage in REPORTS), "2013-02-04", "2013-02-04"),
-    }
+    with recorded_reads(reads):
+        return {
+            "spine": run((f"{SOLUTION}/spine",), "2013-01-01", LAST),
+            "training": run(TRAINING, TRAINING_DATE, TRAINING_DATE),
+            "scoring": run(SCORING, TRAINING_DATE, LAST),
+            "monitoring": run(tuple(f"{SOLUTION}/{stage}" for stage in REPORTS), "2013-02-04", "2013-02-04"),
+        }
 
 
 def newest(result: dg.ExecuteInProcessResult, stage: str) -> dict:
     """Values in the metadata of the last materialization of a stage."""
     events = [event for event in result.get_asset_materialization_events() if event.asset_key == dg.AssetKey([SOLUTION, stage])]
     return {name: entry.value for name, entry in events[-1].step_materialization_data.materialization.metadata.items()}
+
+
+def test_every_asset_declares_what_it_reads_and_reads_what_it_declares(
+    finished: dict[str, dg.ExecuteInProcessResult], reads: Reads
+) -> None:
+    undeclared, unread = undeclared_and_unread(inprocess.load_assets("nycflights13_features", SOLUTION), reads)
+    assert (sorted(undeclared), sorted(unread)) == ([], [])
 
 
 def test_it_is_better_than_the_best_constant_in_the_hold_out_and_afterwards(

@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import inprocess
 import pytest
+from recorded_reads import Reads, new_reads, recorded_reads, undeclared_and_unread
 from running_stack import Platform
 
 import mlops_assets
@@ -31,16 +32,24 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def finished(platform: Platform) -> dict[str, dg.ExecuteInProcessResult]:
-    """Raw rows to drift by year; the results by purpose."""
+def reads() -> Reads:
+    """What every asset read in `finished`."""
+    return new_reads()
+
+
+@pytest.fixture(scope="module")
+def finished(platform: Platform, reads: Reads) -> dict[str, dg.ExecuteInProcessResult]:
+    """Raw rows to the decision by year; the results by purpose."""
     runs = Runs(platform)
     data = [key.to_user_string() for asset in runs.assets for key in asset.keys if key.path[-1] not in STAGES]
-    return {
-        "data": runs.of(data, "2015-01-01", "2018-01-01"),
-        "training": runs.of([f"{SOLUTION}/{stage}" for stage in TRAINING], TRAINING_DATE, TRAINING_DATE),
-        "scoring": runs.of([f"{SOLUTION}/predictions", f"{SOLUTION}/outcomes"], TRAINING_DATE, "2018-01-01"),
-        "monitoring": runs.of([f"{SOLUTION}/{stage}" for stage in REPORTS], TRAINING_DATE, "2018-01-01"),
-    }
+    with recorded_reads(reads):
+        return {
+            "data": runs.of(data, "2015-01-01", "2018-01-01"),
+            "training": runs.of([f"{SOLUTION}/{stage}" for stage in TRAINING], TRAINING_DATE, TRAINING_DATE),
+            "scoring": runs.of([f"{SOLUTION}/predictions", f"{SOLUTION}/outcomes"], TRAINING_DATE, "2018-01-01"),
+            "monitoring": runs.of([f"{SOLUTION}/{stage}" for stage in REPORTS], TRAINING_DATE, "2018-01-01"),
+            "decision": runs.of([f"{SOLUTION}/retraining_decision"], TRAINING_DATE, "2018-01-01"),
+        }
 
 
 REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report")
@@ -64,6 +73,13 @@ def test_the_graph_has_the_same_stages_as_every_solution() -> None:
     # Models by segment are an option that this solution does not take.
     assert others - keys == {f"{SOLUTION}/{stage}" for stage in SEGMENT_STAGES.values()}
     assert keys <= others
+
+
+def test_every_asset_declares_what_it_reads_and_reads_what_it_declares(
+    finished: dict[str, dg.ExecuteInProcessResult], reads: Reads
+) -> None:
+    undeclared, unread = undeclared_and_unread(inprocess.load_assets(*FOLDERS), reads)
+    assert (sorted(undeclared), sorted(unread)) == ([], [])
 
 
 def test_the_model_is_good_on_the_year_held_out_and_on_those_after(finished: dict[str, dg.ExecuteInProcessResult]) -> None:

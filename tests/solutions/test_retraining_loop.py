@@ -6,14 +6,18 @@ On the census, whose years are small. Its first model is trained for 2017, and i
 import json
 import time
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pytest
+import requests
 from running_stack import Platform
 
+from mlops_assets.access.credentials import serving_token
 from mlops_assets.core.conditions import CONDITIONS_SENSORS
 from mlops_assets.monitoring.retraining_sensor import DECISION_TAG
 from mlops_assets.operations.automation import switched_on
+from mlops_assets.operations.events import day_of_requests, send
 from mlops_assets.operations.stage_runs import data_assets
 
 SOLUTION = "employment"
@@ -180,6 +184,40 @@ def test_with_automation_on_a_year_goes_from_raw_rows_to_a_decision_by_itself(pl
     checks = platform.client.query(CHECKS, key={"path": spine.split("/")})["assetNodeOrError"]["assetChecksOrError"]["checks"]
     assert checks
     assert {check["executionForLatestMaterialization"]["status"] for check in checks} == {"SUCCEEDED"}
+
+
+def test_what_the_servers_answered_reaches_the_decision_without_any_batch(platform: Platform, replayed: Replayed) -> None:
+    decision, year = f"{SOLUTION}/retraining_decision", date(2016, 1, 1)
+    stages = [f"{SOLUTION}/{stage}" for stage in ("prediction_log", "outcomes", "drift_report", "retraining_decision")]
+    rows = day_of_requests(platform.settings, SOLUTION, year, look_up=False)[:100]
+    key = year.isoformat()
+    reached: dict[str, float] = {}
+    with switched_on(platform.client, CONDITIONS_SENSORS[0]), switched_on(platform.client, CONDITIONS_SENSORS[1]):
+        began = time.monotonic()
+        address = f"{platform.settings.serving_url}/{SOLUTION}/predict"
+        token = {"Authorization": f"Bearer {serving_token(platform.settings)}"}
+        answer = requests.post(address, data=json.dumps([json.loads(row) for row in rows[:50]]), headers=token, timeout=60)
+        assert answer.status_code == 200, answer.text
+        send(platform.settings, SOLUTION, rows[50:], None)
+        while decision not in reached or judged(platform, key) < 100:
+            assets = platform.client.assets()
+            reached |= {
+                stage: time.monotonic() - began for stage in stages if stage not in reached and assets[stage].covers(key, key)
+            }
+            assert time.monotonic() < began + FOLLOWED_SECONDS, reached
+            time.sleep(2)
+    assert list(reached) == stages
+    channels = f"SELECT channel, count(*), bool_and(matured) FROM {SOLUTION}.outcomes WHERE survey_date = DATE '{key}' GROUP BY 1 ORDER BY 1"
+    assert platform.rows(channels) == [("online", 50, True), ("stream", 50, True)]
+    assert not platform.client.assets()[f"{SOLUTION}/predictions"].covers(key, key)
+
+
+def judged(platform: Platform, window: str) -> int:
+    """How many predictions the decision about a window rests on."""
+    [[predictions]] = platform.rows(
+        f"SELECT coalesce(max(predictions), 0) FROM {SOLUTION}.retraining_decision WHERE window_start = DATE '{window}'"
+    )
+    return int(predictions)
 
 
 def test_mistakes_are_messages(platform: Platform) -> None:

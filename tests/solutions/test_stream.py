@@ -33,7 +33,7 @@ from mlops_assets.serving.shipper import pending_bytes
 SOLUTION = "flight_delay"
 DAY = date(2013, 2, 20)
 RATE = 200
-TABLE = f"{SOLUTION}.predictions"
+TABLE, LOG = f"{SOLUTION}.all_predictions", f"{SOLUTION}.prediction_log"
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
@@ -109,8 +109,8 @@ def streamed(platform: Platform, flights: list[bytes]) -> Iterator[list[bytes]]:
     # The sensor brings them into the lake.
     wait_until(lambda: logged(platform, "stream") >= len(flights), 240)
     yield flights
-    with platform.lake.writer_lock([TABLE]), platform.lake.connect(read_only=False) as connection:
-        connection.execute(f"DELETE FROM {TABLE} WHERE channel <> 'batch'")
+    with platform.lake.writer_lock([LOG]), platform.lake.connect(read_only=False) as connection:
+        connection.execute(f"DELETE FROM {LOG}")
     platform.materialize((f"{SOLUTION}/outcomes",), DAY.isoformat(), DAY.isoformat())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mlops_assets.core.conditions import AFTER_A_MODEL, FOLLOW, PREDICT_ONCE, build_conditions_sensors
+from mlops_assets.core.conditions import FOLLOW, FOLLOW_OUTCOMES, FOLLOW_PREDICTIONS, PREDICT_ONCE, build_conditions_sensors
 from mlops_assets.core.keys import stage_tags
 
 DAYS = dg.DailyPartitionsDefinition("2013-08-01", end_date="2013-08-15")
@@ -36,19 +36,32 @@ class Graph:
             partitions_def=DAYS,
             deps=[feature, dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping())],
             tags=stage_tags(SOLUTION, "predictions"),
+            check_specs=[dg.AssetCheckSpec("complete", asset="predictions", blocking=True, partitions_def=DAYS)],
             automation_condition=PREDICT_ONCE,
         )
-        def predictions() -> None: ...
+        def predictions() -> dg.MaterializeResult:
+            return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+
+        @dg.asset(partitions_def=DAYS, deps=[feature], tags=stage_tags(SOLUTION, "prediction_log"))
+        def prediction_log() -> None: ...
+
+        @dg.asset(
+            partitions_def=DAYS,
+            deps=[predictions, prediction_log, feature],
+            tags=stage_tags(SOLUTION, "outcomes"),
+            automation_condition=FOLLOW_PREDICTIONS,
+        )
+        def outcomes() -> None: ...
 
         @dg.asset(
             partitions_def=WEEKS,
-            deps=[predictions],
+            deps=[predictions, prediction_log, outcomes],
             tags=stage_tags(SOLUTION, "drift_report"),
-            automation_condition=AFTER_A_MODEL,
+            automation_condition=FOLLOW_OUTCOMES,
         )
         def drift_report() -> None: ...
 
-        self.definitions = dg.Definitions([raw, feature, deployment, predictions, drift_report])
+        self.definitions = dg.Definitions([raw, feature, deployment, predictions, prediction_log, outcomes, drift_report])
         self.cursors: dict[str, Any] = {}
 
     def materialize(self, key: str, *days: str) -> None:
@@ -74,7 +87,7 @@ class Graph:
                 asset_selection=sensor.asset_selection,
             )
             self.cursors[sensor.name] = result.cursor
-            for key in ("feature", "predictions", "drift_report"):
+            for key in ("feature", "predictions", "outcomes", "drift_report"):
                 asked.setdefault(key, []).extend(day for day in result.get_requested_partitions(dg.AssetKey(key)) if day)
         return {key: sorted(days) for key, days in asked.items() if days}
 
@@ -98,7 +111,7 @@ def test_a_new_day_goes_down_to_the_predictions(graph: Graph) -> None:
     graph.materialize("raw", "2013-08-05")
     assert graph.tick() == {"feature": ["2013-08-05"]}
     graph.report("feature", "2013-08-05")
-    assert graph.tick() == {"predictions": ["2013-08-05"]}
+    assert graph.tick() == {"predictions": ["2013-08-05"], "outcomes": ["2013-08-05"]}
 
 
 def test_without_a_champion_nothing_is_predicted() -> None:
@@ -132,12 +145,57 @@ def test_what_was_predicted_stays_as_it_was(graph: Graph) -> None:
     assert "predictions" not in graph.tick()
 
 
+WEEK = tuple(f"2013-08-{day:02}" for day in range(5, 12))
+
+
 def test_a_report_waits_for_the_last_day_of_its_window(graph: Graph) -> None:
-    week = [f"2013-08-{day:02}" for day in range(5, 12)]
     for key in ("raw", "feature"):
-        graph.report(key, *week)
-    graph.report("predictions", *week[:-1])
+        graph.report(key, *WEEK[:-1])
+    graph.materialize("predictions", *WEEK[:-1])
     graph.tick()
+    graph.report("outcomes", *WEEK[:-1])
     assert graph.tick() == {}
-    graph.report("predictions", week[-1])
-    assert graph.tick() == {"drift_report": ["2013-08-05"]}
+    # The last day comes: the report waits for what the batch will predict of it, and for the outcomes of that.
+    graph.report("raw", WEEK[-1])
+    graph.tick()
+    graph.report("feature", WEEK[-1])
+    assert graph.tick() == {"predictions": [WEEK[-1]], "outcomes": [WEEK[-1]]}
+    graph.materialize("predictions", WEEK[-1])
+    assert "drift_report" not in graph.tick()
+    graph.report("outcomes", WEEK[-1])
+    assert graph.tick() == {"drift_report": [WEEK[0]]}
+    assert graph.tick() == {}
+
+
+def test_what_a_server_answered_reaches_the_report_of_its_window_without_any_batch(graph: Graph) -> None:
+    for key in ("raw", "feature"):
+        graph.report(key, *WEEK)
+    graph.tick()
+    graph.report("prediction_log", WEEK[2])
+    assert graph.tick() == {"outcomes": [WEEK[2]]}
+    assert graph.tick() == {}
+    graph.report("outcomes", WEEK[2])
+    assert graph.tick() == {"drift_report": [WEEK[0]]}
+    assert graph.tick() == {}
+    # It answers again: the same way once more.
+    graph.report("prediction_log", WEEK[2])
+    assert graph.tick() == {"outcomes": [WEEK[2]]}
+
+
+def test_an_answer_for_a_window_that_is_not_over_waits_for_its_last_day(graph: Graph) -> None:
+    for key in ("raw", "feature"):
+        graph.report(key, *WEEK[:3])
+    graph.tick()
+    graph.report("prediction_log", WEEK[2], WEEK[4])
+    # The label of the later one is of a day that has not come.
+    assert graph.tick() == {"outcomes": [WEEK[2]]}
+    graph.report("outcomes", WEEK[2])
+    assert graph.tick() == {}
+
+
+def test_a_batch_whose_checks_failed_is_not_judged(graph: Graph) -> None:
+    for key in ("raw", "feature"):
+        graph.report(key, *WEEK)
+    graph.tick()
+    graph.report("predictions", WEEK[2])
+    assert graph.tick() == {}

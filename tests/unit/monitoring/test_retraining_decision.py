@@ -66,7 +66,6 @@ def lake() -> duckdb.DuckDBPyConnection:
         "asked_at + INTERVAL 1 DAY AS known_at "
         "FROM (SELECT range AS id, TIMESTAMPTZ '2020-02-01' + to_hours(range) AS asked_at FROM range(1300))"
     )
-    connection.execute("CREATE TABLE lake.clinic.predictions AS SELECT id, day FROM lake.clinic.visits")
     connection.execute("CREATE TABLE lake.clinic.evaluation AS SELECT DATE '2020-03-01' AS training_date, 1 AS model_version")
     connection.execute(
         "CREATE TABLE lake.clinic.drift_report (window_start DATE, model_version INTEGER, slice VARCHAR, feature VARCHAR, "
@@ -74,7 +73,7 @@ def lake() -> duckdb.DuckDBPyConnection:
     )
     connection.execute(
         "CREATE TABLE lake.clinic.performance_report (window_start DATE, model_version INTEGER, slice VARCHAR, metric VARCHAR, "
-        "estimated DOUBLE, realised DOUBLE, threshold DOUBLE, alert BOOLEAN, complete BOOLEAN)"
+        "estimated DOUBLE, realised DOUBLE, threshold DOUBLE, alert BOOLEAN, complete BOOLEAN, rows BIGINT)"
     )
     # The commits of a DuckLake; without any, the last training counts as made with other rows.
     connection.execute(
@@ -91,7 +90,7 @@ def report(connection: duckdb.DuckDBPyConnection, window: str, *, version: int, 
         [window, version, part],
     )
     values = [window, version, part, 0.7, 0.6 if alert else 0.8, 0.75, alert]
-    connection.execute("INSERT INTO lake.clinic.performance_report VALUES (?, ?, ?, 'roc_auc', ?, ?, ?, ?, true)", values)
+    connection.execute("INSERT INTO lake.clinic.performance_report VALUES (?, ?, ?, 'roc_auc', ?, ?, ?, ?, true, 168)", values)
     connection.execute("INSERT INTO lake.clinic.drift_report VALUES (?, ?, ?, 'age', 'feature', false)", [window, version, part])
 
 

@@ -1,0 +1,60 @@
+"""All predictions of a solution, those of the batch and those of its servers: the one place where they are read together.
+
+Each has a table of its own, `predictions` and `prediction_log`, and an asset that writes it. For SQL there is the view `all_predictions`.
+"""
+
+import duckdb
+
+from mlops_assets.core.keys import ALL_PREDICTIONS, PREDICTION_LOG, PREDICTIONS, stage_table
+from mlops_assets.core.prediction_columns import BATCH
+from mlops_assets.lake.lake import Lake, column_types, lake_name, table_exists
+from mlops_assets.schema.column_names import CHANNEL, PREDICTION_ID
+from mlops_assets.stages.execution import permanent_failure
+
+_STAGES = (PREDICTIONS, PREDICTION_LOG)
+
+
+def all_predictions(connection: duckdb.DuckDBPyConnection, solution: str) -> str | None:
+    """SQL in parentheses for every prediction of `solution` once; None when it has predicted nothing yet.
+
+    A column that only one of the two tables has is null in the rows of the other.
+    """
+    present = [table for stage in _STAGES if table_exists(connection, table := stage_table(solution, stage))]
+    return f"({' UNION ALL BY NAME '.join(f'FROM lake.{table}' for table in present)})" if present else None
+
+
+def require_predictions(connection: duckdb.DuckDBPyConnection, solution: str) -> str:
+    """The SQL of `all_predictions`. Raises Failure when there is nothing."""
+    if (relation := all_predictions(connection, solution)) is None:
+        raise permanent_failure(f"{solution} has predicted nothing: materialize {solution}/{PREDICTIONS}, or ask a server.")
+    return relation
+
+
+def separate_log(lake: Lake, connection: duckdb.DuckDBPyConnection, solution: str, *, author: str) -> None:
+    """Move the rows of servers out of the table of the batch, where former releases kept them, into the table of the log.
+
+    In one transaction, and under the locks of both tables: whoever reads them finds every prediction once, before it and after it.
+    """
+    source, target = (stage_table(solution, stage) for stage in _STAGES)
+    if not table_exists(connection, source) or CHANNEL not in column_types(connection, f"lake.{source}"):
+        return
+    # Rows from before the column was there are of the batch.
+    of_servers = f"coalesce({CHANNEL}, '{BATCH}') <> '{BATCH}'"
+    if connection.execute(f"SELECT 1 FROM lake.{source} WHERE {of_servers} LIMIT 1").fetchall():
+        lake.move(connection, source=source, target=target, condition=of_servers, identifier=PREDICTION_ID, author=author)
+
+
+def update_view(lake: Lake, connection: duckdb.DuckDBPyConnection, solution: str) -> None:
+    """Make the view `all_predictions` that of the tables that there are. Columns that they get later it has by itself."""
+    view = stage_table(solution, ALL_PREDICTIONS)
+    with lake.writer_lock([view]):
+        relation = all_predictions(connection, solution)
+        if relation is None or (
+            table_exists(connection, view) and _tables(connection, f"lake.{view}") == _tables(connection, relation)
+        ):
+            return
+        connection.execute(f"CREATE OR REPLACE VIEW {lake_name(view)} AS FROM {relation}")
+
+
+def _tables(connection: duckdb.DuckDBPyConnection, relation: str) -> set[str]:
+    return connection.get_table_names(f"FROM {relation}", qualified=True)

@@ -1,0 +1,192 @@
+"""What each asset reads while it runs in the test process: tables of the lake, and versions of the registry. No tests here.
+
+A query reads the tables that it names. A version of a model is handed on along the graph: `model` registers it, `evaluation` adds its
+reference for monitoring, `deployment` makes it the champion. So a version is declared by a dependency on any of them.
+"""
+
+import contextlib
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+from unittest.mock import patch
+
+import dagster as dg
+from dagster._core.execution.context.compute import AssetExecutionContext
+from sqlglot.dialects.duckdb import DuckDB
+from sqlglot.tokens import TokenType
+
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core.keys import (
+    DEPLOYMENT,
+    EVALUATION,
+    MODEL,
+    SEGMENT_STAGES,
+    SOLUTION_TAG,
+    STAGE_TAG,
+)
+from mlops_assets.lake.lake import Lake
+from mlops_assets.monitoring import monitored_windows
+
+VERSION, REFERENCE, CHAMPION = "a version", "the reference of a version", "the champion"
+
+_REGISTRY = {
+    "find": VERSION,
+    "versions": VERSION,
+    "get": VERSION,
+    "by_alias": VERSION,
+    "registered_record": VERSION,
+    "accepted_record": VERSION,
+    "download_bundle": VERSION,
+    "parameters": VERSION,
+    "reference_record": REFERENCE,
+    "has_reference": REFERENCE,
+    "download_reference": REFERENCE,
+    "champion": CHAMPION,
+}
+_STAGES = {VERSION: (MODEL, EVALUATION, DEPLOYMENT), REFERENCE: (EVALUATION,), CHAMPION: (DEPLOYMENT,)}
+"""What is read of the registry -> the stages that hand it on."""
+
+FEEDBACK = {
+    # A graph has no circle: the candidate is held against what predicts now, which an earlier training deployed.
+    (EVALUATION, CHAMPION),
+    (SEGMENT_STAGES[EVALUATION], CHAMPION),
+}
+"""Stages and what they read of an earlier turn of the loop, which no dependency can state."""
+
+Reads = dict[dg.AssetKey, set[str]]
+
+
+@contextlib.contextmanager
+def recorded_reads(reads: Reads) -> Iterator[None]:
+    """Add to `reads` what the assets read that run inside the block: `schema.table`, or `VERSION`, `REFERENCE`, `CHAMPION`."""
+
+    def record(names: Iterable[str]) -> None:
+        for key in _running():
+            reads[key].update(names)
+
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(patch.object(Lake, "connect", _recording_connect(Lake.connect, record)))
+        patches.enter_context(
+            patch.object(monitored_windows, "stage_once", _recording_stage(monitored_windows.stage_once, record))
+        )
+        for method, what in _REGISTRY.items():
+            recording = _recording_method(getattr(ModelRegistry, method), functools.partial(record, [what]))
+            patches.enter_context(patch.object(ModelRegistry, method, recording))
+        yield
+
+
+def undeclared_and_unread(assets: Sequence[dg.AssetsDefinition], reads: Reads) -> tuple[set[str], set[str]]:
+    """Reads of no declared dependency, and dependencies that were not read, of the assets that ran, as `reader: what`.
+
+    dbt runs in a process of its own: its models depend on what they name, by dbt's own manifest.
+    """
+    specs = {spec.key: spec for asset in assets for spec in asset.specs}
+    undeclared, unread = set(), set()
+    for key, names in reads.items():
+        spec = specs.get(key)
+        if spec is None or "dbt" in spec.kinds:
+            continue
+        declared = {dependency.asset_key for dependency in spec.deps}
+        solution, stage = spec.tags.get(SOLUTION_TAG), spec.tags.get(STAGE_TAG)
+        covered: set[dg.AssetKey] = set()
+        for name in names:
+            sources = _sources(name, solution)
+            covered |= sources
+            if not sources & (declared | {key}) and (stage, name) not in FEEDBACK:
+                undeclared.add(f"{key.to_user_string()}: {name}")
+        unread |= {f"{key.to_user_string()}: {dependency.to_user_string()}" for dependency in declared - covered}
+    return undeclared, unread
+
+
+def _sources(name: str, solution: str | None) -> set[dg.AssetKey]:
+    """The assets that write what was read."""
+    if name in _STAGES:
+        stages = [form for stage in _STAGES[name] for form in (stage, SEGMENT_STAGES[stage])]
+        return {dg.AssetKey([str(solution), stage]) for stage in stages}
+    schema, _, table = name.partition(".")
+    # The evaluations of the segments' models are rows of one table.
+    return {dg.AssetKey([schema, form]) for form in (table, *([SEGMENT_STAGES[table]] if table in SEGMENT_STAGES else []))}
+
+
+def _running() -> frozenset[dg.AssetKey]:
+    try:
+        context = AssetExecutionContext.get()
+    except dg.DagsterInvariantViolationError:
+        return frozenset()
+    return frozenset(context.selected_asset_keys)
+
+
+class _Connection:
+    """A connection to the lake that tells which tables its queries name."""
+
+    def __init__(self, connection: Any, record: Callable[[Iterable[str]], None]):
+        self._connection = connection
+        self._record = record
+
+    def execute(self, query: str, *arguments: Any, **named: Any) -> Any:
+        self._record(_tables(query))
+        return self._connection.execute(query, *arguments, **named)
+
+    def sql(self, query: str, **named: Any) -> Any:
+        self._record(_tables(query))
+        return self._connection.sql(query, **named)
+
+    def cursor(self) -> "_Connection":
+        return _Connection(self._connection.cursor(), self._record)
+
+    def __enter__(self) -> "_Connection":
+        self._connection.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._connection.__exit__(*error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def _tables(query: str) -> set[str]:
+    """The names `lake.schema.table` in a query, as `schema.table`; what a text holds is none."""
+    tokens = DuckDB().tokenize(query)
+    parts = [(token.text, token.token_type) for token in tokens]
+    return {
+        f"{parts[place + 2][0]}.{parts[place + 4][0]}"
+        for place in range(len(parts) - 4)
+        if parts[place] == ("lake", TokenType.VAR)
+        and parts[place + 1][1] == TokenType.DOT
+        and parts[place + 3][1] == TokenType.DOT
+    }
+
+
+def _recording_connect(connect: Callable[..., Any], record: Callable[[Iterable[str]], None]) -> Callable[..., Any]:
+    @functools.wraps(connect)
+    def recording(lake: Lake, **keywords: Any) -> _Connection:
+        return _Connection(connect(lake, **keywords), record)
+
+    return recording
+
+
+def _recording_stage(stage: Callable[..., None], record: Callable[[Iterable[str]], None]) -> Callable[..., None]:
+    """The reports of a run read the rows that the first of them took from the lake."""
+
+    @functools.wraps(stage)
+    def recording(*arguments: Any, tables: Sequence[str], **keywords: Any) -> None:
+        record(tables)
+        stage(*arguments, tables=tables, **keywords)
+
+    return recording
+
+
+def _recording_method(method: Callable[..., Any], record: Callable[[], None]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def recording(*arguments: Any, **keywords: Any) -> Any:
+        record()
+        return method(*arguments, **keywords)
+
+    return recording
+
+
+def new_reads() -> Reads:
+    """Nothing read yet."""
+    return defaultdict(set)
