@@ -16,9 +16,10 @@ ColumnSources = Mapping[str, Sequence[tuple[dg.AssetKey, str]]]
 
 
 def column_lineage(sources: ColumnSources) -> dict[str, dg.TableColumnLineage]:
-    """The metadata of a materialization that holds `sources`."""
+    """The metadata of a materialization that holds `sources`, each once: a request column may be a feature and be in a derived one."""
     deps = {
-        column: [dg.TableColumnDep(asset_key=key, column_name=name) for key, name in found] for column, found in sources.items()
+        column: [dg.TableColumnDep(asset_key=key, column_name=name) for key, name in dict.fromkeys(found)]
+        for column, found in sources.items()
     }
     return {"dagster/column_lineage": dg.TableColumnLineage(deps_by_column=deps)}
 
