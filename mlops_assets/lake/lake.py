@@ -29,20 +29,32 @@ class LakeError(Exception):
 
 
 @dataclass(frozen=True)
+class ColumnValue:
+    """Rows whose `column` has `value`; rows with null there count as `null_means`."""
+
+    column: str
+    value: str
+    null_means: str
+
+    def predicate(self, alias: str) -> str:
+        """SQL that is true for these rows of table `alias`."""
+        return f"coalesce({alias}.{quote(self.column)}, {literal(self.null_means)}) = {literal(self.value)}"
+
+
+@dataclass(frozen=True)
 class PartitionRange:
     """The half-open range `[start, end)` of the DATE column `column` that one write replaces.
 
-    With `include_null`, rows that have no partition are replaced too. The half-open ranges `without` are left as they are. With `only`, a
-    column, its value and the value that null stands for there, rows that have another value are no part of the range: somebody else
-    writes them.
+    With `include_null`, rows that have no partition are replaced too. The half-open ranges `without` are left as they are, and so are
+    other rows than those of `rows`: somebody else writes them.
     """
 
     column: str
     start: date
     end: date
     include_null: bool = False
-    only: tuple[str, str, str] | None = None
     without: tuple[tuple[date, date], ...] = ()
+    rows: ColumnValue | None = None
 
     def predicate(self, alias: str) -> str:
         """SQL that is true for the rows of table `alias` inside the range."""
@@ -52,11 +64,7 @@ class PartitionRange:
             inside = f"({inside} AND NOT ({column} >= DATE '{start}' AND {column} < DATE '{end}'))"
         if self.include_null:
             inside = f"({inside} OR {column} IS NULL)"
-        if self.only is None:
-            return inside
-        kind, value, unset = self.only
-        # Rows from before the column was there are those of its first writer.
-        return f"({inside} AND coalesce({alias}.{quote(kind)}, {literal(unset)}) = {literal(value)})"
+        return inside if self.rows is None else f"({inside} AND {self.rows.predicate(alias)})"
 
 
 @dataclass(frozen=True)

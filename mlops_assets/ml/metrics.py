@@ -75,13 +75,13 @@ def expected_calibration_error(rows: "WeightedMetrics") -> "Weighted":
 
 @metric(problems=_CLASSIFICATION, greater_is_better=True)
 def accuracy(rows: "WeightedMetrics") -> "Weighted":
-    """The share of rows that are decided right."""
+    """The share of rows that are predicted right."""
     return rows.mean(rows.is_right)
 
 
 @metric(problems=_CLASSIFICATION, greater_is_better=True)
 def balanced_accuracy(rows: "WeightedMetrics") -> "Weighted":
-    """The mean over the classes of the share of their rows that are decided right. Two classes must both be there."""
+    """The mean over the classes of the share of their rows that are predicted right. Two classes must both be there."""
     import numpy as np
 
     members, hits = rows.truth, rows.truth * rows.is_right[:, None]
@@ -99,13 +99,13 @@ def balanced_accuracy(rows: "WeightedMetrics") -> "Weighted":
 
 @metric(problems=_BINARY, greater_is_better=True)
 def precision(rows: "WeightedMetrics") -> "Weighted":
-    """The share of positives among the rows that are decided positive."""
+    """The share of positives among the rows that are predicted positive."""
     return rows.ratio(rows.decisions * rows.labels, rows.decisions)
 
 
 @metric(problems=_BINARY, greater_is_better=True)
 def recall(rows: "WeightedMetrics") -> "Weighted":
-    """The share of rows that are decided positive among the positives."""
+    """The share of rows that are predicted positive among the positives."""
     return rows.ratio(rows.decisions * rows.labels, rows.labels)
 
 

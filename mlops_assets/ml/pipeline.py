@@ -1,7 +1,7 @@
 """Building and fitting the scikit-learn pipeline that a solution file names.
 
 A pipeline has two steps: `features` (a ColumnTransformer over the columns of `matrix.to_frame`, by position) and
-`estimator`. Everything random is seeded. Reading data, splitting it and judging the result belong elsewhere.
+`estimator`. Everything random is seeded. Reading data, splitting it and evaluating the result belong elsewhere.
 
 Encoders were compared on half a year of relational data (tested on the month after, gradient boosting): OrdinalEncoder scored
 ROC AUC 0.730 and TargetEncoder 0.727. Both export to ONNX exactly. TargetEncoder of several classes does not export, and

@@ -16,7 +16,7 @@ from mlops_assets.ml.charts import number_text
 from mlops_assets.ml.drift import METHOD_NAMES
 from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE
 from mlops_assets.monitoring.data_quality import wrong_value
-from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, WINDOW, Judge
+from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, WINDOW, MonitoredVersion
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import MODEL_VERSION, OUTPUTS, PREDICTION_ID
 from mlops_assets.serving.contract import Contract
@@ -56,7 +56,7 @@ def report_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, s
 
 
 def find_alerts(
-    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: str, judges: Mapping[int, Judge]
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: str, monitored_versions: Mapping[int, MonitoredVersion]
 ) -> list[Alert]:
     """The alerts of a window on all rows of each version: performance, data quality, then drift by effect.
 
@@ -74,9 +74,9 @@ def find_alerts(
             drift[key] = row
     return [
         *(_performance(inputs, row) for row in performance),
-        *(_quality(rows, judges[rows[0][MODEL_VERSION]].contract) for rows in _together(quality)),
+        *(_quality(rows, monitored_versions[rows[0][MODEL_VERSION]].contract) for rows in _together(quality)),
         *(
-            _drift(connection, window, row, judges[row[MODEL_VERSION]].reference)
+            _drift(connection, window, row, monitored_versions[row[MODEL_VERSION]].reference)
             for row in sorted(drift.values(), key=_size, reverse=True)
         ),
     ]

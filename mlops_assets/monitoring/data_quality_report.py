@@ -17,7 +17,7 @@ from mlops_assets.monitoring.monitored_windows import (
     STAGED_WINDOW,
     WINDOW,
     Windows,
-    load_judge,
+    load_monitored_version,
     report_query,
     stage_rows,
     window_dependencies,
@@ -107,8 +107,8 @@ def _inspect(
     """The findings of every window on the rows that `version` predicted."""
     from mlops_assets.ml.reference import WHOLE
 
-    judge = load_judge(inputs, registry, settings, version)
-    reference = judge.reference
+    monitored_version = load_monitored_version(inputs, registry, settings, version)
+    reference = monitored_version.reference
     described = {each["feature"]: each for each in reference.summary.columns.to_pylist() if each["slice"] == WHOLE}
     shares = dict(
         connection.execute(
@@ -125,7 +125,7 @@ def _inspect(
                 connection,
                 rows=f"(FROM {ROWS} WHERE {MODEL_VERSION} = {version} AND {STAGED_WINDOW} = DATE '{window}')",
                 expected=Expected(
-                    contract=judge.contract,
+                    contract=monitored_version.contract,
                     reference=described,
                     rows=expected,
                     counted=f"{CHANNEL} = '{BATCH}'",

@@ -56,7 +56,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Judge:
+class MonitoredVersion:
     """What the rows that a version predicted are held against."""
 
     version: int
@@ -64,11 +64,11 @@ class Judge:
     reference: VersionReference
 
 
-def load_judge(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings, version: int) -> Judge:
+def load_monitored_version(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings, version: int) -> MonitoredVersion:
     """Contract and reference of a version. Raises Failure when it has no stored reference."""
     model = registry.get(inputs.name, version)
     contract = read_contract(registry, settings, model)
-    return Judge(version=version, contract=contract, reference=load_reference(registry, settings, model))
+    return MonitoredVersion(version=version, contract=contract, reference=load_reference(registry, settings, model))
 
 
 def windows_of(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:

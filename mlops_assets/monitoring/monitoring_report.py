@@ -22,9 +22,9 @@ from mlops_assets.lake.lake import Lake, table_exists
 from mlops_assets.monitoring.monitored_windows import (
     STAGED_WINDOW,
     WINDOW,
-    Judge,
+    MonitoredVersion,
     Windows,
-    load_judge,
+    load_monitored_version,
     sampled_windows,
     stage_rows,
     window_dependencies,
@@ -79,12 +79,14 @@ def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         windows = windows_of(inputs, context.partition_keys)
         with lake.connect(read_only=True) as connection:
             versions = stage_rows(connection, settings, inputs, windows)
-            judges = {version: load_judge(inputs, registry, settings, version) for version in versions}
+            monitored_versions = {version: load_monitored_version(inputs, registry, settings, version) for version in versions}
             for window in windows.ranges:
                 if not _is_predicted(connection, window):
                     continue
-                alerts = find_alerts(connection, inputs, window, judges)
-                path = _write_page(connection, inputs, settings, windows, window=window, judges=judges, alerts=alerts)
+                alerts = find_alerts(connection, inputs, window, monitored_versions)
+                path = _write_page(
+                    connection, inputs, settings, windows, window=window, monitored_versions=monitored_versions, alerts=alerts
+                )
                 context.add_asset_metadata(
                     {
                         "report": dg.MetadataValue.path(str(path)),
@@ -114,14 +116,14 @@ def _write_page(
     windows: Windows,
     *,
     window: str,
-    judges: dict[int, Judge],
+    monitored_versions: dict[int, MonitoredVersion],
     alerts: "list[Alert]",
 ) -> Path:
     from mlops_assets.ml.report import AlertLine, Page, render_monitoring_report
     from mlops_assets.monitoring.alerts import EXAMPLES, alert_rows
 
     first, last = windows.ranges[window].start, windows.end(window) - timedelta(days=1)
-    samples = {version: sampled_windows(connection, inputs, version) for version in judges}
+    samples = {version: sampled_windows(connection, inputs, version) for version in monitored_versions}
     predicted = [version for version, tables in samples.items() if window in tables]
     page = Page(
         title=inputs.solution.description,
@@ -134,7 +136,7 @@ def _write_page(
             AlertLine(each.source, each.feature, each.sentence, alert_rows(connection, inputs, window, each, limit=EXAMPLES))
             for each in _worst(alerts)
         ],
-        samples=(judges[predicted[-1]].reference.rows, samples[predicted[-1]][window]),
+        samples=(monitored_versions[predicted[-1]].reference.rows, samples[predicted[-1]][window]),
         links=_links(inputs, settings, windows, window),
         command=f"mlops debug {inputs.name} --window {window}",
     )

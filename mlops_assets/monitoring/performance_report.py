@@ -15,9 +15,9 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.monitoring.monitored_windows import (
     WINDOW,
-    Judge,
+    MonitoredVersion,
     Windows,
-    load_judge,
+    load_monitored_version,
     report_query,
     rows_of_version,
     stage_rows,
@@ -32,8 +32,8 @@ from mlops_assets.stages.clock import data_clock
 from mlops_assets.stages.execution import RETRIES, record_range_metadata
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.candidate_evaluation import threshold_of
 from mlops_assets.training.evaluation_page import plot_metadata
-from mlops_assets.training.judging import threshold_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,8 +101,8 @@ def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         with lake.connect(read_only=False) as connection:
             as_of = data_clock(connection, inputs)
             for number in stage_rows(connection, settings, inputs, windows):
-                judge = load_judge(inputs, registry, settings, number)
-                found = _rows(inputs, judge, window_rows(connection, inputs, number), windows=windows, as_of=as_of)
+                monitored_version = load_monitored_version(inputs, registry, settings, number)
+                found = _rows(inputs, monitored_version, window_rows(connection, inputs, number), windows=windows, as_of=as_of)
                 rows += found
                 tables.append(rows_of_version(to_arrow(found), number))
             connection.register("performance_rows", pa.concat_tables(tables))
@@ -130,7 +130,12 @@ def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 
 def _rows(
-    inputs: SolutionInputs, judge: Judge, tables: "Mapping[str, pa.Table]", *, windows: Windows, as_of: datetime
+    inputs: SolutionInputs,
+    monitored_version: MonitoredVersion,
+    tables: "Mapping[str, pa.Table]",
+    *,
+    windows: Windows,
+    as_of: datetime,
 ) -> "list[PerformanceRow]":
     """The rows of all windows that a version predicted (`tables`); NannyML is fitted once for all of them."""
     from mlops_assets.ml.performance import Maturity, performance_rows
@@ -138,8 +143,8 @@ def _rows(
 
     solution = inputs.solution
     slices = {window: row_slices(table, solution.gates.slices) for window, table in tables.items()}
-    estimates = _estimate(inputs, judge, slices)
-    usual = _evaluate(inputs, judge, judge.reference.rows)
+    estimates = _estimate(inputs, monitored_version, slices)
+    usual = _evaluate(inputs, monitored_version, monitored_version.reference.rows)
     rows: list[PerformanceRow] = []
     for window, table in tables.items():
         known = {name: part.num_rows - part.column(solution.spine.label).null_count for name, part in slices[window].items()}
@@ -149,7 +154,7 @@ def _rows(
             metrics=solution.metrics,
             maturity={name: Maturity(part.num_rows, known[name], complete) for name, part in slices[window].items()},
             estimates={(name, metric): value for ((chunk, name), metric), value in estimates.items() if chunk == window},
-            realised=_realised(inputs, judge, table),
+            realised=_realised(inputs, monitored_version, table),
             reference=usual,
             tolerance=solution.monitoring.performance.tolerance,
         )
@@ -157,30 +162,30 @@ def _rows(
 
 
 def _estimate(
-    inputs: SolutionInputs, judge: Judge, slices: "Mapping[str, Mapping[str, pa.Table]]"
+    inputs: SolutionInputs, monitored_version: MonitoredVersion, slices: "Mapping[str, Mapping[str, pa.Table]]"
 ) -> "dict[tuple[tuple[str, str], str], Estimate]":
     from mlops_assets.ml.performance_estimation import Predicted, estimate, estimated_metrics
 
     solution = inputs.solution
     return estimate(
         solution.problem,
-        reference=judge.reference.rows,
+        reference=monitored_version.reference.rows,
         label=solution.spine.label,
         chunks=[Predicted((window, name), part) for window, parts in slices.items() for name, part in parts.items()],
-        schema=judge.contract.feature_schema,
-        classes=judge.contract.classes,
+        schema=monitored_version.contract.feature_schema,
+        classes=monitored_version.contract.classes,
         metrics=estimated_metrics(solution.problem, solution.training.metric),
     )
 
 
-def _realised(inputs: SolutionInputs, judge: Judge, table: "pa.Table") -> "Evaluation | None":
+def _realised(inputs: SolutionInputs, monitored_version: MonitoredVersion, table: "pa.Table") -> "Evaluation | None":
     import pyarrow.compute as pc
 
     known = table.filter(pc.is_valid(table.column(inputs.solution.spine.label)))
-    return _evaluate(inputs, judge, known) if known.num_rows else None
+    return _evaluate(inputs, monitored_version, known) if known.num_rows else None
 
 
-def _evaluate(inputs: SolutionInputs, judge: Judge, table: "pa.Table") -> "Evaluation":
+def _evaluate(inputs: SolutionInputs, monitored_version: MonitoredVersion, table: "pa.Table") -> "Evaluation":
     from mlops_assets.ml.evaluation import Resampling, evaluate
     from mlops_assets.ml.reference import MINIMUM_SLICE_ROWS
     from mlops_assets.schema.problem import label_array
@@ -191,9 +196,9 @@ def _evaluate(inputs: SolutionInputs, judge: Judge, table: "pa.Table") -> "Evalu
         metrics=solution.metrics,
         labels=label_array(table.column(solution.spine.label), solution.problem),
         predictions=predictions_array(table),
-        training_labels=label_array(judge.reference.rows.column(solution.spine.label), solution.problem),
-        classes=judge.contract.classes,
-        threshold=threshold_of(judge.contract),
+        training_labels=label_array(monitored_version.reference.rows.column(solution.spine.label), solution.problem),
+        classes=monitored_version.contract.classes,
+        threshold=threshold_of(monitored_version.contract),
         slices=table.select(solution.gates.slices),
         minimum_slice_rows=MINIMUM_SLICE_ROWS,
         resampling=Resampling(seed=solution.training.seed, slice_metrics=(solution.training.metric,)),

@@ -85,7 +85,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
         running = running_training(context.instance, inputs.name)
         with lake.connect(read_only=False) as connection:
             rows = [
-                decided(connection, registry, inputs, window=date.fromisoformat(window), running=running)
+                decide_window(connection, registry, inputs, window=date.fromisoformat(window), running=running)
                 for window in context.partition_keys
             ]
             values = ", ".join(f"({', '.join('?' for _ in _COLUMNS)})" for _ in rows)
@@ -122,7 +122,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
     return retraining_decision
 
 
-def decided(
+def decide_window(
     connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, *, window: date, running: str | None
 ) -> dict[str, Any]:
     """The decision about one window as a row of the table. Raises Failure when nothing was reported of the window."""

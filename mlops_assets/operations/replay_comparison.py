@@ -26,8 +26,8 @@ from mlops_assets.schema.column_names import CHANNEL, MODEL_VERSION, SPLIT
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import read_bundle
 from mlops_assets.training.candidate import configuration_of
+from mlops_assets.training.candidate_evaluation import threshold_of
 from mlops_assets.training.fitting import default_estimator, fit
-from mlops_assets.training.judging import threshold_of
 from mlops_assets.training.training_dataset import labelled_rows, split_query, training_frame
 
 if TYPE_CHECKING:

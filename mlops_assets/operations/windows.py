@@ -14,7 +14,7 @@ from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake, table_exists
 from mlops_assets.monitoring.alerts import alert_rows, find_alerts
-from mlops_assets.monitoring.monitored_windows import load_judge, stage_rows, windows_of
+from mlops_assets.monitoring.monitored_windows import load_monitored_version, stage_rows, windows_of
 from mlops_assets.monitoring.monitoring_report import report_path
 from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.serving.bundle import BundleError
@@ -43,7 +43,7 @@ def window_alerts(settings: Settings, solution: str, window: str | None, *, limi
         chosen = window or reported[-1]
         try:
             versions = stage_rows(connection, settings, inputs, windows_of(inputs, [chosen]))
-            judges = {version: load_judge(inputs, registry, settings, version) for version in versions}
+            monitored_versions = {version: load_monitored_version(inputs, registry, settings, version) for version in versions}
         except dg.Failure as error:
             raise StackError(str(error.description), remedy="mlops status") from error
         except (EvidenceError, BundleError) as error:
@@ -56,7 +56,7 @@ def window_alerts(settings: Settings, solution: str, window: str | None, *, limi
                 "version": alert.version,
                 "rows": alert_rows(connection, inputs, chosen, alert, limit=limit),
             }
-            for alert in find_alerts(connection, inputs, chosen, judges)
+            for alert in find_alerts(connection, inputs, chosen, monitored_versions)
         ]
     return {
         "solution": solution,

@@ -32,8 +32,8 @@ from mlops_assets.stages.execution import (
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import read_bundle
+from mlops_assets.training.candidate_evaluation import MINIMUM_SLICE_ROWS, threshold_of
 from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
-from mlops_assets.training.judging import MINIMUM_SLICE_ROWS, threshold_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,16 +15,16 @@ from mlops_assets.core.keys import EVALUATION, MODEL, SEGMENT, TRAINING_DATASET,
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, prediction_columns
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.datasets import newest_dataset
-from mlops_assets.lake.lake import Lake, PartitionRange, Written, fingerprint, literal, quote
+from mlops_assets.lake.lake import ColumnValue, Lake, PartitionRange, Written, fingerprint, literal, quote
 from mlops_assets.stages.column_lineage import copied_lineage
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure, table_schema, written_metadata
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.acceptance import GATES_PASSED_METADATA
 from mlops_assets.training.bundle_reading import read_bundle, require_passed_gates
+from mlops_assets.training.candidate_evaluation import CandidateEvaluation, Rival, comparable, evaluate_candidate
 from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
 from mlops_assets.training.gate import check_evaluation, rejection, rules_of
-from mlops_assets.training.judging import Judged, Rival, comparable, judge
 from mlops_assets.training.model import candidate_alias, dataset_mapping
 from mlops_assets.training.monitoring_reference import log_reference
 from mlops_assets.training.recorded_checks import dataset_state
@@ -81,7 +81,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
             present = fingerprint(connection, dataset_query(inputs, training_date))
             unchanged = present == record.dataset_fingerprint
-            judged = judge(
+            judged = evaluate_candidate(
                 solution,
                 bundle,
                 rival=_rival(context.instance, registry, settings, inputs, candidate=candidate, bundle=bundle, holdout=holdout),
@@ -106,7 +106,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             if unchanged:
                 # Else these rows are not those of the version: it keeps the reference that it has, and its gates refuse it.
                 log_reference(connection, registry, settings, inputs, candidate=candidate, holdout=holdout, scored=judged.scored)
-        checks = check_evaluation(inputs, judged.judgement)
+        checks = check_evaluation(inputs, judged.candidate_result)
         because = rejection(checks)
         if because is None:
             registry.accept(candidate, record)
@@ -133,7 +133,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
         )
         registry.log_texts(candidate.run_id, {CARD_HTML: render_html(card), CARD_MARKDOWN: render_markdown(card)})
         _log(registry, candidate, judged, checks, figures)
-        result = judged.judgement.result
+        result = judged.candidate_result.result
         return dg.MaterializeResult(
             data_version=dg.DataVersion(written.fingerprint),
             check_results=checks,
@@ -216,11 +216,15 @@ def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inpu
     return None
 
 
-def _figures(inputs: SolutionInputs, bundle: "Bundle", judged: Judged) -> dict[str, bytes]:
+def _figures(inputs: SolutionInputs, bundle: "Bundle", judged: CandidateEvaluation) -> dict[str, bytes]:
     from mlops_assets.ml.plots import importance_plot
 
     figures = draw_plots(
-        judged.judgement.result, judged.labels, judged.scored, bundle.contract.classes, metric=inputs.solution.training.metric
+        judged.candidate_result.result,
+        judged.labels,
+        judged.scored,
+        bundle.contract.classes,
+        metric=inputs.solution.training.metric,
     )
     return figures if judged.importances is None else figures | {"importance": importance_plot(judged.importances)}
 
@@ -228,21 +232,21 @@ def _figures(inputs: SolutionInputs, bundle: "Bundle", judged: Judged) -> dict[s
 def _log(
     registry: ModelRegistry,
     candidate: RegisteredModel,
-    judged: Judged,
+    judged: CandidateEvaluation,
     checks: Sequence[dg.AssetCheckResult],
     figures: dict[str, bytes],
 ) -> None:
     """Keep all that was found with the candidate's run in MLflow."""
-    judgement = judged.judgement
+    candidate_result = judged.candidate_result
     registry.log(
         candidate.run_id,
         parameters={},
-        metrics={f"holdout_{name}": value for name, value in judgement.result.metrics.items()}
-        | {"latency_p50_milliseconds": judgement.latency.p50, "latency_p99_milliseconds": judgement.latency.p99},
+        metrics={f"holdout_{name}": value for name, value in candidate_result.result.metrics.items()}
+        | {"latency_p50_milliseconds": candidate_result.latency.p50, "latency_p99_milliseconds": candidate_result.latency.p99},
     )
-    content = judgement.result.as_dict() | {
-        "against_champion": {name: asdict(each) for name, each in judgement.against_champion.items()},
-        "champion": None if judgement.champion is None else judgement.champion.version,
+    content = candidate_result.result.as_dict() | {
+        "against_champion": {name: asdict(each) for name, each in candidate_result.against_champion.items()},
+        "champion": None if candidate_result.champion is None else candidate_result.champion.version,
         "importance": None if judged.importances is None else asdict(judged.importances),
         "gates": [{"name": check.check_name, "passed": check.passed, "description": check.description} for check in checks],
     }
@@ -268,12 +272,12 @@ def _write(
         judged = judged.append_column(name, scored.column(name))
     connection.register("judged_rows", judged)
     # The models of the segments are judged in the same table, each on its own rows.
-    only = (SEGMENT, inputs.segment or ALL_ROWS, ALL_ROWS) if inputs.solution.segments else None
-    segment = f"{literal(only[1])} AS {SEGMENT}, " if only else ""
+    own_rows = ColumnValue(SEGMENT, inputs.segment or ALL_ROWS, null_means=ALL_ROWS) if inputs.solution.segments else None
+    segment = f"{literal(own_rows.value)} AS {SEGMENT}, " if own_rows else ""
     return lake.replace(
         connection,
         table=inputs.table(EVALUATION),
         query=f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {version} AS model_version, {segment}* FROM judged_rows",
-        partition_range=PartitionRange(TRAINING_DATE, training_date, training_date + timedelta(days=1), only=only),
+        partition_range=PartitionRange(TRAINING_DATE, training_date, training_date + timedelta(days=1), rows=own_rows),
         author=context.run.run_id,
     )

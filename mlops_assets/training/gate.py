@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class CandidateResult:
     """All that the gates look at.
 
     `against_baseline` is the selection metric beside a constant prediction's. `against_champion` has every metric beside the
@@ -50,7 +50,7 @@ class Outcome:
 
 @runtime_checkable
 class Gate(Protocol):
-    """A condition of a deployment. `description` is that of its check; keyword arguments after the judgement are its parameters in YAML."""
+    """A condition of a deployment. `description` is that of its check; keyword arguments are its parameters in YAML."""
 
     description: str
 
@@ -58,7 +58,7 @@ class Gate(Protocol):
         """Whether a built-in gate belongs to `solution`; one of a team does by being named."""
         ...
 
-    def __call__(self, solution: Solution, judgement: Judgement, **parameters: Any) -> Outcome:
+    def __call__(self, solution: Solution, candidate_result: CandidateResult, **parameters: Any) -> Outcome:
         """The outcome for one candidate."""
         ...
 
@@ -75,9 +75,9 @@ class FunctionGate:
         """Whether a built-in gate belongs to `solution`."""
         return self.asked(solution)
 
-    def __call__(self, solution: Solution, judgement: Judgement, **parameters: Any) -> Outcome:
+    def __call__(self, solution: Solution, candidate_result: CandidateResult, **parameters: Any) -> Outcome:
         """The outcome for one candidate."""
-        return self.function(solution, judgement, **parameters)
+        return self.function(solution, candidate_result, **parameters)
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -118,11 +118,11 @@ def rules_of(solution: Solution, *, own: bool = True) -> list[CheckRule]:
     return [CheckRule(name, gate.description, blocking=True) for name, gate, _ in _asked(solution, own=own)]
 
 
-def check_evaluation(inputs: SolutionInputs, judgement: Judgement) -> list[dg.AssetCheckResult]:
+def check_evaluation(inputs: SolutionInputs, candidate_result: CandidateResult) -> list[dg.AssetCheckResult]:
     """The outcome of every gate."""
     results = []
     for name, gate, parameters in _asked(inputs.solution, own=True):
-        outcome = gate(inputs.solution, judgement, **parameters)
+        outcome = gate(inputs.solution, candidate_result, **parameters)
         rule = CheckRule(name, gate.description, blocking=True)
         key = inputs.key(EVALUATION)
         results.append(rule.result(key, passed=outcome.passed, metadata=outcome.evidence, description=outcome.sentence))

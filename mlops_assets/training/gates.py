@@ -11,7 +11,7 @@ import dagster as dg
 from mlops_assets.schema.metric_names import greater_is_better
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.evidence import bounds, number, shown, shown_interval, table, with_interval
-from mlops_assets.training.gate import Judgement, Outcome, gate
+from mlops_assets.training.gate import CandidateResult, Outcome, gate
 
 if TYPE_CHECKING:
     from mlops_assets.ml.evaluation import Evaluation, SliceResult
@@ -20,9 +20,9 @@ _NAMED_SLICES = 5
 
 
 @gate("The blocking checks of the training dataset passed, in whichever run, and it still holds what the model was trained on.")
-def dataset_checks(solution: Solution, judgement: Judgement) -> Outcome:
+def dataset_checks(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """The blocking checks of the training dataset passed, in whichever run, and it still holds what the model was trained on."""
-    state = judgement.dataset
+    state = candidate_result.dataset
     faults = []
     if state.failed:
         faults.append(f"failed: {', '.join(state.failed)}")
@@ -42,14 +42,12 @@ def dataset_checks(solution: Solution, judgement: Judgement) -> Outcome:
 
 
 @gate("The selection metric is better than a constant prediction's, beyond what chance explains.")
-def baseline(solution: Solution, judgement: Judgement) -> Outcome:
+def baseline(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """The selection metric is better than a constant prediction's, beyond what chance explains."""
-    compared = judgement.against_baseline
+    compared = candidate_result.against_baseline
     # A constant prediction has no precision, for instance: it never decides for the positive class.
     passed = compared.ours is not None and (compared.theirs is None or compared.is_better)
-    sentence = (
-        f"{compared.metric} {with_interval(judgement.result, compared.metric)}, constant prediction {shown(compared.theirs)}"
-    )
+    sentence = f"{compared.metric} {with_interval(candidate_result.result, compared.metric)}, constant prediction {shown(compared.theirs)}"
     if not passed:
         sentence += ": not better beyond chance"
     evidence = {
@@ -58,15 +56,15 @@ def baseline(solution: Solution, judgement: Judgement) -> Outcome:
         "naive_baseline": number(compared.theirs),
         "difference": number(compared.value),
         "difference_interval": bounds(compared.interval),
-        "rows": judgement.result.rows,
+        "rows": candidate_result.result.rows,
     }
     return Outcome(passed, sentence, evidence)
 
 
 @gate("Every gated metric reaches its floor on the hold-out.", asked=lambda solution: bool(solution.gates.floor))
-def floor(solution: Solution, judgement: Judgement) -> Outcome:
+def floor(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """Every gated metric reaches its floor on the hold-out."""
-    result = judgement.result
+    result = candidate_result.result
     missed = [name for name, bound in solution.gates.floor.items() if _misses(name, result.metrics[name], bound)]
     parts = [
         f"{name} {with_interval(result, name)}, floor {shown(bound)}{' missed' if name in missed else ''}"
@@ -80,10 +78,10 @@ def floor(solution: Solution, judgement: Judgement) -> Outcome:
     "No slice of the hold-out is below its floor, beyond what chance explains.",
     asked=lambda solution: bool(solution.gates.worst_slice),
 )
-def worst_slice(solution: Solution, judgement: Judgement) -> Outcome:
+def worst_slice(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """No slice of the hold-out is below its floor, beyond what chance explains."""
     floors = solution.gates.worst_slice
-    judged = [(name, each) for name in floors for each in judgement.result.slices if each.metrics[name] is not None]
+    judged = [(name, each) for name in floors for each in candidate_result.result.slices if each.metrics[name] is not None]
     judged.sort(key=lambda pair: (pair[1].metrics[pair[0]] or 0.0) * (1 if greater_is_better(pair[0]) else -1))
     below = [(name, each) for name, each in judged if _misses_beyond_chance(name, each, floors[name])]
     named = below[:_NAMED_SLICES] or judged[:1]
@@ -111,7 +109,7 @@ def worst_slice(solution: Solution, judgement: Judgement) -> Outcome:
     evidence = {
         "worst": table(records, {"rows": "int", "passed": "bool"}),
         "slices_judged": len(judged),
-        "too_few_rows": dg.MetadataValue.json(dict(judgement.result.dropped_slices)),
+        "too_few_rows": dg.MetadataValue.json(dict(candidate_result.result.dropped_slices)),
     }
     return Outcome(not below, sentence or "no slice has enough rows to be judged", evidence)
 
@@ -120,31 +118,31 @@ def worst_slice(solution: Solution, judgement: Judgement) -> Outcome:
     "The expected calibration error is below the limit.",
     asked=lambda solution: solution.gates.maximum_calibration_error is not None,
 )
-def calibration(solution: Solution, judgement: Judgement) -> Outcome:
+def calibration(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """The expected calibration error is below the limit."""
     limit = solution.gates.maximum_calibration_error or 0.0
     name = "expected_calibration_error"
-    error = judgement.result.metrics[name]
+    error = candidate_result.result.metrics[name]
     evidence = {
         name: number(error),
-        "interval": bounds(judgement.result.intervals.get(name)),
+        "interval": bounds(candidate_result.result.intervals.get(name)),
         "limit": limit,
-        "rows": judgement.result.rows,
+        "rows": candidate_result.result.rows,
     }
-    sentence = f"expected calibration error {with_interval(judgement.result, name)}, limit {shown(limit)}"
+    sentence = f"expected calibration error {with_interval(candidate_result.result, name)}, limit {shown(limit)}"
     return Outcome(error is not None and error <= limit, sentence, evidence)
 
 
 @gate("Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains.")
-def against_champion(solution: Solution, judgement: Judgement) -> Outcome:
+def against_champion(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains."""
-    if judgement.champion is None or not judgement.against_champion:
-        return Outcome(True, judgement.not_compared, {"compared": False})
+    if candidate_result.champion is None or not candidate_result.against_champion:
+        return Outcome(True, candidate_result.not_compared, {"compared": False})
     tolerances = solution.gates.against_champion
-    worse = [name for name, tolerance in tolerances.items() if judgement.against_champion[name].is_worse(tolerance)]
+    worse = [name for name, tolerance in tolerances.items() if candidate_result.against_champion[name].is_worse(tolerance)]
     parts, records = [], []
     for name, tolerance in tolerances.items():
-        each = judgement.against_champion[name]
+        each = candidate_result.against_champion[name]
         parts.append(
             f"{name} {shown(each.ours)}, champion {shown(each.theirs)}, difference {shown(each.value)}"
             f"{shown_interval(each.interval)}{' is worse' if name in worse else ''}"
@@ -163,18 +161,18 @@ def against_champion(solution: Solution, judgement: Judgement) -> Outcome:
             )
         )
     evidence = {
-        "champion": judgement.champion.version,
-        "rows": judgement.result.rows,
+        "champion": candidate_result.champion.version,
+        "rows": candidate_result.result.rows,
         "differences": table(records, {"passed": "bool"}),
     }
-    against = f"version {judgement.champion.version} on the same {judgement.result.rows:,} rows"
+    against = f"version {candidate_result.champion.version} on the same {candidate_result.result.rows:,} rows"
     return Outcome(not worse, f"{'; '.join(parts) or 'no tolerance is set'} ({against})", evidence)
 
 
 @gate("99 of 100 single rows are predicted by the bundle within the limit, features at hand.")
-def latency(solution: Solution, judgement: Judgement) -> Outcome:
+def latency(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """99 of 100 single rows are predicted by the bundle within the limit, features at hand."""
-    latency, limit = judgement.latency, solution.gates.maximum_latency_milliseconds
+    latency, limit = candidate_result.latency, solution.gates.maximum_latency_milliseconds
     sentence = f"p50 {latency.p50:.3g} ms, p99 {latency.p99:.3g} ms, limit {limit:g} ms"
     evidence = {
         "p50_milliseconds": latency.p50,

@@ -93,9 +93,9 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
         limit = inputs.solution.gates.maximum_onnx_difference
         # A version of an earlier release was not compared so.
         changed, mean_change = (float(registered.tags.get(tag, 0.0)) for tag in ROUNDING_TAGS)
-        unlike = _unlike(difference, limit, changed, mean_change)
-        if unlike is not None:
-            registry.reject(registered, f"{check_rules.ONNX_PARITY.name}: {unlike}")
+        problem = _precision_problem(difference, limit, changed, mean_change)
+        if problem is not None:
+            registry.reject(registered, f"{check_rules.ONNX_PARITY.name}: {problem}")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(f"{dataset.fingerprint}-{tags[CONFIGURATION_TAG]}"),
             metadata={
@@ -112,7 +112,7 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
             check_results=[
                 check_rules.ONNX_PARITY.result(
                     key,
-                    passed=unlike is None,
+                    passed=problem is None,
                     metadata={
                         "largest_difference": difference,
                         "limit": limit,
@@ -121,7 +121,7 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
                         "limit_changed_by_float32": _MOST_CHANGED,
                         "mean_change_by_float32": mean_change,
                     },
-                    description=unlike,
+                    description=problem,
                 )
             ],
         )
@@ -129,7 +129,7 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
     return model
 
 
-def _unlike(difference: float, limit: float, changed: float, mean_change: float) -> str | None:
+def _precision_problem(difference: float, limit: float, changed: float, mean_change: float) -> str | None:
     """What the serving bundle predicts otherwise than the model, or None."""
     if difference > limit:
         return f"the serving bundle predicts something else than the model (difference {difference:.2g}, limit {limit:g})"

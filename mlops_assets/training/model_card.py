@@ -14,8 +14,8 @@ from mlops_assets.lake.datasets import RecordedDataset
 from mlops_assets.ml.model_card import ModelCard, Section, Table
 from mlops_assets.stages.evidence import shown, shown_interval
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.candidate_evaluation import MINIMUM_SLICE_ROWS, CandidateEvaluation
 from mlops_assets.training.gate import rejection
-from mlops_assets.training.judging import MINIMUM_SLICE_ROWS, Judged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +33,7 @@ class CardSources:
     inputs: SolutionInputs
     candidate: RegisteredModel
     contract: "Contract"
-    judged: Judged
+    judged: CandidateEvaluation
     checks: Sequence[dg.AssetCheckResult]
     parameters: Mapping[str, str]
     dataset: RecordedDataset | None
@@ -43,7 +43,7 @@ class CardSources:
 
 def build_card(sources: CardSources, *, links: Mapping[str, str], figures: Mapping[str, bytes]) -> ModelCard:
     """The card of the candidate. `figures` are PNG images by name, `links` addresses by text."""
-    solution, result = sources.inputs.solution, sources.judged.judgement.result
+    solution, result = sources.inputs.solution, sources.judged.candidate_result.result
     metric = solution.training.metric
     failed = [str(check.check_name) for check in sources.checks if not check.passed]
     headline = (
@@ -116,11 +116,11 @@ def _training(sources: CardSources) -> Section:
 
 
 def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
-    judgement = sources.judged.judgement
-    result, differences = judgement.result, judgement.against_champion
+    candidate_result = sources.judged.candidate_result
+    result, differences = candidate_result.result, candidate_result.against_champion
     header = ["metric", "value", "95 % interval", "constant prediction"]
-    if differences and judgement.champion is not None:
-        header += [f"champion (version {judgement.champion.version})", "difference", "95 % interval"]
+    if differences and candidate_result.champion is not None:
+        header += [f"champion (version {candidate_result.champion.version})", "difference", "95 % interval"]
     rows = []
     for name, value in result.metrics.items():
         row = [name, shown(value), shown_interval(result.intervals.get(name)).strip(), shown(result.baseline[name])]
@@ -135,7 +135,7 @@ def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
     if differences:
         paragraphs.append("The champion was judged on the same rows; differences are the candidate minus the champion.")
     else:
-        paragraphs.append(f"Not compared with a champion: {judgement.not_compared}.")
+        paragraphs.append(f"Not compared with a champion: {candidate_result.not_compared}.")
     return Section(
         title="Metrics",
         paragraphs=tuple(paragraphs),
@@ -145,7 +145,7 @@ def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
 
 
 def _slices(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
-    result, metric = sources.judged.judgement.result, sources.inputs.solution.training.metric
+    result, metric = sources.judged.candidate_result.result, sources.inputs.solution.training.metric
     further = [name for name in result.metrics if name != metric][:_FURTHER_SLICE_METRICS]
     rows = [
         (
@@ -192,9 +192,11 @@ def _features(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
 
 
 def _limits(sources: CardSources) -> Section:
-    solution, result = sources.inputs.solution, sources.judged.judgement.result
+    solution, result = sources.inputs.solution, sources.judged.candidate_result.result
     points = [*solution.limitations]
-    points.append(f"Judged on the {solution.training.holdout} of the hold-out alone: another season may be different.")
+    points.append(
+        f"CandidateEvaluation on the {solution.training.holdout} of the hold-out alone: another season may be different."
+    )
     points.append("Values outside those seen in training (see the features) are predicted without experience.")
     dropped = {column: count for column, count in result.dropped_slices.items() if count}
     if dropped:

@@ -30,7 +30,7 @@ from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.latency import Latency
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.evaluation import build_evaluation
-from mlops_assets.training.gate import Judgement, check_evaluation, rejection
+from mlops_assets.training.gate import CandidateResult, check_evaluation, rejection
 from mlops_assets.training.recorded_checks import DatasetState
 
 PAGE = (PROJECT_ROOT / "docs" / "extend.md").read_text()
@@ -125,7 +125,7 @@ def test_a_gate_stops_a_candidate_like_a_built_in_one(maximum: float, passed: bo
     inputs = inputs_with({"gates": {**gates, "worst_slice": {}}})
     result = evaluation(inputs.solution)
     baseline = WeightedMetrics("binary_classification", LABELS, np.full(ROWS, 0.3), (0, 1), 0.3)
-    judgement = Judgement(
+    candidate_result = CandidateResult(
         result=result,
         against_baseline=compare(result, baseline, names=("roc_auc",), seed=0)["roc_auc"],
         champion=None,
@@ -134,7 +134,7 @@ def test_a_gate_stops_a_candidate_like_a_built_in_one(maximum: float, passed: bo
         latency=Latency(p50=1.0, p99=2.0, rows=100),
         dataset=DatasetState(run_id=None, passed=("schema",), failed=(), warned=(), unchanged=True),
     )
-    checks = check_evaluation(inputs, judgement)
+    checks = check_evaluation(inputs, candidate_result)
     [check] = [check for check in checks if check.check_name == "equal_slices"]
     assert check.passed is passed
     assert "roc_auc by carrier differs by" in str(check.description)

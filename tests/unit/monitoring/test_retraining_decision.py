@@ -12,7 +12,7 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.feature_store.registry import DbtModel
-from mlops_assets.monitoring.retraining_decision import decided
+from mlops_assets.monitoring.retraining_decision import decide_window
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
 
@@ -102,7 +102,7 @@ def _state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def decide(connection: duckdb.DuckDBPyConnection, window: str) -> dict[str, Any]:
     signer = Signer(Path("signing_key"))
-    return decided(connection, Versions("", "", signer), INPUTS, window=date.fromisoformat(window), running=None)
+    return decide_window(connection, Versions("", "", signer), INPUTS, window=date.fromisoformat(window), running=None)
 
 
 def test_good_windows_keep_the_model(lake: duckdb.DuckDBPyConnection) -> None:

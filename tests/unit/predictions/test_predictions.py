@@ -14,7 +14,7 @@ from mlops_assets.predictions.predictions import check_complete, check_finite
 
 DAYS = [f"2020-01-{day:02}" for day in range(6, 20)]
 MONDAYS = ["2020-01-06", "2020-01-13"]
-WINDOW = PartitionRange("day", date(2020, 1, 6), date(2020, 1, 20), only=("channel", "batch", "batch"))
+WINDOW = PartitionRange("day", date(2020, 1, 6), date(2020, 1, 20))
 
 
 @pytest.fixture

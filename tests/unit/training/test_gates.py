@@ -23,7 +23,7 @@ from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.latency import Latency
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.gate import Judgement, check_evaluation, rejection, rules_of
+from mlops_assets.training.gate import CandidateResult, check_evaluation, rejection, rules_of
 from mlops_assets.training.recorded_checks import DatasetState
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "solutions" / "valid" / "every_field.yaml"
@@ -70,14 +70,14 @@ def evaluation(predictions: np.ndarray) -> Evaluation:
     )
 
 
-def judgement(predictions: np.ndarray, champion: np.ndarray | None = None) -> Judgement:
+def candidate_result(predictions: np.ndarray, champion: np.ndarray | None = None) -> CandidateResult:
     result = evaluation(predictions)
 
     def against(theirs: np.ndarray) -> dict[str, Difference]:
         judged = WeightedMetrics("binary_classification", LABELS, theirs, (0, 1), 0.3)
         return compare(result, judged, names=("roc_auc", "log_loss"), seed=0)
 
-    return Judgement(
+    return CandidateResult(
         result=result,
         against_baseline=against(constant_predictions("binary_classification", "roc_auc", LABELS, (0, 1), ROWS))["roc_auc"],
         champion=None if champion is None else CHAMPION,
@@ -89,21 +89,21 @@ def judgement(predictions: np.ndarray, champion: np.ndarray | None = None) -> Ju
 
 
 @pytest.fixture(scope="module")
-def good() -> Judgement:
-    return judgement(PROBABILITIES)
+def good() -> CandidateResult:
+    return candidate_result(PROBABILITIES)
 
 
 @pytest.fixture(scope="module")
-def shuffled() -> Judgement:
+def shuffled() -> CandidateResult:
     """What a model fitted on shuffled labels gives, beside a champion that knows something."""
-    return judgement(SHUFFLED, champion=PROBABILITIES)
+    return candidate_result(SHUFFLED, champion=PROBABILITIES)
 
 
-def outcome(inputs: SolutionInputs, judged: Judgement) -> dict[str, dg.AssetCheckResult]:
+def outcome(inputs: SolutionInputs, judged: CandidateResult) -> dict[str, dg.AssetCheckResult]:
     return {str(check.check_name): check for check in check_evaluation(inputs, judged)}
 
 
-def test_a_good_candidate_passes_every_gate_with_its_evidence(good: Judgement) -> None:
+def test_a_good_candidate_passes_every_gate_with_its_evidence(good: CandidateResult) -> None:
     inputs = inputs_with(worst_slice={"roc_auc": 0.6})
     checks = outcome(inputs, good)
     assert list(checks) == ["dataset_checks", "baseline", "floor", "worst_slice", "calibration", "against_champion", "latency"]
@@ -123,7 +123,7 @@ def test_gates_that_the_yaml_does_not_ask_for_are_not_there() -> None:
     assert [rule.name for rule in rules_of(solution)] == ["dataset_checks", "baseline", "against_champion", "latency"]
 
 
-def test_a_model_of_shuffled_labels_is_refused_for_every_reason(shuffled: Judgement) -> None:
+def test_a_model_of_shuffled_labels_is_refused_for_every_reason(shuffled: CandidateResult) -> None:
     checks = outcome(inputs_with(worst_slice={"roc_auc": 0.6}, maximum_calibration_error=0.1), shuffled)
     failed = {name for name, check in checks.items() if not check.passed}
     assert failed == {"baseline", "floor", "worst_slice", "calibration", "against_champion"}
@@ -136,7 +136,7 @@ def test_a_model_of_shuffled_labels_is_refused_for_every_reason(shuffled: Judgem
     assert "(version 4 on the same 4,000 rows)" in because
 
 
-def test_the_baseline_is_not_beaten_by_luck(good: Judgement) -> None:
+def test_the_baseline_is_not_beaten_by_luck(good: CandidateResult) -> None:
     lucky = Difference("roc_auc", 0.51, 0.5, 0.01, Interval(-0.002, 0.022))
     assert not outcome(inputs_with(), replace(good, against_baseline=lucky))["baseline"].passed
     # A constant prediction that never decides for the positive class has no precision.
@@ -144,7 +144,7 @@ def test_the_baseline_is_not_beaten_by_luck(good: Judgement) -> None:
     assert outcome(inputs_with(), replace(good, against_baseline=undefined))["baseline"].passed
 
 
-def test_a_floor_is_an_upper_bound_where_smaller_is_better(good: Judgement) -> None:
+def test_a_floor_is_an_upper_bound_where_smaller_is_better(good: CandidateResult) -> None:
     loss = good.result.metrics["log_loss"]
     assert loss is not None
     assert outcome(inputs_with(floor={"log_loss": loss}), good)["floor"].passed
@@ -154,7 +154,7 @@ def test_a_floor_is_an_upper_bound_where_smaller_is_better(good: Judgement) -> N
     assert str(missed.description).count("missed") == 1
 
 
-def test_a_slice_below_its_floor_is_refused_unless_chance_explains_it(good: Judgement) -> None:
+def test_a_slice_below_its_floor_is_refused_unless_chance_explains_it(good: CandidateResult) -> None:
     by_slice = {each.value: each for each in good.result.slices}
     small = by_slice["ZZ"]
     value, interval = small.metrics["roc_auc"], small.intervals["roc_auc"]
@@ -168,14 +168,14 @@ def test_a_slice_below_its_floor_is_refused_unless_chance_explains_it(good: Judg
     assert "where carrier = ZZ (250 rows)" in str(refused.description)
 
 
-def test_the_champion_is_only_compared_when_it_can_be(good: Judgement) -> None:
+def test_the_champion_is_only_compared_when_it_can_be(good: CandidateResult) -> None:
     alone = outcome(inputs_with(), good)["against_champion"]
     assert (alone.passed, alone.description) == (True, "there is no champion to compare with")
-    same = outcome(inputs_with(against_champion={"roc_auc": 0.0}), judgement(PROBABILITIES, champion=PROBABILITIES))
+    same = outcome(inputs_with(against_champion={"roc_auc": 0.0}), candidate_result(PROBABILITIES, champion=PROBABILITIES))
     assert same["against_champion"].passed
 
 
-def test_a_slow_bundle_is_refused(good: Judgement) -> None:
+def test_a_slow_bundle_is_refused(good: CandidateResult) -> None:
     assert outcome(inputs_with(maximum_latency_milliseconds=3.0), good)["latency"].passed
     slow = outcome(inputs_with(maximum_latency_milliseconds=2.9), good)["latency"]
     assert not slow.passed
@@ -190,13 +190,13 @@ def test_a_slow_bundle_is_refused(good: Judgement) -> None:
         ({"unchanged": False}, "the dataset was written again with other rows"),
     ],
 )
-def test_a_dataset_that_is_not_sound_refuses_its_model(good: Judgement, changes: dict[str, Any], sentence: str) -> None:
+def test_a_dataset_that_is_not_sound_refuses_its_model(good: CandidateResult, changes: dict[str, Any], sentence: str) -> None:
     check = outcome(inputs_with(), replace(good, dataset=replace(DATASET, **changes)))["dataset_checks"]
     assert not check.passed
     assert sentence in str(check.description)
 
 
-def test_a_warning_of_the_dataset_is_named_and_stops_nothing(good: Judgement) -> None:
+def test_a_warning_of_the_dataset_is_named_and_stops_nothing(good: CandidateResult) -> None:
     check = outcome(inputs_with(), replace(good, dataset=replace(DATASET, warned=("constant_columns",))))["dataset_checks"]
     assert check.passed
     assert check.description == "6 checks of the dataset passed; warnings: constant_columns"

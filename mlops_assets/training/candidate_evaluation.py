@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.schema.solution import Solution
-from mlops_assets.training.gate import Judgement
+from mlops_assets.training.gate import CandidateResult
 from mlops_assets.training.recorded_checks import DatasetState
 
 if TYPE_CHECKING:
@@ -37,16 +37,16 @@ class Rival:
 
 
 @dataclass(frozen=True)
-class Judged:
+class CandidateEvaluation:
     """A judged candidate: what the gates look at, the scored hold-out with its labels, and the importance of the features."""
 
-    judgement: Judgement
+    candidate_result: CandidateResult
     labels: "np.ndarray"
     scored: "pa.Table"
     importances: "Importances | None"
 
 
-def judge(
+def evaluate_candidate(
     solution: Solution,
     bundle: "Bundle",
     *,
@@ -54,7 +54,7 @@ def judge(
     holdout: "pa.Table",
     training_labels: "np.ndarray",
     dataset: DatasetState,
-) -> Judged:
+) -> CandidateEvaluation:
     """Judge the candidate's `bundle` on the `holdout` rows. `training_labels` are the labels that it was fitted on."""
     from mlops_assets.ml.comparison import compare
     from mlops_assets.ml.evaluation import Resampling, constant_predictions, evaluate
@@ -88,7 +88,7 @@ def judge(
     if rival.bundle is not None:
         theirs = _judged_rows(solution, rival.bundle, holdout, labels)
         against_champion = compare(result, theirs, names=solution.metrics, seed=seed)
-    judgement = Judgement(
+    candidate_result = CandidateResult(
         result=result,
         against_baseline=compare(result, constant, names=(metric,), seed=seed)[metric],
         champion=rival.model,
@@ -97,7 +97,12 @@ def judge(
         latency=measure_latency(bundle, holdout, rows=_LATENCY_ROWS),
         dataset=dataset,
     )
-    return Judged(judgement=judgement, labels=labels, scored=scored, importances=_importances(solution, bundle, holdout, labels))
+    return CandidateEvaluation(
+        candidate_result=candidate_result,
+        labels=labels,
+        scored=scored,
+        importances=_importances(solution, bundle, holdout, labels),
+    )
 
 
 def threshold_of(contract: "Contract") -> float:

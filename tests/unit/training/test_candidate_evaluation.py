@@ -22,8 +22,14 @@ from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.bundle import Bundle
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training import dataset_checks as dataset
+from mlops_assets.training.candidate_evaluation import (
+    MINIMUM_SLICE_ROWS,
+    CandidateEvaluation,
+    Rival,
+    comparable,
+    evaluate_candidate,
+)
 from mlops_assets.training.gate import check_evaluation
-from mlops_assets.training.judging import MINIMUM_SLICE_ROWS, Judged, Rival, comparable, judge
 from mlops_assets.training.model_card import CardSources, build_card
 from mlops_assets.training.recorded_checks import DatasetState
 
@@ -116,9 +122,9 @@ def bundle_of(case: Case, path: Path, version: int) -> Bundle:
     return load(path)
 
 
-def judged(case: Case, bundle: Bundle, rival: Rival) -> Judged:
+def judged(case: Case, bundle: Bundle, rival: Rival) -> CandidateEvaluation:
     solution = case.inputs.solution
-    return judge(
+    return evaluate_candidate(
         solution,
         bundle,
         rival=rival,
@@ -134,7 +140,7 @@ class Candidate:
 
     case: Case
     bundle: Bundle
-    judged: Judged
+    judged: CandidateEvaluation
 
 
 @pytest.fixture(scope="module", params=PROBLEMS)
@@ -147,15 +153,15 @@ def candidate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def test_a_candidate_is_judged_beside_a_constant_and_the_champion(candidate: Candidate) -> None:
     metric = candidate.case.inputs.solution.training.metric
-    judgement, importances = candidate.judged.judgement, candidate.judged.importances
+    candidate_result, importances = candidate.judged.candidate_result, candidate.judged.importances
     # A champion that is the same model: no metric differs.
-    assert {each.value for each in judgement.against_champion.values()} == {0}
-    assert judgement.against_baseline.is_better
-    assert set(judgement.result.intervals) == set(judgement.result.metrics)
-    assert [each.value for each in judgement.result.slices] == ["AA", "B6"]
-    assert all(each.intervals[metric] is not None for each in judgement.result.slices)
-    assert judgement.result.dropped_slices == {"carrier": 1}
-    assert 0 < judgement.latency.p50 <= judgement.latency.p99
+    assert {each.value for each in candidate_result.against_champion.values()} == {0}
+    assert candidate_result.against_baseline.is_better
+    assert set(candidate_result.result.intervals) == set(candidate_result.result.metrics)
+    assert [each.value for each in candidate_result.result.slices] == ["AA", "B6"]
+    assert all(each.intervals[metric] is not None for each in candidate_result.result.slices)
+    assert candidate_result.result.dropped_slices == {"carrier": 1}
+    assert 0 < candidate_result.latency.p50 <= candidate_result.latency.p99
     assert importances is not None
     assert {each.feature for each in importances.features} == set(FEATURES)
     assert importances.features[0].feature == "distance"
@@ -166,7 +172,7 @@ def test_judging_twice_gives_the_same(tmp_path: Path) -> None:
     bundle = bundle_of(chosen, tmp_path / "4", 4)
     alone = Rival(model=None, bundle=None, reason="there is no champion to compare with")
     first, second = judged(chosen, bundle, alone), judged(chosen, bundle, alone)
-    assert first.judgement.result.as_dict() == second.judgement.result.as_dict()
+    assert first.candidate_result.result.as_dict() == second.candidate_result.result.as_dict()
     assert first.importances == second.importances
 
 
@@ -178,7 +184,7 @@ def test_its_card_says_what_it_was_made_of_and_what_the_gates_said(candidate: Ca
         candidate=RegisteredModel("example", 2, "run", {"training_date": "2013-02-01"}),
         contract=candidate.bundle.contract,
         judged=found,
-        checks=check_evaluation(inputs, found.judgement),
+        checks=check_evaluation(inputs, found.candidate_result),
         parameters={"estimator": estimator, "seed": "0"},
         dataset=None,
         training_rows=candidate.case.train.num_rows,
@@ -214,7 +220,7 @@ def test_its_card_says_what_it_was_made_of_and_what_the_gates_said(candidate: Ca
         assert expected in text, expected
     assert "UA|&lt;b&gt;" in page
     assert "Not for &lt;planes&gt;." in page
-    slow = replace(found.judgement, latency=replace(found.judgement.latency, p99=1e6))
+    slow = replace(found.candidate_result, latency=replace(found.candidate_result.latency, p99=1e6))
     rejected = build_card(replace(sources, checks=check_evaluation(inputs, slow)), links={}, figures={})
     assert not rejected.accepted
     assert rejected.headline.startswith("Gates failed: latency. ")
