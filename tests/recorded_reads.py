@@ -21,12 +21,14 @@ from mlops_assets.core.keys import (
     DEPLOYMENT,
     EVALUATION,
     MODEL,
+    ONLINE_FEATURES,
+    PREDICTION_LOG,
     SEGMENT_STAGES,
     SOLUTION_TAG,
     STAGE_TAG,
 )
 from mlops_assets.lake.lake import Lake
-from mlops_assets.monitoring import monitored_windows
+from mlops_assets.monitoring import monitored_windows, retraining_decision
 
 VERSION, REFERENCE, CHAMPION = "a version", "the reference of a version", "the champion"
 
@@ -54,6 +56,16 @@ FEEDBACK = {
 }
 """Stages and what they read of an earlier turn of the loop, which no dependency can state."""
 
+HANDED_ON = {
+    # The last result of its check is asked of Dagster.
+    (DEPLOYMENT, ONLINE_FEATURES),
+    (SEGMENT_STAGES[DEPLOYMENT], ONLINE_FEATURES),
+    # The servers predict with what it deployed.
+    (PREDICTION_LOG, DEPLOYMENT),
+    (PREDICTION_LOG, SEGMENT_STAGES[DEPLOYMENT]),
+}
+"""Stages and dependencies of theirs that reach them by another way than the lake or the registry."""
+
 Reads = dict[dg.AssetKey, set[str]]
 
 
@@ -69,6 +81,9 @@ def recorded_reads(reads: Reads) -> Iterator[None]:
         patches.enter_context(patch.object(Lake, "connect", _recording_connect(Lake.connect, record)))
         patches.enter_context(
             patch.object(monitored_windows, "stage_once", _recording_stage(monitored_windows.stage_once, record))
+        )
+        patches.enter_context(
+            patch.object(retraining_decision, "newest_dataset", _recording_dataset(retraining_decision.newest_dataset, record))
         )
         for method, what in _REGISTRY.items():
             recording = _recording_method(getattr(ModelRegistry, method), functools.partial(record, [what]))
@@ -95,7 +110,11 @@ def undeclared_and_unread(assets: Sequence[dg.AssetsDefinition], reads: Reads) -
             covered |= sources
             if not sources & (declared | {key}) and (stage, name) not in FEEDBACK:
                 undeclared.add(f"{key.to_user_string()}: {name}")
-        unread |= {f"{key.to_user_string()}: {dependency.to_user_string()}" for dependency in declared - covered}
+        unread |= {
+            f"{key.to_user_string()}: {dependency.to_user_string()}"
+            for dependency in declared - covered
+            if (stage, dependency.path[-1]) not in HANDED_ON
+        }
     return undeclared, unread
 
 
@@ -147,7 +166,9 @@ class _Connection:
 
 
 def _tables(query: str) -> set[str]:
-    """The names `lake.schema.table` in a query, as `schema.table`; what a text holds is none."""
+    """The names `lake.schema.table` in a query, as `schema.table`; what a text holds is none. To define a view reads nothing."""
+    if query.startswith("CREATE OR REPLACE VIEW "):
+        return set()
     tokens = DuckDB().tokenize(query)
     parts = [(token.text, token.token_type) for token in tokens]
     return {
@@ -174,6 +195,17 @@ def _recording_stage(stage: Callable[..., None], record: Callable[[Iterable[str]
     def recording(*arguments: Any, tables: Sequence[str], **keywords: Any) -> None:
         record(tables)
         stage(*arguments, tables=tables, **keywords)
+
+    return recording
+
+
+def _recording_dataset(newest: Callable[..., Any], record: Callable[[Iterable[str]], None]) -> Callable[..., Any]:
+    """What a dataset was made from is recorded with the commits of its table, which name it as a text."""
+
+    @functools.wraps(newest)
+    def recording(connection: Any, table: str, *arguments: Any) -> Any:
+        record([table])
+        return newest(connection, table, *arguments)
 
     return recording
 

@@ -41,7 +41,8 @@ def build_online_features(inputs: SolutionInputs) -> dg.AssetsDefinition:
         group_name=inputs.name,
         kinds={"redis" if Settings.from_environment().redis_url else "lmdb", "duckdb"},
         tags=inputs.tags(ONLINE_FEATURES),
-        deps=[table_key(chosen.view.model.table) for chosen in views],
+        # The comparison with the lake asks for what rows of the spine would.
+        deps=[*(table_key(chosen.view.model.table) for chosen in views), table_key(inputs.spine.table)],
         check_specs=[check_rules.ONLINE_OFFLINE_PARITY.spec(key)],
         retry_policy=RETRIES,
         code_version="1",
