@@ -75,7 +75,7 @@ class MLSolution(dg.Component):
         sensors += [
             build_challenger_sensor(inputs.name, self.solution.serving),
             build_retraining_sensor(inputs.name),
-            build_prediction_log_sensor(inputs.name, self.solution.serving.log_interval_seconds),
+            build_prediction_log_sensor(inputs.name, inputs.partitions, self.solution.serving.log_interval_seconds),
         ]
         sensors.append(
             build_served_version_sensor(

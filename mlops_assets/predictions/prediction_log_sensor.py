@@ -12,8 +12,14 @@ from mlops_assets.runs.unfinished import UNFINISHED
 _TAG = "mlops/prediction_log"
 
 
-def build_prediction_log_sensor(solution: str, interval_seconds: int) -> dg.SensorDefinition:
-    """The sensor of one solution. It asks for nothing while nothing waits, or a run is already taking it."""
+def build_prediction_log_sensor(
+    solution: str, partitions: dg.TimeWindowPartitionsDefinition, interval_seconds: int
+) -> dg.SensorDefinition:
+    """The sensor of one solution. It asks for nothing while nothing waits, or a run is already taking it.
+
+    A run takes what waits, of whatever partitions, and records those. It is launched for the newest one because Dagster runs no asset
+    with partitioned inputs without a partition.
+    """
     key = stage_key(solution, PREDICTION_LOG)
 
     name = f"{solution}_prediction_log"
@@ -39,7 +45,9 @@ def build_prediction_log_sensor(solution: str, interval_seconds: int) -> dg.Sens
             return dg.SkipReason("no prediction waits")
         if context.instance.get_run_ids(dg.RunsFilter(tags={_TAG: solution}, statuses=UNFINISHED), limit=1):
             return dg.SkipReason(f"{waiting} predictions wait, and a run is taking them")
-        return dg.RunRequest(asset_selection=[key], tags={_TAG: solution})
+        # There is one: a model that predicts was trained for a partition.
+        newest = partitions.get_last_partition_key()
+        return dg.RunRequest(asset_selection=[key], partition_key=newest, tags={_TAG: solution})
 
     return prediction_log
 

@@ -202,6 +202,28 @@ def test_a_run_records_the_partitions_whose_rows_it_brought(lake: Lake, nats: Na
         assert recorded(ingest(lake, nats, instance)) == [("2020-01-02", 3)]
 
 
+def test_the_run_that_the_sensor_asks_for_reads_inputs_that_were_materialized_by_partition(lake: Lake, nats: NatsServer) -> None:
+    assets = [
+        prediction_log.build_prediction_log(INPUTS),
+        *(dg.AssetSpec(key, partitions_def=INPUTS.partitions) for key in INPUTS.upstream_keys),
+    ]
+    settings = Settings(home=Path("/nonexistent"), nats_url=nats.url)
+    sensor = build_prediction_log_sensor(SOLUTION, INPUTS.partitions, 60)
+    definitions = dg.Definitions(assets, sensors=[sensor], resources={"lake": lake, "settings": settings})
+    with dg.DagsterInstance.ephemeral() as instance:
+        for key in INPUTS.upstream_keys:
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2020-01-03"))
+        publish(nats, record(1))
+        context = dg.build_sensor_context(
+            instance=instance, resources={"settings": settings}, repository_def=definitions.get_repository_def()
+        )
+        [request] = sensor.evaluate_tick(context).run_requests or []
+        job = definitions.resolve_job_def(sensor.job_name)
+        result = job.execute_in_process(instance=instance, partition_key=request.partition_key)
+        assert recorded(result) == [("2020-01-02", 1)]
+        assert instance.get_materialized_partitions(dg.AssetKey([SOLUTION, "prediction_log"])) == {"2020-01-02"}
+
+
 def test_rows_that_a_former_release_kept_with_the_batch_are_moved_once(lake: Lake, nats: NatsServer) -> None:
     publish(nats, *(record(number) for number in range(3)))
     ingest(lake, nats)
@@ -265,7 +287,7 @@ def test_a_stream_that_is_half_full_gives_up_what_is_in_the_lake(lake: Lake, nat
 
 
 def test_the_sensor_asks_for_a_run_only_while_something_waits(lake: Lake, nats: NatsServer) -> None:
-    sensor = build_prediction_log_sensor(SOLUTION, 60)
+    sensor = build_prediction_log_sensor(SOLUTION, INPUTS.partitions, 60)
 
     def tick(url: str) -> Any:
         with dg.DagsterInstance.ephemeral() as instance:
