@@ -39,7 +39,7 @@ def test_metadata_name_the_version_and_its_users() -> None:
     assert spec.metadata["features"].value == ["delay"]
 
 
-@pytest.mark.parametrize(("refresh_days", "cadence", "days"), [(None, "daily", 2), (None, "yearly", 730), (35, "daily", 35)])
+@pytest.mark.parametrize(("refresh_days", "cadence", "days"), [(None, "daily", 2), (None, "yearly", 732), (35, "daily", 35)])
 def test_a_view_is_stale_when_an_update_was_missed(refresh_days: int | None, cadence: str, days: int) -> None:
     spec = describe_view(dg.AssetSpec("history"), replace(VIEW, refresh_days=refresh_days), [], cadence)
     policy = spec.freshness_policy
