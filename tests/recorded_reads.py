@@ -7,7 +7,7 @@ reference for monitoring, `deployment` makes it the champion. So a version is de
 import contextlib
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 from unittest.mock import patch
 
@@ -23,12 +23,15 @@ from mlops_assets.core.keys import (
     MODEL,
     ONLINE_FEATURES,
     PREDICTION_LOG,
+    RAW_SCHEMA,
     SEGMENT_STAGES,
     SOLUTION_TAG,
     STAGE_TAG,
 )
 from mlops_assets.lake.lake import Lake
 from mlops_assets.monitoring import monitored_windows, retraining_decision
+from mlops_assets.sources.delivery_profiles import PROFILES_SCHEMA
+from mlops_assets.sources.raw_delivery import REJECTS_SCHEMA
 
 VERSION, REFERENCE, CHAMPION = "a version", "the reference of a version", "the champion"
 
@@ -48,6 +51,9 @@ _REGISTRY = {
 }
 _STAGES = {VERSION: (MODEL, EVALUATION, DEPLOYMENT), REFERENCE: (EVALUATION,), CHAMPION: (DEPLOYMENT,)}
 """What is read of the registry -> the stages that hand it on."""
+
+_BESIDE_RAW = (PROFILES_SCHEMA, REJECTS_SCHEMA)
+"""Schemas of what a raw asset writes beside its table."""
 
 FEEDBACK = {
     # A graph has no circle: the candidate is held against what predicts now, which an earlier training deployed.
@@ -91,10 +97,13 @@ def recorded_reads(reads: Reads) -> Iterator[None]:
         yield
 
 
-def undeclared_and_unread(assets: Sequence[dg.AssetsDefinition], reads: Reads) -> tuple[set[str], set[str]]:
+def undeclared_and_unread(
+    assets: Sequence[dg.AssetsDefinition], reads: Reads, *, without_table: Collection[dg.AssetKey]
+) -> tuple[set[str], set[str]]:
     """Reads of no declared dependency, and dependencies that were not read, of the assets that ran, as `reader: what`.
 
-    dbt runs in a process of its own: its models depend on what they name, by dbt's own manifest.
+    Assets `without_table` have not written theirs yet, so that nobody could read it. dbt runs in a process of its own: its models
+    depend on what they name, by dbt's own manifest.
     """
     specs = {spec.key: spec for asset in assets for spec in asset.specs}
     undeclared, unread = set(), set()
@@ -112,7 +121,7 @@ def undeclared_and_unread(assets: Sequence[dg.AssetsDefinition], reads: Reads) -
                 undeclared.add(f"{key.to_user_string()}: {name}")
         unread |= {
             f"{key.to_user_string()}: {dependency.to_user_string()}"
-            for dependency in declared - covered
+            for dependency in declared - covered - set(without_table)
             if (stage, dependency.path[-1]) not in HANDED_ON
         }
     return undeclared, unread
@@ -124,6 +133,8 @@ def _sources(name: str, solution: str | None) -> set[dg.AssetKey]:
         stages = [form for stage in _STAGES[name] for form in (stage, SEGMENT_STAGES[stage])]
         return {dg.AssetKey([str(solution), stage]) for stage in stages}
     schema, _, table = name.partition(".")
+    if schema in _BESIDE_RAW:
+        return {dg.AssetKey([RAW_SCHEMA, table])}
     # The evaluations of the segments' models are rows of one table.
     return {dg.AssetKey([schema, form]) for form in (table, *([SEGMENT_STAGES[table]] if table in SEGMENT_STAGES else []))}
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import dagster as dg
 import pytest
 from nats_server import NatsServer
+from recorded_reads import Reads, new_reads, recorded_reads, undeclared_and_unread
 
 from mlops_assets.clients.event_stream import PREDICTIONS, Message, subject
 from mlops_assets.clients.model_registry import ModelRegistry, RegisteredModel
@@ -31,6 +32,7 @@ from mlops_assets.monitoring.data_quality_report import build_data_quality_repor
 from mlops_assets.monitoring.drift_report import build_drift_report
 from mlops_assets.monitoring.monitoring_report import build_monitoring_report
 from mlops_assets.monitoring.performance_report import build_performance_report
+from mlops_assets.monitoring.retraining_decision import build_retraining_decision
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.online_store.store import FeatureRequest
 from mlops_assets.predictions.outcomes import build_outcomes
@@ -175,6 +177,14 @@ class LocalRegistry(ModelRegistry):
         return f"http://mlflow/{model.version}"
 
 
+TRAINING = (build_training_dataset, build_model, build_evaluation)
+REPORTS = (build_data_quality_report, build_drift_report, build_performance_report, build_monitoring_report)
+STAGES = (
+    *(*TRAINING, build_online_features, build_deployment, build_predictions, build_prediction_log, build_outcomes),
+    *(*REPORTS, build_retraining_decision),
+)
+
+
 @dataclass(frozen=True)
 class World:
     inputs: SolutionInputs
@@ -183,21 +193,23 @@ class World:
     registry: ModelRegistry
     store: LmdbStore
     instance: dg.DagsterInstance
+    reads: Reads
 
     def make(
         self, *builders: Callable[[SolutionInputs], dg.AssetsDefinition], first: str | None, last: str | None = None
     ) -> None:
         assets = [build(self.inputs) for build in builders]
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last} if first and last else {}
-        result = dg.materialize(
-            assets,
-            resources={"lake": self.lake, "settings": self.settings, "registry": self.registry, "online_store": self.store},
-            instance=self.instance,
-            raise_on_error=False,
-            partition_key=first if not last else None,
-            tags=tags,
-            selection=[asset.key for asset in assets],
-        )
+        with recorded_reads(self.reads):
+            result = dg.materialize(
+                assets,
+                resources={"lake": self.lake, "settings": self.settings, "registry": self.registry, "online_store": self.store},
+                instance=self.instance,
+                raise_on_error=False,
+                partition_key=first if not last else None,
+                tags=tags,
+                selection=[asset.key for asset in assets],
+            )
         assert result.success, [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
         failed = {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
         assert failed <= {"beats_baseline", "latency", "window_rows", "labels_matured", "performance", "estimate_agrees"}, failed
@@ -249,17 +261,17 @@ def world(make_lake: Callable[[], Lake], nats_server: NatsServer, tmp_path_facto
             registry=LocalRegistry(url=f"sqlite:///{home}/mlflow.db", token="", signer=Signer(home / "signing_key")),
             store=LmdbStore(home / "store"),
             instance=instance,
+            reads=new_reads(),
         )
         made.registry.client.create_experiment("hostile", artifact_location=f"file://{home}/artifacts")
-        training = (build_training_dataset, build_model, build_evaluation)
-        made.make(*training, first=TRAINING_DATE.isoformat())
+        made.make(*TRAINING, first=TRAINING_DATE.isoformat())
         made.make(build_online_features, first=None)
         made.make(build_deployment, first=TRAINING_DATE.isoformat())
         log_online_predictions(made, nats_server)
         made.make(build_prediction_log, first=None)
         made.make(build_predictions, build_outcomes, first="2020-03-01", last="2020-03-15")
-        reports = (build_data_quality_report, build_drift_report, build_performance_report, build_monitoring_report)
-        made.make(*reports, first="2020-03-02", last="2020-03-09")
+        made.make(*REPORTS, first="2020-03-02", last="2020-03-09")
+        made.make(build_retraining_decision, first="2020-03-09")
         yield made
 
 
@@ -320,6 +332,13 @@ def test_a_training_dataset_is_rebuilt(world: World) -> None:
     with world.lake.connect(read_only=False) as connection:
         dataset = find_dataset(connection, "hostile.training_dataset", "")
         assert rebuild(connection, dataset) == dataset.fingerprint
+
+
+def test_every_stage_declares_what_it_reads_and_reads_what_it_declares(world: World) -> None:
+    assets = [build(world.inputs) for build in STAGES]
+    undeclared, unread = undeclared_and_unread(assets, world.reads, without_table=[])
+    assert (sorted(undeclared), sorted(unread)) == ([], [])
+    assert world.reads.keys() == {asset.key for asset in assets}
 
 
 @pytest.mark.parametrize("channel", ["batch", "online"])
