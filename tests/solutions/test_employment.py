@@ -75,7 +75,6 @@ def test_the_graph_has_the_same_stages_as_every_solution() -> None:
     assert keys <= others
 
 
-@pytest.mark.long
 def test_every_asset_declares_what_it_reads_and_reads_what_it_declares(
     finished: dict[str, dg.ExecuteInProcessResult], reads: Reads
 ) -> None:
