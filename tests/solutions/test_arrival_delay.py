@@ -45,7 +45,6 @@ def newest(result: dg.ExecuteInProcessResult, stage: str) -> dict:
     return {name: entry.value for name, entry in events[-1].step_materialization_data.materialization.metadata.items()}
 
 
-@pytest.mark.long
 def test_every_asset_declares_what_it_reads_and_reads_what_it_declares(
     finished: dict[str, dg.ExecuteInProcessResult], reads: Reads
 ) -> None:
