@@ -186,7 +186,6 @@ def test_with_automation_on_a_year_goes_from_raw_rows_to_a_decision_by_itself(pl
     assert {check["executionForLatestMaterialization"]["status"] for check in checks} == {"SUCCEEDED"}
 
 
-@pytest.mark.long
 def test_what_the_servers_answered_reaches_the_decision_without_any_batch(platform: Platform, replayed: Replayed) -> None:
     decision, year = f"{SOLUTION}/retraining_decision", date(2016, 1, 1)
     stages = [f"{SOLUTION}/{stage}" for stage in ("prediction_log", "outcomes", "drift_report", "retraining_decision")]
