@@ -31,7 +31,7 @@ from mlops_assets.core.keys import (
 from mlops_assets.lake.lake import Lake
 from mlops_assets.monitoring import monitored_windows, retraining_decision
 from mlops_assets.sources.delivery_profiles import PROFILES_SCHEMA
-from mlops_assets.sources.raw_delivery import REJECTS_SCHEMA
+from mlops_assets.sources.raw_delivery import QUARANTINE_SCHEMA, REJECTS_SCHEMA
 
 VERSION, REFERENCE, CHAMPION = "a version", "the reference of a version", "the champion"
 
@@ -52,7 +52,7 @@ _REGISTRY = {
 _STAGES = {VERSION: (MODEL, EVALUATION, DEPLOYMENT), REFERENCE: (EVALUATION,), CHAMPION: (DEPLOYMENT,)}
 """What is read of the registry -> the stages that hand it on."""
 
-_BESIDE_RAW = (PROFILES_SCHEMA, REJECTS_SCHEMA)
+_BESIDE_RAW = (PROFILES_SCHEMA, QUARANTINE_SCHEMA, REJECTS_SCHEMA)
 """Schemas of what a raw asset writes beside its table."""
 
 FEEDBACK = {
