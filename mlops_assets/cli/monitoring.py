@@ -28,7 +28,7 @@ def debug(
         return
     console.print(f"[bold]{solution}[/bold], window of {found['window']}: {len(found['alerts']) or 'no'} alerts", highlight=False)
     for alert in found["alerts"]:
-        colour = _COLOURS[alert["source"]]
+        colour = _COLOURS.get(alert["source"], "magenta")
         console.print(
             f"\n[{colour}]{alert['source']}[/{colour}] [bold]{escape(alert['feature'])}[/bold]: {escape(alert['sentence'])}",
             highlight=False,

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from mlops_assets.components.derived_features import check_derived
 from mlops_assets.components.solution_columns import check_columns
-from mlops_assets.components.stages import STAGES, stages_of
+from mlops_assets.components.stages import STAGES, stages, stages_of
 from mlops_assets.core.check_rules import SERVED_VERSION
 from mlops_assets.core.keys import CHECK_EVENT_TAG, job_name
 from mlops_assets.core.schedules import check_schedule
@@ -19,6 +19,7 @@ from mlops_assets.deployment.served_version import build_served_version_sensor
 from mlops_assets.deployment.served_version_check import build_served_version, served_channels
 from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import DbtModel, FeatureRegistry, UnknownModelError
+from mlops_assets.monitoring.monitor import check_monitors
 from mlops_assets.monitoring.retraining_schedule import build_retraining_schedules
 from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor
 from mlops_assets.predictions.prediction_log_sensor import build_prediction_log_sensor
@@ -55,8 +56,8 @@ class MLSolution(dg.Component):
         check_schedule(self.solution.schedule)
         registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
         inputs = resolve_inputs(self.solution, registry)
-        keys = {job: [inputs.key(name) for name in stages_of(job)] for job in get_args(Job)}
-        assets = [self._asset(stage, inputs) for stage in STAGES]
+        keys = {job: [inputs.key(name) for name in stages_of(job, self.solution)] for job in get_args(Job)}
+        assets = [self._asset(stage, inputs) for stage in stages(self.solution)]
         if segments := inputs.of_segments:
             of_segments = [stage for stage in STAGES if stage.has_segments]
             keys["segments"] = [segments.key(stage.name) for stage in of_segments]
@@ -152,6 +153,7 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
     _check_segments(inputs)
     _check_metrics(solution)
     check_gates(solution)
+    check_monitors(solution, [stage.name for stage in STAGES])
     check_training(solution)
     if solution.training.sample_weight is not None:
         _require_column(spine, solution.training.sample_weight, ("training", "sample_weight"))

@@ -1,4 +1,7 @@
-"""All stages of a solution, in the order in which they follow each other. A stage is added here and nowhere else."""
+"""All stages of a solution, in the order in which they follow each other.
+
+A stage is added here and nowhere else, but for the reports of monitors, which are added in `monitoring/monitors.py`.
+"""
 
 from mlops_assets.core.conditions import (
     AFTER_A_MODEL,
@@ -11,15 +14,12 @@ from mlops_assets.core.conditions import (
 from mlops_assets.core.freshness import model_freshness, never_stale, partition_freshness, window_freshness
 from mlops_assets.core.keys import (
     CHALLENGER,
-    DATA_QUALITY_REPORT,
     DEPLOYMENT,
-    DRIFT_REPORT,
     EVALUATION,
     MODEL,
     MONITORING_REPORT,
     ONLINE_FEATURES,
     OUTCOMES,
-    PERFORMANCE_REPORT,
     PREDICTION_LOG,
     PREDICTIONS,
     RETRAINING_DECISION,
@@ -28,18 +28,31 @@ from mlops_assets.core.keys import (
 from mlops_assets.deployment.challenger import build_challenger
 from mlops_assets.deployment.deployment import build_deployment
 from mlops_assets.features.online_features import build_online_features
-from mlops_assets.monitoring.data_quality_report import build_data_quality_report
-from mlops_assets.monitoring.drift_report import build_drift_report
+from mlops_assets.monitoring.monitor import MonitorOfSolution, builtin_monitors, own_monitors
 from mlops_assets.monitoring.monitoring_report import build_monitoring_report
-from mlops_assets.monitoring.performance_report import build_performance_report
+from mlops_assets.monitoring.report_asset import build_report
 from mlops_assets.monitoring.retraining_decision import build_retraining_decision
 from mlops_assets.predictions.outcomes import build_outcomes
 from mlops_assets.predictions.prediction_log import build_prediction_log
 from mlops_assets.predictions.predictions import build_predictions
+from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.stage import Job, Stage
 from mlops_assets.training.evaluation import build_evaluation
 from mlops_assets.training.model import build_model
 from mlops_assets.training.training_dataset import build_training_dataset
+
+
+def _report(of_solution: MonitorOfSolution) -> Stage:
+    """The stage of a monitor."""
+    return Stage(
+        name=of_solution.stage,
+        build=lambda inputs: build_report(inputs, of_solution),
+        job="monitoring",
+        condition=FOLLOW_OUTCOMES,
+        freshness=window_freshness,
+        check_event=of_solution.short_name,
+    )
+
 
 STAGES = (
     Stage(
@@ -114,30 +127,7 @@ STAGES = (
         freshness=partition_freshness,
         check_event=None,
     ),
-    Stage(
-        name=DATA_QUALITY_REPORT,
-        build=build_data_quality_report,
-        job="monitoring",
-        condition=FOLLOW_OUTCOMES,
-        freshness=window_freshness,
-        check_event="data_quality",
-    ),
-    Stage(
-        name=DRIFT_REPORT,
-        build=build_drift_report,
-        job="monitoring",
-        condition=FOLLOW_OUTCOMES,
-        freshness=window_freshness,
-        check_event="drift",
-    ),
-    Stage(
-        name=PERFORMANCE_REPORT,
-        build=build_performance_report,
-        job="monitoring",
-        condition=FOLLOW_OUTCOMES,
-        freshness=window_freshness,
-        check_event="performance",
-    ),
+    *map(_report, builtin_monitors()),
     Stage(
         name=MONITORING_REPORT,
         build=build_monitoring_report,
@@ -157,6 +147,12 @@ STAGES = (
 )
 
 
-def stages_of(job: Job) -> tuple[str, ...]:
-    """The names of the stages that a job runs."""
-    return tuple(stage.name for stage in STAGES if stage.job == job)
+def stages(solution: Solution) -> tuple[Stage, ...]:
+    """The stages of `solution`: with the reports of its own monitors after the others."""
+    last = max(position for position, stage in enumerate(STAGES) if stage.condition is FOLLOW_OUTCOMES)
+    return (*STAGES[: last + 1], *map(_report, own_monitors(solution)), *STAGES[last + 1 :])
+
+
+def stages_of(job: Job, solution: Solution) -> tuple[str, ...]:
+    """The names of the stages of `solution` that a job runs."""
+    return tuple(stage.name for stage in stages(solution) if stage.job == job)

@@ -23,6 +23,8 @@ BLUE, ORANGE, GREY = "#2563eb", "#ea580c", "#9ca3af"
 _POINTS = 400
 _DOTS_PER_INCH = 80
 _NAME_LENGTH = 24
+_TITLE_LENGTH = 40
+_PANELS = 4
 
 
 def markdown_image(title: str, png: bytes) -> str:
@@ -233,6 +235,22 @@ def performance_plot(rows: Sequence[PerformanceRow], metric: str) -> bytes:
     axes.set_xticks(places, [row.window for row in rows], rotation=45, ha="right")
     _describe(axes, f"{metric} by window", "", "")
     axes.legend(fontsize=7, frameon=False, ncols=2)
+    return _png(figure)
+
+
+def measures_plot(title: str, series: Mapping[str, Sequence[tuple[str, float | None, float]]]) -> bytes:
+    """The measures of a monitor by window, a panel for each of the first four subjects: window, value and limit in order of time."""
+    shown = dict(list(series.items())[:_PANELS])
+    figure, panels = _figure(max(4.6, 3.2 * len(shown)), 3.0, len(shown))
+    for axes, (subject, points) in zip(panels, shown.items(), strict=True):
+        places = np.arange(len(points))
+        axes.plot(
+            places, np.array([value for _, value, _ in points], dtype=float), "o-", color=ORANGE, markersize=4, label="value"
+        )
+        axes.plot(places, [limit for _, _, limit in points], color=BLUE, linewidth=1, linestyle="--", label="limit")
+        axes.set_xticks(places, [window for window, _, _ in points], rotation=45, ha="right")
+        _describe(axes, f"{title}: {subject}"[:_TITLE_LENGTH], "", "")
+    panels[0].legend(fontsize=7, frameon=False)
     return _png(figure)
 
 

@@ -30,12 +30,16 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Reports:
-    """The rows of the reports on a window and, for the trends, on those before it (window_start up to and including this one)."""
+    """The rows of the reports on a window and, for the trends, on those before it (window_start up to and including this one).
+
+    `measures` are those of the team's monitors by their titles: rows with subject, value, limit, alert and sentence.
+    """
 
     window: str
     drift: Sequence[Row]
     performance: Sequence[Row]
     quality: Sequence[Row]
+    measures: Mapping[str, Sequence[Row]]
 
     def of_window(self, rows: Sequence[Row]) -> list[Row]:
         """Those of `rows` that are about the window of the page."""
@@ -93,6 +97,7 @@ def render_monitoring_report(page: Page) -> str:
         sliced_drift=_sliced(drift),
         distributions=_distributions(features, page.samples),
         quality=[row for row in page.reports.of_window(page.reports.quality) if row["alert"]],
+        measures=measure_lines(page.reports),
         number=number_text,
     )
 
@@ -110,14 +115,12 @@ def verdict(page: Page) -> str:
         value = "not known" if judged[name] is None else number_text(judged[name])
         state = "worse than it was when it was accepted" if judged["alert"] else "as good as when it was accepted"
         text = f"The model is {state}: {name} {page.metric} {value}{held}."
-    rest = [
-        f"{count} {source} alert{'' if count == 1 else 's'}" for source, count in page.counts.items() if source != "performance"
-    ]
-    return (
-        f"{text} Its inputs changed: {' and '.join(rest)}."
-        if rest
-        else f"{text} Nothing about its inputs is out of the ordinary."
-    )
+    own = {title.lower() for title in page.reports.measures}
+    counts = {source: f"{count} {source} alert{'' if count == 1 else 's'}" for source, count in page.counts.items()}
+    inputs = [count for source, count in counts.items() if source not in ("performance", *own)]
+    others = [count for source, count in counts.items() if source in own]
+    text += f" Its inputs changed: {' and '.join(inputs)}." if inputs else " Nothing about its inputs is out of the ordinary."
+    return f"{text} Besides: {' and '.join(others)}." if others else text
 
 
 def feature_lines(reports: Reports) -> list[dict[str, Any]]:
@@ -157,6 +160,28 @@ def performance_lines(reports: Reports, metric: str) -> list[dict[str, Any]]:
         {**row, "trend": _performance_trend(history, row)}
         for row in sorted(rows, key=lambda row: (row["metric"] != metric, row["model_version"]))
     ]
+
+
+def measure_lines(reports: Reports) -> dict[str, list[dict[str, Any]]]:
+    """One line per measure of the window, with its trend, by the title of the monitor; alerts first."""
+    lines = {}
+    for title, rows in reports.measures.items():
+        of_window = sorted(reports.of_window(rows), key=lambda row: (not row["alert"], row["subject"], row["model_version"]))
+        lines[title] = [{**row, "trend": _measure_trend(rows, row)} for row in of_window]
+    return lines
+
+
+def _measure_trend(history: Sequence[Row], of: Row) -> Trend:
+    rows = sorted((row for row in history if row["subject"] == of["subject"]), key=lambda row: str(row["window_start"]))
+    return trend(
+        values=[row["value"] for row in rows],
+        labels=[str(row["window_start"]) for row in rows],
+        alerts=[row["alert"] for row in rows],
+        threshold=of["limit"],
+        from_zero=False,
+        width=150,
+        height=32,
+    )
 
 
 def _tiles(page: Page) -> list[tuple[str, str, bool]]:

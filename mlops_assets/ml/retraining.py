@@ -17,7 +17,8 @@ class Window:
     """What the reports say of one monitoring window and one model version; what they do not know is None.
 
     `estimated` and `realised` are values of `metric`, `limit` is what they are compared with, and `alert` is the outcome.
-    `complete` says that the labels have matured, so that `realised` is the truth. Shares are from 0 to 1.
+    `complete` says that the labels have matured, so that `realised` is the truth. Shares are from 0 to 1. `others` are the alerts of
+    the team's monitors that ask for a training, in words.
     """
 
     start: date
@@ -28,6 +29,7 @@ class Window:
     limit: float | None
     alert: bool
     complete: bool
+    others: tuple[str, ...] = ()
 
     def problem(self, maximum_drifted_share: float) -> str | None:
         """Why the window is bad, or None.
@@ -39,6 +41,8 @@ class Window:
             against = "" if self.limit is None else f", limit {self.limit:.3f}"
             shown = "beyond its limit" if value is None else f"{value:.3f}{against}"
             return f"{self.start}: {kind} {self.metric} {shown}"
+        if self.others:
+            return f"{self.start}: {', '.join(self.others)}"
         if not self.complete and self.drifted_share is not None and self.drifted_share > maximum_drifted_share:
             return f"{self.start}: {self.drifted_share:.0%} of the features drifted, limit {maximum_drifted_share:.0%}"
         return None

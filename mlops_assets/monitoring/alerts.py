@@ -1,4 +1,4 @@
-"""The alerts of a window, gathered from its three reports, worst first, each with the SQL that finds the rows behind it.
+"""The alerts of a window, gathered from its reports, worst first, each with the SQL that finds the rows behind it.
 
 The page of the window and `mlops debug` show the same alerts and the same rows.
 """
@@ -16,6 +16,7 @@ from mlops_assets.ml.charts import number_text
 from mlops_assets.ml.drift import METHOD_NAMES
 from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE
 from mlops_assets.monitoring.data_quality import wrong_value
+from mlops_assets.monitoring.monitor import ReportedWindow, monitors_of
 from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, WINDOW, MonitoredVersion
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import MODEL_VERSION, OUTPUTS, PREDICTION_ID
@@ -58,27 +59,41 @@ def report_rows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, s
 def find_alerts(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: str, monitored_versions: Mapping[int, MonitoredVersion]
 ) -> list[Alert]:
-    """The alerts of a window on all rows of each version: performance, data quality, then drift by effect.
+    """The alerts of a window on all rows of each version, by monitor.
 
     The rows of the window are staged already (`monitored_windows.stage_rows`).
     """
-    performance = [
-        row for row in report_rows(connection, inputs, PERFORMANCE_REPORT, window) if row["alert"] and row["slice"] is None
-    ]
-    performance.sort(key=lambda row: row["metric"] != inputs.solution.training.metric)
-    quality = [row for row in report_rows(connection, inputs, DATA_QUALITY_REPORT, window) if row["alert"]]
+    reported = ReportedWindow(connection, inputs, window, monitored_versions)
+    return [alert for each in monitors_of(inputs.solution) for alert in each.monitor.find_alerts(reported, each)]
+
+
+def _rows(reported: ReportedWindow, stage: str) -> list[dict[str, Any]]:
+    return report_rows(reported.connection, reported.inputs, stage, reported.window)
+
+
+def performance_alerts(reported: ReportedWindow) -> list[Alert]:
+    """The metrics that are worse on all rows, first the one that models are chosen by."""
+    rows = [row for row in _rows(reported, PERFORMANCE_REPORT) if row["alert"] and row["slice"] is None]
+    rows.sort(key=lambda row: row["metric"] != reported.inputs.solution.training.metric)
+    return [_performance(reported.inputs, row) for row in rows]
+
+
+def quality_alerts(reported: ReportedWindow) -> list[Alert]:
+    """The findings beyond their limits, those of the same rows together."""
+    rows = [row for row in _rows(reported, DATA_QUALITY_REPORT) if row["alert"]]
+    return [_quality(part, reported.monitored_versions[part[0][MODEL_VERSION]].contract) for part in _together(rows)]
+
+
+def drift_alerts(reported: ReportedWindow) -> list[Alert]:
+    """The columns that drifted on all rows, each by its clearest distance, by effect."""
     drift: dict[tuple[int, str], dict[str, Any]] = {}
-    for row in report_rows(connection, inputs, DRIFT_REPORT, window):
+    for row in _rows(reported, DRIFT_REPORT):
         key = (row[MODEL_VERSION], row["feature"])
         if row["alert"] and row["slice"] is None and (key not in drift or _size(row) > _size(drift[key])):
             drift[key] = row
     return [
-        *(_performance(inputs, row) for row in performance),
-        *(_quality(rows, monitored_versions[rows[0][MODEL_VERSION]].contract) for rows in _together(quality)),
-        *(
-            _drift(connection, window, row, monitored_versions[row[MODEL_VERSION]].reference)
-            for row in sorted(drift.values(), key=_size, reverse=True)
-        ),
+        _drift(reported.connection, reported.window, row, reported.monitored_versions[row[MODEL_VERSION]].reference)
+        for row in sorted(drift.values(), key=_size, reverse=True)
     ]
 
 

@@ -1,41 +1,27 @@
 """`data_quality_report`: what is wrong with the rows of a window as data, whatever the model makes of them. One partition a window."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import duckdb
 
-from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core.check_rules import CheckRule
 from mlops_assets.core.keys import DATA_QUALITY_REPORT
 from mlops_assets.core.prediction_columns import BATCH
-from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake
 from mlops_assets.monitoring.data_quality import RULES, Expected, Finding, inspect, results
-from mlops_assets.monitoring.monitored_windows import (
-    STAGED_WINDOW,
-    WINDOW,
-    Windows,
-    load_monitored_version,
-    report_query,
-    stage_rows,
-    window_dependencies,
-    windows_of,
-    write_report,
-)
+from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Report, ReportedWindow
+from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, Windows
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import CHANNEL, MODEL_VERSION, PREDICTION_ID
-from mlops_assets.stages.execution import RETRIES, record_range_metadata
-from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_DESCRIPTIONS = {
-    WINDOW: "First day of the monitoring window.",
-    MODEL_VERSION: "Version that predicted: its contract and its hold-out are what the rows are held against.",
+    from mlops_assets.monitoring.alerts import Alert
+
+_COLUMNS = {
     "check": "Name of the check.",
     "feature": "The feature, or * for whole rows.",
     "value": "Share of the rows that it concerns; of window_rows the number of rows.",
@@ -46,68 +32,54 @@ _DESCRIPTIONS = {
 }
 
 
-def build_data_quality_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
-    """The data quality report of one solution."""
-    key = inputs.key(DATA_QUALITY_REPORT)
-    solution = inputs.solution
+class DataQualityMonitor:
+    """What is wrong with the rows of a window as data."""
 
-    @dg.asset(
-        key=key,
-        description=f"Missing, unseen, out of range, duplicate and constant values, rows and schema by {solution.monitoring.window} window.",
-        owners=solution.owners,
-        group_name=inputs.name,
-        kinds={"duckdb"},
-        tags=inputs.tags(DATA_QUALITY_REPORT),
-        partitions_def=inputs.windows,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=window_dependencies(inputs),
-        check_specs=[rule.partitioned_spec(key, inputs.windows) for rule in RULES.values()],
-        retry_policy=RETRIES,
-        code_version="1",
-    )
-    @step
-    def data_quality_report(
-        context: dg.AssetExecutionContext,
-        lake: dg.ResourceParam[Lake],
-        registry: dg.ResourceParam[ModelRegistry],
-        settings: dg.ResourceParam[Settings],
-    ) -> Iterator[dg.MaterializeResult]:
-        windows = windows_of(inputs, context.partition_keys)
-        with lake.connect(read_only=False) as connection:
-            found: dict[tuple[str, int], list[Finding]] = {}
-            for version in stage_rows(connection, settings, inputs, windows):
-                found |= _inspect(connection, inputs, registry, settings, windows=windows, version=version)
-            connection.register("findings", _to_arrow(found))
-            metadata = write_report(
-                context,
-                lake,
-                connection,
-                table=inputs.table(DATA_QUALITY_REPORT),
-                query=report_query("findings"),
-                descriptions=_DESCRIPTIONS,
-            )
+    title = "Data quality"
+    description = "Missing, unseen, out of range, duplicate and constant values, rows and schema."
+    kinds = ("duckdb",)
+    columns = _COLUMNS
+    code_version = "1"
+    asks_for_training = False
+
+    def rules(self, name: str) -> Sequence[CheckRule]:
+        """A check for each kind of finding."""
+        return list(RULES.values())
+
+    def reads(self, inputs: SolutionInputs) -> Sequence[dg.AssetKey]:
+        """Nothing else."""
+        return ()
+
+    def measure(self, run: MonitoringRun, of_solution: MonitorOfSolution) -> Report:
+        """The findings on every version and window."""
+        found: dict[tuple[str, int], list[Finding]] = {}
+        for version in run.versions:
+            found |= _inspect(run, version)
         by_window = {
-            window: [each for (key, _), part in found.items() if key == window for each in part] for window in windows.ranges
+            window: [each for (key, _), part in found.items() if key == window for each in part] for window in run.windows.ranges
         }
-        record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(by_window))})
-        yield dg.MaterializeResult(metadata=metadata, check_results=results(key, by_window))
+        return Report(
+            rows=_to_arrow(found),
+            check_results=results(run.inputs.key(DATA_QUALITY_REPORT), by_window),
+            metadata={"summary": dg.MetadataValue.md(_summary(by_window))},
+        )
 
-    return data_quality_report
+    def find_alerts(self, reported: ReportedWindow, of_solution: MonitorOfSolution) -> "Iterable[Alert]":
+        """The findings beyond their limits, those of the same rows together."""
+        from mlops_assets.monitoring.alerts import quality_alerts
+
+        return quality_alerts(reported)
 
 
-def _inspect(
-    connection: duckdb.DuckDBPyConnection,
-    inputs: SolutionInputs,
-    registry: ModelRegistry,
-    settings: Settings,
-    *,
-    windows: Windows,
-    version: int,
-) -> dict[tuple[str, int], list[Finding]]:
+MONITOR = DataQualityMonitor()
+
+
+def _inspect(run: MonitoringRun, version: int) -> dict[tuple[str, int], list[Finding]]:
     """The findings of every window on the rows that `version` predicted."""
     from mlops_assets.ml.reference import WHOLE
 
-    monitored_version = load_monitored_version(inputs, registry, settings, version)
+    connection, inputs, windows = run.connection, run.inputs, run.windows
+    monitored_version = run.load(version)
     reference = monitored_version.reference
     described = {each["feature"]: each for each in reference.summary.columns.to_pylist() if each["slice"] == WHOLE}
     shares = dict(

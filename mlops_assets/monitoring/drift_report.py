@@ -3,44 +3,29 @@
 Distances of features, prediction and label are computed in the lake; one feature `*` holds the reconstruction error of all features together.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
 
-from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
-from mlops_assets.core.check_rules import MOST_EXAMPLES, PartitionCheckResult
+from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule, PartitionCheckResult
 from mlops_assets.core.keys import DRIFT_REPORT
-from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake
-from mlops_assets.monitoring.monitored_windows import (
-    STAGED_WINDOW,
-    WINDOW,
-    report_query,
-    rows_of_version,
-    sampled_windows,
-    stage_rows,
-    window_dependencies,
-    windows_of,
-    write_report,
-)
+from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Report, ReportedWindow
+from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, rows_of_version, sampled_windows
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import MODEL_VERSION
-from mlops_assets.stages.execution import RETRIES, record_range_metadata
-from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.evaluation_page import plot_metadata
 from mlops_assets.training.monitoring_reference import VersionReference, load_reference
 
 if TYPE_CHECKING:
     from mlops_assets.ml.drift import DriftRow
+    from mlops_assets.monitoring.alerts import Alert
 
-_DESCRIPTIONS = {
-    WINDOW: "First day of the monitoring window.",
-    MODEL_VERSION: "Version that predicted, whose hold-out is the reference.",
+_COLUMNS = {
     "slice": "Null for all rows, else which of them: column = value.",
     "feature": "The column, or * for all features together.",
     "kind": "feature, prediction, label (of the rows whose label is known), or all.",
@@ -54,60 +39,53 @@ _DESCRIPTIONS = {
 }
 
 
-def build_drift_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
-    """The drift report of one solution."""
-    key = inputs.key(DRIFT_REPORT)
-    solution = inputs.solution
+class DriftMonitor:
+    """Whether features, predictions and labels of a window are far from the hold-out."""
 
-    @dg.asset(
-        key=key,
-        description=f"Drift of features, prediction and label from the hold-out by {solution.monitoring.window} window, version and slice.",
-        owners=solution.owners,
-        group_name=inputs.name,
-        kinds={"nannyml", "duckdb"},
-        tags=inputs.tags(DRIFT_REPORT),
-        partitions_def=inputs.windows,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=window_dependencies(inputs),
-        check_specs=[check_rules.DRIFT.partitioned_spec(key, inputs.windows)],
-        retry_policy=RETRIES,
-        code_version="2",
-    )
-    @step
-    def drift_report(
-        context: dg.AssetExecutionContext,
-        lake: dg.ResourceParam[Lake],
-        registry: dg.ResourceParam[ModelRegistry],
-        settings: dg.ResourceParam[Settings],
-    ) -> Iterator[dg.MaterializeResult]:
+    title = "Drift"
+    description = "Drift of features, prediction and label from the hold-out, by version and slice."
+    kinds = ("nannyml", "duckdb")
+    columns = _COLUMNS
+    code_version = "2"
+    asks_for_training = False
+
+    def rules(self, name: str) -> Sequence[CheckRule]:
+        """The check of the share of drifted features."""
+        return [check_rules.DRIFT]
+
+    def reads(self, inputs: SolutionInputs) -> Sequence[dg.AssetKey]:
+        """Nothing else."""
+        return ()
+
+    def measure(self, run: MonitoringRun, of_solution: MonitorOfSolution) -> Report:
+        """All measures of every version and window."""
         import pyarrow as pa
 
         from mlops_assets.ml.drift import to_arrow
 
         tables = []
         rows: list[DriftRow] = []
-        with lake.connect(read_only=False) as connection:
-            for version in stage_rows(connection, settings, inputs, windows_of(inputs, context.partition_keys)):
-                reference = load_reference(registry, settings, registry.get(inputs.name, version))
-                found = _measure(connection, inputs, version, reference)
-                rows += found
-                tables.append(rows_of_version(to_arrow(found), version))
-            connection.register("drift_rows", pa.concat_tables(tables))
-            metadata = write_report(
-                context,
-                lake,
-                connection,
-                table=inputs.table(DRIFT_REPORT),
-                query=report_query("drift_rows"),
-                descriptions=_DESCRIPTIONS,
-            )
-        shares = {key: _share_of_features([row for row in rows if row.window == key]) for key in context.partition_keys}
-        for window, share in shares.items():
-            context.add_asset_metadata({"drifted_share": share}, asset_key=context.asset_key, partition_key=window)
-        record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(rows, shares)), **_plot(rows)})
-        yield dg.MaterializeResult(metadata=metadata, check_results=[_check(inputs, rows, *each) for each in shares.items()])
+        for version in run.versions:
+            reference = load_reference(run.registry, run.settings, run.registry.get(run.inputs.name, version))
+            found = _measure(run.connection, run.inputs, version, reference)
+            rows += found
+            tables.append(rows_of_version(to_arrow(found), version))
+        shares = {key: _share_of_features([row for row in rows if row.window == key]) for key in run.windows.ranges}
+        return Report(
+            rows=pa.concat_tables(tables),
+            check_results=[_check(run.inputs, rows, *each) for each in shares.items()],
+            metadata={"summary": dg.MetadataValue.md(_summary(rows, shares)), **_plot(rows)},
+            window_metadata={window: {"drifted_share": share} for window, share in shares.items()},
+        )
 
-    return drift_report
+    def find_alerts(self, reported: ReportedWindow, of_solution: MonitorOfSolution) -> "Iterable[Alert]":
+        """The columns that drifted on all rows, by effect."""
+        from mlops_assets.monitoring.alerts import drift_alerts
+
+        return drift_alerts(reported)
+
+
+MONITOR = DriftMonitor()
 
 
 def _measure(

@@ -1,4 +1,4 @@
-"""`monitoring_report`: the page of a window, put together from its drift, performance and data quality reports. One partition a window."""
+"""`monitoring_report`: the page of a window, put together from the reports of its monitors. One partition a window."""
 
 from collections import Counter
 from datetime import timedelta
@@ -19,6 +19,7 @@ from mlops_assets.core.keys import (
 )
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake, table_exists
+from mlops_assets.monitoring.monitor import monitors_of, own_monitors
 from mlops_assets.monitoring.monitored_windows import (
     STAGED_WINDOW,
     WINDOW,
@@ -61,7 +62,7 @@ def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[
-            *(inputs.key(stage) for stage in (DRIFT_REPORT, PERFORMANCE_REPORT, DATA_QUALITY_REPORT)),
+            *(inputs.key(each.stage) for each in monitors_of(solution)),
             *window_dependencies(inputs),
         ],
         retry_policy=RETRIES,
@@ -163,7 +164,11 @@ def _reports(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, wind
         )
 
     return Reports(
-        window=window, drift=rows(DRIFT_REPORT), performance=rows(PERFORMANCE_REPORT), quality=rows(DATA_QUALITY_REPORT)
+        window=window,
+        drift=rows(DRIFT_REPORT),
+        performance=rows(PERFORMANCE_REPORT),
+        quality=rows(DATA_QUALITY_REPORT),
+        measures={each.monitor.title: rows(each.stage) for each in own_monitors(inputs.solution)},
     )
 
 
@@ -171,9 +176,7 @@ def _links(inputs: SolutionInputs, settings: Settings, windows: Windows, window:
     part = windows.ranges[window]
     assets = f"{settings.dagster_url}/assets/{inputs.name}"
     return {
-        "Drift": f"{assets}/{DRIFT_REPORT}?partition={window}",
-        "Performance": f"{assets}/{PERFORMANCE_REPORT}?partition={window}",
-        "Data quality": f"{assets}/{DATA_QUALITY_REPORT}?partition={window}",
+        **{each.monitor.title: f"{assets}/{each.stage}?partition={window}" for each in monitors_of(inputs.solution)},
         f"Predictions from {part.start}": f"{assets}/{PREDICTIONS}?partition={part.start}",
         "Outcomes": f"{assets}/{OUTCOMES}?partition={part.start}",
         "Model versions in MLflow": f"{settings.mlflow_url}/#/models/{inputs.name}",

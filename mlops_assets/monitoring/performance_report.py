@@ -1,36 +1,19 @@
 """`performance_report`: how good the predictions of a window are, estimated until their labels are known. One partition a window."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
-from mlops_assets.core.check_rules import PartitionCheckResult
+from mlops_assets.core.check_rules import CheckRule, PartitionCheckResult
 from mlops_assets.core.keys import PERFORMANCE_REPORT, table_key
 from mlops_assets.core.prediction_columns import predictions_array
-from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake
-from mlops_assets.monitoring.monitored_windows import (
-    WINDOW,
-    MonitoredVersion,
-    Windows,
-    load_monitored_version,
-    report_query,
-    rows_of_version,
-    stage_rows,
-    window_dependencies,
-    window_rows,
-    windows_of,
-    write_report,
-)
-from mlops_assets.schema.column_names import MODEL_VERSION
+from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Report, ReportedWindow
+from mlops_assets.monitoring.monitored_windows import MonitoredVersion, Windows, rows_of_version, window_rows
 from mlops_assets.schema.solution import after
 from mlops_assets.stages.clock import data_clock
-from mlops_assets.stages.execution import RETRIES, record_range_metadata
-from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.candidate_evaluation import threshold_of
 from mlops_assets.training.evaluation_page import plot_metadata
@@ -41,10 +24,9 @@ if TYPE_CHECKING:
     from mlops_assets.ml.evaluation import Evaluation
     from mlops_assets.ml.performance import PerformanceRow
     from mlops_assets.ml.performance_estimation import Estimate
+    from mlops_assets.monitoring.alerts import Alert
 
-_DESCRIPTIONS = {
-    WINDOW: "First day of the monitoring window.",
-    MODEL_VERSION: "Version that predicted.",
+_COLUMNS = {
     "slice": "Null for all rows, else which of them: column = value.",
     "metric": "Name of the metric.",
     "estimated": "Estimate without labels, by NannyML (CBPE, or DLE for a regression); null where the metric cannot be estimated.",
@@ -63,70 +45,59 @@ _DESCRIPTIONS = {
 }
 
 
-def build_performance_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
-    """The performance report of one solution."""
-    key = inputs.key(PERFORMANCE_REPORT)
-    solution = inputs.solution
+class PerformanceMonitor:
+    """How good the predictions of a window are."""
 
-    @dg.asset(
-        key=key,
-        description=f"Estimated and realised performance by {solution.monitoring.window} window, version and slice.",
-        owners=solution.owners,
-        group_name=inputs.name,
-        kinds={"nannyml", "duckdb"},
-        tags=inputs.tags(PERFORMANCE_REPORT),
-        partitions_def=inputs.windows,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[*window_dependencies(inputs), table_key(inputs.spine.table)],
-        check_specs=[
-            rule.partitioned_spec(key, inputs.windows) for rule in (check_rules.PERFORMANCE, check_rules.ESTIMATE_AGREES)
-        ],
-        retry_policy=RETRIES,
-        code_version="1",
-    )
-    @step
-    def performance_report(
-        context: dg.AssetExecutionContext,
-        lake: dg.ResourceParam[Lake],
-        registry: dg.ResourceParam[ModelRegistry],
-        settings: dg.ResourceParam[Settings],
-    ) -> Iterator[dg.MaterializeResult]:
+    title = "Performance"
+    description = "Estimated and realised performance, by version and slice."
+    kinds = ("nannyml", "duckdb")
+    columns = _COLUMNS
+    code_version = "1"
+    asks_for_training = False
+
+    def rules(self, name: str) -> Sequence[CheckRule]:
+        """The checks of the metric that models are chosen by, and of its estimate."""
+        return [check_rules.PERFORMANCE, check_rules.ESTIMATE_AGREES]
+
+    def reads(self, inputs: SolutionInputs) -> Sequence[dg.AssetKey]:
+        """The spine, whose newest partition is the clock."""
+        return [table_key(inputs.spine.table)]
+
+    def measure(self, run: MonitoringRun, of_solution: MonitorOfSolution) -> Report:
+        """All metrics of every version, window and slice."""
         import pyarrow as pa
 
         from mlops_assets.ml.performance import to_arrow
 
-        windows = windows_of(inputs, context.partition_keys)
+        inputs, metric = run.inputs, run.inputs.solution.training.metric
         rows: list[PerformanceRow] = []
         tables = []
-        with lake.connect(read_only=False) as connection:
-            as_of = data_clock(connection, inputs)
-            for number in stage_rows(connection, settings, inputs, windows):
-                monitored_version = load_monitored_version(inputs, registry, settings, number)
-                found = _rows(inputs, monitored_version, window_rows(connection, inputs, number), windows=windows, as_of=as_of)
-                rows += found
-                tables.append(rows_of_version(to_arrow(found), number))
-            connection.register("performance_rows", pa.concat_tables(tables))
-            metadata = write_report(
-                context,
-                lake,
-                connection,
-                table=inputs.table(PERFORMANCE_REPORT),
-                query=report_query("performance_rows"),
-                descriptions=_DESCRIPTIONS,
-            )
-        metric = solution.training.metric
+        as_of = data_clock(run.connection, inputs)
+        for version in run.versions:
+            windows = window_rows(run.connection, inputs, version)
+            found = _rows(inputs, run.load(version), windows, windows=run.windows, as_of=as_of)
+            rows += found
+            tables.append(rows_of_version(to_arrow(found), version))
         judged = [row for row in rows if row.metric == metric and row.slice is None]
-        record_range_metadata(context, {"summary": dg.MetadataValue.md(_summary(judged)), **_plot(judged, metric)})
-        yield dg.MaterializeResult(
-            metadata={**metadata, "as_of": dg.MetadataValue.timestamp(as_of)},
+        return Report(
+            rows=pa.concat_tables(tables),
             check_results=[
                 result
-                for window in windows.ranges
+                for window in run.windows.ranges
                 for result in (_performance(inputs, judged, window), _agreement(inputs, rows, window))
             ],
+            metadata={"summary": dg.MetadataValue.md(_summary(judged)), **_plot(judged, metric)},
+            window_metadata={window: {"as_of": dg.MetadataValue.timestamp(as_of)} for window in run.windows.ranges},
         )
 
-    return performance_report
+    def find_alerts(self, reported: ReportedWindow, of_solution: MonitorOfSolution) -> "Iterable[Alert]":
+        """The metrics that are worse on all rows, first the one that models are chosen by."""
+        from mlops_assets.monitoring.alerts import performance_alerts
+
+        return performance_alerts(reported)
+
+
+MONITOR = PerformanceMonitor()
 
 
 def _rows(

@@ -5,6 +5,7 @@ made on the day after its window and looks at nothing later, so that a decision 
 """
 
 import hashlib
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -24,8 +25,9 @@ from mlops_assets.core.keys import (
     table_key,
 )
 from mlops_assets.lake.datasets import newest_dataset
-from mlops_assets.lake.lake import Lake, fingerprint, quote, sql_moment
+from mlops_assets.lake.lake import Lake, fingerprint, quote, sql_moment, table_exists
 from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
+from mlops_assets.monitoring.monitor import own_monitors
 from mlops_assets.monitoring.monitored_windows import WINDOW, write_report
 from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
 from mlops_assets.schema.column_names import MODEL_VERSION
@@ -71,6 +73,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
         deps=[
             inputs.key(DRIFT_REPORT),
             inputs.key(PERFORMANCE_REPORT),
+            *(inputs.key(each.stage) for each in own_monitors(inputs.solution) if each.monitor.asks_for_training),
             table_key(inputs.spine.table),
             dg.AssetDep(inputs.key(TRAINING_DATASET), partition_mapping=dg.AllPartitionMapping()),
             *inputs.evaluations,
@@ -208,6 +211,7 @@ def _windows(
         f"FROM drift d LEFT JOIN performance p USING ({WINDOW}) ORDER BY 1 DESC LIMIT ?",
         [window, version, version, metric, count],
     ).fetchall()
+    others = _alerts_of_own_monitors(connection, inputs, version, [start for start, *_ in found])
     return [
         Window(
             start=start,
@@ -218,9 +222,27 @@ def _windows(
             limit=limit,
             alert=alert,
             complete=complete,
+            others=tuple(others.get(start, ())),
         )
         for start, share, estimated, realised, limit, alert, complete in reversed(found)
     ]
+
+
+def _alerts_of_own_monitors(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, windows: Sequence[date]
+) -> dict[date, list[str]]:
+    """What the team's monitors that ask for a training found in `windows`, in words by window."""
+    alerts: dict[date, list[str]] = {}
+    for each in own_monitors(inputs.solution):
+        if each.monitor.asks_for_training and table_exists(connection, table := inputs.table(each.stage)):
+            rows = connection.execute(
+                f"SELECT {WINDOW}, subject, sentence FROM lake.{table} WHERE alert AND {MODEL_VERSION} = ? AND list_contains(?, {WINDOW}) "
+                "ORDER BY ALL",
+                [version, list(windows)],
+            ).fetchall()
+            for window, subject, sentence in rows:
+                alerts.setdefault(window, []).append(f"{each.monitor.title.lower()} of {subject} {sentence}")
+    return alerts
 
 
 def _predictions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: date) -> int:

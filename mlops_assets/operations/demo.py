@@ -62,10 +62,10 @@ class Plan:
 def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
     """The four runs of the demo."""
     # Here, since the declarations load Dagster.
-    from mlops_assets.components.stages import STAGES, stages_of
+    from mlops_assets.components import stages as declared
 
-    assets = client.assets()
-    keys = {stage.name: f"{plan.solution}/{stage.name}" for stage in STAGES if stage.job}
+    assets, solution = client.assets(), declared_solution(plan.solution)
+    keys = {stage.name: f"{plan.solution}/{stage.name}" for stage in declared.stages(solution) if stage.job}
     if missing := [key for key in keys.values() if key not in assets]:
         errors = configuration_errors(assets)
         reason = "\n".join(errors) or f"The code location has no asset {missing[0]}."
@@ -75,11 +75,13 @@ def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
     windows = list(_whole_windows(client.partition_keys(keys["drift_report"]), plan))
     found = [
         Stage("data and features", upstream, plan.start.isoformat(), last),
-        Stage("training", tuple(keys[name] for name in stages_of("training")), training_date, training_date),
-        Stage("scoring", tuple(keys[name] for name in stages_of("scoring")), training_date, last),
+        Stage("training", tuple(keys[name] for name in declared.stages_of("training", solution)), training_date, training_date),
+        Stage("scoring", tuple(keys[name] for name in declared.stages_of("scoring", solution)), training_date, last),
     ]
     if windows:
-        found.append(Stage("monitoring", tuple(keys[name] for name in stages_of("monitoring")), windows[0], windows[-1]))
+        found.append(
+            Stage("monitoring", tuple(keys[name] for name in declared.stages_of("monitoring", solution)), windows[0], windows[-1])
+        )
     return found
 
 

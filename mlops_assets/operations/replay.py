@@ -100,7 +100,7 @@ class Replay:
             step.stages.append(show(Stage("outcomes", (self._key("outcomes"),), late[0], late[-1])))
         ended, matured = self._windows(period)
         if windows := sorted({*ended, *matured}):
-            reports = tuple(self._key(name) for name in stages_of("monitoring"))
+            reports = tuple(self._key(name) for name in stages_of("monitoring", declared_solution(self._name)))
             stage = Stage("reports and decision", reports, windows[0], windows[-1], again=bool(matured))
             step.stages.append(show(stage))
             step.windows = self._described(windows)

@@ -106,7 +106,7 @@ def train(
     declared = check_overrides(solution, overrides)
     client = DagsterClient.from_settings(settings)
     assets = client.assets()
-    stages = tuple(SEGMENT_STAGES.values()) if segment else stages_of("training")
+    stages = tuple(SEGMENT_STAGES.values()) if segment else stages_of("training", declared)
     keys = [f"{solution}/{stage}" for stage in stages if deploy or not stage.endswith("deployment")]
     if missing := [key for key in keys if key not in assets]:
         raise StackError(f"Dagster has no asset {missing[0]}.", remedy="mlops status; after a change of YAML: mlops reload")

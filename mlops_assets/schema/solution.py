@@ -446,6 +446,8 @@ class Monitoring(Strict):
     """When the performance alerts."""
     data_quality: DataQuality = DataQuality()
     """When the data of a window alerts."""
+    own: dict[str, dict[str, Any]] = {}
+    """[Monitors of your own](extend.md#monitor): import path or name of an entry point -> parameters."""
 
 
 def _of_windows(text: str) -> str:

@@ -10,7 +10,8 @@ import dagster as dg
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.check_rules import CheckRule
 from mlops_assets.core.keys import EVALUATION
-from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
+from mlops_assets.schema.configuration_errors import ConfigurationError
+from mlops_assets.schema.parameters import check_parameters
 from mlops_assets.schema.registry import Registry
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
@@ -81,7 +82,7 @@ class FunctionGate:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self.function)
+        return inspect.signature(self.function, eval_str=True)
 
 
 def gate(
@@ -99,15 +100,7 @@ def check_gates(solution: Solution) -> None:
     names = [rule.name for rule in rules_of(solution, own=False)]
     for name, parameters in solution.gates.own.items():
         path = ("gates", "own", name)
-        signature = inspect.signature(GATES.check(name, path))
-        known = {key: each for key, each in signature.parameters.items() if each.kind == each.KEYWORD_ONLY}
-        for parameter in parameters:
-            if parameter not in known:
-                raise ConfigurationError(
-                    (*path, parameter), f"{name} has no parameter {parameter!r}; {nearest(parameter, list(known))}"
-                )
-        if missing := [key for key, each in known.items() if each.default is each.empty and key not in parameters]:
-            raise ConfigurationError(path, f"{name} needs the parameter {', '.join(missing)}")
+        check_parameters(GATES.check(name, path), parameters, path, name)
         if _check_name(name) in names:
             raise ConfigurationError(path, f"there is another gate that is called {_check_name(name)}")
         names.append(_check_name(name))

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,10 +29,9 @@ from mlops_assets.features.online_features import build_online_features
 from mlops_assets.features.online_push import push_view
 from mlops_assets.lake.datasets import find_dataset, rebuild
 from mlops_assets.lake.lake import Lake, column_types, current_snapshot, quote
-from mlops_assets.monitoring.data_quality_report import build_data_quality_report
-from mlops_assets.monitoring.drift_report import build_drift_report
+from mlops_assets.monitoring.monitor import builtin_monitors
 from mlops_assets.monitoring.monitoring_report import build_monitoring_report
-from mlops_assets.monitoring.performance_report import build_performance_report
+from mlops_assets.monitoring.report_asset import build_report
 from mlops_assets.monitoring.retraining_decision import build_retraining_decision
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.online_store.store import FeatureRequest
@@ -178,7 +178,7 @@ class LocalRegistry(ModelRegistry):
 
 
 TRAINING = (build_training_dataset, build_model, build_evaluation)
-REPORTS = (build_data_quality_report, build_drift_report, build_performance_report, build_monitoring_report)
+REPORTS = (*(partial(build_report, of_solution=each) for each in builtin_monitors()), build_monitoring_report)
 STAGES = (
     *(*TRAINING, build_online_features, build_deployment, build_predictions, build_prediction_log, build_outcomes),
     *(*REPORTS, build_retraining_decision),

@@ -134,7 +134,7 @@ def test_it_says_first_how_good_the_model_is() -> None:
     assert verdict(page()).endswith("Its inputs changed: 2 drift alerts.")
     quiet = page(alert=False, alerts=[])
     assert verdict(quiet).endswith("Nothing about its inputs is out of the ordinary.")
-    nothing = replace(quiet, reports=Reports(window=W2.isoformat(), drift=[], performance=[], quality=[]))
+    nothing = replace(quiet, reports=Reports(window=W2.isoformat(), drift=[], performance=[], quality=[], measures={}))
     assert "was not judged" in verdict(nothing)
     assert "Not judged" in render_monitoring_report(nothing)
 
