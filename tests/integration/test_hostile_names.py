@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import dagster as dg
 import pytest
+from documented_pieces import write_modules
 from nats_server import NatsServer
 from recorded_reads import Reads, new_reads, recorded_reads, undeclared_and_unread
 
@@ -29,8 +30,10 @@ from mlops_assets.features.online_features import build_online_features
 from mlops_assets.features.online_push import push_view
 from mlops_assets.lake.datasets import find_dataset, rebuild
 from mlops_assets.lake.lake import Lake, column_types, current_snapshot, quote
-from mlops_assets.monitoring.monitor import builtin_monitors
-from mlops_assets.monitoring.monitoring_report import build_monitoring_report
+from mlops_assets.monitoring.alerts import alert_rows, find_alerts
+from mlops_assets.monitoring.monitor import monitors_of
+from mlops_assets.monitoring.monitored_windows import load_monitored_version, stage_rows, windows_of
+from mlops_assets.monitoring.monitoring_report import build_monitoring_report, report_path
 from mlops_assets.monitoring.report_asset import build_report
 from mlops_assets.monitoring.retraining_decision import build_retraining_decision
 from mlops_assets.online_store.lmdb_store import LmdbStore
@@ -102,6 +105,7 @@ NUMBERS = [
 ]
 TEXTS = ["text", "Größe", "{0} = text"]
 REQUEST, DERIVED = ["n", "where", "a 'b'"], "plus"
+WINDOWS = ["2020-03-02", "2020-03-09"]
 FIRST, TRAINING_DATE, END = date(2020, 1, 1), date(2020, 3, 1), date(2020, 3, 16)
 PLACES, ROWS = 12, 30
 
@@ -158,6 +162,13 @@ DECLARED = {
     },
     "checks": {"minimum_rows": 100},
     "gates": {"slices": ["Größe", "[x]"]},
+    "monitoring": {
+        "own": {
+            "my_team.monitors:ceiling": {"score": 0.0, "maximum": 0.5},
+            "my_team.monitors:population_stability": {"column": '"where"'},
+        }
+    },
+    "retraining": {"bad_windows": "2 of 2"},
 }
 
 
@@ -178,11 +189,12 @@ class LocalRegistry(ModelRegistry):
 
 
 TRAINING = (build_training_dataset, build_model, build_evaluation)
-REPORTS = (*(partial(build_report, of_solution=each) for each in builtin_monitors()), build_monitoring_report)
-STAGES = (
-    *(*TRAINING, build_online_features, build_deployment, build_predictions, build_prediction_log, build_outcomes),
-    *(*REPORTS, build_retraining_decision),
-)
+SCORING = (build_online_features, build_deployment, build_predictions, build_prediction_log, build_outcomes)
+
+
+def reports(inputs: SolutionInputs) -> list[Callable[[SolutionInputs], dg.AssetsDefinition]]:
+    """The reports of the monitors, the team's too, and the page."""
+    return [*(partial(build_report, of_solution=each) for each in monitors_of(inputs.solution)), build_monitoring_report]
 
 
 @dataclass(frozen=True)
@@ -212,7 +224,15 @@ class World:
             )
         assert result.success, [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
         failed = {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
-        assert failed <= {"beats_baseline", "latency", "window_rows", "labels_matured", "performance", "estimate_agrees"}, failed
+        assert failed <= {
+            "beats_baseline",
+            "latency",
+            "window_rows",
+            "labels_matured",
+            "performance",
+            "estimate_agrees",
+            "ceiling",
+        }, failed
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with self.lake.connect(read_only=True) as connection:
@@ -229,6 +249,16 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def my_team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The monitors of docs/extend.md, importable."""
+    folder = tmp_path_factory.mktemp("project")
+    write_modules(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +300,7 @@ def world(make_lake: Callable[[], Lake], nats_server: NatsServer, tmp_path_facto
         log_online_predictions(made, nats_server)
         made.make(build_prediction_log, first=None)
         made.make(build_predictions, build_outcomes, first="2020-03-01", last="2020-03-15")
-        made.make(*REPORTS, first="2020-03-02", last="2020-03-09")
+        made.make(*reports(made.inputs), first=WINDOWS[0], last=WINDOWS[1])
         made.make(build_retraining_decision, first="2020-03-09")
         yield made
 
@@ -306,9 +336,31 @@ def mistakes(table: str, where: str) -> str:
 
 
 def test_work_is_done_once(world: World) -> None:
-    """What this machine wrote is not downloaded from MLflow, and the four reports read one staging of their windows."""
+    """What this machine wrote is not downloaded from MLflow, and the reports read one staging of their windows."""
     assert LocalRegistry.downloads == []
     assert len(list((world.settings.staged_windows_directory / "hostile").iterdir())) == 1
+
+
+def test_monitors_of_a_team_are_written_alert_and_speak_for_a_training(world: World) -> None:
+    rows = world.rows('SELECT window_start, subject, value, "limit", alert FROM hostile.ceiling_report ORDER BY ALL')
+    assert [(str(day), *rest) for day, *rest in rows] == [(day, "score", 1.0, 0.5, True) for day in WINDOWS]
+    stable = world.rows("SELECT window_start, subject, value, alert FROM hostile.population_stability_report ORDER BY ALL")
+    assert [(str(day), subject) for day, subject, *_ in stable] == [(day, '"where"') for day in WINDOWS]
+    assert all(0 < value < 0.2 and not alert for *_, value, alert in stable)
+    page = report_path(world.settings, "hostile", WINDOWS[1]).read_text()
+    assert "<h2>Ceiling</h2>" in page
+    assert "100.0% of the predictions have 0 or more" in page
+    assert "ceiling_report?partition=2020-03-09" in page
+    [(reason, bad)] = world.rows("SELECT reason, bad_windows FROM hostile.retraining_decision")
+    assert "2020-03-02: ceiling of score 100.0% of the predictions have 0 or more" in reason
+    assert bad == 2
+    with world.lake.connect(read_only=True) as connection:
+        windows = windows_of(world.inputs, [WINDOWS[1]])
+        stage_rows(connection, world.settings, world.inputs, windows)
+        versions = {1: load_monitored_version(world.inputs, world.registry, world.settings, 1)}
+        alerts = find_alerts(connection, world.inputs, WINDOWS[1], versions)
+        [ceiling] = [alert for alert in alerts if alert.source == "ceiling"]
+        assert len(alert_rows(connection, world.inputs, WINDOWS[1], ceiling, limit=5)) == 5
 
 
 def test_the_training_dataset_has_each_feature_under_its_name(world: World) -> None:
@@ -335,7 +387,7 @@ def test_a_training_dataset_is_rebuilt(world: World) -> None:
 
 
 def test_every_stage_declares_what_it_reads_and_reads_what_it_declares(world: World) -> None:
-    assets = [build(world.inputs) for build in STAGES]
+    assets = [build(world.inputs) for build in (*TRAINING, *SCORING, *reports(world.inputs), build_retraining_decision)]
     undeclared, unread = undeclared_and_unread(assets, world.reads, without_table=[])
     assert (sorted(undeclared), sorted(unread)) == ([], [])
     assert world.reads.keys() == {asset.key for asset in assets}

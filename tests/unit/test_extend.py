@@ -12,11 +12,13 @@ import pyarrow as pa
 import pytest
 import skops.io
 import yaml
+from documented_pieces import PAGE, documented, write_modules
 from sklearn.pipeline import Pipeline
 
 from mlops_assets.clients.model_registry import RegistryError, trusted_types
 from mlops_assets.clients.notifier import Notification, Notifier
 from mlops_assets.components.ml_solution import resolve_inputs
+from mlops_assets.components.stages import stages
 from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, PROJECT_ROOT
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.ml.comparison import compare
@@ -25,6 +27,8 @@ from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.onnx import parity, to_onnx
 from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.monitoring.monitoring_report import build_monitoring_report
+from mlops_assets.monitoring.retraining_decision import build_retraining_decision
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.latency import Latency
@@ -33,7 +37,6 @@ from mlops_assets.training.evaluation import build_evaluation
 from mlops_assets.training.gate import CandidateResult, check_evaluation, rejection
 from mlops_assets.training.recorded_checks import DatasetState
 
-PAGE = (PROJECT_ROOT / "docs" / "extend.md").read_text()
 FIXTURE = PROJECT_ROOT / "tests" / "fixtures" / "solutions" / "valid" / "every_field.yaml"
 CLIP = "my_team.transformers.Clip"
 EQUAL_SLICES = "my_team.gates:equal_slices"
@@ -47,20 +50,10 @@ SCORES = 1 / (1 + np.exp(-(np.random.default_rng(2).normal(0, 1, ROWS) + 1.5 * L
 def my_team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The modules of the page, importable."""
     folder = tmp_path_factory.mktemp("project")
-    for name, code in re.findall(r"```python\n# (my_team/\w+\.py)\n(.*?)```", PAGE, re.DOTALL):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).with_name("__init__.py").touch()
-        (folder / name).write_text(code)
+    write_modules(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield
-
-
-def documented(section: str) -> dict[str, Any]:
-    """The YAML of a section of the page."""
-    found = re.search(rf"^## {section}\n.*?```yaml\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
-    assert found
-    return yaml.safe_load(found.group(1))
 
 
 def inputs_with(attributes: dict[str, Any]) -> SolutionInputs:
@@ -237,3 +230,38 @@ def test_an_installed_package_registers_a_metric(tmp_path: Path, monkeypatch: py
     registry: Registry[Metric] = Registry(METRICS.kind, group=METRICS.group, builtin="mlops_assets.ml.metrics", protocol=Metric)
     assert registry.names() == (*METRICS.names(), "profit")
     assert registry.get("profit") is METRICS.get(PROFIT)
+
+
+CEILING = "my_team.monitors:ceiling"
+
+
+def test_a_monitor_of_a_team_is_a_stage_of_its_solution_with_a_check_and_a_place_in_the_graph() -> None:
+    solution = inputs_with(documented("Monitor")).solution
+    own = [stage for stage in stages(solution) if stage.name in ("ceiling_report", "population_stability_report")]
+    assert [stage.job for stage in own] == ["monitoring", "monitoring"]
+    inputs = inputs_with(documented("Monitor"))
+    [check] = own[0].build(inputs).check_specs
+    assert (check.name, check.description, check.blocking) == ("ceiling", "Few predictions have a score at the ceiling.", False)
+    decision = {key.path[-1] for key in build_retraining_decision(inputs).dependency_keys}
+    assert ("ceiling_report" in decision, "population_stability_report" in decision) == (True, False)
+    assert {stage.name for stage in own} < {key.path[-1] for key in build_monitoring_report(inputs).dependency_keys}
+
+
+@pytest.mark.parametrize(
+    ("own", "place", "message"),
+    [
+        ({"my_team.monitors:cieling": {}}, (), "my_team.monitors has no 'cieling'; did you mean ceiling?"),
+        ({"my_team.monitors:Measure": {}}, (), "is no monitor: it lacks"),
+        ({"drfit": {}}, (), "Unknown monitor 'drfit': did you mean drift?"),
+        ({"drift": {}}, (), "drift is built in"),
+        ({CEILING: {"score": 0.9}}, (), "needs the parameter maximum"),
+        ({CEILING: {"score": 0.9, "maximum": 0.1, "columns": "x"}}, ("columns",), "has no parameter 'columns'"),
+        ({CEILING: {"score": "high", "maximum": 0.1}}, ("score",), "Input should be a valid number"),
+    ],
+)
+def test_a_monitor_that_does_not_exist_or_has_other_parameters_is_refused(
+    own: dict[str, Any], place: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as refused:
+        inputs_with({"monitoring": {"own": own}})
+    assert refused.value.path == ("monitoring", "own", next(iter(own)), *place)

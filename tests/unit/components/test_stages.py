@@ -3,6 +3,7 @@
 from mlops_assets.components.stages import STAGES, stages_of
 from mlops_assets.core.keys import CHECK_EVENT_TAG, SEGMENT_STAGES, SOLUTION_TAG, STAGE_TAG, job_name
 from mlops_assets.definitions import defs
+from mlops_assets.operations.solutions import declared_solution
 
 
 def test_every_asset_of_a_solution_is_a_stage_with_what_its_declaration_says() -> None:
@@ -20,4 +21,4 @@ def test_every_asset_of_a_solution_is_a_stage_with_what_its_declaration_says() -
     for solution in solutions:
         for job in ("training", "scoring", "monitoring"):
             selected = definitions.resolve_job_def(job_name(solution, job)).asset_layer.selected_asset_keys
-            assert {key.path[-1] for key in selected} == set(stages_of(job))
+            assert {key.path[-1] for key in selected} == set(stages_of(job, declared_solution(solution)))

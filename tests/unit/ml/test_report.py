@@ -53,6 +53,20 @@ def performance(window: date, *, alert: bool, complete: bool, slice_: str | None
     }
 
 
+def measure(window: date, value: float) -> dict:
+    """A row of a monitor of the team."""
+    return {
+        "window_start": window,
+        "model_version": 1,
+        "subject": "score",
+        "value": value,
+        "limit": 0.05,
+        "alert": value > 0.05,
+        "sentence": f"{value:.0%} of the predictions are at the ceiling",
+        "condition": "score > 0.99",
+    }
+
+
 QUALITY = {
     "window_start": W2,
     "model_version": 1,
@@ -89,6 +103,7 @@ def page(*, color: str = "red", alerts: Sequence[AlertLine] | None = None, compl
             performance(W2, alert=True, complete=True, slice_="place = north"),
         ],
         quality=[QUALITY],
+        measures={"Ceiling": [measure(W1, 0.01), measure(W2, 0.2)]},
     )
     example = {"prediction_id": "s:1:1", "score": 0.91, "age": color}
     return Page(
@@ -137,6 +152,16 @@ def test_it_says_first_how_good_the_model_is() -> None:
     nothing = replace(quiet, reports=Reports(window=W2.isoformat(), drift=[], performance=[], quality=[], measures={}))
     assert "was not judged" in verdict(nothing)
     assert "Not judged" in render_monitoring_report(nothing)
+
+
+def test_a_monitor_of_the_team_has_a_section_with_its_trend_and_a_place_in_the_verdict() -> None:
+    text = render_monitoring_report(page())
+    section = text.split("<h2>Ceiling</h2>")[1].split("</section>")[0]
+    assert "beyond the limit" in section
+    assert "20% of the predictions are at the ceiling" in section
+    assert section.count("<circle") == 2
+    counted = replace(page(), counts={"ceiling": 2})
+    assert verdict(counted).endswith("Nothing about its inputs is out of the ordinary. Besides: 2 ceiling alerts.")
 
 
 def test_the_worst_column_comes_first_and_states_are_told_apart() -> None:
