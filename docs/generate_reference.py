@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from mlops_assets.components.dbt_models import DbtModelsAttributes, DbtPartitions
 from mlops_assets.feature_store.registry import FeatureViewMeta
+from mlops_assets.monitoring.monitor import builtin_monitors
 from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.problem import PROBLEMS
 from mlops_assets.schema.solution import (
@@ -41,6 +42,7 @@ from mlops_assets.schema.solution import (
     Training,
 )
 from mlops_assets.schema.source import Column, DeliveryComparison, Query, RawTable, Source
+from mlops_assets.schema.source_reader import READERS
 
 PAGE = Path(__file__).parent / "reference-yaml.md"
 
@@ -94,6 +96,18 @@ def render() -> str:
     sections.append(
         "## Metrics\n\n`training.metric`, `gates.floor`, `gates.worst_slice` and `gates.against_champion` take these names, and "
         f"[metrics of your own](extend.md#metric).\n\n{metrics}"
+    )
+    readers = "\n".join(
+        f"- `{name}`: {', '.join(f'`{option}`' for option in sorted(READERS.get(name).options))}" for name in READERS.names()
+    )
+    sections.append(
+        "## Source readers\n\n`format` of a raw table and `database` of a query take these names, and [readers of your own]"
+        f"(extend.md#source-reader). Their options:\n\n{readers}"
+    )
+    monitors = "\n".join(f"- `{each.name}`: {each.monitor.description}" for each in builtin_monitors())
+    sections.append(
+        "## Monitors\n\nEvery solution has these, and those of `monitoring.own`: [monitors of your own](extend.md#monitor)."
+        f"\n\n{monitors}"
     )
     return "\n\n".join(sections) + "\n"
 

@@ -67,7 +67,7 @@ class Fault:
     def write(self, path: Path, *, start: date, end: date) -> None:
         """Write the rows of `[start, end)`, faulty on the days of the fault, as the file `path`. Raises StackError."""
         table, directory = raw_table(self.table)
-        if table.partitions is None or table.files is None or table.format == "json":
+        if table.partitions is None or table.files is None or table.format not in ("csv", "parquet"):
             raise StackError(
                 f"{self.key} is not read from CSV or Parquet files by partition: no fault can be injected.",
                 remedy="Choose another table.",

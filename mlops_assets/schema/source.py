@@ -2,55 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mlops_assets.schema.solution import Name, Partitions, Schedule, Strict
+from mlops_assets.schema.source_reader import READERS, file_readers, find_reader
 
 ColumnType = Literal["boolean", "integer", "bigint", "double", "varchar", "date", "timestamp", "timestamptz"]
-FileFormat = Literal["csv", "parquet", "json"]
-
-COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst", "none": "", "auto": None}
-"""Values of the option `compression`, with the ending that such files have."""
-
-
-_TEXT_OPTIONS = {"compression", "encoding", "dateformat", "timestampformat", "decimal_separator", "thousands"}
-_OPTIONS: dict[str, set[str]] = {
-    "csv": _TEXT_OPTIONS
-    | {"sep", "delim", "delimiter", "quote", "escape", "comment", "skip", "header", "names"}
-    | {"allow_quoted_nulls", "buffer_size", "max_line_size", "null_padding", "parallel", "strict_mode"},
-    "json": _TEXT_OPTIONS | {"format", "maximum_object_size"},
-    "parquet": {"binary_as_string", "compression", "encryption_config", "file_row_number", "filename", "hive_partitioning"},
-}
-"""Options that have an effect, by format; all others are refused."""
-
-
-def check_options(file_format: str, options: dict[str, Any]) -> None:
-    """Raise ValueError for an option of the format that has no effect, or whose value is none."""
-    known = _OPTIONS[file_format]
-    for name, value in options.items():
-        if name == "new_line":
-            raise ValueError("the option `new_line` is not supported: line ends are detected")
-        if name not in known:
-            raise ValueError(f"the option `{name}` has no effect on {file_format} files; there are: {', '.join(sorted(known))}")
-        if name == "encoding":
-            _check_encoding(value)
-        if name == "compression" and value not in COMPRESSIONS:
-            raise ValueError(f"the compression {value!r} is not supported; there are: {', '.join(COMPRESSIONS)}")
-        if name in ("sep", "delim", "delimiter") and not 1 <= len(str(value).encode()) <= 4:
-            raise ValueError(f"the option `{name}` is one to four characters long")
-        if name in ("quote", "escape", "comment", "decimal_separator", "thousands") and len(str(value)) > 1:
-            raise ValueError(f"the option `{name}` is one character")
-    if file_format == "csv" and options.get("header") is False and not options.get("names"):
-        raise ValueError("a CSV file without a header needs the option `names`")
-    if options.get("decimal_separator", ".") == options.get("thousands"):
-        raise ValueError("`decimal_separator` and `thousands` must be two signs")
-
-
-def _check_encoding(name: object) -> None:
-    try:
-        "".encode(str(name))
-    except LookupError as error:
-        raise ValueError(f"{name!r} is no encoding of Python's codecs, such as utf-8, utf-16, latin-1 or cp1252") from error
 
 
 class Column(Strict):
@@ -93,12 +50,18 @@ class Query(Strict):
     `{start}` and `{end}` in `sql` become the ISO dates of the partitions that are loaded, end exclusive.
     """
 
-    database: Literal["postgres"]
-    """Kind of the other database."""
+    database: str
+    """Kind of the other database: `postgres`, or [a reader of your own](extend.md#source-reader)."""
     url_variable: str
     """Name of the environment variable that holds the connection string."""
     sql: str
     """The query, in that database's SQL. `{start}` and `{end}` become the ISO dates of the range, end exclusive."""
+
+    @field_validator("database")
+    @classmethod
+    def _has_reader(cls, database: str) -> str:
+        find_reader(database, "query")
+        return database
 
 
 class DeliveryComparison(Strict):
@@ -129,7 +92,7 @@ class DeliveryComparison(Strict):
 class RawTable(Strict):
     """One raw table. `files` are paths beside the YAML file, URLs, or `package:<installed package>/<path>`; packed files are unpacked.
 
-    `options` are those of the format, see `check_options`. `key` names the columns that identify a row.
+    `options` are those of the reader. `key` names the columns that identify a row.
     """
 
     description: str
@@ -140,12 +103,12 @@ class RawTable(Strict):
     """Paths beside the YAML file, URLs, or `package:<installed package>/<path>`. A packed file is unpacked."""
     query: Query | None = None
     """A query on another database, instead of `files`."""
-    format: FileFormat | None = None
-    """Format of `files`, required with them."""
+    format: str | None = None
+    """Format of `files`, required with them: `csv`, `json`, `parquet`, or [a reader of your own](extend.md#source-reader)."""
     null_strings: list[str] = []
     """Texts that mean null; in a CSV file the empty text does, too."""
-    options: dict[str, Any] = {}
-    """Options of the format, such as `delim`: [how a source is read](data-and-features.md#how-a-source-is-read)."""
+    options: Annotated[dict[str, Any], Field(validate_default=True)] = {}
+    """Options of the reader, such as `delim`: [how a source is read](data-and-features.md#how-a-source-is-read)."""
     partitions: Partitions | None = None
     """Time partitions. Left out, the table is replaced as a whole."""
     key: list[str] = []
@@ -159,17 +122,31 @@ class RawTable(Strict):
     comparison: DeliveryComparison = DeliveryComparison()
     """How a delivery is compared with those before it. Checked by `delivery`."""
 
+    @field_validator("format")
+    @classmethod
+    def _has_reader(cls, name: str | None) -> str | None:
+        if name is not None:
+            find_reader(name, "files")
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _suit_the_reader(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        query = info.data.get("query")
+        name = query.database if query else info.data.get("format")
+        if name is not None:
+            READERS.get(name).check_options(name, options)
+        return options
+
     @model_validator(mode="after")
     def _is_consistent(self) -> "RawTable":
         if (self.files is None) == (self.query is None):
             raise ValueError("give either `files` or `query`")
         if self.files is not None and self.format is None:
-            raise ValueError("`files` need a `format`: csv, parquet or json")
+            raise ValueError(f"`files` need a `format`: {', '.join(file_readers())}, or a reader of your own")
         named = [*self.comparison.ignore, *self.key, *([self.partitions.column] if self.partitions else [])]
         if unknown := [name for name in named if name not in self.columns]:
             raise ValueError(f"{', '.join(unknown)} must be among `columns`: {', '.join(self.columns)}")
-        if self.format is not None:
-            check_options(self.format, self.options)
         if self.partitions and self.columns[self.partitions.column].type != "date":
             raise ValueError(f"the partition column {self.partitions.column} must have type date")
         return self

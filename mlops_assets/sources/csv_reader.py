@@ -14,7 +14,7 @@ from typing import Any
 
 from mlops_assets.lake.lake import literal, quote
 from mlops_assets.schema.column_names import fold
-from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError, position
+from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError, SourcePart, position
 
 REJECTED, SCANS = "__mlopsrejected_records", "__mlops_csv_scans"
 """Temporary tables in which DuckDB keeps what was no record."""
@@ -50,13 +50,15 @@ class Dialect:
     comment: str
 
 
-def csv_extract(path: str, label: str, *, folder: Path, null_strings: Sequence[str], options: Mapping[str, Any]) -> Extract:
-    """The rows of the CSV file at `path`, which is UTF-8, each column as text. Raises SourceError for a file without a header.
+def csv_extract(part: SourcePart) -> Extract:
+    """The rows of a CSV file, each column as text. Raises SourceError for a file without a header.
 
-    What has to be written is written to `folder`.
-    `options` are those of DuckDB's `read_csv` that are not applied here; with `header: false` they name the columns in `names`.
+    The options are those of DuckDB's `read_csv`; with `header: false` they name the columns in `names`.
     """
-    given = dict(options)
+    path, label, folder = part.path, part.label, part.folder
+    for table in (REJECTED, SCANS):
+        part.cleanup.callback(part.connection.execute, f"DROP TABLE IF EXISTS {table}")
+    given = dict(part.options)
     quotation = str(given.pop("quote", '"'))
     dialect = Dialect(
         delimiter=str(given.pop("sep", given.pop("delim", given.pop("delimiter", ",")))),
@@ -81,7 +83,7 @@ def csv_extract(path: str, label: str, *, folder: Path, null_strings: Sequence[s
         "quote": dialect.quotation,
         "escape": dialect.escape,
         "comment": dialect.comment,
-        "nullstr": ["", *null_strings],
+        "nullstr": ["", *part.null_strings],
     }
     columns = ", ".join(f"{literal(position(number))}: 'VARCHAR'" for number in range(len(names)))
     names = [name.strip() for name in names]
@@ -93,6 +95,7 @@ def csv_extract(path: str, label: str, *, folder: Path, null_strings: Sequence[s
         relation=f"(FROM read_csv({literal(path)}, columns = {{{columns}}}{reader_options(settings)}))",
         row=json_row([(name, "VARCHAR") for name in names]),
         rejected=rejected_records(path, label),
+        has_nulls=True,
     )
 
 

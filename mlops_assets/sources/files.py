@@ -18,8 +18,10 @@ from urllib.parse import unquote, urlsplit
 import duckdb
 
 from mlops_assets.lake.lake import literal
-from mlops_assets.schema.source import COMPRESSIONS
 from mlops_assets.sources.extract import SourceError
+
+COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst", "none": "", "auto": None}
+"""Values of the option `compression`, with the ending that such files have."""
 
 _CHUNK = 1 << 20
 _LARGEST_UNPACKED = 32 << 30

@@ -3,16 +3,14 @@
 DuckDB's reader decides types from the first rows and prints numbers anew, so it only splits the file here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from mlops_assets.lake.lake import literal, quote
 from mlops_assets.schema.column_names import internal
-from mlops_assets.sources.csv_reader import FIXED, reader_options, rejected_records, with_one_line_end
-from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field
+from mlops_assets.sources.csv_reader import FIXED, REJECTED, SCANS, reader_options, rejected_records, with_one_line_end
+from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, SourcePart
 
 _TEXT, _KEYS, _PROBLEM, _PLAIN, _MARKED, _VALUES = map(internal, ("text", "keys", "problem", "plain", "is_marked", "values"))
 
@@ -27,22 +25,13 @@ _LARGE = r"[0-9]{16,}\.|[0-9][eE]\+?[0-9]"
 """Numbers whose digits matter for a double, too: DuckDB prints `6.868531932247569e+16` without its exponent."""
 
 
-def json_extract(
-    connection: duckdb.DuckDBPyConnection,
-    path: str,
-    label: str,
-    *,
-    number: int,
-    folder: Path,
-    wanted: Mapping[str, str],
-    options: Mapping[str, Any],
-) -> Extract:
-    """The objects of the JSON file at `path`, which is UTF-8: one a line, or the elements of one array.
-
-    Leaves a temporary table of the texts, told apart by `number`. `wanted` are the keys that are read, with their stated types.
-    """
-    staged = f"temp.main.{quote(internal(f'json_{number}'))}"
-    rows, rejected_lines = _objects(path, label, folder, dict(options))
+def json_extract(part: SourcePart) -> Extract:
+    """The objects of a JSON file: one a line, or the elements of one array."""
+    connection, label, wanted = part.connection, part.label, part.wanted
+    staged = f"temp.main.{quote(internal(f'json_{part.number}'))}"
+    for table in (REJECTED, SCANS, staged):
+        part.cleanup.callback(connection.execute, f"DROP TABLE IF EXISTS {table}")
+    rows, rejected_lines = _objects(part.path, label, part.folder, dict(part.options))
     problem = (
         f"CASE WHEN {_KEYS} IS NULL THEN 'is no JSON' "
         f"WHEN len({_KEYS}) = 0 AND json_type({_TEXT}) <> 'OBJECT' THEN 'is no JSON object' "

@@ -1,33 +1,25 @@
 """Parquet files as DuckDB queries: each column in its exact type."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
 from mlops_assets.lake.lake import column_types, literal
 from mlops_assets.schema.column_names import internal
+from mlops_assets.sources.arrow_types import LARGEST_PRECISION, exact_fields
 from mlops_assets.sources.column_types import NANOSECOND_INSTANT
 from mlops_assets.sources.csv_reader import json_row, reader_options
-from mlops_assets.sources.extract import Extract, Field, SourceError, position
+from mlops_assets.sources.extract import Extract, Field, SourceError, SourcePart, position
 from mlops_assets.sources.files import download
 
-_LARGEST_PRECISION = 38
 _NANOSECOND_RANGE = 9 * 10**15
 """Microseconds around 1970 that 64 bits of nanoseconds certainly hold."""
 
 
-def parquet_extract(
-    connection: duckdb.DuckDBPyConnection,
-    path: str,
-    label: str,
-    *,
-    folder: Path,
-    wanted: Collection[str],
-    options: Mapping[str, Any],
-) -> Extract:
-    """The rows of the Parquet file at `path`, of which the columns `wanted` are read. What has to be written is written to `folder`."""
+def parquet_extract(part: SourcePart) -> Extract:
+    """The rows of a Parquet file on this machine or at a URL."""
+    connection, path, label, options = part.connection, part.path, part.label, part.options
     # The values of a path are text like any other, and none of the file's unless the YAML file says so.
     settings = {"hive_partitioning": False, **options}
     if settings["hive_partitioning"]:
@@ -38,7 +30,7 @@ def parquet_extract(
             raise SourceError(f"{label}: the folder and the file both have a column {both[0]}. Leave out `hive_partitioning`.")
     instants: set[str] = set()
     if "encryption_config" not in options:
-        path, instants = _exact(connection, path, label, folder=folder, wanted=wanted)
+        path, instants = _exact(connection, path, label, folder=part.folder, wanted=part.wanted)
     reader = f"read_parquet({literal(path)}{reader_options(settings)})"
     types = column_types(connection, reader)
     columns = ", ".join(position(number) for number in range(len(types)))
@@ -62,12 +54,12 @@ def _exact(
     than it has become other numbers.
     """
     schema = connection.execute(
-        f"SELECT name, type = 'INT96', coalesce(precision, 0) > {_LARGEST_PRECISION}, coalesce(logical_type LIKE '%NANOS=Nano%' "
+        f"SELECT name, type = 'INT96', coalesce(precision, 0) > {LARGEST_PRECISION}, coalesce(logical_type LIKE '%NANOS=Nano%' "
         f"AND (logical_type LIKE 'TimeType%' OR logical_type LIKE '%isAdjustedToUTC=1%'), false) FROM parquet_schema({literal(path)})"
     ).fetchall()
     if wide := [name for name, _, is_wide, _ in schema if is_wide and name in wanted]:
         raise SourceError(
-            f"{label}: the numbers of the column {wide[0]} have more than {_LARGEST_PRECISION} digits, which cannot be read. Write them as text."
+            f"{label}: the numbers of the column {wide[0]} have more than {LARGEST_PRECISION} digits, which cannot be read. Write them as text."
         )
     if "://" in path and any(is_old or is_fine for _, is_old, _, is_fine in schema):
         path = str(download(connection, path, folder))
@@ -79,13 +71,7 @@ def _exact(
     import pyarrow.parquet
 
     file = pyarrow.parquet.ParquetFile(path)
-    fields = list(file.schema_arrow)
-    instants = {
-        field.name for field in fields if pyarrow.types.is_timestamp(field.type) and field.type.unit == "ns" and field.type.tz
-    }
-    times = {field.name for field in fields if pyarrow.types.is_time64(field.type) and field.type.unit == "ns"}
-    kinds = {**dict.fromkeys(instants, pyarrow.timestamp("ns")), **dict.fromkeys(times, pyarrow.string())}
-    changed = [field.with_type(kinds[field.name]) if field.name in kinds else field for field in fields]
+    changed, instants = exact_fields(list(file.schema_arrow))
     copy = str(folder / "nanoseconds.parquet")
     with pyarrow.parquet.ParquetWriter(copy, pyarrow.schema(changed), version="2.6") as writer:
         for batch in file.iter_batches():

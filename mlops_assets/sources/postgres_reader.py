@@ -1,14 +1,9 @@
 """Queries on a Postgres as DuckDB queries: each column in its exact type, or as the text that Postgres itself writes of it."""
 
-import os
-
-import duckdb
-
 from mlops_assets.lake.lake import column_types, literal, quote
 from mlops_assets.schema.column_names import internal
-from mlops_assets.schema.source import Query
 from mlops_assets.sources.csv_reader import json_row
-from mlops_assets.sources.extract import Extract, Field, SourceError, position
+from mlops_assets.sources.extract import Extract, Field, SourceError, SourcePart, position
 
 ATTACHED = internal("source_database")
 
@@ -17,30 +12,26 @@ _EXACT = {16, 17, 18, 19, 20, 21, 23, 25, 26, 700, 701, 1042, 1043, 1082, 1114, 
 """Types that DuckDB reads as they are: boolean, bytes, whole and floating numbers, texts, dates, times with date, UUID."""
 
 
-def postgres_extract(connection: duckdb.DuckDBPyConnection, query: Query, *, bounds: dict[str, str]) -> Extract:
-    """The rows of `query`, whose database stays attached as `ATTACHED`. `bounds` are put in for their names in braces.
+def postgres_extract(part: SourcePart) -> Extract:
+    """The rows of a query, whose database stays attached as `ATTACHED` until they were taken.
 
     Raises SourceError for a variable that is not set and a query that Postgres refuses, ConnectionError when it cannot be reached.
     """
     import psycopg2
 
-    url = os.environ.get(query.url_variable)
-    if not url:
-        raise SourceError(f"Set the environment variable {query.url_variable} to the connection string of the source.")
-    sql = query.sql
-    for name, value in bounds.items():
-        sql = sql.replace("{" + name + "}", value)
-    sql = sql.strip().rstrip(";")
+    assert part.query is not None  # the reader reads queries
+    connection, variable, url, sql = part.connection, part.query.url_variable, part.connection_string, part.sql
+    part.cleanup.callback(connection.execute, f"DETACH DATABASE IF EXISTS {ATTACHED}")
     try:
         database = psycopg2.connect(url)
     except psycopg2.OperationalError as error:
         problem = str(error).strip()
     except psycopg2.Error:
-        raise SourceError(f"The value of {query.url_variable} is no connection string of Postgres.") from None
+        raise SourceError(f"The value of {variable} is no connection string of Postgres.") from None
     else:
         problem = ""
     if problem:
-        raise ConnectionError(f"The database of {query.url_variable} cannot be reached: {problem}")
+        raise ConnectionError(f"The database of {variable} cannot be reached: {problem}")
     try:
         database.set_session(readonly=True)
         with database.cursor() as cursor:
@@ -49,7 +40,7 @@ def postgres_extract(connection: duckdb.DuckDBPyConnection, query: Query, *, bou
             described = [(column.name, column.type_code) for column in cursor.description or ()]
     except psycopg2.Error as error:
         diagnosis = error.diag.message_primary
-        raise SourceError(f"Postgres refuses the query of {query.url_variable}: {diagnosis}.") from None
+        raise SourceError(f"Postgres refuses the query of {variable}: {diagnosis}.") from None
     finally:
         database.close()
     names = [name for name, _ in described]
@@ -61,7 +52,7 @@ def postgres_extract(connection: duckdb.DuckDBPyConnection, query: Query, *, bou
     types = list(column_types(connection, relation).values())
     fields = {name: Field(position(number), types[number]) for number, name in enumerate(names)}
     return Extract(
-        label=query.url_variable,
+        label=variable,
         fields=fields,
         relation=relation,
         row=json_row(list(zip(names, types, strict=True))),

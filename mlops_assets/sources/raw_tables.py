@@ -98,7 +98,7 @@ def _build_raw_asset(name: str, table: RawTable, *, source: Source, directory: P
         description=table.description,
         owners=source.owners,
         group_name=group_name(directory.name, RAW_SCHEMA),
-        kinds={table.format or "sql", "duckdb"},
+        kinds={(table.format or "sql").rpartition(":")[2].lower(), "duckdb"},
         partitions_def=keys,
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=[rule.partitioned_spec(key, keys) for rule in check_rules(table)],

@@ -1,4 +1,4 @@
-"""Reading raw sources with DuckDB: files and databases in, typed rows and rejected rows out.
+"""Reading raw sources with DuckDB: files and databases in, typed rows and rejected rows out. How a format is read stands in its reader.
 
 Every file is read by itself, as text or in its exact types, and cast once to the stated types (`source_types`) before the rows of several
 files come together.
@@ -7,7 +7,7 @@ files come together.
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,13 +17,12 @@ import duckdb
 from mlops_assets.lake.lake import column_types, literal, quote
 from mlops_assets.schema.column_names import internal
 from mlops_assets.schema.source import Column, RawTable
+from mlops_assets.schema.source_reader import READERS, SourceReader
 from mlops_assets.sources.column_types import FORMAT_OPTIONS, TextFormats, cast
-from mlops_assets.sources.csv_reader import REJECTED, SCANS, as_utf8, csv_extract
-from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError
+from mlops_assets.sources.csv_reader import as_utf8
+from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError, SourcePart
 from mlops_assets.sources.files import local_file
-from mlops_assets.sources.json_reader import json_extract
-from mlops_assets.sources.parquet_reader import parquet_extract
-from mlops_assets.sources.postgres_reader import ATTACHED, postgres_extract
+from mlops_assets.sources.reader_options import COMPRESSION, ENCODING
 
 __all__ = ["PARSED", "REASON", "ROW", "SOURCE", "SourceError", "Window", "parse"]
 
@@ -83,40 +82,46 @@ def parse(
 def _extracts(
     connection: duckdb.DuckDBPyConnection, table: RawTable, *, directory: Path, window: Window | None, stack: ExitStack
 ) -> list[Extract]:
-    if table.query is not None:
-        bounds = {"start": str(window.start), "end": str(window.end)} if window else {}
-        stack.callback(connection.execute, f"DETACH DATABASE IF EXISTS {ATTACHED}")
-        with _reading(f"The database of {table.query.url_variable} cannot be read", table):
-            return [postgres_extract(connection, table.query, bounds=bounds)]
-    for name in (REJECTED, SCANS):
-        stack.callback(connection.execute, f"DROP TABLE IF EXISTS {name}")
+    """The rows of each file, or those of the query."""
+    read = [(column.source or name, column.type) for name, column in table.columns.items() if column.expression is None]
+    query = table.query
+    bounds = {"start": str(window.start), "end": str(window.end)} if window else {}
     extracts = []
-    for number, label in enumerate(table.files or []):
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        with _reading(label, table):
-            extracts.append(_extract(connection, table, label, number=number, directory=directory, folder=folder))
-        if table.format == "json":
-            stack.callback(connection.execute, f"DROP TABLE IF EXISTS temp.main.{internal(f'json_{number}')}")
+    for number, label in enumerate([query.url_variable] if query else table.files or []):
+        part = SourcePart(
+            connection=connection,
+            reader=query.database if query else str(table.format),
+            label=label,
+            number=number,
+            path="",
+            query=query,
+            bounds=bounds,
+            # A key may be read as several columns; the digits of a double alone do not matter.
+            wanted=dict(sorted(read, key=lambda item: item[1] != "double")),
+            null_strings=table.null_strings,
+            options={name: value for name, value in table.options.items() if name not in FORMAT_OPTIONS},
+            folder=Path(stack.enter_context(tempfile.TemporaryDirectory())),
+            cleanup=stack,
+        )
+        reader = READERS.get(part.reader)
+        with _reading(f"The database of {label} cannot be read" if query else label, table):
+            extracts.append(reader.extract(part if query else _located(part, reader, directory)))
     return extracts
 
 
-def _extract(
-    connection: duckdb.DuckDBPyConnection, table: RawTable, label: str, *, number: int, directory: Path, folder: Path
-) -> Extract:
-    """The rows of one file."""
-    options = {name: value for name, value in table.options.items() if name not in FORMAT_OPTIONS}
-    compression, encoding = options.pop("compression", None), options.pop("encoding", None)
-    in_place = table.format == "parquet"
-    path = local_file(connection, label, directory=directory, folder=folder, compression=compression, in_place=in_place)
-    read = [(column.source or name, column.type) for name, column in table.columns.items() if column.expression is None]
-    # A key may be read as several columns; the digits of a double alone do not matter.
-    wanted = dict(sorted(read, key=lambda item: item[1] != "double"))
-    if table.format == "parquet":
-        return parquet_extract(connection, path, label, folder=folder, wanted=wanted, options=options)
-    path = as_utf8(path, folder, encoding)
-    if table.format == "csv":
-        return csv_extract(path, label, folder=folder, null_strings=table.null_strings, options=options)
-    return json_extract(connection, path, label, number=number, folder=folder, wanted=wanted, options=options)
+def _located(part: SourcePart, reader: SourceReader, directory: Path) -> SourcePart:
+    """`part` with the path of its file: unpacked, and in UTF-8 where the reader reads text."""
+    options = dict(part.options)
+    compression, encoding = options.pop(COMPRESSION, None), options.pop(ENCODING, None)
+    path = local_file(
+        part.connection,
+        part.label,
+        directory=directory,
+        folder=part.folder,
+        compression=compression,
+        in_place=reader.reads_urls,
+    )
+    return replace(part, path=as_utf8(path, part.folder, encoding) if reader.is_text else path, options=options)
 
 
 @contextmanager
@@ -208,7 +213,7 @@ def _typed_rows(table: RawTable, extract: Extract, computed: dict[str, str], win
         if column.expression is None:
             source = extract.fields.get(column.source or name, Field("CAST(NULL AS VARCHAR)", "VARCHAR"))
             raw, kind, fails = source.sql, source.type, "false"
-            if kind == "VARCHAR" and table.format != "csv" and table.null_strings:
+            if kind == "VARCHAR" and not extract.has_nulls and table.null_strings:
                 raw = f"CASE WHEN {raw} NOT IN ({', '.join(map(literal, table.null_strings))}) THEN {raw} END"
         else:
             if any(steps):

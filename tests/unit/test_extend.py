@@ -1,11 +1,13 @@
 """The examples of docs/extend.md, run on real parts."""
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pytest
 import skops.io
 import yaml
 from documented_pieces import PAGE, documented, write_modules
+from pydantic import ValidationError
 from sklearn.pipeline import Pipeline
 
 from mlops_assets.clients.model_registry import RegistryError, trusted_types
@@ -31,7 +34,9 @@ from mlops_assets.monitoring.monitoring_report import build_monitoring_report
 from mlops_assets.monitoring.retraining_decision import build_retraining_decision
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
+from mlops_assets.schema.source import RawTable
 from mlops_assets.serving.latency import Latency
+from mlops_assets.sources.reader import PARSED, parse
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.evaluation import build_evaluation
 from mlops_assets.training.gate import CandidateResult, check_evaluation, rejection
@@ -265,3 +270,59 @@ def test_a_monitor_that_does_not_exist_or_has_other_parameters_is_refused(
     with pytest.raises(ConfigurationError, match=re.escape(message)) as refused:
         inputs_with({"monitoring": {"own": own}})
     assert refused.value.path == ("monitoring", "own", next(iter(own)), *place)
+
+
+STATIONS = [("0001", "Zürich", ""), ("0002", "Genève", "375,4"), ("000x", "Bern", "540,0"), ("0004", "Basel", "a")]
+LINES = ["0000 Lugano", *(f"{number:4}{name:8}{height:>7}" for number, name, height in STATIONS), "0005Chur       593,0m "]
+
+
+def stations(**changed: Any) -> RawTable:
+    """The table of the page's reader."""
+    columns = {"id": {"type": "integer", "required": True}, "name": {"type": "varchar"}, "height": {"type": "double"}}
+    fields = {**documented("Source reader"), "description": "Weather stations.", "columns": columns, "null_strings": ["Genève"]}
+    return RawTable.model_validate({**fields, **changed})
+
+
+def parsed(table: RawTable, folder: Path) -> list[tuple[Any, ...]]:
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    with parse(connection, table, directory=folder, window=None):
+        rows = connection.execute(f"FROM {PARSED}").fetchall()
+    assert connection.execute("SELECT * FROM duckdb_tables()").fetchall() == []
+    return rows
+
+
+def test_rows_of_a_reader_of_a_team_are_cast_rejected_and_counted_like_those_of_a_built_in_one(tmp_path: Path) -> None:
+    (tmp_path / "stations.txt.gz").write_bytes(gzip.compress("\n".join(LINES).encode("latin-1")))
+    rows = parsed(stations(), tmp_path)
+    accepted = [row[:3] for row in rows if row[4] is None]
+    assert accepted == [(1, "Zürich", None), (2, None, 375.4)]
+    assert {(row[3], row[4]): row[5] for row in rows if row[4] is not None} == {
+        ("stations.txt.gz", "id: 000x is no integer"): '{"id":"000x","name":"Bern","height":"540,0"}',
+        ("stations.txt.gz", "height: a is no double"): '{"id":"0004","name":"Basel","height":"a"}',
+        ("stations.txt.gz", "line 1: has 11 characters, 19 are stated"): '{"content":"0000 Lugano"}',
+        ("stations.txt.gz", "line 6: has 22 characters, 19 are stated"): '{"content":"0005Chur       593,0m "}',
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "place", "message"),
+    [
+        ({"format": "cvs"}, "format", "Unknown source reader 'cvs': did you mean csv?"),
+        (
+            {"format": "my_team.readers:fixed_widths"},
+            "format",
+            "my_team.readers has no 'fixed_widths'; did you mean fixed_width?",
+        ),
+        ({"format": "my_team.readers:accumulate"}, "format", "is no source reader: it lacks"),
+        ({"format": "postgres", "options": {}}, "format", "'postgres' reads a query: name it as `query.database`"),
+        ({"options": {}}, "options", "needs the parameter widths"),
+        ({"options": {"widths": [4, 8]}}, "options", "options.widths: Input should be a valid dictionary"),
+        ({"options": {"widths": {}, "delim": ";"}}, "options", "the option `delim` has no effect on my_team.readers:fixed_width"),
+        ({"options": {"widths": {}, "compression": "rar"}}, "options", "the compression 'rar' is not supported"),
+    ],
+)
+def test_a_reader_that_does_not_exist_or_has_other_options_is_refused(changed: dict[str, Any], place: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)) as refused:
+        stations(**changed)
+    assert [error["loc"] for error in refused.value.errors()] == [(place,)]
