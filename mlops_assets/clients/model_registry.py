@@ -48,7 +48,15 @@ _COMPLETE_TAG = "bundle"
 
 _LONGEST_TAG = 4000
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-_TRUSTED_MODULES = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "xgboost.", "mlops_assets.ml.estimators.")
+_TRUSTED_MODULES = (
+    "sklearn.",
+    "numpy.",
+    "scipy.",
+    "lightgbm.",
+    "xgboost.",
+    "collections.OrderedDict",
+    "mlops_assets.ml.estimators.",
+)
 
 
 class RegistryError(Exception):

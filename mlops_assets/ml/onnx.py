@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlops_assets.ml.boosting_libraries import floor32, lower_thresholds, register_converters
 from mlops_assets.ml.calibration import Curve, append_curve
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline import ESTIMATOR_STEP, TrainingError, class_path, explained, fitted_steps, predict
@@ -65,6 +66,7 @@ def to_onnx(pipeline: "Pipeline", schema: FeatureSchema, problem: Problem) -> by
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
     exportable, curve = _without_calibration(copy.deepcopy(pipeline))
+    register_converters(fitted_steps(exportable))
     _require_converters(exportable)
     _lower_thresholds(exportable)
     inputs = []
@@ -193,7 +195,7 @@ def _without_calibration(pipeline: "Pipeline") -> "tuple[Pipeline, Curve | None]
 
 
 def _lower_thresholds(pipeline: "Pipeline") -> None:
-    """Round the thresholds of histogram gradient boosting down to float32, in place.
+    """Round the thresholds of gradient boosting by histograms down to float32, in place.
 
     Its trees compare a float32 feature with a float64 midpoint: `x <= t` is the same as `x <= floor32(t)`, but rounding
     to nearest, as the export does, can move the threshold onto the next feature value and send that value the other way.
@@ -201,11 +203,8 @@ def _lower_thresholds(pipeline: "Pipeline") -> None:
     for step in fitted_steps(pipeline):
         for iteration in getattr(step, "_predictors", ()):
             for tree in iteration:
-                exact = tree.nodes["num_threshold"]
-                rounded = exact.astype(np.float32)
-                too_high = rounded.astype(np.float64) > exact
-                rounded[too_high] = np.nextafter(rounded[too_high], np.float32(-np.inf))
-                tree.nodes["num_threshold"] = rounded
+                tree.nodes["num_threshold"] = floor32(tree.nodes["num_threshold"])
+        lower_thresholds(step)
 
 
 def _rename_outputs(model: "onnx.ModelProto", names: list[str]) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops_assets.ml.boosting_libraries import DEFAULTS, labels_for, library_of, parameter_names
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.schema.problem import Problem, check_problem
 
@@ -80,12 +81,13 @@ class Step:
         classes. Raises ValueError on an unknown parameter, and on a TargetEncoder for several classes (ONNX has none).
         """
         instance_class = import_class(self.class_path)
-        allowed = list(inspect.signature(instance_class).parameters)
+        library = library_of(instance_class)
+        allowed = sorted({*inspect.signature(instance_class).parameters, *(parameter_names(instance_class) if library else ())})
         for name in self.parameters:
             if name not in allowed:
                 raise ValueError(f"{self.class_path} has no parameter {name!r}.{_nearest(name, allowed)}")
         with explained(f"{self.class_path} cannot be made", "Correct its parameters."):
-            instance = instance_class(**self.parameters)
+            instance = instance_class(**(DEFAULTS[library] if library else {}) | self.parameters)
         if "random_state" not in self.parameters and instance.get_params(deep=False).get("random_state", seed) is None:
             instance.set_params(random_state=seed)
         if hasattr(instance, "target_type"):
@@ -174,8 +176,8 @@ def build_pipeline(
 def default_preprocessing(problem: Problem, model: Any, seed: int) -> tuple[list[Any], list[Any]]:
     """The numeric and the categorical transformers that suit `model` when the solution names none.
 
-    Trees split on codes: categories become ordinal codes, unknown ones -1. Histogram gradient boosting reads NaN, so its
-    numbers pass through; the other trees get imputed numbers (they read NaN too, but their export to ONNX does not), and
+    Trees split on codes: categories become ordinal codes, unknown ones -1. Histogram gradient boosting, LightGBM and XGBoost read NaN,
+    so their numbers pass through; the other trees get imputed numbers (they read NaN too, but their export to ONNX does not), and
     unscaled ones (scaling in float32 moves values across thresholds). Any other model gets imputed and scaled numbers, and
     categories encoded by the mean of the target (one-hot for several classes).
     """
@@ -186,7 +188,7 @@ def default_preprocessing(problem: Problem, model: Any, seed: int) -> tuple[list
 
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     imputer = SimpleImputer(strategy="median", keep_empty_features=True)
-    if isinstance(model, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
+    if isinstance(model, HistGradientBoostingClassifier | HistGradientBoostingRegressor) or library_of(model):
         return [], [codes]
     if isinstance(model, BaseEnsemble | BaseDecisionTree):
         return [imputer], [codes]
@@ -210,6 +212,7 @@ def fit_pipeline(
     """
     from sklearn.preprocessing import TargetEncoder
 
+    labels = labels_for(pipeline.named_steps[ESTIMATOR_STEP], labels)
     estimator = class_path(pipeline.named_steps[ESTIMATOR_STEP])
     with explained(*_fit_advice(estimator, frame)):
         pipeline.fit(frame, labels, **({} if weights is None else {f"{ESTIMATOR_STEP}__sample_weight": weights}))

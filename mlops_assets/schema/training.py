@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,7 +21,10 @@ from mlops_assets.schema.solution import Solution, Step, ThresholdRule, Training
 
 _OF_THE_DATASET = ("window", "holdout", "sample_weight")
 _CONVERTERS = "skl2onnx._supported_operators"
-_WITHOUT_CONVERTER = ("lightgbm", "xgboost", "catboost")
+_WITHOUT_CONVERTER = ("catboost",)
+_EXTRAS = {"lightgbm": {"lightgbm": (4, 6), "onnxmltools": (1, 16)}, "xgboost": {"xgboost": (3, 0), "onnxmltools": (1, 16)}}
+"""Libraries of estimators -> the packages of the extra of that name, with the first versions that work with this scikit-learn."""
+_DISTRIBUTIONS = {"xgboost": ("xgboost-cpu", "xgboost")}
 _ONE_HOT, _TARGET = "sklearn.preprocessing.OneHotEncoder", "sklearn.preprocessing.TargetEncoder"
 _INFREQUENT = ("min_frequency", "max_categories")
 _BUDGET = {"trials", "seconds"}
@@ -81,13 +85,15 @@ def configuration_hash(
     training = solution.training.model_dump(mode="json", exclude={"search"})
     if search:
         training["search"] = search.model_dump(mode="json", exclude=set() if with_budget else _BUDGET)
-    packages = ("scikit-learn", "skl2onnx", "optuna") if search else ("scikit-learn", "skl2onnx")
+    estimators = [solution.training.estimator, *(search.candidates if search else [])]
+    libraries = sorted({each.type.split(".")[0] for each in estimators} & set(_EXTRAS))
+    packages = ["scikit-learn", "skl2onnx", *(["optuna"] if search else []), *libraries, *(["onnxmltools"] if libraries else [])]
     content: dict[str, Any] = {
         "training": training,
         "problem": solution.problem,
         "features": list(features),
         "views": dict(view_versions),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: _version(name) for name in packages},
     }
     if segment is not None:
         content["segment"] = segment
@@ -121,6 +127,7 @@ def _check_estimator(step: Step, path: tuple[str | int, ...], searched: Sequence
 
 def _check_step(step: Step, path: tuple[str | int, ...], searched: Sequence[str]) -> None:
     """The class exists, takes the parameters, and can serve."""
+    _check_extra(step, path)
     check_import_path(step.type, (*path, "type"))
     package, name = step.type.split(".")[0], step.type.split(".")[-1]
     # skl2onnx lists what it converts; a package of the project's own may register more when it is imported.
@@ -136,6 +143,28 @@ def _check_step(step: Step, path: tuple[str | int, ...], searched: Sequence[str]
         for name in names:
             if allowed is not None and name not in allowed:
                 raise ConfigurationError((*path, field, name), f"{step.type} has no parameter {name!r}; {nearest(name, allowed)}")
+
+
+def _check_extra(step: Step, path: tuple[str | int, ...]) -> None:
+    """The packages that the estimators of a library need beside it are installed, in versions that work."""
+    extra = step.type.split(".")[0]
+    for package, least in _EXTRAS.get(extra, {}).items():
+        installed = _version(package)
+        if installed is None:
+            problem = f"needs the package {package}, which is not installed"
+        elif tuple(map(int, installed.split(".")[:2])) < least:
+            problem = f"needs {package} {'.'.join(map(str, least))} or later; {installed} is installed"
+        else:
+            continue
+        raise ConfigurationError((*path, "type"), f"{step.type} {problem}: pip install 'mlops-assets[{extra}]'")
+
+
+def _version(package: str) -> str | None:
+    """The version of an installed package, None when it is not installed."""
+    for name in _DISTRIBUTIONS.get(package, (package,)):
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return None
 
 
 def _check_encoder(step: Step, path: tuple[str | int, ...], problem: str) -> None:

@@ -22,6 +22,13 @@ MODELS = {
     "forest, value": ("regression", "sklearn.ensemble.RandomForestRegressor", {"n_estimators": 5, "max_depth": 8}, None),
     "old boosting": ("binary_classification", "sklearn.ensemble.GradientBoostingClassifier", {"n_estimators": 5}, None),
     "old boosting, value": ("regression", "sklearn.ensemble.GradientBoostingRegressor", {"n_estimators": 5}, None),
+    "LightGBM": ("binary_classification", "lightgbm.LGBMClassifier", {"n_estimators": 20}, None),
+    "LightGBM, target": ("binary_classification", "lightgbm.LGBMClassifier", {"n_estimators": 20}, TARGET),
+    "LightGBM, classes": ("multiclass_classification", "lightgbm.LGBMClassifier", {"n_estimators": 5}, None),
+    "LightGBM, value": ("regression", "lightgbm.LGBMRegressor", {"n_estimators": 20, "max_bin": 63}, None),
+    "XGBoost": ("binary_classification", "xgboost.XGBClassifier", {"n_estimators": 20}, None),
+    "XGBoost, classes": ("multiclass_classification", "xgboost.XGBClassifier", {"n_estimators": 5}, None),
+    "XGBoost, value": ("regression", "xgboost.XGBRegressor", {"n_estimators": 20}, None),
 }
 HOSTILE_NUMBER = st.one_of(
     st.sampled_from([float("nan"), 0.0, -0.0, 1e30, -1e30, 1e-40]), st.floats(-200, 200, width=32), st.integers(-5, 50).map(float)
@@ -69,14 +76,22 @@ def test_infinite_numbers_take_the_same_branch(sample) -> None:
     assert parity(pipeline, to_onnx(pipeline, sample.schema, problem), frame, sample.schema, problem).largest_difference < 1e-6
 
 
-def test_a_threshold_between_neighbouring_float32_values_is_not_moved() -> None:
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        Step("sklearn.ensemble.HistGradientBoostingRegressor", {"max_iter": 1, "min_samples_leaf": 1}),
+        Step("lightgbm.LGBMRegressor", {"n_estimators": 1, "min_child_samples": 1, "min_data_in_bin": 1}),
+        Step("xgboost.XGBRegressor", {"n_estimators": 1}),
+    ],
+    ids=lambda step: step.class_path,
+)
+def test_a_threshold_between_neighbouring_float32_values_is_not_moved(estimator: Step) -> None:
     # The midpoint of two neighbours rounds to one of them: to the upper one in about half of these pairs.
-    lower = np.linspace(1, 2, 40, dtype=np.float32)
+    lower = np.linspace(1, 2, 15, dtype=np.float32)
     upper = np.nextafter(lower, np.float32(3))
     for low, high in zip(lower, upper, strict=True):
         frame = pd.DataFrame({"x": np.repeat([low, high], 50)})
         schema = _numeric_schema()
-        estimator = Step("sklearn.ensemble.HistGradientBoostingRegressor", {"max_iter": 1, "min_samples_leaf": 1})
         pipeline = build_pipeline(
             problem="regression", schema=schema, estimator=estimator, numeric=None, categorical=None, seed=0
         )
@@ -100,7 +115,7 @@ def test_a_different_model_is_found_out(sample) -> None:
     assert result.largest_difference > 0.1
 
 
-@pytest.mark.parametrize("name", ["boosting", "boosting, value", "forest", "linear"])
+@pytest.mark.parametrize("name", ["boosting", "boosting, value", "forest", "linear", "LightGBM", "XGBoost"])
 def test_reading_numbers_as_float32_changes_no_prediction(name: str) -> None:
     # Tenths with more values than a tree has bins: many thresholds are values of the rows.
     random = np.random.default_rng(5)

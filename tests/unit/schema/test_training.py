@@ -1,3 +1,7 @@
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,8 +52,8 @@ def test_any_field_of_the_training_section_can_be_overridden(solution: Solution)
         ("training.estimator.parameters.max_itr", 3, "has no parameter 'max_itr'; did you mean max_iter"),
         ("training.estimator.type", "sklearn.ensemble.Forest", "sklearn.ensemble has no 'Forest'"),
         ("training.estimator.type", "sklearn.semi_supervised.LabelPropagation", "LabelPropagation has no ONNX converter here"),
-        ("training.estimator.type", "lightgbm.LGBMClassifier", "lightgbm.LGBMClassifier has no ONNX converter here"),
-        ("training.estimator.type", "xgboost.XGBClassifier", "xgboost.XGBClassifier has no ONNX converter here"),
+        ("training.estimator.type", "lightgbm.LGBMClasifier", "lightgbm has no 'LGBMClasifier'; did you mean LGBMClassifier"),
+        ("training.estimator.type", "xgboost.XGBClasifier", "xgboost has no 'XGBClasifier'; did you mean XGBClassifier"),
         (
             "training.preprocessing.categorical",
             [ONE_HOT],
@@ -105,3 +109,30 @@ def test_only_the_budget_may_change_while_a_search_continues(solution: Solution)
     assert identity(five, with_budget=False) == identity(ten, with_budget=False)
     other = override(solution, {"training.search.trials": 5, "training.folds": 4})
     assert identity(five, with_budget=False) != identity(other, with_budget=False)
+
+
+@pytest.mark.parametrize("library", ["lightgbm.LGBMClassifier", "xgboost.XGBClassifier"])
+def test_a_library_of_an_extra_is_no_other_package_in_the_identity(solution: Solution, library: str) -> None:
+    changed = override(solution, {"training.estimator": {"type": library, "parameters": {"n_estimators": 20}}})
+    assert identity(changed) != identity(solution)
+
+
+def test_without_the_extra_of_an_estimator_the_error_names_it(tmp_path: Path) -> None:
+    """An environment that lacks one package: links to all others."""
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith("onnxmltools"):
+            (tmp_path / entry.name).symlink_to(entry)
+    program = f"""
+import sys
+sys.path[:0] = [{str(tmp_path)!r}, {str(PROJECT_ROOT)!r}]
+import yaml
+from mlops_assets.schema.solution import Solution
+from mlops_assets.schema.training import override
+solution = Solution.model_validate(yaml.safe_load(open({str(FILE)!r}))["attributes"])
+override(solution, {{"training.estimator": {{"type": "lightgbm.LGBMClassifier"}}}})
+"""
+    ran = subprocess.run([sys.executable, "-S", "-I", "-c", program], capture_output=True, text=True)
+    assert ran.stderr.rstrip().endswith(
+        "training.estimator.type: lightgbm.LGBMClassifier needs the package onnxmltools, which is not installed: "
+        "pip install 'mlops-assets[lightgbm]'"
+    )
