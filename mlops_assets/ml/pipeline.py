@@ -87,7 +87,7 @@ class Step:
             if name not in allowed:
                 raise ValueError(f"{self.class_path} has no parameter {name!r}.{_nearest(name, allowed)}")
         with explained(f"{self.class_path} cannot be made", "Correct its parameters."):
-            instance = instance_class(**(DEFAULTS[library] if library else {}) | self.parameters)
+            instance = instance_class(**{**(DEFAULTS[library] if library else {}), **self.parameters})
         if "random_state" not in self.parameters and instance.get_params(deep=False).get("random_state", seed) is None:
             instance.set_params(random_state=seed)
         if hasattr(instance, "target_type"):
