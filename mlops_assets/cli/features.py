@@ -11,7 +11,7 @@ from rich.table import Table
 from mlops_assets.cli.serving import ask_server
 from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.project import current_project
 
 if TYPE_CHECKING:
     from mlops_assets.feature_store.catalog import FeatureCatalog
@@ -179,9 +179,10 @@ def read_catalog() -> "FeatureCatalog":
     """The catalog of this installation, its registry read."""
     from mlops_assets.feature_store.catalog import FeatureCatalog
     from mlops_assets.feature_store.registry import FeatureViewError
-    from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY
 
-    catalog = FeatureCatalog(project=DBT_PROJECT_DIRECTORY, definitions=DEFINITIONS_DIRECTORY, settings=read_settings())
+    catalog = FeatureCatalog(
+        project=current_project().dbt_project, definitions=current_project().definitions_directory, settings=read_settings()
+    )
     try:
         _ = catalog.registry
     except FileNotFoundError as error:

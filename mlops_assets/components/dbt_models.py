@@ -7,7 +7,7 @@ from dagster_dbt import DbtProject
 from pydantic import BaseModel, Field, model_validator
 
 from mlops_assets.core.partitions import build_partitions
-from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.core.project import current_project
 from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.features.statistics_assets import build_feature_statistics
 from mlops_assets.schema.cadence import Cadence
@@ -81,7 +81,7 @@ class DbtModels(dg.Component):
         return dg.Definitions(assets=[build_dbt_assets(selection, name=f"dbt_{tag}"), *statistics])
 
     def _project(self) -> DbtProject:
-        directory = PROJECT_ROOT / self.attributes.project
+        directory = current_project().root / self.attributes.project
         if not (directory / "dbt_project.yml").exists():
             raise ConfigurationError(("project",), f"there is no dbt_project.yml in {directory}")
         project = DbtProject(directory)

@@ -13,7 +13,7 @@ from dagster_shared.yaml_utils import parse_yaml_with_source_position
 from pydantic import BaseModel, ValidationError
 from yaml import MarkedYAMLError
 
-from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.core.project import current_project
 from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
 
 _LOGGER = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def load_folder(module: str) -> dg.Definitions:
     """The definitions of one folder below `defs`. Raises what Dagster raises when a file in it is wrong; `explain` reads it."""
     package = importlib.import_module(module)
     # By its path: without one Dagster adds a JSON schema of every component type that is installed, 0.3 s a folder.
-    definitions = ComponentTree.from_module(package, PROJECT_ROOT).build_defs(Path(package.__path__[0]))
+    definitions = ComponentTree.from_module(package, current_project().root).build_defs(Path(package.__path__[0]))
     # Definitions that each carry a component tree cannot be merged.
     return copy(definitions, component_tree=None)
 

@@ -11,8 +11,8 @@ from mlops_assets.components.solution_columns import check_columns
 from mlops_assets.components.stages import STAGES, stages, stages_of
 from mlops_assets.core.check_rules import SERVED_VERSION
 from mlops_assets.core.keys import CHECK_EVENT_TAG, job_name
+from mlops_assets.core.project import current_project
 from mlops_assets.core.schedules import check_schedule
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
 from mlops_assets.deployment.challenger_sensor import build_challenger_sensor
 from mlops_assets.deployment.champion_sensor import build_champion_sensor
 from mlops_assets.deployment.served_version import build_served_version_sensor
@@ -54,7 +54,7 @@ class MLSolution(dg.Component):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The assets, checks and jobs. Raises ConfigurationError for a model, column or class that does not exist."""
         check_schedule(self.solution.schedule)
-        registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+        registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
         inputs = resolve_inputs(self.solution, registry)
         keys = {job: [inputs.key(name) for name in stages_of(job, self.solution)] for job in get_args(Job)}
         assets = [self._asset(stage, inputs) for stage in stages(self.solution)]

@@ -1,7 +1,7 @@
 """Where this installation keeps its state and finds its servers: environment variables with their defaults, and nothing else.
 
-Every process reads the same few variables through `Settings.from_environment`, from its environment or from the file `.env` of
-the project; no other module reads `MLOPS_*`.
+Every process reads the same few variables through `Settings.from_environment`, from its environment or from the files of the project;
+no other module but that of the project reads `MLOPS_*`.
 """
 
 import os
@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
-DBT_PROJECT_DIRECTORY = PROJECT_ROOT / "dbt_project"
-ENVIRONMENT_FILE = PROJECT_ROOT / ".env"
+from mlops_assets.core.project import current_project, project_of_process
+
 DUCKDB_EXTENSION_DIRECTORY = Path(sys.prefix) / "share" / "duckdb_extensions"
 
-CODE_LOCATION_NAME = "mlops_assets"
+ENVIRONMENT_VARIABLE = "MLOPS_ENV"
+"""Names the file of `deployments/` whose variables count."""
+
+DEFAULT_ENVIRONMENT = "local"
 
 DAGSTER_DATABASE = "dagster"
 MLFLOW_DATABASE = "mlflow"
@@ -62,15 +64,17 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Read `MLOPS_*` from `environment`; by default from the process's environment, and from `.env` what is not set there.
+        """Read `MLOPS_*` from `environment`.
 
-        Raises ValueError naming the variable when a port is not a number from 1 to 65535, or the line of `.env` that cannot be
-        read.
+        By default the process's variables count, then those of the project's `.env`, then those of `deployments/<MLOPS_ENV>.env`
+        (`local` unless named). Raises ValueError naming the variable when a port is not a number from 1 to 65535, or the line of a file
+        that cannot be read; StackError when there is neither `MLOPS_HOME` nor a project.
         """
         if environment is None:
-            environment = {**read_environment_file(ENVIRONMENT_FILE), **os.environ}
+            environment = {**_variables_of_project(), **os.environ}
+        home = environment.get("MLOPS_HOME") or current_project().state_directory
         return cls(
-            home=Path(environment.get("MLOPS_HOME") or PROJECT_ROOT / ".mlops").expanduser().resolve(),
+            home=Path(home).expanduser().resolve(),
             postgres_url=environment.get("MLOPS_POSTGRES_URL") or None,
             nats_url=environment.get("MLOPS_NATS_URL") or None,
             redis_url=environment.get("MLOPS_REDIS_URL") or None,
@@ -251,6 +255,20 @@ class Settings:
             return f"postgresql+psycopg2://postgres:@/{database}?host={quote(str(self.postgres_directory), safe='')}"
         url = urlsplit(self.postgres_url)
         return url._replace(scheme="postgresql+psycopg2", path=f"/{database}").geturl()
+
+
+def _variables_of_project() -> dict[str, str]:
+    """What the project's files set: `.env` is of this installation, `deployments/<environment>.env` is shared by all of them."""
+    project = project_of_process()
+    if project is None:
+        return {}
+    own = read_environment_file(project.environment_file)
+    name = os.environ.get(ENVIRONMENT_VARIABLE) or own.get(ENVIRONMENT_VARIABLE)
+    known = {path.stem: path for path in project.environments_directory.glob("*.env")}
+    if name is not None and name not in known:
+        raise ValueError(f"{ENVIRONMENT_VARIABLE}={name!r}: there is no {name}.env in {project.environments_directory}.")
+    shared = known.get(name or DEFAULT_ENVIRONMENT)
+    return {**(read_environment_file(shared) if shared else {}), **own}
 
 
 def read_environment_file(path: Path) -> dict[str, str]:

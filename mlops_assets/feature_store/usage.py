@@ -16,12 +16,9 @@ from pydantic import ValidationError
 
 from mlops_assets.clients.bundle_record import record_file
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
-from mlops_assets.core.settings import PROJECT_ROOT, Settings
+from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry, FeatureView, UnknownModelError
 from mlops_assets.schema.solution import Solution
-
-DEFINITIONS_DIRECTORY = PROJECT_ROOT / "mlops_assets" / "defs"
-"""The folder of the solutions of this repository."""
 
 _COMPONENT = "MLSolution"
 

@@ -21,10 +21,11 @@ from packaging.version import Version
 from mlops_assets.core.conditions import FOLLOW
 from mlops_assets.core.freshness import cadence_freshness
 from mlops_assets.core.keys import table_key, table_name
+from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.column_lineage import table_columns, value_sources
 from mlops_assets.feature_store.registry import FeatureRegistry, FeatureView, feature_view
-from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY, ViewUse, declared_solutions, view_uses
+from mlops_assets.feature_store.usage import ViewUse, declared_solutions, view_uses
 from mlops_assets.features.contract_checks import DbtContext, check_contracts
 from mlops_assets.features.contracts import CONTRACT
 from mlops_assets.features.dbt_schemas import follow_contracts
@@ -89,7 +90,7 @@ class DbtSelection:
     def uses(self) -> list[ViewUse]:
         """Every use of a feature view by a solution of this repository."""
         registry = FeatureRegistry.from_manifest(self.project.manifest_path)
-        return view_uses(declared_solutions(DEFINITIONS_DIRECTORY).solutions.values(), registry)
+        return view_uses(declared_solutions(current_project().definitions_directory).solutions.values(), registry)
 
     def asset_specs(self) -> list[dg.AssetSpec]:
         """One asset for each node; a feature view also says who uses it, and how old its newest materialization may be."""

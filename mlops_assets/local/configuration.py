@@ -1,4 +1,4 @@
-"""The configuration files of the servers: the templates of `deployments/local/`, filled in for this installation."""
+"""The configuration files of the servers: the templates beside this module, filled in for this installation."""
 
 import os
 import shlex
@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
-from mlops_assets.core.settings import CODE_LOCATION_NAME, PROJECT_ROOT, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.local import postgres
 from mlops_assets.local.environment import scripts_directory
 from mlops_assets.local.services import services
 from mlops_assets.runs.slots import SLOTS_TAG, slots
 
-TEMPLATE_DIRECTORY = PROJECT_ROOT / "deployments" / "local"
+TEMPLATE_DIRECTORY = Path(__file__).parent / "templates"
 
 EVENT_STREAM_ACCOUNT = "PLATFORM"
 """The account of NATS that holds the streams, and the name of their folder."""
@@ -38,8 +39,7 @@ def render(settings: Settings) -> dict[Path, str]:
         "nats_platform": event_stream_platform(settings),
         "nats_caller": event_stream_caller(settings),
         "platform_account": EVENT_STREAM_ACCOUNT,
-        "project_root": PROJECT_ROOT,
-        "code_location_name": CODE_LOCATION_NAME,
+        "project": current_project(),
         "python": sys.executable,
         "scripts": scripts_directory(),
         "postgres_executable": postgres.executable() if settings.postgres_url is None else None,

@@ -4,6 +4,7 @@ import os
 import sysconfig
 from pathlib import Path
 
+from mlops_assets.core.project import PROJECT_VARIABLE, project_of_process
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, QUIET_LIBRARIES, Settings
 
 
@@ -24,6 +25,7 @@ def process_environment(settings: Settings) -> dict[str, str]:
             "PATH": os.pathsep.join([str(scripts_directory()), environment.get("PATH", os.defpath)]),
             "PYTHONUNBUFFERED": "1",
             **_settings_variables(settings),
+            **_project_variables(),
             "DAGSTER_HOME": str(settings.dagster_home),
             "MLFLOW_TRACKING_URI": settings.mlflow_url,
             # The three variables that the dbt profile reads.
@@ -40,6 +42,12 @@ def process_environment(settings: Settings) -> dict[str, str]:
         }
     )
     return environment
+
+
+def _project_variables() -> dict[str, str]:
+    """Where the project is, for a process with another working directory."""
+    project = project_of_process()
+    return {PROJECT_VARIABLE: str(project.root)} if project else {}
 
 
 def _settings_variables(settings: Settings) -> dict[str, str]:

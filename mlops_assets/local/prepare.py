@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, Settings
 from mlops_assets.local.environment import process_environment, scripts_directory
 
 DUCKDB_EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
@@ -72,7 +73,7 @@ def parse_dbt_project(settings: Settings, project: Path) -> bool:
 def prepare(settings: Settings) -> list[str]:
     """Do all of it. Returns one line a thing that was done, none when everything was there."""
     done = [f"DuckDB extension {name} installed" for name in install_duckdb_extensions(DUCKDB_EXTENSION_DIRECTORY)]
-    if parse_dbt_project(settings, DBT_PROJECT_DIRECTORY):
+    if parse_dbt_project(settings, current_project().dbt_project):
         done.append("dbt project parsed")
     return done
 

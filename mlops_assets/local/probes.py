@@ -9,7 +9,8 @@ from typing import Any
 
 from mlops_assets.access.credentials import access_token, authorization
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.settings import CODE_LOCATION_NAME, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.local import services
 
 TIMEOUT_SECONDS = 5.0
@@ -43,7 +44,9 @@ def is_ready(settings: Settings, name: str, started_at: int) -> bool:
 
 def ask_for_reload(settings: Settings) -> None:
     """Make the webserver load the code location anew. Raises StackError when the webserver does not answer."""
-    mutation = f'mutation {{ reloadRepositoryLocation(repositoryLocationName: "{CODE_LOCATION_NAME}") {{ __typename }} }}'
+    mutation = (
+        f'mutation {{ reloadRepositoryLocation(repositoryLocationName: "{current_project().code_location}") {{ __typename }} }}'
+    )
     if _graphql(settings, mutation) is None:
         raise StackError(f"Dagster does not answer at {settings.dagster_url}.", remedy="Start what is missing: mlops up")
 
@@ -114,7 +117,7 @@ def _code_location_is_ready(settings: Settings) -> bool:
     if answer is None:
         return False
     for entry in answer["workspaceOrError"].get("locationEntries", []):
-        if entry["name"] != CODE_LOCATION_NAME or entry["loadStatus"] != "LOADED":
+        if entry["name"] != current_project().code_location or entry["loadStatus"] != "LOADED":
             continue
         loaded = entry["locationOrLoadError"]
         if loaded is None:
@@ -124,7 +127,7 @@ def _code_location_is_ready(settings: Settings) -> bool:
         # While the code server itself is starting, the webserver reports that it cannot be reached: that passes.
         if "DagsterUserCodeUnreachableError" not in loaded["message"]:
             raise StackError(
-                f"The code location {CODE_LOCATION_NAME} cannot be loaded:\n{loaded['message'].strip()}",
+                f"The code location {current_project().code_location} cannot be loaded:\n{loaded['message'].strip()}",
                 remedy="Correct the definitions, then load them again: mlops reload",
             )
     return False

@@ -1,4 +1,4 @@
-"""The servers of the local stack: their names, addresses and logs. How each is started is in `deployments/local/`."""
+"""The servers of the local stack: their names, addresses and logs. How each is started is in `templates/`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.core.conditions import CONDITIONS_SENSORS
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.settings import CODE_LOCATION_NAME
+from mlops_assets.core.project import current_project
 from mlops_assets.monitoring.retraining_sensor import RETRAINING_SUFFIX
-
-_REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": CODE_LOCATION_NAME}
 
 _SENSORS = """
 query Sensors($repository: RepositorySelector!) { sensorsOrError(repositorySelector: $repository) { __typename
@@ -35,7 +33,7 @@ class Sensor:
 
 def sensors(client: DagsterClient) -> dict[str, Sensor]:
     """All sensors by name."""
-    answer = client.query(_SENSORS, repository=_REPOSITORY)["sensorsOrError"]
+    answer = client.query(_SENSORS, repository=_repository())["sensorsOrError"]
     if answer["__typename"] != "Sensors":
         raise StackError(f"Dagster names no sensors: {answer}", remedy="See `mlops logs code-location`.")
     return {
@@ -63,7 +61,9 @@ def switch(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:
     if sensor.on == on:
         return
     answer = (
-        client.query(_START, sensor={**_REPOSITORY, "sensorName": sensor.name}) if on else client.query(_STOP, id=sensor.identity)
+        client.query(_START, sensor={**_repository(), "sensorName": sensor.name})
+        if on
+        else client.query(_STOP, id=sensor.identity)
     )
     [outcome] = answer.values()
     if outcome["__typename"] not in ("Sensor", "StopSensorMutationResult"):
@@ -80,3 +80,7 @@ def switched_on(client: DagsterClient, name: str) -> Iterator[None]:
     finally:
         if not before.on:
             switch(client, sensors(client)[name], on=False)
+
+
+def _repository() -> dict[str, str]:
+    return {"repositoryName": "__repository__", "repositoryLocationName": current_project().code_location}

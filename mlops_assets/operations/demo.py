@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,11 +14,10 @@ from dateutil.relativedelta import relativedelta
 
 from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.operations.solutions import configuration_errors, declared_solution
 from mlops_assets.operations.stage_runs import Stage, data_assets
-
-PLAN_FILE = Path(__file__).parents[1] / "defs" / "demo.yaml"
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Plan:
 
         Raises StackError when there are fewer than 2 months.
         """
-        declared = yaml.safe_load(PLAN_FILE.read_text())
+        declared = yaml.safe_load(current_project().demo_file.read_text())
         plan = cls(
             solution=declared["solution"],
             start=declared["start"],

@@ -14,7 +14,8 @@ from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.clients.event_stream import REQUESTS, EventStreamError, Message, connect, subject
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake, column_types, current_snapshot, literal, quote
 from mlops_assets.operations.training import check_overrides
@@ -33,7 +34,7 @@ def day_of_requests(settings: Settings, solution: str, day: date, *, look_up: bo
     They carry the feature values as known at prediction time; with `look_up` none, so that the online store's are used. Raises
     StackError when there is no such solution or the day has no rows.
     """
-    registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
     inputs = resolve_inputs(check_overrides(solution, {}), registry)
     with Lake.from_settings(settings).connect(read_only=True) as connection:
         frame = inputs.frame_query(

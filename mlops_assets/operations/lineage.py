@@ -13,7 +13,8 @@ from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import ALL_PREDICTIONS, PREDICTION_LOG, PREDICTIONS, RAW_SCHEMA, stage_key
 from mlops_assets.core.prediction_columns import BATCH, CHALLENGER_ROLE, predictions_array
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.lake.datasets import RecordedDataset, recorded_datasets
 from mlops_assets.lake.lake import Lake, literal, quote
 from mlops_assets.operations.deployments import deployment_of, history
@@ -217,7 +218,7 @@ class PredictionLineage:
 
         from mlops_assets.feature_store.registry import FeatureRegistry
 
-        registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+        registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
         views: Mapping[str, int] = json.loads(self.values[FEATURE_VIEWS])
         found = []
         for name, version in views.items():

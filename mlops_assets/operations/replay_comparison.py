@@ -17,7 +17,8 @@ from mlops_assets.clients.registered_model import CONFIGURATION_TAG, TRAINING_DA
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.keys import PREDICTIONS
 from mlops_assets.core.prediction_columns import BATCH, predictions_array
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake, current_snapshot, fingerprint, quote
 from mlops_assets.operations.replay_plan import Period
@@ -54,7 +55,7 @@ class Comparison:
     """The comparison of one solution over the months of a replay, in order of time."""
 
     def __init__(self, settings: Settings, solution: str):
-        registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+        registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
         self._inputs: SolutionInputs = resolve_inputs(declared_solution(solution), registry)
         self._settings = settings
         self._registry = ModelRegistry.from_settings(settings)

@@ -9,7 +9,8 @@ import duckdb
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.keys import PREDICTIONS
 from mlops_assets.core.prediction_columns import BATCH
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake, current_snapshot, quote, table_exists
@@ -33,7 +34,7 @@ class _Change:
 
 def outdated_ranges(settings: Settings, solution: str) -> list[tuple[str, str]]:
     """First and last key of each run of adjacent partitions that are outdated. Raises StackError when there is no such solution."""
-    registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
     inputs = resolve_inputs(check_overrides(solution, {}), registry)
     with Lake.from_settings(settings).connect(read_only=True) as connection:
         return ranges(inputs, outdated_partitions(connection, inputs))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
 from mlops_assets.clients.dagster_client import SOLUTION_TAG, STAGE_TAG, AssetState, ancestors
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,9 +17,9 @@ _CONFIGURATION_ERROR = "configuration_error/"
 
 def declared_solution(name: str) -> "Solution":
     """The solution's YAML. Raises StackError when no file of `defs/` declares it."""
-    from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY, declared_solutions
+    from mlops_assets.feature_store.usage import declared_solutions
 
-    found = declared_solutions(DEFINITIONS_DIRECTORY).solutions.get(name)
+    found = declared_solutions(current_project().definitions_directory).solutions.get(name)
     if found is None:
         raise StackError(f"No file of defs/ declares the solution {name!r}.", remedy="mlops status")
     return found

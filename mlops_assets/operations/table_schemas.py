@@ -11,8 +11,8 @@ import yaml
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import RAW_SCHEMA
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
-from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.lake.schema_evolution import ColumnChange, Requested, SchemaPlanError, apply_changes, plan_changes
 from mlops_assets.schema.source import RawTable, Source
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def raw_table(name: str) -> tuple[RawTable, Path]:
     """The raw table `name` as its file declares it, with the folder of that file. Raises StackError when there is none."""
     known: list[str] = []
-    for path in sorted(DEFINITIONS_DIRECTORY.glob("*/defs.yaml")):
+    for path in sorted(current_project().definitions_directory.glob("*/defs.yaml")):
         declared = yaml.safe_load(path.read_text())
         if isinstance(declared, Mapping) and str(declared.get("type", "")).endswith(".RawTables"):
             tables = Source.model_validate(declared["attributes"]).tables
@@ -40,7 +40,7 @@ def declared_columns(table: str) -> dict[str, str]:
     schema, _, name = table.partition(".")
     if schema == RAW_SCHEMA:
         return {column: declared.type for column, declared in raw_table(name)[0].columns.items()}
-    manifest = DBT_PROJECT_DIRECTORY / "target" / "manifest.json"
+    manifest = current_project().dbt_manifest
     for node in json.loads(manifest.read_text())["nodes"].values() if manifest.is_file() else []:
         if node["config"].get("materialized") == "incremental" and (node["schema"], node.get("alias")) == (schema, name):
             return {column["name"]: column["data_type"] for column in node["columns"].values() if column.get("data_type")}

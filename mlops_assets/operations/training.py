@@ -11,8 +11,9 @@ from mlops_assets.clients.dagster_client import AssetState, DagsterClient, RunSt
 from mlops_assets.clients.model_registry import REJECTION_TAG, ModelRegistry
 from mlops_assets.clients.registered_model import GATES_TAG
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
-from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY, declared_solutions
+from mlops_assets.feature_store.usage import declared_solutions
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.training import override
@@ -54,7 +55,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def check_overrides(solution: str, overrides: Mapping[str, Any]) -> Solution:
     """The solution as its file and `overrides` say. Raises StackError when no valid file has it, or they do not fit the schema."""
-    declared = declared_solutions(DEFINITIONS_DIRECTORY)
+    declared = declared_solutions(current_project().definitions_directory)
     if solution not in declared.solutions:
         wrong = "".join(f"\n{problem}" for problem in declared.problems)
         raise StackError(f"There is no solution {solution!r}.{wrong}", remedy="mlops status lists them.")

@@ -10,7 +10,8 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import DRIFT_REPORT, MONITORING_REPORT, stage_table
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake, table_exists
 from mlops_assets.monitoring.alerts import alert_rows, find_alerts
@@ -26,9 +27,7 @@ def window_alerts(settings: Settings, solution: str, window: str | None, *, limi
     Raises StackError when there is no such report.
     """
     registry = ModelRegistry.from_settings(settings)
-    inputs = resolve_inputs(
-        declared_solution(solution), FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
-    )
+    inputs = resolve_inputs(declared_solution(solution), FeatureRegistry.from_manifest(current_project().dbt_manifest))
     with Lake.from_settings(settings).connect(read_only=True) as connection:
         table = stage_table(solution, DRIFT_REPORT)
         reported = []

@@ -13,7 +13,8 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import PARITY_TAGS, ROUNDING_TAGS, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.search_storage import search_storage
 from mlops_assets.core.keys import TRAINING_DATASET
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.schema.training import configuration_hash
 from mlops_assets.stages.execution import permanent_failure
@@ -97,7 +98,7 @@ def train_candidate(
             "dagster_run_id": context.run.run_id,
             "lake_snapshot": str(dataset.source_snapshot),
             "feature_views": json.dumps(inputs.view_versions),
-            **code_versions(DBT_PROJECT_DIRECTORY / "target" / "manifest.json"),
+            **code_versions(current_project().dbt_manifest),
             **dict(zip(PARITY_TAGS, (str(_difference(compared)), str(rows.num_rows)), strict=True)),
             **dict(zip(ROUNDING_TAGS, (str(rounded.changed_share), str(rounded.mean_change)), strict=True)),
         }

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.core.project import current_project
 
 _COMMIT_VARIABLE = "GIT_COMMIT"
 _NODE_CONTENT = ("checksum", "config", "columns", "version")
@@ -17,8 +17,8 @@ def code_versions(manifest: Path) -> dict[str, str]:
     """`dbt_manifest`, `git_commit` and `requirements_lock`; what cannot be told is left out."""
     found = {
         "dbt_manifest": manifest_hash(json.loads(manifest.read_text())),
-        "git_commit": git_commit(PROJECT_ROOT),
-        "requirements_lock": _file_hash(PROJECT_ROOT / "requirements.lock"),
+        "git_commit": git_commit(current_project().root),
+        "requirements_lock": _file_hash(current_project().root / "requirements.lock"),
     }
     return {name: value for name, value in found.items() if value is not None}
 

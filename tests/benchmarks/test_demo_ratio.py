@@ -20,7 +20,7 @@ from running_stack import Platform
 
 from mlops_assets import defs
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.point_in_time import point_in_time_query
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.local.environment import process_environment
@@ -72,7 +72,7 @@ def show(demo: dict[str, Any], plain: dict[str, Any], plain_seconds: float) -> N
 def write_plan(platform: Platform, plan: Plan, target: Path) -> dict[str, Any]:
     """What the script needs to know, computed beforehand and not timed: compiled SQL, queries, parameters."""
     attributes = yaml.safe_load((Path(defs.__path__[0]) / plan.solution / "defs.yaml").read_text())["attributes"]
-    registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
     inputs = resolve_inputs(Solution.model_validate(attributes), registry)
     solution, spine, training = inputs.solution, inputs.solution.spine, inputs.solution.training
     end = plan.last + timedelta(days=1)
@@ -106,10 +106,10 @@ def compiled_models(platform: Platform, target: Path) -> Iterator[tuple[str, str
     environment = process_environment(platform.settings) | {
         "DBT_TARGET_PATH": str(target),
         "DBT_LOG_PATH": str(target),
-        "DBT_PROFILES_DIR": str(DBT_PROJECT_DIRECTORY),
+        "DBT_PROFILES_DIR": str(current_project().dbt_project),
     }
     command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), "--quiet", "compile", "--full-refresh", "--select", f"tag:{TAG}"]
-    subprocess.run(command, cwd=DBT_PROJECT_DIRECTORY, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=current_project().dbt_project, env=environment, check=True, stdout=subprocess.DEVNULL)
     nodes = json.loads((target / "manifest.json").read_text())["nodes"]
     waiting = {name: node for name, node in nodes.items() if node["resource_type"] in ("seed", "model") and TAG in node["tags"]}
     while waiting:
@@ -117,10 +117,10 @@ def compiled_models(platform: Platform, target: Path) -> Iterator[tuple[str, str
         for name in ready:
             node = waiting.pop(name)
             if node["resource_type"] == "seed":
-                path = DBT_PROJECT_DIRECTORY / node["original_file_path"]
+                path = current_project().dbt_project / node["original_file_path"]
                 yield node["relation_name"], f"FROM read_csv('{path}')"
             else:
-                yield node["relation_name"], (DBT_PROJECT_DIRECTORY / node["compiled_path"]).read_text()
+                yield node["relation_name"], (current_project().dbt_project / node["compiled_path"]).read_text()
 
 
 def frame(inputs: SolutionInputs, condition: str, first: date, last: date) -> str:

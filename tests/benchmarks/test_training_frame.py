@@ -21,7 +21,7 @@ from feast_environment import run_feast, show
 
 from mlops_assets import defs
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.point_in_time import Frame
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake, current_snapshot
@@ -60,7 +60,7 @@ def year() -> Iterator[Year]:
                 "build", "--select", "tag:nycflights13", "--exclude-resource-type", "unit_test", *window
             )
             attributes = yaml.safe_load((Path(defs.__path__[0]) / "flight_delay" / "defs.yaml").read_text())["attributes"]
-            registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+            registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
             inputs = resolve_inputs(Solution.model_validate(attributes), registry)
             assert len(inputs.views) >= 5
             yield Year(lake=lake, inputs=inputs, folder=home)

@@ -13,7 +13,8 @@ import pytest
 from dagster_dbt import DbtProject
 
 from mlops_assets.core.partitions import build_partitions
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.schema_evolution import ColumnChange, alter_statements
@@ -43,10 +44,10 @@ def project(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Db
         "DO_NOT_TRACK": "1",
     }
     command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), "--quiet", "parse", "--target-path", str(target)]
-    subprocess.run(command, cwd=DBT_PROJECT_DIRECTORY, env=environment, check=True)
+    subprocess.run(command, cwd=current_project().dbt_project, env=environment, check=True)
     previous = os.environ.get("DBT_TARGET_PATH")
     os.environ["DBT_TARGET_PATH"] = str(target)
-    yield DbtProject(DBT_PROJECT_DIRECTORY, target_path=target)
+    yield DbtProject(current_project().dbt_project, target_path=target)
     if previous is None:
         del os.environ["DBT_TARGET_PATH"]
     else:

@@ -13,7 +13,7 @@ from dbt_lake import FIRST, LAST, Dbt
 
 from mlops_assets import defs
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.point_in_time import SelectedView, point_in_time_query
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake, current_snapshot
@@ -208,7 +208,7 @@ def test_weather_is_of_an_hour_that_had_ended(joined: pd.DataFrame, built: Lake)
 
 @pytest.fixture(scope="module")
 def registry(built: Lake) -> FeatureRegistry:
-    return FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    return FeatureRegistry.from_manifest(current_project().dbt_manifest)
 
 
 def test_the_frame_of_2000_flights(built: Lake, registry: FeatureRegistry) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dbt_lake import call_dbt
 
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.project import current_project
 from mlops_assets.lake.lake import Lake
 
 MakeLake = Callable[[], Lake]
@@ -55,7 +55,7 @@ class Project:
     def __init__(self, lake: Lake, folder: Path):
         self.lake, self.folder = lake, folder
         for name in ("macros", "dbt_project.yml", "profiles.yml"):
-            source = DBT_PROJECT_DIRECTORY / name
+            source = current_project().dbt_project / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
         models = folder / "models" / "solutions"
         models.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """The feature registry on a real lake: contracts, statistics and impact, with a copy of the dbt project that may be changed."""
 
+import dataclasses
 import json
 import os
 import re
@@ -22,10 +23,10 @@ from typer.testing import CliRunner
 from mlops_assets.cli.main import app
 from mlops_assets.clients.bundle_record import record_file
 from mlops_assets.core.partitions import build_partitions
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.catalog import FeatureCatalog
 from mlops_assets.feature_store.site import render_site
-from mlops_assets.feature_store.usage import DEFINITIONS_DIRECTORY
 from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.features.statistics_assets import build_feature_statistics
 from mlops_assets.lake.lake import Lake
@@ -115,7 +116,7 @@ def make_sandbox(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
     def make() -> Sandbox:
         directory = tmp_path_factory.mktemp("project") / "dbt_project"
-        shutil.copytree(DBT_PROJECT_DIRECTORY, directory, ignore=shutil.ignore_patterns("target", "logs"))
+        shutil.copytree(current_project().dbt_project, directory, ignore=shutil.ignore_patterns("target", "logs"))
         # No model registry answers at port 1.
         return Sandbox(directory=directory, lake=lake, settings=Settings(home=home, mlflow_port=1))
 
@@ -205,7 +206,7 @@ def test_statistics_equal_those_of_pandas(built: dg.ExecuteInProcessResult, sand
 
 def test_the_catalogue_shows_values_uses_and_impact_of_every_view(built: dg.ExecuteInProcessResult, sandbox: Sandbox) -> None:
     nodes = json.loads((sandbox.directory / "target" / "manifest.json").read_text())["nodes"].values()
-    catalog = FeatureCatalog(sandbox.directory, DEFINITIONS_DIRECTORY, sandbox.settings)
+    catalog = FeatureCatalog(sandbox.directory, current_project().definitions_directory, sandbox.settings)
     with sandbox.lake.connect(read_only=True) as connection:
         page = render_site(catalog, connection)
     sections = {found[1]: found[2] for found in re.finditer(r'<section id="(\w+)-\d+">(.*?)</section>', page, re.DOTALL)}
@@ -227,7 +228,7 @@ def test_what_a_catalogue_shows_is_escaped(built: dg.ExecuteInProcessResult, mak
     changed = make_sandbox()
     changed.edit("origin_weather.yml", ("Hourly weather at the origin. An", "<img src=x onerror=alert(1)> An"))
     changed.parse()
-    page = render_site(FeatureCatalog(changed.directory, DEFINITIONS_DIRECTORY, changed.settings), None)
+    page = render_site(FeatureCatalog(changed.directory, current_project().definitions_directory, changed.settings), None)
     assert "<img" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
     assert "Without values" in page
@@ -329,7 +330,9 @@ def test_the_same_change_as_a_new_version_is_a_new_table(
             "SELECT version, type FROM features.contracts WHERE view = 'origin_weather' AND \"column\" = 'weather_visibility' ORDER BY 1"
         ).fetchall()
     assert types == [(1, "DOUBLE"), (2, "INTEGER")]
-    catalog = FeatureCatalog(project=changed.directory, definitions=DEFINITIONS_DIRECTORY, settings=changed.settings)
+    catalog = FeatureCatalog(
+        project=changed.directory, definitions=current_project().definitions_directory, settings=changed.settings
+    )
     shown = {version: catalog.definition(catalog.registry.view("origin_weather", version)) for version in (1, 2)}
     assert [shown[version]["versions"] for version in (1, 2)] == [[1, 2], [1, 2]]
     assert [shown[version]["table"] for version in (1, 2)] == ["features.origin_weather", "features.origin_weather_v2"]
@@ -337,7 +340,9 @@ def test_the_same_change_as_a_new_version_is_a_new_table(
 
 
 def test_impact_follows_columns_to_views_solutions_and_models(built: dg.ExecuteInProcessResult, sandbox: Sandbox) -> None:
-    catalog = FeatureCatalog(project=sandbox.directory, definitions=DEFINITIONS_DIRECTORY, settings=sandbox.settings)
+    catalog = FeatureCatalog(
+        project=sandbox.directory, definitions=current_project().definitions_directory, settings=sandbox.settings
+    )
     visibility = catalog.impact("raw.weather.visib")
     assert visibility["level"] == "column"
     assert visibility["views"] == [{"view": "origin_weather", "version": 1, "features": ["weather_visibility"]}]
@@ -362,7 +367,8 @@ def test_impact_follows_columns_to_views_solutions_and_models(built: dg.ExecuteI
 def test_show_has_definition_statistics_and_users(
     built: dg.ExecuteInProcessResult, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlops_assets.cli.features.DBT_PROJECT_DIRECTORY", sandbox.directory)
+    project = dataclasses.replace(current_project(), dbt_project=sandbox.directory)
+    monkeypatch.setattr("mlops_assets.cli.features.current_project", lambda: project)
     monkeypatch.setattr(Settings, "from_environment", lambda: sandbox.settings)
     monkeypatch.setattr(Lake, "from_settings", lambda _: sandbox.lake)
     result = CliRunner().invoke(app, ["features", "show", "origin_weather", "--json"])

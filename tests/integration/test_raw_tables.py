@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 import yaml
 
-from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.core.project import current_project
 from mlops_assets.lake.lake import Lake
 from mlops_assets.schema.source import Source
 from mlops_assets.sources.raw_tables import build_raw_assets
@@ -290,7 +290,7 @@ def test_values_outside_their_range_are_a_warning_until_there_are_many(
 
 
 def test_january_of_the_real_flights(lake: Lake) -> None:
-    folder = PROJECT_ROOT / "mlops_assets" / "defs" / "nycflights13"
+    folder = current_project().root / "mlops_assets" / "defs" / "nycflights13"
     declared = yaml.safe_load((folder / "defs.yaml").read_text())["attributes"]
     assets = build_raw_assets(Source.model_validate(declared), directory=folder)
     result = run(assets, lake, start="2013-01-01", end="2013-01-31", name="flights")

@@ -1,16 +1,15 @@
 """Running assets inside the test process, on the real lake and registry. No tests here."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import yaml
 
-from mlops_assets import defs
 from mlops_assets.components.loading import load_folder
+from mlops_assets.core.project import current_project
 
-DEFS_DIRECTORY = Path(defs.__path__[0])
+DEFS_DIRECTORY = current_project().definitions_directory
 
 
 def attributes(folder: str) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import pytest
 from running_stack import Demo, Platform
 
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, DUCKDB_EXTENSION_DIRECTORY, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, Settings
 from mlops_assets.deployment.deployment import build_deployment
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake
@@ -42,9 +43,7 @@ def resolve(**changes: Any) -> SolutionInputs:
     attributes = inprocess.attributes(SOLUTION)
     for section, values in changes.items():
         attributes[section] = attributes.get(section, {}) | values
-    return resolve_inputs(
-        Solution.model_validate(attributes), FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
-    )
+    return resolve_inputs(Solution.model_validate(attributes), FeatureRegistry.from_manifest(current_project().dbt_manifest))
 
 
 def training_assets(inputs: SolutionInputs) -> list[dg.AssetsDefinition]:

@@ -12,7 +12,7 @@ from running_stack import Demo, Platform
 
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.active import champion_link, linked_bundle, segment_links
@@ -29,7 +29,7 @@ def segment_inputs(**gates: Any) -> SolutionInputs:
     """The inputs of the solution's segments, with other gates."""
     attributes = inprocess.attributes(SOLUTION)
     attributes["gates"] |= gates
-    registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
     return replace(resolve_inputs(Solution.model_validate(attributes), registry), by_segment=True)
 
 

@@ -9,7 +9,7 @@ import pytest
 from running_stack import Demo, Platform
 
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.project import current_project
 from mlops_assets.deployment.deployment import build_deployment
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.features.online_features import build_online_features
@@ -64,7 +64,7 @@ ATTRIBUTES = {
 
 @pytest.fixture(scope="module")
 def inputs() -> SolutionInputs:
-    registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
     return resolve_inputs(Solution.model_validate(ATTRIBUTES), registry)
 
 

@@ -12,12 +12,16 @@ from typer.main import get_command
 
 from mlops_assets.cli.main import app
 from mlops_assets.components.dbt_models import DbtModelsAttributes
-from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.core.project import current_project
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.source import Source
 
-PAGES = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "CONTRIBUTING.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
-NAMES = [str(page.relative_to(PROJECT_ROOT)) for page in PAGES]
+PAGES = [
+    current_project().root / "README.md",
+    current_project().root / "CONTRIBUTING.md",
+    *sorted((current_project().root / "docs").rglob("*.md")),
+]
+NAMES = [str(page.relative_to(current_project().root)) for page in PAGES]
 TEXTS = {name: page.read_text() for name, page in zip(NAMES, PAGES, strict=True)}
 
 ROOTS = ("mlops_assets", "dbt_project", "deployments", "docs", "tests", ".ci", ".github")
@@ -53,18 +57,20 @@ def test_every_path_that_is_named_exists(name: str) -> None:
             if word in ROOT_FILES or (word.split("/")[0] in ROOTS and "/" in word):
                 named.add(word.rstrip("."))
     chosen = {path for path in named if not any(word in path for word in (*EXAMPLE, "<", "X.py", "*"))}
-    assert sorted(path for path in chosen if not (PROJECT_ROOT / path).exists()) == []
+    assert sorted(path for path in chosen if not (current_project().root / path).exists()) == []
 
 
 @pytest.fixture(scope="module")
 def identifiers() -> set[str]:
     """Every word of the repository's files, except documentation and locks, and the names of these files."""
-    listed = subprocess.run(["git", "ls-files"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=current_project().root, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     words: set[str] = set()
     for name in listed:
         words |= set(re.findall(r"\w+", name))
         if not name.endswith((".md", ".png", ".lock")):
-            words |= set(re.findall(r"\w+", (PROJECT_ROOT / name).read_text(errors="ignore")))
+            words |= set(re.findall(r"\w+", (current_project().root / name).read_text(errors="ignore")))
     return words
 
 
@@ -86,12 +92,12 @@ def test_the_tree_in_the_readme_exists() -> None:
         parent = parent if line.startswith(" ") else path
         paths.append(parent + path if line.startswith(" ") else path)
     assert len(paths) > 10
-    assert [path for path in paths if not (PROJECT_ROOT / path).exists()] == []
+    assert [path for path in paths if not (current_project().root / path).exists()] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_make_target_exists(name: str) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (PROJECT_ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (current_project().root / "Makefile").read_text(), flags=re.MULTILINE))
     used = {found for code in code_of(TEXTS[name]) for found in re.findall(r"(?:^|\s)make ([a-z-]+)", code)}
     assert used <= targets
 
@@ -112,12 +118,12 @@ def test_every_command_and_option_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variable_exists(name: str) -> None:
-    known = set(re.findall(r"MLOPS_[A-Z_]+", (PROJECT_ROOT / ".env.example").read_text()))
+    known = set(re.findall(r"MLOPS_[A-Z_]+", (current_project().root / ".env.example").read_text()))
     assert set(re.findall(r"MLOPS_[A-Z_]+", TEXTS[name])) <= known
 
 
 def test_the_readme_names_every_variable_with_its_default() -> None:
-    example = (PROJECT_ROOT / ".env.example").read_text()
+    example = (current_project().root / ".env.example").read_text()
     for variable, value in re.findall(r"^# (MLOPS_[A-Z_]+)=(\S+)$", example, flags=re.MULTILINE):
         row = re.search(rf"^\| `{variable}` \| (.+?) \|", TEXTS["README.md"], flags=re.MULTILINE)
         assert row is not None, variable
@@ -132,26 +138,26 @@ def test_internal_links_resolve(name: str) -> None:
         if "://" in target:
             continue
         path, _, anchor = target.partition("#")
-        page = (PROJECT_ROOT / name).parent / path if path else PROJECT_ROOT / name
+        page = (current_project().root / name).parent / path if path else current_project().root / name
         if not page.exists() or (anchor and anchor not in anchors_of(page.read_text())):
             broken.append(target)
     assert broken == []
 
 
 def test_the_import_layers_are_those_that_are_enforced() -> None:
-    contract = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    contract = tomllib.loads((current_project().root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
     described = re.search(r"enforces it .*?\n\n(.*?)\n\n", TEXTS["CONTRIBUTING.md"], flags=re.DOTALL)
     assert described is not None
     assert " ".join(described.group(1).split()) == " > ".join(contract["layers"]).replace("mlops_assets.", "")
 
 
 def test_pictures_are_small() -> None:
-    pictures = list((PROJECT_ROOT / "docs" / "images").glob("*.png"))
+    pictures = list((current_project().root / "docs" / "images").glob("*.png"))
     assert [picture.name for picture in pictures if picture.stat().st_size > 300_000] == []
 
 
 def test_the_yaml_reference_is_what_the_models_say() -> None:
-    render = runpy.run_path(str(PROJECT_ROOT / "docs" / "generate_reference.py"))["render"]
+    render = runpy.run_path(str(current_project().root / "docs" / "generate_reference.py"))["render"]
     assert render() == TEXTS["docs/reference-yaml.md"], "run: .venv/bin/python docs/generate_reference.py"
 
 
@@ -166,7 +172,7 @@ def test_the_yaml_of_the_example_is_valid() -> None:
 
 
 def test_every_check_is_described() -> None:
-    rules = "".join(file.read_text() for file in (PROJECT_ROOT / "mlops_assets").rglob("*.py"))
+    rules = "".join(file.read_text() for file in (current_project().root / "mlops_assets").rglob("*.py"))
     declared = set(re.findall(r'CheckRule\(\s*name="(\w+)"', rules))
     assert len(declared) > 10
     assert sorted(rule for rule in declared if f"`{rule}`" not in TEXTS["docs/quality-checks.md"]) == []

@@ -22,7 +22,7 @@ from mlops_assets.clients.model_registry import RegistryError, trusted_types
 from mlops_assets.clients.notifier import Notification, Notifier
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.components.stages import stages
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY, PROJECT_ROOT
+from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.ml.comparison import compare
 from mlops_assets.ml.evaluation import Evaluation, Resampling, evaluate
@@ -42,7 +42,7 @@ from mlops_assets.training.evaluation import build_evaluation
 from mlops_assets.training.gate import CandidateResult, check_evaluation, rejection
 from mlops_assets.training.recorded_checks import DatasetState
 
-FIXTURE = PROJECT_ROOT / "tests" / "fixtures" / "solutions" / "valid" / "every_field.yaml"
+FIXTURE = current_project().root / "tests" / "fixtures" / "solutions" / "valid" / "every_field.yaml"
 CLIP = "my_team.transformers.Clip"
 EQUAL_SLICES = "my_team.gates:equal_slices"
 PROFIT = "my_team.metrics:profit"
@@ -66,7 +66,7 @@ def inputs_with(attributes: dict[str, Any]) -> SolutionInputs:
     changed = yaml.safe_load(FIXTURE.read_text())["attributes"]
     for section, fields in attributes.items():
         changed[section] = {**changed[section], **fields}
-    registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
     return resolve_inputs(Solution.model_validate(changed), registry)
 
 

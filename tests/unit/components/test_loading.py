@@ -6,7 +6,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mlops_assets.components.loading import load_folder, load_folders
+from mlops_assets.components.loading import load_folders
+from mlops_assets.components.project import platform_definitions
 
 SOLUTIONS = Path(__file__).parents[2] / "fixtures" / "solutions"
 VALID = sorted((SOLUTIONS / "valid").glob("*.yaml"))
@@ -23,7 +24,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str])
         (tmp_path / package / folder / "defs.yaml").write_text(text)
     (tmp_path / package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    return dg.Definitions.merge(load_folders(package, tmp_path / package), load_folder("mlops_assets.defs.platform"))
+    return dg.Definitions.merge(load_folders(package, tmp_path / package), platform_definitions())
 
 
 def problems(definitions: dg.Definitions, folder: str) -> list[str]:

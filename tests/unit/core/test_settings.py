@@ -4,12 +4,13 @@ import psycopg2.extensions
 import pytest
 from sqlalchemy.engine import make_url
 
-from mlops_assets.core.settings import PROJECT_ROOT, Settings, read_environment_file, sensor_interval
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings, read_environment_file, sensor_interval
 
 
 def test_defaults() -> None:
     settings = Settings.from_environment({})
-    assert settings.home == PROJECT_ROOT / ".mlops"
+    assert settings.home == current_project().root / ".mlops"
     assert (settings.dagster_port, settings.mlflow_port, settings.nats_port, settings.serving_port) == (3000, 5000, 4222, 8000)
     assert settings.nats_server_url == "nats://127.0.0.1:4222"
 
@@ -126,7 +127,9 @@ def test_a_wrong_line_of_the_environment_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) -> None:
-    uncommented = [line.removeprefix("# ") for line in (PROJECT_ROOT / ".env.example").read_text().splitlines() if "=" in line]
+    uncommented = [
+        line.removeprefix("# ") for line in (current_project().root / ".env.example").read_text().splitlines() if "=" in line
+    ]
     file = tmp_path / ".env"
     file.write_text("\n".join(line for line in uncommented if line.startswith("MLOPS_")))
     variables = read_environment_file(file)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.clients.bundle_record import record_file
+from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.feature_store.usage import (
-    DEFINITIONS_DIRECTORY,
     declared_solutions,
     deployed_models,
     live_models,
@@ -92,7 +92,7 @@ def test_no_bundles_no_models(tmp_path: Path) -> None:
 
 
 def test_the_solutions_of_this_repository_are_read() -> None:
-    declared = declared_solutions(DEFINITIONS_DIRECTORY)
+    declared = declared_solutions(current_project().definitions_directory)
     assert declared.problems == ()
     assert {"flight_delay", "employment"} <= set(declared.solutions)
     uses = view_uses(declared.solutions.values(), FeatureRegistry(models={}, views={}))
@@ -101,7 +101,9 @@ def test_the_solutions_of_this_repository_are_read() -> None:
 
 def test_a_file_that_is_no_valid_solution_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     (tmp_path / "good").mkdir()
-    (tmp_path / "good" / "defs.yaml").write_text((DEFINITIONS_DIRECTORY / "employment" / "defs.yaml").read_text())
+    (tmp_path / "good" / "defs.yaml").write_text(
+        (current_project().definitions_directory / "employment" / "defs.yaml").read_text()
+    )
     for name, text in {
         "wrong": "type: a.MLSolution\nattributes: {name: x}\n",
         "broken": "type: [",

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlops_assets.core.settings import PROJECT_ROOT, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.local import configuration
 
 
@@ -52,7 +53,7 @@ def test_dagster_yaml_is_what_dagster_accepts(tmp_path: Path) -> None:
 
 def test_both_workspaces_name_the_same_location(settings: Settings) -> None:
     shared = yaml.safe_load(configuration.render(settings)[settings.dagster_home / "workspace.yaml"])
-    plain = yaml.safe_load((PROJECT_ROOT / "workspace.yaml").read_text())
+    plain = yaml.safe_load((current_project().root / "workspace.yaml").read_text())
     assert shared["load_from"][0]["grpc_server"]["socket"] == str(settings.code_location_socket)
     assert shared["load_from"][0]["grpc_server"]["location_name"] == plain["load_from"][0]["python_module"]["location_name"]
 

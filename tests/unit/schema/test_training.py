@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.core.project import current_project
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Search, Solution
 from mlops_assets.schema.training import configuration_hash, override
 
 ONE_HOT = {"type": "sklearn.preprocessing.OneHotEncoder"}
-FILE = PROJECT_ROOT / "mlops_assets" / "defs" / "flight_delay" / "defs.yaml"
+FILE = current_project().root / "mlops_assets" / "defs" / "flight_delay" / "defs.yaml"
 
 
 @pytest.fixture(scope="module")

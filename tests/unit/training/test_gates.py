@@ -13,7 +13,7 @@ import yaml
 
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.ml.bootstrap import Interval
 from mlops_assets.ml.comparison import Difference, compare
@@ -52,7 +52,7 @@ def inputs_with(**gates: Any) -> SolutionInputs:
 
 @cache
 def registry() -> FeatureRegistry:
-    return FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    return FeatureRegistry.from_manifest(current_project().dbt_manifest)
 
 
 def evaluation(predictions: np.ndarray) -> Evaluation:

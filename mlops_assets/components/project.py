@@ -1,0 +1,57 @@
+"""A project as Dagster definitions: everything under its `defs/` and what acts on the whole graph.
+
+The `definitions.py` of a project is `defs = dg.definitions(project_definitions)`, or merges `project_definitions()` with assets of its own.
+"""
+
+import gc
+import warnings
+
+import dagster as dg
+
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.notifier import Notifier
+from mlops_assets.components.loading import load_folders
+from mlops_assets.core.conditions import build_conditions_sensors
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
+from mlops_assets.lake.lake import Lake
+from mlops_assets.monitoring.notifications import build_notification_sensors
+from mlops_assets.monitoring.run_recovery import build_run_recovery_sensor
+from mlops_assets.online_store.store import open_online_store
+
+
+def project_definitions() -> dg.Definitions:
+    """All sources, dbt models and solutions of the project of this process, with the platform's resources and sensors.
+
+    A folder of `defs/` that is wrong does not take the others down: see `load_folders`. Raises StackError when there is no project.
+    """
+    # Component code references, backfill policies and partitioned checks are marked beta or preview; the lock pins what was tested.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+    project = current_project()
+    # What is made here stays: looking for garbage among it takes a tenth of the time.
+    gc.disable()
+    try:
+        loaded = load_folders(project.definitions_module, project.definitions_directory)
+    finally:
+        gc.enable()
+    return dg.Definitions.merge(platform_definitions(), loaded)
+
+
+def platform_definitions() -> dg.Definitions:
+    """What every project needs besides its own: the clients that assets ask for, and the sensors that act on the whole graph.
+
+    Steps run in the process of the run: a step costs 0.2 s there against 1.4 s from a fork server.
+    """
+    settings = Settings.from_environment()
+    return dg.Definitions(
+        resources={
+            "settings": settings,
+            "lake": Lake.from_settings(settings),
+            "registry": ModelRegistry.from_settings(settings),
+            "online_store": open_online_store(settings),
+            "notifier": Notifier.from_settings(settings),
+        },
+        sensors=[*build_conditions_sensors(), *build_notification_sensors(), build_run_recovery_sensor()],
+        executor=dg.in_process_executor,
+    )
