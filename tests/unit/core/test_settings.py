@@ -134,7 +134,7 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
     file.write_text("\n".join(line for line in uncommented if line.startswith("MLOPS_")))
     variables = read_environment_file(file)
     assert set(variables) == {
-        "MLOPS_HOME", "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_REDIS_URL", "MLOPS_NOTIFY_URLS",
+        "MLOPS_PROJECT", "MLOPS_ENV", "MLOPS_HOME", "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_REDIS_URL", "MLOPS_NOTIFY_URLS",
         "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
         "MLOPS_SERVING_PORT", "MLOPS_SERVING_PROCESSES", "MLOPS_SERVING_TOKEN",
         "MLOPS_SENSOR_SECONDS",
