@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from mlops_assets.core.settings import PROJECT_ROOT
+from mlops_assets.core.project import current_project
 
-PAGE = (PROJECT_ROOT / "docs" / "extend.md").read_text()
+PAGE = (current_project().root / "docs" / "extend.md").read_text()
 
 
 def write_modules(folder: Path) -> None:
