@@ -124,7 +124,7 @@ def test_without_the_extra_of_an_estimator_the_error_names_it(tmp_path: Path) ->
             (tmp_path / entry.name).symlink_to(entry)
     program = f"""
 import sys
-sys.path[:0] = [{str(tmp_path)!r}, {str(PROJECT_ROOT)!r}]
+sys.path[:0] = [{str(tmp_path)!r}, {str(current_project().root)!r}]
 import yaml
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.training import override
