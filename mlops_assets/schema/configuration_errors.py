@@ -34,7 +34,7 @@ def check_import_path(import_path: str, path: tuple[str | int, ...]) -> None:
         raise ConfigurationError(path, f"{import_path!r} is no import path; write package.module.Class")
     source = _package_source(packages[0])
     if source is None:
-        raise ConfigurationError(path, f"the package {packages[0]!r} is not installed")
+        raise ConfigurationError(path, f"the package {packages[0]!r} is not installed, or is not written in Python")
     for depth, package in enumerate(packages[1:], start=1):
         inner = _inner_source(source, package)
         if inner is None:
@@ -113,8 +113,13 @@ def _module_source(module: str) -> Path | None:
 
 
 def _package_source(package: str) -> Path | None:
-    specification = find_spec(package)
-    return Path(specification.origin) if specification and specification.origin else None
+    """The file of a package or a module in Python. One that is built into Python or compiled has none."""
+    try:
+        specification = find_spec(package)
+    except ValueError:  # of a module that was not imported, such as __main__
+        return None
+    origin = specification.origin if specification else None
+    return Path(origin) if origin and origin.endswith(".py") else None
 
 
 def _inner_source(source: Path, module: str) -> Path | None:
