@@ -6,8 +6,9 @@ import dagster as dg
 import duckdb
 import pytest
 from clinic import solution_inputs
+from lake_in_folder import lake_in_folder
 
-from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, Settings
+from mlops_assets.core.settings import Settings
 from mlops_assets.monitoring.monitored_windows import (
     STAGED_WINDOW,
     sampled_windows,
@@ -31,9 +32,7 @@ def connect(tmp_path: Path) -> Callable[[], duckdb.DuckDBPyConnection]:
     """Open the lake, whose catalog is a file, as each report does."""
 
     def connect() -> duckdb.DuckDBPyConnection:
-        made = duckdb.connect(config={"extension_directory": str(DUCKDB_EXTENSION_DIRECTORY)})
-        made.execute(f"SET TimeZone = 'UTC'; ATTACH 'ducklake:{tmp_path}/lake.ducklake' AS lake (DATA_PATH '{tmp_path}/lake/')")
-        return made
+        return lake_in_folder(tmp_path)
 
     return connect
 

@@ -1,10 +1,5 @@
 """What becomes of a run, by its status, its worker and the time; and what is done about it, on a real instance."""
 
-import os
-import signal
-import subprocess
-import sys
-
 import dagster as dg
 import pytest
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus
@@ -102,37 +97,6 @@ def test_a_canceled_run_without_a_worker_ends_canceled(instance: DagsterInstance
     instance.report_run_canceling(run)
     assert [each.action for each in recover(instance, served=True)] == [Action.CANCEL]
     assert instance.get_run_by_id(run.run_id).status is DagsterRunStatus.CANCELED  # type: ignore[union-attr]
-
-
-def test_canceling_a_run_whose_worker_is_gone_ends_it_at_once(instance: DagsterInstance) -> None:
-    run = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
-    assert instance.run_launcher.terminate(run.run_id)
-    assert instance.get_run_by_id(run.run_id).status is DagsterRunStatus.CANCELED  # type: ignore[union-attr]
-    assert not instance.run_launcher.terminate(run.run_id)
-
-
-def test_canceling_a_run_interrupts_its_worker(instance: DagsterInstance) -> None:
-    run = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
-    with worker_files(instance).reserve(run.run_id) as lock:
-        code = "import time; print(flush=True); time.sleep(600)"
-        worker = subprocess.Popen([sys.executable, "-c", code], pass_fds=[lock], stdout=subprocess.PIPE)
-        os.pwrite(lock, str(worker.pid).encode(), 0)
-    assert worker.stdout is not None
-    worker.stdout.readline()
-    assert instance.run_launcher.terminate(run.run_id)
-    assert worker.wait(10) == -signal.SIGTERM
-    assert instance.get_run_by_id(run.run_id).status is CANCELING  # type: ignore[union-attr]
-
-
-def test_dagster_is_told_whether_the_worker_lives(instance: DagsterInstance) -> None:
-    launcher, workers = instance.run_launcher, worker_files(instance)
-    run = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
-    foreign = create_run_for_test(instance, status=STARTED)
-    assert launcher.supports_check_run_worker_health
-    with workers.reserve(run.run_id):
-        assert launcher.check_run_worker_health(run).status.value == "RUNNING"
-    assert launcher.check_run_worker_health(run).status.value == "FAILED"
-    assert launcher.check_run_worker_health(foreign).status.value == "RUNNING"
 
 
 def test_a_run_that_died_between_its_status_and_its_worker_is_not_failed_too_early(instance: DagsterInstance) -> None:
