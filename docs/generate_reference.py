@@ -1,7 +1,7 @@
 """Writes `docs/reference-yaml.md` from the pydantic models of the components: `.venv/bin/python docs/generate_reference.py`.
 
-Types, defaults and the meaning of each field come from the models: a field's docstring stands below it. `tests/integration/test_documentation.py`
-fails when the page is not what this script writes, so run it after a change of a model.
+Types, defaults and the meaning of each field come from the models: a field's docstring stands below it.
+`tests/integration/test_documentation.py` fails when the page is not what this script writes, so run it after a change of a model.
 """
 
 import re
