@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mlops_assets.access.credentials import access_token
@@ -115,7 +116,7 @@ def _windows_table(summary: Summary) -> Table:
             f"[red]{realised}[/red]" if row["alert"] else realised,
             _number(row["reference"]),
             f"{row['drifted']} of {row['features']}",
-            ", ".join(row["most"] or []),
+            escape(", ".join(row["most"] or [])),
         )
     return table
 

@@ -5,6 +5,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
@@ -246,12 +247,12 @@ def _table(entries: list[dict[str, Any]]) -> Table:
 
 def _cell(value: object) -> str:
     if isinstance(value, list):
-        return "\n".join(map(str, value)) or "none"
+        return escape("\n".join(map(str, value))) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "" if value is None else str(value)
+    return "" if value is None else escape(str(value))
 
 
 def _summary(view: dict[str, Any]) -> dict[str, Any]:

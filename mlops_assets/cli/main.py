@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -204,9 +205,9 @@ def sql(
         writer.writerow(columns)
         writer.writerows(rows)
     else:
-        table = Table(*columns)
+        table = Table(*map(escape, columns))
         for row in rows[:limit]:
-            table.add_row(*("" if value is None else str(value) for value in row))
+            table.add_row(*map(_cell, row))
         console.print(table)
         console.print(f"{len(rows)} rows" if len(rows) <= limit else f"{limit} of {len(rows)} rows (--limit)", style="dim")
 
@@ -291,5 +292,5 @@ def _table(entries: list[dict]) -> Table:
 
 def _cell(value: object) -> str:
     if isinstance(value, list):
-        return "\n".join(map(str, value)) or "none"
-    return "" if value is None else str(value)
+        return escape("\n".join(map(str, value))) or "none"
+    return "" if value is None else escape(str(value))

@@ -1,9 +1,9 @@
 """`mlops promote`, `rollback`, `history`, `trace` and `explain`: which version predicts, since when and why, and what a prediction rests on."""
 
 import getpass
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,10 @@ from rich.table import Column, Table
 from rich.tree import Tree
 
 from mlops_assets.cli.terminal import JsonOption, SolutionArgument, console, error_console, print_json, running_settings
+
+if TYPE_CHECKING:
+    from mlops_assets.ml.contributions import Explanation
+    from mlops_assets.operations.deployments import Deployment
 
 app = typer.Typer()
 SegmentOption = Annotated[str | None, typer.Option(help="The segment. Default: the model of all rows.")]
@@ -61,19 +65,7 @@ def history(solution: SolutionArgument, segment: SegmentOption = None, as_json: 
     if as_json:
         print_json([asdict(each) for each in found])
         return
-    table = Table("version", "from", "to", "trained for", "by", "why", "run")
-    for each in found:
-        until = f"{each.until:%Y-%m-%d %H:%M:%S}" if each.until else "[green]live[/green]"
-        table.add_row(
-            str(each.version),
-            f"{each.since:%Y-%m-%d %H:%M:%S}",
-            until,
-            each.training_date,
-            each.actor,
-            each.reason,
-            each.run_id[:8],
-        )
-    console.print(table)
+    console.print(_history_table(found))
 
 
 @app.command(epilog="Example: [bold]mlops trace my_solution:123:1[/bold]")
@@ -101,16 +93,7 @@ def explain(prediction_id: PredictionArgument, as_json: JsonOption = False) -> N
         print_json(asdict(explanation))
         return
     console.print(f"predicted {explanation.prediction:.4f}; the mean of the version's hold-out is {explanation.base:.4f}\n")
-    largest = max((abs(each.contribution) for each in explanation.contributions), default=0.0)
-    table = Table(Column("feature", overflow="fold"), "value", "contribution", "±", Column("", no_wrap=True, min_width=_BAR))
-    for each in explanation.contributions:
-        bar = "█" * round(_BAR * abs(each.contribution) / largest) if largest else ""
-        colour = "red" if each.contribution > 0 else "blue"
-        value = "missing" if each.value is None else f"{each.value:.4g}" if isinstance(each.value, float) else str(each.value)
-        table.add_row(
-            each.feature, value, f"{each.contribution:+.4f}", f"{each.standard_error:.4f}", f"[{colour}]{bar}[/{colour}]"
-        )
-    console.print(table)
+    console.print(_explanation_table(explanation))
 
 
 def _deploy(solution: str, *, version: int | None, role: str, segment: str | None, reason: str, as_json: bool) -> None:
@@ -137,6 +120,39 @@ def _deploy(solution: str, *, version: int | None, role: str, segment: str | Non
     rows = f" the rows of {segment}" if segment else ""
     console.print(f"[green]Version {deployed.version} of {solution} predicts{rows} now[/green]{before}.", highlight=False)
     console.print(deployed.run_url, highlight=False, soft_wrap=True)
+
+
+def _history_table(deployments: "Sequence[Deployment]") -> Table:
+    table = Table("version", "from", "to", "trained for", "by", "why", "run")
+    for each in deployments:
+        until = f"{each.until:%Y-%m-%d %H:%M:%S}" if each.until else "[green]live[/green]"
+        table.add_row(
+            str(each.version),
+            f"{each.since:%Y-%m-%d %H:%M:%S}",
+            until,
+            each.training_date,
+            escape(each.actor),
+            escape(each.reason),
+            each.run_id[:8],
+        )
+    return table
+
+
+def _explanation_table(explanation: "Explanation") -> Table:
+    largest = max((abs(each.contribution) for each in explanation.contributions), default=0.0)
+    table = Table(Column("feature", overflow="fold"), "value", "contribution", "±", Column("", no_wrap=True, min_width=_BAR))
+    for each in explanation.contributions:
+        bar = "█" * round(_BAR * abs(each.contribution) / largest) if largest else ""
+        colour = "red" if each.contribution > 0 else "blue"
+        value = "missing" if each.value is None else f"{each.value:.4g}" if isinstance(each.value, float) else str(each.value)
+        table.add_row(
+            escape(each.feature),
+            escape(value),
+            f"{each.contribution:+.4f}",
+            f"{each.standard_error:.4f}",
+            f"[{colour}]{bar}[/{colour}]",
+        )
+    return table
 
 
 def _grow(branch: Tree, content: Mapping[str, Any]) -> None:

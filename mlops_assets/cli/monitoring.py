@@ -43,7 +43,7 @@ def debug(
 def _table(rows: list[dict[str, Any]], subject: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
-        table.add_column(name, style="bold" if name == subject else None, no_wrap=name == "prediction_id")
+        table.add_column(escape(name), style="bold" if name == subject else None, no_wrap=name == "prediction_id")
     for row in rows:
         table.add_row(*(escape(_shown(value)) for value in row.values()))
     return table

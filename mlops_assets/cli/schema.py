@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from mlops_assets.cli.terminal import JsonOption, console, print_json, running_settings
@@ -35,7 +36,8 @@ def plan(
     """Show what would change in the lake to follow the table's YAML file or dbt contract, and your options. Changes nothing."""
     from mlops_assets.operations import table_schemas
 
-    changes = table_schemas.plan(running_settings(), table, _requested(rename, type, drop))
+    requested = _requested(rename, type, drop)  # a mistake is answered before anything is started
+    changes = table_schemas.plan(running_settings(), table, requested)
     if as_json:
         print_json([{"change": str(change), "values_lost": change.lost} for change in changes])
         return
@@ -46,7 +48,7 @@ def plan(
     for change in changes:
         new = f"renamed {change.renamed}" if change.renamed else change.new or "dropped"
         lost = "all" if change.new is None else f"{change.lost:,}" if change.old else ""
-        shown.add_row(change.column, change.old or "new", new, lost)
+        shown.add_row(*map(escape, (change.column, change.old or "new", new)), lost)
     console.print(shown)
     console.print("Nothing is changed yet: `mlops schema apply` with the same options does it.", style="dim")
 
@@ -62,9 +64,10 @@ def apply(
     """Make the changes that `plan` shows, in one transaction that waits for writers. Former rows stay readable by snapshot."""
     from mlops_assets.operations import table_schemas
 
-    changes = table_schemas.apply(running_settings(), table, _requested(rename, type, drop), accept_loss=accept_loss)
+    requested = _requested(rename, type, drop)
+    changes = table_schemas.apply(running_settings(), table, requested, accept_loss=accept_loss)
     for change in changes:
-        console.print(f"[green]✓[/green] {change}", highlight=False)
+        console.print(f"[green]✓[/green] {escape(str(change))}", highlight=False)
     if not changes:
         console.print(f"{table} has the columns that are declared.")
 

@@ -45,9 +45,9 @@ def predict(
     example: Annotated[bool, typer.Option("--example", help="Show a row that may be asked for, of the hold-out.")] = False,
 ) -> None:
     """Ask the online server for a prediction and print its answer."""
-    settings = running_settings()
     if example == (request is not None):
         raise StackError("Give a row, or ask for an example.", remedy=f"mlops predict {solution} --example")
+    settings = running_settings()
     if request is None:
         print_json(ask_server(settings, "GET", f"/{solution}/model", None)["example"])
     else:
@@ -87,9 +87,9 @@ def score(
     from mlops_assets.operations.rescoring import outdated_ranges
     from mlops_assets.operations.runs import follow
 
-    settings = running_settings()
     if (first is None) != (last is None):
         raise StackError("Give both --from and --to, or neither.", remedy=f"mlops score {solution} --list")
+    settings = running_settings()
     chosen = [(first.date().isoformat(), last.date().isoformat())] if first and last else outdated_ranges(settings, solution)
     client = DagsterClient.from_settings(settings)
     for start, end in [] if look else chosen:

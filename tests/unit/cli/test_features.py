@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -10,9 +9,7 @@ from mlops_assets.cli.main import app
 COMMANDS = sorted(get_command(app).commands["features"].commands)  # type: ignore[attr-defined]
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

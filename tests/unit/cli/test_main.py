@@ -4,18 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from mlops_assets.cli.main import app
+from mlops_assets.cli.main import _table, app
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -30,7 +25,7 @@ def test_help_loads_nothing_heavy() -> None:
     code = f"""
 import sys
 from typer.testing import CliRunner
-from mlops_assets.cli.main import app
+from mlops_assets.cli.main import _table, app
 assert CliRunner().invoke(app, ["--help"]).exit_code == 0
 print(sorted(set({heavy.split()}) & set(sys.modules)))
 """
@@ -86,3 +81,10 @@ def test_a_fault_is_a_message_and_exit_code_1(
     assert result.exit_code == 1
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_values_of_tables_are_shown_as_they_are(terminal: Console) -> None:
+    terminal.print(_table([{"name": "[/red] [blink]", "list": ["[bold]", 1], "none": None, "empty": []}]))
+    text = terminal.export_text()
+    for words in ("[/red] [blink]", "[bold]", "none"):
+        assert words in text
