@@ -3,6 +3,7 @@
 Reports and statistics have none: their rows hold the names of columns as values, and each of their columns comes from all of them.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
@@ -29,7 +30,7 @@ def frame_lineage(inputs: SolutionInputs, columns: Iterable[str]) -> dict[str, d
     spine, declared = table_key(inputs.spine.table), inputs.solution.spine
     sources = {name: [(spine, name)] for name in inputs.spine.columns}
     sources |= {
-        name: [(spine, column) for column in inputs.request if column in expression]
+        name: [(spine, column) for column in inputs.request if re.search(rf"(?<!\w){re.escape(column)}(?!\w)", expression)]
         for name, expression in inputs.derived.items()
     }
     for chosen in inputs.views:

@@ -77,12 +77,15 @@ def table_schema(connection: duckdb.DuckDBPyConnection, table: str, descriptions
 
 
 def rows_by_partition_key(keys: Iterable[str], rows_by_date: Mapping[str, int]) -> dict[str, int]:
-    """The rows of each partition, whose key is its first day, of rows that are counted by their date; rows without a date are of none."""
+    """The rows of each partition, whose key is its first day, of rows that are counted by their date.
+
+    Rows without a date, and those before the first partition, are of none.
+    """
     starts = sorted(keys)
     rows = dict.fromkeys(starts, 0)
     for day, count in rows_by_date.items():
-        if day:
-            rows[starts[bisect_right(starts, day) - 1]] += count
+        if day and (position := bisect_right(starts, day)):
+            rows[starts[position - 1]] += count
     return rows
 
 
