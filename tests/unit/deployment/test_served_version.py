@@ -1,22 +1,17 @@
-"""Whether what serves is what should: the observation, its faults, the check and the sensor, with a registry that answers over HTTP."""
+"""Whether what serves is what should: the observation, its faults and the sensor, with a registry that answers over HTTP."""
 
 import os
-import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import msgspec
-import psutil
 import pytest
 from alias_registry import AliasRegistry
+from server_reports import report
 
 from mlops_assets.core.settings import Settings
-from mlops_assets.deployment import served_version_check as served_version
 from mlops_assets.deployment.served_version import Observation, build_served_version_sensor, observe
-from mlops_assets.serving.reports import Report, ServedModel
 
 KEY = dg.AssetKey(["example", "deployment"])
 
@@ -30,20 +25,6 @@ def registry() -> Iterator[AliasRegistry]:
 @pytest.fixture
 def settings(registry: AliasRegistry, tmp_path: Path) -> Settings:
     return Settings(home=tmp_path, mlflow_port=registry.port)
-
-
-def report(settings: Settings, version: int | None, *, channel: Any = "online", age: float = 0, **fields: Any) -> None:
-    """What a process, this one, says."""
-    model = {"model_sha256": None, "since": None, "segments": {}, "problems": ()} | fields
-    written = Report(
-        channel=channel,
-        pid=os.getpid(),
-        started=psutil.Process().create_time(),
-        written_at=datetime.now(UTC) - timedelta(seconds=age),
-        models={"example": ServedModel(version=version, **model)},
-    )
-    settings.server_reports_directory.mkdir(exist_ok=True)
-    (settings.server_reports_directory / f"{channel}-{os.getpid()}.json").write_bytes(msgspec.json.encode(written))
 
 
 def seen(settings: Settings) -> Observation:
@@ -71,22 +52,6 @@ def test_segments_count_too(settings: Settings, registry: AliasRegistry) -> None
     report(settings, 2, segments={"north": 3})
     report(settings, 2, channel="stream")
     assert seen(settings).faults == [f"process {os.getpid()} (stream) serves version 2 instead of version 2, 3 for north"]
-
-
-def test_the_check_waits_for_a_version_on_its_way(
-    settings: Settings, registry: AliasRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    registry.aliases["champion"] = 2
-    report(settings, 1)
-    threading.Timer(0.2, report, (settings, 2)).start()
-    monkeypatch.setattr(served_version, "_POLL_SECONDS", 0.05)
-    result = served_version.evaluate(KEY, served_version._settled(settings, "example", [], ["online"]))
-    assert (result.passed, result.description) == (True, None)
-    registry.aliases["champion"] = 3
-    monkeypatch.setattr(served_version, "PATIENCE_SECONDS", 0.1)
-    result = served_version.evaluate(KEY, served_version._settled(settings, "example", [], ["online"]))
-    assert not result.passed
-    assert "serves version 2 instead of version 3" in str(result.description)
 
 
 def test_the_sensor_asks_once_for_each_state_of_affairs(settings: Settings, registry: AliasRegistry) -> None:

@@ -1,0 +1,69 @@
+"""Following a run to its end, over the runs that go on with it."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from mlops_assets.clients.dagster_client import DagsterClient, RunState
+from mlops_assets.core.errors import StackError
+from mlops_assets.operations import runs
+from mlops_assets.operations.runs import follow, wait
+
+
+def state(run_id: str, status: str, *, is_followed: bool = False, followed_by: str | None = None) -> RunState:
+    return RunState(run_id, status, ("fit",), (), {}, is_followed=is_followed, followed_by=followed_by)
+
+
+class Scripted(DagsterClient):
+    """A client that is told the states of runs one after another."""
+
+    def __init__(self, states: Sequence[RunState], failures: Sequence[str] = ()):
+        self.states, self.reasons, self.asked = list(states), list(failures), []  # type: ignore[var-annotated]
+
+    def run(self, run_id: str) -> RunState:
+        self.asked.append(run_id)
+        return self.states.pop(0)
+
+    def failures(self, run_id: str) -> list[str]:
+        return self.reasons
+
+    def run_url(self, run_id: str) -> str:
+        return f"http://localhost/runs/{run_id}"
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_POLL_SECONDS", 0)
+
+
+def test_a_run_is_followed_until_it_ends_and_each_state_is_told() -> None:
+    states = [state("a", "QUEUED"), state("a", "STARTED"), state("a", "SUCCESS")]
+    told: list[str] = []
+    assert follow(Scripted(states), "a", "training", lambda each: told.append(each.status)) == states[-1]
+    assert told == ["QUEUED", "STARTED", "SUCCESS"]
+
+
+def test_an_interrupted_run_is_followed_by_the_one_that_goes_on_with_it() -> None:
+    states = [
+        state("a", "FAILURE", is_followed=True),
+        state("a", "FAILURE", is_followed=True, followed_by="b"),
+        state("b", "STARTED"),
+        state("b", "SUCCESS"),
+    ]
+    client = Scripted(states)
+    assert follow(client, "a", "training", lambda each: None).run_id == "b"
+    assert client.asked == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("status", "reasons", "words"), [("FAILURE", ["disk full", "twice"], "disk full\ntwice"), ("CANCELED", [], "CANCELED")]
+)
+def test_a_run_that_fails_is_told_with_its_causes_and_its_page(status: str, reasons: list[str], words: str) -> None:
+    with pytest.raises(StackError) as error:
+        follow(Scripted([state("a", status)], reasons), "a", "training", lambda each: None)
+    assert error.value.problem == f"The run of training failed.\n{words}"
+    assert error.value.remedy.endswith("http://localhost/runs/a")
+
+
+def test_waiting_takes_any_end() -> None:
+    assert wait(Scripted([state("a", "FAILURE")]), "a", lambda each: None).status == "FAILURE"
