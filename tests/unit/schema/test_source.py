@@ -1,0 +1,67 @@
+"""What the YAML file of a source may not say."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from pydantic import ValidationError
+
+from mlops_assets.schema.source import RawTable
+from mlops_assets.sources.reader import PARSED, REASON, parse
+
+CONNECTION = duckdb.connect(config={"threads": 1})
+
+
+COLUMNS = {"a": {"type": "integer"}, "b": {"type": "varchar"}}
+
+
+def read(folder: Path, *files: str, **table: Any) -> list[tuple[Any, ...]]:
+    """The rows of CSV files; those that are rejected have their reason in place of the values."""
+    declared = RawTable.model_validate({"description": "d", "format": "csv", "files": files, "columns": COLUMNS, **table})
+    with parse(CONNECTION, declared, directory=folder, window=None):
+        names = ", ".join(declared.columns)
+        accepted = CONNECTION.execute(f"SELECT {names} FROM {PARSED} WHERE {REASON} IS NULL").fetchall()
+        return accepted + CONNECTION.execute(f"SELECT {REASON} FROM {PARSED} WHERE {REASON} IS NOT NULL").fetchall()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": {"nonsense": 1}}, "`nonsense` has no effect on csv files"),
+        ({"options": {"new_line": "\\n"}}, "line ends are detected"),
+        ({"options": {"header": False}}, "needs the option `names`"),
+        ({"options": {"encoding": "klingon"}}, "no encoding of Python's codecs"),
+        ({"options": {"encoding": "base64"}}, "no encoding of Python's codecs"),
+        ({"options": {"delim": ""}}, "one to four characters"),
+        ({"options": {"thousands": "."}}, "must be two signs"),
+        ({"options": {"compression": "lzo"}}, "the compression 'lzo' is not supported"),
+        ({"format": "parquet", "options": {"dateformat": "%d"}}, "has no effect on parquet files"),
+        ({"columns": {"a": {"type": "integer", "source": "b", "expression": "1"}}}, "are of a column that is read"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused_at_load(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RawTable.model_validate({"description": "d", "format": "csv", "files": ["f.csv"], "columns": COLUMNS, **change})
+
+
+@pytest.mark.parametrize(
+    ("cadence", "start", "message"),
+    [
+        ("monthly", "2024-01-10", "Set start to 2024-01-01 to load them, or to 2024-02-01"),
+        ("weekly", "2024-01-10", "Set start to 2024-01-08 to load them, or to 2024-01-15"),
+        ("yearly", "2024-01-10", "Set start to 2024-01-01 to load them, or to 2025-01-01"),
+        ("monthly", "2024-01-01", None),
+        ("weekly", "2024-01-08", None),
+        ("daily", "2024-01-10", None),
+    ],
+)
+def test_partitions_begin_at_the_start_of_their_period(cadence: str, start: str, message: str | None) -> None:
+    columns = {"day": {"type": "date"}}
+    table = {"description": "d", "format": "csv", "files": ["f.csv"], "columns": columns}
+    table["partitions"] = {"column": "day", "start": start, "cadence": cadence}
+    if message is None:
+        RawTable.model_validate(table)
+    else:
+        with pytest.raises(ValidationError, match=message):
+            RawTable.model_validate(table)

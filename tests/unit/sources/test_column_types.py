@@ -1,0 +1,53 @@
+"""Values that must stay what they are, and forms that the YAML file states."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from mlops_assets.schema.source import RawTable
+from mlops_assets.sources.reader import PARSED, REASON, parse
+
+CONNECTION = duckdb.connect(config={"threads": 1})
+
+
+COLUMNS = {"a": {"type": "integer"}, "b": {"type": "varchar"}}
+
+
+def read(folder: Path, *files: str, **table: Any) -> list[tuple[Any, ...]]:
+    """The rows of CSV files; those that are rejected have their reason in place of the values."""
+    declared = RawTable.model_validate({"description": "d", "format": "csv", "files": files, "columns": COLUMNS, **table})
+    with parse(CONNECTION, declared, directory=folder, window=None):
+        names = ", ".join(declared.columns)
+        accepted = CONNECTION.execute(f"SELECT {names} FROM {PARSED} WHERE {REASON} IS NULL").fetchall()
+        return accepted + CONNECTION.execute(f"SELECT {REASON} FROM {PARSED} WHERE {REASON} IS NOT NULL").fetchall()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "text", "expected"),
+    [
+        ("date", {"dateformat": "%d.%m.%Y"}, "05.01.2024", "2024-01-05"),
+        ("date", {"dateformat": "%d.%m.%Y"}, "2024-01-05", None),
+        ("date", {"dateformat": "%d.%m.%Y"}, "05.01.24", None),
+        ("timestamp", {"timestampformat": "%d.%m.%Y %H:%M"}, "05.01.2024 10:30", "2024-01-05 10:30:00"),
+        ("timestamptz", {"timestampformat": "%d.%m.%Y %H:%M"}, "05.01.2024 10:30", "2024-01-05 10:30:00"),
+        ("timestamptz", {"timestampformat": "%d.%m.%Y %H:%M %z"}, "05.01.2024 10:30 +0200", "2024-01-05 08:30:00"),
+        ("double", {"decimal_separator": ","}, "1,5", "1.5"),
+        ("double", {"decimal_separator": ","}, "1.5", None),
+        ("double", {"decimal_separator": ",", "thousands": "."}, "-1.234.567,5", "-1234567.5"),
+        ("double", {"decimal_separator": ",", "thousands": "."}, "1.23,5", None),
+        ("bigint", {"thousands": " "}, "1 234", "1234"),
+    ],
+)
+def test_formats_that_the_yaml_file_states(
+    tmp_path: Path, kind: str, options: dict[str, Any], text: str, expected: str | None
+) -> None:
+    (tmp_path / "f.csv").write_text(f"a;\n{text};\n")
+    declared = {"a": {"type": kind}}
+    shown = {
+        "a": declared["a"],
+        "shown": {"type": "varchar", "expression": "a" if kind != "timestamptz" else "a AT TIME ZONE 'UTC'"},
+    }
+    [row] = read(tmp_path, "f.csv", columns=shown, options={"delim": ";", **options})
+    assert row == (f"a: {text} is no {kind}",) if expected is None else row[1] == expected

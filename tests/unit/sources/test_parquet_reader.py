@@ -1,0 +1,74 @@
+"""Parquet files with values that DuckDB cannot hold, and broken ones."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlops_assets.schema.source import RawTable
+from mlops_assets.sources.reader import PARSED, REASON, SourceError, parse
+
+CONNECTION = duckdb.connect(config={"threads": 1})
+
+
+COLUMNS = {"a": {"type": "integer"}, "b": {"type": "varchar"}}
+
+
+def read(folder: Path, *files: str, **table: Any) -> list[tuple[Any, ...]]:
+    """The rows of CSV files; those that are rejected have their reason in place of the values."""
+    declared = RawTable.model_validate({"description": "d", "format": "csv", "files": files, "columns": COLUMNS, **table})
+    with parse(CONNECTION, declared, directory=folder, window=None):
+        names = ", ".join(declared.columns)
+        accepted = CONNECTION.execute(f"SELECT {names} FROM {PARSED} WHERE {REASON} IS NULL").fetchall()
+        return accepted + CONNECTION.execute(f"SELECT {REASON} FROM {PARSED} WHERE {REASON} IS NOT NULL").fetchall()
+
+
+def test_the_folder_of_a_parquet_file_is_no_column(tmp_path: Path) -> None:
+    (tmp_path / "b=2").mkdir()
+    pq.write_table(pa.table({"a": [1], "b": ["1"]}), tmp_path / "b=2" / "f.parquet")
+    assert read(tmp_path, "b=2/f.parquet", format="parquet") == [(1, "1")]
+    with pytest.raises(SourceError, match="the folder and the file both have a column b"):
+        read(tmp_path, "b=2/f.parquet", format="parquet", options={"hive_partitioning": True})
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "b=2" / "f.parquet")
+    assert read(tmp_path, "b=2/f.parquet", format="parquet", options={"hive_partitioning": True}) == [(1, "2")]
+
+
+def test_what_duckdb_cannot_hold_exactly(tmp_path: Path) -> None:
+    table = {"a": pa.array([1], pa.time64("ns")), "b": pa.array([[Decimal("0.50")]], pa.list_(pa.decimal128(2, 2)))}
+    table["d"] = pa.array([Decimal("-0.50")], pa.decimal128(2, 2))
+    pq.write_table(pa.table(table | {"c": pa.array([Decimal("1.5")], pa.decimal256(50, 3))}), tmp_path / "f.parquet")
+    columns = {"a": {"type": "varchar"}, "b": {"type": "varchar"}, "d": {"type": "varchar"}}
+    assert read(tmp_path, "f.parquet", format="parquet", columns=columns) == [("00:00:00.000000001", '[".50"]', "-0.50")]
+    with pytest.raises(SourceError, match=r"f\.parquet: the numbers of the column c have more than 38 digits"):
+        read(tmp_path, "f.parquet", format="parquet", columns={"c": {"type": "varchar"}})
+
+
+def test_nanoseconds_are_kept_or_named(tmp_path: Path) -> None:
+    columns = {"a": {"type": "timestamptz"}}
+    pq.write_table(pa.table({"a": pa.array([1_000, 1_001], pa.timestamp("ns", "UTC"))}), tmp_path / "f.parquet")
+    rows = read(tmp_path, "f.parquet", format="parquet", columns=columns)
+    assert len(rows) == 2
+    assert rows[1] == ("a: 1970-01-01 00:00:00.000001001 is no timestamptz",)
+    for nanoseconds, is_right in ((5_000, True), (5_001, False)):
+        table = pa.table({"a": pa.array([nanoseconds, None], pa.timestamp("ns"))})
+        pq.write_table(table, tmp_path / "old.parquet", use_deprecated_int96_timestamps=True)
+        if is_right:
+            assert len(read(tmp_path, "old.parquet", format="parquet", columns=columns)) == 2
+        else:
+            with pytest.raises(SourceError, match=r"old\.parquet: the times of the column a \(INT96\) have nanoseconds"):
+                read(tmp_path, "old.parquet", format="parquet", columns=columns)
+
+
+@pytest.mark.parametrize("spoil", [lambda content: content[:-20], lambda content: content[:4] + b"\0" * 40 + content[44:]])
+def test_a_broken_parquet_file_is_an_error_without_its_content(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    pq.write_table(pa.table({"a": [1, 2], "b": ["S3CRET", "S3CRET"]}), tmp_path / "f.parquet")
+    (tmp_path / "f.parquet").write_bytes(spoil((tmp_path / "f.parquet").read_bytes()))
+    with pytest.raises(SourceError, match=r"f\.parquet: it cannot be read as parquet") as caught:
+        read(tmp_path, "f.parquet", format="parquet")
+    assert "S3CRET" not in str(caught.value)
+    assert caught.value.__suppress_context__
