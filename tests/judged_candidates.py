@@ -11,7 +11,7 @@ from bundles import fit_bundle, load
 
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline import Step
@@ -95,7 +95,7 @@ def case(problem: Problem) -> Case:
         "training": {"window": "60d", "holdout": "14d", "metric": METRICS[problem], "estimator": {"type": ESTIMATORS[problem]}},
         "gates": {"slices": ["carrier"], "against_champion": {METRICS[problem]: 0.001}},
     }
-    registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
     table = rows_of(problem, 2000, 1)
     return Case(resolve_inputs(Solution.model_validate(attributes), registry), table.slice(0, 1000), table.slice(1000))
 

@@ -14,7 +14,8 @@ import pytest
 
 from mlops_assets.access.credentials import access_token
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.settings import CODE_LOCATION_NAME, Settings
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.local import services
 from mlops_assets.local.probes import ask_for_reload, code_server_is_listening, is_ready
 
@@ -131,7 +132,9 @@ def test_the_daemon_is_ready_when_each_required_part_lived_since_it_started(
     assert is_ready(settings, services.DAEMON, 100) is expected
 
 
-def location(loaded: dict[str, str] | None, name: str = CODE_LOCATION_NAME, status: str = "LOADED") -> dict[str, Any]:
+def location(
+    loaded: dict[str, str] | None, name: str = current_project().code_location, status: str = "LOADED"
+) -> dict[str, Any]:
     entry = {"name": name, "loadStatus": status, "locationOrLoadError": loaded}
     return {"workspaceOrError": {"locationEntries": [entry]}}
 

@@ -10,7 +10,7 @@ import yaml
 from dagster._core.test_utils import create_run_for_test
 
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.monitoring.retraining_schedule import build_retraining_schedules
 from mlops_assets.schema.solution import Solution
@@ -29,7 +29,7 @@ def requests(schedule: dg.ScheduleDefinition, tick: datetime, instance: dg.Dagst
 @pytest.fixture(scope="module")
 def training() -> dg.ScheduleDefinition:
     declared = Solution.model_validate(yaml.safe_load(SOLUTION.read_text())["attributes"])
-    registry = FeatureRegistry.from_manifest(DBT_PROJECT_DIRECTORY / "target" / "manifest.json")
+    registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
     [schedule] = build_retraining_schedules(resolve_inputs(declared, registry))
     return schedule
 

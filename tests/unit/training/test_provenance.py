@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mlops_assets.core.settings import DBT_PROJECT_DIRECTORY
+from mlops_assets.core.project import current_project
 from mlops_assets.training.provenance import code_versions, git_commit, manifest_hash
 
-MANIFEST = DBT_PROJECT_DIRECTORY / "target" / "manifest.json"
+MANIFEST = current_project().dbt_manifest
 
 
 @pytest.fixture(scope="module")
