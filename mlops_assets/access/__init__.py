@@ -1,1 +1,4 @@
-"""Who gets in: the secrets of an installation, and the guard that stands before every web application of it. No server, no Dagster."""
+"""Credentials of an installation, and the guard before every web application.
+
+No server and no Dagster; every layer above `core` may import it.
+"""

@@ -1,4 +1,4 @@
-"""The guard before a web application: nobody gets through without the token, or a session that the token opened in a browser.
+"""The guard before a web application: it admits a token, or the session that a token opened in a browser.
 
 An ASGI application around another one. Whatever a web page elsewhere makes a browser send is refused: other names of this machine
 (DNS rebinding), requests that another origin began (CSRF), frames.

@@ -1,4 +1,4 @@
-"""How a connection to a web application begins: a limit on the size and the time of a request's head, before any of it is believed."""
+"""The first limits on a connection to a web application: the size and the time of a request's head."""
 
 import asyncio
 from http import HTTPStatus

@@ -1,1 +1,1 @@
-"""The `mlops` command: one module for each group of commands."""
+"""The command `mlops`: one module per group of commands, with options and printing only. Nothing imports it."""

@@ -1,4 +1,4 @@
-"""`mlops automation` and `mlops replay`: what acts by itself, and watching it on historical data."""
+"""`mlops automation` and `mlops replay`: the sensors that act by themselves, and their replay on historical data."""
 
 from datetime import datetime
 from enum import StrEnum

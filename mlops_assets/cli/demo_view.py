@@ -1,4 +1,4 @@
-"""How `mlops demo` looks: progress while runs go on, then what came out, as Rich tables or JSON."""
+"""The view of `mlops demo`: progress of its runs, then the summary, as Rich tables or JSON."""
 
 import time
 from collections.abc import Sequence

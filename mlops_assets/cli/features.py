@@ -1,4 +1,4 @@
-"""`mlops features`: what feature views there are, what they hold, who uses them, and what a change would break. Printing only."""
+"""`mlops features`: feature views, their values, their users, and the impact of a change. Printing only."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlencode

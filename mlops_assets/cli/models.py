@@ -1,4 +1,4 @@
-"""`mlops promote`, `rollback`, `history`, `trace` and `explain`: which version predicts, since when and why, and what a prediction rests on."""
+"""`mlops promote`, `rollback`, `history`, `trace` and `explain`: the version that predicts, its history, and the origin of a prediction."""
 
 import getpass
 from collections.abc import Mapping, Sequence

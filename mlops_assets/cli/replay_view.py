@@ -1,4 +1,4 @@
-"""How `mlops replay` looks: a line for each monitoring window as time passes, then the comparison, as Rich tables or JSON."""
+"""The view of `mlops replay`: a line per monitoring window as time passes, then the comparison, as Rich tables or JSON."""
 
 import time
 from collections.abc import Callable, Sequence

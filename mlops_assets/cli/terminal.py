@@ -1,4 +1,4 @@
-"""What the command modules share: consoles, common options, the settings, progress of a stage, and printing JSON."""
+"""Parts that the command modules share: consoles, common options, the settings, progress of a stage, and printing JSON."""
 
 import json
 import sys

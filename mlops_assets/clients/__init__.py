@@ -1,1 +1,4 @@
-"""Clients of the servers outside the process: MLflow, NATS, Dagster, notifications. Usable without Dagster's libraries."""
+"""Clients of the servers outside the process: MLflow, NATS, Dagster, notifications.
+
+Imported by `runs`, `serving`, the stages and the layers above.
+"""

@@ -1,4 +1,4 @@
-"""Which version the model registry calls the champion, asked over its REST interface: MLflow's own client takes seconds to import."""
+"""The champion in the model registry, over its REST interface: importing MLflow's own client takes seconds."""
 
 from http import HTTPStatus
 

@@ -1,4 +1,4 @@
-"""Telling people what happened: a line in a local file for every notification, and delivery to the addresses of the installation.
+"""The notifier: a line per notification in a local file, and delivery to the addresses of the installation.
 
 How it is delivered is in `channels.py`. Which events are worth telling is decided in
 `monitoring/notifications.py`.

@@ -1,4 +1,4 @@
-"""Where searches keep their trials: a database of their own on the platform's Postgres, so that they outlive the process and the host."""
+"""The storage of searches: a database of their own on the platform's Postgres, so that trials outlive the process and the host."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""Dagster components: how a YAML file becomes definitions."""
+"""Dagster components, which turn YAML files into definitions. Imported by `defs`, `definitions`, `local`, `operations` and `cli`."""

@@ -1,4 +1,4 @@
-"""Which expressions a derived feature may have: checked with DuckDB's own parser and binder when the YAML is loaded."""
+"""The check of derived features: DuckDB's own parser and binder read each expression when the YAML is loaded."""
 
 import json
 from collections.abc import Iterator, Mapping

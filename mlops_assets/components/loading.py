@@ -1,4 +1,4 @@
-"""Loading `defs/` folder by folder: a configuration error is reported with its place and remedy, and the other folders still load."""
+"""The loading of `defs/`, folder by folder: a configuration error is reported with its place and remedy, and the other folders still load."""
 
 import importlib
 import logging

@@ -1,1 +1,4 @@
-"""Names and rules that every folder shares: asset keys, settings, partitions, conditions, freshness, check rules."""
+"""Names and rules that the stages share: asset keys, settings, partitions, conditions, freshness, check rules.
+
+Every folder but `schema` and `ml` may import it.
+"""

@@ -1,4 +1,4 @@
-"""When assets follow their inputs by themselves: the automation conditions that stages have, and the sensors that evaluate them.
+"""The automation conditions of the stages, and the sensors that evaluate them.
 
 A condition asks for an asset's partitions whose inputs were written since its sensor is on, once all inputs are there, none is being
 written, and the blocking checks of all of them passed. What is older is left alone: switching automation on starts no backfill.

@@ -1,4 +1,4 @@
-"""What a version can become the champion of: a solution or one of its segments."""
+"""The target of a deployment: a solution, or one of its segments."""
 
 from dataclasses import dataclass
 

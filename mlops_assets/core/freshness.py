@@ -1,4 +1,4 @@
-"""How old the newest materialization of an asset may be before Dagster shows it as stale. By the clock on the wall, unlike all data.
+"""Freshness policies: the age from which Dagster shows an asset as stale. The clock is the wall's, unlike that of all data.
 
 What follows the clock has a policy: it is stale when two partitions passed without it, that is when one update was missed, or after the
 time that its YAML states. What follows an event has none: a table that changes with its file, what a training or a promotion makes.

@@ -1,4 +1,4 @@
-"""Names of assets, tables, groups and tags: the one place that knows how they are spelled."""
+"""Names of assets, tables, groups and tags: the one place that spells them."""
 
 import dagster as dg
 

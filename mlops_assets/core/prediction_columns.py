@@ -1,4 +1,4 @@
-"""What stages that score rows share: the columns of a prediction and its numbers."""
+"""The columns of a prediction and its output as numbers, for all stages that score rows."""
 
 from typing import TYPE_CHECKING
 

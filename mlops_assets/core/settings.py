@@ -1,4 +1,4 @@
-"""Where this installation keeps its state and finds its servers: environment variables with their defaults, and nothing else.
+"""The settings of an installation: its state folder and its servers, from environment variables with their defaults.
 
 Every process reads the same few variables through `Settings.from_environment`, from its environment or from the files of the project;
 no other module but that of the project reads `MLOPS_*`.

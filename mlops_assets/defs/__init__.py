@@ -1,1 +1,1 @@
-"""What runs: one folder a source or a solution."""
+"""The definitions of this project: a folder per source, set of dbt models or solution. Only the loading of definitions imports them."""

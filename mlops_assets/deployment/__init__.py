@@ -1,1 +1,1 @@
-"""Which version predicts: promotion, rollback, challengers, and the version that is really served."""
+"""Promotion, rollback, challengers, and the check of the served version. Imported by `predictions`, `monitoring` and the layers above."""

@@ -1,4 +1,4 @@
-"""Which challenger the servers of this machine should try, which they do, and the sensor that brings the two together."""
+"""The sensor that brings the challenger of the servers in line with the registry and the YAML."""
 
 from dataclasses import dataclass
 

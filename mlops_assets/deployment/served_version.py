@@ -1,4 +1,4 @@
-"""What the servers really answer with, beside what they should: the observation, and the sensor that has a change of it checked."""
+"""Observation of the versions that the servers answer with, and the sensor that has a change of them checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`served_version`: whether every server process answers with the registry's champion. Observed, not assumed."""
+"""`served_version`: the check that every server process answers with the registry's champion. Observed, not assumed."""
 
 import time
 from collections.abc import Sequence

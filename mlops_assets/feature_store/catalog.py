@@ -1,4 +1,4 @@
-"""What `mlops features` answers: views, their definition and statistics, search, and what a change would break.
+"""The feature catalog behind `mlops features`: views, their definition and statistics, search, and the impact of a change.
 
 Everything is put together at the moment of asking from the dbt manifest, the solution files, the serving bundles and the lake.
 Printing belongs to `features_cli.py`.

@@ -1,4 +1,4 @@
-"""Which columns of dbt models depend on which columns upstream: the compiled SQL of the project, read with sqlglot.
+"""Column lineage of dbt models: the compiled SQL of the project, read with sqlglot.
 
 A column depends on every column in its expression, and on every column that decides which rows there are (filters, joins,
 groups, windows). What cannot be told apart counts as a dependency: the answer may name too much, and does not name too little.

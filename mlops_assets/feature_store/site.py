@@ -1,4 +1,4 @@
-"""The feature catalogue as one HTML file: every view with its columns, their values over time, who uses it and what a change would break.
+"""The feature catalog as one HTML file: every view with its columns, their values over time, its users and the impact of a change.
 
 It holds all it needs: no network, no server. Where the lake is not at hand, definitions and uses are shown without values.
 """

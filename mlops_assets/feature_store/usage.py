@@ -1,4 +1,4 @@
-"""Who uses a feature view: the solutions whose YAML names it, and the models in production that were trained on it.
+"""Users of a feature view: the solutions whose YAML names it, and the models in production that were trained on it.
 
 Read from the solution files, the serving bundles and the model registry's REST interface; there is no list of its own. How data
 flows between dbt models belongs to `feature_store/column_lineage.py`.

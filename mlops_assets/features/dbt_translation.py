@@ -1,4 +1,4 @@
-"""How a node of the dbt manifest looks in Dagster: key, group, partitions, owners, code version. Running dbt goes elsewhere."""
+"""Translation of a node of the dbt manifest to Dagster: key, group, partitions, owners, code version. Running dbt goes elsewhere."""
 
 import hashlib
 import math

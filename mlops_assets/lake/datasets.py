@@ -1,4 +1,4 @@
-"""Training datasets as the lake's history knows them: every one that was written, and how to build it again.
+"""Training datasets in the lake's history: every one that was written, and the way to build it again.
 
 The commit that wrote a dataset holds its query, with the snapshot it read, so that no later backfill, correction or change of the
 solution's YAML can alter what a rebuild gives.

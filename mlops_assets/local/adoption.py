@@ -1,4 +1,4 @@
-"""Signing what an earlier release registered: once, when an installation with deployed versions has no key yet.
+"""Signatures for the versions of an earlier release: made once, when deployed versions exist and no key does.
 
 The evidence is Dagster's event log: a version is accepted when its newest evaluation there passed every gate.
 """

@@ -1,4 +1,4 @@
-"""Reading the servers' logs: the last lines for an error message, and following them all for a person."""
+"""The servers' logs: the last lines for an error message, and all lines as they come for a person."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

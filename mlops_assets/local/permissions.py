@@ -1,4 +1,4 @@
-"""Closing the state folder to other users, and letting one of them pass through a folder where it must."""
+"""Permissions of the state folder: closed to other users, except where one of them must pass through."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""What must hold before a server is started: the state folder is usable, the disk has room, the ports are free."""
+"""Conditions for starting a server: a usable state folder, room on the disk, free ports."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What an installation needs besides its packages: the DuckDB extensions and the dbt manifest. Nothing is downloaded."""
+"""Preparation of an installation: the DuckDB extensions and the dbt manifest. Nothing is downloaded."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Is a server ready? One probe a server: each asks the server itself for an answer, none looks at a process."""
+"""Readiness probes of the servers: each asks the server itself for an answer, none looks at a process."""
 
 import http.client
 import json

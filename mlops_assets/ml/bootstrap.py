@@ -1,4 +1,4 @@
-"""How far a metric could be off, because the rows that were judged are a sample: bootstrap confidence intervals.
+"""Bootstrap confidence intervals of metrics: the error that comes from evaluating a sample of rows.
 
 The percentile interval of Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13: the rows are drawn with
 replacement, as many as there are, again and again; the middle 95 % of the metric's values is the interval. Rows are drawn

@@ -1,4 +1,4 @@
-"""Two models on the same rows: the paired difference of every metric, and when the one counts as worse."""
+"""Two models on the same rows: the paired difference of every metric, and the rule by which one counts as worse."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What each feature added to one prediction: Shapley values, estimated by sampling.
+"""Contributions of the features to one prediction: Shapley values, estimated by sampling.
 
 The method is that of Strumbelj and Kononenko, "Explaining prediction models and individual predictions with feature contributions"
 (Knowledge and Information Systems 41, 2014): walk from a background row to the explained row, one feature at a time in random order,

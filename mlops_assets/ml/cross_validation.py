@@ -1,4 +1,4 @@
-"""Fitting one specification of a model on folds: the score of each, and predictions of rows that the model had not seen."""
+"""Cross-validation of one model specification: the score of each fold, and predictions of rows that the model had not seen."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which distance is an alert: one that chance does not explain and that is large enough to matter.
+"""The rule for drift alerts: a distance that chance does not explain and that is large enough to matter.
 
 *Chance*: a threshold from the reference and the sizes of both samples, the quantile of the distance when nothing changed. For the
 Jensen-Shannon distance, the population stability index and the chi-square statistic it is that of the chi-square distribution that all three

@@ -1,4 +1,4 @@
-"""Judging a model on labelled rows: metrics with intervals beside a naive baseline, by slice, and the calibration curve.
+"""Evaluation of a model on labelled rows: metrics with intervals beside a naive baseline, by slice, and the calibration curve.
 
 Pure functions on arrays; which rows are judged is the split's business, and whether the result is good enough the gates'.
 """

@@ -1,4 +1,4 @@
-"""How NannyML is called: without phoning home, in chunks that are windows, without warnings that say nothing about the data."""
+"""Calls of NannyML: without telemetry, in chunks that are windows, without warnings that do not concern the data."""
 
 import os
 import warnings

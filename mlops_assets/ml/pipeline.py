@@ -1,4 +1,4 @@
-"""Building and fitting the scikit-learn pipeline that a solution file names.
+"""The scikit-learn pipeline that a solution file names: building, fitting, predicting.
 
 A pipeline has two steps: `features` (a ColumnTransformer over the columns of `matrix.to_frame`, by position) and
 `estimator`. Everything random is seeded. Reading data, splitting it and evaluating the result belong elsewhere.

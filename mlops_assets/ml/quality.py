@@ -1,4 +1,4 @@
-"""What the frame at the boundary to scikit-learn must look like, as a pandera schema: columns in order, types, ranges, no infinity.
+"""The pandera schema of the frame that scikit-learn reads: columns in order, types, ranges, no infinity.
 
 Which finding blocks is decided by the asset checks. What can be counted in the lake is counted there, in SQL.
 """

@@ -1,4 +1,4 @@
-"""The rule that decides whether a model is trained again: what speaks for it, what against it, and the outcome in words.
+"""The rule that decides whether a model is trained again: its reasons, its obstacles, and the outcome in words.
 
 Pure: dates, numbers and alerts in, a decision out. Where they come from, and who acts on the decision, is none of its business.
 """

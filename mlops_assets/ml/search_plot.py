@@ -1,4 +1,4 @@
-"""What a search found, for a person: the history as a picture and the best trials as a table."""
+"""The result of a search for a person: its history as a figure and the best trials as a table."""
 
 from mlops_assets.ml.plots import BLUE, GREY, ORANGE, _describe, _figure, _png
 from mlops_assets.ml.search import SearchResult, TrialResult

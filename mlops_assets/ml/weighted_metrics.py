@@ -1,4 +1,4 @@
-"""CandidateEvaluation rows, and their metrics for many weightings at once, as the bootstrap needs them.
+"""Evaluated rows, and their metrics for many weightings at once, as the bootstrap needs them.
 
 A row of weight 2 counts twice: weights that count how often a resample drew each row give the metrics of that resample, without
 building it. Everything that does not depend on the weights (the order of the scores, the loss of each row) is computed once.

@@ -1,1 +1,4 @@
-"""Windows of predictions: quality, drift, performance, their page, the retraining decision, and notifications."""
+"""Monitoring windows of predictions: data quality, drift, performance, their page, the retraining decision, and notifications.
+
+Imported by `components` and the layers above.
+"""

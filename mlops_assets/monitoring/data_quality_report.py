@@ -1,4 +1,4 @@
-"""`data_quality_report`: what is wrong with the rows of a window as data, whatever the model makes of them. One partition a window."""
+"""`data_quality_report`: faults in the rows of a window as data, whatever the model predicts. One partition a window."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict

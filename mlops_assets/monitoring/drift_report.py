@@ -1,4 +1,4 @@
-"""`drift_report`: how far the rows of a window are from the hold-out of the version that predicted them. One partition a window.
+"""`drift_report`: the distance of a window's rows from the hold-out of the version that predicted them. One partition a window.
 
 Distances of features, prediction and label are computed in the lake; one feature `*` holds the reconstruction error of all features together.
 """

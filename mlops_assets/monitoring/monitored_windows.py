@@ -1,4 +1,4 @@
-"""What the reports on a window share: the windows of a run, the predictions in them with their known labels, and what those are held against."""
+"""Monitoring windows of a run: their predictions with the known labels, and the references that these are compared with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is worth telling people, and the two sensors that tell it: one hears of failed runs, one of models and checks.
+"""Notifications about runs, models and checks, and the two sensors that send them.
 
 They read what Dagster recorded, so that no asset has to think of notifications, and no failure to notify can touch a run.
 """

@@ -1,4 +1,4 @@
-"""`performance_report`: how good the predictions of a window are, estimated until their labels are known. One partition a window."""
+"""`performance_report`: the performance of a window's predictions, estimated until their labels are known. One partition a window."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime

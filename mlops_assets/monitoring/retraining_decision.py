@@ -1,4 +1,4 @@
-"""`retraining_decision`: whether the reports of a window ask for another training, and why. One partition a window.
+"""`retraining_decision`: the decision per window whether the solution is trained again, with its reasons. One partition a window.
 
 It gathers what `ml/retraining.py` decides on, and writes the decision down; `monitoring/retraining_sensor.py` acts on it. A decision is
 made on the day after its window and looks at nothing later, so that a decision made again is the same.

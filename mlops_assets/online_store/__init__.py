@@ -1,4 +1,5 @@
-"""The online feature store: the newest values of every feature view, for reading in microseconds. Imports no dagster, no DuckDB.
+"""The online feature store: the newest values of every feature view, read in microseconds. Imports neither Dagster nor DuckDB.
 
-`values` says how views, keys and values look, `store` what every store can do, `lmdb_store` and `redis_store` where it is kept.
+`values` holds the encoding of views, keys and values, `store` the protocol of every store, `lmdb_store` and `redis_store` the two
+stores. Imported by `runs`, the feature store, `serving`, the stages and the layers above.
 """

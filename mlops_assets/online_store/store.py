@@ -1,4 +1,4 @@
-"""What every online store can do: push one view atomically, read several views for many entities at one moment of the store.
+"""The protocol of an online store: push one view atomically, read several views for many entities at one moment of the store.
 
 How keys and values look belongs to `values`, where they are kept to `lmdb_store` and `redis_store`.
 """

@@ -1,4 +1,4 @@
-"""How an online view, its entity keys and its values look as bytes (msgpack), the same in every store. Nothing is stored here."""
+"""The encoding of an online view, its entity keys and its values as bytes (msgpack), the same in every store."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,1 +1,1 @@
-"""What a person does to a running platform: train, promote, trace, replay, demo. No printing."""
+"""Operations on a running platform: train, promote, trace, replay, demo. They print nothing; `cli` imports them."""

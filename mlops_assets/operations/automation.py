@@ -1,4 +1,4 @@
-"""Which sensors of the running Dagster are on, and switching on or off what acts by itself."""
+"""Sensors of the running Dagster: their state, and the switch of those that launch work by themselves."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What was in production, and changing it: the history of a solution's deployments, promotion and rollback through Dagster runs."""
+"""Deployments of a solution: their history, promotion and rollback through Dagster runs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From one prediction back to the raw rows behind it, and why the model said what it said."""
+"""The lineage of one prediction back to its raw rows, and the contributions of its features."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

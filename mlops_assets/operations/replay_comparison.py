@@ -1,4 +1,4 @@
-"""What a replay's loop is compared with: the first model kept frozen, and a model trained anew for every month, whether needed or not.
+"""The comparison of a replay: the loop, the first model kept frozen, and a model trained anew for every month.
 
 All are judged on the same rows: those that the loop predicted, with the labels known now, and the features as they were predicted
 with. The monthly models are fitted here with the solution's own configuration, outside the registry, as far as it has none for the

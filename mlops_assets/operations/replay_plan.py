@@ -1,4 +1,4 @@
-"""Which days a replay lets arrive, and in which steps."""
+"""The plan of a replay: its days and the steps in which they arrive."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

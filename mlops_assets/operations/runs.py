@@ -1,4 +1,4 @@
-"""Following a run of the local Dagster to its end."""
+"""Runs of the local Dagster, followed to their end."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What `mlops status` says of the solutions: champion, last partition, failing checks. And what the file of one declares."""
+"""The state of solutions for `mlops status`: champion, last partition, failing checks. Also the YAML that declares one."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Training a solution once through the running Dagster, with fields of its training section overridden for that run alone."""
+"""One training of a solution through the running Dagster, with fields of its training section overridden for that run alone."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,1 +1,1 @@
-"""Predictions in the lake, from batches and from servers, and what became of them."""
+"""Predictions in the lake, from batches and from servers, and their outcomes. Imported by `monitoring` and the layers above."""

@@ -1,4 +1,4 @@
-"""`outcomes`: predictions with what really happened, as far as it is known on the clock of the data. One partition a period."""
+"""`outcomes`: predictions with the labels known on the clock of the data. One partition a period."""
 
 from collections import Counter
 from collections.abc import Iterator

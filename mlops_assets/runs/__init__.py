@@ -1,1 +1,1 @@
-"""How runs are queued, started, watched and recovered: everything about a run that is not what it computes."""
+"""Runs of Dagster: how they are queued, started, watched and recovered. Imported by the stages, `local` and the layers above."""

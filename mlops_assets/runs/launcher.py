@@ -1,4 +1,4 @@
-"""The run launcher of the local stack: one process a run, which nobody but the kernel has to be asked about."""
+"""The run launcher of the local stack: one process per run, watched through the kernel alone."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Runs whose worker is gone, or does not end: what becomes of them, and doing it.
+"""Recovery of runs whose worker is gone or does not end: the decision, and its execution.
 
 Dagster's run monitoring asks for the worker of runs that have started, every few seconds. It cannot ask while a run starts or is being
 canceled, and not before the daemon runs: `recover` covers all of it, from a sensor and from `mlops up`. Whoever is first wins.

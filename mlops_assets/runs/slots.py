@@ -1,4 +1,4 @@
-"""Slots: how many runs are executed at once, by what they do. Runs that everybody waits for have slots of their own.
+"""Slots: limits on the runs executed at once, by the kind of their work. Runs that others wait for have slots of their own.
 
 A run has the slots that all of its steps name in their tag; with steps of several kinds, or of none, it is `work`.
 """

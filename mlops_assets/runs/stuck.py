@@ -1,4 +1,4 @@
-"""What stands still among the runs, and behind what: for `mlops status` and for notifications."""
+"""Runs and pools that do not go on, with the runs they wait for: for `mlops status` and for notifications."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence

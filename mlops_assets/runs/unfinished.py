@@ -1,4 +1,4 @@
-"""Which runs of the instance are under way: what a sensor looks at before it launches another."""
+"""Unfinished runs: the statuses that a sensor looks at before it launches another run."""
 
 from dagster import DagsterRunStatus
 

@@ -1,1 +1,4 @@
-"""What YAML files may state: sources, solutions, training sections, and errors with their file and line. Imports nothing else of the package."""
+"""The schema of YAML files: sources, solutions, training sections, and errors with their file and line.
+
+It imports no other folder; all may import it.
+"""

@@ -1,4 +1,4 @@
-"""Cadences of partitions and windows, with all that is known of their length."""
+"""Cadences of partitions and windows, with their lengths."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Configuration errors: what is wrong in a YAML file, where, and what would be right. Also what its import paths lead to.
+"""Configuration errors: the fault in a YAML file, its place, and the remedy. Also the look-up of import paths.
 
 Classes are looked up in their source, which is parsed and not imported: importing an ML library would slow down every start of the
 code location.

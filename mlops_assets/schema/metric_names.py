@@ -1,4 +1,4 @@
-"""What a metric is, and where metrics are found. Imports nothing heavy: YAML files are validated with it.
+"""The metrics that a YAML file may name, and their registry. Imports nothing heavy: YAML files are validated with it.
 
 The metrics of the platform are in `mlops_assets/ml/metrics.py`. Those of a team are named by import path or are entry points of the group
 `mlops_assets.metrics`.

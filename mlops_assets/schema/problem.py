@@ -1,4 +1,4 @@
-"""The three problems the platform knows, and what a label of each looks like as an array."""
+"""The three problem types of the platform, and the labels of each as an array."""
 
 from typing import TYPE_CHECKING, Literal, get_args
 

@@ -1,4 +1,4 @@
-"""Which versions of a solution predict on this machine: links in its folder of serving bundles, and how they share the requests.
+"""Links to the bundles that predict on this machine, and the options by which they share the requests.
 
 The folder is `<serving directory>/<solution>`, with a bundle a version (`7/`) and its signed record (`7.json`), the link `champion`, one
 such as `champion-north` for each segment with a champion of its own, the link `challenger` while one is tried, and `serving.json`. A

@@ -1,4 +1,4 @@
-"""What a column of a request may hold: the types of JSON values by the SQL types of dbt models, with their bounds.
+"""Columns of a request: the types of JSON values by the SQL types of dbt models, with their bounds.
 
 The same types decode requests, describe them in the OpenAPI and say in an error what is allowed.
 """

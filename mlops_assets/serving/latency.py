@@ -1,4 +1,4 @@
-"""How long a loaded bundle takes for one row: scoring alone, without fetching features and without a network."""
+"""The latency of a loaded bundle for one row: scoring alone, without fetching features and without a network."""
 
 import time
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How a server process without HTTP runs: its log, and the signals that ask it to stop."""
+"""The process of a server without HTTP: its log, and the signals that ask it to stop."""
 
 import asyncio
 import contextlib

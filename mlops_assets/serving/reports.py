@@ -1,4 +1,4 @@
-"""What every server process of this machine says it serves: a small file each, renewed while it runs. How models load is `live.py`'s.
+"""Reports of the server processes on this machine: a small file each with the models it serves, renewed while it runs.
 
 Whoever asks whether the champion really serves reads these instead of the links, which only say what should be.
 """

@@ -1,4 +1,4 @@
-"""What a caller may ask a model: a row as JSON, decoded and validated against the contract. The same for requests and for events.
+"""Requests for predictions: rows as JSON, decoded and validated against the contract. The same for HTTP and for events.
 
 A row is a row of the spine without its label: the key, the entity keys and the request columns, by their names. It may give the
 prediction time, the partition, `request_id` and values of `features` that override what would be looked up or derived. What a value may

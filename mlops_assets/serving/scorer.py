@@ -1,4 +1,4 @@
-"""Scoring validated rows: look the features up, derive, override, and let the model answer. The same under every channel.
+"""The scorer of validated rows: it looks features up, derives, overrides, and lets the model answer. The same under every channel.
 
 Nothing is logged or sent here: that belongs to the channels.
 """

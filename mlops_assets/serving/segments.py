@@ -1,4 +1,4 @@
-"""Which bundle predicts which row: that of its segment where the segment has a champion, the solution's for all others.
+"""The choice of a bundle per row: that of its segment where the segment has a champion, the solution's for all others.
 
 The one place that routes, for the batch asset and for the servers.
 """

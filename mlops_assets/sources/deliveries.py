@@ -1,4 +1,4 @@
-"""Rules that compare a delivery of a raw table with the partitions before it. Pure: profiles in, findings out; reading goes elsewhere.
+"""Rules that compare a delivery of a raw table with the partitions before it: profiles in, findings out. Reading goes elsewhere.
 
 A partition is compared with at most `partitions` accepted ones before it. Distances are in robust units of those: the median of each
 quantile, its spread from partition to partition (median absolute deviation), and the spread within a partition.

@@ -1,4 +1,4 @@
-"""Rules on the distribution of a column's values: elsewhere than usual, in another unit, or exchanged with another column."""
+"""Rules on the distribution of a column's values: shifted, in another unit, or exchanged with another column."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence

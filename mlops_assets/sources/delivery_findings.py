@@ -1,4 +1,4 @@
-"""The vocabulary of the comparison of deliveries: a finding, and the partitions that a delivery is compared with."""
+"""The findings of a comparison of deliveries, and the accepted partitions that a delivery is compared with."""
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping

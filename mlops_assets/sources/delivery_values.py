@@ -1,4 +1,4 @@
-"""Rules on the single values of a column: new ones, ones that are gone, and shares that are other than usual."""
+"""Rules on the single values of a column: new ones, missing ones, and unusual shares."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date

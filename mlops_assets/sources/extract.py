@@ -1,4 +1,4 @@
-"""What a reader is given of a table, one file or one query, and what it hands over: SQL for the rows in their exact types, before any cast."""
+"""The input and the output of a reader for one file or query: its part of a table, and SQL for its rows before any cast."""
 
 import os
 from collections.abc import Mapping, Sequence

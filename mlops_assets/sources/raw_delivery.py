@@ -1,4 +1,4 @@
-"""What is done with one delivery of a raw table: judged while it is staged, then written, or set aside. Reading sources goes elsewhere."""
+"""One delivery of a raw table: checked while it is staged, then written or set aside. Reading sources goes elsewhere."""
 
 from bisect import bisect_right
 from collections import defaultdict

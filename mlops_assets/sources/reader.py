@@ -1,4 +1,4 @@
-"""Reading raw sources with DuckDB: files and databases in, typed rows and rejected rows out. How a format is read stands in its reader.
+"""The reader of raw sources with DuckDB: files and databases in, typed rows and rejected rows out. Formats have readers of their own.
 
 Every file is read by itself, as text or in its exact types, and cast once to the stated types (`source_types`) before the rows of several
 files come together.

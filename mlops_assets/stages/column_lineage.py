@@ -1,4 +1,4 @@
-"""Which columns upstream the columns of a table are computed from, as Dagster's column lineage.
+"""Dagster's column lineage: the upstream columns that each column of a table is computed from.
 
 Reports and statistics have none: their rows hold the names of columns as values, and each of their columns comes from all of them.
 """

@@ -1,4 +1,4 @@
-"""How the evidence of a check is written: numbers and intervals as people read them, tables for the check's page."""
+"""Formats of a check's evidence: numbers and intervals for people, tables for the check's page."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What every asset step shares: retries, the window of a run, the moment of loading, metadata of a table."""
+"""Parts of every asset's step: retries, the partitions of a run, the moment of loading, metadata of a table."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence

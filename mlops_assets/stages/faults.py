@@ -1,4 +1,4 @@
-"""Which errors end a step at once, and which are tried again: one decision for every asset.
+"""The rule for errors in a step: one list of those that are retried, for every asset.
 
 A step that loses a server, a lock or its memory may pass on a second try. Any other error, ours or a library's, comes back unchanged: it
 ends the step with one message, and is not retried.

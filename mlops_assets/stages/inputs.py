@@ -1,4 +1,4 @@
-"""What every stage of a solution is built from: the solution's YAML with its dbt models resolved."""
+"""The inputs of every stage of a solution: its YAML with its dbt models resolved."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

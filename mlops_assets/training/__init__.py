@@ -1,1 +1,4 @@
-"""From labelled rows to a version that passed its gates: dataset, fitting, evaluation, model card."""
+"""From labelled rows to a version that passed its gates: dataset, fitting, evaluation, model card.
+
+Imported by `deployment`, the later stages and the layers above.
+"""

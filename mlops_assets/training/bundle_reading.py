@@ -1,4 +1,4 @@
-"""Reading a version's serving bundle on this machine, and never using one that is not the one that was signed.
+"""The serving bundle of a version on this machine, verified against its signed record at every use.
 
 `model` keeps the bundle that it wrote here, so that evaluation and deployment download nothing; a machine that lacks it fetches it from
 the registry. `deployment` decides what may predict.

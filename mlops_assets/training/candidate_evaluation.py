@@ -1,4 +1,4 @@
-"""Judging a candidate: its bundle on the hold-out, beside a constant prediction and the champion, and which features it leans on.
+"""Evaluation of a candidate: its bundle on the hold-out, beside a constant prediction and the champion, and the importance of its features.
 
 Numbers only. What they mean for the candidate is the gates' business, how they are shown that of `evaluation_page.py` and
 `model_card.py`.

@@ -1,4 +1,4 @@
-"""Checks of a training dataset, between the feature store and the estimator. Counting is done in the lake; pandera judges the frame."""
+"""Checks of a training dataset, between the feature store and the estimator. Counting is done in the lake; pandera validates the frame."""
 
 from collections.abc import Callable, Mapping
 from datetime import date

@@ -1,4 +1,4 @@
-"""`evaluation`: the candidate's serving bundle judged on the temporal hold-out, with the gates a deployment needs."""
+"""`evaluation`: the candidate's serving bundle evaluated on the temporal hold-out, with the gates a deployment needs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""What an asset that judges predictions shows on its page: numbers to plot over time, slices, and the figures."""
+"""Metadata of an asset that evaluates predictions: numbers to plot over time, slices, and figures."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

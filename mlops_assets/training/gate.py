@@ -1,4 +1,4 @@
-"""What a gate is, which gates a solution has, and their results. The gates of the platform are in `gates.py`."""
+"""The protocol of a gate, the gates of a solution, and their results. The gates of the platform are in `gates.py`."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How much of the label each single feature explains, whatever the form of the relation: measured in SQL, on rows that were not used.
+"""The share of the label that each single feature explains, whatever the form of the relation: measured in SQL, on held-out rows.
 
 The correlation of `training/dataset_checks.py` sees lines. This sees a category that stands for a class, a code, a threshold in the middle.
 """

@@ -1,4 +1,4 @@
-"""What the model card of one version says, from the solution's YAML, the contract, the dataset's record, the evaluation and the gates.
+"""The content of a version's model card, from the solution's YAML, the contract, the dataset's record, the evaluation and the gates.
 
 How a card is written is `ml/model_card.py`'s business.
 """

@@ -1,4 +1,4 @@
-"""What a model was made from besides its data: dbt project, source code and packages, each as one short identifier."""
+"""The provenance of a model besides its data: dbt project, source code and packages, each as one short identifier."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What checks said in an earlier run: blocking stops what is downstream within one run only, so a later run has to look."""
+"""Results of checks in an earlier run: a failed check blocks within its own run only, so a later run reads them here."""
 
 from dataclasses import dataclass
 from datetime import date

@@ -1,4 +1,4 @@
-"""Training in MLflow: the run behind a version, the trials of its search below it, and the dataset it read."""
+"""MLflow runs of a training: the run behind a version, the trials of its search below it, and the dataset it read."""
 
 import json
 import time

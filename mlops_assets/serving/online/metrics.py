@@ -1,4 +1,4 @@
-"""What the online server counts, for Prometheus, over all of its processes.
+"""Prometheus metrics of the online server, over all of its processes.
 
 prometheus_client decides when it is imported whether processes share their numbers: `share_between_processes` comes before that.
 """

@@ -1,4 +1,4 @@
-"""How the online server's connections write: the head of an answer and its body as one."""
+"""The HTTP protocol of the online server: it writes the head of an answer and its body as one."""
 
 import asyncio
 from collections.abc import Iterable
