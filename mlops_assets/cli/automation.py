@@ -67,7 +67,7 @@ def replay(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let time pass over historical data: days arrive, are predicted, labelled and judged, and retraining follows its decisions.
+    """Let time pass over historical data: days arrive, are predicted, labelled and reported on, and retraining follows its decisions.
 
     Repeated, it recomputes nothing.
     """

@@ -230,7 +230,7 @@ def _check_metrics(solution: Solution) -> None:
     for name, path in named:
         check_metric(name, solution.problem, path)
     if solution.gates.worst_slice and not solution.gates.slices:
-        raise ConfigurationError(("gates", "worst_slice"), "there are no slices to judge; name their columns in `slices`")
+        raise ConfigurationError(("gates", "worst_slice"), "there are no slices to evaluate; name their columns in `slices`")
     if solution.gates.maximum_calibration_error is not None and solution.problem != "binary_classification":
         raise ConfigurationError(
             ("gates", "maximum_calibration_error"), f"only binary_classification has a calibration error, not {solution.problem}"

@@ -49,7 +49,7 @@ def _events(client: DagsterClient, key: str) -> list[Any]:
 
 
 def sign_version(registry: ModelRegistry, model: RegisteredModel) -> BundleRecord:
-    """Sign the bundle of `model` as it is now, and the monitoring reference if it was judged. Returns the record of the bundle."""
+    """Sign the bundle of `model` as it is now, and the monitoring reference if it was evaluated. Returns the record of the bundle."""
     with tempfile.TemporaryDirectory() as folder:
         record = registry.sign_bundle(model, registry.download_bundle(model, Path(folder)))
         if registry.has_reference(model):

@@ -4,7 +4,7 @@ The percentile interval of Efron and Tibshirani, "An Introduction to the Bootstr
 replacement, as many as there are, again and again; the middle 95 % of the metric's values is the interval. Rows are drawn
 independently of each other: rows that share a cause, such as one day's weather, make the true uncertainty larger than the interval.
 
-Two models judged with the same number of rows, replicates and seed are judged on the same resamples: the replicates of the one minus
+Two models evaluated with the same number of rows, replicates and seed use the same resamples: the replicates of the one minus
 those of the other are those of a paired difference (chapter 16).
 """
 

@@ -49,7 +49,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class DriftRow:
-    """One measure of one window, judged.
+    """One measure of one window, with its threshold and whether it is an alert.
 
     `slice` is None for all rows. `feature` is `*` (`kind` "all") for the reconstruction error. `threshold` is what chance explains; `effect` is
     compared with `effect_floor`, and is None where the reference has no spread to measure it in: then the threshold alone decides.
@@ -86,7 +86,10 @@ ROW_SCHEMA = pa.schema(
 
 
 def judge(distances: Sequence[Distance], reference: Reference, *, effect_floor: float, false_alarms: float) -> list[DriftRow]:
-    """Judge all distances of some windows; `false_alarms` is the probability that a window in which nothing changed has any alert."""
+    """Compare all distances of some windows with their thresholds.
+
+    `false_alarms` is the probability that a window in which nothing changed has any alert.
+    """
     described = {(each["slice"], each["feature"]): each for each in reference.columns.to_pylist()}
     cells: dict[str, int] = {}
     for each in distances:

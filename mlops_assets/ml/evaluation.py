@@ -1,6 +1,6 @@
 """Evaluation of a model on labelled rows: metrics with intervals beside a naive baseline, by slice, and the calibration curve.
 
-Pure functions on arrays; which rows are judged is the split's business, and whether the result is good enough the gates'.
+Pure functions on arrays; the split chooses the rows, and the gates decide whether the result is good enough.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class SliceResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model judged on `rows` rows.
+    """A model evaluated on `rows` rows.
 
     `label_rate` is the share of positives (binary) or None. `baseline` holds the same metrics for a constant prediction:
     of `constant_predictions`. `intervals` (and the `replicates` they are from) are empty when none were asked
@@ -78,7 +78,7 @@ def evaluate(
     minimum_slice_rows: int,
     resampling: Resampling | None,
 ) -> Evaluation:
-    """Judge `predictions` of `labels` by `metrics`.
+    """Evaluate `predictions` of `labels` by `metrics`.
 
     `predictions` are probabilities [rows, classes] of a classifier (as `pipeline.predict` gives them) or values [rows];
     `training_labels` give the baseline; `slices` has one column per slice and the same rows (no columns: no slices).

@@ -1,4 +1,4 @@
-"""Folds in time inside the training rows: what a search, a calibration and a chosen threshold are judged on. The hold-out is not here."""
+"""Folds in time inside the training rows, for a search, a calibration and a chosen threshold. The hold-out is not here."""
 
 from dataclasses import dataclass
 

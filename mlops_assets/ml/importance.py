@@ -30,7 +30,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class Importances:
-    """All features, the most important first, judged by `metric` on a sample of `rows` rows, shuffled `repeats` times."""
+    """All features, the most important first, measured by `metric` on a sample of `rows` rows, shuffled `repeats` times."""
 
     metric: str
     rows: int
@@ -50,7 +50,7 @@ def permutation_importance(
     """The importance of `features`, columns of `table`.
 
     `judge` gives the value of `metric` for rows like those of `table` and the positions of the sample's rows in it. No further
-    repeat begins after `maximum_seconds`: a model so slow is judged on fewer, at least one. None when the metric is not defined on the sample.
+    repeat begins after `maximum_seconds`: a model so slow gets fewer, at least one. None when the metric is not defined on the sample.
     """
     random = np.random.default_rng(seed)
     size = max(1, min(table.num_rows, _MOST_ROWS, _MOST_SCORED_ROWS // (REPEATS * len(features))))

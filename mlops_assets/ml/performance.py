@@ -1,7 +1,7 @@
 """The performance of a window, estimated and realised, and when it is an alert: one row per slice and metric.
 
 A metric alerts when it is worse than the reference's by more than the tolerance, and its whole interval is on the worse side of the reference's
-value: a loss that chance explains, or that is too small to matter, does not. What is judged is the realised value once the window is complete,
+value: a loss that chance explains, or that is too small to matter, does not. The value compared is the realised one once the window is complete,
 and the estimate until then.
 """
 

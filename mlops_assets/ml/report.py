@@ -108,7 +108,7 @@ def verdict(page: Page) -> str:
         (row for row in page.reports.of_window(page.reports.performance) if _whole(row) and row["metric"] == page.metric), None
     )
     if judged is None:
-        text = "The performance of this window was not judged."
+        text = "The performance of this window was not evaluated."
     else:
         name = "realised" if judged["complete"] and judged["realised"] is not None else "estimated"
         held = f" (hold-out {number_text(judged['reference'])})" if judged["reference"] is not None else ""

@@ -69,7 +69,7 @@ class State:
     """What is known on the day of the decision.
 
     `windows` are those of the version that predicts, in order of time. `trained_for` is its training date, `attempted` the newest
-    date for which a candidate was judged, deployed or not. `new_rows` are rows whose labels became known since, and `changed` is
+    date for which a candidate was evaluated, deployed or not. `new_rows` are rows whose labels became known since, and `changed` is
     whether the labelled rows of the training window differ from those the attempt was made with. `running` names a running
     training.
     """

@@ -80,7 +80,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class WeightedMetrics:
-    """The judged rows, and their metrics.
+    """The evaluated rows, and their metrics.
 
     `labels` [rows] come from `problem.label_array`; `predictions` are the probabilities of the second class [rows] (binary), probabilities
     [rows, classes] in the order of `classes`, or values [rows]. `threshold` is the binary decision threshold.

@@ -211,7 +211,7 @@ def _performance(inputs: SolutionInputs, judged: "Sequence[PerformanceRow]", win
 
 
 def _agreement(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]", window: str) -> PartitionCheckResult:
-    """Whether the estimate of a complete window was right; that of a partial one cannot be judged yet."""
+    """Whether the estimate of a complete window was right; that of a partial one cannot be checked yet."""
     from mlops_assets.ml.performance import disagreement
 
     metric, tolerance = inputs.solution.training.metric, inputs.solution.monitoring.performance.tolerance

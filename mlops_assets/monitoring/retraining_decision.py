@@ -49,7 +49,7 @@ _COLUMNS = {
     "estimated": ("DOUBLE", "Its value as estimated without labels."),
     "realised": ("DOUBLE", "Its value on matured labels; null until there are enough."),
     "bad_windows": ("INTEGER", "How many of the last windows are bad."),
-    "attempted": ("DATE", "Newest training date before this one with a judged candidate, deployed or not."),
+    "attempted": ("DATE", "Newest training date before this one with an evaluated candidate, deployed or not."),
     "new_rows": ("BIGINT", "Rows whose label became known since."),
     "rows_fingerprint": ("VARCHAR", "Identity of the labelled rows that a training would see now."),
     "outcome": ("VARCHAR", "`retrain`, `wait` (a reason, and something against it) or `keep`."),

@@ -83,7 +83,7 @@ class OnlineStore(ABC):
     ) -> list[OnlineRow]:
         """Features of all requested views for each entity (key column -> value), all from one moment of the store.
 
-        `moment`, with a time zone, is what staleness is judged against. An entity that is unknown, stale, null or of the wrong
+        `moment`, with a time zone, is the moment at which staleness is measured. An entity that is unknown, stale, null or of the wrong
         type is flagged, never an error. Raises UnknownOnlineViewError for a view or feature that was never pushed.
         """
         return self.reader(tuple(requests)).read(entities, [moment] * len(entities))
@@ -229,7 +229,7 @@ class OnlineReader:
         self._known: _Layout | None = None
 
     def read(self, entities: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[OnlineRow]:
-        """See `OnlineStore.read`; each entity is judged at a moment of its own."""
+        """See `OnlineStore.read`; staleness of each entity is measured at a moment of its own."""
         asked = [(moment - _EPOCH) // _MICROSECOND for moment in moments]
         layout = self._known or self._look_up()
         while True:

@@ -151,7 +151,7 @@ def _drift(run_query: Callable[..., Any], settings: Settings, solution: str, win
 
 
 def _numbers(metadata: dict[str, Any]) -> dict[str, float]:
-    """The metrics of an asset that judges, then those of its naive baseline with `baseline_` before the name."""
+    """The metrics of an asset that evaluates, then those of its naive baseline with `baseline_` before the name."""
     metrics = {name: float(value) for name, value in metadata.items() if isinstance(value, float)}
     return metrics | {f"baseline_{name}": value for name, value in json.loads(metadata.get("naive_baseline") or "{}").items()}
 

@@ -1,6 +1,6 @@
 """The comparison of a replay: the loop, the first model kept frozen, and a model trained anew for every month.
 
-All are judged on the same rows: those that the loop predicted, with the labels known now, and the features as they were predicted
+All are evaluated on the same rows: those that the loop predicted, with the labels known now, and the features as they were predicted
 with. The monthly models are fitted here with the solution's own configuration, outside the registry, as far as it has none for the
 date; what was computed is kept, so that a second comparison fits nothing.
 """
@@ -67,7 +67,7 @@ class Comparison:
         return self._inputs.solution.training.metric
 
     def compute(self, months: Sequence[Period], report: Callable[[str], None]) -> list[Compared]:
-        """Judge each month with known labels; `report` hears what takes time."""
+        """Evaluate each month with known labels; `report` hears what takes time."""
         compared: list[Compared] = []
         first: Bundle | None = None
         with Lake.from_settings(self._settings).connect(read_only=True) as connection:

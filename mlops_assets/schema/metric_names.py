@@ -16,9 +16,9 @@ Constant = Literal["mean", "median"]
 
 @runtime_checkable
 class Metric(Protocol):
-    """A number that judges predictions of `problems`.
+    """A number that evaluates predictions of `problems`.
 
-    Called with the judged rows (`mlops_assets.ml.weighted_metrics.WeightedMetrics`) it prepares what does not depend on their weights, and
+    Called with the evaluated rows (`mlops_assets.ml.weighted_metrics.WeightedMetrics`) it prepares what does not depend on their weights, and
     returns a function of weights [weightings, rows] to the metric of each weighting [weightings], NaN where the metric is not defined.
 
     `constant` is the statistic of the training labels that a naive prediction takes. `biased_upwards`: every disturbance of the rows raises

@@ -406,7 +406,7 @@ class Drift(Strict):
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The probability that a window in which nothing changed has any alert; it is divided among the cells of the window."""
     ignore: list[str] = []
-    """Features that move by nature, such as the calendar: neither their drift nor their range is judged."""
+    """Features that move by nature, such as the calendar: neither their drift nor their range is checked."""
     maximum_rows: Annotated[int, Field(ge=1000)] = 20000
     """The most rows of a hold-out that are stored, and of a window that the reconstruction error reads."""
     maximum_share_of_features: Annotated[float, Field(ge=0, le=1)] = 0.3
@@ -419,7 +419,7 @@ class Performance(Strict):
     tolerance: Annotated[float, Field(ge=0)] = 0.05
     """By which share of the hold-out's value a metric may be worse. Checked by `performance`."""
     label_delay: Duration = "1d"
-    """How long after a window its last labels come. Until then it is partial, and the estimate is judged."""
+    """How long after a window its last labels come. Until then it is partial, and the estimate is compared."""
 
 
 class DataQuality(Strict):
@@ -436,7 +436,7 @@ class DataQuality(Strict):
 
 
 class Monitoring(Strict):
-    """Which windows predictions are judged over, and when something about them is wrong."""
+    """Monitoring windows, and the limits that their reports check."""
 
     window: Cadence = "weekly"
     """Length of a window."""

@@ -151,7 +151,7 @@ def _freshness(table: RawTable) -> dg.FreshnessPolicy | None:
 def _take(
     context: dg.AssetExecutionContext, config: RawTableConfig, delivery: Delivery, *, unused: Sequence[str]
 ) -> Iterator[Any]:
-    """Judge the staged delivery and write the partitions that pass.
+    """Check the staged delivery and write the partitions that pass.
 
     Those that a check blocks are set aside, and are not materialized. Raises Failure for them, after what was written is recorded.
     """

@@ -12,7 +12,7 @@ from mlops_assets.stages.inputs import SolutionInputs
 def data_clock(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> datetime:
     """The end of the newest partition of the spine, in UTC: what is dated later is not known yet, though the lake may hold it.
 
-    Windows, the maturity of labels and the age of a model are judged against it. Raises Failure when the spine is empty.
+    Windows, the maturity of labels and the age of a model are measured against it. Raises Failure when the spine is empty.
     """
     column = quote(inputs.solution.partitions.column)
     newest = connection.execute(f"SELECT max({column}) FROM lake.{inputs.spine.table}").fetchall()[0][0]

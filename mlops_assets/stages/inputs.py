@@ -127,7 +127,7 @@ class SolutionInputs:
 
     @property
     def evaluations(self) -> list[dg.AssetDep]:
-        """Dependencies on the assets that judge versions, of whatever training date."""
+        """Dependencies on the assets that evaluate versions, of whatever training date."""
         every = dg.AllPartitionMapping()
         return [dg.AssetDep(each.key(EVALUATION), partition_mapping=every) for each in (self, self.of_segments) if each]
 

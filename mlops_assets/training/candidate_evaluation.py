@@ -38,7 +38,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class CandidateEvaluation:
-    """A judged candidate: what the gates look at, the scored hold-out with its labels, and the importance of the features."""
+    """An evaluated candidate: the values that the gates read, the scored hold-out with its labels, and the importance of the features."""
 
     candidate_result: CandidateResult
     labels: "np.ndarray"
@@ -55,7 +55,7 @@ def evaluate_candidate(
     training_labels: "np.ndarray",
     dataset: DatasetState,
 ) -> CandidateEvaluation:
-    """Judge the candidate's `bundle` on the `holdout` rows. `training_labels` are the labels that it was fitted on."""
+    """Evaluate the candidate's `bundle` on the `holdout` rows. `training_labels` are the labels that it was fitted on."""
     from mlops_assets.ml.comparison import compare
     from mlops_assets.ml.evaluation import Resampling, constant_predictions, evaluate
     from mlops_assets.ml.weighted_metrics import WeightedMetrics
@@ -111,7 +111,7 @@ def threshold_of(contract: "Contract") -> float:
 
 
 def comparable(candidate: "Contract", champion: "Contract", holdout: "pa.Table") -> str | None:
-    """Why the champion cannot be judged on the candidate's `holdout`, or None when it can."""
+    """The reason why the champion cannot be evaluated on the candidate's `holdout`, or None when it can."""
     lacking = [name for name in champion.feature_schema.names if name not in holdout.column_names]
     if lacking:
         return f"version {champion.version}, the champion, reads features that the dataset lacks: {', '.join(lacking)}"

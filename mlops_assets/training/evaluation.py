@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mlops_assets.serving.bundle import Bundle
 
 ALL_ROWS = ""
-"""The segment of a model that was judged on all rows."""
+"""The segment of a model that was evaluated on all rows."""
 
 CARD_HTML, CARD_MARKDOWN = "model_card.html", "model_card.md"
 """Artifacts of a version's run."""
@@ -271,7 +271,7 @@ def _write(
     for name in prediction_columns(scored):
         judged = judged.append_column(name, scored.column(name))
     connection.register("judged_rows", judged)
-    # The models of the segments are judged in the same table, each on its own rows.
+    # The models of the segments are evaluated in the same table, each on its own rows.
     own_rows = ColumnValue(SEGMENT, inputs.segment or ALL_ROWS, null_means=ALL_ROWS) if inputs.solution.segments else None
     segment = f"{literal(own_rows.value)} AS {SEGMENT}, " if own_rows else ""
     return lake.replace(

@@ -108,10 +108,10 @@ def worst_slice(solution: Solution, candidate_result: CandidateResult) -> Outcom
     ]
     evidence = {
         "worst": table(records, {"rows": "int", "passed": "bool"}),
-        "slices_judged": len(judged),
+        "slices_evaluated": len(judged),
         "too_few_rows": dg.MetadataValue.json(dict(candidate_result.result.dropped_slices)),
     }
-    return Outcome(not below, sentence or "no slice has enough rows to be judged", evidence)
+    return Outcome(not below, sentence or "no slice has enough rows to be evaluated", evidence)
 
 
 @gate(

@@ -133,7 +133,7 @@ def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
         "drawn independently: rows that share a cause, such as one day's weather, make the true uncertainty larger."
     ]
     if differences:
-        paragraphs.append("The champion was judged on the same rows; differences are the candidate minus the champion.")
+        paragraphs.append("The champion was evaluated on the same rows; differences are the candidate minus the champion.")
     else:
         paragraphs.append(f"Not compared with a champion: {candidate_result.not_compared}.")
     return Section(
@@ -201,7 +201,7 @@ def _limits(sources: CardSources) -> Section:
     dropped = {column: count for column, count in result.dropped_slices.items() if count}
     if dropped:
         counts = ", ".join(f"{count} of {column}" for column, count in dropped.items())
-        points.append(f"Values with fewer than {MINIMUM_SLICE_ROWS} rows in the hold-out were not judged as slices: {counts}.")
+        points.append(f"Values with fewer than {MINIMUM_SLICE_ROWS} rows in the hold-out were not evaluated as slices: {counts}.")
     return Section(title="Limits", points=tuple(points))
 
 

@@ -1,6 +1,6 @@
 """The reference of a model version, stored with its run in MLflow: written by `evaluation`, read by every report.
 
-Whatever becomes of the training dataset, the version is compared with what it was judged on. The evaluation signs the files: a reference
+Whatever becomes of the training dataset, the version is compared with the rows of its evaluation. The evaluation signs the files: a reference
 that somebody replaced, and that would silence the reports, is refused. A copy by version lies on this machine: whenever it is not what
 was signed, it is fetched again.
 """

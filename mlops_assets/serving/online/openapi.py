@@ -120,7 +120,10 @@ def _lookup(view: str, version: int, models: Iterable[Model]) -> dict[str, Any]:
     parameters += [
         _parameter(VERSION, {"type": "integer"}, f"Version of the view; left out: {version}.", required=False),
         _parameter(
-            MOMENT, {"type": "string", "format": "date-time"}, "What is stale is judged by it; left out: now.", required=False
+            MOMENT,
+            {"type": "string", "format": "date-time"},
+            "Staleness is measured at this moment; left out: now.",
+            required=False,
         ),
     ]
     answer = _response("The values, null with the reason in `flag`.", schema={"$ref": _REFERENCE.format(name="FeatureAnswer")})

@@ -150,8 +150,8 @@ def test_it_says_first_how_good_the_model_is() -> None:
     quiet = page(alert=False, alerts=[])
     assert verdict(quiet).endswith("Nothing about its inputs is out of the ordinary.")
     nothing = replace(quiet, reports=Reports(window=W2.isoformat(), drift=[], performance=[], quality=[], measures={}))
-    assert "was not judged" in verdict(nothing)
-    assert "Not judged" in render_monitoring_report(nothing)
+    assert "was not evaluated" in verdict(nothing)
+    assert "Not evaluated" in render_monitoring_report(nothing)
 
 
 def test_a_monitor_of_the_team_has_a_section_with_its_trend_and_a_place_in_the_verdict() -> None:

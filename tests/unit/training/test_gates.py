@@ -115,7 +115,7 @@ def test_a_good_candidate_passes_every_gate_with_its_evidence(good: CandidateRes
     assert interval is not None
     assert f"[{interval.low:.4g}, {interval.high:.4g}], floor 0.6" in str(checks["floor"].description)
     assert checks["floor"].metadata["rows"].value == ROWS
-    assert checks["worst_slice"].metadata["slices_judged"].value == 3
+    assert checks["worst_slice"].metadata["slices_evaluated"].value == 3
 
 
 def test_gates_that_the_yaml_does_not_ask_for_are_not_there() -> None:

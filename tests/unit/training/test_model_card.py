@@ -49,7 +49,7 @@ def test_its_card_says_what_it_was_made_of_and_what_the_gates_said(candidate: Ca
         "| is\\_weekend | derived: day\\_of\\_week \\> 5 | 0 to 1 |",
         "AA, B6, UA\\|\\<b\\>",
         "- Not for \\<planes\\>.",
-        f"fewer than {MINIMUM_SLICE_ROWS} rows in the hold-out were not judged as slices: 1 of carrier.",
+        f"fewer than {MINIMUM_SLICE_ROWS} rows in the hold-out were not evaluated as slices: 1 of carrier.",
         "| baseline | passed |",
         "champion (version 7)",
         'mlops promote example --to 2 --reason "..."',
