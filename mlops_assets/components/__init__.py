@@ -1,1 +1,1 @@
-"""Dagster components, which turn YAML files into definitions. Imported by `defs`, `definitions`, `local`, `operations` and `cli`."""
+"""Dagster components, which turn YAML files into definitions. Imported by `definitions`, `local`, `operations` and `cli`."""

@@ -1,4 +1,4 @@
-"""What a monitor is, what it is given, and which monitors a solution has. The monitors of the platform are listed in `monitors.py`.
+"""The protocol of a monitor, its input, and the monitors of a solution. The monitors of the platform are listed in `monitors.py`.
 
 A monitor is a report on the windows of predictions: an asset with a table of its own, checks, alerts, a place on the page of the window,
 and, if it says so, a reason for another training.

@@ -1,4 +1,4 @@
-"""What a reader of sources is, and where readers are found. Imports nothing heavy: YAML files are validated with it.
+"""The protocol of a source reader, and the registry of readers. Imports nothing heavy: YAML files are validated with it.
 
 The readers of the platform are in `mlops_assets/sources/readers.py`. Those of a team are named by import path or are entry points of the
 group `mlops_assets.readers`.
