@@ -104,6 +104,6 @@ def platform() -> Iterator[Platform]:
 def demo(platform: Platform) -> Demo:
     """The main job on two months of data."""
     began = time.monotonic()
-    answer = platform.mlops("demo", "--months", "2", "--json")
+    answer = platform.mlops_process("demo", "--months", "2", "--json")
     assert answer.returncode == 0, answer.stderr
     return Demo(summary=json.loads(answer.stdout), seconds=time.monotonic() - began)

@@ -1,6 +1,7 @@
 """A running stack as tests see it: its clients, and what the demo said. Fixtures are in `conftest.py`."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -11,15 +12,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
+from typer.testing import CliRunner
 
 from mlops_assets.access.credentials import access_token, authorization
+from mlops_assets.cli.main import app
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake, fingerprint
 from mlops_assets.local import control
 from mlops_assets.local.environment import process_environment, scripts_directory
+from mlops_assets.local.permissions import PRIVATE_UMASK
 from mlops_assets.online_store.store import open_online_store
 from mlops_assets.operations.runs import follow
 
@@ -58,11 +63,28 @@ class Platform:
         }
 
     def mlops(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the `mlops` command on this stack."""
-        # Wide, so that Rich does not wrap the messages that the tests read.
-        environment = process_environment(self.settings) | {"COLUMNS": "400"}
+        """Run the `mlops` command on this stack inside this process: a process of its own imports for seconds what is imported here."""
+        umask = os.umask(PRIVATE_UMASK)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in self._environment.items():
+                    patch.setenv(name, value)
+                result = CliRunner().invoke(app, list(arguments))
+        finally:
+            os.umask(umask)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return subprocess.CompletedProcess(["mlops", *arguments], result.exit_code, result.stdout, result.stderr)
+
+    def mlops_process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the `mlops` command on this stack as a person does."""
         command = [str(scripts_directory() / "mlops"), *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
+        return subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=1800, check=False)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        # Wide, so that Rich does not wrap the messages that the tests read.
+        return process_environment(self.settings) | {"COLUMNS": "400"}
 
     @property
     def headers(self) -> dict[str, str]:

@@ -3,11 +3,11 @@
 from datetime import date
 
 import dagster as dg
-from dagster_dbt import DbtProject
 from pydantic import BaseModel, Field, model_validator
 
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.project import current_project
+from mlops_assets.features.dagster_dbt import DbtProject
 from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.features.statistics_assets import build_feature_statistics
 from mlops_assets.schema.cadence import Cadence

@@ -12,10 +12,6 @@ from typing import Any, cast
 
 import dagster as dg
 import duckdb
-from dagster_dbt import DbtCliInvocation, DbtProject
-from dagster_dbt.asset_utils import DAGSTER_DBT_UNIQUE_ID_METADATA_KEY, get_updated_cli_invocation_params_for_context
-from dagster_dbt.dbt_manifest import validate_manifest
-from dagster_dbt.errors import DagsterDbtCliRuntimeError
 from packaging.version import Version
 
 from mlops_assets.core.conditions import FOLLOW
@@ -28,6 +24,14 @@ from mlops_assets.feature_store.registry import FeatureRegistry, FeatureView, fe
 from mlops_assets.feature_store.usage import ViewUse, declared_solutions, view_uses
 from mlops_assets.features.contract_checks import DbtContext, check_contracts
 from mlops_assets.features.contracts import CONTRACT
+from mlops_assets.features.dagster_dbt import (
+    DAGSTER_DBT_UNIQUE_ID_METADATA_KEY,
+    DagsterDbtCliRuntimeError,
+    DbtCliInvocation,
+    DbtProject,
+    get_updated_cli_invocation_params_for_context,
+    validate_manifest,
+)
 from mlops_assets.features.dbt_schemas import follow_contracts
 from mlops_assets.features.dbt_translation import LakeTranslator, Node, describe_view, is_incremental, partition_column
 from mlops_assets.lake.lake import Lake, quote

@@ -7,13 +7,13 @@ from functools import cached_property
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
 from dagster_shared.record import replace
 
 from mlops_assets.core.freshness import cadence_freshness
 from mlops_assets.core.keys import group_name
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.feature_store.usage import ViewUse
+from mlops_assets.features.dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
 from mlops_assets.schema.cadence import LENGTHS, Cadence
 
 Node = Mapping[str, Any]

@@ -1,11 +1,6 @@
 """The dbt models as Dagster assets, run by Dagster on a lake of their own."""
 
-import os
-import subprocess
-import sysconfig
-from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 
 import dagster as dg
 import dbt_lake
@@ -33,25 +28,9 @@ START, END = "2013-06-01", "2013-06-03"
 
 
 @pytest.fixture(scope="module")
-def project(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DbtProject]:
-    """The dbt project, parsed into a target folder of its own."""
-    target = tmp_path_factory.mktemp("manifest")
-    environment = os.environ | {
-        "MLOPS_LAKE_CATALOG": lake.catalog,
-        "MLOPS_LAKE_DATA": str(lake.data_directory),
-        "MLOPS_DUCKDB_EXTENSIONS": str(lake.extension_directory),
-        "DBT_LOG_PATH": str(target),
-        "DO_NOT_TRACK": "1",
-    }
-    command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), "--quiet", "parse", "--target-path", str(target)]
-    subprocess.run(command, cwd=current_project().dbt_project, env=environment, check=True)
-    previous = os.environ.get("DBT_TARGET_PATH")
-    os.environ["DBT_TARGET_PATH"] = str(target)
-    yield DbtProject(current_project().dbt_project, target_path=target)
-    if previous is None:
-        del os.environ["DBT_TARGET_PATH"]
-    else:
-        os.environ["DBT_TARGET_PATH"] = previous
+def project() -> DbtProject:
+    """The dbt project as `mlops prepare` parsed it."""
+    return DbtProject(current_project().dbt_project)
 
 
 @pytest.fixture(scope="module")

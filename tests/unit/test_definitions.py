@@ -14,6 +14,7 @@ from mlops_assets.definitions import defs
 
 PACKAGE = Path(mlops_assets.__file__).parent
 HEAVY = (
+    "dbt",
     "numpy",
     "pyarrow",
     "mlflow",
