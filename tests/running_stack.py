@@ -28,8 +28,8 @@ from mlops_assets.local.permissions import PRIVATE_UMASK
 from mlops_assets.online_store.store import open_online_store
 from mlops_assets.operations.runs import follow
 
-_SENSOR_SECONDS = 10
-"""Tests wait for sensors: a third of the default, which the processors of a test machine still have time for."""
+_SENSOR_SECONDS = 5
+"""Tests wait for sensors. More often than the daemon looks at them would be for nothing."""
 
 CHROMIUM = shutil.which("chromium")
 

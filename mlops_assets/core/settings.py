@@ -9,9 +9,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from mlops_assets.core.project import current_project, project_of_process
+
+Default = TypeVar("Default", int, None)
 
 DUCKDB_EXTENSION_DIRECTORY = Path(sys.prefix) / "share" / "duckdb_extensions"
 
@@ -46,7 +49,8 @@ class Settings:
 
     `postgres_url` and `nats_url` are None when the embedded servers of the local stack are used; without `redis_url` the online
     feature store is a file in the state folder, and without `serving_token` the token of the online server is in one too.
-    `notify_urls` are Apprise's addresses of those who are told what happens. `sensor_seconds` is the longest interval of a sensor.
+    `notify_urls` are Apprise's addresses of those who are told what happens. `sensor_seconds` is the longest interval of a sensor; with None
+    each has its own.
     """
 
     home: Path
@@ -60,7 +64,7 @@ class Settings:
     serving_port: int = 8000
     serving_processes: int = 2
     serving_token: str | None = field(default=None, repr=False)
-    sensor_seconds: int = 30
+    sensor_seconds: int | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -298,10 +302,12 @@ def _libpq_value(value: str) -> str:
     return f"'{escaped}'"
 
 
-def _count(environment: Mapping[str, str], variable: str, default: int) -> int:
-    text = environment.get(variable) or str(default)
+def _count(environment: Mapping[str, str], variable: str, default: Default) -> int | Default:
+    text = environment.get(variable)
+    if not text:
+        return default
     if not text.isdecimal() or not 1 <= int(text) <= 64:
-        raise ValueError(f"{variable}={text!r} is no count: set it to a number from 1 to 64, or unset it for {default}.")
+        raise ValueError(f"{variable}={text!r} is no count: set it to a number from 1 to 64, or unset it.")
     return int(text)
 
 
@@ -314,4 +320,4 @@ def _port(environment: Mapping[str, str], variable: str, default: int) -> int:
 
 def sensor_interval(seconds: int) -> int:
     """The interval of a sensor that looks every so many `seconds`, unless the environment wants every sensor to look more often."""
-    return min(seconds, Settings.from_environment().sensor_seconds)
+    return min(seconds, Settings.from_environment().sensor_seconds or seconds)

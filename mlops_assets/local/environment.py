@@ -63,5 +63,5 @@ def _settings_variables(settings: Settings) -> dict[str, str]:
         "MLOPS_SERVING_PORT": str(settings.serving_port),
         "MLOPS_SERVING_PROCESSES": str(settings.serving_processes),
         "MLOPS_SERVING_TOKEN": settings.serving_token or "",
-        "MLOPS_SENSOR_SECONDS": str(settings.sensor_seconds),
+        "MLOPS_SENSOR_SECONDS": str(settings.sensor_seconds or ""),
     }

@@ -6,7 +6,7 @@ import dagster as dg
 
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.core.keys import PREDICTION_LOG, stage_key
-from mlops_assets.core.settings import Settings
+from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.runs.unfinished import UNFINISHED
 
 _TAG = "mlops/prediction_log"
@@ -29,7 +29,7 @@ def build_prediction_log_sensor(
         name=name,
         description=description,
         target=dg.define_asset_job(name, selection=dg.AssetSelection.assets(key), description=description),
-        minimum_interval_seconds=interval_seconds,
+        minimum_interval_seconds=sensor_interval(interval_seconds),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def prediction_log(
