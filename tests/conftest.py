@@ -1,6 +1,7 @@
-"""One real stack for the test session, started when its first test asks for it, with the demo run on it once.
+"""A real stack, started when its first test asks for it, with the demo run on it once.
 
-All tests on the stack run in one worker of pytest-xdist, one after another; the files of the other tests are shared by the workers.
+Tests on it run one after another: those that want the flights of the demo in one worker of pytest-xdist, those of the census, which do
+without the demo, in another one, on a stack of its own. The files of the other tests are shared by the workers.
 """
 
 import json
@@ -16,8 +17,14 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 _STACK_FIXTURE, _BROWSER_FIXTURE = "platform", "browser"
-_ON_STACK = ("tests/solutions/", "tests/integration/test_another_user.py", "tests/integration/test_dagster_ui.py")
-"""The files whose tests use the session's stack. pytest-xdist knows no more of a test than its name when it shares them out."""
+_ON_STACK_OF_CENSUS = (
+    "tests/solutions/test_retraining_loop.py",
+    "tests/solutions/test_employment.py",
+    "tests/integration/test_another_user.py",
+)
+_ON_STACK_OF_FLIGHTS = ("tests/solutions/", "tests/integration/test_dagster_ui.py")
+_ON_STACK = (*_ON_STACK_OF_CENSUS, *_ON_STACK_OF_FLIGHTS)
+"""The files whose tests use a worker's stack. pytest-xdist knows no more of a test than its name when it shares them out."""
 
 _BENCHMARKS = "tests/benchmarks/"
 _WITHOUT_LONG = "not long"
@@ -44,16 +51,23 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> "FilesAndOneStack":
-    """Share the tests out by file, those of the stack as one."""
-    return FilesAndOneStack(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> "FilesAndStacks":
+    """Share the tests out by file, those of a stack as one."""
+    return FilesAndStacks(config, log)
 
 
-class FilesAndOneStack(LoadFileScheduling):
-    """The tests of a file go to one worker, and so do all those on the session's stack."""
+class FilesAndStacks(LoadFileScheduling):
+    """The tests of a file go to one worker, and so do all those on the stack of the flights, and all on that of the census."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return _STACK_FIXTURE if nodeid.startswith(_ON_STACK) else super()._split_scope(nodeid)
+        return _stack(nodeid) or super()._split_scope(nodeid)
+
+
+def _stack(nodeid: str) -> str | None:
+    """Whose data the stack of a test has, None without a stack."""
+    if nodeid.startswith(_ON_STACK_OF_CENSUS):
+        return "census"
+    return "flights" if nodeid.startswith(_ON_STACK_OF_FLIGHTS) else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -69,7 +83,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             )
     # The files with most tests first, the demo's own before all: some want what others do to the stack not done yet.
     tests = Counter(item.path for item in items)
-    items.sort(key=lambda item: (0, -tests[item.path]) if item.nodeid.startswith(_ON_STACK) else (1, 0))
+    places: dict[str | None, int] = {"flights": 0, "census": 1, None: 2}
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        stack = _stack(item.nodeid)
+        return places[stack], -tests[item.path] if stack else 0
+
+    items.sort(key=place)
     if CHROMIUM is None:
         left_out = [item for item in items if _BROWSER_FIXTURE in getattr(item, "fixturenames", ())]
         items[:] = [item for item in items if item not in left_out]

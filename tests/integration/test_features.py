@@ -116,7 +116,7 @@ def make_sandbox(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
     def make() -> Sandbox:
         directory = tmp_path_factory.mktemp("project") / "dbt_project"
-        shutil.copytree(current_project().dbt_project, directory, ignore=shutil.ignore_patterns("target", "logs"))
+        shutil.copytree(current_project().dbt_project, directory, ignore=shutil.ignore_patterns("logs"))
         # No model registry answers at port 1.
         return Sandbox(directory=directory, lake=lake, settings=Settings(home=home, mlflow_port=1))
 
