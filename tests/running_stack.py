@@ -28,8 +28,8 @@ from mlops_assets.local.permissions import PRIVATE_UMASK
 from mlops_assets.online_store.store import open_online_store
 from mlops_assets.operations.runs import follow
 
-_SENSOR_SECONDS = 5
-"""Tests wait for sensors. More often than the daemon looks at them would be for nothing."""
+_SENSOR_SECONDS = 10
+"""Tests wait for sensors. Each tick of one takes a tenth of a second of a processor: at 2 s they would leave the tests little of it."""
 
 CHROMIUM = shutil.which("chromium")
 

@@ -288,11 +288,12 @@ def test_again_is_quick_and_changes_nothing(platform: Platform, demo: Demo) -> N
         assert again[name] == demo.summary[name], name
 
 
-def test_a_forced_run_of_everything_gives_the_same(platform: Platform, demo: Demo) -> None:
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)], ids=["last partition", "all partitions"])
+def test_a_forced_run_of_everything_gives_the_same(platform: Platform, demo: Demo, whole: bool) -> None:
     before = platform.fingerprints()
     assert {f"{SOLUTION}.{name}" for name in TABLES} <= set(before)
     for stage in stages(platform.client, Plan.read(2)):
-        platform.materialize(stage.assets, stage.first, stage.last)
+        platform.materialize(stage.assets, stage.first if whole else stage.last, stage.last)
     assert platform.fingerprints() == before
     champion = platform.registry.champion(SOLUTION)
     assert champion is not None
