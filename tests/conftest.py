@@ -5,6 +5,7 @@ without the demo, in another one, on a stack of its own. The files of the other 
 """
 
 import json
+import os
 import signal
 import time
 from collections import Counter
@@ -29,6 +30,10 @@ _ON_STACK = (*_ON_STACK_OF_CENSUS, *_ON_STACK_OF_FLIGHTS)
 _BENCHMARKS = "tests/benchmarks/"
 _WITHOUT_LONG = "not long"
 _LEFT_OUT = pytest.StashKey[int]()
+
+# A worker of the tests has one processor. Threads of OpenMP that wait for one another spin, and where others want the processors too, a
+# fit takes sixteen times as long. Read when scikit-learn is imported, and by the processes that tests start.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 # What else runs on the machine fails no test.
 settings.register_profile(
