@@ -38,7 +38,7 @@ test: install  ## Run the tests but the long variants (TESTS="tests/unit -k word
 	@$(PYTEST) -m "not long" $(TESTS)
 
 test-all: install  ## Run the tests with the long variants and more random examples
-	@MLOPS_READER_EXAMPLES=400 MLOPS_DIFFERENTIAL_EXAMPLES=24 $(PYTEST) $(TESTS)
+	@MLOPS_EXAMPLES=10 $(PYTEST) $(TESTS)
 
 check: install  ## Lint, format, types and import layers
 	@$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, settings
 from running_stack import CHROMIUM, Demo, Platform, temporary_platform
 from xdist.remote import Producer
@@ -39,6 +40,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 settings.register_profile(
     "mlops_assets",
     parent=settings.get_profile(settings.get_current_profile_name()),
+    max_examples=examples(50),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

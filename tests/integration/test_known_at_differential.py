@@ -2,12 +2,11 @@
 
 Raw events arrive in files of all formats, late, twice, corrected and broken, with missing places and values, around a change of the clock;
 days stay empty. The raw table is materialized; a view, a training dataset and the online store are built after each delivery, and all
-four compared value by value. `MLOPS_DIFFERENTIAL_EXAMPLES` sets how many worlds are tried: a few by default.
+four compared value by value. A few worlds in `make test`, more in `make test-all`, a search with `MLOPS_EXAMPLES=50`.
 """
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -18,6 +17,7 @@ import dagster as dg
 import duckdb
 import pytest
 from event_files import STYLES, ZONE, Event, Style, write_events
+from examples import examples
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from late_inputs import DECLARED, model
@@ -367,7 +367,7 @@ def lake(make_lake: Callable[[], Lake]) -> Lake:
 
 
 @settings(
-    max_examples=int(os.environ.get("MLOPS_DIFFERENTIAL_EXAMPLES", "4")),
+    max_examples=examples(4),
     deadline=None,
     print_blob=True,
     # A world takes seconds: one that fails is told as it is.

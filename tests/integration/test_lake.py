@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -314,7 +315,7 @@ partition_rows = st.lists(st.tuples(st.integers(0, 2), text), max_size=3)
 operation = st.tuples(st.integers(0, 2), st.integers(1, 3), st.dictionaries(st.integers(0, 2), partition_rows))
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(operation, min_size=1, max_size=4))
 def test_replace_is_assignment_to_partitions(
     lake: Lake, connection: duckdb.DuckDBPyConnection, operations: list[tuple[int, int, Model]]

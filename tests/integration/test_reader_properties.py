@@ -1,11 +1,10 @@
 """Readers of sources against plain Python: every value of random files is the same, or its row is rejected for the reason that it must be.
 
-`MLOPS_READER_EXAMPLES` is how many tables each format gets; the default suits every change, some thousands a search for faults.
+`MLOPS_EXAMPLES=100` makes it a search for faults of some hours.
 """
 
 import json
 import math
-import os
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from urllib.parse import quote
 import duckdb
 import psycopg2
 import pytest
+from examples import examples
 from http_files import serve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,7 +26,7 @@ from mlops_assets.schema.source import RawTable
 from mlops_assets.sources.reader import PARSED, REASON, ROW, SourceError, parse
 
 thorough = settings(
-    max_examples=int(os.environ.get("MLOPS_READER_EXAMPLES", "40")),
+    max_examples=examples(20),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large, HealthCheck.too_slow],
 )
 # Not the zone of the times: nothing may depend on the session's.

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -31,7 +32,7 @@ def rows_of(problem: Problem, rows: int, seed: int) -> WeightedMetrics:
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(rows=st.integers(1, 40), seed=st.integers(0, 2**20))
 def test_weights_give_the_metrics_of_the_rows_drawn(problem: Problem, rows: int, seed: int) -> None:
     judged = rows_of(problem, rows, seed)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,7 +57,7 @@ def test_an_interaction_is_shared_as_over_all_orders() -> None:
 finite = st.floats(-100, 100)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.tuples(finite, finite, finite), st.lists(st.tuples(finite, finite, finite), min_size=1, max_size=5), st.integers(1, 7))
 def test_contributions_add_up(explained: tuple, background: list, orders: int) -> None:
     table = pa.table({name: [each[number] for each in background] for number, name in enumerate("abc")})

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
@@ -21,7 +22,7 @@ CASES = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=4, max_
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(CASES, st.floats(0.05, 0.95))
 def test_binary_metrics_are_those_of_scikit_learn(rows: list[tuple[int, float]], threshold: float) -> None:
     labels = np.array([label for label, _ in rows])

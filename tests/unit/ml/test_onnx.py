@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -55,7 +56,7 @@ def test_predictions_are_equal_on_the_training_rows(exported, sample) -> None:
     assert result.largest_relative_difference < 1e-5
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(*[HOSTILE_NUMBER] * 4, *[HOSTILE_TEXT] * 2), min_size=1, max_size=20))
 def test_predictions_are_equal_on_hostile_rows(exported, sample, rows: list[tuple]) -> None:
     problem, pipeline, model = exported

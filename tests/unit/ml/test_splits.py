@@ -2,6 +2,7 @@ from datetime import datetime
 
 import duckdb
 import pyarrow as pa
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,7 +54,7 @@ def test_the_embargo_keeps_labels_that_arrived_later_out_of_training() -> None:
 MOMENTS = st.one_of(st.none(), st.sampled_from([START, END]), st.datetimes(_day(5, 20), _day(7, 10)))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(st.tuples(MOMENTS, MOMENTS), min_size=1, max_size=30))
 def test_every_row_is_in_the_split_that_the_rule_says(rows: list[tuple]) -> None:
     assert _splits(rows) == [_expected(*row) for row in rows]

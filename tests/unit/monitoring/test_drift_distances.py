@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from census import CATEGORICAL, NUMERIC, census
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
@@ -69,7 +70,7 @@ def test_every_distance_is_that_of_nannyml_on_real_data(reference_rows: int) -> 
         assert each.value == pytest.approx(value, abs=1e-9, rel=1e-9), each
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(NUMBERS, NUMBERS, TEXTS, TEXTS)
 def test_distances_are_those_of_scipy_and_of_the_definition(x: list[float], y: list[float], p: list[str], q: list[str]) -> None:
     monitored = [Monitored("number", "feature", True), Monitored("text", "feature", False)]

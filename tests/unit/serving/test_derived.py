@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 from bundles import contract
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,7 +84,7 @@ rows_strategy = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(rows=rows_strategy)
 def test_a_request_gets_the_values_of_the_lake(
     derived: DerivedFeatures, table: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]]

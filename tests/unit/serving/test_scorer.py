@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from bundles import NOON, PLANES, fit_bundle, fit_flights, load, push_planes
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,7 +75,7 @@ HOSTILE = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(rows=st.lists(HOSTILE, min_size=1, max_size=5))
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_the_numbers_are_those_of_the_bundle(

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from bundles import fit_bundle, load
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -55,7 +56,7 @@ def champions(make: MakeBundle) -> Champions:
 origins = st.lists(st.sampled_from(["JFK", "EWR", "LGA", "jfk", "JFK ", "", None]), max_size=30)
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(50), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(origins=origins)
 def test_every_row_is_predicted_by_the_champion_of_its_segment(champions: Champions, origins: list[str | None]) -> None:
     table = flights(origins)

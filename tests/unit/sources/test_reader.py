@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 import yaml
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -48,7 +49,7 @@ def as_line(found: tuple[str, str] | str) -> str:
     return written.getvalue().removesuffix("\n")
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=st.lists(record, max_size=6), last_newline=st.booleans())
 def test_every_record_is_accepted_or_rejected(tmp_path: Path, records: list[Any], last_newline: bool) -> None:
     text = "\n".join(["a,b", *map(as_line, records)]) + ("\n" if last_newline else "")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from bundles import NOON, fit_flights, push_planes
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
@@ -95,7 +96,7 @@ def test_the_id_depends_on_the_event_alone(champions: LiveChampions) -> None:
         max_size=4,
     ),
 )
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_every_event_has_one_message_and_valid_ones_their_prediction(
     champions: LiveChampions, garbage: list[bytes], changes: list[dict]
 ) -> None:
