@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from mlops_assets.core.project import current_project, project_of_process
 
-Default = TypeVar("Default", int, None)
+Default = TypeVar("Default", bound=int | None)
 
 DUCKDB_EXTENSION_DIRECTORY = Path(sys.prefix) / "share" / "duckdb_extensions"
 
