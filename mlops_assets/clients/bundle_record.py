@@ -88,8 +88,7 @@ class BundleRecord:
     @property
     def sha256(self) -> str:
         """One hash over the names and contents of all files."""
-        lines = "".join(f"{name} {self.files[name]}\n" for name in sorted(self.files))
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return tree_hash(self.files)
 
     def sign(self, signer: Signer, purpose: Purpose) -> dict[str, str]:
         """The tag that holds the signature under this record, by name."""
@@ -98,6 +97,12 @@ class BundleRecord:
     def is_signed(self, signer: Signer, purpose: Purpose, signature: str) -> bool:
         """Whether `signature` is the one under this record."""
         return signer.is_genuine(signature, purpose, asdict(self))
+
+
+def tree_hash(files: Mapping[str, str]) -> str:
+    """One SHA-256 over the names of `files` and the SHA-256 of each."""
+    lines = "".join(f"{name} {files[name]}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def folder_files(folder: Path) -> dict[str, str]:

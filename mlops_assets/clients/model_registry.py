@@ -229,6 +229,10 @@ class ModelRegistry:
         """Take `alias` from whichever version has it, if any."""
         self.client.delete_registered_model_alias(solution, alias)
 
+    def aliases(self, solution: str) -> dict[str, int]:
+        """The version of each alias."""
+        return {alias: int(version) for alias, version in self.client.get_registered_model(solution).aliases.items()}
+
     def promote(self, model: RegisteredModel, *, segment: str | None, before: int | None) -> None:
         """Make `model` the champion (of `segment`) after version `before`, which becomes `previous`; it is no challenger any more.
 

@@ -51,6 +51,7 @@ class Settings:
     feature store is a file in the state folder, and without `serving_token` the token of the online server is in one too.
     `notify_urls` are Apprise's addresses of those who are told what happens. `sensor_seconds` is the longest interval of a sensor; with None
     each has its own.
+    `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them.
     """
 
     home: Path
@@ -65,6 +66,8 @@ class Settings:
     serving_processes: int = 2
     serving_token: str | None = field(default=None, repr=False)
     sensor_seconds: int | None = None
+    bundle_store: str = "folder"
+    kept_bundles: int = 5
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -90,6 +93,8 @@ class Settings:
             serving_processes=_count(environment, "MLOPS_SERVING_PROCESSES", cls.serving_processes),
             serving_token=environment.get("MLOPS_SERVING_TOKEN") or None,
             sensor_seconds=_count(environment, "MLOPS_SENSOR_SECONDS", cls.sensor_seconds),
+            bundle_store=environment.get("MLOPS_BUNDLE_STORE") or cls.bundle_store,
+            kept_bundles=_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),
         )
 
     @property

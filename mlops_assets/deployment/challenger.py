@@ -2,14 +2,14 @@
 
 import dagster as dg
 
-from mlops_assets.clients.bundle_record import write_record
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import CHALLENGER, DEPLOYMENT
 from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.challenger_sensor import wanted_trial
 from mlops_assets.deployment.deployment import deployable_bundle
 from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
-from mlops_assets.serving.active import CHALLENGER_LINK, activate, deactivate, write_options
+from mlops_assets.serving.active import CHALLENGER_LINK
+from mlops_assets.serving.bundle_store import open_bundle_store
 from mlops_assets.stages.execution import RETRIES
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
@@ -40,16 +40,16 @@ def build_challenger(inputs: SolutionInputs) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, registry: dg.ResourceParam[ModelRegistry], settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult:
         trial = wanted_trial(settings, inputs.name, solution.serving)
-        folder = settings.serving_directory / inputs.name
-        write_options(folder, trial.options)
+        bundles = open_bundle_store(settings).of(inputs.name)
+        bundles.write_options(trial.options)
         if trial.version is None:
-            deactivate(folder, CHALLENGER_LINK)
+            bundles.deactivate(CHALLENGER_LINK)
         else:
             model = registry.get(inputs.name, trial.version)
             record, signature = require_passed_gates(context.instance, registry, model)
-            bundle = deployable_bundle(registry, settings, model)
-            write_record(bundle.path, record, signature)
-            activate(bundle.path, CHALLENGER_LINK)
+            with bundles.using():
+                deployable_bundle(registry, settings, model)
+                bundles.activate(CHALLENGER_LINK, record, signature)
         return dg.MaterializeResult(
             metadata={
                 "model_version": dg.MetadataValue.null() if trial.version is None else trial.version,

@@ -9,7 +9,8 @@ from mlops_assets.clients.champion import RegistryUnreachableError, registered_v
 from mlops_assets.core.keys import CHALLENGER, stage_key
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.schema.solution import Serving
-from mlops_assets.serving.active import CHALLENGER_LINK, linked_bundle, read_options
+from mlops_assets.serving.active import CHALLENGER_LINK
+from mlops_assets.serving.bundle_store import open_bundle_store
 
 _INTERVAL_SECONDS = 30
 
@@ -30,9 +31,9 @@ def wanted_trial(settings: Settings, solution: str, options: Serving) -> Trial:
 
 def present_trial(settings: Settings, solution: str) -> Trial:
     """What the servers of this machine do."""
-    folder = settings.serving_directory / solution
-    bundle = linked_bundle(folder, CHALLENGER_LINK)
-    return Trial(read_options(folder), int(bundle.name) if bundle else None)
+    bundles = open_bundle_store(settings).of(solution)
+    bundle = bundles.active(CHALLENGER_LINK)
+    return Trial(bundles.read_options(), int(bundle.name) if bundle else None)
 
 
 def build_challenger_sensor(solution: str, options: Serving) -> dg.SensorDefinition:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlops_assets.clients.bundle_record import write_record
 from mlops_assets.clients.model_registry import ModelRegistry, RegistryError
 from mlops_assets.clients.registered_model import GATES_PASSED, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.core import check_rules
@@ -16,13 +15,15 @@ from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION
 from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, MODEL, ONLINE_FEATURES
 from mlops_assets.core.settings import Settings
 from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
-from mlops_assets.serving.active import activate, champion_link, deactivate, linked_bundle, write_options
+from mlops_assets.serving.active import champion_link
+from mlops_assets.serving.bundle_store import open_bundle_store
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.acceptance import was_deployed
-from mlops_assets.training.bundle_reading import read_bundle, require_passed_gates
+from mlops_assets.training.bundle_reading import bundles_of, read_bundle, require_passed_gates
 from mlops_assets.training.evaluation import find_candidate
+from mlops_assets.training.kept_bundles import prune_bundles
 
 if TYPE_CHECKING:
     from mlops_assets.serving.bundle import Bundle
@@ -75,18 +76,19 @@ def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
         if not was_deployed(context.instance, chosen):
             # A version that served before may come back whatever the store says: a rollback must not wait for a repair.
             require_parity(context.instance, inputs)
-        bundle = deployable_bundle(registry, settings, chosen)
-        before = version_before(context.instance, registry, inputs)
-        registry.promote(chosen, segment=inputs.segment, before=before)
-        write_options(bundle.path.parent, inputs.solution.serving)
-        write_record(bundle.path, record, signature)
-        link = champion_link(inputs.segment)
-        if left_to_solution := inputs.segment is not None and chosen.segment is None:
-            deactivate(bundle.path.parent, link)
-        else:
-            activate(bundle.path, link)
+        bundles, alias = bundles_of(settings, chosen), champion_link(inputs.segment)
+        with bundles.using():
+            bundle = deployable_bundle(registry, settings, chosen)
+            before = version_before(context.instance, registry, inputs)
+            registry.promote(chosen, segment=inputs.segment, before=before)
+            bundles.write_options(inputs.solution.serving)
+            if left_to_solution := inputs.segment is not None and chosen.segment is None:
+                bundles.deactivate(alias)
+            else:
+                bundles.activate(alias, record, signature)
         if DEPLOYED_TAG not in chosen.tags:
             registry.tag(inputs.name, chosen.version, {DEPLOYED_TAG: context.run.run_id})
+        prune_bundles(registry, settings, inputs.name)
         return dg.MaterializeResult(
             metadata={
                 "model_version": chosen.version,
@@ -191,7 +193,7 @@ def _check(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings) 
     from mlops_assets.serving.bundle import load_deployed
 
     champion = registry.champion(inputs.name, inputs.segment)
-    folder = linked_bundle(settings.serving_directory / inputs.name, champion_link(inputs.segment))
+    folder = open_bundle_store(settings).of(inputs.name).active(champion_link(inputs.segment))
     bundle = load_deployed(folder, registry.signer) if folder else None
     versions = (champion.version if champion else None, bundle.contract.version if bundle else None)
     # A segment may be left to the solution's champion.

@@ -23,8 +23,8 @@ class Registry(Generic[Piece]):
     def __init__(self, kind: str, *, group: str, builtin: str, protocol: type[Piece]):
         self.kind = kind
         self.group = group
-        self._builtin = builtin
-        self._protocol = protocol
+        self.builtin = builtin
+        self.protocol = protocol
 
     def names(self) -> tuple[str, ...]:
         """The names of the built-in and the installed pieces. Those of import paths are not known before they are used."""
@@ -64,16 +64,16 @@ class Registry(Generic[Piece]):
             pieces = [each for each, value in vars(module).items() if self._suits(value)]
             raise ValueError(f"The {place} does not exist: {module_name} has no {attribute!r}; {nearest(attribute, pieces)}")
         if not self._suits(piece):
-            lacking = [member for member in _members(self._protocol) if not hasattr(piece, member)]
+            lacking = [member for member in _members(self.protocol) if not hasattr(piece, member)]
             raise ValueError(f"The {place} is no {self.kind}: it lacks {', '.join(lacking) or 'an instance'}.")
         return piece
 
     def _suits(self, value: Any) -> bool:
-        return isinstance(value, self._protocol) and not isinstance(value, type)
+        return isinstance(value, self.protocol) and not isinstance(value, type)
 
     @cached_property
     def _own(self) -> dict[str, Piece]:
-        module = importlib.import_module(self._builtin)
+        module = importlib.import_module(self.builtin)
         return {name: value for name, value in vars(module).items() if not name.startswith("_") and self._suits(value)}
 
     @cached_property

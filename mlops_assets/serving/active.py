@@ -6,6 +6,7 @@ promotion moves a link in one step, and a process that serves follows it.
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from mlops_assets.schema.solution import Serving
@@ -20,9 +21,9 @@ def champion_link(segment: str | None) -> str:
     return CHAMPION_LINK if segment is None else f"{CHAMPION_LINK}-{segment}"
 
 
-def segment_links(folder: Path) -> list[str]:
-    """The links of the segments that have a champion of their own in the solution's `folder`."""
-    return sorted(path.name for path in folder.glob(champion_link("*")) if path.is_symlink())
+def segment_links(links: Collection[str]) -> list[str]:
+    """Those of `links` that belong to segments with a champion of their own."""
+    return sorted(link for link in links if link.startswith(champion_link("")))
 
 
 def activate(bundle: Path, link: str) -> None:

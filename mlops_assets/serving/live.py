@@ -15,8 +15,9 @@ from pathlib import Path
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.online_store.store import OnlineStore
 from mlops_assets.schema.solution import Serving
-from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, linked_bundle, read_options, segment_links
+from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, segment_links
 from mlops_assets.serving.bundle import BundleError, load_deployed
+from mlops_assets.serving.bundle_store import BundleStore, SolutionBundles
 from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.requests import RequestDecoder, RequestError, Row
 from mlops_assets.serving.scorer import Scored, Scorer
@@ -65,16 +66,16 @@ class Model:
 class LiveModel:
     """The model behind one link of a solution's folder. One thread calls `refresh`, any number read `model`."""
 
-    def __init__(self, folder: Path, link: str, online_store: OnlineStore, signer: Signer):
+    def __init__(self, bundles: SolutionBundles, link: str, online_store: OnlineStore, signer: Signer):
         self.model: Model | None = None
         self.problem: str | None = None
         """Why the linked bundle does not serve; None when it does."""
-        self._folder, self._link, self._online_store, self._signer = folder, link, online_store, signer
+        self._bundles, self._link, self._online_store, self._signer = bundles, link, online_store, signer
         self._refused: tuple[Path, float] | None = None
 
     def refresh(self) -> bool:
         """Follow the link. Returns whether another bundle, or none, serves now."""
-        target = linked_bundle(self._folder, self._link)
+        target = self._bundles.active(self._link)
         before = self.model
         if target is None or (before is not None and target == before.path):
             self.problem = self._refused = None
@@ -133,23 +134,23 @@ class LiveSolution:
     A request takes `champions` once: None while there is none. `problems` tells which linked bundles do not serve, and why.
     """
 
-    def __init__(self, folder: Path, online_store: OnlineStore, signer: Signer):
-        self.name = folder.name
+    def __init__(self, name: str, bundles: SolutionBundles, online_store: OnlineStore, signer: Signer):
+        self.name = name
         self.champions: LiveChampions | None = None
-        self.challenger = LiveModel(folder, CHALLENGER_LINK, online_store, signer)
+        self.challenger = LiveModel(bundles, CHALLENGER_LINK, online_store, signer)
         self.options = Serving()
         self.problems: tuple[str, ...] = ()
-        self._folder, self._online_store, self._signer = folder, online_store, signer
-        self._champion = LiveModel(folder, CHAMPION_LINK, online_store, signer)
+        self._bundles, self._online_store, self._signer = bundles, online_store, signer
+        self._champion = LiveModel(bundles, CHAMPION_LINK, online_store, signer)
         self._segments: dict[str, LiveModel] = {}
 
     def refresh(self) -> bool:
         """Follow the links and the options. Returns whether another model serves now."""
         before = (self.champions, self.challenger.model)
-        self.options = read_options(self._folder)
+        self.options = self._bundles.read_options()
         self._segments = {
-            link: self._segments.get(link) or LiveModel(self._folder, link, self._online_store, self._signer)
-            for link in segment_links(self._folder)
+            link: self._segments.get(link) or LiveModel(self._bundles, link, self._online_store, self._signer)
+            for link in segment_links(self._bundles.aliases())
         }
         followed = [self._champion, *self._segments.values()]
         if self.options.tries_challenger:
@@ -176,19 +177,18 @@ class LiveSolution:
 
 
 class LiveSolutions(Mapping[str, LiveSolution]):
-    """Every solution that has a folder in the serving directory, by name. One thread calls `refresh`, any number read."""
+    """Every solution that has bundles in the store, by name. One thread calls `refresh`, any number read."""
 
-    def __init__(self, directory: Path, online_store: OnlineStore, signer: Signer):
-        self._directory, self._online_store, self._signer = directory, online_store, signer
+    def __init__(self, store: BundleStore, online_store: OnlineStore, signer: Signer):
+        self._store, self._online_store, self._signer = store, online_store, signer
         self._solutions: dict[str, LiveSolution] = {}
 
     def refresh(self) -> bool:
         """Follow every solution, new ones included. Returns whether another model serves somewhere now."""
-        folders = [path for path in self._directory.glob("[!.]*") if path.is_dir()] if self._directory.is_dir() else []
-        if added := [folder for folder in folders if folder.name not in self._solutions]:
+        if added := [name for name in self._store.solutions() if name not in self._solutions]:
             # A new mapping: another thread may be reading the former one.
             self._solutions = self._solutions | {
-                folder.name: LiveSolution(folder, self._online_store, self._signer) for folder in added
+                name: LiveSolution(name, self._store.of(name), self._online_store, self._signer) for name in added
             }
         changed = [solution.refresh() for solution in self._solutions.values()]
         return any(changed)

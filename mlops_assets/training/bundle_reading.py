@@ -4,17 +4,18 @@
 the registry. `deployment` decides what may predict.
 """
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlops_assets.clients.bundle_record import BundleRecord, EvidenceError
+from mlops_assets.clients.bundle_record import BundleRecord, EvidenceError, folder_files, tree_hash
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.settings import Settings
+from mlops_assets.serving.bundle_store import SolutionBundles, StoredBundle, open_bundle_store
 from mlops_assets.training.acceptance import gates_problem
-from mlops_assets.training.kept_folders import copy_of, keep_folder
 
 if TYPE_CHECKING:
     from mlops_assets.serving.bundle import Bundle
@@ -37,42 +38,50 @@ def read_bundle(registry: ModelRegistry, settings: Settings, model: RegisteredMo
     """The bundle of `model` on this machine. Raises EvidenceError or BundleError when it is not the one that was registered."""
     from mlops_assets.serving.bundle import BundleError, load_bundle
 
-    record, folder = registry.registered_record(model), bundle_folder(registry, settings, model)
-    try:
-        return load_bundle(folder, record.files)
-    except BundleError as error:
-        raise BundleError(_with_remedy(error, folder)) from error
+    record = registry.registered_record(model)
+    with bundles_of(settings, model).using():
+        folder = bundle_folder(registry, settings, record)
+        try:
+            return load_bundle(folder, record.files)
+        except BundleError as error:
+            raise BundleError(_with_remedy(error, folder)) from error
 
 
 def read_contract(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> "Contract":
     """The contract of the bundle of `model`, without its model. Raises as `read_bundle` does."""
     from mlops_assets.serving.bundle import BundleError, load_contract
 
-    record, folder = registry.registered_record(model), bundle_folder(registry, settings, model)
-    try:
-        return load_contract(folder, record.files)
-    except BundleError as error:
-        raise BundleError(_with_remedy(error, folder)) from error
+    record = registry.registered_record(model)
+    with bundles_of(settings, model).using():
+        folder = bundle_folder(registry, settings, record)
+        try:
+            return load_contract(folder, record.files)
+        except BundleError as error:
+            raise BundleError(_with_remedy(error, folder)) from error
 
 
-def bundle_folder(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> Path:
-    """The folder of the model's serving bundle on this machine, fetched from the registry when it is not there yet.
+def bundle_folder(registry: ModelRegistry, settings: Settings, record: BundleRecord) -> Path:
+    """The folder of a version's serving bundle on this machine, fetched from the registry when the store lacks it.
 
-    It appears complete or not at all, so that a server never reads half a bundle. Nothing is verified here.
+    Nothing is verified here. Call it in a block that is `using` the bundles, which are pruned.
     """
-    target = _folder(settings, model)
-    if not target.exists():
-        keep_folder(target, lambda scratch: registry.download_bundle(model, scratch))
-    return target
+    store, bundle = open_bundle_store(settings).of(record.solution), StoredBundle(record.version, record.sha256)
+    if (folder := store.get(bundle)) is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            store.put(bundle, registry.download_bundle(registry.get(record.solution, record.version), Path(scratch)))
+        folder = store.get(bundle)
+    assert folder is not None  # it was just put there, and is in use
+    return folder
 
 
 def keep_bundle(settings: Settings, model: RegisteredModel, folder: Path) -> None:
-    """Copy the bundle in `folder`, which was just registered as `model`, to where this machine's readers look for it."""
-    keep_folder(_folder(settings, model), copy_of(folder))
+    """Put the bundle in `folder`, which was just registered as `model`, where its readers look for it."""
+    bundles_of(settings, model).put(StoredBundle(model.version, tree_hash(folder_files(folder))), folder)
 
 
-def _folder(settings: Settings, model: RegisteredModel) -> Path:
-    return settings.serving_directory / model.solution / str(model.version)
+def bundles_of(settings: Settings, model: RegisteredModel) -> SolutionBundles:
+    """The stored bundles of the solution of `model`."""
+    return open_bundle_store(settings).of(model.solution)
 
 
 def _with_remedy(error: Exception, folder: Path) -> str:

@@ -25,6 +25,7 @@ from mlops_assets.training.bundle_reading import read_bundle, require_passed_gat
 from mlops_assets.training.candidate_evaluation import CandidateEvaluation, Rival, comparable, evaluate_candidate
 from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
 from mlops_assets.training.gate import check_evaluation, rejection, rules_of
+from mlops_assets.training.kept_bundles import prune_bundles
 from mlops_assets.training.model import candidate_alias, dataset_mapping
 from mlops_assets.training.monitoring_reference import log_reference
 from mlops_assets.training.recorded_checks import dataset_state
@@ -112,6 +113,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             registry.accept(candidate, record)
         else:
             registry.reject(candidate, because)
+            prune_bundles(registry, settings, inputs.name)
         figures = _figures(inputs, bundle, judged)
         card = build_card(
             CardSources(

@@ -14,15 +14,21 @@ import pyarrow as pa
 import pytest
 import skops.io
 import yaml
+from bundles import fit_flights, push_planes
 from documented_pieces import PAGE, documented, write_modules
 from pydantic import ValidationError
 from sklearn.pipeline import Pipeline
 
+from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, describe, folder_files
+from mlops_assets.clients.channels import CHANNELS
 from mlops_assets.clients.model_registry import RegistryError, trusted_types
 from mlops_assets.clients.notifier import Notification, Notifier
+from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.clients.signatures import Signer
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.components.stages import stages
 from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.ml.comparison import compare
 from mlops_assets.ml.evaluation import Evaluation, Resampling, evaluate
@@ -30,16 +36,23 @@ from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.onnx import parity, to_onnx
 from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.monitoring.monitor import MONITORS
 from mlops_assets.monitoring.monitoring_report import build_monitoring_report
 from mlops_assets.monitoring.retraining_decision import build_retraining_decision
+from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.schema.configuration_errors import ConfigurationError
+from mlops_assets.schema.metric_names import METRICS
+from mlops_assets.schema.registry import Registry
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.source import RawTable
+from mlops_assets.schema.source_reader import READERS
+from mlops_assets.serving.bundle_store import BUNDLE_STORES, StoredBundle, open_bundle_store, prune
 from mlops_assets.serving.latency import Latency
+from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.sources.reader import PARSED, parse
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.evaluation import build_evaluation
-from mlops_assets.training.gate import CandidateResult, check_evaluation, rejection
+from mlops_assets.training.gate import GATES, CandidateResult, check_evaluation, rejection
 from mlops_assets.training.recorded_checks import DatasetState
 
 FIXTURE = current_project().root / "tests" / "fixtures" / "solutions" / "valid" / "every_field.yaml"
@@ -326,3 +339,64 @@ def test_a_reader_that_does_not_exist_or_has_other_options_is_refused(changed: d
     with pytest.raises(ValidationError, match=re.escape(message)) as refused:
         stations(**changed)
     assert [error["loc"] for error in refused.value.errors()] == [(place,)]
+
+
+def test_a_store_of_a_team_holds_the_bundles_that_are_served(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, bundle_store="my_team.stores:audited")
+    bundles = open_bundle_store(settings).of("flights")
+    signer, store = Signer(settings.signing_key_file), LmdbStore(tmp_path / "store")
+    push_planes(store)
+    live = LiveSolutions(open_bundle_store(settings), store, signer)
+    for version in (1, 2):
+        made = fit_flights("regression", version=version, seed=version).write(tmp_path / f"made_{version}")
+        record = describe(RegisteredModel("flights", version, "run", {}), folder_files(made))
+        bundles.put(StoredBundle(version, record.sha256), made)
+        bundles.activate("champion", record, record.sign(signer, "accepted")[ACCEPTANCE_TAG])
+        assert live.refresh()
+        champions = live["flights"].champions
+        assert champions is not None
+        assert champions.default.contract.version == version
+    lines = (settings.serving_directory / "flights" / "changes.log").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["champion: version 1", "champion: version 2"]
+    assert prune(bundles, needed=(), keep=0) == [1]
+
+
+DISTRIBUTION = {
+    "mlops_assets.metrics": ("gain", "my_team.metrics:profit", METRICS),
+    "mlops_assets.gates": ("fair", "my_team.gates:equal_slices", GATES),
+    "mlops_assets.monitors": ("saturated", CEILING, MONITORS),
+    "mlops_assets.readers": ("fixed", "my_team.readers:fixed_width", READERS),
+    "mlops_assets.notifications": ("wall", "my_team.channels:board", CHANNELS),
+    "mlops_assets.bundle_stores": ("audit", "my_team.stores:audited", BUNDLE_STORES),
+}
+"""Group of entry points -> name, import path, and the registry that finds it."""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A distribution with an entry point of each group, installed as pip lays one down."""
+    information = tmp_path / "my_team_pieces-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: my-team-pieces\nVersion: 1.0\n")
+    points = "".join(
+        f"[{group}]\n{name} = {path}\nbroken = my_team.metrics:none\n\n" for group, (name, path, _) in DISTRIBUTION.items()
+    )
+    (information / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("group", DISTRIBUTION)
+def test_every_registry_finds_a_piece_that_an_installed_distribution_registers(group: str, installed: Path) -> None:
+    name, path, of_platform = DISTRIBUTION[group]
+    # A registry reads the entry points once in a process.
+    registry = Registry(of_platform.kind, group=group, builtin=of_platform.builtin, protocol=of_platform.protocol)
+    assert of_platform.group == group
+    assert registry.names()[-2:] == (name, "broken")
+    assert registry.get(name) is of_platform.get(path)
+    assert not registry.is_own(name)
+    with pytest.raises(ConfigurationError, match=f"Unknown {of_platform.kind} '{name}s': did you mean {name}") as refused:
+        registry.check(f"{name}s", ("here",))
+    assert refused.value.path == ("here",)
+    with pytest.raises(ValueError, match=re.escape(f"(my_team.metrics:none, an entry point of {group}) does not exist")):
+        registry.get("broken")

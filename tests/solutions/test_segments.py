@@ -16,6 +16,7 @@ from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.active import champion_link, linked_bundle, segment_links
+from mlops_assets.serving.folder_store import FolderStore
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.evaluation import build_evaluation
 from mlops_assets.training.model import build_model
@@ -139,7 +140,7 @@ def test_rolled_back_its_rows_go_to_the_solutions_model_and_back_again(
 ) -> None:
     done = platform.mlops("rollback", SOLUTION, "--segment", SEGMENT, "--reason", "complaints")
     assert done.returncode == 0, done.stderr
-    assert segment_links(platform.settings.serving_directory / SOLUTION) == []
+    assert segment_links(FolderStore(platform.settings.serving_directory).of(SOLUTION).aliases()) == []
     assert versions_by_origin(platform)[SEGMENT] == {champion.version}
     again = platform.mlops("rollback", SOLUTION, "--segment", SEGMENT, "--reason", "it was something else")
     assert again.returncode == 0, again.stderr

@@ -26,6 +26,7 @@ from mlops_assets.access.guard import AccessGuard
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
 from mlops_assets.online_store.store import open_online_store
+from mlops_assets.serving.bundle_store import open_bundle_store
 from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.online import documentation
 from mlops_assets.serving.online.endpoint import MAXIMUM_BODY_BYTES, PredictEndpoint, Receive, Scope, Send
@@ -60,7 +61,7 @@ class PredictionAPI(litserve.LitAPI):
         self.metrics = Metrics()
         signer = Signer(self._settings.signing_key_file)
         self.online_store = open_online_store(self._settings)
-        self.solutions = LiveSolutions(self._settings.serving_directory, self.online_store, signer)
+        self.solutions = LiveSolutions(open_bundle_store(self._settings), self.online_store, signer)
         self.predictor = Predictor(self.solutions, self._settings.spool_directory, self.metrics)
         self.solutions.refresh()
         # What is loaded by now stays: the garbage collector need not look at it again, nor at every few requests.

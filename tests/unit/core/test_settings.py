@@ -28,6 +28,8 @@ def test_every_variable_is_read() -> None:
             "MLOPS_SERVING_PROCESSES": "5",
             "MLOPS_SERVING_TOKEN": "secret",
             "MLOPS_SENSOR_SECONDS": "6",
+            "MLOPS_BUNDLE_STORE": "my_team.stores:bucket",
+            "MLOPS_KEPT_BUNDLES": "7",
         }
     )
     assert settings == Settings(
@@ -41,6 +43,8 @@ def test_every_variable_is_read() -> None:
         serving_processes=5,
         serving_token="secret",
         sensor_seconds=6,
+        bundle_store="my_team.stores:bucket",
+        kept_bundles=7,
     )
     assert "secret" not in repr(settings)
     assert settings.nats_server_url == "nats://host:4"

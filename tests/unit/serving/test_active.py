@@ -13,6 +13,7 @@ from mlops_assets.serving.active import (
     segment_links,
     write_options,
 )
+from mlops_assets.serving.folder_store import FolderBundles
 
 
 def test_the_link_follows_the_last_activation(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_segments_have_links_of_their_own(tmp_path: Path) -> None:
     activate(tmp_path / "2", champion_link("JFK"))
     assert linked_bundle(tmp_path, champion_link(None)) == tmp_path / "1"
     assert linked_bundle(tmp_path, champion_link("JFK")) == tmp_path / "2"
-    assert segment_links(tmp_path) == [champion_link("JFK")]
+    assert segment_links(FolderBundles(tmp_path).aliases()) == [champion_link("JFK")]
     deactivate(tmp_path, champion_link("JFK"))
-    assert segment_links(tmp_path) == []
+    assert segment_links(FolderBundles(tmp_path).aliases()) == []
     assert linked_bundle(tmp_path, CHAMPION_LINK) == tmp_path / "1"

@@ -17,6 +17,7 @@ from mlops_assets.serving import live
 from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, activate, champion_link, deactivate, write_options
 from mlops_assets.serving.bundle import file_hash, write_bundle
 from mlops_assets.serving.contract import RequestColumn, Segment
+from mlops_assets.serving.folder_store import FolderBundles, FolderStore
 from mlops_assets.serving.live import LiveModel, LiveSolution, LiveSolutions, Model
 from mlops_assets.serving.reports import Report, follow, read_reports
 from mlops_assets.serving.requests import Row
@@ -52,7 +53,7 @@ def served(model: LiveModel) -> int | None:
 
 
 def test_it_follows_the_link_forward_and_back(folder: Path, signer: Signer, store: LmdbStore) -> None:
-    champion = LiveModel(folder, CHAMPION_LINK, store, signer)
+    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer)
     assert (champion.refresh(), served(champion)) == (False, None)
     for version in (1, 2, 1):
         activate(folder / str(version), CHAMPION_LINK)
@@ -64,7 +65,7 @@ def test_it_follows_the_link_forward_and_back(folder: Path, signer: Signer, stor
 def test_a_bundle_that_was_altered_leaves_the_old_one(
     folder: Path, signer: Signer, store: LmdbStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    champion = LiveModel(folder, CHAMPION_LINK, store, signer)
+    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer)
     activate(folder / "1", CHAMPION_LINK)
     champion.refresh()
     good = (folder / "2" / "model.onnx").read_bytes()
@@ -87,7 +88,7 @@ def test_a_bundle_that_was_altered_leaves_the_old_one(
 def test_a_bundle_that_is_not_the_accepted_one_does_not_serve(
     folder: Path, signer: Signer, store: LmdbStore, versions: dict[int, Fitted], forged: str
 ) -> None:
-    champion = LiveModel(folder, CHAMPION_LINK, store, signer)
+    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer)
     activate(folder / "1", CHAMPION_LINK)
     champion.refresh()
     contract, record = folder / "2" / "contract.json", folder / "2.json"
@@ -114,7 +115,7 @@ def test_a_bundle_that_is_not_the_accepted_one_does_not_serve(
     assert (champion.refresh(), served(champion)) == (False, 1)
     assert expected in str(champion.problem)
     # Nor does a process that starts now.
-    started = LiveModel(folder, CHAMPION_LINK, store, signer)
+    started = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer)
     assert (started.refresh(), served(started)) == (False, None)
 
 
@@ -123,7 +124,7 @@ def test_a_bundle_whose_features_are_not_online_is_tried_again(
 ) -> None:
     monkeypatch.setattr(live, "_RETRY_SECONDS", 0)
     empty = LmdbStore(tmp_path / "empty")
-    champion = LiveModel(folder, CHAMPION_LINK, empty, signer)
+    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, empty, signer)
     activate(folder / "1", CHAMPION_LINK)
     assert (champion.refresh(), served(champion)) == (False, None)
     assert "planes version 1 is not in the online store" in str(champion.problem)
@@ -134,7 +135,7 @@ def test_a_bundle_whose_features_are_not_online_is_tried_again(
 def test_every_answer_under_load_is_of_one_whole_version(
     folder: Path, signer: Signer, store: LmdbStore, versions: dict[int, Fitted]
 ) -> None:
-    champion = LiveModel(folder, CHAMPION_LINK, store, signer)
+    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer)
     activate(folder / "1", CHAMPION_LINK)
     champion.refresh()
     body = msgspec.json.encode(versions[1].sample.rows[0].request)
@@ -166,7 +167,7 @@ def ask(model: Model, body: bytes) -> tuple[int, float | None]:
 
 
 def test_a_challenger_is_loaded_while_the_options_want_it(folder: Path, signer: Signer, store: LmdbStore) -> None:
-    solutions = LiveSolutions(folder.parent, store, signer)
+    solutions = LiveSolutions(FolderStore(folder.parent), store, signer)
     (folder.parent / ".hidden").mkdir()
     activate(folder / "1", CHAMPION_LINK)
     activate(folder / "2", CHALLENGER_LINK)
@@ -192,7 +193,7 @@ def test_rows_of_a_segment_are_scored_by_its_champion(
     sign_record(folder / "3", signer)
     activate(folder / "1", CHAMPION_LINK)
     activate(folder / "3", champion_link("UA"))
-    solution = LiveSolution(folder, store, signer)
+    solution = LiveSolution(folder.name, FolderBundles(folder), store, signer)
     assert solution.refresh()
     champions = solution.champions
     assert champions is not None
@@ -223,7 +224,7 @@ def test_a_segment_that_needs_other_columns_does_not_come_to_serve(
     write_bundle(folder / "3", fitted.model, sample, fitted.contract.model_copy(update=changes))
     sign_record(folder / "3", signer)
     activate(folder / "1", CHAMPION_LINK)
-    solution = LiveSolution(folder, store, signer)
+    solution = LiveSolution(folder.name, FolderBundles(folder), store, signer)
     solution.refresh()
     before = solution.champions
     activate(folder / "3", champion_link("UA"))
@@ -235,7 +236,7 @@ def test_a_segment_that_needs_other_columns_does_not_come_to_serve(
 def test_a_process_reports_what_it_serves_until_it_ends(folder: Path, signer: Signer, store: LmdbStore, tmp_path: Path) -> None:
     activate(folder / "1", CHAMPION_LINK)
     stopping, looked, reports = threading.Event(), threading.Semaphore(0), tmp_path / "reports"
-    solutions = LiveSolutions(folder.parent, store, signer)
+    solutions = LiveSolutions(FolderStore(folder.parent), store, signer)
     thread = threading.Thread(
         target=follow, args=(solutions, reports, "online"), kwargs={"stopping": stopping, "changed": looked.release}
     )

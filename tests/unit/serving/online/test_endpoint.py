@@ -14,6 +14,7 @@ from mlops_assets.clients.signatures import Signer
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, activate, write_options
+from mlops_assets.serving.folder_store import FolderStore
 from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.online import endpoint as endpoint_module
 from mlops_assets.serving.online.endpoint import MAXIMUM_BODY_BYTES, MAXIMUM_IN_FLIGHT, PredictEndpoint
@@ -44,7 +45,7 @@ class Server:
         push_planes(store)
         self.folder, self.spool = home / "serving" / "flights", home / "spool"
         self.metrics, self.signer = Metrics(), Signer(home / "signing_key")
-        self.solutions = LiveSolutions(home / "serving", store, self.signer)
+        self.solutions = LiveSolutions(FolderStore(home / "serving"), store, self.signer)
         self.predictor = Predictor(self.solutions, self.spool, self.metrics)
         self.endpoint = PredictEndpoint(self.predictor, TOKEN, self.metrics)
 
