@@ -149,6 +149,11 @@ def monitors_of(solution: Solution) -> list[MonitorOfSolution]:
     return [*builtin_monitors(), *own_monitors(solution)]
 
 
+def measuring_monitors(solution: Solution) -> list[MonitorOfSolution]:
+    """The monitors of `solution` whose tables hold measures: all but those with a section of their own on the page."""
+    return [each for each in monitors_of(solution) if each.monitor.columns.keys() >= MEASURE_COLUMNS.keys()]
+
+
 def check_monitors(solution: Solution, stages: Collection[str]) -> None:
     """Raise ConfigurationError for a monitor of the team that does not exist, has other parameters, or a name among `stages`."""
     taken = set(stages)

@@ -19,7 +19,7 @@ from mlops_assets.core.keys import (
 )
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake, table_exists
-from mlops_assets.monitoring.monitor import monitors_of, own_monitors
+from mlops_assets.monitoring.monitor import measuring_monitors, monitors_of
 from mlops_assets.monitoring.monitored_windows import (
     STAGED_WINDOW,
     WINDOW,
@@ -168,7 +168,7 @@ def _reports(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, wind
         drift=rows(DRIFT_REPORT),
         performance=rows(PERFORMANCE_REPORT),
         quality=rows(DATA_QUALITY_REPORT),
-        measures={each.monitor.title: rows(each.stage) for each in own_monitors(inputs.solution)},
+        measures={each.monitor.title: rows(each.stage) for each in measuring_monitors(inputs.solution)},
     )
 
 

@@ -27,7 +27,7 @@ from mlops_assets.core.keys import (
 from mlops_assets.lake.datasets import newest_dataset
 from mlops_assets.lake.lake import Lake, fingerprint, quote, sql_moment, table_exists
 from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
-from mlops_assets.monitoring.monitor import own_monitors
+from mlops_assets.monitoring.monitor import measuring_monitors
 from mlops_assets.monitoring.monitored_windows import WINDOW, write_report
 from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
 from mlops_assets.schema.column_names import MODEL_VERSION
@@ -73,7 +73,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
         deps=[
             inputs.key(DRIFT_REPORT),
             inputs.key(PERFORMANCE_REPORT),
-            *(inputs.key(each.stage) for each in own_monitors(inputs.solution) if each.monitor.asks_for_training),
+            *(inputs.key(each.stage) for each in measuring_monitors(inputs.solution) if each.monitor.asks_for_training),
             table_key(inputs.spine.table),
             dg.AssetDep(inputs.key(TRAINING_DATASET), partition_mapping=dg.AllPartitionMapping()),
             *inputs.evaluations,
@@ -211,7 +211,7 @@ def _windows(
         f"FROM drift d LEFT JOIN performance p USING ({WINDOW}) ORDER BY 1 DESC LIMIT ?",
         [window, version, version, metric, count],
     ).fetchall()
-    others = _alerts_of_own_monitors(connection, inputs, version, [start for start, *_ in found])
+    others = _alerts_of_monitors(connection, inputs, version, [start for start, *_ in found])
     return [
         Window(
             start=start,
@@ -228,12 +228,12 @@ def _windows(
     ]
 
 
-def _alerts_of_own_monitors(
+def _alerts_of_monitors(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, windows: Sequence[date]
 ) -> dict[date, list[str]]:
-    """What the team's monitors that ask for a training found in `windows`, in words by window."""
+    """What the monitors that ask for a training measured beyond their limits in `windows`, in words by window."""
     alerts: dict[date, list[str]] = {}
-    for each in own_monitors(inputs.solution):
+    for each in measuring_monitors(inputs.solution):
         if each.monitor.asks_for_training and table_exists(connection, table := inputs.table(each.stage)):
             rows = connection.execute(
                 f"SELECT {WINDOW}, subject, sentence FROM lake.{table} WHERE alert AND {MODEL_VERSION} = ? AND list_contains(?, {WINDOW}) "
