@@ -141,7 +141,7 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
         "MLOPS_PROJECT", "MLOPS_ENV", "MLOPS_HOME", "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_REDIS_URL", "MLOPS_NOTIFY_URLS",
         "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
         "MLOPS_SERVING_PORT", "MLOPS_SERVING_PROCESSES", "MLOPS_SERVING_TOKEN",
-        "MLOPS_SENSOR_SECONDS",
+        "MLOPS_SENSOR_SECONDS", "MLOPS_BUNDLE_STORE", "MLOPS_KEPT_BUNDLES",
     }  # fmt: skip
     ports = Settings.from_environment({name: value for name, value in variables.items() if name.endswith("_PORT")})
     assert ports == Settings.from_environment({})
