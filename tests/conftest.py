@@ -10,13 +10,17 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
+import dagster as dg
 import pytest
 from examples import examples
 from hypothesis import HealthCheck, settings
 from running_stack import CHROMIUM, Demo, Platform, temporary_platform
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
+
+from mlops_assets.core.check_rules import CheckRule
 
 _STACK_FIXTURE, _BROWSER_FIXTURE = "platform", "browser"
 _ON_STACK_OF_CENSUS = (
@@ -134,3 +138,21 @@ def demo(platform: Platform) -> Demo:
     answer = platform.mlops_process("demo", "--months", "2", "--json")
     assert answer.returncode == 0, answer.stderr
     return Demo(summary=json.loads(answer.stdout), seconds=time.monotonic() - began)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _failures_have_examples() -> Iterator[None]:
+    """Every result of a check that fails in any test shows what failed, or tells why it cannot."""
+    make = CheckRule.result
+
+    def result(rule: CheckRule, *arguments: Any, **named: Any) -> dg.AssetCheckResult:
+        made = make(rule, *arguments, **named)
+        if not made.passed and "no_examples" not in made.metadata:
+            values = [made.metadata[name] for name in rule.evidence.examples]
+            shown = [getattr(value, "records", None) or getattr(value, "value", None) for value in values]
+            assert any(shown), f"{rule.name} failed and shows no example in {', '.join(rule.evidence.examples)}: {made.metadata}"
+        return made
+
+    CheckRule.result = result  # type: ignore[method-assign]
+    yield
+    CheckRule.result = make  # type: ignore[method-assign]

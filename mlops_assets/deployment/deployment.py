@@ -198,13 +198,15 @@ def _check(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings) 
     versions = (champion.version if champion else None, bundle.contract.version if bundle else None)
     # A segment may be left to the solution's champion.
     present = inputs.segment is not None or champion is not None
+    named = ["no version" if version is None else f"version {version}" for version in versions]
+    passed = present and versions[0] == versions[1]
     return check_rules.CHAMPION_DEPLOYED.result(
         inputs.key(DEPLOYMENT),
-        passed=present and versions[0] == versions[1],
+        passed=passed,
         metadata={
             "registry": dg.MetadataValue.null() if versions[0] is None else versions[0],
             "serving_folder": dg.MetadataValue.null() if versions[1] is None else versions[1],
             "model_sha256": bundle.contract.model_sha256 if bundle else dg.MetadataValue.null(),
         },
-        description=None,
+        description=None if passed else f"the serving folder holds {named[1]}, the champion of the registry is {named[0]}",
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from mlops_assets.core import check_rules
+from mlops_assets.core.check_rules import MOST_EXAMPLES
 from mlops_assets.core.keys import DEPLOYMENT
 from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.served_version import Observation, observe
@@ -53,6 +54,8 @@ def evaluate(key: dg.AssetKey, observation: Observation) -> dg.AssetCheckResult:
         passed=not faults,
         metadata={
             "registry": dg.MetadataValue.null() if observation.version is None else observation.version,
+            "patience_seconds": PATIENCE_SECONDS,
+            "faults": dg.MetadataValue.json(faults[:MOST_EXAMPLES]),
             "processes": dg.MetadataValue.table(
                 [
                     dg.TableRecord(

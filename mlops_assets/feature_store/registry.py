@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -58,7 +58,8 @@ class FeatureViewMeta(Strict):
 class DbtModel:
     """One dbt model: its lake table, its columns with type and description, the DATE column of its partitions (None = none).
 
-    `file` is the file that describes it, in the dbt project.
+    `file` is the file that describes it, in the dbt project. `required` are the columns that its contract or a data test holds to have
+    a value, `accepted` the values of those that a data test lists.
     """
 
     name: str
@@ -68,6 +69,8 @@ class DbtModel:
     column_descriptions: Mapping[str, str]
     partition_column: str | None
     file: str = ""
+    required: frozenset[str] = frozenset()
+    accepted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,17 +139,20 @@ class FeatureRegistry:
 def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
     nodes = json.loads(path.read_text())["nodes"].values()
     unique = _unique_columns(nodes)
+    required, accepted = _tested_values(nodes)
     models: dict[str, DbtModel] = {}
     views: dict[tuple[str, int], FeatureView] = {}
     for node in nodes:
         if node["resource_type"] != "model":
             continue
         model = _model(node)
+        tested = node["unique_id"]
+        model = replace(model, required=model.required | required.get(tested, set()), accepted=accepted.get(tested, {}))
         # Versions of a model share its name, which alone means the latest one.
         if node.get("version") in (None, node.get("latest_version")):
             models[model.name] = model
         if node["meta"].get("feature_view") is not None:
-            view = feature_view(node)
+            view = replace(feature_view(node), model=model)
             identifying = {*view.entity, *([view.event_timestamp] if view.event_timestamp else [])}
             if not any(columns <= identifying for columns in unique.get(node["unique_id"], [])):
                 # The join would take one of two rows that are known at the same time, and not always the same one.
@@ -170,9 +176,9 @@ def feature_view(node: Mapping[str, Any]) -> FeatureView:
     named = {f"entity.{number}": column for number, column in enumerate(meta.entity)}
     if meta.event_timestamp is not None:
         named["event_timestamp"] = meta.event_timestamp
-    for field, column in named.items():
+    for path, column in named.items():
         if column not in model.columns:
-            raise FeatureViewError(f"{place}.{field}: the model has no column {column!r}; {_hint(column, list(model.columns))}")
+            raise FeatureViewError(f"{place}.{path}: the model has no column {column!r}; {_hint(column, list(model.columns))}")
     if meta.freshness_days is not None and meta.event_timestamp is None:
         raise FeatureViewError(
             f"{place}.freshness_days: values without event_timestamp hold at all times; remove one or add the other"
@@ -216,6 +222,23 @@ def _unique_columns(nodes: Iterable[Mapping[str, Any]]) -> dict[str, list[set[st
     return found
 
 
+def _tested_values(nodes: Iterable[Mapping[str, Any]]) -> tuple[dict[str, set[str]], dict[str, dict[str, tuple[str, ...]]]]:
+    """Model's id -> its columns that a data test holds to have a value, and -> the values that a data test accepts, by column."""
+    required: dict[str, set[str]] = {}
+    accepted: dict[str, dict[str, tuple[str, ...]]] = {}
+    for node in nodes:
+        test = node.get("test_metadata") or {}
+        # A test with a condition is about some of the rows.
+        if node.get("config", {}).get("where") or "column_name" not in test.get("kwargs", {}):
+            continue
+        column = test["kwargs"]["column_name"]
+        if test["name"] == "not_null":
+            required.setdefault(node["attached_node"], set()).add(column)
+        elif test["name"] == "accepted_values":
+            accepted.setdefault(node["attached_node"], {})[column] = tuple(map(str, test["kwargs"]["values"]))
+    return required, accepted
+
+
 def _feature_view_meta(described: Any) -> tuple[FeatureViewMeta, str] | tuple[None, str]:
     """The validated meta, or None and what is wrong with its first wrong field."""
     try:
@@ -243,4 +266,9 @@ def _model(node: Mapping[str, Any]) -> DbtModel:
         column_descriptions={column["name"]: column["description"] for column in columns},
         partition_column=node["meta"].get("partition_column"),
         file=(node.get("patch_path") or node["original_file_path"]).split("://")[-1],
+        required=frozenset(
+            column["name"]
+            for column in columns
+            if any(constraint["type"] == "not_null" for constraint in column.get("constraints") or ())
+        ),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import dagster as dg
 import duckdb
 
-from mlops_assets.core.check_rules import CheckRule
+from mlops_assets.core.check_rules import CheckRule, Evidence
 from mlops_assets.core.keys import table_key
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.lake.lake import Lake, column_types, quote, table_exists
@@ -23,6 +23,7 @@ CONTRACT = CheckRule(
     name="contract",
     description="No feature of this version was removed, renamed or given another type since the version was first materialized.",
     blocking=True,
+    evidence=Evidence(measured=("features", "added"), bound=("maximum_broken",), examples=("removed", "retyped")),
 )
 
 
@@ -120,6 +121,8 @@ def check_contract(
         metadata={
             "view": view.name,
             "version": view.version,
+            "features": len(view.features),
+            "maximum_broken": 0,
             "removed": dg.MetadataValue.json(dict(change.removed)),
             "retyped": dg.MetadataValue.json({name: f"{old} -> {new}" for name, (old, new) in change.retyped.items()}),
             "added": dg.MetadataValue.json(dict(change.added)),

@@ -71,10 +71,12 @@ def check_parity(
             "compared_values": compared,
             "entities": len(entities),
             "differences": len(differences),
+            "maximum_differences": 0,
             "moment": dg.MetadataValue.timestamp(moment) if moment else dg.MetadataValue.null(),
             "lake_snapshot": snapshot if snapshot is not None else dg.MetadataValue.null(),
             "flags": dg.MetadataValue.json(dict(sorted(flags.items()))),
             "first_differences": _table(differences[:_SHOWN_DIFFERENCES]),
+            **({} if compared or not views else {"no_examples": "Nothing was compared."}),
         },
         description=_describe(compared, differences, views),
     )

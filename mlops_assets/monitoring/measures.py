@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import duckdb
 
-from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule, PartitionCheckResult
+from mlops_assets.core.check_rules import FINDINGS, MOST_EXAMPLES, CheckRule, PartitionCheckResult
 from mlops_assets.lake.lake import quote
 from mlops_assets.monitoring.monitor import MEASURE_COLUMNS, MonitoringRun, MonitorOfSolution, Report, ReportedWindow
 from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, MonitoredVersion
@@ -97,7 +97,7 @@ class FunctionMonitor:
 
     def rules(self, name: str) -> Sequence[CheckRule]:
         """One check, which warns."""
-        return [CheckRule(name, self.description, blocking=False)]
+        return [CheckRule(name, self.description, blocking=False, evidence=FINDINGS)]
 
     def reads(self, inputs: SolutionInputs) -> Sequence[dg.AssetKey]:
         """Nothing else."""

@@ -1,7 +1,7 @@
 """`outcomes`: predictions with the labels known on the clock of the data. One partition a period."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import duckdb
 
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
-from mlops_assets.core.check_rules import PartitionCheckResult
+from mlops_assets.core.check_rules import MOST_EXAMPLES, PartitionCheckResult
 from mlops_assets.core.keys import EVALUATION, OUTCOMES, PREDICTIONS, table_key
 from mlops_assets.core.missing_values import is_infinite
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, predictions_array
@@ -88,6 +88,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 f"SELECT {quote(solution.spine.label)} FROM lake.{inputs.table(EVALUATION)} WHERE {MODEL_VERSION} = "
                 f"(SELECT max({MODEL_VERSION}) FROM lake.{table} t WHERE {window.predicate('t')})"
             ).to_arrow_table()
+            unlabelled = _without_label(connection, inputs, window)
             schema = table_schema(
                 connection,
                 f"lake.{table}",
@@ -112,7 +113,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(
             metadata=metadata,
             check_results=[
-                _labels_matured(inputs, name, matured=by_partition[name], predictions=predictions[name])
+                _labels_matured(inputs, name, matured=by_partition[name], predictions=predictions[name], unlabelled=unlabelled)
                 for name in context.partition_keys
             ],
         )
@@ -120,13 +121,30 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
     return outcomes
 
 
-def _labels_matured(inputs: SolutionInputs, partition: str, *, matured: int, predictions: int) -> PartitionCheckResult:
+def _without_label(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dict[str, list[str]]:
+    """A few predictions of each date whose label is not known."""
+    found = connection.execute(
+        f"SELECT CAST({quote(window.column)} AS VARCHAR), arg_min({PREDICTION_ID}, {PREDICTION_ID}, {MOST_EXAMPLES}) "
+        f"FROM lake.{inputs.table(OUTCOMES)} t WHERE {window.predicate('t')} AND NOT {MATURED} GROUP BY 1"
+    )
+    return dict(found.fetchall())
+
+
+def _labels_matured(
+    inputs: SolutionInputs, partition: str, *, matured: int, predictions: int, unlabelled: Mapping[str, list[str]]
+) -> PartitionCheckResult:
     # A partition without predictions lacks no label; `complete` is about those.
     share = matured / predictions if predictions else 1.0
     result = check_rules.LABELS_MATURED.result(
         inputs.key(OUTCOMES),
         passed=share >= _EXPECTED_MATURED,
-        metadata={"share": share, "expected": _EXPECTED_MATURED, "matured": matured, "predictions": predictions},
+        metadata={
+            "share": share,
+            "expected": _EXPECTED_MATURED,
+            "matured": matured,
+            "predictions": predictions,
+            "examples": dg.MetadataValue.json(unlabelled.get(partition, [])),
+        },
         description=None if share >= _EXPECTED_MATURED else f"{matured} of {predictions} predictions have a label",
     )
     return PartitionCheckResult.of(result, partition)

@@ -17,6 +17,7 @@ import duckdb
 
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.core import check_rules
+from mlops_assets.core.check_rules import MOST_EXAMPLES
 from mlops_assets.core.keys import PREDICTION_LOG, SHADOW_PREDICTIONS
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS
 from mlops_assets.core.settings import Settings
@@ -45,7 +46,8 @@ class _Ingested:
 
     rows: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
-    rejected: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    """How many records for each reason."""
     unknown_features: set[str] = field(default_factory=set)
     days: set[date] = field(default_factory=set)
 
@@ -99,7 +101,7 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
             names = ", ".join(sorted(ingested.unknown_features))
             context.log.warning(f"{inputs.table(PREDICTION_LOG)} has no column for {names}: values not kept.")
         context.log.info(
-            f"Rows added: {dict(ingested.rows)}; received again: {ingested.duplicates}; rejected: {ingested.rejected}."
+            f"Rows added: {dict(ingested.rows)}; received again: {ingested.duplicates}; rejected: {ingested.rejected.total()}."
         )
         yield from checks
 
@@ -221,7 +223,7 @@ def _append(
         schema_change_metadata(name, appended.schema_changes)
         if answered:
             ingested.days |= {record.partition for identifier, (_, record) in records.items() if identifier not in refused}
-    ingested.rejected += len(rejected)
+    ingested.rejected.update(reason for _, reason in rejected)
     return rejected
 
 
@@ -241,21 +243,37 @@ def _decode(solution: str, message: "Msg") -> "tuple[PredictionRecord | None, st
 
 
 def _logged_once(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> dg.AssetCheckResult:
-    table, rows, distinct = inputs.table(PREDICTION_LOG), 0, 0
+    table, rows, distinct, repeated = inputs.table(PREDICTION_LOG), 0, 0, list[str]()
     if table_exists(connection, table):
         rows, distinct = connection.execute(f"SELECT count(*), count(DISTINCT {PREDICTION_ID}) FROM lake.{table}").fetchall()[0]
+    if rows > distinct:
+        found = connection.execute(
+            f"SELECT {PREDICTION_ID} FROM lake.{table} GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT {MOST_EXAMPLES}"
+        )
+        repeated = [identifier for (identifier,) in found.fetchall()]
     return check_rules.LOGGED_ONCE.result(
         inputs.key(PREDICTION_LOG),
         passed=rows == distinct,
-        metadata={"rows": rows, "more_than_once": rows - distinct},
-        description=None,
+        metadata={
+            "rows": rows,
+            "more_than_once": rows - distinct,
+            "maximum_more_than_once": 0,
+            "examples": dg.MetadataValue.json(repeated),
+        },
+        description=f"{rows - distinct} rows repeat a prediction" if repeated else None,
     )
 
 
 def _accepted(inputs: SolutionInputs, ingested: _Ingested) -> dg.AssetCheckResult:
+    rejected = ingested.rejected.total()
     return check_rules.LOG_ACCEPTED.result(
         inputs.key(PREDICTION_LOG),
-        passed=not ingested.rejected,
-        metadata={"rejected": ingested.rejected},
-        description=f"see them: mlops stream tail {inputs.name} --rejects" if ingested.rejected else None,
+        passed=not rejected,
+        metadata={
+            "accepted": sum(ingested.rows.values()) + ingested.duplicates,
+            "rejected": rejected,
+            "maximum_rejected": 0,
+            "reasons": dg.MetadataValue.json(dict(ingested.rejected.most_common(MOST_EXAMPLES))),
+        },
+        description=f"see them: mlops stream tail {inputs.name} --rejects" if rejected else None,
     )

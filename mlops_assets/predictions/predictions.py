@@ -228,6 +228,7 @@ def check_complete(
                     "without_exactly_one_prediction": wrong[name],
                     "maximum": 0,
                     "examples": dg.MetadataValue.json(examples[name]),
+                    **({} if total[name] else {"no_examples": "There is no row."}),
                 },
                 description=(f"{wrong[name]} of {total[name]} keys have not one prediction" if wrong[name] else None)
                 if total[name]
@@ -305,28 +306,40 @@ def check_fresh_features(
 
     A view that is not built any more spoils whole partitions; an entity that was quiet for long spoils rows here and there.
     """
-    asked = quote(inputs.solution.spine.prediction_time)
-    counted = "".join(f", count(*) FILTER (WHERE {_too_old(chosen, asked)})" for chosen in inputs.views)
+    asked, key = quote(inputs.solution.spine.prediction_time), quote(inputs.solution.spine.key)
+    counted = "".join(
+        f", count(*) FILTER (WHERE {old}), arg_min(CAST({key} AS VARCHAR), {key}, {MOST_EXAMPLES}) FILTER (WHERE {old})"
+        for old in (_too_old(chosen, asked) for chosen in inputs.views)
+    )
     by_date = connection.execute(
         f"SELECT CAST({quote(window.column)} AS VARCHAR), count(*){counted} FROM lake.{inputs.table(PREDICTIONS)} t "
         f"WHERE {window.predicate('t')} GROUP BY 1"
     ).fetchall()
     rows, *stale = (
         rows_by_partition_key(keys, {day: counts[position] for day, *counts in by_date})
-        for position in range(len(inputs.views) + 1)
+        for position in (0, *range(1, 2 * len(inputs.views) + 1, 2))
     )
+    examples = {
+        chosen.view.name: _by_partition_key(keys, {day: counts[2 * number + 2] for day, *counts in by_date})
+        for number, chosen in enumerate(inputs.views)
+    }
     results = []
     for name in keys:
         shares = {
             chosen.view.name: old[name] / rows[name] if rows[name] else 0.0
             for chosen, old in zip(inputs.views, stale, strict=True)
         }
-        late = [f"{view}: {share:.0%}" for view, share in shares.items() if share > _MOST_STALE]
+        late = {view: f"{view}: {share:.0%}" for view, share in shares.items() if share > _MOST_STALE}
         result = check_rules.FRESH_FEATURES.result(
             inputs.key(PREDICTIONS),
             passed=not late,
-            metadata={"limit": _MOST_STALE, "rows": rows[name], "share_too_old": dg.MetadataValue.json(shares)},
-            description=f"values too old: {', '.join(late)}" if late else None,
+            metadata={
+                "limit": _MOST_STALE,
+                "rows": rows[name],
+                "share_too_old": dg.MetadataValue.json(shares),
+                "examples": dg.MetadataValue.json({view: examples[view][name] for view in late}),
+            },
+            description=f"values too old: {', '.join(late.values())}" if late else None,
         )
         results.append(PartitionCheckResult.of(result, name))
     return results

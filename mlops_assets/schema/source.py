@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mlops_assets.schema.solution import Name, Partitions, Schedule, Strict
 from mlops_assets.schema.source_reader import READERS, file_readers, find_reader
+from mlops_assets.schema.table_columns import TableColumn, accepted_value
 
 ColumnType = Literal["boolean", "integer", "bigint", "double", "varchar", "date", "timestamp", "timestamptz"]
 
@@ -41,6 +42,13 @@ class Column(Strict):
     def _is_read_or_computed(self) -> "Column":
         if self.expression is not None and (self.source is not None or self.optional):
             raise ValueError("`source` and `optional` are of a column that is read, not of one with an `expression`")
+        if (self.minimum is not None or self.maximum is not None) and self.type not in ("integer", "bigint", "double"):
+            raise ValueError(f"`minimum` and `maximum` are of numbers; a {self.type} column has none: use `accepted`")
+        for text in self.accepted or ():
+            try:
+                accepted_value(text, self.type)
+            except ValueError as error:
+                raise ValueError(f"`accepted`: {text!r} is no {self.type}") from error
         return self
 
 
@@ -137,6 +145,30 @@ class RawTable(Strict):
         if name is not None:
             READERS.get(name).check_options(name, options)
         return options
+
+    @property
+    def table_columns(self) -> dict[str, TableColumn]:
+        """The columns as every table declares them."""
+        return {
+            name: TableColumn(
+                type=column.type,
+                description=column.description,
+                nullable=not column.required,
+                minimum=column.minimum,
+                maximum=column.maximum,
+                accepted=None if column.accepted is None else tuple(column.accepted),
+            )
+            for name, column in self.columns.items()
+        }
+
+    @property
+    def bounded(self) -> list[str]:
+        """The columns whose values have bounds."""
+        return [
+            name
+            for name, column in self.columns.items()
+            if (column.minimum, column.maximum, column.accepted) != (None, None, None)
+        ]
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "RawTable":

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule, PartitionCheckResult
+from mlops_assets.core.check_rules import MOST_EXAMPLES, SCHEMA, CheckRule, PartitionCheckResult
 from mlops_assets.core.keys import RAW_SCHEMA, table_key
 from mlops_assets.lake.lake import Lake, PartitionRange, Written, column_types, lake_name, quote, table_exists
 from mlops_assets.lake.schema_evolution import likely_renames
@@ -34,8 +34,8 @@ _ACCEPTED = f"(FROM {PARSED} WHERE {REASON} IS NULL)"
 
 def check_rules(table: RawTable) -> list[CheckRule]:
     """The checks of the raw table, in the order in which they are evaluated."""
-    rules = [checks.ROW_COUNT, checks.REJECTED_ROWS]
-    if _bounds(table):
+    rules = [checks.ROW_COUNT, checks.REJECTED_ROWS, SCHEMA]
+    if table.bounded:
         rules.append(checks.RANGES)
     if table.key:
         rules.append(checks.DUPLICATES)
@@ -96,21 +96,25 @@ class Delivery:
         self._map_days()
         key, table = table_key(self.raw), self.table
         delivered = checks.DeliveredRows(self.connection, _ACCEPTED, self._partition, self.keys)
-        counted = dict(self.connection.execute(f"SELECT {self._partition}, count(*) FROM {_ACCEPTED} GROUP BY 1").fetchall())
-        accepted = {name: counted.get(name, 0) for name in self.keys}
+        measured = checks.MeasuredRows(delivered, table, varying=_compared_columns(table))
         outcomes = [
-            checks.check_row_count(key, rows=accepted, keys=self.keys, minimum=table.minimum_rows),
+            checks.check_row_count(key, rows=measured.rows, keys=self.keys, minimum=table.minimum_rows),
             checks.check_rejected_rows(
-                key, accepted=accepted, rejected=self.rejected, maximum_share=table.maximum_reject_share, rejects=self.rejects
+                key,
+                accepted=measured.rows,
+                rejected=self.rejected,
+                maximum_share=table.maximum_reject_share,
+                rejects=self.rejects,
             ),
+            measured.check_schema(key),
         ]
-        if bounds := _bounds(table):
-            outcomes.append(checks.check_ranges(delivered, key, bounds=bounds, maximum_share=table.maximum_outside_share))
+        if table.bounded:
+            outcomes.append(measured.check_ranges(key))
         if table.key:
             outcomes.append(checks.check_duplicates(delivered, key, columns=table.key))
         if table.comparison.enabled:
             outcomes.append(self._compare(key))
-        outcomes.append(checks.check_constant_columns(delivered, key, columns=_compared_columns(table)))
+        outcomes.append(measured.check_constant_columns(key))
         return {name: [self._of_partition(outcome[name], name) for outcome in outcomes] for name in self.keys}
 
     def _of_partition(self, result: dg.AssetCheckResult, name: str) -> dg.AssetCheckResult:
@@ -287,14 +291,6 @@ def as_accepted(result: dg.AssetCheckResult, why: str) -> dg.AssetCheckResult:
 def _changed(result: dg.AssetCheckResult, **changes: Any) -> dg.AssetCheckResult:
     changed = dg.AssetCheckResult(**{**result._asdict(), **changes})
     return PartitionCheckResult.of(changed, result.partition) if isinstance(result, PartitionCheckResult) else changed
-
-
-def _bounds(table: RawTable) -> dict[str, checks.Bounds]:
-    return {
-        name: checks.Bounds(minimum=column.minimum, maximum=column.maximum, accepted=column.accepted)
-        for name, column in table.columns.items()
-        if (column.minimum, column.maximum, column.accepted) != (None, None, None)
-    }
 
 
 def _compared_columns(table: RawTable) -> list[str]:

@@ -3,15 +3,18 @@
 Each has one result for each partition of the delivery; a table without partitions has one, of the partition `WHOLE`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import dagster as dg
 import duckdb
 
-from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule
-from mlops_assets.lake.lake import literal, quote
+from mlops_assets.core.check_rules import MOST_EXAMPLES, SCHEMA, CheckRule, Evidence
+from mlops_assets.lake.lake import column_types, quote
+from mlops_assets.lake.validation import MISSING, Failure, Validation, build_schema, in_words, scan_by
 from mlops_assets.schema.column_names import internal
+from mlops_assets.schema.source import RawTable
 from mlops_assets.sources.delivery_findings import Finding
 
 WHOLE = ""
@@ -20,57 +23,46 @@ WHOLE = ""
 _SHOWN_DIFFERENCES = 20
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """Accepted values of one column; a value outside is a finding."""
-
-    minimum: float | None
-    maximum: float | None
-    accepted: Sequence[str] | None
-
-    def violation(self, column: str) -> str:
-        """SQL that is true for a value outside the bounds; null values are inside."""
-        name = quote(column)
-        conditions = []
-        if self.minimum is not None:
-            conditions.append(f"{name} < {self.minimum}")
-        if self.maximum is not None:
-            conditions.append(f"{name} > {self.maximum}")
-        if self.accepted is not None:
-            conditions.append(f"{name} NOT IN ({', '.join(literal(value) for value in self.accepted)})")
-        return f"({' OR '.join(conditions)})"
-
-    def __str__(self) -> str:
-        """The bounds in words."""
-        parts = [
-            f"at least {self.minimum:g}" if self.minimum is not None else "",
-            f"at most {self.maximum:g}" if self.maximum is not None else "",
-        ]
-        if self.accepted is not None:
-            parts.append(
-                f"one of {', '.join(self.accepted[:MOST_EXAMPLES])}{' ...' if len(self.accepted) > MOST_EXAMPLES else ''}"
-            )
-        return ", ".join(filter(None, parts))
-
-
-ROW_COUNT = CheckRule(name="row_count", description="Every partition has at least the expected number of rows.", blocking=True)
-DUPLICATES = CheckRule(name="duplicates", description="The key identifies one row.", blocking=True)
+ROW_COUNT = CheckRule(
+    name="row_count",
+    description="Every partition has at least the expected number of rows.",
+    blocking=True,
+    evidence=Evidence(measured=("rows",), bound=("minimum",), no_examples="Rows that are lacking cannot be shown."),
+)
+DUPLICATES = CheckRule(
+    name="duplicates",
+    description="The key identifies one row.",
+    blocking=True,
+    evidence=Evidence(measured=("keys_more_than_once", "rows_with_such_keys"), bound=("maximum",), examples=("examples",)),
+)
 RANGES = CheckRule(
     name="ranges",
     description="Values are within the bounds and lists that the source states. Few outside are a warning, many block.",
     blocking=True,
+    evidence=Evidence(measured=("outside", "share_of_rows"), bound=("bounds", "maximum_share"), examples=("examples", "keys")),
 )
 CONSTANT_COLUMNS = CheckRule(
-    name="constant_columns", description="No column holds a single value throughout the rows of the run.", blocking=False
+    name="constant_columns",
+    description="No column holds a single value throughout the rows of the run.",
+    blocking=False,
+    evidence=Evidence(measured=("columns", "rows_of_the_run"), bound=("least_values",), examples=("constant_columns",)),
 )
 REJECTED_ROWS = CheckRule(
-    name="rejected_rows", description="The share of rows that could not be parsed stays below the limit.", blocking=True
+    name="rejected_rows",
+    description="The share of rows that could not be parsed stays below the limit.",
+    blocking=True,
+    evidence=Evidence(
+        measured=("rejected", "rejected_without_partition", "share"), bound=("maximum_share",), examples=("reasons",)
+    ),
 )
 
 DELIVERY = CheckRule(
     name="delivery",
     description="Each partition is like those before it: rows, missing values, distribution, unit, categories, times. Gross differences block.",
     blocking=True,
+    evidence=Evidence(
+        measured=("gross_differences", "notable_differences"), bound=("maximum_differences",), examples=("differences",)
+    ),
 )
 
 
@@ -127,69 +119,143 @@ def check_duplicates(delivered: DeliveredRows, key: dg.AssetKey, *, columns: Seq
             f"list([{texts}] ORDER BY {names})[:{MOST_EXAMPLES}] FROM keys GROUP BY 1"
         ).fetchall()
     }
-    outcomes = {}
-    for name in delivered.keys:
-        keys, rows, examples = found.get(name, (0, 0, []))
-        outcomes[name] = DUPLICATES.result(
-            key,
-            passed=not keys,
-            metadata={
-                "key": ", ".join(columns),
-                "keys_more_than_once": int(keys),
-                "rows_with_such_keys": int(rows),
-                "maximum": 0,
-                "examples": dg.MetadataValue.json([[str(value) for value in row] for row in examples]),
-            },
-            description=f"{keys} keys occur more than once" if keys else None,
-        )
-    return outcomes
+    return {
+        name: duplicates_result(key, columns=columns, keys=keys, rows=rows, examples=examples)
+        for name in delivered.keys
+        for keys, rows, examples in [found.get(name, (0, 0, []))]
+    }
 
 
-def check_ranges(delivered: DeliveredRows, key: dg.AssetKey, *, bounds: Mapping[str, Bounds], maximum_share: float) -> Outcomes:
-    """Whether the values of each bounded column are inside; blocks when more than `maximum_share` of the rows of a partition have one
-    outside, as when the unit of a column has changed.
+def duplicates_result(
+    key: dg.AssetKey, *, columns: Sequence[str], keys: int, rows: int, examples: Sequence[Sequence[str]]
+) -> dg.AssetCheckResult:
+    """The result of `duplicates`: how many `keys` of the `columns` occur more than once, in how many rows, and some of them."""
+    return DUPLICATES.result(
+        key,
+        passed=not keys,
+        metadata={
+            "key": ", ".join(columns),
+            "keys_more_than_once": int(keys),
+            "rows_with_such_keys": int(rows),
+            "maximum": 0,
+            "examples": dg.MetadataValue.json([[str(value) for value in row] for row in examples]),
+        },
+        description=f"{keys} keys occur more than once" if keys else None,
+    )
+
+
+class MeasuredRows:
+    """What the checks of a raw table need of the delivered rows of each partition, from one scan of them.
+
+    `varying` are the columns that should take more than one value in a run.
     """
-    connection, relation = delivered.connection, delivered.relation
-    violations = {column: bound.violation(column) for column, bound in bounds.items()}
-    counts = ", ".join(f"count(*) FILTER (WHERE {violation})" for violation in violations.values())
-    counted = {
-        name: measured
-        for name, *measured in connection.execute(
-            f"SELECT {delivered.partition}, count(*), count(*) FILTER (WHERE {' OR '.join(violations.values())}), {counts} "
-            f"FROM {relation} GROUP BY 1"
-        ).fetchall()
-    }
-    wrong_columns = [column for number, column in enumerate(bounds) if any(each[2 + number] for each in counted.values())]
-    examples = {
-        column: dict(
-            connection.execute(
-                f"SELECT {delivered.partition}, list(DISTINCT {quote(column)} ORDER BY {quote(column)})[:{MOST_EXAMPLES}] "
-                f"FROM {relation} WHERE {violations[column]} GROUP BY 1"
-            ).fetchall()
-        )
-        for column in wrong_columns
-    }
-    outcomes = {}
-    for name in delivered.keys:
-        rows, wrong, *by_column = counted.get(name, [0, 0, *(0 for _ in bounds)])
-        outside = {column: count for column, count in zip(bounds, by_column, strict=True) if count}
-        share = wrong / rows if rows else 0.0
-        outcomes[name] = replace(RANGES, blocking=share > maximum_share).result(
+
+    def __init__(self, delivered: DeliveredRows, table: RawTable, *, varying: Sequence[str]):
+        self._delivered, self._table, self._varying = delivered, table, varying
+        self._schema = build_schema(table.table_columns, key=table.key)
+        self._validation = Validation(self._schema, column_types(delivered.connection, delivered.relation))
+        measures: dict[Hashable, str] = {"rows": "count(*)", "outside": self._count(table.bounded)}
+        measures |= {("outside", name): self._count([name]) for name in table.bounded}
+        measures |= {place: sql for place, sql in self._validation.measures.items() if place in self._missing}
+        for name, column in zip(varying, map(quote, varying), strict=True):
+            same = f"min({column}) IS NOT DISTINCT FROM max({column}) AND count({column}) IN (0, count(*))"
+            measures |= {("constant", name): same, ("value", name): f"CAST(min({column}) AS VARCHAR)"}
+        self._relation = self._validation.relation(delivered.relation)
+        self._found, self._whole = scan_by(delivered.connection, self._relation, delivered.partition, measures)
+        self._nothing = dict.fromkeys(measures, 0)
+
+    @property
+    def _missing(self) -> dict[Hashable, str]:
+        required = [name for name, column in self._table.columns.items() if column.required]
+        return {("failing", name, MISSING): name for name in required}
+
+    def _count(self, columns: Sequence[str]) -> str:
+        return f"count(*) FILTER (WHERE {self._validation.violated(columns)})"
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """The rows of each partition."""
+        return {name: self._of(name)["rows"] for name in self._delivered.keys}
+
+    def _of(self, partition: str) -> Mapping[Hashable, Any]:
+        return self._found.get(partition, self._nothing)
+
+    def check_schema(self, key: dg.AssetKey) -> Outcomes:
+        """Whether every column has its type, and a value where one is required."""
+        wrong = {name: sum(self._of(name).get(place, 0) for place in self._missing) for name in self._delivered.keys}
+        outcomes = {}
+        for partition in self._delivered.keys:
+            failures = list(self._validation.wrong_columns)
+            if wrong[partition]:
+                failures += [
+                    Failure(name, MISSING, count, (), ())
+                    for place, name in self._missing.items()
+                    if (count := self._of(partition).get(place, 0))
+                ]
+            outcomes[partition] = SCHEMA.result(
+                key,
+                passed=not failures,
+                metadata={
+                    "columns": len(self._table.columns),
+                    "required": len(self._missing),
+                    "maximum_failures": 0,
+                    "failures": dg.MetadataValue.json([failure.as_dict() for failure in failures]),
+                },
+                description="; ".join(map(str, failures)) or None,
+            )
+        return outcomes
+
+    def check_ranges(self, key: dg.AssetKey) -> Outcomes:
+        """Whether the values of each bounded column are inside; blocks when more than `maximum_outside_share` of the rows of a partition
+        have one outside, as when the unit of a column has changed.
+        """
+        bounded, maximum_share = self._table.bounded, self._table.maximum_outside_share
+        wrong = [name for name in bounded if self._whole["outside", name]]
+        examples: dict[Any, dict[str, Any]] = {}
+        if wrong:
+            measures = {name: self._validation.examples(name, self._validation.violated([name])) for name in wrong}
+            examples, _ = scan_by(self._delivered.connection, self._relation, self._delivered.partition, measures)
+        outcomes = {}
+        for partition in self._delivered.keys:
+            found = self._of(partition)
+            outside = {name: found["outside", name] for name in bounded if found["outside", name]}
+            share = found["outside"] / found["rows"] if found["rows"] else 0.0
+            described = {name: self._validation.described(examples[partition][name], missing=False) for name in outside}
+            outcomes[partition] = replace(RANGES, blocking=share > maximum_share).result(
+                key,
+                passed=not outside,
+                metadata={
+                    "bounds": dg.MetadataValue.json({name: in_words(self._schema.columns[name]) for name in bounded}),
+                    "outside": dg.MetadataValue.json(outside),
+                    "examples": dg.MetadataValue.json({name: list(values) for name, (values, _) in described.items()}),
+                    "keys": dg.MetadataValue.json({name: list(keys) for name, (_, keys) in described.items()}),
+                    "rows": found["rows"],
+                    "share_of_rows": share,
+                    "maximum_share": maximum_share,
+                },
+                description=f"values outside the bounds in {', '.join(outside)}, {share:.1%} of the rows" if outside else None,
+            )
+        return outcomes
+
+    def check_constant_columns(self, key: dg.AssetKey) -> Outcomes:
+        """Whether each of the varying columns takes more than one value in the rows of the run, null counted as a value. One row alone passes.
+
+        In one partition a column may well hold one value: the run has one answer, which each of its partitions gets.
+        """
+        rows = self._whole["rows"]
+        constant = {name: self._whole["value", name] for name in self._varying if rows > 1 and self._whole["constant", name]}
+        result = CONSTANT_COLUMNS.result(
             key,
-            passed=not outside,
+            passed=not constant,
             metadata={
-                "bounds": dg.MetadataValue.json({column: str(bound) for column, bound in bounds.items()}),
-                "outside": dg.MetadataValue.json(outside),
-                "examples": dg.MetadataValue.json(
-                    {column: [str(value) for value in examples[column][name]] for column in outside}
-                ),
-                "rows": rows,
-                "share_of_rows": share,
-                "maximum_share": maximum_share,
+                "rows_of_the_run": rows,
+                "columns": len(self._varying),
+                "least_values": 2,
+                "constant_columns": dg.MetadataValue.json(constant),
             },
-            description=f"values outside the bounds in {', '.join(outside)}, {share:.1%} of the rows" if outside else None,
+            description=f"constant: {', '.join(constant)}" if constant else None,
         )
-    return outcomes
+        return dict.fromkeys(self._delivered.keys, result)
 
 
 def check_delivery(key: dg.AssetKey, findings: Mapping[str, Sequence[Finding]], *, keys: Sequence[str], before: int) -> Outcomes:
@@ -215,35 +281,6 @@ def check_delivery(key: dg.AssetKey, findings: Mapping[str, Sequence[Finding]], 
             description="; ".join(str(finding) for finding in shown[:3]) if of_partition else None,
         )
     return outcomes
-
-
-def check_constant_columns(delivered: DeliveredRows, key: dg.AssetKey, *, columns: Sequence[str]) -> Outcomes:
-    """Whether each of `columns` takes more than one value in the rows of the run, null counted as a value. One row alone passes.
-
-    In one partition a column may well hold one value: the run has one answer, which each of its partitions gets.
-    """
-    measures = "".join(
-        f", min({n}) IS NOT DISTINCT FROM max({n}) AND count({n}) IN (0, count(*)), CAST(min({n}) AS VARCHAR)"
-        for n in map(quote, columns)
-    )
-    rows, *measured = delivered.connection.execute(f"SELECT count(*){measures} FROM {delivered.relation}").fetchall()[0]
-    constant = {
-        column: value
-        for column, is_constant, value in zip(columns, measured[::2], measured[1::2], strict=True)
-        if is_constant and rows > 1
-    }
-    result = CONSTANT_COLUMNS.result(
-        key,
-        passed=not constant,
-        metadata={
-            "rows_of_the_run": rows,
-            "columns": len(columns),
-            "least_values": 2,
-            "constant_columns": dg.MetadataValue.json(constant),
-        },
-        description=f"constant: {', '.join(constant)}" if constant else None,
-    )
-    return dict.fromkeys(delivered.keys, result)
 
 
 def check_rejected_rows(

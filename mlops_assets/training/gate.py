@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import dagster as dg
 
 from mlops_assets.clients.registered_model import RegisteredModel
-from mlops_assets.core.check_rules import CheckRule
+from mlops_assets.core.check_rules import CheckRule, Evidence
 from mlops_assets.core.keys import EVALUATION
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.parameters import check_parameters
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mlops_assets.ml.comparison import Difference
     from mlops_assets.ml.evaluation import Evaluation
     from mlops_assets.serving.latency import Latency
+
+_SENTENCE, _PARAMETERS = "sentence", "parameters"
+"""Metadata that every result of a gate of the team has."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class FunctionGate:
     function: Callable[..., Outcome]
     description: str
     asked: Callable[[Solution], bool]
+    measured: tuple[str, ...]
+    bound: tuple[str, ...]
 
     def is_asked(self, solution: Solution) -> bool:
         """Whether a built-in gate belongs to `solution`."""
@@ -86,10 +91,18 @@ class FunctionGate:
 
 
 def gate(
-    description: str, *, asked: Callable[[Solution], bool] = lambda solution: True
+    description: str,
+    *,
+    asked: Callable[[Solution], bool] = lambda solution: True,
+    measured: tuple[str, ...] = (),
+    bound: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Outcome]], FunctionGate]:
-    """Declare the function below as a gate; a built-in one belongs to the solutions for which `asked` is true."""
-    return lambda function: FunctionGate(function, description, asked)
+    """Declare the function below as a gate; a built-in one belongs to the solutions for which `asked` is true.
+
+    `measured` and `bound` name the evidence of its outcomes that is what was measured, and the bound; without them these are the sentence
+    and the parameters in YAML.
+    """
+    return lambda function: FunctionGate(function, description, asked, measured, bound)
 
 
 GATES = Registry("gate", group="mlops_assets.gates", builtin="mlops_assets.training.gates", protocol=Gate)  # type: ignore[type-abstract]
@@ -108,7 +121,16 @@ def check_gates(solution: Solution) -> None:
 
 def rules_of(solution: Solution, *, own: bool = True) -> list[CheckRule]:
     """The checks of the gates that a solution's YAML asks for, in the order of `check_evaluation`; with the team's (`own`)."""
-    return [CheckRule(name, gate.description, blocking=True) for name, gate, _ in _asked(solution, own=own)]
+    return [_rule(name, gate) for name, gate, _ in _asked(solution, own=own)]
+
+
+def _rule(name: str, gate: Gate) -> CheckRule:
+    evidence = Evidence(
+        measured=getattr(gate, "measured", ()) or (_SENTENCE,),
+        bound=getattr(gate, "bound", ()) or (_PARAMETERS,),
+        no_examples="A gate judges the rows of the hold-out together.",
+    )
+    return CheckRule(name, gate.description, blocking=True, evidence=evidence)
 
 
 def check_evaluation(inputs: SolutionInputs, candidate_result: CandidateResult) -> list[dg.AssetCheckResult]:
@@ -116,9 +138,15 @@ def check_evaluation(inputs: SolutionInputs, candidate_result: CandidateResult) 
     results = []
     for name, gate, parameters in _asked(inputs.solution, own=True):
         outcome = gate(inputs.solution, candidate_result, **parameters)
-        rule = CheckRule(name, gate.description, blocking=True)
-        key = inputs.key(EVALUATION)
-        results.append(rule.result(key, passed=outcome.passed, metadata=outcome.evidence, description=outcome.sentence))
+        metadata = {
+            _SENTENCE: outcome.sentence,
+            _PARAMETERS: dg.MetadataValue.json(dict(parameters)),
+            **outcome.evidence,
+        }
+        result = _rule(name, gate).result(
+            inputs.key(EVALUATION), passed=outcome.passed, metadata=metadata, description=outcome.sentence
+        )
+        results.append(result)
     return results
 
 

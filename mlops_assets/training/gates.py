@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 _NAMED_SLICES = 5
 
 
-@gate("The blocking checks of the training dataset passed, in whichever run, and it still holds what the model was trained on.")
+@gate(
+    "The blocking checks of the training dataset passed, in whichever run, and it still holds what the model was trained on.",
+    measured=("passed", "failed", "missing", "unchanged"),
+    bound=("maximum_failed",),
+)
 def dataset_checks(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """The blocking checks of the training dataset passed, in whichever run, and it still holds what the model was trained on."""
     state = candidate_result.dataset
@@ -34,6 +38,8 @@ def dataset_checks(solution: Solution, candidate_result: CandidateResult) -> Out
     evidence = {
         "passed": dg.MetadataValue.json(list(state.passed)),
         "failed": dg.MetadataValue.json(list(state.failed)),
+        "missing": dg.MetadataValue.json(list(state.missing)),
+        "maximum_failed": 0,
         "warned": dg.MetadataValue.json(list(state.warned)),
         "unchanged": state.unchanged,
         "run": dg.MetadataValue.null() if state.run_id is None else dg.MetadataValue.dagster_run(state.run_id),
@@ -41,7 +47,11 @@ def dataset_checks(solution: Solution, candidate_result: CandidateResult) -> Out
     return Outcome(not faults, ("; ".join(faults) or f"{len(state.passed)} checks of the dataset passed") + warned, evidence)
 
 
-@gate("The selection metric is better than a constant prediction's, beyond what chance explains.")
+@gate(
+    "The selection metric is better than a constant prediction's, beyond what chance explains.",
+    measured=("model", "difference", "difference_interval"),
+    bound=("naive_baseline",),
+)
 def baseline(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """The selection metric is better than a constant prediction's, beyond what chance explains."""
     compared = candidate_result.against_baseline
@@ -61,7 +71,12 @@ def baseline(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     return Outcome(passed, sentence, evidence)
 
 
-@gate("Every gated metric reaches its floor on the hold-out.", asked=lambda solution: bool(solution.gates.floor))
+@gate(
+    "Every gated metric reaches its floor on the hold-out.",
+    asked=lambda solution: bool(solution.gates.floor),
+    measured=("floor",),
+    bound=("floor",),
+)
 def floor(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """Every gated metric reaches its floor on the hold-out."""
     result = candidate_result.result
@@ -77,6 +92,8 @@ def floor(solution: Solution, candidate_result: CandidateResult) -> Outcome:
 @gate(
     "No slice of the hold-out is below its floor, beyond what chance explains.",
     asked=lambda solution: bool(solution.gates.worst_slice),
+    measured=("worst", "slices_evaluated"),
+    bound=("floors",),
 )
 def worst_slice(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """No slice of the hold-out is below its floor, beyond what chance explains."""
@@ -109,6 +126,7 @@ def worst_slice(solution: Solution, candidate_result: CandidateResult) -> Outcom
     evidence = {
         "worst": table(records, {"rows": "int", "passed": "bool"}),
         "slices_evaluated": len(judged),
+        "floors": dg.MetadataValue.json(dict(floors)),
         "too_few_rows": dg.MetadataValue.json(dict(candidate_result.result.dropped_slices)),
     }
     return Outcome(not below, sentence or "no slice has enough rows to be evaluated", evidence)
@@ -117,6 +135,8 @@ def worst_slice(solution: Solution, candidate_result: CandidateResult) -> Outcom
 @gate(
     "The expected calibration error is below the limit.",
     asked=lambda solution: solution.gates.maximum_calibration_error is not None,
+    measured=("expected_calibration_error", "interval"),
+    bound=("limit",),
 )
 def calibration(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """The expected calibration error is below the limit."""
@@ -133,12 +153,18 @@ def calibration(solution: Solution, candidate_result: CandidateResult) -> Outcom
     return Outcome(error is not None and error <= limit, sentence, evidence)
 
 
-@gate("Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains.")
+@gate(
+    "Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains.",
+    measured=("compared", "differences"),
+    bound=("tolerances",),
+)
 def against_champion(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains."""
-    if candidate_result.champion is None or not candidate_result.against_champion:
-        return Outcome(True, candidate_result.not_compared, {"compared": False})
     tolerances = solution.gates.against_champion
+    bounds_of_metrics = dg.MetadataValue.json(dict(tolerances))
+    if candidate_result.champion is None or not candidate_result.against_champion:
+        evidence = {"compared": False, "differences": dg.MetadataValue.null(), "tolerances": bounds_of_metrics}
+        return Outcome(True, candidate_result.not_compared, evidence)
     worse = [name for name, tolerance in tolerances.items() if candidate_result.against_champion[name].is_worse(tolerance)]
     parts, records = [], []
     for name, tolerance in tolerances.items():
@@ -162,6 +188,8 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> O
         )
     evidence = {
         "champion": candidate_result.champion.version,
+        "compared": True,
+        "tolerances": bounds_of_metrics,
         "rows": candidate_result.result.rows,
         "differences": table(records, {"passed": "bool"}),
     }
@@ -169,7 +197,11 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> O
     return Outcome(not worse, f"{'; '.join(parts) or 'no tolerance is set'} ({against})", evidence)
 
 
-@gate("99 of 100 single rows are predicted by the bundle within the limit, features at hand.")
+@gate(
+    "99 of 100 single rows are predicted by the bundle within the limit, features at hand.",
+    measured=("p50_milliseconds", "p99_milliseconds", "rows"),
+    bound=("limit_milliseconds",),
+)
 def latency(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     """99 of 100 single rows are predicted by the bundle within the limit, features at hand."""
     latency, limit = candidate_result.latency, solution.gates.maximum_latency_milliseconds

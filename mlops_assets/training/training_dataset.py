@@ -1,8 +1,8 @@
 """`training_dataset`: labelled rows with every feature as it was known at prediction time, split by time. One partition a training date."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from math import ceil
-from typing import Any
 
 import dagster as dg
 import duckdb
@@ -86,13 +86,11 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
                     "materialize the spine for those partitions first."
                 )
             rows = dataset_query(inputs, training_date)
-            results = checks.check_dataset(connection, inputs, rows=rows, training_date=training_date)
+            checked = checks.check_dataset(connection, inputs, rows=rows, training_date=training_date)
             schema = table_schema(connection, f"lake.{table}", inputs.column_descriptions)
-            counts = _split_counts(connection, rows)
-            coverage = _coverage(connection, inputs, rows)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(written.fingerprint),
-            check_results=results,
+            check_results=checked.results,
             metadata={
                 **written_metadata(written),
                 "dagster/column_schema": schema,
@@ -100,8 +98,8 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 "dagster/partition_row_count": written.rows,
                 "source_snapshot": source_snapshot,
                 "feature_views": dg.MetadataValue.json(inputs.view_versions),
-                "rows_by_split": dg.MetadataValue.json(counts),
-                "feature_coverage": dg.MetadataValue.md(coverage),
+                "rows_by_split": dg.MetadataValue.json(checked.rows_by_split),
+                "feature_coverage": dg.MetadataValue.md(_coverage_table(checked.coverage)),
             },
         )
 
@@ -195,26 +193,17 @@ def split_query(inputs: SolutionInputs, training_date: date, frame: str) -> str:
     )
 
 
-def _coverage(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str) -> str:
-    """Per view how many rows have no history yet, and how many only values older than the freshness limit, as a table."""
-    predicted = quote(inputs.solution.spine.prediction_time)
-    lines = []
-    for chosen in inputs.views:
-        if chosen.known_since is None:
-            continue
-        known, limit = quote(chosen.known_since), chosen.view.freshness_days
-        stale = f"count(*) FILTER (WHERE {predicted} - {known} > INTERVAL {limit} DAY)" if limit else "0"
-        without, old, age = connection.execute(
-            f"SELECT count(*) FILTER (WHERE {known} IS NULL), {stale}, median(epoch({predicted} - {known})) / 3600 FROM {rows}"
-        ).fetchall()[0]
-        lines.append(
-            f"| {chosen.view.name} | {chosen.view.version} | {without} | {old} | {'' if age is None else f'{age:.1f}'} |"
-        )
-    return (
-        "| view | version | rows without history | rows with stale values | median age in hours |\n|---|---|---|---|---|\n"
-        + "\n".join(lines)
+def _coverage_table(coverage: Sequence[checks.ViewCoverage]) -> str:
+    """Per view how many rows have no history yet, and how many only values older than the freshness limit."""
+    lines = [
+        f"| {each.view} | {each.version} | {each.without_history} | {each.stale} | "
+        f"{'' if each.median_hours is None else f'{each.median_hours:.1f}'} |"
+        for each in coverage
+    ]
+    return "\n".join(
+        [
+            "| view | version | rows without history | rows with stale values | median age in hours |",
+            "|---|---|---|---|---|",
+            *lines,
+        ]
     )
-
-
-def _split_counts(connection: duckdb.DuckDBPyConnection, rows: str) -> dict[str, Any]:
-    return dict(connection.execute(f"SELECT {SPLIT}, count(*) FROM {rows} GROUP BY 1 ORDER BY 1").fetchall())

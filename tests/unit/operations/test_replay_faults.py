@@ -30,11 +30,6 @@ def failed(file: Path) -> tuple[set[str], int]:
         rejects = dict(
             connection.execute(f"SELECT {REASON}, count(*) FROM {PARSED} WHERE {REASON} IS NOT NULL GROUP BY 1").fetchall()
         )
-        bounds = {
-            name: checks.Bounds(minimum=column.minimum, maximum=column.maximum, accepted=column.accepted)
-            for name, column in table.columns.items()
-            if (column.minimum, column.maximum, column.accepted) != (None, None, None)
-        }
         days = [(START + timedelta(days=day)).isoformat() for day in range((END - START).days)]
         delivered = checks.DeliveredRows(connection, inside, "''", [checks.WHOLE])
         outcomes = [
@@ -47,7 +42,7 @@ def failed(file: Path) -> tuple[set[str], int]:
                 rejects="raw_rejects.orders",
             ),
             checks.check_duplicates(delivered, KEY, columns=table.key),
-            checks.check_ranges(delivered, KEY, bounds=bounds, maximum_share=table.maximum_outside_share),
+            checks.MeasuredRows(delivered, table, varying=[]).check_ranges(KEY),
         ]
         results = [result for outcome in outcomes for result in outcome.values()]
     return {str(each.check_name) for each in results if not each.passed and each.severity.name == "ERROR"}, sum(counts.values())

@@ -1,4 +1,4 @@
-"""Checks of a training dataset on rows in memory: one definition of missing, infinity is named, and what tells the label is found."""
+"""Checks of a training dataset on rows in memory: one scan, the contract, one definition of missing, and what tells the label is found."""
 
 from dataclasses import replace
 from datetime import date
@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from clinic import lake_in_memory, solution_inputs
+from scans import scans_of
 
 from mlops_assets.schema.solution import DatasetChecks
 from mlops_assets.training.dataset_checks import check_dataset
@@ -15,13 +16,21 @@ ROWS = 4000
 
 
 def check(
-    *, problem: str = "binary_classification", label: str = "i % 7 % 2", limit: float = 0.95, **features: str
+    *,
+    problem: str = "binary_classification",
+    label: str = "i % 7 % 2",
+    limit: float = 0.95,
+    contract: dict[str, Any] | None = None,
+    key: str = "i",
+    scans: int | None = None,
+    **features: str,
 ) -> dict[str, Any]:
     """The checks of a dataset whose columns are SQL over `i`, the number of the row, and `late`, its label; half is the hold-out."""
     connection = lake_in_memory()
     columns = "".join(f", {expression} AS {name}" for name, expression in features.items())
     connection.execute(
-        f"CREATE TABLE lake.clinic.dataset AS SELECT *{columns} FROM (SELECT i AS id, CASE WHEN i < {ROWS // 2} THEN 'train' ELSE 'holdout' END "
+        f"CREATE TABLE lake.clinic.dataset AS SELECT DATE '2020-01-09' AS training_date, DATE '2020-01-01' AS day, *{columns} "
+        f"FROM (SELECT {key} AS id, CASE WHEN i < {ROWS // 2} THEN 'train' ELSE 'holdout' END "
         f"AS split, TIMESTAMPTZ '2020-01-01 12:00:00+00' + INTERVAL 1 MINUTE * i AS at, "
         f"TIMESTAMPTZ '2020-01-01 12:30:00+00' + INTERVAL 1 MINUTE * i AS known_at, {label} AS late, hash(i) % 1000 / 1000 AS u "
         f"FROM range({ROWS}) r(i))"
@@ -30,9 +39,11 @@ def check(
     solution = inputs.solution.model_copy(
         update={"problem": problem, "checks": DatasetChecks(minimum_rows=10, maximum_missing=limit)}
     )
-    inputs = replace(inputs, solution=solution, request=tuple(features))
-    results = check_dataset(connection, inputs, rows="(FROM lake.clinic.dataset)", training_date=date(2020, 1, 9))
-    return {str(result.check_name): result for result in results}
+    inputs = replace(inputs, solution=solution, request=tuple(features), spine=replace(inputs.spine, **(contract or {})))
+    with scans_of(connection, "clinic.dataset") as recorded:
+        checked = check_dataset(recorded.connection, inputs, rows="(FROM lake.clinic.dataset)", training_date=date(2020, 1, 9))
+    assert scans in (None, recorded.count), recorded.queries
+    return {str(result.check_name): result for result in checked.results}
 
 
 def evidence(result: dg.AssetCheckResult, name: str) -> Any:
@@ -48,7 +59,42 @@ def test_one_nan_or_infinity_ends_nothing_and_is_named() -> None:
     assert found["leakage_guard"].description == "leak gives the label away"
     assert not found["schema"].passed
     assert found["schema"].description == "wild: 1 infinite value, such as inf"
-    assert evidence(found["schema"], "failures") == [{"column": "wild", "check": "finite", "count": 1, "examples": ["inf"]}]
+    assert evidence(found["schema"], "failures") == [
+        {"column": "wild", "check": "finite", "count": 1, "examples": ["inf"], "keys": ["7"]}
+    ]
+
+
+def test_sound_rows_are_scanned_once() -> None:
+    found = check(
+        innocent="u", text="'t' || id % 5", contract={"columns": {"innocent": "double", "text": "varchar", "id": "bigint"}}
+    )
+    assert all(result.passed for result in found.values())
+
+
+def test_the_contract_of_the_spine_is_the_schema() -> None:
+    found = check(
+        scans=2,
+        age="id % 50",
+        colour="CASE WHEN id = 5 THEN 'pink' ELSE 'red' END",
+        needed="CASE WHEN id < 3 THEN NULL ELSE u END",
+        contract={
+            "columns": {"age": "varchar", "colour": "varchar", "needed": "double", "late": "bigint"},
+            "required": frozenset({"needed"}),
+            "accepted": {"colour": ("red", "green")},
+        },
+    )
+    assert not found["schema"].passed
+    assert found["schema"].description == (
+        "age: bigint instead of string; needed: 3 missing values; colour: 1 wrong (isin(['red', 'green'])) value, such as pink"
+    )
+    assert evidence(found["schema"], "failures")[1]["keys"] == ["0", "1", "2"]
+
+
+def test_repeated_keys_are_looked_up_only_when_there_are_some() -> None:
+    # Once for what is measured, twice for the keys and their rows.
+    found = check(scans=3, key="i // 2", innocent="u")
+    assert not found["duplicates"].passed
+    assert evidence(found["duplicates"], "rows_with_such_keys") == ROWS
 
 
 def test_a_number_beyond_float32_is_infinite_and_no_statistic_overflows() -> None:
