@@ -21,6 +21,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from mlops_assets.core.check_rules import CheckRule
+from mlops_assets.local import control
 
 _STACK_FIXTURE, _BROWSER_FIXTURE = "platform", "browser"
 _ON_STACK_OF_CENSUS = (
@@ -35,6 +36,7 @@ _ON_STACK = (*_ON_STACK_OF_CENSUS, *_ON_STACK_OF_FLIGHTS)
 _BENCHMARKS = "tests/benchmarks/"
 _WITHOUT_LONG = "not long"
 _LEFT_OUT = pytest.StashKey[int]()
+_RUNNING = pytest.StashKey[Platform]()
 
 # A worker of the tests has one processor. Threads of OpenMP that wait for one another spin, and where others want the processors too, a
 # fit takes sixteen times as long. Read when scikit-learn is imported, and by the processes that tests start.
@@ -124,10 +126,18 @@ def _uses_stack(item: pytest.Item) -> bool:
     return _STACK_FIXTURE in getattr(item, "fixturenames", ()) and not hasattr(getattr(module, "module", None), _STACK_FIXTURE)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stop the stack after the last test on it: its sensors would take a fifth of a processor from the tests that follow."""
+    if _stack(item.nodeid) and nextitem is not None and not _stack(nextitem.nodeid) and _RUNNING in item.config.stash:
+        control.down(item.config.stash[_RUNNING].settings)
+
+
 @pytest.fixture(scope="session")
-def platform() -> Iterator[Platform]:
+def platform(pytestconfig: pytest.Config) -> Iterator[Platform]:
     """A stack with a state folder and ports of its own."""
     with temporary_platform("platform.") as platform:
+        pytestconfig.stash[_RUNNING] = platform
         yield platform
 
 
