@@ -26,15 +26,21 @@
 {%- endmacro %}
 
 
-{# SQL: the business date (DATE) of a moment (TIMESTAMPTZ). #}
+{# The IANA time zone of the model's dates: `meta.time_zone` of the model or of its folder in dbt_project.yml. #}
+{% macro time_zone_of_model() %}
+  {{ return((config.get('meta') or {}).get('time_zone') or 'UTC') }}
+{% endmacro %}
+
+
+{# SQL: the business date (DATE) of a moment (TIMESTAMPTZ), in the time zone of the model. #}
 {% macro business_date(moment) -%}
-  (({{ moment }}) at time zone '{{ var("business_time_zone") }}')::date
+  (({{ moment }}) at time zone '{{ time_zone_of_model() }}')::date
 {%- endmacro %}
 
 
-{# SQL: the moment (TIMESTAMPTZ) at which a business date (DATE) starts. #}
+{# SQL: the moment (TIMESTAMPTZ) at which a business date (DATE) starts, in the time zone of the model. #}
 {% macro start_of_business_date(date) -%}
-  (({{ date }})::timestamp at time zone '{{ var("business_time_zone") }}')
+  (({{ date }})::timestamp at time zone '{{ time_zone_of_model() }}')
 {%- endmacro %}
 
 

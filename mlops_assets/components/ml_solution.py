@@ -115,6 +115,9 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
     for field in ("key", "prediction_time", "label", "label_time"):
         _require_column(spine, getattr(solution.spine, field), ("spine", field))
     _require_column(spine, solution.partitions.column, ("partitions", "column"))
+    if spine.time_zone not in (None, solution.partitions.time_zone):
+        message = f"the dates of {spine.name} are those of {spine.time_zone}: its meta.time_zone, or that of its folder in dbt_project.yml"
+        raise ConfigurationError(("partitions", "time_zone"), message)
     views: list[SelectedView] = []
     request = [column for source in solution.features for column in source.request or []]
     derived: dict[str, str] = {}

@@ -59,7 +59,7 @@ class DbtModel:
     """One dbt model: its lake table, its columns with type and description, the DATE column of its partitions (None = none).
 
     `file` is the file that describes it, in the dbt project. `required` are the columns that its contract or a data test holds to have
-    a value, `accepted` the values of those that a data test lists.
+    a value, `accepted` the values of those that a data test lists. `time_zone` is that of its dates, None where the model does not state it.
     """
 
     name: str
@@ -71,6 +71,7 @@ class DbtModel:
     file: str = ""
     required: frozenset[str] = frozenset()
     accepted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    time_zone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -271,4 +272,5 @@ def _model(node: Mapping[str, Any]) -> DbtModel:
             for column in columns
             if any(constraint["type"] == "not_null" for constraint in column.get("constraints") or ())
         ),
+        time_zone=node["meta"].get("time_zone"),
     )

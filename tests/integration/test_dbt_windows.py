@@ -30,8 +30,8 @@ MODELS = {
     ),
     "has_no_date": "select event_id, case when event_id % 40 > 0 then event_date end as event_date from lake.raw.events "
     "where {{ in_window('event_date') }}",
-    "local": f"select event_id, {LOCAL_DATE} as event_date from lake.raw.events "
-    f"where {{{{ in_window('event_date', history_days=1) }}}} and {{{{ in_window(\"{LOCAL_DATE}\") }}}}",
+    "local": "select event_id, {{ business_date('happened_at') }} as event_date from lake.raw.events "
+    "where {{ in_window('event_date', history_days=1) }} and {{ in_window(business_date('happened_at')) }}",
     # Each event is of its own day and of the next one: no window has a key twice, the table has.
     "on_two_days": "select event_id, event_date + late::integer as event_date from lake.raw.events, range(2) days(late) "
     "where {{ in_window('event_date + late::integer') }}",
@@ -40,7 +40,7 @@ MODELS = {
 }
 MODEL_YAML = """
 - name: {name}
-  config: {{schema: local, meta: {{partition_column: event_date}}}}
+  config: {{schema: local, meta: {{partition_column: event_date, time_zone: Asia/Tokyo}}}}
   columns:
   - {{name: event_id, data_type: bigint}}
   - {{name: event_date, data_type: date}}

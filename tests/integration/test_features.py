@@ -375,7 +375,7 @@ def test_show_has_definition_statistics_and_users(
     assert result.exit_code == 0, result.output
     shown = json.loads(result.stdout)
     assert shown["upstream"] == ["raw.weather"]
-    assert shown["sql"] == "dbt_project/models/features/origin_weather.sql"
+    assert shown["sql"] == "dbt_project/models/features/nycflights13/origin_weather.sql"
     assert [use["solution"] for use in shown["solutions"]] == USERS_OF_WEATHER
     assert shown["model_versions"] == ["flight_delay version 3 (promoted; champion unknown)"]
     assert {row["feature"] for row in shown["statistics"]} == {

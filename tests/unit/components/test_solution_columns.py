@@ -40,13 +40,17 @@ def view(name: str, *features: str) -> FeatureView:
 
 
 def resolve(
-    *views: FeatureView, further: tuple[str, ...] = (), types: dict[str, str] | None = None, **changes: Any
+    *views: FeatureView,
+    further: tuple[str, ...] = (),
+    types: dict[str, str] | None = None,
+    time_zone: str | None = None,
+    **changes: Any,
 ) -> SolutionInputs:
     """The inputs of a solution with these views and `further` columns of the spine, whose declaration is changed by `changes`."""
     spine = typed(model("spine", "late.spine", [*SPINE, *further], "day"))
     declared = {**DECLARED, "features": [*({"view": each.name} for each in views), {"request": ["distance"]}], **changes}
     registry = FeatureRegistry(
-        models={"spine": replace(spine, columns={**spine.columns, **(types or {})})},
+        models={"spine": replace(spine, columns={**spine.columns, **(types or {})}, time_zone=time_zone)},
         views={(each.name, each.version): each for each in views},
     )
     return resolve_inputs(Solution.model_validate(declared), registry)
@@ -171,3 +175,12 @@ def test_types_of_the_spine_are_compared_too(column: str, kind: str, path: tuple
     with pytest.raises(ConfigurationError, match=f"{column} is {kind}") as error:
         resolve(view("load", "waiting"), types={column: kind})
     assert error.value.path == path
+
+
+def test_dates_of_the_spine_are_those_of_the_partitions() -> None:
+    tokyo = {**DECLARED["partitions"], "time_zone": "Asia/Tokyo"}
+    assert resolve(time_zone="Asia/Tokyo", partitions=tokyo).solution.partitions.time_zone == "Asia/Tokyo"
+    assert resolve(time_zone=None, partitions=tokyo).spine.time_zone is None
+    with pytest.raises(ConfigurationError, match=r"the dates of spine are those of Asia/Tokyo: its meta.time_zone") as error:
+        resolve(time_zone="Asia/Tokyo")
+    assert error.value.path == ("partitions", "time_zone")
