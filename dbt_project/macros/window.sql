@@ -26,7 +26,7 @@
 {%- endmacro %}
 
 
-{# The IANA time zone of the model's dates: `meta.time_zone` of the model or of its folder in dbt_project.yml. #}
+{# The IANA time zone of the model's dates: `meta.time_zone` of the model or of its folder in dbt_project.yml. A unit test, which has no meta, overrides it. #}
 {% macro time_zone_of_model() %}
   {{ return((config.get('meta') or {}).get('time_zone') or 'UTC') }}
 {% endmacro %}
