@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from mlops_assets.ml.reference import WHOLE, Kind, Reference
+from mlops_assets.schema.table_columns import arrow_schema, column, row_columns
 
 ALL_FEATURES = "*"
 RECONSTRUCTION_ERROR = "reconstruction_error"
@@ -55,34 +56,24 @@ class DriftRow:
     compared with `effect_floor`, and is None where the reference has no spread to measure it in: then the threshold alone decides.
     """
 
-    window: str
-    slice: str | None
-    feature: str
-    kind: Kind | str
-    method: str
-    value: float
-    threshold: float
-    effect: float | None
-    effect_floor: float
-    rows: int
-    alert: bool
-
-
-ROW_SCHEMA = pa.schema(
-    [
-        ("window", pa.string()),
-        ("slice", pa.string()),
-        ("feature", pa.string()),
-        ("kind", pa.string()),
-        ("method", pa.string()),
-        ("value", pa.float64()),
-        ("threshold", pa.float64()),
-        ("effect", pa.float64()),
-        ("effect_floor", pa.float64()),
-        ("rows", pa.int64()),
-        ("alert", pa.bool_()),
-    ]
-)
+    window: str = column("First day of the monitoring window.")
+    slice: str | None = column("Null for all rows, else which of them: column = value.")
+    feature: str = column("The column, or * for all features together.")
+    kind: Kind | str = column(
+        "feature, prediction, label (of the rows whose label is known), or all.",
+        accepted=("feature", "prediction", "label", "all"),
+    )
+    method: str = column(
+        "jensen_shannon, wasserstein, chi2, population_stability_index or reconstruction_error.", accepted=tuple(METHOD_NAMES)
+    )
+    value: float = column("The distance of the window from the reference.", minimum=0)
+    threshold: float = column("What chance explains; the false alarms of a window are shared by all its cells.")
+    effect: float | None = column(
+        "Size of the change on the scale of the Jensen-Shannon distance; of the reconstruction error the relative change."
+    )
+    effect_floor: float = column("The least effect of an alert.", minimum=0)
+    rows: int = column("Rows of the window that have a value.", minimum=0)
+    alert: bool = column("Whether the value is above its threshold and the effect reaches its floor.")
 
 
 def judge(distances: Sequence[Distance], reference: Reference, *, effect_floor: float, false_alarms: float) -> list[DriftRow]:
@@ -150,8 +141,8 @@ def effect_of(distance: Distance, column: Mapping) -> float | None:
 
 
 def to_arrow(rows: Sequence[DriftRow]) -> pa.Table:
-    """The rows as a table of `ROW_SCHEMA`."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=ROW_SCHEMA)
+    """The rows as a table."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=arrow_schema(row_columns(DriftRow)))
 
 
 def drifted_features(rows: Sequence[DriftRow]) -> tuple[set[str], set[str]]:

@@ -14,6 +14,7 @@ from mlops_assets.ml.evaluation import Evaluation
 from mlops_assets.ml.performance_estimation import Estimate
 from mlops_assets.ml.reference import WHOLE, slice_name
 from mlops_assets.schema.metric_names import greater_is_better
+from mlops_assets.schema.table_columns import arrow_schema, column, row_columns
 
 
 @dataclass(frozen=True)
@@ -29,49 +30,26 @@ class Maturity:
 class PerformanceRow:
     """One metric of one window and slice (None = all rows). Values that do not exist, or not yet, are None."""
 
-    window: str
-    slice: str | None
-    metric: str
-    estimated: float | None
-    estimated_lower: float | None
-    estimated_upper: float | None
-    realised: float | None
-    realised_lower: float | None
-    realised_upper: float | None
-    reference: float | None
-    threshold: float | None
-    rows: int
-    matured_rows: int
-    matured_share: float
-    complete: bool
-    alert: bool
-
-
-ROW_SCHEMA = pa.schema(
-    [
-        ("window", pa.string()),
-        ("slice", pa.string()),
-        ("metric", pa.string()),
-        *(
-            (name, pa.float64())
-            for name in (
-                "estimated",
-                "estimated_lower",
-                "estimated_upper",
-                "realised",
-                "realised_lower",
-                "realised_upper",
-                "reference",
-                "threshold",
-            )
-        ),
-        ("rows", pa.int64()),
-        ("matured_rows", pa.int64()),
-        ("matured_share", pa.float64()),
-        ("complete", pa.bool_()),
-        ("alert", pa.bool_()),
-    ]
-)
+    window: str = column("First day of the monitoring window.")
+    slice: str | None = column("Null for all rows, else which of them: column = value.")
+    metric: str = column("Name of the metric.")
+    estimated: float | None = column(
+        "Estimate without labels, by NannyML (CBPE, or DLE for a regression); null where the metric cannot be estimated."
+    )
+    estimated_lower: float | None = column("Three standard errors below the estimate.")
+    estimated_upper: float | None = column("Three standard errors above it.")
+    realised: float | None = column("The metric on the rows whose label is known; null until there are any.")
+    realised_lower: float | None = column("Lower end of its 95 % bootstrap interval; slices have one for the selection metric.")
+    realised_upper: float | None = column("Upper end of it.")
+    reference: float | None = column("The metric on the hold-out of the version.")
+    threshold: float | None = column("What it must not be worse than: the reference less the tolerance.")
+    rows: int = column("Predictions in the window.", minimum=0)
+    matured_rows: int = column("Those whose label is known.", minimum=0)
+    matured_share: float = column("Their share. It need not reach 1: some predictions never get a label.", minimum=0, maximum=1)
+    complete: bool = column("Whether the last labels have had the time to come; otherwise the window is partial.")
+    alert: bool = column(
+        "Whether the realised value of a complete window, or the estimate of a partial one, is worse than the threshold beyond chance."
+    )
 
 
 def performance_rows(
@@ -154,8 +132,8 @@ def disagreement(row: PerformanceRow, tolerance: float) -> float | None:
 
 
 def to_arrow(rows: Sequence[PerformanceRow]) -> pa.Table:
-    """The rows as a table of `ROW_SCHEMA`."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=ROW_SCHEMA)
+    """The rows as a table."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=arrow_schema(row_columns(PerformanceRow)))
 
 
 def _worse(metric: str, judged: tuple[float, tuple[float, float] | None], expected: float, threshold: float) -> bool:

@@ -15,6 +15,7 @@ from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule, PartitionChe
 from mlops_assets.core.missing_values import finite_number, is_infinite, is_present
 from mlops_assets.lake.lake import literal, quote
 from mlops_assets.schema.solution import DataQuality
+from mlops_assets.schema.table_columns import column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,13 +49,13 @@ class Finding:
     `feature` is `*` for measures of whole rows. `examples` are the most frequent wrong values, as text.
     """
 
-    check: str
-    feature: str
-    value: float
-    limit: float
-    rows: int
-    examples: str | None
-    alert: bool
+    check: str = column("Name of the check.", accepted=tuple(RULES))
+    feature: str = column("The feature, or * for whole rows.")
+    value: float = column("Share of the rows that it concerns; of window_rows the number of rows.", minimum=0)
+    limit: float = column("The value beyond which it alerts.", minimum=0)
+    rows: int = column("How many rows it concerns.", minimum=0)
+    examples: str | None = column("The most frequent wrong values, or what changed.")
+    alert: bool = column("Whether the limit is passed.")
 
 
 @dataclass(frozen=True)

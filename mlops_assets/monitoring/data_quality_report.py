@@ -11,25 +11,16 @@ from mlops_assets.core.keys import DATA_QUALITY_REPORT
 from mlops_assets.core.prediction_columns import BATCH
 from mlops_assets.monitoring.data_quality import RULES, Expected, Finding, inspect, results
 from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Report, ReportedWindow
-from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, Windows
+from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, WINDOW_AND_VERSION, Windows
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import CHANNEL, MODEL_VERSION, PREDICTION_ID
+from mlops_assets.schema.table_columns import arrow_schema, row_columns
 from mlops_assets.stages.inputs import SolutionInputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.monitoring.alerts import Alert
-
-_COLUMNS = {
-    "check": "Name of the check.",
-    "feature": "The feature, or * for whole rows.",
-    "value": "Share of the rows that it concerns; of window_rows the number of rows.",
-    "limit": "The value beyond which it alerts.",
-    "rows": "How many rows it concerns.",
-    "examples": "The most frequent wrong values, or what changed.",
-    "alert": "Whether the limit is passed.",
-}
 
 
 class DataQualityMonitor:
@@ -38,7 +29,7 @@ class DataQualityMonitor:
     title = "Data quality"
     description = "Missing, unseen, out of range, duplicate and constant values, rows and schema."
     kinds = ("duckdb",)
-    columns = _COLUMNS
+    columns = row_columns(Finding)
     code_version = "1"
     asks_for_training = False
 
@@ -129,19 +120,7 @@ def _to_arrow(found: Mapping[tuple[str, int], list[Finding]]) -> "pa.Table":
             for (window, version), part in found.items()
             for each in part
         ],
-        schema=pa.schema(
-            [
-                ("window", pa.string()),
-                (MODEL_VERSION, pa.int32()),
-                ("check", pa.string()),
-                ("feature", pa.string()),
-                ("value", pa.float64()),
-                ("limit", pa.float64()),
-                ("rows", pa.int64()),
-                ("examples", pa.string()),
-                ("alert", pa.bool_()),
-            ]
-        ),
+        schema=arrow_schema({**WINDOW_AND_VERSION, **row_columns(Finding)}),
     )
 
 

@@ -17,6 +17,7 @@ from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Re
 from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, rows_of_version, sampled_windows
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import MODEL_VERSION
+from mlops_assets.schema.table_columns import TableColumn, row_columns
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.evaluation_page import plot_metadata
 from mlops_assets.training.monitoring_reference import VersionReference, load_reference
@@ -25,19 +26,6 @@ if TYPE_CHECKING:
     from mlops_assets.ml.drift import DriftRow
     from mlops_assets.monitoring.alerts import Alert
 
-_COLUMNS = {
-    "slice": "Null for all rows, else which of them: column = value.",
-    "feature": "The column, or * for all features together.",
-    "kind": "feature, prediction, label (of the rows whose label is known), or all.",
-    "method": "jensen_shannon, wasserstein, chi2, population_stability_index or reconstruction_error.",
-    "value": "The distance of the window from the reference.",
-    "threshold": "What chance explains; the false alarms of a window are shared by all its cells.",
-    "effect": "Size of the change on the scale of the Jensen-Shannon distance; of the reconstruction error the relative change.",
-    "effect_floor": "The least effect of an alert.",
-    "rows": "Rows of the window that have a value.",
-    "alert": "Whether the value is above its threshold and the effect reaches its floor.",
-}
-
 
 class DriftMonitor:
     """Whether features, predictions and labels of a window are far from the hold-out."""
@@ -45,9 +33,15 @@ class DriftMonitor:
     title = "Drift"
     description = "Drift of features, prediction and label from the hold-out, by version and slice."
     kinds = ("nannyml", "duckdb")
-    columns = _COLUMNS
     code_version = "2"
     asks_for_training = False
+
+    @property
+    def columns(self) -> dict[str, TableColumn]:
+        """The columns of its rows."""
+        from mlops_assets.ml.drift import DriftRow
+
+        return row_columns(DriftRow)
 
     def rules(self, name: str) -> Sequence[CheckRule]:
         """The check of the share of drifted features."""

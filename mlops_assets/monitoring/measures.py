@@ -14,9 +14,10 @@ import duckdb
 from mlops_assets.core.check_rules import FINDINGS, MOST_EXAMPLES, CheckRule, PartitionCheckResult
 from mlops_assets.lake.lake import quote
 from mlops_assets.monitoring.monitor import MEASURE_COLUMNS, MonitoringRun, MonitorOfSolution, Report, ReportedWindow
-from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, MonitoredVersion
+from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, WINDOW_AND_VERSION, MonitoredVersion
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import MODEL_VERSION, internal
+from mlops_assets.schema.table_columns import arrow_schema
 from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 
@@ -186,20 +187,13 @@ def _result(
 def _to_arrow(measures: Mapping[tuple[str, int], Sequence[Measure]]) -> "pa.Table":
     import pyarrow as pa
 
-    types = {
-        "window": pa.string(),
-        MODEL_VERSION: pa.int32(),
-        "subject": pa.string(),
-        "value": pa.float64(),
-        "limit": pa.float64(),
-    }
-    types |= {"alert": pa.bool_(), "sentence": pa.string(), "condition": pa.string()}
+    columns = {**WINDOW_AND_VERSION, **MEASURE_COLUMNS}
     rows = [
         (window, version, each.subject, each.value, each.limit, each.alert, each.words, each.condition)
         for (window, version), part in measures.items()
         for each in part
     ]
-    return pa.Table.from_pylist([dict(zip(types, row, strict=True)) for row in rows], schema=pa.schema(list(types.items())))
+    return pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema=arrow_schema(columns))
 
 
 def _summary(measures: Mapping[tuple[str, int], Sequence[Measure]]) -> str:

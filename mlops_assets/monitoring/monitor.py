@@ -19,6 +19,7 @@ from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.parameters import check_parameters
 from mlops_assets.schema.registry import Registry
 from mlops_assets.schema.solution import Solution
+from mlops_assets.schema.table_columns import TableColumn
 from mlops_assets.stages.inputs import SolutionInputs
 
 if TYPE_CHECKING:
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
     from mlops_assets.monitoring.alerts import Alert
 
 
-MEASURE_COLUMNS: Mapping[str, str] = {
-    "subject": "The column, or another name of what was measured.",
-    "value": "The measured value; null where there is none.",
-    "limit": "The value beyond which it alerts.",
-    "alert": "Whether the limit is passed.",
-    "sentence": "The measure in words.",
-    "condition": "SQL that is true for the predictions that show it; null where none does.",
+MEASURE_COLUMNS: Mapping[str, TableColumn] = {
+    "subject": TableColumn(type="VARCHAR", nullable=False, description="The column, or another name of what was measured."),
+    "value": TableColumn(type="DOUBLE", description="The measured value; null where there is none."),
+    "limit": TableColumn(type="DOUBLE", nullable=False, description="The value beyond which it alerts."),
+    "alert": TableColumn(type="BOOLEAN", nullable=False, description="Whether the limit is passed."),
+    "sentence": TableColumn(type="VARCHAR", nullable=False, description="The measure in words."),
+    "condition": TableColumn(
+        type="VARCHAR", description="SQL that is true for the predictions that show it; null where none does."
+    ),
 }
 """Columns that the table of every monitor of a team has; the page of a window shows them."""
 
@@ -89,7 +92,12 @@ class Monitor(Protocol):
     title: str
     description: str
     kinds: Collection[str]
-    columns: Mapping[str, str]
+
+    @property
+    def columns(self) -> Mapping[str, TableColumn]:
+        """The columns of its table."""
+        ...
+
     code_version: str
     asks_for_training: bool
 

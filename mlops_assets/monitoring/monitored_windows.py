@@ -11,10 +11,12 @@ import duckdb
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import OUTCOMES, PREDICTION_LOG, PREDICTIONS
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake, PartitionRange, quote, table_exists
+from mlops_assets.lake.lake import Lake, PartitionRange, column_types, quote, table_exists
+from mlops_assets.lake.validation import Validation, build_schema, scan
 from mlops_assets.monitoring.staged_rows import ROWS, stage_once
 from mlops_assets.predictions.all_predictions import require_predictions
 from mlops_assets.schema.column_names import MATURED, MODEL_VERSION, PREDICTION_ID, internal
+from mlops_assets.schema.table_columns import TableColumn, descriptions
 from mlops_assets.stages.execution import (
     partition_range,
     permanent_failure,
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
 
 WINDOW = "window_start"
 """DATE column of every report: the partition, which is the first day of the window."""
+
+WINDOW_AND_VERSION: Mapping[str, TableColumn] = {
+    "window": TableColumn(type="VARCHAR", nullable=False),
+    MODEL_VERSION: TableColumn(type="INTEGER", nullable=False),
+}
+"""The first columns of the rows that a monitor found, which `report_query` wants."""
 
 STAGED_WINDOW = internal(WINDOW)
 """Column of `ROWS`: the first day of the window of a row."""
@@ -144,6 +152,30 @@ def report_query(relation: str) -> str:
     return f'SELECT CAST("window" AS DATE) AS {WINDOW}, {MODEL_VERSION}, * EXCLUDE ("window", {MODEL_VERSION}) FROM {relation}'
 
 
+def report_columns(columns: Mapping[str, TableColumn]) -> dict[str, TableColumn]:
+    """The columns of the table of a report: those of `report_query`, then the monitor's `columns`."""
+    first = {
+        WINDOW: TableColumn(type="DATE", nullable=False, description="First day of the monitoring window."),
+        MODEL_VERSION: TableColumn(
+            type="INTEGER",
+            nullable=False,
+            description="Version that predicted: its contract and its hold-out are what the rows are held against.",
+        ),
+    }
+    return first | {name: column for name, column in columns.items() if name not in WINDOW_AND_VERSION}
+
+
+def validate_report(connection: duckdb.DuckDBPyConnection, table: str, query: str, columns: Mapping[str, TableColumn]) -> None:
+    """Raise Failure unless the rows of `query` are as the `columns` of the report `table` are declared; it names all that is wrong."""
+    rows = f"({query})"
+    validation = Validation(build_schema(columns, key=()), column_types(connection, rows))
+    found = scan(connection, validation.relation(rows), validation.measures) if validation.measures else {}
+    if failures := [*validation.wrong_columns, *validation.failures(connection, rows, found)]:
+        raise permanent_failure(
+            f"{table} was not written, its rows are not as its columns are declared: {'; '.join(map(str, failures))}."
+        )
+
+
 def write_report(
     context: dg.AssetExecutionContext,
     lake: Lake,
@@ -151,16 +183,20 @@ def write_report(
     *,
     table: str,
     query: str,
-    descriptions: Mapping[str, str],
+    columns: Mapping[str, TableColumn],
 ) -> dict[str, Any]:
-    """Make the rows of this run's windows in a report's `table` those of `query`. Returns the metadata of the materialization."""
+    """Make the rows of this run's windows in a report's `table` those of `query`. Returns the metadata of the materialization.
+
+    Raises Failure when they are not as `columns` declares them.
+    """
+    validate_report(connection, table, query, columns)
     written = lake.replace(
         connection, table=table, query=query, partition_range=partition_range(context, WINDOW), author=context.run.run_id
     )
     record_partition_rows(context, written.rows_by_partition)
     return {
         **written_metadata(written),
-        "dagster/column_schema": table_schema(connection, f"lake.{table}", descriptions),
+        "dagster/column_schema": table_schema(connection, f"lake.{table}", descriptions(columns)),
     }
 
 

@@ -13,6 +13,7 @@ from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Report, ReportedWindow
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion, Windows, rows_of_version, window_rows
 from mlops_assets.schema.solution import after
+from mlops_assets.schema.table_columns import TableColumn, row_columns
 from mlops_assets.stages.clock import data_clock
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.candidate_evaluation import threshold_of
@@ -26,24 +27,6 @@ if TYPE_CHECKING:
     from mlops_assets.ml.performance_estimation import Estimate
     from mlops_assets.monitoring.alerts import Alert
 
-_COLUMNS = {
-    "slice": "Null for all rows, else which of them: column = value.",
-    "metric": "Name of the metric.",
-    "estimated": "Estimate without labels, by NannyML (CBPE, or DLE for a regression); null where the metric cannot be estimated.",
-    "estimated_lower": "Three standard errors below the estimate.",
-    "estimated_upper": "Three standard errors above it.",
-    "realised": "The metric on the rows whose label is known; null until there are any.",
-    "realised_lower": "Lower end of its 95 % bootstrap interval; slices have one for the selection metric.",
-    "realised_upper": "Upper end of it.",
-    "reference": "The metric on the hold-out of the version.",
-    "threshold": "What it must not be worse than: the reference less the tolerance.",
-    "rows": "Predictions in the window.",
-    "matured_rows": "Those whose label is known.",
-    "matured_share": "Their share. It need not reach 1: some predictions never get a label.",
-    "complete": "Whether the last labels have had the time to come; otherwise the window is partial.",
-    "alert": "Whether the realised value of a complete window, or the estimate of a partial one, is worse than the threshold beyond chance.",
-}
-
 
 class PerformanceMonitor:
     """How good the predictions of a window are."""
@@ -51,9 +34,15 @@ class PerformanceMonitor:
     title = "Performance"
     description = "Estimated and realised performance, by version and slice."
     kinds = ("nannyml", "duckdb")
-    columns = _COLUMNS
     code_version = "1"
     asks_for_training = False
+
+    @property
+    def columns(self) -> dict[str, TableColumn]:
+        """The columns of its rows."""
+        from mlops_assets.ml.performance import PerformanceRow
+
+        return row_columns(PerformanceRow)
 
     def rules(self, name: str) -> Sequence[CheckRule]:
         """The checks of the metric that models are chosen by, and of its estimate."""

@@ -9,22 +9,16 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution
 from mlops_assets.monitoring.monitored_windows import (
-    WINDOW,
+    report_columns,
     report_query,
     stage_rows,
     window_dependencies,
     windows_of,
     write_report,
 )
-from mlops_assets.schema.column_names import MODEL_VERSION
 from mlops_assets.stages.execution import RETRIES, record_range_metadata
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
-
-_DESCRIPTIONS = {
-    WINDOW: "First day of the monitoring window.",
-    MODEL_VERSION: "Version that predicted: its hold-out is what the rows are held against.",
-}
 
 
 def build_report(inputs: SolutionInputs, of_solution: MonitorOfSolution) -> dg.AssetsDefinition:
@@ -64,7 +58,7 @@ def build_report(inputs: SolutionInputs, of_solution: MonitorOfSolution) -> dg.A
                 connection,
                 table=inputs.table(of_solution.stage),
                 query=report_query("measured_rows"),
-                descriptions={**_DESCRIPTIONS, **monitor.columns},
+                columns=report_columns(monitor.columns),
             )
         for window, of_window in measured.window_metadata.items():
             context.add_asset_metadata(dict(of_window), asset_key=context.asset_key, partition_key=window)

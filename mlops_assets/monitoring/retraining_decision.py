@@ -32,6 +32,7 @@ from mlops_assets.monitoring.monitored_windows import WINDOW, write_report
 from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
 from mlops_assets.schema.column_names import MODEL_VERSION
 from mlops_assets.schema.solution import before
+from mlops_assets.schema.table_columns import TableColumn
 from mlops_assets.stages.execution import RETRIES, permanent_failure
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
@@ -39,21 +40,32 @@ from mlops_assets.training.evaluation import ALL_ROWS
 from mlops_assets.training.training_dataset import labelled_rows
 
 _COLUMNS = {
-    WINDOW: ("DATE", "First day of the monitoring window."),
-    "decided_for": ("DATE", "Day of the decision, and training date if it is to train: nothing later was looked at."),
-    MODEL_VERSION: ("INTEGER", "The version that predicted last in the window."),
-    "trained_for": ("DATE", "Training date of that version."),
-    "predictions": ("BIGINT", "How many predictions were made in the window, in all channels."),
-    "drifted_share": ("DOUBLE", "Share of the features with a drift alert in the window."),
-    "metric": ("VARCHAR", "The metric of the training section."),
-    "estimated": ("DOUBLE", "Its value as estimated without labels."),
-    "realised": ("DOUBLE", "Its value on matured labels; null until there are enough."),
-    "bad_windows": ("INTEGER", "How many of the last windows are bad."),
-    "attempted": ("DATE", "Newest training date before this one with an evaluated candidate, deployed or not."),
-    "new_rows": ("BIGINT", "Rows whose label became known since."),
-    "rows_fingerprint": ("VARCHAR", "Identity of the labelled rows that a training would see now."),
-    "outcome": ("VARCHAR", "`retrain`, `wait` (a reason, and something against it) or `keep`."),
-    "reason": ("VARCHAR", "The decision in words."),
+    WINDOW: TableColumn(type="DATE", nullable=False, description="First day of the monitoring window."),
+    "decided_for": TableColumn(
+        type="DATE",
+        nullable=False,
+        description="Day of the decision, and training date if it is to train: nothing later was looked at.",
+    ),
+    MODEL_VERSION: TableColumn(type="INTEGER", description="The version that predicted last in the window."),
+    "trained_for": TableColumn(type="DATE", description="Training date of that version."),
+    "predictions": TableColumn(type="BIGINT", description="How many predictions were made in the window, in all channels."),
+    "drifted_share": TableColumn(type="DOUBLE", description="Share of the features with a drift alert in the window."),
+    "metric": TableColumn(type="VARCHAR", nullable=False, description="The metric of the training section."),
+    "estimated": TableColumn(type="DOUBLE", description="Its value as estimated without labels."),
+    "realised": TableColumn(type="DOUBLE", description="Its value on matured labels; null until there are enough."),
+    "bad_windows": TableColumn(type="INTEGER", nullable=False, description="How many of the last windows are bad."),
+    "attempted": TableColumn(
+        type="DATE", description="Newest training date before this one with an evaluated candidate, deployed or not."
+    ),
+    "new_rows": TableColumn(type="BIGINT", nullable=False, description="Rows whose label became known since."),
+    "rows_fingerprint": TableColumn(type="VARCHAR", description="Identity of the labelled rows that a training would see now."),
+    "outcome": TableColumn(
+        type="VARCHAR",
+        nullable=False,
+        accepted=("retrain", "wait", "keep"),
+        description="`retrain`, `wait` (a reason, and something against it) or `keep`.",
+    ),
+    "reason": TableColumn(type="VARCHAR", nullable=False, description="The decision in words."),
 }
 
 
@@ -92,7 +104,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 for window in context.partition_keys
             ]
             values = ", ".join(f"({', '.join('?' for _ in _COLUMNS)})" for _ in rows)
-            selected = ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, (kind, _) in _COLUMNS.items())
+            selected = ", ".join(f"CAST({name} AS {column.type}) AS {name}" for name, column in _COLUMNS.items())
             connection.execute(
                 f"CREATE OR REPLACE TEMP TABLE decisions AS SELECT {selected} FROM (VALUES {values}) t({', '.join(_COLUMNS)})",
                 [row[name] for row in rows for name in _COLUMNS],
@@ -103,7 +115,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 connection,
                 table=inputs.table(RETRAINING_DECISION),
                 query="FROM temp.main.decisions",
-                descriptions={name: description for name, (_, description) in _COLUMNS.items()},
+                columns=_COLUMNS,
             )
         for row in rows:
             context.log.info(f"{row[WINDOW]}: {row['outcome']}, {row['reason']}")

@@ -9,14 +9,20 @@ from clinic import solution_inputs
 from lake_in_folder import lake_in_folder
 
 from mlops_assets.core.settings import Settings
+from mlops_assets.ml.drift import DriftRow, to_arrow
 from mlops_assets.monitoring.monitored_windows import (
     STAGED_WINDOW,
+    report_columns,
+    report_query,
+    rows_of_version,
     sampled_windows,
     stage_rows,
+    validate_report,
     window_rows,
     windows_of,
 )
 from mlops_assets.monitoring.staged_rows import ROWS
+from mlops_assets.schema.table_columns import row_columns
 
 MOST = 1000
 KEYS = ["2020-01-06", "2020-01-13"]
@@ -132,3 +138,19 @@ def test_no_predictions_at_all_is_a_failure_that_says_where(connection: duckdb.D
     inputs = solution_inputs("daily")
     with pytest.raises(dg.Failure, match=r"2020-06-01: materialize clinic/predictions"):
         stage_rows(connection, settings, inputs, windows_of(inputs, ["2020-06-01"]))
+
+
+def test_the_rows_of_a_report_are_as_its_class_declares_them() -> None:
+    connection = duckdb.connect()
+    sound = DriftRow("2020-01-01", None, "age", "feature", "jensen_shannon", 0.1, 0.2, None, 0.1, 5, False)
+    columns = report_columns(row_columns(DriftRow))
+    connection.register("found", rows_of_version(to_arrow([sound]), 3))
+    validate_report(connection, "clinic.drift_report", report_query("found"), columns)
+    assert list(columns) == [name for name, *_ in connection.execute(f"DESCRIBE {report_query('found')}").fetchall()]
+    connection.register("found", rows_of_version(to_arrow([sound, dataclasses.replace(sound, kind="novel", value=-0.1)]), 3))
+    with pytest.raises(dg.Failure) as raised:
+        validate_report(connection, "clinic.drift_report", report_query("found"), columns)
+    assert raised.value.description == (
+        "clinic.drift_report was not written, its rows are not as its columns are declared: kind: 1 wrong (isin(['feature', 'prediction', "
+        "'label', 'all'])) value, such as novel; value: 1 wrong (greater_than_or_equal_to(0)) value, such as -0.1."
+    )

@@ -1,5 +1,6 @@
 """What the YAML file of a source may not say."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,19 @@ def read(folder: Path, *files: str, **table: Any) -> list[tuple[Any, ...]]:
 def test_what_would_have_no_effect_is_refused_at_load(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         RawTable.model_validate({"description": "d", "format": "csv", "files": ["f.csv"], "columns": COLUMNS, **change})
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"type": "varchar", "minimum": 1}, "`minimum` and `maximum` are of numbers; a varchar column has none: use `accepted`"),
+        ({"type": "integer", "accepted": ["1", "two"]}, "`accepted`: 'two' is no integer"),
+        ({"type": "boolean", "accepted": ["yes"]}, "`accepted`: 'yes' is no boolean"),
+    ],
+)
+def test_bounds_are_of_the_type_of_the_column(column: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        RawTable.model_validate({"description": "d", "format": "csv", "files": ["x.csv"], "columns": {"a": column}})
 
 
 @pytest.mark.parametrize(
