@@ -1,4 +1,4 @@
-"""Where the bundles of a solution lie, which of them predict, and who finds them: what any store promises, and which one is in use.
+"""The protocol of a bundle store, which holds the bundles of the solutions and the links to those that predict, and the store in use.
 
 The store of the platform is a folder (`folder_store.py`). A team's own is named by `MLOPS_BUNDLE_STORE`, by import path or as an entry
 point of the group `mlops_assets.bundle_stores`.

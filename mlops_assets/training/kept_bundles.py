@@ -1,4 +1,4 @@
-"""Which bundles the store keeps: those that predict or may have to at once, those that a server has, and the newest ones.
+"""The bundles that the store keeps: those that predict or may have to at once, those that a server has, and the newest ones.
 
 A version that is not among them stays in the model registry: whoever needs its bundle has it fetched again.
 """
