@@ -2,15 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace
 
-from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, describe, folder_files, write_record
-from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.clients.bundle_record import (
+    ACCEPTANCE_TAG,
+    BundleRecord,
+    Precision,
+    TrainingIdentity,
+    folder_files,
+    write_record,
+)
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, exact_matrix, to_frame
 from mlops_assets.ml.onnx import to_onnx
@@ -57,9 +64,24 @@ def load(path: Path) -> Bundle:
     return load_bundle(path, folder_files(path))
 
 
+def record_of(solution: str, version: int, **changes: Any) -> BundleRecord:
+    """The record of a version whose bundle predicts exactly what its model does; `changes` replace fields."""
+    training = TrainingIdentity(training_date=date(2020, 3, 1), dataset_fingerprint="0", configuration_hash="0", segment=None)
+    precision = Precision(rows=100, largest_difference=0.0, float32_changed=0.0, float32_mean_change=0.0)
+    record = BundleRecord(
+        solution=solution,
+        version=version,
+        run_id=f"run-{version}",
+        training=training,
+        precision=precision,
+        files={"model.onnx": "0"},
+    )
+    return replace(record, **changes)
+
+
 def sign_record(path: Path, signer: Signer) -> None:
     """Put the record of an accepted version beside the bundle in the folder `<solution>/<version>`."""
-    record = describe(RegisteredModel(path.parent.name, int(path.name), "run", {}), folder_files(path))
+    record = record_of(path.parent.name, int(path.name), files=folder_files(path))
     write_record(path, record, record.sign(signer, "accepted")[ACCEPTANCE_TAG])
 
 

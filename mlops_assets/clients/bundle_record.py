@@ -1,27 +1,25 @@
 """The signed records of a version: whose it is, what it was trained on, and the SHA-256 of every file of its bundle or its reference.
 
 `model` signs the record of the bundle when it registers a version, `evaluation` signs it again when every gate passed, and signs that of
-the monitoring reference. The signatures are tags of the version; that of the acceptance also lies beside the bundle that serves. A tag that
-somebody writes, copies from another version, or a file that somebody replaces does not fit to a signature. Whoever decides by a fact of a
-version takes it from its record, not from its tags. Reading a bundle belongs to `serving/bundle.py`.
+the monitoring reference. Records and signatures are tags of the version; that of the acceptance also lies beside the bundle that serves. A
+record that somebody writes, copies from another version, or a file that somebody replaces does not fit to a signature. Whoever decides by a
+fact of a version takes it from its record, not from another tag. Reading a bundle belongs to `serving/bundle.py`.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from mlops_assets.clients.registered_model import (
     CONFIGURATION_TAG,
     DATASET_FINGERPRINT_TAG,
     GATES_PASSED,
     GATES_TAG,
-    PARITY_TAGS,
-    ROUNDING_TAGS,
     SEGMENT_TAG,
     TRAINING_DATE_TAG,
     RegisteredModel,
@@ -31,28 +29,16 @@ from mlops_assets.clients.signatures import Signer
 BUNDLE_TAG = "bundle_sha256"
 """One hash over the names and contents of all files of the bundle."""
 
-FILES_TAG = "bundle_files"
-"""The hash of each file of the bundle, as JSON."""
+RECORD_TAG = "bundle_record"
+"""The record of the bundle, as JSON."""
 
-REFERENCE_FILES_TAG = "reference_files"
-"""The hash of each file of the monitoring reference, as JSON."""
+REFERENCE_RECORD_TAG = "reference_record"
+"""The record of the monitoring reference, as JSON."""
 
 REGISTRATION_TAG, ACCEPTANCE_TAG, REFERENCE_TAG = "registration_signature", "acceptance_signature", "reference_signature"
 
-_FORMER_TAG = "float32_changed_share"
-"""Of versions that an earlier release signed; nothing reads it any more."""
-SIGNED_TAGS = (
-    TRAINING_DATE_TAG,
-    DATASET_FINGERPRINT_TAG,
-    CONFIGURATION_TAG,
-    SEGMENT_TAG,
-    *PARITY_TAGS,
-    *ROUNDING_TAGS,
-    _FORMER_TAG,
-)
-"""Tags of a version that decide something: a signature covers their values."""
-
 Purpose = Literal["registered", "accepted", "reference"]
+_TRAINING_TAGS = (TRAINING_DATE_TAG, DATASET_FINGERPRINT_TAG, CONFIGURATION_TAG, SEGMENT_TAG)
 _SIGNATURE_TAGS: dict[Purpose, str] = {"registered": REGISTRATION_TAG, "accepted": ACCEPTANCE_TAG, "reference": REFERENCE_TAG}
 
 
@@ -60,43 +46,92 @@ class EvidenceError(Exception):
     """The evidence that a version may be used is lacking or does not fit to it; the message says which, and the remedy."""
 
 
-@dataclass(frozen=True)
-class BundleRecord:
-    """What is signed of one version: its run, the values of `SIGNED_TAGS`, and the SHA-256 of each file of its bundle (or reference)."""
+class TrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What makes two trainings the same one. What the model may know ends on `training_date`; without a `segment` it is trained on all rows."""
+
+    training_date: date
+    dataset_fingerprint: str
+    configuration_hash: str
+    segment: str | None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags by which a version or a run of this training is found in MLflow."""
+        return {
+            TRAINING_DATE_TAG: self.training_date.isoformat(),
+            DATASET_FINGERPRINT_TAG: self.dataset_fingerprint,
+            CONFIGURATION_TAG: self.configuration_hash,
+            **({SEGMENT_TAG: self.segment} if self.segment is not None else {}),
+        }
+
+
+class Precision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How exactly the serving model gives the pipeline's predictions, measured on `rows` rows of the hold-out.
+
+    `largest_difference` compares both on the same numbers. Reading numbers as float32 changes `float32_changed`, a share of the predictions,
+    and all by `float32_mean_change` on average.
+    """
+
+    rows: int
+    largest_difference: float
+    float32_changed: float
+    float32_mean_change: float
+
+
+class BundleRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is signed of one version: run, training, precision, and the SHA-256 of each file of its bundle (or reference)."""
 
     solution: str
     version: int
     run_id: str
-    tags: Mapping[str, str]
-    files: Mapping[str, str]
-
-    @property
-    def training_date(self) -> date:
-        """What the model may know ends on this day."""
-        return date.fromisoformat(self.tags[TRAINING_DATE_TAG])
-
-    @property
-    def dataset_fingerprint(self) -> str:
-        """Identity of the training dataset."""
-        return self.tags[DATASET_FINGERPRINT_TAG]
-
-    @property
-    def segment(self) -> str | None:
-        """The segment whose rows the version was trained on; None for the solution's own model."""
-        return self.tags.get(SEGMENT_TAG)
+    training: TrainingIdentity
+    precision: Precision
+    files: dict[str, str]
 
     @property
     def sha256(self) -> str:
         """One hash over the names and contents of all files."""
         return tree_hash(self.files)
 
+    @property
+    def text(self) -> str:
+        """The record as JSON."""
+        return json.dumps(self._content())
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> "BundleRecord":
+        """The record in `text`. Raises ValueError when it is none."""
+        # Not by msgspec's own JSON, which has no infinite numbers.
+        return msgspec.convert(json.loads(text), cls)
+
     def sign(self, signer: Signer, purpose: Purpose) -> dict[str, str]:
         """The tag that holds the signature under this record, by name."""
-        return {_SIGNATURE_TAGS[purpose]: signer.sign(purpose, asdict(self))}
+        return {_SIGNATURE_TAGS[purpose]: signer.sign(purpose, self._content())}
 
     def is_signed(self, signer: Signer, purpose: Purpose, signature: str) -> bool:
         """Whether `signature` is the one under this record."""
-        return signer.is_genuine(signature, purpose, asdict(self))
+        return signer.is_genuine(signature, purpose, self._content())
+
+    def is_of(self, version: RegisteredModel) -> bool:
+        """Whether this is a record of `version` with the tags that it has now."""
+        tags = {name: version.tags[name] for name in _TRAINING_TAGS if name in version.tags}
+        return (self.solution, self.version, self.run_id, self.training.tags) == (
+            version.solution,
+            version.version,
+            version.run_id,
+            tags,
+        )
+
+    def _content(self) -> dict[str, Any]:
+        content: dict[str, Any] = msgspec.to_builtins(self)
+        return content
+
+
+class _ServedRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of the file beside a bundle that serves."""
+
+    record: BundleRecord
+    signature: str
 
 
 def tree_hash(files: Mapping[str, str]) -> str:
@@ -111,26 +146,26 @@ def folder_files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def describe(version: RegisteredModel, files: Mapping[str, str]) -> BundleRecord:
-    """The record of `version` with a bundle of these `files`."""
-    tags = {name: version.tags[name] for name in SIGNED_TAGS if name in version.tags}
-    return BundleRecord(version.solution, version.version, version.run_id, tags, dict(files))
-
-
 def registered_record(signer: Signer, version: RegisteredModel) -> BundleRecord:
     """The record that `model` signed. Raises EvidenceError when the version has none, or was changed since."""
     day = version.tags.get(TRAINING_DATE_TAG, "its training date")
-    signature, files = version.tags.get(REGISTRATION_TAG), version.tags.get(FILES_TAG)
-    if signature is None or files is None:
+    text, signature = version.tags.get(RECORD_TAG), version.tags.get(REGISTRATION_TAG)
+    if text is None and signature is not None:
         raise EvidenceError(
-            f"{version} has no signed record of its bundle (tags {REGISTRATION_TAG} and {FILES_TAG}): this installation did not register "
+            f"{version} was registered by an earlier release, which signed no {RECORD_TAG}: how exactly its bundle predicts is not known. "
+            "This release does not use such versions. Begin with an empty state folder (MLOPS_HOME) and train there."
+        )
+    if text is None or signature is None:
+        raise EvidenceError(
+            f"{version} has no signed record of its bundle (tags {RECORD_TAG} and {REGISTRATION_TAG}): this installation did not register "
             f"it. Train it here: mlops train {version.solution} --date {day}"
         )
-    record = describe(version, _parse_files(version, FILES_TAG, files))
-    if not record.is_signed(signer, "registered", signature):
+    record = _parse(text)
+    if record is None or not record.is_of(version) or not record.is_signed(signer, "registered", signature):
         raise EvidenceError(
-            f"{version} was changed in MLflow after it was registered: the tag {REGISTRATION_TAG} is no signature under its run, its "
-            f"bundle's hashes and its tags {', '.join(record.tags)}. Train it again: mlops train {version.solution} --date {day}"
+            f"{version} was changed in MLflow after it was registered: the tag {REGISTRATION_TAG} is no signature under {RECORD_TAG}, or "
+            f"that is not a record of its run and its tags {', '.join(_TRAINING_TAGS)}. Train it again: mlops train {version.solution} "
+            f"--date {day}"
         )
     return record
 
@@ -159,16 +194,16 @@ def accepted_record(signer: Signer, version: RegisteredModel) -> tuple[BundleRec
 def reference_record(signer: Signer, version: RegisteredModel) -> BundleRecord:
     """The record of the monitoring reference of `version`. Raises EvidenceError when its evaluation signed none, or it was changed since."""
     registered_record(signer, version)
-    signature, files = version.tags.get(REFERENCE_TAG), version.tags.get(REFERENCE_FILES_TAG)
-    if signature is None or files is None:
+    text, signature = version.tags.get(REFERENCE_RECORD_TAG), version.tags.get(REFERENCE_TAG)
+    if text is None or signature is None:
         raise EvidenceError(
-            f"{version} has no signed monitoring reference (tags {REFERENCE_TAG} and {REFERENCE_FILES_TAG}). {reference_remedy(version)}"
+            f"{version} has no signed monitoring reference (tags {REFERENCE_RECORD_TAG} and {REFERENCE_TAG}). {reference_remedy(version)}"
         )
-    record = describe(version, _parse_files(version, REFERENCE_FILES_TAG, files))
-    if not record.is_signed(signer, "reference", signature):
+    record = _parse(text)
+    if record is None or not record.is_of(version) or not record.is_signed(signer, "reference", signature):
         raise EvidenceError(
             f"The monitoring reference of {version} was changed in MLflow: the tag {REFERENCE_TAG} is no signature of its evaluation under "
-            f"the hashes in {REFERENCE_FILES_TAG}. {reference_remedy(version)}"
+            f"{REFERENCE_RECORD_TAG}. {reference_remedy(version)}"
         )
     return record
 
@@ -190,7 +225,7 @@ def write_record(bundle: Path, record: BundleRecord, signature: str) -> None:
     """Put the record beside the folder `bundle`. A reader sees the former file or this one."""
     path = record_file(bundle)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps({"record": asdict(record), "signature": signature}, indent=1) + "\n")
+    scratch.write_text(json.dumps({"record": msgspec.to_builtins(record), "signature": signature}, indent=1) + "\n")
     scratch.replace(path)
 
 
@@ -202,10 +237,10 @@ def served_record(signer: Signer, bundle: Path) -> BundleRecord:
     if not path.is_file():
         raise EvidenceError(f"{path}, the signed record of the bundle, is missing. {remedy}")
     try:
-        content = json.loads(path.read_bytes())
-        record, signature = BundleRecord(**content["record"]), str(content["signature"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise EvidenceError(f"{path} is no record of a bundle. {remedy}") from error
+        served = msgspec.convert(json.loads(path.read_bytes()), _ServedRecord)
+    except ValueError as error:
+        raise EvidenceError(f"{path} is no record of a bundle of this release: {error}. {remedy}") from error
+    record, signature = served.record, served.signature
     if (record.solution, str(record.version)) != (solution, version) or not record.is_signed(signer, "accepted", signature):
         raise EvidenceError(
             f"{path} was changed after deployment, or belongs to another bundle: its signature does not fit. {remedy}"
@@ -213,8 +248,8 @@ def served_record(signer: Signer, bundle: Path) -> BundleRecord:
     return record
 
 
-def _parse_files(version: RegisteredModel, tag: str, text: str) -> dict[str, str]:
+def _parse(text: str) -> BundleRecord | None:
     try:
-        return {str(name): str(value) for name, value in json.loads(text).items()}
-    except (ValueError, AttributeError) as error:
-        raise EvidenceError(f"The tag {tag} of {version} is not the JSON that was signed: train the version again.") from error
+        return BundleRecord.parse(text)
+    except ValueError:
+        return None

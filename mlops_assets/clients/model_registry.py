@@ -13,16 +13,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from mlops_assets.access.credentials import access_token
 from mlops_assets.clients.bundle_record import (
     ACCEPTANCE_TAG,
     BUNDLE_TAG,
-    FILES_TAG,
-    REFERENCE_FILES_TAG,
+    RECORD_TAG,
+    REFERENCE_RECORD_TAG,
     BundleRecord,
     EvidenceError,
+    Precision,
+    TrainingIdentity,
     accepted_record,
-    describe,
     folder_files,
     reference_record,
     registered_record,
@@ -101,13 +104,13 @@ class ModelRegistry:
         return self.client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
 
     def log(self, run_id: str, *, parameters: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
-        """Record parameters and metrics in one call; metrics without a value are left out."""
+        """Record parameters and metrics in one call; those without a value are left out."""
         from mlflow.entities import Metric, Param
 
         moment = int(time.time() * 1000)
         self.client.log_batch(
             run_id,
-            params=[Param(key, str(value)) for key, value in parameters.items()],
+            params=[Param(key, str(value)) for key, value in parameters.items() if value is not None],
             metrics=[Metric(key, float(value), moment, 0) for key, value in metrics.items() if value is not None],
         )
 
@@ -272,17 +275,24 @@ class ModelRegistry:
         for key, value in tags.items():
             self.client.set_model_version_tag(solution, str(version), key, value)
 
-    def log_bundle(self, model: RegisteredModel, folder: Path) -> None:
-        """Store the serving bundle in `folder` with the model's run, and sign its record; from then on `find` knows the version."""
+    def log_bundle(self, model: RegisteredModel, folder: Path, *, training: TrainingIdentity, precision: Precision) -> None:
+        """Store the serving bundle in `folder` with the model's run, and sign its record; from then on `find` finds the version."""
         self.log_files(model.run_id, folder, BUNDLE_ARTIFACT)
-        self.sign_bundle(model, folder)
+        self.sign_bundle(
+            BundleRecord(
+                solution=model.solution,
+                version=model.version,
+                run_id=model.run_id,
+                training=training,
+                precision=precision,
+                files=folder_files(folder),
+            )
+        )
 
-    def sign_bundle(self, model: RegisteredModel, folder: Path) -> BundleRecord:
-        """Sign that the bundle of `model` is the one in `folder`, with the tags that it has now; returns the record."""
-        record = describe(model, folder_files(folder))
-        tags = {BUNDLE_TAG: record.sha256, FILES_TAG: json.dumps(record.files), **record.sign(self.signer, "registered")}
-        self.tag(model.solution, model.version, {**tags, _COMPLETE_TAG: "complete"})
-        return record
+    def sign_bundle(self, record: BundleRecord) -> None:
+        """Sign the record of a bundle as its registration does."""
+        tags = {BUNDLE_TAG: record.sha256, RECORD_TAG: record.text, **record.sign(self.signer, "registered")}
+        self.tag(record.solution, record.version, {**tags, _COMPLETE_TAG: "complete"})
 
     def log_reference(self, model: RegisteredModel, folder: Path) -> None:
         """Store the monitoring reference in `folder` with the model's run, and sign its record."""
@@ -291,8 +301,8 @@ class ModelRegistry:
 
     def sign_reference(self, model: RegisteredModel, folder: Path) -> None:
         """Sign that the monitoring reference of `model` is the one in `folder`."""
-        record = describe(model, folder_files(folder))
-        tags = {REFERENCE_FILES_TAG: json.dumps(record.files), **record.sign(self.signer, "reference")}
+        record = replace(self.registered_record(model), files=folder_files(folder))
+        tags = {REFERENCE_RECORD_TAG: record.text, **record.sign(self.signer, "reference")}
         self.tag(model.solution, model.version, tags)
 
     def registered_record(self, model: RegisteredModel) -> BundleRecord:

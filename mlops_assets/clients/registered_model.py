@@ -9,12 +9,6 @@ CONFIGURATION_TAG = "configuration_hash"
 SEGMENT_TAG = "segment"
 """On the version of a segment: which one."""
 
-PARITY_TAGS = ("onnx_largest_difference", "onnx_rows")
-"""On every version: how far the ONNX model is from the pipeline, and on how many rows that was measured."""
-
-ROUNDING_TAGS = ("float32_changed", "float32_mean_change")
-"""On every version: the share of the rows of `PARITY_TAGS` whose prediction changes because numbers are read as float32, and the mean change."""
-
 GATES_TAG = "status"
 """What the gates said of a version, for people: `GATES_PASSED` or `GATES_FAILED`; a version that was not evaluated has no such tag."""
 GATES_PASSED, GATES_FAILED = "accepted", "rejected"

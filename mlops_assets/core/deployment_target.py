@@ -11,6 +11,16 @@ LEFT_TO_SOLUTION = "left_to_solution"
 
 
 @dataclass(frozen=True)
+class RecordedDeployment:
+    """A deployment as Dagster's event log has it, at `storage_id`; `is_left_to_solution` when the segment has no own champion since."""
+
+    storage_id: int
+    version: int
+    partition: str
+    is_left_to_solution: bool
+
+
+@dataclass(frozen=True)
 class DeploymentTarget:
     """What has a champion: a solution, or a segment of it, with its deployment asset and that asset's partitions."""
 
@@ -29,19 +39,27 @@ class DeploymentTarget:
             training_date if self.segment is None else dg.MultiPartitionKey({SEGMENT: self.segment, TRAINING_DATE: training_date})
         )
 
-    def newest_deployment(self, instance: dg.DagsterInstance) -> dg.EventLogRecord | None:
+    def newest_deployment(self, instance: dg.DagsterInstance) -> RecordedDeployment | None:
         """The last deployment, whatever its training date."""
         keys = None
         if self.segment is not None and isinstance(self.partitions, dg.MultiPartitionsDefinition):
             keys = self.partitions.get_multipartition_keys_with_dimension_value(SEGMENT, self.segment)
         wanted = dg.AssetRecordsFilter(asset_key=self.key, asset_partitions=keys)
         records = instance.fetch_materializations(wanted, limit=1).records
-        return records[0] if records else None
+        materialization = records[0].asset_materialization if records else None
+        if materialization is None:
+            return None
+        values = {name: entry.value for name, entry in materialization.metadata.items()}
+        version = values["model_version"]
+        assert isinstance(version, int)
+        return RecordedDeployment(
+            storage_id=records[0].storage_id,
+            version=version,
+            partition=str(materialization.partition),
+            is_left_to_solution=values.get(LEFT_TO_SOLUTION) is True,
+        )
 
     def has_champion(self, instance: dg.DagsterInstance) -> bool:
         """Whether the last deployment left it with a champion of its own, as Dagster's event log has it."""
-        record = self.newest_deployment(instance)
-        if record is None or record.asset_materialization is None:
-            return False
-        left = record.asset_materialization.metadata.get(LEFT_TO_SOLUTION)
-        return left is None or not left.value
+        deployment = self.newest_deployment(instance)
+        return deployment is not None and not deployment.is_left_to_solution

@@ -11,7 +11,7 @@ import dagster as dg
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
-from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION, DeploymentTarget
+from mlops_assets.core.deployment_target import DeploymentTarget
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.training.acceptance import gates_problem
 
@@ -48,11 +48,10 @@ def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: Deploym
     """The run that brings history and registry together; a sentence when they agree."""
     name = target.segment or target.solution
     recorded = target.newest_deployment(instance)
-    if recorded is None or recorded.asset_materialization is None:
+    if recorded is None:
         return f"{name}: nothing was deployed yet"
-    metadata = recorded.asset_materialization.metadata
-    deployed = int(str(metadata["model_version"].value))
-    expected = None if LEFT_TO_SOLUTION in metadata and metadata[LEFT_TO_SOLUTION].value else deployed
+    deployed = recorded.version
+    expected = None if recorded.is_left_to_solution else deployed
     found = registered_champion(settings, target.solution, target.segment)
     if (found.version if found else None) == expected:
         return f"{name}: version {deployed} is deployed and is the champion"
@@ -61,7 +60,7 @@ def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: Deploym
         version, partition = found.version, target.partition_key(found.tags[TRAINING_DATE_TAG])
         reason = f"the alias champion was moved by hand from version {deployed}"
     else:
-        version, partition = deployed, str(recorded.partition_key)
+        version, partition = deployed, recorded.partition
         reason = (
             f"restored: the alias champion was moved by hand to version {found.version}. {refused}"
             if found

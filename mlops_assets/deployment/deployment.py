@@ -151,8 +151,8 @@ def version_before(instance: dg.DagsterInstance, registry: ModelRegistry, inputs
     The history comes first: an alias that somebody moved in MLflow is a change to record, not the state before it.
     """
     recorded = inputs.deployment_target.newest_deployment(instance)
-    if recorded is not None and recorded.asset_materialization:
-        return int(str(recorded.asset_materialization.metadata["model_version"].value))
+    if recorded is not None:
+        return recorded.version
     champion = registry.champion(inputs.name, inputs.segment) or registry.champion(inputs.name)
     return champion.version if champion else None
 

@@ -1,13 +1,16 @@
-"""Signatures for the versions of an earlier release: made once, when deployed versions exist and no key does.
+"""New signatures for registered versions, made when deployed versions exist and no key does.
 
-The evidence is Dagster's event log: a version is accepted when its newest evaluation there passed every gate.
+The evidence is Dagster's event log: a version is accepted when its newest evaluation there passed every gate. A version without a
+record, as earlier releases registered them, gets no signature, and whoever reads it an error.
 """
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, BundleRecord, folder_files, write_record
+from msgspec.structs import replace
+
+from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, RECORD_TAG, BundleRecord, folder_files, write_record
 from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import GATES_PASSED, GATES_TAG, RegisteredModel
@@ -19,7 +22,7 @@ _EVALUATIONS = ("evaluation", "segment_evaluation")
 
 
 def needs_adoption(settings: Settings) -> bool:
-    """Whether versions are deployed here, and nothing was ever signed."""
+    """Whether versions are deployed here, and there is no key."""
     return settings.serving_directory.exists() and not settings.signing_key_file.exists()
 
 
@@ -31,7 +34,7 @@ def adopt_versions(settings: Settings) -> None:
     registry, client = ModelRegistry.from_settings(settings), DagsterClient.from_settings(settings)
     for solution in (each.name for each in registry.client.search_registered_models()):
         evaluations = [event.metadata for stage in _EVALUATIONS for event in _events(client, f"{solution}/{stage}")]
-        for model in registry.versions(solution):
+        for model in (each for each in registry.versions(solution) if RECORD_TAG in each.tags):
             record = sign_version(registry, model)
             passed = next((each.get("gates_passed") for each in evaluations if each.get("model_version") == model.version), False)
             if passed and model.tags.get(GATES_TAG) == GATES_PASSED:
@@ -49,11 +52,13 @@ def _events(client: DagsterClient, key: str) -> list[Any]:
 
 
 def sign_version(registry: ModelRegistry, model: RegisteredModel) -> BundleRecord:
-    """Sign the bundle of `model` as it is now, and the monitoring reference if it was evaluated. Returns the record of the bundle."""
+    """Sign the record of `model` with its bundle as it is now, and the monitoring reference if it was evaluated. Returns the record."""
     with tempfile.TemporaryDirectory() as folder:
-        record = registry.sign_bundle(model, registry.download_bundle(model, Path(folder)))
+        files = folder_files(registry.download_bundle(model, Path(folder)))
+        record = replace(BundleRecord.parse(model.tags[RECORD_TAG]), files=files)
+        registry.sign_bundle(record)
         if registry.has_reference(model):
-            registry.sign_reference(model, registry.download_reference(model, Path(folder)))
+            registry.sign_reference(registry.get(model.solution, model.version), registry.download_reference(model, Path(folder)))
     return record
 
 

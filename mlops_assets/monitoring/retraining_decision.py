@@ -155,7 +155,7 @@ def decide_window(
     state = State(
         day=day,
         windows=windows,
-        trained_for=champion.training_date,
+        trained_for=champion.training.training_date,
         attempted=attempted,
         new_rows=_count_since(connection, inputs, rows, attempted),
         changed=identity != _trained_on(connection, inputs, attempted),
@@ -202,7 +202,7 @@ def _champion(
     ).fetchall()
     for (version,) in versions:
         record = registry.registered_record(registry.get(inputs.name, version))
-        if record.segment is None:
+        if record.training.segment is None:
             return record
     raise permanent_failure(
         f"No report says what {inputs.name} predicted in the window {window}: materialize {inputs.name}/{DRIFT_REPORT} first."

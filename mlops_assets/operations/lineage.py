@@ -85,7 +85,7 @@ class PredictionLineage:
         """The chain from the prediction to the raw partitions, each link with its page in Dagster or MLflow. Values suit JSON."""
         assets = self.client.assets()
         partition = str(self.values[self.solution.partitions.column])
-        training_date = self.record.training_date.isoformat()
+        training_date = self.record.training.training_date.isoformat()
         dataset = self._dataset()
         return {
             "prediction": self._prediction(partition),
@@ -101,11 +101,11 @@ class PredictionLineage:
                 "mlflow_run_id": self.model.run_id,
             },
             "dataset": {
-                "fingerprint": self.record.dataset_fingerprint,
+                "fingerprint": self.record.training.dataset_fingerprint,
                 "training_date": training_date,
                 "source_snapshot": dataset.source_snapshot if dataset else None,
                 "dagster": self.client.asset_url(f"{self.solution_name}/training_dataset", training_date),
-                "rebuild": f"mlops dataset rebuild {self.solution_name} {self.record.dataset_fingerprint}",
+                "rebuild": f"mlops dataset rebuild {self.solution_name} {self.record.training.dataset_fingerprint}",
             },
             "feature_views": self._feature_views(),
             "raw_partitions": [
@@ -167,7 +167,7 @@ class PredictionLineage:
         return row
 
     def _background(self, names: list[str], segment: "Segment | None") -> "pa.Table":
-        table, training_date = f"{self.solution_name}.training_dataset", self.record.training_date
+        table, training_date = f"{self.solution_name}.training_dataset", self.record.training.training_date
         columns = ", ".join(map(quote, names))
         inside = f"CAST({quote(segment.column)} AS VARCHAR) = {literal(segment.value)}" if segment else "true"
         with Lake.from_settings(self.settings).connect(read_only=True) as connection:
@@ -202,7 +202,7 @@ class PredictionLineage:
         """
         if self.values.get(ROLE) == CHALLENGER_ROLE:
             return None
-        deployments = history(self.client, self.solution_name, self.record.segment)
+        deployments = history(self.client, self.solution_name, self.record.training.segment)
         found = deployment_of(deployments, self.model.version, self.values.get(SERVED_AT))
         return asdict(found) if found else None
 
@@ -210,7 +210,7 @@ class PredictionLineage:
         """What the lake's history recorded of the dataset; None when those snapshots have expired."""
         with Lake.from_settings(self.settings).connect(read_only=True) as connection:
             datasets = recorded_datasets(connection, f"{self.solution_name}.training_dataset")
-        fingerprint = self.record.dataset_fingerprint
+        fingerprint = self.record.training.dataset_fingerprint
         return next((each for each in reversed(datasets) if each.fingerprint == fingerprint), None)
 
     def _feature_views(self) -> list[dict[str, Any]]:

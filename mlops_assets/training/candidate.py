@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mlops_assets.clients.bundle_record import Precision, TrainingIdentity
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.clients.registered_model import PARITY_TAGS, ROUNDING_TAGS, TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.search_storage import search_storage
 from mlops_assets.core.keys import TRAINING_DATASET
 from mlops_assets.core.project import current_project
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.ml.matrix import FeatureSchema
-    from mlops_assets.ml.onnx import Parity
     from mlops_assets.ml.search import SearchResult, TrialResult
 
 _PARITY_ROWS = 20_000
@@ -64,7 +64,7 @@ def train_candidate(
     *,
     lake: Lake,
     dataset: TrainingDataset,
-    tags: dict[str, str],
+    training: TrainingIdentity,
 ) -> tuple[RegisteredModel, dict[str, Any]]:
     """Search, fit, export, log and register. Returns the version and what the asset's page says of it."""
     from mlops_assets.ml.matrix import FeatureSchema, to_exact_frame, to_frame, with_origins
@@ -74,10 +74,10 @@ def train_candidate(
     with lake.connect(read_only=True) as connection:
         train = connection.execute(dataset_rows_query(inputs, dataset.training_date, "train")).to_arrow_table()
         holdout = connection.execute(dataset_rows_query(inputs, dataset.training_date, "holdout")).to_arrow_table()
-    run_id = unfinished_run(registry, inputs.name, tags) or registry.start_run(
+    run_id = unfinished_run(registry, inputs.name, training.tags) or registry.start_run(
         inputs.name,
-        name=" ".join(filter(None, (tags[TRAINING_DATE_TAG], inputs.segment))),
-        tags={**tags, "dagster_run_id": context.run.run_id, "solution": inputs.name},
+        name=" ".join(filter(None, (training.training_date.isoformat(), training.segment))),
+        tags={**training.tags, "dagster_run_id": context.run.run_id, "solution": inputs.name},
     )
     succeeded = False
     try:
@@ -92,15 +92,20 @@ def train_candidate(
             rounded = rounding(fitted.pipeline, exported, to_exact_frame(rows, schema), schema, solution.problem, limit)
         except ValueError as error:
             raise permanent_failure(str(error)) from error
-        _log(registry, run_id, inputs, fitted, searched, dataset=dataset, compared=compared)
+        precision = Precision(
+            rows=compared.rows,
+            # Relative where predictions are large, so that one limit suits probabilities and values.
+            largest_difference=compared.largest_relative_difference,
+            float32_changed=rounded.changed_share,
+            float32_mean_change=rounded.mean_change,
+        )
+        _log(registry, run_id, inputs, fitted, searched, dataset=dataset, precision=precision)
         version_tags = {
-            **tags,
+            **training.tags,
             "dagster_run_id": context.run.run_id,
             "lake_snapshot": str(dataset.source_snapshot),
             "feature_views": json.dumps(inputs.view_versions),
             **code_versions(current_project().dbt_manifest),
-            **dict(zip(PARITY_TAGS, (str(_difference(compared)), str(rows.num_rows)), strict=True)),
-            **dict(zip(ROUNDING_TAGS, (str(rounded.changed_share), str(rounded.mean_change)), strict=True)),
         }
         registered = registry.register(inputs.name, run_id, fitted.pipeline, version_tags)
         registry.describe_model(
@@ -121,7 +126,7 @@ def train_candidate(
                 threshold=fitted.threshold,
                 registered=registered,
             )
-            registry.log_bundle(registered, Path(folder) / "bundle")
+            registry.log_bundle(registered, Path(folder) / "bundle", training=training, precision=precision)
             keep_bundle(settings, registered, Path(folder) / "bundle")
         succeeded = True
     finally:
@@ -168,7 +173,7 @@ def _log(
     searched: "SearchResult | None",
     *,
     dataset: TrainingDataset,
-    compared: "Parity",
+    precision: Precision,
 ) -> None:
     """Parameters, metrics, the dataset and the history of the search, with the run behind the version."""
     training = inputs.solution.training
@@ -186,7 +191,10 @@ def _log(
             "fit_seconds": fitted.seconds,
             "training_rows": dataset.training_rows,
             "holdout_rows": dataset.holdout_rows,
-            "onnx_largest_difference": _difference(compared),
+            "onnx_rows": precision.rows,
+            "onnx_largest_difference": precision.largest_difference,
+            "float32_changed": precision.float32_changed,
+            "float32_mean_change": precision.float32_mean_change,
             "threshold_objective": fitted.threshold_objective,
             "search_trials": len(searched.trials) if searched else None,
             f"search_best_{training.metric}": searched.best.value if searched else None,
@@ -237,8 +245,3 @@ def _described(inputs: SolutionInputs, fitted: Fitted, searched: "SearchResult |
         metadata["search"] = dg.MetadataValue.md(search_table(searched, metric))
         metadata["plot_search"] = dg.MetadataValue.md(markdown_image("search", search_plot(searched, metric)))
     return metadata
-
-
-def _difference(compared: "Parity") -> float:
-    """Relative where predictions are large, so that one limit suits probabilities and values."""
-    return compared.largest_relative_difference

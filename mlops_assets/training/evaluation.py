@@ -81,7 +81,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             train_rows = dataset_rows_query(inputs, training_date, "train")
             train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
             present = fingerprint(connection, dataset_query(inputs, training_date))
-            unchanged = present == record.dataset_fingerprint
+            unchanged = present == record.training.dataset_fingerprint
             judged = evaluate_candidate(
                 solution,
                 bundle,

@@ -8,15 +8,8 @@ from typing import Any
 import dagster as dg
 import duckdb
 
+from mlops_assets.clients.bundle_record import Precision, TrainingIdentity
 from mlops_assets.clients.model_registry import ModelRegistry, alias_of
-from mlops_assets.clients.registered_model import (
-    CONFIGURATION_TAG,
-    DATASET_FINGERPRINT_TAG,
-    PARITY_TAGS,
-    ROUNDING_TAGS,
-    SEGMENT_TAG,
-    TRAINING_DATE_TAG,
-)
 from mlops_assets.core import check_rules
 from mlops_assets.core.keys import MODEL, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.core.settings import Settings
@@ -71,33 +64,33 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
         training_date, of_run = model_of_run(context, declared)
         inputs = _effective(of_run, config.overrides)
         dataset = _dataset(lake, inputs, training_date)
-        tags = {
-            TRAINING_DATE_TAG: training_date.isoformat(),
-            DATASET_FINGERPRINT_TAG: dataset.fingerprint,
-            CONFIGURATION_TAG: configuration_of(inputs, with_budget=True),
-            **({SEGMENT_TAG: inputs.segment} if inputs.segment else {}),
-        }
-        registered = registry.find(inputs.name, tags)
+        training = TrainingIdentity(
+            training_date=training_date,
+            dataset_fingerprint=dataset.fingerprint,
+            configuration_hash=configuration_of(inputs, with_budget=True),
+            segment=inputs.segment,
+        )
+        registered = registry.find(inputs.name, training.tags)
         found: dict[str, Any] = {"reused": registered is not None}
         if registered is not None:
             found["skipped"] = (
                 f"Nothing was fitted: version {registered.version} was, on the same dataset ({dataset.fingerprint}) "
-                f"with the same configuration ({tags[CONFIGURATION_TAG]})."
+                f"with the same configuration ({training.configuration_hash})."
             )
         else:
             context.log.info(f"Fitting on {dataset.training_rows} rows and {len(inputs.features)} features")
-            registered, described = train_candidate(context, registry, settings, inputs, lake=lake, dataset=dataset, tags=tags)
+            registered, described = train_candidate(
+                context, registry, settings, inputs, lake=lake, dataset=dataset, training=training
+            )
             found |= described
         registry.set_alias(inputs.name, candidate_alias(training_date, inputs.segment), registered.version)
-        difference, rows = (float(registered.tags[tag]) for tag in PARITY_TAGS)
+        precision = registry.registered_record(registry.get(inputs.name, registered.version)).precision
         limit = inputs.solution.gates.maximum_onnx_difference
-        # A version of an earlier release was not compared so.
-        changed, mean_change = (float(registered.tags.get(tag, 0.0)) for tag in ROUNDING_TAGS)
-        problem = _precision_problem(difference, limit, changed, mean_change)
+        problem = _precision_problem(precision, limit)
         if problem is not None:
             registry.reject(registered, f"{check_rules.ONNX_PARITY.name}: {problem}")
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(f"{dataset.fingerprint}-{tags[CONFIGURATION_TAG]}"),
+            data_version=dg.DataVersion(f"{dataset.fingerprint}-{training.configuration_hash}"),
             metadata={
                 "model_version": registered.version,
                 "run_id": registered.run_id,
@@ -114,12 +107,12 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
                     key,
                     passed=problem is None,
                     metadata={
-                        "largest_difference": difference,
+                        "largest_difference": precision.largest_difference,
                         "limit": limit,
-                        "rows": int(rows),
-                        "changed_by_float32": changed,
+                        "rows": precision.rows,
+                        "changed_by_float32": precision.float32_changed,
                         "limit_changed_by_float32": _MOST_CHANGED,
-                        "mean_change_by_float32": mean_change,
+                        "mean_change_by_float32": precision.float32_mean_change,
                     },
                     description=problem,
                 )
@@ -129,15 +122,18 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
     return model
 
 
-def _precision_problem(difference: float, limit: float, changed: float, mean_change: float) -> str | None:
+def _precision_problem(precision: Precision, limit: float) -> str | None:
     """What the serving bundle predicts otherwise than the model, or None."""
-    if difference > limit:
-        return f"the serving bundle predicts something else than the model (difference {difference:.2g}, limit {limit:g})"
-    if changed > _MOST_CHANGED or mean_change > limit:
+    if precision.largest_difference > limit:
         return (
-            f"reading the features as float32 changes {changed:.1%} of the predictions by more than {limit:g} (at most {_MOST_CHANGED:.0%}), "
-            f"and all by {mean_change:.2g} on average (at most {limit:g}): a value of the hold-out is far from those of the training rows, "
-            "or a feature needs more digits than float32 has"
+            "the serving bundle predicts something else than the model "
+            f"(difference {precision.largest_difference:.2g}, limit {limit:g})"
+        )
+    if precision.float32_changed > _MOST_CHANGED or precision.float32_mean_change > limit:
+        return (
+            f"reading the features as float32 changes {precision.float32_changed:.1%} of the predictions by more than {limit:g} "
+            f"(at most {_MOST_CHANGED:.0%}), and all by {precision.float32_mean_change:.2g} on average (at most {limit:g}): a value of the "
+            "hold-out is far from those of the training rows, or a feature needs more digits than float32 has"
         )
     return None
 

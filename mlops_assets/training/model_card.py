@@ -111,7 +111,7 @@ def _data(sources: CardSources) -> Section:
 
 def _training(sources: CardSources) -> Section:
     told_elsewhere = ("feature_views", "features")
-    facts = {name: value for name, value in sorted(sources.parameters.items()) if name not in told_elsewhere and value != "None"}
+    facts = {name: value for name, value in sorted(sources.parameters.items()) if name not in told_elsewhere}
     return Section(title="Training", facts=facts)
 
 

@@ -1,7 +1,7 @@
 """The signed reference of a version, in a real MLflow whose tags and artifacts somebody else can write."""
 
-import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from bundles import record_of
 from clinic import solution_inputs
 
 from mlops_assets.clients.bundle_record import EvidenceError
@@ -19,6 +20,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.local.adoption import sign_version
 from mlops_assets.training.monitoring_reference import load_reference, log_reference
 
+TRAINING = record_of("clinic", 1).training
 REMEDY = "Materialize the evaluation of clinic for 2020-03-01 again"
 
 
@@ -36,11 +38,11 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelRegistry
 def register(registry: ModelRegistry, bundle: Path) -> RegisteredModel:
     """A version with the bundle of one file, as `model` registers it."""
     run_id = registry.start_run("clinic", name="2020-03-01", tags={})
-    made = registry.client.create_model_version("clinic", f"runs:/{run_id}", run_id=run_id, tags={"training_date": "2020-03-01"})
+    made = registry.client.create_model_version("clinic", f"runs:/{run_id}", run_id=run_id, tags=TRAINING.tags)
     bundle.mkdir()
     (bundle / "model.onnx").write_bytes(b"model")
     version = registry.get("clinic", int(made.version))
-    registry.log_bundle(version, bundle)
+    registry.log_bundle(version, bundle, training=TRAINING, precision=record_of("clinic", version.version).precision)
     return registry.get("clinic", version.version)
 
 
@@ -152,10 +154,10 @@ def test_the_tags_of_another_reference_open_nothing(
     other = register(registry, tmp_path / "other")
     judge(registry, settings, other, shift=50)
     other = registry.get("clinic", other.version)
-    copied = {name: other.tags[name] for name in ("reference_files", "reference_signature")}
+    copied = {name: other.tags[name] for name in ("reference_record", "reference_signature")}
     genuine = dict(version.tags)
     for forged in (
-        {"reference_files": other.tags["reference_files"]},
+        {"reference_record": other.tags["reference_record"]},
         copied,
         {"reference_signature": version.tags["registration_signature"]},
     ):
@@ -174,16 +176,17 @@ def test_the_tags_of_another_reference_open_nothing(
         load_reference(registry, settings, registry.get("clinic", version.version))
 
 
-def test_what_an_earlier_release_stored_is_adopted(
+def test_what_was_registered_is_signed_again_after_its_key_was_lost(
     registry: ModelRegistry, settings: Settings, version: RegisteredModel, tmp_path: Path
 ) -> None:
-    for name in ("reference_files", "reference_signature", "registration_signature", "bundle_files", "bundle_sha256"):
-        registry.client.delete_model_version_tag("clinic", str(version.version), name)
+    registry = replace(registry, signer=Signer(tmp_path / "another_key"))
+    with pytest.raises(EvidenceError, match="was changed in MLflow after it was registered"):
+        registry.registered_record(version)
     sign_version(registry, registry.get("clinic", version.version))
     adopted = registry.get("clinic", version.version)
     assert load_reference(registry, settings, adopted).summary.rows == 400
-    assert registry.registered_record(adopted).training_date == date(2020, 3, 1)
-    assert list(json.loads(adopted.tags["bundle_files"])) == ["model.onnx"]
+    record = registry.registered_record(adopted)
+    assert (record.training.training_date, list(record.files)) == (date(2020, 3, 1), ["model.onnx"])
     # A version that was never judged has no reference, and is signed without one.
     never = register(registry, tmp_path / "never")
     registry.client.delete_model_version_tag("clinic", str(never.version), "registration_signature")

@@ -9,7 +9,6 @@ import pytest
 from bundles import load
 from running_stack import Demo, Platform
 
-from mlops_assets.clients.registered_model import PARITY_TAGS
 from mlops_assets.lake.datasets import recorded_datasets
 from mlops_assets.training.training_runs import logged_trials
 
@@ -63,7 +62,8 @@ def test_every_trial_is_a_run_below_the_version_and_the_dataset_is_its_input(tra
 
 
 def test_the_version_tells_what_it_was_made_from(trained: dict[str, Any], platform: Platform) -> None:
-    tags = platform.registry.get(SOLUTION, trained["version"]).tags
+    version = platform.registry.get(SOLUTION, trained["version"])
+    tags = version.tags
     with platform.lake.connect(read_only=True) as connection:
         [dataset] = [
             each for each in recorded_datasets(connection, f"{SOLUTION}.training_dataset") if each.training_date == TRAINING_DATE
@@ -73,7 +73,10 @@ def test_the_version_tells_what_it_was_made_from(trained: dict[str, Any], platfo
     assert tags["training_date"] == TRAINING_DATE
     assert tags["dagster_run_id"] in trained["run_url"]
     assert len(tags["dbt_manifest"]) == len(tags["requirements_lock"]) == 16
-    assert float(tags[PARITY_TAGS[0]]) < 1e-5
+    record, metrics = platform.registry.registered_record(version), platform.registry.client.get_run(version.run_id).data.metrics
+    assert record.training.training_date.isoformat() == TRAINING_DATE
+    assert record.precision.largest_difference == metrics["onnx_largest_difference"] < 1e-5
+    assert record.precision.rows == metrics["onnx_rows"] > 100
 
 
 def test_the_bundle_decides_at_the_chosen_threshold(trained: dict[str, Any], platform: Platform, tmp_path: Any) -> None:

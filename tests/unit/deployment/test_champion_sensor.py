@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import dagster as dg
 import pytest
+from bundles import record_of
+from msgspec.structs import replace
 
-from mlops_assets.clients.bundle_record import describe
-from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION, DeploymentTarget
 from mlops_assets.core.keys import SEGMENT, TRAINING_DATE
@@ -56,9 +56,9 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
 def point(settings: Settings, alias: str, version: int, **tags: str) -> None:
     """Give `alias` to a version that was registered here and passed its gates; then its `tags` were changed by hand."""
     signer = Signer(settings.signing_key_file)
-    described = {"training_date": "2013-02-01"} | ({"segment": tags["segment"]} if "segment" in tags else {})
-    record = describe(RegisteredModel("delays", version, f"run-{version}", described), {"model.onnx": "0"})
-    signed = {**described, "bundle_files": '{"model.onnx": "0"}', "status": "accepted"}
+    record = record_of("delays", version)
+    record = replace(record, training=replace(record.training, training_date=date(2013, 2, 1), segment=tags.get("segment")))
+    signed = record.training.tags | {"bundle_record": record.text, "status": "accepted"}
     signed |= record.sign(signer, "registered") | record.sign(signer, "accepted")
     write(alias, version, signed | tags)
 
@@ -156,9 +156,18 @@ def test_the_tags_of_an_accepted_version_open_no_gate_for_another(settings: Sett
     assert "was changed in MLflow after it was registered" in refusal(settings)
 
 
-@pytest.mark.parametrize("tag", ["training_date", "bundle_files"])
-def test_a_version_whose_signed_tags_were_changed_is_moved_back(settings: Settings, tag: str) -> None:
-    point(settings, "champion", 5, **{tag: "2013-03-01" if tag == "training_date" else '{"model.onnx": "1"}'})
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("training_date", "2013-03-01"),
+        ("dataset_fingerprint", "1"),
+        ("bundle_record", record_of("delays", 5, files={"model.onnx": "1"}).text),
+        ("bundle_record", "{}"),
+        ("bundle_record", "no JSON"),
+    ],
+)
+def test_a_version_whose_signed_tags_were_changed_is_moved_back(settings: Settings, tag: str, value: str) -> None:
+    point(settings, "champion", 5, **{tag: value})
     assert "was changed in MLflow after it was registered" in refusal(settings)
 
 

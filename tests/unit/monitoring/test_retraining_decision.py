@@ -6,8 +6,10 @@ from typing import Any
 
 import duckdb
 import pytest
+from bundles import record_of
+from msgspec.structs import replace
 
-from mlops_assets.clients.bundle_record import EvidenceError, describe
+from mlops_assets.clients.bundle_record import EvidenceError
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.signatures import Signer
@@ -24,9 +26,10 @@ class Versions(ModelRegistry):
     """Version 1, trained for the first of March, and version 7 of a segment, both signed; the real registry needs a server."""
 
     def get(self, solution: str, version: int) -> RegisteredModel:
-        tags = {"training_date": "2020-03-01"} | ({"segment": "north"} if version == 7 else {})
-        signed = describe(RegisteredModel(solution, version, "run", tags), {}).sign(self.signer, "registered")
-        return RegisteredModel(solution, version, "run", tags | signed | {"bundle_files": "{}"} | FORGED)
+        record = record_of(solution, version)
+        record = replace(record, training=replace(record.training, segment="north" if version == 7 else None))
+        tags = record.training.tags | {"bundle_record": record.text} | record.sign(self.signer, "registered")
+        return RegisteredModel(solution, version, record.run_id, tags | FORGED)
 
 
 FORGED: dict[str, str] = {}

@@ -39,7 +39,9 @@ def registry(*removed: str | None) -> ModelRegistry:
 def deploy(instance: dg.DagsterInstance, inputs: SolutionInputs, *, left_to_solution: bool) -> None:
     target = inputs.deployment_target
     event = dg.AssetMaterialization(
-        target.key, partition=str(target.partition_key("2020-01-10")), metadata={LEFT_TO_SOLUTION: left_to_solution}
+        target.key,
+        partition=str(target.partition_key("2020-01-10")),
+        metadata={"model_version": 1, LEFT_TO_SOLUTION: left_to_solution},
     )
     instance.report_runless_asset_event(event)
 
