@@ -5,18 +5,18 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, generate_event_batch_id
+from dagster._core.execution.context.system import StepExecutionContext
 
 from mlops_assets.core.check_rules import PartitionCheckResult
-
-_MANY = 50
-_STATEMENT_MILLISECONDS, _CONNECTION_SECONDS, _MORE_CONNECTIONS = 600_000, 3600, 20
 
 
 class CheckEvents:
     """What one step yields, with each result of a partition as the event that Dagster stores for that partition.
 
     Of a run of several partitions Dagster stores an `AssetCheckResult` without a partition, and takes one a check. An
-    `AssetCheckEvaluation` may name its partition; one that is blocking and failed fails the step at its end.
+    `AssetCheckEvaluation` may name its partition; one that is blocking and failed fails the step at its end. Dagster stores each by itself:
+    the others are given to it as events of one batch, which `DAGSTER_EVENT_BATCH_SIZE` lets it store together.
     """
 
     def __init__(self) -> None:
@@ -37,12 +37,8 @@ class CheckEvents:
 
     def _evaluations(self, results: Sequence[PartitionCheckResult]) -> Iterator[Any]:
         context = dg.AssetExecutionContext.get()
-        if len(results) > _MANY:
-            # Dagster opens a connection for each statement but in its webserver: two an event.
-            context.instance.optimize_for_webserver(
-                statement_timeout=_STATEMENT_MILLISECONDS, pool_recycle=_CONNECTION_SECONDS, max_overflow=_MORE_CONNECTIONS
-            )
         outputs = {spec.key: (name, spec) for name, spec in context.assets_def.check_specs_by_output_name.items()}
+        evaluations = []
         for asset_key in {result.asset_key for result in results if result.asset_key}:
             of_asset = [result for result in results if result.asset_key == asset_key]
             targets = _materializations(context.instance, asset_key, {result.partition for result in of_asset})
@@ -52,17 +48,48 @@ class CheckEvents:
                     # What tells Dagster that a planned check took place.
                     self._outputs.add(name)
                     yield dg.Output(None, output_name=name)
-                yield dg.AssetCheckEvaluation(
-                    asset_key=asset_key,
-                    check_name=spec.name,
-                    passed=result.passed,
-                    metadata=result.metadata,
-                    severity=result.severity,
-                    description=result.description,
-                    blocking=spec.blocking,
-                    partition=result.partition,
-                    target_materialization_data=targets.get(result.partition),
-                )
+                evaluations.append(_evaluation(result, asset_key, spec, targets.get(result.partition)))
+        stops = [evaluation for evaluation in evaluations if _is_stop(evaluation)]
+        yield from _batch(context.op_execution_context.get_step_execution_context(), [e for e in evaluations if not _is_stop(e)])
+        yield from stops
+
+
+def _evaluation(
+    result: PartitionCheckResult,
+    asset_key: dg.AssetKey,
+    spec: dg.AssetCheckSpec,
+    target: AssetCheckEvaluationTargetMaterializationData | None,
+) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=asset_key,
+        check_name=spec.name,
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+        blocking=spec.blocking,
+        partition=result.partition,
+        target_materialization_data=target,
+    )
+
+
+def _is_stop(evaluation: dg.AssetCheckEvaluation) -> bool:
+    return not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR and bool(evaluation.blocking)
+
+
+def _batch(context: StepExecutionContext, evaluations: Sequence[dg.AssetCheckEvaluation]) -> Iterator[DagsterEvent]:
+    """The events of `evaluations` as one batch. Making one hands it to the storage."""
+    batch = generate_event_batch_id()
+    for number, evaluation in enumerate(evaluations, start=1):
+        outcome = "passed." if evaluation.passed else "did not pass."
+        description = "" if evaluation.description is None else f" Description: '{evaluation.description}'"
+        yield DagsterEvent.from_step(
+            dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+            context,
+            evaluation,
+            f"Asset check '{evaluation.check_name}' on '{evaluation.asset_key.to_user_string()}' {outcome}{description}",
+            DagsterEventBatchMetadata(batch, number == len(evaluations)),
+        )
 
 
 def _materializations(

@@ -1,0 +1,144 @@
+"""Dagster's storage of events in Postgres, for runs of many partitions: what a step or a launch reports together is stored together.
+
+Dagster's own class opens up to three connections for each event, and stores no batches but those of materializations. A range run has an event
+for each check and partition: thousands.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Self
+
+from dagster import DagsterEventType
+from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.event_log import SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.event_log import PostgresEventLogStorage
+from dagster_postgres.utils import create_pg_engine, get_token_provider_from_config, pg_url_from_config
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Connection
+
+_PLANNED = {DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, DagsterEventType.ASSET_MATERIALIZATION_PLANNED}
+_UNIQUE = ("asset_key", "check_name", "run_id", "partition")
+_UNLIMITED = -1
+
+
+class BatchingEventLog(PostgresEventLogStorage):
+    """Dagster's event log in Postgres with a kept connection, and with batches in one transaction. The rows are those that Dagster writes."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        self._present_tables: set[str] = set()
+        self._batch = threading.local()
+        super().__init__(*args, **keywords)
+        # One connection is kept for each process; more are opened and closed as they are needed, as without a pool.
+        self._engine = create_pg_engine(
+            self.postgres_url,
+            self._token_provider,
+            isolation_level="AUTOCOMMIT",
+            pool_size=1,
+            max_overflow=_UNLIMITED,
+            pool_pre_ping=True,
+        )
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Store all `events` or none."""
+        if all(map(_is_of_partition, events)):
+            with self._batch_transaction() as connection:
+                self._store_evaluations(connection, events)
+        elif all(event.dagster_event_type in _PLANNED for event in events):
+            with self._batch_transaction() as connection:
+                for event, (storage_id, _) in zip(events, self._insert(connection, events), strict=True):
+                    if event.dagster_event_type is DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
+                        self.store_asset_check_event(event, storage_id)
+                    else:
+                        self.store_asset_event(event, storage_id)
+        else:
+            super().store_event_batch(events)
+
+    def _store_evaluations(self, connection: Connection, events: Sequence[EventLogEntry]) -> None:
+        """Store the results of checks. The newest result of the run for a partition stays."""
+        results = {}
+        for event, (storage_id, row) in zip(events, self._insert(connection, events), strict=True):
+            evaluation = event.get_dagster_event().asset_check_evaluation_data
+            target, status = evaluation.target_materialization_data, AssetCheckExecutionRecordStatus
+            result = {
+                "asset_key": evaluation.asset_key.to_string(),
+                "check_name": evaluation.check_name,
+                "run_id": event.run_id,
+                "partition": evaluation.partition,
+                "execution_status": (status.SUCCEEDED if evaluation.passed else status.FAILED).value,
+                "evaluation_event": row["event"],
+                "evaluation_event_timestamp": row["timestamp"],
+                "evaluation_event_storage_id": storage_id,
+                "materialization_event_storage_id": target.storage_id if target else None,
+            }
+            results[tuple(result[name] for name in _UNIQUE)] = result
+        insert = postgresql.insert(AssetCheckExecutionsTable)
+        # The row of a planned check is there already.
+        changes = {name: insert.excluded[name] for name in result if name not in _UNIQUE}
+        connection.execute(insert.on_conflict_do_update(index_elements=_UNIQUE, set_=changes), list(results.values()))
+
+    def _insert(self, connection: Connection, events: Sequence[EventLogEntry]) -> list[tuple[int, dict[str, Any]]]:
+        """The storage id and the row of each event, once they are in the log."""
+        rows = [self._event_to_row(event) for event in events]
+        insert = SqlEventLogStorageTable.insert().returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
+        return list(zip(connection.execute(insert, rows).scalars(), rows, strict=True))
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether the database has the table. Dagster asks for each event."""
+        if table_name not in self._present_tables and super().has_table(table_name):
+            self._present_tables.add(table_name)
+        return table_name in self._present_tables
+
+    def dispose(self) -> None:
+        """Close the kept connection too."""
+        super().dispose()
+        self._engine.dispose()
+
+    @contextmanager
+    def _batch_transaction(self) -> Iterator[Connection]:
+        """A transaction in which Dagster's methods take part when this thread calls them."""
+        with self.index_transaction() as connection:
+            self._batch.connection = connection
+            try:
+                yield connection
+            finally:
+                del self._batch.connection
+
+    def _connect(self) -> AbstractContextManager[Connection]:
+        connection = getattr(self._batch, "connection", None)
+        return super()._connect() if connection is None else _left_open(connection)
+
+
+class EventStorage(DagsterPostgresStorage):
+    """Dagster's storage in Postgres with `BatchingEventLog`, for `storage: custom:` in dagster.yaml."""
+
+    def __init__(self, postgres_url: str, *args: Any, **keywords: Any) -> None:
+        super().__init__(postgres_url, *args, **keywords)
+        self._event_log_storage = BatchingEventLog(
+            postgres_url, self.should_autocreate_tables, token_provider=keywords.get("token_provider")
+        )
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+        """The storage that dagster.yaml configures."""
+        return cls(
+            pg_url_from_config(config_value),
+            config_value.get("should_autocreate_tables", True),
+            inst_data=inst_data,
+            token_provider=get_token_provider_from_config(config_value),
+        )
+
+
+def _is_of_partition(event: EventLogEntry) -> bool:
+    """Whether the event is the result of a run's check for one partition: (asset, check, run, partition) is unique then."""
+    is_evaluation = event.dagster_event_type is DagsterEventType.ASSET_CHECK_EVALUATION and bool(event.run_id)
+    return is_evaluation and event.get_dagster_event().asset_check_evaluation_data.partition is not None
+
+
+@contextmanager
+def _left_open(connection: Connection) -> Iterator[Connection]:
+    yield connection
