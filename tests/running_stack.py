@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from typer.testing import CliRunner
 
 from mlops_assets.access.credentials import access_token, authorization
@@ -90,14 +89,6 @@ class Platform:
     def headers(self) -> dict[str, str]:
         """What opens Dagster and MLflow."""
         return authorization(access_token(self.settings))
-
-    def graphql(self, query: str) -> dict[str, Any]:
-        """The answer of the Dagster webserver."""
-        answer = requests.post(
-            f"{self.settings.dagster_url}/graphql", json={"query": query}, headers=self.headers, timeout=60
-        ).json()
-        assert "errors" not in answer, answer
-        return dict(answer["data"])
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Rows of a query on the lake."""

@@ -1,18 +1,19 @@
-"""A client of the Dagster webserver's GraphQL: what assets there are and how they stand, launching runs, following them."""
+"""The client of the Dagster webserver's GraphQL: assets and how they stand, launching runs, following them. Nothing else speaks GraphQL."""
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import requests
 
 from mlops_assets.access.credentials import access_token, authorization
+from mlops_assets.clients import dagster_queries as queries
+from mlops_assets.clients.asset_state import AssetState, asset_state
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
-
-# Spelled as in `keys.py`, which imports Dagster: too slow for a status command.
-SOLUTION_TAG, STAGE_TAG = "mlops/solution", "mlops/stage"
 
 _TIMEOUT_SECONDS = 60
 _FAILED_CHECK = "DagsterAssetCheckFailedError"
@@ -22,85 +23,13 @@ _WILL_RETRY, _RETRIED_BY = "dagster/will_retry", "dagster/auto_retry_run_id"
 # Dagster joins the dimensions of a partition in the order of their names.
 _DIMENSIONS, _BETWEEN = ("dagster/partition/segment", "dagster/partition/training_date"), "|"
 
-_ASSETS = """
-query Assets { assetNodes {
-  assetKey { path } description isPartitioned isExecutable
-  tags { key value } dependencyKeys { path } opNames
-  repository { name location { name } }
-  assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } }
-  assetMaterializations(limit: 1) { timestamp partition }
-  assetChecksOrError { ... on AssetChecks { checks { name blocking
-    executionForLatestMaterialization { status evaluation { severity } }
-    partitionStatuses { ... on AssetCheckTimePartitionStatuses { ranges { startKey endKey status } } } } } }
-} }"""
 
-_SEVERITY = """
-query Severity($key: AssetKeyInput!, $check: String!, $partition: String!) {
-  assetCheckExecutions(assetKey: $key, checkName: $check, partition: $partition, limit: 1) { evaluation { severity } } }"""
+class QueryError(StackError):
+    """Dagster did not answer a query; `is_refused` when it never will, because the query itself is wrong."""
 
-_PARTITION_KEYS = """
-query Keys($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeys } } }"""
-
-_MATERIALIZATIONS = """
-query Materializations($key: AssetKeyInput!, $partitions: [String!], $limit: Int!) {
-  assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations(limit: $limit, partitions: $partitions) {
-    timestamp runId partition metadataEntries { label
-      ... on FloatMetadataEntry { floatValue } ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text }
-      ... on JsonMetadataEntry { jsonString } ... on BoolMetadataEntry { boolValue }
-      ... on PathMetadataEntry { path } ... on UrlMetadataEntry { url } } } } } }"""
-
-_LAUNCH = """
-mutation Launch($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
-  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } ... on InvalidSubsetError { message }
-  ... on RunConfigValidationInvalid { errors { message } } } }"""
-
-_RUN = """
-query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime endTime tags { key value }
-  executionPlan { steps { key } }
-  stepStats { stepKey status startTime endTime } } } }"""
-
-_TAGGED = """
-query Tagged($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}) { ... on Runs { results { runId } } } }"""
-
-_FAILURES = """
-query Failures($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __typename
-  ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } failureMetadata { description } }
-  ... on AssetCheckEvaluationEvent { evaluation { success severity checkName description assetKey { path } } }
-  ... on RunFailureEvent { message } } } } }"""
-
-
-_MESSAGES = """
-query Messages($id: ID!, $after: String) { logsForRun(runId: $id, afterCursor: $after) { ... on EventConnection {
-  cursor events { ... on LogMessageEvent { message } } } } }"""
-
-
-@dataclass(frozen=True)
-class AssetState:
-    """One asset: key (`a/b`), dependencies, the ops that make it, tags, materialized ranges of its partitions, failing checks."""
-
-    key: str
-    description: str
-    partitioned: bool
-    executable: bool
-    tags: dict[str, str]
-    dependencies: tuple[str, ...]
-    operations: tuple[str, ...]
-    location: tuple[str, str]
-    ranges: tuple[tuple[str, str], ...]
-    materialized: bool
-    failing_checks: tuple[str, ...]
-    warning_checks: tuple[str, ...]
-
-    @property
-    def in_solution(self) -> bool:
-        """Whether the asset is a stage of a solution."""
-        return SOLUTION_TAG in self.tags
-
-    def covers(self, first: str, last: str) -> bool:
-        """Whether every partition from `first` to `last` (an unpartitioned asset: it) is materialized."""
-        if not self.partitioned:
-            return self.materialized
-        return any(start <= first and last <= end for start, end in self.ranges)
+    def __init__(self, message: str, *, remedy: str, is_refused: bool):
+        super().__init__(message, remedy=remedy)
+        self.is_refused = is_refused
 
 
 def model_partition(training_date: str, segment: str | None) -> str:
@@ -112,18 +41,6 @@ def partition_parts(partition: str) -> tuple[str, str | None]:
     """Training date and segment (None: all rows) of the partition of a model."""
     segment, separator, training_date = partition.rpartition(_BETWEEN)
     return training_date, segment if separator else None
-
-
-def ancestors(assets: Mapping[str, AssetState], keys: Sequence[str]) -> set[str]:
-    """The executable assets among `keys` and all that they depend on."""
-    found: set[str] = set()
-    waiting = list(keys)
-    while waiting:
-        current = waiting.pop()
-        if current not in found and current in assets and assets[current].executable:
-            found.add(current)
-            waiting += assets[current].dependencies
-    return found
 
 
 @dataclass(frozen=True)
@@ -159,10 +76,11 @@ class Materialization:
 
 @dataclass(frozen=True)
 class DagsterClient:
-    """Access to one Dagster webserver. Raises StackError when it does not answer or refuses."""
+    """Access to one Dagster webserver. Raises QueryError when it does not answer or refuses."""
 
     url: str
     token: str = field(repr=False)
+    timeout_seconds: float = _TIMEOUT_SECONDS
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "DagsterClient":
@@ -171,27 +89,29 @@ class DagsterClient:
 
     def assets(self) -> dict[str, AssetState]:
         """All assets by key."""
-        return {state.key: state for node in self.query(_ASSETS)["assetNodes"] for state in [asset_state(node, self._severity)]}
+        return {
+            state.key: state for node in self.query(queries.ASSETS)["assetNodes"] for state in [asset_state(node, self._severity)]
+        }
 
     def _severity(self, key: dict[str, list[str]], check: str, partition: str) -> str:
         """The severity of the newest result of a check for a partition."""
-        [execution] = self.query(_SEVERITY, key=key, check=check, partition=partition)["assetCheckExecutions"]
+        [execution] = self.query(queries.SEVERITY, key=key, check=check, partition=partition)["assetCheckExecutions"]
         return str(execution["evaluation"]["severity"])
 
     def partition_keys(self, key: str) -> list[str]:
         """All partition keys of an asset, in order."""
-        return list(self.query(_PARTITION_KEYS, key=_key(key))["assetNodeOrError"]["partitionKeys"])
+        return list(self.query(queries.PARTITION_KEYS, key=_key(key))["assetNodeOrError"]["partitionKeys"])
 
     def metadata(self, key: str, partition: str | None) -> dict[str, Any]:
         """Numbers, texts, paths and addresses of the newest materialization (of a partition), empty when there is none."""
         partitions = None if partition is None else [partition]
-        node = self.query(_MATERIALIZATIONS, key=_key(key), partitions=partitions, limit=1)["assetNodeOrError"]
+        node = self.query(queries.MATERIALIZATIONS, key=_key(key), partitions=partitions, limit=1)["assetNodeOrError"]
         events = node["assetMaterializations"]
         return _materialization(events[0]).metadata if events else {}
 
     def materializations(self, key: str, limit: int) -> list[Materialization]:
         """The newest materializations of an asset, newest first, with what `metadata` gives of each."""
-        node = self.query(_MATERIALIZATIONS, key=_key(key), partitions=None, limit=limit)["assetNodeOrError"]
+        node = self.query(queries.MATERIALIZATIONS, key=_key(key), partitions=None, limit=limit)["assetNodeOrError"]
         return [_materialization(event) for event in node["assetMaterializations"]]
 
     def launch(self, assets: Sequence[AssetState], first: str, last: str, configuration: Mapping[str, Mapping[str, Any]]) -> str:
@@ -222,14 +142,14 @@ class DagsterClient:
             },
             "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
         }
-        answer = self.query(_LAUNCH, parameters=parameters)["launchRun"]
+        answer = self.query(queries.LAUNCH, parameters=parameters)["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
             raise StackError(f"Dagster did not launch the run: {answer}", remedy="See `mlops logs code-location`.")
         return str(answer["run"]["runId"])
 
     def run(self, run_id: str) -> RunState:
         """How the run stands now."""
-        run = self.query(_RUN, id=run_id)["runOrError"]
+        run = self.query(queries.RUN, id=run_id)["runOrError"]
         stats, tags = run["stepStats"], {tag["key"]: tag["value"] for tag in run["tags"]}
         return RunState(
             run_id=run_id,
@@ -246,13 +166,13 @@ class DagsterClient:
 
     def runs_with_tag(self, key: str, value: str) -> list[str]:
         """The ids of the runs that carry a tag, newest first."""
-        answer = self.query(_TAGGED, tags=[{"key": key, "value": value}])["runsOrError"]
+        answer = self.query(queries.TAGGED, tags=[{"key": key, "value": value}])["runsOrError"]
         return [str(run["runId"]) for run in answer["results"]]
 
     def failures(self, run_id: str) -> list[str]:
         """Why the run failed: the blocking checks that failed, and the innermost cause of each other failed step."""
         found, failed = [], []
-        for event in self.query(_FAILURES, id=run_id)["logsForRun"]["events"]:
+        for event in self.query(queries.FAILURES, id=run_id)["logsForRun"]["events"]:
             if event["__typename"] == "AssetCheckEvaluationEvent":
                 check = event["evaluation"]
                 if not check["success"] and check["severity"] == "ERROR":
@@ -272,7 +192,7 @@ class DagsterClient:
 
     def messages(self, run_id: str, after: str | None) -> tuple[list[str], str]:
         """What the assets of a run logged since the position `after` (None: its beginning), and the position reached."""
-        answer = self.query(_MESSAGES, id=run_id, after=after)["logsForRun"]
+        answer = self.query(queries.MESSAGES, id=run_id, after=after)["logsForRun"]
         return [event["message"] for event in answer["events"] if event], answer["cursor"]
 
     def run_url(self, run_id: str) -> str:
@@ -290,13 +210,17 @@ class DagsterClient:
                 f"{self.url}/graphql",
                 json={"query": query, "variables": variables},
                 headers=authorization(self.token),
-                timeout=_TIMEOUT_SECONDS,
+                timeout=self.timeout_seconds,
             )
             answer = response.json()
         except requests.RequestException as error:
-            raise StackError(f"Dagster does not answer at {self.url}: {error}", remedy="mlops up") from error
+            raise QueryError(f"Dagster does not answer at {self.url}: {error}", remedy="mlops up", is_refused=False) from error
         if answer.get("errors"):
-            raise StackError(f"Dagster refused a query: {answer['errors'][0]['message']}", remedy="mlops logs dagster-webserver")
+            raise QueryError(
+                f"Dagster refused a query: {answer['errors'][0]['message']}",
+                remedy="mlops logs dagster-webserver",
+                is_refused=response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR,
+            )
         return dict(answer["data"])
 
 
@@ -305,52 +229,13 @@ def _materialization(event: dict[str, Any]) -> Materialization:
     for entry in event["metadataEntries"]:
         label = entry.pop("label")
         # The value's field is named by its kind: floatValue, text, path. Kinds not asked for have none.
-        values[label] = next(iter(entry.values()), None)
+        [(kind, value)] = entry.items() or [("", None)]
+        values[label] = json.loads(value) if kind == "jsonString" else value
     return Materialization(
         at=datetime.fromtimestamp(int(event["timestamp"]) / 1000, tz=UTC),
         run_id=event["runId"],
         partition=event["partition"],
         metadata=values,
-    )
-
-
-def asset_state(node: dict[str, Any], severity: Callable[[dict[str, list[str]], str, str], str]) -> AssetState:
-    """What the answer to a query of assets says of one of them.
-
-    A blocking check of partitions is failing for each that it stops, a warning one when its newest result is one. `severity` looks up
-    that of a failed result, by asset key, check and partition.
-    """
-    failed: dict[str, str] = {}
-    not_evaluated = []
-    for check in node["assetChecksOrError"].get("checks", []):
-        execution = check["executionForLatestMaterialization"]
-        if check["blocking"] and check["partitionStatuses"]:
-            ranges = [each for each in check["partitionStatuses"]["ranges"] if each["status"] == "FAILED"]
-            for first, last in ((each["startKey"], each["endKey"]) for each in ranges):
-                partitions = first if first == last else f"{first} to {last}"
-                failed[f"{check['name']} ({partitions})"] = severity(node["assetKey"], check["name"], last)
-        elif execution and execution["status"] == "FAILED":
-            failed[check["name"]] = execution["evaluation"]["severity"]
-        elif execution and execution["status"] == "EXECUTION_FAILED":
-            # A check whose run ended before it, because of another one that blocked, says nothing against its asset.
-            not_evaluated.append(f"{check['name']} (not evaluated)")
-    return AssetState(
-        key="/".join(node["assetKey"]["path"]),
-        description=node["description"] or "",
-        partitioned=node["isPartitioned"],
-        executable=node["isExecutable"],
-        tags={tag["key"]: tag["value"] for tag in node["tags"]},
-        dependencies=tuple("/".join(key["path"]) for key in node["dependencyKeys"]),
-        operations=tuple(node["opNames"]),
-        location=(node["repository"]["name"], node["repository"]["location"]["name"]),
-        ranges=tuple(
-            (each["startKey"], each["endKey"])
-            for each in (node["assetPartitionStatuses"] or {}).get("ranges", [])
-            if each["status"] == "MATERIALIZED"
-        ),
-        materialized=bool(node["assetMaterializations"]),
-        failing_checks=tuple(name for name, severity in failed.items() if severity == "ERROR"),
-        warning_checks=tuple(sorted([*(name for name, severity in failed.items() if severity == "WARN"), *not_evaluated])),
     )
 
 

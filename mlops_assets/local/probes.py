@@ -5,9 +5,11 @@ import json
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from typing import Any
 
 from mlops_assets.access.credentials import access_token, authorization
+from mlops_assets.clients.dagster_client import DagsterClient, QueryError
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
@@ -19,6 +21,7 @@ _CODE_LOCATION_QUERY = """
 { workspaceOrError { ... on Workspace { locationEntries {
     name loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }
 """
+_RELOAD = "mutation Reload($location: String!) { reloadRepositoryLocation(repositoryLocationName: $location) { __typename } }"
 _DAEMON_QUERY = "{ instance { daemonHealth { allDaemonStatuses { required healthy lastHeartbeatTime } } } }"
 
 
@@ -44,11 +47,7 @@ def is_ready(settings: Settings, name: str, started_at: int) -> bool:
 
 def ask_for_reload(settings: Settings) -> None:
     """Make the webserver load the code location anew. Raises StackError when the webserver does not answer."""
-    mutation = (
-        f'mutation {{ reloadRepositoryLocation(repositoryLocationName: "{current_project().code_location}") {{ __typename }} }}'
-    )
-    if _graphql(settings, mutation) is None:
-        raise StackError(f"Dagster does not answer at {settings.dagster_url}.", remedy="Start what is missing: mlops up")
+    _client(settings).query(_RELOAD, location=current_project().code_location)
 
 
 def code_server_is_listening(settings: Settings) -> bool:
@@ -113,7 +112,7 @@ def _code_location_is_ready(settings: Settings) -> bool:
     # The webserver goes on showing what it loaded before the server of the code location was killed.
     if not code_server_is_listening(settings):
         return False
-    answer = _graphql(settings, _CODE_LOCATION_QUERY)
+    answer = _ask(settings, _CODE_LOCATION_QUERY)
     if answer is None:
         return False
     for entry in answer["workspaceOrError"].get("locationEntries", []):
@@ -135,7 +134,7 @@ def _code_location_is_ready(settings: Settings) -> bool:
 
 def _daemon_is_ready(settings: Settings, started_at: int) -> bool:
     """Whether every part of the daemon gave a sign of life since the process started; for Dagster, 30 minutes ago is enough."""
-    answer = _graphql(settings, _DAEMON_QUERY)
+    answer = _ask(settings, _DAEMON_QUERY)
     if answer is None:
         return False
     statuses = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
@@ -143,21 +142,18 @@ def _daemon_is_ready(settings: Settings, started_at: int) -> bool:
     return bool(required) and all(status["healthy"] and status["lastHeartbeatTime"] >= started_at for status in required)
 
 
-def _graphql(settings: Settings, query: str) -> dict[str, Any] | None:
-    """The `data` of the answer, None while the webserver does not answer. Raises StackError when it refuses the query."""
-    request = _authorized(settings, f"{settings.dagster_url}/graphql")
-    request.data = json.dumps({"query": query}).encode()
-    request.add_header("Content-Type", "application/json")
-    body = _get(request)
-    if body is None:
+def _ask(settings: Settings, query: str) -> dict[str, Any] | None:
+    """The data that Dagster answers to `query`, None while it does not answer. Raises StackError when it refuses."""
+    try:
+        return _client(settings).query(query)
+    except QueryError as error:
+        if error.is_refused:
+            raise
         return None
-    answer = json.loads(body)
-    if answer.get("data") is None:
-        raise StackError(
-            f"Dagster at {settings.dagster_url} answered a query with {answer.get('errors')}.",
-            remedy=f"See its log: {settings.log_directory / (services.WEBSERVER + '.log')}",
-        )
-    return answer["data"]
+
+
+def _client(settings: Settings) -> DagsterClient:
+    return replace(DagsterClient.from_settings(settings), timeout_seconds=TIMEOUT_SECONDS)
 
 
 def _authorized(settings: Settings, address: str) -> urllib.request.Request:

@@ -3,7 +3,6 @@
 It launches the runs that a person would launch in the Dagster UI: data and features, training, scoring, monitoring.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -153,7 +152,7 @@ def _drift(run_query: Callable[..., Any], settings: Settings, solution: str, win
 def _numbers(metadata: dict[str, Any]) -> dict[str, float]:
     """The metrics of an asset that evaluates, then those of its naive baseline with `baseline_` before the name."""
     metrics = {name: float(value) for name, value in metadata.items() if isinstance(value, float)}
-    return metrics | {f"baseline_{name}": value for name, value in json.loads(metadata.get("naive_baseline") or "{}").items()}
+    return metrics | {f"baseline_{name}": value for name, value in metadata.get("naive_baseline", {}).items()}
 
 
 def _whole_windows(keys: Sequence[str], plan: Plan) -> Iterator[str]:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.dagster_client import (
-    AssetState,
     DagsterClient,
     Materialization,
     RunState,

@@ -6,8 +6,9 @@ from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.clients.asset_state import AssetState, ancestors
 from mlops_assets.clients.bundle_record import BundleRecord, EvidenceError
-from mlops_assets.clients.dagster_client import AssetState, DagsterClient, ancestors
+from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.errors import StackError

@@ -13,8 +13,9 @@ from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any
 
+from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.champion import registered_champion
-from mlops_assets.clients.dagster_client import AssetState, DagsterClient, RunState
+from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.components.stages import stages_of
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import RAW_SCHEMA

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mlops_assets.clients.asset_state import SOLUTION_TAG, STAGE_TAG, AssetState, ancestors
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
-from mlops_assets.clients.dagster_client import SOLUTION_TAG, STAGE_TAG, AssetState, ancestors
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings

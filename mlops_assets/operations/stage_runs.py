@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlops_assets.clients.dagster_client import AssetState, DagsterClient, RunState, ancestors
+from mlops_assets.clients.asset_state import AssetState, ancestors
+from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.operations.runs import follow
 
 

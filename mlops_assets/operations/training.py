@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from mlops_assets.clients.dagster_client import AssetState, DagsterClient, RunState, model_partition
+from mlops_assets.clients.asset_state import AssetState
+from mlops_assets.clients.dagster_client import DagsterClient, RunState, model_partition
 from mlops_assets.clients.model_registry import REJECTION_TAG, ModelRegistry
 from mlops_assets.clients.registered_model import GATES_TAG
 from mlops_assets.core.errors import StackError

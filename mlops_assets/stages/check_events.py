@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
-from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata, generate_event_batch_id
+from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from dagster._core.execution.context.system import StepExecutionContext
 
 from mlops_assets.core.check_rules import PartitionCheckResult
@@ -79,7 +80,7 @@ def _is_stop(evaluation: dg.AssetCheckEvaluation) -> bool:
 
 def _batch(context: StepExecutionContext, evaluations: Sequence[dg.AssetCheckEvaluation]) -> Iterator[DagsterEvent]:
     """The events of `evaluations` as one batch. Making one hands it to the storage."""
-    batch = generate_event_batch_id()
+    batch = str(uuid4())
     for number, evaluation in enumerate(evaluations, start=1):
         outcome = "passed." if evaluation.passed else "did not pass."
         description = "" if evaluation.description is None else f" Description: '{evaluation.description}'"

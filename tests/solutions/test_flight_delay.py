@@ -50,7 +50,7 @@ ASSETS = """
 @pytest.fixture(scope="module")
 def assets(platform: Platform, demo: Demo) -> dict[str, dict]:
     """Every asset as the webserver describes it after the demo, by key."""
-    return {"/".join(node["assetKey"]["path"]): node for node in platform.graphql(ASSETS)["assetNodes"]}
+    return {"/".join(node["assetKey"]["path"]): node for node in platform.client.query(ASSETS)["assetNodes"]}
 
 
 def newest_metadata(node: dict) -> dict[str, dict]:
@@ -277,11 +277,11 @@ def test_no_artifact_is_a_pickle(platform: Platform, demo: Demo) -> None:
 
 def test_again_is_quick_and_changes_nothing(platform: Platform, demo: Demo) -> None:
     snapshot, runs = "FROM lake.current_snapshot()", "{ runsOrError { ... on Runs { results { id } } } }"
-    before = platform.value(snapshot), platform.graphql(runs)
+    before = platform.value(snapshot), platform.client.query(runs)
     answer = platform.mlops("demo", "--months", "2", "--json")
     assert answer.returncode == 0, answer.stderr
     again = json.loads(answer.stdout)
-    assert (platform.value(snapshot), platform.graphql(runs)) == before
+    assert (platform.value(snapshot), platform.client.query(runs)) == before
     assert [stage["seconds"] for stage in again["stages"]] == [None] * 4
     assert again["seconds"] < demo.seconds / 3
     for name in ("version", "rows", "metrics", "drift", "reports"):

@@ -75,7 +75,7 @@ def test_every_server_process_is_seen_to_serve_the_champion(platform: Platform, 
 
 
 def served_version_status(platform: Platform) -> str | None:
-    node = platform.graphql(CHECK)["assetNodeOrError"]
+    node = platform.client.query(CHECK)["assetNodeOrError"]
     [check] = [each for each in node["assetChecksOrError"]["checks"] if each["name"] == "served_version"]
     execution = check["executionForLatestMaterialization"]
     return None if execution is None or execution["status"] == "IN_PROGRESS" else execution["status"]

@@ -44,7 +44,7 @@ class Replayed:
 
 def all_runs(platform: Platform) -> list[str]:
     """All runs but those of the sensors that only watch, which come when they have seen something."""
-    answer = platform.graphql("{ runsOrError { ... on Runs { results { runId tags { key value } } } } }")
+    answer = platform.client.query("{ runsOrError { ... on Runs { results { runId tags { key value } } } } }")
     watched = {
         run["runId"]: next((tag["value"] for tag in run["tags"] if tag["key"] == "dagster/sensor_name"), None)
         for run in answer["runsOrError"]["results"]

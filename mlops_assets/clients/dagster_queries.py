@@ -1,0 +1,51 @@
+"""GraphQL queries and mutations of `dagster_client.py`."""
+
+ASSETS = """
+query Assets { assetNodes {
+  assetKey { path } description isPartitioned isExecutable
+  tags { key value } dependencyKeys { path } opNames
+  repository { name location { name } }
+  assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } }
+  assetMaterializations(limit: 1) { timestamp partition }
+  assetChecksOrError { ... on AssetChecks { checks { name blocking
+    executionForLatestMaterialization { status evaluation { severity } }
+    partitionStatuses { ... on AssetCheckTimePartitionStatuses { ranges { startKey endKey status } } } } } }
+} }"""
+
+SEVERITY = """
+query Severity($key: AssetKeyInput!, $check: String!, $partition: String!) {
+  assetCheckExecutions(assetKey: $key, checkName: $check, partition: $partition, limit: 1) { evaluation { severity } } }"""
+
+PARTITION_KEYS = """
+query Keys($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { partitionKeys } } }"""
+
+MATERIALIZATIONS = """
+query Materializations($key: AssetKeyInput!, $partitions: [String!], $limit: Int!) {
+  assetNodeOrError(assetKey: $key) { ... on AssetNode { assetMaterializations(limit: $limit, partitions: $partitions) {
+    timestamp runId partition metadataEntries { label
+      ... on FloatMetadataEntry { floatValue } ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text }
+      ... on JsonMetadataEntry { jsonString } ... on BoolMetadataEntry { boolValue }
+      ... on PathMetadataEntry { path } ... on UrlMetadataEntry { url } } } } } }"""
+
+LAUNCH = """
+mutation Launch($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) { __typename
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } ... on InvalidSubsetError { message }
+  ... on RunConfigValidationInvalid { errors { message } } } }"""
+
+RUN = """
+query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime endTime tags { key value }
+  executionPlan { steps { key } }
+  stepStats { stepKey status startTime endTime } } } }"""
+
+TAGGED = """
+query Tagged($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}) { ... on Runs { results { runId } } } }"""
+
+FAILURES = """
+query Failures($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __typename
+  ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } failureMetadata { description } }
+  ... on AssetCheckEvaluationEvent { evaluation { success severity checkName description assetKey { path } } }
+  ... on RunFailureEvent { message } } } } }"""
+
+MESSAGES = """
+query Messages($id: ID!, $after: String) { logsForRun(runId: $id, afterCursor: $after) { ... on EventConnection {
+  cursor events { ... on LogMessageEvent { message } } } } }"""
