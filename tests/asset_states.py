@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlops_assets.clients.dagster_client import AssetState
+from mlops_assets.clients.asset_state import AssetState
 
 
 def asset(key: str, *dependencies: str, **fields: Any) -> AssetState:

@@ -47,6 +47,7 @@ def test_the_newest_deployment_counts_whatever_its_training_date() -> None:
     assert OLD.has_champion(instance)
     newest = OLD.newest_deployment(instance)
     assert newest is not None
+    assert newest.version == 4
 
 
 def test_the_partition_of_a_segment_names_date_and_segment() -> None:

@@ -1,20 +1,21 @@
 """Which versions may predict, by their signed record and a real event log."""
 
-import json
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from bundles import record_of
+from msgspec.structs import replace as replace_struct
 
-from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, FILES_TAG, describe
-from mlops_assets.clients.registered_model import GATES_FAILED, GATES_PASSED, GATES_TAG, TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, RECORD_TAG
+from mlops_assets.clients.registered_model import GATES_FAILED, GATES_PASSED, GATES_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, SEGMENT, SEGMENT_STAGES, TRAINING_DATE, stage_key
 from mlops_assets.training.acceptance import GATES_PASSED_METADATA, gates_problem, was_deployed
 
 DAY = "2024-01-10"
-FILES = {"model.onnx": "0" * 64}
 
 
 @pytest.fixture
@@ -24,11 +25,12 @@ def signer(tmp_path: Path) -> Signer:
 
 def signed(signer: Signer, version: int, *, segment: str | None = None, status: str = GATES_PASSED) -> RegisteredModel:
     """A version that `model` registered, and whose evaluation accepted it."""
-    tags = {TRAINING_DATE_TAG: DAY, **({"segment": segment} if segment else {})}
-    model = RegisteredModel("x", version, "run", tags)
-    record = describe(model, FILES)
-    evidence = {**record.sign(signer, "registered"), **record.sign(signer, "accepted"), FILES_TAG: json.dumps(FILES)}
-    return replace(model, tags={**tags, **evidence, GATES_TAG: status})
+    record = record_of("x", version)
+    record = replace_struct(
+        record, training=replace_struct(record.training, training_date=date.fromisoformat(DAY), segment=segment)
+    )
+    evidence = {**record.sign(signer, "registered"), **record.sign(signer, "accepted"), RECORD_TAG: record.text}
+    return RegisteredModel("x", version, record.run_id, {**record.training.tags, **evidence, GATES_TAG: status})
 
 
 def record_event(instance: dg.DagsterInstance, model: RegisteredModel, stage: str, **metadata: object) -> None:
@@ -46,7 +48,7 @@ def test_a_version_whose_evaluation_signed_it_may_predict(signer: Signer) -> Non
     assert gates_problem(dg.DagsterInstance.ephemeral(), signer, signed(signer, 1)) is None
 
 
-@pytest.mark.parametrize("tag", [ACCEPTANCE_TAG, FILES_TAG, GATES_TAG])
+@pytest.mark.parametrize("tag", [ACCEPTANCE_TAG, RECORD_TAG, GATES_TAG])
 def test_a_version_that_lacks_a_signature_may_not(tag: str, signer: Signer) -> None:
     model = signed(signer, 1)
     without = replace(model, tags={name: value for name, value in model.tags.items() if name != tag})

@@ -1,16 +1,15 @@
 """Reading a version's bundle on this machine: the one that was registered, or none."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from bundles import Fitted, fit_flights
+from bundles import Fitted, fit_flights, record_of
 
-from mlops_assets.clients.bundle_record import FILES_TAG, EvidenceError, describe, folder_files
+from mlops_assets.clients.bundle_record import RECORD_TAG, EvidenceError, folder_files
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.settings import Settings
 from mlops_assets.serving.bundle import BundleError
 from mlops_assets.training.bundle_reading import bundle_folder, keep_bundle, read_bundle, read_contract, require_passed_gates
@@ -37,9 +36,9 @@ def model(fitted: Fitted, settings: Settings, registry: ModelRegistry, tmp_path:
     """A version that was registered here, with its bundle kept on this machine."""
     folder = fitted.write(tmp_path / "written")
     files = folder_files(folder)
-    plain = RegisteredModel("flights", 1, "run", {TRAINING_DATE_TAG: "2024-01-10"})
-    evidence = {**describe(plain, files).sign(registry.signer, "registered"), FILES_TAG: json.dumps(files)}
-    model = replace(plain, tags={**plain.tags, **evidence})
+    record = record_of("flights", 1, files=files)
+    evidence = {**record.sign(registry.signer, "registered"), RECORD_TAG: record.text}
+    model = RegisteredModel("flights", 1, record.run_id, {**record.training.tags, **evidence})
     keep_bundle(settings, model, folder)
     return model
 
