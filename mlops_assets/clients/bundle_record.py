@@ -9,6 +9,7 @@ fact of a version takes it from its record, not from another tag. Reading a bund
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal

@@ -14,16 +14,15 @@ import pyarrow as pa
 import pytest
 import skops.io
 import yaml
-from bundles import fit_flights, push_planes
+from bundles import fit_flights, push_planes, record_of
 from documented_pieces import PAGE, documented, write_modules
 from pydantic import ValidationError
 from sklearn.pipeline import Pipeline
 
-from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, describe, folder_files
+from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, folder_files
 from mlops_assets.clients.channels import CHANNELS
 from mlops_assets.clients.model_registry import RegistryError, trusted_types
 from mlops_assets.clients.notifier import Notification, Notifier
-from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.components.stages import stages
@@ -349,7 +348,7 @@ def test_a_store_of_a_team_holds_the_bundles_that_are_served(tmp_path: Path) -> 
     live = LiveSolutions(open_bundle_store(settings), store, signer)
     for version in (1, 2):
         made = fit_flights("regression", version=version, seed=version).write(tmp_path / f"made_{version}")
-        record = describe(RegisteredModel("flights", version, "run", {}), folder_files(made))
+        record = record_of("flights", version, files=folder_files(made))
         bundles.put(StoredBundle(version, record.sha256), made)
         bundles.activate("champion", record, record.sign(signer, "accepted")[ACCEPTANCE_TAG])
         assert live.refresh()

@@ -3,18 +3,14 @@
 from pathlib import Path
 
 import pytest
+from bundles import record_of
 
-from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, BundleRecord, describe, folder_files
-from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, folder_files
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
 from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.bundle_store import StoredBundle, open_bundle_store, prune
 from mlops_assets.serving.folder_store import FolderBundles, FolderStore
-
-
-def record_of(folder: Path, version: int) -> BundleRecord:
-    return describe(RegisteredModel("clinic", version, "run", {}), folder_files(folder))
 
 
 @pytest.fixture
@@ -25,13 +21,16 @@ def bundles(tmp_path: Path) -> FolderBundles:
         made = tmp_path / f"made_{version}"
         made.mkdir()
         (made / "model.onnx").write_text(f"model {version}")
-        bundles.put(StoredBundle(version, record_of(made, version).sha256), made)
+        bundles.put(StoredBundle(version, record_of("clinic", version, files=folder_files(made)).sha256), made)
     activate(bundles, 3, "champion")
     return bundles
 
 
 def activate(bundles: FolderBundles, version: int, alias: str) -> None:
-    record, signer = record_of(bundles.folder / str(version), version), Signer(bundles.folder.parent / "signing_key")
+    record, signer = (
+        record_of("clinic", version, files=folder_files(bundles.folder / str(version))),
+        Signer(bundles.folder.parent / "signing_key"),
+    )
     bundles.activate(alias, record, record.sign(signer, "accepted")[ACCEPTANCE_TAG])
 
 
@@ -43,7 +42,7 @@ def test_a_bundle_is_found_by_what_it_was_put_under_and_listed_with_its_hash(bun
     bundle = bundles.stored()[0]
     folder = bundles.get(bundle)
     assert folder is not None
-    assert (bundle.version, bundle.sha256) == (9, record_of(folder, 9).sha256)
+    assert (bundle.version, bundle.sha256) == (9, record_of("clinic", 9, files=folder_files(folder)).sha256)
     assert (folder / "model.onnx").read_text() == "model 9"
     assert bundles.get(StoredBundle(10, "0")) is None
     (tmp_path / "made_9" / "model.onnx").write_text("another")
