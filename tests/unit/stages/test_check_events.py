@@ -7,17 +7,18 @@ import dagster as dg
 import pytest
 from dagster import AssetCheckKey
 
-from mlops_assets.core.check_rules import CheckRule, PartitionCheckResult
+from mlops_assets.core.check_rules import CheckRule, Evidence, PartitionCheckResult
 from mlops_assets.stages.faults import step
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-05")
 KEY = dg.AssetKey("orders")
+EVIDENCE = Evidence(measured=("day",), bound=("limit",), no_examples="A day has no rows to show.")
 BAD = "2024-01-02"
 
 
 def run(instance: dg.DagsterInstance, *, blocking: bool, bad: str | None = BAD) -> dg.ExecuteInProcessResult:
-    rule = CheckRule("row_count", "There are enough rows.", blocking)
-    whole = CheckRule("whole", "The table is sound.", blocking=False)
+    rule = CheckRule("row_count", "There are enough rows.", blocking, EVIDENCE)
+    whole = CheckRule("whole", "The table is sound.", False, EVIDENCE)
 
     @dg.asset(
         partitions_def=DAYS,
@@ -27,10 +28,12 @@ def run(instance: dg.DagsterInstance, *, blocking: bool, bad: str | None = BAD) 
     @step
     def orders(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         results = [
-            PartitionCheckResult.of(rule.result(KEY, passed=day != bad, metadata={"day": day}, description=None), day)
+            PartitionCheckResult.of(rule.result(KEY, passed=day != bad, metadata={"day": day, "limit": 1}, description=None), day)
             for day in context.partition_keys
         ]
-        yield dg.MaterializeResult(check_results=[*results, whole.result(KEY, passed=True, metadata={}, description=None)])
+        yield dg.MaterializeResult(
+            check_results=[*results, whole.result(KEY, passed=True, metadata={"day": "all", "limit": 1}, description=None)]
+        )
 
     tags = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-04"}
     with warnings.catch_warnings():

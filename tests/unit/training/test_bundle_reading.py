@@ -45,14 +45,14 @@ def model(fitted: Fitted, settings: Settings, registry: ModelRegistry, tmp_path:
 
 def test_what_was_kept_is_read_without_the_registry(model: RegisteredModel, registry: ModelRegistry, settings: Settings) -> None:
     assert read_bundle(registry, settings, model).contract == read_contract(registry, settings, model)
-    assert bundle_folder(registry, settings, model).is_relative_to(settings.serving_directory)
+    assert bundle_folder(registry, settings, registry.registered_record(model)).is_relative_to(settings.serving_directory)
 
 
 @pytest.mark.parametrize("name", ["contract.json", "model.onnx", "sample.json"])
 def test_a_file_that_changed_is_refused_with_the_remedy(
     name: str, model: RegisteredModel, registry: ModelRegistry, settings: Settings
 ) -> None:
-    folder = bundle_folder(registry, settings, model)
+    folder = bundle_folder(registry, settings, registry.registered_record(model))
     path = folder / name
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(BundleError, match=f"Remove {folder} to have the bundle fetched"):
@@ -60,7 +60,7 @@ def test_a_file_that_changed_is_refused_with_the_remedy(
 
 
 def test_a_file_that_was_added_is_refused(model: RegisteredModel, registry: ModelRegistry, settings: Settings) -> None:
-    (bundle_folder(registry, settings, model) / "extra.py").write_text("x")
+    (bundle_folder(registry, settings, registry.registered_record(model)) / "extra.py").write_text("x")
     with pytest.raises(BundleError):
         read_bundle(registry, settings, model)
 

@@ -6,8 +6,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from bundles import load
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judged_candidates import SCHEMA, case
@@ -20,7 +22,7 @@ from mlops_assets.schema.problem import PROBLEMS, Problem, label_array
 from mlops_assets.training.bundle_writing import _json_value, parity_sample, write_model_bundle
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(20))
 @given(
     st.none()
     | st.booleans()
@@ -54,7 +56,7 @@ def test_a_bundle_answers_its_sample_as_the_pipeline_did(problem: Problem, tmp_p
     estimator = Step(solution.training.estimator.type, solution.training.estimator.parameters)
     pipeline = build_pipeline(problem=problem, schema=SCHEMA, estimator=estimator, numeric=None, categorical=None, seed=0)
     fit_pipeline(pipeline, to_frame(chosen.train, SCHEMA), labels)
-    holdout = chosen.holdout.slice(0, 50)
+    holdout = chosen.holdout.slice(0, 50).append_column("flight_date", pa.array([date(2013, 1, 1)] * 50))
     sample = parity_sample(chosen.inputs, pipeline, SCHEMA, holdout)
     assert len(sample.rows) == 20
     assert sample.rows[0].request["flight_id"] == holdout["flight_id"][0].as_py()

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from clinic import solution_inputs
 
-from mlops_assets.core.check_rules import CheckRule
+from mlops_assets.core.check_rules import CheckRule, Evidence
 from mlops_assets.core.keys import EVALUATION
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
 from mlops_assets.training.gate import GATES, check_gates, rejection, rules_of
 
 INPUTS = solution_inputs("daily")
+EVIDENCE = Evidence(measured=("value",), bound=("limit",), no_examples="It is one number.")
 _MODULE = """
 from mlops_assets.training.gate import Outcome, gate
 
@@ -82,7 +83,9 @@ def test_a_gate_that_cannot_be_asked_is_refused_at_its_place(own: dict[str, Any]
 def test_a_rejection_names_every_gate_that_failed_and_nothing_else() -> None:
     key = INPUTS.key(EVALUATION)
     results = [
-        CheckRule(name, "", blocking=True).result(key, passed=passed, metadata={}, description=f"{name} is 3")
+        CheckRule(name, "", blocking=True, evidence=EVIDENCE).result(
+            key, passed=passed, metadata={"value": 3, "limit": 2}, description=f"{name} is 3"
+        )
         for name, passed in (("a", True), ("b", False), ("c", False))
     ]
     assert rejection(results) == "b: b is 3; c: c is 3"

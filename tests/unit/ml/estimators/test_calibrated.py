@@ -41,6 +41,8 @@ def test_it_predicts_the_more_probable_class(calibrated: CalibratedClassifier) -
 
 def test_scikit_learn_takes_it_as_fitted_and_clones_it(calibrated: CalibratedClassifier) -> None:
     check_is_fitted(calibrated)
-    assert clone(CalibratedClassifier(LogisticRegression(), calibrated.curve)).curve == calibrated.curve
+    copied = clone(CalibratedClassifier(LogisticRegression(), calibrated.curve)).curve
+    assert copied.keys() == calibrated.curve.keys()
+    assert all(np.array_equal(copied[name], calibrated.curve[name]) for name in copied)
     again = CalibratedClassifier(LogisticRegression(), calibrated.curve).fit(X, Y)
     assert again.classes_.tolist() == ["no", "yes"]
