@@ -30,7 +30,7 @@ def load_folders(module: str, directory: Path) -> dg.Definitions:
     """
     loaded: list[dg.Definitions] = []
     owners: dict[dg.AssetKey, str] = {}
-    for folder in sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(("_", "."))):
+    for folder in sorted(path for path in directory.iterdir() if _is_source(path)):
         try:
             definitions = load_folder(f"{module}.{folder.name}")
         except Exception as error:
@@ -53,6 +53,12 @@ def load_folders(module: str, directory: Path) -> dg.Definitions:
         owners |= dict.fromkeys(keys, folder.name)
         loaded.append(definitions)
     return dg.Definitions.merge(*loaded)
+
+
+def _is_source(path: Path) -> bool:
+    """Whether `path` is a folder with definitions. Of a folder that was removed from the repository, its compiled bytecode stays."""
+    hidden = path.name.startswith(("_", "."))
+    return path.is_dir() and not hidden and any(entry.name != "__pycache__" for entry in path.iterdir())
 
 
 def load_folder(module: str) -> dg.Definitions:

@@ -36,6 +36,14 @@ def solutions(definitions: dg.Definitions) -> set[str]:
     return {spec.key.path[0] for spec in definitions.resolve_all_asset_specs() if len(spec.key.path) == 2}
 
 
+def test_a_folder_of_which_only_compiled_bytecode_is_left_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = f"sandbox_{next(_NUMBERS)}"
+    (tmp_path / package / "removed" / "__pycache__").mkdir(parents=True)
+    (tmp_path / package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_folders(package, tmp_path / package).resolve_all_asset_specs() == []
+
+
 @pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
 def test_a_valid_solution_has_every_stage(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     definitions = load(tmp_path, monkeypatch, {"solution": path.read_text()})
