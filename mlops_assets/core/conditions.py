@@ -26,19 +26,27 @@ _INTERVAL_SECONDS = 30
 CONDITIONS_SENSORS = ("feature_automation", "automation")
 """Names of the sensors that evaluate the conditions: of the dbt models, and of all else."""
 
-_SETTLED = (
-    ~dg.AutomationCondition.any_deps_in_progress()
-    & ~dg.AutomationCondition.in_progress()
-    & dg.AutomationCondition.all_deps_blocking_checks_passed()
-)
-_COMPLETE = _SETTLED & ~dg.AutomationCondition.any_deps_missing()
+_IDLE = ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
+
+_STOPPED = dg.AutomationCondition.any_deps_match(
+    ~dg.AutomationCondition.missing()
+    & dg.AutomationCondition.any_checks_match(
+        ~(dg.AutomationCondition.check_passed() | dg.AutomationCondition.will_be_requested()), blocking_only=True
+    )
+).with_label("any_partition_of_deps_is_stopped")
+"""A blocking check of any partition that is there has not passed. Dagster's `all_deps_blocking_checks_passed` is true for a window when the
+checks of one of its days passed."""
+
+_COMPLETE = _IDLE & ~_STOPPED & ~dg.AutomationCondition.any_deps_missing()
 _WRITTEN = dg.AutomationCondition.any_deps_updated().since_last_handled()
 
 FOLLOW = (_WRITTEN & _COMPLETE).with_label("follow_inputs")
 """Of assets with the partitions of their inputs: features, their statistics, pages, decisions."""
 
-FOLLOW_AS_A_WHOLE = (_WRITTEN & _SETTLED).with_label("follow_partitioned_inputs")
-"""Of an asset without partitions that takes what its partitioned inputs hold: there, some partition is always missing."""
+FOLLOW_AS_A_WHOLE = (_WRITTEN & _IDLE & dg.AutomationCondition.all_deps_blocking_checks_passed()).with_label(
+    "follow_partitioned_inputs"
+)
+"""Of an asset without partitions that takes what its partitioned inputs hold: there, some partition is always missing or stopped."""
 
 ARRIVE = dg.AutomationCondition.on_missing()
 """Of raw tables whose partitions have no end: the newest one is loaded when its time has passed."""
@@ -68,21 +76,11 @@ PREDICT_ONCE = (AFTER_A_MODEL & _HAS_CHAMPION & dg.AutomationCondition.missing()
 """Of predictions. What was predicted stays as it was predicted: a new champion or a corrected feature predicts what is new."""
 
 _NOT_MISSING = ~dg.AutomationCondition.missing() | dg.AutomationCondition.will_be_requested()
-_PASSED_WHERE_THERE = dg.AutomationCondition.all_deps_match(
-    dg.AutomationCondition.missing()
-    | dg.AutomationCondition.all_checks_match(
-        dg.AutomationCondition.check_passed() | dg.AutomationCondition.will_be_requested(), blocking_only=True
-    )
-)
-"""The blocking checks of what is there passed: a batch that was never asked for has none."""
-
-_IDLE = ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
-
 FOLLOW_PREDICTIONS = (
     (
         _WRITTEN
         & _IDLE
-        & _PASSED_WHERE_THERE
+        & ~_STOPPED
         & ~dg.AutomationCondition.any_deps_missing().ignore(_PREDICTED)
         & dg.AutomationCondition.any_deps_match(_NOT_MISSING).allow(_PREDICTED)
     )
@@ -104,7 +102,7 @@ FOLLOW_OUTCOMES = (
     (
         dg.AutomationCondition.any_deps_updated().allow(_OUTCOMES).since_last_handled()
         & _IDLE
-        & _PASSED_WHERE_THERE
+        & ~_STOPPED
         & dg.AutomationCondition.any_deps_match(_NOT_MISSING).allow(_OUTCOMES)
         & ~dg.AutomationCondition.any_deps_match(_AWAITED).allow(_OUTCOMES)
     )

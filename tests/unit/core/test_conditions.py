@@ -199,3 +199,39 @@ def test_a_batch_whose_checks_failed_is_not_judged(graph: Graph) -> None:
     graph.tick()
     graph.report("predictions", WEEK[2])
     assert graph.tick() == {}
+
+
+def test_one_day_whose_blocking_check_failed_stops_the_window_and_no_other_day() -> None:
+    check = dg.AssetCheckSpec("complete", asset="daily", blocking=True, partitions_def=DAYS)
+    good = {"2013-08-05": True}
+
+    @dg.asset(partitions_def=DAYS, check_specs=[check])
+    def daily(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=good.get(context.partition_key, True))])
+
+    @dg.asset(partitions_def=DAYS, deps=[daily], automation_condition=FOLLOW)
+    def next_daily() -> None: ...
+
+    @dg.asset(partitions_def=WEEKS, deps=[daily], automation_condition=FOLLOW)
+    def weekly() -> None: ...
+
+    definitions = dg.Definitions([daily, next_daily, weekly])
+    with dg.DagsterInstance.ephemeral() as instance:
+        cursor = dg.evaluate_automation_conditions(definitions, instance).cursor
+
+        def write(*days: str) -> None:
+            for day in days:
+                dg.materialize([daily], instance=instance, partition_key=day, raise_on_error=False)
+
+        def tick() -> tuple[set[str | None], set[str | None]]:
+            nonlocal cursor
+            result = dg.evaluate_automation_conditions(definitions, instance, cursor=cursor)
+            cursor = result.cursor
+            return tuple(set(result.get_requested_partitions(asset.key)) for asset in (next_daily, weekly))  # type: ignore[return-value]
+
+        good["2013-08-05"] = False
+        write(*WEEK)
+        assert tick() == (set(WEEK) - {"2013-08-05"}, set())
+        good["2013-08-05"] = True
+        write("2013-08-05")
+        assert tick() == ({"2013-08-05"}, {"2013-08-05"})
