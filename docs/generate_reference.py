@@ -40,6 +40,7 @@ from mlops_assets.schema.solution import (
     Step,
     ThresholdRule,
     Training,
+    Worker,
 )
 from mlops_assets.schema.source import Column, DeliveryComparison, Query, RawTable, Source
 from mlops_assets.schema.source_reader import READERS
@@ -65,6 +66,7 @@ COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
         DatasetChecks,
         Gates,
         Serving,
+        Worker,
         Monitoring,
         Drift,
         Performance,

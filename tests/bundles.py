@@ -18,10 +18,12 @@ from mlops_assets.clients.bundle_record import (
     folder_files,
     write_record,
 )
+from mlops_assets.clients.model_registry import trusted_types
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, exact_matrix, to_frame
-from mlops_assets.ml.onnx import to_onnx
+from mlops_assets.ml.onnx import NoOnnxFormError, to_onnx
 from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.skops_model import dump_pipeline
 from mlops_assets.online_store.store import OnlineStore
 from mlops_assets.online_store.values import Column, EntityValues, OnlineView
 from mlops_assets.schema.problem import Problem
@@ -79,9 +81,9 @@ def record_of(solution: str, version: int, **changes: Any) -> BundleRecord:
     return replace(record, **changes)
 
 
-def sign_record(path: Path, signer: Signer) -> None:
+def sign_record(path: Path, signer: Signer, engine: str = "process") -> None:
     """Put the record of an accepted version beside the bundle in the folder `<solution>/<version>`."""
-    record = record_of(path.parent.name, int(path.name), files=folder_files(path))
+    record = record_of(path.parent.name, int(path.name), files=folder_files(path), engine=engine, engine_reason="a test")
     write_record(path, record, record.sign(signer, "accepted")[ACCEPTANCE_TAG])
 
 
@@ -100,9 +102,9 @@ class Fitted:
         write_bundle(path, self.model, self.sample, self.contract)
         return path
 
-    def deploy(self, path: Path, signer: Signer) -> Path:
+    def deploy(self, path: Path, signer: Signer, engine: str = "process") -> Path:
         """Write the bundle to the folder `<solution>/<version>`, with the record of a version that passed its gates."""
-        sign_record(self.write(path), signer)
+        sign_record(self.write(path), signer, engine)
         return path
 
 
@@ -126,7 +128,12 @@ def fit_bundle(
     pipeline = build_pipeline(problem=problem, schema=schema, estimator=estimator, numeric=None, categorical=None, seed=0)
     frame = to_frame(table, schema)
     fit_pipeline(pipeline, frame, labels)
-    model = to_onnx(pipeline, schema, problem)
+    form: dict[str, Any] = {}
+    try:
+        model = to_onnx(pipeline, schema, problem)
+    except NoOnnxFormError as error:
+        model = dump_pipeline(pipeline)
+        form = {"model_format": "skops", "no_onnx": str(error), "trusted_types": trusted_types(pipeline)}
     answers = np.asarray(predict(pipeline, frame.head(len(requests)), problem)).reshape(len(requests), -1)
     first = table.slice(0, len(requests))
     rows = np.hstack([exact_matrix(first, schema.numeric).astype(object), categorical_matrix(first, schema.categorical)]).tolist()
@@ -145,12 +152,19 @@ def fit_bundle(
         "origins": schema.origins,
         "model_sha256": file_hash(model),
         "sample_sha256": file_hash(sample.to_bytes()),
+        **form,
     }
     described = contract(**fields | changes)
     return Fitted(pipeline, schema, model, sample, described)
 
 
-def fit_flights(problem: Problem, version: int = 1, seed: int = 0, name: str = "flights") -> Fitted:
+WITHOUT_ONNX = Step("sklearn.semi_supervised.LabelPropagation", {})
+"""A classifier that ONNX cannot express."""
+
+
+def fit_flights(
+    problem: Problem, version: int = 1, seed: int = 0, name: str = "flights", estimator: Step | None = None
+) -> Fitted:
     """A model with request columns, a derived feature and an online feature view `planes`, keyed by `tailnum`."""
     random, count = np.random.default_rng(seed), 400
     table = pa.table(
@@ -175,7 +189,7 @@ def fit_flights(problem: Problem, version: int = 1, seed: int = 0, name: str = "
         labels,
         schema=FeatureSchema(numeric=("distance", "is_far", "mean_delay", "flights"), categorical=("carrier", "home")),
         problem=problem,
-        estimator=boosting(problem),
+        estimator=estimator or boosting(problem),
         requests=[request | {"flight_id": f"f{number}"} for number in range(5)],
         name=name,
         version=version,

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -44,7 +44,7 @@ def wait_for(condition: Callable[[], Any], seconds: float) -> None:
 class OnlineServer:
     """The server's processes on a state folder of their own, with the solution `flights` in `versions`. Nothing ships its spool."""
 
-    def __init__(self, home: Path, versions: dict[int, Fitted], processes: int = 2):
+    def __init__(self, home: Path, versions: dict[int, Fitted], processes: int = 2, engine: str = "process"):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         self.settings = Settings(home=home, serving_port=port, serving_processes=processes, serving_token=TOKEN)
@@ -53,7 +53,7 @@ class OnlineServer:
         self.headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         push_planes(LmdbStore(self.settings.online_store_directory))
         for version, fitted in versions.items():
-            fitted.deploy(self.folder / str(version), Signer(self.settings.signing_key_file))
+            fitted.deploy(self.folder / str(version), Signer(self.settings.signing_key_file), engine)
         self.row = json.dumps(next(iter(versions.values())).sample.rows[0].request).encode()
 
     def __enter__(self) -> Self:
@@ -101,6 +101,15 @@ class OnlineServer:
             if child.status() != psutil.STATUS_ZOMBIE and any("spawn_main" in word for word in child.cmdline())
         }
 
+    def model_workers(self) -> set[int]:
+        """The workers of LitServe, which the processes that answer have started."""
+        found = set()
+        for child in [child for pid in self.workers() for child in psutil.Process(pid).children()]:
+            with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                if any("spawn_main" in word for word in child.cmdline()):
+                    found.add(child.pid)
+        return found
+
     def post(self, body: bytes, **headers: str) -> requests.Response:
         """One request on a connection of its own."""
         return requests.post(self.address, data=body, headers={**self.headers, **headers}, timeout=10)
@@ -137,12 +146,12 @@ class Load:
 
 
 @contextmanager
-def load(server: OnlineServer, *, callers: int) -> Iterator[Load]:
+def load(server: OnlineServer, *, callers: int, patience: float = 10) -> Iterator[Load]:
     """Callers that ask again and again on connections that they keep, each answer awaited, until the block ends."""
     done, found, lock = threading.Event(), Load(), threading.Lock()
 
     def call() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.settings.serving_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.settings.serving_port, timeout=patience)
         while not done.is_set():
             try:
                 connection.request("POST", f"/{SOLUTION}/predict", server.row, server.headers)

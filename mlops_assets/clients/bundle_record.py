@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from mlops_assets.clients.registered_model import (
     CONFIGURATION_TAG,
     DATASET_FINGERPRINT_TAG,
+    ENGINE_REASON_TAG,
+    ENGINE_TAG,
     GATES_PASSED,
     GATES_TAG,
     SEGMENT_TAG,
@@ -79,8 +82,11 @@ class Precision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     float32_mean_change: float
 
 
-class BundleRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is signed of one version: run, training, precision, and the SHA-256 of each file of its bundle (or reference)."""
+class BundleRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is signed of one version: run, training, precision, and the SHA-256 of each file of its bundle (or reference).
+
+    An acceptance also has the engine that answers online, with the reason.
+    """
 
     solution: str
     version: int
@@ -88,6 +94,8 @@ class BundleRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     training: TrainingIdentity
     precision: Precision
     files: dict[str, str]
+    engine: str | None = None
+    engine_reason: str | None = None
 
     @property
     def sha256(self) -> str:
@@ -176,7 +184,7 @@ def accepted_record(signer: Signer, version: RegisteredModel) -> tuple[BundleRec
 
     Raises EvidenceError without one: the tag `GATES_TAG` alone says nothing.
     """
-    record = registered_record(signer, version)
+    record = with_engine(registered_record(signer, version), version)
     status, signature = version.tags.get(GATES_TAG), version.tags.get(ACCEPTANCE_TAG)
     if status != GATES_PASSED:
         evidence = f"tag {GATES_TAG} = {status or 'missing'}"
@@ -190,6 +198,11 @@ def accepted_record(signer: Signer, version: RegisteredModel) -> tuple[BundleRec
         f"{version} has not passed its gates ({evidence}): materialize its evaluation for "
         f"{version.tags.get(TRAINING_DATE_TAG)} and read its checks."
     )
+
+
+def with_engine(record: BundleRecord, version: RegisteredModel) -> BundleRecord:
+    """The record with the engine in the tags of `version`, as an acceptance has it."""
+    return replace(record, engine=version.tags.get(ENGINE_TAG), engine_reason=version.tags.get(ENGINE_REASON_TAG))
 
 
 def reference_record(signer: Signer, version: RegisteredModel) -> BundleRecord:

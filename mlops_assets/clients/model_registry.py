@@ -30,7 +30,14 @@ from mlops_assets.clients.bundle_record import (
     reference_record,
     registered_record,
 )
-from mlops_assets.clients.registered_model import GATES_FAILED, GATES_PASSED, GATES_TAG, RegisteredModel
+from mlops_assets.clients.registered_model import (
+    ENGINE_REASON_TAG,
+    ENGINE_TAG,
+    GATES_FAILED,
+    GATES_PASSED,
+    GATES_TAG,
+    RegisteredModel,
+)
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import QUIET_LIBRARIES, Settings
 
@@ -249,14 +256,19 @@ class ModelRegistry:
         else:
             self.remove_alias(model.solution, alias_of(CHAMPION, segment))
 
-    def accept(self, model: RegisteredModel, record: BundleRecord) -> None:
-        """Record and sign that `model` passed its gates with the bundle of `record`. Unless it is the champion, it is the challenger now.
+    def accept(self, model: RegisteredModel, record: BundleRecord, *, engine: str, reason: str) -> None:
+        """Record and sign that `model` passed its gates with the bundle of `record`, and which `engine` answers online, with the `reason`.
+
+        Unless it is the champion, it is the challenger now.
 
         Raises EvidenceError when the version is another one by now.
         """
         if registered_record(self.signer, self.get(model.solution, model.version)) != record:
             raise EvidenceError(f"{model} was changed in MLflow while it was evaluated: evaluate it again.")
-        self.tag(model.solution, model.version, {**record.sign(self.signer, "accepted"), GATES_TAG: GATES_PASSED})
+        reason = reason[:_LONGEST_TAG]
+        signature = replace(record, engine=engine, engine_reason=reason).sign(self.signer, "accepted")
+        tags = {ENGINE_TAG: engine, ENGINE_REASON_TAG: reason, **signature, GATES_TAG: GATES_PASSED}
+        self.tag(model.solution, model.version, tags)
         if REJECTION_TAG in self.get(model.solution, model.version).tags:
             self.client.delete_model_version_tag(model.solution, str(model.version), REJECTION_TAG)
         champion = self.champion(model.solution, model.segment)

@@ -9,6 +9,9 @@ CONFIGURATION_TAG = "configuration_hash"
 SEGMENT_TAG = "segment"
 """On the version of a segment: which one."""
 
+ENGINE_TAG, ENGINE_REASON_TAG = "serving_engine", "serving_engine_reason"
+"""On an accepted version: which engine answers online unless the YAML file names another, and why. Its acceptance signs them."""
+
 GATES_TAG = "status"
 """What the gates said of a version, for people: `GATES_PASSED` or `GATES_FAILED`; a version that was not evaluated has no such tag."""
 GATES_PASSED, GATES_FAILED = "accepted", "rejected"

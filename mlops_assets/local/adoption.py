@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, RECORD_TAG, BundleRecord, folder_files, write_record
+from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, RECORD_TAG, BundleRecord, folder_files, with_engine, write_record
 from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import GATES_PASSED, GATES_TAG, RegisteredModel
@@ -38,6 +38,7 @@ def adopt_versions(settings: Settings) -> None:
             record = sign_version(registry, model)
             passed = next((each.get("gates_passed") for each in evaluations if each.get("model_version") == model.version), False)
             if passed and model.tags.get(GATES_TAG) == GATES_PASSED:
+                record = with_engine(record, model)
                 signed = record.sign(registry.signer, "accepted")
                 registry.tag(solution, model.version, signed)
                 _sign_served(settings, record, signed[ACCEPTANCE_TAG])

@@ -5,6 +5,8 @@ columns is left out. A classifier answers with `label` and `probabilities` (floa
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from mlops_assets.ml.boosting_libraries import floor32, lower_thresholds, regist
 from mlops_assets.ml.calibration import Curve, append_curve
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline import ESTIMATOR_STEP, TrainingError, class_path, explained, fitted_steps, predict
+from mlops_assets.ml.skops_model import SkopsModel
 from mlops_assets.schema.problem import Problem
 
 if TYPE_CHECKING:
@@ -33,9 +36,13 @@ _UNSEEN = "a category that no training row has"
 _OPERATOR_SETS = {"": 18, "ai.onnx.ml": 3}
 
 
+class NoOnnxFormError(TrainingError):
+    """A fitted pipeline that ONNX cannot express; the message names the class and the reason."""
+
+
 @dataclass(frozen=True)
 class Parity:
-    """How far the ONNX model is from the pipeline on `rows` rows.
+    """How far the served model is from the pipeline on `rows` rows.
 
     `largest_difference` is absolute (a probability, or the label's unit); `largest_relative_difference` divides it by the
     pipeline's prediction where that is over 1.
@@ -60,7 +67,7 @@ class Rounding:
 def to_onnx(pipeline: "Pipeline", schema: FeatureSchema, problem: Problem) -> bytes:
     """The fitted `pipeline` as a serialised ONNX model; equal pipelines give equal bytes.
 
-    Raises TrainingError, naming the class, when a step has no export, or its export does not answer rows that training did not see.
+    Raises NoOnnxFormError, naming the class, when a step has no export, or its export does not answer rows that training did not see.
     """
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
@@ -77,15 +84,26 @@ def to_onnx(pipeline: "Pipeline", schema: FeatureSchema, problem: Problem) -> by
     options = {} if problem == "regression" else {id(exportable.named_steps[ESTIMATOR_STEP]): {"zipmap": False}}
     # A name of its own: the default one is random, and equal models would differ in their hash.
     steps = ", ".join(map(class_path, fitted_steps(exportable)))
-    with explained(f"The pipeline of {steps} cannot be exported to ONNX, so it cannot serve", _ANOTHER_CLASS):
+    with _no_form(f"The pipeline of {steps} cannot be exported to ONNX"):
         model = convert_sklearn(exportable, name="model", initial_types=inputs, options=options, target_opset=_OPERATOR_SETS)
         _rename_outputs(model, [VALUE_OUTPUT] if problem == "regression" else [LABEL_OUTPUT, PROBABILITIES_OUTPUT])
     if curve is not None:
         append_curve(model, curve, label=LABEL_OUTPUT, probabilities=PROBABILITIES_OUTPUT)
     exported = model.SerializeToString()
-    with explained(f"The ONNX model of {steps} does not answer a row of missing and unseen values", _ANOTHER_CLASS):
-        _answer_unseen(exported, schema, problem)
+    with _no_form(f"The ONNX model of {steps} does not answer a row of missing and unseen values"):
+        onnx_predict(exported, unseen_row(schema), schema, problem)
     return exported
+
+
+@contextmanager
+def _no_form(problem: str) -> Iterator[None]:
+    try:
+        with explained(problem, _ANOTHER_CLASS):
+            yield
+    except NoOnnxFormError:
+        raise
+    except TrainingError as error:
+        raise NoOnnxFormError(str(error)) from error
 
 
 def onnx_predict(model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem) -> np.ndarray:
@@ -103,8 +121,10 @@ def onnx_predict(model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, pro
     return session.run([PROBABILITIES_OUTPUT], inputs)[0]
 
 
-def parity(pipeline: "Pipeline", model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem) -> Parity:
-    """Compare the predictions of `pipeline` and of the ONNX `model` on every row of `frame`.
+def parity(
+    pipeline: "Pipeline", model: bytes | SkopsModel, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem
+) -> Parity:
+    """Compare the predictions of `pipeline` and of the served `model`, ONNX or skops, on every row of `frame`.
 
     A prediction that is NaN on one side only counts as an infinite difference. Raises ValueError on an empty frame.
     """
@@ -115,9 +135,9 @@ def parity(pipeline: "Pipeline", model: bytes, frame: "pd.DataFrame", schema: Fe
 
 
 def rounding(
-    pipeline: "Pipeline", model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem, limit: float
+    pipeline: "Pipeline", model: bytes | SkopsModel, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem, limit: float
 ) -> Rounding:
-    """Compare the ONNX `model` with `pipeline`, which is given the float64 numbers of `matrix.to_exact_frame`.
+    """Compare the served `model` with `pipeline`, which is given the float64 numbers of `matrix.to_exact_frame`.
 
     A prediction has changed when it differs by more than `limit` from those for the exact numbers and for numbers half a unit of the last
     place of float32 below and above. A threshold of a tree often is a number of the training rows, rounded as they were: the
@@ -148,8 +168,12 @@ def _pipeline_predictions(pipeline: "Pipeline", frame: "pd.DataFrame", problem: 
     return np.asarray(predict(pipeline, frame, problem), dtype=np.float64).reshape(len(frame), -1)
 
 
-def _answers(model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem) -> np.ndarray:
-    """Predictions [rows, classes or 1] of the ONNX model."""
+def _answers(model: bytes | SkopsModel, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem) -> np.ndarray:
+    """Predictions [rows, classes or 1] of the served model."""
+    if isinstance(model, SkopsModel):
+        with np.errstate(over="ignore"):
+            numbers = frame[list(schema.numeric)].to_numpy(dtype=np.float64).astype(np.float32)
+        return model.predict(numbers, frame[list(schema.categorical)].to_numpy(dtype=object)).astype(np.float64)
     with explained("The exported ONNX model does not predict", _ANOTHER_CLASS):
         return np.asarray(onnx_predict(model, frame, schema, problem), dtype=np.float64).reshape(len(frame), -1)
 
@@ -157,29 +181,30 @@ def _answers(model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, problem
 def _differences(expected: np.ndarray, actual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Absolute and relative differences of predictions. Raises ValueError when there are more classes on one side."""
     if expected.shape != actual.shape:
-        raise ValueError(f"The pipeline answers with shape {expected.shape}, the ONNX model with {actual.shape}.")
+        raise ValueError(f"The pipeline answers with shape {expected.shape}, the served model with {actual.shape}.")
     both_missing = np.isnan(expected) & np.isnan(actual)
     difference = np.where(both_missing, 0.0, np.nan_to_num(np.abs(expected - actual), nan=np.inf))
     return difference, difference / np.maximum(1.0, np.nan_to_num(np.abs(expected), nan=1.0))
 
 
 def _require_converters(pipeline: "Pipeline") -> None:
-    """Raise TrainingError for the first step whose class nobody can export."""
+    """Raise NoOnnxFormError for the first step whose class nobody can export."""
     from skl2onnx._supported_operators import sklearn_operator_name_map
 
     for step in fitted_steps(pipeline):
         if not any(kind in sklearn_operator_name_map for kind in type(step).__mro__) and not hasattr(step, "to_onnx_operator"):
-            raise TrainingError(
-                f"{class_path(step)} cannot be exported to ONNX, so it cannot serve: skl2onnx has no converter of this class. {_ANOTHER_CLASS}"
+            raise NoOnnxFormError(
+                f"{class_path(step)} cannot be exported to ONNX: skl2onnx has no converter of this class. {_ANOTHER_CLASS}"
             )
 
 
-def _answer_unseen(model: bytes, schema: FeatureSchema, problem: Problem) -> None:
-    """Let `model` answer a row that no training row is like, as requests may bring one."""
+def unseen_row(schema: FeatureSchema) -> "pd.DataFrame":
+    """A row that no training row is like, as requests may bring one."""
     import pandas as pd
 
-    row: list[object] = [*(np.nan for _ in schema.numeric), *(_UNSEEN for _ in schema.categorical)]
-    onnx_predict(model, pd.DataFrame([row], columns=list(schema.names)), schema, problem)
+    texts = pd.DataFrame([[_UNSEEN] * len(schema.categorical)], columns=list(schema.categorical), dtype=object)
+    numbers = np.full((1, len(schema.numeric)), np.nan, dtype=np.float32)
+    return pd.concat([pd.DataFrame(numbers, columns=list(schema.numeric)), texts], axis=1)
 
 
 def _without_calibration(pipeline: "Pipeline") -> "tuple[Pipeline, Curve | None]":

@@ -33,7 +33,7 @@ ESTIMATOR_STEP = "estimator"
 _OF_THE_MACHINE = (MemoryError, OSError)
 """Errors that say nothing about the rows or the configuration."""
 
-_TARGET_TYPES = {"binary_classification": "binary", "regression": "continuous"}
+_TARGET_TYPES = {"binary_classification": "binary", "multiclass_classification": "multiclass", "regression": "continuous"}
 
 
 class TrainingError(ValueError):
@@ -78,7 +78,7 @@ class Step:
         """The instance, with `random_state=seed` where the class has an unset one.
 
         A TargetEncoder is told the kind of target: left to guess, it takes whole-numbered values of a regression for
-        classes. Raises ValueError on an unknown parameter, and on a TargetEncoder for several classes (ONNX has none).
+        classes. Raises ValueError on an unknown parameter.
         """
         instance_class = import_class(self.class_path)
         library = library_of(instance_class)
@@ -95,10 +95,6 @@ class Step:
         return instance
 
     def _prepare_target_encoder(self, encoder: Any, problem: Problem, seed: int) -> None:
-        if problem == "multiclass_classification":
-            raise ValueError(
-                f"{self.class_path} of several classes cannot be exported to ONNX: use OrdinalEncoder or OneHotEncoder."
-            )
         if "target_type" not in self.parameters:
             encoder.set_params(target_type=_TARGET_TYPES[problem])
         if isinstance(encoder.cv, int):

@@ -375,6 +375,22 @@ class Gates(Strict):
     """[Gates of your own](extend.md#gate): import path or name of an entry point -> parameters."""
 
 
+Engine = Literal["process", "worker"]
+
+
+class Worker(Strict):
+    """The workers of LitServe that a version has under the engine `worker`. Each process that accepts requests has its own."""
+
+    processes: Annotated[int, Field(ge=1)] = 1
+    """Workers of each process that accepts requests (`MLOPS_SERVING_PROCESSES`)."""
+    max_batch_size: Annotated[int, Field(ge=1)] = 64
+    """The most requests that are predicted at once."""
+    batch_timeout_milliseconds: Annotated[float, Field(ge=0)] = 0.0
+    """How long a worker that has a request waits for more. 0: it takes those that wait already."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
+    """From the arrival of a request to its answer; one that takes longer is answered with 504."""
+
+
 class Serving(Strict):
     """Which channels answer, and what a challenger (a version that passed its gates and waits) may do in the online channel.
 
@@ -385,6 +401,11 @@ class Serving(Strict):
     """Whether the online server answers for the solution."""
     stream: bool = True
     """Whether the stream scorer answers for the solution."""
+    engine: Engine | None = None
+    """Where the online server runs the model: `process`, in the process that accepted the request, or `worker`, in a worker of LitServe.
+    Left out: what the latency that `evaluation` measures suggests. A model without an ONNX form has workers."""
+    worker: Worker = Worker()
+    """How the workers work."""
     shadow: bool = False
     """A challenger scores every online request too; its predictions are logged, not answered."""
     canary: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -28,6 +28,7 @@ _DISTRIBUTIONS = {"xgboost": ("xgboost-cpu", "xgboost")}
 _ONE_HOT, _TARGET = "sklearn.preprocessing.OneHotEncoder", "sklearn.preprocessing.TargetEncoder"
 _INFREQUENT = ("min_frequency", "max_categories")
 _BUDGET = {"trials", "seconds"}
+_NEEDED = "which serving.engine: process needs; leave the engine out to serve it by workers"
 
 
 def check_training(solution: Solution) -> None:
@@ -36,16 +37,17 @@ def check_training(solution: Solution) -> None:
     check_metric(training.metric, solution.problem, ("training", "metric"))
     _check_problem(solution)
     weighted = training.sample_weight is not None or training.class_weight is not None
-    _check_estimator(training.estimator, ("training", "estimator"), [], weighted=weighted)
+    needs_onnx = solution.serving.engine == "process"
+    _check_estimator(training.estimator, ("training", "estimator"), [], weighted=weighted, needs_onnx=needs_onnx)
     for number, candidate in enumerate(training.search.candidates if training.search else []):
         path = ("training", "search", "candidates", number)
-        _check_estimator(candidate, path, list(candidate.space), weighted=weighted)
+        _check_estimator(candidate, path, list(candidate.space), weighted=weighted, needs_onnx=needs_onnx)
     for kind in ("numeric", "categorical"):
         steps: list[Step] | None = getattr(training.preprocessing, kind)
         for number, step in enumerate(steps or []):
             path = ("training", "preprocessing", kind, number)
-            _check_step(step, path, [])
-            _check_encoder(step, path, solution.problem)
+            _check_step(step, path, [], needs_onnx=needs_onnx)
+            _check_encoder(step, path, solution.problem, needs_onnx=needs_onnx)
 
 
 def override(solution: Solution, overrides: Mapping[str, Any]) -> Solution:
@@ -118,24 +120,26 @@ def _check_problem(solution: Solution) -> None:
         raise ConfigurationError(("training", "class_weight"), "a regression has no classes; leave it out")
 
 
-def _check_estimator(step: Step, path: tuple[str | int, ...], searched: Sequence[str], *, weighted: bool) -> None:
-    _check_step(step, path, searched)
+def _check_estimator(
+    step: Step, path: tuple[str | int, ...], searched: Sequence[str], *, weighted: bool, needs_onnx: bool
+) -> None:
+    _check_step(step, path, searched, needs_onnx=needs_onnx)
     fitted_with = method_parameters(step.type, "fit")
     if weighted and fitted_with is not None and "sample_weight" not in fitted_with:
         raise ConfigurationError((*path, "type"), f"{step.type} takes no weights; leave out sample_weight and class_weight")
 
 
-def _check_step(step: Step, path: tuple[str | int, ...], searched: Sequence[str]) -> None:
-    """The class exists, takes the parameters, and can serve."""
+def _check_step(step: Step, path: tuple[str | int, ...], searched: Sequence[str], *, needs_onnx: bool) -> None:
+    """The class exists, takes the parameters, and can serve by the engine that the file names."""
     _check_extra(step, path)
     check_import_path(step.type, (*path, "type"))
     package, name = step.type.split(".")[0], step.type.split(".")[-1]
     # skl2onnx lists what it converts; a package of the project's own may register more when it is imported.
     converted = imported_names(_CONVERTERS, "sklearn") if package == "sklearn" else None
-    if package in _WITHOUT_CONVERTER or (converted is not None and name not in converted):
+    if needs_onnx and (package in _WITHOUT_CONVERTER or (converted is not None and name not in converted)):
         raise ConfigurationError(
             (*path, "type"),
-            f"{step.type} has no ONNX converter here, so it cannot serve; name another class, such as "
+            f"{step.type} has no ONNX converter here, {_NEEDED}, or name another class, such as "
             "sklearn.ensemble.HistGradientBoostingClassifier or HistGradientBoostingRegressor",
         )
     allowed = method_parameters(step.type, "__init__")
@@ -167,22 +171,21 @@ def _version(package: str) -> str | None:
     return None
 
 
-def _check_encoder(step: Step, path: tuple[str | int, ...], problem: str) -> None:
-    """Parameters of encoders whose export cannot answer, or does not exist."""
+def _check_encoder(step: Step, path: tuple[str | int, ...], problem: str, *, needs_onnx: bool) -> None:
+    """Parameters of encoders that cannot answer for new categories, or whose export does not exist."""
     if step.type == _ONE_HOT:
-        if step.parameters.get("handle_unknown", "error") != "ignore":
+        if step.parameters.get("handle_unknown", "error") not in ("ignore", *(() if needs_onnx else ("infrequent_if_exist",))):
             raise ConfigurationError(
                 (*path, "parameters"),
                 f"{step.type} serves with `handle_unknown: ignore` alone: a category that training did not see would have no prediction",
             )
         for name in _INFREQUENT:
-            if step.parameters.get(name) is not None:
-                raise ConfigurationError(
-                    (*path, "parameters", name), f"{step.type} with {name} has no ONNX converter; leave it out"
-                )
-    if step.type == _TARGET and problem == "multiclass_classification":
+            if needs_onnx and step.parameters.get(name) is not None:
+                raise ConfigurationError((*path, "parameters", name), f"{step.type} with {name} has no ONNX converter, {_NEEDED}")
+    if needs_onnx and step.type == _TARGET and problem == "multiclass_classification":
         raise ConfigurationError(
-            (*path, "type"), f"{step.type} of several classes has no ONNX converter; use OrdinalEncoder or OneHotEncoder"
+            (*path, "type"),
+            f"{step.type} of several classes has no ONNX converter, {_NEEDED}, or use OrdinalEncoder or OneHotEncoder",
         )
 
 

@@ -1,7 +1,8 @@
-"""The serving bundle: a folder with `model.onnx`, `contract.json` and `sample.json`, all that a process needs to answer with a model.
+"""The serving bundle: a folder with the model, `contract.json` and `sample.json`, all that a process needs to answer with a model.
 
-Written once by a promotion, read by the batch asset and by the servers. A process that reads a bundle loads ONNX Runtime,
-Arrow and pydantic, and neither pandas nor scikit-learn. Fetching features and logging predictions belong elsewhere.
+Written once by a promotion, read by the batch asset and by the servers. The model is `model.onnx`: a process that reads it loads ONNX
+Runtime, Arrow and pydantic, and neither pandas nor scikit-learn. One without an ONNX form is `model.skops`. Fetching features and logging
+predictions belong elsewhere.
 """
 
 import hashlib
@@ -9,10 +10,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +29,6 @@ from mlops_assets.serving.sample import Sample
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-MODEL_FILE = "model.onnx"
 CONTRACT_FILE = "contract.json"
 SAMPLE_FILE = "sample.json"
 BATCH_ROWS = 50_000
@@ -39,14 +40,60 @@ class BundleError(Exception):
     """A bundle that is incomplete, tampered with, not in the format of this version, or does not answer as the fitted model did."""
 
 
+class PredictingModel(Protocol):
+    """A model in whichever format and process. Safe to call from several threads."""
+
+    def predict(self, numeric: np.ndarray, categorical: np.ndarray) -> np.ndarray:
+        """Float32 probabilities [rows, classes] or values [rows, 1] of a float32 matrix and an object matrix of strings."""
+        ...
+
+
+class RemoteModel(PredictingModel, Protocol):
+    """A model in other processes, which others need not wait for."""
+
+    @property
+    def time_limit(self) -> float:
+        """The most seconds from a request to its answer."""
+        ...
+
+    def submit(self, numeric: np.ndarray, categorical: np.ndarray) -> "Future[np.ndarray]":
+        """What `predict` answers, later."""
+        ...
+
+    def close(self) -> None:
+        """End the processes after what they were asked by now."""
+        ...
+
+    def join(self, seconds: float) -> None:
+        """Wait for the processes after `close`, and kill those that are not done in time."""
+        ...
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A model in a session of ONNX Runtime."""
+
+    session: "InferenceSession"
+    output: str
+
+    def predict(self, numeric: np.ndarray, categorical: np.ndarray) -> np.ndarray:
+        """Probabilities [rows, classes] or values [rows, 1] of a float32 matrix [rows, numeric features] and an object matrix of strings."""
+        inputs: dict[str, np.ndarray] = {}
+        if numeric.shape[1]:
+            inputs["numeric"] = numeric
+        if categorical.shape[1]:
+            inputs["categorical"] = categorical
+        return self.session.run([self.output], inputs)[0]
+
+
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: its folder, contract and sample, and an ONNX Runtime session (safe to call from several threads)."""
+    """A bundle that answers: its folder, contract and sample, and its model."""
 
     path: Path
     contract: Contract
     sample: Sample
-    session: "InferenceSession"
+    model: PredictingModel
 
     def score(self, table: pa.Table) -> pa.Table:
         """Predict every row of `table`, in its order, in batches of at most `BATCH_ROWS` rows.
@@ -70,14 +117,22 @@ class Bundle:
         return float(np.float32(self.contract.decision_threshold))
 
     def predict(self, numeric: np.ndarray, categorical: np.ndarray) -> np.ndarray:
-        """Probabilities [rows, classes] or values [rows, 1] of a float32 matrix [rows, numeric features] and an object matrix of strings."""
-        inputs: dict[str, np.ndarray] = {}
-        if numeric.shape[1]:
-            inputs["numeric"] = numeric
-        if categorical.shape[1]:
-            inputs["categorical"] = categorical
-        output = "value" if self.contract.problem == "regression" else "probabilities"
-        return self.session.run([output], inputs)[0]
+        """What the model answers; see `PredictingModel`."""
+        return self.model.predict(numeric, categorical)
+
+    def verify(self) -> None:
+        """Let the model answer the sample. Raises BundleError when it does not do so as the fitted model did."""
+        file = self.path / self.contract.model_file
+        try:
+            answers = self.predict(*self.sample.matrices(self.contract.feature_schema))
+        except Exception as error:  # the errors of ONNX Runtime and of estimators have no class in common, and numpy has others
+            raise BundleError(f"{file} does not answer the rows of {SAMPLE_FILE}: {error}") from error
+        difference = self.sample.difference(answers)
+        if difference > self.sample.maximum_difference:
+            raise BundleError(
+                f"{self.path} does not answer its sample as the fitted model did (difference {difference:.2g}, at most "
+                f"{self.sample.maximum_difference:g}): compare this machine's libraries and processor with those of training."
+            )
 
     def decide(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The score of each row, and the position of the predicted class in `contract.classes`."""
@@ -141,7 +196,7 @@ def write_bundle(path: Path, model: bytes, sample: Sample, contract: Contract) -
     another bundle is at `path` already: a bundle is never overwritten.
     """
     files = {
-        MODEL_FILE: model,
+        contract.model_file: model,
         SAMPLE_FILE: sample.to_bytes(),
         CONTRACT_FILE: contract.model_dump_json(indent=2).encode() + b"\n",
     }
@@ -177,33 +232,46 @@ def load_bundle(path: Path, files: Mapping[str, str], threads: int = 0) -> Bundl
     Raises BundleError when a file is missing or not valid, is not the one of the record, or the model does not answer the sample
     as the fitted model did.
     """
+    contents = _read(path, files)
+    contract = _contract(path, contents)
+    content = contents[contract.model_file]
+    model = (
+        _skops_model(path, contract, content)
+        if contract.model_format == "skops"
+        else _onnx_model(path, contract, content, threads)
+    )
+    bundle = Bundle(path, contract, _parse(Sample, path / SAMPLE_FILE, contents[SAMPLE_FILE]), model)
+    bundle.verify()
+    return bundle
+
+
+def open_bundle(path: Path, files: Mapping[str, str], model: PredictingModel) -> Bundle:
+    """The bundle in the folder `path` for which `model` answers in another process: its own is not loaded. Raises as `load_bundle` does."""
+    contents = _read(path, files)
+    return Bundle(path, _contract(path, contents), _parse(Sample, path / SAMPLE_FILE, contents[SAMPLE_FILE]), model)
+
+
+def _onnx_model(path: Path, contract: Contract, content: bytes, threads: int) -> OnnxModel:
     from onnxruntime import InferenceSession, SessionOptions
 
-    contents = _read(path, files)
-    model = contents[MODEL_FILE]
-    contract = _parse(Contract, path / CONTRACT_FILE, contents[CONTRACT_FILE])
     options = SessionOptions()
     # Threads that spin while they wait take the processor from whoever they wait for: on a busy machine four times as slow.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = threads
     try:
-        session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the errors of ONNX Runtime have no class in common
-        raise BundleError(f"{path / MODEL_FILE} is no model that ONNX Runtime can run: {error}") from error
-    bundle = Bundle(
-        path=path, contract=contract, sample=_parse(Sample, path / SAMPLE_FILE, contents[SAMPLE_FILE]), session=session
-    )
+        raise BundleError(f"{path / contract.model_file} is no model that ONNX Runtime can run: {error}") from error
+    return OnnxModel(session, "value" if contract.problem == "regression" else "probabilities")
+
+
+def _skops_model(path: Path, contract: Contract, content: bytes) -> PredictingModel:
+    from mlops_assets.ml.skops_model import load_skops
+
     try:
-        answers = bundle.predict(*bundle.sample.matrices(contract.feature_schema))
-    except Exception as error:  # as above, and what numpy raises for answers of another shape
-        raise BundleError(f"{path / MODEL_FILE} does not answer the rows of {SAMPLE_FILE}: {error}") from error
-    difference = bundle.sample.difference(answers)
-    if difference > bundle.sample.maximum_difference:
-        raise BundleError(
-            f"{path} does not answer its sample as the fitted model did (difference {difference:.2g}, at most "
-            f"{bundle.sample.maximum_difference:g}): compare this machine's ONNX Runtime and processor with those of training."
-        )
-    return bundle
+        return load_skops(content, contract.trusted_types, contract.feature_schema, contract.problem)
+    except Exception as error:  # whatever a library raises whose estimator is restored
+        raise BundleError(f"{path / contract.model_file} cannot be loaded: {error}") from error
 
 
 def load_deployed(bundle: Path, signer: Signer, threads: int = 0) -> Bundle:
@@ -223,7 +291,15 @@ def load_deployed(bundle: Path, signer: Signer, threads: int = 0) -> Bundle:
 
 def load_contract(path: Path, files: Mapping[str, str]) -> Contract:
     """The contract of the bundle in the folder `path`, without its model. Raises BundleError as `load_bundle` does."""
-    return _parse(Contract, path / CONTRACT_FILE, _read(path, files)[CONTRACT_FILE])
+    return _contract(path, _read(path, files))
+
+
+def _contract(path: Path, contents: Mapping[str, bytes]) -> Contract:
+    """The contract among the files of a bundle, whose model is there too."""
+    contract = _parse(Contract, path / CONTRACT_FILE, contents[CONTRACT_FILE])
+    if contract.model_file not in contents:
+        raise BundleError(f"{path / contract.model_file} is missing.")
+    return contract
 
 
 def _read(path: Path, files: Mapping[str, str]) -> dict[str, bytes]:
@@ -231,7 +307,7 @@ def _read(path: Path, files: Mapping[str, str]) -> dict[str, bytes]:
     present = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
     if added := sorted(present - set(files)):
         raise BundleError(f"{path / added[0]} does not belong to the bundle: it was added after promotion.")
-    if missing := sorted({MODEL_FILE, CONTRACT_FILE, SAMPLE_FILE, *files} - present):
+    if missing := sorted({CONTRACT_FILE, SAMPLE_FILE, *files} - present):
         raise BundleError(f"{path / missing[0]} is missing.")
     contents = {name: (path / name).read_bytes() for name in files}
     # What is read is what is compared: a file that changes in between is not loaded.

@@ -14,6 +14,8 @@ from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, exact_matr
 from mlops_assets.schema.problem import Problem
 from mlops_assets.serving.columns import check_column
 
+ModelFormat = Literal["onnx", "skops"]
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,6 +87,8 @@ class Contract(_Strict):
     a row of the spine, `entity_keys` what the feature views are looked up with, `request_columns` are features themselves. The dates
     of `partition_column` are those of `time_zone`. `segment` is None for a model of all rows. The model reads a numeric feature as float32;
     one of `origins` as float32 of the value minus that number, both float64.
+
+    The model is an ONNX file, or, where it has no such form (`no_onnx` is the reason), a skops file with the types `trusted_types`.
     """
 
     name: str = Field(min_length=1)
@@ -104,6 +108,9 @@ class Contract(_Strict):
     derived_features: tuple[DerivedFeature, ...] = ()
     segment: Segment | None = None
     origins: dict[str, float] = Field(default_factory=dict)
+    model_format: ModelFormat = "onnx"
+    no_onnx: str | None = None
+    trusted_types: tuple[str, ...] = ()
     model_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     sample_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     run_id: str
@@ -121,6 +128,8 @@ class Contract(_Strict):
             raise ValueError(
                 f"what request_columns, derived_features and feature_views give must be features: {', '.join(unknown)}"
             )
+        if (self.no_onnx is None) != (self.model_format == "onnx") or (self.trusted_types and self.model_format == "onnx"):
+            raise ValueError("no_onnx and trusted_types belong to the format skops")
         if unknown := sorted(set(self.origins) - set(self.feature_schema.numeric)):
             raise ValueError(f"origins must be those of numeric features: {', '.join(unknown)}")
         for column in (self.key, *self.entity_keys, *self.request_columns):
@@ -132,6 +141,11 @@ class Contract(_Strict):
         if (self.decision_threshold is None) == (self.problem == "binary_classification"):
             raise ValueError("decision_threshold belongs to binary_classification, which requires it, and to nothing else")
         return self
+
+    @property
+    def model_file(self) -> str:
+        """The name of the file of the model."""
+        return f"model.{self.model_format}"
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -64,6 +64,16 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class PreparedRows(msgspec.Struct, frozen=True):
+    """Rows with all that the model reads of them."""
+
+    rows: Sequence[Row]
+    found: Sequence[OnlineRow]
+    features: Sequence[dict[str, Any]]
+    numeric: np.ndarray
+    categorical: np.ndarray
+
+
 class Scorer:
     """Scores the rows of one bundle with one online store. Safe to call from several threads; each process makes its own."""
 
@@ -90,10 +100,19 @@ class Scorer:
         """
         if not rows:
             return []
+        prepared = self.prepare(rows)
+        return self.complete(prepared, self.bundle.predict(prepared.numeric, prepared.categorical))
+
+    def prepare(self, rows: Sequence[Row]) -> PreparedRows:
+        """Look the features of `rows` up, derive and override. Raises UnknownOnlineViewError as `score` does."""
         found = self._look_up(rows)
         derived = self._derived.evaluate([row.columns for row in rows])
         features = [self._features(row, read, computed) for row, read, computed in zip(rows, found, derived, strict=True)]
-        outputs = self._answer(features)
+        return PreparedRows(rows, found, features, *self._matrices(features))
+
+    def complete(self, prepared: PreparedRows, answers: np.ndarray) -> list[Scored]:
+        """What the `answers` of the model are for the rows. Raises RequestError as `score` does."""
+        rows, found, features, outputs = prepared.rows, prepared.found, prepared.features, self._outputs(answers)
         return [
             Scored(
                 key=row.key,
@@ -123,8 +142,8 @@ class Scorer:
         features.update(row.features)
         return features
 
-    def _answer(self, features: Sequence[Mapping[str, Any]]) -> list[Outputs]:
-        """What the model answers for each row of features, which are in the order of the schema: numbers, then texts."""
+    def _matrices(self, features: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+        """What the model reads of rows of features, which are in the order of the schema: numbers, then texts."""
         numbers = len(self._schema.numeric)
         # A value of the store beyond float32 is infinite, as in the lake's batches: NumPy would warn of it, and not doing so costs
         # three times what the conversion does.
@@ -136,7 +155,10 @@ class Scorer:
         if self._schema.origins:
             numeric = self._schema.from_origin(numeric)
         texts = [[MISSING_CATEGORY if text is None else text for text in islice(row.values(), numbers, None)] for row in features]
-        answers = self.bundle.predict(numeric, np.array(texts, dtype=object))
+        return numeric, np.array(texts, dtype=object)
+
+    def _outputs(self, answers: np.ndarray) -> list[Outputs]:
+        """What the answers of the model are for each row."""
         # Of few float32 values Python's sum, a float64 that cannot overflow, is finite when all of them are.
         listed = answers.tolist()
         if not isfinite(sum(map(sum, listed))):

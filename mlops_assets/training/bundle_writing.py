@@ -1,4 +1,4 @@
-"""The serving bundle of a newly fitted model: its ONNX file, the contract of what it reads and answers, and rows to try it with."""
+"""The serving bundle of a newly fitted model: its file, the contract of what it reads and answers, and rows to try it with."""
 
 from datetime import date
 from decimal import Decimal
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.clients.registered_model import DATASET_FINGERPRINT_TAG, RegisteredModel
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.export import ExportedModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,7 @@ def write_model_bundle(
     schema: "FeatureSchema",
     train: "pa.Table",
     sample: "Sample",
-    model: bytes,
+    model: ExportedModel,
     threshold: float | None,
     registered: RegisteredModel,
 ) -> None:
@@ -70,11 +71,14 @@ def write_model_bundle(
         derived_features=tuple(DerivedFeature(name=name, expression=text) for name, text in inputs.derived.items()),
         segment=Segment(column=solution.segments.column, value=inputs.segment) if solution.segments and inputs.segment else None,
         origins=dict(schema.origins),
-        model_sha256=file_hash(model),
+        model_format="onnx" if model.no_onnx is None else "skops",
+        no_onnx=model.no_onnx,
+        trusted_types=model.trusted_types,
+        model_sha256=file_hash(model.content),
         sample_sha256=file_hash(sample.to_bytes()),
         run_id=registered.run_id,
     )
-    write_bundle(path, model, sample, contract)
+    write_bundle(path, model.content, sample, contract)
 
 
 def parity_sample(inputs: SolutionInputs, pipeline: "Pipeline", schema: "FeatureSchema", holdout: "pa.Table") -> "Sample":

@@ -22,6 +22,7 @@ from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import keep_bundle
 from mlops_assets.training.bundle_writing import parity_sample, write_model_bundle
+from mlops_assets.training.export import export_model
 from mlops_assets.training.fitting import Fitted, default_estimator, fit, run_search
 from mlops_assets.training.provenance import code_versions
 from mlops_assets.training.training_dataset import dataset_rows_query
@@ -68,7 +69,7 @@ def train_candidate(
 ) -> tuple[RegisteredModel, dict[str, Any]]:
     """Search, fit, export, log and register. Returns the version and what the asset's page says of it."""
     from mlops_assets.ml.matrix import FeatureSchema, to_exact_frame, to_frame, with_origins
-    from mlops_assets.ml.onnx import parity, rounding, to_onnx
+    from mlops_assets.ml.onnx import parity, rounding
 
     solution = inputs.solution
     with lake.connect(read_only=True) as connection:
@@ -85,11 +86,11 @@ def train_candidate(
             schema = with_origins(FeatureSchema.from_arrow(train.schema, inputs.features), train)
             searched = _search(context, registry, settings, inputs, schema=schema, train=train, dataset=dataset, run_id=run_id)
             fitted = fit(inputs, schema, train, searched.best.step if searched else default_estimator(inputs))
-            exported = to_onnx(fitted.pipeline, schema, solution.problem)
+            exported = export_model(fitted.pipeline, schema, solution)
             rows = holdout.slice(0, _PARITY_ROWS)
-            compared = parity(fitted.pipeline, exported, to_frame(rows, schema), schema, solution.problem)
+            compared = parity(fitted.pipeline, exported.model, to_frame(rows, schema), schema, solution.problem)
             limit = solution.gates.maximum_onnx_difference
-            rounded = rounding(fitted.pipeline, exported, to_exact_frame(rows, schema), schema, solution.problem, limit)
+            rounded = rounding(fitted.pipeline, exported.model, to_exact_frame(rows, schema), schema, solution.problem, limit)
         except ValueError as error:
             raise permanent_failure(str(error)) from error
         precision = Precision(
@@ -131,7 +132,7 @@ def train_candidate(
         succeeded = True
     finally:
         registry.finish_run(run_id, succeeded=succeeded)
-    return registered, _described(inputs, fitted, searched)
+    return registered, _described(inputs, fitted, searched, exported.no_onnx)
 
 
 def _search(
@@ -227,13 +228,15 @@ def _options(inputs: SolutionInputs) -> set[str]:
     }
 
 
-def _described(inputs: SolutionInputs, fitted: Fitted, searched: "SearchResult | None") -> dict[str, Any]:
+def _described(inputs: SolutionInputs, fitted: Fitted, searched: "SearchResult | None", no_onnx: str | None) -> dict[str, Any]:
     """What the asset's page says of a fit."""
     metadata: dict[str, Any] = {
         "estimator": fitted.estimator.class_path,
         "parameters": dg.MetadataValue.json(dict(fitted.estimator.parameters)),
         "fit_seconds": fitted.seconds,
     }
+    if no_onnx is not None:
+        metadata["no_onnx"] = no_onnx
     if fitted.threshold is not None:
         metadata["decision_threshold"] = fitted.threshold
     if searched:

@@ -70,6 +70,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from mlops_assets.ml.model_card import render_html, render_markdown
         from mlops_assets.schema.problem import label_array
+        from mlops_assets.serving.engine import choose_engine
         from mlops_assets.training.model_card import CardSources, build_card
 
         training_date, inputs = model_of_run(context, declared)
@@ -109,8 +110,9 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
                 log_reference(connection, registry, settings, inputs, candidate=candidate, holdout=holdout, scored=judged.scored)
         checks = check_evaluation(inputs, judged.candidate_result)
         because = rejection(checks)
+        engine = choose_engine(bundle.contract, solution.serving.engine, judged.candidate_result.latency)
         if because is None:
-            registry.accept(candidate, record)
+            registry.accept(candidate, record, engine=engine.engine, reason=engine.reason)
         else:
             registry.reject(candidate, because)
             prune_bundles(registry, settings, inputs.name)
@@ -154,6 +156,8 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
                 "model_version": candidate.version,
                 "mlflow": dg.MetadataValue.url(registry.version_url(candidate)),
                 GATES_PASSED_METADATA: because is None,
+                "serving_engine": engine.engine,
+                "serving_engine_reason": engine.reason,
                 **result_metadata(result),
                 **plot_metadata(figures),
             },

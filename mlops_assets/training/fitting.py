@@ -13,6 +13,7 @@ from mlops_assets.schema.solution import Step as DeclaredStep
 from mlops_assets.schema.solution import ThresholdRule
 from mlops_assets.schema.training import needs_folds
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.export import export_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +80,7 @@ def run_search(
     plan = _plan(inputs)
     for step in (plan.default, *(candidate.step for candidate in plan.candidates)):
         # A wrong parameter, or an estimator that cannot serve, is a mistake in the file: it ends the search before it begins.
-        _check_export(specification, schema, step, rows)
+        _check_export(inputs, specification, schema, step, rows)
     with storage as opened:
         return search(plan, scores, storage=opened, name=name, report=report)
 
@@ -115,12 +116,13 @@ def fit(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", esti
     )
 
 
-def _check_export(specification: "Specification", schema: "FeatureSchema", step: "Step", rows: "TrainingRows") -> None:
-    """Raise ValueError when `step`, fitted on a few rows of each class, has no ONNX export."""
+def _check_export(
+    inputs: SolutionInputs, specification: "Specification", schema: "FeatureSchema", step: "Step", rows: "TrainingRows"
+) -> None:
+    """Raise ValueError when `step`, fitted on a few rows of each class, cannot serve."""
     import numpy as np
 
     from mlops_assets.ml.cross_validation import fit_rows
-    from mlops_assets.ml.onnx import to_onnx
 
     first = np.arange(_TRIED_ROWS)
     if specification.problem != "regression":
@@ -128,7 +130,7 @@ def _check_export(specification: "Specification", schema: "FeatureSchema", step:
     few = rows.take(first[first < len(rows.labels)])
     # In few rows a feature may have no value at all, which not every estimator takes.
     pipeline = fit_rows(specification, step, replace(few, frame=few.frame.fillna(0)))
-    to_onnx(pipeline, schema, specification.problem)
+    export_model(pipeline, schema, inputs.solution)
 
 
 def _calibrate(pipeline: "Pipeline", method: Any, labels: "np.ndarray", scores: "np.ndarray") -> "tuple[Pipeline, np.ndarray]":

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -28,17 +29,36 @@ from mlops_assets.local.links import link
 SWAP_SECONDS = 5
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[OnlineServer]:
+@contextmanager
+def serving(engine: str) -> Iterator[OnlineServer]:
     home = Path(tempfile.mkdtemp(prefix="online.", dir="/tmp"))
-    with OnlineServer(home, flights(3)) as server:
+    with OnlineServer(home, flights(3), engine=engine) as server:
         server.promote(1)
-        wait_for(lambda: server.versions() == {1}, SWAP_SECONDS)
+        wait_for(lambda: server.versions() == {1}, 180)
         yield server
     shutil.rmtree(home)
 
 
-def test_one_row_and_many_are_answered(server: OnlineServer) -> None:
+@pytest.fixture(scope="module")
+def server() -> Iterator[OnlineServer]:
+    with serving("process") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def worker_server() -> Iterator[OnlineServer]:
+    with serving("worker") as server:
+        yield server
+
+
+@pytest.fixture(params=["server", "worker_server"])
+def either_server(request: pytest.FixtureRequest) -> OnlineServer:
+    """A server whose models run in the process that accepted the request, and one whose models run in workers of LitServe."""
+    return request.getfixturevalue(request.param)
+
+
+def test_one_row_and_many_are_answered(either_server: OnlineServer) -> None:
+    server = either_server
     one = server.post(server.row).json()
     assert one["prediction_id"].startswith(f"{SOLUTION}:online:")
     assert (one["model_version"], one["flags"]) == (1, {"planes": "ok"})
@@ -102,7 +122,8 @@ def test_the_model_says_what_it_reads_and_gives_an_example_that_works(server: On
     assert server.get("/unknown/model").status_code == 404
 
 
-def test_the_description_is_made_of_the_contract(server: OnlineServer) -> None:
+def test_the_description_is_made_of_the_contract(either_server: OnlineServer) -> None:
+    server = either_server
     document = server.get("/openapi.json").json()
     examples = document["paths"][f"/{SOLUTION}/predict"]["post"]["requestBody"]["content"]["application/json"]["examples"]
     for example in examples.values():
@@ -169,7 +190,9 @@ def test_a_session_predicts_and_a_page_of_another_origin_does_not(server: Online
     assert requests.post(address, data=server.row, cookies={"mlops_session": "x"}, timeout=10).status_code == 401
 
 
-def test_metrics_count_what_all_processes_did(server: OnlineServer) -> None:
+def test_metrics_count_what_all_processes_did(either_server: OnlineServer) -> None:
+    server = either_server
+
     def counted() -> float:
         found = re.search(r'mlops_requests_total\{solution="flights",status="200"\} (\d+)', server.get("/metrics").text)
         return float(found.group(1)) if found else 0
@@ -182,11 +205,12 @@ def test_metrics_count_what_all_processes_did(server: OnlineServer) -> None:
     assert {f'pid="{pid}"' in text for pid in server.workers()} == {True}
 
 
-def test_no_request_notices_a_new_champion_or_a_rollback(server: OnlineServer) -> None:
+def test_no_request_notices_a_new_champion_or_a_rollback(either_server: OnlineServer) -> None:
+    server = either_server
     with load(server, callers=4) as found:
         for version in (2, 3, 2, 1):
             server.promote(version)
-            wait_for(lambda version=version: server.versions() == {version}, SWAP_SECONDS)
+            wait_for(lambda version=version: server.versions() == {version}, 4 * SWAP_SECONDS)
         # Later than the reports: every answer is of the version that all processes report.
         with ThreadPoolExecutor(8) as pool:
             assert {answer.json()["model_version"] for answer in pool.map(server.post, [server.row] * 50)} == {1}
@@ -194,7 +218,8 @@ def test_no_request_notices_a_new_champion_or_a_rollback(server: OnlineServer) -
     assert set(found.versions) == {1, 2, 3}
 
 
-def test_a_bundle_that_was_altered_leaves_the_old_one_and_is_told(server: OnlineServer) -> None:
+def test_a_bundle_that_was_altered_leaves_the_old_one_and_is_told(either_server: OnlineServer) -> None:
+    server = either_server
     shutil.copytree(server.folder / "2", server.folder / "9")
     sign_record(server.folder / "9", Signer(server.settings.signing_key_file))
     (server.folder / "9" / "model.onnx").write_bytes(b"something else")
@@ -222,7 +247,8 @@ def test_processes_are_replaced_one_by_one_without_a_lost_request(server: Online
     assert found.answered > 20
 
 
-def test_a_process_that_is_asked_to_end_answers_what_it_accepted_and_is_replaced(server: OnlineServer) -> None:
+def test_a_process_that_is_asked_to_end_answers_what_it_accepted_and_is_replaced(either_server: OnlineServer) -> None:
+    server = either_server
     ended = min(server.workers())
     with load(server, callers=4) as found:
         os.kill(ended, signal.SIGTERM)

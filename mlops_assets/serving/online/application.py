@@ -1,7 +1,7 @@
-"""The online server's HTTP interface: a LitServe application whose models run in the process that accepted the connection.
+"""The online server's HTTP interface: a LitServe application whose small models run in the process that accepted the connection.
 
-LitServe would put a queue and another process between the two, which costs thirty times what the model does
-(docs/adr/0012-online-server.md).
+A queue and another process between the two cost thirty times what such a model does (docs/adr/0012-online-server.md). Slow models, and those
+without an ONNX form, run in workers of LitServe: `model_workers`.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from mlops_assets.serving.online import documentation
 from mlops_assets.serving.online.endpoint import MAXIMUM_BODY_BYTES, PredictEndpoint, Receive, Scope, Send
 from mlops_assets.serving.online.feature_lookup import look_up
 from mlops_assets.serving.online.metrics import Metrics
+from mlops_assets.serving.online.model_workers import WorkerModel
 from mlops_assets.serving.online.openapi import describe
 from mlops_assets.serving.online.predictor import Predictor
 from mlops_assets.serving.online.problems import CONTENT_TYPE, ProblemError
@@ -39,6 +40,9 @@ from mlops_assets.serving.reports import follow, served_models
 
 DRAIN_SECONDS = 1.0
 """Asked to end, a process answers so much longer, and asks every caller to connect anew, before it closes idle connections."""
+
+WORKER_END_SECONDS = 5.0
+"""So long a worker may take for its last answers."""
 
 COLLECT_EVERY = 20_000
 """Objects that a process makes and keeps between two garbage collections."""
@@ -61,7 +65,7 @@ class PredictionAPI(litserve.LitAPI):
         self.metrics = Metrics()
         signer = Signer(self._settings.signing_key_file)
         self.online_store = open_online_store(self._settings)
-        self.solutions = LiveSolutions(open_bundle_store(self._settings), self.online_store, signer)
+        self.solutions = LiveSolutions(open_bundle_store(self._settings), self.online_store, signer, WorkerModel)
         self.predictor = Predictor(self.solutions, self._settings.spool_directory, self.metrics)
         self.solutions.refresh()
         # What is loaded by now stays: the garbage collector need not look at it again, nor at every few requests.
@@ -71,7 +75,7 @@ class PredictionAPI(litserve.LitAPI):
 
 
 class OnlineServer(litserve.LitServer):
-    """LitServe without its workers. An ASGI application: `server` starts the processes that run it."""
+    """LitServe, with workers for the models that need them. An ASGI application: `server` starts the processes that run it."""
 
     def __init__(self, settings: Settings):
         self.api = PredictionAPI(settings)
@@ -124,6 +128,7 @@ class OnlineServer(litserve.LitServer):
             self._stopping.set()
             await asyncio.to_thread(follower.join)
             self.api.predictor.close()
+            await asyncio.to_thread(self.api.solutions.close, WORKER_END_SECONDS)
 
     def register_endpoints(self) -> None:
         """The routes beside the predictions. Called by LitServe, in place of its own."""
@@ -182,6 +187,8 @@ class OnlineServer(litserve.LitServer):
                 "solution": solution,
                 "version": champion.contract.version,
                 "since": champion.since,
+                "engine": champion.engine.engine,
+                "engine_reason": champion.engine.reason,
                 "card": f"{self._settings.mlflow_url}/#/models/{solution}/versions/{champion.contract.version}",
                 "segments": {
                     each.contract.segment.value: each.contract.version for each in champions.segments if each.contract.segment

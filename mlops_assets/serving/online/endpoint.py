@@ -23,7 +23,7 @@ MAXIMUM_BODY_BYTES = 1_000_000
 MAXIMUM_IN_FLIGHT = 128
 """So many requests of one process are accepted and not yet answered; the next one is sent away."""
 TIME_LIMIT_SECONDS = 5.0
-"""From a request's arrival to its answer, the upload of its body included."""
+"""From a request's arrival to its answer, the upload of its body included. Workers have the limit of their solution."""
 
 _PREDICT = "/predict"
 _log = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ class PredictEndpoint:
             if self.in_flight > MAXIMUM_IN_FLIGHT:
                 raise retry_later(HTTPStatus.TOO_MANY_REQUESTS, "The server is busy.")
             body = await self._uploads.read(receive, began + TIME_LIMIT_SECONDS)
-            answer = await self._predictor.predict(name, body, began + TIME_LIMIT_SECONDS, alone=len(self.tasks) == 1)
+            deadline, alone = began + TIME_LIMIT_SECONDS, len(self.tasks) == 1
+            answer = await self._predictor.predict(name, body, deadline, began=began, alone=alone)
         except ProblemError as problem:
             return _refusal(problem)
         except TimeoutError:

@@ -26,6 +26,7 @@ _ERRORS = {
     "422": "A field is wrong: which one, what is wrong, and what is allowed.",
     "429": "The server is busy: try again after `Retry-After` seconds.",
     "503": "The solution has no champion, or the server cannot answer in time: try again after `Retry-After` seconds.",
+    "504": "A model in workers did not answer in time: try again after `Retry-After` seconds.",
 }
 
 

@@ -21,8 +21,9 @@ import msgspec
 from mlops_assets.online_store.store import UnknownOnlineViewError
 from mlops_assets.serving.live import LiveChampions, LiveSolution, LiveSolutions, Model
 from mlops_assets.serving.online.metrics import Metrics
+from mlops_assets.serving.online.model_workers import WorkerError, WorkerTimeoutError
 from mlops_assets.serving.online.problems import InvalidRequestError, ProblemError, retry_later
-from mlops_assets.serving.online.trial import in_canary, score_challenger
+from mlops_assets.serving.online.trial import in_canary, score_challenger, score_challenger_later
 from mlops_assets.serving.prediction_record import PredictionRecord, Role
 from mlops_assets.serving.requests import RequestError, Row
 from mlops_assets.serving.scorer import Scored
@@ -65,6 +66,7 @@ class _Request(msgspec.Struct, eq=False, kw_only=True):
     rows: Sequence[Row]
     many: bool
     scored: list[Scored] = []
+    tried: tuple[dict[int, Scored], set[int]] | None = None
     answer: bytes | Exception | None = None
 
 
@@ -95,12 +97,13 @@ class Predictor:
             raise retry_later(HTTPStatus.SERVICE_UNAVAILABLE, detail)
         return champions
 
-    async def predict(self, name: str, body: bytes, deadline: float, *, alone: bool) -> bytes:
+    async def predict(self, name: str, body: bytes, deadline: float, *, began: float, alone: bool) -> bytes:
         """The JSON answer for the row or the rows in `body`, whose predictions are in the spool by then.
 
         `alone` tells that no other request has arrived, for which it would have to wait.
 
-        Raises ProblemError: for a request that is not valid, and when `deadline` (of `time.monotonic`) passes before all is scored.
+        Raises ProblemError: for a request that is not valid, and when `deadline` (of `time.monotonic`) passes before all is scored. Workers
+        have the time limit of the solution, from when the request `began`.
         """
         solution = self.solution(name)
         champions, challenger = self.champions(solution), solution.challenger.model
@@ -120,7 +123,10 @@ class Predictor:
             rows=rows,
             many=rows is decoded,
         )
-        if alone:
+        if champions.has_workers or (challenger is not None and challenger.remote is not None):
+            request.deadline = began + solution.options.worker.timeout_seconds
+            await self._ask_workers(request)
+        elif alone:
             self._advance(champions, [request])
         else:
             self._waiting.append(request)
@@ -137,6 +143,22 @@ class Predictor:
         """Give the segments of the spools to the shipper."""
         for spool in self._spools.values():
             spool.close()
+
+    async def _ask_workers(self, request: _Request) -> None:
+        """Score the rows of a request of which workers score some, while others go on, and answer it."""
+        left = request.deadline - monotonic()
+        try:
+            request.scored = await request.champions.score_later(request.rows, left)
+            if request.challenger is not None:
+                # The champion has answered: its answer is not given up for the challenger's.
+                request.tried = await self._try_later(request, request.challenger, (request.deadline - monotonic()) / 2)
+        except TimeoutError:
+            detail = f"The model did not answer within {request.solution.options.worker.timeout_seconds:g} s."
+            request.answer = retry_later(HTTPStatus.GATEWAY_TIMEOUT, detail)
+        except Exception as error:  # it becomes the answer of the request
+            request.answer = _explain(error, request)
+        else:
+            self._answer(request.solution.name, [request])
 
     def _score_batch(self) -> None:
         """Advance the requests that have waited longest, as many of them as have the rows of a batch."""
@@ -191,7 +213,7 @@ class Predictor:
 
     def _records(self, name: str, request: _Request) -> tuple[list[PredictionRecord], list[PredictionRecord]]:
         """All predictions for a request, those of the challenger at the end, and the one that answers each row."""
-        tried, by_challenger = self._try(request)
+        tried, by_challenger = self._try(request) if request.tried is None else request.tried
         identifiers = [row.request_id or f"{self._process}-{next(self._numbers)}" for row in request.rows]
 
         def record(position: int, made: Scored, role: Role) -> PredictionRecord:
@@ -209,9 +231,20 @@ class Predictor:
         """What the challenger makes of the rows that it gets, by position, and which of them it answers."""
         if request.challenger is None:
             return {}, set()
+        canary = _canary(request)
+        tried = score_challenger(request.challenger, request.solution.options, request.body, request.received_at, canary)
+        return self._tried(request, tried, canary)
+
+    async def _try_later(self, request: _Request, challenger: Model, seconds: float) -> tuple[dict[int, Scored], set[int]]:
+        """See `_try`."""
+        canary = _canary(request)
         options = request.solution.options
-        canary = [in_canary(options, made.entity, made.key) for made in request.scored]
-        tried = score_challenger(request.challenger, options, request.body, request.received_at, canary)
+        tried = await score_challenger_later(challenger, options, request.body, request.received_at, canary, seconds)
+        return self._tried(request, tried, canary)
+
+    def _tried(
+        self, request: _Request, tried: dict[int, Scored] | None, canary: Sequence[bool]
+    ) -> tuple[dict[int, Scored], set[int]]:
         if tried is None:
             self._metrics.challenger_failures.labels(request.solution.name).inc()
             return {}, set()
@@ -229,12 +262,19 @@ class Predictor:
         asyncio.get_running_loop().call_soon(self._metrics.count, records)
 
 
+def _canary(request: _Request) -> list[bool]:
+    """For each row whether the challenger answers it."""
+    return [in_canary(request.solution.options, made.entity, made.key) for made in request.scored]
+
+
 def _explain(error: Exception, request: _Request) -> Exception:
     """What the caller is told of an error of the rows that were to be scored next."""
     match error:
         case RequestError():
             return InvalidRequestError(error.at(len(request.scored) + (error.row or 0) if len(request.rows) > 1 else None))
-        case UnknownOnlineViewError():
+        case WorkerTimeoutError():
+            return retry_later(HTTPStatus.GATEWAY_TIMEOUT, str(error))
+        case UnknownOnlineViewError() | WorkerError():
             return retry_later(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
     return error
 

@@ -54,5 +54,5 @@ class InvalidRequestError(ProblemError):
 
 
 def retry_later(status: HTTPStatus, detail: str) -> ProblemError:
-    """The request is right, and another moment may be: 429 or 503 with `Retry-After`."""
+    """The request is right, and another moment may be: 429, 503 or 504 with `Retry-After`."""
     return ProblemError(status, detail, {"retry-after": "1"})

@@ -34,15 +34,39 @@ def score_challenger(
 
     By the row's position; None when it cannot score them, which is logged.
     """
+    try:
+        chosen, rows = _chosen(challenger, options, body, received_at, canary)
+        return dict(zip(chosen, challenger.scorer.score(rows), strict=True))
+    except Exception as error:  # the champion answers, whatever is wrong with the challenger
+        _tell(challenger, error)
+        return None
+
+
+async def score_challenger_later(
+    challenger: Model, options: Serving, body: bytes, received_at: datetime, canary: Sequence[bool], seconds: float
+) -> dict[int, Scored] | None:
+    """What `score_challenger` answers, from a model in other processes, which has so many `seconds`."""
+    try:
+        chosen, rows = _chosen(challenger, options, body, received_at, canary)
+        return dict(zip(chosen, await challenger.score_later(rows, seconds), strict=True))
+    except Exception as error:  # as above
+        _tell(challenger, error)
+        return None
+
+
+def _chosen(
+    challenger: Model, options: Serving, body: bytes, received_at: datetime, canary: Sequence[bool]
+) -> tuple[list[int], list[Row]]:
+    """The rows that the challenger gets, with their positions."""
     chosen = [position for position, wanted in enumerate(canary) if wanted or options.shadow]
     if not chosen:
-        return {}
-    try:
-        # Its contract may ask for other columns.
-        decoded = challenger.decoder.decode(body, received_at)
-        rows = [decoded] if isinstance(decoded, Row) else decoded
-        return dict(zip(chosen, challenger.scorer.score([rows[position] for position in chosen]), strict=True))
-    except Exception as error:  # the champion answers, whatever is wrong with the challenger
-        contract = challenger.contract
-        _log.warning("Version %d of %s cannot score a request as challenger: %s", contract.version, contract.name, error)
-        return None
+        return [], []
+    # Its contract may ask for other columns.
+    decoded = challenger.decoder.decode(body, received_at)
+    rows = [decoded] if isinstance(decoded, Row) else decoded
+    return chosen, [rows[position] for position in chosen]
+
+
+def _tell(challenger: Model, error: Exception) -> None:
+    contract = challenger.contract
+    _log.warning("Version %d of %s cannot score a request as challenger: %r", contract.version, contract.name, error)

@@ -7,6 +7,7 @@ prediction by its id. Any number of these processes share the requests.
 import asyncio
 import logging
 import threading
+from functools import partial
 from pathlib import Path
 
 from mlops_assets.clients.event_flow import EventFlow, open_flow
@@ -82,7 +83,10 @@ async def _answer_batch(solution: LiveSolution, flow: EventFlow, stream: EventSt
     if not events or champions is None:
         return
     try:
-        messages = answer(champions, events, stream.maximum_payload)
+        # The events of other solutions do not wait for a slow model.
+        slow = any(model.engine.engine == "worker" for model in champions.models)
+        answering = partial(answer, champions, events, stream.maximum_payload)
+        messages = await asyncio.to_thread(answering) if slow else answering()
     except Exception:  # the online store is away, or lacks a view
         _log.exception("%s: %d requests wait for another try.", solution.name, len(events))
         await wait_for(stopping, _RETRY_SECONDS)

@@ -7,8 +7,17 @@ from typing import Any
 
 import pytest
 from bundles import record_of, sign_record
+from msgspec.structs import replace
 
-from mlops_assets.clients.bundle_record import BundleRecord, EvidenceError, Precision, registered_record, served_record
+from mlops_assets.clients.bundle_record import (
+    BundleRecord,
+    EvidenceError,
+    Precision,
+    accepted_record,
+    registered_record,
+    served_record,
+    write_record,
+)
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.signatures import Signer
 
@@ -70,3 +79,31 @@ def test_a_bundle_that_an_earlier_release_deployed_is_refused(signer: Signer, tm
     bundle.with_name("3.json").write_text(json.dumps(content))
     with pytest.raises(EvidenceError, match=r"3\.json is no record of a bundle of this release: .*mlops promote delays --to 3"):
         served_record(signer, bundle)
+
+
+def accepted(signer: Signer, **engine: str) -> RegisteredModel:
+    record = record_of("flights", 1)
+    model = registered(record, signer, None)
+    tags = {**model.tags, **replace(record, **engine).sign(signer, "accepted"), "status": "accepted"}
+    return RegisteredModel("flights", 1, record.run_id, tags | {f"serving_{name}": value for name, value in engine.items()})
+
+
+def test_the_engine_of_an_acceptance_is_signed_and_reaches_the_servers(signer: Signer, tmp_path: Path) -> None:
+    record, signature = accepted_record(signer, accepted(signer, engine="worker", engine_reason="slow"))
+    assert (record.engine, record.engine_reason) == ("worker", "slow")
+    folder = tmp_path / "flights" / "1"
+    folder.mkdir(parents=True)
+    write_record(folder, record, signature)
+    assert served_record(signer, folder) == record
+
+
+def test_an_engine_that_somebody_wrote_into_a_tag_is_no_evidence(signer: Signer) -> None:
+    model = accepted(signer, engine="worker", engine_reason="slow")
+    forged = RegisteredModel("flights", 1, model.run_id, {**model.tags, "serving_engine": "process"})
+    with pytest.raises(EvidenceError, match="acceptance_signature"):
+        accepted_record(signer, forged)
+
+
+def test_an_acceptance_without_an_engine_stays_genuine(signer: Signer) -> None:
+    record, _ = accepted_record(signer, accepted(signer))
+    assert "engine" not in json.loads(record.text)

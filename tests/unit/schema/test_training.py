@@ -9,7 +9,7 @@ import yaml
 
 from mlops_assets.core.project import current_project
 from mlops_assets.schema.configuration_errors import ConfigurationError
-from mlops_assets.schema.solution import Search, Solution
+from mlops_assets.schema.solution import Search, Serving, Solution
 from mlops_assets.schema.training import configuration_hash, override
 
 ONE_HOT = {"type": "sklearn.preprocessing.OneHotEncoder"}
@@ -51,23 +51,12 @@ def test_any_field_of_the_training_section_can_be_overridden(solution: Solution)
     [
         ("training.estimator.parameters.max_itr", 3, "has no parameter 'max_itr'; did you mean max_iter"),
         ("training.estimator.type", "sklearn.ensemble.Forest", "sklearn.ensemble has no 'Forest'"),
-        ("training.estimator.type", "sklearn.semi_supervised.LabelPropagation", "LabelPropagation has no ONNX converter here"),
         ("training.estimator.type", "lightgbm.LGBMClasifier", "lightgbm has no 'LGBMClasifier'; did you mean LGBMClassifier"),
         ("training.estimator.type", "xgboost.XGBClasifier", "xgboost has no 'XGBClasifier'; did you mean XGBClassifier"),
         (
             "training.preprocessing.categorical",
             [ONE_HOT],
             "training.preprocessing.categorical.0.parameters: .* `handle_unknown: ignore`",
-        ),
-        (
-            "training.preprocessing.categorical",
-            [ONE_HOT | {"parameters": {"handle_unknown": "infrequent_if_exist"}}],
-            "a category that training did not see would have no prediction",
-        ),
-        (
-            "training.preprocessing.categorical",
-            [ONE_HOT | {"parameters": {"handle_unknown": "ignore", "min_frequency": 5}}],
-            "with min_frequency has no ONNX converter",
         ),
         (
             "training.preprocessing.numeric",
@@ -90,6 +79,31 @@ def test_any_field_of_the_training_section_can_be_overridden(solution: Solution)
 def test_an_override_is_checked_like_the_file(solution: Solution, name: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message.replace("(", r"\(")):
         override(solution, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("training.estimator.type", "sklearn.semi_supervised.LabelPropagation", "LabelPropagation has no ONNX converter here"),
+        (
+            "training.preprocessing.categorical",
+            [ONE_HOT | {"parameters": {"handle_unknown": "infrequent_if_exist"}}],
+            "a category that training did not see would have no prediction",
+        ),
+        (
+            "training.preprocessing.categorical",
+            [ONE_HOT | {"parameters": {"handle_unknown": "ignore", "min_frequency": 5}}],
+            "with min_frequency has no ONNX converter",
+        ),
+    ],
+)
+def test_what_has_no_onnx_form_is_refused_for_the_engine_process_alone(
+    solution: Solution, name: str, value: Any, message: str
+) -> None:
+    in_process = solution.model_copy(update={"serving": Serving(engine="process")})
+    with pytest.raises(ConfigurationError, match=message):
+        override(in_process, {name: value, "training.search": None, "training.estimator.parameters": {}})
+    override(solution, {name: value, "training.search": None, "training.estimator.parameters": {}})
 
 
 def test_an_override_beside_a_set_seed(solution: Solution) -> None:

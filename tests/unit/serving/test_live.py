@@ -53,44 +53,44 @@ def served(model: LiveModel) -> int | None:
 
 
 def test_it_follows_the_link_forward_and_back(folder: Path, signer: Signer, store: LmdbStore) -> None:
-    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer)
-    assert (champion.refresh(), served(champion)) == (False, None)
+    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer, None)
+    assert (champion.refresh(Serving()), served(champion)) == (False, None)
     for version in (1, 2, 1):
         activate(folder / str(version), CHAMPION_LINK)
-        assert (champion.refresh(), champion.refresh(), served(champion)) == (True, False, version)
+        assert (champion.refresh(Serving()), champion.refresh(Serving()), served(champion)) == (True, False, version)
     deactivate(folder, CHAMPION_LINK)
-    assert (champion.refresh(), served(champion)) == (True, None)
+    assert (champion.refresh(Serving()), served(champion)) == (True, None)
 
 
 def test_a_bundle_that_was_altered_leaves_the_old_one(
     folder: Path, signer: Signer, store: LmdbStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer)
+    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer, None)
     activate(folder / "1", CHAMPION_LINK)
-    champion.refresh()
+    champion.refresh(Serving())
     good = (folder / "2" / "model.onnx").read_bytes()
     (folder / "2" / "model.onnx").write_bytes(good[:-1] + b"?")
     activate(folder / "2", CHAMPION_LINK)
-    assert (champion.refresh(), champion.refresh(), served(champion)) == (False, False, 1)
+    assert (champion.refresh(Serving()), champion.refresh(Serving()), served(champion)) == (False, False, 1)
     assert champion.problem is not None
     assert champion.problem.startswith("flights/2 does not serve as champion: BundleError: ")
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "version 1 goes on" in caplog.text
     # Mended, it serves at the next try; going back to the one that serves ends the alarm at once.
     activate(folder / "1", CHAMPION_LINK)
-    assert (champion.refresh(), champion.problem, served(champion)) == (False, None, 1)
+    assert (champion.refresh(Serving()), champion.problem, served(champion)) == (False, None, 1)
     (folder / "2" / "model.onnx").write_bytes(good)
     activate(folder / "2", CHAMPION_LINK)
-    assert (champion.refresh(), served(champion)) == (True, 2)
+    assert (champion.refresh(Serving()), served(champion)) == (True, 2)
 
 
 @pytest.mark.parametrize("forged", ["threshold", "model and contract", "record", "record of another version", "no record"])
 def test_a_bundle_that_is_not_the_accepted_one_does_not_serve(
     folder: Path, signer: Signer, store: LmdbStore, versions: dict[int, Fitted], forged: str
 ) -> None:
-    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer)
+    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer, None)
     activate(folder / "1", CHAMPION_LINK)
-    champion.refresh()
+    champion.refresh(Serving())
     contract, record = folder / "2" / "contract.json", folder / "2.json"
     expected = f"{contract} was changed after promotion"
     match forged:
@@ -112,11 +112,11 @@ def test_a_bundle_that_is_not_the_accepted_one_does_not_serve(
             record.unlink()
             expected = "the signed record of the bundle, is missing. Deploy the version again: mlops promote flights --to 2"
     activate(folder / "2", CHAMPION_LINK)
-    assert (champion.refresh(), served(champion)) == (False, 1)
+    assert (champion.refresh(Serving()), served(champion)) == (False, 1)
     assert expected in str(champion.problem)
     # Nor does a process that starts now.
-    started = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer)
-    assert (started.refresh(), served(started)) == (False, None)
+    started = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer, None)
+    assert (started.refresh(Serving()), served(started)) == (False, None)
 
 
 def test_a_bundle_whose_features_are_not_online_is_tried_again(
@@ -124,22 +124,22 @@ def test_a_bundle_whose_features_are_not_online_is_tried_again(
 ) -> None:
     monkeypatch.setattr(live, "_RETRY_SECONDS", 0)
     empty = LmdbStore(tmp_path / "empty")
-    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, empty, signer)
+    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, empty, signer, None)
     activate(folder / "1", CHAMPION_LINK)
-    assert (champion.refresh(), served(champion)) == (False, None)
+    assert (champion.refresh(Serving()), served(champion)) == (False, None)
     assert "planes version 1 is not in the online store" in str(champion.problem)
     push_planes(empty)
-    assert (champion.refresh(), served(champion), champion.problem) == (True, 1, None)
+    assert (champion.refresh(Serving()), served(champion), champion.problem) == (True, 1, None)
 
 
 def test_every_answer_under_load_is_of_one_whole_version(
     folder: Path, signer: Signer, store: LmdbStore, versions: dict[int, Fitted]
 ) -> None:
-    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer)
+    champion = LiveModel(FolderBundles(folder), CHAMPION_LINK, store, signer, None)
     activate(folder / "1", CHAMPION_LINK)
-    champion.refresh()
+    champion.refresh(Serving())
     body = msgspec.json.encode(versions[1].sample.rows[0].request)
-    expected = {version: ask(Model.load(folder / str(version), store, signer), body)[1] for version in versions}
+    expected = {version: ask(Model.load(folder / str(version), store, signer, Serving(), None), body)[1] for version in versions}
     assert len(set(expected.values())) == 2
     done = threading.Event()
 
@@ -154,7 +154,7 @@ def test_every_answer_under_load_is_of_one_whole_version(
         answers = [pool.submit(load) for _ in range(3)]
         for version in (2, 1, 2, 1, 2):
             activate(folder / str(version), CHAMPION_LINK)
-            champion.refresh()
+            champion.refresh(Serving())
         done.set()
     assert set().union(*(answer.result() for answer in answers)) == {(1, expected[1]), (2, expected[2])}
 
@@ -193,7 +193,7 @@ def test_rows_of_a_segment_are_scored_by_its_champion(
     sign_record(folder / "3", signer)
     activate(folder / "1", CHAMPION_LINK)
     activate(folder / "3", champion_link("UA"))
-    solution = LiveSolution(folder.name, FolderBundles(folder), store, signer)
+    solution = LiveSolution(folder.name, FolderBundles(folder), store, signer, None)
     assert solution.refresh()
     champions = solution.champions
     assert champions is not None
@@ -224,7 +224,7 @@ def test_a_segment_that_needs_other_columns_does_not_come_to_serve(
     write_bundle(folder / "3", fitted.model, sample, fitted.contract.model_copy(update=changes))
     sign_record(folder / "3", signer)
     activate(folder / "1", CHAMPION_LINK)
-    solution = LiveSolution(folder.name, FolderBundles(folder), store, signer)
+    solution = LiveSolution(folder.name, FolderBundles(folder), store, signer, None)
     solution.refresh()
     before = solution.champions
     activate(folder / "3", champion_link("UA"))

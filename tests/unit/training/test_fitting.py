@@ -17,7 +17,7 @@ from mlops_assets.ml.pipeline import predict
 from mlops_assets.ml.search import SearchResult
 from mlops_assets.schema.metric_names import greater_is_better
 from mlops_assets.schema.problem import PROBLEMS
-from mlops_assets.schema.solution import Solution
+from mlops_assets.schema.solution import Serving, Solution
 from mlops_assets.schema.training import override
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.fitting import Fitted, default_estimator, fit, run_search
@@ -128,8 +128,11 @@ def test_the_search_says_which_candidate_has_a_wrong_parameter() -> None:
 
 def test_a_candidate_that_cannot_serve_ends_the_search_before_it_begins() -> None:
     search = {"trials": 3, "candidates": [{"type": "sklearn.semi_supervised.LabelPropagation"}]}
-    with pytest.raises(ValueError, match=r"sklearn.semi_supervised.LabelPropagation cannot be exported to ONNX"):
-        found(inputs("binary_classification", search=search), rows())
+    chosen = inputs("binary_classification", search=search)
+    solution = chosen.solution.model_copy(update={"serving": Serving(engine="process")})
+    message = r"sklearn.semi_supervised.LabelPropagation cannot be exported to ONNX: .* leave out `serving.engine: process`"
+    with pytest.raises(ValueError, match=message):
+        found(replace(chosen, solution=solution), rows())
 
 
 @pytest.mark.parametrize("method", ["sigmoid", "isotonic"])

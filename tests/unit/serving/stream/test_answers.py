@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from mlops_assets.clients.event_stream import Message
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.live import LiveChampions, Model
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
 from mlops_assets.serving.stream.answers import answer
@@ -30,7 +31,7 @@ def champions(tmp_path_factory: pytest.TempPathFactory) -> LiveChampions:
     push_planes(store)
     signer = Signer(folder / "signing_key")
     bundle = fit_flights("binary_classification").deploy(folder / "flights" / "1", signer)
-    return LiveChampions(Model.load(bundle, store, signer), ())
+    return LiveChampions(Model.load(bundle, store, signer, Serving(), None), ())
 
 
 def event(sequence: int, data: bytes) -> Msg:
@@ -111,14 +112,14 @@ def test_every_event_has_one_message_and_valid_ones_their_prediction(
 def test_a_row_that_the_model_cannot_answer_costs_the_others_nothing(
     champions: LiveChampions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = champions.default.scorer._answer
+    real = champions.default.scorer._matrices
 
     def refuse(features: list[dict[str, Any]]) -> Any:
         if any(13 in values.values() for values in features):
             raise ValueError("13 is refused")
         return real(features)
 
-    monkeypatch.setattr(champions.default.scorer, "_answer", refuse)
+    monkeypatch.setattr(champions.default.scorer, "_matrices", refuse)
     messages = answer(champions, [event(1, row(flight_id="a")), event(2, row(distance=13)), event(3, row(flight_id="b"))], LIMIT)
     assert [record.key for record in predictions(messages)] == ["a", "b"]
     assert reasons(messages) == ["13 is refused"]
