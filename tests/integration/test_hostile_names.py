@@ -161,7 +161,8 @@ DECLARED = {
         "estimator": {"type": "sklearn.ensemble.HistGradientBoostingClassifier", "parameters": {"max_iter": 5}},
     },
     "checks": {"minimum_rows": 100},
-    "gates": {"slices": ["Größe", "[x]"]},
+    # How fast a busy machine predicts is not what is tested.
+    "gates": {"slices": ["Größe", "[x]"], "maximum_latency_milliseconds": 60_000},
     "monitoring": {
         "own": {
             "my_team.monitors:ceiling": {"score": 0.0, "maximum": 0.5},
