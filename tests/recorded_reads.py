@@ -18,13 +18,16 @@ from sqlglot.tokens import TokenType
 
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import (
+    CHALLENGER,
     DEPLOYMENT,
     EVALUATION,
     MODEL,
     ONLINE_FEATURES,
     PREDICTION_LOG,
+    PREDICTIONS,
     RAW_SCHEMA,
     SEGMENT_STAGES,
+    SHADOW_PREDICTIONS,
     SOLUTION_TAG,
     STAGE_TAG,
 )
@@ -62,6 +65,14 @@ FEEDBACK = {
 }
 """Stages and what they read of an earlier turn of the loop, which no dependency can state."""
 
+FORMER_RELEASE = {
+    # Each asks whether the other's table still holds rows of its own, and moves them once.
+    (PREDICTION_LOG, PREDICTIONS),
+    (SHADOW_PREDICTIONS, PREDICTIONS),
+    (SEGMENT_STAGES[EVALUATION], EVALUATION),
+}
+"""Stages and tables in which a former release kept what they write."""
+
 HANDED_ON = {
     # The last result of its check is asked of Dagster.
     (DEPLOYMENT, ONLINE_FEATURES),
@@ -69,6 +80,8 @@ HANDED_ON = {
     # The servers predict with what it deployed.
     (PREDICTION_LOG, DEPLOYMENT),
     (PREDICTION_LOG, SEGMENT_STAGES[DEPLOYMENT]),
+    (PREDICTION_LOG, CHALLENGER),
+    (SHADOW_PREDICTIONS, CHALLENGER),
 }
 """Stages and dependencies of theirs that reach them by another way than the lake or the registry."""
 
@@ -106,6 +119,7 @@ def undeclared_and_unread(
     depend on what they name, by dbt's own manifest.
     """
     specs = {spec.key: spec for asset in assets for spec in asset.specs}
+    own = {key: asset.keys for asset in assets for key in asset.keys}
     undeclared, unread = set(), set()
     for key, names in reads.items():
         spec = specs.get(key)
@@ -117,7 +131,7 @@ def undeclared_and_unread(
         for name in names:
             sources = _sources(name, solution)
             covered |= sources
-            if not sources & (declared | {key}) and (stage, name) not in FEEDBACK:
+            if not sources & (declared | own[key]) and (stage, name.partition(".")[2] or name) not in FEEDBACK | FORMER_RELEASE:
                 undeclared.add(f"{key.to_user_string()}: {name}")
         unread |= {
             f"{key.to_user_string()}: {dependency.to_user_string()}"
@@ -135,8 +149,7 @@ def _sources(name: str, solution: str | None) -> set[dg.AssetKey]:
     schema, _, table = name.partition(".")
     if schema in _BESIDE_RAW:
         return {dg.AssetKey([RAW_SCHEMA, table])}
-    # The evaluations of the segments' models are rows of one table.
-    return {dg.AssetKey([schema, form]) for form in (table, *([SEGMENT_STAGES[table]] if table in SEGMENT_STAGES else []))}
+    return {dg.AssetKey([schema, table])}
 
 
 def _running() -> frozenset[dg.AssetKey]:

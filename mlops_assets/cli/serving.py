@@ -96,7 +96,8 @@ def score(
         assets = client.assets()
         needed = [assets[f"{solution}/{stage}"] for stage in ("predictions", "outcomes")]
         with run_progress(f"scoring {start} to {end}", error_console) as report:
-            follow(client, client.launch(needed, start, end, {}), f"scoring {start} to {end}", report)
+            run_id = client.launch(needed, start, end, {}, purpose="scoring again")
+            follow(client, run_id, f"scoring {start} to {end}", report)
     if as_json:
         print_json([{"first": start, "last": end} for start, end in chosen])
     else:

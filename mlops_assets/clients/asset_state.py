@@ -7,10 +7,13 @@ from typing import Any
 # Spelled as in `keys.py`, which imports Dagster: too slow for a status command.
 SOLUTION_TAG, STAGE_TAG = "mlops/solution", "mlops/stage"
 
+_IMPLICIT = "__"
+"""How the names of jobs begin that Dagster makes by itself."""
+
 
 @dataclass(frozen=True)
 class AssetState:
-    """One asset: key (`a/b`), dependencies, the ops that make it, tags, materialized ranges of its partitions, failing checks."""
+    """One asset: key (`a/b`), dependencies, the ops that make it, the jobs that run it, tags, materialized ranges, failing checks."""
 
     key: str
     description: str
@@ -19,6 +22,7 @@ class AssetState:
     tags: dict[str, str]
     dependencies: tuple[str, ...]
     operations: tuple[str, ...]
+    jobs: tuple[str, ...]
     location: tuple[str, str]
     ranges: tuple[tuple[str, str], ...]
     materialized: bool
@@ -77,6 +81,7 @@ def asset_state(node: dict[str, Any], severity: Callable[[dict[str, list[str]], 
         tags={tag["key"]: tag["value"] for tag in node["tags"]},
         dependencies=tuple("/".join(key["path"]) for key in node["dependencyKeys"]),
         operations=tuple(node["opNames"]),
+        jobs=tuple(name for name in node["jobNames"] if not name.startswith(_IMPLICIT)),
         location=(node["repository"]["name"], node["repository"]["location"]["name"]),
         ranges=tuple(
             (each["startKey"], each["endKey"])

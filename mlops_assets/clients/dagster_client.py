@@ -1,6 +1,7 @@
 """The client of the Dagster webserver's GraphQL: assets and how they stand, launching runs, following them. Nothing else speaks GraphQL."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ _TIMEOUT_SECONDS = 60
 _FAILED_CHECK = "DagsterAssetCheckFailedError"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _PARTITION = "dagster/partition"
+_IMPLICIT_JOB = "__ASSET_JOB"
+# Spelled as in `keys.py`, which imports Dagster: too slow for a status command.
+_PURPOSE_TAG = "mlops/purpose"
 _WILL_RETRY, _RETRIED_BY = "dagster/will_retry", "dagster/auto_retry_run_id"
 # Dagster joins the dimensions of a partition in the order of their names.
 _DIMENSIONS, _BETWEEN = ("dagster/partition/segment", "dagster/partition/training_date"), "|"
@@ -114,19 +118,28 @@ class DagsterClient:
         node = self.query(queries.MATERIALIZATIONS, key=_key(key), partitions=None, limit=limit)["assetNodeOrError"]
         return [_materialization(event) for event in node["assetMaterializations"]]
 
-    def launch(self, assets: Sequence[AssetState], first: str, last: str, configuration: Mapping[str, Mapping[str, Any]]) -> str:
+    def launch(
+        self,
+        assets: Sequence[AssetState],
+        first: str,
+        last: str,
+        configuration: Mapping[str, Mapping[str, Any]],
+        *,
+        purpose: str,
+    ) -> str:
         """Start one run that materializes `assets` for the partitions from `first` to `last`; returns the run's id.
 
         `configuration` is the run configuration of the assets that take one, by asset key. The key of a segment's partition is
-        `model_partition(...)`.
+        `model_partition(...)`. The run is one of the job that has all of the assets. Where none has, as with assets of different
+        partitions, it is one of Dagster's implicit job, and `purpose`, which the run list shows, tells what it is.
         """
-        tags = {_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last}
+        tags = {_PURPOSE_TAG: purpose, **({_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last})}
         if _BETWEEN in first:
             tags |= dict(zip(_DIMENSIONS, first.split(_BETWEEN), strict=True))
         repository, location = assets[0].location
         parameters = {
             "selector": {
-                "jobName": "__ASSET_JOB",
+                "jobName": self._job(assets),
                 "repositoryName": repository,
                 "repositoryLocationName": location,
                 "assetSelection": [_key(asset.key) for asset in assets],
@@ -146,6 +159,14 @@ class DagsterClient:
         if answer["__typename"] != "LaunchRunSuccess":
             raise StackError(f"Dagster did not launch the run: {answer}", remedy="See `mlops logs code-location`.")
         return str(answer["run"]["runId"])
+
+    def _job(self, assets: Sequence[AssetState]) -> str:
+        """The job that runs all of `assets`, of several the one with the fewest others; else Dagster's implicit one."""
+        common = set(assets[0].jobs).intersection(*(asset.jobs for asset in assets))
+        if len(common) < 2:
+            return next(iter(common), _IMPLICIT_JOB)
+        sizes = Counter(name for node in self.query(queries.JOBS)["assetNodes"] for name in node["jobNames"])
+        return min(common, key=lambda name: (sizes[name], name))
 
     def run(self, run_id: str) -> RunState:
         """How the run stands now."""

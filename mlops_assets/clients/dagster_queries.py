@@ -3,7 +3,7 @@
 ASSETS = """
 query Assets { assetNodes {
   assetKey { path } description isPartitioned isExecutable
-  tags { key value } dependencyKeys { path } opNames
+  tags { key value } dependencyKeys { path } opNames jobNames
   repository { name location { name } }
   assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } }
   assetMaterializations(limit: 1) { timestamp partition }
@@ -11,6 +11,8 @@ query Assets { assetNodes {
     executionForLatestMaterialization { status evaluation { severity } }
     partitionStatuses { ... on AssetCheckTimePartitionStatuses { ranges { startKey endKey status } } } } } }
 } }"""
+
+JOBS = "query Jobs { assetNodes { jobNames } }"
 
 SEVERITY = """
 query Severity($key: AssetKeyInput!, $check: String!, $partition: String!) {

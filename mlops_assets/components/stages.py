@@ -23,6 +23,7 @@ from mlops_assets.core.keys import (
     PREDICTION_LOG,
     PREDICTIONS,
     RETRAINING_DECISION,
+    SHADOW_PREDICTIONS,
     TRAINING_DATASET,
 )
 from mlops_assets.deployment.challenger import build_challenger
@@ -113,6 +114,7 @@ STAGES = (
     ),
     Stage(
         name=PREDICTION_LOG,
+        also=(SHADOW_PREDICTIONS,),
         build=build_prediction_log,
         job=None,
         condition=None,

@@ -16,6 +16,7 @@ from mlops_assets.core.keys import (
     OUTCOMES,
     PREDICTION_LOG,
     PREDICTIONS,
+    PURPOSE_TAG,
     SEGMENT_STAGES,
     STAGE_TAG,
     TRAINING_DATASET,
@@ -135,4 +136,6 @@ def _sensor(name: str, target: dg.AssetSelection, description: str) -> dg.Sensor
         description=description,
         default_status=dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
+        # What follows in one tick has different partitions, so that its run is one of Dagster's implicit job.
+        run_tags={PURPOSE_TAG: "following new partitions"},
     )

@@ -10,6 +10,8 @@ FEATURES_SCHEMA = "features"
 
 STAGE_TAG = "mlops/stage"
 SOLUTION_TAG = "mlops/solution"
+PURPOSE_TAG = "mlops/purpose"
+"""On runs of Dagster's implicit job and those of commands: what they are for, in words, as the run list shows it."""
 CHECK_EVENT_TAG = "mlops/check_event"
 """How failed checks of an asset are called in notifications; without it `check_failed`, told when they block."""
 

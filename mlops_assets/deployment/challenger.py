@@ -2,10 +2,10 @@
 
 import dagster as dg
 
+from mlops_assets.clients.model_registry import CHALLENGER as CHALLENGER_ALIAS
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import CHALLENGER, DEPLOYMENT
 from mlops_assets.core.settings import Settings
-from mlops_assets.deployment.challenger_sensor import wanted_trial
 from mlops_assets.deployment.deployment import deployable_bundle
 from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
 from mlops_assets.serving.active import CHALLENGER_LINK
@@ -39,22 +39,22 @@ def build_challenger(inputs: SolutionInputs) -> dg.AssetsDefinition:
     def challenger(
         context: dg.AssetExecutionContext, registry: dg.ResourceParam[ModelRegistry], settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult:
-        trial = wanted_trial(settings, inputs.name, solution.serving)
+        options = solution.serving
         bundles = open_bundle_store(settings).of(inputs.name)
-        bundles.write_options(trial.options)
-        if trial.version is None:
+        bundles.write_options(options)
+        model = registry.by_alias(inputs.name, CHALLENGER_ALIAS) if options.tries_challenger else None
+        if model is None:
             bundles.deactivate(CHALLENGER_LINK)
         else:
-            model = registry.get(inputs.name, trial.version)
             record, signature = require_passed_gates(context.instance, registry, model)
             with bundles.using():
                 deployable_bundle(registry, settings, model)
                 bundles.activate(CHALLENGER_LINK, record, signature)
         return dg.MaterializeResult(
             metadata={
-                "model_version": dg.MetadataValue.null() if trial.version is None else trial.version,
-                "shadow": trial.options.shadow,
-                "canary": trial.options.canary,
+                "model_version": dg.MetadataValue.null() if model is None else model.version,
+                "shadow": options.shadow,
+                "canary": options.canary,
             }
         )
 

@@ -12,6 +12,7 @@ from mlops_assets.clients.champion import RegistryUnreachableError, registered_c
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.deployment_target import DeploymentTarget
+from mlops_assets.core.keys import job_name
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.training.acceptance import gates_problem
 
@@ -23,13 +24,17 @@ def build_champion_sensor(targets: Sequence[DeploymentTarget]) -> dg.SensorDefin
     """The sensor of `targets` with one deployment asset. It asks for nothing while the registry agrees with the newest deployments."""
     [key] = {target.key for target in targets}
 
-    name = f"{targets[0].solution}_{'champion' if targets[0].segment is None else 'segment_champions'}"
-    description = "Reconciles a champion that was set by hand in MLflow with the history of deployments."
+    solution, stage = key.path
 
     @dg.sensor(
-        name=name,
-        description=description,
-        target=dg.define_asset_job(name, selection=dg.AssetSelection.assets(key), description=description),
+        name=f"{solution}_{'champion' if targets[0].segment is None else 'segment_champions'}",
+        description="Reconciles a champion that was set by hand in MLflow with the history of deployments.",
+        # The job of whoever deploys: this sensor, `mlops promote` and `mlops rollback`.
+        target=dg.define_asset_job(
+            job_name(solution, stage),
+            selection=dg.AssetSelection.assets(key),
+            description=f"Deploys one version of {solution}: promotion, rollback, or the record of what was set by hand in MLflow.",
+        ),
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )

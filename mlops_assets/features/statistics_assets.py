@@ -19,6 +19,7 @@ from mlops_assets.feature_store.statistics import COLUMN_DESCRIPTIONS, PARTITION
 from mlops_assets.features.dbt_models import DbtSelection
 from mlops_assets.lake.lake import Lake, PartitionRange, column_types, quote, table_exists
 from mlops_assets.schema.cadence import LENGTHS
+from mlops_assets.stages.column_lineage import column_lineage
 from mlops_assets.stages.execution import (
     RETRIES,
     permanent_failure,
@@ -78,7 +79,10 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
             plot = _plot(connection, table, end, LENGTHS[selection.cadence].most_days)
         record_partition_rows(context, written.rows_by_partition)
         missing = sorted(set(_names(selection.views.values())) - set(_names(views)))
-        record_range_metadata(context, {"constant_features": dg.MetadataValue.json([name for (name,) in constant]), **plot})
+        record_range_metadata(
+            context,
+            {"constant_features": dg.MetadataValue.json([name for (name,) in constant]), **plot, **_lineage(selection)},
+        )
         return dg.MaterializeResult(
             metadata={
                 **written_metadata(written),
@@ -88,6 +92,14 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
         )
 
     return feature_statistics
+
+
+def _lineage(selection: DbtSelection) -> dict[str, dg.TableColumnLineage]:
+    """Statistics of all features stand in the same columns, so that each comes from all of them; the names of features from none."""
+    features = [(key, feature) for key, view in selection.views.items() for feature in view.features]
+    partitions = [(key, column) for key, view in selection.views.items() if (column := view.model.partition_column)]
+    others = {PARTITION: partitions, "view": [], "version": [], "feature": []}
+    return column_lineage({name: others.get(name, features) for name in COLUMN_DESCRIPTIONS})
 
 
 def _names(views: Iterable[FeatureView]) -> list[str]:

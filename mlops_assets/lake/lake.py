@@ -30,15 +30,14 @@ class LakeError(Exception):
 
 @dataclass(frozen=True)
 class ColumnValue:
-    """Rows whose `column` has `value`; rows with null there count as `null_means`."""
+    """Rows whose `column` has `value`."""
 
     column: str
     value: str
-    null_means: str
 
     def predicate(self, alias: str) -> str:
         """SQL that is true for these rows of table `alias`."""
-        return f"coalesce({alias}.{quote(self.column)}, {literal(self.null_means)}) = {literal(self.value)}"
+        return f"{alias}.{quote(self.column)} = {literal(self.value)}"
 
 
 @dataclass(frozen=True)
@@ -211,11 +210,18 @@ class Lake:
         return Appended(snapshot=current_snapshot(connection), **appended)
 
     def move(
-        self, connection: duckdb.DuckDBPyConnection, *, source: str, target: str, condition: str, identifier: str, author: str
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        source: str,
+        target: str,
+        condition: str,
+        identifier: str | None,
+        author: str,
     ) -> Appended:
         """Take the rows of `source` that satisfy `condition` out of it and append them to `target`, in one transaction.
 
-        As with `append`, a row whose `identifier` is in `target` already is not added again.
+        As with `append`, a row whose `identifier` is in `target` already is not added again; without an identifier all are added.
         """
         rows = f"SELECT * FROM {lake_name(source)} WHERE {condition}"
         with self._staged(connection, table=target, locked=[source, target], queries=iter([rows]), form="FROM ({})"):
@@ -284,10 +290,14 @@ def _replace_staged(
     }
 
 
-def _append_staged(connection: duckdb.DuckDBPyConnection, *, table: str, identifier: str) -> dict[str, Any]:
+def _append_staged(connection: duckdb.DuckDBPyConnection, *, table: str, identifier: str | None) -> dict[str, Any]:
     target = _target(connection, table)
     columns, _, changes = _aligned_columns(connection, table, target)
-    names, key = ", ".join(map(quote, columns)), quote(identifier)
+    names = ", ".join(map(quote, columns))
+    if identifier is None:
+        added = _scalar(connection, f"INSERT INTO {target} ({names}) SELECT {names} FROM {_STAGED}")
+        return {"table": table, "rows": added, "duplicates": 0, "schema_changes": changes}
+    key = quote(identifier)
     staged, identified = connection.execute(f"SELECT count(*), count({key}) FROM {_STAGED}").fetchall()[0]
     if identified < staged:
         raise LakeError(f"{staged - identified} rows for {table} have no {identifier}: the query must give every row one.")

@@ -21,6 +21,7 @@ from mlops_assets.stages.execution import (
     partition_range,
     permanent_failure,
     record_partition_rows,
+    record_range_metadata,
     table_schema,
     written_metadata,
 )
@@ -184,16 +185,18 @@ def write_report(
     table: str,
     query: str,
     columns: Mapping[str, TableColumn],
+    lineage: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Make the rows of this run's windows in a report's `table` those of `query`. Returns the metadata of the materialization.
 
-    Raises Failure when they are not as `columns` declares them.
+    `lineage` is its column lineage, as metadata. Raises Failure when the rows are not as `columns` declares them.
     """
     validate_report(connection, table, query, columns)
     written = lake.replace(
         connection, table=table, query=query, partition_range=partition_range(context, WINDOW), author=context.run.run_id
     )
     record_partition_rows(context, written.rows_by_partition)
+    record_range_metadata(context, lineage)
     return {
         **written_metadata(written),
         "dagster/column_schema": table_schema(connection, f"lake.{table}", descriptions(columns)),

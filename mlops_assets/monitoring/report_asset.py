@@ -16,6 +16,7 @@ from mlops_assets.monitoring.monitored_windows import (
     windows_of,
     write_report,
 )
+from mlops_assets.stages.column_lineage import report_lineage
 from mlops_assets.stages.execution import RETRIES, record_range_metadata
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
@@ -59,6 +60,7 @@ def build_report(inputs: SolutionInputs, of_solution: MonitorOfSolution) -> dg.A
                 table=inputs.table(of_solution.stage),
                 query=report_query("measured_rows"),
                 columns=report_columns(monitor.columns),
+                lineage=report_lineage(inputs, report_columns(monitor.columns), window=WINDOW),
             )
         for window, of_window in measured.window_metadata.items():
             context.add_asset_metadata(dict(of_window), asset_key=context.asset_key, partition_key=window)

@@ -19,7 +19,6 @@ from mlops_assets.core.keys import (
     EVALUATION,
     PERFORMANCE_REPORT,
     RETRAINING_DECISION,
-    SEGMENT,
     TRAINING_DATASET,
     TRAINING_DATE,
     table_key,
@@ -33,10 +32,11 @@ from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON,
 from mlops_assets.schema.column_names import MODEL_VERSION
 from mlops_assets.schema.solution import before
 from mlops_assets.schema.table_columns import TableColumn
+from mlops_assets.stages.column_lineage import Sources, column_lineage
 from mlops_assets.stages.execution import RETRIES, permanent_failure
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.evaluation import ALL_ROWS
+from mlops_assets.training.all_evaluations import whole_evaluations
 from mlops_assets.training.training_dataset import labelled_rows
 
 _COLUMNS = {
@@ -116,6 +116,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 table=inputs.table(RETRAINING_DECISION),
                 query="FROM temp.main.decisions",
                 columns=_COLUMNS,
+                lineage=_lineage(inputs),
             )
         for row in rows:
             context.log.info(f"{row[WINDOW]}: {row['outcome']}, {row['reason']}")
@@ -137,6 +138,33 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
     return retraining_decision
 
 
+def _lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]:
+    """Which columns of the reports, the evaluations and the spine each column of a decision is computed from."""
+    drift, performance = inputs.key(DRIFT_REPORT), inputs.key(PERFORMANCE_REPORT)
+    spine, declared = table_key(inputs.spine.table), inputs.solution.spine
+    drifted = [(drift, "feature"), (drift, "alert")]
+    own = [(inputs.key(each.stage), "alert") for each in own_monitors(inputs.solution) if each.monitor.asks_for_training]
+    bad = [(performance, "alert"), (performance, "complete"), *own]
+    measured = {name: [(performance, name)] for name in ("metric", "estimated", "realised")}
+    labels = [(spine, declared.label), (spine, declared.label_time)]
+    facts: Sources = {
+        WINDOW: [(drift, WINDOW)],
+        "decided_for": [(drift, WINDOW)],
+        MODEL_VERSION: [(drift, MODEL_VERSION)],
+        # Of the record in the registry of that version.
+        "trained_for": [(drift, MODEL_VERSION)],
+        "predictions": [(performance, "rows")],
+        "drifted_share": drifted,
+        **measured,
+        "bad_windows": [*drifted, *bad],
+        "attempted": [(inputs.key(EVALUATION), TRAINING_DATE)],
+        "new_rows": labels,
+        "rows_fingerprint": [(spine, name) for name in inputs.spine.columns],
+    }
+    every = [source for of_fact in facts.values() for source in of_fact]
+    return column_lineage({**facts, "outcome": every, "reason": every})
+
+
 def decide_window(
     connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, *, window: date, running: str | None
 ) -> dict[str, Any]:
@@ -146,10 +174,10 @@ def decide_window(
     day = date.fromisoformat(max(key for key in inputs.partitions.get_partition_keys() if key <= end.isoformat()))
     champion = _champion(connection, registry, inputs, window)
     windows = _windows(connection, inputs, version=champion.version, window=window, count=declared.of)
-    own = f" AND {SEGMENT} = '{ALL_ROWS}'" if inputs.solution.segments else ""
-    attempted = connection.execute(
-        f"SELECT max({TRAINING_DATE}) FROM lake.{inputs.table(EVALUATION)} WHERE {TRAINING_DATE} < ?{own}", [day]
-    ).fetchall()[0][0]
+    evaluations = whole_evaluations(connection, inputs.name)
+    [[attempted]] = connection.execute(
+        f"SELECT max({TRAINING_DATE}) FROM {evaluations} WHERE {TRAINING_DATE} < ?", [day]
+    ).fetchall()
     rows = f"SELECT * FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
     identity = fingerprint(connection, f"({rows})")
     state = State(

@@ -107,7 +107,7 @@ def deploy(
     if partition not in client.partition_keys(asset.key):
         raise StackError(f"{solution} has no partition {partition}.", remedy="Its partitions are listed in Dagster.")
     configuration = {asset.key: {"version": version, "actor": actor, "reason": reason}}
-    run_id = client.launch([asset], partition, partition, configuration)
+    run_id = client.launch([asset], partition, partition, configuration, purpose=f"deployment of version {version}")
     follow(client, run_id, f"the deployment of version {version}", report)
     return history(client, solution, segment)[0]
 

@@ -43,7 +43,7 @@ def run_stage(client: DagsterClient, stage: Stage, report: Callable[[RunState], 
     if not stage.again and all(asset.covers(stage.first, stage.last) for asset in needed):
         return result
     began = time.monotonic()
-    run_id = client.launch(needed, stage.first, stage.last, stage.configuration)
+    run_id = client.launch(needed, stage.first, stage.last, stage.configuration, purpose=stage.name)
     result.run_url = client.run_url(run_id)
     state = follow(client, run_id, stage.name, report)
     result.seconds = time.monotonic() - began

@@ -118,7 +118,8 @@ def train(
         raise StackError(f"{partition} is no partition of {keys[0]}.", remedy="They are listed in Dagster.")
     model, evaluation = (next(key for key in keys if key.endswith(stage)) for stage in ("model", "evaluation"))
     configuration = {model: {"overrides": dict(overrides)}} if overrides else {}
-    run_id = client.launch([assets[key] for key in keys], partition, partition, configuration)
+    purpose = "training" if deploy else "training without deployment"
+    run_id = client.launch([assets[key] for key in keys], partition, partition, configuration, purpose=purpose)
     states = _follow(client, run_id, report)
     state, run_ids = states[-1], [each.run_id for each in states]
     made, judged = _made_by(client, run_ids, model), _made_by(client, run_ids, evaluation)

@@ -11,7 +11,7 @@ import duckdb
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES, PartitionCheckResult
-from mlops_assets.core.keys import EVALUATION, OUTCOMES, PREDICTIONS, table_key
+from mlops_assets.core.keys import OUTCOMES, table_key
 from mlops_assets.core.missing_values import is_infinite
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, predictions_array
 from mlops_assets.core.settings import Settings
@@ -19,7 +19,7 @@ from mlops_assets.lake.lake import Lake, PartitionRange, column_types, quote, sq
 from mlops_assets.predictions.all_predictions import require_predictions
 from mlops_assets.schema.column_names import CHANNEL, MATURED, MODEL_VERSION, OUTPUTS, PREDICTION_ID, internal
 from mlops_assets.stages.clock import data_clock
-from mlops_assets.stages.column_lineage import copied_lineage
+from mlops_assets.stages.column_lineage import outcome_lineage
 from mlops_assets.stages.execution import (
     RETRIES,
     partition_range,
@@ -31,6 +31,7 @@ from mlops_assets.stages.execution import (
 )
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.all_evaluations import all_evaluations
 from mlops_assets.training.bundle_reading import read_bundle
 from mlops_assets.training.candidate_evaluation import MINIMUM_SLICE_ROWS, threshold_of
 from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
@@ -85,7 +86,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 f"FROM lake.{table} t WHERE {window.predicate('t')} AND {MATURED} ORDER BY {quote(solution.spine.key)}"
             ).to_arrow_table()
             reference = connection.execute(
-                f"SELECT {quote(solution.spine.label)} FROM lake.{inputs.table(EVALUATION)} WHERE {MODEL_VERSION} = "
+                f"SELECT {quote(solution.spine.label)} FROM {all_evaluations(connection, inputs.name)} WHERE {MODEL_VERSION} = "
                 f"(SELECT max({MODEL_VERSION}) FROM lake.{table} t WHERE {window.predicate('t')})"
             ).to_arrow_table()
             unlabelled = _without_label(connection, inputs, window)
@@ -96,7 +97,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
             )
         record_partition_rows(context, written.rows_by_partition)
         columns = (column.name for column in schema.columns)
-        record_range_metadata(context, copied_lineage(inputs, columns, upstream=inputs.key(PREDICTIONS), scored=False))
+        record_range_metadata(context, outcome_lineage(inputs, columns))
         predictions = rows_by_partition_key(context.partition_keys, written.rows_by_partition)
         by_partition = rows_by_partition_key(context.partition_keys, Counter(map(str, matured.column(window.column).to_pylist())))
         metadata = {

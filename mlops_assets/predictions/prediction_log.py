@@ -2,15 +2,16 @@
 
 A record is acknowledged after the transaction that holds it: what is killed in between comes again and is found to be there.
 A run takes what waits, whatever partitions that is of, and records a materialization of each of them, so that others can follow.
-Predictions that nobody was answered with (a challenger in the shadow) go to `shadow_predictions`.
+Predictions that nobody was answered with (a challenger in the shadow) come by the same stream: the step writes them to
+`shadow_predictions`, an asset of its own.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
@@ -18,7 +19,7 @@ import duckdb
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES
-from mlops_assets.core.keys import PREDICTION_LOG, SHADOW_PREDICTIONS
+from mlops_assets.core.keys import CHALLENGER, PREDICTION_LOG, SHADOW_PREDICTIONS
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake, PartitionRange, current_snapshot, quote, table_exists
@@ -26,6 +27,7 @@ from mlops_assets.predictions.all_predictions import separate_log, update_view
 from mlops_assets.predictions.prediction_records import RecordRows
 from mlops_assets.runs import slots
 from mlops_assets.schema.column_names import PREDICTION_ID
+from mlops_assets.stages.column_lineage import logged_lineage
 from mlops_assets.stages.execution import RETRIES, schema_change_metadata, table_schema
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
@@ -34,6 +36,12 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from mlops_assets.serving.prediction_record import PredictionRecord
+
+_DESCRIPTIONS = {
+    PREDICTION_LOG: "What the servers answered, online and to events, with the features that they saw.",
+    SHADOW_PREDICTIONS: "What a challenger in the shadow predicted for the same requests: nobody was answered with it.",
+}
+"""Stages that one step writes."""
 
 BATCH_RECORDS = 5000
 _ACKNOWLEDGE_SECONDS = 300.0
@@ -49,38 +57,43 @@ class _Ingested:
     rejected: Counter[str] = field(default_factory=Counter)
     """How many records for each reason."""
     unknown_features: set[str] = field(default_factory=set)
-    days: set[date] = field(default_factory=set)
+    days: dict[str, set[date]] = field(default_factory=lambda: defaultdict(set))
 
-    def take_days(self) -> set[date]:
-        """The dates of the partitions of what was taken since the last call, also of what was in the lake already."""
-        days, self.days = self.days, set()
+    def take_days(self) -> dict[str, set[date]]:
+        """Stage -> the dates of the partitions of what was taken since the last call, also of what was in the lake already."""
+        days, self.days = self.days, defaultdict(set)
         return days
 
 
 def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
-    """The prediction log of one solution's servers."""
-    key = inputs.key(PREDICTION_LOG)
+    """The prediction log of one solution's servers, and the predictions of its challengers in the shadow."""
+    every, challenger = dg.AllPartitionMapping(), dg.AssetDep(inputs.key(CHALLENGER))
+    champions = [dg.AssetDep(deployment, partition_mapping=every) for deployment in inputs.deployments]
+    predicting = {PREDICTION_LOG: [*champions, challenger], SHADOW_PREDICTIONS: [challenger]}
     # Skippable: a run takes what waits, of whatever partitions, and records those whose rows it brought.
-    spec = dg.AssetSpec(
-        key,
-        skippable=True,
-        description="What the servers answered, online and to events, with the features that they saw.",
-        owners=inputs.solution.owners,
-        group_name=inputs.name,
-        kinds={"nats", "duckdb"},
-        tags=inputs.tags(PREDICTION_LOG),
-        partitions_def=inputs.partitions,
-        # Of the spine and the views it reads what type their columns have.
-        deps=[
-            *(dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping()) for deployment in inputs.deployments),
-            *inputs.upstream_keys,
-        ],
-    )
+    specs = [
+        dg.AssetSpec(
+            inputs.key(stage),
+            skippable=True,
+            description=description,
+            owners=inputs.solution.owners,
+            group_name=inputs.name,
+            kinds={"nats", "duckdb"},
+            tags=inputs.tags(stage),
+            partitions_def=inputs.partitions,
+            # Of the spine and the views it reads what type their columns have.
+            deps=[*predicting[stage], *inputs.upstream_keys],
+        )
+        for stage, description in _DESCRIPTIONS.items()
+    ]
 
     @dg.multi_asset(
         name=f"{inputs.name}__{PREDICTION_LOG}",
-        specs=[spec],
-        check_specs=[check_rules.LOGGED_ONCE.spec(key), check_rules.LOG_ACCEPTED.spec(key)],
+        specs=specs,
+        check_specs=[
+            *(check_rules.LOGGED_ONCE.spec(spec.key) for spec in specs),
+            check_rules.LOG_ACCEPTED.spec(inputs.key(PREDICTION_LOG)),
+        ],
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
         code_version="1",
@@ -93,10 +106,11 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
         author = context.run.run_id
         with lake.connect(read_only=False) as connection:
             separate_log(lake, connection, inputs.name, author=author)
-            _record_partitions(context, connection, inputs, _unrecorded_days(context, connection, inputs))
+            for stage in _DESCRIPTIONS:
+                _record_partitions(context, connection, inputs, stage, _unrecorded_days(context, connection, inputs, stage))
             ingested = asyncio.run(_ingest(context, connection, lake, event_stream_url(settings), inputs))
             update_view(lake, connection, inputs.name)
-            checks = [_logged_once(connection, inputs), _accepted(inputs, ingested)]
+            checks = [*(_logged_once(connection, inputs, stage) for stage in _DESCRIPTIONS), _accepted(inputs, ingested)]
         if ingested.unknown_features:
             names = ", ".join(sorted(ingested.unknown_features))
             context.log.warning(f"{inputs.table(PREDICTION_LOG)} has no column for {names}: values not kept.")
@@ -109,19 +123,23 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 
 def _unrecorded_days(
-    context: dg.AssetExecutionContext, connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs
+    context: dg.AssetExecutionContext, connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, stage: str
 ) -> set[date]:
     """Dates that have rows and whose partition was never recorded: rows that a former release left, or a run that was killed."""
-    table, column = inputs.table(PREDICTION_LOG), quote(inputs.solution.partitions.column)
+    table, column = inputs.table(stage), quote(inputs.solution.partitions.column)
     if not table_exists(connection, table):
         return set()
     days = {day for (day,) in connection.execute(f"SELECT DISTINCT {column} FROM lake.{table}").fetchall() if day}
-    recorded = context.instance.get_materialized_partitions(context.asset_key)
+    recorded = context.instance.get_materialized_partitions(inputs.key(stage))
     return {day for day in days if _partition_of(inputs, day) not in recorded}
 
 
 def _record_partitions(
-    context: dg.AssetExecutionContext, connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, days: Iterable[date]
+    context: dg.AssetExecutionContext,
+    connection: duckdb.DuckDBPyConnection,
+    inputs: SolutionInputs,
+    stage: str,
+    days: Iterable[date],
 ) -> None:
     """Record a materialization of each partition that holds one of `days`. Today's is one, though Dagster lists it from tomorrow on.
 
@@ -130,19 +148,22 @@ def _record_partitions(
     partitions = sorted({key for day in days if (key := _partition_of(inputs, day))})
     if not partitions:
         return
-    table, column = inputs.table(PREDICTION_LOG), inputs.solution.partitions.column
+    table, column = inputs.table(stage), inputs.solution.partitions.column
     schema = table_schema(connection, f"lake.{table}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS)
+    lineage = logged_lineage(inputs, (column.name for column in schema.columns))
     for key in partitions:
         window = inputs.partitions.time_window_for_partition_key(key)
         inside = PartitionRange(column, window.start.date(), window.end.date()).predicate("t")
         [[rows]] = connection.execute(f"SELECT count(*) FROM lake.{table} t WHERE {inside}").fetchall()
-        metadata = {
+        metadata: dict[str, Any] = {
             "dagster/table_name": f"lake.{table}",
             "dagster/column_schema": schema,
+            # It describes all of them together, and is stored with the last one, from which the Dagster UI takes it.
+            **(lineage if key == partitions[-1] else {}),
             "dagster/partition_row_count": rows,
             "lake_snapshot": current_snapshot(connection),
         }
-        context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=metadata))
+        context.log_event(dg.AssetMaterialization(inputs.key(stage), partition=key, metadata=metadata))
 
 
 def _partition_of(inputs: SolutionInputs, day: date) -> str | None:
@@ -185,7 +206,8 @@ async def _ingest(
             waiting -= len(messages)
             rejected = _append(connection, lake, inputs, messages, ingested, author=context.run.run_id)
             # Before the messages are acknowledged: a run that is killed in between gets them again, and records the partitions then.
-            _record_partitions(context, connection, inputs, ingested.take_days())
+            for stage, days in ingested.take_days().items():
+                _record_partitions(context, connection, inputs, stage, days)
             await stream.publish([event_stream.reject_message(inputs.name, message, why) for message, why in rejected])
             for message in messages:
                 await message.ack()
@@ -206,23 +228,22 @@ def _append(
     """Bring the records of `messages` into the lake. Returns the messages that hold none that can be a row, and why."""
     decoded = [(message, *_decode(inputs.name, message)) for message in messages]
     rejected = [(message, reason) for message, record, reason in decoded if record is None]
-    for table, answered in ((PREDICTION_LOG, True), (SHADOW_PREDICTIONS, False)):
+    for stage, answered in ((PREDICTION_LOG, True), (SHADOW_PREDICTIONS, False)):
         records = {
             record.prediction_id: (message, record) for message, record, _ in decoded if record and record.answered == answered
         }
         if not records:
             continue
-        name = inputs.table(table)
-        rows = RecordRows(connection, inputs, table=name, records=[record for _, record in records.values()])
-        appended = lake.append(connection, table=name, query=rows.query, identifier=PREDICTION_ID, author=author)
+        table = inputs.table(stage)
+        rows = RecordRows(connection, inputs, table=table, records=[record for _, record in records.values()])
+        appended = lake.append(connection, table=table, query=rows.query, identifier=PREDICTION_ID, author=author)
         refused = rows.refused()
         rejected += [(records[identifier][0], reason) for identifier, reason in refused.items()]
-        ingested.rows[table] += appended.rows
+        ingested.rows[stage] += appended.rows
         ingested.duplicates += appended.duplicates
         ingested.unknown_features.update(rows.unknown_features)
-        schema_change_metadata(name, appended.schema_changes)
-        if answered:
-            ingested.days |= {record.partition for identifier, (_, record) in records.items() if identifier not in refused}
+        schema_change_metadata(table, appended.schema_changes)
+        ingested.days[stage] |= {record.partition for identifier, (_, record) in records.items() if identifier not in refused}
     ingested.rejected.update(reason for _, reason in rejected)
     return rejected
 
@@ -242,8 +263,8 @@ def _decode(solution: str, message: "Msg") -> "tuple[PredictionRecord | None, st
     return record, ""
 
 
-def _logged_once(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> dg.AssetCheckResult:
-    table, rows, distinct, repeated = inputs.table(PREDICTION_LOG), 0, 0, list[str]()
+def _logged_once(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, stage: str) -> dg.AssetCheckResult:
+    table, rows, distinct, repeated = inputs.table(stage), 0, 0, list[str]()
     if table_exists(connection, table):
         rows, distinct = connection.execute(f"SELECT count(*), count(DISTINCT {PREDICTION_ID}) FROM lake.{table}").fetchall()[0]
     if rows > distinct:
@@ -252,7 +273,7 @@ def _logged_once(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) 
         )
         repeated = [identifier for (identifier,) in found.fetchall()]
     return check_rules.LOGGED_ONCE.result(
-        inputs.key(PREDICTION_LOG),
+        inputs.key(stage),
         passed=rows == distinct,
         metadata={
             "rows": rows,

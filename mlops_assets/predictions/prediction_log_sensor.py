@@ -5,7 +5,7 @@ import asyncio
 import dagster as dg
 
 from mlops_assets.access.credentials import event_stream_url
-from mlops_assets.core.keys import PREDICTION_LOG, stage_key
+from mlops_assets.core.keys import PREDICTION_LOG, SHADOW_PREDICTIONS, stage_key
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.runs.unfinished import UNFINISHED
 
@@ -20,15 +20,15 @@ def build_prediction_log_sensor(
     A run takes what waits, of whatever partitions, and records those. It is launched for the newest one because Dagster runs no asset
     with partitioned inputs without a partition.
     """
-    key = stage_key(solution, PREDICTION_LOG)
-
+    # One step writes both.
+    keys = [stage_key(solution, stage) for stage in (PREDICTION_LOG, SHADOW_PREDICTIONS)]
     name = f"{solution}_prediction_log"
     description = "Takes the predictions of the servers into the lake while any wait in the event stream."
 
     @dg.sensor(
         name=name,
         description=description,
-        target=dg.define_asset_job(name, selection=dg.AssetSelection.assets(key), description=description),
+        target=dg.define_asset_job(name, selection=dg.AssetSelection.assets(*keys), description=description),
         minimum_interval_seconds=sensor_interval(interval_seconds),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
@@ -47,7 +47,7 @@ def build_prediction_log_sensor(
             return dg.SkipReason(f"{waiting} predictions wait, and a run is taking them")
         # There is one: a model that predicts was trained for a partition.
         newest = partitions.get_last_partition_key()
-        return dg.RunRequest(asset_selection=[key], partition_key=newest, tags={_TAG: solution})
+        return dg.RunRequest(asset_selection=keys, partition_key=newest, tags={_TAG: solution})
 
     return prediction_log
 

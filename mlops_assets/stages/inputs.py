@@ -158,7 +158,7 @@ class SolutionInputs:
 
     def table(self, stage: str) -> str:
         """Lake table of one stage."""
-        return stage_table(self.name, stage)
+        return stage_table(self.name, self._stage(stage))
 
     def tags(self, stage: str) -> dict[str, str]:
         """Tags of one stage."""

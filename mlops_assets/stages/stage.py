@@ -17,9 +17,9 @@ Job = Literal["training", "scoring", "monitoring"]
 class Stage:
     """One step of a solution: the last part of its asset key, and all that the platform knows of it.
 
-    `build` makes its asset, whose partitions are those of the other stages of its `job`; None: no job has it. `condition` makes it follow its
-    inputs, `freshness` tells how old it may become. Its failed checks are notified as `check_event`, those of other stages as `check_failed`,
-    when they block.
+    `build` makes its asset, and `also` what its step writes beside it. Its partitions are those of the other stages of its `job`; None:
+    no job has it. `condition` makes it follow its inputs, `freshness` tells how old it may become. Its failed checks are notified as
+    `check_event`, those of other stages as `check_failed`, when they block.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Stage:
     condition: dg.AutomationCondition | None
     freshness: Callable[[Solution], dg.FreshnessPolicy | None]
     check_event: str | None
+    also: tuple[str, ...] = ()
 
     @property
     def has_segments(self) -> bool:

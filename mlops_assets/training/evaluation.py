@@ -16,11 +16,12 @@ from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, predic
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.datasets import newest_dataset
 from mlops_assets.lake.lake import ColumnValue, Lake, PartitionRange, Written, fingerprint, literal, quote
-from mlops_assets.stages.column_lineage import copied_lineage
+from mlops_assets.stages.column_lineage import evaluation_lineage
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure, table_schema, written_metadata
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.acceptance import GATES_PASSED_METADATA
+from mlops_assets.training.all_evaluations import separate_segments
 from mlops_assets.training.bundle_reading import read_bundle, require_passed_gates
 from mlops_assets.training.candidate_evaluation import CandidateEvaluation, Rival, comparable, evaluate_candidate
 from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.serving.bundle import Bundle
-
-ALL_ROWS = ""
-"""The segment of a model that was evaluated on all rows."""
 
 CARD_HTML, CARD_MARKDOWN = "model_card.html", "model_card.md"
 """Artifacts of a version's run."""
@@ -144,12 +142,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             metadata={
                 **written_metadata(written),
                 "dagster/column_schema": column_schema,
-                **copied_lineage(
-                    inputs,
-                    (column.name for column in column_schema.columns),
-                    upstream=inputs.key(TRAINING_DATASET),
-                    scored=True,
-                ),
+                **evaluation_lineage(inputs, (column.name for column in column_schema.columns)),
                 "dagster/partition_row_count": written.rows,
                 "model_card": dg.MetadataValue.md(render_markdown(card)),
                 "model_card_page": dg.MetadataValue.url(registry.artifact_url(candidate.run_id, CARD_HTML)),
@@ -277,9 +270,10 @@ def _write(
     for name in prediction_columns(scored):
         judged = judged.append_column(name, scored.column(name))
     connection.register("judged_rows", judged)
-    # The models of the segments are evaluated in the same table, each on its own rows.
-    own_rows = ColumnValue(SEGMENT, inputs.segment or ALL_ROWS, null_means=ALL_ROWS) if inputs.solution.segments else None
+    # The models of all segments are evaluated in one table, each on its own rows.
+    own_rows = ColumnValue(SEGMENT, inputs.segment) if inputs.segment else None
     segment = f"{literal(own_rows.value)} AS {SEGMENT}, " if own_rows else ""
+    separate_segments(lake, connection, inputs.name, author=context.run.run_id)
     return lake.replace(
         connection,
         table=inputs.table(EVALUATION),

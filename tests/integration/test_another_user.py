@@ -228,7 +228,9 @@ def test_no_secret_is_in_a_command_line_a_log_or_a_table(platform: Platform, sec
     table = next(key for key, asset in platform.client.assets().items() if key.startswith("raw/") and asset.partitioned)
     first = platform.client.partition_keys(table)[0]
     assets = platform.client.assets()
-    run_id = platform.client.launch([assets[table]], first, first, {table: {"files": [str(settings.access_token_file)]}})
+    run_id = platform.client.launch(
+        [assets[table]], first, first, {table: {"files": [str(settings.access_token_file)]}}, purpose="test"
+    )
     wait_for_end(platform, run_id)
     assert platform.mlops("open", "--no-browser").returncode == 0
 

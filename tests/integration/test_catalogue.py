@@ -16,6 +16,7 @@ FOLLOWS_AN_EVENT = {
     "segment_deployment": "as old as the champion of the segment",
     "challenger": "changes when a version passes its gates or the YAML changes",
     "prediction_log": "written while the servers are asked; no request is no fault",
+    "shadow_predictions": "written while a challenger is tried in the shadow",
 }
 
 

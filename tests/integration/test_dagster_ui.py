@@ -26,7 +26,7 @@ FLAGS = [
 ]
 STAGES = ("training_dataset", "model", "evaluation", "online_features", "deployment", "predictions", "outcomes")
 REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report")
-OTHERS = ("retraining_decision", "prediction_log", "challenger")
+OTHERS = ("retraining_decision", "prediction_log", "shadow_predictions", "challenger")
 GROUP_PAGE = "/locations/mlops_assets/asset-groups/flight_delay/lineage"
 TIMEOUT = 60_000
 

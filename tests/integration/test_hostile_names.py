@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import dagster as dg
 import pytest
+from catalogue_reasons import WITHOUT_COLUMNS
 from documented_pieces import write_modules
 from nats_server import NatsServer
 from recorded_reads import Reads, new_reads, recorded_reads, undeclared_and_unread
@@ -23,6 +24,7 @@ from mlops_assets.clients.model_registry import ModelRegistry, RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.settings import Settings
+from mlops_assets.deployment.challenger import build_challenger
 from mlops_assets.deployment.deployment import build_deployment, champions
 from mlops_assets.feature_store.registry import DbtModel, FeatureRegistry, FeatureView
 from mlops_assets.feature_store.statistics import statistics_query
@@ -108,6 +110,7 @@ REQUEST, DERIVED = ["n", "where", "a 'b'"], "plus"
 WINDOWS = ["2020-03-02", "2020-03-09"]
 FIRST, TRAINING_DATE, END = date(2020, 1, 1), date(2020, 3, 1), date(2020, 3, 16)
 PLACES, ROWS = 12, 30
+SEGMENT_VALUE = "105"
 
 
 def number(position: int, place: str, day: str) -> str:
@@ -170,6 +173,8 @@ DECLARED = {
         }
     },
     "retraining": {"bad_windows": "2 of 2"},
+    "segments": {"column": "n", "values": [SEGMENT_VALUE]},
+    "serving": {"shadow": True},
 }
 
 
@@ -190,7 +195,9 @@ class LocalRegistry(ModelRegistry):
 
 
 TRAINING = (build_training_dataset, build_model, build_evaluation)
-SCORING = (build_online_features, build_deployment, build_predictions, build_prediction_log, build_outcomes)
+SEGMENT_TRAINING = (build_model, build_evaluation)
+SERVING = (build_online_features, build_deployment, build_challenger)
+SCORING = (build_predictions, build_prediction_log, build_outcomes)
 
 
 def reports(inputs: SolutionInputs) -> list[Callable[[SolutionInputs], dg.AssetsDefinition]]:
@@ -208,10 +215,25 @@ class World:
     instance: dg.DagsterInstance
     reads: Reads
 
+    @property
+    def segments(self) -> SolutionInputs:
+        assert self.inputs.of_segments is not None
+        return self.inputs.of_segments
+
+    @property
+    def assets(self) -> list[dg.AssetsDefinition]:
+        of_segments = [build(self.segments) for build in (*SEGMENT_TRAINING, build_deployment)]
+        builders = (*TRAINING, *SERVING, *SCORING, *reports(self.inputs), build_retraining_decision)
+        return [*(build(self.inputs) for build in builders), *of_segments]
+
     def make(
-        self, *builders: Callable[[SolutionInputs], dg.AssetsDefinition], first: str | None, last: str | None = None
+        self,
+        *builders: Callable[[SolutionInputs], dg.AssetsDefinition],
+        first: str | None,
+        last: str | None = None,
+        inputs: SolutionInputs | None = None,
     ) -> None:
-        assets = [build(self.inputs) for build in builders]
+        assets = [build(inputs or self.inputs) for build in builders]
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last} if first and last else {}
         with recorded_reads(self.reads):
             result = dg.materialize(
@@ -221,7 +243,7 @@ class World:
                 raise_on_error=False,
                 partition_key=first if not last else None,
                 tags=tags,
-                selection=[asset.key for asset in assets],
+                selection=[key for asset in assets for key in asset.keys],
             )
         assert result.success, [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
         failed = {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
@@ -296,18 +318,24 @@ def world(make_lake: Callable[[], Lake], nats_server: NatsServer, tmp_path_facto
         )
         made.registry.client.create_experiment("hostile", artifact_location=f"file://{home}/artifacts")
         made.make(*TRAINING, first=TRAINING_DATE.isoformat())
+        of_segment = dg.MultiPartitionKey({"training_date": TRAINING_DATE.isoformat(), "segment": SEGMENT_VALUE})
+        made.make(*SEGMENT_TRAINING, first=of_segment, inputs=made.segments)
         made.make(build_online_features, first=None)
+        # Before its promotion: then it is no challenger any more.
+        made.make(build_challenger, first=None)
         made.make(build_deployment, first=TRAINING_DATE.isoformat())
         log_online_predictions(made, nats_server)
         made.make(build_prediction_log, first=None)
         made.make(build_predictions, build_outcomes, first="2020-03-01", last="2020-03-15")
         made.make(*reports(made.inputs), first=WINDOWS[0], last=WINDOWS[1])
         made.make(build_retraining_decision, first="2020-03-09")
+        # In the end: what was predicted above is of the version that was trained on all rows.
+        made.make(build_deployment, first=of_segment, inputs=made.segments)
         yield made
 
 
 def log_online_predictions(world: World, nats: NatsServer) -> None:
-    """What the online server answers on 14 March for each place, sent to the event stream as the server does."""
+    """What the online server answers on 14 March for each place, and what a challenger in the shadow predicts, sent as the server does."""
     bundle = champions(world.instance, world.registry, world.settings, world.inputs).default
     decoder, scorer = RequestDecoder(bundle.contract), Scorer(bundle, world.store)
     bodies = [
@@ -317,8 +345,9 @@ def log_online_predictions(world: World, nats: NatsServer) -> None:
     rows = decoder.decode(json.dumps(bodies).encode(), datetime(2020, 3, 15, 6, tzinfo=UTC))
     assert isinstance(rows, list)
     records = [
-        scored.record(solution="hostile", channel="online", role="champion", answered=True, request_id=str(each))
+        scored.record(solution="hostile", channel="online", role=role, answered=answered, request_id=str(each))
         for each, scored in enumerate(scorer.score(rows))
+        for role, answered in (("champion", True), ("challenger", False))
     ]
     nats.run(
         lambda stream: stream.publish(
@@ -388,17 +417,45 @@ def test_a_training_dataset_is_rebuilt(world: World) -> None:
 
 
 def test_every_stage_declares_what_it_reads_and_reads_what_it_declares(world: World) -> None:
-    assets = [build(world.inputs) for build in (*TRAINING, *SCORING, *reports(world.inputs), build_retraining_decision)]
-    undeclared, unread = undeclared_and_unread(assets, world.reads, without_table=[])
+    undeclared, unread = undeclared_and_unread(world.assets, world.reads, without_table=[])
     assert (sorted(undeclared), sorted(unread)) == ([], [])
-    assert world.reads.keys() == {asset.key for asset in assets}
+    assert world.reads.keys() == {key for asset in world.assets for key in asset.keys}
+
+
+def test_every_column_of_every_table_says_which_columns_it_comes_from(world: World) -> None:
+    """Each is a column that there is, of a table that the asset declares to read."""
+    specs = {spec.key: spec for asset in world.assets for spec in asset.specs}
+    constant: dict[str, set[str]] = {}
+    for key, spec in specs.items():
+        event = world.instance.get_latest_materialization_event(key)
+        assert event is not None
+        assert event.asset_materialization is not None
+        metadata = event.asset_materialization.metadata
+        assert ("dagster/column_lineage" in metadata) == (key.path[-1] not in WITHOUT_COLUMNS), key
+        if key.path[-1] in WITHOUT_COLUMNS:
+            continue
+        lineage = metadata["dagster/column_lineage"].value.deps_by_column
+        assert set(lineage) == {column.name for column in metadata["dagster/column_schema"].value.columns}
+        declared = {dependency.asset_key for dependency in spec.deps}
+        for source in {(dep.asset_key, dep.column_name) for deps in lineage.values() for dep in deps}:
+            assert source[0] in declared, (key, source)
+            assert source[1] in world.columns(".".join(source[0].path)), (key, source)
+        constant[key.path[-1]] = {name for name, deps in lineage.items() if not deps}
+    # What is decided by the step itself, or comes with a request; the columns of the log are in the request otherwise.
+    of_the_step = {"model_version", "channel", "role", "feature_views", "_source_snapshot"}
+    with_the_request = {"prediction_id", "served_at", "_view_snapshots", "id", "day", "at_time", "place", *REQUEST, DERIVED}
+    assert constant.pop("predictions") == of_the_step
+    for log in ("prediction_log", "shadow_predictions"):
+        assert constant.pop(log) == (of_the_step - {"_source_snapshot"}) | with_the_request
+    assert constant.pop("evaluation") == constant.pop("segment_evaluation") == {"model_version"}
+    assert not any(constant.values()), constant
 
 
 @pytest.mark.parametrize("channel", ["batch", "online"])
 def test_predictions_have_each_feature_under_its_name(world: World, channel: str) -> None:
     ours = RESERVED["predictions"]
     data = {"id", "day", "at_time", "place", *REQUEST, DERIVED, *NUMBERS, *TEXTS, "_load_event_timestamp"}
-    for table in ("predictions", "prediction_log", "all_predictions"):
+    for table in ("predictions", "prediction_log", "shadow_predictions", "all_predictions"):
         assert {name for name in world.columns(f"hostile.{table}") if name not in ours} == data
     [(rows, *wrong)] = world.rows(mistakes("hostile.all_predictions", f"channel = '{channel}'"))
     assert rows == (15 * ROWS if channel == "batch" else PLACES)
@@ -407,11 +464,12 @@ def test_predictions_have_each_feature_under_its_name(world: World, channel: str
 
 
 def test_outcomes_and_evaluation_have_their_columns(world: World) -> None:
-    for table, data in (
-        ("outcomes", {"day", "id", "at_time", "was late", "known_at", "Größe", "[x]"}),
-        ("evaluation", {"id", "at_time", "was late"}),
+    for table, ours, data in (
+        ("outcomes", "outcomes", {"day", "id", "at_time", "was late", "known_at", "Größe", "[x]"}),
+        ("evaluation", "evaluation", {"id", "at_time", "was late"}),
+        ("segment_evaluation", "evaluation", {"id", "at_time", "was late"}),
     ):
-        assert {name for name in world.columns(f"hostile.{table}") if name not in RESERVED[table]} == data
+        assert {name for name in world.columns(f"hostile.{table}") if name not in RESERVED[ours]} == data
     assert world.rows("SELECT count(*), count(*) FILTER (matured) FROM hostile.outcomes WHERE channel = 'batch'") == [(450, 450)]
 
 

@@ -53,7 +53,16 @@ def finished(platform: Platform, reads: Reads) -> dict[str, dg.ExecuteInProcessR
 
 
 REPORTS = ("data_quality_report", "drift_report", "performance_report", "monitoring_report")
-STAGES = (*TRAINING, "challenger", "predictions", "prediction_log", "outcomes", *REPORTS, "retraining_decision")
+STAGES = (
+    *TRAINING,
+    "challenger",
+    "predictions",
+    "prediction_log",
+    "shadow_predictions",
+    "outcomes",
+    *REPORTS,
+    "retraining_decision",
+)
 
 
 def newest(result: dg.ExecuteInProcessResult, stage: str) -> dict:

@@ -97,9 +97,14 @@ def test_its_rival_is_what_predicts_its_rows_now(
     result = train(platform, instance, champion.tags["training_date"], against_champion={"roc_auc": -0.2})
     [check] = [check for check in result.get_asset_check_evaluations() if check.check_name == "against_champion"]
     assert not check.passed
-    rows = platform.value(f"SELECT count(*) FROM {SOLUTION}.evaluation WHERE model_version = {version} AND segment = '{SEGMENT}'")
+    own = f"FROM {SOLUTION}.segment_evaluation WHERE model_version = {version}"
+    rows = platform.value(f"SELECT count(*) {own} AND segment = '{SEGMENT}'")
+    assert rows == platform.value(f"SELECT count(*) {own}")
     assert f"is worse (version {champion.version} on the same {rows:,} rows)" in str(check.description)
-    assert rows < platform.value(f"SELECT count(*) FROM {SOLUTION}.evaluation WHERE segment = ''")
+    # The models of all rows have a table of their own.
+    of_the_champion = f"FROM {SOLUTION}.evaluation WHERE model_version = {champion.version}"
+    assert 0 < rows < platform.value(f"SELECT count(*) {of_the_champion}")
+    assert platform.value(f"SELECT count(*) FROM {SOLUTION}.evaluation WHERE model_version = {version}") == 0
     assert platform.registry.by_alias(SOLUTION, f"challenger-{SEGMENT}") is None
     assert train(platform, instance, champion.tags["training_date"], against_champion={}).success
 

@@ -34,6 +34,7 @@ def test_only_what_was_evaluated_and_blocks_is_failing() -> None:
             "tags": [],
             "dependencyKeys": [],
             "opNames": [],
+            "jobNames": ["__ASSET_JOB", "problem_training"],
             "repository": {"name": "__repository__", "location": {"name": "mlops_assets"}},
             "assetPartitionStatuses": None,
             "assetMaterializations": [],

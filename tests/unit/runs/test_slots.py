@@ -52,6 +52,6 @@ def test_every_asset_of_the_platform_is_of_the_kind_that_it_should_be() -> None:
         kind = (graph.get(key).assets_def.node_def.tags or {}).get(SLOTS_TAG, WORK)
         kinds.setdefault(kind, set()).add(key.path[-1])
     assert kinds[CHAMPION] == {"deployment", "segment_deployment", "challenger"}
-    assert kinds[PREDICTION_LOG] == {"prediction_log"}
+    assert kinds[PREDICTION_LOG] == {"prediction_log", "shadow_predictions"}
     assert {"spine", "person"} <= kinds[DBT]
     assert {"training_dataset", "model", "predictions", "monitoring_report"} <= kinds[WORK]
