@@ -52,6 +52,7 @@ class Settings:
     `notify_urls` are Apprise's addresses of those who are told what happens. `sensor_seconds` is the longest interval of a sensor; with None
     each has its own.
     `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them.
+    Only with `openlineage_url` does anything send OpenLineage events: to a receiver, or to a file.
     """
 
     home: Path
@@ -68,6 +69,8 @@ class Settings:
     sensor_seconds: int | None = None
     bundle_store: str = "folder"
     kept_bundles: int = 5
+    openlineage_url: str | None = field(default=None, repr=False)
+    openlineage_api_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -95,6 +98,8 @@ class Settings:
             sensor_seconds=_count(environment, "MLOPS_SENSOR_SECONDS", cls.sensor_seconds),
             bundle_store=environment.get("MLOPS_BUNDLE_STORE") or cls.bundle_store,
             kept_bundles=_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),
+            openlineage_url=environment.get("MLOPS_OPENLINEAGE_URL") or None,
+            openlineage_api_key=environment.get("MLOPS_OPENLINEAGE_API_KEY") or None,
         )
 
     @property

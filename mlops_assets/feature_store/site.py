@@ -1,9 +1,12 @@
-"""The feature catalog as one HTML file: every view with its columns, their values over time, its users and the impact of a change.
+"""The feature catalog as a page: every view with its columns, their values over time, its users and the impact of a change.
 
-It holds all it needs: no network, no server. Where the lake is not at hand, definitions and uses are shown without values.
+All views are one HTML file, which holds all it needs: no network, no server. Where the lake is not at hand, definitions and uses are shown
+without values. One view is Markdown, which Dagster shows on the page of its asset.
 """
 
-from collections.abc import Sequence
+import base64
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -15,6 +18,8 @@ from mlops_assets.lake.lake import quote, table_exists
 
 _LAST_ROWS = 5
 _WIDTH, _HEIGHT = 220.0, 44.0
+_PLOTTED_PARTITIONS = 90
+"""Of a view in Dagster, whose size does not grow with its history."""
 
 
 def render_site(catalog: FeatureCatalog, connection: duckdb.DuckDBPyConnection | None) -> str:
@@ -26,13 +31,42 @@ def render_site(catalog: FeatureCatalog, connection: duckdb.DuckDBPyConnection |
     return environment.get_template("catalogue.html.j2").render(views=views, with_values=connection is not None)
 
 
-def _described(catalog: FeatureCatalog, view: FeatureView, connection: duckdb.DuckDBPyConnection | None) -> dict[str, Any]:
+def render_view(catalog: FeatureCatalog, view: FeatureView, connection: duckdb.DuckDBPyConnection) -> str:
+    """One view as Markdown, with the values of its newest partitions; `connection` reads the lake."""
+    import jinja2
+
+    # Markdown, not HTML: what a cell may hold is seen to by `_cell`.
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("mlops_assets.feature_store"), autoescape=False)  # noqa: S701
+    environment.filters |= {"cell": _cell, "sparkline": _sparkline}
+    described = _described(catalog, view, connection, partitions=_PLOTTED_PARTITIONS)
+    return environment.get_template("view.md.j2").render(view=described)
+
+
+def _cell(text: str) -> str:
+    """`text` in one line, without what Markdown would take for markup."""
+    return re.sub(r"([\\`*_{}\[\]<>|])", r"\\\1", " ".join(str(text).split()))
+
+
+def _sparkline(plot: Mapping[str, str]) -> str:
+    """A plot as the address of an image that it holds itself."""
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH:.0f}" height="{_HEIGHT:.0f}" viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}">'
+        f'<polygon points="{plot["band"]}" fill="#2563eb" opacity="0.18"/>'
+        f'<polyline points="{plot["line"]}" fill="none" stroke="#2563eb" stroke-width="1.5"/></svg>'
+    )
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def _described(
+    catalog: FeatureCatalog, view: FeatureView, connection: duckdb.DuckDBPyConnection | None, *, partitions: int | None = None
+) -> dict[str, Any]:
+    """What a page shows of a view; `partitions` are the newest ones that are plotted, None for all."""
     definition = catalog.definition(view)
     impact = catalog.impact(view.model.table)
     history = _history(catalog, view, connection)
     last = _last_rows(view, connection)
     columns = [
-        column | {"newest": series[-1] if series else None, "plot": _plot(series)}
+        column | {"newest": series[-1] if series else None, "plot": _plot(series[-partitions:] if partitions else series)}
         for column in definition["columns"]
         for series in [history.get(column["column"], [])]
     ]

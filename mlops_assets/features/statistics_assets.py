@@ -6,6 +6,7 @@ grow with the history.
 
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,7 +15,11 @@ import duckdb
 from mlops_assets.core.conditions import FOLLOW
 from mlops_assets.core.freshness import cadence_freshness
 from mlops_assets.core.keys import FEATURES_SCHEMA, group_name, table_key
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
+from mlops_assets.feature_store.catalog import FeatureCatalog
 from mlops_assets.feature_store.registry import FeatureView
+from mlops_assets.feature_store.site import render_view
 from mlops_assets.feature_store.statistics import COLUMN_DESCRIPTIONS, PARTITION, statistics_query
 from mlops_assets.features.dbt_models import DbtSelection
 from mlops_assets.lake.lake import Lake, PartitionRange, column_types, quote, table_exists
@@ -30,6 +35,9 @@ from mlops_assets.stages.execution import (
     written_metadata,
 )
 from mlops_assets.stages.faults import step
+
+VIEW_PAGE = "feature_view_page"
+"""Metadata of an observation of a feature view: its page, as Markdown."""
 
 _PLOTTED_PARTITIONS = 90
 # How a feature is called where those of all views and versions are together.
@@ -56,7 +64,9 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
         code_version="1",
     )
     @step
-    def feature_statistics(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    def feature_statistics(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult:
         starts, end = sorted(context.partition_keys), context.partition_time_window.end.date()
         with lake.connect(read_only=False) as connection:
             views = [view for view in selection.views.values() if table_exists(connection, view.model.table)]
@@ -77,6 +87,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
                 "AND most_frequent_share = 1 AND rows > 1 ORDER BY 1"
             ).fetchall()
             plot = _plot(connection, table, end, LENGTHS[selection.cadence].most_days)
+            _show_views(context, connection, settings, selection)
         record_partition_rows(context, written.rows_by_partition)
         missing = sorted(set(_names(selection.views.values())) - set(_names(views)))
         record_range_metadata(
@@ -92,6 +103,21 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
         )
 
     return feature_statistics
+
+
+def _show_views(
+    context: dg.AssetExecutionContext, connection: duckdb.DuckDBPyConnection, settings: Settings, selection: DbtSelection
+) -> None:
+    """Record on the asset of each view, as an observation, its page: columns with values over time, uses, impact, the newest rows.
+
+    Uses are those of now: which models are live is asked of the registry.
+    """
+    catalog = FeatureCatalog(Path(selection.project.project_dir), current_project().definitions_directory, settings)
+    for key, view in selection.views.items():
+        if table_exists(connection, view.model.table):
+            page = dg.MetadataValue.md(render_view(catalog, view, connection))
+            partition = context.partition_keys[-1] if view.model.partition_column else None
+            context.log_event(dg.AssetObservation(key, partition=partition, metadata={VIEW_PAGE: page}))
 
 
 def _lineage(selection: DbtSelection) -> dict[str, dg.TableColumnLineage]:

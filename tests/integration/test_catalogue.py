@@ -2,8 +2,9 @@
 
 import dagster as dg
 import pytest
+from catalogue_reasons import WITHOUT_COLUMNS, WITHOUT_UPSTREAM
 
-from mlops_assets.core.keys import SOLUTION_TAG, STAGE_TAG, group_name
+from mlops_assets.core.keys import RAW_SCHEMA, SOLUTION_TAG, STAGE_TAG, group_name
 from mlops_assets.definitions import defs
 
 # Stages without a freshness policy, and why.
@@ -72,6 +73,14 @@ def test_every_group_is_of_one_solution_or_of_one_source(specs: list[dg.AssetSpe
             assert spec.group_name == group_name(source, layer)
             assert layer == spec.key.path[0]
     assert {"nycflights13_raw", "census_raw", "nycflights13_features", "census_staging"} <= {spec.group_name for spec in specs}
+
+
+def test_every_table_has_column_lineage_or_a_reason(specs: list[dg.AssetSpec], repository: dg.RepositoryDefinition) -> None:
+    """What the materializations of the others hold is seen where they are made: `test_flight_delay.py`, `test_hostile_names.py`."""
+    stages = {spec.tags[STAGE_TAG] for spec in specs if STAGE_TAG in spec.tags}
+    assert set(WITHOUT_COLUMNS) < stages
+    without = {spec.key for spec in specs if not repository.asset_graph.get(spec.key).parent_keys}
+    assert {key.to_user_string() for key in without if key.path[0] != RAW_SCHEMA} == set(WITHOUT_UPSTREAM)
 
 
 def test_no_run_has_a_name_that_dagster_made_up(repository: dg.RepositoryDefinition) -> None:

@@ -224,6 +224,25 @@ def test_the_catalogue_shows_values_uses_and_impact_of_every_view(built: dg.Exec
     assert re.findall(r'(?:src|href)="(?!#)', page) == []
 
 
+def test_dagster_shows_the_page_of_each_view(built: dg.ExecuteInProcessResult) -> None:
+    pages = {
+        event.asset_key: event.event_specific_data.asset_observation.metadata["feature_view_page"].value
+        for event in built.get_asset_observation_events()
+        if event.asset_key
+    }
+    # Of a view that is not built there is none.
+    assert WEATHER in pages
+    assert all(key.path[-1] != "carrier_history" for key in pages)
+    page = str(pages[WEATHER])
+    assert f"| newest partition | {END} |" in page
+    assert "| used by | arrival_delay (" in page
+    assert "flight_delay version 3" in page
+    assert page.count("data:image/svg+xml;base64,") >= 5
+    for table in page.split("\n\n"):
+        # As many cells in every row as in the head.
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines() if line.startswith("|")}) <= 1, table
+
+
 def test_what_a_catalogue_shows_is_escaped(built: dg.ExecuteInProcessResult, make_sandbox: Callable[[], Sandbox]) -> None:
     changed = make_sandbox()
     changed.edit("origin_weather.yml", ("Hourly weather at the origin. An", "<img src=x onerror=alert(1)> An"))

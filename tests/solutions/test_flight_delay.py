@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from catalogue_reasons import WITHOUT_COLUMNS, WITHOUT_UPSTREAM
 from running_stack import Demo, Platform
 
 from mlops_assets.operations.demo import Plan, stages
@@ -51,6 +52,39 @@ ASSETS = """
 def assets(platform: Platform, demo: Demo) -> dict[str, dict]:
     """Every asset as the webserver describes it after the demo, by key."""
     return {"/".join(node["assetKey"]["path"]): node for node in platform.client.query(ASSETS)["assetNodes"]}
+
+
+NEWEST = """
+{ assetNodes { assetKey { path } kinds assetMaterializations(limit: 1) { metadataEntries { label
+  ... on TableColumnLineageMetadataEntry { lineage { columnName columnDeps { columnName } } } } } } }"""
+RUNS = "{ runsOrError { ... on Runs { results { jobName tags { key value } } } } }"
+
+
+def test_every_table_shows_where_its_columns_come_from(platform: Platform, demo: Demo) -> None:
+    """All but the reasons; what the demo does not make is in `test_hostile_names.py`."""
+    with_lineage, without = set(), set()
+    for node in platform.graphql(NEWEST)["assetNodes"]:
+        key = node["assetKey"]["path"]
+        for made in node["assetMaterializations"]:
+            lineage = [entry["lineage"] for entry in made["metadataEntries"] if entry["label"] == "dagster/column_lineage"]
+            (with_lineage if lineage and any(column["columnDeps"] for column in lineage[0]) else without).add("/".join(key))
+    assert {f"{SOLUTION}/{stage}" for stage in TABLES} | {
+        f"{SOLUTION}/spine",
+        "staging/flights",
+        "features/origin_weather",
+    } < with_lineage
+    outside = {key for key in without if key.split("/")[-1] in WITHOUT_COLUMNS or key.startswith("raw/")}
+    assert without - outside <= set(WITHOUT_UPSTREAM)
+
+
+def test_the_run_list_says_what_each_run_is(platform: Platform, demo: Demo) -> None:
+    jobs = {
+        (run["jobName"], {tag["key"]: tag["value"] for tag in run["tags"]}.get("mlops/purpose"))
+        for run in platform.graphql(RUNS)["runsOrError"]["results"]
+    }
+    assert {(f"{SOLUTION}_{purpose}", purpose) for purpose in ("training", "scoring", "monitoring")} < jobs
+    # Its assets have different partitions, and Dagster wants those of a job to have the same.
+    assert ("__ASSET_JOB", "data and features") in jobs
 
 
 def newest_metadata(node: dict) -> dict[str, dict]:

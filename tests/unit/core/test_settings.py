@@ -30,6 +30,8 @@ def test_every_variable_is_read() -> None:
             "MLOPS_SENSOR_SECONDS": "6",
             "MLOPS_BUNDLE_STORE": "my_team.stores:bucket",
             "MLOPS_KEPT_BUNDLES": "7",
+            "MLOPS_OPENLINEAGE_URL": "http://receiver",
+            "MLOPS_OPENLINEAGE_API_KEY": "secret",
         }
     )
     assert settings == Settings(
@@ -45,6 +47,8 @@ def test_every_variable_is_read() -> None:
         sensor_seconds=6,
         bundle_store="my_team.stores:bucket",
         kept_bundles=7,
+        openlineage_url="http://receiver",
+        openlineage_api_key="secret",
     )
     assert "secret" not in repr(settings)
     assert settings.nats_server_url == "nats://host:4"
