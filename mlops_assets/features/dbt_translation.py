@@ -142,6 +142,10 @@ def describe_view(spec: dg.AssetSpec, view: FeatureView, uses: Sequence[ViewUse]
         "features": dg.MetadataValue.json(list(view.features)),
         "owner": view.owner or "none",
         "used_by_solutions": dg.MetadataValue.json(users),
+        # The overview shows no metadata of observations, so it leads to them.
+        "values_and_impact": dg.MetadataValue.md(
+            f"[Columns with values over time, uses, impact, newest rows](/assets/{spec.key.to_user_string()}?view=events)"
+        ),
     }
     return spec.merge_attributes(metadata=metadata).replace_attributes(
         freshness_policy=cadence_freshness(cadence, view.refresh_days)

@@ -94,7 +94,8 @@ def open_transport(address: str, api_key: str | None) -> "Transport":
     if address.startswith("file://"):
         return FileTransport(FileConfig(log_file_path=address, append=True))
     token = ApiKeyTokenProvider({"apiKey": api_key}) if api_key else TokenProvider({})
-    return HttpTransport(HttpConfig(url=address, timeout=_TIMEOUT_SECONDS, auth=token))
+    # The next tick tries again.
+    return HttpTransport(HttpConfig(url=address, timeout=_TIMEOUT_SECONDS, auth=token, retry={"total": 0}))
 
 
 def run_events(instance: dg.DagsterInstance, graph: AssetGraph, run_id: str, *, otherwise: str) -> "Iterator[RunEvent]":

@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import requests
 from late_inputs import DECLARED, INPUTS, SOLUTION
 
 from mlops_assets.components.project import platform_definitions
@@ -117,7 +118,7 @@ def test_a_materialization_is_told_with_its_inputs_outputs_and_columns(world: Wo
     assert world.tick(settings(receiver, tmp_path)) == "begins to listen"
     assert world.materialize()
     receiver.is_away = True
-    with pytest.raises(dg.DagsterError):
+    with pytest.raises(requests.HTTPError, match="503"):
         world.tick(settings(receiver, tmp_path))
     receiver.is_away = False
     assert world.tick(settings(receiver, tmp_path)) == "sent 2 events"
