@@ -13,6 +13,7 @@ def asset(key: str, *dependencies: str, **fields: Any) -> AssetState:
         "executable": True,
         "tags": {},
         "operations": (),
+        "jobs": (),
         "location": ("", ""),
         "ranges": (),
         "materialized": True,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from openlineage.client.transport.transport import Transport
 
 NAMESPACE = "mlops_assets"
-"""Of jobs and datasets alike: both are named by their asset key, `flight_delay/model`."""
+"""Of jobs and datasets alike: both are named by their asset key, `<solution>/model`."""
 
 _PRODUCER = "https://github.com/dagster-io/dagster"
 _INTERVAL_SECONDS = 30
@@ -71,7 +71,7 @@ def build_lineage_events_sensor() -> dg.SensorDefinition:
         seen = json.loads(context.cursor)
         transport, sent = open_transport(str(settings.openlineage_url), settings.openlineage_api_key), 0
         for status, otherwise in _ENDED.items():
-            changes = RunStatusChangeRecordsFilter(status, after_storage_id=seen[status.value])
+            changes = RunStatusChangeRecordsFilter(status, after_storage_id=seen[status.value])  # type: ignore[arg-type]
             for record in context.instance.fetch_run_status_changes(changes, limit=_MOST_RUNS, ascending=True).records:
                 for event in run_events(context.instance, graph, record.run_id, otherwise=otherwise):
                     transport.emit(event)
