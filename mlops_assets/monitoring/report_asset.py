@@ -9,6 +9,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution
 from mlops_assets.monitoring.monitored_windows import (
+    WINDOW,
     report_columns,
     report_query,
     stage_rows,

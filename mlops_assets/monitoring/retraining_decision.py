@@ -143,7 +143,7 @@ def _lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]:
     drift, performance = inputs.key(DRIFT_REPORT), inputs.key(PERFORMANCE_REPORT)
     spine, declared = table_key(inputs.spine.table), inputs.solution.spine
     drifted = [(drift, "feature"), (drift, "alert")]
-    own = [(inputs.key(each.stage), "alert") for each in own_monitors(inputs.solution) if each.monitor.asks_for_training]
+    own = [(inputs.key(each.stage), "alert") for each in measuring_monitors(inputs.solution) if each.monitor.asks_for_training]
     bad = [(performance, "alert"), (performance, "complete"), *own]
     measured = {name: [(performance, name)] for name in ("metric", "estimated", "realised")}
     labels = [(spine, declared.label), (spine, declared.label_time)]
