@@ -146,6 +146,7 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
         "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
         "MLOPS_SERVING_PORT", "MLOPS_SERVING_PROCESSES", "MLOPS_SERVING_TOKEN",
         "MLOPS_SENSOR_SECONDS", "MLOPS_BUNDLE_STORE", "MLOPS_KEPT_BUNDLES",
+        "MLOPS_OPENLINEAGE_URL", "MLOPS_OPENLINEAGE_API_KEY",
     }  # fmt: skip
     ports = Settings.from_environment({name: value for name, value in variables.items() if name.endswith("_PORT")})
     assert ports == Settings.from_environment({})
