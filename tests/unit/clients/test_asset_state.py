@@ -52,5 +52,6 @@ def test_only_what_was_evaluated_and_blocks_is_failing() -> None:
         },
         lambda key, check, partition: "WARN" if partition == "2020-01-09" else "ERROR",
     )
+    assert state.jobs == ("problem_training",)
     assert state.failing_checks == ("blocks", "of_days (2020-01-05)")
     assert state.warning_checks == ("after_one_that_blocked (not evaluated)", "of_days (2020-01-08 to 2020-01-09)", "warns")
