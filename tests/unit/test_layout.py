@@ -20,7 +20,6 @@ _INSTANCES = _PACKAGE / "defs"
 _UNIT_TESTS = sorted(path for path in (_TESTS / "unit").rglob("test_*.py") if path != Path(__file__))
 _REAL_TESTS = [path.read_text() for folder in ("integration", "solutions") for path in (_TESTS / folder).rglob("*.py")]
 _PARTS = {
-    "components/project.py": "unit/test_definitions.py",
     "features/contract_checks.py": "integration/test_features.py",
     "monitoring/data_quality_report.py": "solutions/test_flight_delay.py",
     "monitoring/drift_report.py": "solutions/test_flight_delay.py",
