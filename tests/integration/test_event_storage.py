@@ -13,14 +13,15 @@ import sqlalchemy
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
 
-from mlops_assets.core.check_rules import CheckRule, PartitionCheckResult
+from mlops_assets.core.check_rules import CheckRule, Evidence, PartitionCheckResult
 from mlops_assets.runs.event_storage import BatchingEventLog
 from mlops_assets.stages.faults import step
 
 KEY = dg.AssetKey("readings")
 DAYS = dg.DailyPartitionsDefinition(start_date="2020-01-01", end_date="2020-12-31")
 ALL_DAYS = DAYS.get_partition_keys()[:24]
-BLOCKING, WARNING = (CheckRule(name=name, description="", blocking=name == "blocking") for name in ("blocking", "warning"))
+EVIDENCE = Evidence(measured=("rows",), bound=("rows",), no_examples="A day has no rows to show.")
+BLOCKING, WARNING = (CheckRule(name, "", blocking=name == "blocking", evidence=EVIDENCE) for name in ("blocking", "warning"))
 CHECKS = [dg.AssetCheckKey(KEY, rule.name) for rule in (BLOCKING, WARNING)]
 EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION
 
