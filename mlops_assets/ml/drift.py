@@ -17,19 +17,9 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
-from mlops_assets.ml.reference import WHOLE, Kind, Reference
-from mlops_assets.schema.table_columns import arrow_schema, column, row_columns
-
-ALL_FEATURES = "*"
-RECONSTRUCTION_ERROR = "reconstruction_error"
-
-METHOD_NAMES: Mapping[str, str] = {
-    "jensen_shannon": "Jensen-Shannon distance",
-    "wasserstein": "Wasserstein distance",
-    "chi2": "chi-square statistic",
-    "population_stability_index": "population stability index",
-    RECONSTRUCTION_ERROR: "reconstruction error",
-}
+from mlops_assets.ml.reference import WHOLE, Reference
+from mlops_assets.ml.report_rows import DriftRow
+from mlops_assets.schema.table_columns import arrow_schema, row_columns
 
 _NATS = 8 * math.log(2)
 """Twice the squared Jensen-Shannon distance (in bits) of a small change is the sum of (p - q)^2 / p over this number."""
@@ -46,34 +36,6 @@ class Distance:
     value: float
     rows: int
     bins: int
-
-
-@dataclass(frozen=True)
-class DriftRow:
-    """One measure of one window, with its threshold and whether it is an alert.
-
-    `slice` is None for all rows. `feature` is `*` (`kind` "all") for the reconstruction error. `threshold` is what chance explains; `effect` is
-    compared with `effect_floor`, and is None where the reference has no spread to measure it in: then the threshold alone decides.
-    """
-
-    window: str = column("First day of the monitoring window.")
-    slice: str | None = column("Null for all rows, else which of them: column = value.")
-    feature: str = column("The column, or * for all features together.")
-    kind: Kind | str = column(
-        "feature, prediction, label (of the rows whose label is known), or all.",
-        accepted=("feature", "prediction", "label", "all"),
-    )
-    method: str = column(
-        "jensen_shannon, wasserstein, chi2, population_stability_index or reconstruction_error.", accepted=tuple(METHOD_NAMES)
-    )
-    value: float = column("The distance of the window from the reference.", minimum=0)
-    threshold: float = column("What chance explains; the false alarms of a window are shared by all its cells.")
-    effect: float | None = column(
-        "Size of the change on the scale of the Jensen-Shannon distance; of the reconstruction error the relative change."
-    )
-    effect_floor: float = column("The least effect of an alert.", minimum=0)
-    rows: int = column("Rows of the window that have a value.", minimum=0)
-    alert: bool = column("Whether the value is above its threshold and the effect reaches its floor.")
 
 
 def judge(distances: Sequence[Distance], reference: Reference, *, effect_floor: float, false_alarms: float) -> list[DriftRow]:

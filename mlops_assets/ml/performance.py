@@ -13,8 +13,9 @@ import pyarrow as pa
 from mlops_assets.ml.evaluation import Evaluation
 from mlops_assets.ml.performance_estimation import Estimate
 from mlops_assets.ml.reference import WHOLE, slice_name
+from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.schema.metric_names import greater_is_better
-from mlops_assets.schema.table_columns import arrow_schema, column, row_columns
+from mlops_assets.schema.table_columns import arrow_schema, row_columns
 
 
 @dataclass(frozen=True)
@@ -24,32 +25,6 @@ class Maturity:
     rows: int
     matured_rows: int
     complete: bool
-
-
-@dataclass(frozen=True)
-class PerformanceRow:
-    """One metric of one window and slice (None = all rows). Values that do not exist, or not yet, are None."""
-
-    window: str = column("First day of the monitoring window.")
-    slice: str | None = column("Null for all rows, else which of them: column = value.")
-    metric: str = column("Name of the metric.")
-    estimated: float | None = column(
-        "Estimate without labels, by NannyML (CBPE, or DLE for a regression); null where the metric cannot be estimated."
-    )
-    estimated_lower: float | None = column("Three standard errors below the estimate.")
-    estimated_upper: float | None = column("Three standard errors above it.")
-    realised: float | None = column("The metric on the rows whose label is known; null until there are any.")
-    realised_lower: float | None = column("Lower end of its 95 % bootstrap interval; slices have one for the selection metric.")
-    realised_upper: float | None = column("Upper end of it.")
-    reference: float | None = column("The metric on the hold-out of the version.")
-    threshold: float | None = column("What it must not be worse than: the reference less the tolerance.")
-    rows: int = column("Predictions in the window.", minimum=0)
-    matured_rows: int = column("Those whose label is known.", minimum=0)
-    matured_share: float = column("Their share. It need not reach 1: some predictions never get a label.", minimum=0, maximum=1)
-    complete: bool = column("Whether the last labels have had the time to come; otherwise the window is partial.")
-    alert: bool = column(
-        "Whether the realised value of a complete window, or the estimate of a partial one, is worse than the threshold beyond chance."
-    )
 
 
 def performance_rows(

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlops_assets.ml.drift import DriftRow
 from mlops_assets.ml.evaluation import Evaluation, SliceResult
 from mlops_assets.ml.importance import Importances
-from mlops_assets.ml.performance import PerformanceRow
+from mlops_assets.ml.report_rows import DriftRow, PerformanceRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

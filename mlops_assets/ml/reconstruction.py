@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from mlops_assets.ml.drift import ALL_FEATURES, RECONSTRUCTION_ERROR, DriftRow
 from mlops_assets.ml.matrix import FeatureSchema, numeric_matrix
 from mlops_assets.ml.nannyml_adapter import feature_columns, feature_frame, index_chunker, nannyml, quiet
 from mlops_assets.ml.reference import MAXIMUM_CATEGORIES
+from mlops_assets.ml.report_rows import ALL_FEATURES, RECONSTRUCTION_ERROR, DriftRow
 
 EFFECT_FLOOR = 0.05
 """The least relative change of the mean error that matters."""

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from mlops_assets.ml.charts import Distribution, Trend, categorical_distribution, number_text, numeric_distribution, trend
-from mlops_assets.ml.drift import METHOD_NAMES
 from mlops_assets.ml.matrix import categorical_matrix, numeric_matrix
+from mlops_assets.ml.report_rows import METHOD_NAMES
 
 TEMPLATE_DIRECTORY = Path(__file__).parent / "templates"
 _PLOTTED = 8

@@ -13,8 +13,8 @@ from mlops_assets.core.keys import DATA_QUALITY_REPORT, DRIFT_REPORT, PERFORMANC
 from mlops_assets.core.missing_values import finite_number, is_present
 from mlops_assets.lake.lake import literal, quote, table_exists
 from mlops_assets.ml.charts import number_text
-from mlops_assets.ml.drift import METHOD_NAMES
 from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE
+from mlops_assets.ml.report_rows import METHOD_NAMES
 from mlops_assets.monitoring.data_quality import wrong_value
 from mlops_assets.monitoring.monitor import ReportedWindow, monitors_of
 from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, WINDOW, MonitoredVersion

@@ -13,17 +13,17 @@ import duckdb
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule, PartitionCheckResult
 from mlops_assets.core.keys import DRIFT_REPORT
+from mlops_assets.ml.report_rows import DriftRow
 from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Report, ReportedWindow
 from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, rows_of_version, sampled_windows
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import MODEL_VERSION
-from mlops_assets.schema.table_columns import TableColumn, row_columns
+from mlops_assets.schema.table_columns import row_columns
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.evaluation_page import plot_metadata
 from mlops_assets.training.monitoring_reference import VersionReference, load_reference
 
 if TYPE_CHECKING:
-    from mlops_assets.ml.drift import DriftRow
     from mlops_assets.monitoring.alerts import Alert
 
 
@@ -35,13 +35,7 @@ class DriftMonitor:
     kinds = ("nannyml", "duckdb")
     code_version = "2"
     asks_for_training = False
-
-    @property
-    def columns(self) -> dict[str, TableColumn]:
-        """The columns of its rows."""
-        from mlops_assets.ml.drift import DriftRow
-
-        return row_columns(DriftRow)
+    columns = row_columns(DriftRow)
 
     def rules(self, name: str) -> Sequence[CheckRule]:
         """The check of the share of drifted features."""

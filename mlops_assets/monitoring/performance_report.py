@@ -10,10 +10,11 @@ from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import CheckRule, PartitionCheckResult
 from mlops_assets.core.keys import PERFORMANCE_REPORT, table_key
 from mlops_assets.core.prediction_columns import predictions_array
+from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Report, ReportedWindow
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion, Windows, rows_of_version, window_rows
 from mlops_assets.schema.solution import after
-from mlops_assets.schema.table_columns import TableColumn, row_columns
+from mlops_assets.schema.table_columns import row_columns
 from mlops_assets.stages.clock import data_clock
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.candidate_evaluation import threshold_of
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.ml.evaluation import Evaluation
-    from mlops_assets.ml.performance import PerformanceRow
     from mlops_assets.ml.performance_estimation import Estimate
     from mlops_assets.monitoring.alerts import Alert
 
@@ -36,13 +36,7 @@ class PerformanceMonitor:
     kinds = ("nannyml", "duckdb")
     code_version = "1"
     asks_for_training = False
-
-    @property
-    def columns(self) -> dict[str, TableColumn]:
-        """The columns of its rows."""
-        from mlops_assets.ml.performance import PerformanceRow
-
-        return row_columns(PerformanceRow)
+    columns = row_columns(PerformanceRow)
 
     def rules(self, name: str) -> Sequence[CheckRule]:
         """The checks of the metric that models are chosen by, and of its estimate."""

@@ -11,8 +11,9 @@ import pyarrow.csv
 import pytest
 from census import CATEGORICAL, NUMERIC, census
 
-from mlops_assets.ml.drift import Distance, DriftRow, chance_threshold, drifted_features, in_words, judge
+from mlops_assets.ml.drift import Distance, chance_threshold, drifted_features, in_words, judge
 from mlops_assets.ml.reference import Monitored, Reference, summarise
+from mlops_assets.ml.report_rows import DriftRow
 from mlops_assets.monitoring.drift_distances import measure_distances
 
 FALSE_ALARMS = 0.05

@@ -5,9 +5,10 @@ import numpy as np
 import pyarrow as pa
 
 from mlops_assets.ml.evaluation import Evaluation, Resampling, evaluate
-from mlops_assets.ml.performance import Maturity, PerformanceRow, disagreement, performance_rows
+from mlops_assets.ml.performance import Maturity, disagreement, performance_rows
 from mlops_assets.ml.performance_estimation import Estimate
 from mlops_assets.ml.reference import WHOLE
+from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.schema.metric_names import metric_names
 
 

@@ -9,7 +9,8 @@ from clinic import solution_inputs
 from lake_in_folder import lake_in_folder
 
 from mlops_assets.core.settings import Settings
-from mlops_assets.ml.drift import DriftRow, to_arrow
+from mlops_assets.ml.drift import to_arrow
+from mlops_assets.ml.report_rows import DriftRow
 from mlops_assets.monitoring.monitored_windows import (
     STAGED_WINDOW,
     report_columns,
