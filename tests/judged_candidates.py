@@ -82,7 +82,7 @@ def case(problem: Problem) -> Case:
         "description": "An example.",
         "owners": ["team:a"],
         "problem": problem,
-        "partitions": {"column": "flight_date", "start": "2013-01-01"},
+        "partitions": {"column": "flight_date", "start": "2013-01-01", "time_zone": "America/New_York"},
         "spine": {
             "model": "flight_delay_spine",
             "key": "flight_id",

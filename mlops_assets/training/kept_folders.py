@@ -3,6 +3,8 @@
 Whoever reads one compares it with its signed record.
 """
 
+import contextlib
+import errno
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,14 +16,14 @@ def keep_folder(target: Path, write: Callable[[Path], Path]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
         made = write(Path(scratch))
-        if target.exists():
+        with contextlib.suppress(FileNotFoundError):
             target.rename(Path(scratch) / "before")
         try:
             made.rename(target)
-        except OSError:
-            # Another process was faster; its folder is as good.
-            if not target.exists():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+            # Another process was faster; its folder is as good.
 
 
 def copy_of(folder: Path) -> Callable[[Path], Path]:

@@ -16,10 +16,10 @@ from judged_candidates import SCHEMA, case
 
 from mlops_assets.clients.registered_model import DATASET_FINGERPRINT_TAG, RegisteredModel
 from mlops_assets.ml.matrix import to_frame
-from mlops_assets.ml.onnx import to_onnx
 from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
 from mlops_assets.schema.problem import PROBLEMS, Problem, label_array
 from mlops_assets.training.bundle_writing import _json_value, parity_sample, write_model_bundle
+from mlops_assets.training.export import export_model
 
 
 @settings(max_examples=examples(20))
@@ -68,7 +68,7 @@ def test_a_bundle_answers_its_sample_as_the_pipeline_did(problem: Problem, tmp_p
         schema=SCHEMA,
         train=chosen.train,
         sample=sample,
-        model=to_onnx(pipeline, SCHEMA, problem),
+        model=export_model(pipeline, SCHEMA, solution),
         threshold=0.4 if problem == "binary_classification" else None,
         registered=registered,
     )
