@@ -25,7 +25,7 @@ def explained_labels(
     """The correlation ratio of the label with each of `features` (name -> whether it is numeric), from 0 to 1.
 
     Each feature is taken as categories: its values as they are, a missing one as a category of its own, and a numeric one also in 64
-    bins of equally many rows; the larger result counts. Half of the `rows` (a query in parentheses), chosen by the hash of `key`,
+    bins of about equally many rows; the larger result counts. Half of the `rows` (a query in parentheses), chosen by the hash of `key`,
     gives the label's mean in each category, or the shares of its classes; the other half tells which share of the label's variance
     these explain: 1 - sum (y - m(x))^2 / sum (y - m)^2. Of classes, y is a vector with a 1 for the class, so that the share is the
     reduction of the Gini index, Goodman and Kruskal's tau ("Measures of association for cross classifications", 1954). The result is
@@ -62,7 +62,8 @@ def _as_category(name: str, numeric: bool) -> str:
 
 def _as_bin(name: str) -> str:
     value = finite_number(name)
-    place = f"CAST(ntile({_BINS}) OVER (ORDER BY {value} NULLS LAST) AS VARCHAR)"
+    # By rank: equal values share a bin, whatever the order in which the rows come.
+    place = f"CAST((rank() OVER (ORDER BY {value} NULLS LAST) - 1) * {_BINS} // count(*) OVER () AS VARCHAR)"
     return f"CASE WHEN {is_infinite(name)} THEN 'infinite' WHEN ({value}) IS NULL THEN 'missing' ELSE {place} END"
 
 
