@@ -15,35 +15,15 @@ from pydantic.fields import FieldInfo
 from mlops_assets.components.dbt_models import DbtModelsAttributes, DbtPartitions
 from mlops_assets.feature_store.registry import FeatureViewMeta
 from mlops_assets.monitoring.monitor import builtin_monitors
+from mlops_assets.schema.gates_section import DatasetChecks, Gates
 from mlops_assets.schema.metric_names import metric_names
+from mlops_assets.schema.monitoring_section import DataQuality, Drift, Monitoring, Performance, Retraining
 from mlops_assets.schema.problem import PROBLEMS
-from mlops_assets.schema.solution import (
-    Candidate,
-    DataQuality,
-    DatasetChecks,
-    Drift,
-    ErrorCost,
-    FeatureSource,
-    Gates,
-    Monitoring,
-    Partitions,
-    Performance,
-    Preprocessing,
-    Retraining,
-    Schedule,
-    Search,
-    Segments,
-    Serving,
-    Solution,
-    Space,
-    Spine,
-    Step,
-    ThresholdRule,
-    Training,
-    Worker,
-)
+from mlops_assets.schema.solution import FeatureSource, Segments, Serving, Solution, Spine, Worker
 from mlops_assets.schema.source import Column, DeliveryComparison, Query, RawTable, Source
 from mlops_assets.schema.source_reader import READERS
+from mlops_assets.schema.time_partitions import Partitions, Schedule
+from mlops_assets.schema.training_section import Candidate, ErrorCost, Preprocessing, Search, Space, Step, ThresholdRule, Training
 
 PAGE = Path(__file__).parent / "reference-yaml.md"
 

@@ -18,11 +18,12 @@ from mlops_assets.clients.bundle_record import (
     folder_files,
     write_record,
 )
-from mlops_assets.clients.model_registry import trusted_types
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.clients.trusted_types import trusted_types
 from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, exact_matrix, to_frame
 from mlops_assets.ml.onnx import NoOnnxFormError, to_onnx
-from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.skops_model import dump_pipeline
 from mlops_assets.online_store.store import OnlineStore
 from mlops_assets.online_store.values import Column, EntityValues, OnlineView
@@ -108,10 +109,10 @@ class Fitted:
         return path
 
 
-def boosting(problem: Problem) -> Step:
+def boosting(problem: Problem) -> PipelineStep:
     """A small gradient boosting."""
     kind = "Regressor" if problem == "regression" else "Classifier"
-    return Step(f"sklearn.ensemble.HistGradientBoosting{kind}", {"max_iter": 20})
+    return PipelineStep(f"sklearn.ensemble.HistGradientBoosting{kind}", {"max_iter": 20})
 
 
 def fit_bundle(
@@ -120,7 +121,7 @@ def fit_bundle(
     *,
     schema: FeatureSchema,
     problem: Problem,
-    estimator: Step,
+    estimator: PipelineStep,
     requests: Sequence[dict[str, Any]],
     **changes: Any,
 ) -> Fitted:
@@ -158,12 +159,12 @@ def fit_bundle(
     return Fitted(pipeline, schema, model, sample, described)
 
 
-WITHOUT_ONNX = Step("sklearn.semi_supervised.LabelPropagation", {})
+WITHOUT_ONNX = PipelineStep("sklearn.semi_supervised.LabelPropagation", {})
 """A classifier that ONNX cannot express."""
 
 
 def fit_flights(
-    problem: Problem, version: int = 1, seed: int = 0, name: str = "flights", estimator: Step | None = None
+    problem: Problem, version: int = 1, seed: int = 0, name: str = "flights", estimator: PipelineStep | None = None
 ) -> Fitted:
     """A model with request columns, a derived feature and an online feature view `planes`, keyed by `tailnum`."""
     random, count = np.random.default_rng(seed), 400

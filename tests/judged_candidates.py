@@ -14,7 +14,7 @@ from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.pipeline import Step
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.schema.problem import Problem, label_array
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.bundle import Bundle
@@ -108,7 +108,7 @@ def bundle_of(case: Case, path: Path, version: int) -> Bundle:
         labels,
         schema=SCHEMA,
         problem=solution.problem,
-        estimator=Step(solution.training.estimator.type, solution.training.estimator.parameters),
+        estimator=PipelineStep(solution.training.estimator.type, solution.training.estimator.parameters),
         requests=[{"flight_id": "f1"}],
         version=version,
     )

@@ -20,7 +20,8 @@ from mlops_assets.cli.main import app
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake, fingerprint
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.tables import fingerprint
 from mlops_assets.local import control
 from mlops_assets.local.environment import process_environment, scripts_directory
 from mlops_assets.local.permissions import PRIVATE_UMASK

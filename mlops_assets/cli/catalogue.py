@@ -17,7 +17,8 @@ def catalogue(
 ) -> None:
     """Write the feature catalogue as one searchable HTML file that needs no network: views, values over time, uses, impact."""
     from mlops_assets.feature_store.site import render_site
-    from mlops_assets.lake.lake import Lake, LakeError
+    from mlops_assets.lake.lake import Lake
+    from mlops_assets.lake.tables import LakeError
 
     catalog = read_catalog()
     try:

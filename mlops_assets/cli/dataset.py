@@ -46,7 +46,9 @@ def rebuild(
 ) -> None:
     """Build a dataset again from what the lake held when it was first built, prove its fingerprint, and write it as Parquet."""
     from mlops_assets.lake import datasets
-    from mlops_assets.lake.lake import Lake, LakeError, literal
+    from mlops_assets.lake.lake import Lake
+    from mlops_assets.lake.sql import literal
+    from mlops_assets.lake.tables import LakeError
 
     settings = running_settings()
     with Lake.from_settings(settings).connect(read_only=True) as connection:

@@ -214,7 +214,8 @@ def _compiled(catalog: "FeatureCatalog", view: "FeatureView") -> str:
 def _statistics(catalog: "FeatureCatalog", view: "FeatureView") -> tuple[list[dict[str, Any]], str]:
     """The newest statistics of the view, or none and the reason."""
     from mlops_assets.feature_store.statistics import newest_statistics
-    from mlops_assets.lake.lake import Lake, LakeError
+    from mlops_assets.lake.lake import Lake
+    from mlops_assets.lake.tables import LakeError
 
     try:
         connection = Lake.from_settings(catalog.settings).connect(read_only=True)

@@ -36,7 +36,7 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Make a version that passed its gates the champion."""
-    from mlops_assets.clients.model_registry import CHALLENGER
+    from mlops_assets.clients.aliases import CHALLENGER
 
     _deploy(solution, version=to, role=CHALLENGER, segment=segment, reason=reason, as_json=as_json)
 
@@ -50,7 +50,7 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Go back to a former champion; doing it twice returns to where it began."""
-    from mlops_assets.clients.model_registry import PREVIOUS
+    from mlops_assets.clients.aliases import PREVIOUS
 
     _deploy(solution, version=to, role=PREVIOUS, segment=segment, reason=reason, as_json=as_json)
 

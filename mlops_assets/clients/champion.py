@@ -3,7 +3,7 @@
 from http import HTTPStatus
 
 from mlops_assets.access.credentials import access_token, authorization
-from mlops_assets.clients.model_registry import CHAMPION, alias_of
+from mlops_assets.clients.aliases import CHAMPION, segment_alias
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.settings import Settings
 
@@ -16,7 +16,7 @@ class RegistryUnreachableError(Exception):
 
 def registered_champion(settings: Settings, solution: str, segment: str | None = None) -> RegisteredModel | None:
     """The champion of `solution` (of its `segment`), or None when it has none. Raises RegistryUnreachableError."""
-    return registered_version(settings, solution, alias_of(CHAMPION, segment))
+    return registered_version(settings, solution, segment_alias(CHAMPION, segment))
 
 
 def registered_version(settings: Settings, solution: str, alias: str) -> RegisteredModel | None:

@@ -1,21 +1,14 @@
-"""The model registry: MLflow runs, versions, aliases and artifacts, through `MlflowClient` alone (its active run is thread-local).
+"""The model registry: the versions of a solution's model in MLflow, their aliases, and the signed records of their files."""
 
-MLflow is imported when it is first used, so that loading the code location stays cheap.
-"""
-
-import json
-import os
-import tempfile
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from mlops_assets.access.credentials import access_token
+from mlops_assets.clients.aliases import CHALLENGER, CHAMPION, PREVIOUS, segment_alias
 from mlops_assets.clients.bundle_record import (
     ACCEPTANCE_TAG,
     BUNDLE_TAG,
@@ -39,15 +32,13 @@ from mlops_assets.clients.registered_model import (
     RegisteredModel,
 )
 from mlops_assets.clients.signatures import Signer
-from mlops_assets.core.settings import QUIET_LIBRARIES, Settings
+from mlops_assets.clients.tracking_server import TrackingServer
+from mlops_assets.clients.trusted_types import RegistryError, trusted_types
+from mlops_assets.core.settings import Settings
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from sklearn.pipeline import Pipeline
-
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-"""Aliases: the version that predicts, the newest that passed its gates and waits, and the one that predicted before."""
 
 BUNDLE_ARTIFACT, REFERENCE_ARTIFACT = "bundle", "reference"
 
@@ -58,100 +49,21 @@ _COMPLETE_TAG = "bundle"
 
 _LONGEST_TAG = 4000
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-_TRUSTED_MODULES = (
-    "sklearn.",
-    "numpy.",
-    "scipy.",
-    "lightgbm.",
-    "xgboost.",
-    "collections.OrderedDict",
-    "mlops_assets.ml.estimators.",
-)
-
-
-class RegistryError(Exception):
-    """The registry does not hold what was asked for, or must not take it; the message says what to do."""
 
 
 @dataclass(frozen=True)
-class ModelRegistry:
+class ModelRegistry(TrackingServer):
     """Access to one MLflow server. A solution's model is registered under the solution's name.
 
     MLflow's tags can be written by others: what decides about a version is signed by `signer`.
     """
 
-    url: str
-    token: str = field(repr=False)
     signer: Signer
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ModelRegistry":
         """The registry of this installation."""
         return cls(url=settings.mlflow_url, token=access_token(settings), signer=Signer(settings.signing_key_file))
-
-    @property
-    def client(self) -> "MlflowClient":
-        """MLflow's client."""
-        # It looks for its token here at each request, and nowhere else: another registry of this process has another one.
-        os.environ["MLFLOW_TRACKING_TOKEN"] = self.token
-        return self._client
-
-    @cached_property
-    def _client(self) -> "MlflowClient":
-        # A command is a process that nobody started with them.
-        os.environ.update(QUIET_LIBRARIES)
-        from mlflow import MlflowClient
-
-        return MlflowClient(tracking_uri=self.url, registry_uri=self.url)
-
-    def start_run(self, solution: str, *, name: str, tags: Mapping[str, str]) -> str:
-        """Open a run in the solution's experiment (made when missing) and return its id."""
-        experiment = self.client.get_experiment_by_name(solution)
-        experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(solution)
-        return self.client.create_run(experiment_id, run_name=name, tags=dict(tags)).info.run_id
-
-    def log(self, run_id: str, *, parameters: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
-        """Record parameters and metrics in one call; those without a value are left out."""
-        from mlflow.entities import Metric, Param
-
-        moment = int(time.time() * 1000)
-        self.client.log_batch(
-            run_id,
-            params=[Param(key, str(value)) for key, value in parameters.items() if value is not None],
-            metrics=[Metric(key, float(value), moment, 0) for key, value in metrics.items() if value is not None],
-        )
-
-    def log_json(self, run_id: str, content: Mapping[str, Any], path: str) -> None:
-        """Store `content` as the JSON artifact `path`."""
-        self.client.log_text(run_id, json.dumps(content, indent=2, default=str), path)
-
-    def log_texts(self, run_id: str, contents: Mapping[str, str]) -> None:
-        """Store each text as the artifact of its name."""
-        for path, text in contents.items():
-            self.client.log_text(run_id, text, path)
-
-    def parameters(self, run_id: str) -> dict[str, str]:
-        """The parameters recorded with a run."""
-        return dict(self.client.get_run(run_id).data.params)
-
-    def log_plots(self, run_id: str, plots: Mapping[str, bytes]) -> None:
-        """Store PNG images under `plots/`."""
-        with tempfile.TemporaryDirectory() as folder:
-            for name, png in plots.items():
-                (Path(folder) / f"{name}.png").write_bytes(png)
-            self.client.log_artifacts(run_id, folder, "plots")
-
-    def log_files(self, run_id: str, folder: Path, path: str) -> None:
-        """Store the files in `folder` as the artifacts `path` of the run."""
-        self.client.log_artifacts(run_id, str(folder), path)
-
-    def download(self, run_id: str, path: str, folder: Path) -> Path:
-        """The artifacts `path` of the run, downloaded below `folder`."""
-        return Path(self.client.download_artifacts(run_id, path, str(folder)))
-
-    def finish_run(self, run_id: str, *, succeeded: bool) -> None:
-        """Close the run."""
-        self.client.set_terminated(run_id, status="FINISHED" if succeeded else "FAILED")
 
     def register(self, solution: str, run_id: str, pipeline: "Pipeline", tags: Mapping[str, str]) -> RegisteredModel:
         """Store `pipeline` in skops format (no pickle) as a model of the run, and register it as the solution's next version.
@@ -229,7 +141,7 @@ class ModelRegistry:
 
     def champion(self, solution: str, segment: str | None = None) -> RegisteredModel | None:
         """The version that predicts (the rows of `segment`), or None before the first promotion."""
-        return self.by_alias(solution, alias_of(CHAMPION, segment))
+        return self.by_alias(solution, segment_alias(CHAMPION, segment))
 
     def set_alias(self, solution: str, alias: str, version: int) -> None:
         """Give `alias` to `version`; no other version keeps it."""
@@ -249,12 +161,12 @@ class ModelRegistry:
         The solution's own model leaves a segment without a champion of its own.
         """
         if before is not None and before != model.version:
-            self.set_alias(model.solution, alias_of(PREVIOUS, segment), before)
+            self.set_alias(model.solution, segment_alias(PREVIOUS, segment), before)
         if model.segment == segment:
-            self.set_alias(model.solution, alias_of(CHAMPION, segment), model.version)
+            self.set_alias(model.solution, segment_alias(CHAMPION, segment), model.version)
             self._remove_challenger(model)
         else:
-            self.remove_alias(model.solution, alias_of(CHAMPION, segment))
+            self.remove_alias(model.solution, segment_alias(CHAMPION, segment))
 
     def accept(self, model: RegisteredModel, record: BundleRecord, *, engine: str, reason: str) -> None:
         """Record and sign that `model` passed its gates with the bundle of `record`, and which `engine` answers online, with the `reason`.
@@ -273,7 +185,7 @@ class ModelRegistry:
             self.client.delete_model_version_tag(model.solution, str(model.version), REJECTION_TAG)
         champion = self.champion(model.solution, model.segment)
         if champion is None or champion.version != model.version:
-            self.set_alias(model.solution, alias_of(CHALLENGER, model.segment), model.version)
+            self.set_alias(model.solution, segment_alias(CHALLENGER, model.segment), model.version)
 
     def reject(self, model: RegisteredModel, because: str) -> None:
         """Record that `model` failed a gate: it cannot be promoted, and is no challenger. The champion stays what it is."""
@@ -341,14 +253,6 @@ class ModelRegistry:
         """The serving bundle of `model`, downloaded below `folder`. Whoever loads it compares it with its record."""
         return self.download(model.run_id, BUNDLE_ARTIFACT, folder)
 
-    def run_url(self, run_id: str) -> str:
-        """Page of the run in the MLflow UI."""
-        return f"{self.url}/#/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
-
-    def artifact_url(self, run_id: str, path: str) -> str:
-        """Address of an artifact of a run, as a page of the MLflow UI."""
-        return f"{self.run_url(run_id)}/artifacts/{path}"
-
     def version_url(self, model: RegisteredModel) -> str:
         """Page of the version in the MLflow UI."""
         return f"{self.url}/#/models/{model.solution}/versions/{model.version}"
@@ -361,37 +265,10 @@ class ModelRegistry:
         return True
 
     def _remove_challenger(self, model: RegisteredModel) -> None:
-        alias = alias_of(CHALLENGER, model.segment)
+        alias = segment_alias(CHALLENGER, model.segment)
         challenger = self.by_alias(model.solution, alias)
         if challenger is not None and challenger.version == model.version:
             self.remove_alias(model.solution, alias)
-
-
-def trusted_types(pipeline: "Pipeline") -> list[str]:
-    """The types in `pipeline` that skops does not know and may load all the same.
-
-    They are those of the libraries of models, of the steps, which the YAML file names, and what a step declares as `trusted_types`. Raises
-    RegistryError for any other.
-    """
-    from skops import io
-
-    from mlops_assets.ml.pipeline import fitted_steps
-
-    found = io.get_untrusted_types(data=io.dumps(pipeline))
-    of_steps: set[str] = set()
-    for step in fitted_steps(pipeline):
-        of_steps |= {f"{type(step).__module__}.{type(step).__qualname__}", *getattr(step, "trusted_types", ())}
-    if unknown := [name for name in found if name not in of_steps and not name.startswith(_TRUSTED_MODULES)]:
-        raise RegistryError(
-            f"The pipeline holds types that are not trusted for loading: {', '.join(unknown)}. Name those of your own in "
-            "`trusted_types` of the class of the step."
-        )
-    return found
-
-
-def alias_of(role: str, segment: str | None) -> str:
-    """The alias of `CHAMPION`, `CHALLENGER` or `PREVIOUS`, such as `champion`; of a segment such as `champion-north`."""
-    return role if segment is None else f"{role}-{segment}"
 
 
 def _registered(version: "ModelVersion") -> RegisteredModel:

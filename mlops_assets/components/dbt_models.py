@@ -12,12 +12,13 @@ from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.features.statistics_assets import build_feature_statistics
 from mlops_assets.schema.cadence import Cadence
 from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
-from mlops_assets.schema.solution import Strict, check_bounds
+from mlops_assets.schema.time_partitions import check_bounds
+from mlops_assets.schema.yaml_model import YamlModel
 
 _TAG = "tag:"
 
 
-class DbtPartitions(Strict):
+class DbtPartitions(YamlModel):
     """Partitions of the incremental models: from `start` to `end` (exclusive; left out: open)."""
 
     start: date
@@ -33,7 +34,7 @@ class DbtPartitions(Strict):
         return self
 
 
-class DbtModelsAttributes(Strict):
+class DbtModelsAttributes(YamlModel):
     """`project` is a folder relative to the root of the repository, `select` is `tag:<name>`."""
 
     project: str

@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 
-from mlops_assets.lake.lake import quote
+from mlops_assets.lake.sql import quote
 from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
 from mlops_assets.serving.derived import with_derived
 

@@ -24,9 +24,10 @@ from mlops_assets.monitoring.retraining_schedule import build_retraining_schedul
 from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor
 from mlops_assets.predictions.prediction_log_sensor import build_prediction_log_sensor
 from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
+from mlops_assets.schema.duration import maximum_days
 from mlops_assets.schema.metric_names import check_metric
-from mlops_assets.schema.solution import FeatureSource, Solution, longest_days
-from mlops_assets.schema.training import check_training
+from mlops_assets.schema.solution import FeatureSource, Solution
+from mlops_assets.schema.training_rules import check_training
 from mlops_assets.serving.columns import check_column
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.stages.stage import Job, Stage
@@ -187,7 +188,7 @@ def _select_view(source: FeatureSource, registry: FeatureRegistry, spine: DbtMod
     return SelectedView(
         view=view,
         features=tuple(source.columns or view.features),
-        accepted_lag_days=longest_days(source.accepted_lag) if source.accepted_lag else None,
+        accepted_lag_days=maximum_days(source.accepted_lag) if source.accepted_lag else None,
     )
 
 

@@ -10,12 +10,13 @@ from datetime import timedelta
 import dagster as dg
 
 from mlops_assets.schema.cadence import LENGTHS, Cadence
-from mlops_assets.schema.solution import Duration, Solution, longest_days
+from mlops_assets.schema.duration import Duration, maximum_days
+from mlops_assets.schema.solution import Solution
 
 
 def freshness_policy(limit: Duration | None) -> dg.FreshnessPolicy | None:
     """The policy that fails after `limit`; none without a limit."""
-    return None if limit is None else _policy(longest_days(limit))
+    return None if limit is None else _policy(maximum_days(limit))
 
 
 def cadence_freshness(cadence: Cadence, days: int | None = None) -> dg.FreshnessPolicy:

@@ -8,7 +8,7 @@ from dagster._utils.schedules import is_valid_cron_string, reverse_cron_string_i
 
 from mlops_assets.core.keys import job_name
 from mlops_assets.schema.configuration_errors import ConfigurationError
-from mlops_assets.schema.solution import Schedule
+from mlops_assets.schema.time_partitions import Schedule
 
 Evaluate = Callable[[dg.ScheduleEvaluationContext], Iterator[dg.RunRequest | dg.SkipReason]]
 

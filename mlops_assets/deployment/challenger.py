@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from mlops_assets.clients.model_registry import CHALLENGER as CHALLENGER_ALIAS
+from mlops_assets.clients.aliases import CHALLENGER as CHALLENGER_ALIAS
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import CHALLENGER, DEPLOYMENT
 from mlops_assets.core.settings import Settings

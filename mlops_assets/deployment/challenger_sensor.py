@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from mlops_assets.clients import model_registry
+from mlops_assets.clients import aliases
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_version
 from mlops_assets.core.keys import CHALLENGER, stage_key
 from mlops_assets.core.settings import Settings, sensor_interval
@@ -25,7 +25,7 @@ class Trial:
 
 def wanted_trial(settings: Settings, solution: str, options: Serving) -> Trial:
     """What the YAML and the registry ask for. Raises RegistryUnreachableError."""
-    found = registered_version(settings, solution, model_registry.CHALLENGER) if options.tries_challenger else None
+    found = registered_version(settings, solution, aliases.CHALLENGER) if options.tries_challenger else None
     return Trial(options, found.version if found else None)
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import duckdb
 
 from mlops_assets.feature_store.registry import FeatureView
-from mlops_assets.lake.lake import quote
+from mlops_assets.lake.sql import quote
 from mlops_assets.schema.column_names import internal, known_since_column
 
 PART_VALUES = 80_000_000

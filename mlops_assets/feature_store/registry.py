@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from mlops_assets.schema.column_names import RESERVED, fold
-from mlops_assets.schema.solution import Strict
+from mlops_assets.schema.yaml_model import YamlModel
 
 _UNIQUENESS = ("unique", "unique_combination")
 """Data tests that hold columns to be unique."""
@@ -29,7 +29,7 @@ class FeatureViewError(ValueError):
     """The `meta.feature_view` of a dbt model is wrong; the message names the model, the field and what is allowed."""
 
 
-class FeatureViewMeta(Strict):
+class FeatureViewMeta(YamlModel):
     """`meta.feature_view` of a dbt model: what makes it a feature view.
 
     `freshness_days`: older values do not count at prediction time. `refresh_days`: Dagster calls the view stale when it was not

@@ -14,7 +14,8 @@ import duckdb
 from mlops_assets.feature_store.catalog import FeatureCatalog
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.feature_store.statistics import PARTITION, statistics_history
-from mlops_assets.lake.lake import quote, table_exists
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import table_exists
 
 _LAST_ROWS = 5
 _WIDTH, _HEIGHT = 220.0, 44.0

@@ -12,7 +12,8 @@ import duckdb
 
 from mlops_assets.core.missing_values import finite_number, is_infinite, number
 from mlops_assets.feature_store.registry import FeatureView
-from mlops_assets.lake.lake import literal, quote, table_exists
+from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.tables import table_exists
 from mlops_assets.schema.column_names import internal
 
 PARTITION = "partition"

@@ -13,7 +13,9 @@ import duckdb
 from mlops_assets.core.check_rules import CheckRule, Evidence
 from mlops_assets.core.keys import table_key
 from mlops_assets.feature_store.registry import FeatureView
-from mlops_assets.lake.lake import Lake, column_types, quote, table_exists
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.schema.column_names import RESERVED, fold
 
 CONTRACTS_TABLE = "features.contracts"

@@ -34,7 +34,8 @@ from mlops_assets.features.dagster_dbt import (
 )
 from mlops_assets.features.dbt_schemas import follow_contracts
 from mlops_assets.features.dbt_translation import LakeTranslator, Node, describe_view, is_incremental, partition_column
-from mlops_assets.lake.lake import Lake, quote
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import quote
 from mlops_assets.runs.slots import DBT, SLOTS_TAG
 from mlops_assets.schema.cadence import Cadence
 from mlops_assets.stages.column_lineage import column_lineage

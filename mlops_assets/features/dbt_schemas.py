@@ -6,14 +6,10 @@ import dagster as dg
 
 from mlops_assets.core.keys import table_name
 from mlops_assets.features.dbt_translation import Node, is_incremental
-from mlops_assets.lake.lake import Lake, column_types, lake_name, table_exists
-from mlops_assets.lake.schema_evolution import (
-    ColumnChange,
-    apply_changes,
-    canonical_types,
-    is_widening,
-    refused_types_message,
-)
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.schema_evolution import ColumnChange, apply_changes, canonical_types, is_widening, refused_types_message
+from mlops_assets.lake.sql import lake_name
+from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.schema.column_names import fold
 from mlops_assets.stages.execution import permanent_failure, schema_change_metadata
 

@@ -7,7 +7,8 @@ from mlops_assets.core.keys import ONLINE_FEATURES, table_key
 from mlops_assets.core.settings import Settings
 from mlops_assets.features.online_push import Pushed, lock_name, push_view
 from mlops_assets.features.parity import check_parity
-from mlops_assets.lake.lake import Lake, current_snapshot, table_exists
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.tables import current_snapshot, table_exists
 from mlops_assets.online_store.store import OnlineStore
 from mlops_assets.stages.execution import RETRIES, permanent_failure
 from mlops_assets.stages.faults import step

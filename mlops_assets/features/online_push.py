@@ -11,8 +11,9 @@ from typing import Any
 import duckdb
 
 from mlops_assets.feature_store.registry import FeatureView
-from mlops_assets.lake.lake import column_types, literal, quote
+from mlops_assets.lake.sql import literal, quote
 from mlops_assets.lake.table_changes import CHANGE, changes_query
+from mlops_assets.lake.tables import column_types
 from mlops_assets.online_store.store import OnlineStore
 from mlops_assets.online_store.values import EntityValues, Key, OnlineView, ViewState, build_columns
 from mlops_assets.schema.column_names import LOADED_AT, internal

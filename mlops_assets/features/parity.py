@@ -13,7 +13,8 @@ import duckdb
 from mlops_assets.core import check_rules
 from mlops_assets.core.keys import ONLINE_FEATURES
 from mlops_assets.feature_store.point_in_time import SelectedView, point_in_time_query
-from mlops_assets.lake.lake import column_types, quote
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import column_types
 from mlops_assets.online_store.store import FeatureRequest, OnlineRow, OnlineStore
 from mlops_assets.online_store.values import ViewState
 from mlops_assets.schema.column_names import internal

@@ -22,7 +22,10 @@ from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.feature_store.site import render_view
 from mlops_assets.feature_store.statistics import COLUMN_DESCRIPTIONS, PARTITION, statistics_query
 from mlops_assets.features.dbt_models import DbtSelection
-from mlops_assets.lake.lake import Lake, PartitionRange, column_types, quote, table_exists
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.schema.cadence import LENGTHS
 from mlops_assets.stages.column_lineage import column_lineage
 from mlops_assets.stages.execution import (
@@ -148,7 +151,8 @@ def _query(connection: duckdb.DuckDBPyConnection, views: Sequence[FeatureView], 
 
 def _plot(connection: duckdb.DuckDBPyConnection, table: str, end: date, days: int) -> dict[str, Any]:
     """Missing share and mean of every feature over the last partitions before `end`; nothing without two of them."""
-    from mlops_assets.ml.plots import feature_statistics_plot, markdown_image
+    from mlops_assets.ml.figures import markdown_image
+    from mlops_assets.ml.monitoring_plots import feature_statistics_plot
 
     rows = connection.execute(
         f"SELECT {PARTITION}, {_LABEL}, missing_share, mean FROM lake.{table} WHERE {PARTITION} < ? AND {PARTITION} >= ? "

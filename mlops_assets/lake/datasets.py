@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from mlops_assets.lake.lake import LakeError, fingerprint
+from mlops_assets.lake.tables import LakeError, fingerprint
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Final
 
 import duckdb
 
-from mlops_assets.lake.lake import literal
+from mlops_assets.lake.sql import literal
 from mlops_assets.schema.column_names import internal
 
 _CATALOG = "__ducklake_metadata_lake"

@@ -14,8 +14,9 @@ import duckdb
 
 from mlops_assets.core.check_rules import MOST_EXAMPLES
 from mlops_assets.core.missing_values import LARGEST_FLOAT32, is_present
-from mlops_assets.lake.lake import column_types, quote
 from mlops_assets.lake.schema_evolution import is_widening
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import column_types
 from mlops_assets.schema.column_names import fold, internal
 from mlops_assets.schema.table_columns import TableColumn, accepted_value
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from mlops_assets.ml.folds import Fold
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.problem import Problem
 
@@ -23,11 +24,11 @@ class Specification:
 
     problem: Problem
     schema: FeatureSchema
-    numeric: Sequence[Step] | None
-    categorical: Sequence[Step] | None
+    numeric: Sequence[PipelineStep] | None
+    categorical: Sequence[PipelineStep] | None
     seed: int
 
-    def build(self, estimator: Step) -> "Pipeline":
+    def build(self, estimator: PipelineStep) -> "Pipeline":
         """The unfitted pipeline with `estimator`. Raises ValueError when it does not suit."""
         return build_pipeline(
             problem=self.problem,
@@ -69,13 +70,13 @@ def check_weights(weights: np.ndarray) -> np.ndarray:
     return weights
 
 
-def fit_rows(specification: Specification, estimator: Step, rows: TrainingRows) -> "Pipeline":
+def fit_rows(specification: Specification, estimator: PipelineStep, rows: TrainingRows) -> "Pipeline":
     """A pipeline with `estimator` fitted on `rows`. Raises ValueError when it cannot be."""
     return fit_pipeline(specification.build(estimator), rows.frame, rows.labels, rows.fit_weights())
 
 
 def fold_predictions(
-    specification: Specification, estimator: Step, rows: TrainingRows, folds: Sequence[Fold]
+    specification: Specification, estimator: PipelineStep, rows: TrainingRows, folds: Sequence[Fold]
 ) -> Iterator[np.ndarray]:
     """Per fold the predictions of its validation rows: probabilities [rows, classes] in the order of all classes, or values [rows].
 
@@ -93,7 +94,13 @@ def fold_predictions(
 
 
 def fold_scores(
-    *, specification: Specification, estimator: Step, rows: TrainingRows, folds: Sequence[Fold], metric: str, threshold: float
+    *,
+    specification: Specification,
+    estimator: PipelineStep,
+    rows: TrainingRows,
+    folds: Sequence[Fold],
+    metric: str,
+    threshold: float,
 ) -> Iterator[float]:
     """Per fold the value of `metric`, computed when it is asked for: a caller may stop early.
 
@@ -111,7 +118,7 @@ def fold_scores(
 
 
 def out_of_fold(
-    specification: Specification, estimator: Step, rows: TrainingRows, folds: Sequence[Fold]
+    specification: Specification, estimator: PipelineStep, rows: TrainingRows, folds: Sequence[Fold]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels and predictions of every validation row, from models that had not seen it."""
     predictions = list(fold_predictions(specification, estimator, rows, folds))

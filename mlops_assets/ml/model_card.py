@@ -54,7 +54,7 @@ class ModelCard:
 
 def render_html(card: ModelCard) -> str:
     """The card as one page that needs nothing else. Raises ValueError on a link that is no web address."""
-    from mlops_assets.ml.plots import data_uri
+    from mlops_assets.ml.figures import data_uri
 
     unsafe = [address for address in card.links.values() if not address.startswith(("http://", "https://"))]
     if unsafe:

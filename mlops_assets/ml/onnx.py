@@ -15,7 +15,8 @@ import numpy as np
 from mlops_assets.ml.boosting_libraries import floor32, lower_thresholds, register_converters
 from mlops_assets.ml.calibration import Curve, append_curve
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.pipeline import ESTIMATOR_STEP, TrainingError, class_path, explained, fitted_steps, predict
+from mlops_assets.ml.pipeline import ESTIMATOR_STEP, fitted_steps, predict
+from mlops_assets.ml.pipeline_steps import TrainingError, class_path, explained
 from mlops_assets.ml.skops_model import SkopsModel
 from mlops_assets.schema.problem import Problem
 

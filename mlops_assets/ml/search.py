@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mlops_assets.ml.pipeline import Step
+from mlops_assets.ml.pipeline_steps import PipelineStep
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -47,7 +47,7 @@ class Dimension:
 class Candidate:
     """An estimator with fixed parameters and the space of the others."""
 
-    step: Step
+    step: PipelineStep
     space: Mapping[str, Dimension]
 
 
@@ -55,7 +55,7 @@ class Candidate:
 class SearchPlan:
     """What is tried and for how long: `trials` finished ones or `seconds` spent on them, `jobs` at once."""
 
-    default: Step
+    default: PipelineStep
     candidates: Sequence[Candidate]
     trials: int
     seconds: float | None
@@ -70,7 +70,7 @@ class TrialResult:
     """One finished trial: its place, the configuration, its fold scores and their mean (None unless it came to the end)."""
 
     ordinal: int
-    step: Step
+    step: PipelineStep
     state: Literal["complete", "pruned", "failed"]
     value: float | None
     fold_scores: tuple[float, ...]
@@ -92,7 +92,7 @@ class SearchResult:
         return self.trials[0]
 
 
-FoldScores = Callable[[Step], Iterator[float]]
+FoldScores = Callable[[PipelineStep], Iterator[float]]
 """Gives the score of each fold for a configuration, computing the next one only when asked."""
 
 Report = Callable[[TrialResult, TrialResult], None]
@@ -181,7 +181,7 @@ def _result(trial: "FrozenTrial") -> TrialResult:
     }
     return TrialResult(
         ordinal=stored[_ORDINAL],
-        step=Step.from_mapping(stored[_STEP]),
+        step=PipelineStep.from_mapping(stored[_STEP]),
         state=states[trial.state],
         value=trial.value if trial.state == TrialState.COMPLETE else None,
         fold_scores=tuple(stored[_SCORES]),
@@ -211,14 +211,14 @@ def _ask(study: "Study", plan: SearchPlan, ordinal: int) -> "Trial":
     return trial
 
 
-def _chosen(trial: "Trial", plan: SearchPlan) -> Step:
+def _chosen(trial: "Trial", plan: SearchPlan) -> PipelineStep:
     """The configuration of a trial: the default, or a candidate with values from its space."""
     if trial.user_attrs.get(_DEFAULT):
         return plan.default
     number = trial.suggest_categorical("candidate", list(range(len(plan.candidates))))
     candidate = plan.candidates[number]
     values = {name: _suggest(trial, f"{number}.{name}", dimension) for name, dimension in candidate.space.items()}
-    return Step(candidate.step.class_path, {**candidate.step.parameters, **values})
+    return PipelineStep(candidate.step.class_path, {**candidate.step.parameters, **values})
 
 
 def _suggest(trial: "Trial", name: str, dimension: Dimension) -> Any:
@@ -230,7 +230,7 @@ def _suggest(trial: "Trial", name: str, dimension: Dimension) -> Any:
     return trial.suggest_float(name, float(dimension.low or 0), float(dimension.high or 0), log=dimension.log)
 
 
-def _evaluate(trial: "Trial", step: Step, fold_scores: FoldScores, jobs: int) -> TrialResult:
+def _evaluate(trial: "Trial", step: PipelineStep, fold_scores: FoldScores, jobs: int) -> TrialResult:
     """Score the folds until the end or until the pruner gives up; runs in a thread of the pool."""
     began = time.perf_counter()
     scores: list[float] = []

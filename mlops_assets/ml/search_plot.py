@@ -1,6 +1,6 @@
 """The result of a search for a person: its history as a figure and the best trials as a table."""
 
-from mlops_assets.ml.plots import BLUE, GREY, ORANGE, _describe, _figure, _png
+from mlops_assets.ml.figures import BLUE, GREY, ORANGE, create_figure, label_axes, png_image
 from mlops_assets.ml.search import SearchResult, TrialResult
 
 _SHOWN_TRIALS = 10
@@ -8,7 +8,7 @@ _SHOWN_TRIALS = 10
 
 def search_plot(result: SearchResult, metric: str) -> bytes:
     """Mean of the folds by trial, which were given up, the best so far and the default configuration, as a PNG image."""
-    figure, (axes,) = _figure(7.2, 3.6, 1)
+    figure, (axes,) = create_figure(7.2, 3.6, 1)
     complete = [(trial.ordinal + 1, trial.value) for trial in result.trials if trial.value is not None]
     # Scores of the first folds alone are no match for means over all: only the place of a pruned trial is shown.
     pruned = [trial.ordinal + 1 for trial in result.trials if trial.state == "pruned"]
@@ -22,9 +22,9 @@ def search_plot(result: SearchResult, metric: str) -> bytes:
     )
     if result.default.value is not None:
         axes.axhline(result.default.value, color=GREY, linestyle="--", linewidth=1, label="default configuration")
-    _describe(axes, f"Search: {metric} in cross-validation", "trial", metric)
+    label_axes(axes, f"Search: {metric} in cross-validation", "trial", metric)
     axes.legend(fontsize=8, frameon=False, loc="center right")
-    return _png(figure)
+    return png_image(figure)
 
 
 def search_table(result: SearchResult, metric: str) -> str:

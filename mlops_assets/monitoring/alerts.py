@@ -11,7 +11,8 @@ import duckdb
 
 from mlops_assets.core.keys import DATA_QUALITY_REPORT, DRIFT_REPORT, PERFORMANCE_REPORT
 from mlops_assets.core.missing_values import finite_number, is_present
-from mlops_assets.lake.lake import literal, quote, table_exists
+from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.tables import table_exists
 from mlops_assets.ml.charts import number_text
 from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE
 from mlops_assets.ml.report_rows import METHOD_NAMES

@@ -13,8 +13,8 @@ import duckdb
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule, PartitionCheckResult
 from mlops_assets.core.missing_values import finite_number, is_infinite, is_present
-from mlops_assets.lake.lake import literal, quote
-from mlops_assets.schema.solution import DataQuality
+from mlops_assets.lake.sql import literal, quote
+from mlops_assets.schema.monitoring_section import DataQuality
 from mlops_assets.schema.table_columns import column
 
 if TYPE_CHECKING:

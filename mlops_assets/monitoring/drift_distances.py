@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import duckdb
 
-from mlops_assets.lake.lake import literal, quote
+from mlops_assets.lake.sql import literal, quote
 from mlops_assets.ml.drift import Distance
 from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE, Reference, slice_name
 from mlops_assets.schema.column_names import internal

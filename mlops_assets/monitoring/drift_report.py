@@ -125,7 +125,7 @@ def _summary(rows: "Sequence[DriftRow]", shares: Mapping[str, float]) -> str:
 
 
 def _plot(rows: "Sequence[DriftRow]") -> dict[str, Any]:
-    from mlops_assets.ml.plots import drift_plot
+    from mlops_assets.ml.monitoring_plots import drift_plot
 
     return plot_metadata({"drift": drift_plot(rows)})
 

@@ -12,7 +12,7 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.core.check_rules import FINDINGS, MOST_EXAMPLES, CheckRule, PartitionCheckResult
-from mlops_assets.lake.lake import quote
+from mlops_assets.lake.sql import quote
 from mlops_assets.monitoring.monitor import MEASURE_COLUMNS, MonitoringRun, MonitorOfSolution, Report, ReportedWindow
 from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, WINDOW_AND_VERSION, MonitoredVersion
 from mlops_assets.monitoring.staged_rows import ROWS
@@ -215,7 +215,7 @@ def _series(measures: Mapping[tuple[str, int], Sequence[Measure]]) -> dict[str, 
 
 
 def _plot(title: str, series: Mapping[str, Sequence[tuple[str, float | None, float]]]) -> dict[str, Any]:
-    from mlops_assets.ml.plots import measures_plot
+    from mlops_assets.ml.monitoring_plots import measures_plot
     from mlops_assets.training.evaluation_page import plot_metadata
 
     return plot_metadata({title.lower(): measures_plot(title, series)}) if series else {}

@@ -11,7 +11,10 @@ import duckdb
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import OUTCOMES, PREDICTION_LOG, PREDICTIONS
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake, PartitionRange, column_types, quote, table_exists
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.lake.validation import Validation, build_schema, scan
 from mlops_assets.monitoring.staged_rows import ROWS, stage_once
 from mlops_assets.predictions.all_predictions import require_predictions

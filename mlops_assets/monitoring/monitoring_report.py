@@ -9,16 +9,10 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.core.keys import (
-    DATA_QUALITY_REPORT,
-    DRIFT_REPORT,
-    MONITORING_REPORT,
-    OUTCOMES,
-    PERFORMANCE_REPORT,
-    PREDICTIONS,
-)
+from mlops_assets.core.keys import DATA_QUALITY_REPORT, DRIFT_REPORT, MONITORING_REPORT, OUTCOMES, PERFORMANCE_REPORT, PREDICTIONS
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake, table_exists
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.tables import table_exists
 from mlops_assets.monitoring.monitor import measuring_monitors, monitors_of
 from mlops_assets.monitoring.monitored_windows import (
     STAGED_WINDOW,

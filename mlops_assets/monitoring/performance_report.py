@@ -13,7 +13,7 @@ from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Report, ReportedWindow
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion, Windows, rows_of_version, window_rows
-from mlops_assets.schema.solution import after
+from mlops_assets.schema.duration import add_duration
 from mlops_assets.schema.table_columns import row_columns
 from mlops_assets.stages.clock import data_clock
 from mlops_assets.stages.inputs import SolutionInputs
@@ -102,7 +102,7 @@ def _rows(
     rows: list[PerformanceRow] = []
     for window, table in tables.items():
         known = {name: part.num_rows - part.column(solution.spine.label).null_count for name, part in slices[window].items()}
-        complete = as_of >= inputs.midnight(after(windows.end(window), solution.monitoring.performance.label_delay))
+        complete = as_of >= inputs.midnight(add_duration(windows.end(window), solution.monitoring.performance.label_delay))
         rows += performance_rows(
             window,
             metrics=solution.metrics,
@@ -171,7 +171,7 @@ def _summary(judged: "Sequence[PerformanceRow]") -> str:
 
 
 def _plot(judged: "Sequence[PerformanceRow]", metric: str) -> dict[str, Any]:
-    from mlops_assets.ml.plots import performance_plot
+    from mlops_assets.ml.monitoring_plots import performance_plot
 
     return plot_metadata({"performance": performance_plot(judged, metric)})
 

@@ -24,13 +24,15 @@ from mlops_assets.core.keys import (
     table_key,
 )
 from mlops_assets.lake.datasets import newest_dataset
-from mlops_assets.lake.lake import Lake, fingerprint, quote, sql_moment, table_exists
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import quote, sql_moment
+from mlops_assets.lake.tables import fingerprint, table_exists
 from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
 from mlops_assets.monitoring.monitor import measuring_monitors
 from mlops_assets.monitoring.monitored_windows import WINDOW, write_report
 from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
 from mlops_assets.schema.column_names import MODEL_VERSION
-from mlops_assets.schema.solution import before
+from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.schema.table_columns import TableColumn
 from mlops_assets.stages.column_lineage import Sources, column_lineage
 from mlops_assets.stages.execution import RETRIES, permanent_failure
@@ -193,8 +195,8 @@ def decide_window(
         bad=declared.bad,
         of=declared.of,
         maximum_drifted_share=inputs.solution.monitoring.drift.maximum_share_of_features,
-        trained_before=before(day, declared.max_age) if declared.max_age else None,
-        attempted_after=before(day, declared.cooldown),
+        trained_before=subtract_duration(day, declared.max_age) if declared.max_age else None,
+        attempted_after=subtract_duration(day, declared.cooldown),
         minimum_new_rows=declared.minimum_new_rows,
     )
     decision: Decision = decide(state, policy)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from mlops_assets.lake.lake import literal
+from mlops_assets.lake.sql import literal
 from mlops_assets.lake.table_changes import newest_change
 
 ROWS = "temp.main.monitored_rows"

@@ -4,16 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from mlops_assets.clients.aliases import segment_alias
 from mlops_assets.clients.asset_state import AssetState
-from mlops_assets.clients.dagster_client import (
-    DagsterClient,
-    Materialization,
-    RunState,
-    model_partition,
-    partition_parts,
-)
-from mlops_assets.clients.model_registry import ModelRegistry, RegistryError, alias_of
+from mlops_assets.clients.dagster_client import DagsterClient, Materialization, RunState, model_partition, partition_parts
+from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG
+from mlops_assets.clients.trusted_types import RegistryError
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 from mlops_assets.operations.runs import follow
@@ -71,7 +67,7 @@ def deployment_of(deployments: Sequence[Deployment], version: int, answered_at: 
 
 def version_with_role(registry: ModelRegistry, solution: str, role: str, segment: str | None) -> int:
     """The version that is the challenger or the previous champion (of `segment`). Raises StackError when none is."""
-    alias = alias_of(role, segment)
+    alias = segment_alias(role, segment)
     found = registry.by_alias(solution, alias)
     if found is None:
         raise StackError(

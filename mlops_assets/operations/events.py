@@ -17,7 +17,9 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
-from mlops_assets.lake.lake import Lake, column_types, current_snapshot, literal, quote
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.tables import column_types, current_snapshot
 from mlops_assets.operations.training import check_overrides
 from mlops_assets.stages.inputs import SolutionInputs
 

@@ -17,7 +17,8 @@ from mlops_assets.core.prediction_columns import BATCH, CHALLENGER_ROLE, predict
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.datasets import RecordedDataset, recorded_datasets
-from mlops_assets.lake.lake import Lake, literal, quote
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import literal, quote
 from mlops_assets.operations.deployments import deployment_of, history
 from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.predictions.all_predictions import all_predictions

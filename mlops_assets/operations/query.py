@@ -13,7 +13,9 @@ def run_query(settings: Settings, query: str) -> tuple[list[str], list[tuple[Any
     """
     import duckdb
 
-    from mlops_assets.lake.lake import Lake, LakeError, literal
+    from mlops_assets.lake.lake import Lake
+    from mlops_assets.lake.sql import literal
+    from mlops_assets.lake.tables import LakeError
 
     try:
         lake = Lake.from_settings(settings)

@@ -27,7 +27,7 @@ from mlops_assets.operations.replay_faults import Fault
 from mlops_assets.operations.replay_plan import Period, Plan
 from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.operations.stage_runs import Stage, StageResult, data_assets
-from mlops_assets.schema.solution import after, before
+from mlops_assets.schema.duration import add_duration, subtract_duration
 
 _SENSOR_SECONDS = 180
 _POLL_SECONDS = 0.5
@@ -97,7 +97,9 @@ class Replay:
             data = Stage("data and predictions", (*self._data, self._key("predictions")), keys[0], keys[-1])
             step.stopped = self._inject(data, period, show)
             step.stages.append(show(data))
-            late = self._partitions(max(before(period.first, self._label_delay), self._first_prediction()), period.last)
+            late = self._partitions(
+                max(subtract_duration(period.first, self._label_delay), self._first_prediction()), period.last
+            )
             step.stages.append(show(Stage("outcomes", (self._key("outcomes"),), late[0], late[-1])))
         ended, matured = self._windows(period)
         if windows := sorted({*ended, *matured}):
@@ -171,7 +173,7 @@ class Replay:
             return ended, []
         table = f"{self._name}.performance_report"
         _, found = run_query(self.settings, f"SELECT DISTINCT CAST(window_start AS VARCHAR) FROM {table} WHERE NOT complete")
-        return ended, [key for (key,) in found if key in ends and after(ends[key], self._label_delay) <= period.end]
+        return ended, [key for (key,) in found if key in ends and add_duration(ends[key], self._label_delay) <= period.end]
 
     def _training(self, window: str, follow: Callable[[str, str], RunState]) -> Training | None:
         """The training that the decision of `window` asked for, once it has ended; None when a later decision overtook it."""

@@ -20,7 +20,9 @@ from mlops_assets.core.prediction_columns import BATCH, predictions_array
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
-from mlops_assets.lake.lake import Lake, current_snapshot, fingerprint, quote
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import current_snapshot, fingerprint
 from mlops_assets.operations.replay_plan import Period
 from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.schema.column_names import CHANNEL, MODEL_VERSION, SPLIT

@@ -11,7 +11,7 @@ import duckdb
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import RAW_SCHEMA
-from mlops_assets.lake.lake import literal, quote
+from mlops_assets.lake.sql import literal, quote
 from mlops_assets.operations.table_schemas import raw_table
 from mlops_assets.schema.source import RawTable
 from mlops_assets.sources.reader import PARSED, REASON, Window, parse

@@ -13,8 +13,10 @@ from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import FeatureRegistry
-from mlops_assets.lake.lake import Lake, current_snapshot, quote, table_exists
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import quote
 from mlops_assets.lake.table_changes import CHANGE, changes_query
+from mlops_assets.lake.tables import current_snapshot, table_exists
 from mlops_assets.operations.training import check_overrides
 from mlops_assets.schema.column_names import CHANNEL, SOURCE_SNAPSHOT, internal
 from mlops_assets.stages.inputs import SolutionInputs

@@ -60,7 +60,8 @@ def apply(settings: Settings, table: str, requested: Requested, *, accept_loss: 
 
     Raises StackError when values would be lost, unless `accept_loss`: they become null.
     """
-    from mlops_assets.lake.lake import Lake, lake_name
+    from mlops_assets.lake.lake import Lake
+    from mlops_assets.lake.sql import lake_name
 
     lake = Lake.from_settings(settings)
     with lake.writer_lock([table]), _opened(lake, table, read_only=False) as connection:
@@ -78,7 +79,8 @@ def apply(settings: Settings, table: str, requested: Requested, *, accept_loss: 
 
 
 def _plan(connection: "duckdb.DuckDBPyConnection", table: str, requested: Requested) -> list[ColumnChange]:
-    from mlops_assets.lake.lake import column_types, lake_name
+    from mlops_assets.lake.sql import lake_name
+    from mlops_assets.lake.tables import column_types
 
     target = lake_name(table)
     try:
@@ -95,7 +97,7 @@ def _plan(connection: "duckdb.DuckDBPyConnection", table: str, requested: Reques
 
 @contextmanager
 def _opened(lake: "Lake", table: str, *, read_only: bool) -> "Iterator[duckdb.DuckDBPyConnection]":
-    from mlops_assets.lake.lake import LakeError, table_exists
+    from mlops_assets.lake.tables import LakeError, table_exists
 
     try:
         connection = lake.connect(read_only=read_only)

@@ -17,7 +17,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.usage import declared_solutions
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
-from mlops_assets.schema.training import override
+from mlops_assets.schema.training_rules import override
 
 _POLL_SECONDS = 0.5
 

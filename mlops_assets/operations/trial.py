@@ -6,7 +6,7 @@ import duckdb
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import SHADOW_PREDICTIONS, stage_table
-from mlops_assets.lake.lake import column_types, table_exists
+from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.predictions.all_predictions import all_predictions
 from mlops_assets.schema.column_names import internal
 

@@ -13,7 +13,8 @@ from mlops_assets.core.keys import DRIFT_REPORT, MONITORING_REPORT, stage_table
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
-from mlops_assets.lake.lake import Lake, table_exists
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.tables import table_exists
 from mlops_assets.monitoring.alerts import alert_rows, find_alerts
 from mlops_assets.monitoring.monitored_windows import load_monitored_version, stage_rows, windows_of
 from mlops_assets.monitoring.monitoring_report import report_path

@@ -7,7 +7,9 @@ import duckdb
 
 from mlops_assets.core.keys import ALL_PREDICTIONS, PREDICTION_LOG, PREDICTIONS, stage_table
 from mlops_assets.core.prediction_columns import BATCH
-from mlops_assets.lake.lake import Lake, column_types, lake_name, table_exists
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import lake_name
+from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.schema.column_names import CHANNEL, PREDICTION_ID
 from mlops_assets.stages.execution import permanent_failure
 

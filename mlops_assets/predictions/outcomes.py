@@ -15,7 +15,10 @@ from mlops_assets.core.keys import OUTCOMES, table_key
 from mlops_assets.core.missing_values import is_infinite
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, predictions_array
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake, PartitionRange, column_types, quote, sql_moment
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.lake.sql import quote, sql_moment
+from mlops_assets.lake.tables import column_types
 from mlops_assets.predictions.all_predictions import require_predictions
 from mlops_assets.schema.column_names import CHANNEL, MATURED, MODEL_VERSION, OUTPUTS, PREDICTION_ID, internal
 from mlops_assets.stages.clock import data_clock

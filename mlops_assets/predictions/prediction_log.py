@@ -22,7 +22,10 @@ from mlops_assets.core.check_rules import MOST_EXAMPLES
 from mlops_assets.core.keys import CHALLENGER, PREDICTION_LOG, SHADOW_PREDICTIONS
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake, PartitionRange, current_snapshot, quote, table_exists
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import current_snapshot, table_exists
 from mlops_assets.predictions.all_predictions import separate_log, update_view
 from mlops_assets.predictions.prediction_records import RecordRows
 from mlops_assets.runs import slots

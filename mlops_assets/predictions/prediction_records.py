@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mlops_assets.lake.lake import column_types, current_snapshot, literal, quote, table_exists
+from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.tables import column_types, current_snapshot, table_exists
 from mlops_assets.schema.column_names import (
     CHANNEL,
     FEATURE_VIEWS,

@@ -4,14 +4,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from mlops_assets.schema.solution import Name, Partitions, Schedule, Strict
 from mlops_assets.schema.source_reader import READERS, file_readers, find_reader
 from mlops_assets.schema.table_columns import TableColumn, accepted_value
+from mlops_assets.schema.time_partitions import Partitions, Schedule
+from mlops_assets.schema.yaml_model import Name, YamlModel
 
 ColumnType = Literal["boolean", "integer", "bigint", "double", "varchar", "date", "timestamp", "timestamptz"]
 
 
-class Column(Strict):
+class Column(YamlModel):
     """One column: read from the source, or computed by the SQL `expression` over the columns before it.
 
     `source` is its name in the source, where that is another one. Files may lack a column that is `optional`: it is null in their rows.
@@ -52,7 +53,7 @@ class Column(Strict):
         return self
 
 
-class Query(Strict):
+class Query(YamlModel):
     """A SQL query on another database. `url_variable` names the environment variable with its connection string.
 
     `{start}` and `{end}` in `sql` become the ISO dates of the partitions that are loaded, end exclusive.
@@ -72,7 +73,7 @@ class Query(Strict):
         return database
 
 
-class DeliveryComparison(Strict):
+class DeliveryComparison(YamlModel):
     """How a delivery is compared with the partitions before it, in the check `delivery`.
 
     A unit of distance is three times the usual difference between partitions plus a quarter of the usual spread within one.
@@ -97,7 +98,7 @@ class DeliveryComparison(Strict):
     """Columns that are not compared."""
 
 
-class RawTable(Strict):
+class RawTable(YamlModel):
     """One raw table. `files` are paths beside the YAML file, URLs, or `package:<installed package>/<path>`; packed files are unpacked.
 
     `options` are those of the reader. `key` names the columns that identify a row.
@@ -184,7 +185,7 @@ class RawTable(Strict):
         return self
 
 
-class Source(Strict):
+class Source(YamlModel):
     """Raw tables that come from one place. The attributes of a `RawTables` component."""
 
     owners: list[str]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlops_assets.lake.lake import literal
+from mlops_assets.lake.sql import literal
 
 _WHOLE = r"\s*[+-]?[0-9]+(\.0*)?\s*"
 _NUMBER = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.lake.lake import literal, quote
+from mlops_assets.lake.sql import literal, quote
 from mlops_assets.schema.column_names import fold
 from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError, SourcePart, position
 

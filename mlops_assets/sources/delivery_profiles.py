@@ -12,7 +12,8 @@ from datetime import date, timedelta
 
 import duckdb
 
-from mlops_assets.lake.lake import literal, quote, table_exists
+from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.tables import table_exists
 
 PROFILES_SCHEMA = "raw_profiles"
 

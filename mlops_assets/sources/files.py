@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import duckdb
 
-from mlops_assets.lake.lake import literal
+from mlops_assets.lake.sql import literal
 from mlops_assets.sources.extract import SourceError
 
 COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst", "none": "", "auto": None}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.lake.lake import literal, quote
+from mlops_assets.lake.sql import literal, quote
 from mlops_assets.schema.column_names import internal
 from mlops_assets.sources.csv_reader import FIXED, REJECTED, SCANS, reader_options, rejected_records, with_one_line_end
 from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, SourcePart

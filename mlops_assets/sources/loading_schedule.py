@@ -11,8 +11,8 @@ import dagster as dg
 
 from mlops_assets.core.keys import job_name
 from mlops_assets.core.schedules import build_schedule, tick_before
-from mlops_assets.schema.solution import Schedule
 from mlops_assets.schema.source import Source
+from mlops_assets.schema.time_partitions import Schedule
 from mlops_assets.sources.raw_tables import raw_key, raw_partitions
 
 _PURPOSE = "loading"

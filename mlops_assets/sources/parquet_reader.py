@@ -5,7 +5,8 @@ from pathlib import Path
 
 import duckdb
 
-from mlops_assets.lake.lake import column_types, literal
+from mlops_assets.lake.sql import literal
+from mlops_assets.lake.tables import column_types
 from mlops_assets.schema.column_names import internal
 from mlops_assets.sources.arrow_types import LARGEST_PRECISION, exact_fields
 from mlops_assets.sources.column_types import NANOSECOND_INSTANT

@@ -1,6 +1,7 @@
 """Queries on a Postgres as DuckDB queries: each column in its exact type, or as the text that Postgres itself writes of it."""
 
-from mlops_assets.lake.lake import column_types, literal, quote
+from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.tables import column_types
 from mlops_assets.schema.column_names import internal
 from mlops_assets.sources.csv_reader import json_row
 from mlops_assets.sources.extract import Extract, Field, SourceError, SourcePart, position

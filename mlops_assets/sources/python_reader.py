@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.lake.lake import column_types, literal, quote
+from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.tables import column_types
 from mlops_assets.schema.column_names import internal
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.parameters import check_parameters, keyword_parameters

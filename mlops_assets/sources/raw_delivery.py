@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cached_property
-from typing import Any
 
 import dagster as dg
 import duckdb
 
-from mlops_assets.core.check_rules import MOST_EXAMPLES, SCHEMA, CheckRule, PartitionCheckResult
-from mlops_assets.core.keys import RAW_SCHEMA, table_key
-from mlops_assets.lake.lake import Lake, PartitionRange, Written, column_types, lake_name, quote, table_exists
+from mlops_assets.core.check_rules import MOST_EXAMPLES
+from mlops_assets.core.keys import RAW_SCHEMA
+from mlops_assets.lake.lake import Lake, WriteResult
+from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.schema_evolution import likely_renames
+from mlops_assets.lake.sql import lake_name, quote
+from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.schema.column_names import fold, internal, is_audit
 from mlops_assets.schema.source import RawTable
 from mlops_assets.sources import delivery_profiles as profiles
 from mlops_assets.sources import table_checks as checks
-from mlops_assets.sources.deliveries import compare_delivery
-from mlops_assets.sources.delivery_findings import Finding
 from mlops_assets.sources.reader import PARSED, REASON, ROW, SOURCE
 from mlops_assets.stages.execution import permanent_failure
 
@@ -29,19 +29,7 @@ QUARANTINE_SCHEMA = "raw_quarantine"
 
 # The columns of the raw table are in the scope of the same statement.
 _DAY, _KEY = internal("day"), internal("key")
-_ACCEPTED = f"(FROM {PARSED} WHERE {REASON} IS NULL)"
-
-
-def check_rules(table: RawTable) -> list[CheckRule]:
-    """The checks of the raw table, in the order in which they are evaluated."""
-    rules = [checks.ROW_COUNT, checks.REJECTED_ROWS, SCHEMA]
-    if table.bounded:
-        rules.append(checks.RANGES)
-    if table.key:
-        rules.append(checks.DUPLICATES)
-    if table.comparison.enabled:
-        rules.append(checks.DELIVERY)
-    return [*rules, checks.CONSTANT_COLUMNS]
+ACCEPTED = f"(FROM {PARSED} WHERE {REASON} IS NULL)"
 
 
 @dataclass(frozen=True)
@@ -75,10 +63,10 @@ class Delivery:
     @cached_property
     def rejected(self) -> dict[str, checks.RejectedRows]:
         """The rejected rows of each partition, with the most frequent reasons; rows without a date are those of `WHOLE`."""
-        self._map_days()
+        self.map_days()
         rejected: dict[str, checks.RejectedRows] = defaultdict(checks.RejectedRows)
         counted = self.connection.execute(
-            f"SELECT {self._partition}, {REASON}, count(*) FROM {PARSED} WHERE {REASON} IS NOT NULL GROUP BY ALL ORDER BY 3 DESC, 2"
+            f"SELECT {self.partition_key}, {REASON}, count(*) FROM {PARSED} WHERE {REASON} IS NOT NULL GROUP BY ALL ORDER BY 3 DESC, 2"
         )
         for name, reason, count in counted.fetchall():
             rows = rejected[name]
@@ -88,47 +76,15 @@ class Delivery:
                 rows.reasons[reason] = count
         return dict(rejected)
 
-    def judge(self) -> dict[str, list[dg.AssetCheckResult]]:
-        """Evaluate every check on the staged rows; returns the results of each partition, of a table without partitions as `WHOLE`.
-
-        What `compare` needs to remember is kept until the delivery is written.
-        """
-        self._map_days()
-        key, table = table_key(self.raw), self.table
-        delivered = checks.DeliveredRows(self.connection, _ACCEPTED, self._partition, self.keys)
-        measured = checks.MeasuredRows(delivered, table, varying=_compared_columns(table))
-        outcomes = [
-            checks.check_row_count(key, rows=measured.rows, keys=self.keys, minimum=table.minimum_rows),
-            checks.check_rejected_rows(
-                key,
-                accepted=measured.rows,
-                rejected=self.rejected,
-                maximum_share=table.maximum_reject_share,
-                rejects=self.rejects,
-            ),
-            measured.check_schema(key),
-        ]
-        if table.bounded:
-            outcomes.append(measured.check_ranges(key))
-        if table.key:
-            outcomes.append(checks.check_duplicates(delivered, key, columns=table.key))
-        if table.comparison.enabled:
-            outcomes.append(self._compare(key))
-        outcomes.append(measured.check_constant_columns(key))
-        return {name: [self._of_partition(outcome[name], name) for outcome in outcomes] for name in self.keys}
-
-    def _of_partition(self, result: dg.AssetCheckResult, name: str) -> dg.AssetCheckResult:
-        return PartitionCheckResult.of(result, name) if self.replaced else result
-
     @property
-    def _partition(self) -> str:
+    def partition_key(self) -> str:
         """SQL for the key of the partition of a row, '' without one."""
         if self.replaced is None:
             return f"'{checks.WHOLE}'"
         day = quote(self.replaced.column)
         return f"coalesce((SELECT {_KEY} FROM temp.main.partition_days WHERE {_DAY} = {day}), '{checks.WHOLE}')"
 
-    def _map_days(self) -> None:
+    def map_days(self) -> None:
         """Make the temporary table of each day of the range with the key of its partition."""
         if self.replaced is None:
             return
@@ -138,30 +94,6 @@ class Delivery:
             f"CREATE OR REPLACE TEMP TABLE partition_days AS SELECT unnest(?::DATE[]) AS {_DAY}, unnest(?::VARCHAR[]) AS {_KEY}",
             [days, [starts[bisect_right(starts, day.isoformat()) - 1] for day in days]],
         )
-
-    def _compare(self, key: dg.AssetKey) -> checks.Outcomes:
-        rules, partitions = self.table.comparison, self.table.partitions
-        types = {name: column.type for name, column in self.table.columns.items() if not partitions or name != partitions.column}
-        delivered = profiles.profile_delivery(
-            self.connection,
-            relation=_ACCEPTED,
-            types=types,
-            partition_column=self.replaced.column if self.replaced else None,
-            keys=self.keys,
-            end=self.replaced.end if self.replaced else None,
-        )
-        if self.replaced:
-            before = profiles.preceding_profiles(
-                self.connection, self.name, before=self.replaced.start, partitions=rules.partitions
-            )
-        else:
-            before = profiles.last_profile(self.connection, self.name)
-            rules = rules.model_copy(update={"minimum_partitions": 1})
-        optional = [name for name, column in self.table.columns.items() if column.optional]
-        findings: dict[str, list[Finding]] = defaultdict(list)
-        for finding in compare_delivery(delivered, before, rules, optional):
-            findings[finding.partition.isoformat() if self.replaced else checks.WHOLE].append(finding)
-        return checks.check_delivery(key, findings, keys=self.keys, before=len({profile.partition for profile in before}))
 
     def require_known_columns(self) -> None:
         """Raise Failure when a column has probably been renamed: its values would be in two columns, half of them null in each."""
@@ -173,7 +105,7 @@ class Delivery:
         pairs = likely_renames(
             self.connection,
             old=lake_name(self.raw),
-            new=_ACCEPTED,
+            new=ACCEPTED,
             gone={name: kind for folded, (name, kind) in existing.items() if folded not in declared and not is_audit(name)},
             added={name: types[name] for name in self.table.columns if fold(name) not in existing},
         )
@@ -185,7 +117,7 @@ class Delivery:
                 f"`mlops schema apply {self.raw} {options}`. If it is another column: `mlops schema apply {self.raw}` adds it."
             )
 
-    def write(self, failed: Sequence[str]) -> Written:
+    def write(self, failed: Sequence[str]) -> WriteResult:
         """Make the range of the raw table the accepted rows, remember their profile, and clear what was set aside for the range.
 
         The partitions `failed` are left as they are.
@@ -244,7 +176,7 @@ class Delivery:
             author=self.run_id,
         )
 
-    def _write_rows(self, table: str, partition_range: PartitionRange | None) -> Written:
+    def _write_rows(self, table: str, partition_range: PartitionRange | None) -> WriteResult:
         names = ", ".join(quote(column) for column in self.table.columns)
         inside = f"{partition_range.predicate('p')}" if partition_range and partition_range.without else "true"
         return self.lake.replace(
@@ -271,29 +203,3 @@ class Delivery:
 def _listed(names: Sequence[str]) -> str:
     """The partitions `names`, of many the first ones and how many there are."""
     return ", ".join(names[:MOST_EXAMPLES]) + (f" and {len(names) - MOST_EXAMPLES} more" if len(names) > MOST_EXAMPLES else "")
-
-
-def is_blocking(result: dg.AssetCheckResult) -> bool:
-    """Whether the outcome stops the delivery."""
-    return not result.passed and result.severity == dg.AssetCheckSeverity.ERROR
-
-
-def with_metadata(result: dg.AssetCheckResult, **texts: str) -> dg.AssetCheckResult:
-    """`result` with further texts among its evidence."""
-    return _changed(result, metadata={**result.metadata, **{name: dg.MetadataValue.text(text) for name, text in texts.items()}})
-
-
-def as_accepted(result: dg.AssetCheckResult, why: str) -> dg.AssetCheckResult:
-    """A blocking outcome that a person took responsibility for: a warning, with the reason."""
-    return _changed(with_metadata(result, accepted_because=why), severity=dg.AssetCheckSeverity.WARN)
-
-
-def _changed(result: dg.AssetCheckResult, **changes: Any) -> dg.AssetCheckResult:
-    changed = dg.AssetCheckResult(**{**result._asdict(), **changes})
-    return PartitionCheckResult.of(changed, result.partition) if isinstance(result, PartitionCheckResult) else changed
-
-
-def _compared_columns(table: RawTable) -> list[str]:
-    """Columns that should vary within any run: not the parts of the key or the partition, which a short run holds constant."""
-    fixed = {*table.key, *([table.partitions.column] if table.partitions else [])}
-    return [name for name, column in table.columns.items() if name not in fixed and not column.required]

@@ -16,17 +16,13 @@ from mlops_assets.core.freshness import cadence_freshness, freshness_policy
 from mlops_assets.core.keys import RAW_SCHEMA, group_name, table_key
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake, LakeError, sql_moment
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import sql_moment
+from mlops_assets.lake.tables import LakeError
 from mlops_assets.schema.source import RawTable, Source
+from mlops_assets.sources.delivery_checks import as_accepted, delivery_rules, evaluate_delivery, is_blocking, with_metadata
 from mlops_assets.sources.files import confine
-from mlops_assets.sources.raw_delivery import (
-    REJECTS_SCHEMA,
-    Delivery,
-    as_accepted,
-    check_rules,
-    is_blocking,
-    with_metadata,
-)
+from mlops_assets.sources.raw_delivery import REJECTS_SCHEMA, Delivery
 from mlops_assets.sources.reader import SourceError, Window, parse
 from mlops_assets.sources.table_checks import WHOLE
 from mlops_assets.stages.execution import (
@@ -101,7 +97,7 @@ def _build_raw_asset(name: str, table: RawTable, *, source: Source, directory: P
         kinds={(table.format or "sql").rpartition(":")[2].lower(), "duckdb"},
         partitions_def=keys,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        check_specs=[rule.partitioned_spec(key, keys) for rule in check_rules(table)],
+        check_specs=[rule.partitioned_spec(key, keys) for rule in delivery_rules(table)],
         freshness_policy=_freshness(table),
         automation_condition=ARRIVE if arrives else None,
         code_version=hashlib.sha256(table.model_dump_json().encode()).hexdigest()[:16],
@@ -156,7 +152,7 @@ def _take(
     Those that a check blocks are set aside, and are not materialized. Raises Failure for them, after what was written is recorded.
     """
     delivery.require_known_columns()
-    by_partition = delivery.judge()
+    by_partition = evaluate_delivery(delivery)
     delivery.write_rejects()
     failing = {name: [each for each in results if is_blocking(each)] for name, results in by_partition.items()}
     refused = {name: results for name, results in failing.items() if results}

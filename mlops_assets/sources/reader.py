@@ -14,7 +14,8 @@ from pathlib import Path
 
 import duckdb
 
-from mlops_assets.lake.lake import column_types, literal, quote
+from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.tables import column_types
 from mlops_assets.schema.column_names import internal
 from mlops_assets.schema.source import Column, RawTable
 from mlops_assets.schema.source_reader import READERS, SourceReader

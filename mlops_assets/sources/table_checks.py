@@ -11,7 +11,8 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.core.check_rules import MOST_EXAMPLES, SCHEMA, CheckRule, Evidence
-from mlops_assets.lake.lake import column_types, quote
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import column_types
 from mlops_assets.lake.validation import MISSING, Failure, Validation, build_schema, in_words, scan_by
 from mlops_assets.schema.column_names import internal
 from mlops_assets.schema.source import RawTable

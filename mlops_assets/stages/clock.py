@@ -4,7 +4,7 @@ from datetime import datetime
 
 import duckdb
 
-from mlops_assets.lake.lake import quote
+from mlops_assets.lake.sql import quote
 from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 

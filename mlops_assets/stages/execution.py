@@ -10,8 +10,10 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.core.keys import SEGMENT, TRAINING_DATE
-from mlops_assets.lake.lake import PartitionRange, Written, column_types, table_exists
+from mlops_assets.lake.lake import WriteResult
+from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.schema_evolution import ColumnChange
+from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.stages.inputs import SolutionInputs
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
@@ -112,7 +114,7 @@ def schema_change_metadata(table: str, changes: Sequence[ColumnChange]) -> dict[
     return {"schema_changes": dg.MetadataValue.json([str(change) for change in changes])}
 
 
-def written_metadata(written: Written) -> dict[str, dg.MetadataValue]:
+def written_metadata(written: WriteResult) -> dict[str, dg.MetadataValue]:
     """Metadata every write to the lake leaves."""
     return {
         **schema_change_metadata(written.table, written.schema_changes),

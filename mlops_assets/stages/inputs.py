@@ -25,7 +25,7 @@ from mlops_assets.core.missing_values import is_present
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.feature_store.point_in_time import Frame, SelectedView
 from mlops_assets.feature_store.registry import DbtModel
-from mlops_assets.lake.lake import literal, quote
+from mlops_assets.lake.sql import literal, quote
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.derived import with_derived
 

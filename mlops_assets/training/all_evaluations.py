@@ -6,7 +6,8 @@ Each has a table of its own, `evaluation` and `segment_evaluation`, and an asset
 import duckdb
 
 from mlops_assets.core.keys import EVALUATION, SEGMENT, SEGMENT_STAGES, stage_table
-from mlops_assets.lake.lake import Lake, column_types, table_exists
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.tables import column_types, table_exists
 
 _STAGES = (EVALUATION, SEGMENT_STAGES[EVALUATION])
 _OF_A_SEGMENT = f"coalesce({SEGMENT}, '') <> ''"

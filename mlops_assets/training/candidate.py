@@ -17,7 +17,7 @@ from mlops_assets.core.keys import TRAINING_DATASET
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
-from mlops_assets.schema.training import configuration_hash
+from mlops_assets.schema.training_rules import configuration_hash
 from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import keep_bundle
@@ -240,7 +240,7 @@ def _described(inputs: SolutionInputs, fitted: Fitted, searched: "SearchResult |
     if fitted.threshold is not None:
         metadata["decision_threshold"] = fitted.threshold
     if searched:
-        from mlops_assets.ml.plots import markdown_image
+        from mlops_assets.ml.figures import markdown_image
         from mlops_assets.ml.search_plot import search_plot, search_table
 
         metric = inputs.solution.training.metric

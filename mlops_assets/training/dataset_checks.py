@@ -12,10 +12,11 @@ from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES
 from mlops_assets.core.keys import TRAINING_DATASET
 from mlops_assets.core.missing_values import finite_number, is_present, number
-from mlops_assets.lake.lake import column_types, literal, quote, sql_moment
+from mlops_assets.lake.sql import literal, quote, sql_moment
+from mlops_assets.lake.tables import column_types
 from mlops_assets.lake.validation import Validation, build_schema, scan
 from mlops_assets.schema.column_names import SPLIT, internal
-from mlops_assets.schema.solution import before
+from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.sources.table_checks import WHOLE, DeliveredRows, check_duplicates, duplicates_result
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.dataset_schema import dataset_columns
@@ -161,7 +162,7 @@ class _Dataset:
         solution, midnight = self._inputs.solution, self._inputs.midnight
         predicted, labelled = quote(solution.spine.prediction_time), quote(solution.spine.label_time)
         known = [(chosen.view.name, chosen.known_since) for chosen in self._inputs.views if chosen.known_since]
-        cutoff, holdout_start = self._training_date, before(self._training_date, solution.training.holdout)
+        cutoff, holdout_start = self._training_date, subtract_duration(self._training_date, solution.training.holdout)
         return {
             **{f"features of {name} after prediction": f"{quote(column)} > {predicted}" for name, column in known},
             "label not later than prediction": f"{labelled} <= {predicted}",

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import duckdb
 
+from mlops_assets.clients.aliases import CHAMPION, segment_alias
 from mlops_assets.clients.bundle_record import EvidenceError
-from mlops_assets.clients.model_registry import CHAMPION, ModelRegistry, alias_of
+from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.core.keys import EVALUATION, MODEL, SEGMENT, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, prediction_columns
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.datasets import newest_dataset
-from mlops_assets.lake.lake import ColumnValue, Lake, PartitionRange, Written, fingerprint, literal, quote
+from mlops_assets.lake.lake import Lake, WriteResult
+from mlops_assets.lake.partition_range import ColumnValue, PartitionRange
+from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.tables import fingerprint
 from mlops_assets.stages.column_lineage import evaluation_lineage
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure, table_schema, written_metadata
 from mlops_assets.stages.faults import step
@@ -209,14 +213,14 @@ def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inpu
             return champion
         if each.deployment_target.has_champion(instance):
             raise EvidenceError(
-                f"The alias {alias_of(CHAMPION, each.segment)} of {inputs.name} was removed by hand. The sensor {inputs.name}_champion (of "
+                f"The alias {segment_alias(CHAMPION, each.segment)} of {inputs.name} was removed by hand. The sensor {inputs.name}_champion (of "
                 f"segments {inputs.name}_segment_champions) restores it within a minute; then materialize the evaluation again."
             )
     return None
 
 
 def _figures(inputs: SolutionInputs, bundle: "Bundle", judged: CandidateEvaluation) -> dict[str, bytes]:
-    from mlops_assets.ml.plots import importance_plot
+    from mlops_assets.ml.evaluation_plots import importance_plot
 
     figures = draw_plots(
         judged.candidate_result.result,
@@ -263,7 +267,7 @@ def _write(
     version: int,
     holdout: "pa.Table",
     scored: "pa.Table",
-) -> Written:
+) -> WriteResult:
     """Keep the scored hold-out: the reference that later predictions are compared with."""
     spine = inputs.solution.spine
     judged = holdout.select([spine.key, spine.prediction_time, spine.label])

@@ -27,29 +27,29 @@ def draw_plots(
     result: "Evaluation", labels: "np.ndarray", scored: "pa.Table", classes: tuple[int | str, ...], *, metric: str
 ) -> dict[str, bytes]:
     """PNG images by name, those that suit the problem and the rows."""
-    from mlops_assets.ml import plots
+    from mlops_assets.ml import evaluation_plots
 
     drawn: dict[str, bytes] = {}
     predictions = predictions_array(scored)
     if result.problem == "binary_classification" and 0 < labels.sum() < len(labels):
-        drawn["ranking"] = plots.ranking_plot(labels, predictions)
-        drawn["calibration"] = plots.calibration_plot(result)
-        drawn["scores"] = plots.score_plot(labels, predictions, 0.5 if result.threshold is None else result.threshold)
+        drawn["ranking"] = evaluation_plots.ranking_plot(labels, predictions)
+        drawn["calibration"] = evaluation_plots.calibration_plot(result)
+        drawn["scores"] = evaluation_plots.score_plot(labels, predictions, 0.5 if result.threshold is None else result.threshold)
     if result.problem == "regression":
-        drawn["residuals"] = plots.residual_plot(labels, predictions)
+        drawn["residuals"] = evaluation_plots.residual_plot(labels, predictions)
     else:
         predicted = scored.column("predicted_label").to_numpy(zero_copy_only=False)
-        drawn["confusion"] = plots.confusion_plot(labels, predicted, classes)
+        drawn["confusion"] = evaluation_plots.confusion_plot(labels, predicted, classes)
     overall = result.metrics[metric]
     for column in dict.fromkeys(each.column for each in result.slices):
         chosen = [each for each in result.slices if each.column == column and each.metrics[metric] is not None]
         if chosen and overall is not None:
-            drawn[f"slices_{column}"] = plots.slice_plot(chosen, metric, overall)
+            drawn[f"slices_{column}"] = evaluation_plots.slice_plot(chosen, metric, overall)
     return drawn
 
 
 def plot_metadata(plots: Mapping[str, bytes]) -> dict[str, Any]:
     """Images for the asset's page."""
-    from mlops_assets.ml.plots import markdown_image
+    from mlops_assets.ml.figures import markdown_image
 
     return {f"plot_{name}": dg.MetadataValue.md(markdown_image(name, png)) for name, png in plots.items()}

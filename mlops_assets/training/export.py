@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlops_assets.clients.model_registry import trusted_types
+from mlops_assets.clients.trusted_types import trusted_types
 from mlops_assets.schema.solution import Solution
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.schema.solution import Step as DeclaredStep
-from mlops_assets.schema.solution import ThresholdRule
-from mlops_assets.schema.training import needs_folds
+from mlops_assets.schema.training_rules import needs_folds
+from mlops_assets.schema.training_section import Step as DeclaredStep
+from mlops_assets.schema.training_section import ThresholdRule
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.export import export_model
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlops_assets.ml.cross_validation import Specification, TrainingRows
     from mlops_assets.ml.folds import Fold
     from mlops_assets.ml.matrix import FeatureSchema
-    from mlops_assets.ml.pipeline import Step
+    from mlops_assets.ml.pipeline_steps import PipelineStep
     from mlops_assets.ml.search import Report, SearchPlan, SearchResult
 
 _DEFAULT_THRESHOLD = 0.5
@@ -39,13 +39,13 @@ class Fitted:
     """
 
     pipeline: "Pipeline"
-    estimator: "Step"
+    estimator: "PipelineStep"
     threshold: float | None
     threshold_objective: float | None
     seconds: float
 
 
-def default_estimator(inputs: SolutionInputs) -> "Step":
+def default_estimator(inputs: SolutionInputs) -> "PipelineStep":
     """`training.estimator` as it is."""
     return _step(inputs.solution.training.estimator)
 
@@ -67,7 +67,7 @@ def run_search(
     rule = training.decision_threshold
     specification, rows, folds = _specification(inputs, schema), _rows(inputs, schema, train), _folds(inputs, train)
 
-    def scores(estimator: "Step") -> Any:
+    def scores(estimator: "PipelineStep") -> Any:
         return fold_scores(
             specification=specification,
             estimator=estimator,
@@ -85,7 +85,7 @@ def run_search(
         return search(plan, scores, storage=opened, name=name, report=report)
 
 
-def fit(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", estimator: "Step") -> Fitted:
+def fit(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", estimator: "PipelineStep") -> Fitted:
     """Fit `estimator` on all training rows; calibrate it and choose its threshold on out-of-fold predictions, where asked for.
 
     Raises ValueError when the rows do not allow it.
@@ -117,7 +117,7 @@ def fit(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", esti
 
 
 def _check_export(
-    inputs: SolutionInputs, specification: "Specification", schema: "FeatureSchema", step: "Step", rows: "TrainingRows"
+    inputs: SolutionInputs, specification: "Specification", schema: "FeatureSchema", step: "PipelineStep", rows: "TrainingRows"
 ) -> None:
     """Raise ValueError when `step`, fitted on a few rows of each class, cannot serve."""
     import numpy as np
@@ -220,11 +220,11 @@ def _folds(inputs: SolutionInputs, train: "pa.Table") -> "Sequence[Fold]":
     return time_folds(*times, folds=training.folds, seed=training.seed)
 
 
-def _steps(declared: list[DeclaredStep] | None) -> "list[Step] | None":
+def _steps(declared: list[DeclaredStep] | None) -> "list[PipelineStep] | None":
     return None if declared is None else [_step(each) for each in declared]
 
 
-def _step(declared: DeclaredStep) -> "Step":
-    from mlops_assets.ml.pipeline import Step
+def _step(declared: DeclaredStep) -> "PipelineStep":
+    from mlops_assets.ml.pipeline_steps import PipelineStep
 
-    return Step(class_path=declared.type, parameters=declared.parameters)
+    return PipelineStep(class_path=declared.type, parameters=declared.parameters)

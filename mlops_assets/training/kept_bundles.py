@@ -5,7 +5,8 @@ A version that is not among them stays in the model registry: whoever needs its 
 
 import dagster as dg
 
-from mlops_assets.clients.model_registry import CHALLENGER, CHAMPION, PREVIOUS, ModelRegistry
+from mlops_assets.clients.aliases import CHALLENGER, CHAMPION, PREVIOUS
+from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.settings import Settings
 from mlops_assets.serving.bundle_store import open_bundle_store, prune
 from mlops_assets.serving.reports import read_reports

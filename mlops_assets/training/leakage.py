@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import duckdb
 
 from mlops_assets.core.missing_values import finite_number, is_infinite, is_present
-from mlops_assets.lake.lake import quote
+from mlops_assets.lake.sql import quote
 from mlops_assets.schema.column_names import internal
 
 MAXIMUM_ROWS = 20_000

@@ -8,16 +8,19 @@ from typing import Any
 import dagster as dg
 import duckdb
 
+from mlops_assets.clients.aliases import segment_alias
 from mlops_assets.clients.bundle_record import Precision, TrainingIdentity
-from mlops_assets.clients.model_registry import ModelRegistry, alias_of
+from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
 from mlops_assets.core.keys import MODEL, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.datasets import recorded_datasets
-from mlops_assets.lake.lake import Lake, fingerprint, quote
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import fingerprint
 from mlops_assets.schema.column_names import SPLIT
 from mlops_assets.schema.configuration_errors import ConfigurationError
-from mlops_assets.schema.training import override
+from mlops_assets.schema.training_rules import override
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
@@ -140,7 +143,7 @@ def _precision_problem(precision: Precision, limit: float) -> str | None:
 
 def candidate_alias(training_date: date, segment: str | None) -> str:
     """The MLflow alias of the version that `model` made, or found again, for `training_date` (and `segment`)."""
-    return alias_of(f"candidate-{training_date}", segment)
+    return segment_alias(f"candidate-{training_date}", segment)
 
 
 def dataset_mapping(declared: SolutionInputs) -> dg.PartitionMapping | None:

@@ -22,7 +22,7 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.prediction_columns import prediction_columns
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import quote
+from mlops_assets.lake.sql import quote
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.kept_folders import copy_of, keep_folder
 

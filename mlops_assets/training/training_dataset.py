@@ -10,11 +10,14 @@ import duckdb
 from mlops_assets.core.keys import TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.feature_store.point_in_time import Frame
 from mlops_assets.lake.datasets import dataset_information
-from mlops_assets.lake.lake import Lake, LakeError, PartitionRange, current_snapshot, quote, snapshot_at, sql_moment
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.lake.sql import quote, sql_moment
+from mlops_assets.lake.tables import LakeError, current_snapshot, snapshot_at
 from mlops_assets.ml.splits import SPLIT_SQL
 from mlops_assets.schema.cadence import LENGTHS
 from mlops_assets.schema.column_names import SPLIT, internal
-from mlops_assets.schema.solution import before, longest_days
+from mlops_assets.schema.duration import maximum_days, subtract_duration
 from mlops_assets.stages.column_lineage import frame_lineage
 from mlops_assets.stages.execution import (
     RETRIES,
@@ -144,7 +147,7 @@ def _source_snapshot(connection: duckdb.DuckDBPyConnection, config: TrainingData
 def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     """Dependencies on the partitions before the training date that the window covers."""
     # A calendar window does not divide into partitions: the longest span of each unit, in days.
-    days = longest_days(inputs.solution.training.window)
+    days = maximum_days(inputs.solution.training.window)
     length = LENGTHS[inputs.solution.partitions.cadence].fewest_days
     mapping = dg.TimeWindowPartitionMapping(
         start_offset=-ceil(days / length), end_offset=-1, allow_nonexistent_upstream_partitions=True
@@ -158,7 +161,7 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
 def labelled_rows(inputs: SolutionInputs, training_date: date) -> str:
     """SQL condition on the spine: the rows of the training window whose label was known at the training date."""
     training, spine = inputs.solution.training, inputs.solution.spine
-    start, cutoff = inputs.midnight(before(training_date, training.window)), sql_moment(inputs.midnight(training_date))
+    start, cutoff = inputs.midnight(subtract_duration(training_date, training.window)), sql_moment(inputs.midnight(training_date))
     return (
         f"{quote(spine.prediction_time)} >= {sql_moment(start)} AND {quote(spine.prediction_time)} < {cutoff} "
         f"AND {inputs.is_labelled} AND {quote(spine.label_time)} < {cutoff}"
@@ -167,7 +170,7 @@ def labelled_rows(inputs: SolutionInputs, training_date: date) -> str:
 
 def training_frame(inputs: SolutionInputs, training_date: date, snapshot: int) -> Frame:
     """The labelled rows of the training window with their features."""
-    start = before(training_date, inputs.solution.training.window)
+    start = subtract_duration(training_date, inputs.solution.training.window)
     return inputs.frame(
         # Partitions are dates of the data's own zone: a day of slack, then the exact moments.
         first=date.fromordinal(start.toordinal() - 1),
@@ -184,7 +187,7 @@ def split_query(inputs: SolutionInputs, training_date: date, frame: str) -> str:
     split = SPLIT_SQL.format(
         prediction_time=quote(spine.prediction_time),
         label_time=quote(spine.label_time),
-        holdout_start=sql_moment(inputs.midnight(before(training_date, training.holdout))),
+        holdout_start=sql_moment(inputs.midnight(subtract_duration(training_date, training.holdout))),
         cutoff=sql_moment(inputs.midnight(training_date)),
     )
     return (

@@ -50,7 +50,8 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     from mlops_assets.ml.evaluation import evaluate
     from mlops_assets.ml.matrix import FeatureSchema, to_frame
     from mlops_assets.ml.onnx import onnx_predict, to_onnx
-    from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
+    from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline
+    from mlops_assets.ml.pipeline_steps import PipelineStep
     from mlops_assets.ml.reconstruction import reconstruction_rows
     from mlops_assets.ml.reference import Monitored, summarise
     from mlops_assets.monitoring.drift_distances import measure_distances
@@ -63,7 +64,7 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     pipeline = build_pipeline(
         problem=problem,
         schema=schema,
-        estimator=Step(class_path=plan["estimator"]["type"], parameters=plan["estimator"]["parameters"]),
+        estimator=PipelineStep(class_path=plan["estimator"]["type"], parameters=plan["estimator"]["parameters"]),
         numeric=None,
         categorical=None,
         seed=plan["seed"],

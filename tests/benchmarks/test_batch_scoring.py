@@ -17,9 +17,12 @@ from bundles import fit_bundle, load
 from feast_environment import show
 from test_training_frame import FIRST, FLIGHTS, Year, replicate, year  # noqa: F401
 
-from mlops_assets.lake.lake import Lake, PartitionRange, current_snapshot
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
-from mlops_assets.ml.pipeline import Step, predict
+from mlops_assets.ml.pipeline import predict
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.predictions.predictions import scored_rows
 from mlops_assets.serving.segments import Champions
 from mlops_assets.stages.inputs import SolutionInputs
@@ -48,7 +51,7 @@ def fitted(year: Year) -> Any:  # noqa: F811
         known.column("is_late").to_numpy().astype("int64"),
         schema=schema,
         problem="binary_classification",
-        estimator=Step(inputs.solution.training.estimator.type, inputs.solution.training.estimator.parameters),
+        estimator=PipelineStep(inputs.solution.training.estimator.type, inputs.solution.training.estimator.parameters),
         requests=[{"id": str(number)} for number in range(5)],
         name=inputs.name,
     )

@@ -10,7 +10,7 @@ import pytest
 from clinic import lake_in_memory, solution_inputs
 from scans import scans_of
 
-from mlops_assets.schema.solution import DatasetChecks
+from mlops_assets.schema.gates_section import DatasetChecks
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.dataset_checks import check_dataset
 

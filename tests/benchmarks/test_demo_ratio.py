@@ -26,7 +26,8 @@ from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.local.environment import process_environment
 from mlops_assets.ml.splits import SPLIT_SQL
 from mlops_assets.operations.demo import Plan
-from mlops_assets.schema.solution import Solution, before
+from mlops_assets.schema.duration import subtract_duration
+from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
 
 TAG = "nycflights13"
@@ -137,7 +138,11 @@ def training_query(inputs: SolutionInputs, training_date: date) -> str:
     spine, training = inputs.solution.spine, inputs.solution.training
     start, holdout, cutoff = (
         f"TIMESTAMPTZ '{day} 00:00:00+00'"
-        for day in (before(training_date, training.window), before(training_date, training.holdout), training_date)
+        for day in (
+            subtract_duration(training_date, training.window),
+            subtract_duration(training_date, training.holdout),
+            training_date,
+        )
     )
     split = SPLIT_SQL.format(
         prediction_time=spine.prediction_time, label_time=spine.label_time, holdout_start=holdout, cutoff=cutoff
@@ -146,5 +151,5 @@ def training_query(inputs: SolutionInputs, training_date: date) -> str:
         f"{spine.prediction_time} >= {start} AND {spine.prediction_time} < {cutoff} "
         f"AND {spine.label} IS NOT NULL AND {spine.label_time} < {cutoff}"
     )
-    joined = frame(inputs, condition, before(training_date, training.window), training_date)
+    joined = frame(inputs, condition, subtract_duration(training_date, training.window), training_date)
     return f"SELECT {split} AS split, * FROM ({joined}) WHERE split <> 'excluded' ORDER BY {spine.prediction_time}, {spine.key}"

@@ -12,12 +12,12 @@ import pytest
 from bundles import Fitted, fit_flights
 from online_server import SOLUTION, OnlineServer, wait_for
 
-from mlops_assets.ml.pipeline import Step
+from mlops_assets.ml.pipeline_steps import PipelineStep
 
 SECONDS = 4.0
 MODELS = {
     "small, 20 trees": None,
-    "large, a network of 16 million weights": Step(
+    "large, a network of 16 million weights": PipelineStep(
         "sklearn.neural_network.MLPClassifier", {"hidden_layer_sizes": [4000, 4000], "max_iter": 1}
     ),
 }

@@ -35,7 +35,7 @@ from online_server import OnlineServer, flights, wait_for
 
 from mlops_assets.local.environment import scripts_directory
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.pipeline import Step
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.online_store.values import Column, EntityValues, OnlineView
 
@@ -296,7 +296,7 @@ def fit_wide() -> Fitted:
         labels,
         schema=FeatureSchema(numeric=("distance", "minute", *FEATURES), categorical=("carrier", "origin")),
         problem="binary_classification",
-        estimator=Step("sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 150, "max_leaf_nodes": 31}),
+        estimator=PipelineStep("sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 150, "max_leaf_nodes": 31}),
         requests=[request | {"distance": 500, "minute": 600}],
         name="flights",
         key={"name": "flight_id", "type": "varchar"},

@@ -18,7 +18,8 @@ from feast_environment import run_feast, show
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
 from mlops_assets.feature_store.registry import DbtModel, FeatureView
 from mlops_assets.features.online_push import push_view
-from mlops_assets.lake.lake import Lake, current_snapshot
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.online_store.store import FeatureRequest
 from mlops_assets.online_store.values import Column, EntityValues, OnlineView

@@ -24,7 +24,7 @@ from mlops_assets.clients.event_stream import PREDICTIONS, REQUESTS, EventStream
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.pipeline import Step
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.online_store.values import Column, EntityValues, OnlineView
 from mlops_assets.serving.active import CHAMPION_LINK, activate
@@ -55,7 +55,7 @@ def home() -> Iterator[Path]:
             labels,
             schema=FeatureSchema(numeric=(*request, *names), categorical=()),
             problem="binary_classification",
-            estimator=Step("sklearn.ensemble.HistGradientBoostingClassifier", parameters),
+            estimator=PipelineStep("sklearn.ensemble.HistGradientBoostingClassifier", parameters),
             requests=[json.loads(event(number)) for number in range(5)],
             name=SOLUTION,
             entity_keys=[{"name": "entity", "type": "varchar"}],

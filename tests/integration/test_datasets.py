@@ -12,7 +12,9 @@ import pytest
 from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import DbtModel, FeatureView
 from mlops_assets.lake.datasets import find_dataset, rebuild, recorded_datasets
-from mlops_assets.lake.lake import Lake, LakeError, PartitionRange
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.lake.tables import LakeError
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.training_dataset import build_training_dataset

@@ -16,7 +16,8 @@ from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.point_in_time import SelectedView, point_in_time_query
 from mlops_assets.feature_store.registry import FeatureRegistry
-from mlops_assets.lake.lake import Lake, current_snapshot
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.derived import DerivedFeatures
 

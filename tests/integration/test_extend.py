@@ -21,9 +21,9 @@ from sklearn.pipeline import Pipeline
 
 from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, folder_files
 from mlops_assets.clients.channels import CHANNELS
-from mlops_assets.clients.model_registry import RegistryError, trusted_types
 from mlops_assets.clients.notifier import Notification, Notifier
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.clients.trusted_types import RegistryError, trusted_types
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.components.stages import stages
 from mlops_assets.core.project import current_project
@@ -33,7 +33,8 @@ from mlops_assets.ml.comparison import compare
 from mlops_assets.ml.evaluation import Evaluation, Resampling, evaluate
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.onnx import parity, to_onnx
-from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
+from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.monitoring.monitor import MONITORS
 from mlops_assets.monitoring.monitoring_report import build_monitoring_report
@@ -177,8 +178,8 @@ def fitted(numeric: list[dict[str, Any]]) -> tuple[Pipeline, pd.DataFrame, Featu
     pipeline = build_pipeline(
         problem="binary_classification",
         schema=schema,
-        estimator=Step("sklearn.linear_model.LogisticRegression", {}),
-        numeric=[Step(each["type"], each.get("parameters", {})) for each in numeric],
+        estimator=PipelineStep("sklearn.linear_model.LogisticRegression", {}),
+        numeric=[PipelineStep(each["type"], each.get("parameters", {})) for each in numeric],
         categorical=None,
         seed=0,
     )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from mlops_assets.feature_store.point_in_time import Frame, SelectedView, point_in_time_query
 from mlops_assets.feature_store.registry import DbtModel, FeatureView
-from mlops_assets.lake.lake import Lake, literal
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import literal
 
 START = datetime(2020, 1, 10, tzinfo=UTC)
 FRESHNESS_DAYS = 2

@@ -6,8 +6,9 @@ from datetime import date
 import pytest
 from late_inputs import INPUTS, SOLUTION
 
-from mlops_assets.lake.lake import Lake, PartitionRange
-from mlops_assets.predictions.predictions import check_fresh_features
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.predictions.prediction_checks import check_fresh_features
 
 WINDOW = PartitionRange("day", date(2020, 3, 2), date(2020, 3, 16))
 MONDAYS = ["2020-03-02", "2020-03-09"]

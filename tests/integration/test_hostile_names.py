@@ -31,7 +31,9 @@ from mlops_assets.feature_store.statistics import statistics_query
 from mlops_assets.features.online_features import build_online_features
 from mlops_assets.features.online_push import push_view
 from mlops_assets.lake.datasets import find_dataset, rebuild
-from mlops_assets.lake.lake import Lake, column_types, current_snapshot, quote
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import column_types, current_snapshot
 from mlops_assets.monitoring.alerts import alert_rows, find_alerts
 from mlops_assets.monitoring.monitor import monitors_of
 from mlops_assets.monitoring.monitored_windows import load_monitored_version, stage_rows, windows_of

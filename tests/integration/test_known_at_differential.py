@@ -25,7 +25,10 @@ from late_inputs import DECLARED, model
 from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.features.online_push import push_view
-from mlops_assets.lake.lake import Lake, PartitionRange, current_snapshot, sql_moment
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.lake.sql import sql_moment
+from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.online_store.store import FeatureRequest
 from mlops_assets.schema.solution import Solution

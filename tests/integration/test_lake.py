@@ -15,7 +15,10 @@ from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.lake.lake import Lake, LakeError, PartitionRange, Written, fingerprint, literal
+from mlops_assets.lake.lake import Lake, WriteResult
+from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.lake.sql import literal
+from mlops_assets.lake.tables import LakeError, fingerprint
 
 FIRST = date(2020, 1, 1)
 SPAWN = multiprocessing.get_context("spawn")
@@ -67,7 +70,7 @@ def replace(
     rows: list[tuple[int, Row]],
     within: PartitionRange | None,
     loaded_at: int = 0,
-) -> Written:
+) -> WriteResult:
     return lake.replace(connection, table=table, query=rows_query(rows, loaded_at), partition_range=within, author="test")
 
 
@@ -156,7 +159,7 @@ def test_a_column_is_widened_by_itself_and_that_is_recorded(
 ) -> None:
     table = f"widened.{narrow}_{wide}".lower()
 
-    def write(number: int, kind: str, text: str) -> Written:
+    def write(number: int, kind: str, text: str) -> WriteResult:
         query = f"SELECT DATE '{day(number)}' AS day, ({text})::{kind} AS a"
         return lake.replace(connection, table=table, query=query, partition_range=days(number, number + 1), author="test")
 
@@ -212,7 +215,7 @@ def test_an_appended_column_is_widened_too_and_every_row_has_an_identifier(
 
 
 def test_a_column_of_the_data_that_begins_with_an_underscore_counts(lake: Lake, connection: duckdb.DuckDBPyConnection) -> None:
-    def write(score: int, loaded_at: int) -> Written:
+    def write(score: int, loaded_at: int) -> WriteResult:
         query = f"SELECT DATE '2020-01-01' AS day, 1 AS id, {score} AS _score, {loaded_at} AS _loaded_at"
         return lake.replace(connection, table="underscore.t", query=query, partition_range=days(0, 1), author="test")
 

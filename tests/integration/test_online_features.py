@@ -17,7 +17,8 @@ from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.features.online_features import build_online_features
 from mlops_assets.features.online_push import Pushed, describe_view, push_view
-from mlops_assets.lake.lake import Lake, current_snapshot
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.online_store.store import FeatureRequest, OnlineStore
 from mlops_assets.online_store.values import EntityValues, Flag, OnlineStoreError

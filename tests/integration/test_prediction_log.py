@@ -19,7 +19,8 @@ from prediction_records import prediction_record
 
 from mlops_assets.clients.event_stream import PREDICTIONS, REJECTS, Message, subject
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake, PartitionRange
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.online_store.values import Flag, ViewValues
 from mlops_assets.predictions import prediction_log
 from mlops_assets.predictions.all_predictions import all_predictions, separate_log

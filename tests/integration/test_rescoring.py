@@ -7,7 +7,8 @@ import duckdb
 import pytest
 from late_inputs import INPUTS, SOLUTION
 
-from mlops_assets.lake.lake import Lake, current_snapshot
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.operations.rescoring import outdated_partitions, ranges
 
 FIRST = date(2020, 1, 1)

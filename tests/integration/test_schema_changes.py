@@ -7,8 +7,9 @@ import pytest
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake, column_types, current_snapshot
+from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.schema_evolution import Requested, likely_renames
+from mlops_assets.lake.tables import column_types, current_snapshot
 from mlops_assets.operations import table_schemas
 
 MakeLake = Callable[[], Lake]

@@ -14,7 +14,7 @@ from mlops_assets.core.settings import SEARCH_DATABASE, Settings
 
 PROGRAM = """
 import json, sys, time
-from mlops_assets.ml.pipeline import Step
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.search import Candidate, Dimension, SearchPlan, search
 from mlops_assets.clients.search_storage import search_storage
 from mlops_assets.core.settings import Settings

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from bundles import NOON, WITHOUT_ONNX, Fitted, fit_flights, load, push_planes
 
-from mlops_assets.clients.model_registry import trusted_types
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.clients.trusted_types import trusted_types
 from mlops_assets.ml.matrix import to_frame
 from mlops_assets.ml.onnx import parity
-from mlops_assets.ml.pipeline import Step
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.skops_model import dump_pipeline, load_skops
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.schema.solution import Serving
@@ -64,7 +64,7 @@ def test_the_stream_answers_from_the_skops_file_in_its_own_process(fitted: Fitte
 
 
 def test_a_type_that_the_contract_does_not_name_is_not_restored(tmp_path: Path) -> None:
-    library = fit_flights("binary_classification", estimator=Step("lightgbm.LGBMClassifier", {"n_estimators": 2}))
+    library = fit_flights("binary_classification", estimator=PipelineStep("lightgbm.LGBMClassifier", {"n_estimators": 2}))
     content = dump_pipeline(library.pipeline)
     changes = {"model_format": "skops", "no_onnx": "a test", "model_sha256": file_hash(content)}
     trusted = trusted_types(library.pipeline)

@@ -13,7 +13,7 @@ from clinic import solution_inputs
 import mlops_assets
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import CheckRule, Evidence, PartitionCheckResult
-from mlops_assets.schema.solution import Gates
+from mlops_assets.schema.gates_section import Gates
 from mlops_assets.training.gate import GATES, rules_of
 
 PACKAGE = Path(mlops_assets.__file__).parent

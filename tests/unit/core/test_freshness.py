@@ -19,7 +19,8 @@ from mlops_assets.core.freshness import (
     window_freshness,
 )
 from mlops_assets.schema.cadence import LENGTHS, Cadence
-from mlops_assets.schema.solution import Solution, after
+from mlops_assets.schema.duration import add_duration
+from mlops_assets.schema.solution import Solution
 
 
 def fails_after(policy: dg.FreshnessPolicy | None) -> timedelta:
@@ -37,7 +38,7 @@ def changed(section: str, **fields: object) -> Solution:
 def test_a_table_that_missed_no_update_is_fresh_whatever_the_calendar(cadence: Cadence, day: date) -> None:
     begin = {"weekly": day - timedelta(days=day.weekday()), "monthly": day.replace(day=1), "yearly": day.replace(month=1, day=1)}
     start = begin.get(cadence, day)
-    end = after(after(start, LENGTHS[cadence].duration), LENGTHS[cadence].duration)
+    end = add_duration(add_duration(start, LENGTHS[cadence].duration), LENGTHS[cadence].duration)
     # From the load of one partition, at its end, to that of the next, and a whole partition to spare.
     assert fails_after(cadence_freshness(cadence)) >= end - start
 
@@ -52,7 +53,7 @@ def test_a_stated_freshness_is_that_of_the_predictions_alone() -> None:
 @settings(max_examples=50)
 @given(st.integers(1, 60), st.sampled_from("dwmy"), st.dates(date(2000, 1, 1), date(2060, 1, 1)))
 def test_a_stated_duration_is_over_before_the_table_is_stale(count: int, unit: str, day: date) -> None:
-    assert fails_after(freshness_policy(f"{count}{unit}")) >= after(day, f"{count}{unit}") - day
+    assert fails_after(freshness_policy(f"{count}{unit}")) >= add_duration(day, f"{count}{unit}") - day
 
 
 def test_what_follows_an_event_is_never_stale() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.core.schedules import build_schedule, check_schedule, tick_before
 from mlops_assets.schema.configuration_errors import ConfigurationError
-from mlops_assets.schema.solution import Schedule
+from mlops_assets.schema.time_partitions import Schedule
 
 NEW_YORK = ZoneInfo("America/New_York")
 

@@ -8,7 +8,8 @@ import pytest
 from lake_in_folder import lake_in_folder
 
 from mlops_assets.features.dbt_schemas import follow_contracts
-from mlops_assets.lake.lake import Lake, column_types
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.tables import column_types
 
 KEY = dg.AssetKey(["features", "load"])
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lake_in_folder import lake_in_folder
 
-from mlops_assets.lake.lake import current_snapshot
 from mlops_assets.lake.table_changes import CHANGE, changes_query, newest_change
+from mlops_assets.lake.tables import current_snapshot
 
 VALUES = st.integers(0, 3)
 STATEMENTS = st.lists(

@@ -4,7 +4,7 @@ import duckdb
 import pytest
 from scans import scans_of
 
-from mlops_assets.lake.lake import column_types
+from mlops_assets.lake.tables import column_types
 from mlops_assets.lake.validation import Failure, Validation, build_schema, in_words, scan, scan_by
 from mlops_assets.schema.table_columns import TableColumn
 

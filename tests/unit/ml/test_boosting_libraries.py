@@ -5,11 +5,12 @@ import pyarrow as pa
 import pytest
 from skops import io
 
-from mlops_assets.clients.model_registry import trusted_types
+from mlops_assets.clients.trusted_types import trusted_types
 from mlops_assets.ml.boosting_libraries import floor32
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.onnx import parity, to_onnx
-from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline, predict
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.schema.problem import Problem
 
 SCHEMA = FeatureSchema(numeric=("dep_delay", "distance", "hour", "month"), categorical=("carrier", "dest", "tailnum"))
@@ -38,7 +39,7 @@ def labels(flights: pa.Table, problem: Problem) -> np.ndarray:
 @pytest.mark.parametrize(("problem", "path"), [(problem, path) for problem, paths in LIBRARIES.items() for path in paths])
 def test_on_real_flights_the_export_answers_as_the_model(flights: pa.Table, problem: Problem, path: str) -> None:
     def fitted():
-        step = Step(path, {"n_estimators": 10})
+        step = PipelineStep(path, {"n_estimators": 10})
         pipeline = build_pipeline(problem=problem, schema=SCHEMA, estimator=step, numeric=None, categorical=None, seed=0)
         return fit_pipeline(pipeline, frame, labels(flights, problem))
 
@@ -61,7 +62,7 @@ def test_on_real_flights_the_export_answers_as_the_model(flights: pa.Table, prob
 )
 def test_a_parameter_that_the_library_would_ignore_is_refused(path: str, parameter: str, hint: str) -> None:
     with pytest.raises(ValueError, match=f"{path} has no parameter '{parameter}'. Did you mean .*{hint}"):
-        Step(path, {parameter: 3}).build("binary_classification", 0)
+        PipelineStep(path, {parameter: 3}).build("binary_classification", 0)
 
 
 def test_a_float64_number_is_never_rounded_up() -> None:

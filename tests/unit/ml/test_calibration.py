@@ -5,7 +5,8 @@ from sklearn.pipeline import Pipeline
 from mlops_assets.ml.calibration import apply_curve, fit_curve
 from mlops_assets.ml.estimators.calibrated import CalibratedClassifier
 from mlops_assets.ml.onnx import parity, to_onnx
-from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
+from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 
 METRIC = "expected_calibration_error"
@@ -68,7 +69,7 @@ def test_the_exported_model_is_calibrated_too(method, path, parameters, sample) 
     pipeline = build_pipeline(
         problem="binary_classification",
         schema=sample.schema,
-        estimator=Step(path, parameters),
+        estimator=PipelineStep(path, parameters),
         numeric=None,
         categorical=None,
         seed=0,
@@ -96,7 +97,7 @@ def test_the_exported_label_follows_the_calibrated_probability(sample) -> None:
     pipeline = build_pipeline(
         problem="binary_classification",
         schema=sample.schema,
-        estimator=Step("sklearn.linear_model.LogisticRegression", {}),
+        estimator=PipelineStep("sklearn.linear_model.LogisticRegression", {}),
         numeric=None,
         categorical=None,
         seed=0,

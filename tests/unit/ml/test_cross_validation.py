@@ -4,7 +4,8 @@ from sklearn.metrics import roc_auc_score
 
 from mlops_assets.ml.cross_validation import Specification, TrainingRows, check_weights, fit_rows, fold_scores, out_of_fold
 from mlops_assets.ml.folds import Fold
-from mlops_assets.ml.pipeline import Step, predict
+from mlops_assets.ml.pipeline import predict
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.schema.problem import PROBLEMS
 
 ESTIMATORS = {
@@ -26,7 +27,7 @@ def rows(sample, problem, *, weights=None, balanced=False) -> TrainingRows:
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_fold_is_scored_by_a_model_of_its_own_rows_alone(problem, sample) -> None:
     path, metric = ESTIMATORS[problem]
-    estimator = Step(path, {"max_iter": 5})
+    estimator = PipelineStep(path, {"max_iter": 5})
     data = rows(sample, problem)
     scores = list(
         fold_scores(
@@ -57,7 +58,7 @@ def test_a_fold_is_scored_by_a_model_of_its_own_rows_alone(problem, sample) -> N
 
 def test_predictions_out_of_fold_are_those_of_the_folds(sample) -> None:
     chosen = specification(sample, "binary_classification")
-    estimator = Step(ESTIMATORS["binary_classification"][0], {"max_iter": 5})
+    estimator = PipelineStep(ESTIMATORS["binary_classification"][0], {"max_iter": 5})
     data = rows(sample, "binary_classification")
     labels, predictions = out_of_fold(chosen, estimator, data, FOLDS)
     expected = predict(
@@ -70,7 +71,7 @@ def test_predictions_out_of_fold_are_those_of_the_folds(sample) -> None:
 
 def test_a_row_of_weight_two_counts_twice(sample) -> None:
     chosen = specification(sample, "binary_classification")
-    estimator = Step("sklearn.linear_model.LogisticRegression", {})
+    estimator = PipelineStep("sklearn.linear_model.LogisticRegression", {})
     plain = rows(sample, "binary_classification")
     weights = np.where(np.arange(len(plain.labels)) < 1000, 2.0, 1.0)
     twice = plain.take(np.concatenate([np.arange(1000), np.arange(len(plain.labels))]))
@@ -95,7 +96,7 @@ def test_balanced_classes_weigh_the_same(sample) -> None:
     assert weights is not None
     assert weights[data.labels == 1].sum() == pytest.approx(weights[data.labels == 0].sum())
     assert weights.mean() == pytest.approx(1)
-    estimator = Step("sklearn.linear_model.LogisticRegression", {})
+    estimator = PipelineStep("sklearn.linear_model.LogisticRegression", {})
     chosen = specification(sample, "binary_classification")
     balanced = fit_rows(chosen, estimator, data).predict_proba(sample.frame)[:, 1].mean()
     plain = fit_rows(chosen, estimator, rows(sample, "binary_classification")).predict_proba(sample.frame)[:, 1].mean()
@@ -115,7 +116,7 @@ def test_a_fold_without_a_class_is_an_error(sample) -> None:
     with pytest.raises(ValueError, match="fold 1 lack the class high"):
         out_of_fold(
             specification(sample, "multiclass_classification"),
-            Step(ESTIMATORS["multiclass_classification"][0], {"max_iter": 2}),
+            PipelineStep(ESTIMATORS["multiclass_classification"][0], {"max_iter": 2}),
             data.take(order),
             FOLDS,
         )
@@ -126,6 +127,6 @@ def test_a_feature_without_any_value_is_named(sample) -> None:
     empty = TrainingRows(data.frame.assign(gaps=np.float32("nan")), data.labels, weights=None, balanced=False)
     chosen = specification(sample, "binary_classification")
     with pytest.raises(ValueError, match="in which gaps has no value"):
-        fit_rows(chosen, Step(ESTIMATORS["binary_classification"][0], {"max_iter": 2}), empty)
+        fit_rows(chosen, PipelineStep(ESTIMATORS["binary_classification"][0], {"max_iter": 2}), empty)
     # What imputes takes it.
-    fit_rows(chosen, Step("sklearn.linear_model.LogisticRegression", {}), empty)
+    fit_rows(chosen, PipelineStep("sklearn.linear_model.LogisticRegression", {}), empty)

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from mlops_assets.ml.matrix import FeatureSchema, to_exact_frame, to_frame
 from mlops_assets.ml.onnx import onnx_predict, parity, rounding, to_onnx
-from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
+from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline
+from mlops_assets.ml.pipeline_steps import PipelineStep
 
-TARGET = [Step("sklearn.preprocessing.TargetEncoder", {})]
+TARGET = [PipelineStep("sklearn.preprocessing.TargetEncoder", {})]
 MODELS = {
     "boosting": ("binary_classification", "sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 20}, None),
     "boosting, target": ("binary_classification", "sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 20}, TARGET),
@@ -43,7 +44,12 @@ HOSTILE_TEXT = st.one_of(
 def exported(request, sample):
     problem, path, parameters, categorical = request.param
     pipeline = build_pipeline(
-        problem=problem, schema=sample.schema, estimator=Step(path, parameters), numeric=None, categorical=categorical, seed=0
+        problem=problem,
+        schema=sample.schema,
+        estimator=PipelineStep(path, parameters),
+        numeric=None,
+        categorical=categorical,
+        seed=0,
     )
     fit_pipeline(pipeline, sample.frame, sample.labels[problem])
     return problem, pipeline, to_onnx(pipeline, sample.schema, problem)
@@ -68,7 +74,7 @@ def test_predictions_are_equal_on_hostile_rows(exported, sample, rows: list[tupl
 def test_infinite_numbers_take_the_same_branch(sample) -> None:
     problem, path, parameters, _ = MODELS["boosting"]
     pipeline = build_pipeline(
-        problem=problem, schema=sample.schema, estimator=Step(path, parameters), numeric=None, categorical=None, seed=0
+        problem=problem, schema=sample.schema, estimator=PipelineStep(path, parameters), numeric=None, categorical=None, seed=0
     )
     fit_pipeline(pipeline, sample.frame, sample.labels[problem])
     frame = sample.frame.head(200).copy()
@@ -80,13 +86,13 @@ def test_infinite_numbers_take_the_same_branch(sample) -> None:
 @pytest.mark.parametrize(
     "estimator",
     [
-        Step("sklearn.ensemble.HistGradientBoostingRegressor", {"max_iter": 1, "min_samples_leaf": 1}),
-        Step("lightgbm.LGBMRegressor", {"n_estimators": 1, "min_child_samples": 1, "min_data_in_bin": 1}),
-        Step("xgboost.XGBRegressor", {"n_estimators": 1}),
+        PipelineStep("sklearn.ensemble.HistGradientBoostingRegressor", {"max_iter": 1, "min_samples_leaf": 1}),
+        PipelineStep("lightgbm.LGBMRegressor", {"n_estimators": 1, "min_child_samples": 1, "min_data_in_bin": 1}),
+        PipelineStep("xgboost.XGBRegressor", {"n_estimators": 1}),
     ],
     ids=lambda step: step.class_path,
 )
-def test_a_threshold_between_neighbouring_float32_values_is_not_moved(estimator: Step) -> None:
+def test_a_threshold_between_neighbouring_float32_values_is_not_moved(estimator: PipelineStep) -> None:
     # The midpoint of two neighbours rounds to one of them: to the upper one in about half of these pairs.
     lower = np.linspace(1, 2, 15, dtype=np.float32)
     upper = np.nextafter(lower, np.float32(3))
@@ -107,7 +113,12 @@ def test_a_different_model_is_found_out(sample) -> None:
 
     def fitted(target: np.ndarray):
         pipeline = build_pipeline(
-            problem=problem, schema=sample.schema, estimator=Step(path, parameters), numeric=None, categorical=None, seed=0
+            problem=problem,
+            schema=sample.schema,
+            estimator=PipelineStep(path, parameters),
+            numeric=None,
+            categorical=None,
+            seed=0,
         )
         return fit_pipeline(pipeline, sample.frame, target)
 
@@ -125,7 +136,7 @@ def test_reading_numbers_as_float32_changes_no_prediction(name: str) -> None:
     target = table["temperature"].to_numpy() + 20 * np.sin(table["dew_point"].to_numpy()) + random.normal(0, 9, 8000)
     problem, path, parameters, _ = MODELS[name]
     pipeline = build_pipeline(
-        problem=problem, schema=schema, estimator=Step(path, parameters), numeric=None, categorical=None, seed=0
+        problem=problem, schema=schema, estimator=PipelineStep(path, parameters), numeric=None, categorical=None, seed=0
     )
     fit_pipeline(pipeline, to_frame(table, schema), target if problem == "regression" else (target > 70).astype(np.int64))
     cost = rounding(pipeline, to_onnx(pipeline, schema, problem), to_exact_frame(table, schema), schema, problem, 1e-4)
@@ -140,8 +151,8 @@ def test_what_float32_costs_is_found() -> None:
     pipeline = build_pipeline(
         problem="regression",
         schema=schema,
-        estimator=Step("sklearn.linear_model.Ridge", {}),
-        numeric=[Step("sklearn.preprocessing.StandardScaler", {})],
+        estimator=PipelineStep("sklearn.linear_model.Ridge", {}),
+        numeric=[PipelineStep("sklearn.preprocessing.StandardScaler", {})],
         categorical=None,
         seed=0,
     )
@@ -156,7 +167,7 @@ def test_what_float32_costs_is_found() -> None:
 def test_missing_and_infinite_numbers_are_compared_as_they_are(sample) -> None:
     problem, path, parameters, _ = MODELS["boosting"]
     pipeline = build_pipeline(
-        problem=problem, schema=sample.schema, estimator=Step(path, parameters), numeric=None, categorical=None, seed=0
+        problem=problem, schema=sample.schema, estimator=PipelineStep(path, parameters), numeric=None, categorical=None, seed=0
     )
     fit_pipeline(pipeline, sample.frame, sample.labels[problem])
     frame = sample.frame.head(300).astype(dict.fromkeys(sample.schema.numeric, np.float64))
@@ -180,7 +191,7 @@ def test_an_input_without_columns_is_left_out(sample) -> None:
     pipeline = build_pipeline(
         problem="regression",
         schema=schema,
-        estimator=Step("sklearn.linear_model.Ridge", {}),
+        estimator=PipelineStep("sklearn.linear_model.Ridge", {}),
         numeric=None,
         categorical=None,
         seed=0,

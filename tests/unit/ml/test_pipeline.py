@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline, fitted_steps, import_class, predict
+from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline, fitted_steps, predict
+from mlops_assets.ml.pipeline_steps import PipelineStep, import_class
 
-BOOSTING = Step("sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 5})
+BOOSTING = PipelineStep("sklearn.ensemble.HistGradientBoostingClassifier", {"max_iter": 5})
 
 
 @pytest.mark.parametrize(
@@ -23,23 +24,23 @@ def test_a_class_that_cannot_be_used_gives_the_nearest_name(path: str, message: 
 
 
 def test_a_step_reads_class_and_parameters_only() -> None:
-    assert Step.from_mapping({"class": "sklearn.linear_model.Ridge"}) == Step("sklearn.linear_model.Ridge", {})
+    assert PipelineStep.from_mapping({"class": "sklearn.linear_model.Ridge"}) == PipelineStep("sklearn.linear_model.Ridge", {})
     with pytest.raises(ValueError, match="fields class and parameters; got class, params"):
-        Step.from_mapping({"class": "sklearn.linear_model.Ridge", "params": {}})
+        PipelineStep.from_mapping({"class": "sklearn.linear_model.Ridge", "params": {}})
 
 
 def test_an_unknown_parameter_gives_the_nearest_name() -> None:
     with pytest.raises(ValueError, match=r"no parameter 'max_iters'\. Did you mean max_iter"):
-        Step(BOOSTING.class_path, {"max_iters": 5}).build("binary_classification", 0)
+        PipelineStep(BOOSTING.class_path, {"max_iters": 5}).build("binary_classification", 0)
 
 
 def test_the_seed_reaches_what_is_random_and_yields_to_the_file() -> None:
     assert BOOSTING.build("binary_classification", 11).random_state == 11
-    assert Step(BOOSTING.class_path, {"random_state": 3}).build("binary_classification", 11).random_state == 3
+    assert PipelineStep(BOOSTING.class_path, {"random_state": 3}).build("binary_classification", 11).random_state == 3
 
 
 def test_target_encoding_is_told_the_kind_of_target() -> None:
-    encoder = Step("sklearn.preprocessing.TargetEncoder", {})
+    encoder = PipelineStep("sklearn.preprocessing.TargetEncoder", {})
     assert encoder.build("regression", 0).target_type == "continuous"
     assert encoder.build("binary_classification", 0).target_type == "binary"
     assert encoder.build("multiclass_classification", 0).target_type == "multiclass"
@@ -65,9 +66,9 @@ def test_the_same_seed_gives_the_same_model(sample) -> None:
         pipeline = build_pipeline(
             problem="binary_classification",
             schema=sample.schema,
-            estimator=Step("sklearn.ensemble.RandomForestClassifier", {"n_estimators": 5}),
+            estimator=PipelineStep("sklearn.ensemble.RandomForestClassifier", {"n_estimators": 5}),
             numeric=None,
-            categorical=[Step("sklearn.preprocessing.TargetEncoder", {"cv": 3})],
+            categorical=[PipelineStep("sklearn.preprocessing.TargetEncoder", {"cv": 3})],
             seed=5,
         )
         fit_pipeline(pipeline, sample.frame, sample.labels["binary_classification"])
@@ -80,9 +81,12 @@ def test_chains_of_steps_are_applied_in_order(sample) -> None:
     pipeline = build_pipeline(
         problem="regression",
         schema=sample.schema,
-        estimator=Step("sklearn.linear_model.Ridge", {}),
-        numeric=[Step("sklearn.impute.SimpleImputer", {"strategy": "mean"}), Step("sklearn.preprocessing.StandardScaler", {})],
-        categorical=[Step("sklearn.preprocessing.OneHotEncoder", {"handle_unknown": "ignore", "sparse_output": False})],
+        estimator=PipelineStep("sklearn.linear_model.Ridge", {}),
+        numeric=[
+            PipelineStep("sklearn.impute.SimpleImputer", {"strategy": "mean"}),
+            PipelineStep("sklearn.preprocessing.StandardScaler", {}),
+        ],
+        categorical=[PipelineStep("sklearn.preprocessing.OneHotEncoder", {"handle_unknown": "ignore", "sparse_output": False})],
         seed=0,
     )
     fit_pipeline(pipeline, sample.frame, sample.labels["regression"])

@@ -6,17 +6,19 @@ import pytest
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from mlops_assets.ml.pipeline import Step
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.search import Candidate, Dimension, SearchPlan, SearchResult, TrialResult, search
 
 PLAN = SearchPlan(
-    default=Step("a", {"x": 0.9}),
+    default=PipelineStep("a", {"x": 0.9}),
     candidates=[
         Candidate(
-            Step("a", {"fixed": 1}),
+            PipelineStep("a", {"fixed": 1}),
             {"x": Dimension(0.0, 1.0, False, None), "k": Dimension(1, 20, False, None)},
         ),
-        Candidate(Step("b", {}), {"x": Dimension(0.001, 1.0, True, None), "w": Dimension(None, None, False, [None, [1, 2]])}),
+        Candidate(
+            PipelineStep("b", {}), {"x": Dimension(0.001, 1.0, True, None), "w": Dimension(None, None, False, [None, [1, 2]])}
+        ),
     ],
     trials=20,
     seconds=None,
@@ -35,11 +37,11 @@ class Valley:
     """Fold scores that are best at x = 0.2 of the class b; remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[Step] = []
+        self.asked: list[PipelineStep] = []
         self.folds = 0
         self.dies_at: int | None = None
 
-    def __call__(self, step: Step) -> Iterator[float]:
+    def __call__(self, step: PipelineStep) -> Iterator[float]:
         if len(self.asked) == self.dies_at:
             raise Interrupted
         self.asked.append(step)
@@ -60,7 +62,7 @@ def run(
     )
 
 
-def outcome(result: SearchResult) -> list[tuple[Step, float | None]]:
+def outcome(result: SearchResult) -> list[tuple[PipelineStep, float | None]]:
     return [(trial.step, trial.value) for trial in result.trials]
 
 
@@ -94,7 +96,7 @@ def test_values_come_from_the_space_and_fixed_parameters_stay() -> None:
 
 
 def test_less_can_be_better() -> None:
-    def loss(step: Step) -> Iterator[float]:
+    def loss(step: PipelineStep) -> Iterator[float]:
         yield (step.parameters["x"] - 0.2) ** 2
 
     result = search(
@@ -151,7 +153,7 @@ def test_pruning_saves_folds_and_keeps_the_default() -> None:
 
 
 def test_a_configuration_that_fails_is_a_failed_trial() -> None:
-    def scores(step: Step) -> Iterator[float]:
+    def scores(step: PipelineStep) -> Iterator[float]:
         if step.class_path == "b":
             raise ValueError("b does not work")
         yield 1 - step.parameters["x"]
@@ -165,7 +167,7 @@ def test_a_configuration_that_fails_is_a_failed_trial() -> None:
 
 
 def test_a_default_that_fails_ends_the_search_and_is_tried_again_later() -> None:
-    def scores(step: Step) -> Iterator[float]:
+    def scores(step: PipelineStep) -> Iterator[float]:
         raise ValueError("the column is missing")
         yield 0.0
 

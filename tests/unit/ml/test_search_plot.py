@@ -2,7 +2,7 @@ import io
 
 from PIL import Image
 
-from mlops_assets.ml.pipeline import Step
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.search import SearchResult, TrialResult
 from mlops_assets.ml.search_plot import search_plot, search_table
 
@@ -10,7 +10,7 @@ from mlops_assets.ml.search_plot import search_plot, search_table
 def trial(ordinal: int, value: float | None, **parameters: float) -> TrialResult:
     return TrialResult(
         ordinal=ordinal,
-        step=Step("package.Forest", parameters),
+        step=PipelineStep("package.Forest", parameters),
         state="pruned" if value is None else "complete",
         value=value,
         fold_scores=(0.6, 0.7),

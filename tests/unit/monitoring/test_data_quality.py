@@ -7,7 +7,7 @@ import pytest
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.reference import Monitored, summarise
 from mlops_assets.monitoring.data_quality import RULES, Expected, Finding, inspect, results
-from mlops_assets.schema.solution import DataQuality
+from mlops_assets.schema.monitoring_section import DataQuality
 from mlops_assets.serving.contract import Contract, describe_features
 
 ROWS = 1000

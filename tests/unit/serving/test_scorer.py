@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.ml.matrix import FeatureSchema, with_origins
-from mlops_assets.ml.pipeline import Step
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.online_store.store import OnlineStore, UnknownOnlineViewError
 from mlops_assets.online_store.values import Flag, ViewValues
@@ -175,7 +175,7 @@ def seconds(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
         (values % 2).astype(np.float64),
         schema=schema,
         problem="regression",
-        estimator=Step("sklearn.tree.DecisionTreeRegressor", {}),
+        estimator=PipelineStep("sklearn.tree.DecisionTreeRegressor", {}),
         requests=[{"id": "a", "predicted_at": NOON.isoformat(), "second": EPOCH, "size": 0.5}],
         request_columns=[{"name": "second", "type": "bigint"}, {"name": "size", "type": "double"}],
     )

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.pipeline import Step
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.serving.bundle import Bundle, BundleError
 from mlops_assets.serving.contract import Segment
 from mlops_assets.serving.segments import Champions
@@ -36,7 +36,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             np.resize(np.array(labels, dtype=object), 120) if labels else train["distance"].to_numpy() * version,
             schema=FeatureSchema(numeric=("distance",), categorical=("origin",)),
             problem="multiclass_classification" if labels else "regression",
-            estimator=Step(estimator, {}),
+            estimator=PipelineStep(estimator, {}),
             requests=[{"id": "1"}],
             version=version,
             segment=segment,

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from mlops_assets.clients.bundle_record import EvidenceError
-from mlops_assets.lake.lake import LakeError
+from mlops_assets.lake.tables import LakeError
 from mlops_assets.serving.bundle import BundleError
 from mlops_assets.stages.faults import is_transient, step
 

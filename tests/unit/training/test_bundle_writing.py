@@ -16,7 +16,8 @@ from judged_candidates import SCHEMA, case
 
 from mlops_assets.clients.registered_model import DATASET_FINGERPRINT_TAG, RegisteredModel
 from mlops_assets.ml.matrix import to_frame
-from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
+from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.schema.problem import PROBLEMS, Problem, label_array
 from mlops_assets.training.bundle_writing import _json_value, parity_sample, write_model_bundle
 from mlops_assets.training.export import export_model
@@ -53,7 +54,7 @@ def test_a_bundle_answers_its_sample_as_the_pipeline_did(problem: Problem, tmp_p
     chosen = case(problem)
     solution = chosen.inputs.solution
     labels = label_array(chosen.train.column(solution.spine.label), problem)
-    estimator = Step(solution.training.estimator.type, solution.training.estimator.parameters)
+    estimator = PipelineStep(solution.training.estimator.type, solution.training.estimator.parameters)
     pipeline = build_pipeline(problem=problem, schema=SCHEMA, estimator=estimator, numeric=None, categorical=None, seed=0)
     fit_pipeline(pipeline, to_frame(chosen.train, SCHEMA), labels)
     holdout = chosen.holdout.slice(0, 50).append_column("flight_date", pa.array([date(2013, 1, 1)] * 50))

@@ -6,7 +6,8 @@ import pytest
 
 from mlops_assets.core.project import current_project
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.pipeline import Step, build_pipeline, fit_pipeline
+from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline
+from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.schema.solution import Serving, Solution
 from mlops_assets.training.export import export_model
 
@@ -20,9 +21,14 @@ def exported(estimator: str, engine: str | None = None, **encoder: object):
     solution = Solution.model_validate(yaml.safe_load(file.read_text())["attributes"])
     solution = solution.model_copy(update={"serving": Serving(engine=engine)})
     frame = pd.DataFrame({"a": np.arange(60, dtype=np.float32), "kind": np.resize(["x", "y", "z"], 60).astype(object)})
-    categorical = [Step("sklearn.preprocessing.OneHotEncoder", {"sparse_output": False, **encoder})]
+    categorical = [PipelineStep("sklearn.preprocessing.OneHotEncoder", {"sparse_output": False, **encoder})]
     pipeline = build_pipeline(
-        problem=solution.problem, schema=SCHEMA, estimator=Step(estimator, {}), numeric=None, categorical=categorical, seed=0
+        problem=solution.problem,
+        schema=SCHEMA,
+        estimator=PipelineStep(estimator, {}),
+        numeric=None,
+        categorical=categorical,
+        seed=0,
     )
     return export_model(fit_pipeline(pipeline, frame, (frame["a"] > 30).to_numpy().astype(np.int64)), SCHEMA, solution)
 

@@ -18,7 +18,7 @@ from mlops_assets.ml.search import SearchResult
 from mlops_assets.schema.metric_names import greater_is_better
 from mlops_assets.schema.problem import PROBLEMS
 from mlops_assets.schema.solution import Serving, Solution
-from mlops_assets.schema.training import override
+from mlops_assets.schema.training_rules import override
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.fitting import Fitted, default_estimator, fit, run_search
 

@@ -17,7 +17,8 @@ from mlops_assets.schema.configuration_errors import (
     nearest,
 )
 from mlops_assets.schema.metric_names import check_metric
-from mlops_assets.schema.solution import Solution, Step, ThresholdRule, Training
+from mlops_assets.schema.solution import Solution
+from mlops_assets.schema.training_section import Step, ThresholdRule, Training
 
 _OF_THE_DATASET = ("window", "holdout", "sample_weight")
 _CONVERTERS = "skl2onnx._supported_operators"

@@ -7,18 +7,18 @@ import pytest
 from PIL import Image
 
 from mlops_assets.ml.evaluation import Resampling, evaluate
-from mlops_assets.ml.importance import Importance, Importances
-from mlops_assets.ml.plots import (
+from mlops_assets.ml.evaluation_plots import (
     calibration_plot,
     confusion_plot,
-    feature_statistics_plot,
     importance_plot,
-    markdown_image,
     ranking_plot,
     residual_plot,
     score_plot,
     slice_plot,
 )
+from mlops_assets.ml.figures import markdown_image
+from mlops_assets.ml.importance import Importance, Importances
+from mlops_assets.ml.monitoring_plots import feature_statistics_plot
 from mlops_assets.schema.metric_names import metric_names
 
 DAYS = [f"2013-01-{day:02}" for day in range(1, 31)]

@@ -9,8 +9,9 @@ import yaml
 
 from mlops_assets.core.project import current_project
 from mlops_assets.schema.configuration_errors import ConfigurationError
-from mlops_assets.schema.solution import Search, Serving, Solution
-from mlops_assets.schema.training import configuration_hash, override
+from mlops_assets.schema.solution import Serving, Solution
+from mlops_assets.schema.training_rules import configuration_hash, override
+from mlops_assets.schema.training_section import Search
 
 ONE_HOT = {"type": "sklearn.preprocessing.OneHotEncoder"}
 FILE = current_project().root / "mlops_assets" / "defs" / "flight_delay" / "defs.yaml"
@@ -141,7 +142,7 @@ import sys
 sys.path[:0] = [{str(tmp_path)!r}, {str(current_project().root)!r}]
 import yaml
 from mlops_assets.schema.solution import Solution
-from mlops_assets.schema.training import override
+from mlops_assets.schema.training_rules import override
 solution = Solution.model_validate(yaml.safe_load(open({str(FILE)!r}))["attributes"])
 override(solution, {{"training.estimator": {{"type": "lightgbm.LGBMClassifier"}}}})
 """

@@ -9,8 +9,8 @@ import pytest
 from clinic import lake_in_memory, solution_inputs
 
 from mlops_assets.core.check_rules import PartitionCheckResult
-from mlops_assets.lake.lake import PartitionRange
-from mlops_assets.predictions.predictions import check_complete, check_finite
+from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.predictions.prediction_checks import check_complete, check_finite
 
 DAYS = [f"2020-01-{day:02}" for day in range(6, 20)]
 MONDAYS = ["2020-01-06", "2020-01-13"]

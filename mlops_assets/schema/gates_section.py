@@ -1,0 +1,42 @@
+"""The YAML schema of the sections `checks` and `gates`: bounds of a training dataset and of a candidate."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from mlops_assets.schema.yaml_model import YamlModel
+
+
+class DatasetChecks(YamlModel):
+    """Bounds a training dataset must keep before anything is fitted on it. Shares are from 0 to 1."""
+
+    minimum_rows: int = 1000
+    """The least training rows. Checked by `row_count`."""
+    maximum_missing: float = 0.95
+    """The largest share of missing values of a feature. Checked by `missing`."""
+    maximum_label_correlation: float = 0.95
+    """The largest absolute correlation of a numeric feature with the label (`leakage_guard`)."""
+    label_rate: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    """Least and greatest mean of the label, in training rows and hold-out alike. Checked by `label_rate`."""
+
+
+class Gates(YamlModel):
+    """What a candidate must reach on the hold-out, as a whole and in each slice, to be deployed; and how fast it must answer."""
+
+    floor: dict[str, float] = {}
+    """Metric -> the value it must reach on the hold-out (an upper bound where smaller is better)."""
+    against_champion: dict[str, float] = {}
+    """Metric -> by how much the candidate may be worse than the champion on the same rows. A negative number asks for an
+    improvement."""
+    slices: list[str] = []
+    """Features or entity keys by which metrics are shown, with intervals."""
+    worst_slice: dict[str, float] = {}
+    """Metric -> the value that every slice of `slices` with 200 rows or more must reach, unless chance explains the lack."""
+    maximum_calibration_error: float | None = None
+    """The largest expected calibration error. Binary problems only."""
+    maximum_onnx_difference: float = 1e-4
+    """The largest difference between the ONNX bundle and the scikit-learn pipeline on hold-out rows."""
+    maximum_latency_milliseconds: Annotated[float, Field(gt=0)] = 250.0
+    """The longest time that 99 of 100 single rows may take to be predicted."""
+    own: dict[str, dict[str, Any]] = {}
+    """[Gates of your own](extend.md#gate): import path or name of an entry point -> parameters."""

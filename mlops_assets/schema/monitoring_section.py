@@ -1,0 +1,95 @@
+"""The YAML schema of the sections `monitoring` and `retraining`."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from mlops_assets.schema.cadence import Cadence
+from mlops_assets.schema.duration import Duration
+from mlops_assets.schema.yaml_model import YamlModel
+
+
+class Drift(YamlModel):
+    """Drift of all features but those in `ignore`: an alert is beyond chance and of an effect that matters."""
+
+    effect_size: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """The least effect of an alert, on the scale of the Jensen-Shannon distance (0 to 1) whatever the distance."""
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """The probability that a window in which nothing changed has any alert; it is divided among the cells of the window."""
+    ignore: list[str] = []
+    """Features that move by nature, such as the calendar: neither their drift nor their range is checked."""
+    maximum_rows: Annotated[int, Field(ge=1000)] = 20000
+    """The most rows of a hold-out that are stored, and of a window that the reconstruction error reads."""
+    maximum_share_of_features: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """The largest share of features with an alert. Checked by `drift`."""
+
+
+class Performance(YamlModel):
+    """When a performance, estimated or realised, is too far below that of the hold-out; and how late the last labels of a window come."""
+
+    tolerance: Annotated[float, Field(ge=0)] = 0.05
+    """By which share of the hold-out's value a metric may be worse. Checked by `performance`."""
+    label_delay: Duration = "1d"
+    """How long after a window its last labels come. Until then it is partial, and the estimate is compared."""
+
+
+class DataQuality(YamlModel):
+    """Bounds for the rows of a window. Shares are from 0 to 1."""
+
+    missing_increase: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """By how much the missing share of a feature may exceed that of the hold-out (`missing_values`)."""
+    maximum_unseen: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The largest share of values that training did not hold (`unseen_categories`)."""
+    maximum_out_of_range: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The largest share of numbers outside the range that training held (`out_of_range`)."""
+    row_count: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.5, 2.0]
+    """Least and greatest number of predictions a partition, as multiples of the hold-out's (`window_rows`)."""
+
+
+class Monitoring(YamlModel):
+    """Monitoring windows, and the limits that their reports check."""
+
+    window: Cadence = "weekly"
+    """Length of a window."""
+    drift: Drift = Drift()
+    """When drift alerts."""
+    performance: Performance = Performance()
+    """When the performance alerts."""
+    data_quality: DataQuality = DataQuality()
+    """When the data of a window alerts."""
+    own: dict[str, dict[str, Any]] = {}
+    """[Monitors of your own](extend.md#monitor): import path or name of an entry point -> parameters."""
+
+
+def _of_windows(text: str) -> str:
+    found = re.fullmatch(r"([1-9]\d*) of ([1-9]\d*)", text)
+    if not found or int(found[1]) > int(found[2]):
+        raise ValueError("say how many of how many windows, for example 2 of 5")
+    return text
+
+
+class Retraining(YamlModel):
+    """When a solution is trained again: when enough of the last windows are bad, or the model is too old, and nothing speaks against it.
+
+    `max_age` is also the age from which Dagster shows the model as stale.
+    """
+
+    bad_windows: Annotated[str, AfterValidator(_of_windows)] = "2 of 5"
+    """How many of how many last monitoring windows of a version must be bad."""
+    cooldown: Duration = "7d"
+    """Span after a training date in which no other training follows, whatever came of the first."""
+    max_age: Duration | None = "180d"
+    """Age of a model, from its training date, that is a reason by itself; none: no age is."""
+    minimum_new_rows: Annotated[int, Field(ge=0)] = 1000
+    """The least rows whose labels became known since the last training."""
+
+    @property
+    def bad(self) -> int:
+        """How many windows must be bad."""
+        return int(self.bad_windows.split(" of ")[0])
+
+    @property
+    def of(self) -> int:
+        """How many of the last windows are looked at."""
+        return int(self.bad_windows.split(" of ")[1])
