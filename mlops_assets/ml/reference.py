@@ -124,7 +124,7 @@ def _numeric(column: pa.ChunkedArray, *, wasserstein: bool) -> tuple[dict, dict[
     described: dict = {"rows": len(values), "missing": int(np.isnan(numbers).sum()), "collapsed": False}
     if not len(values):
         return described, {}
-    edges = np.histogram_bin_edges(values, bins="doane")
+    edges = _bin_edges(values)
     deciles = np.unique(np.quantile(values, np.linspace(0.1, 0.9, 9)))
     distinct, counts = np.unique(values, return_counts=True)
     distribution = np.cumsum(counts) / len(values)
@@ -150,6 +150,15 @@ def _numeric(column: pa.ChunkedArray, *, wasserstein: bool) -> tuple[dict, dict[
             held = np.flatnonzero(histogram)
             binned["wasserstein"] = {"position": held.astype(np.float64), "rows": histogram[held]}
     return described, binned
+
+
+def _bin_edges(values: np.ndarray) -> np.ndarray:
+    """Edges of bins of equal width, as many as Doane's rule gives; of one bin where the sorted `values` are too near for more."""
+    try:
+        return np.histogram_bin_edges(values, bins="doane")
+    except ValueError:
+        # NumPy's word for bins that are narrower than the distance of two floating-point numbers.
+        return np.array([np.nextafter(values[0], -np.inf), np.nextafter(values[-1], np.inf)])
 
 
 def _categorical(column: pa.ChunkedArray) -> tuple[dict, dict[str, dict]]:

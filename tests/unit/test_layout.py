@@ -20,12 +20,22 @@ _INSTANCES = _PACKAGE / "defs"
 _UNIT_TESTS = sorted(path for path in (_TESTS / "unit").rglob("test_*.py") if path != Path(__file__))
 _REAL_TESTS = [path.read_text() for folder in ("integration", "solutions") for path in (_TESTS / folder).rglob("*.py")]
 _PARTS = {
+    "clients/aliases.py": "unit/clients/test_model_registry.py",
+    "clients/tracking_server.py": "unit/clients/test_model_registry.py",
     "features/contract_checks.py": "integration/test_features.py",
+    "lake/table_writes.py": "integration/test_lake.py",
+    "ml/figures.py": "unit/ml/test_evaluation_plots.py",
+    "ml/monitoring_plots.py": "unit/ml/test_evaluation_plots.py",
     "monitoring/data_quality_report.py": "solutions/test_flight_delay.py",
     "monitoring/drift_report.py": "solutions/test_flight_delay.py",
     "monitoring/measures.py": "integration/test_extend.py",
     "monitoring/performance_report.py": "solutions/test_flight_delay.py",
+    "schema/duration.py": "unit/schema/test_solution.py",
+    "schema/monitoring_section.py": "unit/schema/test_solution.py",
+    "schema/time_partitions.py": "unit/schema/test_solution.py",
+    "schema/training_section.py": "unit/schema/test_solution.py",
     "sources/arrow_types.py": "unit/sources/test_python_reader.py",
+    "sources/delivery_checks.py": "integration/test_raw_deliveries.py",
     "sources/delivery_distributions.py": "unit/sources/test_deliveries.py",
     "sources/delivery_values.py": "unit/sources/test_deliveries.py",
     "sources/extract.py": "unit/sources/test_reader.py",

@@ -48,7 +48,7 @@ def test_dagster_yaml_is_what_dagster_accepts(tmp_path: Path) -> None:
     assert instance["telemetry"] == {"enabled": False}
     assert instance["freshness"] == {"enabled": True}
     assert instance["run_monitoring"]["enabled"] is True
-    assert instance["storage"]["postgres"]["postgres_url"] == settings.sqlalchemy_url("dagster")
+    assert instance["storage"]["custom"]["config"]["postgres_url"] == settings.sqlalchemy_url("dagster")
 
 
 def test_both_workspaces_name_the_same_location(settings: Settings) -> None:

@@ -26,6 +26,14 @@ def table(numbers: list[float | None], texts: list[str | None]) -> pa.Table:
     return pa.table({"number": pa.array(numbers, pa.float64()), "text": pa.array(texts, pa.string())})
 
 
+@pytest.mark.parametrize("numbers", [[1e300], [1e17] * 3, [1e17, np.nextafter(1e17, 2e17)] * 50])
+def test_values_that_no_two_bins_can_part_have_one(numbers: list[float]) -> None:
+    reference = summarise(table(numbers, ["a"] * len(numbers)), [NUMBER, TEXT], [])
+    described = next(each for each in reference.columns.to_pylist() if each["feature"] == "number")
+    assert (described["bins"], described["rows"]) == (1, len(numbers))
+    assert described["low"] < numbers[0] <= numbers[-1] < described["high"]
+
+
 @settings(max_examples=40)
 @given(st.lists(st.tuples(NUMBERS, st.none() | st.sampled_from(["", "a", "b", OTHER_CATEGORY])), max_size=60), st.randoms())
 def test_every_row_with_a_value_is_in_one_bin_of_each_binning_in_any_order(rows: list[tuple], random: object) -> None:

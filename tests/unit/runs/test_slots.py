@@ -1,15 +1,13 @@
 """Slots: how many there are, and which run takes one next."""
 
 from collections import Counter
-from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from run_instances import REMOTE
 
-from mlops_assets import defs
-from mlops_assets.components.loading import load_folders
+from mlops_assets.components.project import project_definitions
 from mlops_assets.runs.slots import CHAMPION, DBT, PREDICTION_LOG, SLOTS_TAG, VERSION_CHECK, WORK, slots, slots_of
 
 
@@ -46,7 +44,7 @@ def test_a_kind_has_no_more_than_its_slots(instance: DagsterInstance) -> None:
 
 def test_every_asset_of_the_platform_is_of_the_kind_that_it_should_be() -> None:
     """Read from the loaded definitions: what is switched, logged and checked has slots of its own, and dbt its one."""
-    graph = load_folders("mlops_assets.defs", Path(defs.__path__[0])).resolve_asset_graph()
+    graph = project_definitions().resolve_asset_graph()
     kinds: dict[str, set[str]] = {}
     for key in graph.executable_asset_keys:
         kind = (graph.get(key).assets_def.node_def.tags or {}).get(SLOTS_TAG, WORK)
