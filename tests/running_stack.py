@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from mlops_assets.access.credentials import access_token, authorization
 from mlops_assets.cli.main import app
+from mlops_assets.cli.terminal import console, error_console
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.settings import Settings
@@ -32,6 +33,9 @@ _SENSOR_SECONDS = 10
 """Tests wait for sensors. Each tick of one takes a tenth of a second of a processor: at 2 s they would leave the tests little of it."""
 
 CHROMIUM = shutil.which("chromium")
+
+_COLUMNS = 400
+"""Wide, so that Rich does not wrap the messages that the tests read."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,9 @@ class Platform:
             with pytest.MonkeyPatch.context() as patch:
                 for name, value in self._environment.items():
                     patch.setenv(name, value)
+                for each in (console, error_console):
+                    # It has read COLUMNS when it was made.
+                    patch.setattr(each, "width", _COLUMNS)
                 result = CliRunner().invoke(app, list(arguments))
         finally:
             os.umask(umask)
@@ -83,8 +90,7 @@ class Platform:
 
     @property
     def _environment(self) -> dict[str, str]:
-        # Wide, so that Rich does not wrap the messages that the tests read.
-        return process_environment(self.settings) | {"COLUMNS": "400"}
+        return process_environment(self.settings) | {"COLUMNS": str(_COLUMNS)}
 
     @property
     def headers(self) -> dict[str, str]:

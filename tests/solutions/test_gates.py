@@ -109,7 +109,7 @@ def test_a_rejected_version_has_its_card(platform: Platform, refused: dg.Execute
 def test_the_champion_goes_on_predicting(platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult) -> None:
     query = f"SELECT count(*), min(model_version), max(model_version), sum(score) FROM {SOLUTION}.predictions"
     before = platform.rows(query)
-    [assets] = [each for each in inprocess.load_assets(SOLUTION) if each.key == dg.AssetKey([SOLUTION, "predictions"])]
+    [assets] = [each for each in inprocess.load_assets(SOLUTION) if dg.AssetKey([SOLUTION, "predictions"]) in each.keys]
     result = inprocess.materialize(
         [assets], [f"{SOLUTION}/predictions"], first="2013-02-27", last="2013-02-28", resources=platform.resources
     )
@@ -194,7 +194,7 @@ def dataset(platform: Platform, demo: Demo) -> Iterator[Callable[[str], list[dg.
 
         def check(replaced: str) -> dict[str, dg.AssetCheckResult]:
             rows = f"(SELECT * REPLACE ({replaced}) FROM {SOLUTION}.training_dataset WHERE training_date = DATE '2013-02-01')"
-            results = check_dataset(connection, inputs, rows=rows, training_date=date(2013, 2, 1))
+            results = check_dataset(connection, inputs, rows=rows, training_date=date(2013, 2, 1)).results
             return {str(result.check_name): result for result in results}
 
         yield check

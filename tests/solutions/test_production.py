@@ -152,7 +152,7 @@ def test_a_version_whose_tags_were_written_by_hand_is_not_promoted(platform: Pla
 
 def predict(platform: Platform) -> dg.ExecuteInProcessResult:
     """One day of batch predictions."""
-    [asset] = [each for each in inprocess.load_assets(SOLUTION) if each.key == dg.AssetKey([SOLUTION, "predictions"])]
+    [asset] = [each for each in inprocess.load_assets(SOLUTION) if dg.AssetKey([SOLUTION, "predictions"]) in each.keys]
     return inprocess.materialize(
         [asset], [f"{SOLUTION}/predictions"], first="2013-02-28", last="2013-02-28", resources=platform.resources
     )

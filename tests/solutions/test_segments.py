@@ -49,7 +49,7 @@ def train(platform: Platform, instance: dg.DagsterInstance, training_date: str, 
 
 def versions_by_origin(platform: Platform) -> dict[str, set[int]]:
     """Score two days, and tell which versions scored the flights of each airport."""
-    [predictions] = [each for each in inprocess.load_assets(SOLUTION) if each.key == dg.AssetKey([SOLUTION, "predictions"])]
+    [predictions] = [each for each in inprocess.load_assets(SOLUTION) if dg.AssetKey([SOLUTION, "predictions"]) in each.keys]
     keys, (first, last) = [f"{SOLUTION}/predictions"], SCORED
     assert inprocess.materialize([predictions], keys, first=first, last=last, resources=platform.resources).success
     rows = platform.rows(

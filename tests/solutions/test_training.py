@@ -88,7 +88,7 @@ def test_the_bundle_decides_at_the_chosen_threshold(trained: dict[str, Any], pla
 
 
 def test_the_same_again_fits_nothing_and_says_why(trained: dict[str, Any], platform: Platform) -> None:
-    [model] = [each for each in inprocess.load_assets(SOLUTION) if each.key == dg.AssetKey([SOLUTION, "model"])]
+    [model] = [each for each in inprocess.load_assets(SOLUTION) if dg.AssetKey([SOLUTION, "model"]) in each.keys]
     result = dg.materialize(
         [model],
         resources=platform.resources,
