@@ -65,7 +65,7 @@ class Sandbox:
     settings: Settings
 
     def edit(self, name: str, *replacements: tuple[str, str]) -> None:
-        path = self.directory / "models" / "features" / name
+        path = self.directory / "models" / "features" / "nycflights13" / name
         text = path.read_text()
         for old, new in replacements:
             assert text.count(old) == 1, old
@@ -334,7 +334,7 @@ def test_the_same_change_as_a_new_version_is_a_new_table(
     built: dg.ExecuteInProcessResult, make_sandbox: Callable[[], Sandbox]
 ) -> None:
     changed = make_sandbox()
-    models = changed.directory / "models" / "features"
+    models = changed.directory / "models" / "features" / "nycflights13"
     sql = (models / "origin_weather.sql").read_text()
     (models / "origin_weather_v2.sql").write_text(sql.replace("visibility as", "visibility::integer as"))
     with (models / "origin_weather.yml").open("a") as file:
