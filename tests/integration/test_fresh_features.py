@@ -38,8 +38,9 @@ def test_shares_are_those_of_partitions(lake: Lake, stale_days: Sequence[str], k
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SOLUTION}")
         # Ten rows on Sundays, fifteen on other days.
         connection.execute(
-            f"CREATE OR REPLACE TABLE {SOLUTION}.predictions AS SELECT day || '-' || i AS id, day, CAST(day AS TIMESTAMPTZ) AS at_time, CAST(day AS TIMESTAMPTZ) AS "
-            f"_load_event_timestamp, json_object('load', CASE WHEN day IN ({stale}) THEN 'stale' ELSE 'ok' END)::VARCHAR AS view_flags "
+            f"CREATE OR REPLACE TABLE {SOLUTION}.predictions AS SELECT day || '-' || i AS id, day, CAST(day AS TIMESTAMPTZ) AS at_time, "
+            "CAST(day AS TIMESTAMPTZ) AS _load_event_timestamp, "
+            f"json_object('load', CASE WHEN day IN ({stale}) THEN 'stale' ELSE 'ok' END)::VARCHAR AS view_flags "
             f"FROM (SELECT CAST(DATE '{WINDOW.start}' + d::INTEGER AS DATE) AS day FROM range(14) r(d)), range(15) t(i) "
             "WHERE isodow(day) < 7 OR i < 10"
         )
