@@ -82,7 +82,7 @@ def visit(platform: Platform, browser: Browser) -> Iterator[Visit]:
 
 def test_the_lineage_of_the_solution_shows_every_stage(visit: Visit) -> None:
     # So large that all nodes are in view, and show their checks, not only their names.
-    visit.page.set_viewport_size({"width": 4400, "height": 6000})
+    visit.page.set_viewport_size({"width": 6000, "height": 8000})
     visit.page.goto(GROUP_PAGE)
     for stage in (*STAGES, *REPORTS, *OTHERS):
         expect(visit.page.get_by_text(stage, exact=True).first).to_be_visible(timeout=TIMEOUT)
