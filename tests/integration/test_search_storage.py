@@ -21,8 +21,8 @@ from mlops_assets.core.settings import Settings
 
 home, url, study, pause = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
 plan = SearchPlan(
-    default=Step("a", {"x": 0.9}),
-    candidates=[Candidate(Step("a", {}), {"x": Dimension(0.0, 1.0, False, None), "k": Dimension(1, 20, False, None)})],
+    default=PipelineStep("a", {"x": 0.9}),
+    candidates=[Candidate(PipelineStep("a", {}), {"x": Dimension(0.0, 1.0, False, None), "k": Dimension(1, 20, False, None)})],
     trials=14, seconds=None, pruning=True, jobs=1, seed=3, greater_is_better=True,
 )
 
