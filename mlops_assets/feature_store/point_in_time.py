@@ -15,6 +15,10 @@ from mlops_assets.schema.column_names import internal, known_since_column
 PART_VALUES = 80_000_000
 """Feature values that are joined at once: what fits into the memory of a connection together with all that the joins need."""
 
+STALE_DAYS = 7
+"""Days in which the event timestamp of a value that is too old is still told. Beyond them it is as if there were none, in every run alike:
+how far back a run reads must not show in its rows."""
+
 _STEP = internal("frame")
 _ROW = internal("row")
 _EPOCH = date(1970, 1, 1)
@@ -58,8 +62,7 @@ class Frame:
         """SQL for the same rows, part after part in order of prediction time. Run each before the next is asked for.
 
         A part has about `part_values` feature values and is built of temporary tables, one join after another, each with keys and times alone
-        instead of all columns: time and memory grow with the rows where the single statement has to spill. The event timestamp of a
-        value that is too old is told by the part that reads so far back.
+        instead of all columns: time and memory grow with the rows where the single statement has to spill.
 
         Raises duckdb.InvalidInputException when a view has two rows of an entity that hold at all times.
         """
@@ -137,9 +140,10 @@ def point_in_time_query(
     """SQL for the rows of the query `spine` with the features of `views` as known at the column `prediction_time`.
 
     An ASOF join takes the newest row of the entity whose event timestamp is not after the prediction time; a missing entity, no
-    history yet, or values older than the view's freshness limit give nulls. `first` and `last` bound the dates of the prediction
-    times, so that only those partitions of a view are read that can matter. The views are read as of the lake's `snapshot`:
-    what was loaded or corrected later does not count, and the same query gives the same rows for ever. None reads the present.
+    history yet, or values older than the view's freshness limit give nulls; the event timestamp is null, too, where it is older by more
+    than `STALE_DAYS`. `first` and `last` bound the dates of the prediction times, so that only those partitions of a view are read that
+    can matter. The views are read as of the lake's `snapshot`: what was loaded or corrected later does not count, and the same query
+    gives the same rows for ever. None reads the present.
     """
     selected, joins = ["s.*"], []
     for position, chosen in enumerate(views):
@@ -153,7 +157,8 @@ def point_in_time_query(
         asked = f"s.{quote(prediction_time)}"
         fresh = is_fresh(asked, known_since, view.freshness_days)
         selected += [f"CASE WHEN {fresh} THEN {alias}.{quote(feature)} END AS {quote(feature)}" for feature in chosen.features]
-        selected.append(f"{known_since} AS {quote(str(chosen.known_since))}")
+        told = is_fresh(asked, known_since, None if view.freshness_days is None else view.freshness_days + STALE_DAYS)
+        selected.append(f"CASE WHEN {told} THEN {known_since} END AS {quote(str(chosen.known_since))}")
         joins.append(f"ASOF LEFT JOIN {_view_rows(chosen, first, last, snapshot)} {alias} ON {on} AND {asked} >= {known_since}")
     return f"SELECT {', '.join(selected)} FROM ({spine}) s {' '.join(joins)}"
 
@@ -172,11 +177,12 @@ def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int | No
     # DuckDB's ASOF join of a few rows takes null keys for equal.
     conditions = [f"{quote(key)} IS NOT NULL" for key in view.entity]
     if view.model.partition_column is not None:
-        # A day of slack on both sides: partitions are dates in the data's own time zone, prediction times are in UTC.
+        # A day of slack on both sides: partitions are dates in the data's own time zone, prediction times are in UTC. One more at the
+        # beginning: a date may begin an hour earlier than it does on the day of the prediction.
         partition = quote(view.model.partition_column)
         conditions.append(f"{partition} <= DATE '{last}' + 1")
         if view.freshness_days is not None:
-            conditions.append(f"{partition} >= DATE '{first}' - {view.freshness_days + 1}")
+            conditions.append(f"{partition} >= DATE '{first}' - {view.freshness_days + STALE_DAYS + 2}")
     version = f" AT (VERSION => {snapshot})" if snapshot is not None else ""
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"(SELECT {', '.join(map(quote, names))} FROM lake.{view.model.table}{version}{where})"

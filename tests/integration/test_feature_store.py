@@ -10,7 +10,7 @@ from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.feature_store.point_in_time import Frame, SelectedView, point_in_time_query
+from mlops_assets.feature_store.point_in_time import STALE_DAYS, Frame, SelectedView, point_in_time_query
 from mlops_assets.feature_store.registry import DbtModel, FeatureView
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import literal
@@ -92,28 +92,24 @@ def join(
     found = connection.execute(f"FROM ({frame.query}) ORDER BY number").fetchall()
     assert sorted(row for part in frame.built(connection) for row in connection.execute(part).fetchall()) == found
     parts = [row for part in frame.built(connection, 2) for row in connection.execute(part).fetchall()]
-    # When a value that is too old was known is told by the part that reads so far back.
-    assert [values_of(row) for row in sorted(parts)] == [values_of(row) for row in found]
+    assert sorted(parts) == found
     return [(number, value, known, size) for number, _, _, _, value, known, size in found]
 
 
-def values_of(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    *asked, value, known, size = row
-    return *asked, value, known if value is not None else None, size
-
-
-def expected(asked: Asked, events: list[Event], freshness_days: int | None) -> int | None:
+def expected(asked: Asked, events: list[Event], freshness_days: int | None) -> tuple[int | None, datetime | None]:
+    """The value and since when it is known."""
     a, b, moment = asked
     known = [(at_time, value) for key, other, at_time, value in events if (key, other) == (a, b) and at_time <= moment]
     if not known or a is None or b is None:
-        return None
+        return None, None
     at_time, value = max(known, key=lambda event: event[0])
-    return value if freshness_days is None or moment - at_time <= timedelta(days=freshness_days) else None
+    too_old = timedelta(0) if freshness_days is None else moment - at_time - timedelta(days=freshness_days)
+    return None if too_old > timedelta(0) else value, None if too_old > timedelta(days=STALE_DAYS) else at_time
 
 
 moments = st.builds(
     lambda hours, microseconds: START + timedelta(hours=hours, microseconds=microseconds),
-    st.integers(-80, 40),
+    st.integers(-80, 40) | st.integers(-400, -80),
     st.sampled_from([0, 0, 1]),
 )
 first_key, second_key = st.sampled_from(["x", "y", "it's", None]), st.sampled_from([1, 2, None])
@@ -134,8 +130,8 @@ def test_the_join_is_the_newest_fresh_row_known_at_prediction(
 ) -> None:
     connection.execute(f"SET TimeZone = '{zone}'")
     found = join(connection, asked, events, freshness_days)
-    assert [(number, value) for number, value, _, _ in found] == [
-        (number, expected(one, events, freshness_days)) for number, one in enumerate(asked)
+    assert [(number, value, known) for number, value, known, _ in found] == [
+        (number, *expected(one, events, freshness_days)) for number, one in enumerate(asked)
     ]
     assert [size for *_, size in found] == [1 if a == "x" else None for a, _, _ in asked]
     assert all(known is None or known <= asked[number][2] for number, _, known, _ in found)
@@ -173,7 +169,7 @@ def test_only_partitions_that_can_matter_are_read() -> None:
     )
     assert "AT (VERSION => 3)" in query
     assert "\"day\" <= DATE '2020-01-11' + 1" in query
-    assert f"\"day\" >= DATE '2020-01-10' - {FRESHNESS_DAYS + 1}" in query
+    assert f"\"day\" >= DATE '2020-01-10' - {FRESHNESS_DAYS + STALE_DAYS + 2}" in query
 
 
 def test_a_later_correction_does_not_count(connection: duckdb.DuckDBPyConnection) -> None:
