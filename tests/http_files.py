@@ -1,12 +1,13 @@
 """A real HTTP server over a folder, whose answers may be cut off, for tests of sources that are URLs."""
 
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
+
+from http_servers import running
 
 
 class FileServer(ThreadingHTTPServer):
@@ -66,12 +67,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve(folder: Path) -> Iterator[FileServer]:
     """A server over `folder` that runs within the block."""
-    server = FileServer(folder)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with running(FileServer(folder)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from mlops_assets.core.project import current_project, project_of_process
+from mlops_assets.core.environment_files import project_variables
+from mlops_assets.core.project import current_project
 
 Default = TypeVar("Default", bound=int | None)
 
 DUCKDB_EXTENSION_DIRECTORY = Path(sys.prefix) / "share" / "duckdb_extensions"
-
-ENVIRONMENT_VARIABLE = "MLOPS_ENV"
-"""Names the file of `deployments/` whose variables count."""
-
-DEFAULT_ENVIRONMENT = "local"
 
 DAGSTER_DATABASE = "dagster"
 MLFLOW_DATABASE = "mlflow"
@@ -81,7 +77,7 @@ class Settings:
         that cannot be read; StackError when there is neither `MLOPS_HOME` nor a project.
         """
         if environment is None:
-            environment = {**_variables_of_project(), **os.environ}
+            environment = {**project_variables(), **os.environ}
         home = environment.get("MLOPS_HOME") or current_project().state_directory
         return cls(
             home=Path(home).expanduser().resolve(),
@@ -269,39 +265,6 @@ class Settings:
             return f"postgresql+psycopg2://postgres:@/{database}?host={quote(str(self.postgres_directory), safe='')}"
         url = urlsplit(self.postgres_url)
         return url._replace(scheme="postgresql+psycopg2", path=f"/{database}").geturl()
-
-
-def _variables_of_project() -> dict[str, str]:
-    """What the project's files set: `.env` is of this installation, `deployments/<environment>.env` is shared by all of them."""
-    project = project_of_process()
-    if project is None:
-        return {}
-    own = read_environment_file(project.environment_file)
-    name = os.environ.get(ENVIRONMENT_VARIABLE) or own.get(ENVIRONMENT_VARIABLE)
-    known = {path.stem: path for path in project.environments_directory.glob("*.env")}
-    if name is not None and name not in known:
-        raise ValueError(f"{ENVIRONMENT_VARIABLE}={name!r}: there is no {name}.env in {project.environments_directory}.")
-    shared = known.get(name or DEFAULT_ENVIRONMENT)
-    return {**(read_environment_file(shared) if shared else {}), **own}
-
-
-def read_environment_file(path: Path) -> dict[str, str]:
-    """The variables of a `.env` file as python-dotenv reads it, without interpolation; none when there is no file.
-
-    Raises ValueError naming the file and the line of what is no variable. It does not quote the line, which may hold a secret.
-    """
-    if not path.exists():
-        return {}
-    from dotenv.parser import parse_stream
-
-    variables = {}
-    with path.open() as file:
-        for binding in parse_stream(file):
-            if binding.error or (binding.key is not None and binding.value is None):
-                raise ValueError(f"{path}, line {binding.original.line}: this is not NAME=value.")
-            if binding.key is not None and binding.value is not None:
-                variables[binding.key] = binding.value
-    return variables
 
 
 def _libpq_value(value: str) -> str:

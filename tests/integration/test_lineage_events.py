@@ -1,7 +1,6 @@
 """OpenLineage events of a real training dataset on a real lake, at a receiver that speaks HTTP, and in a file."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import requests
+from http_servers import running
 from late_inputs import DECLARED, INPUTS, SOLUTION
 
 from mlops_assets.components.project import platform_definitions
@@ -53,10 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    server = Receiver()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
+    with running(Receiver()) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """`mlops predict` and `score`: mistakes are answered before anything is started, and the server's refusals as it says them."""
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from http_servers import running
 from typer.testing import CliRunner
 
 from mlops_assets.access.credentials import serving_token
@@ -54,10 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), _Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with running(Server(("127.0.0.1", 0), _Handler)) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture

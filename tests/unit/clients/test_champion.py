@@ -1,12 +1,12 @@
 """The champion as the registry's REST interface tells it, and answers that are none."""
 
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from alias_registry import AliasRegistry
+from http_servers import running
 
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion, registered_version
 from mlops_assets.core.settings import Settings
@@ -24,10 +24,8 @@ class _Status(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Status) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), _Status)) as server:
         yield server
-        server.shutdown()
 
 
 def test_a_solution_and_its_segments_have_champions_of_their_own(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from http_servers import running
 
 from mlops_assets.clients.dagster_client import DagsterClient, QueryError
 
@@ -37,13 +37,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(Server()) as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """Two registries in one process: each request holds the token of the registry that makes it."""
 
 import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from http_servers import running
 
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.signatures import Signer
@@ -37,13 +37,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(Server()) as server:
+        yield server
 
 
 def test_each_registry_gives_its_own_token(server: Server, tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from http_servers import running
 
 from mlops_assets.clients import notifier as module
 from mlops_assets.clients.notifier import Notification, Notifier
@@ -27,13 +27,8 @@ def webhook() -> Iterator[tuple[str, list[dict]]]:
 
         def log_message(self, *arguments: object) -> None: ...
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"json://127.0.0.1:{server.server_port}/hook", arrived
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(HTTPServer(("127.0.0.1", 0), Handler)) as server:
+        yield f"json://127.0.0.1:{server.server_port}/hook", arrived
 
 
 def notification(identity: str) -> Notification:

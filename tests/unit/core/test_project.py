@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -98,22 +97,3 @@ def test_outside_a_project_the_command_says_what_to_do(tmp_path: Path) -> None:
     assert "There is no project in" in done.stderr
     assert "MLOPS_PROJECT=" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_environment_names_a_file_of_variables(tmp_path: Path) -> None:
-    root = write_project(tmp_path / "company")
-    (root / "deployments").mkdir()
-    (root / "deployments" / "local.env").write_text("MLOPS_SERVING_PORT=1\nMLOPS_NATS_PORT=1\n")
-    (root / "deployments" / "staging.env").write_text("MLOPS_SERVING_PORT=2\nMLOPS_NATS_PORT=2\nMLOPS_MLFLOW_PORT=2\n")
-    (root / ".env").write_text("MLOPS_NATS_PORT=3\nMLOPS_MLFLOW_PORT=3\n")
-    read = (
-        "import json; from mlops_assets.core.settings import Settings; s = Settings.from_environment();"
-        "print(json.dumps([s.serving_port, s.nats_port, s.mlflow_port]))"
-    )
-
-    def ports(**variables: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-c", read], cwd=root, env=variables, capture_output=True, text=True, check=False)
-
-    assert json.loads(ports().stdout) == [1, 3, 3]
-    assert json.loads(ports(MLOPS_ENV="staging", MLOPS_MLFLOW_PORT="4").stdout) == [2, 3, 4]
-    assert "MLOPS_ENV='prod': there is no prod.env in" in ports(MLOPS_ENV="prod").stderr

@@ -4,8 +4,9 @@ import psycopg2.extensions
 import pytest
 from sqlalchemy.engine import make_url
 
+from mlops_assets.core.environment_files import read_environment_file
 from mlops_assets.core.project import current_project
-from mlops_assets.core.settings import Settings, read_environment_file, sensor_interval
+from mlops_assets.core.settings import Settings, sensor_interval
 
 
 def test_defaults() -> None:
@@ -110,28 +111,6 @@ def test_connection_strings_mean_what_libpq_reads(postgres_url: str | None, expe
 def test_the_maintenance_database_exists_before_ours(postgres_url: str | None, database: str) -> None:
     settings = Settings(home=Path("/srv"), postgres_url=postgres_url)
     assert psycopg2.extensions.parse_dsn(settings.postgres_maintenance_connection_string())["dbname"] == database
-
-
-def test_environment_file(tmp_path: Path) -> None:
-    file = tmp_path / ".env"
-    file.write_text(
-        '# a comment\n\nMLOPS_HOME = "/srv/mlops"\nexport MLOPS_DAGSTER_PORT=3100\nMLOPS_NATS_URL=nats://u:p=w@host\n'
-    )
-    assert read_environment_file(file) == {
-        "MLOPS_HOME": "/srv/mlops",
-        "MLOPS_DAGSTER_PORT": "3100",
-        "MLOPS_NATS_URL": "nats://u:p=w@host",
-    }
-    assert read_environment_file(tmp_path / "absent") == {}
-
-
-def test_a_wrong_line_of_the_environment_file_is_named(tmp_path: Path) -> None:
-    file = tmp_path / ".env"
-    for wrong in ("MLOPS_SERVING_TOKEN secret", "MLOPS_SERVING_TOKEN", "=secret", "MLOPS_SERVING_TOKEN='secret"):
-        file.write_text(f"MLOPS_HOME=/srv\n{wrong}\n")
-        with pytest.raises(ValueError, match=r"\.env, line 2: this is not NAME=value\.$") as raised:
-            read_environment_file(file)
-        assert "secret" not in str(raised.value)
 
 
 def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The sensor of a champion that was moved by hand: an HTTP server that answers like the model registry, and a real Dagster instance."""
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import date
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import dagster as dg
 import pytest
 from bundles import record_of
+from http_servers import running
 from msgspec.structs import replace
 
 from mlops_assets.clients.signatures import Signer
@@ -46,11 +46,8 @@ class _Registry(BaseHTTPRequestHandler):
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
     ALIASES.clear()
-    server = HTTPServer(("127.0.0.1", 0), _Registry)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield Settings(home=tmp_path, mlflow_port=server.server_port)
-    server.shutdown()
-    server.server_close()
+    with running(HTTPServer(("127.0.0.1", 0), _Registry)) as server:
+        yield Settings(home=tmp_path, mlflow_port=server.server_port)
 
 
 def point(settings: Settings, alias: str, version: int, **tags: str) -> None:

@@ -1,12 +1,12 @@
 """Who uses a view: solution files, bundles, and an HTTP server that answers like the model registry."""
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from http_servers import running
 
 from mlops_assets.clients.bundle_record import record_file
 from mlops_assets.core.project import current_project
@@ -34,11 +34,8 @@ class _Registry(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def registry_port() -> Iterator[int]:
-    server = HTTPServer(("127.0.0.1", 0), _Registry)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
+    with running(HTTPServer(("127.0.0.1", 0), _Registry)) as server:
+        yield server.server_port
 
 
 def bundle(home: Path, solution: str, version: int, segment: str | None = None, *, promoted: bool = True) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from http_servers import running
 
 from mlops_assets.access.credentials import access_token
 from mlops_assets.core.errors import StackError
@@ -56,11 +57,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), _Handler) as server:
+    with running(Server(("127.0.0.1", 0), _Handler)) as server:
         server.answers, server.tokens = {}, []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
-        server.shutdown()
 
 
 @pytest.fixture

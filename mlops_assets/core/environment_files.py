@@ -1,0 +1,47 @@
+"""Variables in files of the project: `.env` is of one installation, `deployments/<environment>.env` is shared by all of an environment."""
+
+import os
+from pathlib import Path
+
+from mlops_assets.core.project import project_of_process
+
+ENVIRONMENT_VARIABLE = "MLOPS_ENV"
+"""Names the file of `deployments/` whose variables count."""
+
+DEFAULT_ENVIRONMENT = "local"
+
+
+def project_variables() -> dict[str, str]:
+    """The variables that the project of this process states: those of `.env` before those of its environment; none without a project.
+
+    Raises ValueError when `MLOPS_ENV` names no file of `deployments/`, or a line of a file is no variable.
+    """
+    project = project_of_process()
+    if project is None:
+        return {}
+    own = read_environment_file(project.environment_file)
+    name = os.environ.get(ENVIRONMENT_VARIABLE) or own.get(ENVIRONMENT_VARIABLE)
+    known = {path.stem: path for path in project.environments_directory.glob("*.env")}
+    if name is not None and name not in known:
+        raise ValueError(f"{ENVIRONMENT_VARIABLE}={name!r}: there is no {name}.env in {project.environments_directory}.")
+    shared = known.get(name or DEFAULT_ENVIRONMENT)
+    return {**(read_environment_file(shared) if shared else {}), **own}
+
+
+def read_environment_file(path: Path) -> dict[str, str]:
+    """The variables of a `.env` file as python-dotenv reads it, without interpolation; none when there is no file.
+
+    Raises ValueError naming the file and the line of what is no variable. It does not quote the line, which may hold a secret.
+    """
+    if not path.exists():
+        return {}
+    from dotenv.parser import parse_stream
+
+    variables = {}
+    with path.open() as file:
+        for binding in parse_stream(file):
+            if binding.error or (binding.key is not None and binding.value is None):
+                raise ValueError(f"{path}, line {binding.original.line}: this is not NAME=value.")
+            if binding.key is not None and binding.value is not None:
+                variables[binding.key] = binding.value
+    return variables

@@ -1,0 +1,50 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.core.environment_files import read_environment_file
+
+
+def test_environment_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(
+        '# a comment\n\nMLOPS_HOME = "/srv/mlops"\nexport MLOPS_DAGSTER_PORT=3100\nMLOPS_NATS_URL=nats://u:p=w@host\n'
+    )
+    assert read_environment_file(file) == {
+        "MLOPS_HOME": "/srv/mlops",
+        "MLOPS_DAGSTER_PORT": "3100",
+        "MLOPS_NATS_URL": "nats://u:p=w@host",
+    }
+    assert read_environment_file(tmp_path / "absent") == {}
+
+
+def test_a_wrong_line_of_the_environment_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    for wrong in ("MLOPS_SERVING_TOKEN secret", "MLOPS_SERVING_TOKEN", "=secret", "MLOPS_SERVING_TOKEN='secret"):
+        file.write_text(f"MLOPS_HOME=/srv\n{wrong}\n")
+        with pytest.raises(ValueError, match=r"\.env, line 2: this is not NAME=value\.$") as raised:
+            read_environment_file(file)
+        assert "secret" not in str(raised.value)
+
+
+def test_the_environment_names_a_file_of_variables(tmp_path: Path) -> None:
+    root = tmp_path / "company"
+    (root / "deployments").mkdir(parents=True)
+    (root / "pyproject.toml").write_text("[tool.mlops]\n")
+    (root / "deployments" / "local.env").write_text("MLOPS_SERVING_PORT=1\nMLOPS_NATS_PORT=1\n")
+    (root / "deployments" / "staging.env").write_text("MLOPS_SERVING_PORT=2\nMLOPS_NATS_PORT=2\nMLOPS_MLFLOW_PORT=2\n")
+    (root / ".env").write_text("MLOPS_NATS_PORT=3\nMLOPS_MLFLOW_PORT=3\n")
+    read = (
+        "import json; from mlops_assets.core.settings import Settings; s = Settings.from_environment();"
+        "print(json.dumps([s.serving_port, s.nats_port, s.mlflow_port]))"
+    )
+
+    def ports(**variables: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-c", read], cwd=root, env=variables, capture_output=True, text=True, check=False)
+
+    assert json.loads(ports().stdout) == [1, 3, 3]
+    assert json.loads(ports(MLOPS_ENV="staging", MLOPS_MLFLOW_PORT="4").stdout) == [2, 3, 4]
+    assert "MLOPS_ENV='prod': there is no prod.env in" in ports(MLOPS_ENV="prod").stderr
