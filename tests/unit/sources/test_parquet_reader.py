@@ -3,29 +3,13 @@
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from file_rows import read
 
-from mlops_assets.schema.source import RawTable
-from mlops_assets.sources.reader import PARSED, REASON, SourceError, parse
-
-CONNECTION = duckdb.connect(config={"threads": 1})
-
-
-COLUMNS = {"a": {"type": "integer"}, "b": {"type": "varchar"}}
-
-
-def read(folder: Path, *files: str, **table: Any) -> list[tuple[Any, ...]]:
-    """The rows of CSV files; those that are rejected have their reason in place of the values."""
-    declared = RawTable.model_validate({"description": "d", "format": "csv", "files": files, "columns": COLUMNS, **table})
-    with parse(CONNECTION, declared, directory=folder, window=None):
-        names = ", ".join(declared.columns)
-        accepted = CONNECTION.execute(f"SELECT {names} FROM {PARSED} WHERE {REASON} IS NULL").fetchall()
-        return accepted + CONNECTION.execute(f"SELECT {REASON} FROM {PARSED} WHERE {REASON} IS NOT NULL").fetchall()
+from mlops_assets.sources.reader import SourceError
 
 
 def test_the_folder_of_a_parquet_file_is_no_column(tmp_path: Path) -> None:
