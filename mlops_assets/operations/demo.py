@@ -6,10 +6,12 @@ It launches the runs that a person would launch in the Dagster UI: data and feat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import yaml
 from dateutil.relativedelta import relativedelta
+from pydantic import ValidationError
 
 from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.core.errors import StackError
@@ -17,6 +19,7 @@ from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.operations.solutions import configuration_errors, declared_solution
 from mlops_assets.operations.stage_runs import Stage, data_assets
+from mlops_assets.schema.yaml_model import YamlModel
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,14 @@ class Plan:
     def read(cls, months: int | None) -> "Plan":
         """The plan in `defs/demo.yaml`; with another number of `months`, if given, and then without the replay.
 
-        Raises StackError when there are fewer than 2 months.
+        Raises StackError when there are fewer than 2 months, or the file is missing or says what is not understood.
         """
-        declared = yaml.safe_load(current_project().demo_file.read_text())
+        declared = _read_declared(current_project().demo_file)
         plan = cls(
-            solution=declared["solution"],
-            start=declared["start"],
-            months=months or declared["months"],
-            replay_to=None if months else declared["replay_to"],
+            solution=declared.solution,
+            start=declared.start,
+            months=months or declared.months,
+            replay_to=None if months else declared.replay_to,
         )
         if plan.months < 2:
             raise StackError("The demo needs a month to train on and a month to predict.", remedy="mlops demo --months 2")
@@ -54,6 +57,28 @@ class Plan:
     def last(self) -> date:
         """Last day of data."""
         return self.start + relativedelta(months=self.months) - timedelta(days=1)
+
+
+class _Declared(YamlModel):
+    """The content of `defs/demo.yaml`."""
+
+    solution: str
+    start: date
+    months: int
+    replay_to: date | None = None
+
+
+def _read_declared(file: Path) -> _Declared:
+    remedy = "It names a solution, a day `start`, a number of `months` and, if time goes on then, a day `replay_to`."
+    try:
+        return _Declared.model_validate(yaml.safe_load(file.read_text()))
+    except FileNotFoundError as error:
+        raise StackError(f"There is no {file}, which says what the demo shows.", remedy=f"Write it. {remedy}") from error
+    except yaml.YAMLError as error:
+        raise StackError(f"{file} is no YAML: {error}", remedy=remedy) from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())
+        raise StackError(f"{file}: {problems}", remedy=remedy) from error
 
 
 def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
