@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
 _EXPIRES_SECONDS = 5.0
+_QUIET_SECONDS = 0.2
 
 
 class EventFlow:
@@ -44,6 +45,17 @@ class EventFlow:
                     await self._came.wait()
                     await self._ask()
         return [self._messages.popleft() for _ in range(min(maximum, len(self._messages)))]
+
+    async def finish(self) -> None:
+        """Let come what was asked for, until nothing has come for a moment.
+
+        What the server sends while the subscription ends is lost on its way, and would be given out again only when its time is up.
+        """
+        with contextlib.suppress(TimeoutError):
+            while self._asked > 0:
+                self._came.clear()
+                async with asyncio.timeout(_QUIET_SECONDS):
+                    await self._came.wait()
 
     async def give_back(self) -> None:
         """Let the messages that are here and not taken be given out to others at once."""
@@ -97,5 +109,6 @@ async def open_flow(
         yield flow
     finally:
         with contextlib.suppress(errors.Error):
-            await subscription.unsubscribe()
+            await flow.finish()
+            await subscription.drain()
             await flow.give_back()

@@ -155,6 +155,22 @@ def test_several_processes_share_a_consumer_and_what_one_leaves_is_given_out_aga
     assert pending == 3
 
 
+def test_one_that_leaves_while_messages_come_keeps_none_of_them(nats: NatsServer) -> None:
+    count = 3000
+    shared = {"durable": "many", "acknowledge_seconds": 600}
+
+    async def use(stream: EventStream) -> int:
+        await stream.publish([Message(subject(PREDICTIONS, "many"), f"m{number}", b"{}") for number in range(count)])
+        for _ in range(10):
+            async with open_flow(stream, PREDICTIONS, "many", ahead=2000, **shared) as flow:
+                for message in await flow.take(minimum=1, maximum=1, wait_seconds=20):
+                    await message.nak()
+        async with open_flow(stream, PREDICTIONS, "many", ahead=count, **shared) as flow:
+            return len(await flow.take(minimum=count, maximum=count, wait_seconds=30))
+
+    assert nats.run(use) == count
+
+
 def test_a_stream_that_is_full_refuses_instead_of_losing(nats: NatsServer) -> None:
     async def use(stream: EventStream) -> None:
         configuration = (await stream.jetstream.stream_info(PREDICTIONS)).config
