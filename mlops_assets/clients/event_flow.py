@@ -110,5 +110,5 @@ async def open_flow(
     finally:
         with contextlib.suppress(errors.Error):
             await flow.finish()
-            await subscription.drain()
+            await subscription.drain()  # type: ignore[no-untyped-call]
             await flow.give_back()
