@@ -195,7 +195,7 @@ def executed(log: Sequence[Event]) -> list[Event]:
 def kill_everything(platform: Platform) -> tuple[int, bool]:
     """End every process of the stack as a power failure does; returns how many there were, and whether dbt was among them."""
     killed, with_dbt = set(), False
-    while processes := leftovers.find(platform.settings):
+    while processes := leftovers.find_processes(platform.settings):
         with_dbt = with_dbt or any(is_dbt(process) for process in processes)
         for process in processes:
             killed.add(process.pid)

@@ -20,11 +20,7 @@ from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.bundle import Bundle
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training import dataset_checks as dataset
-from mlops_assets.training.candidate_evaluation import (
-    CandidateEvaluation,
-    Rival,
-    evaluate_candidate,
-)
+from mlops_assets.training.candidate_evaluation import CandidateEvaluation, ComparedChampion, evaluate_candidate
 from mlops_assets.training.recorded_checks import DatasetState
 
 FEATURES = ("distance", "day_of_week", "is_weekend", "carrier")
@@ -116,7 +112,7 @@ def bundle_of(case: Case, path: Path, version: int) -> Bundle:
     return load(path)
 
 
-def judged(case: Case, bundle: Bundle, rival: Rival) -> CandidateEvaluation:
+def judged(case: Case, bundle: Bundle, rival: ComparedChampion) -> CandidateEvaluation:
     solution = case.inputs.solution
     return evaluate_candidate(
         solution,
@@ -142,4 +138,4 @@ def judge_candidate(problem: Problem, folder: Path) -> Candidate:
     chosen = case(problem)
     bundle = bundle_of(chosen, folder / "2", 2)
     champion = RegisteredModel("example", 7, "run", {})
-    return Candidate(chosen, bundle, judged(chosen, bundle, Rival(model=champion, bundle=bundle, reason="")))
+    return Candidate(chosen, bundle, judged(chosen, bundle, ComparedChampion(model=champion, bundle=bundle, reason="")))

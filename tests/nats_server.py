@@ -30,8 +30,8 @@ class NatsServer:
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        configuration.write(
-            {path: text for path, text in configuration.render(self.settings).items() if path.name == "nats.conf"}
+        configuration.write_files(
+            {path: text for path, text in configuration.render_files(self.settings).items() if path.name == "nats.conf"}
         )
         command = [str(scripts_directory() / "nats-server"), "--config", str(self._directory / "nats.conf")]
         with (self._directory / "log").open("ab") as log:

@@ -26,7 +26,7 @@ from mlops_assets.local.environment import process_environment
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.serving.active import CHAMPION_LINK, activate
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
-from mlops_assets.serving.reports import Report, read_reports
+from mlops_assets.serving.reports import ProcessReport, read_reports
 from mlops_assets.serving.spool import segments
 
 TOKEN = "a token of tests"
@@ -85,7 +85,7 @@ class OnlineServer:
         """Let the link point to a version, as a deployment does."""
         activate(self.folder / str(version), CHAMPION_LINK)
 
-    def reports(self) -> list[Report]:
+    def reports(self) -> list[ProcessReport]:
         """What the running processes say they serve."""
         return read_reports(self.settings.server_reports_directory)
 

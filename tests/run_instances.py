@@ -27,7 +27,7 @@ CODE = JobPythonOrigin(
 def run_instance(directory: Path) -> Iterator[DagsterInstance]:
     """An instance on SQLite that launches, queues and retries as the local stack does; its state folder is `directory`."""
     settings = Settings(home=directory)
-    configured = yaml.safe_load(configuration.render(settings)[settings.dagster_home / "dagster.yaml"])
+    configured = yaml.safe_load(configuration.render_files(settings)[settings.dagster_home / "dagster.yaml"])
     sections = ("run_launcher", "run_coordinator", "run_retries", "run_monitoring", "concurrency")
     with instance_for_test(overrides={section: configured[section] for section in sections}) as instance:
         yield instance

@@ -27,7 +27,7 @@ from mlops_assets.local import control
 from mlops_assets.local.environment import process_environment, scripts_directory
 from mlops_assets.local.permissions import PRIVATE_UMASK
 from mlops_assets.online_store.store import open_online_store
-from mlops_assets.operations.runs import follow
+from mlops_assets.operations.runs import follow_run
 
 _SENSOR_SECONDS = 10
 """Tests wait for sensors. Each tick of one takes a tenth of a second of a processor: at 2 s they would leave the tests little of it."""
@@ -120,7 +120,7 @@ class Platform:
         """Run assets through the daemon and wait for the end."""
         assets = self.client.assets()
         run_id = self.client.launch([assets[key] for key in keys], first, last, {}, purpose="test")
-        return follow(self.client, run_id, ", ".join(keys), lambda state: None)
+        return follow_run(self.client, run_id, ", ".join(keys), lambda state: None)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,13 @@ import msgspec
 import psutil
 
 from mlops_assets.core.settings import Settings
-from mlops_assets.serving.reports import Report, ServedModel
+from mlops_assets.serving.reports import ProcessReport, ServedModel
 
 
 def report(settings: Settings, version: int | None, *, channel: Any = "online", age: float = 0, **fields: Any) -> None:
     """What a process, this one, says."""
     model = {"model_sha256": None, "since": None, "segments": {}, "problems": ()} | fields
-    written = Report(
+    written = ProcessReport(
         channel=channel,
         pid=os.getpid(),
         started=psutil.Process().create_time(),

@@ -29,9 +29,9 @@ class StepName(StrEnum):
 def status(as_json: JsonOption = False) -> None:
     """Show every sensor and whether it is on."""
     from mlops_assets.clients.dagster_client import DagsterClient
-    from mlops_assets.operations.automation import sensors
+    from mlops_assets.operations.automation import read_sensors
 
-    found = sensors(DagsterClient.from_settings(running_settings()))
+    found = read_sensors(DagsterClient.from_settings(running_settings()))
     if as_json:
         print_json({name: sensor.on for name, sensor in found.items()})
         return
@@ -73,11 +73,11 @@ def replay(
     """
     from mlops_assets.cli.replay_view import run_replay
     from mlops_assets.operations.replay_faults import Fault
-    from mlops_assets.operations.replay_plan import Period, Plan
+    from mlops_assets.operations.replay_plan import Period, ReplayPlan
 
     if last < first:
         raise typer.BadParameter("--to is before --from")
-    plan = Plan(solution, Period(first.date(), last.date()), step.value)
+    plan = ReplayPlan(solution, Period(first.date(), last.date()), step.value)
     fault = Fault.read(inject) if inject else None
     summary: dict[str, Any] = run_replay(running_settings(), error_console if as_json else console, plan, fault)
     if as_json:
@@ -86,9 +86,9 @@ def replay(
 
 def _switch(*, on: bool) -> None:
     from mlops_assets.clients.dagster_client import DagsterClient
-    from mlops_assets.operations.automation import acting, switch
+    from mlops_assets.operations.automation import automation_sensors, switch_sensor
 
     client = DagsterClient.from_settings(running_settings())
-    for sensor in acting(client):
-        switch(client, sensor, on=on)
+    for sensor in automation_sensors(client):
+        switch_sensor(client, sensor, on=on)
         console.print(f"{sensor.name} is {'on' if on else 'off'}.", highlight=False)

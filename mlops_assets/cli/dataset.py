@@ -55,7 +55,7 @@ def rebuild(
         try:
             dataset = datasets.find_dataset(connection, f"{solution}.{_STAGE}", fingerprint)
             with console.status(f"Rebuilding {dataset.fingerprint} from snapshot {dataset.source_snapshot}"):
-                rebuilt = datasets.rebuild(connection, dataset)
+                rebuilt = datasets.rebuild_dataset(connection, dataset)
         except LakeError as error:
             raise StackError(str(error), remedy=f"mlops dataset list {solution}") from error
         path = output or settings.home / "datasets" / f"{solution}-{rebuilt}.parquet"

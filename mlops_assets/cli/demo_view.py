@@ -15,10 +15,10 @@ from mlops_assets.cli.terminal import show_stage
 from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.links import link
-from mlops_assets.operations.demo import Plan, Summary, stages, summarise
+from mlops_assets.operations.demo import DemoPlan, DemoSummary, demo_stages, summarise
 from mlops_assets.operations.replay_plan import Period
-from mlops_assets.operations.replay_plan import Plan as ReplayPlan
-from mlops_assets.operations.stage_runs import StageResult
+from mlops_assets.operations.replay_plan import ReplayPlan as ReplayPlan
+from mlops_assets.operations.stage_runs import StageRunResult
 
 _SHOWN_METRICS = 4
 _SHOWN_STEPS = 6
@@ -26,14 +26,14 @@ _SHOWN_STEPS = 6
 
 def run_demo(settings: Settings, console: Console, months: int | None) -> dict[str, Any]:
     """Run what is missing, show it on `console`, and return the summary with values that JSON can hold."""
-    plan = Plan.read(months)
+    plan = DemoPlan.read(months)
     client = DagsterClient.from_settings(settings)
     began = time.monotonic()
     console.print(
         f"[bold]{plan.solution}[/bold]: data from {plan.start} to {plan.last}, trained before {plan.training_date}, predicted after",
         highlight=False,
     )
-    planned = stages(client, plan)
+    planned = demo_stages(client, plan)
     results = [show_stage(client, stage, console) for stage in planned]
     seconds = time.monotonic() - began
     summary = summarise(settings, client, plan, planned)
@@ -53,7 +53,7 @@ def run_demo(settings: Settings, console: Console, months: int | None) -> dict[s
     }
 
 
-def _show(settings: Settings, console: Console, results: Sequence[StageResult], summary: Summary, seconds: float) -> None:
+def _show(settings: Settings, console: Console, results: Sequence[StageRunResult], summary: DemoSummary, seconds: float) -> None:
     console.print()
     console.print(_time_table(results, seconds))
     console.print(_rows_table(summary))
@@ -67,7 +67,7 @@ def _show(settings: Settings, console: Console, results: Sequence[StageResult], 
         console.print(f"Report: {path}", highlight=False, soft_wrap=True)
 
 
-def _time_table(results: Sequence[StageResult], seconds: float) -> Table:
+def _time_table(results: Sequence[StageRunResult], seconds: float) -> Table:
     table = Table("run", "seconds", "where it goes", title="Time")
     for result in results:
         if result.seconds is None:
@@ -82,14 +82,14 @@ def _time_table(results: Sequence[StageResult], seconds: float) -> Table:
     return table
 
 
-def _rows_table(summary: Summary) -> Table:
+def _rows_table(summary: DemoSummary) -> Table:
     table = Table("table", "rows", title="Rows in the lake")
     for name, count in summary.rows.items():
         table.add_row(name, f"{count:,}")
     return table
 
 
-def _metrics_table(summary: Summary) -> Table:
+def _metrics_table(summary: DemoSummary) -> Table:
     table = Table("metric", title="Metrics")
     for name in summary.metrics:
         table.add_column(name)
@@ -103,7 +103,7 @@ def _metrics_table(summary: Summary) -> Table:
     return table
 
 
-def _windows_table(summary: Summary) -> Table:
+def _windows_table(summary: DemoSummary) -> Table:
     metric = summary.drift[0]["metric"]
     table = Table(
         "window", f"estimated {metric}", "realised", "hold-out", "drifted features", "most", title="Windows after the hold-out"

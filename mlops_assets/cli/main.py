@@ -263,7 +263,7 @@ def _status(settings: Settings) -> dict:
         "processes": processes,
         "solutions": solution_states(settings, assets),
         "configuration_errors": configuration_errors(assets),
-        "stuck": [asdict(stuck) for stuck in interrupted_runs.find_stuck(settings)] if answers else [],
+        "stuck": [asdict(stuck) for stuck in interrupted_runs.find_blockages(settings)] if answers else [],
     }
 
 

@@ -61,7 +61,7 @@ def history(solution: SolutionArgument, segment: SegmentOption = None, as_json: 
     from mlops_assets.clients.dagster_client import DagsterClient
     from mlops_assets.operations import deployments
 
-    found = deployments.history(DagsterClient.from_settings(running_settings()), solution, segment)
+    found = deployments.deployment_history(DagsterClient.from_settings(running_settings()), solution, segment)
     if as_json:
         print_json([asdict(each) for each in found])
         return

@@ -12,15 +12,15 @@ from rich.table import Table
 from mlops_assets.cli.terminal import run_progress, show_stage
 from mlops_assets.clients.dagster_client import RunState
 from mlops_assets.core.settings import Settings
-from mlops_assets.operations.replay import Replay, Step
+from mlops_assets.operations.replay import Replay, ReplayStep
 from mlops_assets.operations.replay_faults import Fault
-from mlops_assets.operations.replay_plan import Plan
-from mlops_assets.operations.runs import wait
+from mlops_assets.operations.replay_plan import ReplayPlan
+from mlops_assets.operations.runs import wait_for_run
 
 _COLOURS = {"retrain": "yellow", "wait": "cyan", "keep": "green"}
 
 
-def run_replay(settings: Settings, console: Console, plan: Plan, fault: Fault | None) -> dict[str, Any]:
+def run_replay(settings: Settings, console: Console, plan: ReplayPlan, fault: Fault | None) -> dict[str, Any]:
     """Replay what is missing, show it on `console`, and return what happened with values that JSON can hold."""
     from mlops_assets.operations.replay_comparison import Comparison
 
@@ -38,7 +38,7 @@ def run_replay(settings: Settings, console: Console, plan: Plan, fault: Fault | 
             _show_step(console, step)
             steps.append(step)
     comparison = Comparison(settings, plan.solution)
-    months = list(Plan(plan.solution, period, "month").steps())
+    months = list(ReplayPlan(plan.solution, period, "month").steps())
     with console.status("Comparing with a frozen and a monthly model") as display:
         compared = comparison.compute(months, display.update)
     _show_comparison(console, comparison.metric, [asdict(each) for each in compared])
@@ -60,12 +60,12 @@ def run_replay(settings: Settings, console: Console, plan: Plan, fault: Fault | 
 def _follower(replay: Replay, console: Console) -> Callable[[str, str], RunState]:
     def follow(run_id: str, name: str) -> RunState:
         with run_progress(name, console) as report:
-            return wait(replay.client, run_id, report)
+            return wait_for_run(replay.client, run_id, report)
 
     return follow
 
 
-def _show_step(console: Console, step: Step) -> None:
+def _show_step(console: Console, step: ReplayStep) -> None:
     table = Table(
         "window", "rows", "drifted", "estimated", "realised", "bad windows", "decision", "version", box=None, pad_edge=False
     )
@@ -121,7 +121,7 @@ def _show_comparison(console: Console, metric: str, compared: Sequence[dict[str,
     console.print(table)
 
 
-def _described(step: Step) -> dict[str, Any]:
+def _described(step: ReplayStep) -> dict[str, Any]:
     return {
         "first": step.period.first,
         "last": step.period.last,

@@ -10,7 +10,7 @@ from mlops_assets.cli.terminal import JsonOption, console, print_json, running_s
 from mlops_assets.core.errors import StackError
 
 if TYPE_CHECKING:
-    from mlops_assets.lake.schema_evolution import Requested
+    from mlops_assets.lake.schema_evolution import RequestedChanges
 
 app = typer.Typer(
     help="Columns of a table in the lake: see what a change of type, name or columns would do, and make it.",
@@ -37,7 +37,7 @@ def plan(
     from mlops_assets.operations import table_schemas
 
     requested = _requested(rename, type, drop)  # a mistake is answered before anything is started
-    changes = table_schemas.plan(running_settings(), table, requested)
+    changes = table_schemas.plan_table_changes(running_settings(), table, requested)
     if as_json:
         print_json([{"change": str(change), "values_lost": change.lost} for change in changes])
         return
@@ -65,17 +65,17 @@ def apply(
     from mlops_assets.operations import table_schemas
 
     requested = _requested(rename, type, drop)
-    changes = table_schemas.apply(running_settings(), table, requested, accept_loss=accept_loss)
+    changes = table_schemas.apply_table_changes(running_settings(), table, requested, accept_loss=accept_loss)
     for change in changes:
         console.print(f"[green]✓[/green] {escape(str(change))}", highlight=False)
     if not changes:
         console.print(f"{table} has the columns that are declared.")
 
 
-def _requested(rename: list[str] | None, types: list[str] | None, drop: list[str] | None) -> "Requested":
-    from mlops_assets.lake.schema_evolution import Requested
+def _requested(rename: list[str] | None, types: list[str] | None, drop: list[str] | None) -> "RequestedChanges":
+    from mlops_assets.lake.schema_evolution import RequestedChanges
 
-    return Requested(renamed=_pairs("--rename", rename), types=_pairs("--type", types), dropped=drop or [])
+    return RequestedChanges(renamed=_pairs("--rename", rename), types=_pairs("--type", types), dropped=drop or [])
 
 
 def _pairs(option: str, values: list[str] | None) -> dict[str, str]:

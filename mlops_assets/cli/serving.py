@@ -61,7 +61,7 @@ def compare(solution: SolutionArgument, as_json: JsonOption = False) -> None:
     from mlops_assets.operations import trial
 
     with Lake.from_settings(running_settings()).connect(read_only=True) as connection:
-        entries = trial.compare(connection, solution)
+        entries = trial.compare_versions(connection, solution)
     if as_json:
         print_json(entries)
         return
@@ -85,7 +85,7 @@ def score(
     """Score partitions again: those from one to another, or, without dates, those whose inputs were corrected or came late."""
     from mlops_assets.clients.dagster_client import DagsterClient
     from mlops_assets.operations.rescoring import outdated_ranges
-    from mlops_assets.operations.runs import follow
+    from mlops_assets.operations.runs import follow_run
 
     if (first is None) != (last is None):
         raise StackError("Give both --from and --to, or neither.", remedy=f"mlops score {solution} --list")
@@ -97,7 +97,7 @@ def score(
         needed = [assets[f"{solution}/{stage}"] for stage in ("predictions", "outcomes")]
         with run_progress(f"scoring {start} to {end}", error_console) as report:
             run_id = client.launch(needed, start, end, {}, purpose="scoring again")
-            follow(client, run_id, f"scoring {start} to {end}", report)
+            follow_run(client, run_id, f"scoring {start} to {end}", report)
     if as_json:
         print_json([{"first": start, "last": end} for start, end in chosen])
     else:

@@ -26,11 +26,11 @@ def send(
     as_json: JsonOption = False,
 ) -> None:
     """Send the rows of one day as requests, with the features as they were known at each row's prediction time."""
-    from mlops_assets.operations.events import day_of_requests, send
+    from mlops_assets.operations.events import requests_of_day, send_requests
 
     settings = running_settings()
-    requests = day_of_requests(settings, solution, day.date(), look_up=look_up)
-    seconds = send(settings, solution, requests, rate)
+    requests = requests_of_day(settings, solution, day.date(), look_up=look_up)
+    seconds = send_requests(settings, solution, requests, rate)
     if as_json:
         print_json({"solution": solution, "day": day.date(), "sent": len(requests), "seconds": round(seconds, 3)})
     else:
@@ -49,10 +49,10 @@ def tail(
 ) -> None:
     """Show the predictions of the online and the stream channel as they enter the event stream."""
     from mlops_assets.clients.event_stream import PREDICTIONS, REJECTS
-    from mlops_assets.operations.events import answers
+    from mlops_assets.operations.events import read_answers
 
     stream = REJECTS if rejects else PREDICTIONS
-    for message in answers(running_settings(), solution, stream=stream, minutes=minutes, follow=follow):
+    for message in read_answers(running_settings(), solution, stream=stream, minutes=minutes, follow=follow):
         text = json.dumps(message) if as_json else _reject(message) if rejects else _prediction(message)
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -15,7 +15,7 @@ from mlops_assets.core.settings import Settings
 
 if TYPE_CHECKING:
     from mlops_assets.clients.dagster_client import DagsterClient, RunState
-    from mlops_assets.operations.stage_runs import Stage, StageResult
+    from mlops_assets.operations.stage_runs import StageRun, StageRunResult
 
 # Identifiers hold colons: `:x:` must stay what it is.
 console = Console(emoji=False)
@@ -59,7 +59,7 @@ def run_progress(name: str, target: Console) -> "Iterator[Callable[[RunState], N
         yield report
 
 
-def show_stage(client: "DagsterClient", stage: "Stage", target: Console) -> "StageResult":
+def show_stage(client: "DagsterClient", stage: "StageRun", target: Console) -> "StageRunResult":
     """Run what is missing of `stage` with a progress bar, and leave a line that says what it was and how long it took."""
     from mlops_assets.operations.stage_runs import run_stage
 

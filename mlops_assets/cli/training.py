@@ -11,7 +11,7 @@ from mlops_assets.cli.terminal import JsonOption, SolutionArgument, console, err
 
 if TYPE_CHECKING:
     from mlops_assets.clients.dagster_client import RunState
-    from mlops_assets.operations.training import Outcome
+    from mlops_assets.operations.training import TrainingOutcome
 
 app = typer.Typer()
 
@@ -56,7 +56,7 @@ def train(
         raise typer.Exit(1)
 
 
-def _show(outcome: "Outcome") -> None:
+def _show(outcome: "TrainingOutcome") -> None:
     if outcome.version is not None:
         console.print(outcome.skipped or f"{outcome.estimator} for {outcome.training_date}", highlight=False, soft_wrap=True)
     if outcome.metrics:

@@ -4,12 +4,12 @@ A stage is added here and nowhere else, but for the reports of monitors, which a
 """
 
 from mlops_assets.core.conditions import (
-    AFTER_A_MODEL,
-    FOLLOW_AS_A_WHOLE,
-    FOLLOW_OUTCOMES,
-    FOLLOW_PREDICTIONS,
-    FOLLOW_REPORTS,
-    PREDICT_ONCE,
+    ON_MISSING_PREDICTIONS,
+    ON_NEW_INPUTS_BESIDE_TRAINING,
+    ON_NEW_OUTCOMES,
+    ON_NEW_PARTITIONED_INPUTS,
+    ON_NEW_PREDICTIONS,
+    ON_NEW_REPORTS,
 )
 from mlops_assets.core.freshness import model_freshness, never_stale, partition_freshness, window_freshness
 from mlops_assets.core.keys import (
@@ -49,7 +49,7 @@ def _report(of_solution: MonitorOfSolution) -> Stage:
         name=of_solution.stage,
         build=lambda inputs: build_report(inputs, of_solution),
         job="monitoring",
-        condition=FOLLOW_OUTCOMES,
+        condition=ON_NEW_OUTCOMES,
         freshness=window_freshness,
         check_event=of_solution.short_name,
     )
@@ -84,7 +84,7 @@ STAGES = (
         name=ONLINE_FEATURES,
         build=build_online_features,
         job="training",
-        condition=FOLLOW_AS_A_WHOLE,
+        condition=ON_NEW_PARTITIONED_INPUTS,
         freshness=partition_freshness,
         check_event=None,
     ),
@@ -108,7 +108,7 @@ STAGES = (
         name=PREDICTIONS,
         build=build_predictions,
         job="scoring",
-        condition=PREDICT_ONCE,
+        condition=ON_MISSING_PREDICTIONS,
         freshness=partition_freshness,
         check_event=None,
     ),
@@ -125,7 +125,7 @@ STAGES = (
         name=OUTCOMES,
         build=build_outcomes,
         job="scoring",
-        condition=FOLLOW_PREDICTIONS,
+        condition=ON_NEW_PREDICTIONS,
         freshness=partition_freshness,
         check_event=None,
     ),
@@ -134,7 +134,7 @@ STAGES = (
         name=MONITORING_REPORT,
         build=build_monitoring_report,
         job="monitoring",
-        condition=FOLLOW_REPORTS,
+        condition=ON_NEW_REPORTS,
         freshness=window_freshness,
         check_event=None,
     ),
@@ -142,7 +142,7 @@ STAGES = (
         name=RETRAINING_DECISION,
         build=build_retraining_decision,
         job="monitoring",
-        condition=AFTER_A_MODEL,
+        condition=ON_NEW_INPUTS_BESIDE_TRAINING,
         freshness=window_freshness,
         check_event=None,
     ),
@@ -151,7 +151,7 @@ STAGES = (
 
 def stages(solution: Solution) -> tuple[Stage, ...]:
     """The stages of `solution`: with the reports of its own monitors after the others."""
-    last = max(position for position, stage in enumerate(STAGES) if stage.condition is FOLLOW_OUTCOMES)
+    last = max(position for position, stage in enumerate(STAGES) if stage.condition is ON_NEW_OUTCOMES)
     return (*STAGES[: last + 1], *map(_report, own_monitors(solution)), *STAGES[last + 1 :])
 
 

@@ -41,15 +41,15 @@ checks of one of its days passed."""
 _COMPLETE = _IDLE & ~_STOPPED & ~dg.AutomationCondition.any_deps_missing()
 _WRITTEN = dg.AutomationCondition.any_deps_updated().since_last_handled()
 
-FOLLOW = (_WRITTEN & _COMPLETE).with_label("follow_inputs")
+ON_NEW_INPUTS = (_WRITTEN & _COMPLETE).with_label("follow_inputs")
 """Of assets with the partitions of their inputs: features, their statistics, pages, decisions."""
 
-FOLLOW_AS_A_WHOLE = (_WRITTEN & _IDLE & dg.AutomationCondition.all_deps_blocking_checks_passed()).with_label(
+ON_NEW_PARTITIONED_INPUTS = (_WRITTEN & _IDLE & dg.AutomationCondition.all_deps_blocking_checks_passed()).with_label(
     "follow_partitioned_inputs"
 )
 """Of an asset without partitions that takes what its partitioned inputs hold: there, some partition is always missing or stopped."""
 
-ARRIVE = dg.AutomationCondition.on_missing()
+ON_MISSING_PARTITION = dg.AutomationCondition.on_missing()
 """Of raw tables whose partitions have no end: the newest one is loaded when its time has passed."""
 
 
@@ -62,10 +62,10 @@ _EVERY_TRAINING = _stages(TRAINING_DATASET, EVALUATION, DEPLOYMENT, *SEGMENT_STA
 
 _BATCH, _PREDICTED, _OUTCOMES = _stages(PREDICTIONS), _stages(PREDICTIONS, PREDICTION_LOG), _stages(OUTCOMES)
 
-AFTER_A_MODEL = FOLLOW.ignore(_EVERY_TRAINING).with_label("follow_inputs")
+ON_NEW_INPUTS_BESIDE_TRAINING = ON_NEW_INPUTS.ignore(_EVERY_TRAINING).with_label("follow_inputs")
 """Of decisions, which read what one training made."""
 
-FOLLOW_REPORTS = FOLLOW.ignore(_PREDICTED | _OUTCOMES | _EVERY_TRAINING).with_label("follow_reports")
+ON_NEW_REPORTS = ON_NEW_INPUTS.ignore(_PREDICTED | _OUTCOMES | _EVERY_TRAINING).with_label("follow_reports")
 """Of the page of a window: it shows the rows behind the reports, which waited for them."""
 
 _HAS_CHAMPION = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.missing()).allow(
@@ -73,11 +73,13 @@ _HAS_CHAMPION = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.mi
 )
 """Somebody was deployed, for whatever training date."""
 
-PREDICT_ONCE = (AFTER_A_MODEL & _HAS_CHAMPION & dg.AutomationCondition.missing()).with_label("follow_inputs_once")
+ON_MISSING_PREDICTIONS = (ON_NEW_INPUTS_BESIDE_TRAINING & _HAS_CHAMPION & dg.AutomationCondition.missing()).with_label(
+    "follow_inputs_once"
+)
 """Of predictions. What was predicted stays as it was predicted: a new champion or a corrected feature predicts what is new."""
 
 _NOT_MISSING = ~dg.AutomationCondition.missing() | dg.AutomationCondition.will_be_requested()
-FOLLOW_PREDICTIONS = (
+ON_NEW_PREDICTIONS = (
     (
         _WRITTEN
         & _IDLE
@@ -99,7 +101,7 @@ _AWAITED = ~_NOT_MISSING & (
 )
 """Of a period's outcomes that are missing: its labels have not come, or something was predicted, or the batch is about to predict."""
 
-FOLLOW_OUTCOMES = (
+ON_NEW_OUTCOMES = (
     (
         dg.AutomationCondition.any_deps_updated().allow(_OUTCOMES).since_last_handled()
         & _IDLE

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from mlops_assets.schema.cadence import LENGTHS, Cadence
+from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
 from mlops_assets.schema.duration import Duration, maximum_days
 from mlops_assets.schema.solution import Solution
 
@@ -21,7 +21,7 @@ def freshness_policy(limit: Duration | None) -> dg.FreshnessPolicy | None:
 
 def cadence_freshness(cadence: Cadence, days: int | None = None) -> dg.FreshnessPolicy:
     """The policy of a table with partitions: it fails after `days`, without a number after two partitions."""
-    return _policy(days or 2 * LENGTHS[cadence].most_days)
+    return _policy(days or 2 * CADENCE_LENGTHS[cadence].most_days)
 
 
 def partition_freshness(solution: Solution) -> dg.FreshnessPolicy | None:

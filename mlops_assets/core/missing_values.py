@@ -9,21 +9,21 @@ from typing import Final
 LARGEST_FLOAT32: Final = 3.4028234663852886e38
 
 
-def number(value: str) -> str:
+def numeric_value(value: str) -> str:
     """SQL for a numeric or boolean `value` as a double; null when it is missing."""
     return f"nullif(TRY_CAST({value} AS DOUBLE), 'nan'::DOUBLE)"
 
 
-def finite_number(value: str) -> str:
+def finite_value(value: str) -> str:
     """SQL for `number`, which is null also when it is infinite: what sums, deviations and quantiles are taken of."""
-    return f"CASE WHEN abs({number(value)}) <= {LARGEST_FLOAT32!r} THEN {number(value)} END"
+    return f"CASE WHEN abs({numeric_value(value)}) <= {LARGEST_FLOAT32!r} THEN {numeric_value(value)} END"
 
 
 def is_infinite(value: str) -> str:
     """SQL that is true for a number that is infinite, false for any other value."""
-    return f"coalesce(abs({number(value)}) > {LARGEST_FLOAT32!r}, false)"
+    return f"coalesce(abs({numeric_value(value)}) > {LARGEST_FLOAT32!r}, false)"
 
 
 def is_present(value: str, *, numeric: bool) -> str:
     """SQL that is false for a missing `value`."""
-    return f"({number(value) if numeric else value} IS NOT NULL)"
+    return f"({numeric_value(value) if numeric else value} IS NOT NULL)"

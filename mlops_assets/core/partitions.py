@@ -4,11 +4,11 @@ from datetime import date
 
 import dagster as dg
 
-from mlops_assets.schema.cadence import LENGTHS, Cadence
+from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
 
 
 def build_partitions(start: date, end: date | None, cadence: Cadence) -> dg.TimeWindowPartitionsDefinition:
     """Partitions of `cadence` from `start` up to `end` (exclusive; None = open). Weeks begin on Monday."""
     return dg.TimeWindowPartitionsDefinition(
-        start=start.isoformat(), end=end.isoformat() if end else None, cron_schedule=LENGTHS[cadence].cron, fmt="%Y-%m-%d"
+        start=start.isoformat(), end=end.isoformat() if end else None, cron_schedule=CADENCE_LENGTHS[cadence].cron, fmt="%Y-%m-%d"
     )

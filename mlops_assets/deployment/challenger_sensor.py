@@ -16,24 +16,24 @@ _INTERVAL_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Trial:
+class ChallengerAssignment:
     """The options of the servers, and the version that they try beside the champion: None for none."""
 
     options: Serving
     version: int | None
 
 
-def wanted_trial(settings: Settings, solution: str, options: Serving) -> Trial:
+def declared_assignment(settings: Settings, solution: str, options: Serving) -> ChallengerAssignment:
     """What the YAML and the registry ask for. Raises RegistryUnreachableError."""
     found = registered_version(settings, solution, aliases.CHALLENGER) if options.tries_challenger else None
-    return Trial(options, found.version if found else None)
+    return ChallengerAssignment(options, found.version if found else None)
 
 
-def present_trial(settings: Settings, solution: str) -> Trial:
+def current_assignment(settings: Settings, solution: str) -> ChallengerAssignment:
     """What the servers of this machine do."""
     bundles = open_bundle_store(settings).of(solution)
     bundle = bundles.active(CHALLENGER_LINK)
-    return Trial(bundles.read_options(), int(bundle.name) if bundle else None)
+    return ChallengerAssignment(bundles.read_options(), int(bundle.name) if bundle else None)
 
 
 def build_challenger_sensor(solution: str, options: Serving) -> dg.SensorDefinition:
@@ -52,10 +52,10 @@ def build_challenger_sensor(solution: str, options: Serving) -> dg.SensorDefinit
     )
     def challenger(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult | dg.SkipReason:
         try:
-            wanted = wanted_trial(settings, solution, options)
+            wanted = declared_assignment(settings, solution, options)
         except RegistryUnreachableError as error:
             return dg.SkipReason(str(error))
-        present = present_trial(settings, solution)
+        present = current_assignment(settings, solution)
         if wanted == present:
             return dg.SkipReason("the servers do what the YAML and the registry ask for")
         state = f"{wanted} instead of {present}"

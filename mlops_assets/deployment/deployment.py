@@ -80,7 +80,7 @@ def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
         bundles, alias = bundles_of(settings, chosen), champion_link(inputs.segment)
         with bundles.using():
             bundle = deployable_bundle(registry, settings, chosen)
-            before = version_before(context.instance, registry, inputs)
+            before = previous_version(context.instance, registry, inputs)
             registry.promote(chosen, segment=inputs.segment, before=before)
             bundles.write_options(inputs.solution.serving)
             if left_to_solution := inputs.segment is not None and chosen.segment is None:
@@ -146,7 +146,7 @@ def require_parity(instance: dg.DagsterInstance, inputs: SolutionInputs) -> None
         )
 
 
-def version_before(instance: dg.DagsterInstance, registry: ModelRegistry, inputs: SolutionInputs) -> int | None:
+def previous_version(instance: dg.DagsterInstance, registry: ModelRegistry, inputs: SolutionInputs) -> int | None:
     """The version of the newest deployment, whatever its training date; without any, the registry's champion.
 
     The history comes first: an alias that somebody moved in MLflow is a change to record, not the state before it.
@@ -168,7 +168,9 @@ def deployable_bundle(registry: ModelRegistry, settings: Settings, model: Regist
         raise permanent_failure(f"The champion stays. {error}") from error
 
 
-def champions(instance: dg.DagsterInstance, registry: ModelRegistry, settings: Settings, inputs: SolutionInputs) -> "Champions":
+def load_champions(
+    instance: dg.DagsterInstance, registry: ModelRegistry, settings: Settings, inputs: SolutionInputs
+) -> "Champions":
     """The bundles that predict: the champion's, and those of the segments that have one. Raises Failure when there is no champion.
 
     An alias moved by hand in MLflow must not bring a version to predict that its gates refused: that is an EvidenceError.

@@ -9,13 +9,13 @@ import dagster as dg
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
 from mlops_assets.core.keys import DEPLOYMENT, stage_key
 from mlops_assets.core.settings import Settings, sensor_interval
-from mlops_assets.serving.reports import Channel, Report, read_reports
+from mlops_assets.serving.reports import Channel, ProcessReport, read_reports
 
 _INTERVAL_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedVersion:
     """What one process serves of a solution: the version (None = nothing), those of segments, and what it says is wrong."""
 
     channel: str
@@ -33,7 +33,7 @@ class Observation:
     version: int | None
     segments: tuple[tuple[str, int], ...]
     channels: tuple[Channel, ...]
-    processes: tuple[Served, ...]
+    processes: tuple[ServedVersion, ...]
 
     @property
     def faults(self) -> list[str]:
@@ -111,9 +111,9 @@ def build_served_version_sensor(
     return served_version
 
 
-def _served(report: Report, solution: str, now: datetime) -> Served:
+def _served(report: ProcessReport, solution: str, now: datetime) -> ServedVersion:
     model = report.models.get(solution)
-    return Served(
+    return ServedVersion(
         channel=report.channel,
         pid=report.pid,
         version=model.version if model else None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from mlops_assets.core.missing_values import finite_number, is_infinite, number
+from mlops_assets.core.missing_values import finite_value, is_infinite, numeric_value
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.lake.sql import literal, quote
 from mlops_assets.lake.tables import table_exists
@@ -105,8 +105,8 @@ def _describe(feature: str, data_type: str) -> str:
     """A struct with the statistics of one column, as an aggregate."""
     name = quote(feature)
     is_number = not data_type.startswith(_TEXT_TYPES) and not data_type.endswith("[]")
-    present = number(name) if is_number else name
-    measured = finite_number(name) if is_number else "NULL::DOUBLE"
+    present = numeric_value(name) if is_number else name
+    measured = finite_value(name) if is_number else "NULL::DOUBLE"
     infinite = f"count(*) FILTER ({is_infinite(name)})" if is_number else "0"
     # The same aggregate in several places is computed once: one sort and one histogram a column.
     quantile = f"quantile_cont({measured}, {list(_QUANTILES.values())})"

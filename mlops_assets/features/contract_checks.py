@@ -35,7 +35,7 @@ def check_contracts(
     with lake.connect(read_only=True) as connection:
         recorded = contracts.recorded_contracts(connection)
         changes = {
-            key: contracts.compare(recorded.get((view.name, view.version), {}), read(connection, view))
+            key: contracts.compare_contract(recorded.get((view.name, view.version), {}), read(connection, view))
             for key, view in views.items()
         }
     models = live_models(deployed_models(settings)) if any(change.breaking for change in changes.values()) else []

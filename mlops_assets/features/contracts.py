@@ -48,7 +48,7 @@ class ContractChange:
         return "; ".join(parts)
 
 
-def compare(recorded: Mapping[str, str], current: Mapping[str, str]) -> ContractChange:
+def compare_contract(recorded: Mapping[str, str], current: Mapping[str, str]) -> ContractChange:
     """What changed from the `recorded` columns to the `current` ones. Names are compared as DuckDB does: letters in either case are one."""
     before, after = ({fold(name): (name, kind) for name, kind in columns.items()} for columns in (recorded, current))
     return ContractChange(

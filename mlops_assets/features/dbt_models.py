@@ -14,7 +14,7 @@ import dagster as dg
 import duckdb
 from packaging.version import Version
 
-from mlops_assets.core.conditions import FOLLOW
+from mlops_assets.core.conditions import ON_NEW_INPUTS
 from mlops_assets.core.freshness import cadence_freshness
 from mlops_assets.core.keys import table_key, table_name
 from mlops_assets.core.project import current_project
@@ -108,7 +108,7 @@ class DbtSelection:
     def _asset_spec(self, key: dg.AssetKey, node: Node) -> dg.AssetSpec:
         spec = self.translator.get_asset_spec(self.manifest, node["unique_id"], self.project)
         freshness = cadence_freshness(self.cadence) if is_incremental(node) else None
-        spec = spec.replace_attributes(automation_condition=FOLLOW, freshness_policy=freshness)
+        spec = spec.replace_attributes(automation_condition=ON_NEW_INPUTS, freshness_policy=freshness)
         return describe_view(spec, self.views[key], self.uses, self.cadence) if key in self.views else spec
 
     def check_specs(self) -> list[dg.AssetCheckSpec]:

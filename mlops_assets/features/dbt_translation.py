@@ -14,7 +14,7 @@ from mlops_assets.core.keys import group_name
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.feature_store.usage import ViewUse
 from mlops_assets.features.dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
-from mlops_assets.schema.cadence import LENGTHS, Cadence
+from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
 
 Node = Mapping[str, Any]
 
@@ -70,7 +70,8 @@ class LakeTranslator(DagsterDbtTranslator):
         # dagster-dbt also asks for the mapping of each model to itself, which nothing here reads.
         history_days = max((_meta(node).get("dagster", {}).get("history_days", 0) for node in readers), default=0)
         return dg.TimeWindowPartitionMapping(
-            start_offset=-math.ceil(history_days / LENGTHS[self._cadence].fewest_days), allow_nonexistent_upstream_partitions=True
+            start_offset=-math.ceil(history_days / CADENCE_LENGTHS[self._cadence].fewest_days),
+            allow_nonexistent_upstream_partitions=True,
         )
 
     def get_asset_check_spec(

@@ -5,7 +5,7 @@ import dagster as dg
 from mlops_assets.core import check_rules
 from mlops_assets.core.keys import ONLINE_FEATURES, table_key
 from mlops_assets.core.settings import Settings
-from mlops_assets.features.online_push import Pushed, lock_name, push_view
+from mlops_assets.features.online_push import PushResult, lock_name, push_view
 from mlops_assets.features.parity import check_parity
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import current_snapshot, table_exists
@@ -52,7 +52,7 @@ def build_online_features(inputs: SolutionInputs) -> dg.AssetsDefinition:
     def online_features(
         config: OnlineFeaturesConfig, lake: dg.ResourceParam[Lake], online_store: dg.ResourceParam[OnlineStore]
     ) -> dg.MaterializeResult:
-        pushed: list[Pushed] = []
+        pushed: list[PushResult] = []
         with lake.writer_lock([lock_name(chosen.view) for chosen in views]), lake.connect(read_only=True) as connection:
             if missing := [c.view.model.table for c in views if not table_exists(connection, c.view.model.table)]:
                 raise permanent_failure(f"The lake lacks {', '.join(missing)}: materialize the feature views first.")
@@ -75,7 +75,7 @@ def build_online_features(inputs: SolutionInputs) -> dg.AssetsDefinition:
     return online_features
 
 
-def _table(pushed: list[Pushed]) -> dg.TableMetadataValue:
+def _table(pushed: list[PushResult]) -> dg.TableMetadataValue:
     records = [
         dg.TableRecord(
             {

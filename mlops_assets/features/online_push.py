@@ -23,7 +23,7 @@ _CATALOG = "__ducklake_metadata_lake"
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushResult:
     """What one push did: the state it left, entities written and removed, and whether it read the whole view and why."""
 
     state: ViewState
@@ -40,7 +40,7 @@ def lock_name(view: FeatureView) -> str:
 
 def push_view(
     connection: duckdb.DuckDBPyConnection, store: OnlineStore, view: FeatureView, *, snapshot: int, rebuild: bool
-) -> Pushed:
+) -> PushResult:
     """Bring the store from the snapshot it holds of `view` to `snapshot`; with `rebuild` from nothing.
 
     Reads the rows that changed between the two, and the whole view when there is no way from one to the other. Raises
@@ -56,11 +56,11 @@ def push_view(
     if state is None or reason is not None:
         state, written, removed = None, _newest_rows(connection, view, snapshot, among=None), []
     elif state.snapshot == snapshot:
-        return Pushed(state=state, written=0, removed=0, whole_view=None, seconds=perf_counter() - began)
+        return PushResult(state=state, written=0, removed=0, whole_view=None, seconds=perf_counter() - began)
     else:
         written, removed = _changes(connection, store, view, online, state.snapshot, snapshot)
     after = store.push(online, source=source, snapshot=snapshot, base=state, written=written, removed=removed)
-    return Pushed(state=after, written=len(written), removed=len(removed), whole_view=reason, seconds=perf_counter() - began)
+    return PushResult(state=after, written=len(written), removed=len(removed), whole_view=reason, seconds=perf_counter() - began)
 
 
 def describe_view(connection: duckdb.DuckDBPyConnection, view: FeatureView, snapshot: int) -> OnlineView:

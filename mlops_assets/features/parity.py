@@ -29,7 +29,7 @@ _NUMBER = internal("number")
 
 
 @dataclass(frozen=True)
-class Difference:
+class ValueDifference:
     """One value that is not the same online and offline."""
 
     entity: Mapping[str, Any]
@@ -52,7 +52,7 @@ def check_parity(
     """
     snapshots = {state.snapshot for state in states}
     snapshot = snapshots.pop() if len(snapshots) == 1 else None
-    compared, differences, flags, moment, entities = 0, list[Difference](), Counter[str](), None, list[dict[str, Any]]()
+    compared, differences, flags, moment, entities = 0, list[ValueDifference](), Counter[str](), None, list[dict[str, Any]]()
     if snapshot is not None:
         entities, newest_prediction = sample_entities(connection, inputs, views, snapshot)
         newest = max((state.newest for state in states if state.newest is not None), default=None)
@@ -85,10 +85,10 @@ def check_parity(
 
 def find_differences(
     entities: Sequence[Mapping[str, Any]], online: Sequence[OnlineRow], offline: Sequence[Mapping[str, Any]]
-) -> list[Difference]:
+) -> list[ValueDifference]:
     """Every value that differs in type or value; NaN equals NaN, null equals null."""
     return [
-        Difference(entity, feature, row.values[feature], expected)
+        ValueDifference(entity, feature, row.values[feature], expected)
         for entity, row, features in zip(entities, online, offline, strict=True)
         for feature, expected in features.items()
         if not _same(row.values[feature], expected)
@@ -149,7 +149,7 @@ def _same(online: Any, offline: Any) -> bool:
     return online == offline or (isinstance(online, float) and math.isnan(online) and math.isnan(offline))
 
 
-def _describe(compared: int, differences: Sequence[Difference], views: Sequence[SelectedView]) -> str:
+def _describe(compared: int, differences: Sequence[ValueDifference], views: Sequence[SelectedView]) -> str:
     if not views:
         return "every feature comes with the request: nothing to compare"
     if not compared:
@@ -159,7 +159,7 @@ def _describe(compared: int, differences: Sequence[Difference], views: Sequence[
     return f"{compared} values are the same online and offline"
 
 
-def _table(differences: Sequence[Difference]) -> dg.TableMetadataValue:
+def _table(differences: Sequence[ValueDifference]) -> dg.TableMetadataValue:
     names = ("entity", "feature", "online", "offline")
     records = [
         dg.TableRecord(

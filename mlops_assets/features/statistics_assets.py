@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from mlops_assets.core.conditions import FOLLOW
+from mlops_assets.core.conditions import ON_NEW_INPUTS
 from mlops_assets.core.freshness import cadence_freshness
 from mlops_assets.core.keys import FEATURES_SCHEMA, group_name, table_key
 from mlops_assets.core.project import current_project
@@ -26,7 +26,7 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.sql import quote
 from mlops_assets.lake.tables import column_types, table_exists
-from mlops_assets.schema.cadence import LENGTHS
+from mlops_assets.schema.cadence import CADENCE_LENGTHS
 from mlops_assets.stages.column_lineage import column_lineage
 from mlops_assets.stages.execution import (
     RETRIES,
@@ -62,7 +62,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
         metadata={"dagster/table_name": f"lake.{table}"},
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
-        automation_condition=FOLLOW,
+        automation_condition=ON_NEW_INPUTS,
         freshness_policy=cadence_freshness(selection.cadence),
         code_version="1",
     )
@@ -89,7 +89,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
                 f"SELECT DISTINCT {_LABEL} FROM lake.{table} WHERE ({_in_window(starts[0], end)}) "
                 "AND most_frequent_share = 1 AND rows > 1 ORDER BY 1"
             ).fetchall()
-            plot = _plot(connection, table, end, LENGTHS[selection.cadence].most_days)
+            plot = _plot(connection, table, end, CADENCE_LENGTHS[selection.cadence].most_days)
             _show_views(context, connection, settings, selection)
         record_partition_rows(context, written.rows_by_partition)
         missing = sorted(set(_names(selection.views.values())) - set(_names(views)))

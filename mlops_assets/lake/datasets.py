@@ -72,7 +72,7 @@ def find_dataset(connection: duckdb.DuckDBPyConnection, table: str, wanted: str)
     return matching[-1]
 
 
-def rebuild(connection: duckdb.DuckDBPyConnection, dataset: RecordedDataset) -> str:
+def rebuild_dataset(connection: duckdb.DuckDBPyConnection, dataset: RecordedDataset) -> str:
     """Build `dataset` again as the temporary table `rebuilt_dataset` and return its fingerprint.
 
     Raises LakeError when a snapshot it read has been expired, or the fingerprint is another one.

@@ -86,7 +86,7 @@ def _is_lost(column: str, old: str, new: str) -> str:
 
 
 @dataclass(frozen=True)
-class Requested:
+class RequestedChanges:
     """Changes that a person asks for: new names and types by column, and columns to drop."""
 
     renamed: Mapping[str, str]
@@ -104,7 +104,7 @@ def plan_changes(
     target: str,
     existing: Mapping[str, str],
     declared: Mapping[str, str],
-    requested: Requested,
+    requested: RequestedChanges,
 ) -> list[ColumnChange]:
     """The changes, in order, from the columns of `target` to the `declared` ones and the `requested` ones, with what each would lose.
 

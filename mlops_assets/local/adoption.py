@@ -21,12 +21,12 @@ _LIMIT = 1000
 _EVALUATIONS = ("evaluation", "segment_evaluation")
 
 
-def needs_adoption(settings: Settings) -> bool:
+def needs_signing(settings: Settings) -> bool:
     """Whether versions are deployed here, and there is no key."""
     return settings.serving_directory.exists() and not settings.signing_key_file.exists()
 
 
-def adopt_versions(settings: Settings) -> None:
+def sign_former_versions(settings: Settings) -> None:
     """Sign every registered bundle and monitoring reference as it is now, and the acceptance of each version that passed its gates.
 
     The bundles in the serving folder get their records.

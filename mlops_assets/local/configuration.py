@@ -19,7 +19,7 @@ EVENT_STREAM_ACCOUNT = "PLATFORM"
 """The account of NATS that holds the streams, and the name of their folder."""
 
 
-def render(settings: Settings) -> dict[Path, str]:
+def render_files(settings: Settings) -> dict[Path, str]:
     """The text of every configuration file, by the path it belongs at. Makes the secrets that they hold when there are none."""
     import jinja2
 
@@ -59,7 +59,7 @@ def render(settings: Settings) -> dict[Path, str]:
     }
 
 
-def write(files: dict[Path, str]) -> None:
+def write_files(files: dict[Path, str]) -> None:
     """Write the files, readable by the owner alone: the address of a Postgres may hold its password."""
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def write(files: dict[Path, str]) -> None:
         path.write_text(text)
 
 
-def changed(files: dict[Path, str]) -> list[Path]:
+def changed_files(files: dict[Path, str]) -> list[Path]:
     """Those of the files that are missing or differ on disk."""
     return [path for path, text in files.items() if not path.exists() or path.read_text() != text]
 

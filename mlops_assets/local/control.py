@@ -42,16 +42,16 @@ def up(settings: Settings, listener: Listener) -> bool:
     if preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES):
         listener(str(settings.home), "closed")
     with _lock(settings):
-        unsigned = adoption.needs_adoption(settings)
+        unsigned = adoption.needs_signing(settings)
         supervisor = Supervisor(settings)
-        files = configuration.render(settings)
+        files = configuration.render_files(settings)
         if supervisor.is_running():
             _check_unchanged(files)
         else:
             _launch(settings, supervisor, files)
         started = _start_stopped(settings, supervisor, listener)
         if unsigned:
-            adoption.adopt_versions(settings)
+            adoption.sign_former_versions(settings)
         return started
 
 
@@ -69,15 +69,15 @@ def down(settings: Settings) -> int:
         return 0
     with _lock(settings):
         supervisor = Supervisor(settings)
-        belonging = leftovers.find(settings)
+        belonging = leftovers.find_processes(settings)
         if supervisor.is_running():
             process = psutil.Process(supervisor.pid())
             supervisor.stop(DAEMON)  # it would start them again
-            interrupted_runs.end(settings, END_RUNS_SECONDS)
+            interrupted_runs.end_runs(settings, END_RUNS_SECONDS)
             supervisor.shut_down()
             with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(STOP_TIMEOUT_SECONDS)
-        leftovers.end(leftovers.find(settings))
+        leftovers.end_processes(leftovers.find_processes(settings))
         settings.supervisor_socket.unlink(missing_ok=True)
         return len(belonging)
 
@@ -132,7 +132,7 @@ def _state_by_probe(settings: Settings, process: ProcessState) -> str:
 
 
 def _check_unchanged(files: dict) -> None:
-    different = configuration.changed(files)
+    different = configuration.changed_files(files)
     if different:
         raise StackError(
             f"The stack runs with other settings than these: they would change {', '.join(path.name for path in different)}.",
@@ -143,7 +143,7 @@ def _check_unchanged(files: dict) -> None:
 
 def _launch(settings: Settings, supervisor: Supervisor, files: dict) -> None:
     # What a killed supervisor left behind would hold the ports and the data folder.
-    leftovers.end(leftovers.find(settings))
+    leftovers.end_processes(leftovers.find_processes(settings))
     for service in services(settings):
         preflight.check_port(service)
     for directory in (settings.log_directory, settings.lake_directory, settings.dagster_home, settings.mlflow_artifact_directory):
@@ -153,7 +153,7 @@ def _launch(settings: Settings, supervisor: Supervisor, files: dict) -> None:
         postgres.remove_stale_pid_file(settings)
     if settings.nats_url is None:
         keep_event_streams(settings)
-    configuration.write(files)
+    configuration.write_files(files)
     # Whatever the caller's umask made them.
     permissions.close_folder(settings.home)
     supervisor.launch()
@@ -179,7 +179,7 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
         _create_lake(settings)
     processes = supervisor.processes()
     served = any(processes[name].pid is not None for name in (DAEMON, WEBSERVER))
-    interrupted_runs.recover(settings, served=served)
+    interrupted_runs.recover_runs(settings, served=served)
     started = _start(supervisor, others, listener) or started
     _wait(supervisor, others, lambda process: _is_ready(settings, process), listener)
     return started

@@ -14,7 +14,7 @@ from mlops_assets.local.supervisor import MARKER_VARIABLE
 TERMINATE_SECONDS = 10.0
 
 
-def find(settings: Settings) -> list[psutil.Process]:
+def find_processes(settings: Settings) -> list[psutil.Process]:
     """Every live process that supervisor started for this state folder, directly or through another process."""
     own = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     found = {}
@@ -28,7 +28,7 @@ def find(settings: Settings) -> list[psutil.Process]:
     return list(found.values())
 
 
-def end(processes: list[psutil.Process]) -> None:
+def end_processes(processes: list[psutil.Process]) -> None:
     """Ask the processes to end, and kill those that have not done so after ten seconds."""
     for process in processes:
         _ignoring_the_dead(process.terminate)

@@ -129,10 +129,10 @@ def create_databases(settings: Settings) -> None:
 
 def has_table(settings: Settings, database: str, table: str) -> bool:
     """Whether the database has a table of this name in the schema `public`."""
-    return bool(value(settings, database, "SELECT to_regclass(%s) IS NOT NULL", f"public.{table}"))
+    return bool(query_value(settings, database, "SELECT to_regclass(%s) IS NOT NULL", f"public.{table}"))
 
 
-def value(settings: Settings, database: str, query: str, *arguments: object) -> object:
+def query_value(settings: Settings, database: str, query: str, *arguments: object) -> object:
     """The single value that a query of the database gives."""
     import psycopg2
 

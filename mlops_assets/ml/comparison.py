@@ -11,7 +11,7 @@ from mlops_assets.schema.metric_names import greater_is_better
 
 
 @dataclass(frozen=True)
-class Difference:
+class MetricDifference:
     """One metric of two models on the same rows: `value` is ours minus theirs, with the interval of the paired bootstrap."""
 
     metric: str
@@ -51,7 +51,9 @@ class Difference:
         return self.loss_interval is None or self.loss_interval.low > min(0.0, tolerance)
 
 
-def compare(ours: Evaluation, theirs: WeightedMetrics, *, names: tuple[str, ...], seed: int) -> dict[str, Difference]:
+def compare_models(
+    ours: Evaluation, theirs: WeightedMetrics, *, names: tuple[str, ...], seed: int
+) -> dict[str, MetricDifference]:
     """The difference of the metrics `names`; `theirs` are the rows that `ours` was made of, predicted by the other model.
 
     `seed` is that of the evaluation: the same resamples make the difference a paired one.
@@ -62,7 +64,7 @@ def compare(ours: Evaluation, theirs: WeightedMetrics, *, names: tuple[str, ...]
     for name in names:
         own, other = ours.metrics[name], values[name]
         value = None if own is None or other is None else own - other
-        found[name] = Difference(
+        found[name] = MetricDifference(
             metric=name,
             ours=own,
             theirs=other,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Specification:
+class ModelSpecification:
     """What a model is besides its estimator: the problem, the features and their transformers (None: the default), the seed."""
 
     problem: Problem
@@ -70,13 +70,13 @@ def check_weights(weights: np.ndarray) -> np.ndarray:
     return weights
 
 
-def fit_rows(specification: Specification, estimator: PipelineStep, rows: TrainingRows) -> "Pipeline":
+def fit_rows(specification: ModelSpecification, estimator: PipelineStep, rows: TrainingRows) -> "Pipeline":
     """A pipeline with `estimator` fitted on `rows`. Raises ValueError when it cannot be."""
     return fit_pipeline(specification.build(estimator), rows.frame, rows.labels, rows.fit_weights())
 
 
 def fold_predictions(
-    specification: Specification, estimator: PipelineStep, rows: TrainingRows, folds: Sequence[Fold]
+    specification: ModelSpecification, estimator: PipelineStep, rows: TrainingRows, folds: Sequence[Fold]
 ) -> Iterator[np.ndarray]:
     """Per fold the predictions of its validation rows: probabilities [rows, classes] in the order of all classes, or values [rows].
 
@@ -95,7 +95,7 @@ def fold_predictions(
 
 def fold_scores(
     *,
-    specification: Specification,
+    specification: ModelSpecification,
     estimator: PipelineStep,
     rows: TrainingRows,
     folds: Sequence[Fold],
@@ -118,7 +118,7 @@ def fold_scores(
 
 
 def out_of_fold(
-    specification: Specification, estimator: PipelineStep, rows: TrainingRows, folds: Sequence[Fold]
+    specification: ModelSpecification, estimator: PipelineStep, rows: TrainingRows, folds: Sequence[Fold]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels and predictions of every validation row, from models that had not seen it."""
     predictions = list(fold_predictions(specification, estimator, rows, folds))

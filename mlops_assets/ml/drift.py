@@ -38,7 +38,9 @@ class Distance:
     bins: int
 
 
-def judge(distances: Sequence[Distance], reference: Reference, *, effect_floor: float, false_alarms: float) -> list[DriftRow]:
+def evaluate_distances(
+    distances: Sequence[Distance], reference: Reference, *, effect_floor: float, false_alarms: float
+) -> list[DriftRow]:
     """Compare all distances of some windows with their thresholds.
 
     `false_alarms` is the probability that a window in which nothing changed has any alert.
@@ -51,7 +53,7 @@ def judge(distances: Sequence[Distance], reference: Reference, *, effect_floor: 
     for each in distances:
         column = described[each.slice, each.feature]
         threshold = chance_threshold(each, column, false_alarms / cells[each.window])
-        effect = effect_of(each, column)
+        effect = effect_size(each, column)
         rows.append(
             DriftRow(
                 window=each.window,
@@ -88,7 +90,7 @@ def chance_threshold(distance: Distance, column: Mapping, probability: float) ->
             return quantile
 
 
-def effect_of(distance: Distance, column: Mapping) -> float | None:
+def effect_size(distance: Distance, column: Mapping) -> float | None:
     """The size of the change as the Jensen-Shannon distance to which a small change of that size leads; None without a spread."""
     match distance.method:
         case "jensen_shannon":
@@ -113,7 +115,7 @@ def drifted_features(rows: Sequence[DriftRow]) -> tuple[set[str], set[str]]:
     return {row.feature for row in measured if row.alert}, {row.feature for row in measured}
 
 
-def in_words(rows: Sequence[DriftRow]) -> str:
+def describe_drift(rows: Sequence[DriftRow]) -> str:
     """One or two plain sentences on what drifted in the window of `rows`, all versions and all its rows, worst first."""
     drifted, measured = drifted_features(rows)
     whole = [row for row in rows if row.slice is None and row.alert]

@@ -85,7 +85,7 @@ def evaluate(
     `threshold` matters to binary problems alone. Without `resampling` there are no intervals. Raises ValueError on different
     lengths, no rows, or a prediction that is not a finite number.
     """
-    predictions = judged_predictions(problem, predictions)
+    predictions = normalize_predictions(problem, predictions)
     if len(labels) == 0:
         raise ValueError("There are no rows to evaluate: widen the hold-out.")
     if len(predictions) != len(labels) or (slices.num_columns and slices.num_rows != len(labels)):
@@ -116,7 +116,7 @@ def evaluate(
     )
 
 
-def judged_predictions(problem: Problem, predictions: np.ndarray) -> np.ndarray:
+def normalize_predictions(problem: Problem, predictions: np.ndarray) -> np.ndarray:
     """`predictions` in float64, those of a binary classifier with two columns as the probability of the second class [rows]."""
     predictions = np.asarray(predictions, dtype=np.float64)
     return predictions[:, 1] if problem == "binary_classification" and predictions.ndim == 2 else predictions

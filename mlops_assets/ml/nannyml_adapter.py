@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def nannyml() -> Any:
+def import_nannyml() -> Any:
     """The package, imported in the call that needs it: that takes seconds."""
     # Read at every call; without it NannyML sends each use to a host of its maker.
     os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"
-    import nannyml
 
-    return nannyml
+    return import_nannyml
 
 
 def index_chunker() -> Any:
@@ -31,7 +30,7 @@ def index_chunker() -> Any:
     NannyML's own chunkers cut by count or by calendar, and it hands the chunker one column at a time: only the index can say to which
     window a row belongs. A reference with one index value is one chunk.
     """
-    package = nannyml()
+    package = import_nannyml()
 
     class IndexChunker(package.Chunker):  # type: ignore[name-defined]
         def _split(self, data: "pd.DataFrame") -> list[Any]:
@@ -46,7 +45,7 @@ def index_chunker() -> Any:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Silence the warnings of NannyML's code: few chunks, writing to its own slices, a metric that rows of one class do not define."""
     from pandas.errors import PerformanceWarning, SettingWithCopyWarning
 

@@ -122,7 +122,7 @@ def onnx_predict(model: bytes, frame: "pd.DataFrame", schema: FeatureSchema, pro
     return session.run([PROBABILITIES_OUTPUT], inputs)[0]
 
 
-def parity(
+def measure_parity(
     pipeline: "Pipeline", model: bytes | SkopsModel, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem
 ) -> Parity:
     """Compare the predictions of `pipeline` and of the served `model`, ONNX or skops, on every row of `frame`.
@@ -135,7 +135,7 @@ def parity(
     return Parity(rows=len(frame), largest_difference=float(difference.max()), largest_relative_difference=float(relative.max()))
 
 
-def rounding(
+def measure_rounding(
     pipeline: "Pipeline", model: bytes | SkopsModel, frame: "pd.DataFrame", schema: FeatureSchema, problem: Problem, limit: float
 ) -> Rounding:
     """Compare the served `model` with `pipeline`, which is given the float64 numbers of `matrix.to_exact_frame`.

@@ -38,7 +38,7 @@ def performance_rows(
     tolerance: float,
 ) -> list[PerformanceRow]:
     """The rows of one window. `maturity` names its slices; `estimates` are by slice and metric; `realised` is None without any known label."""
-    usual, known = by_slice(reference), by_slice(realised) if realised else {}
+    usual, known = results_by_slice(reference), results_by_slice(realised) if realised else {}
     rows = []
     for name, mature in maturity.items():
         for metric in metrics:
@@ -81,7 +81,7 @@ def performance_rows(
     return rows
 
 
-def by_slice(evaluation: Evaluation) -> dict[str, tuple[Mapping[str, float | None], dict[str, tuple[float, float]]]]:
+def results_by_slice(evaluation: Evaluation) -> dict[str, tuple[Mapping[str, float | None], dict[str, tuple[float, float]]]]:
     """Metrics and intervals of an evaluation by the name of the slice, all rows included."""
     parts = [(WHOLE, evaluation.metrics, evaluation.intervals)]
     parts += [(slice_name(each.column, each.value), each.metrics, each.intervals) for each in evaluation.slices]
@@ -91,7 +91,7 @@ def by_slice(evaluation: Evaluation) -> dict[str, tuple[Mapping[str, float | Non
     }
 
 
-def disagreement(row: PerformanceRow, tolerance: float) -> float | None:
+def estimation_error(row: PerformanceRow, tolerance: float) -> float | None:
     """By how much the estimate of a complete window missed what happened, beyond its own bounds and the tolerance; None when it did not."""
     if (
         not row.complete

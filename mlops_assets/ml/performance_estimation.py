@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.nannyml_adapter import feature_columns, feature_frame, index_chunker, nannyml, quiet
+from mlops_assets.ml.nannyml_adapter import feature_columns, feature_frame, import_nannyml, index_chunker, without_warnings
 from mlops_assets.schema.column_names import internal
 from mlops_assets.schema.problem import Problem
 
@@ -43,7 +43,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PredictionChunk:
     """Predictions of one chunk: the features (regression reads them), and the columns `score`, `predicted_label`, `probabilities` or `value`."""
 
     name: tuple[str, str]
@@ -55,12 +55,12 @@ def estimated_metrics(problem: Problem, selection: str) -> tuple[str, ...]:
     return tuple(name for name in _NAMES[problem] if name == selection or name != _SLOW)
 
 
-def estimate(
+def estimate_metrics(
     problem: Problem,
     *,
     reference: pa.Table,
     label: str,
-    chunks: Sequence[Predicted],
+    chunks: Sequence[PredictionChunk],
     schema: FeatureSchema,
     classes: Sequence[int | str],
     metrics: Sequence[str],
@@ -76,7 +76,7 @@ def estimate(
         estimator, frame = _confidence_estimator(problem, classes, list(names.values())), _confidence_frame
     known = frame([reference], schema, classes)
     known[_LABEL] = _labels(reference.column(label), problem)
-    with quiet():
+    with without_warnings():
         result = estimator.fit(known).estimate(frame([chunk.table for chunk in chunks], schema, classes))
     data = result.data[result.data[("chunk", "period")] == "analysis"]
     found = {}
@@ -91,7 +91,7 @@ def estimate(
 
 def _confidence_estimator(problem: Problem, classes: Sequence[int | str], metrics: list[str]) -> Any:
     binary = problem == "binary_classification"
-    return nannyml().CBPE(
+    return import_nannyml().CBPE(
         metrics=metrics,
         y_pred_proba="score" if binary else {str(value): _probability(value) for value in classes},
         y_pred=_PREDICTED,
@@ -102,7 +102,7 @@ def _confidence_estimator(problem: Problem, classes: Sequence[int | str], metric
 
 
 def _loss_estimator(schema: FeatureSchema, metrics: list[str]) -> Any:
-    return nannyml().DLE(
+    return import_nannyml().DLE(
         feature_column_names=feature_columns(schema),
         y_pred=_PREDICTED,
         y_true=_LABEL,

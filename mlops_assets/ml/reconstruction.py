@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlops_assets.ml.matrix import FeatureSchema, numeric_matrix
-from mlops_assets.ml.nannyml_adapter import feature_columns, feature_frame, index_chunker, nannyml, quiet
+from mlops_assets.ml.nannyml_adapter import feature_columns, feature_frame, import_nannyml, index_chunker, without_warnings
 from mlops_assets.ml.reference import MAXIMUM_CATEGORIES
 from mlops_assets.ml.report_rows import ALL_FEATURES, RECONSTRUCTION_ERROR, DriftRow
 
@@ -32,8 +32,8 @@ def reconstruction_rows(
     known = _reconstructed(reference, schema)
     if len(known.names) < 2:
         return []
-    calculator = nannyml().DataReconstructionDriftCalculator(column_names=feature_columns(known), chunker=index_chunker())
-    with quiet():
+    calculator = import_nannyml().DataReconstructionDriftCalculator(column_names=feature_columns(known), chunker=index_chunker())
+    with without_warnings():
         calculator.fit(feature_frame([reference], known))
         result = calculator.calculate(feature_frame([table for _, table in windows], known))
     usual, *measured = result.data[RECONSTRUCTION_ERROR][["value", "sampling_error"]].to_numpy(dtype=float)

@@ -30,7 +30,7 @@ Kind = Literal["feature", "prediction", "label"]
 
 
 @dataclass(frozen=True)
-class Monitored:
+class MonitoredColumn:
     """A column that is compared: a feature, the prediction or the label; numeric or categorical."""
 
     name: str
@@ -84,7 +84,7 @@ class Reference:
     rows: int
 
 
-def summarise(table: pa.Table, monitored: Sequence[Monitored], slices: Sequence[str]) -> Reference:
+def summarise(table: pa.Table, monitored: Sequence[MonitoredColumn], slices: Sequence[str]) -> Reference:
     """Summarise the hold-out `table`: all its rows, and the rows of each value of the columns `slices` that has 200 of them."""
     columns: list[dict] = []
     masses: list[pa.Table] = []

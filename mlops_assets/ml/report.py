@@ -57,7 +57,7 @@ class AlertLine:
 
 
 @dataclass(frozen=True)
-class Page:
+class ReportPage:
     """All that a page shows. `metric` is the one that models are chosen by; `samples` are the rows of the reference and of the window.
 
     `counts` says how many alerts there are by source; `alerts` are those that are shown.
@@ -75,7 +75,7 @@ class Page:
     command: str
 
 
-def render_monitoring_report(page: Page) -> str:
+def render_monitoring_report(page: ReportPage) -> str:
     """The page as HTML. Raises ValueError on a link that is no address."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -102,7 +102,7 @@ def render_monitoring_report(page: Page) -> str:
     )
 
 
-def verdict(page: Page) -> str:
+def verdict(page: ReportPage) -> str:
     """The window in one or two plain sentences."""
     judged = next(
         (row for row in page.reports.of_window(page.reports.performance) if _whole(row) and row["metric"] == page.metric), None
@@ -184,7 +184,7 @@ def _measure_trend(history: Sequence[Row], of: Row) -> Trend:
     )
 
 
-def _tiles(page: Page) -> list[tuple[str, str, bool]]:
+def _tiles(page: ReportPage) -> list[tuple[str, str, bool]]:
     """Facts in large type: text, value, whether it is an alert."""
     performance = [
         row for row in page.reports.of_window(page.reports.performance) if _whole(row) and row["metric"] == page.metric
@@ -213,7 +213,7 @@ def _tiles(page: Page) -> list[tuple[str, str, bool]]:
     return [*tiles, ("model version", ", ".join(map(str, page.versions)), False)]
 
 
-def _slice_lines(page: Page) -> list[Row]:
+def _slice_lines(page: ReportPage) -> list[Row]:
     """The selection metric by slice: alerts first, then the largest slices."""
     rows = [row for row in page.reports.of_window(page.reports.performance) if not _whole(row) and row["metric"] == page.metric]
     return sorted(rows, key=lambda row: (not row["alert"], -row["rows"]))

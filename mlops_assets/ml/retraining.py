@@ -13,7 +13,7 @@ Outcome = Literal["retrain", "wait", "keep"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class WindowResult:
     """What the reports say of one monitoring window and one model version; what they do not know is None.
 
     `estimated` and `realised` are values of `metric`, `limit` is what they are compared with, and `alert` is the outcome.
@@ -49,7 +49,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Policy:
+class RetrainingPolicy:
     """When to train again, with durations already turned into dates before the day of the decision.
 
     `bad` of the last `of` windows must be bad. A model trained for `trained_before` or earlier is too old (None: none is); a training
@@ -65,7 +65,7 @@ class Policy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
+class RetrainingState:
     """What is known on the day of the decision.
 
     `windows` are those of the version that predicts, in order of time. `trained_for` is its training date, `attempted` the newest
@@ -75,7 +75,7 @@ class State:
     """
 
     day: date
-    windows: Sequence[Window]
+    windows: Sequence[WindowResult]
     trained_for: date
     attempted: date | None
     new_rows: int
@@ -84,7 +84,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Decision:
+class RetrainingDecision:
     """The outcome, with what speaks for a training (`reasons`) and what against it (`obstacles`)."""
 
     outcome: Outcome
@@ -101,7 +101,7 @@ class Decision:
         return f"{reasons}. Not now: {'; '.join(self.obstacles)}" if self.obstacles else reasons
 
 
-def decide(state: State, policy: Policy) -> Decision:
+def decide(state: RetrainingState, policy: RetrainingPolicy) -> RetrainingDecision:
     """Decide by `policy` what follows from `state`."""
     problems = [problem for each in state.windows[-policy.of :] if (problem := each.problem(policy.maximum_drifted_share))]
     reasons = []
@@ -111,10 +111,10 @@ def decide(state: State, policy: Policy) -> Decision:
         reasons.append(f"the model was trained for {state.trained_for}, {(state.day - state.trained_for).days} days ago")
     obstacles = list(_obstacles(state, policy)) if reasons else []
     outcome: Outcome = "keep" if not reasons else "wait" if obstacles else "retrain"
-    return Decision(outcome=outcome, reasons=tuple(reasons), obstacles=tuple(obstacles), bad_windows=len(problems))
+    return RetrainingDecision(outcome=outcome, reasons=tuple(reasons), obstacles=tuple(obstacles), bad_windows=len(problems))
 
 
-def _obstacles(state: State, policy: Policy) -> list[str]:
+def _obstacles(state: RetrainingState, policy: RetrainingPolicy) -> list[str]:
     found = []
     if state.running is not None:
         found.append(f"a training is running already ({state.running})")

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from mlops_assets.core.keys import DATA_QUALITY_REPORT, DRIFT_REPORT, PERFORMANCE_REPORT
-from mlops_assets.core.missing_values import finite_number, is_present
+from mlops_assets.core.missing_values import finite_value, is_present
 from mlops_assets.lake.sql import literal, quote
 from mlops_assets.lake.tables import table_exists
 from mlops_assets.ml.charts import number_text
@@ -200,7 +200,7 @@ def _excess(
         for each in summary.masses.to_pylist()
         if each["slice"] == WHOLE and each["feature"] == name and each["binning"] == binning
     }
-    column = finite_number(quote(name)) if described["numeric"] else f"CAST({quote(name)} AS VARCHAR)"
+    column = finite_value(quote(name)) if described["numeric"] else f"CAST({quote(name)} AS VARCHAR)"
     inside = f"{STAGED_WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {row[MODEL_VERSION]} AND ({column}) IS NOT NULL"
     if described["numeric"]:
         edges = described["deciles"]

@@ -12,7 +12,7 @@ import duckdb
 
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule, PartitionCheckResult
-from mlops_assets.core.missing_values import finite_number, is_infinite, is_present
+from mlops_assets.core.missing_values import finite_value, is_infinite, is_present
 from mlops_assets.lake.sql import literal, quote
 from mlops_assets.schema.monitoring_section import DataQuality
 from mlops_assets.schema.table_columns import column
@@ -43,7 +43,7 @@ RULES: Mapping[str, CheckRule] = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class QualityFinding:
     """One measure of one window: `value` is a share of its rows (of `window_rows` the rows themselves), `rows` how many it concerns.
 
     `feature` is `*` for measures of whole rows. `examples` are the most frequent wrong values, as text.
@@ -59,7 +59,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Expected:
+class Expectation:
     """What a window is held against: the contract and, by feature, the reference's summary of all its rows.
 
     `rows` predictions are expected of those that `counted`, a SQL condition, is true for. Features in `moving` leave their range by
@@ -74,7 +74,9 @@ class Expected:
     moving: Sequence[str]
 
 
-def inspect(connection: duckdb.DuckDBPyConnection, *, rows: str, expected: Expected, limits: DataQuality) -> list[Finding]:
+def measure_quality(
+    connection: duckdb.DuckDBPyConnection, *, rows: str, expected: Expectation, limits: DataQuality
+) -> list[QualityFinding]:
     """All findings on `rows` (a table, or a query in parentheses), those without an alert included."""
     schema = connection.execute(f"FROM {rows} LIMIT 0").to_arrow_table().schema
     changed = list(_schema(schema, expected.contract))
@@ -82,7 +84,7 @@ def inspect(connection: duckdb.DuckDBPyConnection, *, rows: str, expected: Expec
     return [*changed, *_whole(connection, rows, expected, limits), *_by_feature(connection, rows, present, expected, limits)]
 
 
-def results(key: dg.AssetKey, findings: Mapping[str, Sequence[Finding]]) -> list[PartitionCheckResult]:
+def check_results(key: dg.AssetKey, findings: Mapping[str, Sequence[QualityFinding]]) -> list[PartitionCheckResult]:
     """One result a check and window (`findings` by window), with all measures counted and the alerts as its evidence."""
     outcomes = []
     for window, part in findings.items():
@@ -133,11 +135,11 @@ _ALERT_TABLE = dg.TableSchema(
 )
 
 
-def _schema(schema: "pa.Schema", contract: "Contract") -> Iterator[Finding]:
+def _schema(schema: "pa.Schema", contract: "Contract") -> Iterator[QualityFinding]:
     for feature in contract.features:
         found = str(schema.field(feature.name).type) if feature.name in schema.names else "no such column"
         changed = found != feature.type
-        yield Finding(
+        yield QualityFinding(
             check=check_rules.SCHEMA_CHANGE.name,
             feature=feature.name,
             value=float(changed),
@@ -148,7 +150,9 @@ def _schema(schema: "pa.Schema", contract: "Contract") -> Iterator[Finding]:
         )
 
 
-def _whole(connection: duckdb.DuckDBPyConnection, rows: str, expected: Expected, limits: DataQuality) -> Iterator[Finding]:
+def _whole(
+    connection: duckdb.DuckDBPyConnection, rows: str, expected: Expectation, limits: DataQuality
+) -> Iterator[QualityFinding]:
     key = quote(expected.key)
     count, keys, counted = connection.execute(
         f"SELECT count(*), count(DISTINCT {key}), count(*) FILTER (WHERE {expected.counted}) FROM {rows}"
@@ -157,7 +161,7 @@ def _whole(connection: duckdb.DuckDBPyConnection, rows: str, expected: Expected,
         f"SELECT {key} FROM {rows} GROUP BY ALL HAVING count(*) > 1 ORDER BY count(*) DESC, 1 LIMIT 3"
     ).fetchall()
     surplus = count - keys
-    yield Finding(
+    yield QualityFinding(
         check=check_rules.DUPLICATE_PREDICTIONS.name,
         feature=ALL_ROWS,
         value=surplus / count if count else 0.0,
@@ -168,7 +172,7 @@ def _whole(connection: duckdb.DuckDBPyConnection, rows: str, expected: Expected,
     )
     least, most = (bound * expected.rows for bound in limits.row_count)
     few = counted < least
-    yield Finding(
+    yield QualityFinding(
         check=check_rules.WINDOW_ROWS.name,
         feature=ALL_ROWS,
         value=float(counted),
@@ -183,9 +187,9 @@ def _by_feature(
     connection: duckdb.DuckDBPyConnection,
     rows: str,
     features: "Sequence[NumericFeature | CategoricalFeature]",
-    expected: Expected,
+    expected: Expectation,
     limits: DataQuality,
-) -> Iterator[Finding]:
+) -> Iterator[QualityFinding]:
     measures = [
         expression
         for feature in features
@@ -205,7 +209,7 @@ def _by_feature(
         chance = _STANDARD_ERRORS * (max(usual * (1 - usual), 0.0) / total) ** 0.5
         limit = usual + max(limits.missing_increase, chance)
         missing = total - known
-        yield Finding(
+        yield QualityFinding(
             check_rules.MISSING_VALUES.name, feature.name, missing / total, limit, missing, None, missing / total > limit
         )
         if feature.name not in expected.moving:
@@ -216,12 +220,12 @@ def _by_feature(
             )
             share = wrong / total
             examples = _examples(connection, rows, feature) if share > most else None
-            yield Finding(rule.name, feature.name, share, most, wrong, examples, share > most)
+            yield QualityFinding(rule.name, feature.name, share, most, wrong, examples, share > most)
         if known:
             before = reference["most_frequent"] / reference["rows"] if reference and reference["rows"] else 0.0
             constant = most_frequent / known
             became = constant >= NEARLY_CONSTANT > before
-            yield Finding(
+            yield QualityFinding(
                 check_rules.CONSTANT_FEATURES.name, feature.name, constant, NEARLY_CONSTANT, most_frequent, None, became
             )
 
@@ -238,7 +242,7 @@ def wrong_value(feature: "NumericFeature | CategoricalFeature") -> str:
     """SQL that is true for a value that training did not see; a missing one is no such value."""
     name = quote(feature.name)
     if feature.kind == "numeric":
-        infinite, value = is_infinite(name), finite_number(name)
+        infinite, value = is_infinite(name), finite_value(name)
         if feature.minimum is None or feature.maximum is None:
             return infinite
         # The contract's bounds are float32, as the model reads numbers.

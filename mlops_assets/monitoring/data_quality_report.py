@@ -9,7 +9,7 @@ import dagster as dg
 from mlops_assets.core.check_rules import CheckRule
 from mlops_assets.core.keys import DATA_QUALITY_REPORT
 from mlops_assets.core.prediction_columns import BATCH
-from mlops_assets.monitoring.data_quality import RULES, Expected, Finding, inspect, results
+from mlops_assets.monitoring.data_quality import RULES, Expectation, QualityFinding, check_results, measure_quality
 from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Report, ReportedWindow
 from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, WINDOW_AND_VERSION, Windows
 from mlops_assets.monitoring.staged_rows import ROWS
@@ -29,7 +29,7 @@ class DataQualityMonitor:
     title = "Data quality"
     description = "Missing, unseen, out of range, duplicate and constant values, rows and schema."
     kinds = ("duckdb",)
-    columns = row_columns(Finding)
+    columns = row_columns(QualityFinding)
     code_version = "1"
     asks_for_training = False
 
@@ -43,7 +43,7 @@ class DataQualityMonitor:
 
     def measure(self, run: MonitoringRun, of_solution: MonitorOfSolution) -> Report:
         """The findings on every version and window."""
-        found: dict[tuple[str, int], list[Finding]] = {}
+        found: dict[tuple[str, int], list[QualityFinding]] = {}
         for version in run.versions:
             found |= _inspect(run, version)
         by_window = {
@@ -51,7 +51,7 @@ class DataQualityMonitor:
         }
         return Report(
             rows=_to_arrow(found),
-            check_results=results(run.inputs.key(DATA_QUALITY_REPORT), by_window),
+            check_results=check_results(run.inputs.key(DATA_QUALITY_REPORT), by_window),
             metadata={"summary": dg.MetadataValue.md(_summary(by_window))},
         )
 
@@ -65,7 +65,7 @@ class DataQualityMonitor:
 MONITOR = DataQualityMonitor()
 
 
-def _inspect(run: MonitoringRun, version: int) -> dict[tuple[str, int], list[Finding]]:
+def _inspect(run: MonitoringRun, version: int) -> dict[tuple[str, int], list[QualityFinding]]:
     """The findings of every window on the rows that `version` predicted."""
     from mlops_assets.ml.reference import WHOLE
 
@@ -84,10 +84,10 @@ def _inspect(run: MonitoringRun, version: int) -> dict[tuple[str, int], list[Fin
         # Of a window that several versions predicted, each is expected to have its share of the rows.
         expected = reference.summary.rows / reference.partitions * _partitions(inputs, windows, window) * share
         if share:
-            found[window, version] = inspect(
+            found[window, version] = measure_quality(
                 connection,
                 rows=f"(FROM {ROWS} WHERE {MODEL_VERSION} = {version} AND {STAGED_WINDOW} = DATE '{window}')",
-                expected=Expected(
+                expected=Expectation(
                     contract=monitored_version.contract,
                     reference=described,
                     rows=expected,
@@ -111,7 +111,7 @@ def _partitions(inputs: SolutionInputs, windows: Windows, window: str) -> int:
     return count
 
 
-def _to_arrow(found: Mapping[tuple[str, int], list[Finding]]) -> "pa.Table":
+def _to_arrow(found: Mapping[tuple[str, int], list[QualityFinding]]) -> "pa.Table":
     import pyarrow as pa
 
     return pa.Table.from_pylist(
@@ -120,11 +120,11 @@ def _to_arrow(found: Mapping[tuple[str, int], list[Finding]]) -> "pa.Table":
             for (window, version), part in found.items()
             for each in part
         ],
-        schema=arrow_schema({**WINDOW_AND_VERSION, **row_columns(Finding)}),
+        schema=arrow_schema({**WINDOW_AND_VERSION, **row_columns(QualityFinding)}),
     )
 
 
-def _summary(findings: Mapping[str, list[Finding]]) -> str:
+def _summary(findings: Mapping[str, list[QualityFinding]]) -> str:
     lines = []
     for window, part in findings.items():
         alerts = [f"{each.check.replace('_', ' ')}: {each.feature}" for each in part if each.alert]

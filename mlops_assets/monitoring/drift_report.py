@@ -83,7 +83,7 @@ def _measure(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from mlops_assets.ml.drift import judge
+    from mlops_assets.ml.drift import evaluate_distances
     from mlops_assets.ml.matrix import FeatureSchema
     from mlops_assets.ml.reconstruction import reconstruction_rows
     from mlops_assets.monitoring.drift_distances import measure_distances
@@ -98,7 +98,7 @@ def _measure(
         slices=inputs.solution.gates.slices,
         reference=watched,
     )
-    rows = judge(distances, watched, effect_floor=declared.effect_size, false_alarms=declared.false_alarms)
+    rows = evaluate_distances(distances, watched, effect_floor=declared.effect_size, false_alarms=declared.false_alarms)
     features = [name for name in inputs.features if name not in declared.ignore]
     cells = max((sum(row.window == window for row in rows) for window in {row.window for row in rows}), default=1)
     rows += reconstruction_rows(
@@ -118,9 +118,11 @@ def _share_of_features(rows: "Sequence[DriftRow]") -> float:
 
 
 def _summary(rows: "Sequence[DriftRow]", shares: Mapping[str, float]) -> str:
-    from mlops_assets.ml.drift import in_words
+    from mlops_assets.ml.drift import describe_drift
 
-    lines = [f"| {key} | {share:.0%} | {in_words([row for row in rows if row.window == key])} |" for key, share in shares.items()]
+    lines = [
+        f"| {key} | {share:.0%} | {describe_drift([row for row in rows if row.window == key])} |" for key, share in shares.items()
+    ]
     return "| window | drifted features | |\n|---|---|---|\n" + "\n".join(lines)
 
 

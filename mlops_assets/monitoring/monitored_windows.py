@@ -83,7 +83,7 @@ def load_monitored_version(inputs: SolutionInputs, registry: ModelRegistry, sett
     return MonitoredVersion(version=version, contract=contract, reference=load_reference(registry, settings, model))
 
 
-def windows_of(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:
+def windows_from_keys(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:
     """The windows of these partition keys, in order."""
     found = {}
     for key in keys:

@@ -23,7 +23,7 @@ from mlops_assets.monitoring.monitored_windows import (
     sampled_windows,
     stage_rows,
     window_dependencies,
-    windows_of,
+    windows_from_keys,
 )
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.stages.execution import RETRIES
@@ -71,7 +71,7 @@ def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
     ) -> None:
         from mlops_assets.monitoring.alerts import find_alerts
 
-        windows = windows_of(inputs, context.partition_keys)
+        windows = windows_from_keys(inputs, context.partition_keys)
         with lake.connect(read_only=True) as connection:
             versions = stage_rows(connection, settings, inputs, windows)
             monitored_versions = {version: load_monitored_version(inputs, registry, settings, version) for version in versions}
@@ -114,13 +114,13 @@ def _write_page(
     monitored_versions: dict[int, MonitoredVersion],
     alerts: "list[Alert]",
 ) -> Path:
-    from mlops_assets.ml.report import AlertLine, Page, render_monitoring_report
+    from mlops_assets.ml.report import AlertLine, ReportPage, render_monitoring_report
     from mlops_assets.monitoring.alerts import EXAMPLES, alert_rows
 
     first, last = windows.ranges[window].start, windows.end(window) - timedelta(days=1)
     samples = {version: sampled_windows(connection, inputs, version) for version in monitored_versions}
     predicted = [version for version, tables in samples.items() if window in tables]
-    page = Page(
+    page = ReportPage(
         title=inputs.solution.description,
         period=f"{first:%-d %B %Y} to {last:%-d %B %Y}" if last > first else f"{first:%-d %B %Y}",
         metric=inputs.solution.training.metric,

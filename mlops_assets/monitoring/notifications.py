@@ -15,7 +15,7 @@ from mlops_assets.clients.notifier import Notification, Notifier
 from mlops_assets.core.keys import CHECK_EVENT_TAG, DEPLOYMENT, MODEL, SEGMENT_STAGES, SOLUTION_TAG, STAGE_TAG
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.monitoring.retraining_sensor import ACTOR
-from mlops_assets.runs.stuck import Stuck
+from mlops_assets.runs.stuck import Blockage
 
 _INTERVAL_SECONDS = 30
 _TICK_SECONDS = 30.0
@@ -43,7 +43,7 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
         context: dg.RunFailureSensorContext, settings: dg.ResourceParam[Settings], notifier: dg.ResourceParam[Notifier]
     ) -> None:
         tags = _tags(context.repository_def.asset_graph) if context.repository_def else {}
-        notifier.notify(of_failed_run(context, settings, tags), seconds=_TICK_SECONDS)
+        notifier.notify(failed_run_notification(context, settings, tags), seconds=_TICK_SECONDS)
 
     @dg.sensor(
         name="notifications",
@@ -69,8 +69,8 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
             context.update_cursor(json.dumps({"event": position, "evaluated": newest}))
             return dg.SkipReason("begins to listen")
         events = list(_materializations(context.instance, tags, after=seen["event"]))
-        found = [of_materialization(settings, tags[key], key, record) for key, record in events]
-        found += of_checks(settings, tags, [(run_id, evaluation) for _, run_id, evaluation in evaluations])
+        found = [materialization_notification(settings, tags[key], key, record) for key, record in events]
+        found += check_notifications(settings, tags, [(run_id, evaluation) for _, run_id, evaluation in evaluations])
         pending = [each for each in found if each is not None]
         dealt_with = notifier.notify(pending, seconds=_TICK_SECONDS)
         if dealt_with == len(pending):
@@ -81,7 +81,7 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
     return [run_failures, notifications]
 
 
-def of_failed_run(
+def failed_run_notification(
     context: dg.RunFailureSensorContext, settings: Settings, tags: Mapping[dg.AssetKey, Mapping[str, str]]
 ) -> list[Notification]:
     """What to tell of a failed run: its cause, or the checks that stopped it.
@@ -101,7 +101,7 @@ def of_failed_run(
     if causes and set(classes) == {_FAILED_CHECK}:
         logged = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
         evaluations = [entry.dagster_event.asset_check_evaluation_data for entry in logged if entry.dagster_event]
-        return list(of_checks(settings, tags, [(run.run_id, each) for each in evaluations]))
+        return list(check_notifications(settings, tags, [(run.run_id, each) for each in evaluations]))
     # The record, not the run of the event: Dagster decides after the failure whether it tries again.
     record = context.instance.get_run_by_id(run.run_id)
     again = record is not None and record.tags.get(_WILL_RETRY_TAG) == "true"
@@ -117,7 +117,7 @@ def of_failed_run(
     return [failed]
 
 
-def of_materialization(
+def materialization_notification(
     settings: Settings, tags: Mapping[str, str], key: dg.AssetKey, record: dg.EventLogRecord
 ) -> Notification | None:
     """What to tell of a model that was fitted or a deployment that changed what predicts; None of any other."""
@@ -155,7 +155,7 @@ def of_materialization(
     return None
 
 
-def of_checks(
+def check_notifications(
     settings: Settings,
     tags: Mapping[dg.AssetKey, Mapping[str, str]],
     evaluated: Sequence[tuple[str, dg.AssetCheckEvaluation | None]],
@@ -188,7 +188,7 @@ def of_checks(
         )
 
 
-def of_stuck(settings: Settings, stuck: Stuck) -> Notification:
+def blockage_notification(settings: Settings, stuck: Blockage) -> Notification:
     """What to tell of a run or a pool that does not go on."""
     behind = "".join(f"\n{run_id}: {settings.dagster_url}/runs/{run_id}" for run_id in stuck.behind)
     waited = f" for {stuck.seconds / 60:.0f} minutes" if stuck.kind == "queued" else ""

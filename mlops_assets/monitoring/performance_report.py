@@ -17,7 +17,7 @@ from mlops_assets.schema.duration import add_duration
 from mlops_assets.schema.table_columns import row_columns
 from mlops_assets.stages.clock import data_clock
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.candidate_evaluation import threshold_of
+from mlops_assets.training.candidate_evaluation import decision_threshold
 from mlops_assets.training.evaluation_page import plot_metadata
 
 if TYPE_CHECKING:
@@ -118,14 +118,14 @@ def _rows(
 def _estimate(
     inputs: SolutionInputs, monitored_version: MonitoredVersion, slices: "Mapping[str, Mapping[str, pa.Table]]"
 ) -> "dict[tuple[tuple[str, str], str], Estimate]":
-    from mlops_assets.ml.performance_estimation import Predicted, estimate, estimated_metrics
+    from mlops_assets.ml.performance_estimation import PredictionChunk, estimate_metrics, estimated_metrics
 
     solution = inputs.solution
-    return estimate(
+    return estimate_metrics(
         solution.problem,
         reference=monitored_version.reference.rows,
         label=solution.spine.label,
-        chunks=[Predicted((window, name), part) for window, parts in slices.items() for name, part in parts.items()],
+        chunks=[PredictionChunk((window, name), part) for window, parts in slices.items() for name, part in parts.items()],
         schema=monitored_version.contract.feature_schema,
         classes=monitored_version.contract.classes,
         metrics=estimated_metrics(solution.problem, solution.training.metric),
@@ -152,7 +152,7 @@ def _evaluate(inputs: SolutionInputs, monitored_version: MonitoredVersion, table
         predictions=predictions_array(table),
         training_labels=label_array(monitored_version.reference.rows.column(solution.spine.label), solution.problem),
         classes=monitored_version.contract.classes,
-        threshold=threshold_of(monitored_version.contract),
+        threshold=decision_threshold(monitored_version.contract),
         slices=table.select(solution.gates.slices),
         minimum_slice_rows=MINIMUM_SLICE_ROWS,
         resampling=Resampling(seed=solution.training.seed, slice_metrics=(solution.training.metric,)),
@@ -160,10 +160,11 @@ def _evaluate(inputs: SolutionInputs, monitored_version: MonitoredVersion, table
 
 
 def _summary(judged: "Sequence[PerformanceRow]") -> str:
-    from mlops_assets.stages.evidence import shown
+    from mlops_assets.stages.evidence import format_value
 
     lines = [
-        f"| {row.window} | {shown(row.estimated)} | {shown(row.realised)} | {shown(row.reference)} | {row.matured_share:.0%}"
+        f"| {row.window} | {format_value(row.estimated)} | {format_value(row.realised)} | {format_value(row.reference)} "
+        f"| {row.matured_share:.0%}"
         f"{'' if row.complete else ' (partial)'} | {'**alert**' if row.alert else ''} |"
         for row in judged
     ]
@@ -195,7 +196,7 @@ def _performance(inputs: SolutionInputs, judged: "Sequence[PerformanceRow]", win
 
 def _agreement(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]", window: str) -> PartitionCheckResult:
     """Whether the estimate of a complete window was right; that of a partial one cannot be checked yet."""
-    from mlops_assets.ml.performance import disagreement
+    from mlops_assets.ml.performance import estimation_error
 
     metric, tolerance = inputs.solution.training.metric, inputs.solution.monitoring.performance.tolerance
     judged = [
@@ -204,7 +205,7 @@ def _agreement(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]", window:
         if row.window == window and row.metric == metric and row.slice is None and row.estimated is not None and row.complete
     ]
     errors = [float(row.realised - row.estimated) for row in judged if row.realised is not None and row.estimated is not None]
-    is_off = any(disagreement(row, tolerance) is not None for row in judged)
+    is_off = any(estimation_error(row, tolerance) is not None for row in judged)
     unknown = None if errors else "the window is not complete yet"
     result = check_rules.ESTIMATE_AGREES.result(
         inputs.key(PERFORMANCE_REPORT),

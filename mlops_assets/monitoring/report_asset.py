@@ -14,7 +14,7 @@ from mlops_assets.monitoring.monitored_windows import (
     report_query,
     stage_rows,
     window_dependencies,
-    windows_of,
+    windows_from_keys,
     write_report,
 )
 from mlops_assets.stages.column_lineage import report_lineage
@@ -48,7 +48,7 @@ def build_report(inputs: SolutionInputs, of_solution: MonitorOfSolution) -> dg.A
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[dg.MaterializeResult]:
-        windows = windows_of(inputs, context.partition_keys)
+        windows = windows_from_keys(inputs, context.partition_keys)
         with lake.connect(read_only=False) as connection:
             versions = stage_rows(connection, settings, inputs, windows)
             run = MonitoringRun(context, connection, inputs, registry, settings, windows=windows, versions=versions)

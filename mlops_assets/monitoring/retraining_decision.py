@@ -27,7 +27,7 @@ from mlops_assets.lake.datasets import newest_dataset
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import quote, sql_moment
 from mlops_assets.lake.tables import fingerprint, table_exists
-from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
+from mlops_assets.ml.retraining import RetrainingDecision, RetrainingPolicy, RetrainingState, WindowResult, decide
 from mlops_assets.monitoring.monitor import measuring_monitors
 from mlops_assets.monitoring.monitored_windows import WINDOW, write_report
 from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
@@ -182,7 +182,7 @@ def decide_window(
     ).fetchall()
     rows = f"SELECT * FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
     identity = fingerprint(connection, f"({rows})")
-    state = State(
+    state = RetrainingState(
         day=day,
         windows=windows,
         trained_for=champion.training.training_date,
@@ -191,7 +191,7 @@ def decide_window(
         changed=identity != _trained_on(connection, inputs, attempted),
         running=running,
     )
-    policy = Policy(
+    policy = RetrainingPolicy(
         bad=declared.bad,
         of=declared.of,
         maximum_drifted_share=inputs.solution.monitoring.drift.maximum_share_of_features,
@@ -199,7 +199,7 @@ def decide_window(
         attempted_after=subtract_duration(day, declared.cooldown),
         minimum_new_rows=declared.minimum_new_rows,
     )
-    decision: Decision = decide(state, policy)
+    decision: RetrainingDecision = decide(state, policy)
     newest = windows[-1]
     return {
         WINDOW: window,
@@ -241,7 +241,7 @@ def _champion(
 
 def _windows(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, *, version: int, window: date, count: int
-) -> list[Window]:
+) -> list[WindowResult]:
     """What the reports say of `version` in the last `count` windows up to `window`, in order of time."""
     metric = inputs.solution.training.metric
     found = connection.execute(
@@ -255,7 +255,7 @@ def _windows(
     ).fetchall()
     others = _alerts_of_monitors(connection, inputs, version, [start for start, *_ in found])
     return [
-        Window(
+        WindowResult(
             start=start,
             drifted_share=share,
             metric=metric,

@@ -6,9 +6,9 @@ import dagster as dg
 
 from mlops_assets.clients.notifier import Notifier
 from mlops_assets.core.settings import Settings, sensor_interval
-from mlops_assets.monitoring.notifications import of_stuck
-from mlops_assets.runs.recovery import recover
-from mlops_assets.runs.stuck import find_stuck
+from mlops_assets.monitoring.notifications import blockage_notification
+from mlops_assets.runs.recovery import recover_runs
+from mlops_assets.runs.stuck import find_blockages
 
 _INTERVAL_SECONDS = 10
 _TELL_SECONDS = 600.0
@@ -29,9 +29,11 @@ def build_run_recovery_sensor() -> dg.SensorDefinition:
     def run_recovery(
         context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings], notifier: dg.ResourceParam[Notifier]
     ) -> dg.SkipReason:
-        recovered = recover(context.instance, served=True)
-        waiting = [stuck for stuck in find_stuck(context.instance) if stuck.kind == "queued" and stuck.seconds > _TELL_SECONDS]
-        notifier.notify([of_stuck(settings, stuck) for stuck in waiting], seconds=_TICK_SECONDS)
+        recovered = recover_runs(context.instance, served=True)
+        waiting = [
+            stuck for stuck in find_blockages(context.instance) if stuck.kind == "queued" and stuck.seconds > _TELL_SECONDS
+        ]
+        notifier.notify([blockage_notification(settings, stuck) for stuck in waiting], seconds=_TICK_SECONDS)
         if not recovered:
             return dg.SkipReason("every run has a worker")
         done = Counter(each.action.value for each in recovered)

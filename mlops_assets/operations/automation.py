@@ -31,7 +31,7 @@ class Sensor:
     identity: str
 
 
-def sensors(client: DagsterClient) -> dict[str, Sensor]:
+def read_sensors(client: DagsterClient) -> dict[str, Sensor]:
     """All sensors by name."""
     answer = client.query(_SENSORS, repository=_repository())["sensorsOrError"]
     if answer["__typename"] != "Sensors":
@@ -47,16 +47,16 @@ def sensors(client: DagsterClient) -> dict[str, Sensor]:
     }
 
 
-def acting(client: DagsterClient) -> list[Sensor]:
+def automation_sensors(client: DagsterClient) -> list[Sensor]:
     """The sensors that `mlops automation` switches: those that launch work which nobody asked for by hand."""
     return [
         sensor
-        for name, sensor in sorted(sensors(client).items())
+        for name, sensor in sorted(read_sensors(client).items())
         if name in CONDITIONS_SENSORS or name.endswith(RETRAINING_SUFFIX)
     ]
 
 
-def switch(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:
+def switch_sensor(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:
     """Start or stop a sensor; one that is so already stays as it is. Dagster remembers it over restarts."""
     if sensor.on == on:
         return
@@ -73,13 +73,13 @@ def switch(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:
 @contextmanager
 def switched_on(client: DagsterClient, name: str) -> Iterator[None]:
     """Inside the block the sensor is on; afterwards it is as it was before."""
-    before = sensors(client)[name]
-    switch(client, before, on=True)
+    before = read_sensors(client)[name]
+    switch_sensor(client, before, on=True)
     try:
         yield
     finally:
         if not before.on:
-            switch(client, sensors(client)[name], on=False)
+            switch_sensor(client, read_sensors(client)[name], on=False)
 
 
 def _repository() -> dict[str, str]:

@@ -18,12 +18,12 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.operations.solutions import configuration_errors, declared_solution
-from mlops_assets.operations.stage_runs import Stage, data_assets
+from mlops_assets.operations.stage_runs import StageRun, data_assets
 from mlops_assets.schema.yaml_model import YamlModel
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoPlan:
     """Which solution, from which day, and how many months; the last one is predicted. Then time goes on to `replay_to`, if it does."""
 
     solution: str
@@ -32,7 +32,7 @@ class Plan:
     replay_to: date | None
 
     @classmethod
-    def read(cls, months: int | None) -> "Plan":
+    def read(cls, months: int | None) -> "DemoPlan":
         """The plan in `defs/demo.yaml`; with another number of `months`, if given, and then without the replay.
 
         Raises StackError when there are fewer than 2 months, or the file is missing or says what is not understood.
@@ -81,7 +81,7 @@ def _read_declared(file: Path) -> _Declared:
         raise StackError(f"{file}: {problems}", remedy=remedy) from error
 
 
-def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
+def demo_stages(client: DagsterClient, plan: DemoPlan) -> list[StageRun]:
     """The four runs of the demo."""
     # Here, since the declarations load Dagster.
     from mlops_assets.components import stages as declared
@@ -96,19 +96,23 @@ def stages(client: DagsterClient, plan: Plan) -> list[Stage]:
     upstream = tuple(sorted(data_assets(assets, keys["training_dataset"])))
     windows = list(_whole_windows(client.partition_keys(keys["drift_report"]), plan))
     found = [
-        Stage("data and features", upstream, plan.start.isoformat(), last),
-        Stage("training", tuple(keys[name] for name in declared.stages_of("training", solution)), training_date, training_date),
-        Stage("scoring", tuple(keys[name] for name in declared.stages_of("scoring", solution)), training_date, last),
+        StageRun("data and features", upstream, plan.start.isoformat(), last),
+        StageRun(
+            "training", tuple(keys[name] for name in declared.stages_of("training", solution)), training_date, training_date
+        ),
+        StageRun("scoring", tuple(keys[name] for name in declared.stages_of("scoring", solution)), training_date, last),
     ]
     if windows:
         found.append(
-            Stage("monitoring", tuple(keys[name] for name in declared.stages_of("monitoring", solution)), windows[0], windows[-1])
+            StageRun(
+                "monitoring", tuple(keys[name] for name in declared.stages_of("monitoring", solution)), windows[0], windows[-1]
+            )
         )
     return found
 
 
 @dataclass(frozen=True)
-class Summary:
+class DemoSummary:
     """What the demo shows at the end. `metrics` are the evaluation's and the realised ones, each beside the naive baseline's."""
 
     version: int
@@ -119,7 +123,7 @@ class Summary:
     urls: dict[str, str]
 
 
-def summarise(settings: Settings, client: DagsterClient, plan: Plan, done: Sequence[Stage]) -> Summary:
+def summarise(settings: Settings, client: DagsterClient, plan: DemoPlan, done: Sequence[StageRun]) -> DemoSummary:
     """Read the results from the lake and from Dagster's metadata."""
     from mlops_assets.operations.query import run_query
 
@@ -133,7 +137,7 @@ def summarise(settings: Settings, client: DagsterClient, plan: Plan, done: Seque
         for key in client.partition_keys(f"{solution}/drift_report")
         if stage.first <= key <= stage.last
     ]
-    return Summary(
+    return DemoSummary(
         version=int(evaluation["model_version"]),
         rows=_row_counts(settings, done[0], solution),
         metrics={"hold-out": _numbers(evaluation), "realised": _numbers(outcomes)},
@@ -146,7 +150,7 @@ def summarise(settings: Settings, client: DagsterClient, plan: Plan, done: Seque
     )
 
 
-def _row_counts(settings: Settings, data: Stage, solution: str) -> dict[str, int]:
+def _row_counts(settings: Settings, data: StageRun, solution: str) -> dict[str, int]:
     from mlops_assets.operations.query import run_query
 
     tables = [key.replace("/", ".") for key in data.assets if key.startswith("raw/")]
@@ -180,7 +184,7 @@ def _numbers(metadata: dict[str, Any]) -> dict[str, float]:
     return metrics | {f"baseline_{name}": value for name, value in metadata.get("naive_baseline", {}).items()}
 
 
-def _whole_windows(keys: Sequence[str], plan: Plan) -> Iterator[str]:
+def _whole_windows(keys: Sequence[str], plan: DemoPlan) -> Iterator[str]:
     """Monitoring windows that lie in the predicted month."""
     starts = [date.fromisoformat(key) for key in keys]
     for previous, start, following in zip([None, *starts], starts, [*starts[1:], None], strict=False):

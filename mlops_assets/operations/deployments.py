@@ -12,7 +12,7 @@ from mlops_assets.clients.registered_model import TRAINING_DATE_TAG
 from mlops_assets.clients.trusted_types import RegistryError
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
-from mlops_assets.operations.runs import follow
+from mlops_assets.operations.runs import follow_run
 
 _LIMIT = 1000
 """The most deployments a history reads."""
@@ -38,7 +38,7 @@ class Deployment:
     run_url: str
 
 
-def history(client: DagsterClient, solution: str, segment: str | None = None) -> list[Deployment]:
+def deployment_history(client: DagsterClient, solution: str, segment: str | None = None) -> list[Deployment]:
     """Every deployment of `solution` that changed the champion (of `segment`), newest first.
 
     Raises StackError when there is no such solution, or it has no models by segment.
@@ -54,7 +54,7 @@ def history(client: DagsterClient, solution: str, segment: str | None = None) ->
     return found
 
 
-def deployment_of(deployments: Sequence[Deployment], version: int, answered_at: datetime | None) -> Deployment | None:
+def deployment_at(deployments: Sequence[Deployment], version: int, answered_at: datetime | None) -> Deployment | None:
     """The one of `deployments` (newest first) under which `version` answered at a moment; None when it was never deployed.
 
     Of an unknown moment it is the version's newest. A deployment is recorded just after the servers follow it, so that the moment may
@@ -104,8 +104,8 @@ def deploy(
         raise StackError(f"{solution} has no partition {partition}.", remedy="Its partitions are listed in Dagster.")
     configuration = {asset.key: {"version": version, "actor": actor, "reason": reason}}
     run_id = client.launch([asset], partition, partition, configuration, purpose=f"deployment of version {version}")
-    follow(client, run_id, f"the deployment of version {version}", report)
-    return history(client, solution, segment)[0]
+    follow_run(client, run_id, f"the deployment of version {version}", report)
+    return deployment_history(client, solution, segment)[0]
 
 
 def _deployment_asset(client: DagsterClient, solution: str, segment: str | None) -> AssetState:

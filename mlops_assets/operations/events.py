@@ -30,7 +30,7 @@ _BATCHES_A_SECOND = 50
 _QUIET_SECONDS = 1.0
 
 
-def day_of_requests(settings: Settings, solution: str, day: date, *, look_up: bool) -> list[bytes]:
+def requests_of_day(settings: Settings, solution: str, day: date, *, look_up: bool) -> list[bytes]:
     """The spine's rows of the partition `day` as requests, in the order of their prediction times.
 
     They carry the feature values as known at prediction time; with `look_up` none, so that the online store's are used. Raises
@@ -73,7 +73,7 @@ def _json_value(name: str, kind: str) -> str:
     return f"CASE WHEN isfinite({column}) THEN {column} END" if kind in ("DOUBLE", "FLOAT") else column
 
 
-def send(settings: Settings, solution: str, requests: Sequence[bytes], rate: float | None) -> float:
+def send_requests(settings: Settings, solution: str, requests: Sequence[bytes], rate: float | None) -> float:
     """Publish `requests`, `rate` a second (None: as fast as it goes). Returns how many seconds it took.
 
     Raises StackError when the event stream does not take them.
@@ -93,7 +93,7 @@ async def _send(url: str, solution: str, requests: Sequence[bytes], rate: float 
     return time.monotonic() - began
 
 
-def answers(settings: Settings, solution: str, *, stream: str, minutes: float, follow: bool) -> Iterator[dict[str, Any]]:
+def read_answers(settings: Settings, solution: str, *, stream: str, minutes: float, follow: bool) -> Iterator[dict[str, Any]]:
     """The messages of `stream` (`predictions` or `rejects`) of the last `minutes`, oldest first; with `follow` those to come too.
 
     Raises StackError when the event stream is away.

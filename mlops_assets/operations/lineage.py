@@ -19,7 +19,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.datasets import RecordedDataset, recorded_datasets
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import literal, quote
-from mlops_assets.operations.deployments import deployment_of, history
+from mlops_assets.operations.deployments import deployment_at, deployment_history
 from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.predictions.all_predictions import all_predictions
 from mlops_assets.schema.column_names import (
@@ -204,8 +204,8 @@ class PredictionLineage:
         """
         if self.values.get(ROLE) == CHALLENGER_ROLE:
             return None
-        deployments = history(self.client, self.solution_name, self.record.training.segment)
-        found = deployment_of(deployments, self.model.version, self.values.get(SERVED_AT))
+        deployments = deployment_history(self.client, self.solution_name, self.record.training.segment)
+        found = deployment_at(deployments, self.model.version, self.values.get(SERVED_AT))
         return asdict(found) if found else None
 
     def _dataset(self) -> RecordedDataset | None:

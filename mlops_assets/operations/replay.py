@@ -24,9 +24,9 @@ from mlops_assets.monitoring.retraining_sensor import DECISION, DECISION_TAG, OU
 from mlops_assets.operations.automation import switched_on
 from mlops_assets.operations.query import run_query
 from mlops_assets.operations.replay_faults import Fault
-from mlops_assets.operations.replay_plan import Period, Plan
+from mlops_assets.operations.replay_plan import Period, ReplayPlan
 from mlops_assets.operations.solutions import declared_solution
-from mlops_assets.operations.stage_runs import Stage, StageResult, data_assets
+from mlops_assets.operations.stage_runs import StageRun, StageRunResult, data_assets
 from mlops_assets.schema.duration import add_duration, subtract_duration
 
 _SENSOR_SECONDS = 180
@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Training:
+class ReplayTraining:
     """A training that followed a decision: why, its run, and why it failed or was refused (empty: the version was deployed)."""
 
     run_url: str
@@ -43,7 +43,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Stopped:
+class BlockedDelivery:
     """A faulty delivery: the fault in words, and what stopped it (empty: nothing did)."""
 
     fault: str
@@ -51,17 +51,17 @@ class Stopped:
 
 
 @dataclass
-class Step:
+class ReplayStep:
     """What became of one step: its runs, the monitoring windows that ended in it, the training that followed, the champion after it.
 
     `stopped` tells of a fault that was injected, and repaired before the rest of the step.
     """
 
     period: Period
-    stopped: Stopped | None = None
-    stages: list[StageResult] = field(default_factory=list)
+    stopped: BlockedDelivery | None = None
+    stages: list[StageRunResult] = field(default_factory=list)
     windows: list[dict[str, Any]] = field(default_factory=list)
-    training: Training | None = None
+    training: ReplayTraining | None = None
     champion: int | None = None
     seconds: float = 0.0
 
@@ -69,7 +69,7 @@ class Step:
 class Replay:
     """The steps of one plan on one running stack. Raises StackError when the solution or its data are not there."""
 
-    def __init__(self, settings: Settings, plan: Plan, fault: Fault | None):
+    def __init__(self, settings: Settings, plan: ReplayPlan, fault: Fault | None):
         self.settings = settings
         self._fault = fault
         self.client = DagsterClient.from_settings(settings)
@@ -83,28 +83,28 @@ class Replay:
         self._data = tuple(sorted(data_assets(assets, self._key("training_dataset"))))
         if fault is not None and fault.key not in self._data:
             raise StackError(f"{plan.solution} does not read {fault.key}.", remedy=f"It reads: {', '.join(self._raw())}")
-        self.plan = Plan(plan.solution, self._available(assets, plan.period), plan.length)
+        self.plan = ReplayPlan(plan.solution, self._available(assets, plan.period), plan.length)
 
     def run_step(
         self,
         period: Period,
-        show: Callable[[Stage], StageResult],
+        show: Callable[[StageRun], StageRunResult],
         follow: Callable[[str, str], RunState],
-    ) -> Step:
+    ) -> ReplayStep:
         """Let the days of `period` arrive. `show` runs a stage, `follow` waits for the run that it is given with its name."""
-        step, began = Step(period), time.monotonic()
+        step, began = ReplayStep(period), time.monotonic()
         if keys := self._partitions(period.first, period.last):
-            data = Stage("data and predictions", (*self._data, self._key("predictions")), keys[0], keys[-1])
+            data = StageRun("data and predictions", (*self._data, self._key("predictions")), keys[0], keys[-1])
             step.stopped = self._inject(data, period, show)
             step.stages.append(show(data))
             late = self._partitions(
                 max(subtract_duration(period.first, self._label_delay), self._first_prediction()), period.last
             )
-            step.stages.append(show(Stage("outcomes", (self._key("outcomes"),), late[0], late[-1])))
+            step.stages.append(show(StageRun("outcomes", (self._key("outcomes"),), late[0], late[-1])))
         ended, matured = self._windows(period)
         if windows := sorted({*ended, *matured}):
             reports = tuple(self._key(name) for name in stages_of("monitoring", declared_solution(self._name)))
-            stage = Stage("reports and decision", reports, windows[0], windows[-1], again=bool(matured))
+            stage = StageRun("reports and decision", reports, windows[0], windows[-1], again=bool(matured))
             step.stages.append(show(stage))
             step.windows = self._described(windows)
         if ended:
@@ -114,7 +114,7 @@ class Replay:
         step.seconds = time.monotonic() - began
         return step
 
-    def _inject(self, stage: Stage, period: Period, show: Callable[[Stage], StageResult]) -> Stopped | None:
+    def _inject(self, stage: StageRun, period: Period, show: Callable[[StageRun], StageRunResult]) -> BlockedDelivery | None:
         """Let the faulty delivery arrive first, if the fault falls into the period; what it wrote is replaced by the true one."""
         fault = self._fault
         if fault is None or fault.last < period.first or period.last < fault.first:
@@ -124,8 +124,8 @@ class Replay:
         try:
             result = show(replace(stage, name=f"{fault.kind} of {fault.key}", configuration={fault.key: {"files": [str(file)]}}))
         except StackError as error:
-            return Stopped(fault.text, tuple(error.problem.splitlines()[1:]))
-        return Stopped(fault.text, ()) if result.seconds is not None else None
+            return BlockedDelivery(fault.text, tuple(error.problem.splitlines()[1:]))
+        return BlockedDelivery(fault.text, ()) if result.seconds is not None else None
 
     def automation(self) -> AbstractContextManager[None]:
         """A context in which the retraining sensor of the solution is on; afterwards it is as it was."""
@@ -175,7 +175,7 @@ class Replay:
         _, found = run_query(self.settings, f"SELECT DISTINCT CAST(window_start AS VARCHAR) FROM {table} WHERE NOT complete")
         return ended, [key for (key,) in found if key in ends and add_duration(ends[key], self._label_delay) <= period.end]
 
-    def _training(self, window: str, follow: Callable[[str, str], RunState]) -> Training | None:
+    def _training(self, window: str, follow: Callable[[str, str], RunState]) -> ReplayTraining | None:
         """The training that the decision of `window` asked for, once it has ended; None when a later decision overtook it."""
         key = self._key("retraining_decision")
         decision = self.client.metadata(key, window)
@@ -195,7 +195,7 @@ class Replay:
         began = time.monotonic()
         state = follow(found[0], "training")
         problems = () if state.status == "SUCCESS" else tuple(self.client.failures(state.run_id)) or (state.status,)
-        return Training(run_url=self.client.run_url(state.run_id), seconds=time.monotonic() - began, problems=problems)
+        return ReplayTraining(run_url=self.client.run_url(state.run_id), seconds=time.monotonic() - began, problems=problems)
 
     def _described(self, windows: list[str]) -> list[dict[str, Any]]:
         """The decisions of the windows, with the rows that were predicted in each."""

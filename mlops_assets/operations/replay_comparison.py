@@ -28,9 +28,9 @@ from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.schema.column_names import CHANNEL, MODEL_VERSION, SPLIT
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import read_bundle
-from mlops_assets.training.candidate import configuration_of
-from mlops_assets.training.candidate_evaluation import threshold_of
-from mlops_assets.training.fitting import default_estimator, fit
+from mlops_assets.training.candidate import current_configuration_hash
+from mlops_assets.training.candidate_evaluation import decision_threshold
+from mlops_assets.training.fitting import default_estimator, fit_model
 from mlops_assets.training.training_dataset import labelled_rows, split_query, training_frame
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Compared:
+class MonthlyComparison:
     """The selection metric on the labelled rows of one month, of each way to keep a model."""
 
     first: str
@@ -68,9 +68,9 @@ class Comparison:
         """The metric that is compared."""
         return self._inputs.solution.training.metric
 
-    def compute(self, months: Sequence[Period], report: Callable[[str], None]) -> list[Compared]:
+    def compute(self, months: Sequence[Period], report: Callable[[str], None]) -> list[MonthlyComparison]:
         """Evaluate each month with known labels; `report` hears what takes time."""
-        compared: list[Compared] = []
+        compared: list[MonthlyComparison] = []
         first: Bundle | None = None
         with Lake.from_settings(self._settings).connect(read_only=True) as connection:
             for month in months:
@@ -80,7 +80,7 @@ class Comparison:
                 first = first or self._bundle(min(rows.column(MODEL_VERSION).to_pylist()))
                 judge = partial(self._judge, rows, first.contract)
                 compared.append(
-                    Compared(
+                    MonthlyComparison(
                         first=month.first.isoformat(),
                         rows=rows.num_rows,
                         loop=judge(predictions_array(rows)),
@@ -102,14 +102,14 @@ class Comparison:
         ).to_arrow_table()
 
     def _judge(self, rows: "pa.Table", contract: "Contract", predictions: "np.ndarray") -> float | None:
-        from mlops_assets.ml.evaluation import judged_predictions
+        from mlops_assets.ml.evaluation import normalize_predictions
         from mlops_assets.ml.weighted_metrics import WeightedMetrics
         from mlops_assets.schema.problem import label_array
 
         solution = self._inputs.solution
         labels = label_array(rows.column(solution.spine.label), solution.problem)
-        judged = judged_predictions(solution.problem, predictions)
-        rows = WeightedMetrics(solution.problem, labels, judged, contract.classes, threshold_of(contract))
+        judged = normalize_predictions(solution.problem, predictions)
+        rows = WeightedMetrics(solution.problem, labels, judged, contract.classes, decision_threshold(contract))
         return rows.values((self.metric,))[self.metric]
 
     def _bundle(self, version: int) -> "Bundle":
@@ -124,7 +124,7 @@ class Comparison:
         report: Callable[[str], None],
     ) -> float | None:
         """The metric of the model trained for the first day of the month."""
-        day, configuration = month.first, configuration_of(self._inputs, with_budget=True)
+        day, configuration = month.first, current_configuration_hash(self._inputs, with_budget=True)
         connection.register("judged_rows", rows)
         labelled = f"(SELECT * FROM lake.{self._inputs.spine.table} WHERE {labelled_rows(self._inputs, day)})"
         identity = f"{day} {configuration} {fingerprint(connection, labelled)} {fingerprint(connection, 'judged_rows')}"
@@ -157,5 +157,5 @@ class Comparison:
         ]
         train = pa.concat_tables(parts)
         schema = with_origins(FeatureSchema.from_arrow(train.schema, inputs.features), train)
-        pipeline = fit(inputs, schema, train, default_estimator(inputs)).pipeline
+        pipeline = fit_model(inputs, schema, train, default_estimator(inputs)).pipeline
         return predict(pipeline, to_frame(rows, schema), inputs.solution.problem)

@@ -14,7 +14,7 @@ from mlops_assets.core.keys import RAW_SCHEMA
 from mlops_assets.lake.sql import literal, quote
 from mlops_assets.operations.table_schemas import raw_table
 from mlops_assets.schema.source import RawTable
-from mlops_assets.sources.reader import PARSED, REASON, Window, parse
+from mlops_assets.sources.reader import PARSED, REASON, DateRange, parse
 
 _NUMBERS = ("integer", "bigint", "double")
 
@@ -75,7 +75,7 @@ class Fault:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             duckdb.connect() as connection,
-            parse(connection, table, directory=directory, window=Window(table.partitions.column, start, end)),
+            parse(connection, table, directory=directory, window=DateRange(table.partitions.column, start, end)),
         ):
             connection.execute("SET TimeZone = 'UTC'")
             null = table.null_strings[0] if table.null_strings else ""

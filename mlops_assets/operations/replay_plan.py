@@ -24,7 +24,7 @@ class Period:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReplayPlan:
     """Which solution, from which day to which, and how many days arrive at a time."""
 
     solution: str

@@ -39,7 +39,7 @@ def outdated_ranges(settings: Settings, solution: str) -> list[tuple[str, str]]:
     registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
     inputs = resolve_inputs(check_overrides(solution, {}), registry)
     with Lake.from_settings(settings).connect(read_only=True) as connection:
-        return ranges(inputs, outdated_partitions(connection, inputs))
+        return adjacent_ranges(inputs, outdated_partitions(connection, inputs))
 
 
 def outdated_partitions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> list[date]:
@@ -62,7 +62,7 @@ def outdated_partitions(connection: duckdb.DuckDBPyConnection, inputs: SolutionI
     return sorted(found)
 
 
-def ranges(inputs: SolutionInputs, partitions: Sequence[date]) -> list[tuple[str, str]]:
+def adjacent_ranges(inputs: SolutionInputs, partitions: Sequence[date]) -> list[tuple[str, str]]:
     """First and last key of each run of adjacent `partitions`."""
     keys = inputs.partitions.get_partition_keys()
     positions = {key: position for position, key in enumerate(keys)}

@@ -7,11 +7,11 @@ from typing import Any
 
 from mlops_assets.clients.asset_state import AssetState, ancestors
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
-from mlops_assets.operations.runs import follow
+from mlops_assets.operations.runs import follow_run
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRun:
     """One run: these assets for the partitions from `first` to `last`, with the run configuration of those that get one.
 
     `again`: also when all of it is there already.
@@ -26,26 +26,26 @@ class Stage:
 
 
 @dataclass
-class StageResult:
+class StageRunResult:
     """What became of a stage: seconds from launch to end (None = everything was there already), per step, and the run."""
 
-    stage: Stage
+    stage: StageRun
     seconds: float | None = None
     steps: dict[str, float] = field(default_factory=dict)
     run_url: str | None = None
 
 
-def run_stage(client: DagsterClient, stage: Stage, report: Callable[[RunState], None]) -> StageResult:
+def run_stage(client: DagsterClient, stage: StageRun, report: Callable[[RunState], None]) -> StageRunResult:
     """Materialize a stage in one run unless all of it is there; `report` hears how the run stands. Raises StackError on failure."""
     assets = client.assets()
     needed = [assets[key] for key in stage.assets]
-    result = StageResult(stage)
+    result = StageRunResult(stage)
     if not stage.again and all(asset.covers(stage.first, stage.last) for asset in needed):
         return result
     began = time.monotonic()
     run_id = client.launch(needed, stage.first, stage.last, stage.configuration, purpose=stage.name)
     result.run_url = client.run_url(run_id)
-    state = follow(client, run_id, stage.name, report)
+    state = follow_run(client, run_id, stage.name, report)
     result.seconds = time.monotonic() - began
     result.steps = state.seconds
     return result

@@ -13,7 +13,7 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import RAW_SCHEMA
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.schema_evolution import ColumnChange, Requested, SchemaPlanError, apply_changes, plan_changes
+from mlops_assets.lake.schema_evolution import ColumnChange, RequestedChanges, SchemaPlanError, apply_changes, plan_changes
 from mlops_assets.schema.source import RawTable, Source
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def declared_columns(table: str) -> dict[str, str]:
     return {}
 
 
-def plan(settings: Settings, table: str, requested: Requested) -> list[ColumnChange]:
+def plan_table_changes(settings: Settings, table: str, requested: RequestedChanges) -> list[ColumnChange]:
     """The changes that would make the columns of `table` the declared and the `requested` ones. Changes nothing. Raises StackError."""
     from mlops_assets.lake.lake import Lake
 
@@ -55,7 +55,7 @@ def plan(settings: Settings, table: str, requested: Requested) -> list[ColumnCha
         return _plan(connection, table, requested)
 
 
-def apply(settings: Settings, table: str, requested: Requested, *, accept_loss: bool) -> list[ColumnChange]:
+def apply_table_changes(settings: Settings, table: str, requested: RequestedChanges, *, accept_loss: bool) -> list[ColumnChange]:
     """Make the changes of `plan` in one transaction, while no run writes the table. Earlier snapshots stay as they are.
 
     Raises StackError when values would be lost, unless `accept_loss`: they become null.
@@ -78,7 +78,7 @@ def apply(settings: Settings, table: str, requested: Requested, *, accept_loss: 
         return changes
 
 
-def _plan(connection: "duckdb.DuckDBPyConnection", table: str, requested: Requested) -> list[ColumnChange]:
+def _plan(connection: "duckdb.DuckDBPyConnection", table: str, requested: RequestedChanges) -> list[ColumnChange]:
     from mlops_assets.lake.sql import lake_name
     from mlops_assets.lake.tables import column_types
 

@@ -17,13 +17,13 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.usage import declared_solutions
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
-from mlops_assets.schema.training_rules import override
+from mlops_assets.schema.training_rules import override_training
 
 _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """What a training came to: the version (None when there is none), its metrics on the hold-out, what the gates said.
 
     `skipped` says why nothing was fitted. `problems` are the causes when the run failed; a candidate below its gates is one.
@@ -61,12 +61,12 @@ def check_overrides(solution: str, overrides: Mapping[str, Any]) -> Solution:
         wrong = "".join(f"\n{problem}" for problem in declared.problems)
         raise StackError(f"There is no solution {solution!r}.{wrong}", remedy="mlops status lists them.")
     try:
-        return override(declared.solutions[solution], overrides)
+        return override_training(declared.solutions[solution], overrides)
     except ConfigurationError as error:
         raise StackError(str(error), remedy="docs/reference-yaml.md lists the fields of the training section.") from error
 
 
-def default_date(client: DagsterClient, assets: Mapping[str, AssetState], solution: str) -> str:
+def default_training_date(client: DagsterClient, assets: Mapping[str, AssetState], solution: str) -> str:
     """The first training date that may use all data there is: the one after the last partition of what the dataset needs.
 
     Raises StackError when there is no data yet.
@@ -79,7 +79,7 @@ def default_date(client: DagsterClient, assets: Mapping[str, AssetState], soluti
     return later[0] if later else max(ends)
 
 
-def newest_dataset(assets: Mapping[str, AssetState], solution: str) -> str:
+def newest_dataset_date(assets: Mapping[str, AssetState], solution: str) -> str:
     """The newest training date whose dataset is there. Raises StackError when there is none."""
     ends = [end for _, end in assets[f"{solution}/training_dataset"].ranges]
     if not ends:
@@ -96,7 +96,7 @@ def train(
     overrides: Mapping[str, Any],
     deploy: bool,
     report: Callable[[RunState, Sequence[str]], None],
-) -> Outcome:
+) -> TrainingOutcome:
     """Run the training stages for `date`; `report` hears how the run stands and what it logged since.
 
     With `segment` the model of that segment is trained, on the training dataset that is there. Without
@@ -112,7 +112,7 @@ def train(
     keys = [f"{solution}/{stage}" for stage in stages if deploy or not stage.endswith("deployment")]
     if missing := [key for key in keys if key not in assets]:
         raise StackError(f"Dagster has no asset {missing[0]}.", remedy="mlops status; after a change of YAML: mlops reload")
-    chosen = date or (newest_dataset(assets, solution) if segment else default_date(client, assets, solution))
+    chosen = date or (newest_dataset_date(assets, solution) if segment else default_training_date(client, assets, solution))
     partition = model_partition(chosen, segment)
     if partition not in client.partition_keys(keys[0]):
         raise StackError(f"{partition} is no partition of {keys[0]}.", remedy="They are listed in Dagster.")
@@ -127,7 +127,7 @@ def train(
     registry = ModelRegistry.from_settings(settings)
     registered = registry.get(solution, int(version)) if version is not None else None
     tags = registered.tags if registered and judged else {}
-    return Outcome(
+    return TrainingOutcome(
         solution=solution,
         training_date=chosen,
         run_url=client.run_url(state.run_id),

@@ -16,7 +16,7 @@ _SUFFIX = ":challenger"
 _ANSWERED = internal("answered")
 
 
-def compare(connection: duckdb.DuckDBPyConnection, solution: str) -> list[dict[str, Any]]:
+def compare_versions(connection: duckdb.DuckDBPyConnection, solution: str) -> list[dict[str, Any]]:
     """One entry a pair of versions: `champion`, `challenger`, `requests`, `answered_by_challenger`, means, differences.
 
     `different_labels` is the share of requests that the two decide differently; None in a regression. `connection` is to the lake.

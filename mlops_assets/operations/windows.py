@@ -16,7 +16,7 @@ from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import table_exists
 from mlops_assets.monitoring.alerts import alert_rows, find_alerts
-from mlops_assets.monitoring.monitored_windows import load_monitored_version, stage_rows, windows_of
+from mlops_assets.monitoring.monitored_windows import load_monitored_version, stage_rows, windows_from_keys
 from mlops_assets.monitoring.monitoring_report import report_path
 from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.serving.bundle import BundleError
@@ -42,7 +42,7 @@ def window_alerts(settings: Settings, solution: str, window: str | None, *, limi
             )
         chosen = window or reported[-1]
         try:
-            versions = stage_rows(connection, settings, inputs, windows_of(inputs, [chosen]))
+            versions = stage_rows(connection, settings, inputs, windows_from_keys(inputs, [chosen]))
             monitored_versions = {version: load_monitored_version(inputs, registry, settings, version) for version in versions}
         except dg.Failure as error:
             raise StackError(str(error.description), remedy="mlops status") from error

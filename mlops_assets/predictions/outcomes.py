@@ -36,7 +36,7 @@ from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.all_evaluations import all_evaluations
 from mlops_assets.training.bundle_reading import read_bundle
-from mlops_assets.training.candidate_evaluation import MINIMUM_SLICE_ROWS, threshold_of
+from mlops_assets.training.candidate_evaluation import MINIMUM_SLICE_ROWS, decision_threshold
 from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _realised(
         predictions=predictions_array(matured),
         training_labels=label_array(reference.column(solution.spine.label), solution.problem),
         classes=contract.classes,
-        threshold=threshold_of(contract),
+        threshold=decision_threshold(contract),
         slices=matured.select(solution.gates.slices),
         minimum_slice_rows=MINIMUM_SLICE_ROWS,
         resampling=None,

@@ -15,7 +15,7 @@ from mlops_assets.core import check_rules
 from mlops_assets.core.keys import PREDICTIONS
 from mlops_assets.core.prediction_columns import BATCH, CHAMPION_ROLE, PREDICTION_DESCRIPTIONS, prediction_columns
 from mlops_assets.core.settings import Settings
-from mlops_assets.deployment.deployment import champions
+from mlops_assets.deployment.deployment import load_champions
 from mlops_assets.feature_store.point_in_time import SelectedView, is_fresh
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import literal, quote
@@ -85,7 +85,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[dg.MaterializeResult]:
-        predicting = champions(context.instance, registry, settings, inputs)
+        predicting = load_champions(context.instance, registry, settings, inputs)
         window = partition_range(context, inputs.solution.partitions.column)
         with lake.connect(read_only=False) as connection:
             require_inputs(connection, inputs)

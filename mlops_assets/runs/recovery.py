@@ -54,7 +54,7 @@ _EXPLANATIONS = {
 
 
 @dataclass(frozen=True)
-class Recovered:
+class RecoveredRun:
     """What was done about a run, and its name."""
 
     run_id: str
@@ -62,7 +62,7 @@ class Recovered:
     action: Action
 
 
-def decide(status: DagsterRunStatus, worker: WorkerState, *, launched: bool, served: bool, seconds: float) -> Action:
+def decide_action(status: DagsterRunStatus, worker: WorkerState, *, launched: bool, served: bool, seconds: float) -> Action:
     """What becomes of a run that has had its status for so many seconds; `launched` by us, or executed by somebody else.
 
     Only while daemon or webserver run (`served`) may somebody be about to queue the run, or to start its worker.
@@ -98,7 +98,7 @@ def _launcher(instance: DagsterInstance) -> WorkerLauncher:
     return launcher
 
 
-def recover(instance: DagsterInstance, *, served: bool) -> list[Recovered]:
+def recover_runs(instance: DagsterInstance, *, served: bool) -> list[RecoveredRun]:
     """Fail or cancel every run that nobody works on, free what it held of pools, and kill workers that do not end.
 
     A failed run is tried again by Dagster's run retries, from the steps that had not succeeded. Before daemon and webserver run
@@ -114,7 +114,7 @@ def recover(instance: DagsterInstance, *, served: bool) -> list[Recovered]:
             workers.send(run.run_id, signal.SIGKILL)
         else:
             _end(instance, workers, record, action)
-        recovered.append(Recovered(run.run_id, run_name(record), action))
+        recovered.append(RecoveredRun(run.run_id, run_name(record), action))
     _remove_files(instance, workers)
     _ask_again(instance)
     return recovered
@@ -129,11 +129,13 @@ def run_name(record: RunRecord) -> str:
     return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") or run.job_name
 
 
-def action_of(record: RunRecord, workers: Workers, *, served: bool) -> Action:
+def run_action(record: RunRecord, workers: Workers, *, served: bool) -> Action:
     """What becomes of the run now."""
     run = record.dagster_run
     since = record.end_time if run.is_finished and record.end_time else record.update_timestamp.timestamp()
-    return decide(run.status, workers.state(run.run_id), launched=is_launched(run), served=served, seconds=time.time() - since)
+    return decide_action(
+        run.status, workers.state(run.run_id), launched=is_launched(run), served=served, seconds=time.time() - since
+    )
 
 
 def _pending(instance: DagsterInstance, workers: Workers, served: bool) -> Iterator[tuple[RunRecord, Action]]:
@@ -143,7 +145,7 @@ def _pending(instance: DagsterInstance, workers: Workers, served: bool) -> Itera
     if living:
         records += instance.get_run_records(RunsFilter(run_ids=living))
     for record in records:
-        action = action_of(record, workers, served=served)
+        action = run_action(record, workers, served=served)
         if action is not Action.KEEP:
             yield record, action
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
-from mlops_assets.runs.recovery import UNWATCHED, Action, action_of, run_name, worker_files
+from mlops_assets.runs.recovery import UNWATCHED, Action, run_action, run_name, worker_files
 from mlops_assets.runs.slots import SLOTS_TAG, WORK, slots
 
 QUEUED_SECONDS = 60.0
@@ -14,7 +14,7 @@ QUEUED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Stuck:
+class Blockage:
     """A run or a pool that does not go on: since when, and why. `behind` are the runs that it waits for."""
 
     kind: str
@@ -34,7 +34,7 @@ class Queue:
     holders: Mapping[str, Sequence[str]]
 
 
-def find_stuck(instance: DagsterInstance) -> list[Stuck]:
+def find_blockages(instance: DagsterInstance) -> list[Blockage]:
     """The runs without a worker, the runs that have waited for long, and the pools that ended runs hold."""
     workers, now = worker_files(instance), time.time()
     records = instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.QUEUED, *UNWATCHED]), ascending=True)
@@ -47,17 +47,17 @@ def find_stuck(instance: DagsterInstance) -> list[Stuck]:
     )
     found = []
     for record in queue.executed:
-        if (action := action_of(record, workers, served=True)) is not Action.KEEP:
+        if (action := run_action(record, workers, served=True)) is not Action.KEEP:
             reason = "does not end and will be killed" if action is Action.KILL else "has no worker"
             found.append(_stuck("worker", record, now, reason, ()))
     for record in queue.queued:
         if now - record.update_timestamp.timestamp() > QUEUED_SECONDS:
-            reason, behind = waits_for(record, queue)
+            reason, behind = queue_reason(record, queue)
             found.append(_stuck("queued", record, now, reason, behind))
     return [*found, *_held_by_the_dead(queue)]
 
 
-def waits_for(record: RunRecord, queue: Queue) -> tuple[str, tuple[str, ...]]:
+def queue_reason(record: RunRecord, queue: Queue) -> tuple[str, tuple[str, ...]]:
     """Why a queued run is not executed, and the runs that it waits for."""
     run = record.dagster_run
     name = run.tags.get(SLOTS_TAG, WORK)
@@ -71,14 +71,14 @@ def waits_for(record: RunRecord, queue: Queue) -> tuple[str, tuple[str, ...]]:
     return "the daemon does not start it: mlops logs dagster-daemon", ()
 
 
-def _stuck(kind: str, record: RunRecord, now: float, reason: str, behind: tuple[str, ...]) -> Stuck:
+def _stuck(kind: str, record: RunRecord, now: float, reason: str, behind: tuple[str, ...]) -> Blockage:
     seconds = round(now - record.update_timestamp.timestamp(), 1)
-    return Stuck(kind, record.dagster_run.run_id, run_name(record), seconds, reason, behind)
+    return Blockage(kind, record.dagster_run.run_id, run_name(record), seconds, reason, behind)
 
 
-def _held_by_the_dead(queue: Queue) -> Iterator[Stuck]:
+def _held_by_the_dead(queue: Queue) -> Iterator[Blockage]:
     living = {record.dagster_run.run_id for record in (*queue.queued, *queue.executed)}
     for pool, holders in queue.holders.items():
         for run_id in holders:
             if run_id not in living:
-                yield Stuck("pool", run_id, pool, 0.0, f"the pool {pool} is held by a run that has ended", ())
+                yield Blockage("pool", run_id, pool, 0.0, f"the pool {pool} is held by a run that has ended", ())

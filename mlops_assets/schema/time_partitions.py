@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, model_validator
 
-from mlops_assets.schema.cadence import LENGTHS, Cadence
+from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
 from mlops_assets.schema.duration import Duration, add_duration
 from mlops_assets.schema.yaml_model import YamlModel
 
@@ -53,13 +53,13 @@ def check_bounds(start: date, end: date | None, cadence: Cadence) -> None:
     for name, bound in (("start", start), ("end", end)):
         if bound is None or (begin := _period_start(bound, cadence)) == bound:
             continue
-        following = add_duration(begin, LENGTHS[cadence].duration)
+        following = add_duration(begin, CADENCE_LENGTHS[cadence].duration)
         lost, kept, other = (
             (f"before {following}", begin, following) if name == "start" else (f"from {begin} on", following, begin)
         )
         alternative = "" if name == "end" and other <= start else f", or to {other}"
         raise ValueError(
-            f"{cadence} partitions begin on {LENGTHS[cadence].begins_on}: with {name} {bound} the rows {lost} would never be loaded. "
+            f"{cadence} partitions begin on {CADENCE_LENGTHS[cadence].begins_on}: with {name} {bound} the rows {lost} would never be loaded. "
             f"Set {name} to {kept} to load them{alternative}"
         )
 

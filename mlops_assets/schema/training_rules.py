@@ -51,7 +51,7 @@ def check_training(solution: Solution) -> None:
             _check_encoder(step, path, solution.problem, needs_onnx=needs_onnx)
 
 
-def override(solution: Solution, overrides: Mapping[str, Any]) -> Solution:
+def override_training(solution: Solution, overrides: Mapping[str, Any]) -> Solution:
     """`solution` with fields of its training section changed: dotted names such as `training.search.trials` -> values.
 
     Raises ConfigurationError, as a YAML file with these values would, and for a field that decides more than the model.

@@ -26,7 +26,7 @@ from mlops_assets.serving.bundle_store import BundleStore, SolutionBundles
 from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.engine import EngineChoice, recorded_engine
 from mlops_assets.serving.requests import RequestDecoder, RequestError, Row
-from mlops_assets.serving.scorer import Scored, Scorer
+from mlops_assets.serving.scorer import ScoredRow, Scorer
 from mlops_assets.serving.segments import Champions
 
 _RETRY_SECONDS = 30.0
@@ -94,7 +94,7 @@ class Model:
             scorer.score([row])
         return cls(decoder, scorer, engine, remote, datetime.now(UTC))
 
-    async def score_later(self, rows: Sequence[Row], seconds: float) -> list[Scored]:
+    async def score_later(self, rows: Sequence[Row], seconds: float) -> list[ScoredRow]:
         """See `Scorer.score`; others need not wait for the workers of the model. Raises TimeoutError when they need longer than `seconds`."""
         if (remote := self.remote) is None or not rows:
             return self.scorer.score(rows)
@@ -158,20 +158,20 @@ class LiveChampions:
         self.has_workers = any(model.remote for model in self.models)
         self._routing = Champions(default.scorer.bundle, [model.scorer.bundle for model in segments])
 
-    def score(self, rows: Sequence[Row]) -> list[Scored]:
+    def score(self, rows: Sequence[Row]) -> list[ScoredRow]:
         """See `Scorer.score`; each row is scored by the model of its segment."""
         if not self.segments:
             return self.default.scorer.score(rows)
-        scored: dict[int, Scored] = {}
+        scored: dict[int, ScoredRow] = {}
         for model, chosen in self._routed(rows):
             with _at(chosen):
                 scored |= zip(chosen, model.scorer.score([rows[position] for position in chosen]), strict=True)
         return [scored[position] for position in range(len(rows))]
 
-    async def score_later(self, rows: Sequence[Row], seconds: float) -> list[Scored]:
+    async def score_later(self, rows: Sequence[Row], seconds: float) -> list[ScoredRow]:
         """What `score` answers, from models in other processes too. Raises TimeoutError when they need longer than `seconds`."""
 
-        async def score_part(model: Model, chosen: Sequence[int]) -> list[tuple[int, Scored]]:
+        async def score_part(model: Model, chosen: Sequence[int]) -> list[tuple[int, ScoredRow]]:
             with _at(chosen):
                 return list(zip(chosen, await model.score_later([rows[position] for position in chosen], seconds), strict=True))
 

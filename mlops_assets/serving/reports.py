@@ -42,7 +42,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
     """One process: its channel, when it was started (as the system knows it), when it wrote this, and its models by solution."""
 
     channel: Channel
@@ -72,7 +72,7 @@ def served_models(solutions: "LiveSolutions") -> dict[str, ServedModel]:
     return found
 
 
-def follow(
+def follow_links(
     solutions: "LiveSolutions", directory: Path, channel: Channel, *, stopping: Event, changed: Callable[[], None]
 ) -> None:
     """Follow the links until `stopping` is set, and report to the folder `directory`; `changed` is called after each look."""
@@ -85,7 +85,7 @@ def follow(
             changed()
             models, now = served_models(solutions), datetime.now(UTC)
             if models != reported or now >= due:
-                report = Report(channel=channel, pid=os.getpid(), started=started, written_at=now, models=models)
+                report = ProcessReport(channel=channel, pid=os.getpid(), started=started, written_at=now, models=models)
                 scratch = path.with_suffix(".scratch")
                 scratch.write_bytes(msgspec.json.encode(report))
                 scratch.replace(path)
@@ -95,12 +95,12 @@ def follow(
         path.unlink(missing_ok=True)
 
 
-def read_reports(directory: Path) -> list[Report]:
+def read_reports(directory: Path) -> list[ProcessReport]:
     """The reports of the processes that run, by channel and process; files of processes that have ended are removed."""
     reports = []
     for path in sorted(directory.glob("*.json")):
         try:
-            report = msgspec.json.decode(path.read_bytes(), type=Report)
+            report = msgspec.json.decode(path.read_bytes(), type=ProcessReport)
         except FileNotFoundError:
             continue  # its process ended between the two
         if _is_running(report):
@@ -110,7 +110,7 @@ def read_reports(directory: Path) -> list[Report]:
     return reports
 
 
-def _is_running(report: Report) -> bool:
+def _is_running(report: ProcessReport) -> bool:
     """Whether the very process runs, not another that was given its number."""
     try:
         process = psutil.Process(report.pid)

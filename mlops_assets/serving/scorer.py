@@ -29,7 +29,7 @@ from mlops_assets.serving.prediction_record import (
 from mlops_assets.serving.requests import RequestError, Row
 
 
-class Scored(msgspec.Struct, frozen=True, kw_only=True):
+class ScoredRow(msgspec.Struct, frozen=True, kw_only=True):
     """What the model answered for one row, and from what: the part of a `PredictionRecord` that the model decides.
 
     `features` are all features of the model in its order, after overrides; `entity` are the entity keys.
@@ -92,7 +92,7 @@ class Scorer:
         self._reader = online_store.reader(tuple(FeatureRequest(view.name, view.version, view.features) for view in self._online))
         self._derived = DerivedFeatures(contract)
 
-    def score(self, rows: Sequence[Row]) -> list[Scored]:
+    def score(self, rows: Sequence[Row]) -> list[ScoredRow]:
         """Answers for `rows`, in their order. A feature that is unknown counts as missing, which the flag of its view tells.
 
         Raises RequestError for the first row to which the model gives no finite answer, and UnknownOnlineViewError when the online
@@ -110,11 +110,11 @@ class Scorer:
         features = [self._features(row, read, computed) for row, read, computed in zip(rows, found, derived, strict=True)]
         return PreparedRows(rows, found, features, *self._matrices(features))
 
-    def complete(self, prepared: PreparedRows, answers: np.ndarray) -> list[Scored]:
+    def complete(self, prepared: PreparedRows, answers: np.ndarray) -> list[ScoredRow]:
         """What the `answers` of the model are for the rows. Raises RequestError as `score` does."""
         rows, found, features, outputs = prepared.rows, prepared.found, prepared.features, self._outputs(answers)
         return [
-            Scored(
+            ScoredRow(
                 key=row.key,
                 partition=row.partition,
                 prediction_time=row.prediction_time,

@@ -10,8 +10,8 @@ from datetime import date
 from statistics import median
 
 from mlops_assets.schema.source import DeliveryComparison
-from mlops_assets.sources.delivery_distributions import Shape, compare_distribution, find_swapped_columns
-from mlops_assets.sources.delivery_findings import LEAST_ROWS, Finding, Reference, row_count
+from mlops_assets.sources.delivery_distributions import UsualQuantiles, compare_distribution, find_swapped_columns
+from mlops_assets.sources.delivery_findings import LEAST_ROWS, AcceptedPartitions, DeliveryFinding, row_count
 from mlops_assets.sources.delivery_profiles import ColumnProfile
 from mlops_assets.sources.delivery_values import compare_categories, compare_numbers, find_swapped_values
 
@@ -21,17 +21,17 @@ def compare_delivery(
     before: Sequence[ColumnProfile],
     rules: DeliveryComparison,
     optional: Collection[str] = (),
-) -> list[Finding]:
+) -> list[DeliveryFinding]:
     """The differences of each delivered partition from those before it, of this delivery or accepted earlier. Few before: none.
 
     A file may lack the `optional` columns: a partition without any value of one is no reason to stop.
     """
     accepted, arriving = _by_partition(before), _by_partition(delivered)
-    reference = Reference(rules.partitions)
+    reference = AcceptedPartitions(rules.partitions)
     findings = []
     for partition in sorted(accepted.keys() | arriving.keys()):
         columns = arriving.get(partition)
-        differences: list[Finding] = []
+        differences: list[DeliveryFinding] = []
         if columns is not None and len(reference.partitions) >= rules.minimum_partitions:
             differences = list(_differences(partition, columns, reference, rules, optional))
         findings += differences
@@ -50,20 +50,20 @@ def _by_partition(profiles: Sequence[ColumnProfile]) -> dict[date, dict[str, Col
 def _differences(
     partition: date,
     columns: Mapping[str, ColumnProfile],
-    reference: Reference,
+    reference: AcceptedPartitions,
     rules: DeliveryComparison,
     optional: Collection[str],
-) -> Iterator[Finding]:
+) -> Iterator[DeliveryFinding]:
     compared = {name: profile for name, profile in columns.items() if name not in rules.ignore}
     yield from _rows(partition, columns, reference, rules)
     yield from _missing(partition, compared, reference, optional)
     categorical = {name for name, profile in compared.items() if _is_categorical(profile, reference)}
-    shapes: dict[str, Shape] = {}
+    shapes: dict[str, UsualQuantiles] = {}
     for name, profile in compared.items():
         if name in categorical:
             continue
         former = [each.quantiles for each in reference.of(name) if each.quantiles is not None and each.known >= LEAST_ROWS]
-        shape = Shape.of(former) if profile.quantiles is not None and profile.known >= LEAST_ROWS else None
+        shape = UsualQuantiles.of(former) if profile.quantiles is not None and profile.known >= LEAST_ROWS else None
         if shape is not None:
             shapes[name] = shape
     moved = {}
@@ -81,26 +81,28 @@ def _differences(
             yield from compare_numbers(partition, profile, reference, shapes.get(name))
 
 
-def _is_categorical(profile: ColumnProfile, reference: Reference) -> bool:
+def _is_categorical(profile: ColumnProfile, reference: AcceptedPartitions) -> bool:
     """Whether the values are compared as categories: texts, and numbers of few values, such as flags, whose quantiles jump."""
     values = reference.partitions_with[profile.column].keys() | (profile.counts or {}).keys()
     return profile.kind == "text" or (profile.kind == "number" and profile.counts is not None and len(values) <= _FEW_VALUES)
 
 
 def _rows(
-    partition: date, columns: Mapping[str, ColumnProfile], reference: Reference, rules: DeliveryComparison
-) -> Iterator[Finding]:
+    partition: date, columns: Mapping[str, ColumnProfile], reference: AcceptedPartitions, rules: DeliveryComparison
+) -> Iterator[DeliveryFinding]:
     rows, former = row_count(columns), [row_count(each) for each in reference.partitions]
     weekday = reference.rows_of_weekday(partition)
     least, count = min(former), len(former)
     # Where Sundays have a third of the rows, a holiday may have a third of a Sunday's.
     if _are_few(rows, least, share=min(rules.fewest_rows, least / median(former))):
-        yield Finding(partition, None, "rows", True, f"{rows} rows, the {count} partitions before have at least {least}")
+        yield DeliveryFinding(partition, None, "rows", True, f"{rows} rows, the {count} partitions before have at least {least}")
     elif len(weekday) >= _LEAST_WEEKS and _are_few(rows, int(median(weekday)), share=rules.fewest_rows):
         text = f"{rows} rows, a usual {partition:%A} has {median(weekday):.0f}"
-        yield Finding(partition, None, "rows", False, text)
+        yield DeliveryFinding(partition, None, "rows", False, text)
     elif rows > _MANY_ROWS * max(former):
-        yield Finding(partition, None, "rows", False, f"{rows} rows, the {count} partitions before have at most {max(former)}")
+        yield DeliveryFinding(
+            partition, None, "rows", False, f"{rows} rows, the {count} partitions before have at most {max(former)}"
+        )
 
 
 def _are_few(rows: int, least: int, *, share: float) -> bool:
@@ -115,8 +117,8 @@ _TOGETHER = 0.05
 
 
 def _missing(
-    partition: date, compared: Mapping[str, ColumnProfile], reference: Reference, optional: Collection[str]
-) -> Iterator[Finding]:
+    partition: date, compared: Mapping[str, ColumnProfile], reference: AcceptedPartitions, optional: Collection[str]
+) -> Iterator[DeliveryFinding]:
     """Shares of nulls. Columns that go missing together, as those of cancelled orders do, are one event and no fault of one column."""
     shares = {name: sorted(each.missing for each in reference.of(name)) for name in compared if reference.of(name)}
     # One partition in ten may have been as bad.
@@ -135,7 +137,7 @@ def _missing(
         alone = not companions and increase >= _GROSS_MISSING
         is_lacking = name in optional and not compared[name].known
         together = f", together with {', '.join(companions)}" if companions else ""
-        yield Finding(
+        yield DeliveryFinding(
             partition,
             name,
             "missing",

@@ -11,7 +11,7 @@ from mlops_assets.schema.source import RawTable
 from mlops_assets.sources import delivery_profiles as profiles
 from mlops_assets.sources import table_checks as checks
 from mlops_assets.sources.deliveries import compare_delivery
-from mlops_assets.sources.delivery_findings import Finding
+from mlops_assets.sources.delivery_findings import DeliveryFinding
 from mlops_assets.sources.raw_delivery import ACCEPTED, Delivery
 
 
@@ -80,9 +80,9 @@ def _compare(delivery: Delivery, key: dg.AssetKey) -> checks.Outcomes:
         before = profiles.last_profile(delivery.connection, delivery.name)
         rules = rules.model_copy(update={"minimum_partitions": 1})
     optional = [name for name, column in delivery.table.columns.items() if column.optional]
-    findings: dict[str, list[Finding]] = defaultdict(list)
+    findings: dict[str, list[DeliveryFinding]] = defaultdict(list)
     for finding in compare_delivery(delivered, before, rules, optional):
-        findings[finding.partition.isoformat() if delivery.replaced else checks.WHOLE].append(finding)
+        findings[finding.partition.isoformat() if delivery.replaced else checks.UNPARTITIONED].append(finding)
     return checks.check_delivery(key, findings, keys=delivery.keys, before=len({profile.partition for profile in before}))
 
 

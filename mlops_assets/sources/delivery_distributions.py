@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 from statistics import geometric_mean, median
 
 from mlops_assets.schema.source import DeliveryComparison
-from mlops_assets.sources.delivery_findings import Finding
+from mlops_assets.sources.delivery_findings import DeliveryFinding
 from mlops_assets.sources.delivery_profiles import ColumnProfile
 
 _MAD = 1.4826
@@ -52,7 +52,7 @@ _BESIDE = (0.985, 1.015)
 
 
 @dataclass(frozen=True)
-class Shape:
+class UsualQuantiles:
     """The usual quantiles of a column over several partitions, with their spread from partition to partition and within one.
 
     `lowest` and `highest` are the extremes of the outer quantiles, `narrowest` and `widest` of the spread within a partition. Of a sequence,
@@ -69,7 +69,7 @@ class Shape:
     is_sequence: bool
 
     @classmethod
-    def of(cls, quantiles: Sequence[tuple[float, ...]]) -> "Shape | None":
+    def of(cls, quantiles: Sequence[tuple[float, ...]]) -> "UsualQuantiles | None":
         """The shape of the partitions with these `quantiles`; None without any, or when most values of most partitions are one value."""
         if not quantiles:
             return None
@@ -129,22 +129,24 @@ class Shape:
 
 
 def compare_distribution(
-    partition: date, profile: ColumnProfile, shape: Shape, occurrences: Mapping[str, int], rules: DeliveryComparison
-) -> Iterator[Finding]:
+    partition: date, profile: ColumnProfile, shape: UsualQuantiles, occurrences: Mapping[str, int], rules: DeliveryComparison
+) -> Iterator[DeliveryFinding]:
     """The finding that the values of a column are elsewhere than usual, or in another unit."""
     quantiles = profile.quantiles or ()
     distance = shape.distance(quantiles)
     is_scaled = shape.is_scaled(quantiles, rules.scale)
     is_beyond = not shape.lowest <= quantiles[2] <= shape.highest
     if profile.kind == "number" and (unit := _unit(profile, shape, occurrences, is_moved=is_scaled or distance >= rules.notable)):
-        yield Finding(partition, profile.column, "unit", True, f"values are as if multiplied by {unit}: {_shown(profile, shape)}")
+        yield DeliveryFinding(
+            partition, profile.column, "unit", True, f"values are as if multiplied by {unit}: {_shown(profile, shape)}"
+        )
     elif is_scaled or distance >= rules.notable:
         gross = is_scaled or (distance >= rules.gross and is_beyond)
         text = f"{profile.kind}s are elsewhere: {_shown(profile, shape)}; {distance:.1f} units"
-        yield Finding(partition, profile.column, "distribution", gross, text)
+        yield DeliveryFinding(partition, profile.column, "distribution", gross, text)
 
 
-def _unit(profile: ColumnProfile, shape: Shape, occurrences: Mapping[str, int], *, is_moved: bool) -> str | None:
+def _unit(profile: ColumnProfile, shape: UsualQuantiles, occurrences: Mapping[str, int], *, is_moved: bool) -> str | None:
     """The unit that makes an ordinary partition of this one. A storm gives a factor near one too: there the values must become known ones."""
     quantiles = profile.quantiles or ()
     counts = profile.counts or {}
@@ -181,7 +183,7 @@ def _matching(values: Mapping[float, int], known: Sequence[float], tolerance: fl
     return matched / rows if rows else 0.0
 
 
-def _shown(profile: ColumnProfile, shape: Shape) -> str:
+def _shown(profile: ColumnProfile, shape: UsualQuantiles) -> str:
     def show(value: float) -> str:
         return f"{value / 3600:,.1f} h" if profile.kind == "time" else f"{value:,.4g}"
 
@@ -192,10 +194,12 @@ def _shown(profile: ColumnProfile, shape: Shape) -> str:
     )
 
 
-def find_swapped_columns(partition: date, moved: Mapping[str, tuple[ColumnProfile, Shape]]) -> Iterator[Finding]:
+def find_swapped_columns(partition: date, moved: Mapping[str, tuple[ColumnProfile, UsualQuantiles]]) -> Iterator[DeliveryFinding]:
     """The findings that two of the `moved` columns hold what the other one usually holds."""
     for first, second in combinations(sorted(moved), 2):
         (one, usual_one), (other, usual_other) = moved[first], moved[second]
         exchanged = max(usual_other.distance(one.quantiles or ()), usual_one.distance(other.quantiles or ()))
         if one.kind == other.kind and exchanged <= _EXCHANGED:
-            yield Finding(partition, first, "swapped", True, f"{first} holds what {second} usually holds, and the reverse")
+            yield DeliveryFinding(
+                partition, first, "swapped", True, f"{first} holds what {second} usually holds, and the reverse"
+            )

@@ -16,7 +16,7 @@ _SETTLED = 7
 
 
 @dataclass(frozen=True)
-class Finding:
+class DeliveryFinding:
     """One difference of a partition from those before it. `is_gross` ones stop the delivery.
 
     `text` goes into messages, so it quotes no value of the delivery; `values` are evidence.
@@ -45,7 +45,7 @@ def row_count(columns: Mapping[str, ColumnProfile]) -> int:
     return max((profile.rows for profile in columns.values()), default=0)
 
 
-class Reference:
+class AcceptedPartitions:
     """The last partitions that were accepted, with the values of each column: in how many of them, and in how many rows."""
 
     def __init__(self, most: int):

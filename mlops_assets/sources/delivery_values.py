@@ -5,8 +5,8 @@ from datetime import date
 from itertools import combinations
 from statistics import median
 
-from mlops_assets.sources.delivery_distributions import Shape
-from mlops_assets.sources.delivery_findings import LEAST_ROWS, Finding, Reference
+from mlops_assets.sources.delivery_distributions import UsualQuantiles
+from mlops_assets.sources.delivery_findings import LEAST_ROWS, AcceptedPartitions, DeliveryFinding
 from mlops_assets.sources.delivery_profiles import ColumnProfile
 
 _REPEATING, _REPEATING_NUMBERS, _LEAST_VALUES, _GROSS_UNKNOWN = 0.7, 0.9, 5, 0.7
@@ -17,7 +17,9 @@ _FREQUENT, _MOST_SHARES = 0.02, 50
 _SHOWN_VALUES, _MOST_VALUES = 3, 5
 
 
-def compare_numbers(partition: date, profile: ColumnProfile, reference: Reference, shape: Shape | None) -> Iterator[Finding]:
+def compare_numbers(
+    partition: date, profile: ColumnProfile, reference: AcceptedPartitions, shape: UsualQuantiles | None
+) -> Iterator[DeliveryFinding]:
     """Numbers within the usual range that the partitions before do not have, in a column whose values repeat.
 
     Prices that rise are new ones too, but near the old ones and with as many decimals: no finding that stops a delivery.
@@ -41,10 +43,12 @@ def compare_numbers(partition: date, profile: ColumnProfile, reference: Referenc
     ):
         text = f"{share:.0%} of the values in the usual range never occurred before"
         is_gross = not _is_repriced(profile, counts, seen, shape) and not reference.brings_new(profile.column, share)
-        yield Finding(partition, profile.column, "values", is_gross, text, new)
+        yield DeliveryFinding(partition, profile.column, "values", is_gross, text, new)
 
 
-def find_swapped_values(partition: date, profiles: Sequence[ColumnProfile], reference: Reference) -> Iterator[Finding]:
+def find_swapped_values(
+    partition: date, profiles: Sequence[ColumnProfile], reference: AcceptedPartitions
+) -> Iterator[DeliveryFinding]:
     """The findings that two columns of numbers hold values which only the other one had before."""
     seen = {profile.column: reference.partitions_with[profile.column] for profile in profiles}
     moved = [
@@ -58,10 +62,10 @@ def find_swapped_values(partition: date, profiles: Sequence[ColumnProfile], refe
         strange = max(_new(one.counts or {}, seen[other.column])[1], _new(other.counts or {}, seen[one.column])[1])
         if strange <= 1 - _GROSS_UNKNOWN:
             text = f"{one.column} holds values that only {other.column} had before, and the reverse"
-            yield Finding(partition, one.column, "swapped", True, text)
+            yield DeliveryFinding(partition, one.column, "swapped", True, text)
 
 
-def compare_categories(partition: date, profile: ColumnProfile, reference: Reference) -> Iterator[Finding]:
+def compare_categories(partition: date, profile: ColumnProfile, reference: AcceptedPartitions) -> Iterator[DeliveryFinding]:
     """Values that the partitions before do not have, frequent ones that are gone, and shares that are other than in any of them."""
     counts, seen = profile.counts or {}, reference.partitions_with[profile.column]
     is_constant = _is_constant(profile, reference)
@@ -89,10 +93,12 @@ def compare_categories(partition: date, profile: ColumnProfile, reference: Refer
     if is_shifted:
         texts.append(f"{shift:.0%} of the rows have other values than usual, before at most {usual:.0%}")
     values = (*new, *(f"{value} (gone)" for value in list(gone)[:_SHOWN_VALUES]))[:_MOST_VALUES]
-    yield Finding(partition, profile.column, "categories", gross and not is_constant, "; ".join(texts), values)
+    yield DeliveryFinding(partition, profile.column, "categories", gross and not is_constant, "; ".join(texts), values)
 
 
-def _is_repriced(profile: ColumnProfile, counts: Mapping[str, int], seen: Mapping[str, int], shape: Shape | None) -> bool:
+def _is_repriced(
+    profile: ColumnProfile, counts: Mapping[str, int], seen: Mapping[str, int], shape: UsualQuantiles | None
+) -> bool:
     """Whether the new numbers are about as large as the known ones, and as exact: no unit is that near to another one."""
     scale = shape.scale_of(profile.quantiles or ()) if shape is not None else None
     return (
@@ -113,18 +119,18 @@ def _new(counts: Mapping[str, int], seen: Mapping[str, int]) -> tuple[tuple[str,
     return tuple(examples), sum(new.values()) / sum(counts.values()) if new else 0.0
 
 
-def _repeats(seen: Mapping[str, int], reference: Reference, wanted: float) -> bool:
+def _repeats(seen: Mapping[str, int], reference: AcceptedPartitions, wanted: float) -> bool:
     """Whether the share `wanted` of the values occurs in several partitions. With one partition before, nothing can repeat."""
     repeated = sum(number > 1 for number in seen.values())
     return bool(seen) and (len(reference.partitions) == 1 or repeated >= wanted * len(seen))
 
 
-def _is_constant(profile: ColumnProfile, reference: Reference) -> bool:
+def _is_constant(profile: ColumnProfile, reference: AcceptedPartitions) -> bool:
     """Whether a partition usually has a single value."""
     return median([len(each.counts or {}) for each in reference.of(profile.column)]) <= 1
 
 
-def _shift(profile: ColumnProfile, reference: Reference) -> tuple[float, float]:
+def _shift(profile: ColumnProfile, reference: AcceptedPartitions) -> tuple[float, float]:
     """How far the shares of the values are from the usual ones (total variation distance), and how far they were before at most.
 
     Zero for a column of many values: each of them is rare.
@@ -146,7 +152,7 @@ def _shares(counts: Mapping[str, int] | None) -> dict[str, float]:
     return {value: number / rows for value, number in (counts or {}).items()}
 
 
-def _gone(profile: ColumnProfile, reference: Reference) -> dict[str, float]:
+def _gone(profile: ColumnProfile, reference: AcceptedPartitions) -> dict[str, float]:
     """The usual share of each frequent value that every partition before has and this one lacks."""
     everywhere = len(reference.partitions)
     occurrences = reference.partitions_with[profile.column]

@@ -60,7 +60,7 @@ def local_file(
     return str(_unpacked(path, label, folder, compression))
 
 
-def confine(files: Sequence[str], *, own: Sequence[str], directory: Path, deliveries: Path) -> None:
+def require_allowed_files(files: Sequence[str], *, own: Sequence[str], directory: Path, deliveries: Path) -> None:
     """Raise SourceError when one of `files`, which a run names, is not for a run to read.
 
     A run may name files below `directory` (the folder of the YAML file) or `deliveries`, files of the packages that the YAML file names,

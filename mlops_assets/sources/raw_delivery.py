@@ -80,9 +80,9 @@ class Delivery:
     def partition_key(self) -> str:
         """SQL for the key of the partition of a row, '' without one."""
         if self.replaced is None:
-            return f"'{checks.WHOLE}'"
+            return f"'{checks.UNPARTITIONED}'"
         day = quote(self.replaced.column)
-        return f"coalesce((SELECT {_KEY} FROM temp.main.partition_days WHERE {_DAY} = {day}), '{checks.WHOLE}')"
+        return f"coalesce((SELECT {_KEY} FROM temp.main.partition_days WHERE {_DAY} = {day}), '{checks.UNPARTITIONED}')"
 
     def map_days(self) -> None:
         """Make the temporary table of each day of the range with the key of its partition."""

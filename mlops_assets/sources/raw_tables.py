@@ -11,7 +11,7 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.errors import DagsterAssetCheckFailedError
 from pydantic import Field
 
-from mlops_assets.core.conditions import ARRIVE
+from mlops_assets.core.conditions import ON_MISSING_PARTITION
 from mlops_assets.core.freshness import cadence_freshness, freshness_policy
 from mlops_assets.core.keys import RAW_SCHEMA, group_name, table_key
 from mlops_assets.core.partitions import build_partitions
@@ -21,10 +21,10 @@ from mlops_assets.lake.sql import sql_moment
 from mlops_assets.lake.tables import LakeError
 from mlops_assets.schema.source import RawTable, Source
 from mlops_assets.sources.delivery_checks import as_accepted, delivery_rules, evaluate_delivery, is_blocking, with_metadata
-from mlops_assets.sources.files import confine
+from mlops_assets.sources.files import require_allowed_files
 from mlops_assets.sources.raw_delivery import REJECTS_SCHEMA, Delivery
-from mlops_assets.sources.reader import SourceError, Window, parse
-from mlops_assets.sources.table_checks import WHOLE
+from mlops_assets.sources.reader import DateRange, SourceError, parse
+from mlops_assets.sources.table_checks import UNPARTITIONED
 from mlops_assets.stages.execution import (
     RETRIES,
     partition_range,
@@ -60,7 +60,7 @@ class RawTableConfig(dg.Config):
             raise permanent_failure("files: this table is read by a query, not from files.")
         deliveries = Settings.from_environment().deliveries_directory
         try:
-            confine(self.files, own=table.files, directory=directory, deliveries=deliveries)
+            require_allowed_files(self.files, own=table.files, directory=directory, deliveries=deliveries)
         except SourceError as error:
             raise permanent_failure(f"files: {error}") from error
         return table.model_copy(update={"files": self.files})
@@ -99,14 +99,14 @@ def _build_raw_asset(name: str, table: RawTable, *, source: Source, directory: P
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=[rule.partitioned_spec(key, keys) for rule in delivery_rules(table)],
         freshness_policy=_freshness(table),
-        automation_condition=ARRIVE if arrives else None,
+        automation_condition=ON_MISSING_PARTITION if arrives else None,
         code_version=hashlib.sha256(table.model_dump_json().encode()).hexdigest()[:16],
         retry_policy=RETRIES,
     )
     @step
     def raw_table(context: dg.AssetExecutionContext, config: RawTableConfig, lake: dg.ResourceParam[Lake]) -> Iterator[Any]:
         replaced = partition_range(context, partitions.column) if partitions else None
-        window = Window(column=replaced.column, start=replaced.start, end=replaced.end) if replaced else None
+        window = DateRange(column=replaced.column, start=replaced.start, end=replaced.end) if replaced else None
         with lake.connect(read_only=False) as connection:
             try:
                 with parse(
@@ -118,7 +118,7 @@ def _build_raw_asset(name: str, table: RawTable, *, source: Source, directory: P
                         name=name,
                         table=table,
                         replaced=replaced,
-                        keys=context.partition_keys if replaced else [WHOLE],
+                        keys=context.partition_keys if replaced else [UNPARTITIONED],
                         run_id=context.run.run_id,
                         loaded_at=sql_moment(run_time(context)),
                     )

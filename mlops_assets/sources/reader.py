@@ -25,7 +25,7 @@ from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, So
 from mlops_assets.sources.files import local_file
 from mlops_assets.sources.reader_options import COMPRESSION, ENCODING
 
-__all__ = ["PARSED", "REASON", "ROW", "SOURCE", "SourceError", "Window", "parse"]
+__all__ = ["PARSED", "REASON", "ROW", "SOURCE", "DateRange", "SourceError", "parse"]
 
 PARSED = "temp.main.parsed_rows"
 """Temporary table that `parse` leaves: the table's columns, `SOURCE`, `REASON` (null = accepted) and `ROW` (rejected, as JSON)."""
@@ -38,7 +38,7 @@ _REFUSALS = (400, 401, 403, 404, 405, 410)
 
 
 @dataclass(frozen=True)
-class Window:
+class DateRange:
     """The partitions to read: rows whose DATE `column` is in `[start, end)`, and rows that have none."""
 
     column: str
@@ -52,7 +52,7 @@ def parse(
     table: RawTable,
     *,
     directory: Path,
-    window: Window | None,
+    window: DateRange | None,
     own_files: Collection[str] | None = None,
 ) -> Iterator[list[str]]:
     """Read `table` into the temporary table `PARSED`, which lives as long as the block; yields the source's columns that are not used.
@@ -81,7 +81,7 @@ def parse(
 
 
 def _extracts(
-    connection: duckdb.DuckDBPyConnection, table: RawTable, *, directory: Path, window: Window | None, stack: ExitStack
+    connection: duckdb.DuckDBPyConnection, table: RawTable, *, directory: Path, window: DateRange | None, stack: ExitStack
 ) -> list[Extract]:
     """The rows of each file, or those of the query."""
     read = [(column.source or name, column.type) for name, column in table.columns.items() if column.expression is None]
@@ -203,7 +203,7 @@ def _guarded(expression: str) -> str:
     return f"TRY(struct_pack({internal('value')} := (\n{expression}\n)))"
 
 
-def _typed_rows(table: RawTable, extract: Extract, computed: dict[str, str], window: Window | None) -> str:
+def _typed_rows(table: RawTable, extract: Extract, computed: dict[str, str], window: DateRange | None) -> str:
     """SQL for the rows of `extract` with the columns of `table`, and why a row is rejected."""
     query = f"SELECT * FROM {extract.relation}"
     formats = TextFormats.of(table.options)

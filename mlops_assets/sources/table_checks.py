@@ -1,6 +1,6 @@
 """Checks of raw tables computed in SQL where the rows are: row counts, duplicates, ranges, constant columns, rejected rows.
 
-Each has one result for each partition of the delivery; a table without partitions has one, of the partition `WHOLE`.
+Each has one result for each partition of the delivery; a table without partitions has one, of the partition `UNPARTITIONED`.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -16,9 +16,9 @@ from mlops_assets.lake.tables import column_types
 from mlops_assets.lake.validation import MISSING, Failure, Validation, build_schema, in_words, scan_by
 from mlops_assets.schema.column_names import internal
 from mlops_assets.schema.source import RawTable
-from mlops_assets.sources.delivery_findings import Finding
+from mlops_assets.sources.delivery_findings import DeliveryFinding
 
-WHOLE = ""
+UNPARTITIONED = ""
 """The only partition of a table that has none."""
 
 _SHOWN_DIFFERENCES = 20
@@ -259,7 +259,9 @@ class MeasuredRows:
         return dict.fromkeys(self._delivered.keys, result)
 
 
-def check_delivery(key: dg.AssetKey, findings: Mapping[str, Sequence[Finding]], *, keys: Sequence[str], before: int) -> Outcomes:
+def check_delivery(
+    key: dg.AssetKey, findings: Mapping[str, Sequence[DeliveryFinding]], *, keys: Sequence[str], before: int
+) -> Outcomes:
     """Whether `findings`, the differences of each partition from those before it, hold nothing notable; gross ones block.
 
     `before` is the number of earlier partitions that have a profile.
@@ -289,11 +291,11 @@ def check_rejected_rows(
 ) -> Outcomes:
     """Whether at most `maximum_share` of the rows of each partition of `accepted` are rejected.
 
-    `rejected` may have rows of no partition (the key `WHOLE`), which count for each in proportion to its rows. All rejected rows are in
+    `rejected` may have rows of no partition (the key `UNPARTITIONED`), which count for each in proportion to its rows. All rejected rows are in
     the lake table `rejects`.
     """
     placed = {name: rows + (rejected[name].rows if name in rejected else 0) for name, rows in accepted.items()}
-    unplaced = rejected.get(WHOLE, RejectedRows()) if set(accepted) != {WHOLE} else RejectedRows()
+    unplaced = rejected.get(UNPARTITIONED, RejectedRows()) if set(accepted) != {UNPARTITIONED} else RejectedRows()
     total = sum(placed.values())
     outcomes = {}
     for name, rows in placed.items():

@@ -92,7 +92,7 @@ def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Resu
     return run
 
 
-def describe(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The message of one of our own errors, which names the remedy; of a library's error its class and the first line."""
     if type(error).__module__.partition(".")[0] == __name__.partition(".")[0]:
         return str(error)
@@ -104,7 +104,7 @@ def _judged(error: Exception) -> Exception:
     """`error` itself when Dagster should see it as it is, otherwise the failure that takes its place."""
     if isinstance(error, dg.Failure | dg.DagsterError | dg.RetryRequested) or is_transient(error):
         return error
-    message = describe(error)
+    message = describe_error(error)
     if type(error).__module__.partition(".")[0] != __name__.partition(".")[0]:
         message += ". Trying again would give the same: correct the data or the configuration; the whole error is below."
     return permanent_failure(message)

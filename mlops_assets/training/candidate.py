@@ -23,7 +23,7 @@ from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import keep_bundle
 from mlops_assets.training.bundle_writing import parity_sample, write_model_bundle
 from mlops_assets.training.export import export_model
-from mlops_assets.training.fitting import Fitted, default_estimator, fit, run_search
+from mlops_assets.training.fitting import FittedModel, default_estimator, fit_model, run_search
 from mlops_assets.training.provenance import code_versions
 from mlops_assets.training.training_dataset import dataset_rows_query
 from mlops_assets.training.training_runs import log_dataset, log_trial, logged_trials, unfinished_run
@@ -48,7 +48,7 @@ class TrainingDataset:
     source_snapshot: int
 
 
-def configuration_of(inputs: SolutionInputs, *, with_budget: bool) -> str:
+def current_configuration_hash(inputs: SolutionInputs, *, with_budget: bool) -> str:
     """The hash of the configuration that `inputs` have now; see `configuration_hash`."""
     # Another expression is another feature, whatever its name and its values in this dataset.
     features = [f"{name} = {inputs.derived[name]}" if name in inputs.derived else name for name in inputs.features]
@@ -69,7 +69,7 @@ def train_candidate(
 ) -> tuple[RegisteredModel, dict[str, Any]]:
     """Search, fit, export, log and register. Returns the version and what the asset's page says of it."""
     from mlops_assets.ml.matrix import FeatureSchema, to_exact_frame, to_frame, with_origins
-    from mlops_assets.ml.onnx import parity, rounding
+    from mlops_assets.ml.onnx import measure_parity, measure_rounding
 
     solution = inputs.solution
     with lake.connect(read_only=True) as connection:
@@ -85,12 +85,14 @@ def train_candidate(
         try:
             schema = with_origins(FeatureSchema.from_arrow(train.schema, inputs.features), train)
             searched = _search(context, registry, settings, inputs, schema=schema, train=train, dataset=dataset, run_id=run_id)
-            fitted = fit(inputs, schema, train, searched.best.step if searched else default_estimator(inputs))
+            fitted = fit_model(inputs, schema, train, searched.best.step if searched else default_estimator(inputs))
             exported = export_model(fitted.pipeline, schema, solution)
             rows = holdout.slice(0, _PARITY_ROWS)
-            compared = parity(fitted.pipeline, exported.model, to_frame(rows, schema), schema, solution.problem)
+            compared = measure_parity(fitted.pipeline, exported.model, to_frame(rows, schema), schema, solution.problem)
             limit = solution.gates.maximum_onnx_difference
-            rounded = rounding(fitted.pipeline, exported.model, to_exact_frame(rows, schema), schema, solution.problem, limit)
+            rounded = measure_rounding(
+                fitted.pipeline, exported.model, to_exact_frame(rows, schema), schema, solution.problem, limit
+            )
         except ValueError as error:
             raise permanent_failure(str(error)) from error
         precision = Precision(
@@ -150,7 +152,7 @@ def _search(
     declared, metric = inputs.solution.training.effective_search, inputs.solution.training.metric
     if declared is None:
         return None
-    study = f"{inputs.name}-{dataset.fingerprint}-{configuration_of(inputs, with_budget=False)}"
+    study = f"{inputs.name}-{dataset.fingerprint}-{current_configuration_hash(inputs, with_budget=False)}"
     logged = logged_trials(registry, run_id)
 
     def report(trial: "TrialResult", best: "TrialResult") -> None:
@@ -170,7 +172,7 @@ def _log(
     registry: ModelRegistry,
     run_id: str,
     inputs: SolutionInputs,
-    fitted: Fitted,
+    fitted: FittedModel,
     searched: "SearchResult | None",
     *,
     dataset: TrainingDataset,
@@ -228,7 +230,9 @@ def _options(inputs: SolutionInputs) -> set[str]:
     }
 
 
-def _described(inputs: SolutionInputs, fitted: Fitted, searched: "SearchResult | None", no_onnx: str | None) -> dict[str, Any]:
+def _described(
+    inputs: SolutionInputs, fitted: FittedModel, searched: "SearchResult | None", no_onnx: str | None
+) -> dict[str, Any]:
     """What the asset's page says of a fit."""
     metadata: dict[str, Any] = {
         "estimator": fitted.estimator.class_path,

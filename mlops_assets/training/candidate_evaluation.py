@@ -28,7 +28,7 @@ _IMPORTANCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Rival:
+class ComparedChampion:
     """The champion that a candidate is compared with; its bundle is None when it cannot be, and `reason` says why."""
 
     model: RegisteredModel | None
@@ -50,13 +50,13 @@ def evaluate_candidate(
     solution: Solution,
     bundle: "Bundle",
     *,
-    rival: Rival,
+    rival: ComparedChampion,
     holdout: "pa.Table",
     training_labels: "np.ndarray",
     dataset: DatasetState,
 ) -> CandidateEvaluation:
     """Evaluate the candidate's `bundle` on the `holdout` rows. `training_labels` are the labels that it was fitted on."""
-    from mlops_assets.ml.comparison import compare
+    from mlops_assets.ml.comparison import compare_models
     from mlops_assets.ml.evaluation import Resampling, constant_predictions, evaluate
     from mlops_assets.ml.weighted_metrics import WeightedMetrics
     from mlops_assets.schema.problem import label_array
@@ -72,7 +72,7 @@ def evaluate_candidate(
         predictions=predictions_array(scored),
         training_labels=training_labels,
         classes=contract.classes,
-        threshold=threshold_of(contract),
+        threshold=decision_threshold(contract),
         slices=holdout.select(solution.gates.slices),
         minimum_slice_rows=MINIMUM_SLICE_ROWS,
         resampling=Resampling(seed=seed, slice_metrics=tuple(dict.fromkeys([metric, *solution.gates.worst_slice]))),
@@ -82,15 +82,15 @@ def evaluate_candidate(
         labels=labels,
         predictions=constant_predictions(solution.problem, metric, training_labels, contract.classes, len(labels)),
         classes=contract.classes,
-        threshold=threshold_of(contract),
+        threshold=decision_threshold(contract),
     )
     against_champion = {}
     if rival.bundle is not None:
         theirs = _judged_rows(solution, rival.bundle, holdout, labels)
-        against_champion = compare(result, theirs, names=solution.metrics, seed=seed)
+        against_champion = compare_models(result, theirs, names=solution.metrics, seed=seed)
     candidate_result = CandidateResult(
         result=result,
-        against_baseline=compare(result, constant, names=(metric,), seed=seed)[metric],
+        against_baseline=compare_models(result, constant, names=(metric,), seed=seed)[metric],
         champion=rival.model,
         against_champion=against_champion,
         not_compared=rival.reason,
@@ -105,12 +105,12 @@ def evaluate_candidate(
     )
 
 
-def threshold_of(contract: "Contract") -> float:
+def decision_threshold(contract: "Contract") -> float:
     """The decision threshold of a binary problem; any other problem has none, and its metrics do not look at it."""
     return 0.5 if contract.decision_threshold is None else contract.decision_threshold
 
 
-def comparable(candidate: "Contract", champion: "Contract", holdout: "pa.Table") -> str | None:
+def comparison_problem(candidate: "Contract", champion: "Contract", holdout: "pa.Table") -> str | None:
     """The reason why the champion cannot be evaluated on the candidate's `holdout`, or None when it can."""
     lacking = [name for name in champion.feature_schema.names if name not in holdout.column_names]
     if lacking:
@@ -121,15 +121,15 @@ def comparable(candidate: "Contract", champion: "Contract", holdout: "pa.Table")
 
 
 def _judged_rows(solution: Solution, bundle: "Bundle", rows: "pa.Table", labels: "np.ndarray") -> "WeightedMetrics":
-    from mlops_assets.ml.evaluation import judged_predictions
+    from mlops_assets.ml.evaluation import normalize_predictions
     from mlops_assets.ml.weighted_metrics import WeightedMetrics
 
     return WeightedMetrics(
         problem=solution.problem,
         labels=labels,
-        predictions=judged_predictions(solution.problem, predictions_array(bundle.score(rows))),
+        predictions=normalize_predictions(solution.problem, predictions_array(bundle.score(rows))),
         classes=bundle.contract.classes,
-        threshold=threshold_of(bundle.contract),
+        threshold=decision_threshold(bundle.contract),
     )
 
 

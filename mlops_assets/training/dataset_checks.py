@@ -11,13 +11,13 @@ import duckdb
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES
 from mlops_assets.core.keys import TRAINING_DATASET
-from mlops_assets.core.missing_values import finite_number, is_present, number
+from mlops_assets.core.missing_values import finite_value, is_present, numeric_value
 from mlops_assets.lake.sql import literal, quote, sql_moment
 from mlops_assets.lake.tables import column_types
 from mlops_assets.lake.validation import Validation, build_schema, scan
 from mlops_assets.schema.column_names import SPLIT, internal
 from mlops_assets.schema.duration import subtract_duration
-from mlops_assets.sources.table_checks import WHOLE, DeliveredRows, check_duplicates, duplicates_result
+from mlops_assets.sources.table_checks import UNPARTITIONED, DeliveredRows, check_duplicates, duplicates_result
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.dataset_schema import dataset_columns
 from mlops_assets.training.leakage import MAXIMUM_ROWS, explained_labels
@@ -137,7 +137,7 @@ class _Dataset:
         }
         for split in ("train", "holdout"):
             measures["rows", split] = f"count(*) FILTER (WHERE {SPLIT} = '{split}')"
-            measures["label", split] = f"avg({finite_number(self._label)}) FILTER (WHERE {SPLIT} = '{split}')"
+            measures["label", split] = f"avg({finite_value(self._label)}) FILTER (WHERE {SPLIT} = '{split}')"
         for name, numeric in self._numeric.items():
             column = quote(name)
             present = is_present(column, numeric=numeric)
@@ -145,7 +145,7 @@ class _Dataset:
             measures["present in training", name] = f"count(*) FILTER (WHERE {present} AND {in_training})"
             if numeric:
                 # Not a number where one of the two is constant.
-                measures["correlation", name] = number(f"abs(corr({finite_number(column)}, {finite_number(self._label)}))")
+                measures["correlation", name] = numeric_value(f"abs(corr({finite_value(column)}, {finite_value(self._label)}))")
         measures |= {("future", name): f"count(*) FILTER (WHERE {condition})" for name, condition in self._future().items()}
         predicted = quote(self._inputs.solution.spine.prediction_time)
         for chosen in self._inputs.views:
@@ -201,8 +201,8 @@ class _Dataset:
         key, columns = self._inputs.key(TRAINING_DATASET), [self._inputs.solution.spine.key]
         if self._found["rows"] == self._found["keys"]:
             return duplicates_result(key, columns=columns, keys=0, rows=0, examples=[])
-        delivered = DeliveredRows(self._connection, self._rows, f"'{WHOLE}'", [WHOLE])
-        return check_duplicates(delivered, key, columns=columns)[WHOLE]
+        delivered = DeliveredRows(self._connection, self._rows, f"'{UNPARTITIONED}'", [UNPARTITIONED])
+        return check_duplicates(delivered, key, columns=columns)[UNPARTITIONED]
 
     def _missing(self) -> dg.AssetCheckResult:
         limit = self._inputs.solution.checks.maximum_missing

@@ -27,9 +27,14 @@ from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.acceptance import GATES_PASSED_METADATA
 from mlops_assets.training.all_evaluations import separate_segments
 from mlops_assets.training.bundle_reading import read_bundle, require_passed_gates
-from mlops_assets.training.candidate_evaluation import CandidateEvaluation, Rival, comparable, evaluate_candidate
+from mlops_assets.training.candidate_evaluation import (
+    CandidateEvaluation,
+    ComparedChampion,
+    comparison_problem,
+    evaluate_candidate,
+)
 from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
-from mlops_assets.training.gate import check_evaluation, rejection, rules_of
+from mlops_assets.training.gate import check_evaluation, gate_rules, rejection_reason
 from mlops_assets.training.kept_bundles import prune_bundles
 from mlops_assets.training.model import candidate_alias, dataset_mapping
 from mlops_assets.training.monitoring_reference import log_reference
@@ -59,7 +64,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
         tags=declared.tags(EVALUATION),
         partitions_def=declared.training_partitions,
         deps=[declared.key(MODEL), dg.AssetDep(declared.key(TRAINING_DATASET), partition_mapping=dataset_mapping(declared))],
-        check_specs=[rule.spec(key) for rule in rules_of(solution)],
+        check_specs=[rule.spec(key) for rule in gate_rules(solution)],
         retry_policy=RETRIES,
         code_version="3",
     )
@@ -111,7 +116,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
                 # Else these rows are not those of the version: it keeps the reference that it has, and its gates refuse it.
                 log_reference(connection, registry, settings, inputs, candidate=candidate, holdout=holdout, scored=judged.scored)
         checks = check_evaluation(inputs, judged.candidate_result)
-        because = rejection(checks)
+        because = rejection_reason(checks)
         engine = choose_engine(bundle.contract, solution.serving.engine, judged.candidate_result.latency)
         if because is None:
             registry.accept(candidate, record, engine=engine.engine, reason=engine.reason)
@@ -188,18 +193,18 @@ def _rival(
     candidate: RegisteredModel,
     bundle: "Bundle",
     holdout: "pa.Table",
-) -> Rival:
+) -> ComparedChampion:
     """The champion, with its bundle when the candidate can be compared with it."""
     champion = present_champion(instance, registry, inputs)
     if champion is None:
-        return Rival(model=None, bundle=None, reason="there is no champion to compare with")
+        return ComparedChampion(model=None, bundle=None, reason="there is no champion to compare with")
     if champion.version == candidate.version:
-        return Rival(model=champion, bundle=None, reason="the candidate is the champion")
+        return ComparedChampion(model=champion, bundle=None, reason="the candidate is the champion")
     # An alias moved by hand to a weak version must not make it easy for the candidate.
     require_passed_gates(instance, registry, champion)
     loaded = read_bundle(registry, settings, champion)
-    reason = comparable(bundle.contract, loaded.contract, holdout)
-    return Rival(model=champion, bundle=loaded if reason is None else None, reason=reason or "")
+    reason = comparison_problem(bundle.contract, loaded.contract, holdout)
+    return ComparedChampion(model=champion, bundle=loaded if reason is None else None, reason=reason or "")
 
 
 def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inputs: SolutionInputs) -> RegisteredModel | None:

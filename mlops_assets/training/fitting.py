@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from sklearn.pipeline import Pipeline
 
-    from mlops_assets.ml.cross_validation import Specification, TrainingRows
+    from mlops_assets.ml.cross_validation import ModelSpecification, TrainingRows
     from mlops_assets.ml.folds import Fold
     from mlops_assets.ml.matrix import FeatureSchema
     from mlops_assets.ml.pipeline_steps import PipelineStep
@@ -32,7 +32,7 @@ _TRIED_ROWS = 100
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedModel:
     """A fitted pipeline, the configuration of its estimator, the decision threshold (None unless binary), and the seconds of the fit.
 
     `threshold_objective` is what the threshold rule reached on out-of-fold predictions, None without a rule.
@@ -85,7 +85,7 @@ def run_search(
         return search(plan, scores, storage=opened, name=name, report=report)
 
 
-def fit(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", estimator: "PipelineStep") -> Fitted:
+def fit_model(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", estimator: "PipelineStep") -> FittedModel:
     """Fit `estimator` on all training rows; calibrate it and choose its threshold on out-of-fold predictions, where asked for.
 
     Raises ValueError when the rows do not allow it.
@@ -107,7 +107,7 @@ def fit(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", esti
             pipeline, scores = _calibrate(pipeline, training.calibration, labels, scores)
         if isinstance(rule, ThresholdRule):
             threshold, objective = _choose(rule, labels, scores)
-    return Fitted(
+    return FittedModel(
         pipeline=pipeline,
         estimator=estimator,
         threshold=threshold if inputs.solution.problem == "binary_classification" else None,
@@ -117,7 +117,11 @@ def fit(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", esti
 
 
 def _check_export(
-    inputs: SolutionInputs, specification: "Specification", schema: "FeatureSchema", step: "PipelineStep", rows: "TrainingRows"
+    inputs: SolutionInputs,
+    specification: "ModelSpecification",
+    schema: "FeatureSchema",
+    step: "PipelineStep",
+    rows: "TrainingRows",
 ) -> None:
     """Raise ValueError when `step`, fitted on a few rows of each class, cannot serve."""
     import numpy as np
@@ -180,11 +184,11 @@ def _plan(inputs: SolutionInputs) -> "SearchPlan":
     )
 
 
-def _specification(inputs: SolutionInputs, schema: "FeatureSchema") -> "Specification":
-    from mlops_assets.ml.cross_validation import Specification
+def _specification(inputs: SolutionInputs, schema: "FeatureSchema") -> "ModelSpecification":
+    from mlops_assets.ml.cross_validation import ModelSpecification
 
     training = inputs.solution.training
-    return Specification(
+    return ModelSpecification(
         problem=inputs.solution.problem,
         schema=schema,
         numeric=_steps(training.preprocessing.numeric),

@@ -18,7 +18,7 @@ from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.recorded_checks import DatasetState
 
 if TYPE_CHECKING:
-    from mlops_assets.ml.comparison import Difference
+    from mlops_assets.ml.comparison import MetricDifference
     from mlops_assets.ml.evaluation import Evaluation
     from mlops_assets.serving.latency import Latency
 
@@ -35,16 +35,16 @@ class CandidateResult:
     """
 
     result: "Evaluation"
-    against_baseline: "Difference"
+    against_baseline: "MetricDifference"
     champion: RegisteredModel | None
-    against_champion: "Mapping[str, Difference]"
+    against_champion: "Mapping[str, MetricDifference]"
     not_compared: str
     latency: "Latency"
     dataset: DatasetState
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateOutcome:
     """Whether a gate is passed, the sentence that says what it saw, and the evidence as metadata of the check."""
 
     passed: bool
@@ -62,7 +62,7 @@ class Gate(Protocol):
         """Whether a built-in gate belongs to `solution`; one of a team does by being named."""
         ...
 
-    def __call__(self, solution: Solution, candidate_result: CandidateResult, **parameters: Any) -> Outcome:
+    def __call__(self, solution: Solution, candidate_result: CandidateResult, **parameters: Any) -> GateOutcome:
         """The outcome for one candidate."""
         ...
 
@@ -71,7 +71,7 @@ class Gate(Protocol):
 class FunctionGate:
     """A gate that is a function."""
 
-    function: Callable[..., Outcome]
+    function: Callable[..., GateOutcome]
     description: str
     asked: Callable[[Solution], bool]
     measured: tuple[str, ...]
@@ -81,7 +81,7 @@ class FunctionGate:
         """Whether a built-in gate belongs to `solution`."""
         return self.asked(solution)
 
-    def __call__(self, solution: Solution, candidate_result: CandidateResult, **parameters: Any) -> Outcome:
+    def __call__(self, solution: Solution, candidate_result: CandidateResult, **parameters: Any) -> GateOutcome:
         """The outcome for one candidate."""
         return self.function(solution, candidate_result, **parameters)
 
@@ -96,7 +96,7 @@ def gate(
     asked: Callable[[Solution], bool] = lambda solution: True,
     measured: tuple[str, ...] = (),
     bound: tuple[str, ...] = (),
-) -> Callable[[Callable[..., Outcome]], FunctionGate]:
+) -> Callable[[Callable[..., GateOutcome]], FunctionGate]:
     """Declare the function below as a gate; a built-in one belongs to the solutions for which `asked` is true.
 
     `measured` and `bound` name the evidence of its outcomes that is what was measured, and the bound; without them these are the sentence
@@ -110,7 +110,7 @@ GATES = Registry("gate", group="mlops_assets.gates", builtin="mlops_assets.train
 
 def check_gates(solution: Solution) -> None:
     """Raise ConfigurationError for a gate of the team that does not exist, or whose parameters are others."""
-    names = [rule.name for rule in rules_of(solution, own=False)]
+    names = [rule.name for rule in gate_rules(solution, own=False)]
     for name, parameters in solution.gates.own.items():
         path = ("gates", "own", name)
         check_parameters(GATES.check(name, path), parameters, path, name)
@@ -119,7 +119,7 @@ def check_gates(solution: Solution) -> None:
         names.append(_check_name(name))
 
 
-def rules_of(solution: Solution, *, own: bool = True) -> list[CheckRule]:
+def gate_rules(solution: Solution, *, own: bool = True) -> list[CheckRule]:
     """The checks of the gates that a solution's YAML asks for, in the order of `check_evaluation`; with the team's (`own`)."""
     return [_rule(name, gate) for name, gate, _ in _asked(solution, own=own)]
 
@@ -150,7 +150,7 @@ def check_evaluation(inputs: SolutionInputs, candidate_result: CandidateResult) 
     return results
 
 
-def rejection(checks: Sequence[dg.AssetCheckResult]) -> str | None:
+def rejection_reason(checks: Sequence[dg.AssetCheckResult]) -> str | None:
     """Why a candidate with the gates `checks` is rejected, or None when it is not."""
     failed = [f"{check.check_name}: {check.description}" for check in checks if not check.passed]
     return "; ".join(failed) or None

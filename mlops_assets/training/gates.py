@@ -10,8 +10,15 @@ import dagster as dg
 
 from mlops_assets.schema.metric_names import greater_is_better
 from mlops_assets.schema.solution import Solution
-from mlops_assets.stages.evidence import bounds, number, shown, shown_interval, table, with_interval
-from mlops_assets.training.gate import CandidateResult, Outcome, gate
+from mlops_assets.stages.evidence import (
+    evidence_table,
+    format_interval,
+    format_value,
+    format_with_interval,
+    interval_bounds,
+    plottable_number,
+)
+from mlops_assets.training.gate import CandidateResult, GateOutcome, gate
 
 if TYPE_CHECKING:
     from mlops_assets.ml.evaluation import Evaluation, SliceResult
@@ -24,7 +31,7 @@ _NAMED_SLICES = 5
     measured=("passed", "failed", "missing", "unchanged"),
     bound=("maximum_failed",),
 )
-def dataset_checks(solution: Solution, candidate_result: CandidateResult) -> Outcome:
+def dataset_checks(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
     """The blocking checks of the training dataset passed, in whichever run, and it still holds what the model was trained on."""
     state = candidate_result.dataset
     faults = []
@@ -44,7 +51,7 @@ def dataset_checks(solution: Solution, candidate_result: CandidateResult) -> Out
         "unchanged": state.unchanged,
         "run": dg.MetadataValue.null() if state.run_id is None else dg.MetadataValue.dagster_run(state.run_id),
     }
-    return Outcome(not faults, ("; ".join(faults) or f"{len(state.passed)} checks of the dataset passed") + warned, evidence)
+    return GateOutcome(not faults, ("; ".join(faults) or f"{len(state.passed)} checks of the dataset passed") + warned, evidence)
 
 
 @gate(
@@ -52,23 +59,23 @@ def dataset_checks(solution: Solution, candidate_result: CandidateResult) -> Out
     measured=("model", "difference", "difference_interval"),
     bound=("naive_baseline",),
 )
-def baseline(solution: Solution, candidate_result: CandidateResult) -> Outcome:
+def baseline(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
     """The selection metric is better than a constant prediction's, beyond what chance explains."""
     compared = candidate_result.against_baseline
     # A constant prediction has no precision, for instance: it never decides for the positive class.
     passed = compared.ours is not None and (compared.theirs is None or compared.is_better)
-    sentence = f"{compared.metric} {with_interval(candidate_result.result, compared.metric)}, constant prediction {shown(compared.theirs)}"
+    sentence = f"{compared.metric} {format_with_interval(candidate_result.result, compared.metric)}, constant prediction {format_value(compared.theirs)}"
     if not passed:
         sentence += ": not better beyond chance"
     evidence = {
         "metric": compared.metric,
-        "model": number(compared.ours),
-        "naive_baseline": number(compared.theirs),
-        "difference": number(compared.value),
-        "difference_interval": bounds(compared.interval),
+        "model": plottable_number(compared.ours),
+        "naive_baseline": plottable_number(compared.theirs),
+        "difference": plottable_number(compared.value),
+        "difference_interval": interval_bounds(compared.interval),
         "rows": candidate_result.result.rows,
     }
-    return Outcome(passed, sentence, evidence)
+    return GateOutcome(passed, sentence, evidence)
 
 
 @gate(
@@ -77,16 +84,16 @@ def baseline(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     measured=("floor",),
     bound=("floor",),
 )
-def floor(solution: Solution, candidate_result: CandidateResult) -> Outcome:
+def floor(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
     """Every gated metric reaches its floor on the hold-out."""
     result = candidate_result.result
     missed = [name for name, bound in solution.gates.floor.items() if _misses(name, result.metrics[name], bound)]
     parts = [
-        f"{name} {with_interval(result, name)}, floor {shown(bound)}{' missed' if name in missed else ''}"
+        f"{name} {format_with_interval(result, name)}, floor {format_value(bound)}{' missed' if name in missed else ''}"
         for name, bound in solution.gates.floor.items()
     ]
     evidence = {"floor": _metric_table(result, solution.gates.floor, missed), "rows": result.rows}
-    return Outcome(not missed, "; ".join(parts), evidence)
+    return GateOutcome(not missed, "; ".join(parts), evidence)
 
 
 @gate(
@@ -95,7 +102,7 @@ def floor(solution: Solution, candidate_result: CandidateResult) -> Outcome:
     measured=("worst", "slices_evaluated"),
     bound=("floors",),
 )
-def worst_slice(solution: Solution, candidate_result: CandidateResult) -> Outcome:
+def worst_slice(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
     """No slice of the hold-out is below its floor, beyond what chance explains."""
     floors = solution.gates.worst_slice
     judged = [(name, each) for name in floors for each in candidate_result.result.slices if each.metrics[name] is not None]
@@ -103,8 +110,8 @@ def worst_slice(solution: Solution, candidate_result: CandidateResult) -> Outcom
     below = [(name, each) for name, each in judged if _misses_beyond_chance(name, each, floors[name])]
     named = below[:_NAMED_SLICES] or judged[:1]
     sentence = "; ".join(
-        f"{name} {shown(each.metrics[name])}{shown_interval(each.intervals.get(name))} where {each.column} = {each.value} "
-        f"({each.rows:,} rows), floor {shown(floors[name])}"
+        f"{name} {format_value(each.metrics[name])}{format_interval(each.intervals.get(name))} where {each.column} = {each.value} "
+        f"({each.rows:,} rows), floor {format_value(floors[name])}"
         for name, each in named
     )
     if len(below) > _NAMED_SLICES:
@@ -114,9 +121,9 @@ def worst_slice(solution: Solution, candidate_result: CandidateResult) -> Outcom
             {
                 "slice": f"{each.column} = {each.value}",
                 "metric": name,
-                "value": shown(each.metrics[name]),
-                "interval": shown_interval(each.intervals.get(name)).strip(),
-                "floor": shown(floors[name]),
+                "value": format_value(each.metrics[name]),
+                "interval": format_interval(each.intervals.get(name)).strip(),
+                "floor": format_value(floors[name]),
                 "rows": each.rows,
                 "passed": (name, each) not in below,
             }
@@ -124,12 +131,12 @@ def worst_slice(solution: Solution, candidate_result: CandidateResult) -> Outcom
         for name, each in judged[:20]
     ]
     evidence = {
-        "worst": table(records, {"rows": "int", "passed": "bool"}),
+        "worst": evidence_table(records, {"rows": "int", "passed": "bool"}),
         "slices_evaluated": len(judged),
         "floors": dg.MetadataValue.json(dict(floors)),
         "too_few_rows": dg.MetadataValue.json(dict(candidate_result.result.dropped_slices)),
     }
-    return Outcome(not below, sentence or "no slice has enough rows to be evaluated", evidence)
+    return GateOutcome(not below, sentence or "no slice has enough rows to be evaluated", evidence)
 
 
 @gate(
@@ -138,19 +145,19 @@ def worst_slice(solution: Solution, candidate_result: CandidateResult) -> Outcom
     measured=("expected_calibration_error", "interval"),
     bound=("limit",),
 )
-def calibration(solution: Solution, candidate_result: CandidateResult) -> Outcome:
+def calibration(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
     """The expected calibration error is below the limit."""
     limit = solution.gates.maximum_calibration_error or 0.0
     name = "expected_calibration_error"
     error = candidate_result.result.metrics[name]
     evidence = {
-        name: number(error),
-        "interval": bounds(candidate_result.result.intervals.get(name)),
+        name: plottable_number(error),
+        "interval": interval_bounds(candidate_result.result.intervals.get(name)),
         "limit": limit,
         "rows": candidate_result.result.rows,
     }
-    sentence = f"expected calibration error {with_interval(candidate_result.result, name)}, limit {shown(limit)}"
-    return Outcome(error is not None and error <= limit, sentence, evidence)
+    sentence = f"expected calibration error {format_with_interval(candidate_result.result, name)}, limit {format_value(limit)}"
+    return GateOutcome(error is not None and error <= limit, sentence, evidence)
 
 
 @gate(
@@ -158,30 +165,30 @@ def calibration(solution: Solution, candidate_result: CandidateResult) -> Outcom
     measured=("compared", "differences"),
     bound=("tolerances",),
 )
-def against_champion(solution: Solution, candidate_result: CandidateResult) -> Outcome:
+def against_champion(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
     """Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains."""
     tolerances = solution.gates.against_champion
     bounds_of_metrics = dg.MetadataValue.json(dict(tolerances))
     if candidate_result.champion is None or not candidate_result.against_champion:
         evidence = {"compared": False, "differences": dg.MetadataValue.null(), "tolerances": bounds_of_metrics}
-        return Outcome(True, candidate_result.not_compared, evidence)
+        return GateOutcome(True, candidate_result.not_compared, evidence)
     worse = [name for name, tolerance in tolerances.items() if candidate_result.against_champion[name].is_worse(tolerance)]
     parts, records = [], []
     for name, tolerance in tolerances.items():
         each = candidate_result.against_champion[name]
         parts.append(
-            f"{name} {shown(each.ours)}, champion {shown(each.theirs)}, difference {shown(each.value)}"
-            f"{shown_interval(each.interval)}{' is worse' if name in worse else ''}"
+            f"{name} {format_value(each.ours)}, champion {format_value(each.theirs)}, difference {format_value(each.value)}"
+            f"{format_interval(each.interval)}{' is worse' if name in worse else ''}"
         )
         records.append(
             dg.TableRecord(
                 {
                     "metric": name,
-                    "candidate": shown(each.ours),
-                    "champion": shown(each.theirs),
-                    "difference": shown(each.value),
-                    "interval": shown_interval(each.interval).strip(),
-                    "tolerance": shown(tolerance),
+                    "candidate": format_value(each.ours),
+                    "champion": format_value(each.theirs),
+                    "difference": format_value(each.value),
+                    "interval": format_interval(each.interval).strip(),
+                    "tolerance": format_value(tolerance),
                     "passed": name not in worse,
                 }
             )
@@ -191,10 +198,10 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> O
         "compared": True,
         "tolerances": bounds_of_metrics,
         "rows": candidate_result.result.rows,
-        "differences": table(records, {"passed": "bool"}),
+        "differences": evidence_table(records, {"passed": "bool"}),
     }
     against = f"version {candidate_result.champion.version} on the same {candidate_result.result.rows:,} rows"
-    return Outcome(not worse, f"{'; '.join(parts) or 'no tolerance is set'} ({against})", evidence)
+    return GateOutcome(not worse, f"{'; '.join(parts) or 'no tolerance is set'} ({against})", evidence)
 
 
 @gate(
@@ -202,7 +209,7 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> O
     measured=("p50_milliseconds", "p99_milliseconds", "rows"),
     bound=("limit_milliseconds",),
 )
-def latency(solution: Solution, candidate_result: CandidateResult) -> Outcome:
+def latency(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
     """99 of 100 single rows are predicted by the bundle within the limit, features at hand."""
     latency, limit = candidate_result.latency, solution.gates.maximum_latency_milliseconds
     sentence = f"p50 {latency.p50:.3g} ms, p99 {latency.p99:.3g} ms, limit {limit:g} ms"
@@ -212,7 +219,7 @@ def latency(solution: Solution, candidate_result: CandidateResult) -> Outcome:
         "limit_milliseconds": limit,
         "rows": latency.rows,
     }
-    return Outcome(latency.p99 <= limit, sentence, evidence)
+    return GateOutcome(latency.p99 <= limit, sentence, evidence)
 
 
 def _misses(metric: str, value: float | None, bound: float) -> bool:
@@ -231,12 +238,12 @@ def _metric_table(result: "Evaluation", bounds: Mapping[str, float], missed: Seq
         dg.TableRecord(
             {
                 "metric": name,
-                "value": shown(result.metrics[name]),
-                "interval": shown_interval(result.intervals.get(name)).strip(),
-                "floor": shown(bound),
+                "value": format_value(result.metrics[name]),
+                "interval": format_interval(result.intervals.get(name)).strip(),
+                "floor": format_value(bound),
                 "passed": name not in missed,
             }
         )
         for name, bound in bounds.items()
     ]
-    return table(records, {"passed": "bool"})
+    return evidence_table(records, {"passed": "bool"})

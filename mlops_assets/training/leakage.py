@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import duckdb
 
-from mlops_assets.core.missing_values import finite_number, is_infinite, is_present
+from mlops_assets.core.missing_values import finite_value, is_infinite, is_present
 from mlops_assets.lake.sql import quote
 from mlops_assets.schema.column_names import internal
 
@@ -44,7 +44,7 @@ def explained_labels(
         f"{_as_bin(quote(name))} AS {internal(f'b{at}')}" for at, (name, numeric) in enumerate(features.items()) if numeric
     ]
     hashed = f"hash({quote(key)})"
-    target = finite_number(quote(label)) if regression else f"CAST({quote(label)} AS VARCHAR)"
+    target = finite_value(quote(label)) if regression else f"CAST({quote(label)} AS VARCHAR)"
     sample = (
         f"SELECT {target} AS {_LABEL}, {hashed} // 2 % 2 AS {_HALF}, {', '.join(columns)} "
         f"FROM (FROM {rows} WHERE ({target}) IS NOT NULL ORDER BY {hashed}, {quote(key)} LIMIT {MAXIMUM_ROWS})"
@@ -61,7 +61,7 @@ def _as_category(name: str, numeric: bool) -> str:
 
 
 def _as_bin(name: str) -> str:
-    value = finite_number(name)
+    value = finite_value(name)
     # By rank: equal values share a bin, whatever the order in which the rows come.
     place = f"CAST((rank() OVER (ORDER BY {value} NULLS LAST) - 1) * {_BINS} // count(*) OVER () AS VARCHAR)"
     return f"CASE WHEN {is_infinite(name)} THEN 'infinite' WHEN ({value}) IS NULL THEN 'missing' ELSE {place} END"

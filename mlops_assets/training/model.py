@@ -20,11 +20,11 @@ from mlops_assets.lake.sql import quote
 from mlops_assets.lake.tables import fingerprint
 from mlops_assets.schema.column_names import SPLIT
 from mlops_assets.schema.configuration_errors import ConfigurationError
-from mlops_assets.schema.training_rules import override
+from mlops_assets.schema.training_rules import override_training
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.candidate import TrainingDataset, configuration_of, train_candidate
+from mlops_assets.training.candidate import TrainingDataset, current_configuration_hash, train_candidate
 from mlops_assets.training.training_dataset import dataset_query
 
 _MOST_CHANGED = 0.01
@@ -70,7 +70,7 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
         training = TrainingIdentity(
             training_date=training_date,
             dataset_fingerprint=dataset.fingerprint,
-            configuration_hash=configuration_of(inputs, with_budget=True),
+            configuration_hash=current_configuration_hash(inputs, with_budget=True),
             segment=inputs.segment,
         )
         registered = registry.find(inputs.name, training.tags)
@@ -156,7 +156,7 @@ def dataset_mapping(declared: SolutionInputs) -> dg.PartitionMapping | None:
 def _effective(declared: SolutionInputs, overrides: Mapping[str, Any]) -> SolutionInputs:
     """The inputs with the overrides of this run. Raises Failure when they do not fit the schema."""
     try:
-        return replace(declared, solution=override(declared.solution, overrides)) if overrides else declared
+        return replace(declared, solution=override_training(declared.solution, overrides)) if overrides else declared
     except ConfigurationError as error:
         raise permanent_failure(f"overrides: {error}") from error
 

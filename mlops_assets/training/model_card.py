@@ -12,10 +12,10 @@ import dagster as dg
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.lake.datasets import RecordedDataset
 from mlops_assets.ml.model_card import ModelCard, Section, Table
-from mlops_assets.stages.evidence import shown, shown_interval
+from mlops_assets.stages.evidence import format_interval, format_value
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.candidate_evaluation import MINIMUM_SLICE_ROWS, CandidateEvaluation
-from mlops_assets.training.gate import rejection
+from mlops_assets.training.gate import rejection_reason
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,8 +47,8 @@ def build_card(sources: CardSources, *, links: Mapping[str, str], figures: Mappi
     metric = solution.training.metric
     failed = [str(check.check_name) for check in sources.checks if not check.passed]
     headline = (
-        f"{metric} {shown(result.metrics[metric])}{shown_interval(result.intervals.get(metric))} on {result.rows:,} rows held out; "
-        f"a constant prediction has {shown(result.baseline[metric])}."
+        f"{metric} {format_value(result.metrics[metric])}{format_interval(result.intervals.get(metric))} on {result.rows:,} rows held out; "
+        f"a constant prediction has {format_value(result.baseline[metric])}."
     )
     return ModelCard(
         title=f"{solution.name} version {sources.candidate.version}",
@@ -88,7 +88,7 @@ def _purpose(sources: CardSources) -> Section:
     if sources.contract.classes:
         facts["classes"] = ", ".join(map(str, sources.contract.classes))
     if sources.contract.decision_threshold is not None:
-        facts["decision threshold"] = shown(sources.contract.decision_threshold)
+        facts["decision threshold"] = format_value(sources.contract.decision_threshold)
     return Section(title="Purpose", paragraphs=(solution.description,), facts=facts)
 
 
@@ -123,10 +123,15 @@ def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
         header += [f"champion (version {candidate_result.champion.version})", "difference", "95 % interval"]
     rows = []
     for name, value in result.metrics.items():
-        row = [name, shown(value), shown_interval(result.intervals.get(name)).strip(), shown(result.baseline[name])]
+        row = [
+            name,
+            format_value(value),
+            format_interval(result.intervals.get(name)).strip(),
+            format_value(result.baseline[name]),
+        ]
         if differences:
             each = differences[name]
-            row += [shown(each.theirs), shown(each.value), shown_interval(each.interval).strip()]
+            row += [format_value(each.theirs), format_value(each.value), format_interval(each.interval).strip()]
         rows.append(tuple(row))
     paragraphs = [
         "On the hold-out, which is later than every training row. Intervals are bootstrap percentiles over the rows, "
@@ -151,9 +156,9 @@ def _slices(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
         (
             f"{each.column} = {each.value}",
             f"{each.rows:,}",
-            shown(each.metrics[metric]),
-            shown_interval(each.intervals.get(metric)).strip(),
-            *(shown(each.metrics[name]) for name in further),
+            format_value(each.metrics[metric]),
+            format_interval(each.intervals.get(metric)).strip(),
+            *(format_value(each.metrics[name]) for name in further),
         )
         for each in result.slices
     ]
@@ -215,10 +220,10 @@ def _operation(sources: CardSources) -> Section:
     name, version = sources.inputs.name, sources.candidate.version
     paragraph = (
         "Deploy this version, go back to the one before, and see what was in production. Each change is a run with actor and reason."
-        if rejection(sources.checks) is None
+        if rejection_reason(sources.checks) is None
         else "This version cannot be deployed. To go back from the version that predicts now to the one before it:"
     )
-    promote = () if rejection(sources.checks) else (f'mlops promote {name} --to {version} --reason "..."',)
+    promote = () if rejection_reason(sources.checks) else (f'mlops promote {name} --to {version} --reason "..."',)
     return Section(
         title="Deploy and roll back",
         paragraphs=(paragraph,),
@@ -233,7 +238,7 @@ def _described(sources: CardSources, column: str) -> str:
 
 def _values(feature: "NumericFeature | CategoricalFeature") -> str:
     if feature.kind == "numeric":
-        return "none" if feature.minimum is None else f"{shown(feature.minimum)} to {shown(feature.maximum)}"
+        return "none" if feature.minimum is None else f"{format_value(feature.minimum)} to {format_value(feature.maximum)}"
     named = ", ".join(value or "(missing)" for value in feature.categories[:_NAMED_CATEGORIES])
     more = len(feature.categories) - _NAMED_CATEGORIES
     return f"{named} and {more:,} more" if more > 0 else named

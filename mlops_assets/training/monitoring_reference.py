@@ -29,7 +29,7 @@ from mlops_assets.training.kept_folders import copy_of, keep_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mlops_assets.ml.reference import Monitored, Reference
+    from mlops_assets.ml.reference import MonitoredColumn, Reference
 
 _COLUMNS, _MASSES, _ROWS, _FACTS = "columns.parquet", "masses.parquet", "rows.parquet", "facts.json"
 
@@ -131,15 +131,15 @@ def _changed(signed: Mapping[str, str], contents: Mapping[str, bytes]) -> list[s
     )
 
 
-def monitored_columns(inputs: SolutionInputs, schema: "pa.Schema") -> list["Monitored"]:
+def monitored_columns(inputs: SolutionInputs, schema: "pa.Schema") -> list["MonitoredColumn"]:
     """The features, the prediction and the label of scored rows with `schema`, as far as it has them."""
     from mlops_assets.ml.matrix import FeatureSchema
-    from mlops_assets.ml.reference import Monitored
+    from mlops_assets.ml.reference import MonitoredColumn
 
     solution = inputs.solution
     numeric = FeatureSchema.from_arrow(schema, inputs.features).numeric
     prediction = {"binary_classification": "score", "multiclass_classification": "predicted_label", "regression": "value"}
-    found = [Monitored(name, "feature", name in numeric) for name in inputs.features]
-    found.append(Monitored(prediction[solution.problem], "prediction", solution.problem != "multiclass_classification"))
-    found.append(Monitored(solution.spine.label, "label", solution.problem == "regression"))
+    found = [MonitoredColumn(name, "feature", name in numeric) for name in inputs.features]
+    found.append(MonitoredColumn(prediction[solution.problem], "prediction", solution.problem != "multiclass_classification"))
+    found.append(MonitoredColumn(solution.spine.label, "label", solution.problem == "regression"))
     return [each for each in found if each.name in schema.names]

@@ -15,7 +15,7 @@ from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.sql import quote, sql_moment
 from mlops_assets.lake.tables import LakeError, current_snapshot, snapshot_at
 from mlops_assets.ml.splits import SPLIT_SQL
-from mlops_assets.schema.cadence import LENGTHS
+from mlops_assets.schema.cadence import CADENCE_LENGTHS
 from mlops_assets.schema.column_names import SPLIT, internal
 from mlops_assets.schema.duration import maximum_days, subtract_duration
 from mlops_assets.stages.column_lineage import frame_lineage
@@ -148,7 +148,7 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     """Dependencies on the partitions before the training date that the window covers."""
     # A calendar window does not divide into partitions: the longest span of each unit, in days.
     days = maximum_days(inputs.solution.training.window)
-    length = LENGTHS[inputs.solution.partitions.cadence].fewest_days
+    length = CADENCE_LENGTHS[inputs.solution.partitions.cadence].fewest_days
     mapping = dg.TimeWindowPartitionMapping(
         start_offset=-ceil(days / length), end_offset=-1, allow_nonexistent_upstream_partitions=True
     )

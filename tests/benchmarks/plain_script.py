@@ -46,14 +46,14 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     dataset = connection.execute(plan["training_query"]).to_arrow_table()
     clock.lap("training dataset")
 
-    from mlops_assets.ml.drift import judge as judge_drift
+    from mlops_assets.ml.drift import evaluate_distances as judge_drift
     from mlops_assets.ml.evaluation import evaluate
     from mlops_assets.ml.matrix import FeatureSchema, to_frame
     from mlops_assets.ml.onnx import onnx_predict, to_onnx
     from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline
     from mlops_assets.ml.pipeline_steps import PipelineStep
     from mlops_assets.ml.reconstruction import reconstruction_rows
-    from mlops_assets.ml.reference import Monitored, summarise
+    from mlops_assets.ml.reference import MonitoredColumn, summarise
     from mlops_assets.monitoring.drift_distances import measure_distances
     from mlops_assets.schema.metric_names import metric_names
     from mlops_assets.schema.problem import label_array
@@ -96,7 +96,7 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     onnx_predict(model, to_frame(month, schema), schema, problem)
     realised = judge(month.filter(month.column(label).is_valid()))
     clock.lap("scoring and outcomes")
-    monitored = [Monitored(name, "feature", name in schema.numeric) for name in schema.names]
+    monitored = [MonitoredColumn(name, "feature", name in schema.numeric) for name in schema.names]
     reference = summarise(holdout, monitored, plan["slices"])
     connection.register("month", month)
     cases = " ".join(

@@ -25,7 +25,7 @@ from mlops_assets.feature_store.point_in_time import point_in_time_query
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.local.environment import process_environment
 from mlops_assets.ml.splits import SPLIT_SQL
-from mlops_assets.operations.demo import Plan
+from mlops_assets.operations.demo import DemoPlan
 from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
@@ -40,7 +40,7 @@ def test_the_demo_beside_a_plain_script(platform: Platform, tmp_path: Path) -> N
     demo = json.loads(answer.stdout)
     assert all(stage["seconds"] for stage in demo["stages"]), "a stage was there already: nothing to time"
 
-    plan = Plan.read(MONTHS)
+    plan = DemoPlan.read(MONTHS)
     (tmp_path / "plan.json").write_text(json.dumps(write_plan(platform, plan, tmp_path / "target")))
     script = Path(__file__).with_name("plain_script.py")
     # The state folder must not matter; the variables that stop libraries from phoning home do.
@@ -70,7 +70,7 @@ def show(demo: dict[str, Any], plain: dict[str, Any], plain_seconds: float) -> N
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def write_plan(platform: Platform, plan: Plan, target: Path) -> dict[str, Any]:
+def write_plan(platform: Platform, plan: DemoPlan, target: Path) -> dict[str, Any]:
     """What the script needs to know, computed beforehand and not timed: compiled SQL, queries, parameters."""
     attributes = yaml.safe_load((Path(defs.__path__[0]) / plan.solution / "defs.yaml").read_text())["attributes"]
     registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)

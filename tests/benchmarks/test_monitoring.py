@@ -18,10 +18,10 @@ from census import CATEGORICAL, NUMERIC, SCHEMA, census
 from feast_environment import show
 
 from mlops_assets.ml.matrix import to_frame
-from mlops_assets.ml.nannyml_adapter import nannyml
-from mlops_assets.ml.performance_estimation import Predicted, estimate, estimated_metrics
+from mlops_assets.ml.nannyml_adapter import import_nannyml
+from mlops_assets.ml.performance_estimation import PredictionChunk, estimate_metrics, estimated_metrics
 from mlops_assets.ml.reconstruction import reconstruction_rows
-from mlops_assets.ml.reference import Monitored, summarise
+from mlops_assets.ml.reference import MonitoredColumn, summarise
 from mlops_assets.monitoring.drift_distances import measure_distances
 
 ROUNDS = 5
@@ -56,8 +56,8 @@ def best(*tasks: Callable[[], object]) -> list[float]:
 def test_distances_beside_plain_sql(reference: pa.Table, windows: pa.Table) -> None:
     """The floor computes the Jensen-Shannon distance and the population stability index alone, of prepared bins; ours all four distances."""
     monitored = [
-        *(Monitored(name, "feature", True) for name in NUMERIC),
-        *(Monitored(name, "feature", False) for name in CATEGORICAL),
+        *(MonitoredColumn(name, "feature", True) for name in NUMERIC),
+        *(MonitoredColumn(name, "feature", False) for name in CATEGORICAL),
     ]
     summary = summarise(reference, monitored, ())
     connection = duckdb.connect()
@@ -106,14 +106,14 @@ def test_distances_beside_plain_sql(reference: pa.Table, windows: pa.Table) -> N
 @pytest.mark.parametrize("part", ["CBPE", "DLE", "reconstruction"])
 def test_a_window_beside_bare_nannyml_calls(part: str, reference: pa.Table, windows: pa.Table) -> None:
     """One window: fit on the reference, then estimate or calculate, as ours does in every run."""
-    package = nannyml()
+    package = import_nannyml()
     window = windows.slice(0, WINDOW_ROWS)
-    chunk = [Predicted(("w", ""), window)]
+    chunk = [PredictionChunk(("w", ""), window)]
     if part == "CBPE":
         metrics = estimated_metrics("binary_classification", "roc_auc")
 
         def ours() -> object:
-            return estimate(
+            return estimate_metrics(
                 "binary_classification",
                 reference=reference,
                 label="employed",
@@ -146,10 +146,10 @@ def test_a_window_beside_bare_nannyml_calls(part: str, reference: pa.Table, wind
         known, asked = reference, window.append_column("value", window["AGEP"])
         for name, column in values.items():
             known = known.append_column(name, column)
-        chunk = [Predicted(("w", ""), asked)]
+        chunk = [PredictionChunk(("w", ""), asked)]
 
         def ours() -> object:
-            return estimate(
+            return estimate_metrics(
                 "regression",
                 reference=known,
                 label="label",

@@ -11,7 +11,7 @@ import pytest
 
 from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import DbtModel, FeatureView
-from mlops_assets.lake.datasets import find_dataset, rebuild, recorded_datasets
+from mlops_assets.lake.datasets import find_dataset, rebuild_dataset, recorded_datasets
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.tables import LakeError
@@ -130,9 +130,9 @@ def test_a_late_backfill_changes_the_next_dataset_and_the_former_one_rebuilds(la
     assert newer != former
     with lake.connect(read_only=True) as connection:
         assert [dataset.fingerprint for dataset in recorded_datasets(connection, TABLE)] == [former, newer]
-        assert rebuild(connection, find_dataset(connection, TABLE, former)) == former
+        assert rebuild_dataset(connection, find_dataset(connection, TABLE, former)) == former
         assert connection.execute("SELECT max(waiting) FROM temp.main.rebuilt_dataset").fetchall()[0][0] < 1000
-        assert rebuild(connection, find_dataset(connection, TABLE, newer[:8])) == newer
+        assert rebuild_dataset(connection, find_dataset(connection, TABLE, newer[:8])) == newer
         assert connection.execute("SELECT max(waiting) FROM temp.main.rebuilt_dataset").fetchall()[0][0] > 1000
     assert build(lake, before_backfill) == former
 

@@ -29,10 +29,10 @@ from mlops_assets.components.stages import stages
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
-from mlops_assets.ml.comparison import compare
+from mlops_assets.ml.comparison import compare_models
 from mlops_assets.ml.evaluation import Evaluation, Resampling, evaluate
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
-from mlops_assets.ml.onnx import parity, to_onnx
+from mlops_assets.ml.onnx import measure_parity, to_onnx
 from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline
 from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
@@ -52,7 +52,7 @@ from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.sources.reader import PARSED, parse
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.evaluation import build_evaluation
-from mlops_assets.training.gate import GATES, CandidateResult, check_evaluation, rejection
+from mlops_assets.training.gate import GATES, CandidateResult, check_evaluation, rejection_reason
 from mlops_assets.training.recorded_checks import DatasetState
 
 FIXTURE = current_project().root / "tests" / "fixtures" / "solutions" / "valid" / "every_field.yaml"
@@ -110,7 +110,7 @@ def test_a_metric_is_judged_like_a_built_in_one() -> None:
     assert interval.low < gained < interval.high
     assert {part.value for part in result.slices if part.intervals[PROFIT] is not None} == {"AA", "UA"}
     never = WeightedMetrics("binary_classification", LABELS, np.zeros(ROWS), (0, 1), 0.3)
-    assert compare(result, never, names=(PROFIT,), seed=0)[PROFIT].is_better
+    assert compare_models(result, never, names=(PROFIT,), seed=0)[PROFIT].is_better
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_gate_stops_a_candidate_like_a_built_in_one(maximum: float, passed: bo
     baseline = WeightedMetrics("binary_classification", LABELS, np.full(ROWS, 0.3), (0, 1), 0.3)
     candidate_result = CandidateResult(
         result=result,
-        against_baseline=compare(result, baseline, names=("roc_auc",), seed=0)["roc_auc"],
+        against_baseline=compare_models(result, baseline, names=("roc_auc",), seed=0)["roc_auc"],
         champion=None,
         against_champion={},
         not_compared="there is no champion",
@@ -149,7 +149,7 @@ def test_a_gate_stops_a_candidate_like_a_built_in_one(maximum: float, passed: bo
     [check] = [check for check in checks if check.check_name == "equal_slices"]
     assert check.passed is passed
     assert "roc_auc by carrier differs by" in str(check.description)
-    assert ("equal_slices: roc_auc by carrier" in (rejection(checks) or "")) is not passed
+    assert ("equal_slices: roc_auc by carrier" in (rejection_reason(checks) or "")) is not passed
     [spec] = [spec for spec in build_evaluation(inputs).check_specs if spec.name == "equal_slices"]
     assert spec.blocking
     assert spec.description == "A metric differs between the slices of a column by no more than the limit."
@@ -192,7 +192,7 @@ def test_a_transformer_is_checked_trained_exported_and_stored_like_one_of_scikit
     inputs_with({"training": documented_training})
     pipeline, frame, schema = fitted(documented_training["preprocessing"]["numeric"])
     exported = to_onnx(pipeline, schema, "binary_classification")
-    assert parity(pipeline, exported, frame, schema, "binary_classification").largest_difference < 1e-5
+    assert measure_parity(pipeline, exported, frame, schema, "binary_classification").largest_difference < 1e-5
     narrower, _, _ = fitted([{"type": "sklearn.impute.SimpleImputer"}])
     assert np.abs(narrower.predict_proba(frame) - pipeline.predict_proba(frame)).max() > 1e-3
     trusted = trusted_types(pipeline)

@@ -25,18 +25,18 @@ from mlops_assets.clients.signatures import Signer
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.challenger import build_challenger
-from mlops_assets.deployment.deployment import build_deployment, champions
+from mlops_assets.deployment.deployment import build_deployment, load_champions
 from mlops_assets.feature_store.registry import DbtModel, FeatureRegistry, FeatureView
 from mlops_assets.feature_store.statistics import statistics_query
 from mlops_assets.features.online_features import build_online_features
 from mlops_assets.features.online_push import push_view
-from mlops_assets.lake.datasets import find_dataset, rebuild
+from mlops_assets.lake.datasets import find_dataset, rebuild_dataset
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import quote
 from mlops_assets.lake.tables import column_types, current_snapshot
 from mlops_assets.monitoring.alerts import alert_rows, find_alerts
 from mlops_assets.monitoring.monitor import monitors_of
-from mlops_assets.monitoring.monitored_windows import load_monitored_version, stage_rows, windows_of
+from mlops_assets.monitoring.monitored_windows import load_monitored_version, stage_rows, windows_from_keys
 from mlops_assets.monitoring.monitoring_report import build_monitoring_report, report_path
 from mlops_assets.monitoring.report_asset import build_report
 from mlops_assets.monitoring.retraining_decision import build_retraining_decision
@@ -338,7 +338,7 @@ def world(make_lake: Callable[[], Lake], nats_server: NatsServer, tmp_path_facto
 
 def log_online_predictions(world: World, nats: NatsServer) -> None:
     """What the online server answers on 14 March for each place, and what a challenger in the shadow predicts, sent as the server does."""
-    bundle = champions(world.instance, world.registry, world.settings, world.inputs).default
+    bundle = load_champions(world.instance, world.registry, world.settings, world.inputs).default
     decoder, scorer = RequestDecoder(bundle.contract), Scorer(bundle, world.store)
     bodies = [
         {"id": 900 + place, "place": f"p{place}", **{name: 100 * each + 5 for each, name in enumerate(REQUEST, 1)}}
@@ -387,7 +387,7 @@ def test_monitors_of_a_team_are_written_alert_and_speak_for_a_training(world: Wo
     assert "2020-03-02: ceiling of score 100.0% of the predictions have 0 or more" in reason
     assert bad == 2
     with world.lake.connect(read_only=True) as connection:
-        windows = windows_of(world.inputs, [WINDOWS[1]])
+        windows = windows_from_keys(world.inputs, [WINDOWS[1]])
         stage_rows(connection, world.settings, world.inputs, windows)
         versions = {1: load_monitored_version(world.inputs, world.registry, world.settings, 1)}
         alerts = find_alerts(connection, world.inputs, WINDOWS[1], versions)
@@ -415,7 +415,7 @@ def test_the_training_dataset_has_each_feature_under_its_name(world: World) -> N
 def test_a_training_dataset_is_rebuilt(world: World) -> None:
     with world.lake.connect(read_only=False) as connection:
         dataset = find_dataset(connection, "hostile.training_dataset", "")
-        assert rebuild(connection, dataset) == dataset.fingerprint
+        assert rebuild_dataset(connection, dataset) == dataset.fingerprint
 
 
 def test_every_stage_declares_what_it_reads_and_reads_what_it_declares(world: World) -> None:

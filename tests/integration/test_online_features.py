@@ -16,7 +16,7 @@ from mlops_assets.deployment.deployment import require_parity
 from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.features.online_features import build_online_features
-from mlops_assets.features.online_push import Pushed, describe_view, push_view
+from mlops_assets.features.online_push import PushResult, describe_view, push_view
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.online_store.lmdb_store import LmdbStore
@@ -75,7 +75,7 @@ class World:
                 f"DATE '2020-01-01' + CAST(h // 24 AS INTEGER), w, s, o, n, now() FROM (VALUES ({row})) v(p, l, h, w, s, o, n)"
             )
 
-    def push(self, *, rebuild: bool = False, view: FeatureView = LOAD) -> Pushed:
+    def push(self, *, rebuild: bool = False, view: FeatureView = LOAD) -> PushResult:
         return push_view(self.connection, self.store, view, snapshot=current_snapshot(self.connection), rebuild=rebuild)
 
     def online(self, place: Any, line: Any, moment: datetime = NOON) -> tuple[Any, ...] | Flag:

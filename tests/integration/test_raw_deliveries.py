@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mlops_assets.core.conditions import FOLLOW
+from mlops_assets.core.conditions import ON_NEW_INPUTS
 from mlops_assets.lake.lake import Lake
 from mlops_assets.schema.source import Source
 from mlops_assets.sources.raw_tables import build_raw_assets
@@ -211,7 +211,7 @@ def test_one_bad_day_of_a_month_is_that_day_alone(make_lake: MakeLake, tmp_path:
         deps=[raw.key],
         partitions_def=raw.partitions_def,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        automation_condition=FOLLOW,
+        automation_condition=ON_NEW_INPUTS,
     )
     def following() -> None: ...
 

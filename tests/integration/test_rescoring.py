@@ -9,7 +9,7 @@ from late_inputs import INPUTS, SOLUTION
 
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import current_snapshot
-from mlops_assets.operations.rescoring import outdated_partitions, ranges
+from mlops_assets.operations.rescoring import adjacent_ranges, outdated_partitions
 
 FIRST = date(2020, 1, 1)
 
@@ -76,4 +76,7 @@ def test_a_late_or_removed_row_of_the_spine_outdates_its_day(connection: duckdb.
 
 
 def test_adjacent_partitions_are_one_run() -> None:
-    assert ranges(INPUTS, [day(5), day(3), day(4), day(9)]) == [("2020-01-04", "2020-01-06"), ("2020-01-10", "2020-01-10")]
+    assert adjacent_ranges(INPUTS, [day(5), day(3), day(4), day(9)]) == [
+        ("2020-01-04", "2020-01-06"),
+        ("2020-01-10", "2020-01-10"),
+    ]

@@ -19,7 +19,7 @@ from dagster._daemon.monitoring import execute_run_monitoring_iteration
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from run_instances import run_instance
 
-from mlops_assets.runs.recovery import Action, recover, worker_files
+from mlops_assets.runs.recovery import Action, recover_runs, worker_files
 from mlops_assets.runs.workers import WorkerState
 
 # The second asset waits for its child until the file `go` is there, and so can be killed while it works.
@@ -141,11 +141,11 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
 
 def test_a_killed_worker_takes_its_child_with_it_and_its_run_goes_on(platform: Platform) -> None:
     run_id = platform.working()
-    assert recover(platform.instance, served=True) == []
+    assert recover_runs(platform.instance, served=True) == []
     child = int((platform.folder / "child").read_text())
     platform.kill(run_id)
     wait_for(lambda: is_gone(child))
-    assert [(each.run_id, each.action) for each in recover(platform.instance, served=True)] == [(run_id, Action.FAIL)]
+    assert [(each.run_id, each.action) for each in recover_runs(platform.instance, served=True)] == [(run_id, Action.FAIL)]
     platform.goes_on(run_id)
 
 
@@ -154,14 +154,14 @@ def test_the_monitoring_of_dagster_notices_it_too_and_leaves_a_stopped_worker_al
     worker = psutil.Process(int((worker_files(platform.instance).directory / f"{run_id}.lock").read_text()))
     worker.suspend()
     platform.monitor()
-    assert recover(platform.instance, served=True) == []
+    assert recover_runs(platform.instance, served=True) == []
     assert platform.run(run_id).status is DagsterRunStatus.STARTED
     platform.kill(run_id)
     wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
     platform.monitor()
     assert platform.run(run_id).status is DagsterRunStatus.FAILURE
     platform.goes_on(run_id)
-    assert recover(platform.instance, served=True) == []
+    assert recover_runs(platform.instance, served=True) == []
     wait_for(lambda: worker_files(platform.instance).run_ids() == [])
 
 
@@ -181,7 +181,7 @@ def test_a_worker_that_dies_while_it_starts_is_noticed(platform: Platform) -> No
     assert platform.run(run_id).status is DagsterRunStatus.STARTING
     platform.kill(run_id)
     wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
-    assert [each.action for each in recover(platform.instance, served=True)] == [Action.FAIL]
+    assert [each.action for each in recover_runs(platform.instance, served=True)] == [Action.FAIL]
     platform.goes_on(run_id)
 
 
@@ -194,7 +194,7 @@ def test_a_worker_that_dies_after_its_last_step_has_all_done_again(platform: Pla
     platform.kill(run_id)
     wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
     (platform.folder / "hang").unlink()
-    recover(platform.instance, served=True)
+    recover_runs(platform.instance, served=True)
     platform.goes_on(run_id, done="done done ")
 
 
@@ -202,12 +202,12 @@ def test_a_run_that_could_not_be_tried_again_while_its_code_was_away_is_asked_fo
     run_id = platform.working()
     platform.kill(run_id)
     wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
-    recover(platform.instance, served=True)
+    recover_runs(platform.instance, served=True)
     # What Dagster leaves when the code location does not answer at this moment.
     platform.instance.add_run_tags(run_id, {"dagster/will_retry": "false"})
     platform.retry()
     assert platform.instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) == []
-    recover(platform.instance, served=True)
+    recover_runs(platform.instance, served=True)
     platform.goes_on(run_id)
-    recover(platform.instance, served=True)
+    recover_runs(platform.instance, served=True)
     assert len(platform.instance.get_runs(RunsFilter())) == 2

@@ -8,12 +8,12 @@ import pytest
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
-from mlops_assets.lake.schema_evolution import Requested, likely_renames
+from mlops_assets.lake.schema_evolution import RequestedChanges, likely_renames
 from mlops_assets.lake.tables import column_types, current_snapshot
 from mlops_assets.operations import table_schemas
 
 MakeLake = Callable[[], Lake]
-NOTHING = Requested(renamed={}, types={}, dropped=[])
+NOTHING = RequestedChanges(renamed={}, types={}, dropped=[])
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +35,18 @@ def settings(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Set
 
 
 def test_a_plan_counts_what_would_be_lost_and_changes_nothing(lake: Lake, settings: Settings) -> None:
-    requested = Requested(
+    requested = RequestedChanges(
         renamed={"code": "label"}, types={"amount": "INTEGER", "id": "HUGEINT", "extra": "DATE"}, dropped=["flag"]
     )
     with pytest.raises(StackError, match="There is no column extra"):
-        table_schemas.plan(settings, "evolved.t", requested)
-    both = Requested(renamed={"amount": "price"}, types={"amount": "INTEGER"}, dropped=[])
-    planned = table_schemas.plan(settings, "evolved.t", both)
+        table_schemas.plan_table_changes(settings, "evolved.t", requested)
+    both = RequestedChanges(renamed={"amount": "price"}, types={"amount": "INTEGER"}, dropped=[])
+    planned = table_schemas.plan_table_changes(settings, "evolved.t", both)
     assert [str(change) for change in planned] == ["amount renamed to price", "price DOUBLE -> INTEGER"]
-    requested = Requested(renamed={"code": "label"}, types={"amount": "INTEGER", "id": "HUGEINT"}, dropped=["flag"])
+    requested = RequestedChanges(renamed={"code": "label"}, types={"amount": "INTEGER", "id": "HUGEINT"}, dropped=["flag"])
     with lake.connect(read_only=True) as connection:
         before = current_snapshot(connection)
-    planned = table_schemas.plan(settings, "evolved.t", requested)
+    planned = table_schemas.plan_table_changes(settings, "evolved.t", requested)
     assert {str(change): change.lost for change in planned} == {
         "flag BOOLEAN dropped": 0,
         "code renamed to label": 0,
@@ -58,14 +58,14 @@ def test_a_plan_counts_what_would_be_lost_and_changes_nothing(lake: Lake, settin
 
 
 def test_what_would_lose_values_is_applied_only_when_that_is_accepted(lake: Lake, settings: Settings) -> None:
-    requested = Requested(renamed={"code": "label"}, types={"amount": "INTEGER"}, dropped=["flag"])
+    requested = RequestedChanges(renamed={"code": "label"}, types={"amount": "INTEGER"}, dropped=["flag"])
     with lake.connect(read_only=True) as connection:
         before = current_snapshot(connection)
     with pytest.raises(StackError, match=r"in 5 rows\. Nothing was changed"):
-        table_schemas.apply(settings, "evolved.t", requested, accept_loss=False)
+        table_schemas.apply_table_changes(settings, "evolved.t", requested, accept_loss=False)
     with lake.connect(read_only=True) as connection:
         assert current_snapshot(connection) == before
-    table_schemas.apply(settings, "evolved.t", requested, accept_loss=True)
+    table_schemas.apply_table_changes(settings, "evolved.t", requested, accept_loss=True)
     with lake.connect(read_only=True) as connection:
         assert column_types(connection, "lake.evolved.t") == {"id": "BIGINT", "label": "VARCHAR", "amount": "INTEGER"}
         rows = connection.execute("SELECT amount, label FROM evolved.t ORDER BY id").fetchall()
@@ -73,17 +73,19 @@ def test_what_would_lose_values_is_applied_only_when_that_is_accepted(lake: Lake
         assert current_snapshot(connection) == before + 1
         former = connection.execute(f"SELECT sum(amount), min(code) FROM evolved.t AT (VERSION => {before})").fetchall()
         assert [float(former[0][0]), former[0][1]] == [22.5, "v0"]
-    assert table_schemas.apply(settings, "evolved.t", NOTHING, accept_loss=False) == []
+    assert table_schemas.apply_table_changes(settings, "evolved.t", NOTHING, accept_loss=False) == []
 
 
 def test_columns_are_those_that_the_yaml_of_a_raw_table_declares(lake: Lake, settings: Settings) -> None:
     with lake.connect(read_only=False) as connection:
         connection.execute("CREATE SCHEMA IF NOT EXISTS raw; DROP TABLE IF EXISTS raw.airlines")
         connection.execute("CREATE TABLE raw.airlines AS SELECT 1 AS carrier, 'x' AS title, 'f' AS _source, now() AS _loaded_at")
-    planned = table_schemas.plan(settings, "raw.airlines", Requested(renamed={"title": "name"}, types={}, dropped=[]))
+    planned = table_schemas.plan_table_changes(
+        settings, "raw.airlines", RequestedChanges(renamed={"title": "name"}, types={}, dropped=[])
+    )
     assert [str(change) for change in planned] == ["title renamed to name", "carrier INTEGER -> VARCHAR"]
     with pytest.raises(StackError, match="carrier cannot be dropped: it is declared"):
-        table_schemas.plan(settings, "raw.airlines", Requested(renamed={}, types={}, dropped=["carrier"]))
+        table_schemas.plan_table_changes(settings, "raw.airlines", RequestedChanges(renamed={}, types={}, dropped=["carrier"]))
 
 
 def test_a_renamed_column_is_found_by_its_values(lake: Lake) -> None:

@@ -11,7 +11,7 @@ from bundles import NOON, WITHOUT_ONNX, Fitted, fit_flights, load, push_planes
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.clients.trusted_types import trusted_types
 from mlops_assets.ml.matrix import to_frame
-from mlops_assets.ml.onnx import parity
+from mlops_assets.ml.onnx import measure_parity
 from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.skops_model import dump_pipeline, load_skops
 from mlops_assets.online_store.lmdb_store import LmdbStore
@@ -45,7 +45,7 @@ def test_the_batch_scores_from_the_skops_file(fitted: Fitted, tmp_path: Path) ->
 
 def test_what_serves_is_compared_with_the_fitted_pipeline(fitted: Fitted) -> None:
     served = load_skops(fitted.model, fitted.contract.trusted_types, fitted.schema, fitted.contract.problem)
-    compared = parity(fitted.pipeline, served, to_frame(rows(), fitted.schema), fitted.schema, fitted.contract.problem)
+    compared = measure_parity(fitted.pipeline, served, to_frame(rows(), fitted.schema), fitted.schema, fitted.contract.problem)
     assert compared.largest_difference < 1e-6
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mlops_assets.schema.source import DeliveryComparison
 from mlops_assets.sources.deliveries import compare_delivery
-from mlops_assets.sources.delivery_findings import Finding
+from mlops_assets.sources.delivery_findings import DeliveryFinding
 from mlops_assets.sources.delivery_profiles import profile_delivery
 
 FIRST, DAYS = date(2024, 10, 1), 98
@@ -88,7 +88,7 @@ def meters(day: date, random: np.random.Generator) -> pd.DataFrame:
 Frame = Callable[[date, np.random.Generator], pd.DataFrame]
 
 
-def findings(frame: Frame, change: Callable[[pd.DataFrame], pd.DataFrame] | None = None) -> list[Finding]:
+def findings(frame: Frame, change: Callable[[pd.DataFrame], pd.DataFrame] | None = None) -> list[DeliveryFinding]:
     """The findings in all days, or in the last day after `change`."""
     random = np.random.default_rng(1)
     frames = [frame(day, random).assign(day=day) for day in DATES]

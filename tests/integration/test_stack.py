@@ -114,7 +114,7 @@ def test_sql_cannot_write_and_a_wrong_query_is_a_message(stack: Settings) -> Non
 
 
 def test_everything_listens_on_loopback_only(stack: Settings) -> None:
-    pids = {process.pid for process in leftovers.find(stack)}
+    pids = {process.pid for process in leftovers.find_processes(stack)}
     listening = [c.laddr for c in psutil.net_connections("inet") if c.pid in pids and c.status == psutil.CONN_LISTEN]
     ports = {stack.dagster_port, stack.mlflow_port, stack.nats_port, stack.serving_port}
     assert {address.port for address in listening} == ports
@@ -137,12 +137,12 @@ def test_a_killed_server_comes_back(stack: Settings, name: str) -> None:
 
 
 def test_a_killed_supervisor_leaves_servers_that_up_replaces(stack: Settings) -> None:
-    orphans = {process.pid for process in leftovers.find(stack)}
+    orphans = {process.pid for process in leftovers.find_processes(stack)}
     os.kill(Supervisor(stack).pid(), signal.SIGKILL)
     wait_for(lambda: not Supervisor(stack).is_running(), 5)
-    assert leftovers.find(stack), "the servers should outlive their supervisor: that is what this test is about"
+    assert leftovers.find_processes(stack), "the servers should outlive their supervisor: that is what this test is about"
     assert control.up(stack, lambda name, event: None)
-    assert not orphans & {process.pid for process in leftovers.find(stack)}
+    assert not orphans & {process.pid for process in leftovers.find_processes(stack)}
     assert {state for state, _ in states(stack).values()} == {"running"}
 
 
@@ -158,7 +158,7 @@ def test_a_taken_port_is_named_with_its_holder_and_the_remedy() -> None:
     settings = temporary_settings()
     with socket.create_server(("127.0.0.1", settings.mlflow_port)):
         answer = mlops(settings, "up")
-    left = leftovers.find(settings)
+    left = leftovers.find_processes(settings)
     shutil.rmtree(settings.home)
     assert answer.returncode == 1
     assert f"Port {settings.mlflow_port}, which mlflow needs, is taken by process {os.getpid()}" in answer.stderr
@@ -186,7 +186,7 @@ def test_down_leaves_no_process_behind(stack: Settings) -> None:
     worker = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, start_new_session=True)
     assert worker.stdout is not None
     worker.stdout.readline()
-    pids = [process.pid for process in leftovers.find(stack)]
+    pids = [process.pid for process in leftovers.find_processes(stack)]
     assert worker.pid in pids
     answer = mlops(stack, "down")
     assert answer.returncode == 0, answer.stderr
@@ -204,7 +204,7 @@ def test_dev_shows_the_logs_until_it_is_stopped_and_then_stops_the_stack(stack: 
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert "Stopping the stack" in output
-    assert leftovers.find(stack) == []
+    assert leftovers.find_processes(stack) == []
 
 
 def test_postgres_of_ones_own(tmp_path: Path) -> None:

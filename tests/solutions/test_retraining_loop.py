@@ -17,7 +17,7 @@ from mlops_assets.access.credentials import serving_token
 from mlops_assets.core.conditions import CONDITIONS_SENSORS
 from mlops_assets.monitoring.retraining_sensor import DECISION_TAG
 from mlops_assets.operations.automation import switched_on
-from mlops_assets.operations.events import day_of_requests, send
+from mlops_assets.operations.events import requests_of_day, send_requests
 from mlops_assets.operations.stage_runs import data_assets
 
 SOLUTION = "employment"
@@ -191,7 +191,7 @@ def test_with_automation_on_a_year_goes_from_raw_rows_to_a_decision_by_itself(pl
 def test_what_the_servers_answered_reaches_the_decision_without_any_batch(platform: Platform, replayed: Replayed) -> None:
     decision, year = f"{SOLUTION}/retraining_decision", date(2016, 1, 1)
     stages = [f"{SOLUTION}/{stage}" for stage in ("prediction_log", "outcomes", "drift_report", "retraining_decision")]
-    rows = day_of_requests(platform.settings, SOLUTION, year, look_up=False)[:100]
+    rows = requests_of_day(platform.settings, SOLUTION, year, look_up=False)[:100]
     key = year.isoformat()
     reached: dict[str, float] = {}
     with switched_on(platform.client, CONDITIONS_SENSORS[0]), switched_on(platform.client, CONDITIONS_SENSORS[1]):
@@ -200,7 +200,7 @@ def test_what_the_servers_answered_reaches_the_decision_without_any_batch(platfo
         token = {"Authorization": f"Bearer {serving_token(platform.settings)}"}
         answer = requests.post(address, data=json.dumps([json.loads(row) for row in rows[:50]]), headers=token, timeout=60)
         assert answer.status_code == 200, answer.text
-        send(platform.settings, SOLUTION, rows[50:], None)
+        send_requests(platform.settings, SOLUTION, rows[50:], None)
         while decision not in reached or judged(platform, key) < 100:
             new = [stage for stage in stages if stage not in reached and is_materialized(platform, stage, key)]
             reached |= {stage: time.monotonic() - began for stage in new}

@@ -26,7 +26,7 @@ from mlops_assets.clients.event_stream import (
     subject,
 )
 from mlops_assets.local import control
-from mlops_assets.operations.events import answers, day_of_requests
+from mlops_assets.operations.events import read_answers, requests_of_day
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 from mlops_assets.serving.shipper import pending_bytes
 
@@ -88,7 +88,7 @@ def champion(platform: Platform) -> Path:
 @pytest.fixture(scope="module")
 def flights(platform: Platform, demo: Demo) -> list[bytes]:
     """The flights of one day as requests."""
-    return day_of_requests(platform.settings, SOLUTION, DAY, look_up=False)
+    return requests_of_day(platform.settings, SOLUTION, DAY, look_up=False)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_what_is_no_flight_is_rejected_with_the_reason(platform: Platform, fligh
     row = json.loads(flights[0])
     publish(platform, "broken", [b"no JSON", json.dumps(row | {"distance": "far"}).encode()])
     wait_until(lambda: waiting(platform, REQUESTS, scorer_consumer(SOLUTION)) == 0, 60)
-    reasons = [reject["reason"] for reject in answers(platform.settings, SOLUTION, stream=REJECTS, minutes=2, follow=False)]
+    reasons = [reject["reason"] for reject in read_answers(platform.settings, SOLUTION, stream=REJECTS, minutes=2, follow=False)]
     assert any("not JSON" in reason for reason in reasons)
     assert any("distance" in reason for reason in reasons)
     shown = platform.mlops("stream", "tail", SOLUTION, "--rejects", "--json")

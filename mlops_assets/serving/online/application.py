@@ -36,7 +36,7 @@ from mlops_assets.serving.online.model_workers import WorkerModel
 from mlops_assets.serving.online.openapi import describe
 from mlops_assets.serving.online.predictor import Predictor
 from mlops_assets.serving.online.problems import CONTENT_TYPE, ProblemError
-from mlops_assets.serving.reports import follow, served_models
+from mlops_assets.serving.reports import follow_links, served_models
 
 DRAIN_SECONDS = 1.0
 """Asked to end, a process answers so much longer, and asks every caller to connect anew, before it closes idle connections."""
@@ -213,7 +213,9 @@ class OnlineServer(litserve.LitServer):
                 os.kill(os.getpid(), signal.SIGTERM)
 
         try:
-            follow(self.api.solutions, self._settings.server_reports_directory, "online", stopping=self._stopping, changed=looked)
+            follow_links(
+                self.api.solutions, self._settings.server_reports_directory, "online", stopping=self._stopping, changed=looked
+            )
         except Exception:
             _log.exception("The links are not followed any more: this process ends.")
             os.kill(os.getpid(), signal.SIGTERM)

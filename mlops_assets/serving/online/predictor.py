@@ -26,7 +26,7 @@ from mlops_assets.serving.online.problems import InvalidRequestError, ProblemErr
 from mlops_assets.serving.online.trial import in_canary, score_challenger, score_challenger_later
 from mlops_assets.serving.prediction_record import PredictionRecord, Role
 from mlops_assets.serving.requests import RequestError, Row
-from mlops_assets.serving.scorer import Scored
+from mlops_assets.serving.scorer import ScoredRow
 from mlops_assets.serving.spool import SpoolError, SpoolWriter
 
 _log = logging.getLogger(__name__)
@@ -65,8 +65,8 @@ class _Request(msgspec.Struct, eq=False, kw_only=True):
     deadline: float
     rows: Sequence[Row]
     many: bool
-    scored: list[Scored] = []
-    tried: tuple[dict[int, Scored], set[int]] | None = None
+    scored: list[ScoredRow] = []
+    tried: tuple[dict[int, ScoredRow], set[int]] | None = None
     answer: bytes | Exception | None = None
 
 
@@ -216,7 +216,7 @@ class Predictor:
         tried, by_challenger = self._try(request) if request.tried is None else request.tried
         identifiers = [row.request_id or f"{self._process}-{next(self._numbers)}" for row in request.rows]
 
-        def record(position: int, made: Scored, role: Role) -> PredictionRecord:
+        def record(position: int, made: ScoredRow, role: Role) -> PredictionRecord:
             answered = (position in by_challenger) == (role == "challenger")
             return made.record(solution=name, channel="online", role=role, answered=answered, request_id=identifiers[position])
 
@@ -227,7 +227,7 @@ class Predictor:
         answered = [others[at] if at in by_challenger else each for at, each in enumerate(records)]
         return [*records, *others.values()], answered
 
-    def _try(self, request: _Request) -> tuple[dict[int, Scored], set[int]]:
+    def _try(self, request: _Request) -> tuple[dict[int, ScoredRow], set[int]]:
         """What the challenger makes of the rows that it gets, by position, and which of them it answers."""
         if request.challenger is None:
             return {}, set()
@@ -235,7 +235,7 @@ class Predictor:
         tried = score_challenger(request.challenger, request.solution.options, request.body, request.received_at, canary)
         return self._tried(request, tried, canary)
 
-    async def _try_later(self, request: _Request, challenger: Model, seconds: float) -> tuple[dict[int, Scored], set[int]]:
+    async def _try_later(self, request: _Request, challenger: Model, seconds: float) -> tuple[dict[int, ScoredRow], set[int]]:
         """See `_try`."""
         canary = _canary(request)
         options = request.solution.options
@@ -243,8 +243,8 @@ class Predictor:
         return self._tried(request, tried, canary)
 
     def _tried(
-        self, request: _Request, tried: dict[int, Scored] | None, canary: Sequence[bool]
-    ) -> tuple[dict[int, Scored], set[int]]:
+        self, request: _Request, tried: dict[int, ScoredRow] | None, canary: Sequence[bool]
+    ) -> tuple[dict[int, ScoredRow], set[int]]:
         if tried is None:
             self._metrics.challenger_failures.labels(request.solution.name).inc()
             return {}, set()

@@ -14,7 +14,7 @@ from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.live import Model
 from mlops_assets.serving.prediction_record import Value
 from mlops_assets.serving.requests import Row
-from mlops_assets.serving.scorer import Scored
+from mlops_assets.serving.scorer import ScoredRow
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def in_canary(options: Serving, entity: Mapping[str, Value], key: str | int) -> 
 
 def score_challenger(
     challenger: Model, options: Serving, body: bytes, received_at: datetime, canary: Sequence[bool]
-) -> dict[int, Scored] | None:
+) -> dict[int, ScoredRow] | None:
     """What the challenger answers for the rows of `body` that it gets: all of them in the shadow, else those in the `canary`.
 
     By the row's position; None when it cannot score them, which is logged.
@@ -44,7 +44,7 @@ def score_challenger(
 
 async def score_challenger_later(
     challenger: Model, options: Serving, body: bytes, received_at: datetime, canary: Sequence[bool], seconds: float
-) -> dict[int, Scored] | None:
+) -> dict[int, ScoredRow] | None:
     """What `score_challenger` answers, from a model in other processes, which has so many `seconds`."""
     try:
         chosen, rows = _chosen(challenger, options, body, received_at, canary)

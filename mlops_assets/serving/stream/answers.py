@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from mlops_assets.clients.event_stream import PREDICTIONS, Message, reject_message, subject
 from mlops_assets.serving.prediction_record import encode_record
 from mlops_assets.serving.requests import RequestError, Row
-from mlops_assets.serving.scorer import Scored
+from mlops_assets.serving.scorer import ScoredRow
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -36,10 +36,10 @@ def answer(champions: "LiveChampions", events: "Sequence[Msg]", maximum_payload:
     return messages
 
 
-def _scored(champions: "LiveChampions", rows: "Sequence[tuple[Msg, Row]]") -> "list[tuple[Msg, Row, Scored | str]]":
+def _scored(champions: "LiveChampions", rows: "Sequence[tuple[Msg, Row]]") -> "list[tuple[Msg, Row, ScoredRow | str]]":
     """The rows with what the model answers, or why it cannot."""
     try:
-        answers: list[Scored] = champions.score([row for _, row in rows])
+        answers: list[ScoredRow] = champions.score([row for _, row in rows])
     except (ValueError, TypeError, ArithmeticError) as error:
         if len(rows) == 1:
             [(event, row)] = rows
@@ -49,7 +49,7 @@ def _scored(champions: "LiveChampions", rows: "Sequence[tuple[Msg, Row]]") -> "l
     return [(event, row, scored) for (event, row), scored in zip(rows, answers, strict=True)]
 
 
-def _prediction(solution: str, event: "Msg", row: Row, scored: Scored) -> Message:
+def _prediction(solution: str, event: "Msg", row: Row, scored: ScoredRow) -> Message:
     origin = event.metadata
     # A stream that is made anew counts from 1 again: with the time it cannot repeat an id.
     request_id = row.request_id or f"{origin.timestamp:%Y%m%dT%H%M%S%f}-{origin.sequence.stream}"

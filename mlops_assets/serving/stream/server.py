@@ -21,7 +21,7 @@ from mlops_assets.clients.event_stream import (
     wait_for,
 )
 from mlops_assets.serving.live import LiveSolution, LiveSolutions
-from mlops_assets.serving.reports import FOLLOW_SECONDS, follow
+from mlops_assets.serving.reports import FOLLOW_SECONDS, follow_links
 from mlops_assets.serving.stream.answers import answer
 
 MICRO_BATCH = 200
@@ -47,7 +47,7 @@ async def serve(solutions: LiveSolutions, reports: Path, url: str, stopping: asy
         loop.call_soon_threadsafe(looked.set)
 
     # In a thread: loading a bundle takes longer than the other solutions may wait.
-    following = asyncio.create_task(asyncio.to_thread(follow, solutions, reports, "stream", stopping=halted, changed=tell))
+    following = asyncio.create_task(asyncio.to_thread(follow_links, solutions, reports, "stream", stopping=halted, changed=tell))
     try:
         async with connect(url, name="stream scorer", stopping=stopping) as stream, asyncio.TaskGroup() as tasks:
             served: set[str] = set()

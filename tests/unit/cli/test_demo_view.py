@@ -3,10 +3,10 @@
 from rich.console import Console, RenderableType
 
 from mlops_assets.cli.demo_view import _metrics_table, _time_table, _windows_table
-from mlops_assets.operations.demo import Summary
-from mlops_assets.operations.stage_runs import Stage, StageResult
+from mlops_assets.operations.demo import DemoSummary
+from mlops_assets.operations.stage_runs import StageRun, StageRunResult
 
-SUMMARY = Summary(
+SUMMARY = DemoSummary(
     version=1,
     rows={"raw.flights": 27004},
     metrics={
@@ -49,9 +49,9 @@ def test_a_metric_stands_beside_its_baseline_and_what_has_none_is_left_out(termi
 
 
 def test_the_longest_steps_come_first_and_the_rest_is_the_launch(terminal: Console) -> None:
-    stage = Stage("training", ("x/model",), "2013-01-01", "2013-01-01")
+    stage = StageRun("training", ("x/model",), "2013-01-01", "2013-01-01")
     steps = {"x__short": 0.01, "x__evaluation": 2.0, "x__model": 5.0}
-    results = [StageResult(stage, seconds=10.01, steps=steps, run_url="u"), StageResult(Stage("old", (), "a", "b"))]
+    results = [StageRunResult(stage, seconds=10.01, steps=steps, run_url="u"), StageRunResult(StageRun("old", (), "a", "b"))]
     text = lines(terminal, _time_table(results, 12.0))
     [training] = [line for line in text if "training" in line]
     assert "model 5.0, evaluation 2.0, launch 3.0" in training

@@ -5,7 +5,7 @@ from datetime import date
 from rich.console import Console
 
 from mlops_assets.cli.replay_view import _described, _show_comparison, _show_step
-from mlops_assets.operations.replay import Step, Stopped, Training
+from mlops_assets.operations.replay import BlockedDelivery, ReplayStep, ReplayTraining
 from mlops_assets.operations.replay_plan import Period
 
 WINDOW = {
@@ -21,21 +21,21 @@ WINDOW = {
 }
 
 
-def step(**fields: object) -> Step:
-    return Step(Period(date(2024, 1, 1), date(2024, 1, 7)), windows=[WINDOW], champion=3, **fields)  # type: ignore[arg-type]
+def step(**fields: object) -> ReplayStep:
+    return ReplayStep(Period(date(2024, 1, 1), date(2024, 1, 7)), windows=[WINDOW], champion=3, **fields)  # type: ignore[arg-type]
 
 
 def test_a_step_shows_windows_decisions_and_trainings(terminal: Console) -> None:
-    _show_step(terminal, step(training=Training("http://localhost/runs/1", 12.4, ("gate [x] failed",))))
+    _show_step(terminal, step(training=ReplayTraining("http://localhost/runs/1", 12.4, ("gate [x] failed",))))
     text = terminal.export_text()
     for words in ("12,345", "25%", "0.700", "realised [roc_auc] is [/worse]", "refused: gate [x] failed", "version 3 predicts"):
         assert words in text
 
 
 def test_a_fault_that_nothing_stopped_is_told(terminal: Console) -> None:
-    _show_step(terminal, step(stopped=Stopped("drop of raw.orders", ())))
+    _show_step(terminal, step(stopped=BlockedDelivery("drop of raw.orders", ())))
     assert "nothing stopped it" in terminal.export_text()
-    _show_step(terminal, step(stopped=Stopped("drop of raw.orders", ("row_count [raw]",))))
+    _show_step(terminal, step(stopped=BlockedDelivery("drop of raw.orders", ("row_count [raw]",))))
     assert "stopped by row_count [raw]. The champion stayed" in terminal.export_text()
 
 

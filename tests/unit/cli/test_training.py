@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from mlops_assets.cli.main import app
 from mlops_assets.cli.training import _show
-from mlops_assets.operations.training import Outcome
+from mlops_assets.operations.training import TrainingOutcome
 
-REFUSED = Outcome(
+REFUSED = TrainingOutcome(
     solution="x",
     training_date="2024-01-01",
     run_url="http://localhost/runs/1",

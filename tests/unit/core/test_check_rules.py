@@ -14,7 +14,7 @@ import mlops_assets
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import CheckRule, Evidence, PartitionCheckResult
 from mlops_assets.schema.gates_section import Gates
-from mlops_assets.training.gate import GATES, rules_of
+from mlops_assets.training.gate import GATES, gate_rules
 
 PACKAGE = Path(mlops_assets.__file__).parent
 KEY = dg.AssetKey("table")
@@ -53,7 +53,7 @@ def rules_of_gates() -> list[CheckRule]:
     gates = Gates.model_validate(
         {"floor": {"roc_auc": 0.5}, "slices": ["age"], "worst_slice": {"roc_auc": 0.4}, "maximum_calibration_error": 0.1}
     )
-    rules = rules_of(solution.model_copy(update={"gates": gates}), own=False)
+    rules = gate_rules(solution.model_copy(update={"gates": gates}), own=False)
     assert {rule.name for rule in rules} == {name for name in GATES.names() if GATES.is_own(name)}
     return rules
 

@@ -6,7 +6,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mlops_assets.core.conditions import FOLLOW, FOLLOW_OUTCOMES, FOLLOW_PREDICTIONS, PREDICT_ONCE, build_conditions_sensors
+from mlops_assets.core.conditions import (
+    ON_MISSING_PREDICTIONS,
+    ON_NEW_INPUTS,
+    ON_NEW_OUTCOMES,
+    ON_NEW_PREDICTIONS,
+    build_conditions_sensors,
+)
 from mlops_assets.core.keys import stage_tags
 
 DAYS = dg.DailyPartitionsDefinition("2013-08-01", end_date="2013-08-15")
@@ -26,7 +32,7 @@ class Graph:
         def raw() -> dg.MaterializeResult:
             return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=self.rows_are_good)])
 
-        @dg.asset(partitions_def=DAYS, deps=[raw], kinds={"dbt"}, automation_condition=FOLLOW)
+        @dg.asset(partitions_def=DAYS, deps=[raw], kinds={"dbt"}, automation_condition=ON_NEW_INPUTS)
         def feature() -> None: ...
 
         @dg.asset(partitions_def=DAYS, tags=stage_tags(SOLUTION, "deployment"))
@@ -37,7 +43,7 @@ class Graph:
             deps=[feature, dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping())],
             tags=stage_tags(SOLUTION, "predictions"),
             check_specs=[dg.AssetCheckSpec("complete", asset="predictions", blocking=True, partitions_def=DAYS)],
-            automation_condition=PREDICT_ONCE,
+            automation_condition=ON_MISSING_PREDICTIONS,
         )
         def predictions() -> dg.MaterializeResult:
             return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
@@ -49,7 +55,7 @@ class Graph:
             partitions_def=DAYS,
             deps=[predictions, prediction_log, feature],
             tags=stage_tags(SOLUTION, "outcomes"),
-            automation_condition=FOLLOW_PREDICTIONS,
+            automation_condition=ON_NEW_PREDICTIONS,
         )
         def outcomes() -> None: ...
 
@@ -57,7 +63,7 @@ class Graph:
             partitions_def=WEEKS,
             deps=[predictions, prediction_log, outcomes],
             tags=stage_tags(SOLUTION, "drift_report"),
-            automation_condition=FOLLOW_OUTCOMES,
+            automation_condition=ON_NEW_OUTCOMES,
         )
         def drift_report() -> None: ...
 
@@ -209,10 +215,10 @@ def test_one_day_whose_blocking_check_failed_stops_the_window_and_no_other_day()
     def daily(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=good.get(context.partition_key, True))])
 
-    @dg.asset(partitions_def=DAYS, deps=[daily], automation_condition=FOLLOW)
+    @dg.asset(partitions_def=DAYS, deps=[daily], automation_condition=ON_NEW_INPUTS)
     def next_daily() -> None: ...
 
-    @dg.asset(partitions_def=WEEKS, deps=[daily], automation_condition=FOLLOW)
+    @dg.asset(partitions_def=WEEKS, deps=[daily], automation_condition=ON_NEW_INPUTS)
     def weekly() -> None: ...
 
     definitions = dg.Definitions([daily, next_daily, weekly])

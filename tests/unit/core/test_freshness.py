@@ -18,7 +18,7 @@ from mlops_assets.core.freshness import (
     partition_freshness,
     window_freshness,
 )
-from mlops_assets.schema.cadence import LENGTHS, Cadence
+from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
 from mlops_assets.schema.duration import add_duration
 from mlops_assets.schema.solution import Solution
 
@@ -38,7 +38,7 @@ def changed(section: str, **fields: object) -> Solution:
 def test_a_table_that_missed_no_update_is_fresh_whatever_the_calendar(cadence: Cadence, day: date) -> None:
     begin = {"weekly": day - timedelta(days=day.weekday()), "monthly": day.replace(day=1), "yearly": day.replace(month=1, day=1)}
     start = begin.get(cadence, day)
-    end = add_duration(add_duration(start, LENGTHS[cadence].duration), LENGTHS[cadence].duration)
+    end = add_duration(add_duration(start, CADENCE_LENGTHS[cadence].duration), CADENCE_LENGTHS[cadence].duration)
     # From the load of one partition, at its end, to that of the next, and a whole partition to spare.
     assert fails_after(cadence_freshness(cadence)) >= end - start
 

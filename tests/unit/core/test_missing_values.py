@@ -8,13 +8,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.core.missing_values import LARGEST_FLOAT32, finite_number, is_infinite, is_present, number
+from mlops_assets.core.missing_values import LARGEST_FLOAT32, finite_value, is_infinite, is_present, numeric_value
 
 CONNECTION = duckdb.connect()
 
 
 def evaluate(value: object, kind: str) -> tuple[float | None, float | None, bool, bool]:
-    columns = f"{number('x')}, {finite_number('x')}, {is_infinite('x')}, {is_present('x', numeric=True)}"
+    columns = f"{numeric_value('x')}, {finite_value('x')}, {is_infinite('x')}, {is_present('x', numeric=True)}"
     [row] = CONNECTION.execute(f"SELECT {columns} FROM (SELECT CAST(? AS {kind}) AS x)", [value]).fetchall()
     return row
 

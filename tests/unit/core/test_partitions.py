@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.core.partitions import build_partitions
-from mlops_assets.schema.cadence import LENGTHS, Cadence
+from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
 from mlops_assets.schema.duration import add_duration
 
 
@@ -19,7 +19,7 @@ def test_windows_follow_one_another_and_are_named_by_their_first_day(cadence: Ca
     start = days.get(cadence, near.replace(month=1, day=1))
     end = start
     for _ in range(count):
-        end = add_duration(end, LENGTHS[cadence].duration)
+        end = add_duration(end, CADENCE_LENGTHS[cadence].duration)
     partitions = build_partitions(start, end, cadence)
     keys = partitions.get_partition_keys()
     assert (keys[0], len(keys)) == (start.isoformat(), count)

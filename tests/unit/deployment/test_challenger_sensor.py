@@ -9,7 +9,7 @@ import pytest
 from alias_registry import AliasRegistry
 
 from mlops_assets.core.settings import Settings
-from mlops_assets.deployment.challenger_sensor import build_challenger_sensor, present_trial, wanted_trial
+from mlops_assets.deployment.challenger_sensor import build_challenger_sensor, current_assignment, declared_assignment
 from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.active import CHALLENGER_LINK, activate, write_options
 
@@ -39,10 +39,10 @@ def tick(settings: Settings, options: Serving, cursor: str | None) -> tuple[int,
 
 def test_a_challenger_is_wanted_only_while_the_yaml_wants_one(settings: Settings, registry: AliasRegistry) -> None:
     registry.aliases["challenger"] = 4
-    assert wanted_trial(settings, "example", Serving()).version is None
-    assert wanted_trial(settings, "example", SHADOW).version == 4
+    assert declared_assignment(settings, "example", Serving()).version is None
+    assert declared_assignment(settings, "example", SHADOW).version == 4
     registry.aliases.clear()
-    assert wanted_trial(settings, "example", SHADOW).version is None
+    assert declared_assignment(settings, "example", SHADOW).version is None
 
 
 def test_each_difference_is_asked_for_once(settings: Settings, registry: AliasRegistry) -> None:
@@ -55,5 +55,5 @@ def test_each_difference_is_asked_for_once(settings: Settings, registry: AliasRe
     assert tick(settings, SHADOW, cursor)[0] == 1
     (settings.serving_directory / "example" / "4").mkdir()
     activate(settings.serving_directory / "example" / "4", CHALLENGER_LINK)
-    assert present_trial(settings, "example").version == 4
+    assert current_assignment(settings, "example").version == 4
     assert tick(settings, SHADOW, cursor)[0] == 0

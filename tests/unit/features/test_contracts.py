@@ -3,7 +3,7 @@ from types import MappingProxyType
 import pytest
 
 from mlops_assets.feature_store.registry import DbtModel, FeatureView
-from mlops_assets.features.contracts import broken_message, check_contract, compare
+from mlops_assets.features.contracts import broken_message, check_contract, compare_contract
 
 RECORDED = {"carrier": "VARCHAR", "delay": "DOUBLE"}
 VIEW = FeatureView(
@@ -35,25 +35,25 @@ VIEW = FeatureView(
     ],
 )
 def test_only_added_columns_keep_a_contract(current: dict[str, str], breaking: bool, text: str) -> None:
-    change = compare(RECORDED, current)
+    change = compare_contract(RECORDED, current)
     assert change.breaking == breaking
     assert str(change) == text
     assert set(change.added) == set(current) - set(RECORDED)
 
 
 def test_a_name_in_another_case_is_the_same_column() -> None:
-    assert compare(RECORDED, {"Carrier": "VARCHAR", "DELAY": "DOUBLE"}) == compare(RECORDED, RECORDED)
-    assert str(compare(RECORDED, {"Carrier": "VARCHAR", "DELAY": "INTEGER"})) == "delay was DOUBLE, is INTEGER"
+    assert compare_contract(RECORDED, {"Carrier": "VARCHAR", "DELAY": "DOUBLE"}) == compare_contract(RECORDED, RECORDED)
+    assert str(compare_contract(RECORDED, {"Carrier": "VARCHAR", "DELAY": "INTEGER"})) == "delay was DOUBLE, is INTEGER"
 
 
 def test_the_first_build_adds_everything() -> None:
-    change = compare({}, RECORDED)
+    change = compare_contract({}, RECORDED)
     assert not change.breaking
     assert change.added == RECORDED
 
 
 def test_a_broken_contract_says_who_breaks_and_what_to_do() -> None:
-    change = compare(RECORDED, {"carrier": "VARCHAR"})
+    change = compare_contract(RECORDED, {"carrier": "VARCHAR"})
     result = check_contract(VIEW, change, solutions=["flight_delay"], live_models=["flight_delay version 3 (champion)"])
     assert not result.passed
     assert result.asset_key is not None

@@ -16,7 +16,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def sections(settings: Settings) -> configparser.RawConfigParser:
     parser = configparser.RawConfigParser(inline_comment_prefixes=(" ;",))
-    parser.read_string(configuration.render(settings)[settings.supervisor_configuration])
+    parser.read_string(configuration.render_files(settings)[settings.supervisor_configuration])
     return parser
 
 
@@ -42,7 +42,7 @@ def test_dagster_yaml_is_what_dagster_accepts(tmp_path: Path) -> None:
     from dagster._core.instance.config import dagster_instance_config_schema
 
     settings = Settings(home=tmp_path)
-    instance = yaml.safe_load(configuration.render(settings)[settings.dagster_home / "dagster.yaml"])
+    instance = yaml.safe_load(configuration.render_files(settings)[settings.dagster_home / "dagster.yaml"])
     result = validate_config(dagster_instance_config_schema(), instance)
     assert result.success, result.errors
     assert instance["telemetry"] == {"enabled": False}
@@ -52,7 +52,7 @@ def test_dagster_yaml_is_what_dagster_accepts(tmp_path: Path) -> None:
 
 
 def test_both_workspaces_name_the_same_location(settings: Settings) -> None:
-    shared = yaml.safe_load(configuration.render(settings)[settings.dagster_home / "workspace.yaml"])
+    shared = yaml.safe_load(configuration.render_files(settings)[settings.dagster_home / "workspace.yaml"])
     plain = yaml.safe_load((current_project().root / "workspace.yaml").read_text())
     assert shared["load_from"][0]["grpc_server"]["socket"] == str(settings.code_location_socket)
     assert shared["load_from"][0]["grpc_server"]["location_name"] == plain["load_from"][0]["python_module"]["location_name"]
@@ -60,15 +60,15 @@ def test_both_workspaces_name_the_same_location(settings: Settings) -> None:
 
 def test_changed_files_are_found(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    files = configuration.render(settings)
-    assert configuration.changed(files) == list(files)
-    configuration.write(files)
-    assert configuration.changed(files) == []
-    other = configuration.render(Settings(home=tmp_path, mlflow_port=5001, nats_port=4333))
-    assert configuration.changed(other) == [settings.supervisor_configuration, tmp_path / "nats.conf"]
+    files = configuration.render_files(settings)
+    assert configuration.changed_files(files) == list(files)
+    configuration.write_files(files)
+    assert configuration.changed_files(files) == []
+    other = configuration.render_files(Settings(home=tmp_path, mlflow_port=5001, nats_port=4333))
+    assert configuration.changed_files(other) == [settings.supervisor_configuration, tmp_path / "nats.conf"]
 
 
 @pytest.mark.parametrize("name", ["supervisord.conf", "nats.conf", "dagster/dagster.yaml", "dagster/workspace.yaml"])
 def test_files_that_may_hold_a_password_are_the_owners_alone(tmp_path: Path, name: str) -> None:
-    configuration.write(configuration.render(Settings(home=tmp_path)))
+    configuration.write_files(configuration.render_files(Settings(home=tmp_path)))
     assert (tmp_path / name).stat().st_mode & 0o777 == 0o600

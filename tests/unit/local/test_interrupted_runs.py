@@ -47,7 +47,7 @@ def test_every_worker_is_asked_and_one_that_does_not_end_is_not_waited_for(
     workers = Workers(settings.run_worker_directory)
     processes += [start(workers, "a", ENDS), start(workers, "b", ENDS), start(workers, "c", STAYS)]
     began = time.monotonic()
-    interrupted_runs.end(settings, 1.5)
+    interrupted_runs.end_runs(settings, 1.5)
     assert time.monotonic() - began < 60
     assert [process.poll() is None for process in processes] == [False, False, True]
     assert workers.state("c") is WorkerState.ALIVE
@@ -56,10 +56,10 @@ def test_every_worker_is_asked_and_one_that_does_not_end_is_not_waited_for(
 def test_workers_that_end_are_not_waited_for_longer(settings: Settings, processes: list[subprocess.Popen]) -> None:
     processes.append(start(Workers(settings.run_worker_directory), "a", ENDS))
     began = time.monotonic()
-    interrupted_runs.end(settings, 600)
+    interrupted_runs.end_runs(settings, 600)
     assert time.monotonic() - began < 300
 
 
 def test_without_workers_there_is_nothing_to_wait_for(settings: Settings) -> None:
-    interrupted_runs.end(settings, 600)
+    interrupted_runs.end_runs(settings, 600)
     assert not settings.run_worker_directory.exists()

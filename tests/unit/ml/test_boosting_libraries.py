@@ -8,7 +8,7 @@ from skops import io
 from mlops_assets.clients.trusted_types import trusted_types
 from mlops_assets.ml.boosting_libraries import floor32
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
-from mlops_assets.ml.onnx import parity, to_onnx
+from mlops_assets.ml.onnx import measure_parity, to_onnx
 from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline, predict
 from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.schema.problem import Problem
@@ -47,7 +47,7 @@ def test_on_real_flights_the_export_answers_as_the_model(flights: pa.Table, prob
     assert frame["dep_delay"].isna().any()
     pipeline = fitted()
     model = to_onnx(pipeline, SCHEMA, problem)
-    assert parity(pipeline, model, frame, SCHEMA, problem).largest_relative_difference < 1e-5
+    assert measure_parity(pipeline, model, frame, SCHEMA, problem).largest_relative_difference < 1e-5
     assert to_onnx(fitted(), SCHEMA, problem) == model
     # As the registry stores it: skops, with the types of the library alone.
     stored = io.dumps(pipeline)

@@ -4,7 +4,7 @@ from sklearn.pipeline import Pipeline
 
 from mlops_assets.ml.calibration import apply_curve, fit_curve
 from mlops_assets.ml.estimators.calibrated import CalibratedClassifier
-from mlops_assets.ml.onnx import parity, to_onnx
+from mlops_assets.ml.onnx import measure_parity, to_onnx
 from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline
 from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
@@ -79,7 +79,7 @@ def test_the_exported_model_is_calibrated_too(method, path, parameters, sample) 
     curve = fit_curve(method, np.sqrt(plain), labels)
     *steps, (name, estimator) = pipeline.steps
     calibrated = Pipeline([*steps, (name, CalibratedClassifier(estimator, curve))])
-    result = parity(
+    result = measure_parity(
         calibrated,
         to_onnx(calibrated, sample.schema, "binary_classification"),
         sample.frame,

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from mlops_assets.ml.bootstrap import Interval
-from mlops_assets.ml.comparison import Difference, compare
+from mlops_assets.ml.comparison import MetricDifference, compare_models
 from mlops_assets.ml.evaluation import Resampling, evaluate
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import metric_names
@@ -19,7 +19,7 @@ def judged(predictions: np.ndarray) -> WeightedMetrics:
     return WeightedMetrics("binary_classification", LABELS, predictions, (0, 1), 0.5)
 
 
-def difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Difference]:
+def difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, MetricDifference]:
     evaluation = evaluate(
         problem="binary_classification",
         metrics=metric_names("binary_classification"),
@@ -32,7 +32,7 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Difference]:
         minimum_slice_rows=1,
         resampling=Resampling(seed=0, slice_metrics=()),
     )
-    return compare(evaluation, judged(theirs), names=("roc_auc", "log_loss"), seed=0)
+    return compare_models(evaluation, judged(theirs), names=("roc_auc", "log_loss"), seed=0)
 
 
 def test_a_worse_model_is_worse_and_an_equal_one_is_not() -> None:
@@ -71,8 +71,8 @@ def test_a_model_does_not_differ_from_itself() -> None:
     ],
 )
 def test_the_rule_at_its_edges(value: float | None, interval: Interval | None, tolerance: float, worse: bool) -> None:
-    greater_is_better = Difference("roc_auc", 0.7, 0.7, value, interval)
+    greater_is_better = MetricDifference("roc_auc", 0.7, 0.7, value, interval)
     assert greater_is_better.is_worse(tolerance) is worse
     if value is not None:
         turned = None if interval is None else Interval(-interval.high, -interval.low)
-        assert Difference("log_loss", 0.5, 0.5, -value, turned).is_worse(tolerance) is worse
+        assert MetricDifference("log_loss", 0.5, 0.5, -value, turned).is_worse(tolerance) is worse

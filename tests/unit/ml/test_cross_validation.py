@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mlops_assets.ml.cross_validation import Specification, TrainingRows, check_weights, fit_rows, fold_scores, out_of_fold
+from mlops_assets.ml.cross_validation import ModelSpecification, TrainingRows, check_weights, fit_rows, fold_scores, out_of_fold
 from mlops_assets.ml.folds import Fold
 from mlops_assets.ml.pipeline import predict
 from mlops_assets.ml.pipeline_steps import PipelineStep
@@ -16,8 +16,8 @@ ESTIMATORS = {
 FOLDS = (Fold(np.arange(0, 1500), np.arange(1500, 2000)), Fold(np.arange(0, 2000), np.arange(2000, 2500)))
 
 
-def specification(sample, problem) -> Specification:
-    return Specification(problem=problem, schema=sample.schema, numeric=None, categorical=None, seed=0)
+def specification(sample, problem) -> ModelSpecification:
+    return ModelSpecification(problem=problem, schema=sample.schema, numeric=None, categorical=None, seed=0)
 
 
 def rows(sample, problem, *, weights=None, balanced=False) -> TrainingRows:
@@ -76,7 +76,7 @@ def test_a_row_of_weight_two_counts_twice(sample) -> None:
     weights = np.where(np.arange(len(plain.labels)) < 1000, 2.0, 1.0)
     twice = plain.take(np.concatenate([np.arange(1000), np.arange(len(plain.labels))]))
     # Imputing and encoding know no weights: without them the models differ a little.
-    numbers = Specification(
+    numbers = ModelSpecification(
         problem="binary_classification",
         schema=type(sample.schema)(numeric=("continuous", "count"), categorical=()),
         numeric=[],

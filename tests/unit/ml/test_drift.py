@@ -11,8 +11,8 @@ import pyarrow.csv
 import pytest
 from census import CATEGORICAL, NUMERIC, census
 
-from mlops_assets.ml.drift import Distance, chance_threshold, drifted_features, in_words, judge
-from mlops_assets.ml.reference import Monitored, Reference, summarise
+from mlops_assets.ml.drift import Distance, chance_threshold, describe_drift, drifted_features, evaluate_distances
+from mlops_assets.ml.reference import MonitoredColumn, Reference, summarise
 from mlops_assets.ml.report_rows import DriftRow
 from mlops_assets.monitoring.drift_distances import measure_distances
 
@@ -24,7 +24,7 @@ def judged(reference: Reference, rows: pa.Table, slices: tuple[str, ...]) -> lis
     connection = duckdb.connect()
     connection.register("rows", rows)
     distances = measure_distances(connection, rows="rows", window="_w", slices=slices, reference=reference)
-    return judge(distances, reference, effect_floor=EFFECT, false_alarms=FALSE_ALARMS)
+    return evaluate_distances(distances, reference, effect_floor=EFFECT, false_alarms=FALSE_ALARMS)
 
 
 def flights() -> pa.Table:
@@ -60,7 +60,9 @@ def test_stationary_real_data_raises_at_most_one_cell_in_a_hundred(
     """Rows of one year in random order: whatever alerts is a false alarm."""
     table = census("reference", 60_000).select([*NUMERIC, *CATEGORICAL]) if source == "census" else flights()
     table = table.take(pa.array(np.random.default_rng(1).permutation(table.num_rows)[:60_000]))
-    monitored = [Monitored(name, "feature", not pa.types.is_string(table.schema.field(name).type)) for name in table.column_names]
+    monitored = [
+        MonitoredColumn(name, "feature", not pa.types.is_string(table.schema.field(name).type)) for name in table.column_names
+    ]
     reference = summarise(table.slice(0, 13_000), monitored, slices)
     rest = table.slice(13_000)
     windows = np.arange(rest.num_rows) // window_rows
@@ -84,7 +86,7 @@ def distances_by_chance(kind: str) -> tuple[dict[str, Any], list[Distance]]:
             return random.choice(list("abcde"), rows, p=[0.4, 0.3, 0.15, 0.1, 0.05])
         return random.exponential(size=rows)
 
-    reference = summarise(pa.table({"x": sample(5_000)}), [Monitored("x", "feature", kind == "numbers")], ())
+    reference = summarise(pa.table({"x": sample(5_000)}), [MonitoredColumn("x", "feature", kind == "numbers")], ())
     connection = duckdb.connect()
     connection.register("rows", pa.table({"x": sample(200 * 300), "_w": np.repeat(np.arange(200), 300)}))
     [column] = reference.columns.to_pylist()
@@ -104,7 +106,7 @@ def test_chance_exceeds_its_threshold_as_often_as_it_is_said_to(method: str) -> 
 
 def test_a_shift_has_the_same_effect_by_every_distance() -> None:
     random = np.random.default_rng(0)
-    reference = summarise(pa.table({"x": random.normal(size=20_000)}), [Monitored("x", "feature", True)], ())
+    reference = summarise(pa.table({"x": random.normal(size=20_000)}), [MonitoredColumn("x", "feature", True)], ())
     shift = 0.4
     rows = judged(reference, pa.table({"x": random.normal(shift, 1, 20_000), "_w": ["w"] * 20_000}), ())
     assert {row.method for row in rows} == {"jensen_shannon", "population_stability_index", "wasserstein"}
@@ -114,10 +116,14 @@ def test_a_shift_has_the_same_effect_by_every_distance() -> None:
 
 
 def test_an_alert_needs_more_than_chance_and_an_effect_that_matters() -> None:
-    reference = summarise(pa.table({"x": np.random.default_rng(0).normal(size=20_000)}), [Monitored("x", "feature", True)], ())
+    reference = summarise(
+        pa.table({"x": np.random.default_rng(0).normal(size=20_000)}), [MonitoredColumn("x", "feature", True)], ()
+    )
 
     def alert(value: float, rows: int) -> tuple[bool, bool]:
-        [row] = judge([Distance("w", "", "x", "jensen_shannon", value, rows, 20)], reference, effect_floor=0.1, false_alarms=0.05)
+        [row] = evaluate_distances(
+            [Distance("w", "", "x", "jensen_shannon", value, rows, 20)], reference, effect_floor=0.1, false_alarms=0.05
+        )
         return row.value > row.threshold, row.alert
 
     assert alert(0.08, 20_000) == (True, False)
@@ -126,15 +132,15 @@ def test_an_alert_needs_more_than_chance_and_an_effect_that_matters() -> None:
 
 
 def test_more_cells_raise_every_threshold() -> None:
-    reference = summarise(pa.table({"x": np.arange(1000.0)}), [Monitored("x", "feature", True)], ())
+    reference = summarise(pa.table({"x": np.arange(1000.0)}), [MonitoredColumn("x", "feature", True)], ())
     cell = Distance("w", "", "x", "jensen_shannon", 0.1, 500, 12)
-    [alone] = judge([cell], reference, effect_floor=0.1, false_alarms=0.05)
-    many = judge([cell] * 50, reference, effect_floor=0.1, false_alarms=0.05)
+    [alone] = evaluate_distances([cell], reference, effect_floor=0.1, false_alarms=0.05)
+    many = evaluate_distances([cell] * 50, reference, effect_floor=0.1, false_alarms=0.05)
     assert many[0].threshold > alone.threshold
 
 
 def test_a_constant_reference_has_no_scale_and_any_distance_alerts() -> None:
-    reference = summarise(pa.table({"x": [1.0] * 500}), [Monitored("x", "feature", True)], ())
+    reference = summarise(pa.table({"x": [1.0] * 500}), [MonitoredColumn("x", "feature", True)], ())
     rows = pa.table({"x": [1.0] * 300 + [1.5] * 300, "_w": ["same"] * 300 + ["moved"] * 300})
     found = {(row.window, row.method): row for row in judged(reference, rows, ())}
     assert not any(row.alert for (window, _), row in found.items() if window == "same")
@@ -154,5 +160,5 @@ def test_words_name_the_worst_features_first() -> None:
         row("score", 0.3, True, "prediction"),
     ]
     assert drifted_features(rows) == ({"a", "b"}, {"a", "b", "c"})
-    assert in_words(rows) == "2 of 3 features drifted: b, a. The predictions are distributed differently."
-    assert in_words(rows[2:3]) == "None of the 1 features drifted."
+    assert describe_drift(rows) == "2 of 3 features drifted: b, a. The predictions are distributed differently."
+    assert describe_drift(rows[2:3]) == "None of the 1 features drifted."

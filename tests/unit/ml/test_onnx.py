@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.ml.matrix import FeatureSchema, to_exact_frame, to_frame
-from mlops_assets.ml.onnx import onnx_predict, parity, rounding, to_onnx
+from mlops_assets.ml.onnx import measure_parity, measure_rounding, onnx_predict, to_onnx
 from mlops_assets.ml.pipeline import build_pipeline, fit_pipeline
 from mlops_assets.ml.pipeline_steps import PipelineStep
 
@@ -57,7 +57,7 @@ def exported(request, sample):
 
 def test_predictions_are_equal_on_the_training_rows(exported, sample) -> None:
     problem, pipeline, model = exported
-    result = parity(pipeline, model, sample.frame, sample.schema, problem)
+    result = measure_parity(pipeline, model, sample.frame, sample.schema, problem)
     assert result.rows == len(sample.frame)
     assert result.largest_relative_difference < 1e-5
 
@@ -68,7 +68,7 @@ def test_predictions_are_equal_on_hostile_rows(exported, sample, rows: list[tupl
     problem, pipeline, model = exported
     frame = pd.DataFrame(rows, columns=list(sample.schema.names))
     frame[list(sample.schema.numeric)] = frame[list(sample.schema.numeric)].astype(np.float32)
-    assert parity(pipeline, model, frame, sample.schema, problem).largest_relative_difference < 1e-5
+    assert measure_parity(pipeline, model, frame, sample.schema, problem).largest_relative_difference < 1e-5
 
 
 def test_infinite_numbers_take_the_same_branch(sample) -> None:
@@ -80,7 +80,10 @@ def test_infinite_numbers_take_the_same_branch(sample) -> None:
     frame = sample.frame.head(200).copy()
     frame["continuous"] = np.float32(np.inf)
     frame["gaps"] = np.float32(-np.inf)
-    assert parity(pipeline, to_onnx(pipeline, sample.schema, problem), frame, sample.schema, problem).largest_difference < 1e-6
+    assert (
+        measure_parity(pipeline, to_onnx(pipeline, sample.schema, problem), frame, sample.schema, problem).largest_difference
+        < 1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,7 @@ def test_a_threshold_between_neighbouring_float32_values_is_not_moved(estimator:
             problem="regression", schema=schema, estimator=estimator, numeric=None, categorical=None, seed=0
         )
         fit_pipeline(pipeline, frame, np.repeat([0.0, 1.0], 50))
-        result = parity(pipeline, to_onnx(pipeline, schema, "regression"), frame, schema, "regression")
+        result = measure_parity(pipeline, to_onnx(pipeline, schema, "regression"), frame, schema, "regression")
         assert result.largest_difference < 1e-6
 
 
@@ -123,7 +126,7 @@ def test_a_different_model_is_found_out(sample) -> None:
         return fit_pipeline(pipeline, sample.frame, target)
 
     other = to_onnx(fitted(1 - labels), sample.schema, problem)
-    result = parity(fitted(labels), other, sample.frame, sample.schema, problem)
+    result = measure_parity(fitted(labels), other, sample.frame, sample.schema, problem)
     assert result.largest_difference > 0.1
 
 
@@ -139,7 +142,7 @@ def test_reading_numbers_as_float32_changes_no_prediction(name: str) -> None:
         problem=problem, schema=schema, estimator=PipelineStep(path, parameters), numeric=None, categorical=None, seed=0
     )
     fit_pipeline(pipeline, to_frame(table, schema), target if problem == "regression" else (target > 70).astype(np.int64))
-    cost = rounding(pipeline, to_onnx(pipeline, schema, problem), to_exact_frame(table, schema), schema, problem, 1e-4)
+    cost = measure_rounding(pipeline, to_onnx(pipeline, schema, problem), to_exact_frame(table, schema), schema, problem, 1e-4)
     assert cost.changed_share == 0
     assert cost.mean_change < 1e-6
 
@@ -158,8 +161,8 @@ def test_what_float32_costs_is_found() -> None:
     )
     fit_pipeline(pipeline, to_frame(table, schema), np.arange(1000) / 60)
     model = to_onnx(pipeline, schema, "regression")
-    assert parity(pipeline, model, to_frame(table, schema), schema, "regression").largest_relative_difference < 1e-4
-    cost = rounding(pipeline, model, to_exact_frame(table, schema), schema, "regression", 1e-4)
+    assert measure_parity(pipeline, model, to_frame(table, schema), schema, "regression").largest_relative_difference < 1e-4
+    cost = measure_rounding(pipeline, model, to_exact_frame(table, schema), schema, "regression", 1e-4)
     assert cost.changed_share > 0.9
     assert cost.mean_change > 0.01
 
@@ -172,7 +175,7 @@ def test_missing_and_infinite_numbers_are_compared_as_they_are(sample) -> None:
     fit_pipeline(pipeline, sample.frame, sample.labels[problem])
     frame = sample.frame.head(300).astype(dict.fromkeys(sample.schema.numeric, np.float64))
     frame["continuous"] = np.resize([np.inf, -np.inf, np.nan, 1e300, -1e300, 0.0], 300)
-    cost = rounding(pipeline, to_onnx(pipeline, sample.schema, problem), frame, sample.schema, problem, 1e-4)
+    cost = measure_rounding(pipeline, to_onnx(pipeline, sample.schema, problem), frame, sample.schema, problem, 1e-4)
     assert (cost.changed_share, cost.mean_change < 1e-6) == (0, True)
 
 

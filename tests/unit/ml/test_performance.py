@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlops_assets.ml.evaluation import Evaluation, Resampling, evaluate
-from mlops_assets.ml.performance import Maturity, disagreement, performance_rows
+from mlops_assets.ml.performance import Maturity, estimation_error, performance_rows
 from mlops_assets.ml.performance_estimation import Estimate
 from mlops_assets.ml.reference import WHOLE
 from mlops_assets.ml.report_rows import PerformanceRow
@@ -87,9 +87,9 @@ def test_slices_have_their_own_reference_and_interval() -> None:
 def test_an_estimate_that_missed_is_named_when_the_window_is_complete() -> None:
     row = rows_of(estimated=USUAL, realised=judged(3.0), complete=True)[None]
     assert row.realised is not None
-    error = disagreement(row, 0.05)
+    error = estimation_error(row, 0.05)
     assert error is not None
     assert error == row.realised - USUAL
-    assert disagreement(row, 0.9) is None
-    assert disagreement(replace(row, complete=False), 0.05) is None
-    assert disagreement(replace(row, realised=USUAL + 0.001), 0.0) is None
+    assert estimation_error(row, 0.9) is None
+    assert estimation_error(replace(row, complete=False), 0.05) is None
+    assert estimation_error(replace(row, realised=USUAL + 0.001), 0.0) is None

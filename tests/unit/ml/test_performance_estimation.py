@@ -8,7 +8,7 @@ from census import SCHEMA, census
 from sklearn.metrics import roc_auc_score
 
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
-from mlops_assets.ml.performance_estimation import Predicted, estimate, estimated_metrics
+from mlops_assets.ml.performance_estimation import PredictionChunk, estimate_metrics, estimated_metrics
 
 METRICS = ("roc_auc", "accuracy", "f1")
 
@@ -19,8 +19,8 @@ def test_cbpe_is_nannyml_s_and_right_on_the_census() -> None:
     import nannyml
 
     reference, analysis = census("reference", 10_000), census("analysis", 8_000)
-    chunks = [Predicted((str(number), ""), analysis.slice(2000 * number, 2000)) for number in range(4)]
-    found = estimate(
+    chunks = [PredictionChunk((str(number), ""), analysis.slice(2000 * number, 2000)) for number in range(4)]
+    found = estimate_metrics(
         "binary_classification",
         reference=reference,
         label="employed",
@@ -66,8 +66,8 @@ def test_dle_is_nannyml_s_and_sees_rows_that_are_harder_to_predict() -> None:
 
     reference, easy, hard = sample(3000, 2.0), sample(1000, 0.5), sample(1000, 2.0)
     schema = FeatureSchema(numeric=("x",), categorical=("kind",))
-    chunks = [Predicted(("easy", ""), easy), Predicted(("hard", ""), hard)]
-    found = estimate(
+    chunks = [PredictionChunk(("easy", ""), easy), PredictionChunk(("hard", ""), hard)]
+    found = estimate_metrics(
         "regression",
         reference=reference,
         label="label",
@@ -109,8 +109,8 @@ def test_several_classes_are_estimated() -> None:
             "label": labels,
         }
     )
-    chunk = Predicted(("w", ""), table.slice(2000))
-    found = estimate(
+    chunk = PredictionChunk(("w", ""), table.slice(2000))
+    found = estimate_metrics(
         "multiclass_classification",
         reference=table.slice(0, 2000),
         label="label",

@@ -12,13 +12,13 @@ from mlops_assets.ml.reference import (
     MINIMUM_SLICE_ROWS,
     OTHER_CATEGORY,
     WHOLE,
-    Monitored,
+    MonitoredColumn,
     row_slices,
     slice_name,
     summarise,
 )
 
-NUMBER, TEXT = Monitored("number", "feature", numeric=True), Monitored("text", "feature", numeric=False)
+NUMBER, TEXT = MonitoredColumn("number", "feature", numeric=True), MonitoredColumn("text", "feature", numeric=False)
 NUMBERS = st.none() | st.sampled_from([float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1.5, 1e300]) | st.floats(-1e6, 1e6)
 
 

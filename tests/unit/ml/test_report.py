@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlops_assets.ml.report import AlertLine, Page, Reports, feature_lines, render_monitoring_report, verdict
+from mlops_assets.ml.report import AlertLine, ReportPage, Reports, feature_lines, render_monitoring_report, verdict
 
 W1, W2 = date(2020, 1, 6), date(2020, 1, 13)
 
@@ -80,7 +80,9 @@ QUALITY = {
 }
 
 
-def page(*, color: str = "red", alerts: Sequence[AlertLine] | None = None, complete: bool = True, alert: bool = True) -> Page:
+def page(
+    *, color: str = "red", alerts: Sequence[AlertLine] | None = None, complete: bool = True, alert: bool = True
+) -> ReportPage:
     random = np.random.default_rng(0)
 
     def table(rows: int) -> pa.Table:
@@ -106,7 +108,7 @@ def page(*, color: str = "red", alerts: Sequence[AlertLine] | None = None, compl
         measures={"Ceiling": [measure(W1, 0.01), measure(W2, 0.2)]},
     )
     example = {"prediction_id": "s:1:1", "score": 0.91, "age": color}
-    return Page(
+    return ReportPage(
         title="Probability of something",
         period="13 January 2020 to 19 January 2020",
         metric="roc_auc",

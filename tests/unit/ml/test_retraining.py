@@ -7,14 +7,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_assets.ml.retraining import Decision, Policy, State, Window, decide
+from mlops_assets.ml.retraining import RetrainingDecision, RetrainingPolicy, RetrainingState, WindowResult, decide
 
 DAY = date(2013, 9, 2)
 
 dates = st.dates(date(2013, 1, 1), date(2013, 12, 31))
 values = st.none() | st.floats(0, 1)
 windows = st.builds(
-    Window,
+    WindowResult,
     start=dates,
     drifted_share=values,
     metric=st.just("roc_auc"),
@@ -26,7 +26,7 @@ windows = st.builds(
 )
 policies = st.integers(1, 6).flatmap(
     lambda of: st.builds(
-        Policy,
+        RetrainingPolicy,
         bad=st.integers(1, of),
         of=st.just(of),
         maximum_drifted_share=st.floats(0, 1),
@@ -36,7 +36,7 @@ policies = st.integers(1, 6).flatmap(
     )
 )
 states = st.builds(
-    State,
+    RetrainingState,
     day=dates,
     windows=st.lists(windows, max_size=8),
     trained_for=dates,
@@ -47,8 +47,8 @@ states = st.builds(
 )
 
 
-def window(start: date, *, alert: bool = False, complete: bool = True, drifted_share: float | None = None) -> Window:
-    return Window(
+def window(start: date, *, alert: bool = False, complete: bool = True, drifted_share: float | None = None) -> WindowResult:
+    return WindowResult(
         start=start,
         drifted_share=drifted_share,
         metric="roc_auc",
@@ -60,7 +60,7 @@ def window(start: date, *, alert: bool = False, complete: bool = True, drifted_s
     )
 
 
-POLICY = Policy(
+POLICY = RetrainingPolicy(
     bad=2,
     of=3,
     maximum_drifted_share=0.3,
@@ -68,7 +68,7 @@ POLICY = Policy(
     attempted_after=DAY - timedelta(days=7),
     minimum_new_rows=1000,
 )
-STATE = State(
+STATE = RetrainingState(
     day=DAY,
     windows=[window(DAY - timedelta(weeks=weeks)) for weeks in (4, 3, 2, 1)],
     trained_for=date(2013, 8, 1),
@@ -79,13 +79,15 @@ STATE = State(
 )
 
 
-def bad(*weeks: int) -> list[Window]:
+def bad(*weeks: int) -> list[WindowResult]:
     """The last four windows, those that began so many weeks ago with an alert."""
     return [window(DAY - timedelta(weeks=each), alert=each in weeks) for each in (4, 3, 2, 1)]
 
 
 @given(states, policies)
-def test_there_is_a_training_exactly_when_there_is_a_reason_and_no_obstacle(state: State, policy: Policy) -> None:
+def test_there_is_a_training_exactly_when_there_is_a_reason_and_no_obstacle(
+    state: RetrainingState, policy: RetrainingPolicy
+) -> None:
     decision = decide(state, policy)
     problems = [each.problem(policy.maximum_drifted_share) for each in state.windows[-policy.of :]]
     too_old = policy.trained_before is not None and state.trained_for <= policy.trained_before
@@ -95,7 +97,7 @@ def test_there_is_a_training_exactly_when_there_is_a_reason_and_no_obstacle(stat
 
 
 @given(states, policies)
-def test_nothing_is_trained_twice_too_soon_or_for_nothing(state: State, policy: Policy) -> None:
+def test_nothing_is_trained_twice_too_soon_or_for_nothing(state: RetrainingState, policy: RetrainingPolicy) -> None:
     if decide(state, policy).outcome == "retrain":
         assert state.running is None
         assert state.changed
@@ -104,14 +106,16 @@ def test_nothing_is_trained_twice_too_soon_or_for_nothing(state: State, policy: 
 
 
 @given(states, policies)
-def test_the_decision_says_why(state: State, policy: Policy) -> None:
+def test_the_decision_says_why(state: RetrainingState, policy: RetrainingPolicy) -> None:
     decision = decide(state, policy)
     assert all(part in decision.text for part in (*decision.reasons, *decision.obstacles))
     assert decision.text
 
 
 @given(states, policies, st.integers(0, 7))
-def test_a_window_that_turns_out_good_is_no_reason_to_train(state: State, policy: Policy, position: int) -> None:
+def test_a_window_that_turns_out_good_is_no_reason_to_train(
+    state: RetrainingState, policy: RetrainingPolicy, position: int
+) -> None:
     if decide(state, policy).outcome != "retrain" and position < len(state.windows):
         mended = list(state.windows)
         mended[position] = replace(mended[position], alert=False, complete=True)
@@ -122,7 +126,7 @@ def test_a_window_that_turns_out_good_is_no_reason_to_train(state: State, policy
 def test_trainings_of_a_history_keep_the_cooldown_apart(alerts: list[bool], of: int, cooldown: int) -> None:
     first = date(2013, 1, 7)
     trained_for, attempted = first, None
-    seen: list[Window] = []
+    seen: list[WindowResult] = []
     trainings: list[date] = []
     for number, alert in enumerate(alerts):
         start = first + timedelta(weeks=number)
@@ -141,7 +145,7 @@ def test_trainings_of_a_history_keep_the_cooldown_apart(alerts: list[bool], of: 
 def test_one_bad_window_is_not_enough_and_two_are() -> None:
     assert decide(replace(STATE, windows=bad(1)), POLICY).outcome == "keep"
     decision = decide(replace(STATE, windows=bad(2, 1)), POLICY)
-    assert decision == Decision(
+    assert decision == RetrainingDecision(
         outcome="retrain",
         reasons=(
             "2 of the last 3 windows are bad (2013-08-19: realised roc_auc 0.690, limit 0.740; "

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from mlops_assets.ml.matrix import FeatureSchema
-from mlops_assets.ml.reference import Monitored, summarise
-from mlops_assets.monitoring.data_quality import RULES, Expected, Finding, inspect, results
+from mlops_assets.ml.reference import MonitoredColumn, summarise
+from mlops_assets.monitoring.data_quality import RULES, Expectation, QualityFinding, check_results, measure_quality
 from mlops_assets.schema.monitoring_section import DataQuality
 from mlops_assets.serving.contract import Contract, describe_features
 
@@ -25,20 +25,20 @@ def rows(seed: int = 0, **columns: object) -> pa.Table:
     return pa.table({**usual, **columns})
 
 
-def expected(expected_rows: float = ROWS, moving: tuple[str, ...] = ()) -> Expected:
+def expected(expected_rows: float = ROWS, moving: tuple[str, ...] = ()) -> Expectation:
     reference = rows()
     # Fixed ends, so that another sample of the same kind is inside.
     reference = reference.set_column(1, "age", pa.array(np.r_[0.0, 100.0, reference["age"].to_numpy()[2:]]))
     contract = Contract.model_construct(features=describe_features(reference, SCHEMA))
-    monitored = [Monitored(name, "feature", name != "place") for name in SCHEMA.names]
+    monitored = [MonitoredColumn(name, "feature", name != "place") for name in SCHEMA.names]
     described = {each["feature"]: each for each in summarise(reference, monitored, ()).columns.to_pylist()}
-    return Expected(contract=contract, reference=described, rows=expected_rows, counted="true", key="id", moving=moving)
+    return Expectation(contract=contract, reference=described, rows=expected_rows, counted="true", key="id", moving=moving)
 
 
-def alerts(table: pa.Table, against: Expected | None = None) -> dict[tuple[str, str], Finding]:
+def alerts(table: pa.Table, against: Expectation | None = None) -> dict[tuple[str, str], QualityFinding]:
     connection = duckdb.connect()
     connection.register("rows", table)
-    found = inspect(connection, rows="rows", expected=against or expected(), limits=DataQuality())
+    found = measure_quality(connection, rows="rows", expected=against or expected(), limits=DataQuality())
     return {(each.check, each.feature): each for each in found if each.alert}
 
 
@@ -106,7 +106,7 @@ def test_a_share_that_chance_explains_is_no_finding_and_nothing_is_said_of_no_ro
     small = rows(seed=1).slice(0, 16).set_column(1, "age", few)
     against = expected(16)
     usual = {**against.reference, "age": {**against.reference["age"], "missing": 50, "rows": 950}}
-    assert alerts(small, Expected(against.contract, usual, 16, "true", "id", ())) == {}
+    assert alerts(small, Expectation(against.contract, usual, 16, "true", "id", ())) == {}
     assert set(alerts(rows().slice(0, 0))) == {("window_rows", "*")}
 
 
@@ -115,8 +115,8 @@ def test_a_feature_that_moves_by_nature_may_leave_its_range() -> None:
 
 
 def test_each_check_says_what_was_wrong_where() -> None:
-    wrong = Finding("missing_values", "age", 0.4, 0.05, 400, None, True)
-    by_window = results(dg.AssetKey(["s", "q"]), {"2020-01-06": [wrong], "2020-01-13": []})
+    wrong = QualityFinding("missing_values", "age", 0.4, 0.05, 400, None, True)
+    by_window = check_results(dg.AssetKey(["s", "q"]), {"2020-01-06": [wrong], "2020-01-13": []})
     assert all(each.passed for each in by_window if each.partition == "2020-01-13")
     found = {each.check_name: each for each in by_window if each.partition == "2020-01-06"}
     assert set(found) == set(RULES)

@@ -15,17 +15,20 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import chi2_contingency, wasserstein_distance
 
 from mlops_assets.ml.drift import Distance
-from mlops_assets.ml.reference import Monitored, summarise
+from mlops_assets.ml.reference import MonitoredColumn, summarise
 from mlops_assets.monitoring.drift_distances import measure_distances
 
 WINDOW_ROWS = 2000
-EVERY = [*(Monitored(name, "feature", True) for name in NUMERIC), *(Monitored(name, "feature", False) for name in CATEGORICAL)]
+EVERY = [
+    *(MonitoredColumn(name, "feature", True) for name in NUMERIC),
+    *(MonitoredColumn(name, "feature", False) for name in CATEGORICAL),
+]
 NUMBERS = st.lists(st.floats(-1e3, 1e3).map(lambda value: round(value, 2)), min_size=2, max_size=40)
 TEXTS = st.lists(st.sampled_from(["a", "b", "c", "'", ""]), min_size=1, max_size=40)
 
 
 def distances(
-    reference: pa.Table, window: pa.Table, monitored: list[Monitored], slices: tuple[str, ...] = ()
+    reference: pa.Table, window: pa.Table, monitored: list[MonitoredColumn], slices: tuple[str, ...] = ()
 ) -> dict[tuple[str, str, str, str], Distance]:
     """By window, slice, column and method."""
     connection = duckdb.connect()
@@ -73,7 +76,7 @@ def test_every_distance_is_that_of_nannyml_on_real_data(reference_rows: int) -> 
 @settings(max_examples=examples(20))
 @given(NUMBERS, NUMBERS, TEXTS, TEXTS)
 def test_distances_are_those_of_scipy_and_of_the_definition(x: list[float], y: list[float], p: list[str], q: list[str]) -> None:
-    monitored = [Monitored("number", "feature", True), Monitored("text", "feature", False)]
+    monitored = [MonitoredColumn("number", "feature", True), MonitoredColumn("text", "feature", False)]
     size_p, size_q = max(len(x), len(p)), max(len(y), len(q))
     reference = pa.table({"number": x + [None] * (size_p - len(x)), "text": p + [None] * (size_p - len(p))})
     window = pa.table({"number": y + [float("nan")] * (size_q - len(y)), "text": q + [None] * (size_q - len(q))})
@@ -114,13 +117,13 @@ def test_a_slice_is_compared_with_the_same_slice_of_the_reference() -> None:
     place = random.choice(["north", "south"], 3000)
     reference = pa.table({"place": place, "x": np.where(place == "north", 0.0, 5.0) + random.normal(size=3000)})
     moved = pa.table({"place": place, "x": np.where(place == "north", 0.0, 8.0) + random.normal(size=3000)})
-    found = distances(reference, moved, [Monitored("x", "feature", True)], ("place",))
+    found = distances(reference, moved, [MonitoredColumn("x", "feature", True)], ("place",))
     assert found["0", "place = north", "x", "jensen_shannon"].value < 0.1
     assert found["0", "place = south", "x", "jensen_shannon"].value > 0.6
     alone = [table.filter(pa.array(place == "south")) for table in (reference, moved)]
     assert (
         found["0", "place = south", "x", "jensen_shannon"].value
-        == distances(*alone, [Monitored("x", "feature", True)])["0", "", "x", "jensen_shannon"].value
+        == distances(*alone, [MonitoredColumn("x", "feature", True)])["0", "", "x", "jensen_shannon"].value
     )
 
 
@@ -130,17 +133,17 @@ def test_rare_values_of_a_wide_category_count_as_one() -> None:
     def sample() -> pa.Table:
         return pa.table({"tail": ["common"] * 500 + [f"N{number}" for number in random.integers(0, 900, 1500)]})
 
-    found = distances(sample(), sample(), [Monitored("tail", "feature", False)])
+    found = distances(sample(), sample(), [MonitoredColumn("tail", "feature", False)])
     assert found["0", "", "tail", "jensen_shannon"].bins == 2
     assert found["0", "", "tail", "jensen_shannon"].value < 0.02
     gone = pa.table({"tail": [f"N{number}" for number in random.integers(0, 900, 1500)]})
-    assert distances(sample(), gone, [Monitored("tail", "feature", False)])["0", "", "tail", "jensen_shannon"].value > 0.3
+    assert distances(sample(), gone, [MonitoredColumn("tail", "feature", False)])["0", "", "tail", "jensen_shannon"].value > 0.3
 
 
 def test_columns_without_values_are_not_measured() -> None:
     reference = pa.table({"empty": pa.nulls(300, pa.float64()), "gone": [1.0] * 300, "x": np.arange(300.0)})
     window = pa.table({"empty": [1.0] * 300, "x": [np.inf, -np.inf, *np.arange(298.0)]})
-    found = distances(reference, window, [Monitored(name, "feature", True) for name in ("empty", "gone", "x")])
+    found = distances(reference, window, [MonitoredColumn(name, "feature", True) for name in ("empty", "gone", "x")])
     assert {key[2] for key in found} == {"x"}
     assert found["0", "", "x", "wasserstein"].rows == 298
 
@@ -159,7 +162,7 @@ def test_the_same_rows_in_any_order_give_the_same_digits() -> None:
 
 def test_equal_samples_are_at_no_distance() -> None:
     frame = pd.DataFrame({"x": np.arange(5000.0)})
-    found = distances(pa.Table.from_pandas(frame), pa.Table.from_pandas(frame), [Monitored("x", "feature", True)])
+    found = distances(pa.Table.from_pandas(frame), pa.Table.from_pandas(frame), [MonitoredColumn("x", "feature", True)])
     assert {each.method: each.value for each in found.values()} == {
         "jensen_shannon": 0.0,
         "population_stability_index": 0.0,

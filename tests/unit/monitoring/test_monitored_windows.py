@@ -20,7 +20,7 @@ from mlops_assets.monitoring.monitored_windows import (
     stage_rows,
     validate_report,
     window_rows,
-    windows_of,
+    windows_from_keys,
 )
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.table_columns import row_columns
@@ -66,7 +66,7 @@ def test_a_window_has_its_days_its_versions_and_the_labels_that_are_known(
     connection: duckdb.DuckDBPyConnection, settings: Settings
 ) -> None:
     inputs = solution_inputs("daily")
-    assert stage_rows(connection, settings, inputs, windows_of(inputs, KEYS)) == [1, 2]
+    assert stage_rows(connection, settings, inputs, windows_from_keys(inputs, KEYS)) == [1, 2]
     counts = connection.execute(
         f"SELECT {STAGED_WINDOW}, min(day), max(day), count(*), count(late) FROM {ROWS} GROUP BY 1 ORDER BY 1"
     ).fetchall()
@@ -83,7 +83,7 @@ def test_a_window_has_its_days_its_versions_and_the_labels_that_are_known(
 def test_without_outcomes_no_label_is_known(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     connection.execute("DROP TABLE lake.clinic.outcomes")
     inputs = solution_inputs("daily")
-    stage_rows(connection, settings, inputs, windows_of(inputs, KEYS[:1]))
+    stage_rows(connection, settings, inputs, windows_from_keys(inputs, KEYS[:1]))
     assert connection.execute(f"SELECT count(*), count(late) FROM {ROWS}").fetchall() == [(700, 0)]
 
 
@@ -95,7 +95,7 @@ def test_a_large_window_is_sampled_the_same_way_each_time(connection: duckdb.Duc
     inputs = dataclasses.replace(inputs, solution=inputs.solution.model_copy(update={"monitoring": monitoring}))
     samples = []
     for _ in range(2):
-        stage_rows(connection, settings, inputs, windows_of(inputs, ["2020-01-01"]))
+        stage_rows(connection, settings, inputs, windows_from_keys(inputs, ["2020-01-01"]))
         samples.append(sampled_windows(connection, inputs, 1)["2020-01-01"].column("id").to_pylist())
         connection.execute("CREATE OR REPLACE TABLE lake.clinic.predictions AS FROM lake.clinic.predictions ORDER BY random()")
     assert len(samples[0]) == MOST
@@ -111,7 +111,7 @@ def test_reports_share_the_rows_until_a_table_changes(
 
     def known_labels(key: str) -> int:
         report = connect()
-        stage_rows(report, settings, inputs, windows_of(inputs, [key]))
+        stage_rows(report, settings, inputs, windows_from_keys(inputs, [key]))
         [(labels,)] = report.execute(f"SELECT count(late) FROM {ROWS}").fetchall()
         report.close()
         return labels
@@ -138,7 +138,7 @@ def test_reports_share_the_rows_until_a_table_changes(
 def test_no_predictions_at_all_is_a_failure_that_says_where(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     inputs = solution_inputs("daily")
     with pytest.raises(dg.Failure, match=r"2020-06-01: materialize clinic/predictions"):
-        stage_rows(connection, settings, inputs, windows_of(inputs, ["2020-06-01"]))
+        stage_rows(connection, settings, inputs, windows_from_keys(inputs, ["2020-06-01"]))
 
 
 def test_the_rows_of_a_report_are_as_its_class_declares_them() -> None:

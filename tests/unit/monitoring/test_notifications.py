@@ -12,7 +12,7 @@ from mlops_assets.clients.notifier import Notifier
 from mlops_assets.components.stages import STAGES
 from mlops_assets.core.keys import CHECK_EVENT_TAG, stage_key, stage_tags
 from mlops_assets.core.settings import Settings
-from mlops_assets.monitoring.notifications import build_notification_sensors, of_checks
+from mlops_assets.monitoring.notifications import build_notification_sensors, check_notifications
 
 SOLUTION = "problem"
 GATE = dg.AssetCheckSpec("floor", asset=stage_key(SOLUTION, "evaluation"), blocking=True)
@@ -185,7 +185,7 @@ def test_the_title_names_what_blocks_and_the_body_everything(tmp_path: Path) -> 
         for name, severity in severities.items()
     ]
     settings = Settings(home=tmp_path)
-    [told] = of_checks(settings, {}, [("run", each) for each in evaluations])
+    [told] = check_notifications(settings, {}, [("run", each) for each in evaluations])
     assert (told.severity, told.title) == ("failure", "raw/table: duplicates failed")
     assert told.body == "constant_columns: bad constant_columns\nduplicates: bad duplicates\nWhat is downstream was stopped."
 

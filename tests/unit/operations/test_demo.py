@@ -6,7 +6,7 @@ import pytest
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import Project
 from mlops_assets.operations import demo
-from mlops_assets.operations.demo import Plan
+from mlops_assets.operations.demo import DemoPlan
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_it_shows_is_declared_and_the_replay_is_left_out_where_it_is(file: Path) -> None:
     file.write_text("solution: parcels\nstart: 2024-01-01\nmonths: 4\n")
-    assert Plan.read(None) == Plan("parcels", date(2024, 1, 1), 4, None)
-    assert (Plan.read(2).training_date, Plan.read(2).last) == (date(2024, 2, 1), date(2024, 2, 29))
+    assert DemoPlan.read(None) == DemoPlan("parcels", date(2024, 1, 1), 4, None)
+    assert (DemoPlan.read(2).training_date, DemoPlan.read(2).last) == (date(2024, 2, 1), date(2024, 2, 29))
     file.write_text("solution: parcels\nstart: 2024-01-01\nmonths: 4\nreplay_to: 2024-06-30\n")
-    assert (Plan.read(None).replay_to, Plan.read(3).replay_to) == (date(2024, 6, 30), None)
+    assert (DemoPlan.read(None).replay_to, DemoPlan.read(3).replay_to) == (date(2024, 6, 30), None)
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_a_mistake_is_a_message(file: Path, text: str | None, problem: str) -> N
     if text is not None:
         file.write_text(text)
     with pytest.raises(StackError, match=problem):
-        Plan.read(None)
+        DemoPlan.read(None)

@@ -11,7 +11,7 @@ from mlops_assets.core.keys import table_key
 from mlops_assets.operations.replay_faults import KINDS, Fault
 from mlops_assets.operations.table_schemas import raw_table
 from mlops_assets.sources import table_checks as checks
-from mlops_assets.sources.reader import PARSED, REASON, Window, parse
+from mlops_assets.sources.reader import PARSED, REASON, DateRange, parse
 
 START, END = date(2013, 8, 1), date(2013, 8, 9)
 KEY = table_key("raw.flights")
@@ -23,7 +23,7 @@ def failed(file: Path) -> tuple[set[str], int]:
     delivered = table.model_copy(update={"files": [str(file)]})
     with (
         duckdb.connect() as connection,
-        parse(connection, delivered, directory=directory, window=Window("flight_date", START, END)),
+        parse(connection, delivered, directory=directory, window=DateRange("flight_date", START, END)),
     ):
         inside = f"(FROM {PARSED} WHERE {REASON} IS NULL)"
         counts = dict(connection.execute(f"SELECT CAST(flight_date AS VARCHAR), count(*) FROM {inside} GROUP BY 1").fetchall())
@@ -31,13 +31,13 @@ def failed(file: Path) -> tuple[set[str], int]:
             connection.execute(f"SELECT {REASON}, count(*) FROM {PARSED} WHERE {REASON} IS NOT NULL GROUP BY 1").fetchall()
         )
         days = [(START + timedelta(days=day)).isoformat() for day in range((END - START).days)]
-        delivered = checks.DeliveredRows(connection, inside, "''", [checks.WHOLE])
+        delivered = checks.DeliveredRows(connection, inside, "''", [checks.UNPARTITIONED])
         outcomes = [
             checks.check_row_count(KEY, rows=counts, keys=days, minimum=table.minimum_rows),
             checks.check_rejected_rows(
                 KEY,
-                accepted={checks.WHOLE: sum(counts.values())},
-                rejected={checks.WHOLE: checks.RejectedRows(sum(rejects.values()), rejects)},
+                accepted={checks.UNPARTITIONED: sum(counts.values())},
+                rejected={checks.UNPARTITIONED: checks.RejectedRows(sum(rejects.values()), rejects)},
                 maximum_share=table.maximum_reject_share,
                 rejects="raw_rejects.orders",
             ),

@@ -7,7 +7,7 @@ import pytest
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.core.errors import StackError
 from mlops_assets.operations import runs
-from mlops_assets.operations.runs import follow, wait
+from mlops_assets.operations.runs import follow_run, wait_for_run
 
 
 def state(run_id: str, status: str, *, is_followed: bool = False, followed_by: str | None = None) -> RunState:
@@ -39,7 +39,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_is_followed_until_it_ends_and_each_state_is_told() -> None:
     states = [state("a", "QUEUED"), state("a", "STARTED"), state("a", "SUCCESS")]
     told: list[str] = []
-    assert follow(Scripted(states), "a", "training", lambda each: told.append(each.status)) == states[-1]
+    assert follow_run(Scripted(states), "a", "training", lambda each: told.append(each.status)) == states[-1]
     assert told == ["QUEUED", "STARTED", "SUCCESS"]
 
 
@@ -51,7 +51,7 @@ def test_an_interrupted_run_is_followed_by_the_one_that_goes_on_with_it() -> Non
         state("b", "SUCCESS"),
     ]
     client = Scripted(states)
-    assert follow(client, "a", "training", lambda each: None).run_id == "b"
+    assert follow_run(client, "a", "training", lambda each: None).run_id == "b"
     assert client.asked == ["a", "a", "b", "b"]
 
 
@@ -60,10 +60,10 @@ def test_an_interrupted_run_is_followed_by_the_one_that_goes_on_with_it() -> Non
 )
 def test_a_run_that_fails_is_told_with_its_causes_and_its_page(status: str, reasons: list[str], words: str) -> None:
     with pytest.raises(StackError) as error:
-        follow(Scripted([state("a", status)], reasons), "a", "training", lambda each: None)
+        follow_run(Scripted([state("a", status)], reasons), "a", "training", lambda each: None)
     assert error.value.problem == f"The run of training failed.\n{words}"
     assert error.value.remedy.endswith("http://localhost/runs/a")
 
 
 def test_waiting_takes_any_end() -> None:
-    assert wait(Scripted([state("a", "FAILURE")]), "a", lambda each: None).status == "FAILURE"
+    assert wait_for_run(Scripted([state("a", "FAILURE")]), "a", lambda each: None).status == "FAILURE"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.core.errors import StackError
-from mlops_assets.operations.training import check_overrides, default_date, newest_dataset, parse_override
+from mlops_assets.operations.training import check_overrides, default_training_date, newest_dataset_date, parse_override
 
 
 @pytest.mark.parametrize(
@@ -69,22 +69,22 @@ def test_the_training_date_is_the_first_after_all_data(ends: list[str]) -> None:
         asset(f"features/{number}", ranges=(("2023-12-01", "2023-12-05"), ("2024-01-01", end))) for number, end in enumerate(ends)
     ]
     dataset = asset("x/training_dataset", *(each.key for each in needed), "gone")
-    chosen = default_date(Partitions(DAYS), {each.key: each for each in (dataset, *needed)}, "x")
+    chosen = default_training_date(Partitions(DAYS), {each.key: each for each in (dataset, *needed)}, "x")
     assert chosen == DAYS[DAYS.index(max(ends)) + 1]
 
 
 def test_at_the_end_of_time_the_last_partition_is_the_date() -> None:
     assets = {"x/training_dataset": asset("x/training_dataset", "a"), "a": asset("a", ranges=((DAYS[0], DAYS[-1]),))}
-    assert default_date(Partitions(DAYS), assets, "x") == DAYS[-1]
+    assert default_training_date(Partitions(DAYS), assets, "x") == DAYS[-1]
 
 
 def test_without_data_it_is_said_so() -> None:
     assets = {"x/training_dataset": asset("x/training_dataset", "a"), "a": asset("a")}
     with pytest.raises(StackError, match="There is no data for x yet"):
-        default_date(Partitions(DAYS), assets, "x")
+        default_training_date(Partitions(DAYS), assets, "x")
     with pytest.raises(StackError, match="There is no training dataset of x yet"):
-        newest_dataset(assets, "x")
+        newest_dataset_date(assets, "x")
     trained = {
         "x/training_dataset": asset("x/training_dataset", ranges=(("2024-01-03", "2024-01-04"), ("2024-01-01", "2024-01-01")))
     }
-    assert newest_dataset(trained, "x") == "2024-01-04"
+    assert newest_dataset_date(trained, "x") == "2024-01-04"

@@ -6,7 +6,15 @@ from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunS
 from dagster._core.test_utils import create_run_for_test
 
 from mlops_assets.runs.launcher import LAUNCHED_TAG
-from mlops_assets.runs.recovery import END_SECONDS, LAUNCH_SECONDS, QUEUE_SECONDS, Action, decide, recover, worker_files
+from mlops_assets.runs.recovery import (
+    END_SECONDS,
+    LAUNCH_SECONDS,
+    QUEUE_SECONDS,
+    Action,
+    decide_action,
+    recover_runs,
+    worker_files,
+)
 from mlops_assets.runs.workers import WorkerState
 
 ALIVE, DEAD, ABSENT = WorkerState.ALIVE, WorkerState.DEAD, WorkerState.ABSENT
@@ -17,7 +25,7 @@ CANCELING, QUEUED, SUCCESS = DagsterRunStatus.CANCELING, DagsterRunStatus.QUEUED
 
 @pytest.mark.parametrize("status", [STARTING, STARTED])
 def test_a_living_worker_is_never_failed(status: DagsterRunStatus) -> None:
-    assert decide(status, ALIVE, launched=True, served=True, seconds=HOURS) is Action.KEEP
+    assert decide_action(status, ALIVE, launched=True, served=True, seconds=HOURS) is Action.KEEP
 
 
 @pytest.mark.parametrize(
@@ -41,23 +49,23 @@ def test_a_living_worker_is_never_failed(status: DagsterRunStatus) -> None:
     ],
 )
 def test_what_becomes_of_a_run(status: DagsterRunStatus, worker: WorkerState, seconds: float, action: Action) -> None:
-    assert decide(status, worker, launched=True, served=True, seconds=seconds) is action
+    assert decide_action(status, worker, launched=True, served=True, seconds=seconds) is action
 
 
 @pytest.mark.parametrize(
     ("status", "action"), [(NOT_STARTED, Action.FAIL), (STARTING, Action.FAIL), (STARTED, Action.FAIL), (QUEUED, Action.KEEP)]
 )
 def test_before_the_daemon_and_the_webserver_run_nobody_is_about_to_start_a_run(status: DagsterRunStatus, action: Action) -> None:
-    assert decide(status, ABSENT, launched=True, served=False, seconds=0.0) is action
+    assert decide_action(status, ABSENT, launched=True, served=False, seconds=0.0) is action
 
 
 def test_a_living_worker_goes_on_while_the_daemon_is_away() -> None:
-    assert decide(STARTING, ALIVE, launched=True, served=False, seconds=HOURS) is Action.KEEP
-    assert decide(STARTED, ALIVE, launched=True, served=False, seconds=HOURS) is Action.KEEP
+    assert decide_action(STARTING, ALIVE, launched=True, served=False, seconds=HOURS) is Action.KEEP
+    assert decide_action(STARTED, ALIVE, launched=True, served=False, seconds=HOURS) is Action.KEEP
 
 
 def test_a_run_that_somebody_else_executes_is_left_alone() -> None:
-    assert decide(STARTED, ABSENT, launched=False, served=True, seconds=HOURS) is Action.KEEP
+    assert decide_action(STARTED, ABSENT, launched=False, served=True, seconds=HOURS) is Action.KEEP
 
 
 def test_a_run_whose_worker_was_killed_fails_frees_its_pool_and_is_to_be_tried_again(instance: DagsterInstance) -> None:
@@ -69,8 +77,8 @@ def test_a_run_whose_worker_was_killed_fails_frees_its_pool_and_is_to_be_tried_a
     with workers.reserve(killed.run_id), workers.open_log(killed.run_id) as log:
         log.write(b"fitting")
     with workers.reserve(living.run_id):
-        assert [(each.run_id, each.action) for each in recover(instance, served=True)] == [(killed.run_id, Action.FAIL)]
-        assert recover(instance, served=True) == []
+        assert [(each.run_id, each.action) for each in recover_runs(instance, served=True)] == [(killed.run_id, Action.FAIL)]
+        assert recover_runs(instance, served=True) == []
         run = instance.get_run_by_id(killed.run_id)
         assert run is not None
         assert run.status is DagsterRunStatus.FAILURE
@@ -95,7 +103,7 @@ def test_a_run_that_fails_in_a_step_is_not_tried_again(instance: DagsterInstance
 def test_a_canceled_run_without_a_worker_ends_canceled(instance: DagsterInstance) -> None:
     run = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
     instance.report_run_canceling(run)
-    assert [each.action for each in recover(instance, served=True)] == [Action.CANCEL]
+    assert [each.action for each in recover_runs(instance, served=True)] == [Action.CANCEL]
     assert instance.get_run_by_id(run.run_id).status is DagsterRunStatus.CANCELED  # type: ignore[union-attr]
 
 
@@ -103,9 +111,9 @@ def test_a_run_that_died_between_its_status_and_its_worker_is_not_failed_too_ear
     run = create_run_for_test(instance, status=NOT_STARTED)
     starting = DagsterEvent(event_type_value=DagsterEventType.PIPELINE_STARTING.value, job_name=run.job_name)
     instance.report_dagster_event(starting, run_id=run.run_id)
-    assert recover(instance, served=True) == []
+    assert recover_runs(instance, served=True) == []
     # As at `mlops up`, a second after the machine was switched off.
-    assert [each.action for each in recover(instance, served=False)] == [Action.FAIL]
+    assert [each.action for each in recover_runs(instance, served=False)] == [Action.FAIL]
     failed = instance.get_run_by_id(run.run_id)
     assert failed is not None
     assert failed.status is DagsterRunStatus.FAILURE

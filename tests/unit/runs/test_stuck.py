@@ -11,7 +11,7 @@ from dagster._core.test_utils import create_run_for_test
 from run_instances import CODE, REMOTE
 
 from mlops_assets.core.settings import Settings
-from mlops_assets.monitoring.notifications import of_stuck
+from mlops_assets.monitoring.notifications import blockage_notification
 from mlops_assets.runs import stuck
 from mlops_assets.runs.launcher import LAUNCHED_TAG
 from mlops_assets.runs.recovery import worker_files
@@ -28,7 +28,7 @@ def test_nothing_stands_still(instance: DagsterInstance) -> None:
     run = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
     create_run_for_test(instance, status=DagsterRunStatus.QUEUED, remote_job_origin=REMOTE)
     with worker_files(instance).reserve(run.run_id):
-        assert stuck.find_stuck(instance) == []
+        assert stuck.find_blockages(instance) == []
 
 
 def test_a_run_without_a_worker_and_the_pool_that_it_holds(instance: DagsterInstance) -> None:
@@ -36,7 +36,7 @@ def test_a_run_without_a_worker_and_the_pool_that_it_holds(instance: DagsterInst
     ended = create_run_for_test(instance, status=DagsterRunStatus.FAILURE)
     instance.event_log_storage.set_concurrency_slots("training", 1)
     assert instance.event_log_storage.claim_concurrency_slot("training", ended.run_id, "fit").is_claimed
-    orphan, pool = stuck.find_stuck(instance)
+    orphan, pool = stuck.find_blockages(instance)
     assert (orphan.kind, orphan.run_id, orphan.reason) == ("worker", run.run_id, "has no worker")
     assert (pool.kind, pool.run_id, pool.name) == ("pool", ended.run_id, "training")
 
@@ -53,10 +53,10 @@ def test_a_run_that_waits_for_long_says_behind_what(
     switch = instance.run_coordinator.submit_run(SubmitRunContext(run, workspace=None))  # type: ignore[arg-type]
     instance.event_log_storage.set_concurrency_slots("a_deployment", 1)
     assert instance.event_log_storage.claim_concurrency_slot("a_deployment", working[0].run_id, "deploy").is_claimed
-    behind_slots, behind_pool = stuck.find_stuck(instance)
+    behind_slots, behind_pool = stuck.find_blockages(instance)
     assert (behind_slots.run_id, set(behind_slots.behind)) == (waiting.run_id, {run.run_id for run in working})
     assert behind_slots.reason == f"all {len(working)} slots of work are taken"
     assert (behind_pool.run_id, behind_pool.behind) == (switch.run_id, (working[0].run_id,))
-    told = of_stuck(Settings(home=tmp_path), behind_slots)
+    told = blockage_notification(Settings(home=tmp_path), behind_slots)
     assert all(run.run_id in told.body for run in working)
     assert "mlops status" in told.body

@@ -10,7 +10,7 @@ import yaml
 from mlops_assets.core.project import current_project
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Serving, Solution
-from mlops_assets.schema.training_rules import configuration_hash, override
+from mlops_assets.schema.training_rules import configuration_hash, override_training
 from mlops_assets.schema.training_section import Search
 
 ONE_HOT = {"type": "sklearn.preprocessing.OneHotEncoder"}
@@ -27,7 +27,7 @@ def identity(solution: Solution, *, with_budget: bool = True) -> str:
 
 
 def test_any_field_of_the_training_section_can_be_overridden(solution: Solution) -> None:
-    changed = override(
+    changed = override_training(
         solution,
         {
             "training.estimator.parameters.max_iter": 300,
@@ -79,7 +79,7 @@ def test_any_field_of_the_training_section_can_be_overridden(solution: Solution)
 )
 def test_an_override_is_checked_like_the_file(solution: Solution, name: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message.replace("(", r"\(")):
-        override(solution, {name: value})
+        override_training(solution, {name: value})
 
 
 @pytest.mark.parametrize(
@@ -103,32 +103,32 @@ def test_what_has_no_onnx_form_is_refused_for_the_engine_process_alone(
 ) -> None:
     in_process = solution.model_copy(update={"serving": Serving(engine="process")})
     with pytest.raises(ConfigurationError, match=message):
-        override(in_process, {name: value, "training.search": None, "training.estimator.parameters": {}})
-    override(solution, {name: value, "training.search": None, "training.estimator.parameters": {}})
+        override_training(in_process, {name: value, "training.search": None, "training.estimator.parameters": {}})
+    override_training(solution, {name: value, "training.search": None, "training.estimator.parameters": {}})
 
 
 def test_an_override_beside_a_set_seed(solution: Solution) -> None:
-    assert override(solution, {"training.seed": 3}).training.seed == 3
+    assert override_training(solution, {"training.seed": 3}).training.seed == 3
 
 
 def test_a_search_without_trials_changes_no_identity(solution: Solution) -> None:
     without = solution.model_copy(update={"training": solution.training.model_copy(update={"search": None})})
     assert identity(without) == identity(solution)
-    searched = override(solution, {"training.search.trials": 5})
+    searched = override_training(solution, {"training.search.trials": 5})
     assert identity(searched) != identity(solution)
 
 
 def test_only_the_budget_may_change_while_a_search_continues(solution: Solution) -> None:
-    five, ten = (override(solution, {"training.search.trials": trials}) for trials in (5, 10))
+    five, ten = (override_training(solution, {"training.search.trials": trials}) for trials in (5, 10))
     assert identity(five) != identity(ten)
     assert identity(five, with_budget=False) == identity(ten, with_budget=False)
-    other = override(solution, {"training.search.trials": 5, "training.folds": 4})
+    other = override_training(solution, {"training.search.trials": 5, "training.folds": 4})
     assert identity(five, with_budget=False) != identity(other, with_budget=False)
 
 
 @pytest.mark.parametrize("library", ["lightgbm.LGBMClassifier", "xgboost.XGBClassifier"])
 def test_a_library_of_an_extra_is_no_other_package_in_the_identity(solution: Solution, library: str) -> None:
-    changed = override(solution, {"training.estimator": {"type": library, "parameters": {"n_estimators": 20}}})
+    changed = override_training(solution, {"training.estimator": {"type": library, "parameters": {"n_estimators": 20}}})
     assert identity(changed) != identity(solution)
 
 

@@ -19,7 +19,7 @@ from mlops_assets.serving.bundle import file_hash, write_bundle
 from mlops_assets.serving.contract import RequestColumn, Segment
 from mlops_assets.serving.folder_store import FolderBundles, FolderStore
 from mlops_assets.serving.live import LiveModel, LiveSolution, LiveSolutions, Model
-from mlops_assets.serving.reports import Report, follow, read_reports
+from mlops_assets.serving.reports import ProcessReport, follow_links, read_reports
 from mlops_assets.serving.requests import Row
 
 
@@ -238,7 +238,7 @@ def test_a_process_reports_what_it_serves_until_it_ends(folder: Path, signer: Si
     stopping, looked, reports = threading.Event(), threading.Semaphore(0), tmp_path / "reports"
     solutions = LiveSolutions(FolderStore(folder.parent), store, signer)
     thread = threading.Thread(
-        target=follow, args=(solutions, reports, "online"), kwargs={"stopping": stopping, "changed": looked.release}
+        target=follow_links, args=(solutions, reports, "online"), kwargs={"stopping": stopping, "changed": looked.release}
     )
     thread.start()
     for _ in range(2):
@@ -254,7 +254,7 @@ def test_a_process_reports_what_it_serves_until_it_ends(folder: Path, signer: Si
 
 
 def test_the_report_of_another_process_of_that_number_is_none(tmp_path: Path) -> None:
-    report = Report(channel="online", pid=1, started=0.5, written_at=datetime.now(UTC), models={})
+    report = ProcessReport(channel="online", pid=1, started=0.5, written_at=datetime.now(UTC), models={})
     (tmp_path / "online-1.json").write_bytes(msgspec.json.encode(report))
     assert read_reports(tmp_path) == []
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from server_reports import report
 
 from mlops_assets.core.settings import Settings
 from mlops_assets.serving import reports
-from mlops_assets.serving.reports import Report, follow, read_reports
+from mlops_assets.serving.reports import ProcessReport, follow_links, read_reports
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_process_that_runs_is_read(settings: Settings) -> None:
 def test_a_process_that_ended_or_whose_number_is_another_s_is_forgotten(settings: Settings) -> None:
     report(settings, 3)
     [path] = written(settings)
-    whole = msgspec.json.decode(path.read_bytes(), type=Report)
+    whole = msgspec.json.decode(path.read_bytes(), type=ProcessReport)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     for name, changes in (("ended", {"pid": ended.pid}), ("reused", {"started": whole.started - 100})):
@@ -82,7 +82,7 @@ def test_a_process_reports_while_it_follows_and_leaves_nothing_behind(
         if len(seen) >= 3:
             stopping.set()
 
-    follow(NoSolutions(), directory, "online", stopping=stopping, changed=changed)  # type: ignore[arg-type]
+    follow_links(NoSolutions(), directory, "online", stopping=stopping, changed=changed)  # type: ignore[arg-type]
     assert seen == [0, 1, 1]
     assert written(settings) == []
     assert replace(settings).server_reports_directory == directory

@@ -20,7 +20,7 @@ from mlops_assets.online_store.store import OnlineStore, UnknownOnlineViewError
 from mlops_assets.online_store.values import Flag, ViewValues
 from mlops_assets.schema.problem import PROBLEMS, Problem
 from mlops_assets.serving.requests import RequestDecoder, RequestError, Row
-from mlops_assets.serving.scorer import Scored, Scorer
+from mlops_assets.serving.scorer import ScoredRow, Scorer
 
 ROW = {"flight_id": "f1", "tailnum": "N1", "carrier": "AA", "distance": 1500, "predicted_at": NOON.isoformat()}
 
@@ -44,7 +44,7 @@ def rows_of(scorer: Scorer, rows: list[dict[str, Any]]) -> list[Row]:
     return decoded
 
 
-def one(scorer: Scorer, **changes: Any) -> Scored:
+def one(scorer: Scorer, **changes: Any) -> ScoredRow:
     [scored] = scorer.score(rows_of(scorer, [ROW | changes]))
     return scored
 

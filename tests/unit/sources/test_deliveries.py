@@ -10,9 +10,9 @@ import pytest
 from mlops_assets.operations.table_schemas import raw_table
 from mlops_assets.schema.source import DeliveryComparison, RawTable
 from mlops_assets.sources.deliveries import compare_delivery
-from mlops_assets.sources.delivery_findings import Finding
+from mlops_assets.sources.delivery_findings import DeliveryFinding
 from mlops_assets.sources.delivery_profiles import ColumnProfile, profile_delivery
-from mlops_assets.sources.reader import PARSED, REASON, Window, parse
+from mlops_assets.sources.reader import PARSED, REASON, DateRange, parse
 
 RULES = DeliveryComparison()
 FIRST, LAST = date(2013, 1, 1), date(2013, 3, 12)
@@ -29,7 +29,7 @@ class Year:
         self.column = self.table.partitions.column
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'")
-        window = Window(self.column, FIRST, LAST + timedelta(days=1))
+        window = DateRange(self.column, FIRST, LAST + timedelta(days=1))
         with parse(self.connection, self.table, directory=directory, window=window, own_files=self.table.files):
             self.connection.execute(f"CREATE TABLE accepted AS FROM {PARSED} WHERE {REASON} IS NULL")
         self.profiles = self.profile("accepted", FIRST, LAST)
@@ -45,7 +45,7 @@ class Year:
             end=last + timedelta(days=1),
         )
 
-    def deliver(self, day: date, *, where: str = "true", **changes: str) -> list[Finding]:
+    def deliver(self, day: date, *, where: str = "true", **changes: str) -> list[DeliveryFinding]:
         """The findings in the rows of `day`, with columns replaced by SQL expressions of `changes`."""
         replaced = f"REPLACE ({', '.join(f'{sql} AS {name}' for name, sql in changes.items())})" if changes else ""
         relation = f"(SELECT * {replaced} FROM accepted WHERE {self.column} = DATE '{day}' AND {where})"
@@ -96,7 +96,7 @@ def test_columns_that_hold_what_only_the_other_had_are_swapped(years: Mapping[st
     assert [(finding.kind, finding.column) for finding in found if finding.is_gross] == [("swapped", "humid")]
 
 
-def flags(shares: Mapping[int, float], *, rows: int = 500) -> list[Finding]:
+def flags(shares: Mapping[int, float], *, rows: int = 500) -> list[DeliveryFinding]:
     """The findings in the last day of a column of zeros and ones; `shares` are those of the ones, by day of January."""
     connection = duckdb.connect()
     connection.execute("CREATE TABLE accepted (day DATE, flag INTEGER)")

@@ -90,7 +90,9 @@ def test_an_archive_of_several_files_is_an_error(tmp_path: Path) -> None:
 )
 def test_a_run_reads_urls_below_those_of_the_yaml_file(tmp_path: Path, url: str, allowed: bool) -> None:
     def confine() -> None:
-        source_files.confine([url], own=["https://data.org/daily/1.csv?key=a"], directory=tmp_path, deliveries=tmp_path)
+        source_files.require_allowed_files(
+            [url], own=["https://data.org/daily/1.csv?key=a"], directory=tmp_path, deliveries=tmp_path
+        )
 
     if allowed:
         confine()

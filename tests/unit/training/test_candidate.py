@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from late_inputs import INPUTS
 
-from mlops_assets.training.candidate import configuration_of
+from mlops_assets.training.candidate import current_configuration_hash
 
 
 def test_the_same_inputs_have_the_same_configuration() -> None:
-    assert configuration_of(INPUTS, with_budget=True) == configuration_of(replace(INPUTS), with_budget=True)
+    assert current_configuration_hash(INPUTS, with_budget=True) == current_configuration_hash(replace(INPUTS), with_budget=True)
 
 
 def test_what_makes_another_model_is_another_configuration() -> None:
@@ -24,10 +24,12 @@ def test_what_makes_another_model_is_another_configuration() -> None:
         # The same name for another expression.
         replace(derived, derived={"far": "distance > 2000"}),
     ]
-    hashes = [configuration_of(each, with_budget=True) for each in (INPUTS, *others)]
+    hashes = [current_configuration_hash(each, with_budget=True) for each in (INPUTS, *others)]
     assert len(set(hashes)) == len(hashes)
 
 
 def test_what_does_not_touch_the_model_does_not_change_its_configuration() -> None:
     renamed = INPUTS.solution.model_copy(update={"description": "Other words.", "owners": ["team:b"]})
-    assert configuration_of(replace(INPUTS, solution=renamed), with_budget=True) == configuration_of(INPUTS, with_budget=True)
+    assert current_configuration_hash(replace(INPUTS, solution=renamed), with_budget=True) == current_configuration_hash(
+        INPUTS, with_budget=True
+    )

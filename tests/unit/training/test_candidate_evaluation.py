@@ -4,10 +4,7 @@ from pathlib import Path
 
 from judged_candidates import FEATURES, Candidate, bundle_of, case, judged
 
-from mlops_assets.training.candidate_evaluation import (
-    Rival,
-    comparable,
-)
+from mlops_assets.training.candidate_evaluation import ComparedChampion, comparison_problem
 
 
 def test_a_candidate_is_judged_beside_a_constant_and_the_champion(candidate: Candidate) -> None:
@@ -29,7 +26,7 @@ def test_a_candidate_is_judged_beside_a_constant_and_the_champion(candidate: Can
 def test_judging_twice_gives_the_same(tmp_path: Path) -> None:
     chosen = case("regression")
     bundle = bundle_of(chosen, tmp_path / "4", 4)
-    alone = Rival(model=None, bundle=None, reason="there is no champion to compare with")
+    alone = ComparedChampion(model=None, bundle=None, reason="there is no champion to compare with")
     first, second = judged(chosen, bundle, alone), judged(chosen, bundle, alone)
     assert first.candidate_result.result.as_dict() == second.candidate_result.result.as_dict()
     assert first.importances == second.importances
@@ -38,8 +35,8 @@ def test_judging_twice_gives_the_same(tmp_path: Path) -> None:
 def test_a_champion_of_other_features_or_classes_is_not_compared(tmp_path: Path) -> None:
     chosen = case("multiclass_classification")
     contract = bundle_of(chosen, tmp_path / "3", 3).contract
-    assert comparable(contract, contract, chosen.holdout) is None
-    reason = comparable(contract, contract, chosen.holdout.drop_columns(["distance"]))
+    assert comparison_problem(contract, contract, chosen.holdout) is None
+    reason = comparison_problem(contract, contract, chosen.holdout.drop_columns(["distance"]))
     assert reason == "version 3, the champion, reads features that the dataset lacks: distance"
     fewer = contract.model_copy(update={"classes": contract.classes[:2]})
-    assert comparable(contract, fewer, chosen.holdout) == "version 3, the champion, knows other classes"
+    assert comparison_problem(contract, fewer, chosen.holdout) == "version 3, the champion, knows other classes"

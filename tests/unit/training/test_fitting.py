@@ -18,9 +18,9 @@ from mlops_assets.ml.search import SearchResult
 from mlops_assets.schema.metric_names import greater_is_better
 from mlops_assets.schema.problem import PROBLEMS
 from mlops_assets.schema.solution import Serving, Solution
-from mlops_assets.schema.training_rules import override
+from mlops_assets.schema.training_rules import override_training
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.fitting import Fitted, default_estimator, fit, run_search
+from mlops_assets.training.fitting import FittedModel, default_estimator, fit_model, run_search
 
 ROWS = 2000
 SCHEMA = FeatureSchema(numeric=("size", "noise"), categorical=("color",))
@@ -97,8 +97,8 @@ def found(chosen: SolutionInputs, train: pa.Table) -> SearchResult:
     )
 
 
-def fitted(chosen: SolutionInputs, train: pa.Table) -> Fitted:
-    return fit(chosen, SCHEMA, train, default_estimator(chosen))
+def fitted(chosen: SolutionInputs, train: pa.Table) -> FittedModel:
+    return fit_model(chosen, SCHEMA, train, default_estimator(chosen))
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -112,7 +112,8 @@ def test_the_search_beats_a_poor_default_and_the_same_seed_gives_the_same_model(
     again = found(chosen, train)
     assert again.best.step == result.best.step
     first, second = (
-        to_onnx(fit(chosen, SCHEMA, train, each.best.step).pipeline, SCHEMA, chosen.solution.problem) for each in (result, again)
+        to_onnx(fit_model(chosen, SCHEMA, train, each.best.step).pipeline, SCHEMA, chosen.solution.problem)
+        for each in (result, again)
     )
     assert first == second
 
@@ -184,7 +185,7 @@ def test_weights_reach_the_estimator() -> None:
 
 def test_an_override_is_what_the_file_would_have_said() -> None:
     chosen = inputs("binary_classification")
-    changed = override(chosen.solution, {"training.estimator.parameters.C": 0.5, "training.search.trials": 3})
+    changed = override_training(chosen.solution, {"training.estimator.parameters.C": 0.5, "training.search.trials": 3})
     assert (
         changed
         == inputs(

@@ -12,7 +12,7 @@ from mlops_assets.core.check_rules import CheckRule, Evidence
 from mlops_assets.core.keys import EVALUATION
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
-from mlops_assets.training.gate import GATES, check_gates, rejection, rules_of
+from mlops_assets.training.gate import GATES, check_gates, gate_rules, rejection_reason
 
 INPUTS = solution_inputs("daily")
 EVIDENCE = Evidence(measured=("value",), bound=("limit",), no_examples="It is one number.")
@@ -47,12 +47,12 @@ def solution(**own: dict[str, Any]) -> Solution:
 def test_a_named_gate_belongs_to_the_solution_after_ours() -> None:
     declared = solution(cheap={"limit": 3})
     check_gates(declared)
-    ours = [rule.name for rule in rules_of(declared, own=False)]
+    ours = [rule.name for rule in gate_rules(declared, own=False)]
     assert ours
     assert all(GATES.is_own(name) for name in ours)
-    assert [rule.name for rule in rules_of(declared)] == [*ours, "cheap"]
-    assert rules_of(declared)[-1].description == "It is cheap."
-    assert all(rule.blocking for rule in rules_of(declared))
+    assert [rule.name for rule in gate_rules(declared)] == [*ours, "cheap"]
+    assert gate_rules(declared)[-1].description == "It is cheap."
+    assert all(rule.blocking for rule in gate_rules(declared))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,6 @@ def test_a_rejection_names_every_gate_that_failed_and_nothing_else() -> None:
         )
         for name, passed in (("a", True), ("b", False), ("c", False))
     ]
-    assert rejection(results) == "b: b is 3; c: c is 3"
-    assert rejection(results[:1]) is None
-    assert rejection([]) is None
+    assert rejection_reason(results) == "b: b is 3; c: c is 3"
+    assert rejection_reason(results[:1]) is None
+    assert rejection_reason([]) is None

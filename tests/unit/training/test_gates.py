@@ -16,14 +16,14 @@ from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.ml.bootstrap import Interval
-from mlops_assets.ml.comparison import Difference, compare
+from mlops_assets.ml.comparison import MetricDifference, compare_models
 from mlops_assets.ml.evaluation import Evaluation, Resampling, constant_predictions, evaluate
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.latency import Latency
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.gate import CandidateResult, check_evaluation, rejection, rules_of
+from mlops_assets.training.gate import CandidateResult, check_evaluation, gate_rules, rejection_reason
 from mlops_assets.training.recorded_checks import DatasetState
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "solutions" / "valid" / "every_field.yaml"
@@ -73,9 +73,9 @@ def evaluation(predictions: np.ndarray) -> Evaluation:
 def candidate_result(predictions: np.ndarray, champion: np.ndarray | None = None) -> CandidateResult:
     result = evaluation(predictions)
 
-    def against(theirs: np.ndarray) -> dict[str, Difference]:
+    def against(theirs: np.ndarray) -> dict[str, MetricDifference]:
         judged = WeightedMetrics("binary_classification", LABELS, theirs, (0, 1), 0.3)
-        return compare(result, judged, names=("roc_auc", "log_loss"), seed=0)
+        return compare_models(result, judged, names=("roc_auc", "log_loss"), seed=0)
 
     return CandidateResult(
         result=result,
@@ -107,9 +107,9 @@ def test_a_good_candidate_passes_every_gate_with_its_evidence(good: CandidateRes
     inputs = inputs_with(worst_slice={"roc_auc": 0.6})
     checks = outcome(inputs, good)
     assert list(checks) == ["dataset_checks", "baseline", "floor", "worst_slice", "calibration", "against_champion", "latency"]
-    assert list(checks) == [rule.name for rule in rules_of(inputs.solution)]
+    assert list(checks) == [rule.name for rule in gate_rules(inputs.solution)]
     assert {name for name, check in checks.items() if not check.passed} == set()
-    assert rejection(list(checks.values())) is None
+    assert rejection_reason(list(checks.values())) is None
     assert all(check.metadata and check.description for check in checks.values())
     interval = good.result.intervals["roc_auc"]
     assert interval is not None
@@ -120,7 +120,7 @@ def test_a_good_candidate_passes_every_gate_with_its_evidence(good: CandidateRes
 
 def test_gates_that_the_yaml_does_not_ask_for_are_not_there() -> None:
     solution = inputs_with(floor={}, worst_slice={}, maximum_calibration_error=None).solution
-    assert [rule.name for rule in rules_of(solution)] == ["dataset_checks", "baseline", "against_champion", "latency"]
+    assert [rule.name for rule in gate_rules(solution)] == ["dataset_checks", "baseline", "against_champion", "latency"]
 
 
 def test_a_model_of_shuffled_labels_is_refused_for_every_reason(shuffled: CandidateResult) -> None:
@@ -128,7 +128,7 @@ def test_a_model_of_shuffled_labels_is_refused_for_every_reason(shuffled: Candid
     failed = {name for name, check in checks.items() if not check.passed}
     assert failed == {"baseline", "floor", "worst_slice", "calibration", "against_champion"}
     assert all(checks[name].severity == dg.AssetCheckSeverity.ERROR for name in failed)
-    because = rejection(list(checks.values()))
+    because = rejection_reason(list(checks.values()))
     assert because is not None
     assert because.startswith("baseline: roc_auc ")
     assert "not better beyond chance" in because
@@ -137,10 +137,10 @@ def test_a_model_of_shuffled_labels_is_refused_for_every_reason(shuffled: Candid
 
 
 def test_the_baseline_is_not_beaten_by_luck(good: CandidateResult) -> None:
-    lucky = Difference("roc_auc", 0.51, 0.5, 0.01, Interval(-0.002, 0.022))
+    lucky = MetricDifference("roc_auc", 0.51, 0.5, 0.01, Interval(-0.002, 0.022))
     assert not outcome(inputs_with(), replace(good, against_baseline=lucky))["baseline"].passed
     # A constant prediction that never decides for the positive class has no precision.
-    undefined = Difference("precision", 0.4, None, None, None)
+    undefined = MetricDifference("precision", 0.4, None, None, None)
     assert outcome(inputs_with(), replace(good, against_baseline=undefined))["baseline"].passed
 
 

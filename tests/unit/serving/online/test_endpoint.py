@@ -23,7 +23,7 @@ from mlops_assets.serving.online.predictor import Predictor
 from mlops_assets.serving.online.trial import in_canary
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
 from mlops_assets.serving.requests import RequestError, Row
-from mlops_assets.serving.scorer import Scored
+from mlops_assets.serving.scorer import ScoredRow
 from mlops_assets.serving.spool import segments
 
 TOKEN = "correct horse"
@@ -196,7 +196,7 @@ def scored_rows(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     assert champions is not None
     score = champions.score
 
-    def counted(rows: Sequence[Row]) -> list[Scored]:
+    def counted(rows: Sequence[Row]) -> list[ScoredRow]:
         numbers.append(len(rows))
         for number, row in enumerate(rows):
             if row.columns["distance"] == 13:
