@@ -17,7 +17,7 @@ class PartitionCheckResult(dg.AssetCheckResult):
     partition: str
 
     @classmethod
-    def of(cls, result: dg.AssetCheckResult, partition: str) -> Self:
+    def from_result(cls, result: dg.AssetCheckResult, partition: str) -> Self:
         """`result` as that of `partition`."""
         outcome = cls(**result._asdict())
         outcome.partition = partition
@@ -220,7 +220,7 @@ LABELS_MATURED = CheckRule(
 
 # reports on a monitoring window
 FINDINGS = Evidence(measured=("measured", "alerts"), bound=("maximum_alerts",), examples=("examples",))
-"""Evidence of checks that judge one measure after another, and count those that alert."""
+"""Evidence of checks that evaluate one measure after another, and count those that alert."""
 DRIFT = CheckRule(
     name="drift",
     description="The share of drifted features stays below the limit in every window.",

@@ -50,9 +50,9 @@ def resample(rows: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
         yield np.bincount(drawn.reshape(-1), minlength=size * rows).reshape(size, rows).astype(np.float64)
 
 
-def bootstrap(judged: WeightedMetrics, *, names: Sequence[str], replicates: int, seed: int) -> Replicates:
-    """The metrics `names` of the `judged` rows on every resample."""
-    batches = [judged.of(weights, names) for weights in resample(len(judged.labels), replicates, seed)]
+def bootstrap(evaluated: WeightedMetrics, *, names: Sequence[str], replicates: int, seed: int) -> Replicates:
+    """The metrics `names` of the `evaluated` rows on every resample."""
+    batches = [evaluated.of(weights, names) for weights in resample(len(evaluated.labels), replicates, seed)]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in names}
 
 

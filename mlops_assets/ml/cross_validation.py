@@ -110,8 +110,8 @@ def fold_scores(
     predictions = fold_predictions(specification, estimator, rows, folds)
     for number, (fold, predicted) in enumerate(zip(folds, predictions, strict=True), start=1):
         scored = predicted[:, 1] if specification.problem == "binary_classification" else predicted
-        judged = WeightedMetrics(specification.problem, rows.labels[fold.validation], scored, classes, threshold)
-        value = judged.values((metric,))[metric]
+        evaluated = WeightedMetrics(specification.problem, rows.labels[fold.validation], scored, classes, threshold)
+        value = evaluated.values((metric,))[metric]
         if value is None:
             raise ValueError(f"Fold {number} does not define {metric}: lower training.folds or widen training.window.")
         yield value

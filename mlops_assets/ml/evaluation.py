@@ -95,12 +95,12 @@ def evaluate(
     if not np.isfinite(predictions).all():
         raise ValueError(f"{int((~np.isfinite(predictions)).sum())} predictions are not finite numbers.")
     binary = problem == "binary_classification"
-    judged = WeightedMetrics(problem, labels, predictions, classes, threshold)
-    values = judged.values(metrics)
+    evaluated = WeightedMetrics(problem, labels, predictions, classes, threshold)
+    values = evaluated.values(metrics)
     replicates: Replicates = {}
     if resampling is not None:
-        replicates = bootstrap(judged, names=metrics, replicates=replicate_count(len(labels)), seed=resampling.seed)
-    results, dropped = _by_slice(judged, metrics, slices=slices, minimum_rows=minimum_slice_rows, resampling=resampling)
+        replicates = bootstrap(evaluated, names=metrics, replicates=replicate_count(len(labels)), seed=resampling.seed)
+    results, dropped = _by_slice(evaluated, metrics, slices=slices, minimum_rows=minimum_slice_rows, resampling=resampling)
     return Evaluation(
         problem=problem,
         rows=len(labels),
@@ -108,7 +108,7 @@ def evaluate(
         label_rate=float(np.mean(labels)) if binary else None,
         metrics=values,
         intervals={name: interval(name, values[name], drawn) for name, drawn in replicates.items()},
-        baseline=_baseline(judged, metrics, training_labels),
+        baseline=_baseline(evaluated, metrics, training_labels),
         slices=results,
         dropped_slices=dropped,
         calibration=calibration_curve(labels, predictions, CALIBRATION_BINS) if binary else (),
@@ -136,16 +136,16 @@ def constant_predictions(
     return np.tile(shares, (rows, 1))
 
 
-def _baseline(judged: WeightedMetrics, metrics: Sequence[str], training_labels: np.ndarray) -> dict[str, float | None]:
+def _baseline(evaluated: WeightedMetrics, metrics: Sequence[str], training_labels: np.ndarray) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for name in metrics:
-        constant = constant_predictions(judged.problem, name, training_labels, judged.classes, len(judged.labels))
-        found |= replace(judged, predictions=constant).values((name,))
+        constant = constant_predictions(evaluated.problem, name, training_labels, evaluated.classes, len(evaluated.labels))
+        found |= replace(evaluated, predictions=constant).values((name,))
     return found
 
 
 def _by_slice(
-    judged: WeightedMetrics, names: Sequence[str], *, slices: pa.Table, minimum_rows: int, resampling: Resampling | None
+    evaluated: WeightedMetrics, names: Sequence[str], *, slices: pa.Table, minimum_rows: int, resampling: Resampling | None
 ) -> tuple[tuple[SliceResult, ...], dict[str, int]]:
     results: list[SliceResult] = []
     dropped: dict[str, int] = {}
@@ -160,7 +160,7 @@ def _by_slice(
         dropped[name] = len(values) - len(kept)
         for position in sorted(kept, key=lambda position: (-counts[position], values[position])):
             rows = groups[position]
-            part = replace(judged, labels=judged.labels[rows], predictions=judged.predictions[rows])
+            part = replace(evaluated, labels=evaluated.labels[rows], predictions=evaluated.predictions[rows])
             metrics = part.values(names)
             intervals = {} if resampling is None else _slice_intervals(part, metrics, resampling)
             results.append(SliceResult(column=name, value=values[position], rows=len(rows), metrics=metrics, intervals=intervals))

@@ -43,20 +43,20 @@ def permutation_importance(
     table: pa.Table,
     features: Sequence[str],
     metric: str,
-    judge: Callable[[pa.Table, np.ndarray], float | None],
+    evaluate: Callable[[pa.Table, np.ndarray], float | None],
     seed: int,
     maximum_seconds: float,
 ) -> Importances | None:
     """The importance of `features`, columns of `table`.
 
-    `judge` gives the value of `metric` for rows like those of `table` and the positions of the sample's rows in it. No further
+    `evaluate` gives the value of `metric` for rows like those of `table` and the positions of the sample's rows in it. No further
     repeat begins after `maximum_seconds`: a model so slow gets fewer, at least one. None when the metric is not defined on the sample.
     """
     random = np.random.default_rng(seed)
     size = max(1, min(table.num_rows, _MOST_ROWS, _MOST_SCORED_ROWS // (REPEATS * len(features))))
     positions = np.sort(random.choice(table.num_rows, size=size, replace=False))
     sample = table.take(pa.array(positions)).combine_chunks()
-    intact = judge(sample, positions)
+    intact = evaluate(sample, positions)
     if intact is None:
         return None
     sign = 1 if greater_is_better(metric) else -1
@@ -65,7 +65,7 @@ def permutation_importance(
     while repeats < REPEATS and (repeats == 0 or time.monotonic() - began < maximum_seconds):
         for place, name in enumerate(features):
             shuffled = sample.column(name).take(pa.array(random.permutation(size)))
-            value = judge(sample.set_column(sample.column_names.index(name), name, shuffled), positions)
+            value = evaluate(sample.set_column(sample.column_names.index(name), name, shuffled), positions)
             losses[repeats, place] = sign * (intact - (intact if value is None else value))
         repeats += 1
     measured = losses[:repeats]

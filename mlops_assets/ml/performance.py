@@ -48,7 +48,7 @@ def performance_rows(
             threshold = (
                 None if expected is None else expected + (-1 if greater_is_better(metric) else 1) * tolerance * abs(expected)
             )
-            judged = (
+            evaluated = (
                 (value, interval)
                 if mature.complete and value is not None
                 else (estimated.value, (estimated.lower, estimated.upper))
@@ -72,10 +72,10 @@ def performance_rows(
                     matured_rows=mature.matured_rows,
                     matured_share=mature.matured_rows / mature.rows,
                     complete=mature.complete,
-                    alert=judged is not None
+                    alert=evaluated is not None
                     and expected is not None
                     and threshold is not None
-                    and _worse(metric, judged, expected, threshold),
+                    and _worse(metric, evaluated, expected, threshold),
                 )
             )
     return rows
@@ -111,7 +111,7 @@ def to_arrow(rows: Sequence[PerformanceRow]) -> pa.Table:
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=arrow_schema(row_columns(PerformanceRow)))
 
 
-def _worse(metric: str, judged: tuple[float, tuple[float, float] | None], expected: float, threshold: float) -> bool:
-    value, interval = judged
+def _worse(metric: str, evaluated: tuple[float, tuple[float, float] | None], expected: float, threshold: float) -> bool:
+    value, interval = evaluated
     lower, upper = interval or (value, value)
     return value < threshold and upper < expected if greater_is_better(metric) else value > threshold and lower > expected

@@ -104,16 +104,16 @@ def render_monitoring_report(page: ReportPage) -> str:
 
 def verdict(page: ReportPage) -> str:
     """The window in one or two plain sentences."""
-    judged = next(
+    evaluated = next(
         (row for row in page.reports.of_window(page.reports.performance) if _whole(row) and row["metric"] == page.metric), None
     )
-    if judged is None:
+    if evaluated is None:
         text = "The performance of this window was not evaluated."
     else:
-        name = "realised" if judged["complete"] and judged["realised"] is not None else "estimated"
-        held = f" (hold-out {number_text(judged['reference'])})" if judged["reference"] is not None else ""
-        value = "not known" if judged[name] is None else number_text(judged[name])
-        state = "worse than it was when it was accepted" if judged["alert"] else "as good as when it was accepted"
+        name = "realised" if evaluated["complete"] and evaluated["realised"] is not None else "estimated"
+        held = f" (hold-out {number_text(evaluated['reference'])})" if evaluated["reference"] is not None else ""
+        value = "not known" if evaluated[name] is None else number_text(evaluated[name])
+        state = "worse than it was when it was accepted" if evaluated["alert"] else "as good as when it was accepted"
         text = f"The model is {state}: {name} {page.metric} {value}{held}."
     own = {title.lower() for title in page.reports.measures}
     counts = {source: f"{count} {source} alert{'' if count == 1 else 's'}" for source, count in page.counts.items()}

@@ -52,12 +52,12 @@ class WindowResult:
 class RetrainingPolicy:
     """When to train again, with durations already turned into dates before the day of the decision.
 
-    `bad` of the last `of` windows must be bad. A model trained for `trained_before` or earlier is too old (None: none is); a training
-    for a day after `attempted_after` was too recent to be followed by another one.
+    `minimum_bad_windows` of the `recent_windows` last ones must be bad. A model trained for `trained_before` or earlier is too old (None:
+    none is); a training for a day after `attempted_after` was too recent to be followed by another one.
     """
 
-    bad: int
-    of: int
+    minimum_bad_windows: int
+    recent_windows: int
     maximum_drifted_share: float
     trained_before: date | None
     attempted_after: date
@@ -103,10 +103,12 @@ class RetrainingDecision:
 
 def decide(state: RetrainingState, policy: RetrainingPolicy) -> RetrainingDecision:
     """Decide by `policy` what follows from `state`."""
-    problems = [problem for each in state.windows[-policy.of :] if (problem := each.problem(policy.maximum_drifted_share))]
+    problems = [
+        problem for each in state.windows[-policy.recent_windows :] if (problem := each.problem(policy.maximum_drifted_share))
+    ]
     reasons = []
-    if len(problems) >= policy.bad:
-        reasons.append(f"{len(problems)} of the last {policy.of} windows are bad ({'; '.join(problems)})")
+    if len(problems) >= policy.minimum_bad_windows:
+        reasons.append(f"{len(problems)} of the last {policy.recent_windows} windows are bad ({'; '.join(problems)})")
     if policy.trained_before is not None and state.trained_for <= policy.trained_before:
         reasons.append(f"the model was trained for {state.trained_for}, {(state.day - state.trained_for).days} days ago")
     obstacles = list(_obstacles(state, policy)) if reasons else []

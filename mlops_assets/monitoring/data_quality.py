@@ -119,7 +119,7 @@ def check_results(key: dg.AssetKey, findings: Mapping[str, Sequence[QualityFindi
                 },
                 description=(window if features == [ALL_ROWS] else f"{named} in {window}") if alerts else None,
             )
-            outcomes.append(PartitionCheckResult.of(result, window))
+            outcomes.append(PartitionCheckResult.from_result(result, window))
     return outcomes
 
 

@@ -151,4 +151,4 @@ def _check(inputs: SolutionInputs, rows: "Sequence[DriftRow]", window: str, shar
         },
         description=f"{share:.0%} of the features drifted: {', '.join(features[:MOST_EXAMPLES])}" if share > limit else None,
     )
-    return PartitionCheckResult.of(result, window)
+    return PartitionCheckResult.from_result(result, window)

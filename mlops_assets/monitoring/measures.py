@@ -181,7 +181,7 @@ def _result(
         },
         description="; ".join(f"{each.subject}: {each.words}" for each in alerts[:MOST_EXAMPLES]) or None,
     )
-    return PartitionCheckResult.of(result, window)
+    return PartitionCheckResult.from_result(result, window)
 
 
 def _to_arrow(measures: Mapping[tuple[str, int], Sequence[Measure]]) -> "pa.Table":

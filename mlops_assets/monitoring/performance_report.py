@@ -61,15 +61,15 @@ class PerformanceMonitor:
             found = _rows(inputs, run.load(version), windows, windows=run.windows, as_of=as_of)
             rows += found
             tables.append(rows_of_version(to_arrow(found), version))
-        judged = [row for row in rows if row.metric == metric and row.slice is None]
+        evaluated = [row for row in rows if row.metric == metric and row.slice is None]
         return Report(
             rows=pa.concat_tables(tables),
             check_results=[
                 result
                 for window in run.windows.ranges
-                for result in (_performance(inputs, judged, window), _agreement(inputs, rows, window))
+                for result in (_performance(inputs, evaluated, window), _agreement(inputs, rows, window))
             ],
-            metadata={"summary": dg.MetadataValue.md(_summary(judged)), **_plot(judged, metric)},
+            metadata={"summary": dg.MetadataValue.md(_summary(evaluated)), **_plot(evaluated, metric)},
             window_metadata={window: {"as_of": dg.MetadataValue.timestamp(as_of)} for window in run.windows.ranges},
         )
 
@@ -159,26 +159,26 @@ def _evaluate(inputs: SolutionInputs, monitored_version: MonitoredVersion, table
     )
 
 
-def _summary(judged: "Sequence[PerformanceRow]") -> str:
+def _summary(evaluated: "Sequence[PerformanceRow]") -> str:
     from mlops_assets.stages.evidence import format_value
 
     lines = [
         f"| {row.window} | {format_value(row.estimated)} | {format_value(row.realised)} | {format_value(row.reference)} "
         f"| {row.matured_share:.0%}"
         f"{'' if row.complete else ' (partial)'} | {'**alert**' if row.alert else ''} |"
-        for row in judged
+        for row in evaluated
     ]
     return "| window | estimated | realised | hold-out | labels known | |\n|---|---|---|---|---|---|\n" + "\n".join(lines)
 
 
-def _plot(judged: "Sequence[PerformanceRow]", metric: str) -> dict[str, Any]:
+def _plot(evaluated: "Sequence[PerformanceRow]", metric: str) -> dict[str, Any]:
     from mlops_assets.ml.monitoring_plots import performance_plot
 
-    return plot_metadata({"performance": performance_plot(judged, metric)})
+    return plot_metadata({"performance": performance_plot(evaluated, metric)})
 
 
-def _performance(inputs: SolutionInputs, judged: "Sequence[PerformanceRow]", window: str) -> PartitionCheckResult:
-    of_window = [row for row in judged if row.window == window]
+def _performance(inputs: SolutionInputs, evaluated: "Sequence[PerformanceRow]", window: str) -> PartitionCheckResult:
+    of_window = [row for row in evaluated if row.window == window]
     alerts = any(row.alert for row in of_window)
     result = check_rules.PERFORMANCE.result(
         inputs.key(PERFORMANCE_REPORT),
@@ -191,7 +191,7 @@ def _performance(inputs: SolutionInputs, judged: "Sequence[PerformanceRow]", win
         },
         description=f"worse than the hold-out in {window}" if alerts else None,
     )
-    return PartitionCheckResult.of(result, window)
+    return PartitionCheckResult.from_result(result, window)
 
 
 def _agreement(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]", window: str) -> PartitionCheckResult:
@@ -199,13 +199,13 @@ def _agreement(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]", window:
     from mlops_assets.ml.performance import estimation_error
 
     metric, tolerance = inputs.solution.training.metric, inputs.solution.monitoring.performance.tolerance
-    judged = [
+    evaluated = [
         row
         for row in rows
         if row.window == window and row.metric == metric and row.slice is None and row.estimated is not None and row.complete
     ]
-    errors = [float(row.realised - row.estimated) for row in judged if row.realised is not None and row.estimated is not None]
-    is_off = any(estimation_error(row, tolerance) is not None for row in judged)
+    errors = [float(row.realised - row.estimated) for row in evaluated if row.realised is not None and row.estimated is not None]
+    is_off = any(estimation_error(row, tolerance) is not None for row in evaluated)
     unknown = None if errors else "the window is not complete yet"
     result = check_rules.ESTIMATE_AGREES.result(
         inputs.key(PERFORMANCE_REPORT),
@@ -215,8 +215,8 @@ def _agreement(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]", window:
             "tolerance": tolerance,
             "is_complete": bool(errors),
             "realised_minus_estimated": dg.MetadataValue.json(errors),
-            "windows": dg.MetadataValue.md(_summary(judged)),
+            "windows": dg.MetadataValue.md(_summary(evaluated)),
         },
         description=f"the estimate was off in {window}" if is_off else unknown,
     )
-    return PartitionCheckResult.of(result, window)
+    return PartitionCheckResult.from_result(result, window)

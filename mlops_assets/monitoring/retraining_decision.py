@@ -175,7 +175,7 @@ def decide_window(
     end = inputs.windows.time_window_for_partition_key(window.isoformat()).end.date()
     day = date.fromisoformat(max(key for key in inputs.partitions.get_partition_keys() if key <= end.isoformat()))
     champion = _champion(connection, registry, inputs, window)
-    windows = _windows(connection, inputs, version=champion.version, window=window, count=declared.of)
+    windows = _windows(connection, inputs, version=champion.version, window=window, count=declared.recent_windows)
     evaluations = whole_evaluations(connection, inputs.name)
     [[attempted]] = connection.execute(
         f"SELECT max({TRAINING_DATE}) FROM {evaluations} WHERE {TRAINING_DATE} < ?", [day]
@@ -192,8 +192,8 @@ def decide_window(
         running=running,
     )
     policy = RetrainingPolicy(
-        bad=declared.bad,
-        of=declared.of,
+        minimum_bad_windows=declared.minimum_bad_windows,
+        recent_windows=declared.recent_windows,
         maximum_drifted_share=inputs.solution.monitoring.drift.maximum_share_of_features,
         trained_before=subtract_duration(day, declared.max_age) if declared.max_age else None,
         attempted_after=subtract_duration(day, declared.cooldown),

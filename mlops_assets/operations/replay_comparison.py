@@ -78,14 +78,14 @@ class Comparison:
                 if not rows.num_rows:
                     continue
                 first = first or self._bundle(min(rows.column(MODEL_VERSION).to_pylist()))
-                judge = partial(self._judge, rows, first.contract)
+                evaluate = partial(self._evaluate, rows, first.contract)
                 compared.append(
                     MonthlyComparison(
                         first=month.first.isoformat(),
                         rows=rows.num_rows,
-                        loop=judge(predictions_array(rows)),
-                        frozen=judge(predictions_array(first.score(rows))),
-                        monthly=self._monthly(connection, month, rows, judge, report),
+                        loop=evaluate(predictions_array(rows)),
+                        frozen=evaluate(predictions_array(first.score(rows))),
+                        monthly=self._monthly(connection, month, rows, evaluate, report),
                     )
                 )
         return compared
@@ -101,15 +101,15 @@ class Comparison:
             f"USING ({key}) WHERE p.{inside} AND p.{CHANNEL} = '{BATCH}' ORDER BY p.{quote(spine.prediction_time)}, {key}"
         ).to_arrow_table()
 
-    def _judge(self, rows: "pa.Table", contract: "Contract", predictions: "np.ndarray") -> float | None:
+    def _evaluate(self, rows: "pa.Table", contract: "Contract", predictions: "np.ndarray") -> float | None:
         from mlops_assets.ml.evaluation import normalize_predictions
         from mlops_assets.ml.weighted_metrics import WeightedMetrics
         from mlops_assets.schema.problem import label_array
 
         solution = self._inputs.solution
         labels = label_array(rows.column(solution.spine.label), solution.problem)
-        judged = normalize_predictions(solution.problem, predictions)
-        rows = WeightedMetrics(solution.problem, labels, judged, contract.classes, decision_threshold(contract))
+        evaluated = normalize_predictions(solution.problem, predictions)
+        rows = WeightedMetrics(solution.problem, labels, evaluated, contract.classes, decision_threshold(contract))
         return rows.values((self.metric,))[self.metric]
 
     def _bundle(self, version: int) -> "Bundle":
@@ -120,22 +120,22 @@ class Comparison:
         connection: "duckdb.DuckDBPyConnection",
         month: Period,
         rows: "pa.Table",
-        judge: Callable[["np.ndarray"], float | None],
+        evaluate: Callable[["np.ndarray"], float | None],
         report: Callable[[str], None],
     ) -> float | None:
         """The metric of the model trained for the first day of the month."""
         day, configuration = month.first, current_configuration_hash(self._inputs, with_budget=True)
-        connection.register("judged_rows", rows)
+        connection.register("evaluated_rows", rows)
         labelled = f"(SELECT * FROM lake.{self._inputs.spine.table} WHERE {labelled_rows(self._inputs, day)})"
-        identity = f"{day} {configuration} {fingerprint(connection, labelled)} {fingerprint(connection, 'judged_rows')}"
+        identity = f"{day} {configuration} {fingerprint(connection, labelled)} {fingerprint(connection, 'evaluated_rows')}"
         kept = json.loads(self._cache.read_text()) if self._cache.exists() else {}
         if identity not in kept:
             tags = {TRAINING_DATE_TAG: day.isoformat(), CONFIGURATION_TAG: configuration}
             if found := self._registry.find(self._inputs.name, tags):
-                kept[identity] = judge(predictions_array(self._bundle(found.version).score(rows)))
+                kept[identity] = evaluate(predictions_array(self._bundle(found.version).score(rows)))
             else:
                 report(f"fitting the model of {day:%B %Y}")
-                kept[identity] = judge(self._fit_and_predict(connection, day, rows))
+                kept[identity] = evaluate(self._fit_and_predict(connection, day, rows))
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             self._cache.write_text(json.dumps(kept, indent=2))
         return kept[identity]

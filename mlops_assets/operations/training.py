@@ -122,11 +122,11 @@ def train(
     run_id = client.launch([assets[key] for key in keys], partition, partition, configuration, purpose=purpose)
     states = _follow(client, run_id, report)
     state, run_ids = states[-1], [each.run_id for each in states]
-    made, judged = _made_by(client, run_ids, model), _made_by(client, run_ids, evaluation)
+    made, evaluated = _made_by(client, run_ids, model), _made_by(client, run_ids, evaluation)
     version = made.get("model_version")
     registry = ModelRegistry.from_settings(settings)
     registered = registry.get(solution, int(version)) if version is not None else None
-    tags = registered.tags if registered and judged else {}
+    tags = registered.tags if registered and evaluated else {}
     return TrainingOutcome(
         solution=solution,
         training_date=chosen,
@@ -136,7 +136,7 @@ def train(
         version_url=registry.version_url(registered) if registered else None,
         estimator=made.get("estimator"),
         skipped=made.get("skipped"),
-        metrics={name: judged[name] for name in declared.metrics if isinstance(judged.get(name), float)},
+        metrics={name: evaluated[name] for name in declared.metrics if isinstance(evaluated.get(name), float)},
         gates=tags.get(GATES_TAG),
         rejected_because=tags.get(REJECTION_TAG),
         problems=[] if state.status == "SUCCESS" else client.failures(state.run_id) or [state.status],

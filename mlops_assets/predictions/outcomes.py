@@ -151,7 +151,7 @@ def _labels_matured(
         },
         description=None if share >= _EXPECTED_MATURED else f"{matured} of {predictions} predictions have a label",
     )
-    return PartitionCheckResult.of(result, partition)
+    return PartitionCheckResult.from_result(result, partition)
 
 
 def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, as_of: datetime) -> str:

@@ -38,7 +38,7 @@ def check_complete(
     wrong = rows_by_partition_key(keys, {date: count for date, _, count, _ in by_date})
     examples = _by_partition_key(keys, {date: found for date, _, _, found in by_date})
     return [
-        PartitionCheckResult.of(
+        PartitionCheckResult.from_result(
             check_rules.COMPLETE.result(
                 inputs.key(PREDICTIONS),
                 passed=wrong[name] == 0 and sum(total.values()) > 0,
@@ -90,7 +90,7 @@ def check_finite(
     lowest = min((row[3] for row in by_date if row[3] is not None), default=0)
     highest = max((row[4] for row in by_date if row[4] is not None), default=0)
     return [
-        PartitionCheckResult.of(
+        PartitionCheckResult.from_result(
             check_rules.FINITE.result(
                 inputs.key(PREDICTIONS),
                 passed=wrong[name] == 0,
@@ -161,5 +161,5 @@ def check_fresh_features(
             },
             description=f"values too old: {', '.join(late.values())}" if late else None,
         )
-        results.append(PartitionCheckResult.of(result, name))
+        results.append(PartitionCheckResult.from_result(result, name))
     return results

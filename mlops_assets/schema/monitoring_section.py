@@ -85,11 +85,11 @@ class Retraining(YamlModel):
     """The least rows whose labels became known since the last training."""
 
     @property
-    def bad(self) -> int:
+    def minimum_bad_windows(self) -> int:
         """How many windows must be bad."""
         return int(self.bad_windows.split(" of ")[0])
 
     @property
-    def of(self) -> int:
+    def recent_windows(self) -> int:
         """How many of the last windows are looked at."""
         return int(self.bad_windows.split(" of ")[1])

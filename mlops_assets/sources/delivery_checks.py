@@ -58,7 +58,7 @@ def evaluate_delivery(delivery: Delivery) -> dict[str, list[dg.AssetCheckResult]
 
 
 def _of_partition(delivery: Delivery, result: dg.AssetCheckResult, name: str) -> dg.AssetCheckResult:
-    return PartitionCheckResult.of(result, name) if delivery.replaced else result
+    return PartitionCheckResult.from_result(result, name) if delivery.replaced else result
 
 
 def _compare(delivery: Delivery, key: dg.AssetKey) -> checks.Outcomes:
@@ -103,7 +103,7 @@ def as_accepted(result: dg.AssetCheckResult, why: str) -> dg.AssetCheckResult:
 
 def _changed(result: dg.AssetCheckResult, **changes: Any) -> dg.AssetCheckResult:
     changed = dg.AssetCheckResult(**{**result._asdict(), **changes})
-    return PartitionCheckResult.of(changed, result.partition) if isinstance(result, PartitionCheckResult) else changed
+    return PartitionCheckResult.from_result(changed, result.partition) if isinstance(result, PartitionCheckResult) else changed
 
 
 def _compared_columns(table: RawTable) -> list[str]:

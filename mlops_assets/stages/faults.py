@@ -74,9 +74,9 @@ def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Resu
                 for event in compute(*args, **keywords):
                     yield from events.of(event)
             except Exception as error:  # none is swallowed: each is raised, as it is or as the failure that takes its place
-                if (judged := _judged(error)) is error:
+                if (evaluated := _evaluated(error)) is error:
                     raise
-                raise judged from error
+                raise evaluated from error
 
         return generate  # type: ignore[return-value]
 
@@ -85,9 +85,9 @@ def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Resu
         try:
             return compute(*args, **keywords)
         except Exception as error:  # as above
-            if (judged := _judged(error)) is error:
+            if (evaluated := _evaluated(error)) is error:
                 raise
-            raise judged from error
+            raise evaluated from error
 
     return run
 
@@ -100,7 +100,7 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _judged(error: Exception) -> Exception:
+def _evaluated(error: Exception) -> Exception:
     """`error` itself when Dagster should see it as it is, otherwise the failure that takes its place."""
     if isinstance(error, dg.Failure | dg.DagsterError | dg.RetryRequested) or is_transient(error):
         return error

@@ -86,7 +86,7 @@ def evaluate_candidate(
     )
     against_champion = {}
     if rival.bundle is not None:
-        theirs = _judged_rows(solution, rival.bundle, holdout, labels)
+        theirs = _evaluated_rows(solution, rival.bundle, holdout, labels)
         against_champion = compare_models(result, theirs, names=solution.metrics, seed=seed)
     candidate_result = CandidateResult(
         result=result,
@@ -120,7 +120,7 @@ def comparison_problem(candidate: "Contract", champion: "Contract", holdout: "pa
     return None
 
 
-def _judged_rows(solution: Solution, bundle: "Bundle", rows: "pa.Table", labels: "np.ndarray") -> "WeightedMetrics":
+def _evaluated_rows(solution: Solution, bundle: "Bundle", rows: "pa.Table", labels: "np.ndarray") -> "WeightedMetrics":
     from mlops_assets.ml.evaluation import normalize_predictions
     from mlops_assets.ml.weighted_metrics import WeightedMetrics
 
@@ -139,15 +139,15 @@ def _importances(solution: Solution, bundle: "Bundle", holdout: "pa.Table", labe
     metric = solution.training.metric
 
     def value(rows: "pa.Table", positions: "np.ndarray") -> float | None:
-        judged = _judged_rows(solution, bundle, rows, labels[positions])
-        return judged.values((metric,))[metric]
+        evaluated = _evaluated_rows(solution, bundle, rows, labels[positions])
+        return evaluated.values((metric,))[metric]
 
     names = bundle.contract.feature_schema.names
     return permutation_importance(
         table=holdout.select(list(names)),
         features=names,
         metric=metric,
-        judge=value,
+        evaluate=value,
         seed=solution.training.seed,
         maximum_seconds=_IMPORTANCE_SECONDS,
     )

@@ -72,7 +72,7 @@ def check_dataset(
 
 
 class _Dataset:
-    """The rows of a dataset, what is measured of them, and the checks that judge it."""
+    """The rows of a dataset, what is measured of them, and the checks that evaluate it."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str, training_date: date):
         self._connection, self._inputs, self._rows, self._training_date = connection, inputs, rows, training_date
@@ -87,7 +87,7 @@ class _Dataset:
         self._found: Mapping[Hashable, Any] = {}
 
     def check(self) -> CheckedDataset:
-        """Scan the rows and judge them."""
+        """Scan the rows and evaluate them."""
         self._found = self._scan()
         return CheckedDataset(
             results=[

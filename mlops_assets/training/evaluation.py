@@ -90,7 +90,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
             present = fingerprint(connection, dataset_query(inputs, training_date))
             unchanged = present == record.training.dataset_fingerprint
-            judged = evaluate_candidate(
+            evaluated = evaluate_candidate(
                 solution,
                 bundle,
                 rival=_rival(context.instance, registry, settings, inputs, candidate=candidate, bundle=bundle, holdout=holdout),
@@ -106,7 +106,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
                 training_date=training_date,
                 version=candidate.version,
                 holdout=holdout,
-                scored=judged.scored,
+                scored=evaluated.scored,
             )
             column_schema = table_schema(
                 connection, f"lake.{inputs.table(EVALUATION)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
@@ -114,22 +114,24 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), training_date)
             if unchanged:
                 # Else these rows are not those of the version: it keeps the reference that it has, and its gates refuse it.
-                log_reference(connection, registry, settings, inputs, candidate=candidate, holdout=holdout, scored=judged.scored)
-        checks = check_evaluation(inputs, judged.candidate_result)
+                log_reference(
+                    connection, registry, settings, inputs, candidate=candidate, holdout=holdout, scored=evaluated.scored
+                )
+        checks = check_evaluation(inputs, evaluated.candidate_result)
         because = rejection_reason(checks)
-        engine = choose_engine(bundle.contract, solution.serving.engine, judged.candidate_result.latency)
+        engine = choose_engine(bundle.contract, solution.serving.engine, evaluated.candidate_result.latency)
         if because is None:
             registry.accept(candidate, record, engine=engine.engine, reason=engine.reason)
         else:
             registry.reject(candidate, because)
             prune_bundles(registry, settings, inputs.name)
-        figures = _figures(inputs, bundle, judged)
+        figures = _figures(inputs, bundle, evaluated)
         card = build_card(
             CardSources(
                 inputs=inputs,
                 candidate=candidate,
                 contract=bundle.contract,
-                judged=judged,
+                evaluated=evaluated,
                 checks=checks,
                 parameters=registry.parameters(candidate.run_id),
                 dataset=dataset,
@@ -143,8 +145,8 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
             figures=figures,
         )
         registry.log_texts(candidate.run_id, {CARD_HTML: render_html(card), CARD_MARKDOWN: render_markdown(card)})
-        _log(registry, candidate, judged, checks, figures)
-        result = judged.candidate_result.result
+        _log(registry, candidate, evaluated, checks, figures)
+        result = evaluated.candidate_result.result
         return dg.MaterializeResult(
             data_version=dg.DataVersion(written.fingerprint),
             check_results=checks,
@@ -224,28 +226,28 @@ def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inpu
     return None
 
 
-def _figures(inputs: SolutionInputs, bundle: "Bundle", judged: CandidateEvaluation) -> dict[str, bytes]:
+def _figures(inputs: SolutionInputs, bundle: "Bundle", evaluated: CandidateEvaluation) -> dict[str, bytes]:
     from mlops_assets.ml.evaluation_plots import importance_plot
 
     figures = draw_plots(
-        judged.candidate_result.result,
-        judged.labels,
-        judged.scored,
+        evaluated.candidate_result.result,
+        evaluated.labels,
+        evaluated.scored,
         bundle.contract.classes,
         metric=inputs.solution.training.metric,
     )
-    return figures if judged.importances is None else figures | {"importance": importance_plot(judged.importances)}
+    return figures if evaluated.importances is None else figures | {"importance": importance_plot(evaluated.importances)}
 
 
 def _log(
     registry: ModelRegistry,
     candidate: RegisteredModel,
-    judged: CandidateEvaluation,
+    evaluated: CandidateEvaluation,
     checks: Sequence[dg.AssetCheckResult],
     figures: dict[str, bytes],
 ) -> None:
     """Keep all that was found with the candidate's run in MLflow."""
-    candidate_result = judged.candidate_result
+    candidate_result = evaluated.candidate_result
     registry.log(
         candidate.run_id,
         parameters={},
@@ -255,7 +257,7 @@ def _log(
     content = candidate_result.result.as_dict() | {
         "against_champion": {name: asdict(each) for name, each in candidate_result.against_champion.items()},
         "champion": None if candidate_result.champion is None else candidate_result.champion.version,
-        "importance": None if judged.importances is None else asdict(judged.importances),
+        "importance": None if evaluated.importances is None else asdict(evaluated.importances),
         "gates": [{"name": check.check_name, "passed": check.passed, "description": check.description} for check in checks],
     }
     registry.log_json(candidate.run_id, content, "evaluation.json")
@@ -275,10 +277,10 @@ def _write(
 ) -> WriteResult:
     """Keep the scored hold-out: the reference that later predictions are compared with."""
     spine = inputs.solution.spine
-    judged = holdout.select([spine.key, spine.prediction_time, spine.label])
+    evaluated = holdout.select([spine.key, spine.prediction_time, spine.label])
     for name in prediction_columns(scored):
-        judged = judged.append_column(name, scored.column(name))
-    connection.register("judged_rows", judged)
+        evaluated = evaluated.append_column(name, scored.column(name))
+    connection.register("evaluated_rows", evaluated)
     # The models of all segments are evaluated in one table, each on its own rows.
     own_rows = ColumnValue(SEGMENT, inputs.segment) if inputs.segment else None
     segment = f"{literal(own_rows.value)} AS {SEGMENT}, " if own_rows else ""
@@ -286,7 +288,7 @@ def _write(
     return lake.replace(
         connection,
         table=inputs.table(EVALUATION),
-        query=f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {version} AS model_version, {segment}* FROM judged_rows",
+        query=f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {version} AS model_version, {segment}* FROM evaluated_rows",
         partition_range=PartitionRange(TRAINING_DATE, training_date, training_date + timedelta(days=1), rows=own_rows),
         author=context.run.run_id,
     )

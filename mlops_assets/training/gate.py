@@ -128,7 +128,7 @@ def _rule(name: str, gate: Gate) -> CheckRule:
     evidence = Evidence(
         measured=getattr(gate, "measured", ()) or (_SENTENCE,),
         bound=getattr(gate, "bound", ()) or (_PARAMETERS,),
-        no_examples="A gate judges the rows of the hold-out together.",
+        no_examples="A gate evaluates the rows of the hold-out together.",
     )
     return CheckRule(name, gate.description, blocking=True, evidence=evidence)
 

@@ -64,7 +64,8 @@ def baseline(solution: Solution, candidate_result: CandidateResult) -> GateOutco
     compared = candidate_result.against_baseline
     # A constant prediction has no precision, for instance: it never decides for the positive class.
     passed = compared.ours is not None and (compared.theirs is None or compared.is_better)
-    sentence = f"{compared.metric} {format_with_interval(candidate_result.result, compared.metric)}, constant prediction {format_value(compared.theirs)}"
+    model = format_with_interval(candidate_result.result, compared.metric)
+    sentence = f"{compared.metric} {model}, constant prediction {format_value(compared.theirs)}"
     if not passed:
         sentence += ": not better beyond chance"
     evidence = {
@@ -105,10 +106,10 @@ def floor(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
 def worst_slice(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
     """No slice of the hold-out is below its floor, beyond what chance explains."""
     floors = solution.gates.worst_slice
-    judged = [(name, each) for name in floors for each in candidate_result.result.slices if each.metrics[name] is not None]
-    judged.sort(key=lambda pair: (pair[1].metrics[pair[0]] or 0.0) * (1 if greater_is_better(pair[0]) else -1))
-    below = [(name, each) for name, each in judged if _misses_beyond_chance(name, each, floors[name])]
-    named = below[:_NAMED_SLICES] or judged[:1]
+    evaluated = [(name, each) for name in floors for each in candidate_result.result.slices if each.metrics[name] is not None]
+    evaluated.sort(key=lambda pair: (pair[1].metrics[pair[0]] or 0.0) * (1 if greater_is_better(pair[0]) else -1))
+    below = [(name, each) for name, each in evaluated if _misses_beyond_chance(name, each, floors[name])]
+    named = below[:_NAMED_SLICES] or evaluated[:1]
     sentence = "; ".join(
         f"{name} {format_value(each.metrics[name])}{format_interval(each.intervals.get(name))} where {each.column} = {each.value} "
         f"({each.rows:,} rows), floor {format_value(floors[name])}"
@@ -128,11 +129,11 @@ def worst_slice(solution: Solution, candidate_result: CandidateResult) -> GateOu
                 "passed": (name, each) not in below,
             }
         )
-        for name, each in judged[:20]
+        for name, each in evaluated[:20]
     ]
     evidence = {
         "worst": evidence_table(records, {"rows": "int", "passed": "bool"}),
-        "slices_evaluated": len(judged),
+        "slices_evaluated": len(evaluated),
         "floors": dg.MetadataValue.json(dict(floors)),
         "too_few_rows": dg.MetadataValue.json(dict(candidate_result.result.dropped_slices)),
     }

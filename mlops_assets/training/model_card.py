@@ -33,7 +33,7 @@ class CardSources:
     inputs: SolutionInputs
     candidate: RegisteredModel
     contract: "Contract"
-    judged: CandidateEvaluation
+    evaluated: CandidateEvaluation
     checks: Sequence[dg.AssetCheckResult]
     parameters: Mapping[str, str]
     dataset: RecordedDataset | None
@@ -43,7 +43,7 @@ class CardSources:
 
 def build_card(sources: CardSources, *, links: Mapping[str, str], figures: Mapping[str, bytes]) -> ModelCard:
     """The card of the candidate. `figures` are PNG images by name, `links` addresses by text."""
-    solution, result = sources.inputs.solution, sources.judged.candidate_result.result
+    solution, result = sources.inputs.solution, sources.evaluated.candidate_result.result
     metric = solution.training.metric
     failed = [str(check.check_name) for check in sources.checks if not check.passed]
     headline = (
@@ -116,7 +116,7 @@ def _training(sources: CardSources) -> Section:
 
 
 def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
-    candidate_result = sources.judged.candidate_result
+    candidate_result = sources.evaluated.candidate_result
     result, differences = candidate_result.result, candidate_result.against_champion
     header = ["metric", "value", "95 % interval", "constant prediction"]
     if differences and candidate_result.champion is not None:
@@ -150,7 +150,7 @@ def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
 
 
 def _slices(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
-    result, metric = sources.judged.candidate_result.result, sources.inputs.solution.training.metric
+    result, metric = sources.evaluated.candidate_result.result, sources.inputs.solution.training.metric
     further = [name for name in result.metrics if name != metric][:_FURTHER_SLICE_METRICS]
     rows = [
         (
@@ -171,7 +171,7 @@ def _slices(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
 
 
 def _features(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
-    found = sources.judged.importances
+    found = sources.evaluated.importances
     importance = {each.feature: each.loss for each in found.features} if found else {}
     inputs = sources.inputs
     origin = {name: f"{chosen.view.name} v{chosen.view.version}" for chosen in inputs.views for name in chosen.features}
@@ -197,7 +197,7 @@ def _features(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
 
 
 def _limits(sources: CardSources) -> Section:
-    solution, result = sources.inputs.solution, sources.judged.candidate_result.result
+    solution, result = sources.inputs.solution, sources.evaluated.candidate_result.result
     points = [*solution.limitations]
     points.append(
         f"CandidateEvaluation on the {solution.training.holdout} of the hold-out alone: another season may be different."

@@ -46,7 +46,7 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     dataset = connection.execute(plan["training_query"]).to_arrow_table()
     clock.lap("training dataset")
 
-    from mlops_assets.ml.drift import evaluate_distances as judge_drift
+    from mlops_assets.ml.drift import evaluate_distances
     from mlops_assets.ml.evaluation import evaluate
     from mlops_assets.ml.matrix import FeatureSchema, to_frame
     from mlops_assets.ml.onnx import onnx_predict, to_onnx
@@ -75,7 +75,7 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     model = to_onnx(pipeline, schema, problem)
     clock.lap("ONNX export")
 
-    def judge(rows: Any) -> dict[str, float | None]:
+    def metrics_of(rows: Any) -> dict[str, float | None]:
         probabilities = onnx_predict(model, to_frame(rows, schema), schema, problem)
         return evaluate(
             problem=problem,
@@ -90,11 +90,11 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
             resampling=None,
         ).metrics
 
-    held_out = judge(holdout)
+    held_out = metrics_of(holdout)
     clock.lap("evaluation")
     month = connection.execute(plan["scoring_query"]).to_arrow_table()
     onnx_predict(model, to_frame(month, schema), schema, problem)
-    realised = judge(month.filter(month.column(label).is_valid()))
+    realised = metrics_of(month.filter(month.column(label).is_valid()))
     clock.lap("scoring and outcomes")
     monitored = [MonitoredColumn(name, "feature", name in schema.numeric) for name in schema.names]
     reference = summarise(holdout, monitored, plan["slices"])
@@ -106,7 +106,7 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     weeks = connection.execute(f"SELECT *, CASE {cases} END AS week FROM month WHERE week IS NOT NULL").to_arrow_table()
     connection.register("weeks", weeks)
     distances = measure_distances(connection, rows="weeks", window="week", slices=plan["slices"], reference=reference)
-    drift = judge_drift(distances, reference, effect_floor=0.1, false_alarms=0.05)
+    drift = evaluate_distances(distances, reference, effect_floor=0.1, false_alarms=0.05)
     tables = [(start, connection.execute(f"FROM weeks WHERE week = '{start}'").to_arrow_table()) for start, _ in plan["weeks"]]
     drift += reconstruction_rows(holdout, tables, schema, false_alarms=0.05)
     clock.lap("drift")

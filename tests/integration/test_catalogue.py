@@ -10,10 +10,10 @@ from mlops_assets.definitions import defs
 # Stages without a freshness policy, and why.
 FOLLOWS_AN_EVENT = {
     "training_dataset": "made by a training: as old as the model, which has a policy",
-    "evaluation": "judges one model, in the same run: as old as the model",
+    "evaluation": "evaluates one model, in the same run: as old as the model",
     "deployment": "as old as the champion, which is right to stay while no candidate is better",
     "segment_model": "trained when a person asks for it",
-    "segment_evaluation": "judges one model of a segment, in the same run",
+    "segment_evaluation": "evaluates one model of a segment, in the same run",
     "segment_deployment": "as old as the champion of the segment",
     "challenger": "changes when a version passes its gates or the YAML changes",
     "prediction_log": "written while the servers are asked; no request is no fault",

@@ -39,7 +39,9 @@ BAD: set[str] = set()
 def readings(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
     yield dg.MaterializeResult(
         check_results=[
-            PartitionCheckResult.of(rule.result(KEY, passed=day not in BAD, metadata={"rows": 24}, description=None), day)
+            PartitionCheckResult.from_result(
+                rule.result(KEY, passed=day not in BAD, metadata={"rows": 24}, description=None), day
+            )
             for day in context.partition_keys
             for rule in (BLOCKING, WARNING)
         ]
@@ -202,7 +204,7 @@ def test_a_batch_is_stored_as_a_whole_or_not_at_all(instance: dg.DagsterInstance
 
 
 def test_a_result_that_is_stored_again_takes_the_place_of_the_first(instance: dg.DagsterInstance) -> None:
-    """A step that is tried again judges the partitions of its run again."""
+    """A step that is tried again evaluates the partitions of its run again."""
     run_id = run(instance, ALL_DAYS[:4], bad=set()).run_id
     events = results_of(instance, run_id)
     log_of(instance).store_event_batch([*events, *events])

@@ -98,7 +98,7 @@ def evaluation(solution: Solution) -> Evaluation:
     )
 
 
-def test_a_metric_is_judged_like_a_built_in_one() -> None:
+def test_a_metric_is_evaluated_like_a_built_in_one() -> None:
     solution = inputs_with(documented("Metric")).solution
     result = evaluation(solution)
     decided = SCORES >= 0.3

@@ -46,7 +46,7 @@ def register(registry: ModelRegistry, bundle: Path) -> RegisteredModel:
     return registry.get("clinic", version.version)
 
 
-def judge(registry: ModelRegistry, settings: Settings, version: RegisteredModel, shift: int) -> None:
+def evaluate(registry: ModelRegistry, settings: Settings, version: RegisteredModel, shift: int) -> None:
     """Store and sign the reference of `version`, as its evaluation does; the ages of the hold-out begin with `shift`."""
     count, began = 400, datetime(2020, 2, 1, tzinfo=UTC)
     at = [began + timedelta(hours=number) for number in range(count)]
@@ -85,7 +85,7 @@ def elsewhere(tmp_path: Path) -> Settings:
 @pytest.fixture
 def version(registry: ModelRegistry, settings: Settings, tmp_path: Path) -> RegisteredModel:
     version = register(registry, tmp_path / "bundle")
-    judge(registry, settings, version, shift=0)
+    evaluate(registry, settings, version, shift=0)
     return registry.get("clinic", version.version)
 
 
@@ -94,7 +94,7 @@ def test_a_reference_is_read_as_it_was_signed_and_may_be_signed_again(
 ) -> None:
     reference = load_reference(registry, settings, version)
     assert (reference.summary.rows, reference.partitions, reference.rows.num_rows) == (400, 17, 400)
-    judge(registry, settings, version, shift=5)
+    evaluate(registry, settings, version, shift=5)
     again = registry.get("clinic", version.version)
     assert min(load_reference(registry, settings, again).rows.column("age").to_pylist()) == 5
     assert registry.registered_record(again) == registry.registered_record(version)
@@ -115,7 +115,7 @@ def test_a_reference_that_somebody_replaced_silences_no_report(
     # The machine that wrote it reads what was signed.
     assert load_reference(registry, settings, version).summary.rows == 400
     # The remedy.
-    judge(registry, settings, version, shift=0)
+    evaluate(registry, settings, version, shift=0)
     assert load_reference(registry, elsewhere, registry.get("clinic", version.version)).summary.rows == 400
 
 
@@ -152,7 +152,7 @@ def test_the_tags_of_another_reference_open_nothing(
 ) -> None:
     """Neither hashes that somebody wrote, nor files and tags of another version, nor a signature for another purpose."""
     other = register(registry, tmp_path / "other")
-    judge(registry, settings, other, shift=50)
+    evaluate(registry, settings, other, shift=50)
     other = registry.get("clinic", other.version)
     copied = {name: other.tags[name] for name in ("reference_record", "reference_signature")}
     genuine = dict(version.tags)
@@ -187,7 +187,7 @@ def test_what_was_registered_is_signed_again_after_its_key_was_lost(
     assert load_reference(registry, settings, adopted).summary.rows == 400
     record = registry.registered_record(adopted)
     assert (record.training.training_date, list(record.files)) == (date(2020, 3, 1), ["model.onnx"])
-    # A version that was never judged has no reference, and is signed without one.
+    # A version that was never evaluated has no reference, and is signed without one.
     never = register(registry, tmp_path / "never")
     registry.client.delete_model_version_tag("clinic", str(never.version), "registration_signature")
     sign_version(registry, registry.get("clinic", never.version))

@@ -101,7 +101,7 @@ def test_the_model_is_good_on_the_year_held_out_and_on_those_after(finished: dic
     assert newest(finished["scoring"], "outcomes")["roc_auc"] >= 0.85
 
 
-def test_every_person_of_the_predicted_years_is_predicted_once_and_judged(
+def test_every_person_of_the_predicted_years_is_predicted_once_and_evaluated(
     platform: Platform, finished: dict[str, dg.ExecuteInProcessResult]
 ) -> None:
     people = platform.rows("SELECT survey_date, count(*) FROM raw.census WHERE survey_date >= '2017-01-01' GROUP BY 1 ORDER BY 1")

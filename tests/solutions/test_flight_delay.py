@@ -265,7 +265,7 @@ def test_features_prediction_and_label_are_compared_as_a_whole_and_by_slice(plat
     assert {("origin = JFK",), ("carrier = UA",)} <= set(slices)
 
 
-def test_the_performance_is_estimated_and_judged_when_labels_have_matured(platform: Platform, demo: Demo) -> None:
+def test_the_performance_is_estimated_and_evaluated_when_labels_have_matured(platform: Platform, demo: Demo) -> None:
     rows = platform.rows(
         "SELECT estimated, estimated_lower, estimated_upper, realised, realised_lower, realised_upper, reference, rows, matured_rows, complete "
         f"FROM {SOLUTION}.performance_report WHERE metric = 'roc_auc' AND slice IS NULL"

@@ -1,4 +1,4 @@
-"""The loop on the real stack: a year arrives faulty, is repaired, predicted and judged; the decision retrains by itself, once.
+"""The loop on the real stack: a year arrives faulty, is repaired, predicted and evaluated; the decision retrains by itself, once.
 
 On the census, whose years are small. Its first model is trained for 2017, and is too old when that year has ended.
 """
@@ -123,7 +123,7 @@ def test_a_replay_that_is_repeated_recomputes_nothing(replayed: Replayed) -> Non
     assert replayed.again["comparison"] == replayed.first["comparison"]
 
 
-def test_the_comparison_judges_the_same_rows(platform: Platform, replayed: Replayed) -> None:
+def test_the_comparison_evaluates_the_same_rows(platform: Platform, replayed: Replayed) -> None:
     [year] = replayed.first["comparison"]
     labelled = f"SELECT count(*) FROM {SOLUTION}.spine WHERE survey_date = DATE '2017-01-01' AND employed IS NOT NULL"
     assert year["rows"] == platform.value(labelled)
@@ -201,7 +201,7 @@ def test_what_the_servers_answered_reaches_the_decision_without_any_batch(platfo
         answer = requests.post(address, data=json.dumps([json.loads(row) for row in rows[:50]]), headers=token, timeout=60)
         assert answer.status_code == 200, answer.text
         send_requests(platform.settings, SOLUTION, rows[50:], None)
-        while decision not in reached or judged(platform, key) < 100:
+        while decision not in reached or evaluated(platform, key) < 100:
             new = [stage for stage in stages if stage not in reached and is_materialized(platform, stage, key)]
             reached |= {stage: time.monotonic() - began for stage in new}
             assert time.monotonic() < began + FOLLOWED_SECONDS, reached
@@ -217,7 +217,7 @@ def is_materialized(platform: Platform, stage: str, partition: str) -> bool:
     return bool(platform.client.metadata(stage, partition))
 
 
-def judged(platform: Platform, window: str) -> int:
+def evaluated(platform: Platform, window: str) -> int:
     """How many predictions the decision about a window rests on."""
     [[predictions]] = platform.rows(
         f"SELECT coalesce(max(predictions), 0) FROM {SOLUTION}.retraining_decision WHERE window_start = DATE '{window}'"

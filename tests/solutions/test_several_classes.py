@@ -103,12 +103,12 @@ def scored(
     return run(platform, instance, inputs, SCORING, TRAINING_DATE, LAST)
 
 
-def test_a_search_is_judged_and_deployed(platform: Platform, trained: dg.ExecuteInProcessResult) -> None:
+def test_a_search_is_evaluated_and_deployed(platform: Platform, trained: dg.ExecuteInProcessResult) -> None:
     assert values(trained, "model")["trials"] == 2
-    judged = values(trained, "evaluation")
-    assert judged["gates_passed"]
-    assert judged["log_loss"] < judged["naive_baseline"]["log_loss"]
-    assert "| EWR |" in judged["model_card"] or "EWR, JFK, LGA" in judged["model_card"]
+    evaluated = values(trained, "evaluation")
+    assert evaluated["gates_passed"]
+    assert evaluated["log_loss"] < evaluated["naive_baseline"]["log_loss"]
+    assert "| EWR |" in evaluated["model_card"] or "EWR, JFK, LGA" in evaluated["model_card"]
     champion = platform.registry.champion(SOLUTION)
     assert champion is not None
     assert values(trained, "deployment")["model_version"] == champion.version

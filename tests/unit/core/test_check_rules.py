@@ -136,7 +136,7 @@ def test_a_failure_stops_what_follows_only_when_the_rule_blocks(blocking: bool) 
 def test_a_result_of_a_partition_is_the_result_with_its_partition() -> None:
     rule = CheckRule(name="sound", description="It is sound.", blocking=True, evidence=EVIDENCE)
     result = rule.result(dg.AssetKey(["a", "b"]), passed=False, metadata={"rows": 2, "limit": 0}, description="2 keys")
-    of_partition = PartitionCheckResult.of(result, "2024-01-01")
+    of_partition = PartitionCheckResult.from_result(result, "2024-01-01")
     assert of_partition.partition == "2024-01-01"
     assert of_partition._asdict() == result._asdict()
 

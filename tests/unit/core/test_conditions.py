@@ -199,7 +199,7 @@ def test_an_answer_for_a_window_that_is_not_over_waits_for_its_last_day(graph: G
     assert graph.tick() == {}
 
 
-def test_a_batch_whose_checks_failed_is_not_judged(graph: Graph) -> None:
+def test_a_batch_whose_checks_failed_is_not_evaluated(graph: Graph) -> None:
     for key in ("raw", "feature"):
         graph.report(key, *WEEK)
     graph.tick()

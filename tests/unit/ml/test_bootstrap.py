@@ -35,13 +35,13 @@ def rows_of(problem: Problem, rows: int, seed: int) -> WeightedMetrics:
 @settings(max_examples=examples(25))
 @given(rows=st.integers(1, 40), seed=st.integers(0, 2**20))
 def test_weights_give_the_metrics_of_the_rows_drawn(problem: Problem, rows: int, seed: int) -> None:
-    judged = rows_of(problem, rows, seed)
+    evaluated = rows_of(problem, rows, seed)
     drawn = np.random.default_rng(seed + 1).integers(0, rows, rows)
     names = metric_names(problem)
     for chosen in (drawn, np.arange(rows)):
         weights = np.bincount(chosen, minlength=rows).astype(float)[None, :]
-        found = {name: values[0] for name, values in judged.of(weights, names).items()}
-        rows_drawn = WeightedMetrics(problem, judged.labels[chosen], judged.predictions[chosen], CLASSES[problem], 0.5)
+        found = {name: values[0] for name, values in evaluated.of(weights, names).items()}
+        rows_drawn = WeightedMetrics(problem, evaluated.labels[chosen], evaluated.predictions[chosen], CLASSES[problem], 0.5)
         expected = rows_drawn.values(names)
         for name in names:
             if name == BINNED and chosen is drawn:
@@ -61,12 +61,12 @@ def test_a_resample_draws_as_many_rows_as_there_are_and_always_the_same() -> Non
 
 
 def test_the_interval_is_that_of_scipy() -> None:
-    judged = rows_of("regression", 400, 1)
-    error = np.abs(judged.predictions - judged.labels)
+    evaluated = rows_of("regression", 400, 1)
+    error = np.abs(evaluated.predictions - evaluated.labels)
     reference = stats.bootstrap(
         (error,), np.mean, n_resamples=4000, confidence_level=0.95, method="percentile", rng=np.random.default_rng(5)
     ).confidence_interval
-    values = bootstrap(judged, names=("mean_absolute_error",), replicates=4000, seed=0)["mean_absolute_error"]
+    values = bootstrap(evaluated, names=("mean_absolute_error",), replicates=4000, seed=0)["mean_absolute_error"]
     found = interval("mean_absolute_error", float(error.mean()), values)
     assert found is not None
     width = reference.high - reference.low
@@ -75,14 +75,14 @@ def test_the_interval_is_that_of_scipy() -> None:
 
 
 def test_the_interval_is_that_of_a_plain_loop_over_scikit_learn() -> None:
-    judged = rows_of("binary_classification", 150, 2)
-    values = bootstrap(judged, names=("roc_auc",), replicates=200, seed=9)["roc_auc"]
+    evaluated = rows_of("binary_classification", 150, 2)
+    values = bootstrap(evaluated, names=("roc_auc",), replicates=200, seed=9)["roc_auc"]
     plain = []
     for weights in np.concatenate(list(resample(150, 200, 9))):
         rows = np.repeat(np.arange(150), weights.astype(int))
-        plain.append(roc_auc_score(judged.labels[rows], judged.predictions[rows]))
+        plain.append(roc_auc_score(evaluated.labels[rows], evaluated.predictions[rows]))
     assert values == pytest.approx(plain)
-    found = interval("roc_auc", float(roc_auc_score(judged.labels, judged.predictions)), values)
+    found = interval("roc_auc", float(roc_auc_score(evaluated.labels, evaluated.predictions)), values)
     assert found is not None
     assert [found.low, found.high] == pytest.approx(np.percentile(plain, [2.5, 97.5]))
 
@@ -95,11 +95,11 @@ def test_the_interval_covers_the_true_value_about_as_often_as_it_says() -> None:
     for seed in range(100):
         labels = (random.random(150) < 0.4).astype(int)
         scores = random.normal(size=150) + labels
-        judged = WeightedMetrics("binary_classification", labels, scores, (0, 1), 0.5)
+        evaluated = WeightedMetrics("binary_classification", labels, scores, (0, 1), 0.5)
         found = interval(
             "roc_auc",
             float(roc_auc_score(labels, scores)),
-            bootstrap(judged, names=("roc_auc",), replicates=300, seed=seed)["roc_auc"],
+            bootstrap(evaluated, names=("roc_auc",), replicates=300, seed=seed)["roc_auc"],
         )
         covered += found is not None and found.low <= truth <= found.high
     assert 88 <= covered <= 100
@@ -109,10 +109,10 @@ def test_a_calibration_error_lies_within_its_interval() -> None:
     random = np.random.default_rng(4)
     scores = random.random(3000)
     labels = (random.random(3000) < scores).astype(int)
-    judged = WeightedMetrics("binary_classification", labels, scores, (0, 1), 0.5)
-    error = judged.values((BINNED,))[BINNED]
+    evaluated = WeightedMetrics("binary_classification", labels, scores, (0, 1), 0.5)
+    error = evaluated.values((BINNED,))[BINNED]
     assert error is not None
-    values = bootstrap(judged, names=(BINNED,), replicates=500, seed=0)[BINNED]
+    values = bootstrap(evaluated, names=(BINNED,), replicates=500, seed=0)[BINNED]
     # Calibrated rows: nearly every resample is off by more than the rows are.
     assert np.mean(values > error) > 0.8
     found = interval(BINNED, error, values)

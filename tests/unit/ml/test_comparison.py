@@ -15,7 +15,7 @@ EQUAL = np.clip(GOOD + RANDOM.normal(0, 0.005, 3000), 0.01, 0.99)
 WORSE = np.clip(GOOD + RANDOM.normal(0, 0.2, 3000), 0.01, 0.99)
 
 
-def judged(predictions: np.ndarray) -> WeightedMetrics:
+def evaluated(predictions: np.ndarray) -> WeightedMetrics:
     return WeightedMetrics("binary_classification", LABELS, predictions, (0, 1), 0.5)
 
 
@@ -32,7 +32,7 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, MetricDifferen
         minimum_slice_rows=1,
         resampling=Resampling(seed=0, slice_metrics=()),
     )
-    return compare_models(evaluation, judged(theirs), names=("roc_auc", "log_loss"), seed=0)
+    return compare_models(evaluation, evaluated(theirs), names=("roc_auc", "log_loss"), seed=0)
 
 
 def test_a_worse_model_is_worse_and_an_equal_one_is_not() -> None:

@@ -20,7 +20,7 @@ FALSE_ALARMS = 0.05
 EFFECT = 0.1
 
 
-def judged(reference: Reference, rows: pa.Table, slices: tuple[str, ...]) -> list[DriftRow]:
+def evaluated(reference: Reference, rows: pa.Table, slices: tuple[str, ...]) -> list[DriftRow]:
     connection = duckdb.connect()
     connection.register("rows", rows)
     distances = measure_distances(connection, rows="rows", window="_w", slices=slices, reference=reference)
@@ -66,7 +66,7 @@ def test_stationary_real_data_raises_at_most_one_cell_in_a_hundred(
     reference = summarise(table.slice(0, 13_000), monitored, slices)
     rest = table.slice(13_000)
     windows = np.arange(rest.num_rows) // window_rows
-    rows = judged(reference, rest.append_column("_w", pa.array(windows)).filter(pa.array(windows < 20)), slices)
+    rows = evaluated(reference, rest.append_column("_w", pa.array(windows)).filter(pa.array(windows < 20)), slices)
     raised = sum(row.alert for row in rows)
     beyond_chance = sum(row.value > row.threshold for row in rows)
     print(  # noqa: T201
@@ -108,7 +108,7 @@ def test_a_shift_has_the_same_effect_by_every_distance() -> None:
     random = np.random.default_rng(0)
     reference = summarise(pa.table({"x": random.normal(size=20_000)}), [MonitoredColumn("x", "feature", True)], ())
     shift = 0.4
-    rows = judged(reference, pa.table({"x": random.normal(shift, 1, 20_000), "_w": ["w"] * 20_000}), ())
+    rows = evaluated(reference, pa.table({"x": random.normal(shift, 1, 20_000), "_w": ["w"] * 20_000}), ())
     assert {row.method for row in rows} == {"jensen_shannon", "population_stability_index", "wasserstein"}
     for row in rows:
         assert row.effect == pytest.approx(shift / math.sqrt(8 * math.log(2)), rel=0.12), row
@@ -142,7 +142,7 @@ def test_more_cells_raise_every_threshold() -> None:
 def test_a_constant_reference_has_no_scale_and_any_distance_alerts() -> None:
     reference = summarise(pa.table({"x": [1.0] * 500}), [MonitoredColumn("x", "feature", True)], ())
     rows = pa.table({"x": [1.0] * 300 + [1.5] * 300, "_w": ["same"] * 300 + ["moved"] * 300})
-    found = {(row.window, row.method): row for row in judged(reference, rows, ())}
+    found = {(row.window, row.method): row for row in evaluated(reference, rows, ())}
     assert not any(row.alert for (window, _), row in found.items() if window == "same")
     moved = found["moved", "wasserstein"]
     assert (moved.value, moved.effect, moved.alert) == (0.5, None, True)

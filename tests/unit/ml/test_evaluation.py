@@ -29,7 +29,7 @@ def _binary(slices: pa.Table) -> Evaluation:
     )
 
 
-def test_slices_are_judged_on_their_own_rows_and_small_ones_are_counted() -> None:
+def test_slices_are_evaluated_on_their_own_rows_and_small_ones_are_counted() -> None:
     result = _binary(pa.table({"carrier": CARRIERS}))
     assert [(each.value, each.rows) for each in result.slices] == [("AA", 300), ("UA", 190)]
     assert result.dropped_slices == {"carrier": 2}
@@ -92,7 +92,7 @@ def test_classes_and_values_have_their_own_baseline() -> None:
         ([1.0], [float("nan")], "1 predictions are not finite"),
     ],
 )
-def test_what_cannot_be_judged_is_an_error(labels: list[float], predictions: list[float], message: str) -> None:
+def test_what_cannot_be_evaluated_is_an_error(labels: list[float], predictions: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(
             problem="regression",

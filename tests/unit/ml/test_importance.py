@@ -14,7 +14,7 @@ LABELS = (SIGNAL + RANDOM.normal(0, 0.5, 2000) > 0).astype(int)
 
 
 def found(metric: str, seconds: float = 60) -> Importances:
-    def judge(rows: pa.Table, positions: np.ndarray) -> float:
+    def evaluate(rows: pa.Table, positions: np.ndarray) -> float:
         predicted = rows.column("signal").to_numpy() + 0.3 * rows.column("weak").to_numpy()
         return float(
             roc_auc_score(LABELS[positions], predicted)
@@ -23,7 +23,7 @@ def found(metric: str, seconds: float = 60) -> Importances:
         )
 
     importances = permutation_importance(
-        table=TABLE, features=TABLE.column_names, metric=metric, judge=judge, seed=3, maximum_seconds=seconds
+        table=TABLE, features=TABLE.column_names, metric=metric, evaluate=evaluate, seed=3, maximum_seconds=seconds
     )
     assert importances is not None
     return importances
@@ -46,7 +46,7 @@ def test_it_is_repeatable_and_bounded() -> None:
 def test_rows_that_define_no_metric_have_no_importance() -> None:
     assert (
         permutation_importance(
-            table=TABLE, features=["signal"], metric="roc_auc", judge=lambda rows, positions: None, seed=0, maximum_seconds=1
+            table=TABLE, features=["signal"], metric="roc_auc", evaluate=lambda rows, positions: None, seed=0, maximum_seconds=1
         )
         is None
     )

@@ -13,7 +13,7 @@ from mlops_assets.schema.metric_names import metric_names
 
 
 @cache
-def judged(noise: float, rows: int = 3000) -> Evaluation:
+def evaluated(noise: float, rows: int = 3000) -> Evaluation:
     """A binary model whose score has `noise`, in two slices."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, rows)
@@ -40,22 +40,22 @@ def rows_of(
         maturity={WHOLE: Maturity(3000, 2900, complete), "place = north": Maturity(1500, 1400, complete)},
         estimates={(WHOLE, metric): Estimate(estimated, estimated - 0.01, estimated + 0.01)},
         realised=realised,
-        reference=judged(1.0),
+        reference=evaluated(1.0),
         tolerance=tolerance,
     )
     return {row.slice: row for row in found}
 
 
-USUAL = float(judged(1.0).metrics["roc_auc"] or 0)
+USUAL = float(evaluated(1.0).metrics["roc_auc"] or 0)
 
 
 def test_until_a_window_is_complete_the_estimate_decides() -> None:
-    partial = rows_of(estimated=USUAL, realised=judged(3.0), complete=False)[None]
+    partial = rows_of(estimated=USUAL, realised=evaluated(3.0), complete=False)[None]
     assert (partial.alert, partial.complete) == (False, False)
     assert partial.realised is not None
     assert rows_of(estimated=USUAL - 0.1, realised=None, complete=False)[None].alert
-    assert not rows_of(estimated=USUAL - 0.1, realised=judged(1.0), complete=True)[None].alert
-    assert rows_of(estimated=USUAL, realised=judged(3.0), complete=True)[None].alert
+    assert not rows_of(estimated=USUAL - 0.1, realised=evaluated(1.0), complete=True)[None].alert
+    assert rows_of(estimated=USUAL, realised=evaluated(3.0), complete=True)[None].alert
 
 
 def test_a_loss_within_the_tolerance_or_within_chance_is_no_alert() -> None:
@@ -66,7 +66,7 @@ def test_a_loss_within_the_tolerance_or_within_chance_is_no_alert() -> None:
 
 
 def test_where_smaller_is_better_worse_is_greater() -> None:
-    usual = float(judged(1.0).metrics["log_loss"] or 0)
+    usual = float(evaluated(1.0).metrics["log_loss"] or 0)
     worse = rows_of(estimated=usual + 0.1, realised=None, complete=False, metric="log_loss")[None]
     assert worse.threshold is not None
     assert worse.threshold > usual
@@ -75,7 +75,7 @@ def test_where_smaller_is_better_worse_is_greater() -> None:
 
 
 def test_slices_have_their_own_reference_and_interval() -> None:
-    north = rows_of(estimated=USUAL, realised=judged(3.0), complete=True)["place = north"]
+    north = rows_of(estimated=USUAL, realised=evaluated(3.0), complete=True)["place = north"]
     assert north.reference != USUAL
     assert north.realised_lower is not None
     assert north.realised_upper is not None
@@ -85,7 +85,7 @@ def test_slices_have_their_own_reference_and_interval() -> None:
 
 
 def test_an_estimate_that_missed_is_named_when_the_window_is_complete() -> None:
-    row = rows_of(estimated=USUAL, realised=judged(3.0), complete=True)[None]
+    row = rows_of(estimated=USUAL, realised=evaluated(3.0), complete=True)[None]
     assert row.realised is not None
     error = estimation_error(row, 0.05)
     assert error is not None

@@ -27,8 +27,8 @@ windows = st.builds(
 policies = st.integers(1, 6).flatmap(
     lambda of: st.builds(
         RetrainingPolicy,
-        bad=st.integers(1, of),
-        of=st.just(of),
+        minimum_bad_windows=st.integers(1, of),
+        recent_windows=st.just(of),
         maximum_drifted_share=st.floats(0, 1),
         trained_before=st.none() | dates,
         attempted_after=dates,
@@ -61,8 +61,8 @@ def window(start: date, *, alert: bool = False, complete: bool = True, drifted_s
 
 
 POLICY = RetrainingPolicy(
-    bad=2,
-    of=3,
+    minimum_bad_windows=2,
+    recent_windows=3,
     maximum_drifted_share=0.3,
     trained_before=DAY - timedelta(days=60),
     attempted_after=DAY - timedelta(days=7),
@@ -89,9 +89,9 @@ def test_there_is_a_training_exactly_when_there_is_a_reason_and_no_obstacle(
     state: RetrainingState, policy: RetrainingPolicy
 ) -> None:
     decision = decide(state, policy)
-    problems = [each.problem(policy.maximum_drifted_share) for each in state.windows[-policy.of :]]
+    problems = [each.problem(policy.maximum_drifted_share) for each in state.windows[-policy.recent_windows :]]
     too_old = policy.trained_before is not None and state.trained_for <= policy.trained_before
-    assert bool(decision.reasons) == (sum(problem is not None for problem in problems) >= policy.bad or too_old)
+    assert bool(decision.reasons) == (sum(problem is not None for problem in problems) >= policy.minimum_bad_windows or too_old)
     assert (decision.outcome == "keep") == (not decision.reasons)
     assert (decision.outcome == "retrain") == (bool(decision.reasons) and not decision.obstacles)
 
@@ -132,7 +132,9 @@ def test_trainings_of_a_history_keep_the_cooldown_apart(alerts: list[bool], of: 
         start = first + timedelta(weeks=number)
         day = start + timedelta(weeks=1)
         seen.append(window(start, alert=alert))
-        policy = replace(POLICY, bad=1, of=of, trained_before=None, attempted_after=day - timedelta(days=cooldown))
+        policy = replace(
+            POLICY, minimum_bad_windows=1, recent_windows=of, trained_before=None, attempted_after=day - timedelta(days=cooldown)
+        )
         state = replace(STATE, day=day, windows=seen, trained_for=trained_for, attempted=attempted)
         if decide(state, policy).outcome == "retrain":
             trainings.append(day)

@@ -65,6 +65,8 @@ def test_many_weightings_are_each_of_their_own() -> None:
 
 
 def test_a_class_that_the_model_does_not_know_is_named() -> None:
-    judged = WeightedMetrics("multiclass_classification", np.array(["a", "new"]), np.array([[0.5, 0.5], [1, 0]]), ("a", "b"), 0.5)
+    evaluated = WeightedMetrics(
+        "multiclass_classification", np.array(["a", "new"]), np.array([[0.5, 0.5], [1, 0]]), ("a", "b"), 0.5
+    )
     with pytest.raises(ValueError, match="The model knows no class new: train it on data that holds every class"):
-        judged.values(["accuracy"])
+        evaluated.values(["accuracy"])

@@ -141,7 +141,7 @@ def test_values_from_after_the_prediction_time_are_used_and_flagged(scorers: dic
     assert (scored.views["planes"].flag, scored.features["flights"]) == ("newer", 3)
 
 
-def test_each_row_is_judged_at_its_own_time(scorers: dict[Problem, Scorer]) -> None:
+def test_each_row_is_evaluated_at_its_own_time(scorers: dict[Problem, Scorer]) -> None:
     scorer = scorers["regression"]
     rows = [ROW, ROW | {"predicted_at": (NOON + timedelta(days=8)).isoformat()}]
     assert [each.views["planes"].flag for each in scorer.score(rows_of(scorer, rows))] == ["ok", "stale"]

@@ -28,7 +28,9 @@ def run(instance: dg.DagsterInstance, *, blocking: bool, bad: str | None = BAD) 
     @step
     def orders(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         results = [
-            PartitionCheckResult.of(rule.result(KEY, passed=day != bad, metadata={"day": day, "limit": 1}, description=None), day)
+            PartitionCheckResult.from_result(
+                rule.result(KEY, passed=day != bad, metadata={"day": day, "limit": 1}, description=None), day
+            )
             for day in context.partition_keys
         ]
         yield dg.MaterializeResult(
@@ -49,7 +51,7 @@ def test_each_partition_has_its_own_result_and_one_bad_day_stops_the_run_only_wh
     evaluations = {each.partition: each for each in result.get_asset_check_evaluations() if each.check_name == "row_count"}
     assert {day: each.passed for day, each in evaluations.items()} == {day: day != BAD for day in DAYS.get_partition_keys()}
     assert {each.metadata["day"].value for each in evaluations.values()} == set(DAYS.get_partition_keys())
-    # All of it was written before it was judged.
+    # All of it was written before it was evaluated.
     assert instance.get_materialized_partitions(KEY) == set(DAYS.get_partition_keys())
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from bundles import load
+from evaluated_candidates import SCHEMA, case
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judged_candidates import SCHEMA, case
 
 from mlops_assets.clients.registered_model import DATASET_FINGERPRINT_TAG, RegisteredModel
 from mlops_assets.ml.matrix import to_frame

@@ -1,15 +1,15 @@
-"""A candidate judged through its real bundle, for the three problems."""
+"""A candidate evaluated through its real bundle, for the three problems."""
 
 from pathlib import Path
 
-from judged_candidates import FEATURES, Candidate, bundle_of, case, judged
+from evaluated_candidates import FEATURES, Candidate, bundle_of, case, evaluated
 
 from mlops_assets.training.candidate_evaluation import ComparedChampion, comparison_problem
 
 
-def test_a_candidate_is_judged_beside_a_constant_and_the_champion(candidate: Candidate) -> None:
+def test_a_candidate_is_evaluated_beside_a_constant_and_the_champion(candidate: Candidate) -> None:
     metric = candidate.case.inputs.solution.training.metric
-    candidate_result, importances = candidate.judged.candidate_result, candidate.judged.importances
+    candidate_result, importances = candidate.evaluated.candidate_result, candidate.evaluated.importances
     # A champion that is the same model: no metric differs.
     assert {each.value for each in candidate_result.against_champion.values()} == {0}
     assert candidate_result.against_baseline.is_better
@@ -23,11 +23,11 @@ def test_a_candidate_is_judged_beside_a_constant_and_the_champion(candidate: Can
     assert importances.features[0].feature == "distance"
 
 
-def test_judging_twice_gives_the_same(tmp_path: Path) -> None:
+def test_evaluating_twice_gives_the_same(tmp_path: Path) -> None:
     chosen = case("regression")
     bundle = bundle_of(chosen, tmp_path / "4", 4)
     alone = ComparedChampion(model=None, bundle=None, reason="there is no champion to compare with")
-    first, second = judged(chosen, bundle, alone), judged(chosen, bundle, alone)
+    first, second = evaluated(chosen, bundle, alone), evaluated(chosen, bundle, alone)
     assert first.candidate_result.result.as_dict() == second.candidate_result.result.as_dict()
     assert first.importances == second.importances
 

@@ -3,7 +3,7 @@
 import dagster as dg
 import numpy as np
 import pyarrow as pa
-from judged_candidates import Candidate
+from evaluated_candidates import Candidate
 
 from mlops_assets.schema.problem import label_array
 from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
@@ -19,7 +19,7 @@ def drawn(candidate: Candidate, rows: pa.Table) -> dict[str, bytes]:
     solution = candidate.case.inputs.solution
     labels = label_array(rows.column(solution.spine.label), solution.problem)
     contract = candidate.bundle.contract
-    result = candidate.judged.candidate_result.result
+    result = candidate.evaluated.candidate_result.result
     return draw_plots(result, labels, candidate.bundle.score(rows), contract.classes, metric=solution.training.metric)
 
 
@@ -40,7 +40,7 @@ def test_rows_of_one_class_have_no_ranking(candidate: Candidate) -> None:
 
 
 def test_metrics_are_numbers_to_plot_and_what_is_not_defined_is_left_out(candidate: Candidate) -> None:
-    result = candidate.judged.candidate_result.result
+    result = candidate.evaluated.candidate_result.result
     metadata = result_metadata(result)
     baseline = metadata.pop("naive_baseline")
     assert metadata == {name: value for name, value in result.metrics.items() if value is not None}

@@ -74,8 +74,8 @@ def candidate_result(predictions: np.ndarray, champion: np.ndarray | None = None
     result = evaluation(predictions)
 
     def against(theirs: np.ndarray) -> dict[str, MetricDifference]:
-        judged = WeightedMetrics("binary_classification", LABELS, theirs, (0, 1), 0.3)
-        return compare_models(result, judged, names=("roc_auc", "log_loss"), seed=0)
+        evaluated = WeightedMetrics("binary_classification", LABELS, theirs, (0, 1), 0.3)
+        return compare_models(result, evaluated, names=("roc_auc", "log_loss"), seed=0)
 
     return CandidateResult(
         result=result,
@@ -99,8 +99,8 @@ def shuffled() -> CandidateResult:
     return candidate_result(SHUFFLED, champion=PROBABILITIES)
 
 
-def outcome(inputs: SolutionInputs, judged: CandidateResult) -> dict[str, dg.AssetCheckResult]:
-    return {str(check.check_name): check for check in check_evaluation(inputs, judged)}
+def outcome(inputs: SolutionInputs, evaluated: CandidateResult) -> dict[str, dg.AssetCheckResult]:
+    return {str(check.check_name): check for check in check_evaluation(inputs, evaluated)}
 
 
 def test_a_good_candidate_passes_every_gate_with_its_evidence(good: CandidateResult) -> None:

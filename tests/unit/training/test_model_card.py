@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from judged_candidates import Candidate
+from evaluated_candidates import Candidate
 
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.ml.model_card import render_html, render_markdown
@@ -14,13 +14,13 @@ from mlops_assets.training.model_card import CardSources, build_card
 
 
 def test_its_card_says_what_it_was_made_of_and_what_the_gates_said(candidate: Candidate) -> None:
-    inputs, found = candidate.case.inputs, candidate.judged
+    inputs, found = candidate.case.inputs, candidate.evaluated
     estimator = inputs.solution.training.estimator.type
     sources = CardSources(
         inputs=inputs,
         candidate=RegisteredModel("example", 2, "run", {"training_date": "2013-02-01"}),
         contract=candidate.bundle.contract,
-        judged=found,
+        evaluated=found,
         checks=check_evaluation(inputs, found.candidate_result),
         parameters={"estimator": estimator, "seed": "0"},
         dataset=None,

@@ -1,4 +1,4 @@
-"""Candidates of the three problems, judged through their real bundles. No tests here."""
+"""Candidates of the three problems, evaluated through their real bundles. No tests here."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -112,7 +112,7 @@ def bundle_of(case: Case, path: Path, version: int) -> Bundle:
     return load(path)
 
 
-def judged(case: Case, bundle: Bundle, rival: ComparedChampion) -> CandidateEvaluation:
+def evaluated(case: Case, bundle: Bundle, rival: ComparedChampion) -> CandidateEvaluation:
     solution = case.inputs.solution
     return evaluate_candidate(
         solution,
@@ -126,16 +126,16 @@ def judged(case: Case, bundle: Bundle, rival: ComparedChampion) -> CandidateEval
 
 @dataclass(frozen=True)
 class Candidate:
-    """A judged candidate, beside itself as the champion."""
+    """A evaluated candidate, beside itself as the champion."""
 
     case: Case
     bundle: Bundle
-    judged: CandidateEvaluation
+    evaluated: CandidateEvaluation
 
 
-def judge_candidate(problem: Problem, folder: Path) -> Candidate:
+def evaluated_candidate(problem: Problem, folder: Path) -> Candidate:
     """A candidate of `problem` beside itself as the champion."""
     chosen = case(problem)
     bundle = bundle_of(chosen, folder / "2", 2)
     champion = RegisteredModel("example", 7, "run", {})
-    return Candidate(chosen, bundle, judged(chosen, bundle, ComparedChampion(model=champion, bundle=bundle, reason="")))
+    return Candidate(chosen, bundle, evaluated(chosen, bundle, ComparedChampion(model=champion, bundle=bundle, reason="")))
