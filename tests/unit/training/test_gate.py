@@ -17,15 +17,15 @@ from mlops_assets.training.gate import GATES, check_gates, gate_rules, rejection
 INPUTS = solution_inputs("daily")
 EVIDENCE = Evidence(measured=("value",), bound=("limit",), no_examples="It is one number.")
 _MODULE = """
-from mlops_assets.training.gate import Outcome, gate
+from mlops_assets.training.gate import GateOutcome, gate
 
 @gate("It is cheap.")
 def cheap(solution, candidate_result, *, limit, currency="EUR"):
-    return Outcome(True, "cheap", {})
+    return GateOutcome(True, "cheap", {})
 
 @gate("It is called like ours.")
 def baseline(solution, candidate_result):
-    return Outcome(True, "x", {})
+    return GateOutcome(True, "x", {})
 """
 
 
