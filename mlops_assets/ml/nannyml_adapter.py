@@ -20,8 +20,9 @@ def import_nannyml() -> Any:
     """The package, imported in the call that needs it: that takes seconds."""
     # Read at every call; without it NannyML sends each use to a host of its maker.
     os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"
+    import nannyml
 
-    return import_nannyml
+    return nannyml
 
 
 def index_chunker() -> Any:
