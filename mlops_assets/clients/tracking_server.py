@@ -14,8 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.core.settings import QUIET_LIBRARIES
-
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -36,8 +34,6 @@ class TrackingServer:
 
     @cached_property
     def _client(self) -> "MlflowClient":
-        # A command is a process that nobody started with them.
-        os.environ.update(QUIET_LIBRARIES)
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.url, registry_uri=self.url)

@@ -25,19 +25,6 @@ LAKE_DATABASE = "lake"
 SEARCH_DATABASE = "search"
 DATABASES = (DAGSTER_DATABASE, MLFLOW_DATABASE, LAKE_DATABASE, SEARCH_DATABASE)
 
-QUIET_LIBRARIES = {
-    # Nothing phones home.
-    "DAGSTER_DISABLE_TELEMETRY": "yes",
-    "DO_NOT_TRACK": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "NML_DISABLE_USAGE_LOGGING": "1",
-    # Progress bars, addresses and git warnings of MLflow are noise in a run's log and on a terminal.
-    "GIT_PYTHON_REFRESH": "quiet",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-"""Variables that these libraries read when they are imported: for every process, and for one that was started without them."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

@@ -5,7 +5,7 @@ import sysconfig
 from pathlib import Path
 
 from mlops_assets.core.project import PROJECT_VARIABLE, project_of_process
-from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, QUIET_LIBRARIES, Settings
+from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
 
 
 def scripts_directory() -> Path:
@@ -38,7 +38,6 @@ def process_environment(settings: Settings) -> dict[str, str]:
             "DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "true",
             # OpenMP threads that wait do not spin: beside other work, spinning makes fitting ten times slower.
             "OMP_WAIT_POLICY": "PASSIVE",
-            **QUIET_LIBRARIES,
         }
     )
     return environment

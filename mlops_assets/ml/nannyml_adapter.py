@@ -1,6 +1,5 @@
 """Calls of NannyML: without telemetry, in chunks that are windows, without warnings that do not concern the data."""
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 def import_nannyml() -> Any:
     """The package, imported in the call that needs it: that takes seconds."""
-    # Read at every call; without it NannyML sends each use to a host of its maker.
-    os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"
     import nannyml
 
     return nannyml

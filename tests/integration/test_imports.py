@@ -1,7 +1,10 @@
+import os
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
+import mlops_assets
 import mlops_assets.ml
 import mlops_assets.serving
 
@@ -30,3 +33,12 @@ def test_importing_the_modules_imports_no_library_that_only_a_function_needs() -
     code = f"import sys, {', '.join(names)}; print([name for name in {HEAVY} if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_no_library_keeps_anything_about_its_use(tmp_path: Path) -> None:
+    variables = {
+        name: value for name, value in os.environ.items() if name not in {*mlops_assets.QUIET_LIBRARIES, "XDG_CACHE_HOME"}
+    }
+    code = "import mlops_assets, dagster, litserve, mlflow.tracking, nannyml, onnxruntime, optuna"
+    subprocess.run([sys.executable, "-c", code], env=variables | {"HOME": str(tmp_path), "MPLCONFIGDIR": "/tmp"}, check=True)
+    assert list(tmp_path.rglob("*")) == []

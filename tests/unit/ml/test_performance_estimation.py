@@ -1,4 +1,3 @@
-import os
 import warnings
 
 import numpy as np
@@ -15,7 +14,6 @@ METRICS = ("roc_auc", "accuracy", "f1")
 
 def test_cbpe_is_nannyml_s_and_right_on_the_census() -> None:
     """The error of the estimate against what happened, on years that the reference does not hold."""
-    os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"
     import nannyml
 
     reference, analysis = census("reference", 10_000), census("analysis", 8_000)
@@ -55,7 +53,6 @@ def test_cbpe_is_nannyml_s_and_right_on_the_census() -> None:
 
 
 def test_dle_is_nannyml_s_and_sees_rows_that_are_harder_to_predict() -> None:
-    os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"
     import nannyml
 
     random = np.random.default_rng(0)

@@ -1,4 +1,3 @@
-import os
 import warnings
 
 import numpy as np
@@ -11,7 +10,6 @@ from mlops_assets.ml.reconstruction import reconstruction_rows
 
 
 def test_the_error_is_that_of_nannyml_and_stationary_windows_do_not_alert() -> None:
-    os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"
     import nannyml
 
     table = census("reference", 8000)

@@ -1,4 +1,3 @@
-import os
 import warnings
 from collections import Counter
 
@@ -42,7 +41,6 @@ def distances(
 
 @pytest.mark.parametrize("reference_rows", [4000, 20_000])
 def test_every_distance_is_that_of_nannyml_on_real_data(reference_rows: int) -> None:
-    os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"
     import nannyml
 
     reference, analysis = (

@@ -142,9 +142,9 @@ import sys
 sys.path[:0] = [{str(tmp_path)!r}, {str(current_project().root)!r}]
 import yaml
 from mlops_assets.schema.solution import Solution
-from mlops_assets.schema.training_rules import override
+from mlops_assets.schema.training_rules import override_training
 solution = Solution.model_validate(yaml.safe_load(open({str(FILE)!r}))["attributes"])
-override(solution, {{"training.estimator": {{"type": "lightgbm.LGBMClassifier"}}}})
+override_training(solution, {{"training.estimator": {{"type": "lightgbm.LGBMClassifier"}}}})
 """
     ran = subprocess.run([sys.executable, "-S", "-I", "-c", program], capture_output=True, text=True)
     assert ran.stderr.rstrip().endswith(
