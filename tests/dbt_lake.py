@@ -20,6 +20,7 @@ from dagster_dbt.core.dbt_cli_invocation import PARTIAL_PARSE_FILE_NAME
 
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
+from mlops_assets.features.dbt_package import dbt_profile_variables
 from mlops_assets.lake.lake import Lake
 
 LOADED_AT = "timestamptz '2014-02-01 00:00:00+00'"
@@ -115,7 +116,7 @@ def call_dbt(lake: Lake, project: Path, target: Path, *arguments: str) -> "subpr
         "MLOPS_DUCKDB_EXTENSIONS": str(lake.extension_directory),
         "DBT_TARGET_PATH": str(target),
         "DBT_LOG_PATH": str(target),
-        "DBT_PROFILES_DIR": str(project),
+        **dbt_profile_variables(),
         "DO_NOT_TRACK": "1",
     }
     command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), *arguments]

@@ -10,7 +10,7 @@
 #}
 {% macro delay_history(entity, prefix, daily) %}
 {%- set keys = entity | join(', ') -%}
-{%- set bounds = window_bounds() -%}
+{%- set bounds = mlops.window_bounds() -%}
 with arrivals as (
     select
         {{ keys }},
@@ -19,7 +19,7 @@ with arrivals as (
         flight_date,
         _loaded_at
     from {{ ref('flights') }}
-    where {{ in_window('flight_date', history_days=32) }}
+    where {{ mlops.in_window('flight_date', history_days=32) }}
       and status = 'arrived'
       {%- for key in entity %} and {{ key }} is not null{% endfor %}
 ),
@@ -38,7 +38,7 @@ hourly as (
     union all
     select
         {{ keys }},
-        epoch({{ start_of_business_date('day') }})::bigint // 3600 as hour_number,
+        epoch({{ mlops.start_of_business_date('day') }})::bigint // 3600 as hour_number,
         0, 0, 0, null
     from (select distinct {{ keys }} from arrivals)
     cross join (
@@ -94,8 +94,8 @@ select
     arrivals_28d::integer as {{ prefix }}_arrivals_28d,
     delay_minutes_28d::double / nullif(arrivals_28d, 0) as {{ prefix }}_mean_delay_28d,
     late_arrivals_28d::double / nullif(arrivals_28d, 0) as {{ prefix }}_late_rate_28d,
-    {{ business_date('event_timestamp') }} as event_date,
+    {{ mlops.business_date('event_timestamp') }} as event_date,
     _loaded_at
 from windowed
-where arrivals_29d > 0 and {{ in_window('event_date') }}
+where arrivals_29d > 0 and {{ mlops.in_window('event_date') }}
 {% endmacro %}

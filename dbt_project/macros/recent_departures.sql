@@ -17,7 +17,7 @@ with flights as (
         departure_delay_minutes,
         _loaded_at
     from {{ ref('flights') }}
-    where {{ in_window('flight_date', history_days=3) }}
+    where {{ mlops.in_window('flight_date', history_days=3) }}
 ),
 
 departed as (
@@ -101,8 +101,8 @@ select
     delay_minutes_last_hour / nullif(departures_last_hour, 0) as {{ prefix }}_mean_departure_delay_1h,
     overdue as {{ prefix }}_overdue_departures,
     overdue_minutes / nullif(overdue, 0) as {{ prefix }}_mean_overdue_minutes,
-    {{ business_date('event_timestamp') }} as event_date,
+    {{ mlops.business_date('event_timestamp') }} as event_date,
     _loaded_at
 from summed
-where {{ in_window('event_date') }}
+where {{ mlops.in_window('event_date') }}
 {% endmacro %}

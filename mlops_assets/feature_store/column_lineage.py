@@ -123,7 +123,16 @@ def compiled_sql(project: Path, manifest_path: Path, cache: Path) -> dict[str, s
     cache.mkdir(parents=True, exist_ok=True)
     (cache / "profiles.yml").write_text(_PROFILE)
     target = cache / "target"
-    options = ["--no-introspect", "--no-populate-cache", "--profiles-dir", str(cache), "--target-path", str(target)]
+    options = [
+        "--no-introspect",
+        "--no-populate-cache",
+        "--profiles-dir",
+        str(cache),
+        "--profile",
+        "mlops",
+        "--target-path",
+        str(target),
+    ]
     command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), "--quiet", "--log-path", str(target), "compile", *options]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     if done.returncode != 0:

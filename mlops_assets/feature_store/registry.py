@@ -160,7 +160,7 @@ def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
                 columns = ", ".join([*view.entity, *([view.event_timestamp] if view.event_timestamp else [])])
                 raise FeatureViewError(
                     f"{_place(model)}: no data test says that a row is the only one of its entity and time; "
-                    f"add `data_tests: [{{unique_combination: {{arguments: {{columns: [{columns}]}}}}}}]` to the model"
+                    f"add `data_tests: [{{mlops.unique_combination: {{arguments: {{columns: [{columns}]}}}}}}]` to the model"
                 )
             views[view.name, view.version] = view
     return FeatureRegistry(models=models, views=views)

@@ -32,6 +32,7 @@ from mlops_assets.features.dagster_dbt import (
     get_updated_cli_invocation_params_for_context,
     validate_manifest,
 )
+from mlops_assets.features.dbt_package import dbt_profile_variables
 from mlops_assets.features.dbt_schemas import follow_contracts
 from mlops_assets.features.dbt_translation import LakeTranslator, Node, describe_view, is_incremental, partition_column
 from mlops_assets.lake.lake import Lake
@@ -207,7 +208,7 @@ def _call_dbt(
         "DBT_LOG_FORMAT": "json",
         "DBT_TARGET_PATH": str(target),
         "DBT_LOG_PATH": str(target),
-        "DBT_PROFILES_DIR": str(project.profiles_dir),
+        **dbt_profile_variables(),
         "DBT_USE_COLORS": "false",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",

@@ -3,7 +3,6 @@
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -17,6 +16,8 @@ from mlops_assets.features.dagster_dbt import DagsterDbtTranslator, DagsterDbtTr
 from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
 
 Node = Mapping[str, Any]
+
+_MACROS_OF_DBT = ("macro.dbt.", "macro.dbt_duckdb.")
 
 
 class LakeTranslator(DagsterDbtTranslator):
@@ -82,7 +83,7 @@ class LakeTranslator(DagsterDbtTranslator):
         return spec and replace(spec, description=describe_test(manifest["nodes"][unique_id]))
 
     def get_code_version(self, dbt_resource_props: Node) -> str | None:
-        """Changes with the model's SQL (for a seed its file) and with the project's macros behind it."""
+        """Changes with the model's SQL (for a seed its file) and with the macros behind it, but those of dbt."""
         if dbt_resource_props["resource_type"] == "source":
             return None
         digest = hashlib.sha256(dbt_resource_props["checksum"]["checksum"].encode())
@@ -90,13 +91,9 @@ class LakeTranslator(DagsterDbtTranslator):
             digest.update(self._manifest["macros"][name]["macro_sql"].encode())
         return digest.hexdigest()[:16]
 
-    @cached_property
-    def _project(self) -> str:
-        return self._manifest["metadata"]["project_name"]
-
     def _macros(self, node: Node) -> Iterator[str]:
         for name in node.get("depends_on", {}).get("macros", []):
-            if name.startswith(f"macro.{self._project}."):
+            if not name.startswith(_MACROS_OF_DBT):
                 yield name
                 yield from self._macros(self._manifest["macros"][name])
 

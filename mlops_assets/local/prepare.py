@@ -11,6 +11,7 @@ from pathlib import Path
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, Settings
+from mlops_assets.features.dbt_package import DBT_PACKAGE, dbt_profile_variables, link_dbt_package
 from mlops_assets.local.environment import process_environment, scripts_directory
 
 DUCKDB_EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
@@ -49,17 +50,10 @@ def parse_dbt_project(settings: Settings, project: Path) -> bool:
     fingerprint = _fingerprint(project)
     if stamp.exists() and stamp.read_text() == fingerprint and (project / "target" / "manifest.json").exists():
         return False
-    command = [
-        str(scripts_directory() / "dbt"),
-        "--quiet",
-        "parse",
-        "--project-dir",
-        str(project),
-        "--profiles-dir",
-        str(project),
-    ]
-    environment = process_environment(settings)
+    command = [str(scripts_directory() / "dbt"), "--quiet", "parse", "--project-dir", str(project)]
+    environment = process_environment(settings) | dbt_profile_variables()
     with _readable_by_all():
+        link_dbt_package(project)
         parsed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=project)
     if parsed.returncode != 0:
         raise StackError(
@@ -90,8 +84,9 @@ def _readable_by_all() -> Iterator[None]:
 
 def _fingerprint(project: Path) -> str:
     digest = hashlib.sha256(" ".join(f"{package}=={version(package)}" for package in _DBT_PACKAGES).encode())
-    for path in sorted(project.rglob("*")):
-        if path.is_file() and path.relative_to(project).parts[0] not in _DBT_OUTPUT_FOLDERS:
-            digest.update(f"\n{path.relative_to(project)}\n".encode())
-            digest.update(path.read_bytes())
+    for folder in (project, DBT_PACKAGE):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.relative_to(folder).parts[0] not in _DBT_OUTPUT_FOLDERS:
+                digest.update(f"\n{path.relative_to(folder)}\n".encode())
+                digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -23,6 +23,7 @@ from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.point_in_time import point_in_time_query
 from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.features.dbt_package import dbt_profile_variables
 from mlops_assets.local.environment import process_environment
 from mlops_assets.ml.splits import SPLIT_SQL
 from mlops_assets.operations.demo import DemoPlan
@@ -107,7 +108,7 @@ def compiled_models(platform: Platform, target: Path) -> Iterator[tuple[str, str
     environment = process_environment(platform.settings) | {
         "DBT_TARGET_PATH": str(target),
         "DBT_LOG_PATH": str(target),
-        "DBT_PROFILES_DIR": str(current_project().dbt_project),
+        **dbt_profile_variables(),
     }
     command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), "--quiet", "compile", "--full-refresh", "--select", f"tag:{TAG}"]
     subprocess.run(command, cwd=current_project().dbt_project, env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""dbt models whose rows leave the window of the run, on a small project with the macros of the real one and a real lake."""
+"""dbt models whose rows leave the window of the run, on a small project with the package of the platform and a real lake."""
 
 import shutil
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import pytest
 from dbt_lake import call_dbt
 
 from mlops_assets.core.project import current_project
+from mlops_assets.features.dbt_package import link_dbt_package
 from mlops_assets.lake.lake import Lake
 
 MakeLake = Callable[[], Lake]
@@ -21,22 +22,24 @@ SELECT day::DATE AS event_date, date_diff('day', DATE '2024-01-01', day::DATE) *
 FROM generate_series(TIMESTAMP '2024-01-09', TIMESTAMP '2024-01-12', INTERVAL 1 DAY) days(day), range(40) numbers(number)
 """
 LOCAL_DATE = "(happened_at at time zone 'Asia/Tokyo')::date"
-FILTERED_TOO_EARLY = f"select event_id, {LOCAL_DATE} as event_date from lake.raw.events where {{{{ in_window('event_date') }}}}"
+FILTERED_TOO_EARLY = (
+    f"select event_id, {LOCAL_DATE} as event_date from lake.raw.events where {{{{ mlops.in_window('event_date') }}}}"
+)
 MODELS = {
     "leaves_window": FILTERED_TOO_EARLY,
     "leaves_window_later": (
         "{% if is_incremental() %}" + FILTERED_TOO_EARLY + "{% else %}"
-        "select event_id, event_date from lake.raw.events where {{ in_window('event_date') }}{% endif %}"
+        "select event_id, event_date from lake.raw.events where {{ mlops.in_window('event_date') }}{% endif %}"
     ),
     "has_no_date": "select event_id, case when event_id % 40 > 0 then event_date end as event_date from lake.raw.events "
-    "where {{ in_window('event_date') }}",
-    "local": "select event_id, {{ business_date('happened_at') }} as event_date from lake.raw.events "
-    "where {{ in_window('event_date', history_days=1) }} and {{ in_window(business_date('happened_at')) }}",
+    "where {{ mlops.in_window('event_date') }}",
+    "local": "select event_id, {{ mlops.business_date('happened_at') }} as event_date from lake.raw.events "
+    "where {{ mlops.in_window('event_date', history_days=1) }} and {{ mlops.in_window(mlops.business_date('happened_at')) }}",
     # Each event is of its own day and of the next one: no window has a key twice, the table has.
     "on_two_days": "select event_id, event_date + late::integer as event_date from lake.raw.events, range(2) days(late) "
-    "where {{ in_window('event_date + late::integer') }}",
+    "where {{ mlops.in_window('event_date + late::integer') }}",
     "merged": "{{ config(incremental_strategy='merge', unique_key='event_id') }} select event_id, event_date from lake.raw.events",
-    "whole": "{{ config(materialized='table') }} select event_id, event_date from lake.raw.events where {{ in_window('event_date') }}",
+    "whole": "{{ config(materialized='table') }} select event_id, event_date from lake.raw.events where {{ mlops.in_window('event_date') }}",
 }
 MODEL_YAML = """
 - name: {name}
@@ -45,7 +48,7 @@ MODEL_YAML = """
   - {{name: event_id, data_type: bigint}}
   - {{name: event_date, data_type: date}}
   data_tests:
-  - unique_combination: {{arguments: {{columns: [event_id]}}}}
+  - mlops.unique_combination: {{arguments: {{columns: [event_id]}}}}
 """
 
 
@@ -54,9 +57,8 @@ class Project:
 
     def __init__(self, lake: Lake, folder: Path):
         self.lake, self.folder = lake, folder
-        for name in ("macros", "dbt_project.yml", "profiles.yml"):
-            source = current_project().dbt_project / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+        shutil.copy(current_project().dbt_project / "dbt_project.yml", folder)
+        link_dbt_package(folder)
         models = folder / "models" / "solutions"
         models.mkdir(parents=True)
         for name, query in MODELS.items():
@@ -100,7 +102,7 @@ def test_rows_outside_the_window_are_refused_at_the_first_build_and_later(projec
         assert (
             f"4 rows of {model} lie outside the window 2024-01-{day}..2024-01-{day + 1} (end exclusive) of event_date: 0 have none, "
             f"the others are from 2024-01-{day + 1} to 2024-01-{day + 1}. End models/solutions/{model}.sql with "
-            "`where {{ in_window('event_date') }}`"
+            "`where {{ mlops.in_window('event_date') }}`"
         ) in output
     tables = project.tables()
     assert "leaves_window" not in tables
@@ -120,10 +122,10 @@ def test_a_model_that_keeps_to_its_window_has_the_same_rows_after_a_second_run(
 
 def test_a_key_that_two_windows_share_fails_the_test_of_uniqueness(outputs: tuple[str, str]) -> None:
     first, second = outputs
-    name = "unique_combination_on_two_days_event_id"
+    name = "mlops_unique_combination_on_two_days_event_id"
     assert f"PASS {name}" in first
     assert f"FAIL 40 {name}" in second
-    assert "PASS unique_combination_local_event_id" in second
+    assert "PASS mlops_unique_combination_local_event_id" in second
 
 
 def test_a_strategy_that_does_not_replace_windows_is_refused(project: Project, outputs: tuple[str, str]) -> None:

@@ -28,6 +28,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.catalog import FeatureCatalog
 from mlops_assets.feature_store.site import render_site
 from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
+from mlops_assets.features.dbt_package import dbt_profile_variables
 from mlops_assets.features.statistics_assets import build_feature_statistics
 from mlops_assets.lake.lake import Lake
 
@@ -78,8 +79,9 @@ class Sandbox:
             "MLOPS_LAKE_DATA": str(self.lake.data_directory),
             "MLOPS_DUCKDB_EXTENSIONS": str(self.lake.extension_directory),
             "DO_NOT_TRACK": "1",
+            **dbt_profile_variables(),
         }
-        command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), "--quiet", "parse", "--profiles-dir", "."]
+        command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), "--quiet", "parse"]
         subprocess.run(command, cwd=self.directory, env=environment, check=True)
         return DbtSelection(
             project=DbtProject(self.directory),

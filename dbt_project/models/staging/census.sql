@@ -22,4 +22,4 @@ select
     case when outcomes._loaded_at > census._loaded_at then outcomes._loaded_at else census._loaded_at end as _loaded_at
 from {{ source('raw', 'census') }} as census
 left join {{ source('raw', 'census_outcomes') }} as outcomes on outcomes.id = census.id
-where {{ in_window('census.survey_date') }}
+where {{ mlops.in_window('census.survey_date') }}

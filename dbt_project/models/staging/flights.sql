@@ -6,7 +6,7 @@ with flights as (
         *,
         time_hour + to_minutes(minute) as scheduled_departure_at
     from {{ source('raw', 'flights') }}
-    where {{ in_window('flight_date') }}
+    where {{ mlops.in_window('flight_date') }}
 ),
 
 localised as materialized (
@@ -37,7 +37,7 @@ scheduled as materialized (
             when same_day_arrival_at > scheduled_departure_at then same_day_arrival_at
             else (same_day_arrival + interval 1 day) at time zone destination_time_zone
         end as scheduled_arrival_at,
-        {{ start_of_business_date('flight_date') }} as date_started_at
+        {{ mlops.start_of_business_date('flight_date') }} as date_started_at
     from same_day
 ),
 

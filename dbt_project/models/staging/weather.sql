@@ -15,4 +15,4 @@ select
     weather_date,
     _loaded_at
 from {{ source('raw', 'weather') }}
-where {{ in_window('weather_date') }}
+where {{ mlops.in_window('weather_date') }}

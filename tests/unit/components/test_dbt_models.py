@@ -48,7 +48,7 @@ def manifest() -> dict[str, Any]:
         _node("whole", materialized="table", parents=["model.mlops.near"]),
     ]
     return {
-        "metadata": {"project_name": "mlops"},
+        "metadata": {"project_name": "examples"},
         "sources": {source["unique_id"]: source},
         "nodes": {node["unique_id"]: node for node in nodes},
         "macros": {

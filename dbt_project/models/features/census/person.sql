@@ -1,9 +1,9 @@
 select
     person_id,
-    {{ start_of_business_date('survey_date') }} as event_timestamp,
+    {{ mlops.start_of_business_date('survey_date') }} as event_timestamp,
     age, education, marital_status, relationship, disability, parents_employment, citizenship, mobility, military_service, ancestry,
     nativity, hearing_difficulty, vision_difficulty, cognitive_difficulty, sex, race,
     survey_date as event_date,
     _loaded_at
 from {{ ref('census') }}
-where {{ in_window('survey_date') }}
+where {{ mlops.in_window('survey_date') }}

@@ -2,7 +2,7 @@
 with legs as (
     select *
     from {{ ref('flights') }}
-    where {{ in_window('flight_date', history_days=32) }} and tailnum is not null
+    where {{ mlops.in_window('flight_date', history_days=32) }} and tailnum is not null
 ),
 
 events as (
@@ -56,7 +56,7 @@ select
     arrival.delay as previous_leg_arrival_delay,
     departure.delay as previous_leg_departure_delay,
     (departure.flight_id is not null and departure.flight_id is distinct from arrival.flight_id)::integer as previous_leg_under_way,
-    {{ business_date('event_timestamp') }} as event_date,
+    {{ mlops.business_date('event_timestamp') }} as event_date,
     _loaded_at
 from latest
-where {{ in_window('event_date') }}
+where {{ mlops.in_window('event_date') }}

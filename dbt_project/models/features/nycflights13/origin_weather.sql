@@ -11,7 +11,7 @@ select
     precipitation as weather_precipitation,
     pressure as weather_pressure,
     visibility as weather_visibility,
-    {{ business_date('observed_hour + interval 1 hour') }} as event_date,
+    {{ mlops.business_date('observed_hour + interval 1 hour') }} as event_date,
     _loaded_at
 from {{ ref('weather') }}
-where {{ in_window('weather_date', history_days=1) }} and {{ in_window('event_date') }}
+where {{ mlops.in_window('weather_date', history_days=1) }} and {{ mlops.in_window('event_date') }}

@@ -15,4 +15,4 @@ select
     arrived_at,
     _loaded_at
 from {{ ref('flights') }}
-where {{ in_window('flight_date') }}
+where {{ mlops.in_window('flight_date') }}

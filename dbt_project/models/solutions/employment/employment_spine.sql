@@ -1,9 +1,9 @@
 select
     person_id,
     survey_date,
-    {{ start_of_business_date('survey_date') }} as predicted_at,
+    {{ mlops.start_of_business_date('survey_date') }} as predicted_at,
     employed,
-    {{ start_of_business_date('(survey_date + interval 1 year)::date') }} - interval 1 second as outcome_at,
+    {{ mlops.start_of_business_date('(survey_date + interval 1 year)::date') }} - interval 1 second as outcome_at,
     _loaded_at
 from {{ ref('census') }}
-where {{ in_window('survey_date') }}
+where {{ mlops.in_window('survey_date') }}

@@ -1,5 +1,5 @@
 with flights as (
-    select * from {{ ref('flights') }} where {{ in_window('flight_date') }}
+    select * from {{ ref('flights') }} where {{ mlops.in_window('flight_date') }}
 ),
 
 dates as (

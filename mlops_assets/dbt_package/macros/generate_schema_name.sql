@@ -1,4 +1,4 @@
 {# The schema is exactly the configured one: dbt's default would prefix it with the target's. #}
-{% macro generate_schema_name(custom_schema_name, node) -%}
+{% macro default__generate_schema_name(custom_schema_name, node) -%}
   {{ custom_schema_name or target.schema }}
 {%- endmacro %}

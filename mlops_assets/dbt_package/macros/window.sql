@@ -17,7 +17,7 @@
   A table or view is no partition: it is built whole, also in a call that computes a window of other models.
 #}
 {% macro in_window(column, history_days=0) -%}
-  {%- set bounds = window_bounds() -%}
+  {%- set bounds = mlops.window_bounds() -%}
   {%- if bounds is none or (model.resource_type == 'model' and model.config.materialized in ('table', 'view')) -%}
     true
   {%- else -%}
@@ -34,13 +34,13 @@
 
 {# SQL: the business date (DATE) of a moment (TIMESTAMPTZ), in the time zone of the model. #}
 {% macro business_date(moment) -%}
-  (({{ moment }}) at time zone '{{ time_zone_of_model() }}')::date
+  (({{ moment }}) at time zone '{{ mlops.time_zone_of_model() }}')::date
 {%- endmacro %}
 
 
 {# SQL: the moment (TIMESTAMPTZ) at which a business date (DATE) starts, in the time zone of the model. #}
 {% macro start_of_business_date(date) -%}
-  (({{ date }})::timestamp at time zone '{{ time_zone_of_model() }}')
+  (({{ date }})::timestamp at time zone '{{ mlops.time_zone_of_model() }}')
 {%- endmacro %}
 
 
@@ -55,15 +55,15 @@
 
 
 {#
-  Incremental strategy `replace_window`: delete the window's rows, insert the new ones, in one transaction. dbt's `delete+insert`
+  The default incremental strategy: delete the window's rows, insert the new ones, in one transaction. dbt's `delete+insert`
   deletes only the keys that the new rows contain, so a date that has become empty would keep its old rows. New rows outside
   the window are refused: nothing would delete them before they are inserted again.
   The model names its partition column (DATE) in `meta.partition_column`.
 #}
-{% macro get_incremental_replace_window_sql(arguments) %}
+{% macro default__get_incremental_default_sql(arguments) %}
   {%- set columns = get_quoted_csv(arguments.dest_columns | map(attribute='name')) -%}
-  {%- do require_rows_in_window(arguments.temp_relation) -%}
-  delete from {{ arguments.target_relation }} where {{ in_window(partition_column_of_model()) }};
+  {%- do mlops.require_rows_in_window(arguments.temp_relation) -%}
+  delete from {{ arguments.target_relation }} where {{ mlops.in_window(mlops.partition_column_of_model()) }};
   insert into {{ arguments.target_relation }} ({{ columns }})
   select {{ columns }} from {{ arguments.temp_relation }}
 {% endmacro %}
@@ -71,9 +71,9 @@
 
 {# Raise a compiler error when rows of `relation` lie outside the window, or in no partition at all. #}
 {% macro require_rows_in_window(relation) %}
-  {%- set column = partition_column_of_model() -%}
-  {%- set bounds = window_bounds() -%}
-  {%- set inside = column ~ ' is not null' if bounds is none else in_window(column) -%}
+  {%- set column = mlops.partition_column_of_model() -%}
+  {%- set bounds = mlops.window_bounds() -%}
+  {%- set inside = column ~ ' is not null' if bounds is none else mlops.in_window(column) -%}
   {%- set found = run_query(
     'select count(*), count(*) - count(' ~ column ~ '), min(' ~ column ~ '), max(' ~ column ~ ') from ' ~ relation
     ~ ' where (' ~ inside ~ ') is not true'
@@ -83,7 +83,7 @@
     {% do exceptions.raise_compiler_error(
       found[0] ~ ' rows of ' ~ model.name ~ ' lie outside ' ~ window ~ ' of ' ~ column ~ ': ' ~ found[1] ~ ' have none'
       ~ (', the others are from ' ~ found[2] ~ ' to ' ~ found[3] if found[2] is not none else '')
-      ~ '. End ' ~ model.original_file_path ~ ' with `where ' ~ '{{ in_window(\'' ~ column ~ '\') }}`, after ' ~ column
+      ~ '. End ' ~ model.original_file_path ~ ' with `where ' ~ '{{ mlops.in_window(\'' ~ column ~ '\') }}`, after ' ~ column
       ~ ' is computed, and read as many `history_days` of its inputs as that needs. The table is as it was.'
     ) %}
   {%- endif -%}
@@ -91,20 +91,20 @@
 
 
 {#
-  Before every model: an incremental one replaces windows by the strategy `replace_window` and no other, and is not built from
-  scratch by a call that computes a window, which would lose all other partitions.
+  Before every model: an incremental one replaces windows, which is the default strategy, and is not built from scratch by a call
+  that computes a window, which would lose all other partitions.
 #}
 {% macro before_model() %}
   {%- if execute and config.get('materialized') == 'incremental' -%}
-    {%- do partition_column_of_model() -%}
+    {%- do mlops.partition_column_of_model() -%}
     {%- set strategy = config.get('incremental_strategy') -%}
-    {%- if strategy != 'replace_window' -%}
+    {%- if strategy not in (none, 'default') -%}
       {% do exceptions.raise_compiler_error(
         model.name ~ ': incremental_strategy ' ~ strategy ~ ' does not replace the window of a run exactly, so that a repeated run '
         ~ 'could double or lose rows. Remove it from ' ~ model.original_file_path ~ ' and its .yml file.'
       ) %}
     {%- endif -%}
-    {%- if should_full_refresh() and window_bounds() is not none and load_relation(this) is not none -%}
+    {%- if should_full_refresh() and mlops.window_bounds() is not none and load_relation(this) is not none -%}
       {% do exceptions.raise_compiler_error(
         model.name ~ ': a full refresh of a window would lose the rows of all other partitions. Leave out --full-refresh, '
         ~ 'or --event-time-start and --event-time-end.'
@@ -117,7 +117,7 @@
 {# After every model, before it is committed: the first build of an incremental one, which no strategy sees, lies in the window. #}
 {% macro after_model() %}
   {%- if execute and config.get('materialized') == 'incremental' and not is_incremental() -%}
-    {%- do require_rows_in_window(this) -%}
+    {%- do mlops.require_rows_in_window(this) -%}
   {%- endif -%}
 {% endmacro %}
 
@@ -126,22 +126,22 @@
   The rows that a data test reads: its own `where`, else the window of the tested model, so that testing one day costs one day.
   A test of uniqueness reads the rows of the whole table that share a key with the window: a key may be doubled by another day.
 #}
-{% macro get_where_subquery(relation) -%}
+{% macro default__get_where_subquery(relation) -%}
   {%- set where = config.get('where', '') -%}
   {%- set node = graph.nodes.get(model.attached_node, {}) if execute else {} -%}
   {%- set column = node.get('config', {}).get('meta', {}).get('partition_column') -%}
-  {%- set is_windowed = window_bounds() is not none and column and node.get('relation_name') == relation | string -%}
+  {%- set is_windowed = mlops.window_bounds() is not none and column and node.get('relation_name') == relation | string -%}
   {%- if where -%}
     (select * from {{ relation }} where {{ where }}) dbt_subquery
   {%- elif not is_windowed -%}
     {{ relation }}
-  {%- elif not unique_columns_of_test() -%}
-    (select * from {{ relation }} where {{ in_window(column) }}) dbt_subquery
+  {%- elif not mlops.unique_columns_of_test() -%}
+    (select * from {{ relation }} where {{ mlops.in_window(column) }}) dbt_subquery
   {%- else -%}
     (
       select whole.* from {{ relation }} whole
-      semi join (select * from {{ relation }} where {{ in_window(column) }}) part
-      on {% for key in unique_columns_of_test() -%}
+      semi join (select * from {{ relation }} where {{ mlops.in_window(column) }}) part
+      on {% for key in mlops.unique_columns_of_test() -%}
         whole.{{ key }} is not distinct from part.{{ key }}{{ ' and ' if not loop.last }}
       {%- endfor %}
     ) dbt_subquery
