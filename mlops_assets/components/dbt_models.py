@@ -1,21 +1,18 @@
 """`DbtModels`: the models of the dbt project that have one tag, as assets."""
 
 from datetime import date
+from pathlib import Path
 
 import dagster as dg
 from pydantic import BaseModel, Field, model_validator
 
+from mlops_assets.components.tagged_models import TAG, build_selection, select_models
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.project import current_project
-from mlops_assets.features.dagster_dbt import DbtProject
-from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
-from mlops_assets.features.statistics_assets import build_feature_statistics
 from mlops_assets.schema.cadence import Cadence
 from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
 from mlops_assets.schema.time_partitions import check_bounds
 from mlops_assets.schema.yaml_model import YamlModel
-
-_TAG = "tag:"
 
 
 class DbtPartitions(YamlModel):
@@ -39,7 +36,7 @@ class DbtModelsAttributes(YamlModel):
 
     project: str
     """Folder of the dbt project, from the root of the repository."""
-    select: str = Field(pattern=rf"^{_TAG}\w+$")
+    select: str = Field(pattern=rf"^{TAG}\w+$")
     """`tag:<name>`: the models and seeds with that tag become assets."""
     partitions: DbtPartitions
     """Partitions of the incremental models; tables, views and seeds have none."""
@@ -67,25 +64,20 @@ class DbtModels(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """One op with one asset for each model and seed with the tag. Raises ConfigurationError when there is none."""
-        tag = self.attributes.select.removeprefix(_TAG)
+        tag = self.attributes.select.removeprefix(TAG)
         partitions = self.attributes.partitions
-        selection = DbtSelection(
-            project=self._project(),
-            tag=tag,
-            partitions=build_partitions(partitions.start, partitions.end, partitions.cadence),
-            cadence=partitions.cadence,
-        )
+        declared = build_partitions(partitions.start, partitions.end, partitions.cadence)
+        selection = select_models(self._project(), tag, declared, partitions.cadence)
         if not selection.nodes:
             tags = sorted({name for node in selection.manifest["nodes"].values() for name in node["tags"]})
             raise ConfigurationError(("select",), f"no dbt model has the tag {tag!r}; {nearest(tag, tags)}")
-        statistics = [build_feature_statistics(selection)] if selection.views else []
-        return dg.Definitions(assets=[build_dbt_assets(selection, name=f"dbt_{tag}"), *statistics])
+        return dg.Definitions(assets=build_selection(selection))
 
-    def _project(self) -> DbtProject:
+    def _project(self) -> Path:
         directory = current_project().root / self.attributes.project
         if not (directory / "dbt_project.yml").exists():
             raise ConfigurationError(("project",), f"there is no dbt_project.yml in {directory}")
-        project = DbtProject(directory)
-        if not project.manifest_path.exists():
-            raise ConfigurationError(("project",), f"{project.manifest_path} is missing: run `mlops prepare`")
-        return project
+        manifest = directory / "target" / "manifest.json"
+        if not manifest.exists():
+            raise ConfigurationError(("project",), f"{manifest} is missing: run `mlops prepare`")
+        return directory

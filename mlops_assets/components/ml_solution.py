@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from mlops_assets.components.derived_features import check_derived
 from mlops_assets.components.solution_columns import check_columns
 from mlops_assets.components.stages import STAGES, stages, stages_of
+from mlops_assets.components.tagged_models import build_own_models
 from mlops_assets.core.check_rules import SERVED_VERSION
 from mlops_assets.core.keys import CHECK_EVENT_TAG, job_name
 from mlops_assets.core.project import current_project
@@ -19,6 +20,7 @@ from mlops_assets.deployment.served_version import build_served_version_sensor
 from mlops_assets.deployment.served_version_check import build_served_version, served_channels
 from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import DbtModel, FeatureRegistry, UnknownModelError
+from mlops_assets.features.generated.project_files import spine_of
 from mlops_assets.monitoring.monitor import check_monitors
 from mlops_assets.monitoring.retraining_schedule import build_retraining_schedules
 from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor
@@ -55,10 +57,13 @@ class MLSolution(dg.Component):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The assets, checks and jobs. Raises ConfigurationError for a model, column or class that does not exist."""
         check_schedule(self.solution.schedule)
+        if self.solution.spine.table is not None:
+            spine_of(self.solution, current_project())
         registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
         inputs = resolve_inputs(self.solution, registry)
         keys = {job: [inputs.key(name) for name in stages_of(job, self.solution)] for job in get_args(Job)}
-        assets = [self._asset(stage, inputs) for stage in stages(self.solution)]
+        assets = build_own_models(self.solution.name, self.solution.partitions)
+        assets += [self._asset(stage, inputs) for stage in stages(self.solution)]
         if segments := inputs.of_segments:
             of_segments = [stage for stage in STAGES if stage.has_segments]
             keys["segments"] = [segments.key(stage.name) for stage in of_segments]
@@ -110,9 +115,11 @@ class MLSolution(dg.Component):
 def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInputs:
     """Find the dbt models that `solution` names and check every column it uses. Raises ConfigurationError."""
     try:
-        spine = registry.model(solution.spine.model)
+        spine = registry.model(solution.spine_model)
     except UnknownModelError as error:
-        raise ConfigurationError(("spine", "model"), f"{error}; {nearest(solution.spine.model, error.available)}") from error
+        if solution.spine.table is not None:
+            raise ConfigurationError(("spine", "table"), f"{error} yet: run `mlops prepare`") from error
+        raise ConfigurationError(("spine", "model"), f"{error}; {nearest(solution.spine_model, error.available)}") from error
     for field in ("key", "prediction_time", "label", "label_time"):
         _require_column(spine, getattr(solution.spine, field), ("spine", field))
     _require_column(spine, solution.partitions.column, ("partitions", "column"))
@@ -131,7 +138,7 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
         elif source.derived is not None:
             columns = {column: spine.columns.get(column, "") for column in request}
             for name, expression in source.derived.items():
-                check_derived(name, expression, columns=columns, path=("features", position, "derived", name))
+                check_derived(expression, columns=columns, path=("features", position, "derived", name))
             derived |= source.derived
             names = list(source.derived)
         else:

@@ -205,7 +205,7 @@ class FeatureCatalog:
             if hit := features.get((use.view, use.version), set()).intersection(use.features):
                 solutions.setdefault(use.solution, set()).update(hit)
         for name, solution in self.declared.solutions.items():
-            spine = self.registry.models.get(solution.spine.model)
+            spine = self.registry.models.get(solution.spine_model)
             read = {solution.spine.key, solution.spine.prediction_time, solution.spine.label, solution.spine.label_time}
             read |= {solution.partitions.column, *(column for source in solution.features for column in source.request or [])}
             read |= {key for use in self.uses if use.solution == name for key in self._entity(use)}

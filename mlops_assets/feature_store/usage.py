@@ -11,13 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from mlops_assets.clients.bundle_record import record_file
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry, FeatureView, UnknownModelError
+from mlops_assets.schema.declarations import Declarations, read_declarations
 from mlops_assets.schema.solution import Solution
 
 _COMPONENT = "MLSolution"
@@ -65,32 +65,21 @@ class DeployedModel:
 
 def declared_solutions(directory: Path) -> DeclaredSolutions:
     """The solutions declared in `<directory>/*/defs.yaml`; read again when a file changes."""
-    paths = sorted(directory.glob("*/defs.yaml"))
-    return _read_solutions(tuple((path, path.stat().st_mtime_ns) for path in paths))
+    return _validate(read_declarations(directory))
 
 
 @lru_cache(maxsize=4)
-def _read_solutions(files: tuple[tuple[Path, int], ...]) -> DeclaredSolutions:
+def _validate(declarations: Declarations) -> DeclaredSolutions:
     solutions: dict[str, Solution] = {}
-    problems: list[str] = []
-    for path, _ in files:
-        place = f"{path.parent.name}/{path.name}"
+    problems = list(declarations.problems)
+    for declaration in declarations.of(_COMPONENT):
         try:
-            documents = [
-                document for document in yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader) if isinstance(document, dict)
-            ]
-        except yaml.YAMLError as error:
-            problems.append(f"{place}: {error}")
+            solution = Solution.model_validate(declaration.attributes)
+        except ValidationError as error:
+            place = f"{declaration.file.parent.name}/{declaration.file.name}"
+            problems.append(f"{place}: {'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}")
             continue
-        for document in documents:
-            if str(document.get("type", "")).rpartition(".")[2] != _COMPONENT:
-                continue
-            try:
-                solution = Solution.model_validate(document.get("attributes"))
-            except ValidationError as error:
-                problems.append(f"{place}: {'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}")
-                continue
-            solutions[solution.name] = solution
+        solutions[solution.name] = solution
     return DeclaredSolutions(solutions=solutions, problems=tuple(problems))
 
 

@@ -1,4 +1,4 @@
-"""Preparation of an installation: the DuckDB extensions and the dbt manifest. Nothing is downloaded."""
+"""Preparation of an installation: the DuckDB extensions, the dbt models compiled from YAML, the dbt manifest. Nothing is downloaded."""
 
 import contextlib
 import hashlib
@@ -12,6 +12,7 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, Settings
 from mlops_assets.features.dbt_package import DBT_PACKAGE, dbt_profile_variables, link_dbt_package
+from mlops_assets.features.generated.project_files import write_generated_models
 from mlops_assets.local.environment import process_environment, scripts_directory
 
 DUCKDB_EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
@@ -67,7 +68,9 @@ def parse_dbt_project(settings: Settings, project: Path) -> bool:
 def prepare(settings: Settings) -> list[str]:
     """Do all of it. Returns one line a thing that was done, none when everything was there."""
     done = [f"DuckDB extension {name} installed" for name in install_duckdb_extensions(DUCKDB_EXTENSION_DIRECTORY)]
-    if parse_dbt_project(settings, current_project().dbt_project):
+    project = current_project()
+    done += [f"{path} compiled" for path in write_generated_models(project)]
+    if parse_dbt_project(settings, project.dbt_project):
         done.append("dbt project parsed")
     return done
 

@@ -15,10 +15,18 @@ from mlops_assets.schema.yaml_model import Name, YamlModel
 
 
 class Spine(YamlModel):
-    """The dbt model with one row a prediction: its key, the moment of prediction, and what happened later."""
+    """One row a prediction: its key, the moment of prediction, and what happened later. A dbt model, or derived from a raw table.
 
-    model: str
+    From a `table` the dbt model `<solution>_spine` is compiled, with the columns that the solution uses, their descriptions, types and
+    tests. `mlops features eject <solution>_spine` makes it a file to edit.
+    """
+
+    model: str | None = None
     """Name of the dbt model with one row a prediction."""
+    table: str | None = None
+    """Name of the raw table that the model is derived from, instead of `model`."""
+    expressions: dict[Name, str] = {}
+    """With `table`: name -> SQL expression over the columns of the table, a column that the table lacks."""
     key: str
     """Its column that identifies the row."""
     prediction_time: str
@@ -27,6 +35,14 @@ class Spine(YamlModel):
     """Its column with what happened; null while unknown. Binary: 0 and 1, or boolean."""
     label_time: str
     """Its column with the moment at which the label became known."""
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> "Spine":
+        if (self.model is None) == (self.table is None):
+            raise ValueError("give either `model`, a dbt model, or `table`, a raw table that it is derived from")
+        if self.table is None and self.expressions:
+            raise ValueError("`expressions` are of a spine that is derived from a `table`; write them in the SQL of the model")
+        return self
 
 
 class FeatureSource(YamlModel):
@@ -151,6 +167,11 @@ class Solution(YamlModel):
     """How predictions are watched."""
     retraining: Retraining = Retraining()
     """When it is trained again."""
+
+    @property
+    def spine_model(self) -> str:
+        """Name of the dbt model of the spine: the one that is named, or the one that is derived."""
+        return self.spine.model or f"{self.name}_spine"
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ PLACE = ("features", 1, "derived", "x")
 
 def refusal(expression: str) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        check_derived("x", expression, columns=COLUMNS, path=PLACE)
+        check_derived(expression, columns=COLUMNS, path=PLACE)
     assert caught.value.path == PLACE
     return caught.value.message
 
@@ -33,7 +33,7 @@ def refusal(expression: str) -> str:
     ],
 )
 def test_an_accepted_expression_can_be_computed(expression: str) -> None:
-    check_derived("x", expression, columns=COLUMNS, path=PLACE)
+    check_derived(expression, columns=COLUMNS, path=PLACE)
     row = "SELECT 5::INTEGER AS distance, 'JFK' AS place, TIMESTAMPTZ '2024-01-01 00:00:00Z' AS left_at, 0.5::DOUBLE AS \"two words\""
     assert duckdb.sql(f"SELECT x IS NOT NULL FROM ({with_derived(row, {'x': expression})})").fetchall() == [(True,)]
 
@@ -74,9 +74,9 @@ def test_what_is_no_feature_of_one_request_is_refused(expression: str, words: st
 
 def test_a_column_without_a_type_is_asked_for() -> None:
     with pytest.raises(ConfigurationError, match="declare the data_type of place in the dbt model of the spine"):
-        check_derived("x", "distance + 1", columns={"distance": "integer", "place": ""}, path=())
+        check_derived("distance + 1", columns={"distance": "integer", "place": ""}, path=())
 
 
 def test_no_request_column_is_needed_for_a_constant() -> None:
     with pytest.raises(ConfigurationError, match="'y' is no column of `request`"):
-        check_derived("x", "y", columns={}, path=())
+        check_derived("y", columns={}, path=())

@@ -1,0 +1,46 @@
+"""The dbt models with one tag as assets, whichever component loads them.
+
+A source or a solution loads the models that have its name as a tag, compiled or written by hand, unless a `DbtModels` selects the tag.
+"""
+
+from pathlib import Path
+
+import dagster as dg
+
+from mlops_assets.core.partitions import build_partitions
+from mlops_assets.core.project import current_project
+from mlops_assets.features.dagster_dbt import DbtProject
+from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
+from mlops_assets.features.statistics_assets import build_feature_statistics
+from mlops_assets.schema.cadence import Cadence
+from mlops_assets.schema.declarations import read_declarations
+from mlops_assets.schema.time_partitions import Partitions
+
+TAG = "tag:"
+
+
+def select_models(directory: Path, tag: str, partitions: dg.TimeWindowPartitionsDefinition, cadence: Cadence) -> DbtSelection:
+    """The models and seeds with `tag` of the dbt project in `directory`, which is parsed."""
+    return DbtSelection(project=DbtProject(directory), tag=tag, partitions=partitions, cadence=cadence)
+
+
+def build_selection(selection: DbtSelection) -> list[dg.AssetsDefinition]:
+    """One op with one asset for each node of `selection`, and the statistics of its feature views."""
+    statistics = [build_feature_statistics(selection)] if selection.views else []
+    return [build_dbt_assets(selection, name=f"dbt_{selection.tag}"), *statistics]
+
+
+def build_own_models(name: str, partitions: Partitions) -> list[dg.AssetsDefinition]:
+    """The assets of the models with the tag `name`, the name of a source or a solution; none when a `DbtModels` has them."""
+    project = current_project()
+    if not project.dbt_manifest.exists() or name in _selected_tags(project.definitions_directory):
+        return []
+    declared = build_partitions(partitions.start, partitions.end, partitions.cadence)
+    selection = select_models(project.dbt_project, name, declared, partitions.cadence)
+    return build_selection(selection) if selection.nodes else []
+
+
+def _selected_tags(directory: Path) -> set[str]:
+    """The tags that the `DbtModels` of a `defs` folder select."""
+    attributes = [declaration.attributes for declaration in read_declarations(directory).of("DbtModels")]
+    return {str(each.get("select")).removeprefix(TAG) for each in attributes if isinstance(each, dict)}

@@ -1,0 +1,171 @@
+"""The spine of a solution that names a raw table: the dbt model that a person would write for it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlops_assets.features.generated.dbt_model import (
+    LOADED_AT_COLUMN,
+    DbtColumn,
+    GeneratedModel,
+    plain,
+    selected,
+    source_reference,
+    sql_name,
+    sql_value,
+)
+from mlops_assets.features.sql_expressions import Path, expression_type
+from mlops_assets.schema.column_names import LOADED_AT
+from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
+from mlops_assets.schema.declarations import DeclaredTable
+from mlops_assets.schema.solution import Solution
+from mlops_assets.schema.table_columns import accepted_value
+
+_INTEGERS = ("tinyint", "smallint", "integer", "bigint")
+
+
+def derive_spine(
+    solution: Solution, *, origin: str, tables: Mapping[str, DeclaredTable], entities: Mapping[str, tuple[str, ...]]
+) -> GeneratedModel:
+    """The dbt model of the spine of `solution`, whose `spine.table` is one of the raw `tables`; `origin` is the file that declares it.
+
+    `entities` are the keys of the feature views by name. Raises ConfigurationError for a table, column or expression that does not fit.
+    """
+    declared = tables.get(solution.spine.table or "")
+    if declared is None:
+        message = f"there is no raw table {solution.spine.table!r}; {nearest(solution.spine.table or '', list(tables))}"
+        raise ConfigurationError(("spine", "table"), message)
+    columns = _SpineColumns(solution, declared)
+    partition, moment = solution.partitions.column, solution.spine.prediction_time
+    columns.add(solution.spine.key, ("spine", "key"), required=True, tests=("unique",))
+    columns.add_partition()
+    columns.add(moment, ("spine", "prediction_time"), required=True)
+    for position, source in enumerate(solution.features):
+        for number, name in enumerate(source.request or ()):
+            columns.add(name, ("features", position, "request", number))
+        for name in entities.get(source.view or "", ()):
+            columns.add(name, ("features", position, "view"))
+    if solution.training.sample_weight is not None:
+        columns.add(solution.training.sample_weight, ("training", "sample_weight"))
+    columns.add(solution.spine.label, ("spine", "label"), tests=columns.label_tests())
+    columns.add(solution.spine.label_time, ("spine", "label_time"))
+    for name in solution.spine.expressions:
+        columns.add(name, ("spine", "expressions", name))
+    query = (
+        f"select\n{selected([*columns.selected, LOADED_AT])}\nfrom {source_reference(declared.name)}\n"
+        f"where {{{{ mlops.in_window('{partition}') }}}}\n"
+    )
+    zone = {} if solution.partitions.time_zone == "UTC" else {"time_zone": solution.partitions.time_zone}
+    return GeneratedModel(
+        name=solution.spine_model,
+        folder=f"solutions/{solution.name}",
+        origin=origin,
+        sql=query,
+        document={
+            "name": solution.spine_model,
+            "description": plain(f"Who is predicted, when, and what happened. {solution.description}"),
+            "config": {
+                "schema": solution.name,
+                "alias": "spine",
+                "materialized": "incremental",
+                "tags": [solution.name],
+                "meta": {"owner": solution.owners[0], "partition_column": partition, **zone},
+            },
+            "columns": [column.document() for column in [*columns.contract, LOADED_AT_COLUMN]],
+        },
+    )
+
+
+class _SpineColumns:
+    """The columns of a spine as they are added: the lines of its SQL and its contract."""
+
+    def __init__(self, solution: Solution, declared: DeclaredTable):
+        self._solution = solution
+        self._declared = declared
+        self._types = {name: column.type for name, column in declared.table.columns.items()}
+        self._place = f"the raw table {declared.name}"
+        self.selected: list[str] = []
+        self.contract: list[DbtColumn] = []
+
+    def add(self, name: str, path: Path, *, required: bool = False, tests: tuple[Any, ...] = ()) -> None:
+        """Add the column `name` once; `path` is where the YAML names it. A `required` one must have a value in every row."""
+        if any(column.name == name for column in self.contract):
+            return
+        if name in self._solution.spine.expressions:
+            self._add_expression(name, required=required, tests=tests)
+            return
+        columns = self._declared.table.columns
+        if name not in columns:
+            known = [*columns, *self._solution.spine.expressions]
+            message = f"{self._place} has no column {name!r}; {nearest(name, known)}; or compute it in `spine.expressions`"
+            raise ConfigurationError(path, message)
+        column, file = columns[name], self._declared.file
+        if required and not column.required and name != self._partition_of_table:
+            message = f"{self._place} may lack {name}, which every prediction needs: say `required: true`"
+            raise ConfigurationError(path, f"{message} in defs/{file.parent.name}/{file.name}")
+        self.selected.append(sql_name(name))
+        self.contract.append(
+            DbtColumn(
+                name=name,
+                type=column.type,
+                description=column.description or f"{name} of {self._place}.",
+                required=required or column.required,
+                tests=tests,
+            )
+        )
+
+    def add_partition(self) -> None:
+        """Add the DATE column of the partitions: that of the table, an expression, or the date of the prediction time."""
+        partitions, moment = self._solution.partitions, self._solution.spine.prediction_time
+        path: Path = ("partitions", "column")
+        of_table = self._partition_of_table
+        if of_table not in (None, partitions.column):
+            message = f"{self._place} is partitioned by {of_table}, and a spine that is derived from it too: write {of_table}"
+            raise ConfigurationError(path, message)
+        expressions = self._solution.spine.expressions
+        if partitions.column in self._declared.table.columns or partitions.column in expressions:
+            self.add(partitions.column, path, required=True)
+            return
+        value = f"({sql_value(expressions[moment])})" if moment in expressions else sql_name(moment)
+        text = value.replace("\\", "\\\\").replace("'", "\\'")
+        self.selected.append(f"{{{{ mlops.business_date('{text}') }}}} as {sql_name(partitions.column)}")
+        description = f"Date of {moment} in {partitions.time_zone}; partition."
+        self.contract.append(DbtColumn(name=partitions.column, type="date", description=description, required=True))
+
+    def label_tests(self) -> tuple[Any, ...]:
+        """The data test of the label's values, where they are known."""
+        label = self._solution.spine.label
+        column = self._declared.table.columns.get(label)
+        if column is not None and column.accepted is not None:
+            return (_accepted([accepted_value(text, column.type) for text in column.accepted]),)
+        if self._solution.problem != "binary_classification":
+            return ()
+        if label in self._solution.spine.expressions:
+            is_whole = self._expression_type(label).lower() in _INTEGERS
+        else:
+            is_whole = column is not None and column.type in _INTEGERS
+        return (_accepted([0, 1]),) if is_whole else ()
+
+    @property
+    def _partition_of_table(self) -> str | None:
+        partitions = self._declared.table.partitions
+        return partitions.column if partitions else None
+
+    def _expression_type(self, name: str) -> str:
+        expression, path = self._solution.spine.expressions[name], ("spine", "expressions", name)
+        if name in self._declared.table.columns:
+            raise ConfigurationError(path, f"{self._place} has a column {name!r}: give the expression another name")
+        return expression_type(expression, columns=self._types, of=self._place, path=path)
+
+    def _add_expression(self, name: str, *, required: bool, tests: tuple[Any, ...]) -> None:
+        data_type, expression = self._expression_type(name), self._solution.spine.expressions[name]
+        label = "Label: " if name == self._solution.spine.label else ""
+        self.selected.append(f"({sql_value(expression)}) as {sql_name(name)}")
+        self.contract.append(
+            DbtColumn(name=name, type=data_type, description=f"{label}{expression}", required=required, tests=tests)
+        )
+
+
+def _accepted(values: Sequence[Any]) -> dict[str, Any]:
+    if all(isinstance(value, str) for value in values):
+        return {"accepted_values": {"arguments": {"values": list(map(plain, values))}}}
+    return {"accepted_values": {"arguments": {"values": list(values), "quote": False}}}

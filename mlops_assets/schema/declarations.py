@@ -1,0 +1,91 @@
+"""What the YAML files of a project declare, read without loading definitions: components, sources and raw tables."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mlops_assets.schema.source import RawTable, Source
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One component of a `defs.yaml`: its file, the last part of its `type`, and its attributes as they stand."""
+
+    file: Path
+    component: str
+    attributes: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Declarations:
+    """The components of a `defs` folder, and a line for each file that is no YAML."""
+
+    components: tuple[Declaration, ...]
+    problems: tuple[str, ...]
+
+    def of(self, component: str) -> list[Declaration]:
+        """Those of one kind, such as `MLSolution`."""
+        return [declaration for declaration in self.components if declaration.component == component]
+
+
+@dataclass(frozen=True)
+class DeclaredTable:
+    """A raw table with the source that declares it: `source` is the name of its folder."""
+
+    name: str
+    source: str
+    owners: tuple[str, ...]
+    file: Path
+    table: RawTable
+
+
+def read_declarations(directory: Path) -> Declarations:
+    """The components in `<directory>/*/defs.yaml`; read again when a file changes."""
+    paths = sorted(directory.glob("*/defs.yaml"))
+    return _read(tuple((path, path.stat().st_mtime_ns) for path in paths))
+
+
+@lru_cache(maxsize=4)
+def _read(files: tuple[tuple[Path, int], ...]) -> Declarations:
+    components: list[Declaration] = []
+    problems: list[str] = []
+    for path, _ in files:
+        try:
+            documents = list(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))
+        except yaml.YAMLError as error:
+            problems.append(f"{path.parent.name}/{path.name}: {error}")
+            continue
+        components += [
+            Declaration(
+                file=path, component=str(document.get("type", "")).rpartition(".")[2], attributes=document.get("attributes")
+            )
+            for document in documents
+            if isinstance(document, dict)
+        ]
+    return Declarations(components=tuple(components), problems=tuple(problems))
+
+
+@lru_cache(maxsize=4)
+def declared_sources(declarations: Declarations) -> dict[str, tuple[Path, Source]]:
+    """Name of the folder -> file and source. A source that is not valid is left out: loading it says why."""
+    sources = {}
+    for declaration in declarations.of("RawTables"):
+        try:
+            sources[declaration.file.parent.name] = declaration.file, Source.model_validate(declaration.attributes)
+        except ValidationError:
+            continue
+    return sources
+
+
+@lru_cache(maxsize=4)
+def declared_tables(declarations: Declarations) -> dict[str, DeclaredTable]:
+    """Name -> raw table, of all valid sources."""
+    return {
+        name: DeclaredTable(name=name, source=source_name, owners=tuple(source.owners), file=file, table=table)
+        for source_name, (file, source) in declared_sources(declarations).items()
+        for name, table in source.tables.items()
+    }

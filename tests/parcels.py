@@ -1,0 +1,81 @@
+"""The smallest solution of a project: a source of parcels and a solution whose spine is derived from it. Files, no tests."""
+
+import shutil
+from pathlib import Path
+
+from mlops_assets.core.project import Project, current_project
+
+SOURCE = """type: mlops_assets.components.raw_tables.RawTables
+attributes:
+  owners: [team:logistics]
+  tables:
+    parcels:
+      description: Parcels sent from the depots, one row a parcel.
+      files: [parcels.csv]
+      format: csv
+      key: [parcel_id]
+      partitions: {column: sent_date, start: 2024-01-01, end: 2024-05-01, cadence: daily}
+      columns:
+        parcel_id: {type: varchar, required: true, description: Parcel.}
+        sent_at: {type: timestamptz, required: true, description: "When it left the depot, UTC."}
+        depot: {type: varchar, required: true, accepted: [north, south, east], description: Depot.}
+        weight_kg: {type: double, minimum: 0, maximum: 50, description: Weight in kilograms.}
+        distance_km: {type: integer, required: true, minimum: 1, description: Distance in kilometres.}
+        delivered_at: {type: timestamptz, description: "When it was delivered, UTC; null until then."}
+        sent_date: {type: date, required: true, expression: "CAST(sent_at AS DATE)", description: Date of sent_at in UTC.}
+"""
+
+SOLUTION = """type: mlops_assets.components.ml_solution.MLSolution
+attributes:
+  name: parcel_delay
+  description: Probability that a parcel takes more than 24 hours, when it leaves the depot.
+  owners: [team:logistics]
+  problem: binary_classification
+  partitions: {column: sent_date, start: 2024-01-01, end: 2024-05-01}
+  spine:
+    table: parcels
+    key: parcel_id
+    prediction_time: sent_at
+    label: is_late
+    label_time: delivered_at
+    expressions: {is_late: delivered_at - sent_at > INTERVAL 24 HOUR}
+  features:
+    - request: [depot, weight_kg, distance_km]
+  training:
+    window: 90d
+    holdout: 14d
+    metric: roc_auc
+    estimator: {type: sklearn.ensemble.HistGradientBoostingClassifier, parameters: {max_iter: 50}}
+  gates: {floor: {roc_auc: 0.6}}
+"""
+
+_SETTINGS = """[project]
+name = "shop"
+[tool.mlops]
+[tool.dg.project]
+root_module = "shop"
+"""
+
+
+def parcels_project(root: Path) -> Project:
+    """A project in the empty folder `root` with the source and the solution, and a dbt project without models of its own."""
+    (root / "pyproject.toml").write_text(_SETTINGS)
+    bundled = current_project().dbt_project
+    shutil.copytree(
+        bundled, root / "dbt_project", ignore=shutil.ignore_patterns("target", "logs", "models", "seeds", "macros", "generated", "dbt_packages")
+    )
+    for folder in ("shop", "shop/defs"):
+        (root / folder).mkdir()
+        (root / folder / "__init__.py").touch()
+    project = Project.read(root)
+    declare(project, "parcels", SOURCE)
+    declare(project, "parcel_delay", SOLUTION)
+    return project
+
+
+def declare(project: Project, folder: str, text: str) -> None:
+    """Write the `defs.yaml` of a folder of `project`."""
+    path = project.definitions_directory / folder
+    path.mkdir(exist_ok=True)
+    (path / "__init__.py").touch()
+    (path / "defs.yaml").write_text(text)
