@@ -62,7 +62,9 @@ def parcels_project(root: Path) -> Project:
     (root / "pyproject.toml").write_text(_SETTINGS)
     bundled = current_project().dbt_project
     shutil.copytree(
-        bundled, root / "dbt_project", ignore=shutil.ignore_patterns("target", "logs", "models", "seeds", "macros", "generated", "dbt_packages")
+        bundled,
+        root / "dbt_project",
+        ignore=shutil.ignore_patterns("target", "logs", "models", "seeds", "macros", "generated", "dbt_packages"),
     )
     for folder in ("shop", "shop/defs"):
         (root / folder).mkdir()
