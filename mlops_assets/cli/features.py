@@ -179,7 +179,7 @@ _WIDE = 110
 def read_catalog() -> "FeatureCatalog":
     """The catalog of this installation, its registry read."""
     from mlops_assets.feature_store.catalog import FeatureCatalog
-    from mlops_assets.feature_store.registry import FeatureViewError
+    from mlops_assets.feature_store.model_problems import FeatureViewError
 
     catalog = FeatureCatalog(
         project=current_project().dbt_project, definitions=current_project().definitions_directory, settings=read_settings()
@@ -194,7 +194,7 @@ def read_catalog() -> "FeatureCatalog":
 
 
 def _view(catalog: "FeatureCatalog", name: str, version: int | None) -> "FeatureView":
-    from mlops_assets.feature_store.registry import UnknownModelError
+    from mlops_assets.feature_store.model_problems import UnknownModelError
 
     try:
         return catalog.registry.view(name, version)

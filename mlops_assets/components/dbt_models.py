@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from mlops_assets.components.tagged_models import TAG, build_selection, select_models
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.project import current_project
+from mlops_assets.features.dbt_models import DbtSelection
 from mlops_assets.schema.cadence import Cadence
 from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
 from mlops_assets.schema.time_partitions import check_bounds
@@ -64,6 +65,13 @@ class DbtModels(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """One op with one asset for each model and seed with the tag. Raises ConfigurationError when there is none."""
+        return dg.Definitions(assets=build_selection(self._selection()))
+
+    def check(self) -> None:
+        """Raise ConfigurationError when there is no such project, or none of its models has the tag."""
+        self._selection()
+
+    def _selection(self) -> DbtSelection:
         tag = self.attributes.select.removeprefix(TAG)
         partitions = self.attributes.partitions
         declared = build_partitions(partitions.start, partitions.end, partitions.cadence)
@@ -71,7 +79,7 @@ class DbtModels(dg.Component):
         if not selection.nodes:
             tags = sorted({name for node in selection.manifest["nodes"].values() for name in node["tags"]})
             raise ConfigurationError(("select",), f"no dbt model has the tag {tag!r}; {nearest(tag, tags)}")
-        return dg.Definitions(assets=build_selection(selection))
+        return selection
 
     def _project(self) -> Path:
         directory = current_project().root / self.attributes.project

@@ -1,6 +1,5 @@
 """`MLSolution`: one YAML file becomes every stage from the training dataset to the retraining decision."""
 
-from collections.abc import Sequence
 from typing import get_args
 
 import dagster as dg
@@ -18,16 +17,18 @@ from mlops_assets.deployment.challenger_sensor import build_challenger_sensor
 from mlops_assets.deployment.champion_sensor import build_champion_sensor
 from mlops_assets.deployment.served_version import build_served_version_sensor
 from mlops_assets.deployment.served_version_check import build_served_version, served_channels
+from mlops_assets.feature_store.model_problems import UnknownModelError
 from mlops_assets.feature_store.point_in_time import SelectedView
-from mlops_assets.feature_store.registry import DbtModel, FeatureRegistry, UnknownModelError
+from mlops_assets.feature_store.registry import DbtModel, FeatureRegistry
 from mlops_assets.features.generated.project_files import spine_of
 from mlops_assets.monitoring.monitor import check_monitors
 from mlops_assets.monitoring.retraining_schedule import build_retraining_schedules
 from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor
 from mlops_assets.predictions.prediction_log_sensor import build_prediction_log_sensor
-from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
+from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector, nearest
 from mlops_assets.schema.duration import maximum_days
 from mlops_assets.schema.metric_names import check_metric
+from mlops_assets.schema.section_rules import check_sections
 from mlops_assets.schema.solution import FeatureSource, Solution
 from mlops_assets.schema.training_rules import check_training
 from mlops_assets.serving.columns import check_column
@@ -56,11 +57,7 @@ class MLSolution(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The assets, checks and jobs. Raises ConfigurationError for a model, column or class that does not exist."""
-        check_schedule(self.solution.schedule)
-        if self.solution.spine.table is not None:
-            spine_of(self.solution, current_project())
-        registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
-        inputs = resolve_inputs(self.solution, registry)
+        inputs = self.resolve()
         keys = {job: [inputs.key(name) for name in stages_of(job, self.solution)] for job in get_args(Job)}
         assets = build_own_models(self.solution.name, self.solution.partitions)
         assets += [self._asset(stage, inputs) for stage in stages(self.solution)]
@@ -100,6 +97,23 @@ class MLSolution(dg.Component):
             schedules=build_retraining_schedules(inputs),
         )
 
+    def check(self) -> None:
+        """Raise ConfigurationError with all that is wrong in the file."""
+        self.resolve()
+
+    def resolve(self) -> SolutionInputs:
+        """The solution with its dbt models. Raises ConfigurationError with all that is wrong in the file."""
+        errors = ErrorCollector()
+        with errors.collect():
+            check_schedule(self.solution.schedule)
+        if self.solution.spine.table is not None:
+            with errors.collect():
+                spine_of(self.solution, current_project())
+        with errors.collect():
+            inputs = resolve_inputs(self.solution, FeatureRegistry.from_manifest(current_project().dbt_manifest))
+        errors.raise_errors()
+        return inputs
+
     def _asset(self, stage: Stage, inputs: SolutionInputs) -> dg.AssetsDefinition:
         """The asset of a stage with what makes it follow its inputs, how old it may become, and what its failed checks are called."""
         event = {CHECK_EVENT_TAG: stage.check_event} if stage.check_event else {}
@@ -113,63 +127,104 @@ class MLSolution(dg.Component):
 
 
 def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInputs:
-    """Find the dbt models that `solution` names and check every column it uses. Raises ConfigurationError."""
+    """Find the dbt models that `solution` names and check every column it uses. Raises ConfigurationError with all that is wrong."""
+    errors = ErrorCollector()
+    check_sections(solution, errors)
+    _check_pieces(solution, errors)
     try:
         spine = registry.model(solution.spine_model)
     except UnknownModelError as error:
         if solution.spine.table is not None:
-            raise ConfigurationError(("spine", "table"), f"{error} yet: run `mlops prepare`") from error
-        raise ConfigurationError(("spine", "model"), f"{error}; {nearest(solution.spine_model, error.available)}") from error
+            errors.add(("spine", "table"), f"{error} yet: run `mlops prepare`")
+        else:
+            errors.add(("spine", "model"), f"{error}; {nearest(solution.spine_model, error.available)}")
+        errors.raise_errors()
+        raise
+    _check_spine(solution, spine, errors)
+    inputs, is_whole = _resolve_features(solution, registry, spine, errors)
+    check_columns(inputs, errors)
+    for name in dict.fromkeys((solution.spine.key, *inputs.entity, *inputs.request)):
+        if name in spine.columns:
+            with errors.collect():
+                _require_type(spine, name)
+    # A view that does not exist would have the features that these name.
+    if is_whole:
+        _check_named_features(inputs, errors)
+    with errors.collect():
+        _check_segments(inputs)
+    errors.raise_errors()
+    return inputs
+
+
+def _check_pieces(solution: Solution, errors: ErrorCollector) -> None:
+    """Collect what is wrong with metrics, gates, monitors and estimators, which need no table."""
+    _check_metrics(solution, errors)
+    for check in (check_gates, lambda checked: check_monitors(checked, [stage.name for stage in STAGES]), check_training):
+        with errors.collect():
+            check(solution)
+
+
+def _check_spine(solution: Solution, spine: DbtModel, errors: ErrorCollector) -> None:
     for field in ("key", "prediction_time", "label", "label_time"):
-        _require_column(spine, getattr(solution.spine, field), ("spine", field))
-    _require_column(spine, solution.partitions.column, ("partitions", "column"))
+        with errors.collect():
+            _require_column(spine, getattr(solution.spine, field), ("spine", field))
+    with errors.collect():
+        _require_column(spine, solution.partitions.column, ("partitions", "column"))
     if spine.time_zone not in (None, solution.partitions.time_zone):
         message = f"the dates of {spine.name} are those of {spine.time_zone}: its meta.time_zone, or that of its folder in dbt_project.yml"
-        raise ConfigurationError(("partitions", "time_zone"), message)
+        errors.add(("partitions", "time_zone"), message)
+    if (weight := solution.training.sample_weight) is not None:
+        with errors.collect():
+            _require_column(spine, weight, ("training", "sample_weight"))
+            _forbid_label(solution, weight, ("training", "sample_weight"))
+
+
+def _resolve_features(
+    solution: Solution, registry: FeatureRegistry, spine: DbtModel, errors: ErrorCollector
+) -> tuple[SolutionInputs, bool]:
+    """The inputs with the features that exist, and whether all do."""
     views: list[SelectedView] = []
     request = [column for source in solution.features for column in source.request or []]
     derived: dict[str, str] = {}
+    is_whole = True
     for position, source in enumerate(solution.features):
-        if source.request is not None:
-            for number, column in enumerate(source.request):
+        for number, column in enumerate(source.request or []):
+            with errors.collect():
                 _require_column(spine, column, ("features", position, "request", number))
                 _forbid_label(solution, column, ("features", position, "request", number))
-            names: Sequence[str] = source.request
-        elif source.derived is not None:
-            columns = {column: spine.columns.get(column, "") for column in request}
+        if source.derived is not None:
+            columns = {column: spine.columns.get(column, "") for column in request if column in spine.columns}
             for name, expression in source.derived.items():
-                check_derived(expression, columns=columns, path=("features", position, "derived", name))
+                with errors.collect():
+                    check_derived(expression, columns=columns, path=("features", position, "derived", name))
             derived |= source.derived
-            names = list(source.derived)
-        else:
-            chosen = _select_view(source, registry, spine, position)
+        if source.view is not None:
+            chosen = None
+            with errors.collect():
+                chosen = _select_view(source, registry, spine, position)
+            if chosen is None:
+                is_whole = False
+                continue
             views.append(chosen)
-            names = chosen.features
-            for column in names:
-                _forbid_label(solution, column, ("features", position, "view"))
+            for column in chosen.features:
+                with errors.collect():
+                    _forbid_label(solution, column, ("features", position, "view"))
     inputs = SolutionInputs(solution=solution, spine=spine, views=tuple(views), request=tuple(request), derived=derived)
-    check_columns(inputs)
-    for name in dict.fromkeys((solution.spine.key, *inputs.entity, *inputs.request)):
-        _require_type(spine, name)
+    return inputs, is_whole
+
+
+def _check_named_features(inputs: SolutionInputs, errors: ErrorCollector) -> None:
+    """Collect names of slices and of ignored features that are none."""
+    solution = inputs.solution
     available = [*inputs.entity, *inputs.features]
     for number, column in enumerate(solution.gates.slices):
         if column not in available:
-            raise ConfigurationError(
-                ("gates", "slices", number), f"{column!r} is no feature or entity key; {nearest(column, available)}"
-            )
+            message = f"{column!r} is no feature or entity key; {nearest(column, available)}"
+            errors.add(("gates", "slices", number), message)
     for number, column in enumerate(solution.monitoring.drift.ignore):
         if column not in inputs.features:
             path = ("monitoring", "drift", "ignore", number)
-            raise ConfigurationError(path, f"{column!r} is no feature; {nearest(column, list(inputs.features))}")
-    _check_segments(inputs)
-    _check_metrics(solution)
-    check_gates(solution)
-    check_monitors(solution, [stage.name for stage in STAGES])
-    check_training(solution)
-    if solution.training.sample_weight is not None:
-        _require_column(spine, solution.training.sample_weight, ("training", "sample_weight"))
-        _forbid_label(solution, solution.training.sample_weight, ("training", "sample_weight"))
-    return inputs
+            errors.add(path, f"{column!r} is no feature; {nearest(column, list(inputs.features))}")
 
 
 def _select_view(source: FeatureSource, registry: FeatureRegistry, spine: DbtModel, position: int) -> SelectedView:
@@ -180,18 +235,16 @@ def _select_view(source: FeatureSource, registry: FeatureRegistry, spine: DbtMod
         field = "view" if (name, 1) not in registry.views and not any(view == name for view, _ in registry.views) else "version"
         wrong = name if field == "view" else str(source.version)
         raise ConfigurationError(("features", position, field), f"{error}; {nearest(wrong, error.available)}") from error
+    errors = ErrorCollector()
     for key in view.entity:
         if key not in spine.columns:
-            raise ConfigurationError(
-                ("features", position, "view"),
-                f"{name} is keyed by {key!r}, which the spine {spine.name} lacks; add the column to it",
-            )
+            message = f"{name} is keyed by {key!r}, which the spine {spine.name} lacks; add the column to it"
+            errors.add(("features", position, "view"), message)
     for number, column in enumerate(source.columns or []):
         if column not in view.features:
-            raise ConfigurationError(
-                ("features", position, "columns", number),
-                f"{name} has no feature {column!r}; {nearest(column, list(view.features))}",
-            )
+            message = f"{name} has no feature {column!r}; {nearest(column, list(view.features))}"
+            errors.add(("features", position, "columns", number), message)
+    errors.raise_errors()
     return SelectedView(
         view=view,
         features=tuple(source.columns or view.features),
@@ -228,21 +281,19 @@ def _check_segments(inputs: SolutionInputs) -> None:
             ("segments", "column"),
             f"{segments.column!r} is no request column or entity key; {nearest(segments.column, available)}",
         )
-    if (found := inputs.spine.columns[segments.column].lower()) not in _SEGMENT_TYPES:
-        raise ConfigurationError(("segments", "column"), f"a segment is a text or a whole number; {segments.column} is {found}")
+    data_type = inputs.spine.columns.get(segments.column, "").lower()
+    if data_type not in _SEGMENT_TYPES:
+        message = f"a segment is a text or a whole number; {segments.column} is {data_type or 'of no declared type'}"
+        raise ConfigurationError(("segments", "column"), message)
 
 
-def _check_metrics(solution: Solution) -> None:
-    named = [
-        *((name, ("gates", "floor", name)) for name in solution.gates.floor),
-        *((name, ("gates", "against_champion", name)) for name in solution.gates.against_champion),
-        *((name, ("gates", "worst_slice", name)) for name in solution.gates.worst_slice),
-    ]
-    for name, path in named:
-        check_metric(name, solution.problem, path)
+def _check_metrics(solution: Solution, errors: ErrorCollector) -> None:
+    for section in ("floor", "against_champion", "worst_slice"):
+        for name in getattr(solution.gates, section):
+            with errors.collect():
+                check_metric(name, solution.problem, ("gates", section, name))
     if solution.gates.worst_slice and not solution.gates.slices:
-        raise ConfigurationError(("gates", "worst_slice"), "there are no slices to evaluate; name their columns in `slices`")
+        errors.add(("gates", "worst_slice"), "there are no slices to evaluate; name their columns in `slices`")
     if solution.gates.maximum_calibration_error is not None and solution.problem != "binary_classification":
-        raise ConfigurationError(
-            ("gates", "maximum_calibration_error"), f"only binary_classification has a calibration error, not {solution.problem}"
-        )
+        message = f"only binary_classification has a calibration error, not {solution.problem}"
+        errors.add(("gates", "maximum_calibration_error"), message)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.schema.column_names import check_column_name, fold, repeated
-from mlops_assets.schema.configuration_errors import ConfigurationError
+from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector
 from mlops_assets.serving.columns import type_family
 from mlops_assets.stages.inputs import SolutionInputs
 
@@ -29,29 +29,30 @@ class _Use:
     tables: tuple[str, ...]
 
 
-def check_columns(inputs: SolutionInputs) -> None:
-    """Raise ConfigurationError unless each column that the solution uses keeps its name in every table that holds it."""
+def check_columns(inputs: SolutionInputs, errors: ErrorCollector) -> None:
+    """Collect an error for each column that the solution uses and that does not keep its name in every table that holds it."""
     features = list(_features(inputs))
     for use in (*_spine_columns(inputs), *features):
         sliced = ("outcomes",) if use.name in inputs.solution.gates.slices else ()
-        check_column_name(use.name, use.path, place=use.place, reserved_for=(*use.tables, *sliced))
+        with errors.collect():
+            check_column_name(use.name, use.path, place=use.place, reserved_for=(*use.tables, *sliced))
         if unwritable := sorted(_UNWRITABLE.intersection(use.name)):
             message = (
                 f"{use.place}: the column {use.name!r} has {' and '.join(unwritable)} in its name, which no request can give"
             )
-            raise ConfigurationError(use.path, f"{message}; rename it there")
-    _check_spine(inputs)
-    _check_features(inputs, features)
-    _check_types(inputs)
+            errors.add(use.path, f"{message}; rename it there")
+    _check_spine(inputs, errors)
+    _check_features(inputs, features, errors)
+    _check_types(inputs, errors)
     views = [source.view or "" for source in inputs.solution.features]
     for position, view in enumerate(views):
         if view and view in views[:position]:
             message = f"the feature view {view} is used already: name all its columns in one place, of one version"
-            raise ConfigurationError(("features", position, "view"), message)
+            errors.add(("features", position, "view"), message)
     for number, column in enumerate(inputs.solution.gates.slices):
         if _SLICE_SIGN in column:
             message = f"{column!r} has {_SLICE_SIGN!r} in its name, which parts column and value in the name of a slice"
-            raise ConfigurationError(("gates", "slices", number), message)
+            errors.add(("gates", "slices", number), message)
 
 
 def _spine_columns(inputs: SolutionInputs) -> Iterator[_Use]:
@@ -74,16 +75,14 @@ def _spine_columns(inputs: SolutionInputs) -> Iterator[_Use]:
 
 def _features(inputs: SolutionInputs) -> Iterator[_Use]:
     tables = ("training_dataset", "predictions")
-    views = iter(inputs.views)
     for position, source in enumerate(inputs.solution.features):
         here: Path = ("features", position)
         for number, name in enumerate(source.request or []):
             yield _Use(name, (*here, "request", number), _spine_place(inputs), (*tables, "request"))
         for name in source.derived or {}:
             yield _Use(name, (*here, "derived", name), "a derived feature", tables)
-        if source.view is not None:
-            chosen = next(views)
-            for number, name in enumerate(chosen.features):
+        for chosen in (selected for selected in inputs.views if selected.view.name == source.view):
+            for number, name in enumerate(source.columns or chosen.features):
                 path = (*here, "columns", number) if source.columns else (*here, "view")
                 yield _Use(name, path, f"the feature view {chosen.view.name}", tables)
 
@@ -92,49 +91,53 @@ def _spine_place(inputs: SolutionInputs) -> str:
     return f"the spine {inputs.spine.name}"
 
 
-def _check_spine(inputs: SolutionInputs) -> None:
+def _check_spine(inputs: SolutionInputs, errors: ErrorCollector) -> None:
     spine = inputs.solution.spine
     if same := repeated(inputs.spine_columns(labelled=True)):
         message = f"the spine {inputs.spine.name}: {', '.join(same)} are one name to the lake, whatever the case; rename one"
-        raise ConfigurationError(("spine", "model"), message)
+        errors.add(("spine", "model"), message)
     others = (inputs.solution.partitions.column, spine.key, spine.prediction_time, *inputs.entity)
     for field, column, further in (("label", spine.label, spine.label_time), ("label_time", spine.label_time, spine.label)):
         if column in (*others, further):
             message = f"{column} has another role already: partition, key, time, entity key and label are different columns"
-            raise ConfigurationError(("spine", field), message)
+            errors.add(("spine", field), message)
 
 
-def _check_features(inputs: SolutionInputs, features: list[_Use]) -> None:
+def _check_features(inputs: SolutionInputs, features: list[_Use], errors: ErrorCollector) -> None:
     spine = set(map(fold, inputs.spine_columns(labelled=True)))
     known: dict[str, str] = {}
     for use in features:
         if fold(use.name) in spine and use.place != _spine_place(inputs):
-            raise ConfigurationError(use.path, f"{use.place}: {use.name!r} is a column of the spine: rename the feature")
+            errors.add(use.path, f"{use.place}: {use.name!r} is a column of the spine: rename the feature")
         if (other := known.get(fold(use.name))) is not None:
             names = ", ".join(dict.fromkeys((other, use.name)))
-            raise ConfigurationError(use.path[:2], f"the features {names} are named twice, or alike but for the case")
+            errors.add(use.path[:2], f"the features {names} are named twice, or alike but for the case")
         known[fold(use.name)] = use.name
 
 
-def _check_types(inputs: SolutionInputs) -> None:
-    """Raise ConfigurationError where spine and views are joined or compared by columns whose stated types are not of one family."""
+def _check_types(inputs: SolutionInputs, errors: ErrorCollector) -> None:
+    """Collect an error where spine and views are joined or compared by columns whose stated types are not of one family."""
     spine, declared = inputs.spine, inputs.solution.spine
     column = inputs.solution.partitions.column
     if _family(spine, column) not in (None, "date"):
         message = f"{_typed(spine, column)}; a partition is a date: cast the column there"
-        raise ConfigurationError(("partitions", "column"), message)
+        errors.add(("partitions", "column"), message)
     moments: list[tuple[DbtModel, str, Path]] = [(spine, declared.label_time, ("spine", "label_time"))]
     for position, source in enumerate(inputs.solution.features):
         here: Path = ("features", position, "view")
         for view in (chosen.view for chosen in inputs.views if chosen.view.name == source.view):
             for key in view.entity:
-                _check_family(
-                    (spine, key), (view.model, key), here, why="they are joined, and the online store knows one of them only"
-                )
+                with errors.collect():
+                    _check_family(
+                        (spine, key), (view.model, key), here, why="they are joined, and the online store knows one of them only"
+                    )
             if view.event_timestamp:
                 moments.append((view.model, view.event_timestamp, here))
     for model, name, path in moments:
-        _check_family((spine, declared.prediction_time), (model, name), path, why="a time without zone would be taken for UTC")
+        with errors.collect():
+            _check_family(
+                (spine, declared.prediction_time), (model, name), path, why="a time without zone would be taken for UTC"
+            )
 
 
 def _check_family(one: tuple[DbtModel, str], other: tuple[DbtModel, str], path: Path, *, why: str) -> None:

@@ -10,23 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from mlops_assets.feature_store.model_problems import FeatureViewError, ModelProblem, UnknownModelError
 from mlops_assets.schema.column_names import RESERVED, fold
-from mlops_assets.schema.yaml_model import YamlModel
+from mlops_assets.schema.yaml_model import Owner, YamlModel
 
 _UNIQUENESS = ("unique", "unique_combination")
 """Data tests that hold columns to be unique."""
-
-
-class UnknownModelError(LookupError):
-    """No dbt model of that name and version; `available` are the names that exist."""
-
-    def __init__(self, message: str, available: list[str]):
-        super().__init__(message)
-        self.available = available
-
-
-class FeatureViewError(ValueError):
-    """The `meta.feature_view` of a dbt model is wrong; the message names the model, the field and what is allowed."""
 
 
 class FeatureViewMeta(YamlModel):
@@ -46,7 +35,7 @@ class FeatureViewMeta(YamlModel):
     """Days without a materialization after which the view counts as stale."""
     online: bool = True
     """Whether the view belongs into the online store."""
-    owner: str | None = None
+    owner: Owner | None = None
     """Who answers for it; left out, `meta.owner`."""
     description: str = ""
     """What the view holds; left out, the description of the model."""
@@ -143,6 +132,7 @@ def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
     required, accepted = _tested_values(nodes)
     models: dict[str, DbtModel] = {}
     views: dict[tuple[str, int], FeatureView] = {}
+    problems: list[str] = []
     for node in nodes:
         if node["resource_type"] != "model":
             continue
@@ -153,43 +143,56 @@ def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
         if node.get("version") in (None, node.get("latest_version")):
             models[model.name] = model
         if node["meta"].get("feature_view") is not None:
-            view = replace(feature_view(node), model=model)
-            identifying = {*view.entity, *([view.event_timestamp] if view.event_timestamp else [])}
-            if not any(columns <= identifying for columns in unique.get(node["unique_id"], [])):
-                # The join would take one of two rows that are known at the same time, and not always the same one.
-                columns = ", ".join([*view.entity, *([view.event_timestamp] if view.event_timestamp else [])])
-                raise FeatureViewError(
-                    f"{_place(model)}: no data test says that a row is the only one of its entity and time; "
-                    f"add `data_tests: [{{mlops.unique_combination: {{arguments: {{columns: [{columns}]}}}}}}]` to the model"
-                )
+            try:
+                view = replace(feature_view(node), model=model)
+            except FeatureViewError as error:
+                problems += error.problems
+                continue
+            if problem := _uniqueness_problem(view, unique.get(tested, [])):
+                problems.append(problem)
             views[view.name, view.version] = view
+    if problems:
+        raise FeatureViewError(*problems)
     return FeatureRegistry(models=models, views=views)
 
 
+def _uniqueness_problem(view: FeatureView, unique: Sequence[set[str]]) -> ModelProblem | None:
+    """The problem of a view without a data test that holds a row to be the only one of its entity and time."""
+    identifying = [*view.entity, *([view.event_timestamp] if view.event_timestamp else [])]
+    if any(columns <= set(identifying) for columns in unique):
+        return None
+    # The join would take one of two rows that are known at the same time, and not always the same one.
+    message = (
+        "no data test says that a row is the only one of its entity and time; "
+        f"add `data_tests: [{{mlops.unique_combination: {{arguments: {{columns: [{', '.join(identifying)}]}}}}}}]` to the model"
+    )
+    return ModelProblem(view.model.file, view.name, (), message)
+
+
 def feature_view(node: Mapping[str, Any]) -> FeatureView:
-    """The feature view that a model of the dbt manifest describes. Raises FeatureViewError when its meta is wrong."""
-    meta, problem = _feature_view_meta(node["meta"]["feature_view"])
+    """The feature view that a model of the dbt manifest describes. Raises FeatureViewError with all that is wrong with its meta."""
     model = _model(node)
+    meta = _feature_view_meta(node["meta"]["feature_view"], model)
     version = int(node.get("version") or 1)
-    place = f"{_place(model)}: meta.feature_view"
-    if meta is None:
-        raise FeatureViewError(f"{place}.{problem}")
-    named = {f"entity.{number}": column for number, column in enumerate(meta.entity)}
+    problems: list[ModelProblem] = []
+
+    def add(path: tuple[str | int, ...], message: str) -> None:
+        problems.append(_meta_problem(model, path, message))
+
+    named: dict[tuple[str | int, ...], str] = {("entity", number): column for number, column in enumerate(meta.entity)}
     if meta.event_timestamp is not None:
-        named["event_timestamp"] = meta.event_timestamp
+        named["event_timestamp",] = meta.event_timestamp
     for path, column in named.items():
         if column not in model.columns:
-            raise FeatureViewError(f"{place}.{path}: the model has no column {column!r}; {_hint(column, list(model.columns))}")
+            add(path, f"the model has no column {column!r}; {_hint(column, list(model.columns))}")
     if meta.freshness_days is not None and meta.event_timestamp is None:
-        raise FeatureViewError(
-            f"{place}.freshness_days: values without event_timestamp hold at all times; remove one or add the other"
-        )
+        add(("freshness_days",), "values without event_timestamp hold at all times; remove one or add the other")
     if meta.version not in (None, version):
-        raise FeatureViewError(
-            f"{place}.version: {meta.version} is not the dbt version of the model, {version}; declare dbt `versions`"
-        )
+        add(("version",), f"{meta.version} is not the dbt version of the model, {version}; declare dbt `versions`")
     if undescribed := [name for name in model.columns if not _is_audit(name) and not model.column_descriptions[name]]:
-        raise FeatureViewError(f"{place}: describe the columns {', '.join(undescribed)}")
+        add((), f"describe the columns {', '.join(undescribed)}")
+    if problems:
+        raise FeatureViewError(*problems)
     return FeatureView(
         model=model,
         version=version,
@@ -207,8 +210,8 @@ def _is_audit(column: str) -> bool:
     return fold(column) in RESERVED["features"]
 
 
-def _place(model: DbtModel) -> str:
-    return f"{model.file}: {model.name}"
+def _meta_problem(model: DbtModel, path: tuple[str | int, ...], message: str) -> ModelProblem:
+    return ModelProblem(model.file, model.name, ("meta", "feature_view", *path), message)
 
 
 def _unique_columns(nodes: Iterable[Mapping[str, Any]]) -> dict[str, list[set[str]]]:
@@ -240,16 +243,26 @@ def _tested_values(nodes: Iterable[Mapping[str, Any]]) -> tuple[dict[str, set[st
     return required, accepted
 
 
-def _feature_view_meta(described: Any) -> tuple[FeatureViewMeta, str] | tuple[None, str]:
-    """The validated meta, or None and what is wrong with its first wrong field."""
+def _feature_view_meta(described: Any, model: DbtModel) -> FeatureViewMeta:
+    """The validated meta. Raises FeatureViewError with every wrong field."""
     try:
-        return FeatureViewMeta.model_validate(described), ""
+        return FeatureViewMeta.model_validate(described)
     except ValidationError as error:
-        first = error.errors()[0]
-    field = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return None, f"{field}: unknown field; {_hint(field, list(FeatureViewMeta.model_fields))}"
-    return None, f"{field}: this field is required" if first["type"] == "missing" else f"{field}: {first['msg']}"
+        problems = error.errors()
+    messages = {
+        "extra_forbidden": lambda problem: f"unknown field; {_hint(str(problem['loc'][-1]), list(FeatureViewMeta.model_fields))}",
+        "missing": lambda problem: "this field is required",
+    }
+    raise FeatureViewError(
+        *(
+            _meta_problem(
+                model,
+                problem["loc"],
+                messages.get(problem["type"], lambda each: each["msg"].removeprefix("Value error, "))(problem),
+            )
+            for problem in problems
+        )
+    )
 
 
 def _hint(name: str, allowed: Sequence[str]) -> str:

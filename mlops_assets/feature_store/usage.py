@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from mlops_assets.clients.bundle_record import record_file
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
 from mlops_assets.core.settings import Settings
-from mlops_assets.feature_store.registry import FeatureRegistry, FeatureView, UnknownModelError
+from mlops_assets.feature_store.model_problems import UnknownModelError
+from mlops_assets.feature_store.registry import FeatureRegistry, FeatureView
 from mlops_assets.schema.declarations import Declarations, read_declarations
 from mlops_assets.schema.solution import Solution
 

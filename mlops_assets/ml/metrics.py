@@ -22,7 +22,7 @@ _REGRESSION: tuple[Problem, ...] = ("regression",)
 _SMALLEST = sys.float_info.epsilon
 
 
-@metric(problems=_CLASSIFICATION, greater_is_better=True)
+@metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1))
 def roc_auc(rows: "WeightedMetrics") -> "Weighted":
     """Area under the ROC curve; of several classes, the mean over those that the rows hold, each against the rest."""
     import numpy as np
@@ -35,13 +35,13 @@ def roc_auc(rows: "WeightedMetrics") -> "Weighted":
     return mean_over_classes
 
 
-@metric(problems=_BINARY, greater_is_better=True)
+@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1))
 def average_precision(rows: "WeightedMetrics") -> "Weighted":
     """The sum over thresholds of precision times the step of recall."""
     return lambda weights: rows.rankings[0].metrics(weights)["average_precision"]
 
 
-@metric(problems=_CLASSIFICATION, greater_is_better=False)
+@metric(problems=_CLASSIFICATION, greater_is_better=False, bounds=(0, None))
 def log_loss(rows: "WeightedMetrics") -> "Weighted":
     """The mean of minus the logarithm of the probability of what happened."""
     import numpy as np
@@ -54,13 +54,13 @@ def log_loss(rows: "WeightedMetrics") -> "Weighted":
     return rows.mean(-np.log(np.clip(likelihood, _SMALLEST, 1 - _SMALLEST)))
 
 
-@metric(problems=_BINARY, greater_is_better=False)
+@metric(problems=_BINARY, greater_is_better=False, bounds=(0, 1))
 def brier_score(rows: "WeightedMetrics") -> "Weighted":
     """The mean squared error of the probability."""
     return rows.mean((rows.predictions - rows.labels) ** 2)
 
 
-@metric(problems=_BINARY, greater_is_better=False, biased_upwards=True)
+@metric(problems=_BINARY, greater_is_better=False, biased_upwards=True, bounds=(0, 1))
 def expected_calibration_error(rows: "WeightedMetrics") -> "Weighted":
     """How far probabilities are from shares of positives, from 0 (calibrated) to 1."""
     import numpy as np
@@ -73,13 +73,13 @@ def expected_calibration_error(rows: "WeightedMetrics") -> "Weighted":
     return lambda weights: np.abs(weights @ excess).sum(axis=1) / weights.sum(axis=1)
 
 
-@metric(problems=_CLASSIFICATION, greater_is_better=True)
+@metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1))
 def accuracy(rows: "WeightedMetrics") -> "Weighted":
     """The share of rows that are predicted right."""
     return rows.mean(rows.is_right)
 
 
-@metric(problems=_CLASSIFICATION, greater_is_better=True)
+@metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1))
 def balanced_accuracy(rows: "WeightedMetrics") -> "Weighted":
     """The mean over the classes of the share of their rows that are predicted right. Two classes must both be there."""
     import numpy as np
@@ -97,25 +97,25 @@ def balanced_accuracy(rows: "WeightedMetrics") -> "Weighted":
     return mean_over_classes
 
 
-@metric(problems=_BINARY, greater_is_better=True)
+@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1))
 def precision(rows: "WeightedMetrics") -> "Weighted":
     """The share of positives among the rows that are predicted positive."""
     return rows.ratio(rows.decisions * rows.labels, rows.decisions)
 
 
-@metric(problems=_BINARY, greater_is_better=True)
+@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1))
 def recall(rows: "WeightedMetrics") -> "Weighted":
     """The share of rows that are predicted positive among the positives."""
     return rows.ratio(rows.decisions * rows.labels, rows.labels)
 
 
-@metric(problems=_BINARY, greater_is_better=True)
+@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1))
 def f1(rows: "WeightedMetrics") -> "Weighted":
     """The harmonic mean of precision and recall."""
     return rows.ratio(2.0 * rows.decisions * rows.labels, rows.decisions + rows.labels)
 
 
-@metric(problems=_REGRESSION, greater_is_better=False, constant="median")
+@metric(problems=_REGRESSION, greater_is_better=False, constant="median", bounds=(0, None))
 def mean_absolute_error(rows: "WeightedMetrics") -> "Weighted":
     """The mean distance of a prediction from its label."""
     import numpy as np
@@ -123,7 +123,7 @@ def mean_absolute_error(rows: "WeightedMetrics") -> "Weighted":
     return rows.mean(np.abs(rows.predictions - rows.labels))
 
 
-@metric(problems=_REGRESSION, greater_is_better=False)
+@metric(problems=_REGRESSION, greater_is_better=False, bounds=(0, None))
 def root_mean_squared_error(rows: "WeightedMetrics") -> "Weighted":
     """The root of the mean squared error."""
     import numpy as np
@@ -132,7 +132,7 @@ def root_mean_squared_error(rows: "WeightedMetrics") -> "Weighted":
     return lambda weights: np.sqrt(squared(weights))
 
 
-@metric(problems=_REGRESSION, greater_is_better=True)
+@metric(problems=_REGRESSION, greater_is_better=True, bounds=(None, 1))
 def r2(rows: "WeightedMetrics") -> "Weighted":
     """The share of the labels' variation that the predictions explain."""
     import numpy as np

@@ -15,7 +15,7 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.check_rules import CheckRule, PartitionCheckResult
 from mlops_assets.core.settings import Settings
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion, Windows, load_monitored_version
-from mlops_assets.schema.configuration_errors import ConfigurationError
+from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector
 from mlops_assets.schema.parameters import check_parameters
 from mlops_assets.schema.registry import Registry
 from mlops_assets.schema.solution import Solution
@@ -164,18 +164,21 @@ def measuring_monitors(solution: Solution) -> list[MonitorOfSolution]:
 
 def check_monitors(solution: Solution, stages: Collection[str]) -> None:
     """Raise ConfigurationError for a monitor of the team that does not exist, has other parameters, or a name among `stages`."""
-    taken = set(stages)
+    taken, errors = set(stages), ErrorCollector()
     for name, parameters in solution.monitoring.own.items():
         path = ("monitoring", "own", name)
-        monitor = MONITORS.check(name, path)
-        if MONITORS.is_own(name):
-            raise ConfigurationError(
-                path, f"{name} is built in: every solution has it, with the parameters of `monitoring.{name}`"
-            )
-        if lacking := [column for column in MEASURE_COLUMNS if column not in monitor.columns]:
-            raise ConfigurationError(path, f"the table of {name} lacks the columns {', '.join(lacking)}, which the page shows")
-        check_parameters(monitor if callable(monitor) else monitor.measure, parameters, path, name)
-        stage = MonitorOfSolution(name, monitor, parameters, is_own=True).stage
-        if stage in taken:
-            raise ConfigurationError(path, f"there is another stage that is called {stage}")
-        taken.add(stage)
+        with errors.collect():
+            monitor = MONITORS.check(name, path)
+            if MONITORS.is_own(name):
+                message = f"{name} is built in: every solution has it, with the parameters of `monitoring.{name}`"
+                raise ConfigurationError(path, message)
+            if lacking := [column for column in MEASURE_COLUMNS if column not in monitor.columns]:
+                raise ConfigurationError(
+                    path, f"the table of {name} lacks the columns {', '.join(lacking)}, which the page shows"
+                )
+            check_parameters(monitor if callable(monitor) else monitor.measure, parameters, path, name)
+            stage = MonitorOfSolution(name, monitor, parameters, is_own=True).stage
+            if stage in taken:
+                raise ConfigurationError(path, f"there is another stage that is called {stage}")
+            taken.add(stage)
+    errors.raise_errors()

@@ -5,7 +5,8 @@ code location.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.util import find_spec
@@ -20,11 +21,70 @@ class ConfigurationError(Exception):
         self.path = path
         self.message = message
 
+    @property
+    def errors(self) -> "tuple[ConfigurationError, ...]":
+        """The faults, each by itself."""
+        return (self,)
 
-def nearest(name: str, allowed: list[str]) -> str:
+
+class CollectedConfigurationError(ConfigurationError):
+    """Several faults of one file; path and message are those of the first."""
+
+    def __init__(self, errors: Sequence[ConfigurationError]):
+        super().__init__(errors[0].path, errors[0].message)
+        self.args = ("\n".join(map(str, errors)),)
+        self._errors = tuple(errors)
+
+    @property
+    def errors(self) -> tuple[ConfigurationError, ...]:
+        """The faults, each by itself."""
+        return self._errors
+
+
+class ErrorCollector:
+    """Configuration errors of checks that follow each other, so that all of them are reported and not only the first."""
+
+    def __init__(self) -> None:
+        self._errors: list[ConfigurationError] = []
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Keep the error of the check inside the block."""
+        try:
+            yield
+        except ConfigurationError as error:
+            self._errors += error.errors
+
+    def add(self, path: tuple[str | int, ...], message: str) -> None:
+        """Keep an error."""
+        self._errors.append(ConfigurationError(path, message))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no check failed."""
+        return not self._errors
+
+    def raise_errors(self) -> None:
+        """Raise what was collected as one error, if there is any."""
+        unique = list({(error.path, error.message): error for error in self._errors}.values())
+        if len(unique) == 1:
+            raise unique[0]
+        if unique:
+            raise CollectedConfigurationError(unique)
+
+
+def nearest(name: str, allowed: list[str], *, quoted: bool = False) -> str:
     """A hint for a wrong name: the nearest allowed ones, or all of them."""
     close = get_close_matches(name, allowed, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"allowed: {', '.join(sorted(allowed))}"
+    written = repr if quoted else str
+    return (
+        f"did you mean {' or '.join(map(written, close))}?" if close else f"allowed: {', '.join(map(written, sorted(allowed)))}"
+    )
+
+
+def nearest_name(name: str, allowed: list[str]) -> str | None:
+    """The allowed name that `name` is most probably meant to be; None when it is like none of them."""
+    return next(iter(get_close_matches(name, allowed, n=1, cutoff=0.5)), None)
 
 
 def check_import_path(import_path: str, path: tuple[str | int, ...]) -> None:
@@ -78,6 +138,20 @@ def _method_parameters(module: str, name: str, method: str) -> list[str] | None:
             return [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs) if each.arg != "self"]
     inherited = (_method_parameters(home, base.id, method) for base in definition.bases if isinstance(base, ast.Name))
     return next((parameters for parameters in inherited if parameters is not None), None)
+
+
+@lru_cache(maxsize=256)
+def base_classes(import_path: str) -> frozenset[str]:
+    """Names of the classes that the class `import_path` inherits from, as far as their source tells."""
+    module, _, name = import_path.rpartition(".")
+    definition = _class_definition(module, name)
+    if definition is None:
+        return frozenset()
+    home, node = definition
+    names = {
+        base.id if isinstance(base, ast.Name) else base.attr for base in node.bases if isinstance(base, ast.Name | ast.Attribute)
+    }
+    return frozenset(names).union(*(base_classes(f"{home}.{base}") for base in names - {name}))
 
 
 def _class_definition(module: str, name: str) -> tuple[str, ast.ClassDef] | None:

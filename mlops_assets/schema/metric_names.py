@@ -13,6 +13,9 @@ from mlops_assets.schema.registry import Registry
 
 Constant = Literal["mean", "median"]
 
+Bounds = tuple[float | None, float | None]
+"""The least and the greatest value of a metric; None: there is none."""
+
 
 @runtime_checkable
 class Metric(Protocol):
@@ -37,13 +40,14 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class FunctionMetric:
-    """A metric that is a function."""
+    """A metric that is a function. A gate that asks for a value beyond `bounds` is refused."""
 
     function: Callable[[Any], Callable[[Any], Any]]
     problems: Collection[Problem]
     greater_is_better: bool
     constant: Constant
     biased_upwards: bool
+    bounds: Bounds
 
     def __call__(self, rows: Any) -> Callable[[Any], Any]:
         """The metric of `rows` as a function of their weights."""
@@ -51,10 +55,15 @@ class FunctionMetric:
 
 
 def metric(
-    *, problems: Collection[Problem], greater_is_better: bool, constant: Constant = "mean", biased_upwards: bool = False
+    *,
+    problems: Collection[Problem],
+    greater_is_better: bool,
+    constant: Constant = "mean",
+    biased_upwards: bool = False,
+    bounds: Bounds = (None, None),
 ) -> Callable[[Callable[[Any], Callable[[Any], Any]]], FunctionMetric]:
-    """Declare the function below as a metric; the arguments are those of `Metric`."""
-    return lambda function: FunctionMetric(function, tuple(problems), greater_is_better, constant, biased_upwards)
+    """Declare the function below as a metric; the arguments are those of `Metric`, and the least and greatest value that it can have."""
+    return lambda function: FunctionMetric(function, tuple(problems), greater_is_better, constant, biased_upwards, bounds)
 
 
 METRICS = Registry("metric", group="mlops_assets.metrics", builtin="mlops_assets.ml.metrics", protocol=Metric)  # type: ignore[type-abstract]
@@ -76,6 +85,11 @@ def check_metric(name: str, problem: Problem, path: tuple[str | int, ...]) -> No
     else:
         hint = f"{nearest(name, list(metric_names(problem)))}, or the import path of your own, such as my_team.metrics:profit"
     raise ConfigurationError(path, f"{name!r} is no metric of {problem}; {hint}")
+
+
+def metric_bounds(metric: str) -> Bounds:
+    """The least and the greatest value that `metric` can have. Raises ValueError on an unknown metric."""
+    return getattr(METRICS.get(metric), "bounds", (None, None))
 
 
 def greater_is_better(metric: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
+from mlops_assets.schema.configuration_errors import ErrorCollector, nearest
 
 
 def check_parameters(function: Callable[..., Any], parameters: Mapping[str, Any], path: tuple[str | int, ...], name: str) -> None:
@@ -14,16 +14,15 @@ def check_parameters(function: Callable[..., Any], parameters: Mapping[str, Any]
 
     `name` is what the YAML file calls the function.
     """
-    known = keyword_parameters(function)
+    known, errors = keyword_parameters(function), ErrorCollector()
     for parameter, value in parameters.items():
         if parameter not in known:
-            raise ConfigurationError(
-                (*path, parameter), f"{name} has no parameter {parameter!r}; {nearest(parameter, list(known))}"
-            )
-        if problem := _type_problem(known[parameter].annotation, value):
-            raise ConfigurationError((*path, parameter), problem)
+            errors.add((*path, parameter), f"{name} has no parameter {parameter!r}; {nearest(parameter, list(known))}")
+        elif problem := _type_problem(known[parameter].annotation, value):
+            errors.add((*path, parameter), problem)
     if missing := [key for key, each in known.items() if each.default is each.empty and key not in parameters]:
-        raise ConfigurationError(path, f"{name} needs the parameter {', '.join(missing)}")
+        errors.add(path, f"{name} needs the parameter {', '.join(missing)}")
+    errors.raise_errors()
 
 
 def keyword_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

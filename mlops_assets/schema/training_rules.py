@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from mlops_assets.schema.configuration_errors import (
     ConfigurationError,
+    ErrorCollector,
+    base_classes,
     check_import_path,
     imported_names,
     method_parameters,
@@ -28,27 +30,46 @@ _EXTRAS = {"lightgbm": {"lightgbm": (4, 6), "onnxmltools": (1, 16)}, "xgboost": 
 _DISTRIBUTIONS = {"xgboost": ("xgboost-cpu", "xgboost")}
 _ONE_HOT, _TARGET = "sklearn.preprocessing.OneHotEncoder", "sklearn.preprocessing.TargetEncoder"
 _INFREQUENT = ("min_frequency", "max_categories")
+_KINDS = {
+    "ClassifierMixin": "classifier",
+    "RegressorMixin": "regressor",
+    "ClusterMixin": "clustering",
+    "TransformerMixin": "transformer",
+}
+"""Base classes of scikit-learn that tell what an estimator is for."""
+_BOOSTING = ("lightgbm", "xgboost", "catboost")
+_SUFFIXES = {"Classifier": "ClassifierMixin", "Regressor": "RegressorMixin"}
+"""How the libraries of boosting, whose base classes depend on what is installed, call their estimators."""
 _BUDGET = {"trials", "seconds"}
 _NEEDED = "which serving.engine: process needs; leave the engine out to serve it by workers"
 
 
 def check_training(solution: Solution) -> None:
     """Check classes, their parameters and the options that not every problem or estimator has. Raises ConfigurationError."""
-    training = solution.training
-    check_metric(training.metric, solution.problem, ("training", "metric"))
-    _check_problem(solution)
+    training, errors = solution.training, ErrorCollector()
+    with errors.collect():
+        check_metric(training.metric, solution.problem, ("training", "metric"))
+    _check_problem(solution, errors)
     weighted = training.sample_weight is not None or training.class_weight is not None
     needs_onnx = solution.serving.engine == "process"
-    _check_estimator(training.estimator, ("training", "estimator"), [], weighted=weighted, needs_onnx=needs_onnx)
-    for number, candidate in enumerate(training.search.candidates if training.search else []):
-        path = ("training", "search", "candidates", number)
-        _check_estimator(candidate, path, list(candidate.space), weighted=weighted, needs_onnx=needs_onnx)
+    candidates = training.search.candidates if training.search else []
+    estimators: list[tuple[Step, tuple[str | int, ...], list[str]]] = [(training.estimator, ("training", "estimator"), [])]
+    estimators += [
+        (candidate, ("training", "search", "candidates", number), list(candidate.space))
+        for number, candidate in enumerate(candidates)
+    ]
+    for step, path, searched in estimators:
+        with errors.collect():
+            _check_estimator(step, path, searched, problem=solution.problem, weighted=weighted, needs_onnx=needs_onnx)
     for kind in ("numeric", "categorical"):
         steps: list[Step] | None = getattr(training.preprocessing, kind)
         for number, step in enumerate(steps or []):
             path = ("training", "preprocessing", kind, number)
-            _check_step(step, path, [], needs_onnx=needs_onnx)
-            _check_encoder(step, path, solution.problem, needs_onnx=needs_onnx)
+            with errors.collect():
+                _check_step(step, path, [], needs_onnx=needs_onnx)
+            with errors.collect():
+                _check_encoder(step, path, solution.problem, needs_onnx=needs_onnx)
+    errors.raise_errors()
 
 
 def override_training(solution: Solution, overrides: Mapping[str, Any]) -> Solution:
@@ -108,46 +129,60 @@ def needs_folds(training: Training) -> bool:
     return training.calibration is not None or isinstance(training.decision_threshold, ThresholdRule)
 
 
-def _check_problem(solution: Solution) -> None:
+def _check_problem(solution: Solution, errors: ErrorCollector) -> None:
     training, problem = solution.training, solution.problem
     binary_only = {
         "calibration": training.calibration is not None,
-        "decision_threshold": isinstance(training.decision_threshold, ThresholdRule),
+        # A number that is written into the file has no effect elsewhere, either.
+        "decision_threshold": "decision_threshold" in training.model_fields_set,
     }
     for field, given in binary_only.items():
         if given and problem != "binary_classification":
-            raise ConfigurationError(("training", field), f"belongs to binary_classification; leave it out for {problem}")
+            errors.add(("training", field), f"belongs to binary_classification; leave it out for {problem}")
     if training.class_weight is not None and problem == "regression":
-        raise ConfigurationError(("training", "class_weight"), "a regression has no classes; leave it out")
+        errors.add(("training", "class_weight"), "a regression has no classes; leave it out")
 
 
 def _check_estimator(
-    step: Step, path: tuple[str | int, ...], searched: Sequence[str], *, weighted: bool, needs_onnx: bool
+    step: Step, path: tuple[str | int, ...], searched: Sequence[str], *, problem: str, weighted: bool, needs_onnx: bool
 ) -> None:
-    _check_step(step, path, searched, needs_onnx=needs_onnx)
+    errors = ErrorCollector()
+    with errors.collect():
+        _check_step(step, path, searched, needs_onnx=needs_onnx)
+    kinds = base_classes(step.type) & _KINDS.keys() or {
+        kind for suffix, kind in _SUFFIXES.items() if step.type.split(".")[0] in _BOOSTING and step.type.endswith(suffix)
+    }
+    needed = "RegressorMixin" if problem == "regression" else "ClassifierMixin"
+    if kinds and needed not in kinds:
+        kind = _KINDS[sorted(kinds)[0]]
+        errors.add((*path, "type"), f"{step.type} is a {kind}; {problem} needs a {_KINDS[needed]}")
     fitted_with = method_parameters(step.type, "fit")
     if weighted and fitted_with is not None and "sample_weight" not in fitted_with:
-        raise ConfigurationError((*path, "type"), f"{step.type} takes no weights; leave out sample_weight and class_weight")
+        errors.add((*path, "type"), f"{step.type} takes no weights; leave out sample_weight and class_weight")
+    errors.raise_errors()
 
 
 def _check_step(step: Step, path: tuple[str | int, ...], searched: Sequence[str], *, needs_onnx: bool) -> None:
     """The class exists, takes the parameters, and can serve by the engine that the file names."""
-    _check_extra(step, path)
-    check_import_path(step.type, (*path, "type"))
+    errors = ErrorCollector()
+    with errors.collect():
+        _check_extra(step, path)
+        check_import_path(step.type, (*path, "type"))
     package, name = step.type.split(".")[0], step.type.split(".")[-1]
     # skl2onnx lists what it converts; a package of the project's own may register more when it is imported.
     converted = imported_names(_CONVERTERS, "sklearn") if package == "sklearn" else None
-    if needs_onnx and (package in _WITHOUT_CONVERTER or (converted is not None and name not in converted)):
-        raise ConfigurationError(
-            (*path, "type"),
+    if errors.is_empty and needs_onnx and (package in _WITHOUT_CONVERTER or (converted is not None and name not in converted)):
+        message = (
             f"{step.type} has no ONNX converter here, {_NEEDED}, or name another class, such as "
-            "sklearn.ensemble.HistGradientBoostingClassifier or HistGradientBoostingRegressor",
+            "sklearn.ensemble.HistGradientBoostingClassifier or HistGradientBoostingRegressor"
         )
+        errors.add((*path, "type"), message)
     allowed = method_parameters(step.type, "__init__")
     for field, names in (("parameters", step.parameters), ("space", searched)):
         for name in names:
             if allowed is not None and name not in allowed:
-                raise ConfigurationError((*path, field, name), f"{step.type} has no parameter {name!r}; {nearest(name, allowed)}")
+                errors.add((*path, field, name), f"{step.type} has no parameter {name!r}; {nearest(name, allowed)}")
+    errors.raise_errors()
 
 
 def _check_extra(step: Step, path: tuple[str | int, ...]) -> None:

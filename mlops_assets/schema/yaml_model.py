@@ -1,10 +1,23 @@
 """Base class and common field types of the YAML schemas."""
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+_OWNER = re.compile(r"team:.+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
+"""What Dagster takes for an owner."""
+
+
+def _owner(text: str) -> str:
+    if not _OWNER.fullmatch(text):
+        raise ValueError(f"{text!r} is no owner; write team:{text.removeprefix('team:') or 'name'}, or an e-mail address")
+    return text
+
+
+Owner = Annotated[str, AfterValidator(_owner)]
 
 
 class YamlModel(BaseModel):

@@ -10,7 +10,7 @@ import dagster as dg
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.check_rules import CheckRule, Evidence
 from mlops_assets.core.keys import EVALUATION
-from mlops_assets.schema.configuration_errors import ConfigurationError
+from mlops_assets.schema.configuration_errors import ErrorCollector
 from mlops_assets.schema.parameters import check_parameters
 from mlops_assets.schema.registry import Registry
 from mlops_assets.schema.solution import Solution
@@ -110,13 +110,15 @@ GATES = Registry("gate", group="mlops_assets.gates", builtin="mlops_assets.train
 
 def check_gates(solution: Solution) -> None:
     """Raise ConfigurationError for a gate of the team that does not exist, or whose parameters are others."""
-    names = [rule.name for rule in gate_rules(solution, own=False)]
+    names, errors = [rule.name for rule in gate_rules(solution, own=False)], ErrorCollector()
     for name, parameters in solution.gates.own.items():
         path = ("gates", "own", name)
-        check_parameters(GATES.check(name, path), parameters, path, name)
+        with errors.collect():
+            check_parameters(GATES.check(name, path), parameters, path, name)
         if _check_name(name) in names:
-            raise ConfigurationError(path, f"there is another gate that is called {_check_name(name)}")
+            errors.add(path, f"there is another gate that is called {_check_name(name)}")
         names.append(_check_name(name))
+    errors.raise_errors()
 
 
 def gate_rules(solution: Solution, *, own: bool = True) -> list[CheckRule]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mlops_assets.feature_store.registry import FeatureRegistry, FeatureViewError, UnknownModelError
+from mlops_assets.feature_store.model_problems import FeatureViewError, UnknownModelError
+from mlops_assets.feature_store.registry import FeatureRegistry
 
 
 def node(name: str, feature_view: dict[str, Any] | None, *, version: int | None, latest: int | None) -> dict[str, Any]:
