@@ -1,0 +1,32 @@
+"""Problems of dbt models: names that do not exist, and feature views whose description is wrong."""
+
+from dataclasses import dataclass
+
+
+class UnknownModelError(LookupError):
+    """No dbt model of that name and version; `available` are the names that exist."""
+
+    def __init__(self, message: str, available: list[str]):
+        super().__init__(message)
+        self.available = available
+
+
+@dataclass(frozen=True)
+class ModelProblem:
+    """What is wrong with a dbt model: the file that describes it, in the dbt project, the keys of the field there, and what is allowed."""
+
+    file: str
+    model: str
+    path: tuple[str | int, ...]
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.file, self.model, ".".join(map(str, self.path)), self.message)))
+
+
+class FeatureViewError(ValueError):
+    """What dbt models state as feature views is wrong."""
+
+    def __init__(self, *problems: ModelProblem):
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
