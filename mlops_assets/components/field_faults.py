@@ -36,6 +36,7 @@ class Fields:
         self._model = model
         self._dropped: list[tuple[Path, int]] = []
         self._removed: list[Path] = []
+        self._renamed: dict[Path, str] = {}
         self.faults: list[FieldFault] = []
         self.attributes: BaseModel | None = None
         for _ in range(_MOST_ROUNDS):
@@ -47,11 +48,11 @@ class Fields:
                     return
 
     def path_in_file(self, path: Path) -> Path:
-        """The keys in the file of what `path` names in the attributes that are left: entries of lists may have been dropped."""
+        """The keys in the file of what `path` names in the attributes that are left: some were misspelled, entries of lists dropped."""
         for outer, position in reversed(self._dropped):
             if path[: len(outer)] == outer and len(path) > len(outer) and int(path[len(outer)]) >= position:
                 path = (*outer, int(path[len(outer)]) + 1, *path[len(outer) + 1 :])
-        return path
+        return tuple(self._renamed.get(path[: depth + 1], key) for depth, key in enumerate(path))
 
     def is_faulty(self, path: Path) -> bool:
         """Whether the field at `path` or one around it is wrong."""
@@ -103,6 +104,7 @@ class Fields:
             meant = nearest_name(str(last), allowed_fields(self._model, problem["loc"]))
             if meant and meant not in place:
                 place[meant] = value
+                self._renamed[*outer, meant] = str(last)
         else:
             self._removed.append(path)
         return True
@@ -147,7 +149,8 @@ def _present(values: Any, location: Path) -> list[str | int]:
     """The keys of `location` that are in `values`: without names of alternatives, and of what is missing."""
     keys: list[str | int] = []
     for key in location:
-        if (isinstance(values, dict) and key in values) or (isinstance(values, list) and key in range(len(values))):
+        known: Any = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
+        if key in known:
             values = values[key]
             keys.append(key)
     return keys

@@ -132,7 +132,7 @@ def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
     required, accepted = _tested_values(nodes)
     models: dict[str, DbtModel] = {}
     views: dict[tuple[str, int], FeatureView] = {}
-    problems: list[str] = []
+    problems: list[ModelProblem] = []
     for node in nodes:
         if node["resource_type"] != "model":
             continue
@@ -249,20 +249,17 @@ def _feature_view_meta(described: Any, model: DbtModel) -> FeatureViewMeta:
         return FeatureViewMeta.model_validate(described)
     except ValidationError as error:
         problems = error.errors()
-    messages = {
-        "extra_forbidden": lambda problem: f"unknown field; {_hint(str(problem['loc'][-1]), list(FeatureViewMeta.model_fields))}",
-        "missing": lambda problem: "this field is required",
-    }
-    raise FeatureViewError(
-        *(
-            _meta_problem(
-                model,
-                problem["loc"],
-                messages.get(problem["type"], lambda each: each["msg"].removeprefix("Value error, "))(problem),
-            )
-            for problem in problems
-        )
-    )
+    raise FeatureViewError(*(_meta_problem(model, problem["loc"], _meta_message(problem)) for problem in problems))
+
+
+def _meta_message(problem: Any) -> str:
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"unknown field; {_hint(str(problem['loc'][-1]), list(FeatureViewMeta.model_fields))}"
+        case "missing":
+            return "this field is required"
+        case _:
+            return problem["msg"].removeprefix("Value error, ")
 
 
 def _hint(name: str, allowed: Sequence[str]) -> str:

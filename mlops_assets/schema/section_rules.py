@@ -69,7 +69,7 @@ def _check_ranges(solution: Solution, errors: ErrorCollector) -> None:
         if bounds is not None and bounds[0] > bounds[1]:
             errors.add(path, f"the least, {bounds[0]:g}, is above the greatest, {bounds[1]:g}")
     rate = solution.checks.label_rate
-    if rate is not None and solution.problem == "binary_classification" and not 0 <= rate[0] <= rate[1] <= 1:
+    if rate is not None and solution.problem == "binary_classification" and not all(0 <= bound <= 1 for bound in rate):
         errors.add(("checks", "label_rate"), "the rate of a binary label is between 0 and 1")
 
 
