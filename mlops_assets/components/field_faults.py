@@ -37,6 +37,7 @@ class Fields:
         self._dropped: list[tuple[Path, int]] = []
         self._removed: list[Path] = []
         self._renamed: dict[Path, str] = {}
+        self._misspelled: set[Path] = set()
         self.faults: list[FieldFault] = []
         self.attributes: BaseModel | None = None
         for _ in range(_MOST_ROUNDS):
@@ -55,8 +56,11 @@ class Fields:
         return tuple(self._renamed.get(path[: depth + 1], key) for depth, key in enumerate(path))
 
     def is_faulty(self, path: Path) -> bool:
-        """Whether the field at `path` or one around it is wrong."""
-        return any(path[: len(fault.path)] == fault.path for fault in self.faults)
+        """Whether the field at `path` is wrong, or one around it that is not only misspelled."""
+        return any(
+            path == fault.path or (path[: len(fault.path)] == fault.path and fault.path not in self._misspelled)
+            for fault in self.faults
+        )
 
     def _repair_all(self, problems: list[Any]) -> bool:
         """Note the problems and take them out; returns whether anything changed."""
@@ -105,6 +109,7 @@ class Fields:
             if meant and meant not in place:
                 place[meant] = value
                 self._renamed[*outer, meant] = str(last)
+                self._misspelled.add(path)
         else:
             self._removed.append(path)
         return True

@@ -103,14 +103,20 @@ class MLSolution(dg.Component):
 
     def resolve(self) -> SolutionInputs:
         """The solution with its dbt models. Raises ConfigurationError with all that is wrong in the file."""
-        errors = ErrorCollector()
+        solution, errors = self.solution, ErrorCollector()
         with errors.collect():
-            check_schedule(self.solution.schedule)
-        if self.solution.spine.table is not None:
+            check_schedule(solution.schedule)
+        has_spine = True
+        if solution.spine.table is not None:
+            has_spine = False
             with errors.collect():
-                spine_of(self.solution, current_project())
+                spine_of(solution, current_project())
+                has_spine = True
         with errors.collect():
-            inputs = resolve_inputs(self.solution, FeatureRegistry.from_manifest(current_project().dbt_manifest))
+            if has_spine:
+                inputs = resolve_inputs(solution, FeatureRegistry.from_manifest(current_project().dbt_manifest))
+            else:
+                _check_alone(solution).raise_errors()
         errors.raise_errors()
         return inputs
 
@@ -128,9 +134,7 @@ class MLSolution(dg.Component):
 
 def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInputs:
     """Find the dbt models that `solution` names and check every column it uses. Raises ConfigurationError with all that is wrong."""
-    errors = ErrorCollector()
-    check_sections(solution, errors)
-    _check_pieces(solution, errors)
+    errors = _check_alone(solution)
     try:
         spine = registry.model(solution.spine_model)
     except UnknownModelError as error:
@@ -156,12 +160,15 @@ def resolve_inputs(solution: Solution, registry: FeatureRegistry) -> SolutionInp
     return inputs
 
 
-def _check_pieces(solution: Solution, errors: ErrorCollector) -> None:
-    """Collect what is wrong with metrics, gates, monitors and estimators, which need no table."""
+def _check_alone(solution: Solution) -> ErrorCollector:
+    """What is wrong with sections, metrics, gates, monitors and estimators, which need no table."""
+    errors = ErrorCollector()
+    check_sections(solution, errors)
     _check_metrics(solution, errors)
     for check in (check_gates, lambda checked: check_monitors(checked, [stage.name for stage in STAGES]), check_training):
         with errors.collect():
             check(solution)
+    return errors
 
 
 def _check_spine(solution: Solution, spine: DbtModel, errors: ErrorCollector) -> None:
