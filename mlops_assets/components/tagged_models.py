@@ -3,6 +3,7 @@
 A source or a solution loads the models that have its name as a tag, compiled or written by hand, unless a `DbtModels` selects the tag.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import dagster as dg
@@ -21,7 +22,14 @@ TAG = "tag:"
 
 def select_models(directory: Path, tag: str, partitions: dg.TimeWindowPartitionsDefinition, cadence: Cadence) -> DbtSelection:
     """The models and seeds with `tag` of the dbt project in `directory`, which is parsed."""
-    return DbtSelection(project=DbtProject(directory), tag=tag, partitions=partitions, cadence=cadence)
+    project = _read_project(directory, (directory / "dbt_project.yml").stat().st_mtime_ns)
+    return DbtSelection(project=project, tag=tag, partitions=partitions, cadence=cadence)
+
+
+@lru_cache(maxsize=4)
+def _read_project(directory: Path, modified: int) -> DbtProject:
+    """Read `dbt_project.yml`, which every component asks for, once for each time it was modified."""
+    return DbtProject(directory)
 
 
 def build_selection(selection: DbtSelection) -> list[dg.AssetsDefinition]:

@@ -1,6 +1,7 @@
 """A YAML file as text: the line of each field, and keys that it gives twice, of which YAML would silently keep the last."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ class YamlFile:
 
     def __init__(self, path: Path):
         self.path = path
-        text = path.read_text(encoding="utf-8")
-        self._nodes = list(yaml.compose_all(text, Loader=yaml.CSafeLoader))
-        self.documents: list[Any] = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
+        self._text = path.read_text(encoding="utf-8")
+        self._nodes = list(yaml.compose_all(self._text, Loader=yaml.CSafeLoader))
+
+    @cached_property
+    def documents(self) -> list[Any]:
+        """Their content."""
+        return list(yaml.load_all(self._text, Loader=yaml.CSafeLoader))
 
     def line(self, keys: Keys) -> int:
         """The line of the field that `keys` lead to, in the document that has most of them; of a field that is missing, that around it.

@@ -63,13 +63,8 @@ class LakeTranslator(DagsterDbtTranslator):
         """
         if not is_incremental(dbt_resource_props) or not partition_column(dbt_parent_resource_props):
             return None
-        readers = [
-            node
-            for node in self._manifest["nodes"].values()
-            if is_incremental(node) and dbt_parent_resource_props["unique_id"] in node["depends_on"]["nodes"]
-        ]
         # dagster-dbt also asks for the mapping of each model to itself, which nothing here reads.
-        history_days = max((_meta(node).get("dagster", {}).get("history_days", 0) for node in readers), default=0)
+        history_days = self._history_days.get(dbt_parent_resource_props["unique_id"], 0)
         return dg.TimeWindowPartitionMapping(
             start_offset=-math.ceil(history_days / CADENCE_LENGTHS[self._cadence].fewest_days),
             allow_nonexistent_upstream_partitions=True,
@@ -90,6 +85,15 @@ class LakeTranslator(DagsterDbtTranslator):
         for name in sorted(set(self._macros(dbt_resource_props))):
             digest.update(self._manifest["macros"][name]["macro_sql"].encode())
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def _history_days(self) -> Mapping[str, int]:
+        """Id of a node -> how many days before its own partition its readers go back at most."""
+        days: dict[str, int] = {}
+        for node in filter(is_incremental, self._manifest["nodes"].values()):
+            for parent in node["depends_on"]["nodes"]:
+                days[parent] = max(days.get(parent, 0), _meta(node).get("dagster", {}).get("history_days", 0))
+        return days
 
     def _macros(self, node: Node) -> Iterator[str]:
         for name in node.get("depends_on", {}).get("macros", []):

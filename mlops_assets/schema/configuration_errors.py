@@ -107,13 +107,18 @@ def check_import_path(import_path: str, path: tuple[str | int, ...]) -> None:
         raise ConfigurationError(path, f"{'.'.join(packages)} has no {name!r}; {nearest(name, names)}")
 
 
-def imported_names(module: str, package: str) -> set[str] | None:
+def imported_names(module: str, package: str) -> frozenset[str] | None:
     """The names that the source of `module` imports from `package`; None when there is no such source."""
     source = _module_source(module)
     if source is None:
         return None
+    return _imported_names(source, package)
+
+
+@lru_cache(maxsize=64)
+def _imported_names(source: Path, package: str) -> frozenset[str]:
     imports = (node for node in ast.walk(_parse(source)) if isinstance(node, ast.ImportFrom))
-    return {alias.name for node in imports if (node.module or "").split(".")[0] == package for alias in node.names}
+    return frozenset(alias.name for node in imports if (node.module or "").split(".")[0] == package for alias in node.names)
 
 
 def method_parameters(import_path: str, method: str) -> list[str] | None:
@@ -157,15 +162,23 @@ def base_classes(import_path: str) -> frozenset[str]:
 def _class_definition(module: str, name: str) -> tuple[str, ast.ClassDef] | None:
     """The class `name` as `module` knows it, with the module that defines it."""
     source = _module_source(module)
-    if source is None:
+    node = _naming_node(source, name) if source else None
+    if source is None or node is None:
         return None
+    if isinstance(node, ast.ClassDef):
+        return module, node
+    original = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
+    return _class_definition(_absolute(module, source, node), original)
+
+
+@lru_cache(maxsize=256)
+def _naming_node(source: Path, name: str) -> ast.ClassDef | ast.ImportFrom | None:
+    """The statement by which a module has the class `name`: its definition, or its import."""
     for node in ast.walk(_parse(source)):
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return module, node
-        if isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return _class_definition(_absolute(module, source, node), alias.name)
+            return node
+        if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in node.names):
+            return node
     return None
 
 
@@ -210,6 +223,7 @@ def _inner_modules(source: Path) -> Iterator[str]:
         yield from (entry.parent.name for entry in source.parent.glob("*/__init__.py"))
 
 
+@lru_cache(maxsize=64)
 def _public_names(source: Path) -> list[str]:
     """Names that a module defines or imports at its top level."""
     names: set[str] = set()

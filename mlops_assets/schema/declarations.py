@@ -1,5 +1,8 @@
 """What the YAML files of a project declare, read without loading definitions: components, sources and raw tables."""
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -45,15 +48,23 @@ class DeclaredTable:
 
 def read_declarations(directory: Path) -> Declarations:
     """The components in `<directory>/*/defs.yaml`; read again when a file changes."""
-    paths = sorted(directory.glob("*/defs.yaml"))
-    return _read(tuple((path, path.stat().st_mtime_ns) for path in paths))
+    return _read(tuple(_files(directory)))
+
+
+def _files(directory: Path) -> Iterator[tuple[str, int]]:
+    """Each file with the time of its last change. Every component asks for it when it is loaded: `Path.glob` takes ten times as long."""
+    folders = sorted(entry.path for entry in os.scandir(directory)) if directory.is_dir() else []
+    for folder in folders:
+        path = os.path.join(folder, "defs.yaml")  # noqa: PTH118
+        with suppress(FileNotFoundError, NotADirectoryError):
+            yield path, os.stat(path).st_mtime_ns  # noqa: PTH116
 
 
 @lru_cache(maxsize=4)
-def _read(files: tuple[tuple[Path, int], ...]) -> Declarations:
+def _read(files: tuple[tuple[str, int], ...]) -> Declarations:
     components: list[Declaration] = []
     problems: list[str] = []
-    for path, _ in files:
+    for path in (Path(file) for file, _ in files):
         try:
             documents = list(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))
         except yaml.YAMLError as error:

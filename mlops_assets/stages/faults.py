@@ -50,6 +50,7 @@ _LOST_CONNECTION = re.compile(
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def is_transient(error: BaseException) -> bool:
@@ -78,7 +79,7 @@ def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Resu
                     raise
                 raise evaluated from error
 
-        return generate  # type: ignore[return-value]
+        return _with_signature(generate, compute)  # type: ignore[return-value]
 
     @functools.wraps(compute)
     def run(*args: _Parameters.args, **keywords: _Parameters.kwargs) -> _Result:
@@ -89,7 +90,13 @@ def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Resu
                 raise
             raise evaluated from error
 
-    return run
+    return _with_signature(run, compute)
+
+
+def _with_signature(wrapper: _Function, compute: Callable[..., Any]) -> _Function:
+    """Give `wrapper` the signature of `compute`: Dagster asks for it twenty times an asset, and would work it out each time."""
+    wrapper.__signature__ = inspect.signature(compute)  # type: ignore[attr-defined]
+    return wrapper
 
 
 def describe_error(error: BaseException) -> str:
