@@ -153,9 +153,7 @@ def write_project(root: Path, count: int) -> None:
     (definitions / "__init__.py").touch()
     (root / "many" / "definitions.py").write_text(_DEFINITIONS)
     example = current_project().dbt_project
-    for name in ("macros", "dbt_project.yml", "profiles.yml"):
-        copy = shutil.copytree if (example / name).is_dir() else shutil.copy
-        copy(example / name, dbt / name)
+    shutil.copy(example / "dbt_project.yml", dbt)
     for number in range(count):
         name = f"parcels_{number}"
         files = {
