@@ -72,12 +72,13 @@ def load_folder(module: str) -> dg.Definitions:
 @contextmanager
 def _fast_yaml() -> Iterator[None]:
     """Inside the block Dagster parses YAML in C, ten times as fast. Its loader takes the one in Python, whose results are the same."""
-    library = yaml_utils.yaml
-    yaml_utils.yaml = SimpleNamespace(**{**vars(library), "SafeLoader": library.CSafeLoader})
+    names = vars(yaml_utils)
+    library = names["yaml"]
+    names["yaml"] = SimpleNamespace(**{**vars(library), "SafeLoader": library.CSafeLoader})
     try:
         yield
     finally:
-        yaml_utils.yaml = library
+        names["yaml"] = library
 
 
 def _asset_keys(definitions: dg.Definitions) -> set[dg.AssetKey]:
