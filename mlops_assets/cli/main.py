@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from mlops_assets.cli import automation, catalogue, dataset, features, models, monitoring, schema, serving, stream, training
+from mlops_assets.cli import automation, catalogue, dataset, features, init, models, monitoring, schema, serving, stream, training
 from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
@@ -47,6 +47,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(init.app)
 app.add_typer(features.app, name="features")
 app.add_typer(catalogue.app)
 app.add_typer(dataset.app, name="dataset")

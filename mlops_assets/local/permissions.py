@@ -1,8 +1,10 @@
 """Permissions of the state folder: closed to other users, except where one of them must pass through."""
 
+import contextlib
 import os
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 PRIVATE_UMASK = 0o077
@@ -14,6 +16,16 @@ _ENTRY = struct.Struct("<HHI")
 _OWNER, _USER, _GROUP, _MASK, _OTHERS = 0x01, 0x02, 0x04, 0x10, 0x20
 _SEARCH = 0o1
 _NOBODY = 0xFFFFFFFF
+
+
+@contextlib.contextmanager
+def readable_by_all() -> Iterator[None]:
+    """Let others read what is written inside the block: files of an installation or a project, which users may share, not of the state."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def close_folder(folder: Path) -> bool:

@@ -1,10 +1,7 @@
 """Preparation of an installation: the DuckDB extensions, the dbt models compiled from YAML, the dbt manifest. Nothing is downloaded."""
 
-import contextlib
 import hashlib
-import os
 import subprocess
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, Settings
 from mlops_assets.features.dbt_package import DBT_PACKAGE, dbt_profile_variables, link_dbt_package
 from mlops_assets.features.generated.project_files import write_generated_models
 from mlops_assets.local.environment import process_environment, scripts_directory
+from mlops_assets.local.permissions import readable_by_all
 
 DUCKDB_EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
 
@@ -31,7 +29,7 @@ def install_duckdb_extensions(directory: Path) -> list[str]:
         "extension_directory": str(directory),
         "autoinstall_known_extensions": "false",
     }
-    with _readable_by_all(), duckdb.connect(config=configuration) as connection:
+    with readable_by_all(), duckdb.connect(config=configuration) as connection:
         directory.mkdir(parents=True, exist_ok=True)
         rows = connection.execute("SELECT extension_name FROM duckdb_extensions() WHERE installed").fetchall()
         missing = [name for name in DUCKDB_EXTENSIONS if (name,) not in rows]
@@ -53,7 +51,7 @@ def parse_dbt_project(settings: Settings, project: Path) -> bool:
         return False
     command = [str(scripts_directory() / "dbt"), "--quiet", "parse", "--project-dir", str(project)]
     environment = process_environment(settings) | dbt_profile_variables()
-    with _readable_by_all():
+    with readable_by_all():
         link_dbt_package(project)
         parsed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=project)
     if parsed.returncode != 0:
@@ -73,16 +71,6 @@ def prepare(settings: Settings) -> list[str]:
     if parse_dbt_project(settings, project.dbt_project):
         done.append("dbt project parsed")
     return done
-
-
-@contextlib.contextmanager
-def _readable_by_all() -> Iterator[None]:
-    """What is written inside the block belongs to the installation, which users may share, not to the state."""
-    before = os.umask(0o022)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def _fingerprint(project: Path) -> str:

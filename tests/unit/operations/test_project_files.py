@@ -1,0 +1,55 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.project import Project, current_project
+from mlops_assets.operations.project_files import OVERRIDES, create_project
+
+
+def test_the_files_are_a_project(tmp_path: Path) -> None:
+    files = create_project(tmp_path / "my-company")
+    project = Project.read(tmp_path / "my-company")
+    assert (project.code_location, project.entry_point) == ("my_company", "my_company.definitions")
+    assert (project.definitions_directory / "__init__.py").is_file()
+    assert (project.dbt_project / "dbt_project.yml").is_file()
+    assert {path.stem for path in project.environments_directory.iterdir()} == {"local", "staging", "prod"}
+    assert all((project.root / path).is_file() for path in files)
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    (folder / ".git").mkdir(parents=True)
+    create_project(folder)
+    (folder / "README.md").write_text("Ours.")
+    with pytest.raises(StackError, match="shop exists and is not empty"):
+        create_project(folder)
+    assert (folder / "README.md").read_text() == "Ours."
+    (tmp_path / "file").touch()
+    with pytest.raises(StackError, match="file exists and is not empty"):
+        create_project(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("My Company", "mlops init my_company"),
+        ("3-shops", "mlops init shops"),
+        ("-", "mlops init my_company"),
+        ("dagster", "mlops init dagster_models"),
+        ("mlops", "mlops init mlops_models"),
+        ("class", "mlops init class_models"),
+        ("json", "mlops init json_models"),
+    ],
+)
+def test_a_bad_name_is_refused_with_a_good_one(tmp_path: Path, name: str, remedy: str) -> None:
+    with pytest.raises(StackError, match="cannot be the name of a project") as error:
+        create_project(tmp_path / name)
+    assert remedy in error.value.remedy
+    assert not (tmp_path / name).exists()
+
+
+def test_uv_installs_what_this_package_is_tested_with() -> None:
+    own = tomllib.loads((current_project().root / "pyproject.toml").read_text())
+    assert tuple(own["tool"]["uv"]["override-dependencies"]) == OVERRIDES
