@@ -1,0 +1,126 @@
+"""The wheel, installed in an environment of its own: a project outside this repository, with the solution of docs/add-a-solution.md."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.core.project import current_project
+
+PAGE = (current_project().root / "docs" / "add-a-solution.md").read_text()
+
+Mlops = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# What the graph of the page has, loaded as Dagster loads it, and what a start of the stack would write.
+LOAD = """
+import json
+import dagster as dg
+import mlops_assets
+from my_company.definitions import defs
+from mlops_assets.core.settings import Settings
+from mlops_assets.local.configuration import render_files
+
+definitions = defs()
+dg.Definitions.validate_loadable(definitions)
+print(json.dumps({
+    "package": mlops_assets.__file__,
+    "assets": [spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()],
+    "jobs": [job.name for job in definitions.resolve_all_job_defs()],
+    "configuration": {path.name: text for path, text in render_files(Settings.from_environment()).items()},
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel and, by a path, the packages of this one."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(build, cwd=current_project().root, check=True, capture_output=True)
+    venv.create(folder / "venv", with_pip=True)
+    (wheel,) = folder.glob("*.whl")
+    pip = [str(folder / "venv" / "bin" / "pip"), "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
+    subprocess.run(pip, check=True)
+    (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    (packages / "packages.pth").write_text(sysconfig.get_path("purelib"))
+    for command in ("dbt", "pytest"):
+        (folder / "venv" / "bin" / command).symlink_to(Path(sysconfig.get_path("scripts")) / command)
+    return folder / "venv"
+
+
+@pytest.fixture(scope="module")
+def variables(environment: Path) -> dict[str, str]:
+    """The variables of a shell in which this repository is no project."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MLOPS_", "PYTHON", "DAGSTER"))}
+    return own | {"PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="module")
+def project(environment: Path, variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new project, as the command leaves it."""
+    folder = tmp_path_factory.mktemp("work")
+    mlops = _mlops(environment, folder, variables)
+    assert "cd my_company && mlops up" in mlops("init", "my_company").stdout
+    return folder / "my_company"
+
+
+def _mlops(environment: Path, folder: Path, variables: dict[str, str]) -> Mlops:
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.run(
+            [environment / "bin" / "mlops", *arguments], cwd=folder, env=variables, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def _load(environment: Path, project: Path, variables: dict[str, str]) -> dict:
+    command = [environment / "bin" / "python", "-c", LOAD]
+    done = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_new_project_loads_and_passes_its_own_test(environment: Path, project: Path, variables: dict[str, str]) -> None:
+    mlops = _mlops(environment, project, variables)
+    assert "dbt project parsed" in mlops("prepare").stdout
+    assert "Nothing to prepare." in mlops("prepare").stdout
+    assert json.loads(mlops("status", "--json").stdout)["solutions"] == {}
+    test = [environment / "bin" / "python", "-m", "pytest", "-q"]
+    done = subprocess.run(test, cwd=project, env=variables, capture_output=True, text=True, check=False)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_solution_of_the_page_loads_in_it(environment: Path, project: Path, variables: dict[str, str]) -> None:
+    _follow_page(project, variables)
+    _mlops(environment, project, variables)("prepare")
+    loaded = _load(environment, project, variables)
+    assert Path(loaded["package"]).is_relative_to(environment)
+    assert {"raw/parcels", "features/depot_history", "parcel_delay/spine", "parcel_delay/evaluation"} <= set(loaded["assets"])
+    assert not [key for key in loaded["assets"] if key.startswith("configuration_error")]
+    # Nothing of this repository is there.
+    assert {key.split("/")[0] for key in loaded["assets"]} == {"raw", "features", "parcel_delay"}
+    assert {"parcel_delay_training", "parcel_delay_scoring", "parcel_delay_monitoring"} <= set(loaded["jobs"])
+    assert f"directory={project}" in loaded["configuration"]["supervisord.conf"]
+    assert "--module-name my_company.definitions" in loaded["configuration"]["supervisord.conf"]
+
+
+def _follow_page(project: Path, variables: dict[str, str]) -> None:
+    """Make the folders and files of the page, and the data by its script."""
+    (folders,) = re.findall(r"^mkdir -p (.*)$", PAGE, re.MULTILINE)
+    for folder in folders.split():
+        (project / folder).mkdir(parents=True)
+    (script,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    subprocess.run([sys.executable, "-c", script], cwd=project, env=variables, check=True)
+    files = re.findall(r"^`(\S+)`\n\n```(?:yaml|sql)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert len(files) > 5
+    for path, text in files:
+        (project / path).write_text(text)
