@@ -34,6 +34,7 @@ class Settings:
     feature store is a file in the state folder, and without `serving_token` the token of the online server is in one too.
     `notify_urls` are Apprise's addresses of those who are told what happens. `sensor_seconds` is the longest interval of a sensor; with None
     each has its own.
+    With `warm_runs`, the processes of runs are forked from one that has loaded everything, which takes memory once; without, each loads it.
     `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them.
     Only with `openlineage_url` does anything send OpenLineage events: to a receiver, or to a file.
     """
@@ -50,6 +51,7 @@ class Settings:
     serving_processes: int = 2
     serving_token: str | None = field(default=None, repr=False)
     sensor_seconds: int | None = None
+    warm_runs: bool = True
     bundle_store: str = "folder"
     kept_bundles: int = 5
     openlineage_url: str | None = field(default=None, repr=False)
@@ -79,6 +81,7 @@ class Settings:
             serving_processes=_count(environment, "MLOPS_SERVING_PROCESSES", cls.serving_processes),
             serving_token=environment.get("MLOPS_SERVING_TOKEN") or None,
             sensor_seconds=_count(environment, "MLOPS_SENSOR_SECONDS", cls.sensor_seconds),
+            warm_runs=_switch(environment, "MLOPS_WARM_RUNS", cls.warm_runs),
             bundle_store=environment.get("MLOPS_BUNDLE_STORE") or cls.bundle_store,
             kept_bundles=_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),
             openlineage_url=environment.get("MLOPS_OPENLINEAGE_URL") or None,
@@ -99,6 +102,11 @@ class Settings:
     def run_worker_directory(self) -> Path:
         """Folder of the locks and logs of the processes that execute runs."""
         return self.home / "run_workers"
+
+    @property
+    def fork_server_socket(self) -> Path:
+        """Unix socket of the server that forks the processes that execute runs."""
+        return self.dagster_home / "fork.sock"
 
     @property
     def mlflow_artifact_directory(self) -> Path:
@@ -269,6 +277,15 @@ def _count(environment: Mapping[str, str], variable: str, default: Default) -> i
     if not text.isdecimal() or not 1 <= int(text) <= 64:
         raise ValueError(f"{variable}={text!r} is no count: set it to a number from 1 to 64, or unset it.")
     return int(text)
+
+
+def _switch(environment: Mapping[str, str], variable: str, default: bool) -> bool:
+    text = environment.get(variable)
+    if not text:
+        return default
+    if text not in {"on", "off"}:
+        raise ValueError(f"{variable}={text!r} is neither on nor off: set it to one of them, or unset it.")
+    return text == "on"
 
 
 def _port(environment: Mapping[str, str], variable: str, default: int) -> int:

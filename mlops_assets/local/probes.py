@@ -41,6 +41,7 @@ def is_ready(settings: Settings, name: str, started_at: int) -> bool:
         services.SHIPPER: _shipper_is_ready,
         services.WEBSERVER: _webserver_is_ready,
         services.CODE_LOCATION: _code_location_is_ready,
+        services.FORK_SERVER: _fork_server_is_ready,
     }[name]
     return probe(settings)
 
@@ -57,6 +58,11 @@ def code_server_is_listening(settings: Settings) -> bool:
             connection.connect(str(settings.code_location_socket))
         except OSError:
             return False
+    return True
+
+
+def _fork_server_is_ready(settings: Settings) -> bool:
+    """Always: until it has loaded everything, runs begin in new processes."""
     return True
 
 

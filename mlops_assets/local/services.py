@@ -12,6 +12,7 @@ ONLINE = "online"
 STREAM = "stream"
 SHIPPER = "shipper"
 CODE_LOCATION = "code-location"
+FORK_SERVER = "fork-server"
 WEBSERVER = "dagster-webserver"
 DAEMON = "dagster-daemon"
 
@@ -47,6 +48,7 @@ def services(settings: Settings) -> list[Service]:
         _service(settings, CODE_LOCATION, None, None, None),
         _service(settings, WEBSERVER, settings.dagster_port, "MLOPS_DAGSTER_PORT", settings.dagster_url),
         _service(settings, DAEMON, None, None, None),
+        *([_service(settings, FORK_SERVER, None, None, None)] if settings.warm_runs else []),
     ]
 
 

@@ -16,6 +16,7 @@ from dagster._core.storage.tags import GRPC_INFO_TAG, RETRY_STRATEGY_TAG
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 
+from mlops_assets.runs.fork_server import ForkRequest, ForkServerUnavailableError, fork_worker
 from mlops_assets.runs.workers import Workers, WorkerState
 
 LAUNCHED_TAG = "mlops/worker_log"
@@ -27,15 +28,32 @@ def is_launched(run: DagsterRun) -> bool:
     return LAUNCHED_TAG in run.tags or GRPC_INFO_TAG in run.tags
 
 
+def _start_worker(request: ForkRequest) -> int:
+    """Start a worker as a new process. Returns its number."""
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "mlops_assets.runs.worker", str(request.lock), str(request.directory), request.arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=request.output,
+        stderr=request.output,
+        pass_fds=[request.lock],
+        start_new_session=True,
+    )
+    # Collects the process when it ends: nobody else does.
+    threading.Thread(target=worker.wait, name=f"run worker {worker.pid}", daemon=True).start()
+    return worker.pid
+
+
 class WorkerLauncher(RunLauncher, ConfigurableClass):
     """Starts the worker of a run as a process of its own, which outlives the daemon, the webserver and the code location.
 
     Dagster's default launcher asks the code location's server to start it: a start then fails when that server is busy for a minute,
-    every run ends with that server, and nobody can tell whether a worker lives.
+    every run ends with that server, and nobody can tell whether a worker lives. The worker is forked by the fork server where that runs,
+    otherwise it is a new process.
     """
 
-    def __init__(self, directory: str, inst_data: ConfigurableClassData | None = None):
+    def __init__(self, directory: str, fork_server: str, inst_data: ConfigurableClassData | None = None):
         self.workers = Workers(Path(directory))
+        self._fork_server = Path(fork_server)
         self._inst_data = inst_data
         super().__init__()  # type: ignore[no-untyped-call]
 
@@ -46,8 +64,11 @@ class WorkerLauncher(RunLauncher, ConfigurableClass):
 
     @classmethod
     def config_type(cls) -> Mapping[str, Any]:
-        """`directory`: the folder of the workers' files."""
-        return {"directory": Field(str, description="Folder of the locks and logs of run workers.")}
+        """`directory`: the folder of the workers' files; `fork_server`: the socket of the server that forks them."""
+        return {
+            "directory": Field(str, description="Folder of the locks and logs of run workers."),
+            "fork_server": Field(str, description="Socket of the server that forks run workers."),
+        }
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> "WorkerLauncher":
@@ -62,20 +83,14 @@ class WorkerLauncher(RunLauncher, ConfigurableClass):
         arguments = ExecuteRunArgs(job_origin=run.job_code_origin, run_id=run.run_id, instance_ref=None)
         self._instance.add_run_tags(run.run_id, {LAUNCHED_TAG: str(self.workers.log(run.run_id))})
         with self.workers.reserve(run.run_id) as lock, self.workers.open_log(run.run_id) as output:
-            worker = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "mlops_assets.runs.worker"),
-                    *(str(lock), str(self.workers.directory), serialize_value(arguments)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[lock],
-                start_new_session=True,
+            request = ForkRequest(
+                lock=lock, output=output.fileno(), directory=self.workers.directory, arguments=serialize_value(arguments)
             )
-            os.pwrite(lock, str(worker.pid).encode(), 0)
-        # Collects the process when it ends: nobody else does.
-        threading.Thread(target=worker.wait, name=f"worker of {run.run_id}", daemon=True).start()
+            try:
+                process = fork_worker(self._fork_server, request)
+            except ForkServerUnavailableError:
+                process = _start_worker(request)
+            os.pwrite(lock, str(process).encode(), 0)
 
     def terminate(self, run_id: str) -> bool:
         """Ask the worker to end the run. Returns False when the run had ended; a run without a worker is canceled here."""

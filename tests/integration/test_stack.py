@@ -30,6 +30,7 @@ ALL_SERVICES = {
     "stream",
     "shipper",
     "code-location",
+    "fork-server",
     "dagster-webserver",
     "dagster-daemon",
 }

@@ -1,4 +1,5 @@
 import configparser
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,12 @@ def sections(settings: Settings) -> configparser.RawConfigParser:
 
 def test_supervisor_runs_every_server(settings: Settings) -> None:
     programs = {name.removeprefix("program:") for name in sections(settings).sections() if name.startswith("program:")}
-    dagster = {"code-location", "dagster-webserver", "dagster-daemon"}
+    dagster = {"code-location", "fork-server", "dagster-webserver", "dagster-daemon"}
     assert programs == {"postgres", "nats", "mlflow", "online", "stream", "shipper"} | dagster
+
+
+def test_without_warm_runs_nothing_is_forked(settings: Settings) -> None:
+    assert "program:fork-server" not in sections(dataclasses.replace(settings, warm_runs=False)).sections()
 
 
 def test_servers_elsewhere_are_not_run(settings: Settings) -> None:
