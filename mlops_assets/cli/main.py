@@ -8,21 +8,31 @@ import signal
 import sys
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from mlops_assets.cli import automation, catalogue, dataset, features, init, models, monitoring, schema, serving, stream, training
-from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings
+from mlops_assets.cli import (
+    automation,
+    catalogue,
+    dataset,
+    features,
+    init,
+    models,
+    monitoring,
+    running,
+    schema,
+    serving,
+    stream,
+    training,
+)
+from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings, start_stack
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.permissions import PRIVATE_UMASK
-
-if TYPE_CHECKING:
-    from rich.status import Status
 
 
 class _Commands(TyperGroup):
@@ -53,6 +63,7 @@ app.add_typer(catalogue.app)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(models.app)
 app.add_typer(monitoring.app)
+app.add_typer(running.app)
 app.add_typer(training.app)
 app.add_typer(automation.app)
 app.add_typer(serving.app)
@@ -65,7 +76,7 @@ def up(as_json: JsonOption = False) -> None:
     """Start the local stack: Postgres, NATS, MLflow, Dagster and the servers of predictions. Already running, it changes nothing."""
     settings = read_settings()
     began = time.monotonic()
-    started = _start(settings)
+    started = start_stack(settings)
     if as_json:
         print_json(_status(settings))
         return
@@ -89,7 +100,7 @@ def open_page(
     if page not in PAGES:
         raise StackError(f"There is no page {page!r}.", remedy=f"Choose one of: {', '.join(PAGES)}")
     settings = read_settings()
-    _start(settings)
+    start_stack(settings)
     if new_token:
         renew_access_token(settings)
     _print_addresses(settings)
@@ -144,7 +155,7 @@ def dev() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        _start(settings)
+        start_stack(settings)
         _print_addresses(settings)
         console.print("The logs follow; Ctrl-C stops the stack.", style="dim")
         for name, line in logs.follow(services(settings), 0.3, lambda: True):
@@ -195,7 +206,7 @@ def sql(
     from mlops_assets.operations.query import run_query
 
     settings = read_settings()
-    _start(settings)
+    start_stack(settings)
     columns, rows = run_query(settings, query)
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
@@ -211,44 +222,6 @@ def sql(
             table.add_row(*map(_cell, row))
         console.print(table)
         console.print(f"{len(rows)} rows" if len(rows) <= limit else f"{limit} of {len(rows)} rows (--limit)", style="dim")
-
-
-@app.command(epilog="Example: [bold]mlops demo --months 2[/bold]")
-def demo(
-    months: Annotated[
-        int | None, typer.Option(min=2, help="Months of data; the last one is predicted. Default: as in defs/demo.yaml.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Run the main job end to end on real data: features, training, promotion, predictions, outcomes, drift. Repeated, it only reports."""
-    from mlops_assets.cli.demo_view import run_demo
-
-    settings = read_settings()
-    _start(settings)
-    summary = run_demo(settings, error_console if as_json else console, months)
-    if as_json:
-        print_json(summary)
-
-
-def _start(settings: Settings) -> bool:
-    """`control.up` with a line for each server while it starts; quiet when everything runs already."""
-    from mlops_assets.local import control
-
-    began = time.monotonic()
-    starting: list[str] = []
-
-    def listen(name: str, event: str, display: "Status") -> None:
-        if event == "closed":
-            error_console.print(f"{name} was open to other users of this machine and is closed to them now.", highlight=False)
-        elif event == "starting":
-            starting.append(name)
-        elif name in starting:
-            starting.remove(name)
-            error_console.print(f"[green]✓[/green] {name} [dim]{time.monotonic() - began:.1f} s[/dim]", highlight=False)
-        display.update(f"Starting {', '.join(starting)}" if starting else "Checking the stack")
-
-    with error_console.status("Checking the stack") as display:
-        return control.up(settings, lambda name, event: listen(name, event, display))
 
 
 def _status(settings: Settings) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,8 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from mlops_assets.clients.dagster_client import DagsterClient, RunState
     from mlops_assets.operations.stage_runs import StageRun, StageRunResult
 
@@ -45,6 +48,27 @@ def running_settings() -> Settings:
     return settings
 
 
+def start_stack(settings: Settings) -> bool:
+    """Start what is missing of the stack with a line for each server while it starts; quiet when everything runs already."""
+    from mlops_assets.local import control
+
+    began = time.monotonic()
+    starting: list[str] = []
+
+    def listen(name: str, event: str, display: "Status") -> None:
+        if event == "closed":
+            error_console.print(f"{name} was open to other users of this machine and is closed to them now.", highlight=False)
+        elif event == "starting":
+            starting.append(name)
+        elif name in starting:
+            starting.remove(name)
+            error_console.print(f"[green]✓[/green] {name} [dim]{time.monotonic() - began:.1f} s[/dim]", highlight=False)
+        display.update(f"Starting {', '.join(starting)}" if starting else "Checking the stack")
+
+    with error_console.status("Checking the stack") as display:
+        return control.up(settings, lambda name, event: listen(name, event, display))
+
+
 @contextmanager
 def run_progress(name: str, target: Console) -> "Iterator[Callable[[RunState], None]]":
     """A progress bar on `target` while a run goes on; yields what is to be told how the run stands."""
@@ -66,8 +90,10 @@ def show_stage(client: "DagsterClient", stage: "StageRun", target: Console) -> "
     with run_progress(stage.name, target) as report:
         result = run_stage(client, stage, report)
     took = "already there" if result.seconds is None else f"{result.seconds:.1f} s"
-    partitions = stage.first if stage.first == stage.last else f"{stage.first} to {stage.last}"
-    target.print(f"[green]✓[/green] {stage.name} [dim]{partitions}, {len(stage.assets)} assets, {took}[/dim]", highlight=False)
+    partitions = f"{stage.first}, " if stage.first == stage.last else f"{stage.first} to {stage.last}, "
+    if stage.first is None:
+        partitions = ""
+    target.print(f"[green]✓[/green] {stage.name} [dim]{partitions}{len(stage.assets)} assets, {took}[/dim]", highlight=False)
     return result
 
 

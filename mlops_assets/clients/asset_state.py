@@ -34,9 +34,9 @@ class AssetState:
         """Whether the asset is a stage of a solution."""
         return SOLUTION_TAG in self.tags
 
-    def covers(self, first: str, last: str) -> bool:
+    def covers(self, first: str | None, last: str | None) -> bool:
         """Whether every partition from `first` to `last` (an unpartitioned asset: it) is materialized."""
-        if not self.partitioned:
+        if not self.partitioned or first is None or last is None:
             return self.materialized
         return any(start <= first and last <= end for start, end in self.ranges)
 

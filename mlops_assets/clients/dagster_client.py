@@ -121,20 +121,22 @@ class DagsterClient:
     def launch(
         self,
         assets: Sequence[AssetState],
-        first: str,
-        last: str,
+        first: str | None,
+        last: str | None,
         configuration: Mapping[str, Mapping[str, Any]],
         *,
         purpose: str,
     ) -> str:
-        """Start one run that materializes `assets` for the partitions from `first` to `last`; returns the run's id.
+        """Start one run that materializes `assets` for the partitions from `first` to `last`, None where none has any; returns the run's id.
 
         `configuration` is the run configuration of the assets that take one, by asset key. The key of a segment's partition is
         `model_partition(...)`. The run is one of the job that has all of the assets. Where none has, as with assets of different
         partitions, it is one of Dagster's implicit job, and `purpose`, which the run list shows, tells what it is.
         """
-        tags = {_PURPOSE_TAG: purpose, **({_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last})}
-        if _BETWEEN in first:
+        tags = {_PURPOSE_TAG: purpose}
+        if first is not None and last is not None:
+            tags |= {_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last}
+        if first is not None and _BETWEEN in first:
             tags |= dict(zip(_DIMENSIONS, first.split(_BETWEEN), strict=True))
         repository, location = assets[0].location
         parameters = {

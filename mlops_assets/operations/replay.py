@@ -9,24 +9,31 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
-from itertools import pairwise
+from datetime import date
 from typing import Any
 
-from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.champion import registered_champion
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.components.stages import stages_of
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.keys import RAW_SCHEMA
+from mlops_assets.core.keys import (
+    DRIFT_REPORT,
+    OUTCOMES,
+    PERFORMANCE_REPORT,
+    PREDICTIONS,
+    RETRAINING_DECISION,
+    TRAINING_DATASET,
+)
 from mlops_assets.core.settings import Settings
 from mlops_assets.monitoring.retraining_sensor import DECISION, DECISION_TAG, OUTCOME, sensor_name
 from mlops_assets.operations.automation import switched_on
+from mlops_assets.operations.partition_windows import PartitionCalendar, PartitionWindow
 from mlops_assets.operations.query import run_query
 from mlops_assets.operations.replay_faults import Fault
 from mlops_assets.operations.replay_plan import Period, ReplayPlan
+from mlops_assets.operations.run_plan import available_partitions, raw_tables
 from mlops_assets.operations.solutions import declared_solution
-from mlops_assets.operations.stage_runs import StageRun, StageRunResult, data_assets
+from mlops_assets.operations.stage_runs import StageRun, StageRunResult, data_assets, data_runs
 from mlops_assets.schema.duration import add_duration, subtract_duration
 
 _SENSOR_SECONDS = 180
@@ -77,13 +84,15 @@ class Replay:
         self._name = plan.solution
         self._label_delay = declared_solution(plan.solution).monitoring.performance.label_delay
         if registered_champion(settings, plan.solution) is None:
-            raise StackError(
-                f"{plan.solution} has no champion that could predict.", remedy=f"mlops train {plan.solution}, or mlops demo"
-            )
-        self._data = tuple(sorted(data_assets(assets, self._key("training_dataset"))))
+            raise StackError(f"{plan.solution} has no champion that could predict.", remedy=f"mlops run {plan.solution}")
+        self._calendar = PartitionCalendar(self.client)
+        self._data = tuple(sorted(data_assets(assets, self._key(TRAINING_DATASET))))
+        self._available = available_partitions(self._calendar, assets, declared_solution(plan.solution))
         if fault is not None and fault.key not in self._data:
-            raise StackError(f"{plan.solution} does not read {fault.key}.", remedy=f"It reads: {', '.join(self._raw())}")
-        self.plan = ReplayPlan(plan.solution, self._available(assets, plan.period), plan.length)
+            raise StackError(
+                f"{plan.solution} does not read {fault.key}.", remedy=f"It reads: {', '.join(raw_tables(set(self._data)))}"
+            )
+        self.plan = ReplayPlan(plan.solution, self._arriving_days(plan.period), plan.length)
 
     def run_step(
         self,
@@ -93,14 +102,12 @@ class Replay:
     ) -> ReplayStep:
         """Let the days of `period` arrive. `show` runs a stage, `follow` waits for the run that it is given with its name."""
         step, began = ReplayStep(period), time.monotonic()
-        if keys := self._partitions(period.first, period.last):
-            data = StageRun("data and predictions", (*self._data, self._key("predictions")), keys[0], keys[-1])
-            step.stopped = self._inject(data, period, show)
-            step.stages.append(show(data))
-            late = self._partitions(
-                max(subtract_duration(period.first, self._label_delay), self._first_prediction()), period.last
-            )
-            step.stages.append(show(StageRun("outcomes", (self._key("outcomes"),), late[0], late[-1])))
+        if arriving := self._arriving(period):
+            runs = self._data_runs(arriving)
+            step.stopped = self._inject(runs, period, show)
+            step.stages += [show(run) for run in runs]
+            late = self._newly_labelled(period, arriving)
+            step.stages.append(show(StageRun("outcomes", (self._key(OUTCOMES),), late[0], late[-1])))
         ended, matured = self._windows(period)
         if windows := sorted({*ended, *matured}):
             reports = tuple(self._key(name) for name in stages_of("monitoring", declared_solution(self._name)))
@@ -114,15 +121,30 @@ class Replay:
         step.seconds = time.monotonic() - began
         return step
 
-    def _inject(self, stage: StageRun, period: Period, show: Callable[[StageRun], StageRunResult]) -> BlockedDelivery | None:
+    def _newly_labelled(self, period: Period, arriving: list[PartitionWindow]) -> list[str]:
+        """The partitions up to those that arrive whose last labels may come in `period`, of those that have predictions."""
+        begin, last = self._first_prediction(), subtract_duration(period.first, self._label_delay)
+        return [window.key for window in self._available if window.last >= last and begin <= window.first <= arriving[-1].first]
+
+    def _data_runs(self, arriving: list[PartitionWindow]) -> list[StageRun]:
+        """The runs of the data of these partitions, and of their predictions."""
+        keys, assets = (*self._data, self._key(PREDICTIONS)), self.client.assets()
+        first, last = arriving[0].first, arriving[-1].last
+        return data_runs(self._calendar, assets, keys, first=first, last=last, name="data and predictions")
+
+    def _inject(self, runs: list[StageRun], period: Period, show: Callable[[StageRun], StageRunResult]) -> BlockedDelivery | None:
         """Let the faulty delivery arrive first, if the fault falls into the period; what it wrote is replaced by the true one."""
         fault = self._fault
         if fault is None or fault.last < period.first or period.last < fault.first:
             return None
-        file = self.settings.deliveries_directory / f"{fault.kind}-{fault.table}-{period.first}"
-        fault.write(file, start=period.first, end=period.end)
+        [run] = [run for run in runs if fault.key in run.assets]
+        windows = self._calendar.windows(fault.key)
+        delivered = [window for window in windows if run.first and run.last and run.first <= window.key <= run.last]
+        days = Period(delivered[0].first, delivered[-1].last) if delivered else period
+        file = self.settings.deliveries_directory / f"{fault.kind}-{fault.table}-{days.first}"
+        fault.write(file, start=days.first, end=days.end)
         try:
-            result = show(replace(stage, name=f"{fault.kind} of {fault.key}", configuration={fault.key: {"files": [str(file)]}}))
+            result = show(replace(run, name=f"{fault.kind} of {fault.key}", configuration={fault.key: {"files": [str(file)]}}))
         except StackError as error:
             return BlockedDelivery(fault.text, tuple(error.problem.splitlines()[1:]))
         return BlockedDelivery(fault.text, ()) if result.seconds is not None else None
@@ -134,42 +156,36 @@ class Replay:
     def _key(self, stage: str) -> str:
         return f"{self._name}/{stage}"
 
-    def _available(self, assets: dict[str, AssetState], wanted: Period) -> Period:
+    def _arriving_days(self, wanted: Period) -> Period:
         """`wanted` up to the last partition that every partitioned raw table has, if that is earlier."""
-        newest = min(self.client.partition_keys(key)[-1] for key in self._raw() if assets[key].partitioned)
-        keys = self._partitions(wanted.first, wanted.last)
-        if not keys or keys[0] > newest:
+        there = self._available
+        if not self._arriving(wanted):
+            span = f"{there[0].first} to {there[-1].last}" if there else "none"
             raise StackError(
-                f"{self._name} has no data from {wanted.first} to {wanted.last}: the last partition is {newest}.",
+                f"{self._name} has no data from {wanted.first} to {wanted.last}: no partition ends there. Its partitions are of {span}.",
                 remedy="Choose other days.",
             )
-        later = [key for key in keys if key > newest]
-        return Period(wanted.first, date.fromisoformat(later[0]) - timedelta(days=1) if later else wanted.last)
+        return Period(wanted.first, min(wanted.last, there[-1].last))
 
-    def _raw(self) -> list[str]:
-        """The raw tables that the solution reads."""
-        return [key for key in self._data if key.startswith(f"{RAW_SCHEMA}/")]
-
-    def _partitions(self, first: date, last: date) -> list[str]:
-        """The partitions of the predictions that begin in the days from `first` to `last`."""
-        keys = self.client.partition_keys(self._key("predictions"))
-        return [key for key in keys if first.isoformat() <= key <= last.isoformat()]
+    def _arriving(self, period: Period) -> list[PartitionWindow]:
+        """The partitions of the predictions that end in the days of `period`: then they are whole."""
+        return [window for window in self._available if window.end is None or period.first < window.end <= period.end]
 
     def _first_prediction(self) -> date:
-        return date.fromisoformat(min(start for start, _ in self.client.assets()[self._key("predictions")].ranges))
+        return date.fromisoformat(min(start for start, _ in self.client.assets()[self._key(PREDICTIONS)].ranges))
 
     def _windows(self, period: Period) -> tuple[list[str], list[str]]:
         """Monitoring windows that end in the period and have predictions from their first day on; and earlier ones that were reported
         on before their last labels came, which have come by its end.
         """
         assets = self.client.assets()
-        if not assets[self._key("predictions")].ranges:
+        if not assets[self._key(PREDICTIONS)].ranges:
             return [], []
-        keys = self.client.partition_keys(self._key("drift_report"))
-        ends = {key: date.fromisoformat(following) for key, following in pairwise(keys)}
+        windows = self._calendar.windows(self._key(DRIFT_REPORT))
+        ends = {window.key: window.end for window in windows}
         begin = self._first_prediction().isoformat()
         ended = [key for key, end in ends.items() if period.first < end <= period.end and begin <= key]
-        if not assets[self._key("performance_report")].ranges:
+        if not assets[self._key(PERFORMANCE_REPORT)].ranges:
             return ended, []
         table = f"{self._name}.performance_report"
         _, found = run_query(self.settings, f"SELECT DISTINCT CAST(window_start AS VARCHAR) FROM {table} WHERE NOT complete")
@@ -177,7 +193,7 @@ class Replay:
 
     def _training(self, window: str, follow: Callable[[str, str], RunState]) -> ReplayTraining | None:
         """The training that the decision of `window` asked for, once it has ended; None when a later decision overtook it."""
-        key = self._key("retraining_decision")
+        key = self._key(RETRAINING_DECISION)
         decision = self.client.metadata(key, window)
         if decision[OUTCOME] != "retrain":
             return None

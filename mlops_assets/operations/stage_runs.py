@@ -1,12 +1,14 @@
 """Stages: a few assets for a range of partitions in one run of the local Dagster, unless all of it is there already."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from mlops_assets.clients.asset_state import AssetState, ancestors
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
+from mlops_assets.operations.partition_windows import PartitionCalendar
 from mlops_assets.operations.runs import follow_run
 
 
@@ -14,13 +16,13 @@ from mlops_assets.operations.runs import follow_run
 class StageRun:
     """One run: these assets for the partitions from `first` to `last`, with the run configuration of those that get one.
 
-    `again`: also when all of it is there already.
+    None of the assets has partitions where `first` and `last` are None. `again`: also when all of it is there already.
     """
 
     name: str
     assets: tuple[str, ...]
-    first: str
-    last: str
+    first: str | None
+    last: str | None
     configuration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     again: bool = False
 
@@ -65,3 +67,46 @@ def data_assets(assets: Mapping[str, AssetState], key: str) -> set[str]:
         if asset.executable and asset.dependencies and not asset.in_solution and found.issuperset(asset.dependencies)
     ]
     return found.union(describing)
+
+
+def data_runs(
+    calendar: PartitionCalendar,
+    assets: Mapping[str, AssetState],
+    keys: Iterable[str],
+    *,
+    first: date | None,
+    last: date,
+    name: str,
+) -> list[StageRun]:
+    """Runs that materialize the assets `keys` for the days from `first` (None: from the beginning) to `last`.
+
+    A run has one range of partitions, which begins with the first that an asset lacks. Assets with other partitions in these days, such
+    as monthly features of daily rows, get a run of their own, after what they depend on. Assets without partitions join any run; those
+    without a partition in these days are left out.
+    """
+    partitions: dict[str, list[str]] = {}
+    for key in keys:
+        windows = calendar.windows(key) if assets[key].partitioned else []
+        inside = [window.key for window in windows if window.first <= last and (first is None or first <= window.last)]
+        if inside or not assets[key].partitioned:
+            partitions[key] = inside
+    waiting, runs = set(partitions), []
+    while waiting:
+        members: set[str] = set()
+        chosen: list[str] = []
+        while ready := _ready(assets, waiting - members):
+            chosen = chosen or next((partitions[key] for key in ready if partitions[key]), [])
+            joining = {key for key in ready if partitions[key] in ([], chosen)}
+            if not joining:
+                break
+            members |= joining
+        lacking = [key for key in chosen if not all(assets[member].covers(key, key) for member in members)]
+        ends = ((lacking or chosen)[0], chosen[-1]) if chosen else (None, None)
+        runs.append(StageRun(name, tuple(sorted(members)), *ends))
+        waiting -= members
+    return runs
+
+
+def _ready(assets: Mapping[str, AssetState], waiting: set[str]) -> list[str]:
+    """The assets of `waiting` that depend on none of the others."""
+    return sorted(key for key in waiting if waiting.isdisjoint({*assets[key].dependencies} - {key}))

@@ -7,7 +7,8 @@ import pytest
 from catalogue_reasons import WITHOUT_COLUMNS, WITHOUT_UPSTREAM
 from running_stack import Demo, Platform
 
-from mlops_assets.operations.demo import DemoPlan, demo_stages
+from mlops_assets.operations.demo import DemoPlan
+from mlops_assets.operations.run_plan import plan_run
 
 SOLUTION = "flight_delay"
 TRAINING_DATE, END = "2013-02-01", "2013-03-01"
@@ -326,7 +327,7 @@ def test_again_is_quick_and_changes_nothing(platform: Platform, demo: Demo) -> N
 def test_a_forced_run_of_everything_gives_the_same(platform: Platform, demo: Demo, whole: bool) -> None:
     before = platform.fingerprints()
     assert {f"{SOLUTION}.{name}" for name in TABLES} <= set(before)
-    for stage in demo_stages(platform.client, DemoPlan.read(2)):
+    for stage in plan_run(platform.settings, platform.client, DemoPlan.read(2).request).stages:
         platform.materialize(stage.assets, stage.first if whole else stage.last, stage.last)
     assert platform.fingerprints() == before
     champion = platform.registry.champion(SOLUTION)

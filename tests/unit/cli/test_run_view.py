@@ -1,12 +1,12 @@
-"""How the demo looks: where the time went, and names of features as they are."""
+"""How a run looks: where the time went, and names of features as they are."""
 
 from rich.console import Console, RenderableType
 
-from mlops_assets.cli.demo_view import _metrics_table, _time_table, _windows_table
-from mlops_assets.operations.demo import DemoSummary
+from mlops_assets.cli.run_view import _metrics_table, _time_table, _windows_table
+from mlops_assets.operations.run_summary import RunSummary
 from mlops_assets.operations.stage_runs import StageRun, StageRunResult
 
-SUMMARY = DemoSummary(
+SUMMARY = RunSummary(
     version=1,
     rows={"raw.flights": 27004},
     metrics={

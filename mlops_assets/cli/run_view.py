@@ -1,4 +1,4 @@
-"""The view of `mlops demo`: progress of its runs, then the summary, as Rich tables or JSON."""
+"""The view of `mlops run` and `mlops demo`: progress of their runs, then the summary, as Rich tables or JSON."""
 
 import time
 from collections.abc import Sequence
@@ -15,45 +15,55 @@ from mlops_assets.cli.terminal import show_stage
 from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.links import link
-from mlops_assets.operations.demo import DemoPlan, DemoSummary, demo_stages, summarise
-from mlops_assets.operations.replay_plan import Period
-from mlops_assets.operations.replay_plan import ReplayPlan as ReplayPlan
+from mlops_assets.operations.demo import DemoPlan
+from mlops_assets.operations.replay_plan import Period, ReplayPlan
+from mlops_assets.operations.run_plan import RunRequest, plan_run
+from mlops_assets.operations.run_summary import RunSummary, summarise
 from mlops_assets.operations.stage_runs import StageRunResult
 
 _SHOWN_METRICS = 4
 _SHOWN_STEPS = 6
 
 
-def run_demo(settings: Settings, console: Console, months: int | None) -> dict[str, Any]:
+def run_solution(settings: Settings, console: Console, request: RunRequest) -> dict[str, Any]:
     """Run what is missing, show it on `console`, and return the summary with values that JSON can hold."""
-    plan = DemoPlan.read(months)
     client = DagsterClient.from_settings(settings)
     began = time.monotonic()
+    plan = plan_run(settings, client, request)
     console.print(
-        f"[bold]{plan.solution}[/bold]: data from {plan.start} to {plan.last}, trained before {plan.training_date}, predicted after",
+        f"[bold]{plan.solution}[/bold]: predictions from {plan.partitions[0].first} to {plan.last}, "
+        f"by a model trained on what was before {plan.training_date}",
         highlight=False,
     )
-    planned = demo_stages(client, plan)
-    results = [show_stage(client, stage, console) for stage in planned]
+    results = [show_stage(client, stage, console) for stage in plan.stages]
+    if not plan.windows:
+        console.print("No whole monitoring window lies in these days: nothing is monitored.", style="yellow", highlight=False)
     seconds = time.monotonic() - began
-    summary = summarise(settings, client, plan, planned)
+    summary = summarise(settings, client, plan)
     _show(settings, console, results, summary, seconds)
+    return {
+        "seconds": round(seconds, 1),
+        "stages": [
+            {"name": result.stage.name, "seconds": result.seconds, "steps": result.steps, "run": result.run_url}
+            for result in results
+        ],
+        **asdict(summary),
+    }
+
+
+def run_demo(settings: Settings, console: Console, months: int | None) -> dict[str, Any]:
+    """Run the solution of `demo.yaml` as `mlops run` does, then let time go on as `mlops replay` does, if the file wants it."""
+    plan = DemoPlan.read(months)
+    summary = run_solution(settings, console, plan.request)
     replayed = None
     if plan.replay_to is not None:
         console.print()
         days = Period(plan.training_date, plan.replay_to)
         replayed = run_replay(settings, console, ReplayPlan(plan.solution, days, "month"), None)
-    return {
-        "seconds": round(seconds, 1),
-        "stages": [
-            {"name": each.stage.name, "seconds": each.seconds, "steps": each.steps, "run": each.run_url} for each in results
-        ],
-        **asdict(summary),
-        "replay": replayed,
-    }
+    return {**summary, "replay": replayed}
 
 
-def _show(settings: Settings, console: Console, results: Sequence[StageRunResult], summary: DemoSummary, seconds: float) -> None:
+def _show(settings: Settings, console: Console, results: Sequence[StageRunResult], summary: RunSummary, seconds: float) -> None:
     console.print()
     console.print(_time_table(results, seconds))
     console.print(_rows_table(summary))
@@ -82,14 +92,14 @@ def _time_table(results: Sequence[StageRunResult], seconds: float) -> Table:
     return table
 
 
-def _rows_table(summary: DemoSummary) -> Table:
+def _rows_table(summary: RunSummary) -> Table:
     table = Table("table", "rows", title="Rows in the lake")
     for name, count in summary.rows.items():
         table.add_row(name, f"{count:,}")
     return table
 
 
-def _metrics_table(summary: DemoSummary) -> Table:
+def _metrics_table(summary: RunSummary) -> Table:
     table = Table("metric", title="Metrics")
     for name in summary.metrics:
         table.add_column(name)
@@ -103,7 +113,7 @@ def _metrics_table(summary: DemoSummary) -> Table:
     return table
 
 
-def _windows_table(summary: DemoSummary) -> Table:
+def _windows_table(summary: RunSummary) -> Table:
     metric = summary.drift[0]["metric"]
     table = Table(
         "window", f"estimated {metric}", "realised", "hold-out", "drifted features", "most", title="Windows after the hold-out"
