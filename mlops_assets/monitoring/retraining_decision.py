@@ -182,12 +182,13 @@ def decide_window(
     ).fetchall()
     rows = f"SELECT * FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
     identity = fingerprint(connection, f"({rows})")
+    labelled, new_rows = _count(connection, inputs, rows, attempted)
     state = RetrainingState(
         day=day,
         windows=windows,
         trained_for=champion.training.training_date,
         attempted=attempted,
-        new_rows=_count_since(connection, inputs, rows, attempted),
+        new_rows=new_rows,
         changed=identity != _trained_on(connection, inputs, attempted),
         running=running,
     )
@@ -197,7 +198,7 @@ def decide_window(
         maximum_drifted_share=inputs.solution.monitoring.drift.maximum_share_of_features,
         trained_before=subtract_duration(day, declared.max_age) if declared.max_age else None,
         attempted_after=subtract_duration(day, declared.cooldown),
-        minimum_new_rows=declared.minimum_new_rows,
+        minimum_new_rows=declared.least_new_rows(labelled),
     )
     decision: RetrainingDecision = decide(state, policy)
     newest = windows[-1]
@@ -293,12 +294,13 @@ def _predictions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, 
     return int(connection.execute(query, [window, inputs.solution.training.metric]).fetchall()[0][0])
 
 
-def _count_since(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str, attempted: date | None) -> int:
-    """How many of `rows` got their label after the training for `attempted`."""
+def _count(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str, attempted: date | None) -> tuple[int, int]:
+    """How many `rows` there are, and how many of them got their label after the training for `attempted`."""
     since = (
         "true" if attempted is None else f"{quote(inputs.solution.spine.label_time)} >= {sql_moment(inputs.midnight(attempted))}"
     )
-    return int(connection.execute(f"SELECT count(*) FROM ({rows}) WHERE {since}").fetchall()[0][0])
+    labelled, new = connection.execute(f"SELECT count(*), count(*) FILTER (WHERE {since}) FROM ({rows})").fetchall()[0]
+    return int(labelled), int(new)
 
 
 def _trained_on(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, attempted: date | None) -> str | None:

@@ -6,18 +6,27 @@ from pydantic import Field
 
 from mlops_assets.schema.yaml_model import YamlModel
 
+_ROWS_PER_FEATURE, _LEAST_ROWS, _ENOUGH_ROWS = 10, 50, 1000
+"""A rule of thumb of regression: with fewer rows for each feature a model follows the noise."""
+
 
 class DatasetChecks(YamlModel):
     """Bounds a training dataset must keep before anything is fitted on it. Shares are from 0 to 1."""
 
-    minimum_rows: int = 1000
-    """The least training rows. Checked by `row_count`."""
+    minimum_rows: int | None = None
+    """The least training rows. Checked by `row_count`. Left out: ten for each feature, from 50 to 1000."""
     maximum_missing: float = 0.95
     """The largest share of missing values of a feature. Checked by `missing`."""
     maximum_label_correlation: float = 0.95
     """The largest absolute correlation of a numeric feature with the label (`leakage_guard`)."""
     label_rate: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     """Least and greatest mean of the label, in training rows and hold-out alike. Checked by `label_rate`."""
+
+    def least_rows(self, features: int) -> int:
+        """The least training rows of a solution with so many features."""
+        if self.minimum_rows is not None:
+            return self.minimum_rows
+        return min(_ENOUGH_ROWS, max(_LEAST_ROWS, _ROWS_PER_FEATURE * features))
 
 
 class Gates(YamlModel):

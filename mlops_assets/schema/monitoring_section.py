@@ -62,6 +62,9 @@ class Monitoring(YamlModel):
     """[Monitors of your own](extend.md#monitor): import path or name of an entry point -> parameters."""
 
 
+_ENOUGH_NEW_ROWS = 1000
+
+
 def _of_windows(text: str) -> str:
     found = re.fullmatch(r"([1-9]\d*) of ([1-9]\d*)", text)
     if not found or int(found[1]) > int(found[2]):
@@ -81,8 +84,13 @@ class Retraining(YamlModel):
     """Span after a training date in which no other training follows, whatever came of the first."""
     max_age: Duration | None = "180d"
     """Age of a model, from its training date, that is a reason by itself; none: no age is."""
-    minimum_new_rows: Annotated[int, Field(ge=0)] = 1000
-    """The least rows whose labels became known since the last training."""
+    minimum_new_rows: Annotated[int, Field(ge=0)] | None = None
+    """The least rows whose labels became known since the last training. Left out: a tenth of those
+    that the next one would have, at most 1000."""
+
+    def least_new_rows(self, labelled: int) -> int:
+        """The least new rows of a training that would have so many labelled ones."""
+        return min(_ENOUGH_NEW_ROWS, labelled // 10) if self.minimum_new_rows is None else self.minimum_new_rows
 
     @property
     def minimum_bad_windows(self) -> int:

@@ -187,12 +187,14 @@ class _Dataset:
 
     def _row_count(self) -> dg.AssetCheckResult:
         train, holdout = self._found["rows", "train"], self._found["rows", "holdout"]
-        minimum = self._inputs.solution.checks.minimum_rows
+        checks, features = self._inputs.solution.checks, len(self._inputs.features)
+        minimum = checks.least_rows(features)
+        reason = f"ten for each of {features} features" if checks.minimum_rows is None else "as the file states"
         return check_rules.ROW_COUNT.result(
             self._inputs.key(TRAINING_DATASET),
             passed=train >= minimum and holdout > 0,
             metadata={"train": train, "holdout": holdout, "minimum_train": minimum, "minimum_holdout": 1},
-            description=(f"{train} training rows, at least {minimum} are wanted" if train < minimum else None)
+            description=(f"{train} training rows, checks.minimum_rows is {minimum} ({reason})" if train < minimum else None)
             if holdout
             else "there is no hold-out row: widen training.holdout",
         )

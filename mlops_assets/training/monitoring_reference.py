@@ -80,9 +80,10 @@ def log_reference(
 
 
 def count_partitions(inputs: SolutionInputs, days: Iterable[date]) -> int:
-    """How many partitions of the solution the `days` lie in: a month has one, whatever dates its rows have."""
+    """How many partitions of the solution there are from the first of `days` to the last, those without a row included."""
     starts = inputs.partitions.get_partition_keys()
-    return len({bisect_right(starts, day.isoformat()) for day in days})
+    positions = [bisect_right(starts, day.isoformat()) for day in days]
+    return max(positions) - min(positions) + 1
 
 
 def load_reference(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> VersionReference:

@@ -20,6 +20,7 @@ def check(
     problem: str = "binary_classification",
     label: str = "i % 7 % 2",
     limit: float = 0.95,
+    minimum: int | None = 10,
     contract: dict[str, Any] | None = None,
     key: str = "i",
     scans: int | None = None,
@@ -37,7 +38,7 @@ def check(
     )
     inputs = solution_inputs("daily")
     solution = inputs.solution.model_copy(
-        update={"problem": problem, "checks": DatasetChecks(minimum_rows=10, maximum_missing=limit)}
+        update={"problem": problem, "checks": DatasetChecks(minimum_rows=minimum, maximum_missing=limit)}
     )
     inputs = replace(inputs, solution=solution, request=tuple(features), spine=replace(inputs.spine, **(contract or {})))
     with scans_of(connection, "clinic.dataset") as recorded:
@@ -69,6 +70,13 @@ def test_sound_rows_are_scanned_once() -> None:
         innocent="u", text="'t' || id % 5", contract={"columns": {"innocent": "double", "text": "varchar", "id": "bigint"}}
     )
     assert all(result.passed for result in found.values())
+
+
+def test_too_few_rows_are_told_with_the_limit_and_its_field() -> None:
+    assert check(innocent="u", minimum=None)["row_count"].passed
+    few = check(innocent="u", minimum=ROWS)["row_count"]
+    assert not few.passed
+    assert few.description == f"{ROWS // 2} training rows, checks.minimum_rows is {ROWS} (as the file states)"
 
 
 def test_the_contract_of_the_spine_is_the_schema() -> None:
