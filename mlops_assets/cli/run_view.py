@@ -51,9 +51,8 @@ def run_solution(settings: Settings, console: Console, request: RunRequest) -> d
     }
 
 
-def run_demo(settings: Settings, console: Console, months: int | None) -> dict[str, Any]:
+def run_demo(settings: Settings, console: Console, plan: DemoPlan) -> dict[str, Any]:
     """Run the solution of `demo.yaml` as `mlops run` does, then let time go on as `mlops replay` does, if the file wants it."""
-    plan = DemoPlan.read(months)
     summary = run_solution(settings, console, plan.request)
     replayed = None
     if plan.replay_to is not None:

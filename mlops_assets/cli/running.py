@@ -53,10 +53,11 @@ def demo(
 ) -> None:
     """Run the solution of defs/demo.yaml end to end: features, training, promotion, predictions, outcomes, drift. Repeated, it only reports."""
     from mlops_assets.cli.run_view import run_demo
+    from mlops_assets.operations.demo import DemoPlan
 
-    settings = read_settings()
-    start_stack(settings)
-    summary = run_demo(settings, error_console if as_json else console, months)
+    settings, plan = read_settings(), DemoPlan.read(months)
+    _load(settings, plan.solution)
+    summary = run_demo(settings, error_console if as_json else console, plan)
     if as_json:
         print_json(summary)
 
