@@ -1,6 +1,7 @@
 """An end-to-end MLOps platform as a Dagster asset graph."""
 
 import os
+from typing import Any
 
 QUIET_LIBRARIES = {
     # Nothing phones home.
@@ -17,3 +18,19 @@ QUIET_LIBRARIES = {
 """Variables that these libraries read when they are imported, which is after this: set in every process of the platform and its children."""
 
 os.environ.update(QUIET_LIBRARIES)
+
+_COMPONENTS = ("DbtModels", "MLSolution", "RawTables")
+
+
+def __getattr__(name: str) -> Any:
+    """The components by their short names, `mlops_assets.MLSolution`; imported when asked for, since servers have no Dagster."""
+    if name in _COMPONENTS:
+        from mlops_assets import components
+
+        return getattr(components, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """With the components, which `dg list components` looks for."""
+    return sorted({*globals(), *_COMPONENTS})

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from mlops_assets.core.environment_files import export_project_variables
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 
@@ -32,6 +33,7 @@ SolutionArgument = Annotated[str, typer.Argument(help="The solution, as `mlops s
 def read_settings() -> Settings:
     """The settings of this installation. Raises StackError naming the variable that is wrong."""
     try:
+        export_project_variables()
         return Settings.from_environment()
     except ValueError as error:
         raise StackError(

@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import BaseModel, Field, model_validator
 
+from mlops_assets.components.scaffolding import DbtModelsScaffolder
 from mlops_assets.components.tagged_models import TAG, build_selection, select_models
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.project import current_project
@@ -43,6 +44,7 @@ class DbtModelsAttributes(YamlModel):
     """Partitions of the incremental models; tables, views and seeds have none."""
 
 
+@dg.scaffold_with(DbtModelsScaffolder)
 class DbtModels(dg.Component):
     """Tables built by dbt: the models and seeds with one tag. Its attributes are `DbtModelsAttributes`.
 

@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from mlops_assets.components.derived_features import check_derived
+from mlops_assets.components.scaffolding import MLSolutionScaffolder
 from mlops_assets.components.solution_columns import check_columns
 from mlops_assets.components.stages import STAGES, stages, stages_of
 from mlops_assets.components.tagged_models import build_own_models
@@ -39,6 +40,7 @@ from mlops_assets.training.gate import check_gates
 _SEGMENT_TYPES = ("varchar", "text", "string", "tinyint", "smallint", "integer", "int", "bigint")
 
 
+@dg.scaffold_with(MLSolutionScaffolder)
 class MLSolution(dg.Component):
     """A prediction problem operated end to end. Its attributes are `mlops_assets.schema.solution.Solution`."""
 

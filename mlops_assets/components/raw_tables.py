@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import BaseModel
 
+from mlops_assets.components.scaffolding import RawTablesScaffolder
 from mlops_assets.core.schedules import check_schedule
 from mlops_assets.schema.column_names import check_column_name, repeated
 from mlops_assets.schema.configuration_errors import ErrorCollector
@@ -13,6 +14,7 @@ from mlops_assets.sources.loading_schedule import build_loading_jobs, build_load
 from mlops_assets.sources.raw_tables import build_raw_assets
 
 
+@dg.scaffold_with(RawTablesScaffolder)
 class RawTables(dg.Component):
     """Raw tables read from files, URLs or another database into the lake. Its attributes are `mlops_assets.schema.source.Source`."""
 

@@ -28,6 +28,16 @@ def project_variables() -> dict[str, str]:
     return {**(read_environment_file(shared) if shared else {}), **own}
 
 
+def export_project_variables() -> None:
+    """Set the project's own variables, which its YAML may name, in this process and its children, where they are not set.
+
+    Those of the platform (`MLOPS_*`) are not exported: `Settings` reads them. Raises ValueError as `project_variables` does.
+    """
+    for name, value in project_variables().items():
+        if not name.startswith("MLOPS_"):
+            os.environ.setdefault(name, value)
+
+
 def read_environment_file(path: Path) -> dict[str, str]:
     """The variables of a `.env` file as python-dotenv reads it, without interpolation; none when there is no file.
 

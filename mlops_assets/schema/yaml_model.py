@@ -1,9 +1,11 @@
 """Base class and common field types of the YAML schemas."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from mlops_assets.schema.variables import fill_in
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
@@ -21,6 +23,11 @@ Owner = Annotated[str, AfterValidator(_owner)]
 
 
 class YamlModel(BaseModel):
-    """A YAML mapping that admits only the fields it names."""
+    """A YAML mapping that admits only the fields it names. Values may name environment variables: see `fill_in`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _fill_in(cls, value: Any) -> Any:
+        return fill_in(value)

@@ -37,6 +37,25 @@ print(json.dumps({
 }))
 """
 
+# A Dagster project with assets and resources of its own, which Dagster's own loader loads.
+EXISTING_PROJECT = """
+from pathlib import Path
+import dagster as dg
+from mlops_assets.components.project import platform_definitions
+
+@dg.asset(io_manager_key="warehouse", deps=[dg.AssetKey(["raw", "parcels"])])
+def sales() -> int:
+    return 1
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.Definitions.merge(
+        platform_definitions(),
+        dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
+        dg.Definitions(assets=[sales], resources={"warehouse": dg.InMemoryIOManager()}),
+    )
+"""
+
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -111,6 +130,16 @@ def test_the_solution_of_the_page_loads_in_it(environment: Path, project: Path, 
     assert {"parcel_delay_training", "parcel_delay_scoring", "parcel_delay_monitoring"} <= set(loaded["jobs"])
     assert f"directory={project}" in loaded["configuration"]["supervisord.conf"]
     assert "--module-name my_company.definitions" in loaded["configuration"]["supervisord.conf"]
+
+
+def test_it_loads_beside_the_assets_of_an_existing_project(environment: Path, project: Path, variables: dict[str, str]) -> None:
+    (project / "my_company" / "definitions.py").write_text(EXISTING_PROJECT)
+    # A variable of the project, named by its YAML.
+    (project / ".env").write_text("LOGISTICS=team:logistics\n")
+    source = project / "my_company" / "defs" / "parcels" / "defs.yaml"
+    source.write_text(source.read_text().replace("owners: [team:logistics]", 'owners: ["{{ env.LOGISTICS }}"]'))
+    loaded = _load(environment, project, variables)
+    assert {"sales", "raw/parcels", "parcel_delay/evaluation"} <= set(loaded["assets"])
 
 
 def _follow_page(project: Path, variables: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ _INSTANCES = _PACKAGE / "defs"
 _UNIT_TESTS = sorted(path for path in (_TESTS / "unit").rglob("test_*.py") if path != Path(__file__))
 _REAL_TESTS = [path.read_text() for folder in ("integration", "solutions") for path in (_TESTS / folder).rglob("*.py")]
 _PARTS = {
+    "__init__.py": "unit/components/test_scaffolding.py",
     "clients/aliases.py": "unit/clients/test_model_registry.py",
     "clients/tracking_server.py": "unit/clients/test_model_registry.py",
     "components/tagged_models.py": "unit/components/test_dbt_models.py",

@@ -48,3 +48,17 @@ def test_the_environment_names_a_file_of_variables(tmp_path: Path) -> None:
     assert json.loads(ports().stdout) == [1, 3, 3]
     assert json.loads(ports(MLOPS_ENV="staging", MLOPS_MLFLOW_PORT="4").stdout) == [2, 3, 4]
     assert "MLOPS_ENV='prod': there is no prod.env in" in ports(MLOPS_ENV="prod").stderr
+
+
+def test_the_variables_of_a_team_are_exported_and_those_of_the_platform_not(tmp_path: Path) -> None:
+    root = tmp_path / "company"
+    root.mkdir()
+    (root / "pyproject.toml").write_text("[tool.mlops]\n")
+    (root / ".env").write_text("BUCKET=parcels\nREGION=eu\nMLOPS_NATS_PORT=3\n")
+    code = (
+        "import json, os; from mlops_assets.core.environment_files import export_project_variables; export_project_variables(); "
+        "print(json.dumps([os.environ.get(name) for name in ('BUCKET', 'REGION', 'MLOPS_NATS_PORT')]))"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "REGION": "us"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["parcels", "us", None]
