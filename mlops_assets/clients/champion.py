@@ -1,13 +1,23 @@
 """The champion in the model registry, over its REST interface: importing MLflow's own client takes seconds."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.access.credentials import access_token, authorization
 from mlops_assets.clients.aliases import CHAMPION, segment_alias
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.settings import Settings
 
+if TYPE_CHECKING:
+    from requests import Response
+
 _TIMEOUT_SECONDS = 10
+_PAGE = 1000
+"""The most models that the registry lists in one answer."""
+
+Aliases = Mapping[str, Mapping[str, int]]
+"""Solution -> alias -> version."""
 
 
 class RegistryUnreachableError(Exception):
@@ -21,20 +31,7 @@ def registered_champion(settings: Settings, solution: str, segment: str | None =
 
 def registered_version(settings: Settings, solution: str, alias: str) -> RegisteredModel | None:
     """The version of `solution` that carries `alias`, or None when there is none. Raises RegistryUnreachableError."""
-    import requests
-
-    address = f"{settings.mlflow_url}/api/2.0/mlflow/registered-models/alias"
-    try:
-        response = requests.get(
-            address,
-            params={"name": solution, "alias": alias},
-            headers=authorization(access_token(settings)),
-            timeout=_TIMEOUT_SECONDS,
-        )
-    except requests.RequestException as error:
-        raise RegistryUnreachableError(f"The model registry does not answer at {settings.mlflow_url}: {error}") from error
-    if response.status_code >= 500 or response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        raise RegistryUnreachableError(f"The model registry answers with status {response.status_code} at {settings.mlflow_url}.")
+    response = _get(settings, "alias", name=solution, alias=alias)
     if not response.ok:
         return None
     version = response.json()["model_version"]
@@ -44,3 +41,39 @@ def registered_version(settings: Settings, solution: str, alias: str) -> Registe
         run_id=str(version.get("run_id")),
         tags={tag["key"]: tag["value"] for tag in version.get("tags", [])},
     )
+
+
+def registered_aliases(settings: Settings) -> Aliases:
+    """The aliases of all solutions, by one request for a thousand of them. Raises RegistryUnreachableError."""
+    aliases: dict[str, dict[str, int]] = {}
+    page = ""
+    while True:
+        response = _get(settings, "search", max_results=_PAGE, page_token=page)
+        if not response.ok:
+            raise RegistryUnreachableError(
+                f"The model registry answers with status {response.status_code} to a search of models."
+            )
+        answer = response.json()
+        for model in answer.get("registered_models", []):
+            aliases[model["name"]] = {entry["alias"]: int(entry["version"]) for entry in model.get("aliases", [])}
+        page = answer.get("next_page_token", "")
+        if not page:
+            return aliases
+
+
+def _get(settings: Settings, path: str, **parameters: Any) -> "Response":
+    """The answer of the registry to a question about registered models, whatever its status below 500."""
+    import requests
+
+    try:
+        response = requests.get(
+            f"{settings.mlflow_url}/api/2.0/mlflow/registered-models/{path}",
+            params=parameters,
+            headers=authorization(access_token(settings)),
+            timeout=_TIMEOUT_SECONDS,
+        )
+    except requests.RequestException as error:
+        raise RegistryUnreachableError(f"The model registry does not answer at {settings.mlflow_url}: {error}") from error
+    if response.status_code >= 500 or response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise RegistryUnreachableError(f"The model registry answers with status {response.status_code} at {settings.mlflow_url}.")
+    return response

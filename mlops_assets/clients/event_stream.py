@@ -206,6 +206,10 @@ class EventStream:
             return sum((state.subjects or {}).values())
         return int(information.num_pending or 0) + int(information.num_ack_pending or 0)
 
+    async def last_number(self, stream: str) -> int:
+        """The number of the newest message that `stream` was ever given."""
+        return int((await self.jetstream.stream_info(stream)).state.last_seq)
+
     async def make_room(self, stream: str, solution: str, *, durable: str) -> None:
         """When `stream` is more than half full, remove what the consumer `durable` has acknowledged of a solution's messages."""
         information = await self.jetstream.stream_info(stream)

@@ -10,14 +10,10 @@ from mlops_assets.components.scaffolding import MLSolutionScaffolder
 from mlops_assets.components.solution_columns import check_columns
 from mlops_assets.components.stages import STAGES, stages, stages_of
 from mlops_assets.components.tagged_models import build_own_models
-from mlops_assets.core.check_rules import SERVED_VERSION
 from mlops_assets.core.keys import CHECK_EVENT_TAG, job_name
 from mlops_assets.core.project import current_project
 from mlops_assets.core.schedules import check_schedule
-from mlops_assets.deployment.challenger_sensor import build_challenger_sensor
-from mlops_assets.deployment.champion_sensor import build_champion_sensor
-from mlops_assets.deployment.served_version import build_served_version_sensor
-from mlops_assets.deployment.served_version_check import build_served_version, served_channels
+from mlops_assets.deployment.served_version_check import build_served_version
 from mlops_assets.feature_store.model_problems import UnknownModelError
 from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import DbtModel, FeatureRegistry
@@ -25,7 +21,6 @@ from mlops_assets.features.generated.project_files import spine_of
 from mlops_assets.monitoring.monitor import check_monitors
 from mlops_assets.monitoring.retraining_schedule import build_retraining_schedules
 from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor
-from mlops_assets.predictions.prediction_log_sensor import build_prediction_log_sensor
 from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector, nearest
 from mlops_assets.schema.duration import maximum_days
 from mlops_assets.schema.metric_names import check_metric
@@ -42,10 +37,14 @@ _SEGMENT_TYPES = ("varchar", "text", "string", "tinyint", "smallint", "integer",
 
 @dg.scaffold_with(MLSolutionScaffolder)
 class MLSolution(dg.Component):
-    """A prediction problem operated end to end. Its attributes are `mlops_assets.schema.solution.Solution`."""
+    """A prediction problem operated end to end. Its attributes are `mlops_assets.schema.solution.Solution`.
+
+    `inputs` are there once its definitions are built.
+    """
 
     def __init__(self, solution: Solution):
         self.solution = solution
+        self.inputs: SolutionInputs | None = None
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
@@ -59,7 +58,7 @@ class MLSolution(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The assets, checks and jobs. Raises ConfigurationError for a model, column or class that does not exist."""
-        inputs = self.resolve()
+        inputs = self.inputs = self.resolve()
         keys = {job: [inputs.key(name) for name in stages_of(job, self.solution)] for job in get_args(Job)}
         assets = build_own_models(self.solution.name, self.solution.partitions)
         assets += [self._asset(stage, inputs) for stage in stages(self.solution)]
@@ -75,27 +74,11 @@ class MLSolution(dg.Component):
             )
             for purpose, of_job in keys.items()
         ]
-        sensors = [
-            build_champion_sensor(places) for places in ([inputs.deployment_target], inputs.segment_deployment_targets) if places
-        ]
-        sensors += [
-            build_challenger_sensor(inputs.name, self.solution.serving),
-            build_retraining_sensor(inputs.name),
-            build_prediction_log_sensor(inputs.name, inputs.partitions, self.solution.serving.log_interval_seconds),
-        ]
-        sensors.append(
-            build_served_version_sensor(
-                inputs.name,
-                SERVED_VERSION.name,
-                segments=self.solution.segments.values if self.solution.segments else [],
-                channels=served_channels(inputs),
-            )
-        )
         return dg.Definitions(
             assets=assets,
             asset_checks=[build_served_version(inputs)],
             jobs=jobs,
-            sensors=sensors,
+            sensors=[build_retraining_sensor(inputs.name)],
             schedules=build_retraining_schedules(inputs),
         )
 

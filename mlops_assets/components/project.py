@@ -11,6 +11,7 @@ import dagster as dg
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.notifier import Notifier
 from mlops_assets.components.loading import load_folders
+from mlops_assets.components.solution_sensors import build_solution_sensors
 from mlops_assets.core.conditions import build_conditions_sensors
 from mlops_assets.core.environment_files import export_project_variables
 from mlops_assets.core.project import current_project
@@ -38,7 +39,12 @@ def project_definitions() -> dg.Definitions:
         loaded = load_folders(project.definitions_module, project.definitions_directory)
     finally:
         gc.enable()
-    return dg.Definitions.merge(platform_definitions(), loaded)
+    return with_platform(loaded)
+
+
+def with_platform(loaded: dg.Definitions) -> dg.Definitions:
+    """`loaded` with what it needs of the platform: its resources, its executor, and the sensors of the project and of its solutions."""
+    return dg.Definitions.merge(platform_definitions(), loaded, dg.Definitions(sensors=build_solution_sensors(loaded)))
 
 
 def platform_definitions() -> dg.Definitions:

@@ -1,17 +1,20 @@
 """The sensor that brings the challenger of the servers in line with the registry and the YAML."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import dagster as dg
 
-from mlops_assets.clients import aliases
-from mlops_assets.clients.champion import RegistryUnreachableError, registered_version
-from mlops_assets.core.keys import CHALLENGER, stage_key
+from mlops_assets.clients.aliases import CHALLENGER as CHALLENGER_ALIAS
+from mlops_assets.clients.champion import Aliases, RegistryUnreachableError, registered_aliases
+from mlops_assets.core.keys import CHALLENGER, job_name, stage_key
 from mlops_assets.core.settings import Settings, sensor_interval
+from mlops_assets.core.shared_sensors import look_at_each, read_cursor, tick_result
 from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.active import CHALLENGER_LINK
 from mlops_assets.serving.bundle_store import open_bundle_store
 
+NAME = "challengers"
 _INTERVAL_SECONDS = 30
 
 
@@ -23,10 +26,10 @@ class ChallengerAssignment:
     version: int | None
 
 
-def declared_assignment(settings: Settings, solution: str, options: Serving) -> ChallengerAssignment:
-    """What the YAML and the registry ask for. Raises RegistryUnreachableError."""
-    found = registered_version(settings, solution, aliases.CHALLENGER) if options.tries_challenger else None
-    return ChallengerAssignment(options, found.version if found else None)
+def declared_assignment(aliases: Aliases, solution: str, options: Serving) -> ChallengerAssignment:
+    """What the YAML and the registry ask for."""
+    version = aliases.get(solution, {}).get(CHALLENGER_ALIAS) if options.tries_challenger else None
+    return ChallengerAssignment(options, version)
 
 
 def current_assignment(settings: Settings, solution: str) -> ChallengerAssignment:
@@ -36,31 +39,44 @@ def current_assignment(settings: Settings, solution: str) -> ChallengerAssignmen
     return ChallengerAssignment(bundles.read_options(), int(bundle.name) if bundle else None)
 
 
-def build_challenger_sensor(solution: str, options: Serving) -> dg.SensorDefinition:
-    """The sensor of one solution: a materialization of `challenger` for each state of affairs in which the two differ."""
-    key = stage_key(solution, CHALLENGER)
+def build_challenger_sensor(solutions: Mapping[str, Serving]) -> dg.SensorDefinition:
+    """The sensor of `solutions` with the section `serving` of each: a materialization of `challenger` for each difference of the two.
 
-    name = f"{solution}_challenger"
-    description = "Lets the servers try the challenger, and follow the section `serving` of the YAML, when either changed."
+    The registry is asked once a tick, and not at all while no solution tries a challenger.
+    """
 
     @dg.sensor(
-        name=name,
-        description=description,
-        target=dg.define_asset_job(name, selection=dg.AssetSelection.assets(key), description=description),
+        name=NAME,
+        description="Lets the servers try the challengers, and follow the sections `serving` of the YAML, when either changed.",
+        jobs=[
+            dg.define_asset_job(
+                job_name(solution, CHALLENGER),
+                selection=dg.AssetSelection.assets(stage_key(solution, CHALLENGER)),
+                description=f"Lets the servers try the challenger of {solution}, and follow the section `serving` of its YAML.",
+            )
+            for solution in solutions
+        ],
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
-    def challenger(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult | dg.SkipReason:
+    def challengers(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult | dg.SkipReason:
         try:
-            wanted = declared_assignment(settings, solution, options)
+            aliases = registered_aliases(settings) if any(each.tries_challenger for each in solutions.values()) else {}
         except RegistryUnreachableError as error:
             return dg.SkipReason(str(error))
-        present = current_assignment(settings, solution)
-        if wanted == present:
-            return dg.SkipReason("the servers do what the YAML and the registry ask for")
-        state = f"{wanted} instead of {present}"
-        if state == context.cursor:
-            return dg.SkipReason("asked for already")
-        return dg.SensorResult(run_requests=[dg.RunRequest(asset_selection=[key])], cursor=state)
+        asked = {name: state for name, state in read_cursor(context).items() if name in solutions}
 
-    return challenger
+        def look(name: str, options: Serving) -> dg.RunRequest | str:
+            wanted, present = declared_assignment(aliases, name, options), current_assignment(settings, name)
+            if wanted == present:
+                return "the servers do what the YAML and the registry ask for"
+            state = f"{wanted} instead of {present}"
+            if asked.get(name) == state:
+                return "asked for already"
+            asked[name] = state
+            return dg.RunRequest(job_name=job_name(name, CHALLENGER))
+
+        requests, reason = look_at_each(solutions, look)
+        return tick_result(requests, reason, asked)
+
+    return challengers

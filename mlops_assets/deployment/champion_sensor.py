@@ -4,62 +4,100 @@ It launches the deployment that records the change, so that the history tells wh
 when there is no evidence that the chosen version passed its gates. The champions of segments are looked after like that of the solution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
+from mlops_assets.clients.aliases import CHAMPION, segment_alias
+from mlops_assets.clients.champion import RegistryUnreachableError, registered_aliases, registered_champion
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.deployment_target import DeploymentTarget
 from mlops_assets.core.keys import job_name
 from mlops_assets.core.settings import Settings, sensor_interval
+from mlops_assets.core.shared_sensors import look_at_each, read_cursor, tick_result
 from mlops_assets.training.acceptance import gates_problem
 
+NAME = "champions"
 _INTERVAL_SECONDS = 30
 _ACTOR = "mlflow"
 
 
 def build_champion_sensor(targets: Sequence[DeploymentTarget]) -> dg.SensorDefinition:
-    """The sensor of `targets` with one deployment asset. It asks for nothing while the registry agrees with the newest deployments."""
-    [key] = {target.key for target in targets}
+    """The sensor of all `targets`. It asks for nothing while the registry agrees with the newest deployments.
 
-    solution, stage = key.path
+    What agreed is looked at again when its alias or its newest deployment is another one: a tick in which nothing happened is one
+    request to the registry and one query of the event log.
+    """
+    keys = list(dict.fromkeys(target.key for target in targets))
+    by_name = {_name(target): target for target in targets}
 
     @dg.sensor(
-        name=f"{solution}_{'champion' if targets[0].segment is None else 'segment_champions'}",
-        description="Reconciles a champion that was set by hand in MLflow with the history of deployments.",
-        # The job of whoever deploys: this sensor, `mlops promote` and `mlops rollback`.
-        target=dg.define_asset_job(
-            job_name(solution, stage),
-            selection=dg.AssetSelection.assets(key),
-            description=f"Deploys one version of {solution}: promotion, rollback, or the record of what was set by hand in MLflow.",
-        ),
+        name=NAME,
+        description="Reconciles champions that were set by hand in MLflow with the history of deployments.",
+        # The jobs of whoever deploys: this sensor, `mlops promote` and `mlops rollback`.
+        jobs=[_job(key) for key in keys],
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
-    def champion(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult | dg.SkipReason:
+    def champions(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult | dg.SkipReason:
         try:
-            found = [_reconcile(context.instance, settings, target) for target in targets]
+            aliases = registered_aliases(settings)
         except RegistryUnreachableError as error:
             return dg.SkipReason(str(error))
-        requests = [each for each in found if isinstance(each, dg.RunRequest)]
-        return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("; ".join(map(str, found)))
+        deployments = _newest_deployments(context.instance, keys)
+        before = read_cursor(context)
+        agreed: dict[str, list[int | None]] = {}
 
-    return champion
+        def look(name: str, target: DeploymentTarget) -> dg.RunRequest | str:
+            alias = segment_alias(CHAMPION, target.segment)
+            state = [aliases.get(target.solution, {}).get(alias), deployments.get(target.key)]
+            if state[1] is None:
+                return "nothing was deployed yet"
+            outcome = "as it was deployed" if before.get(name) == state else _reconcile(context.instance, settings, target)
+            if isinstance(outcome, str):
+                agreed[name] = state
+            return outcome
+
+        try:
+            requests, reason = look_at_each(by_name, look)
+        except RegistryUnreachableError as error:
+            return dg.SkipReason(str(error))
+        return tick_result(requests, reason, agreed)
+
+    return champions
+
+
+def _name(target: DeploymentTarget) -> str:
+    return target.solution if target.segment is None else f"{target.solution} {target.segment}"
+
+
+def _job(key: dg.AssetKey) -> UnresolvedAssetJobDefinition:
+    solution, stage = key.path
+    return dg.define_asset_job(
+        job_name(solution, stage),
+        selection=dg.AssetSelection.assets(key),
+        description=f"Deploys one version of {solution}: promotion, rollback, or the record of what was set by hand in MLflow.",
+    )
+
+
+def _newest_deployments(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> Mapping[dg.AssetKey, int | None]:
+    """The identity of the newest materialization of each asset; those that have none are left out."""
+    records = instance.get_asset_records(list(keys))
+    return {record.asset_entry.asset_key: record.asset_entry.last_materialization_storage_id for record in records}
 
 
 def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: DeploymentTarget) -> dg.RunRequest | str:
-    """The run that brings history and registry together; a sentence when they agree."""
-    name = target.segment or target.solution
+    """The run that brings history and registry together; a phrase when they agree."""
     recorded = target.newest_deployment(instance)
     if recorded is None:
-        return f"{name}: nothing was deployed yet"
+        return "nothing was deployed yet"
     deployed = recorded.version
     expected = None if recorded.is_left_to_solution else deployed
     found = registered_champion(settings, target.solution, target.segment)
     if (found.version if found else None) == expected:
-        return f"{name}: version {deployed} is deployed and is the champion"
+        return f"version {deployed} is deployed and is the champion"
     refused = None if found is None else _refusal(instance, settings, target, found)
     if found is not None and refused is None:
         version, partition = found.version, target.partition_key(found.tags[TRAINING_DATE_TAG])

@@ -1,17 +1,29 @@
 """Observation of the versions that the servers answer with, and the sensor that has a change of them checked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
-from mlops_assets.core.keys import DEPLOYMENT, stage_key
+from mlops_assets.clients.aliases import CHAMPION, segment_alias
+from mlops_assets.clients.champion import RegistryUnreachableError, registered_aliases, registered_champion
+from mlops_assets.core.check_rules import SERVED_VERSION
+from mlops_assets.core.keys import DEPLOYMENT, job_name, stage_key
 from mlops_assets.core.settings import Settings, sensor_interval
+from mlops_assets.core.shared_sensors import look_at_each, read_cursor, tick_result
 from mlops_assets.serving.reports import Channel, ProcessReport, read_reports
 
+NAME = "served_versions"
 _INTERVAL_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class ServedSolution:
+    """A solution as its servers have it: its segments, and the channels that its YAML turns on."""
+
+    segments: Sequence[str]
+    channels: Sequence[Channel]
 
 
 @dataclass(frozen=True)
@@ -54,61 +66,84 @@ class Observation:
         return faults
 
 
-def observe(settings: Settings, solution: str, *, segments: Sequence[str], channels: Sequence[Channel]) -> Observation:
+def observe(settings: Settings, solution: str, served: ServedSolution) -> Observation:
     """The registry's champions and what the processes of this machine report. Raises RegistryUnreachableError."""
-    champion = registered_champion(settings, solution)
-    of_segments = {segment: registered_champion(settings, solution, segment) for segment in segments}
-    now = datetime.now(UTC)
-    return Observation(
-        version=champion.version if champion else None,
-        segments=tuple(sorted((segment, found.version) for segment, found in of_segments.items() if found)),
-        channels=tuple(channels),
-        processes=tuple(
-            _served(report, solution, now)
-            for report in read_reports(settings.server_reports_directory)
-            if report.channel in channels
-        ),
-    )
+    champions = {segment: registered_champion(settings, solution, segment) for segment in (None, *served.segments)}
+    versions = {segment: champion.version for segment, champion in champions.items() if champion}
+    return _compare(solution, served, versions, read_reports(settings.server_reports_directory))
 
 
-def build_served_version_sensor(
-    solution: str, rule_name: str, *, segments: Sequence[str], channels: Sequence[Channel]
-) -> dg.SensorDefinition:
-    """The sensor of one solution: a run of the check `rule_name` of its deployment whenever the observation is another one."""
-    check = dg.AssetCheckKey(stage_key(solution, DEPLOYMENT), rule_name)
+def build_served_version_sensor(solutions: Mapping[str, ServedSolution]) -> dg.SensorDefinition:
+    """The sensor of `solutions`: a run of the check `served_version` of a deployment whenever its observation is another one.
 
-    name = f"{solution}_{rule_name}"
-    description = "Has it checked whether every server process serves the registry's champion, when either changed."
+    A tick asks the registry once, and reads the reports of the processes once.
+    """
 
     @dg.sensor(
-        name=name,
-        description=description,
-        target=dg.define_asset_job(name, selection=dg.AssetSelection.checks(check), description=description),
+        name=NAME,
+        description="Has it checked whether every server process serves the registry's champions, when either changed.",
+        jobs=[
+            dg.define_asset_job(
+                job_name(solution, SERVED_VERSION.name),
+                selection=dg.AssetSelection.checks(_check_key(solution)),
+                description=f"Checks whether every server process serves the champion of {solution}.",
+            )
+            for solution in solutions
+        ],
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
-    def served_version(
+    def served_versions(
         context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
     ) -> dg.SensorResult | dg.SkipReason:
         try:
-            observation = observe(settings, solution, segments=segments, channels=channels)
+            aliases = registered_aliases(settings)
         except RegistryUnreachableError as error:
             return dg.SkipReason(str(error))
-        if observation.version is None:
-            return dg.SkipReason("there is no champion yet")
-        # Processes come and go; what counts is what any of them serves.
-        state = repr(
-            (
-                observation.version,
-                observation.segments,
-                sorted({(s.channel, s.version, s.segments) for s in observation.processes}, key=repr),
-            )
-        )
-        if state == context.cursor:
-            return dg.SkipReason("nothing changed since the last check")
-        return dg.SensorResult(run_requests=[dg.RunRequest(asset_check_keys=[check])], cursor=state)
+        reports = read_reports(settings.server_reports_directory)
+        checked = {name: state for name, state in read_cursor(context).items() if name in solutions}
 
-    return served_version
+        def look(name: str, served: ServedSolution) -> dg.RunRequest | str:
+            of_solution = aliases.get(name, {})
+            named = {segment: of_solution.get(segment_alias(CHAMPION, segment)) for segment in (None, *served.segments)}
+            versions = {segment: version for segment, version in named.items() if version is not None}
+            observation = _compare(name, served, versions, reports)
+            if observation.version is None:
+                return "there is no champion yet"
+            # Processes come and go; what counts is what any of them serves.
+            state = repr(
+                (
+                    observation.version,
+                    observation.segments,
+                    sorted({(s.channel, s.version, s.segments) for s in observation.processes}, key=repr),
+                )
+            )
+            if checked.get(name) == state:
+                return "nothing changed since the last check"
+            checked[name] = state
+            return dg.RunRequest(job_name=job_name(name, SERVED_VERSION.name), asset_check_keys=[_check_key(name)])
+
+        requests, reason = look_at_each(solutions, look)
+        return tick_result(requests, reason, checked)
+
+    return served_versions
+
+
+def _check_key(solution: str) -> dg.AssetCheckKey:
+    return dg.AssetCheckKey(stage_key(solution, DEPLOYMENT), SERVED_VERSION.name)
+
+
+def _compare(
+    solution: str, served: ServedSolution, versions: Mapping[str | None, int], reports: Iterable[ProcessReport]
+) -> Observation:
+    """The champions' `versions`, by segment, beside what the processes report."""
+    now = datetime.now(UTC)
+    return Observation(
+        version=versions.get(None),
+        segments=tuple(sorted((segment, version) for segment, version in versions.items() if segment is not None)),
+        channels=tuple(served.channels),
+        processes=tuple(_served(report, solution, now) for report in reports if report.channel in served.channels),
+    )
 
 
 def _served(report: ProcessReport, solution: str, now: datetime) -> ServedVersion:

@@ -1,7 +1,6 @@
 """`served_version`: the check that every server process answers with the registry's champion. Observed, not assumed."""
 
 import time
-from collections.abc import Sequence
 
 import dagster as dg
 
@@ -9,7 +8,7 @@ from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES
 from mlops_assets.core.keys import DEPLOYMENT
 from mlops_assets.core.settings import Settings
-from mlops_assets.deployment.served_version import Observation, observe
+from mlops_assets.deployment.served_version import Observation, ServedSolution, observe
 from mlops_assets.runs.slots import SLOTS_TAG, VERSION_CHECK
 from mlops_assets.serving.reports import Channel
 from mlops_assets.stages.inputs import SolutionInputs
@@ -23,8 +22,7 @@ _POLL_SECONDS = 0.5
 def build_served_version(inputs: SolutionInputs) -> dg.AssetChecksDefinition:
     """The check of one solution, which runs by itself: nothing is materialized for it."""
     key = inputs.key(DEPLOYMENT)
-    channels = served_channels(inputs)
-    segments = inputs.solution.segments.values if inputs.solution.segments else []
+    served = served_solution(inputs)
 
     @dg.asset_check(
         asset=key,
@@ -34,16 +32,16 @@ def build_served_version(inputs: SolutionInputs) -> dg.AssetChecksDefinition:
         op_tags={SLOTS_TAG: VERSION_CHECK},
     )
     def served_version(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-        return evaluate(key, _settled(settings, inputs.name, segments, channels))
+        return evaluate(key, _settled(settings, inputs.name, served))
 
     return served_version
 
 
-def served_channels(inputs: SolutionInputs) -> list[Channel]:
-    """The channels of servers that the solution's YAML turns on."""
-    serving = inputs.solution.serving
+def served_solution(inputs: SolutionInputs) -> ServedSolution:
+    """The segments, and the channels of servers that the solution's YAML turns on."""
+    serving, segments = inputs.solution.serving, inputs.solution.segments
     channels: list[tuple[Channel, bool]] = [("online", serving.online), ("stream", serving.stream)]
-    return [channel for channel, wanted in channels if wanted]
+    return ServedSolution(segments.values if segments else [], [channel for channel, wanted in channels if wanted])
 
 
 def evaluate(key: dg.AssetKey, observation: Observation) -> dg.AssetCheckResult:
@@ -84,11 +82,11 @@ def evaluate(key: dg.AssetKey, observation: Observation) -> dg.AssetCheckResult:
     )
 
 
-def _settled(settings: Settings, solution: str, segments: Sequence[str], channels: Sequence[Channel]) -> Observation:
+def _settled(settings: Settings, solution: str, served: ServedSolution) -> Observation:
     """The first observation without a fault, or the last one."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
-        observation = observe(settings, solution, segments=segments, channels=channels)
+        observation = observe(settings, solution, served)
         if not observation.faults or time.monotonic() > deadline:
             return observation
         time.sleep(_POLL_SECONDS)

@@ -57,16 +57,18 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
         graph = context.repository_def.asset_graph if context.repository_def else None
         if graph is None:
             return dg.SkipReason("the code location is not loaded")
-        tags = _tags(graph)
         seen = json.loads(context.cursor) if context.cursor else None
         if seen is not None and "evaluated" not in seen:
             seen = None  # a cursor of an earlier release
+        last = context.instance.event_log_storage.get_maximum_record_id() or 0
+        if seen is not None and seen.get("last") == last:
+            return dg.SkipReason("nothing happened")
+        tags = _tags(graph)
         evaluations = _new_evaluations(context.instance, sorted(graph.asset_check_keys), after=seen["evaluated"] if seen else 0.0)
         newest = max((moment for moment, _, _ in evaluations), default=seen["evaluated"] if seen else 0.0)
         if seen is None:
             # What happened before is no news.
-            position = context.instance.event_log_storage.get_maximum_record_id() or 0
-            context.update_cursor(json.dumps({"event": position, "evaluated": newest}))
+            context.update_cursor(json.dumps({"event": last, "evaluated": newest, "last": last}))
             return dg.SkipReason("begins to listen")
         events = list(_materializations(context.instance, tags, after=seen["event"]))
         found = [materialization_notification(settings, tags[key], key, record) for key, record in events]
@@ -75,7 +77,7 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
         dealt_with = notifier.notify(pending, seconds=_TICK_SECONDS)
         if dealt_with == len(pending):
             position = max([seen["event"], *(record.storage_id for _, record in events)])
-            context.update_cursor(json.dumps({"event": position, "evaluated": newest}))
+            context.update_cursor(json.dumps({"event": position, "evaluated": newest, "last": last}))
         return dg.SkipReason(f"{dealt_with} of {len(pending)} notifications dealt with")
 
     return [run_failures, notifications]
