@@ -1,4 +1,4 @@
-"""The one endpoint of MLflow that says which version has an alias, over HTTP."""
+"""The two endpoints of MLflow that say which versions have aliases, over HTTP."""
 
 import json
 import threading
@@ -8,18 +8,33 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class AliasRegistry:
-    """Answers for `aliases`, of whichever model; a context that ends the server."""
+    """Answers for `aliases`, of whichever model; a search finds the models `solutions`. A context that ends the server."""
 
-    def __init__(self) -> None:
+    def __init__(self, *solutions: str) -> None:
         self.aliases: dict[str, int] = {}
+        self.requests = 0
         registry = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                version = registry.aliases.get(parse_qs(urlsplit(self.path).query)["alias"][0])
-                self.send_response(200 if version else 404)
+                registry.requests += 1
+                parts = urlsplit(self.path)
+                asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+                if parts.path.endswith("/search"):
+                    # A page has one model.
+                    page = int(asked.get("page_token", 0))
+                    aliases = [{"alias": alias, "version": str(version)} for alias, version in registry.aliases.items()]
+                    answer: dict[str, Any] = {
+                        "registered_models": [{"name": name, "aliases": aliases} for name in solutions[page : page + 1]],
+                        "next_page_token": str(page + 1) if page + 1 < len(solutions) else "",
+                    }
+                    found = True
+                else:
+                    version = registry.aliases.get(asked["alias"])
+                    answer, found = {"model_version": {"version": str(version), "tags": []}}, version is not None
+                self.send_response(200 if found else 404)
                 self.end_headers()
-                self.wfile.write(json.dumps({"model_version": {"version": str(version), "tags": []}}).encode())
+                self.wfile.write(json.dumps(answer).encode())
 
             def log_message(self, *_: Any) -> None:
                 return

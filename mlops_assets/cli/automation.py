@@ -16,6 +16,11 @@ automation = typer.Typer(
 app.add_typer(automation, name="automation")
 
 
+RetrainingArgument = Annotated[
+    str | None, typer.Argument(metavar="[SOLUTION]", help="The solution whose retraining alone is switched.")
+]
+
+
 class StepName(StrEnum):
     """How much arrives at a time."""
 
@@ -42,15 +47,15 @@ def status(as_json: JsonOption = False) -> None:
 
 
 @automation.command(epilog="Example: [bold]mlops automation on[/bold]")
-def on() -> None:
+def on(solution: RetrainingArgument = None) -> None:
     """Let features, predictions and reports follow new data, and retraining follow decisions. Dagster remembers it."""
-    _switch(on=True)
+    _switch(solution, on=True)
 
 
 @automation.command(epilog="Example: [bold]mlops automation off[/bold]")
-def off() -> None:
+def off(solution: RetrainingArgument = None) -> None:
     """Leave every run to whoever starts it. What runs already goes on."""
-    _switch(on=False)
+    _switch(solution, on=False)
 
 
 @app.command(epilog="Example: [bold]mlops replay my_solution --from 2013-08-01 --to 2013-12-31 --step month[/bold]")
@@ -84,11 +89,11 @@ def replay(
         print_json(summary)
 
 
-def _switch(*, on: bool) -> None:
+def _switch(solution: str | None, *, on: bool) -> None:
     from mlops_assets.clients.dagster_client import DagsterClient
     from mlops_assets.operations.automation import automation_sensors, switch_sensor
 
     client = DagsterClient.from_settings(running_settings())
-    for sensor in automation_sensors(client):
+    for sensor in automation_sensors(client, solution):
         switch_sensor(client, sensor, on=on)
         console.print(f"{sensor.name} is {'on' if on else 'off'}.", highlight=False)

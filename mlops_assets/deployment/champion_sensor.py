@@ -113,6 +113,7 @@ def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: Deploym
     return dg.RunRequest(
         # One run for one state of affairs: a second tick asks for the same run, which Dagster does not launch again.
         run_key=f"{found.version if found else None}-{recorded.storage_id}",
+        job_name=job_name(*target.key.path),
         asset_selection=[target.key],
         partition_key=partition,
         run_config={"ops": {target.key.to_python_identifier(): {"config": configuration}}},

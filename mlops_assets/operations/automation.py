@@ -8,7 +8,8 @@ from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.core.conditions import CONDITIONS_SENSORS
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
-from mlops_assets.monitoring.retraining_sensor import RETRAINING_SUFFIX
+from mlops_assets.monitoring.retraining_sensor import RETRAINING_SUFFIX, sensor_name
+from mlops_assets.schema.configuration_errors import nearest
 
 _SENSORS = """
 query Sensors($repository: RepositorySelector!) { sensorsOrError(repositorySelector: $repository) { __typename
@@ -47,13 +48,19 @@ def read_sensors(client: DagsterClient) -> dict[str, Sensor]:
     }
 
 
-def automation_sensors(client: DagsterClient) -> list[Sensor]:
-    """The sensors that `mlops automation` switches: those that launch work which nobody asked for by hand."""
-    return [
-        sensor
-        for name, sensor in sorted(read_sensors(client).items())
-        if name in CONDITIONS_SENSORS or name.endswith(RETRAINING_SUFFIX)
-    ]
+def automation_sensors(client: DagsterClient, solution: str | None) -> list[Sensor]:
+    """The sensors that `mlops automation` switches: those that launch work which nobody asked for by hand, or the one of `solution`.
+
+    Raises StackError when there is no such solution.
+    """
+    sensors = dict(sorted(read_sensors(client).items()))
+    retraining = [name for name in sensors if name.endswith(RETRAINING_SUFFIX)]
+    if solution is None:
+        return [sensor for name, sensor in sensors.items() if name in CONDITIONS_SENSORS or name in retraining]
+    if sensor_name(solution) not in retraining:
+        known = [name.removesuffix(RETRAINING_SUFFIX) for name in retraining]
+        raise StackError(f"There is no solution {solution!r} to switch.", remedy=f"{nearest(solution, known).capitalize()}")
+    return [sensors[sensor_name(solution)]]
 
 
 def switch_sensor(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:

@@ -220,8 +220,8 @@ def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inpu
             return champion
         if each.deployment_target.has_champion(instance):
             raise EvidenceError(
-                f"The alias {segment_alias(CHAMPION, each.segment)} of {inputs.name} was removed by hand. The sensor champions (of "
-                f"segments {inputs.name}_segment_champions) restores it within a minute; then materialize the evaluation again."
+                f"The alias {segment_alias(CHAMPION, each.segment)} of {inputs.name} was removed by hand. The sensor "
+                "champions restores it within a minute; then materialize the evaluation again."
             )
     return None
 

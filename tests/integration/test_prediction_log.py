@@ -25,7 +25,7 @@ from mlops_assets.online_store.values import Flag, ViewValues
 from mlops_assets.predictions import prediction_log
 from mlops_assets.predictions.all_predictions import all_predictions, separate_log
 from mlops_assets.predictions.outcomes import _joined
-from mlops_assets.predictions.prediction_log_sensor import build_prediction_log_sensor
+from mlops_assets.predictions.prediction_log_sensor import LoggedSolution, build_prediction_log_sensor
 from mlops_assets.serving.prediction_record import Outputs, PredictionRecord, encode_record
 
 MORNING = datetime(2020, 1, 2, 6, tzinfo=UTC)
@@ -209,7 +209,7 @@ def test_the_run_that_the_sensor_asks_for_reads_inputs_that_were_materialized_by
         *(dg.AssetSpec(key, partitions_def=INPUTS.partitions) for key in INPUTS.upstream_keys),
     ]
     settings = Settings(home=Path("/nonexistent"), nats_url=nats.url)
-    sensor = build_prediction_log_sensor(SOLUTION, INPUTS.partitions, 60)
+    sensor = build_prediction_log_sensor({SOLUTION: LoggedSolution(INPUTS.partitions, 60)})
     definitions = dg.Definitions(assets, sensors=[sensor], resources={"lake": lake, "settings": settings})
     with dg.DagsterInstance.ephemeral() as instance:
         for key in INPUTS.upstream_keys:
@@ -219,7 +219,7 @@ def test_the_run_that_the_sensor_asks_for_reads_inputs_that_were_materialized_by
             instance=instance, resources={"settings": settings}, repository_def=definitions.get_repository_def()
         )
         [request] = sensor.evaluate_tick(context).run_requests or []
-        job = definitions.resolve_job_def(sensor.job_name)
+        job = definitions.resolve_job_def(str(request.job_name))
         result = job.execute_in_process(instance=instance, partition_key=request.partition_key)
         assert recorded(result) == [("2020-01-02", 1)]
         assert instance.get_materialized_partitions(dg.AssetKey([SOLUTION, "prediction_log"])) == {"2020-01-02"}
@@ -288,17 +288,24 @@ def test_a_stream_that_is_half_full_gives_up_what_is_in_the_lake(lake: Lake, nat
 
 
 def test_the_sensor_asks_for_a_run_only_while_something_waits(lake: Lake, nats: NatsServer) -> None:
-    sensor = build_prediction_log_sensor(SOLUTION, INPUTS.partitions, 60)
+    sensor = build_prediction_log_sensor({SOLUTION: LoggedSolution(INPUTS.partitions, 60)})
 
-    def tick(url: str) -> Any:
+    def tick(url: str, cursor: str | None = None) -> Any:
         with dg.DagsterInstance.ephemeral() as instance:
             settings = Settings(home=Path("/nonexistent"), nats_url=url)
-            return sensor(dg.build_sensor_context(instance=instance, resources={"settings": settings}))
+            return sensor(dg.build_sensor_context(instance=instance, cursor=cursor, resources={"settings": settings}))
 
-    assert "no prediction waits" in tick(nats.url).skip_message
+    empty = tick(nats.url)
+    assert "no prediction waits" in empty.skip_reason.skip_message
+    assert tick(nats.url, empty.cursor).cursor == empty.cursor
     publish(nats, record(1))
-    assert isinstance(tick(nats.url), dg.RunRequest)
+    asked = tick(nats.url, empty.cursor)
+    [request] = asked.run_requests
+    assert request.job_name == f"{SOLUTION}_prediction_log"
+    # The next run is due after the interval of the solution.
+    assert "1 predictions wait until 60 s after the run before" in tick(nats.url, asked.cursor).skip_reason.skip_message
+    assert tick(nats.url).run_requests
     ingest(lake, nats)
-    assert "no prediction waits" in tick(nats.url).skip_message
+    assert "no prediction waits" in tick(nats.url).skip_reason.skip_message
     nats.kill()
     assert "mlops up" in tick(nats.url).skip_message

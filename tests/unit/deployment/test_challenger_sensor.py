@@ -18,7 +18,7 @@ SHADOW = Serving(shadow=True)
 
 @pytest.fixture
 def registry() -> Iterator[AliasRegistry]:
-    with AliasRegistry() as registry:
+    with AliasRegistry("example") as registry:
         yield registry
 
 
@@ -33,20 +33,25 @@ def tick(settings: Settings, options: Serving, cursor: str | None) -> tuple[int,
         dg.DagsterInstance.ephemeral() as instance,
         dg.build_sensor_context(instance=instance, cursor=cursor, resources={"settings": settings}) as context,
     ):
-        result: Any = build_challenger_sensor("example", options)(context)
-    return (0, cursor) if isinstance(result, dg.SkipReason) else (len(result.run_requests), result.cursor)
+        result: Any = build_challenger_sensor({"example": options, "quiet": Serving()})(context)
+    assert all(request.job_name == "example_challenger" for request in result.run_requests or [])
+    return len(result.run_requests or []), result.cursor
 
 
-def test_a_challenger_is_wanted_only_while_the_yaml_wants_one(settings: Settings, registry: AliasRegistry) -> None:
-    registry.aliases["challenger"] = 4
-    assert declared_assignment(settings, "example", Serving()).version is None
-    assert declared_assignment(settings, "example", SHADOW).version == 4
-    registry.aliases.clear()
-    assert declared_assignment(settings, "example", SHADOW).version is None
+def test_a_challenger_is_wanted_only_while_the_yaml_wants_one() -> None:
+    aliases = {"example": {"challenger": 4}}
+    assert declared_assignment(aliases, "example", Serving()).version is None
+    assert declared_assignment(aliases, "example", SHADOW).version == 4
+    assert declared_assignment({}, "example", SHADOW).version is None
+
+
+def test_the_registry_is_not_asked_while_no_solution_tries_a_challenger(settings: Settings, registry: AliasRegistry) -> None:
+    tick(settings, Serving(), None)
+    assert registry.requests == 0
 
 
 def test_each_difference_is_asked_for_once(settings: Settings, registry: AliasRegistry) -> None:
-    assert tick(settings, Serving(), None) == (0, None)
+    assert tick(settings, Serving(), None) == (0, "{}")
     asked, cursor = tick(settings, SHADOW, None)
     assert (asked, tick(settings, SHADOW, cursor)) == (1, (0, cursor))
     write_options(settings.serving_directory / "example", SHADOW)

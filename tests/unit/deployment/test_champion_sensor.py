@@ -30,14 +30,22 @@ SEGMENTS = [
     for name in ("a", "b")
 ]
 ALIASES: dict[str, dict[str, Any]] = {}
+REQUESTS: list[str] = []
 
 
 class _Registry(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        found = ALIASES.get(parse_qs(urlsplit(self.path).query)["alias"][0])
+        REQUESTS.append(self.path)
+        parts = urlsplit(self.path)
+        if parts.path.endswith("/search"):
+            aliases = [{"alias": alias, "version": found["version"]} for alias, found in ALIASES.items()]
+            found: dict[str, Any] | None = {"registered_models": [{"name": "delays", "aliases": aliases}]}
+        else:
+            version = ALIASES.get(parse_qs(parts.query)["alias"][0])
+            found = {"model_version": version} if version else None
         self.send_response(200 if found else 404)
         self.end_headers()
-        self.wfile.write(json.dumps({"model_version": found} if found else {}).encode())
+        self.wfile.write(json.dumps(found or {}).encode())
 
     def log_message(self, *_: object) -> None:
         pass
@@ -80,9 +88,14 @@ def deploy(instance: dg.DagsterInstance, place: DeploymentTarget, version: int, 
     instance.report_runless_asset_event(event)
 
 
-def tick(instance: dg.DagsterInstance, settings: Settings, places: list[DeploymentTarget]) -> Any:
-    context = dg.build_sensor_context(instance=instance, resources={"settings": settings})
+def tick(instance: dg.DagsterInstance, settings: Settings, places: list[DeploymentTarget], *, cursor: str | None = None) -> Any:
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"settings": settings})
     return build_champion_sensor(places)(context)
+
+
+def reason_to_wait(answer: dg.SensorResult) -> str:
+    """Why nothing is asked for."""
+    return str(answer.skip_reason.skip_message) if answer.skip_reason else ""
 
 
 def requested(answer: dg.SensorResult) -> list[tuple[str, int, str]]:
@@ -96,10 +109,10 @@ def requested(answer: dg.SensorResult) -> list[tuple[str, int, str]]:
 
 def test_nothing_is_asked_for_while_registry_and_history_agree(settings: Settings) -> None:
     instance = dg.DagsterInstance.ephemeral()
-    assert "nothing was deployed yet" in str(tick(instance, settings, [SOLUTION]).skip_message)
+    assert "nothing was deployed yet" in reason_to_wait(tick(instance, settings, [SOLUTION]))
     deploy(instance, SOLUTION, 3)
     point(settings, "champion", 3)
-    assert "version 3 is deployed and is the champion" in str(tick(instance, settings, [SOLUTION]).skip_message)
+    assert "version 3 is deployed and is the champion" in reason_to_wait(tick(instance, settings, [SOLUTION]))
 
 
 @pytest.mark.parametrize(
@@ -200,10 +213,42 @@ def test_a_segment_that_was_left_to_its_solution_needs_no_alias(settings: Settin
     instance = dg.DagsterInstance.ephemeral()
     deploy(instance, SEGMENTS[0], 3)
     deploy(instance, SEGMENTS[0], 1, left_to_solution=True)
-    assert tick(instance, settings, SEGMENTS[:1]).skip_message
+    assert reason_to_wait(tick(instance, settings, SEGMENTS[:1]))
     point(settings, "champion-a", 3, segment="a")
     assert requested(tick(instance, settings, SEGMENTS[:1])) == [
         ("a|2013-02-01", 3, "the alias champion was moved by hand from version 1")
+    ]
+
+
+def test_what_agreed_is_looked_at_again_when_the_registry_or_the_history_changed(settings: Settings) -> None:
+    instance = dg.DagsterInstance.ephemeral()
+    deploy(instance, SOLUTION, 3)
+    point(settings, "champion", 3)
+    cursor = tick(instance, settings, [SOLUTION]).cursor
+    REQUESTS.clear()
+    quiet = tick(instance, settings, [SOLUTION], cursor=cursor)
+    assert (reason_to_wait(quiet), quiet.cursor) == ("delays: as it was deployed", cursor)
+    assert [path.partition("?")[0].rpartition("/")[2] for path in REQUESTS] == ["search"]
+    point(settings, "champion", 5)
+    changed = tick(instance, settings, [SOLUTION], cursor=cursor)
+    assert [version for _, version, _ in requested(changed)] == [5]
+    # What does not agree is not kept.
+    assert [version for _, version, _ in requested(tick(instance, settings, [SOLUTION], cursor=changed.cursor))] == [5]
+    point(settings, "champion", 3)
+    deploy(instance, SOLUTION, 4)
+    assert [version for _, version, _ in requested(tick(instance, settings, [SOLUTION], cursor=cursor))] == [3]
+
+
+def test_one_sensor_runs_the_job_of_each_solution(settings: Settings) -> None:
+    instance = dg.DagsterInstance.ephemeral()
+    other = DeploymentTarget("others", None, DAYS)
+    for place in (SOLUTION, other):
+        deploy(instance, place, 3)
+    # Neither has the alias.
+    requests = tick(instance, settings, [SOLUTION, other]).run_requests
+    assert [(request.job_name, request.asset_selection) for request in requests] == [
+        ("delays_deployment", [SOLUTION.key]),
+        ("others_deployment", [other.key]),
     ]
 
 

@@ -11,14 +11,14 @@ from alias_registry import AliasRegistry
 from server_reports import report
 
 from mlops_assets.core.settings import Settings
-from mlops_assets.deployment.served_version import Observation, build_served_version_sensor, observe
+from mlops_assets.deployment.served_version import Observation, ServedSolution, build_served_version_sensor, observe
 
 KEY = dg.AssetKey(["example", "deployment"])
 
 
 @pytest.fixture
 def registry() -> Iterator[AliasRegistry]:
-    with AliasRegistry() as registry:
+    with AliasRegistry("example") as registry:
         yield registry
 
 
@@ -28,7 +28,7 @@ def settings(registry: AliasRegistry, tmp_path: Path) -> Settings:
 
 
 def seen(settings: Settings) -> Observation:
-    return observe(settings, "example", segments=["north", "south"], channels=["online", "stream"])
+    return observe(settings, "example", ServedSolution(["north", "south"], ["online", "stream"]))
 
 
 def test_every_process_of_every_channel_must_serve_the_champion(settings: Settings, registry: AliasRegistry) -> None:
@@ -55,7 +55,7 @@ def test_segments_count_too(settings: Settings, registry: AliasRegistry) -> None
 
 
 def test_the_sensor_asks_once_for_each_state_of_affairs(settings: Settings, registry: AliasRegistry) -> None:
-    sensor = build_served_version_sensor("example", "served_version", segments=[], channels=["online"])
+    sensor = build_served_version_sensor({"example": ServedSolution([], ["online"]), "other": ServedSolution([], ["online"])})
 
     def tick(cursor: str | None) -> tuple[list[dg.RunRequest], str | None]:
         with (
@@ -63,12 +63,13 @@ def test_the_sensor_asks_once_for_each_state_of_affairs(settings: Settings, regi
             dg.build_sensor_context(instance=instance, cursor=cursor, resources={"settings": settings}) as context,
         ):
             result: Any = sensor(context)
-        return ([], cursor) if isinstance(result, dg.SkipReason) else (list(result.run_requests), result.cursor)
+        return list(result.run_requests or []), result.cursor
 
-    assert tick(None) == ([], None)
+    assert tick(None) == ([], "{}")
     registry.aliases["champion"] = 1
     report(settings, 1)
     [request], cursor = tick(None)
+    assert request.job_name == "example_served_version"
     assert request.asset_check_keys == [dg.AssetCheckKey(KEY, "served_version")]
     assert tick(cursor) == ([], cursor)
     registry.aliases["champion"] = 2
