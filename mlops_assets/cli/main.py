@@ -20,9 +20,9 @@ from mlops_assets.cli import (
     catalogue,
     dataset,
     features,
-    init,
     models,
     monitoring,
+    project,
     running,
     schema,
     serving,
@@ -57,7 +57,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-app.add_typer(init.app)
+app.add_typer(project.app)
 app.add_typer(features.app, name="features")
 app.add_typer(catalogue.app)
 app.add_typer(dataset.app, name="dataset")

@@ -20,6 +20,8 @@ MISTAKES = (ConfigurationError, ValidationError, MarkedYAMLError, UnicodeDecodeE
 
 DEFINITIONS_FILE = "defs.yaml"
 
+Severity = Literal["error", "warning"]
+
 _ATTRIBUTES = "attributes"
 
 
@@ -34,7 +36,7 @@ class Fault:
     line: int | None
     field: str
     message: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
 
     def __str__(self) -> str:
         project = project_of_process()
@@ -68,7 +70,7 @@ def explain(error: BaseException, folder: Path) -> list[Fault]:
                 message = "is given twice; keep one"
                 return [Fault(path, line, name, message) for line, name in cause.keys]
             case ConfigurationError():
-                return _located(YamlFile(path), cause.errors)
+                return locate(path, cause.errors)
             case ValidationError():
                 return _field_faults(YamlFile(path)) or [Fault(path, None, "", str(cause))]
             case MarkedYAMLError():
@@ -84,17 +86,19 @@ def explain(error: BaseException, folder: Path) -> list[Fault]:
     return [Fault(path, None, "", str(list(causes(error))[-1]))]
 
 
-def model_fault(problem: ModelProblem, severity: Literal["error", "warning"] = "error") -> Fault:
+def model_fault(problem: ModelProblem) -> Fault:
     """The fault of a dbt model, at the line of its field in the file that describes it."""
     path = current_project().dbt_project / problem.file
+    if problem.line is not None or path.suffix != ".yml":
+        return Fault(path, problem.line, problem.model, problem.message)
     field = ".".join(map(str, (problem.model, *problem.path)))
     try:
-        file = YamlFile(path)
-        names = [model.get("name") for model in file.documents[0]["models"]]
-        line: int | None = file.line(("models", names.index(problem.model), "config", *problem.path))
-    except (OSError, YAMLError, LookupError, TypeError, AttributeError, ValueError):  # a model in SQL that no file describes
+        # A model's `meta` is in its `config` or beside it.
+        inner = ("config", *problem.path) if problem.path[:1] == ("meta",) else problem.path
+        line: int | None = YamlFile(path).line(("models", problem.model, *inner))
+    except (OSError, YAMLError):
         line = None
-    return Fault(path, line, field, problem.message, severity)
+    return Fault(path, line, field, problem.message)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -105,9 +109,12 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or current.__context__
 
 
-def _located(file: YamlFile, errors: Iterable[ConfigurationError]) -> list[Fault]:
+def locate(path: Path, errors: Iterable[ConfigurationError], severity: Severity = "error") -> list[Fault]:
+    """The faults of a file with their lines, in their order."""
+    file = YamlFile(path)
     return sorted(
-        Fault(file.path, file.line((_ATTRIBUTES, *error.path)), ".".join(map(str, error.path)), error.message) for error in errors
+        Fault(path, file.line((_ATTRIBUTES, *error.path)), ".".join(map(str, error.path)), error.message, severity)
+        for error in errors
     )
 
 
@@ -122,7 +129,7 @@ def _field_faults(file: YamlFile) -> list[Fault]:
         errors = [ConfigurationError(fault.path, fault.message) for fault in fields.faults]
         if fields.attributes is not None:
             errors += _further_errors(component(fields.attributes), fields)
-        faults += _located(file, errors)
+        faults += locate(file.path, errors)
     return sorted(faults)
 
 

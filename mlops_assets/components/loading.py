@@ -2,8 +2,9 @@
 
 import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,20 @@ from dagster.components.core.component_tree import ComponentTree
 from dagster_shared import yaml_utils
 from dagster_shared.record import copy
 
-from mlops_assets.components.faults import MISTAKES, causes, explain, require_single_keys
+from mlops_assets.components.faults import DEFINITIONS_FILE, MISTAKES, Fault, causes, explain, require_single_keys
 from mlops_assets.core.project import current_project
 
 _LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedFolder:
+    """A folder of `defs/`: its definitions, or what is wrong with it. `cause` is the error where that is no mistake in a file."""
+
+    path: Path
+    definitions: dg.Definitions | None
+    faults: Sequence[Fault]
+    cause: Exception | None = None
 
 
 def load_folders(module: str, directory: Path) -> dg.Definitions:
@@ -25,30 +36,37 @@ def load_folders(module: str, directory: Path) -> dg.Definitions:
     `configuration_error/<folder>` that says why. An error of a folder of Python code is raised.
     """
     loaded: list[dg.Definitions] = []
+    for folder in read_folders(module, directory):
+        if folder.definitions is not None:
+            loaded.append(folder.definitions)
+            continue
+        problems = [str(fault) for fault in folder.faults]
+        _LOGGER.error("defs/%s is not loaded:\n%s", folder.path.name, "\n".join(problems), exc_info=folder.cause)
+        loaded.append(_error_definitions(folder.path.name, problems))
+    return dg.Definitions.merge(*loaded)
+
+
+def read_folders(module: str, directory: Path) -> Iterator[LoadedFolder]:
+    """Load each folder in `directory` (the package `module`). An error of a folder of Python code is raised."""
     owners: dict[dg.AssetKey, str] = {}
     for folder in sorted(path for path in directory.iterdir() if _is_source(path)):
         try:
             definitions = load_folder(f"{module}.{folder.name}")
         except Exception as error:
             # Whatever a YAML file holds: Dagster wraps some of its errors and raises others as they are.
-            if not (folder / "defs.yaml").is_file():
+            if not (folder / DEFINITIONS_FILE).is_file():
                 raise
-            problems = [str(fault) for fault in explain(error, folder)]
             # The traceback matters for a fault of the code; what is wrong in a file is said in full.
-            mistake = any(isinstance(cause, MISTAKES) for cause in causes(error))
-            _LOGGER.error("defs/%s is not loaded:\n%s", folder.name, "\n".join(problems), exc_info=None if mistake else error)
-            loaded.append(_error_definitions(folder.name, problems))
+            is_mistake = any(isinstance(cause, MISTAKES) for cause in causes(error))
+            yield LoadedFolder(folder, None, explain(error, folder), cause=None if is_mistake else error)
             continue
         keys = _asset_keys(definitions)
         if repeated := sorted(key for key in keys if key in owners):
-            key = repeated[0]
-            problems = [f"defs/{folder.name}: the asset {key.to_user_string()} is already defined in defs/{owners[key]}"]
-            _LOGGER.error("defs/%s is not loaded:\n%s", folder.name, problems[0])
-            loaded.append(_error_definitions(folder.name, problems))
+            message = f"the asset {repeated[0].to_user_string()} is already defined in defs/{owners[repeated[0]]}; rename one"
+            yield LoadedFolder(folder, None, [Fault(folder / DEFINITIONS_FILE, None, "", message)])
             continue
         owners |= dict.fromkeys(keys, folder.name)
-        loaded.append(definitions)
-    return dg.Definitions.merge(*loaded)
+        yield LoadedFolder(folder, definitions, [])
 
 
 def _is_source(path: Path) -> bool:

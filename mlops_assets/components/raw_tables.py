@@ -12,6 +12,7 @@ from mlops_assets.schema.configuration_errors import ErrorCollector
 from mlops_assets.schema.source import Source
 from mlops_assets.sources.loading_schedule import build_loading_jobs, build_loading_schedules
 from mlops_assets.sources.raw_tables import build_raw_assets
+from mlops_assets.sources.reader import expression_problems
 
 
 @dg.scaffold_with(RawTablesScaffolder)
@@ -42,7 +43,7 @@ class RawTables(dg.Component):
         )
 
     def check(self) -> None:
-        """Raise ConfigurationError for columns that have the name of one of the platform's, and for a cron expression that is none."""
+        """Raise ConfigurationError for columns with a name of the platform's, expressions that are none, and a cron expression that is none."""
         errors = ErrorCollector()
         with errors.collect():
             check_schedule(self.source.schedule)
@@ -57,4 +58,6 @@ class RawTables(dg.Component):
             if same := repeated(table.columns):
                 message = f"raw table {name}: {', '.join(same)} are one name to the lake, whatever the case; rename one"
                 errors.add(("tables", name, "columns", same[-1]), message)
+            for column, problem in expression_problems(table).items():
+                errors.add(("tables", name, "columns", column, "expression"), problem)
         errors.raise_errors()

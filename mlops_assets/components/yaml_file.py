@@ -26,7 +26,7 @@ class YamlFile:
     def line(self, keys: Keys) -> int:
         """The line of the field that `keys` lead to, in the document that has most of them; of a field that is missing, that around it.
 
-        Keys that are in no document, such as the name of a kind, are passed over.
+        Keys that are in no document, such as the name of a kind, are passed over. An entry of a list is named by its position or its `name`.
         """
         reached = [_follow(node, keys) for node in self._nodes if node is not None]
         return max(reached, key=lambda place: place[0], default=(0, 1))[1]
@@ -55,6 +55,12 @@ def _inner(node: yaml.Node, key: str | int) -> tuple[int, yaml.Node] | None:
     if isinstance(node, yaml.SequenceNode) and str(key).isdigit() and int(key) < len(node.value):
         value = node.value[int(key)]
         return value.start_mark.line + 1, value
+    if isinstance(node, yaml.SequenceNode):
+        # An entry of a list may have a name: the models and columns of dbt.
+        for value in node.value:
+            named = _inner(value, "name") if isinstance(value, yaml.MappingNode) else None
+            if named is not None and named[1].value == key:
+                return value.start_mark.line + 1, value
     return None
 
 

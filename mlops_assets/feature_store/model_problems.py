@@ -13,12 +13,13 @@ class UnknownModelError(LookupError):
 
 @dataclass(frozen=True)
 class ModelProblem:
-    """What is wrong with a dbt model: the file that describes it, in the dbt project, the keys of the field there, and what is allowed."""
+    """What is wrong with a dbt model: a file in the dbt project, the keys of the field there or the `line`, and what is allowed."""
 
     file: str
     model: str
     path: tuple[str | int, ...]
     message: str
+    line: int | None = None
 
     def __str__(self) -> str:
         return ": ".join(filter(None, (self.file, self.model, ".".join(map(str, self.path)), self.message)))

@@ -54,7 +54,7 @@ def local_file(
             return label
         path = download(connection, label, folder)
     else:
-        path = _path(label, directory)
+        path = source_path(label, directory)
         if not path.is_file():
             raise SourceError(f"{label}: there is no file {path}.")
     return str(_unpacked(path, label, folder, compression))
@@ -83,7 +83,8 @@ def require_allowed_files(files: Sequence[str], *, own: Sequence[str], directory
             )
 
 
-def _path(label: str, directory: Path) -> Path:
+def source_path(label: str, directory: Path) -> Path:
+    """The path of a file that a YAML source names; `directory` is that of the YAML file. Raises SourceError for a package that is none."""
     if not label.startswith(_PACKAGE):
         return directory / label
     package = _package(label)

@@ -32,6 +32,7 @@ PARSED = "temp.main.parsed_rows"
 
 _SHOWN_LENGTH = 100
 """Characters of a value that a reason quotes; the whole row is kept beside it."""
+_ALLOWED = "an expression reads the columns before it, of the same row: no aggregate, window function or subquery"
 _LISTED_NAMES = 50
 _REFUSALS = (400, 401, 403, 404, 405, 410)
 """Answers of a server that asking again does not change."""
@@ -174,6 +175,25 @@ def _require_columns(table: RawTable, extract: Extract, *, is_listable: bool) ->
 def _nearest(name: str, names: Sequence[str]) -> list[str]:
     folded = {other.casefold(): other for other in names}
     return [folded[match] for match in get_close_matches(name.casefold(), folded)]
+
+
+def expression_problems(table: RawTable) -> dict[str, str]:
+    """Computed columns whose expression SQL does not take -> why."""
+    problems: dict[str, str] = {}
+    computed = [name for name, column in table.columns.items() if column.expression is not None]
+    if not computed:
+        return problems
+    with duckdb.connect() as connection:
+        for name in computed:
+            # Each by itself, with the columns before it as they are declared.
+            before = {other: column for other, column in _in_order(table) if other not in problems and other not in computed}
+            before |= {other: table.columns[other] for other in computed[: computed.index(name)]}
+            plain = {other: column.model_copy(update={"expression": None}) for other, column in before.items()}
+            try:
+                _expression_types(connection, table.model_copy(update={"columns": {**plain, name: table.columns[name]}}))
+            except SourceError as error:
+                problems[name] = f"{str(error).splitlines()[0]}; {_ALLOWED}"
+    return problems
 
 
 def _expression_types(connection: duckdb.DuckDBPyConnection, table: RawTable) -> dict[str, str]:

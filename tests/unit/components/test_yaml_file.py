@@ -15,6 +15,7 @@ attributes:
       columns:
         - name
         - weight
+        - {type: double, name: height}
 ---
 type: second
 attributes:
@@ -36,9 +37,10 @@ def file(tmp_path: Path) -> YamlFile:
         (("type",), 2),
         (("attributes", "tables", "orders", "columns", "id", "type"), 5),
         (("attributes", "tables", "parts", "columns", 1), 9),
+        (("attributes", "tables", "parts", "columns", "height", "type"), 10),
         (("attributes", "tables", "parts", "keey"), 6),
         (("attributes", "tables", "a kind", "parts", "columns"), 7),
-        (("attributes", "name"), 14),
+        (("attributes", "name"), 15),
         (("nothing",), 2),
     ],
 )
@@ -47,7 +49,7 @@ def test_a_field_has_the_line_of_its_key(file: YamlFile, keys: tuple[str | int, 
 
 
 def test_a_key_that_is_given_twice_is_found(file: YamlFile) -> None:
-    assert file.repeated_keys() == [(14, "name")]
+    assert file.repeated_keys() == [(15, "name")]
 
 
 def test_an_empty_file_has_one_line(tmp_path: Path) -> None:

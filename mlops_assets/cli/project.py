@@ -1,0 +1,57 @@
+"""`mlops init`, `check` and `remove`: the files of a project as a whole. Options and printing only."""
+
+from typing import Annotated
+
+import typer
+
+from mlops_assets.cli import init
+from mlops_assets.cli.terminal import JsonOption, console, print_json, read_settings
+
+app = typer.Typer()
+app.add_typer(init.app)
+
+
+@app.command(epilog="Example: [bold]mlops check parcels[/bold]")
+def check(
+    name: Annotated[
+        str | None, typer.Argument(help="A solution, with all that it needs, or a folder of defs/. Default: everything.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find every fault of the YAML and dbt files before a run, each with file and line. Needs no running stack; exits with 1 for an error."""
+    from mlops_assets.operations.project_check import check_project
+
+    found = check_project(read_settings(), name)
+    if as_json:
+        print_json(
+            {
+                "ok": not found.errors,
+                "folders": found.folders,
+                "faults": [
+                    {
+                        "severity": fault.severity,
+                        "file": str(fault.file),
+                        "line": fault.line,
+                        "field": fault.field,
+                        "message": fault.message,
+                    }
+                    for fault in found.faults
+                ],
+                "not_checked": found.not_checked,
+            }
+        )
+    else:
+        for fault in found.faults:
+            console.print(f"{fault.severity:<8}", style="red" if fault.severity == "error" else "yellow", end="")
+            console.print(str(fault), markup=False, highlight=False, soft_wrap=True)
+        for reason in found.not_checked:
+            console.print(f"Not checked: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        warnings = len(found.faults) - len(found.errors)
+        counts = f"{_count(len(found.errors), 'error')}, {_count(warnings, 'warning')} in {_count(len(found.folders), 'folder')}"
+        console.print(counts if found.faults else f"Nothing is wrong in {_count(len(found.folders), 'folder')}.", highlight=False)
+    if found.errors:
+        raise typer.Exit(1)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
