@@ -98,7 +98,11 @@ class Fields:
         place = self._values
         for key in outer:
             place = place[key]
-        value, path = place.pop(last), self.path_in_file(tuple(keys))
+        path = self.path_in_file(tuple(keys))
+        if meant := problem.get("ctx", {}).get("meant"):
+            place[last] = meant
+            return True
+        value = place.pop(last)
         if isinstance(place, list):
             self._removed.append(path)
             self._dropped.append((tuple(outer), int(last)))

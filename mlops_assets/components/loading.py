@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ def load_folders(module: str, directory: Path) -> dg.Definitions:
 
 def read_folders(module: str, directory: Path) -> Iterator[LoadedFolder]:
     """Load each folder in `directory` (the package `module`). An error of a folder of Python code is raised."""
+    # Component code references, backfill policies and partitioned checks are marked beta or preview; the lock pins what was tested.
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     owners: dict[dg.AssetKey, str] = {}
     for folder in sorted(path for path in directory.iterdir() if _is_source(path)):
         try:

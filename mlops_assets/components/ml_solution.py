@@ -83,8 +83,12 @@ class MLSolution(dg.Component):
         )
 
     def check(self) -> None:
-        """Raise ConfigurationError with all that is wrong in the file."""
-        self.resolve()
+        """Raise ConfigurationError with all that is wrong in the file. A derived spine that was not compiled yet is not looked at."""
+        registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
+        if self.solution.spine.table is not None and self.solution.spine_model not in registry.models:
+            _check_alone(self.solution).raise_errors()
+        else:
+            self.resolve()
 
     def resolve(self) -> SolutionInputs:
         """The solution with its dbt models. Raises ConfigurationError with all that is wrong in the file."""

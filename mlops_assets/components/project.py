@@ -4,7 +4,6 @@ The `definitions.py` of a project is `defs = dg.definitions(project_definitions)
 """
 
 import gc
-import warnings
 
 import dagster as dg
 
@@ -28,9 +27,6 @@ def project_definitions() -> dg.Definitions:
 
     A folder of `defs/` that is wrong does not take the others down: see `load_folders`. Raises StackError when there is no project.
     """
-    # Component code references, backfill policies and partitioned checks are marked beta or preview; the lock pins what was tested.
-    warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     project = current_project()
     export_project_variables()
     # What is made here stays: looking for garbage among it takes a tenth of the time.

@@ -11,7 +11,7 @@ Keys = Sequence[str | int]
 
 
 class YamlFile:
-    """The documents of one file. Raises yaml.MarkedYAMLError when it is no YAML, and UnicodeDecodeError when it is no text."""
+    """One file. Raises yaml.MarkedYAMLError when it is no YAML, and UnicodeDecodeError when it is no text."""
 
     def __init__(self, path: Path):
         self.path = path

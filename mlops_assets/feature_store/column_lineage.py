@@ -109,6 +109,12 @@ def value_sources(manifest: Mapping[str, Any], node: Mapping[str, Any], sql: str
     return {name: frozenset(relation.columns.get(name.lower()) or relation.rows) for name in node["columns"]}
 
 
+def row_sources(manifest: Mapping[str, Any], sql: str) -> frozenset[Column]:
+    """The columns that decide which rows the compiled query `sql` has or counts: of filters, joins and groups."""
+    tree = parse_one(sql, dialect="duckdb")
+    return frozenset() if _is_beyond_reading(tree) else frozenset(_query(tree, table_columns(manifest), {}).rows)
+
+
 def compiled_sql(project: Path, manifest_path: Path, cache: Path) -> dict[str, str]:
     """Compiled SQL of every model by unique id, from dbt without a database: 10 s once, then from `cache` until the manifest changes.
 

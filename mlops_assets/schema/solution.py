@@ -11,7 +11,7 @@ from mlops_assets.schema.monitoring_section import Monitoring, Retraining
 from mlops_assets.schema.problem import Problem
 from mlops_assets.schema.time_partitions import Partitions, Schedule
 from mlops_assets.schema.training_section import Training
-from mlops_assets.schema.yaml_model import Name, Owner, YamlModel
+from mlops_assets.schema.yaml_model import Name, Owners, YamlModel
 
 
 class Spine(YamlModel):
@@ -139,7 +139,7 @@ class Solution(YamlModel):
     """Name of the solution: prefix of its assets, schema of its tables, its group, its model in MLflow."""
     description: str
     """What is predicted, and when."""
-    owners: list[Owner]
+    owners: Owners
     """Who answers for it: e-mail addresses or `team:<name>`."""
     problem: Problem
     """Kind of problem."""

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from mlops_assets.schema.source_reader import READERS, file_readers, find_reader
 from mlops_assets.schema.table_columns import TableColumn, accepted_value
 from mlops_assets.schema.time_partitions import Partitions, Schedule
-from mlops_assets.schema.yaml_model import Name, Owner, YamlModel
+from mlops_assets.schema.yaml_model import Name, Owners, YamlModel
 
 ColumnType = Literal["boolean", "integer", "bigint", "double", "varchar", "date", "timestamp", "timestamptz"]
 
@@ -188,7 +188,7 @@ class RawTable(YamlModel):
 class Source(YamlModel):
     """Raw tables that come from one place. The attributes of a `RawTables` component."""
 
-    owners: list[Owner]
+    owners: Owners
     """Who answers for the tables: e-mail addresses or `team:<name>`. Shown in Dagster."""
     schedule: Schedule | None = None
     """When the partitions that ended since the tick before are loaded, and all tables without partitions."""

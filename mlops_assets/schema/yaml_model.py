@@ -4,6 +4,7 @@ import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from mlops_assets.schema.variables import fill_in
 
@@ -15,11 +16,15 @@ _OWNER = re.compile(r"team:.+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 
 def _owner(text: str) -> str:
     if not _OWNER.fullmatch(text):
-        raise ValueError(f"{text!r} is no owner; write team:{text.removeprefix('team:') or 'name'}, or an e-mail address")
+        meant = f"team:{text.removeprefix('team:') or 'name'}"
+        raise PydanticCustomError(
+            "owner", "{given} is no owner; write {meant}, or an e-mail address", {"given": repr(text), "meant": meant}
+        )
     return text
 
 
 Owner = Annotated[str, AfterValidator(_owner)]
+Owners = Annotated[list[Owner], Field(min_length=1)]
 
 
 class YamlModel(BaseModel):

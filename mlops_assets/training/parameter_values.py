@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlops_assets.schema.configuration_errors import ConfigurationError
-from mlops_assets.schema.solution import Solution
-from mlops_assets.schema.training_section import Candidate, Space, Step
+from mlops_assets.schema.training_section import Candidate, Space, Step, Training
 
 Path = tuple[str | int, ...]
 
@@ -18,9 +17,8 @@ _NAMED = re.compile(r"^The '[^']+' parameter of \S+ (.+)$", re.DOTALL)
 """What scikit-learn says of a value."""
 
 
-def find_wrong_values(solution: Solution) -> Iterator[ConfigurationError]:
+def find_wrong_values(training: Training) -> Iterator[ConfigurationError]:
     """The parameters that their class would refuse when it is fitted, those of a search at the ends of their range and at each choice."""
-    training = solution.training
     yield from _step(training.estimator, ("training", "estimator"))
     for number, candidate in enumerate(training.search.candidates if training.search else []):
         yield from _candidate(candidate, ("training", "search", "candidates", number))

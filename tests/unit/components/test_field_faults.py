@@ -43,7 +43,7 @@ def test_every_wrong_field_is_found_and_what_is_left_is_read() -> None:
     # What is inside a misspelled section is read, too.
     assert found["gats.floors"] == "unknown field; did you mean floor?"
     assert isinstance(fields.attributes, Solution)
-    assert fields.attributes.owners == ["team:logistics"]
+    assert fields.attributes.owners == ["team:logistics", "team:logistics"]
     assert fields.attributes.problem == "binary_classification"
 
 
