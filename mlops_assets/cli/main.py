@@ -23,20 +23,13 @@ from mlops_assets.cli import (
     models,
     monitoring,
     project,
-<<<<<<< HEAD
     running,
-=======
->>>>>>> 96943f1 (mlops check: tests on broken files, and the guide)
     schema,
     serving,
     stream,
     training,
 )
-<<<<<<< HEAD
 from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings, start_stack
-=======
-from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings
->>>>>>> 96943f1 (mlops check: tests on broken files, and the guide)
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.permissions import PRIVATE_UMASK
