@@ -25,6 +25,33 @@ attributes:
         sent_date: {type: date, required: true, expression: "CAST(sent_at AS DATE)", description: Date of sent_at in UTC.}
 """
 
+VIEWS = """  feature_views:
+    depot_history:
+      description: Deliveries of a depot.
+      table: parcels
+      entity: [depot]
+      time: delivered_at
+      late: 2d
+      features:
+        depot_deliveries_7d: {count: "*", over: 7d}
+        depot_late_rate_7d: {rate: delivered_at - sent_at > INTERVAL 24 HOUR, over: 7d}
+    depot_parcels:
+      description: Parcels of a depot, known when they are delivered.
+      table: parcels
+      entity: [depot]
+      time: sent_at
+      known_at: delivered_at
+      every: hour
+      features:
+        depot_heavy_1d: {count: weight_kg > 20, over: 1d}
+        depot_weight_2d: {sum: weight_kg, over: 2d}
+        depot_distance_2d: {sum: distance_km, over: 2d}
+        depot_mean_weight_3d: {mean: weight_kg, over: 3d}
+        depot_mean_distance_3d: {mean: distance_km, over: 3d}
+        depot_last_weight_3d: {last: weight_kg, over: 3d}
+        depot_hours_3d: {time_since: hours, over: 3d}
+"""
+
 SOLUTION = """type: mlops_assets.components.ml_solution.MLSolution
 attributes:
   name: parcel_delay

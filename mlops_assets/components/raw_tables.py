@@ -6,9 +6,14 @@ import dagster as dg
 from pydantic import BaseModel
 
 from mlops_assets.components.scaffolding import RawTablesScaffolder
+from mlops_assets.components.tagged_models import build_own_models
+from mlops_assets.core.project import current_project
 from mlops_assets.core.schedules import check_schedule
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.features.generated.project_files import views_of
+from mlops_assets.features.generated.rolling_view import derive_view
 from mlops_assets.schema.column_names import check_column_name, repeated
-from mlops_assets.schema.configuration_errors import ErrorCollector
+from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector
 from mlops_assets.schema.source import Source
 from mlops_assets.sources.loading_schedule import build_loading_jobs, build_loading_schedules
 from mlops_assets.sources.raw_tables import build_raw_assets
@@ -33,17 +38,21 @@ class RawTables(dg.Component):
         return cls(Source.model_validate(attributes))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """One asset for each table, the jobs that load them, and their schedules. Raises ConfigurationError as `check` does."""
+        """One asset for each table and each of its feature views, the jobs that load the tables, and their schedules.
+
+        Raises ConfigurationError as `check` does.
+        """
         self.check()
         directory = Path(context.path)
         return dg.Definitions(
-            assets=build_raw_assets(self.source, directory=directory),
+            assets=[*build_raw_assets(self.source, directory=directory), *self._models(directory.name)],
             jobs=build_loading_jobs(self.source, name=directory.name),
             schedules=build_loading_schedules(self.source, name=directory.name),
         )
 
     def check(self) -> None:
-        """Raise ConfigurationError for columns with a name of the platform's, expressions that are none, and a cron expression that is none."""
+        """Raise ConfigurationError for columns with a name of the platform's, expressions and a cron expression that are none, and feature
+        views that do not fit their tables."""
         errors = ErrorCollector()
         with errors.collect():
             check_schedule(self.source.schedule)
@@ -60,4 +69,18 @@ class RawTables(dg.Component):
                 errors.add(("tables", name, "columns", same[-1]), message)
             for column, problem in expression_problems(table).items():
                 errors.add(("tables", name, "columns", column, "expression"), problem)
+        for name in self.source.feature_views:
+            with errors.collect():
+                derive_view(name, self.source, folder="", origin="")
         errors.raise_errors()
+
+    def _models(self, name: str) -> list[dg.AssetsDefinition]:
+        """The dbt models of the source: its feature views, and what else has its name as a tag."""
+        project = current_project()
+        if self.source.feature_views:
+            views = views_of(self.source, name, project)
+            known = FeatureRegistry.from_manifest(project.dbt_manifest).models if project.dbt_manifest.exists() else {}
+            if missing := [view.name for view in views if view.name not in known]:
+                raise ConfigurationError(("feature_views", missing[0]), "there is no dbt model of it yet: run `mlops prepare`")
+        partitions = self.source.model_partitions
+        return build_own_models(name, partitions) if partitions else []

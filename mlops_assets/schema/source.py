@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from mlops_assets.schema.feature_views_section import FeatureViewSection
 from mlops_assets.schema.source_reader import READERS, file_readers, find_reader
 from mlops_assets.schema.table_columns import TableColumn, accepted_value
 from mlops_assets.schema.time_partitions import Partitions, Schedule
@@ -194,3 +195,28 @@ class Source(YamlModel):
     """When the partitions that ended since the tick before are loaded, and all tables without partitions."""
     tables: Annotated[dict[Name, RawTable], Field(min_length=1)]
     """The tables by name. A table becomes the asset and the lake table `raw.<name>`."""
+    feature_views: dict[Name, FeatureViewSection] = {}
+    """Feature views over the tables by name, each the asset and the lake table `features.<name>`."""
+
+    @property
+    def model_partitions(self) -> Partitions | None:
+        """The partitions of the source's dbt models: those of its tables together; None when no table has any, or their cadences differ."""
+        found = [table.partitions for table in self.tables.values() if table.partitions]
+        if not found or len({partitions.cadence for partitions in found}) > 1:
+            return None
+        ends = [partitions.end for partitions in found]
+        return found[0].model_copy(
+            update={
+                "start": min(partitions.start for partitions in found),
+                "end": None if None in ends else max(end for end in ends if end),
+            }
+        )
+
+    @model_validator(mode="after")
+    def _has_one_cadence(self) -> "Source":
+        cadences = {table.partitions.cadence for table in self.tables.values() if table.partitions}
+        if self.feature_views and len(cadences) > 1:
+            raise ValueError(
+                f"`feature_views` need tables of one cadence, not {', '.join(sorted(cadences))}: declare a source for each"
+            )
+        return self

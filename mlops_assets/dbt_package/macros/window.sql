@@ -44,6 +44,28 @@
 {%- endmacro %}
 
 
+{#
+  SQL: the moments `event_timestamp` (TIMESTAMPTZ) at which each business date of the window begins, or, with every='hour', each hour of them.
+  Without a window the dates are those of `time` in `relation`.
+#}
+{% macro moments_of_window(relation, time, every='day') -%}
+  {%- set bounds = mlops.window_bounds() -%}
+  {%- set date = mlops.business_date(time) -%}
+  {%- set first = "date '" ~ bounds.start ~ "'" if bounds else '(select min(' ~ date ~ ') from ' ~ relation ~ ')' -%}
+  {%- set last = "date '" ~ bounds.end ~ "' - 1" if bounds else '(select max(' ~ date ~ ') from ' ~ relation ~ ')' -%}
+  {%- if every == 'hour' -%}
+    select unnest(generate_series(
+        {{ mlops.start_of_business_date(first) }},
+        {{ mlops.start_of_business_date('(' ~ last ~ ') + 1') }} - interval 1 hour,
+        interval 1 hour
+    )) as event_timestamp
+  {%- else -%}
+    select {{ mlops.start_of_business_date('day') }} as event_timestamp
+    from (select unnest(generate_series(({{ first }})::timestamp, ({{ last }})::timestamp, interval 1 day))::date as day)
+  {%- endif -%}
+{%- endmacro %}
+
+
 {# The DATE column of the partitions of an incremental model. #}
 {% macro partition_column_of_model() %}
   {%- set column = config.get('meta', {}).get('partition_column') -%}

@@ -29,8 +29,8 @@ class DbtColumn:
     def document(self) -> dict[str, Any]:
         """The column in the YAML of a model."""
         described = {"name": plain(self.name), "data_type": dbt_type(self.type), "description": plain(self.description)}
-        constraints = {"constraints": [{"type": "not_null"}]} if self.required else {}
-        return described | constraints | ({"data_tests": list(self.tests)} if self.tests else {})
+        constraints = {"constraints": Inline([{"type": "not_null"}])} if self.required else {}
+        return described | constraints | ({"data_tests": Inline(self.tests)} if self.tests else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +86,17 @@ def sql_value(expression: str) -> str:
     return plain(" ".join(expression.split("\n")).strip())
 
 
+class Inline(list[Any]):
+    """A list that is written on one line."""
+
+
+class InlineMapping(dict[str, Any]):
+    """A mapping that is written on one line."""
+
+
 def dbt_yaml(document: Mapping[str, Any]) -> str:
-    """`document` as the YAML files of a dbt project are written: short lists and mappings on one line."""
-    return yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=140)
+    """`document` as the YAML files of a dbt project are written."""
+    return yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=140)
 
 
 def source_reference(table: str) -> str:
@@ -105,6 +113,14 @@ class _Dumper(yaml.SafeDumper):
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         """Indent lists within mappings."""
         super().increase_indent(flow, False)
+
+
+_Dumper.add_representer(
+    InlineMapping, lambda dumper, entries: dumper.represent_mapping("tag:yaml.org,2002:map", entries, flow_style=True)
+)
+_Dumper.add_representer(
+    Inline, lambda dumper, entries: dumper.represent_sequence("tag:yaml.org,2002:seq", entries, flow_style=True)
+)
 
 
 @lru_cache(maxsize=1)

@@ -1,5 +1,6 @@
 """The folder `generated/` of a dbt project: the models that the YAML of a project declares, written only where they changed."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from mlops_assets.core.project import Project
 from mlops_assets.feature_store.usage import declared_solutions
 from mlops_assets.features.generated.dbt_model import GeneratedModel
 from mlops_assets.features.generated.raw_sources import sources_file
+from mlops_assets.features.generated.rolling_view import derive_view
 from mlops_assets.features.generated.spine import derive_spine
 from mlops_assets.features.generated.written_models import WrittenModels, read_written_models
 from mlops_assets.schema.configuration_errors import ConfigurationError
-from mlops_assets.schema.declarations import declared_sources, declared_tables, read_declarations
+from mlops_assets.schema.declarations import Declarations, declared_sources, declared_tables, read_declarations
 from mlops_assets.schema.solution import Solution
+from mlops_assets.schema.source import Source
 
 FOLDER = "generated"
 """The entry of `model-paths` in `dbt_project.yml` beside `models`."""
@@ -60,18 +63,30 @@ def spine_of(solution: Solution, project: Project) -> GeneratedModel:
         solution,
         origin=_origin(solution, project),
         tables=declared_tables(declarations),
-        entities=written.entities,
+        entities={**written.entities, **_declared_entities(declarations)},
     )
+
+
+def views_of(source: Source, folder: str, project: Project) -> list[GeneratedModel]:
+    """The feature views that the source in `defs/<folder>` of `project` declares. Raises ConfigurationError."""
+    written = read_written_models(project.dbt_project / _WRITTEN)
+    for name in source.feature_views:
+        if name in written.models:
+            path = written.models[name].relative_to(project.dbt_project)
+            raise ConfigurationError(("feature_views", name), f"{path} is this view, written by hand: remove one of them")
+    origin = _relative(project.definitions_directory / folder / "defs.yaml", project)
+    return [derive_view(name, source, folder=folder, origin=origin) for name in source.feature_views]
 
 
 def generated_models(project: Project) -> Iterator[GeneratedModel]:
     """The models that the YAML of `project` declares, without those that are wrong."""
+    for folder, (_, source) in declared_sources(read_declarations(project.definitions_directory)).items():
+        with contextlib.suppress(ConfigurationError):
+            yield from views_of(source, folder, project)
     for solution in declared_solutions(project.definitions_directory).solutions.values():
         if solution.spine.table is not None:
-            try:
+            with contextlib.suppress(ConfigurationError):
                 yield spine_of(solution, project)
-            except ConfigurationError:
-                continue
 
 
 def _files(project: Project, models: Iterable[GeneratedModel]) -> Iterator[tuple[str, str]]:
@@ -86,6 +101,15 @@ def _files(project: Project, models: Iterable[GeneratedModel]) -> Iterator[tuple
             yield f"sources/{source}.yml", sources_file(_relative(file, project), tables)
     for model in models:
         yield from model.files().items()
+
+
+def _declared_entities(declarations: Declarations) -> dict[str, tuple[str, ...]]:
+    """Feature view -> its entity keys, of those that sources declare."""
+    return {
+        name: tuple(view.entity)
+        for _, source in declared_sources(declarations).values()
+        for name, view in source.feature_views.items()
+    }
 
 
 def _is_new(table: str, written: WrittenModels) -> bool:

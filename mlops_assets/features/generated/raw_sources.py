@@ -3,11 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
-from mlops_assets.features.generated.dbt_model import dbt_type, dbt_yaml, plain
+from mlops_assets.features.generated.dbt_model import InlineMapping, dbt_type, dbt_yaml, plain
 from mlops_assets.schema.column_names import LOADED_AT, SOURCE
 from mlops_assets.schema.declarations import DeclaredTable
 
-_OWN_COLUMNS = ({"name": LOADED_AT, "data_type": "timestamp with time zone"}, {"name": SOURCE, "data_type": "varchar"})
+_OWN_COLUMNS = (
+    InlineMapping(name=LOADED_AT, data_type="timestamp with time zone"),
+    InlineMapping(name=SOURCE, data_type="varchar"),
+)
 
 
 def sources_file(origin: str, tables: Iterable[DeclaredTable]) -> str:
@@ -20,8 +23,10 @@ def _table(declared: DeclaredTable) -> dict[str, Any]:
     table = declared.table
     partitions = {"config": {"meta": {"partition_column": table.partitions.column}}} if table.partitions else {}
     columns = [
-        {"name": plain(name), "data_type": dbt_type(column.type)}
-        | ({"description": plain(column.description)} if column.description else {})
+        InlineMapping(
+            {"name": plain(name), "data_type": dbt_type(column.type)}
+            | ({"description": plain(column.description)} if column.description else {})
+        )
         for name, column in table.columns.items()
     ]
     return {"name": declared.name, "description": plain(table.description), **partitions, "columns": [*columns, *_OWN_COLUMNS]}

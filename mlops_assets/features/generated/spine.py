@@ -7,6 +7,7 @@ from mlops_assets.features.generated.dbt_model import (
     LOADED_AT_COLUMN,
     DbtColumn,
     GeneratedModel,
+    Inline,
     plain,
     selected,
     source_reference,
@@ -67,7 +68,7 @@ def derive_spine(
                 "schema": solution.name,
                 "alias": "spine",
                 "materialized": "incremental",
-                "tags": [solution.name],
+                "tags": Inline([solution.name]),
                 "meta": {"owner": solution.owners[0], "partition_column": partition, **zone},
             },
             "columns": [column.document() for column in [*columns.contract, LOADED_AT_COLUMN]],
@@ -167,5 +168,5 @@ class _SpineColumns:
 
 def _accepted(values: Sequence[Any]) -> dict[str, Any]:
     if all(isinstance(value, str) for value in values):
-        return {"accepted_values": {"arguments": {"values": list(map(plain, values))}}}
-    return {"accepted_values": {"arguments": {"values": list(values), "quote": False}}}
+        return {"accepted_values": {"arguments": {"values": Inline(map(plain, values))}}}
+    return {"accepted_values": {"arguments": {"values": Inline(values), "quote": False}}}
