@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from mlops_assets.components.dbt_models import DbtModelsAttributes, DbtPartitions
 from mlops_assets.feature_store.registry import FeatureViewMeta
 from mlops_assets.monitoring.monitor import builtin_monitors
+from mlops_assets.schema.feature_views_section import FeatureViewSection, RollingFeature
 from mlops_assets.schema.gates_section import DatasetChecks, Gates
 from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.monitoring_section import DataQuality, Drift, Monitoring, Performance, Retraining
@@ -28,7 +29,17 @@ from mlops_assets.schema.training_section import Candidate, ErrorCost, Preproces
 PAGE = Path(__file__).parent / "reference-yaml.md"
 
 COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
-    "mlops_assets.components.raw_tables.RawTables": (Source, Schedule, RawTable, Column, Query, DeliveryComparison, Partitions),
+    "mlops_assets.components.raw_tables.RawTables": (
+        Source,
+        Schedule,
+        RawTable,
+        Column,
+        Query,
+        DeliveryComparison,
+        Partitions,
+        FeatureViewSection,
+        RollingFeature,
+    ),
     "mlops_assets.components.dbt_models.DbtModels": (DbtModelsAttributes, DbtPartitions, FeatureViewMeta),
     "mlops_assets.components.ml_solution.MLSolution": (
         Solution,
