@@ -20,7 +20,7 @@ from mlops_assets.features.generated.dbt_model import (
 from mlops_assets.features.sql_expressions import Path, expression_type
 from mlops_assets.schema.cadence import CADENCE_LENGTHS
 from mlops_assets.schema.column_names import LOADED_AT
-from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
+from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector, nearest
 from mlops_assets.schema.feature_views_section import EVENT_DATE, EVENT_TIMESTAMP, FeatureViewSection, RollingFeature
 from mlops_assets.schema.source import RawTable, Source
 from mlops_assets.schema.time_partitions import Partitions
@@ -53,9 +53,14 @@ def derive_view(name: str, source: Source, *, folder: str, origin: str) -> Gener
     if table.partitions is None:
         message = f"{view.table} has no `partitions`: a view of the last days is built by day; give the table some"
         raise ConfigurationError((*here, "table"), message)
-    _check_columns(view, table, here)
+    errors, features = ErrorCollector(), []
+    with errors.collect():
+        _check_columns(view, table, here)
     types = {column: definition.type for column, definition in table.columns.items()}
-    features = [_Feature(feature, definition, view.table, types, here) for feature, definition in view.features.items()]
+    for feature, definition in view.features.items():
+        with errors.collect():
+            features.append(_Feature(feature, definition, view.table, types, here))
+    errors.raise_errors()
     period = CADENCE_LENGTHS[table.partitions.cadence].most_days - 1
     return GeneratedModel(
         name=name,

@@ -1,6 +1,7 @@
 """The spine of a solution that names a raw table: the dbt model that a person would write for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mlops_assets.features.generated.dbt_model import (
@@ -16,7 +17,7 @@ from mlops_assets.features.generated.dbt_model import (
 )
 from mlops_assets.features.sql_expressions import Path, expression_type
 from mlops_assets.schema.column_names import LOADED_AT
-from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
+from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector, nearest
 from mlops_assets.schema.declarations import DeclaredTable
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.table_columns import accepted_value
@@ -35,22 +36,21 @@ def derive_spine(
     if declared is None:
         message = f"there is no raw table {solution.spine.table!r}; {nearest(solution.spine.table or '', list(tables))}"
         raise ConfigurationError(("spine", "table"), message)
-    columns = _SpineColumns(solution, declared)
-    partition, moment = solution.partitions.column, solution.spine.prediction_time
-    columns.add(solution.spine.key, ("spine", "key"), required=True, tests=("unique",))
-    columns.add_partition()
-    columns.add(moment, ("spine", "prediction_time"), required=True)
-    for position, source in enumerate(solution.features):
-        for number, name in enumerate(source.request or ()):
-            columns.add(name, ("features", position, "request", number))
-        for name in entities.get(source.view or "", ()):
-            columns.add(name, ("features", position, "view"))
-    if solution.training.sample_weight is not None:
-        columns.add(solution.training.sample_weight, ("training", "sample_weight"))
-    columns.add(solution.spine.label, ("spine", "label"), tests=columns.label_tests())
-    columns.add(solution.spine.label_time, ("spine", "label_time"))
-    for name in solution.spine.expressions:
-        columns.add(name, ("spine", "expressions", name))
+    columns, errors = _SpineColumns(solution, declared), ErrorCollector()
+    partition, spine = solution.partitions.column, solution.spine
+    steps: tuple[Callable[[], None], ...] = (
+        lambda: columns.add(spine.key, ("spine", "key"), required=True, tests=("unique",)),
+        columns.add_partition,
+        lambda: columns.add(spine.prediction_time, ("spine", "prediction_time"), required=True),
+        *(partial(columns.add, name, path) for name, path in _used_columns(solution, entities)),
+        lambda: columns.add(spine.label, ("spine", "label"), tests=columns.label_tests()),
+        lambda: columns.add(spine.label_time, ("spine", "label_time")),
+        *(partial(columns.add, name, ("spine", "expressions", name)) for name in spine.expressions),
+    )
+    for step in steps:
+        with errors.collect():
+            step()
+    errors.raise_errors()
     query = (
         f"select\n{selected([*columns.selected, LOADED_AT])}\nfrom {source_reference(declared.name)}\n"
         f"where {{{{ mlops.in_window('{partition}') }}}}\n"
@@ -74,6 +74,17 @@ def derive_spine(
             "columns": [column.document() for column in [*columns.contract, LOADED_AT_COLUMN]],
         },
     )
+
+
+def _used_columns(solution: Solution, entities: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, Path]]:
+    """The columns that features and weights need, with where the YAML names them."""
+    for position, source in enumerate(solution.features):
+        for number, name in enumerate(source.request or ()):
+            yield name, ("features", position, "request", number)
+        for name in entities.get(source.view or "", ()):
+            yield name, ("features", position, "view")
+    if solution.training.sample_weight is not None:
+        yield solution.training.sample_weight, ("training", "sample_weight")
 
 
 class _SpineColumns:
