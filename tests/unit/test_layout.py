@@ -39,6 +39,7 @@ _PARTS = {
     "monitoring/performance_report.py": "solutions/test_flight_delay.py",
     "schema/declarations.py": "unit/feature_store/test_usage.py",
     "schema/duration.py": "unit/components/test_loading.py",
+    "schema/feature_views_section.py": "unit/features/generated/test_rolling_view.py",
     "schema/monitoring_section.py": "unit/components/test_loading.py",
     "schema/time_partitions.py": "unit/components/test_loading.py",
     "schema/training_section.py": "unit/components/test_loading.py",
