@@ -52,7 +52,8 @@ class RawTables(dg.Component):
 
     def check(self) -> None:
         """Raise ConfigurationError for columns with a name of the platform's, expressions and a cron expression that are none, and feature
-        views that do not fit their tables."""
+        views that do not fit their tables.
+        """
         errors = ErrorCollector()
         with errors.collect():
             check_schedule(self.source.schedule)
