@@ -37,7 +37,7 @@ def up(settings: Settings, listener: Listener) -> bool:
     """Start what is not running and wait until every server answers. Returns whether anything had to be started.
 
     Raises StackError when the state folder, the disk or a port is unusable, when a server does not come up (with the end of its
-    log), or when the stack runs with other settings than these.
+    log), when the stack runs with other settings than these, or, once it runs, when the dbt project cannot be parsed.
     """
     if preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES):
         listener(str(settings.home), "closed")
@@ -45,13 +45,21 @@ def up(settings: Settings, listener: Listener) -> bool:
         unsigned = adoption.needs_signing(settings)
         supervisor = Supervisor(settings)
         files = configuration.render_files(settings)
+        unprepared = None
         if supervisor.is_running():
             _check_unchanged(files)
         else:
+            try:
+                prepare.prepare(settings)
+            except StackError as error:
+                unprepared = error
             _launch(settings, supervisor, files)
         started = _start_stopped(settings, supervisor, listener)
         if unsigned:
             adoption.sign_former_versions(settings)
+        if unprepared is not None:
+            # The servers answer with what is deployed; the definitions are those of before.
+            raise unprepared
         return started
 
 
