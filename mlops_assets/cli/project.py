@@ -1,11 +1,12 @@
 """`mlops init`, `check` and `remove`: the files of a project as a whole. Options and printing only."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from mlops_assets.cli import init
-from mlops_assets.cli.terminal import JsonOption, console, print_json, read_settings
+from mlops_assets.cli.terminal import JsonOption, SolutionArgument, console, print_json, read_settings
 
 app = typer.Typer()
 app.add_typer(init.app)
@@ -51,6 +52,41 @@ def check(
         console.print(counts if found.faults else f"Nothing is wrong in {_count(len(found.folders), 'folder')}.", highlight=False)
     if found.errors:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: [bold]mlops remove parcels[/bold]")
+def remove(
+    solution: SolutionArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a solution with the dbt models and tables that only it uses: shows what would go and what stays, asks, and does it.
+
+    With --json and without --yes it only shows.
+    """
+    from mlops_assets.operations import removal
+
+    settings = read_settings()
+    plan = removal.plan_removal(settings, solution)
+    if as_json:
+        print_json(asdict(plan))
+    else:
+        for noun, things in (
+            ("folder", plan.folders),
+            ("file", plan.files),
+            ("table", plan.tables),
+            ("alias in MLflow", plan.aliases),
+            ("bundles", [str(settings.serving_directory / solution)] if plan.has_bundles else []),
+        ):
+            for thing in things:
+                console.print(f"- {noun} {thing}", style="red", markup=False, highlight=False, soft_wrap=True)
+        for line in plan.kept:
+            console.print(f"  stays: {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    if not yes and (as_json or not typer.confirm(f"Remove {solution} for good?")):
+        raise typer.Exit(0 if as_json else 1)
+    removal.remove(settings, plan)
+    if not as_json:
+        console.print(f"[green]✓[/green] {solution} is removed. A running stack follows: mlops reload", highlight=False)
 
 
 def _count(number: int, noun: str) -> str:

@@ -217,3 +217,21 @@ def test_one_solution_is_checked_with_what_it_needs(mlops: Mlops) -> None:
     unknown = mlops("check", "parcel_dely")
     assert unknown.returncode == 1
     assert "did you mean parcel_delay" in unknown.stderr
+
+
+@pytest.mark.usefixtures("answer")
+def test_a_solution_is_removed_with_what_only_it_uses(project: Project, mlops: Mlops) -> None:
+    """Last, because its files are gone then."""
+    folder = project.definitions_directory / "contract"
+    declare(project, "contract", BROKEN["contract"])
+    assert mlops("prepare").returncode == 0
+    plan = json.loads(mlops("remove", "contract", "--json").stdout)
+    assert plan["folders"] == [str(folder)]
+    assert plan["files"] == [str(project.dbt_project / "models" / name) for name in ("contract.sql", "contract.yml")]
+    assert "raw table parcels and its source" in plan["kept"]
+    assert folder.is_dir()
+    done = mlops("remove", "contract", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not folder.exists()
+    assert sorted(path.name for path in (project.dbt_project / "models").iterdir()) == ["sql.sql", "sql.yml"]
+    assert (project.definitions_directory / "parcels").is_dir()
