@@ -44,9 +44,26 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except StackError as error:
-            error_console.print(error.problem, style="red", markup=False, highlight=False)
-            error_console.print(error.remedy, markup=False, highlight=False)
-            raise typer.Exit(1) from error
+            fault = error
+        except ModuleNotFoundError as error:
+            if _has_platform():
+                raise
+            fault = StackError(f"This command needs {error.name}, which is not installed.", remedy=_PLATFORM)
+        error_console.print(fault.problem, style="red", markup=False, highlight=False)
+        error_console.print(fault.remedy, markup=False, highlight=False)
+        raise typer.Exit(1) from fault
+
+
+_PLATFORM = "Install what operates a project: uv pip install 'mlops-assets[local]'"
+
+
+def _has_platform() -> bool:
+    """Whether the extra `platform` is installed. Without it the command makes projects, and the servers may run."""
+    try:
+        import dagster  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 app = typer.Typer(

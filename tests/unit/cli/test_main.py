@@ -88,3 +88,13 @@ def test_values_of_tables_are_shown_as_they_are(terminal: Console) -> None:
     text = terminal.export_text()
     for words in ("[/red] [blink]", "[bold]", "none"):
         assert words in text
+
+
+def test_a_command_of_an_extra_that_is_left_out_is_told(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.mlops]\n")
+    code = "import sys; sys.modules |= dict.fromkeys(('dagster', 'psutil')); from mlops_assets.cli.main import app; app(['up'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "This command needs psutil, which is not installed." in done.stderr
+    assert "'mlops-assets[local]'" in done.stderr
+    assert "Traceback" not in done.stderr
