@@ -14,6 +14,7 @@ _TEMPLATES = Path(__file__).parent / "project_template"
 _FILES = {
     "pyproject.toml": "pyproject.toml.j2",
     "README.md": "README.md.j2",
+    "requirements.lock": "requirements.lock",
     ".env.example": "env.example",
     ".gitignore": "gitignore",
     ".github/workflows/ci.yml": "ci.yml.j2",
