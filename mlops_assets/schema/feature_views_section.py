@@ -71,8 +71,8 @@ class FeatureViewSection(YamlModel):
 
     description: str
     """What the view holds."""
-    table: Name
-    """The raw table of the source, with daily or longer partitions."""
+    table: str = ""
+    """The raw table of the source, which has partitions; left out, its only table."""
     entity: Annotated[list[str], Field(min_length=1)]
     """Columns that identify the thing described. The spine must have columns of these names."""
     time: str

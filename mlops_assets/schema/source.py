@@ -1,5 +1,6 @@
 """The YAML schema of a raw source: which tables it has, where they are read from, and what their columns are. Validation only."""
 
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -113,8 +114,9 @@ class RawTable(YamlModel):
     """Paths beside the YAML file, URLs, or `package:<installed package>/<path>`. A packed file is unpacked."""
     query: Query | None = None
     """A query on another database, instead of `files`."""
-    format: str | None = None
-    """Format of `files`, required with them: `csv`, `json`, `parquet`, or [a reader of your own](extend.md#source-reader)."""
+    format: Annotated[str | None, Field(validate_default=True)] = None
+    """Format of `files`: `csv`, `json`, `parquet`, or [a reader of your own](extend.md#source-reader). Left out, what the name of the first
+    file ends with."""
     null_strings: list[str] = []
     """Texts that mean null; in a CSV file the empty text does, too."""
     options: Annotated[dict[str, Any], Field(validate_default=True)] = {}
@@ -131,6 +133,16 @@ class RawTable(YamlModel):
     """The largest share of rows with a value outside its range that is only a warning. Checked by `ranges`."""
     comparison: DeliveryComparison = DeliveryComparison()
     """How a delivery is compared with those before it. Checked by `delivery`."""
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _end_of_the_name(cls, name: Any, info: ValidationInfo) -> Any:
+        files = info.data.get("files")
+        if name is not None or not files:
+            return name
+        return next(
+            (end for suffix in reversed(PurePath(files[0]).suffixes) if (end := suffix[1:].lower()) in file_readers()), None
+        )
 
     @field_validator("format")
     @classmethod
@@ -211,6 +223,14 @@ class Source(YamlModel):
                 "end": None if None in ends else max(end for end in ends if end),
             }
         )
+
+    @field_validator("feature_views")
+    @classmethod
+    def _name_their_table(cls, views: dict[str, FeatureViewSection], info: ValidationInfo) -> dict[str, FeatureViewSection]:
+        tables = list(info.data.get("tables", {}))
+        if len(tables) != 1 and (unnamed := [name for name, view in views.items() if not view.table]):
+            raise ValueError(f"{', '.join(unnamed)}: the source has several tables: say which, `table: {' or '.join(tables)}`")
+        return {name: view if view.table else view.model_copy(update={"table": tables[0]}) for name, view in views.items()}
 
     @model_validator(mode="after")
     def _has_one_cadence(self) -> "Source":

@@ -162,13 +162,23 @@ def test_the_yaml_reference_is_what_the_models_say() -> None:
 
 
 def test_the_yaml_of_the_example_is_valid() -> None:
-    blocks = re.findall(r"^```yaml\n(type: .*?)^```", TEXTS["docs/add-a-solution.md"], flags=re.MULTILINE | re.DOTALL)
+    pages = TEXTS["docs/add-a-solution.md"] + TEXTS["docs/write-dbt-models.md"]
+    blocks = re.findall(r"^```yaml\n(type: .*?)^```", pages, flags=re.MULTILINE | re.DOTALL)
     kinds = []
     for block in blocks:
         content = yaml.safe_load(block)
         kinds.append(content["type"].rpartition(".")[2])
         COMPONENTS[kinds[-1]].model_validate(content["attributes"])
     assert sorted(kinds) == sorted(COMPONENTS)
+
+
+def test_a_solution_on_one_table_is_forty_lines_in_two_files() -> None:
+    page = TEXTS["docs/add-a-solution.md"]
+    files = re.findall(r"^`(\S+)`\n\n```yaml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    assert [path.rpartition("/")[2] for path, _ in files] == ["defs.yaml", "defs.yaml"]
+    lines = sum(len(text.splitlines()) for _, text in files)
+    assert lines <= 40
+    assert f"from {lines} lines of YAML in two files" in page
 
 
 def test_every_check_is_described() -> None:

@@ -44,8 +44,8 @@ def derive_view(name: str, source: Source, *, folder: str, origin: str) -> Gener
 
     Raises ConfigurationError for a table, column or expression that does not fit.
     """
-    view = source.feature_views[name]
     here: Path = ("feature_views", name)
+    view = source.feature_views[name]
     if view.table not in source.tables:
         message = f"the source has no table {view.table!r}; {nearest(view.table, list(source.tables))}"
         raise ConfigurationError((*here, "table"), message)
