@@ -160,6 +160,19 @@ def impact(
     _print_problems(catalog)
 
 
+@app.command(epilog="Example: [bold]mlops features eject depot_history[/bold]")
+def eject(name: Annotated[str, typer.Argument(help="Name of the dbt model: a feature view, or <solution>_spine.")]) -> None:
+    """Turn a dbt model that is compiled from YAML into files of your own, to edit. Its asset stays the same."""
+    from mlops_assets.features.generated.ejection import eject as eject_model
+
+    project = current_project()
+    done = eject_model(name, project)
+    for path in done.files:
+        console.print(f"{path.relative_to(project.root)} written", highlight=False)
+    console.print(f"{done.declaration.relative_to(project.root)} no longer declares it", highlight=False)
+    console.print("Edit them, then: [bold]mlops reload[/bold]")
+
+
 _WHOLE = ("version", "used by")
 _STATISTICS = {
     "feature": "feature",

@@ -18,7 +18,7 @@ class Spine(YamlModel):
     """One row a prediction: its key, the moment of prediction, and what happened later. A dbt model, or derived from a raw table.
 
     From a `table` the dbt model `<solution>_spine` is compiled, with the columns that the solution uses, their descriptions, types and
-    tests.
+    tests. `mlops features eject <solution>_spine` makes it a file to edit.
     """
 
     model: str | None = None

@@ -56,7 +56,7 @@ class GeneratedModel:
 
     def notice(self) -> str:
         """The first line of the YAML while the model is compiled."""
-        return f"# Compiled from {self.origin} by `mlops prepare`.\n"
+        return f"# Compiled from {self.origin} by `mlops prepare`. To edit it: mlops features eject {self.name}\n"
 
 
 LOADED_AT_COLUMN = DbtColumn(
