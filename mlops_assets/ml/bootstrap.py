@@ -61,14 +61,14 @@ def interval(name: str, estimate: float | None, values: np.ndarray) -> Interval 
 
     None when the metric is not defined on all rows, or on a tenth of the resamples.
     """
-    found = _percentiles(estimate, values)
-    if found is None or estimate is None:
+    percentiles = _percentiles(estimate, values)
+    if percentiles is None or estimate is None:
         return None
     if METRICS.get(name).biased_upwards:
         # Its replicates lie above the estimate by the bias of that estimate.
         bias = float(np.nanmean(values)) - estimate
-        return Interval(low=max(0.0, found.low - bias), high=found.high - bias)
-    return found
+        return Interval(low=max(0.0, percentiles.low - bias), high=percentiles.high - bias)
+    return percentiles
 
 
 def _percentiles(estimate: float | None, values: np.ndarray) -> Interval | None:

@@ -52,8 +52,8 @@ def append_curve(model: "onnx.ModelProto", curve: Curve, *, label: str, probabil
 
     graph = model.graph
     inner = {label: "uncalibrated_label", probabilities: "uncalibrated_probabilities"}
-    for each in graph.node:
-        for names in (each.input, each.output):
+    for inner_node in graph.node:
+        for names in (inner_node.input, inner_node.output):
             for place, name in enumerate(names):
                 names[place] = inner.get(name, name)
 

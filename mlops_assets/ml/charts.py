@@ -78,9 +78,9 @@ def categorical_distribution(title: str, reference: np.ndarray, window: np.ndarr
     sizes = [max(len(reference), 1), max(len(window), 1)]
     weight = {key: max(samples[side].get(key, 0) / sizes[side] for side in (0, 1)) for key in {*samples[0], *samples[1]}}
     ranked = sorted(weight, key=lambda key: (-weight[key], key))
-    shown = ranked[:_MOST_BARS]
-    shares = [[sample.get(key, 0) / size for key in shown] for sample, size in zip(samples, sizes, strict=True)]
-    labels = [key or "(missing)" for key in shown]
+    categories = ranked[:_MOST_BARS]
+    shares = [[sample.get(key, 0) / size for key in categories] for sample, size in zip(samples, sizes, strict=True)]
+    labels = [key or "(missing)" for key in categories]
     if len(ranked) > _MOST_BARS:
         labels.append(f"{len(ranked) - _MOST_BARS} others")
         for side in (0, 1):
@@ -101,9 +101,9 @@ def trend(
 ) -> Trend:
     """A line through `values`; None leaves a gap. The axis starts at zero or, without `from_zero`, at the smallest value."""
     margin = 5.0
-    shown = [value for value in (*values, threshold) if value is not None]
-    bottom = 0.0 if from_zero or not shown else min(shown)
-    span = max(max(shown, default=0.0) - bottom, 1e-12)
+    numbers = [value for value in (*values, threshold) if value is not None]
+    bottom = 0.0 if from_zero or not numbers else min(numbers)
+    span = max(max(numbers, default=0.0) - bottom, 1e-12)
     step = (width - 2 * margin) / max(len(values) - 1, 1)
 
     def y_of(value: float) -> float:

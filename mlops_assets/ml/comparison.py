@@ -60,15 +60,15 @@ def compare_models(
     """
     values = theirs.values(names)
     replicates = bootstrap(theirs, names=names, replicates=len(next(iter(ours.replicates.values()), np.empty(0))), seed=seed)
-    found = {}
+    differences = {}
     for name in names:
         own, other = ours.metrics[name], values[name]
         value = None if own is None or other is None else own - other
-        found[name] = MetricDifference(
+        differences[name] = MetricDifference(
             metric=name,
             ours=own,
             theirs=other,
             value=value,
             interval=difference_interval(name, value, ours.replicates[name], replicates[name]),
         )
-    return found
+    return differences

@@ -51,15 +51,15 @@ def explain_row(
     # ranks[walk, feature]: the step at which the walk takes over the feature from the explained row.
     ranks = np.argsort(walks, axis=1)
     steps = len(names) + 1
-    taken = ranks[:, None, :] < np.arange(steps)[None, :, None]
-    positions = np.where(taken, background.num_rows, drawn[:, None, None]).reshape(-1, len(names))
+    is_explained = ranks[:, None, :] < np.arange(steps)[None, :, None]
+    positions = np.where(is_explained, background.num_rows, drawn[:, None, None]).reshape(-1, len(names))
     rows = pa.concat_tables([background.select(names), row]).combine_chunks()
     mixed = pa.table({name: rows.column(name).take(pa.array(positions[:, number])) for number, name in enumerate(names)})
     predictions = np.asarray(predict(mixed), dtype=np.float64).reshape(2 * orders, steps)
     changes = np.take_along_axis(np.diff(predictions, axis=1), ranks, axis=1)
     pairs = changes.reshape(orders, 2, len(names)).mean(axis=1)
     means, errors = pairs.mean(axis=0), pairs.std(axis=0, ddof=1) / np.sqrt(orders) if orders > 1 else np.full(len(names), np.inf)
-    found = [
+    contributions = [
         Contribution(
             feature=name,
             value=row.column(name)[0].as_py(),
@@ -71,5 +71,5 @@ def explain_row(
     return Explanation(
         prediction=float(predictions[0, -1]),
         base=float(predictions[:, 0].mean()),
-        contributions=tuple(sorted(found, key=lambda each: -abs(each.contribution))),
+        contributions=tuple(sorted(contributions, key=lambda contribution: -abs(contribution.contribution))),
     )

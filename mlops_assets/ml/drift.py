@@ -45,28 +45,28 @@ def evaluate_distances(
 
     `false_alarms` is the probability that a window in which nothing changed has any alert.
     """
-    described = {(each["slice"], each["feature"]): each for each in reference.columns.to_pylist()}
+    described = {(column["slice"], column["feature"]): column for column in reference.columns.to_pylist()}
     cells: dict[str, int] = {}
-    for each in distances:
-        cells[each.window] = cells.get(each.window, 0) + 1
+    for distance in distances:
+        cells[distance.window] = cells.get(distance.window, 0) + 1
     rows = []
-    for each in distances:
-        column = described[each.slice, each.feature]
-        threshold = chance_threshold(each, column, false_alarms / cells[each.window])
-        effect = effect_size(each, column)
+    for distance in distances:
+        column = described[distance.slice, distance.feature]
+        threshold = chance_threshold(distance, column, false_alarms / cells[distance.window])
+        effect = effect_size(distance, column)
         rows.append(
             DriftRow(
-                window=each.window,
-                slice=None if each.slice == WHOLE else each.slice,
-                feature=each.feature,
+                window=distance.window,
+                slice=None if distance.slice == WHOLE else distance.slice,
+                feature=distance.feature,
                 kind=column["kind"],
-                method=each.method,
-                value=each.value,
+                method=distance.method,
+                value=distance.value,
                 threshold=threshold,
                 effect=effect,
                 effect_floor=effect_floor,
-                rows=each.rows,
-                alert=each.value > threshold and (effect is None or effect >= effect_floor),
+                rows=distance.rows,
+                alert=distance.value > threshold and (effect is None or effect >= effect_floor),
             )
         )
     return rows

@@ -137,11 +137,11 @@ def constant_predictions(
 
 
 def _baseline(evaluated: WeightedMetrics, metrics: Sequence[str], training_labels: np.ndarray) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
+    baseline: dict[str, float | None] = {}
     for name in metrics:
         constant = constant_predictions(evaluated.problem, name, training_labels, evaluated.classes, len(evaluated.labels))
-        found |= replace(evaluated, predictions=constant).values((name,))
-    return found
+        baseline |= replace(evaluated, predictions=constant).values((name,))
+    return baseline
 
 
 def _by_slice(

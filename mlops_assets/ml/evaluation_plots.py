@@ -64,15 +64,15 @@ def score_plot(labels: np.ndarray, probabilities: np.ndarray, threshold: float) 
 
 def slice_plot(slices: Sequence[SliceResult], metric: str, overall: float) -> bytes:
     """Bars of `metric` by value of one slice column (the 25 largest slices) with their intervals, and the overall value as a line."""
-    shown = [each for each in slices if each.metrics[metric] is not None][:25]
-    if not shown:
+    largest = [result for result in slices if result.metrics[metric] is not None][:25]
+    if not largest:
         raise ValueError(f"No slice has the metric {metric!r}.")
-    figure, (axes,) = create_figure(6.4, 1.2 + 0.26 * len(shown), 1)
-    values = [float(each.metrics[metric] or 0.0) for each in shown]
-    names = [f"{shorten(each.value)} ({each.rows:,})" for each in shown]
+    figure, (axes,) = create_figure(6.4, 1.2 + 0.26 * len(largest), 1)
+    values = [float(result.metrics[metric] or 0.0) for result in largest]
+    names = [f"{shorten(result.value)} ({result.rows:,})" for result in largest]
     axes.barh(names, values, color=BLUE, height=0.65)
     ends = values
-    intervals = [each.intervals.get(metric) for each in shown]
+    intervals = [result.intervals.get(metric) for result in largest]
     for position, (value, interval) in enumerate(zip(values, intervals, strict=True)):
         if interval is not None:
             axes.plot([interval.low, interval.high], [position, position], color="black", linewidth=1.2, alpha=0.7)
@@ -88,26 +88,26 @@ def slice_plot(slices: Sequence[SliceResult], metric: str, overall: float) -> by
             fontsize=7,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
-    title = f"{metric} by {shown[0].column}"
+    title = f"{metric} by {largest[0].column}"
     label_axes(axes, f"{title}, with 95 % intervals" if any(intervals) else title, metric, "")
     axes.margins(x=0.12)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5 / len(shown) - 0.08), frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5 / len(largest) - 0.08), frameon=False)
     return png_image(figure)
 
 
 def importance_plot(importances: Importances) -> bytes:
     """Bars of the 20 most important features, with the standard deviation over the repeats."""
-    shown = importances.features[:20]
-    figure, (axes,) = create_figure(7.4, 1.1 + 0.24 * len(shown), 1)
+    features = importances.features[:20]
+    figure, (axes,) = create_figure(7.4, 1.1 + 0.24 * len(features), 1)
     axes.barh(
-        range(len(shown)),
-        [each.loss for each in shown],
-        xerr=[each.deviation for each in shown],
+        range(len(features)),
+        [importance.loss for importance in features],
+        xerr=[importance.deviation for importance in features],
         color=BLUE,
         height=0.65,
         error_kw={"elinewidth": 1.2, "alpha": 0.7},
     )
-    axes.set_yticks(range(len(shown)), [escape_math(each.feature) for each in shown])
+    axes.set_yticks(range(len(features)), [escape_math(importance.feature) for importance in features])
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     title = f"Permutation importance ({importances.rows:,} rows, {importances.repeats} times)"

@@ -31,7 +31,7 @@ def time_folds(prediction_times: np.ndarray, label_times: np.ndarray, *, folds: 
             f"The training rows have {len(moments)} moments of prediction, too few for {folds} folds in time: "
             "lower training.folds or widen training.window."
         )
-    found = []
+    splits = []
     for start, end in zip(starts, [*starts[1:], None], strict=True):
         known = (prediction_times < start) & (label_times < start)
         within = prediction_times >= start
@@ -41,8 +41,8 @@ def time_folds(prediction_times: np.ndarray, label_times: np.ndarray, *, folds: 
             raise ValueError(
                 f"No label was known before the fold that begins at {start}: lower training.folds or widen the window."
             )
-        found.append(Fold(train=np.flatnonzero(known), validation=np.flatnonzero(within)))
-    return tuple(found)
+        splits.append(Fold(train=np.flatnonzero(known), validation=np.flatnonzero(within)))
+    return tuple(splits)
 
 
 def _dealt(rows: int, folds: int, seed: int) -> tuple[Fold, ...]:

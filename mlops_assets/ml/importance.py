@@ -69,10 +69,13 @@ def permutation_importance(
             losses[repeats, place] = sign * (intact - (intact if value is None else value))
         repeats += 1
     measured = losses[:repeats]
-    found = [
+    importances = [
         Importance(feature=name, loss=float(measured[:, place].mean()), deviation=float(measured[:, place].std()))
         for place, name in enumerate(features)
     ]
     return Importances(
-        metric=metric, rows=size, repeats=repeats, features=tuple(sorted(found, key=lambda each: (-each.loss, each.feature)))
+        metric=metric,
+        rows=size,
+        repeats=repeats,
+        features=tuple(sorted(importances, key=lambda importance: (-importance.loss, importance.feature))),
     )

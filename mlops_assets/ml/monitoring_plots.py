@@ -71,9 +71,9 @@ def performance_plot(rows: Sequence[PerformanceRow], metric: str) -> bytes:
 
 def measures_plot(title: str, series: Mapping[str, Sequence[tuple[str, float | None, float]]]) -> bytes:
     """The measures of a monitor by window, a panel for each of the first four subjects: window, value and limit in order of time."""
-    shown = dict(list(series.items())[:_PANELS])
-    figure, panels = create_figure(max(4.6, 3.2 * len(shown)), 3.0, len(shown))
-    for axes, (subject, points) in zip(panels, shown.items(), strict=True):
+    plotted_series = dict(list(series.items())[:_PANELS])
+    figure, panels = create_figure(max(4.6, 3.2 * len(plotted_series)), 3.0, len(plotted_series))
+    for axes, (subject, points) in zip(panels, plotted_series.items(), strict=True):
         places = np.arange(len(points))
         axes.plot(
             places, np.array([value for _, value, _ in points], dtype=float), "o-", color=ORANGE, markersize=4, label="value"
@@ -105,12 +105,12 @@ def feature_statistics_plot(
     standardised = (means - centre) / np.where(spread > 1e-12 * np.abs(centre), spread, 1.0)
     left.imshow(values[:, :, 0], cmap="Oranges", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     right.imshow(standardised, cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto", interpolation="nearest")
-    shown = np.unique(np.linspace(0, len(partitions) - 1, min(len(partitions), 6)).astype(int))
+    ticks = np.unique(np.linspace(0, len(partitions) - 1, min(len(partitions), 6)).astype(int))
     for axes, title in ((left, "Missing share (0 to 1)"), (right, "Mean (-3 to 3 standard deviations)")):
         label_axes(axes, title, "", "")
         axes.set_facecolor(GREY)
         axes.grid(False)
-        axes.set_xticks(shown, [partitions[position] for position in shown], rotation=45, ha="right")
+        axes.set_xticks(ticks, [partitions[position] for position in ticks], rotation=45, ha="right")
     left.set_yticks(range(len(series)), [escape_math(name.partition(".")[2] or name) for name in series], fontsize=6)
     right.set_yticks([])
     return png_image(figure)

@@ -238,13 +238,13 @@ def _rename_outputs(model: "onnx.ModelProto", names: list[str]) -> None:
     if len(graph.output) != len(names):
         raise ValueError(f"The exported model has the outputs {[output.name for output in graph.output]}, expected {names}.")
     renamed = dict(zip([output.name for output in graph.output], names, strict=True))
-    taken = {name for node in graph.node for name in (*node.input, *node.output)} - set(renamed)
+    used_names = {name for node in graph.node for name in (*node.input, *node.output)} - set(renamed)
     for node in graph.node:
         for values in (node.input, node.output):
             for position, name in enumerate(values):
                 if name in renamed:
                     values[position] = renamed[name]
-                elif name in names and name in taken:
+                elif name in names and name in used_names:
                     values[position] = f"inner_{name}"
     for output in graph.output:
         output.name = renamed[output.name]

@@ -84,9 +84,9 @@ def performance_rows(
 def results_by_slice(evaluation: Evaluation) -> dict[str, tuple[Mapping[str, float | None], dict[str, tuple[float, float]]]]:
     """Metrics and intervals of an evaluation by the name of the slice, all rows included."""
     parts = [(WHOLE, evaluation.metrics, evaluation.intervals)]
-    parts += [(slice_name(each.column, each.value), each.metrics, each.intervals) for each in evaluation.slices]
+    parts += [(slice_name(result.column, result.value), result.metrics, result.intervals) for result in evaluation.slices]
     return {
-        name: (metrics, {metric: (each.low, each.high) for metric, each in intervals.items() if each is not None})
+        name: (metrics, {metric: (interval.low, interval.high) for metric, interval in intervals.items() if interval is not None})
         for name, metrics, intervals in parts
     }
 

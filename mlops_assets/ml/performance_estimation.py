@@ -79,14 +79,14 @@ def estimate_metrics(
     with without_warnings():
         result = estimator.fit(known).estimate(frame([chunk.table for chunk in chunks], schema, classes))
     data = result.data[result.data[("chunk", "period")] == "analysis"]
-    found = {}
+    estimates = {}
     for metric, column in names.items():
         cells = data[column]
         bounds = [name for name in ("lower_confidence_boundary", "upper_confidence_boundary") if name in cells]
         for chunk, value, lower, upper in zip(chunks, cells["value"], *(cells[name] for name in bounds), strict=True):
             if not math.isnan(value):
-                found[chunk.name, metric] = Estimate(float(value), float(lower), float(upper))
-    return found
+                estimates[chunk.name, metric] = Estimate(float(value), float(lower), float(upper))
+    return estimates
 
 
 def _confidence_estimator(problem: Problem, classes: Sequence[int | str], metrics: list[str]) -> Any:

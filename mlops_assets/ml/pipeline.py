@@ -50,8 +50,8 @@ def build_pipeline(
     model = estimator.build(problem, seed)
     suits = is_regressor(model) if problem == "regression" else is_classifier(model)
     if not suits:
-        wanted = "regressor" if problem == "regression" else "classifier"
-        raise ValueError(f"{estimator.class_path} is not a {wanted}, which {problem} needs.")
+        kind = "regressor" if problem == "regression" else "classifier"
+        raise ValueError(f"{estimator.class_path} is not a {kind}, which {problem} needs.")
     default_numeric, default_categorical = default_preprocessing(problem, model, seed)
     chains = {
         "numeric": (default_numeric if numeric is None else [step.build(problem, seed) for step in numeric], schema.numeric),
@@ -134,11 +134,11 @@ def fitted_steps(pipeline: "Pipeline") -> Iterator[Any]:
 
     for _, step in pipeline.steps:
         nested = [entry[1] for entry in step.transformers_] if isinstance(step, ColumnTransformer) else [step]
-        for each in nested:
-            if isinstance(each, Pipeline):
-                yield from fitted_steps(each)
-            elif not isinstance(each, str):
-                yield each
+        for part in nested:
+            if isinstance(part, Pipeline):
+                yield from fitted_steps(part)
+            elif not isinstance(part, str):
+                yield part
 
 
 def _fit_advice(estimator: str, frame: "pd.DataFrame") -> tuple[str, str]:

@@ -96,15 +96,15 @@ def import_class(path: str) -> type:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ValueError(f"{path!r} cannot be imported: {error}.{_nearest_module(module_name)}") from error
-    found = getattr(module, name, None)
+    estimator_class = getattr(module, name, None)
     estimators = [key for key, value in _public_members(module) if _is_estimator(value)]
-    if found is None:
+    if estimator_class is None:
         raise ValueError(f"{module_name} has no class {name!r}.{_nearest(name, estimators)}")
-    if not _is_estimator(found):
+    if not _is_estimator(estimator_class):
         raise ValueError(
             f"{path!r} is not an estimator: it needs fit, get_params and predict or transform.{_nearest(name, estimators)}"
         )
-    return found
+    return estimator_class
 
 
 def shuffled_folds(problem: Problem, folds: int, seed: int) -> Any:

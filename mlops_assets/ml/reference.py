@@ -89,11 +89,19 @@ def summarise(table: pa.Table, monitored: Sequence[MonitoredColumn], slices: Seq
     columns: list[dict] = []
     masses: list[pa.Table] = []
     for name, rows in row_slices(table, slices).items():
-        for each in monitored:
-            column = rows.column(each.name)
-            described, binned = _numeric(column, wasserstein=name == WHOLE) if each.numeric else _categorical(column)
-            columns.append({"slice": name, "feature": each.name, "kind": each.kind, "numeric": each.numeric, **described})
-            masses += [_masses(name, each.name, binning, parts) for binning, parts in binned.items()]
+        for monitored_column in monitored:
+            column = rows.column(monitored_column.name)
+            described, binned = _numeric(column, wasserstein=name == WHOLE) if monitored_column.numeric else _categorical(column)
+            columns.append(
+                {
+                    "slice": name,
+                    "feature": monitored_column.name,
+                    "kind": monitored_column.kind,
+                    "numeric": monitored_column.numeric,
+                    **described,
+                }
+            )
+            masses += [_masses(name, monitored_column.name, binning, parts) for binning, parts in binned.items()]
     return Reference(
         columns=pa.Table.from_pylist(columns, schema=COLUMN_SCHEMA),
         masses=pa.concat_tables([MASS_SCHEMA.empty_table(), *masses]),
@@ -108,13 +116,13 @@ def slice_name(column: str, value: str) -> str:
 
 def row_slices(table: pa.Table, slices: Sequence[str]) -> dict[str, pa.Table]:
     """All rows of `table`, and those of each value of the columns `slices` that has 200 of them, by the name of the slice."""
-    found = {WHOLE: table}
+    tables = {WHOLE: table}
     for column in slices:
         values = table.column(column).cast(pa.string())
         counts = {entry["values"]: entry["counts"] for entry in values.value_counts().to_pylist() if entry["values"] is not None}
         for value in sorted(value for value, count in counts.items() if count >= MINIMUM_SLICE_ROWS):
-            found[slice_name(column, value)] = table.filter(pc.equal(values, value))
-    return found
+            tables[slice_name(column, value)] = table.filter(pc.equal(values, value))
+    return tables
 
 
 def _numeric(column: pa.ChunkedArray, *, wasserstein: bool) -> tuple[dict, dict[str, dict]]:
@@ -163,7 +171,7 @@ def _bin_edges(values: np.ndarray) -> np.ndarray:
 
 def _categorical(column: pa.ChunkedArray) -> tuple[dict, dict[str, dict]]:
     known = column.cast(pa.string()).drop_null()
-    counts = {each["values"]: each["counts"] for each in known.value_counts().to_pylist()}
+    counts = {entry["values"]: entry["counts"] for entry in known.value_counts().to_pylist()}
     most_frequent = max(counts.values(), default=0)
     if collapsed := len(counts) > MAXIMUM_CATEGORIES:
         kept = {value: count for value, count in counts.items() if count >= max(_KEPT_SHARE * len(known), _KEPT_ROWS)}

@@ -222,11 +222,11 @@ def _slice_lines(page: ReportPage) -> list[Row]:
 def _sliced(drift: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Slices with drift that the whole window does not show, each with its alerts by effect."""
     everywhere = {row["feature"] for row in drift if _whole(row) and row["alert"]}
-    found: dict[str, list[Row]] = {}
+    alerts_by_slice: dict[str, list[Row]] = {}
     for row in sorted(drift, key=lambda row: -(row["effect"] or 0.0)):
         if row["alert"] and not _whole(row) and row["feature"] not in everywhere:
-            found.setdefault(row["slice"], []).append(row)
-    return sorted(found.items(), key=lambda item: -len(item[1]))
+            alerts_by_slice.setdefault(row["slice"], []).append(row)
+    return sorted(alerts_by_slice.items(), key=lambda item: -len(item[1]))
 
 
 def _trend(drift: Sequence[Row], feature: str, method: str, floor: float) -> Trend:
@@ -262,16 +262,16 @@ def _performance_trend(history: Sequence[Row], of: Row) -> Trend:
 def _distributions(lines: Sequence[Row], samples: tuple[pa.Table, pa.Table]) -> list[Distribution]:
     """Of the most changed columns that both samples hold: reference beside window."""
     names = [line["feature"] for line in lines if all(line["feature"] in table.column_names for table in samples)]
-    found = []
+    distributions = []
     for name in list(dict.fromkeys(names))[:_PLOTTED]:
         columns = [table.column(name) for table in samples]
         if any(pa.types.is_string(column.type) or pa.types.is_dictionary(column.type) for column in columns):
             texts = [categorical_matrix(table, [name])[:, 0] for table in samples]
-            found.append(categorical_distribution(name, texts[0], texts[1], 300, 110))
+            distributions.append(categorical_distribution(name, texts[0], texts[1], 300, 110))
         else:
             numbers = [numeric_matrix(table, [name])[:, 0] for table in samples]
-            found.append(numeric_distribution(name, numbers[0], numbers[1], 300, 110))
-    return found
+            distributions.append(numeric_distribution(name, numbers[0], numbers[1], 300, 110))
+    return distributions
 
 
 def _whole(row: Row) -> bool:

@@ -39,8 +39,8 @@ class WindowResult:
         if self.alert:
             value, kind = (self.estimated, "estimated") if self.realised is None else (self.realised, "realised")
             against = "" if self.limit is None else f", limit {self.limit:.3f}"
-            shown = "beyond its limit" if value is None else f"{value:.3f}{against}"
-            return f"{self.start}: {kind} {self.metric} {shown}"
+            measured = "beyond its limit" if value is None else f"{value:.3f}{against}"
+            return f"{self.start}: {kind} {self.metric} {measured}"
         if self.others:
             return f"{self.start}: {', '.join(self.others)}"
         if not self.complete and self.drifted_share is not None and self.drifted_share > maximum_drifted_share:
@@ -104,7 +104,7 @@ class RetrainingDecision:
 def decide(state: RetrainingState, policy: RetrainingPolicy) -> RetrainingDecision:
     """Decide by `policy` what follows from `state`."""
     problems = [
-        problem for each in state.windows[-policy.recent_windows :] if (problem := each.problem(policy.maximum_drifted_share))
+        problem for window in state.windows[-policy.recent_windows :] if (problem := window.problem(policy.maximum_drifted_share))
     ]
     reasons = []
     if len(problems) >= policy.minimum_bad_windows:
@@ -117,13 +117,13 @@ def decide(state: RetrainingState, policy: RetrainingPolicy) -> RetrainingDecisi
 
 
 def _obstacles(state: RetrainingState, policy: RetrainingPolicy) -> list[str]:
-    found = []
+    obstacles = []
     if state.running is not None:
-        found.append(f"a training is running already ({state.running})")
+        obstacles.append(f"a training is running already ({state.running})")
     if state.attempted is not None and state.attempted > policy.attempted_after:
-        found.append(f"the last training was for {state.attempted}, within the cooldown")
+        obstacles.append(f"the last training was for {state.attempted}, within the cooldown")
     if not state.changed:
-        found.append("the labelled rows are those of the last training")
+        obstacles.append("the labelled rows are those of the last training")
     elif state.new_rows < policy.minimum_new_rows:
-        found.append(f"{state.new_rows} labels became known since the last training, {policy.minimum_new_rows} are asked for")
-    return found
+        obstacles.append(f"{state.new_rows} labels became known since the last training, {policy.minimum_new_rows} are asked for")
+    return obstacles

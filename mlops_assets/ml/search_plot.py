@@ -31,10 +31,10 @@ def search_table(result: SearchResult, metric: str) -> str:
     """The best trials and the default as a Markdown table."""
     complete = [(trial.value, trial) for trial in result.trials if trial.value is not None]
     ranked = sorted(complete, key=lambda pair: pair[0], reverse=result.greater_is_better)
-    shown = [trial for _, trial in ranked[:_SHOWN_TRIALS]]
-    if result.default not in shown:
-        shown.append(result.default)
-    return f"| trial | {metric} | seconds | configuration |\n|---|---|---|---|\n" + "\n".join(map(_row, shown))
+    trials = [trial for _, trial in ranked[:_SHOWN_TRIALS]]
+    if result.default not in trials:
+        trials.append(result.default)
+    return f"| trial | {metric} | seconds | configuration |\n|---|---|---|---|\n" + "\n".join(map(_row, trials))
 
 
 def _row(trial: TrialResult) -> str:

@@ -94,13 +94,13 @@ class WeightedMetrics:
 
     def of(self, weights: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         """The metrics `names` for each row of `weights` [weightings, rows]: arrays [weightings], NaN where not defined."""
-        found = {}
+        values = {}
         with np.errstate(divide="ignore", invalid="ignore"):
             for name in names:
                 if name not in self._prepared:
                     self._prepared[name] = METRICS.get(name)(self)
-                found[name] = np.asarray(self._prepared[name](weights), dtype=np.float64)
-        return found
+                values[name] = np.asarray(self._prepared[name](weights), dtype=np.float64)
+        return values
 
     def values(self, names: Iterable[str]) -> dict[str, float | None]:
         """The metrics `names` of the rows as they are. One that they do not define (a ranking with one class present) is None."""
