@@ -47,28 +47,28 @@ def recorded_datasets(connection: duckdb.DuckDBPyConnection, table: str) -> list
         "SELECT snapshot_time, author, commit_extra_info FROM lake.snapshots() "
         "WHERE commit_extra_info LIKE '%\"source_snapshot\"%' ORDER BY snapshot_id"
     ).fetchall()
-    found = []
+    datasets = []
     for written_at, author, text in rows:
         information = json.loads(text)
         if information["table"] == table:
-            found.append(RecordedDataset(written_at=written_at, run_id=author, **information))
-    return found
+            datasets.append(RecordedDataset(written_at=written_at, run_id=author, **information))
+    return datasets
 
 
 def newest_dataset(connection: duckdb.DuckDBPyConnection, table: str, training_date: date) -> RecordedDataset | None:
     """The dataset of `training_date` as `table` holds it now; None when its commit is no longer in the lake's history."""
-    dated = [each for each in recorded_datasets(connection, table) if each.training_date == training_date.isoformat()]
+    dated = [dataset for dataset in recorded_datasets(connection, table) if dataset.training_date == training_date.isoformat()]
     return dated[-1] if dated else None
 
 
-def find_dataset(connection: duckdb.DuckDBPyConnection, table: str, wanted: str) -> RecordedDataset:
-    """The newest dataset of `table` whose fingerprint begins with `wanted`. Raises LakeError naming those that exist."""
+def find_dataset(connection: duckdb.DuckDBPyConnection, table: str, prefix: str) -> RecordedDataset:
+    """The newest dataset of `table` whose fingerprint begins with `prefix`. Raises LakeError naming those that exist."""
     datasets = recorded_datasets(connection, table)
-    matching = [dataset for dataset in datasets if dataset.fingerprint.startswith(wanted)]
+    matching = [dataset for dataset in datasets if dataset.fingerprint.startswith(prefix)]
     if len({dataset.fingerprint for dataset in matching}) != 1:
         known = ", ".join(dict.fromkeys(dataset.fingerprint for dataset in datasets)) or "none"
         reason = "several datasets begin" if matching else "no dataset begins"
-        raise LakeError(f"{reason} with {wanted!r} in {table}; known: {known}.")
+        raise LakeError(f"{reason} with {prefix!r} in {table}; known: {known}.")
     return matching[-1]
 
 

@@ -128,8 +128,8 @@ def plan_changes(
         types[fold(new)] = types.pop(fold(old))
         names[fold(new)] = new
         renamed_from[fold(new)] = names[fold(old)]
-    wanted = {**declared, **{requested.renamed.get(name, name): kind for name, kind in requested.types.items()}}
-    kinds = canonical_types(connection, wanted)
+    target_types = {**declared, **{requested.renamed.get(name, name): kind for name, kind in requested.types.items()}}
+    kinds = canonical_types(connection, target_types)
     for name, kind in kinds.items():
         if fold(name) in (fold(dropped) for dropped in requested.dropped):
             raise SchemaPlanError(f"{name} cannot be dropped: it is declared.")

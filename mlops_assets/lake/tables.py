@@ -58,12 +58,12 @@ def snapshot_at(connection: duckdb.DuckDBPyConnection, moment: datetime) -> int:
 def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
     """Whether `schema.table` is in the lake."""
     schema, _, name = table.partition(".")
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ? UNION ALL "
         "SELECT 1 FROM duckdb_views() WHERE database_name = 'lake' AND schema_name = ? AND view_name = ?",
         [schema, name, schema, name],
     ).fetchall()
-    return bool(found)
+    return bool(rows)
 
 
 def column_types(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

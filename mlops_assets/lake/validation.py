@@ -57,11 +57,11 @@ def scan_by(
     groups: dict[Any, dict[Measure, Any]] = {}
     whole: dict[Measure, Any] = {}
     for is_whole, key, *values in connection.execute(selected).fetchall():
-        found = dict(zip(measures, values, strict=True))
+        results = dict(zip(measures, values, strict=True))
         if is_whole:
-            whole = found
+            whole = results
         else:
-            groups[key] = found
+            groups[key] = results
     return groups, whole
 
 
@@ -211,16 +211,16 @@ class Validation:
         wrong = [condition for (name, check), condition in self._wrong.items() if name in columns and check != MISSING]
         return f"coalesce({' OR '.join(wrong) or 'false'}, false)"
 
-    def failures(self, connection: duckdb.DuckDBPyConnection, rows: str, found: Mapping[Hashable, Any]) -> list[Failure]:
+    def failures(self, connection: duckdb.DuckDBPyConnection, rows: str, result: Mapping[Hashable, Any]) -> list[Failure]:
         """The failures in the result of `measures`; the values that fail, and the keys of their rows, are read from `rows` again."""
-        failing = {place: wrong for place, wrong in self._wrong.items() if found["failing", *place]}
+        failing = {place: wrong for place, wrong in self._wrong.items() if result["failing", *place]}
         if not failing:
             return []
         examples = scan(
             connection, self.relation(rows), {place: self.examples(place[0], wrong) for place, wrong in failing.items()}
         )
         return [
-            Failure(name, check, found["failing", name, check], *self.described(examples[name, check], missing=check == MISSING))
+            Failure(name, check, result["failing", name, check], *self.described(examples[name, check], missing=check == MISSING))
             for name, check in failing
         ]
 
@@ -236,9 +236,9 @@ class Validation:
 
     def described(self, rows: Sequence[Mapping[str, Any]] | None, *, missing: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The values in the result of `examples`, and the keys of their rows; of those that are `missing` the keys alone."""
-        found = rows or ()
-        values = () if missing else tuple(dict.fromkeys(str(row["value"]) for row in found))
-        keys = [" ".join(str(row[f"key_{number}"]) for number in range(len(self._key))) for row in found]
+        records = rows or ()
+        values = () if missing else tuple(dict.fromkeys(str(row["value"]) for row in records))
+        keys = [" ".join(str(row[f"key_{number}"]) for number in range(len(self._key))) for row in records]
         return values, tuple(keys) if self._key else ()
 
     def _table(self) -> "ibis.Table":
@@ -250,9 +250,9 @@ class Validation:
         for name, column in self._schema.columns.items():
             if column.dtype is None or name not in kinds:
                 continue
-            declared = column.dtype.type
-            if is_widening(_canonical(DuckDBType.to_string(declared)), self._types[name]):
-                kinds[name] = declared
+            dtype = column.dtype.type
+            if is_widening(_canonical(DuckDBType.to_string(dtype)), self._types[name]):
+                kinds[name] = dtype
         return ibis.table(kinds, name=_ROWS)
 
     def _wrong_columns(self, table: "ibis.Table") -> list[Failure]:
@@ -267,8 +267,8 @@ class Validation:
             for error in errors.schema_errors:
                 check = str(error.check)
                 name = str(error.failure_cases if check == _ABSENT else error.schema.name)
-                declared = None if check == _ABSENT else error.schema.dtype
-                text = () if check == _ABSENT else (f"{self._types[name].lower()} instead of {declared}",)
+                dtype = None if check == _ABSENT else error.schema.dtype
+                text = () if check == _ABSENT else (f"{self._types[name].lower()} instead of {dtype}",)
                 failures.append(Failure(name, check, 1, text))
             return failures
         return []
