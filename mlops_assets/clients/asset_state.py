@@ -64,8 +64,12 @@ def asset_state(node: dict[str, Any], severity: Callable[[dict[str, list[str]], 
     for check in node["assetChecksOrError"].get("checks", []):
         execution = check["executionForLatestMaterialization"]
         if check["blocking"] and check["partitionStatuses"]:
-            ranges = [each for each in check["partitionStatuses"]["ranges"] if each["status"] == "FAILED"]
-            for first, last in ((each["startKey"], each["endKey"]) for each in ranges):
+            ranges = [
+                partition_range
+                for partition_range in check["partitionStatuses"]["ranges"]
+                if partition_range["status"] == "FAILED"
+            ]
+            for first, last in ((partition_range["startKey"], partition_range["endKey"]) for partition_range in ranges):
                 partitions = first if first == last else f"{first} to {last}"
                 failed[f"{check['name']} ({partitions})"] = severity(node["assetKey"], check["name"], last)
         elif execution and execution["status"] == "FAILED":
@@ -84,9 +88,9 @@ def asset_state(node: dict[str, Any], severity: Callable[[dict[str, list[str]], 
         jobs=tuple(name for name in node["jobNames"] if not name.startswith(_IMPLICIT)),
         location=(node["repository"]["name"], node["repository"]["location"]["name"]),
         ranges=tuple(
-            (each["startKey"], each["endKey"])
-            for each in (node["assetPartitionStatuses"] or {}).get("ranges", [])
-            if each["status"] == "MATERIALIZED"
+            (partition_range["startKey"], partition_range["endKey"])
+            for partition_range in (node["assetPartitionStatuses"] or {}).get("ranges", [])
+            if partition_range["status"] == "MATERIALIZED"
         ),
         materialized=bool(node["assetMaterializations"]),
         failing_checks=tuple(name for name, severity in failed.items() if severity == "ERROR"),

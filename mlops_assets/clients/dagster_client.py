@@ -178,9 +178,9 @@ class DagsterClient:
             run_id=run_id,
             status=run["status"],
             steps=tuple(step["key"] for step in (run["executionPlan"] or {"steps": []})["steps"]),
-            running=tuple(each["stepKey"] for each in stats if each["startTime"] and not each["endTime"]),
+            running=tuple(step["stepKey"] for step in stats if step["startTime"] and not step["endTime"]),
             seconds={
-                each["stepKey"]: each["endTime"] - each["startTime"] for each in stats if each["endTime"] and each["startTime"]
+                step["stepKey"]: step["endTime"] - step["startTime"] for step in stats if step["endTime"] and step["startTime"]
             },
             # A run inherits the tags of the one that it follows.
             is_followed=run["status"] == "FAILURE" and tags.get(_WILL_RETRY) == "true",
@@ -194,12 +194,12 @@ class DagsterClient:
 
     def failures(self, run_id: str) -> list[str]:
         """Why the run failed: the blocking checks that failed, and the innermost cause of each other failed step."""
-        found, failed = [], []
+        failed_checks, failed = [], []
         for event in self.query(queries.FAILURES, id=run_id)["logsForRun"]["events"]:
             if event["__typename"] == "AssetCheckEvaluationEvent":
                 check = event["evaluation"]
                 if not check["success"] and check["severity"] == "ERROR":
-                    found.append(
+                    failed_checks.append(
                         f"{'/'.join(check['assetKey']['path'])}: {check['checkName']}: {check['description'] or 'failed'}"
                     )
             elif event["__typename"] == "ExecutionStepFailureEvent":
@@ -208,10 +208,10 @@ class DagsterClient:
                 innermost = causes[-1]["message"] if causes else (error or {}).get("message", "")
                 if _FAILED_CHECK not in innermost:
                     failed.append(f"{event['stepKey']}: {(described or {}).get('description') or innermost}".strip())
-            elif event["__typename"] == "RunFailureEvent" and not (found or failed):
+            elif event["__typename"] == "RunFailureEvent" and not (failed_checks or failed):
                 failed.append(event["message"])
         # A step that was tried again evaluated its checks again.
-        return list(dict.fromkeys([*found, *failed]))
+        return list(dict.fromkeys([*failed_checks, *failed]))
 
     def messages(self, run_id: str, after: str | None) -> tuple[list[str], str]:
         """What the assets of a run logged since the position `after` (None: its beginning), and the position reached."""

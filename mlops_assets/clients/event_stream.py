@@ -83,14 +83,14 @@ def scorer_consumer(solution: str) -> str:
 def reject_message(solution: str, source: "Msg", reason: str) -> Message:
     """The message that tells why `source` was not taken: JSON with `reason`, where it came from, and how it began."""
     origin = source.metadata
-    told = {
+    reject = {
         "reason": reason,
         "subject": source.subject,
         "sequence": origin.sequence.stream,
         "stored_at": origin.timestamp.isoformat(),
         "message": source.data[:_SHOWN_BYTES].decode(errors="replace"),
     }
-    return Message(subject(REJECTS, solution), f"{origin.stream}-{origin.sequence.stream}", json.dumps(told).encode())
+    return Message(subject(REJECTS, solution), f"{origin.stream}-{origin.sequence.stream}", json.dumps(reject).encode())
 
 
 def stream_configurations() -> list[api.StreamConfig]:
@@ -229,7 +229,7 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
     import nats
 
     # The address holds a password.
-    shown = _without_user(url)
+    address = _without_user(url)
     reported: set[str] = set()
 
     async def report(error: Exception) -> None:
@@ -237,11 +237,11 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
         text = f"{error or type(error).__name__}"
         if text not in reported:
             reported.add(text)
-            _log.warning("Event stream at %s: %s", shown, text)
+            _log.warning("Event stream at %s: %s", address, text)
 
     async def report_back() -> None:
         reported.clear()
-        _log.warning("Event stream at %s: back", shown)
+        _log.warning("Event stream at %s: back", address)
 
     connecting = asyncio.ensure_future(
         nats.connect(
@@ -258,11 +258,11 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
     )
     try:
         if stopping is not None and not await _done_before(connecting, stopping):
-            raise StoppedError(f"Stopped while waiting for the event stream at {shown}.")
+            raise StoppedError(f"Stopped while waiting for the event stream at {address}.")
         client = await connecting
     except (errors.Error, OSError) as error:
         raise EventStreamError(
-            f"The event stream at {shown} cannot be reached: {error or type(error).__name__}. "
+            f"The event stream at {address} cannot be reached: {error or type(error).__name__}. "
             "`mlops up` starts it, `mlops status` shows it."
         ) from error
     try:
@@ -271,10 +271,10 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
         while not await stream.create_streams():
             if stopping is None:
                 raise EventStreamError(
-                    f"JetStream at {shown} does not create its streams; see the log of NATS: `mlops logs nats`."
+                    f"JetStream at {address} does not create its streams; see the log of NATS: `mlops logs nats`."
                 )
             if await wait_for(stopping, _RECONNECT_SECONDS):
-                raise StoppedError(f"Stopped while waiting for JetStream at {shown}.")
+                raise StoppedError(f"Stopped while waiting for JetStream at {address}.")
         yield stream
     finally:
         await client.close()

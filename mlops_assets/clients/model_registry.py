@@ -107,9 +107,9 @@ class ModelRegistry(TrackingServer):
         """
         required = {**tags, _COMPLETE_TAG: "complete"}
         conditions = [f"name = '{solution}'", *(f"tags.`{key}` = '{value}'" for key, value in required.items())]
-        found = self.client.search_model_versions(" AND ".join(conditions))
-        newest_first = sorted(map(_registered, found), key=lambda each: -each.version)
-        return next((each for each in newest_first if self._is_registered_here(each)), None)
+        versions = self.client.search_model_versions(" AND ".join(conditions))
+        newest_first = sorted(map(_registered, versions), key=lambda model: -model.version)
+        return next((model for model in newest_first if self._is_registered_here(model)), None)
 
     def versions(self, solution: str) -> list[RegisteredModel]:
         """All complete versions of the solution, whoever registered them."""

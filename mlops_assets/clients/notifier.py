@@ -69,13 +69,13 @@ class Notifier:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            told = _identities(file)
+            logged = _identities(file)
             for number, notification in enumerate(notifications):
                 if time.monotonic() > deadline:
                     return number
-                if notification.identity in told:
+                if notification.identity in logged:
                     continue
-                told.add(notification.identity)
+                logged.add(notification.identity)
                 line = {"at": datetime.now(UTC).isoformat(), **asdict(notification), "problem": self._deliver(notification)}
                 file.write(json.dumps(line) + "\n")
                 file.flush()

@@ -31,13 +31,13 @@ def trusted_types(pipeline: "Pipeline") -> list[str]:
 
     from mlops_assets.ml.pipeline import fitted_steps
 
-    found = io.get_untrusted_types(data=io.dumps(pipeline))
+    types = io.get_untrusted_types(data=io.dumps(pipeline))
     of_steps: set[str] = set()
     for step in fitted_steps(pipeline):
         of_steps |= {f"{type(step).__module__}.{type(step).__qualname__}", *getattr(step, "trusted_types", ())}
-    if unknown := [name for name in found if name not in of_steps and not name.startswith(_TRUSTED_MODULES)]:
+    if unknown := [name for name in types if name not in of_steps and not name.startswith(_TRUSTED_MODULES)]:
         raise RegistryError(
             f"The pipeline holds types that are not trusted for loading: {', '.join(unknown)}. Name those of your own in "
             "`trusted_types` of the class of the step."
         )
-    return found
+    return types
