@@ -75,8 +75,8 @@ class Segment(_Strict):
 
     def holds(self, row: Mapping[str, Any]) -> bool:
         """Whether `row`, which maps column to value, is in the segment."""
-        found = row.get(self.column)
-        return found is not None and str(found) == self.value
+        value = row.get(self.column)
+        return value is not None and str(value) == self.value
 
 
 class Contract(_Strict):

@@ -72,10 +72,10 @@ class DerivedFeatures:
             statement = f"EXECUTE many_rows({', '.join(arguments)})"
         try:
             with self._lock:
-                found = self._connection.execute(statement).fetchall()
+                results = self._connection.execute(statement).fetchall()
         except (duckdb.BinderException, duckdb.ConversionException, duckdb.InvalidInputException) as error:
             raise ValueError(f"A value of the request is not of its column's type: {error}") from error
-        return [dict(zip(self.names, row, strict=True)) for row in found]
+        return [dict(zip(self.names, row, strict=True)) for row in results]
 
 
 def _literal(name: str, value: Any) -> str:

@@ -22,9 +22,9 @@ class EngineChoice:
     reason: str
 
 
-def choose_engine(contract: Contract, declared: Engine | None, latency: Latency) -> EngineChoice:
+def choose_engine(contract: Contract, configured: Engine | None, latency: Latency) -> EngineChoice:
     """The engine of a candidate: what its model admits, then what the YAML declares, then what the measured `latency` suggests."""
-    if (choice := _decided(contract, declared)) is not None:
+    if (choice := _decided(contract, configured)) is not None:
         return choice
     measured = f"one row takes {latency.p50:.2g} ms (median of {latency.rows}; 99 of 100 within {latency.p99:.2g} ms)"
     if latency.p50 <= LONGEST_MILLISECONDS:
@@ -32,16 +32,16 @@ def choose_engine(contract: Contract, declared: Engine | None, latency: Latency)
     return EngineChoice("worker", f"{measured}, more than {LONGEST_MILLISECONDS:g} ms, for which other requests would wait")
 
 
-def recorded_engine(contract: Contract, declared: Engine | None, record: BundleRecord) -> EngineChoice:
+def recorded_engine(contract: Contract, configured: Engine | None, record: BundleRecord) -> EngineChoice:
     """The engine of an accepted version: what its model admits, then what the YAML declares now, then what its signed `record` has."""
-    if (choice := _decided(contract, declared)) is not None:
+    if (choice := _decided(contract, configured)) is not None:
         return choice
     if record.engine == "worker":
         return EngineChoice("worker", record.engine_reason or "")
     return EngineChoice("process", record.engine_reason or "the version was accepted before engines were chosen by latency")
 
 
-def _decided(contract: Contract, declared: Engine | None) -> EngineChoice | None:
+def _decided(contract: Contract, configured: Engine | None) -> EngineChoice | None:
     if contract.model_format == "skops":
         return EngineChoice("worker", f"the model has no ONNX form: {contract.no_onnx}")
-    return None if declared is None else EngineChoice(declared, "serving.engine of the YAML file")
+    return None if configured is None else EngineChoice(configured, "serving.engine of the YAML file")

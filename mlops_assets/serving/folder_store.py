@@ -45,8 +45,8 @@ class FolderBundles:
     def stored(self) -> Sequence[StoredBundle]:
         """All folders of versions, the newest first."""
         folders = [path for path in self.folder.glob("[0-9]*") if path.is_dir() and path.name.isdecimal()]
-        found = [StoredBundle(int(path.name), tree_hash(folder_files(path))) for path in folders]
-        return sorted(found, reverse=True)
+        bundles = [StoredBundle(int(path.name), tree_hash(folder_files(path))) for path in folders]
+        return sorted(bundles, reverse=True)
 
     def remove(self, bundle: StoredBundle) -> bool:
         """Remove the folder and the record beside it."""

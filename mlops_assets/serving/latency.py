@@ -24,10 +24,10 @@ def measure_latency(bundle: Bundle, table: pa.Table, *, rows: int) -> Latency:
     """Score `rows` rows of `table` (which has at least one) one at a time, again from its first when they run out."""
     whole = table.combine_chunks()
     singles = [whole.slice(position % table.num_rows, 1) for position in range(_WARM_UP + rows)]
-    taken = np.empty(len(singles))
+    seconds = np.empty(len(singles))
     for position, single in enumerate(singles):
         began = time.perf_counter()
         bundle.score(single)
-        taken[position] = time.perf_counter() - began
-    p50, p99 = np.quantile(taken[_WARM_UP:] * 1000, [0.5, 0.99])
+        seconds[position] = time.perf_counter() - began
+    p50, p99 = np.quantile(seconds[_WARM_UP:] * 1000, [0.5, 0.99])
     return Latency(p50=float(p50), p99=float(p99), rows=rows)

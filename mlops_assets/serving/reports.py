@@ -58,18 +58,18 @@ class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def served_models(solutions: "LiveSolutions") -> dict[str, ServedModel]:
     """What `solutions` serve now."""
-    found = {}
+    models = {}
     for name, solution in solutions.items():
         champions = solution.champions
         contracts = [model.contract for model in champions.segments] if champions else []
-        found[name] = ServedModel(
+        models[name] = ServedModel(
             version=champions.default.contract.version if champions else None,
             model_sha256=champions.default.contract.model_sha256 if champions else None,
             since=champions.default.since if champions else None,
             segments={contract.segment.value: contract.version for contract in contracts if contract.segment},
             problems=solution.problems,
         )
-    return found
+    return models
 
 
 def follow_links(

@@ -66,7 +66,9 @@ class RequestDecoder:
         self._prediction_time_column = contract.prediction_time_column
         self._zone = ZoneInfo(contract.time_zone)
         requested = {column.name for column in contract.request_columns}
-        features = {each.name: feature_type(each.type) | None for each in contract.features if each.name not in requested}
+        features = {
+            feature.name: feature_type(feature.type) | None for feature in contract.features if feature.name not in requested
+        }
         columns = {column.name: json_type(column.type) | None for column in (*contract.entity_keys, *contract.request_columns)}
         key_type = json_type(contract.key.type)
         fields = {
@@ -83,8 +85,8 @@ class RequestDecoder:
         self._row_decoder = msgspec.json.Decoder(self.row_type)
         self._request_decoder = msgspec.json.Decoder(self.request_type)
         self._columns, self._fields, self._features = tuple(columns), tuple(fields), tuple(features)
-        taken = (contract.prediction_time_column, contract.partition_column, REQUEST_ID, contract.key.name)
-        self._take = itemgetter(*map(self._fields.index, taken))
+        own_fields = (contract.prediction_time_column, contract.partition_column, REQUEST_ID, contract.key.name)
+        self._take = itemgetter(*map(self._fields.index, own_fields))
         self._allowed = {name: _describe(kind) for name, kind in fields.items()} | {
             f"{FEATURES}.{name}": _describe(kind) for name, kind in features.items()
         }
@@ -103,13 +105,13 @@ class RequestDecoder:
         decoded = self._decode(self._request_decoder, body)
         if not isinstance(decoded, list):
             return self._row(decoded, None, received_at)
-        rows = [self._row(each, number, received_at) for number, each in enumerate(decoded)]
-        given: set[str] = set()
+        rows = [self._row(decoded_row, number, received_at) for number, decoded_row in enumerate(decoded)]
+        request_ids: set[str] = set()
         for number, row in enumerate(rows):
-            if row.request_id in given:
+            if row.request_id in request_ids:
                 raise self._error(number, REQUEST_ID, "is that of another row too")
             if row.request_id:
-                given.add(row.request_id)
+                request_ids.add(row.request_id)
         return rows
 
     def decode_row(self, body: bytes, received_at: datetime) -> Row:
@@ -125,12 +127,12 @@ class RequestDecoder:
             raise RequestError(row=None, field=None, problem=f"not JSON in UTF-8: {error}", allowed=_BODY) from error
 
     def _row(self, decoded: msgspec.Struct, number: int | None, received_at: datetime) -> Row:
-        *given, overrides = msgspec.structs.astuple(decoded)
-        moment, partition, request_id, key = self._take(given)
+        *field_values, overrides = msgspec.structs.astuple(decoded)
+        moment, partition, request_id, key = self._take(field_values)
         features = {} if overrides is UNSET else _given(self._features, msgspec.structs.astuple(overrides))
         # The columns are the first fields.
-        columns = dict(zip(self._columns, given, strict=False))
-        if UNSET in given[: len(columns)]:
+        columns = dict(zip(self._columns, field_values, strict=False))
+        if UNSET in field_values[: len(columns)]:
             for name, value in columns.items():
                 if value is UNSET:
                     self._check_left_out(name, number, features)
@@ -166,10 +168,10 @@ class RequestDecoder:
 
     def _explain(self, message: str) -> RequestError:
         """The error that msgspec's `message` tells."""
-        found = _ERROR.fullmatch(message)
-        assert found is not None  # the expression matches every text
-        problem, place = found["problem"], found["field"] or ""
-        row = None if found["row"] is None else int(found["row"])
+        match = _ERROR.fullmatch(message)
+        assert match is not None  # the expression matches every text
+        problem, place = match["problem"], match["field"] or ""
+        row = None if match["row"] is None else int(match["row"])
         if (wrong := _FIELD_ERROR.fullmatch(problem)) is None:
             return RequestError(
                 row=row, field=place or None, problem=problem.replace("`", ""), allowed=self._allowed.get(place, _BODY)

@@ -68,7 +68,7 @@ class PreparedRows(msgspec.Struct, frozen=True):
     """Rows with all that the model reads of them."""
 
     rows: Sequence[Row]
-    found: Sequence[OnlineRow]
+    online_rows: Sequence[OnlineRow]
     features: Sequence[dict[str, Any]]
     numeric: np.ndarray
     categorical: np.ndarray
@@ -105,14 +105,14 @@ class Scorer:
 
     def prepare(self, rows: Sequence[Row]) -> PreparedRows:
         """Look the features of `rows` up, derive and override. Raises UnknownOnlineViewError as `score` does."""
-        found = self._look_up(rows)
+        online_rows = self._look_up(rows)
         derived = self._derived.evaluate([row.columns for row in rows])
-        features = [self._features(row, read, computed) for row, read, computed in zip(rows, found, derived, strict=True)]
-        return PreparedRows(rows, found, features, *self._matrices(features))
+        features = [self._features(row, read, computed) for row, read, computed in zip(rows, online_rows, derived, strict=True)]
+        return PreparedRows(rows, online_rows, features, *self._matrices(features))
 
     def complete(self, prepared: PreparedRows, answers: np.ndarray) -> list[ScoredRow]:
         """What the `answers` of the model are for the rows. Raises RequestError as `score` does."""
-        rows, found, features, outputs = prepared.rows, prepared.found, prepared.features, self._outputs(answers)
+        rows, online_rows, features, outputs = prepared.rows, prepared.online_rows, prepared.features, self._outputs(answers)
         return [
             ScoredRow(
                 key=row.key,
@@ -124,7 +124,7 @@ class Scorer:
                 outputs=output,
                 views=self._views(row, read.views) if row.features else read.views,
             )
-            for row, read, values, output in zip(rows, found, features, outputs, strict=True)
+            for row, read, values, output in zip(rows, online_rows, features, outputs, strict=True)
         ]
 
     def _look_up(self, rows: Sequence[Row]) -> list[OnlineRow]:
@@ -176,9 +176,9 @@ class Scorer:
             score=score, predicted_label=label, probabilities=answer if problem == "multiclass_classification" else None
         )
 
-    def _views(self, row: Row, found: Mapping[str, ViewValues]) -> dict[str, ViewValues]:
+    def _views(self, row: Row, looked_up: Mapping[str, ViewValues]) -> dict[str, ViewValues]:
         """Where the values came from when the row gave some itself."""
         return {
-            name: supplied if self._view_features[name] <= row.features.keys() else found[name]
+            name: supplied if self._view_features[name] <= row.features.keys() else looked_up[name]
             for name, supplied in self._supplied.items()
         }

@@ -177,11 +177,11 @@ class OnlineServer(litserve.LitServer):
 
     async def _model(self, solution: str) -> Response:
         try:
-            found = self.api.predictor.solution(solution)
-            champions = self.api.predictor.champions(found)
+            live_solution = self.api.predictor.solution(solution)
+            champions = self.api.predictor.champions(live_solution)
         except ProblemError as problem:
             return Response(problem.body(), problem.status, headers=dict(problem.headers), media_type=CONTENT_TYPE)
-        champion, challenger = champions.default, found.challenger.model
+        champion, challenger = champions.default, live_solution.challenger.model
         return _json(
             {
                 "solution": solution,
@@ -191,11 +191,11 @@ class OnlineServer(litserve.LitServer):
                 "engine_reason": champion.engine.reason,
                 "card": f"{self._settings.mlflow_url}/#/models/{solution}/versions/{champion.contract.version}",
                 "segments": {
-                    each.contract.segment.value: each.contract.version for each in champions.segments if each.contract.segment
+                    model.contract.segment.value: model.contract.version for model in champions.segments if model.contract.segment
                 },
                 "challenger": challenger.contract.version if challenger else None,
-                "serving": found.options.model_dump(),
-                "problems": found.problems,
+                "serving": live_solution.options.model_dump(),
+                "problems": live_solution.problems,
                 "contract": champion.contract.model_dump(mode="json"),
                 "example": champion.scorer.bundle.sample.rows[-1].request,
             },

@@ -47,14 +47,14 @@ def look_up(store: OnlineStore, solutions: Mapping[str, LiveSolution], view: str
             raise _invalid(name, "is no parameter of this view", ", ".join(allowed))
     moment = _moment(parameters[MOMENT]) if MOMENT in parameters else datetime.now(UTC)
     [row] = store.read([FeatureRequest(view, state.view.version, None)], [entity], moment)
-    found = row.views[view]
+    view_values = row.views[view]
     return FeatureAnswer(
         view=view,
         version=state.view.version,
         entity=entity,
-        flag=Flag(found.flag).value,
-        snapshot=found.snapshot,
-        event_timestamp=found.event_timestamp,
+        flag=Flag(view_values.flag).value,
+        snapshot=view_values.snapshot,
+        event_timestamp=view_values.event_timestamp,
         values=row.values,
     )
 

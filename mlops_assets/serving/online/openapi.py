@@ -113,7 +113,9 @@ def _lookup(view: str, version: int, models: Iterable[Model]) -> dict[str, Any]:
     """The operation that looks up the features of one entity."""
     contracts = [model.contract for model in models]
     types = {column.name: column.type for contract in contracts for column in contract.entity_keys}
-    entity = next(each.entity for contract in contracts for each in contract.feature_views if each.name == view)
+    entity = next(
+        feature_view.entity for contract in contracts for feature_view in contract.feature_views if feature_view.name == view
+    )
     kinds = {name: "integer" if "INT" in types[name].upper() else "string" for name in entity}
     parameters = [
         _parameter(name, {"type": kind}, f"Key of the entity, {types[name]}.", required=True) for name, kind in kinds.items()
@@ -158,8 +160,8 @@ def _seen(feature: NumericFeature | CategoricalFeature) -> str:
         return (
             "Training saw no value." if feature.minimum is None else f"Training saw {feature.minimum:g} to {feature.maximum:g}."
         )
-    shown = ", ".join(value for value in feature.categories[:20] if value)
-    return f"Training saw {shown}{', ...' if len(feature.categories) > 20 else ''}."
+    categories = ", ".join(value for value in feature.categories[:20] if value)
+    return f"Training saw {categories}{', ...' if len(feature.categories) > 20 else ''}."
 
 
 def _guarded(summary: str, tag: str, success: dict[str, Any], errors: tuple[str, ...]) -> dict[str, Any]:

@@ -85,8 +85,8 @@ class Predictor:
         """A solution that answers online. Raises ProblemError (404) for any other name."""
         solution = self.solutions.get(name)
         if solution is None or not solution.options.online:
-            known = ", ".join(sorted(each for each, found in self.solutions.items() if found.options.online)) or "none"
-            raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no solution {name!r} online; there are: {known}.", {})
+            online = ", ".join(sorted(other for other, live in self.solutions.items() if live.options.online)) or "none"
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no solution {name!r} online; there are: {online}.", {})
         return solution
 
     def champions(self, solution: LiveSolution) -> LiveChampions:
@@ -202,9 +202,9 @@ class Predictor:
     def _answer(self, name: str, requests: Sequence[_Request]) -> None:
         """Keep the predictions of `requests`, which are complete, and answer them."""
         try:
-            made = [self._records(name, request) for request in requests]
-            self._keep(name, [record for kept, _ in made for record in kept])
-            for request, (_, answered) in zip(requests, made, strict=True):
+            recorded = [self._records(name, request) for request in requests]
+            self._keep(name, [record for kept, _ in recorded for record in kept])
+            for request, (_, answered) in zip(requests, recorded, strict=True):
                 answers = [_answer(record) for record in answered]
                 request.answer = msgspec.json.encode(answers if request.many else answers[0])
         except Exception as error:  # raised where each request waits for its answer
@@ -216,15 +216,17 @@ class Predictor:
         tried, by_challenger = self._try(request) if request.tried is None else request.tried
         identifiers = [row.request_id or f"{self._process}-{next(self._numbers)}" for row in request.rows]
 
-        def record(position: int, made: ScoredRow, role: Role) -> PredictionRecord:
+        def record(position: int, scored_row: ScoredRow, role: Role) -> PredictionRecord:
             answered = (position in by_challenger) == (role == "challenger")
-            return made.record(solution=name, channel="online", role=role, answered=answered, request_id=identifiers[position])
+            return scored_row.record(
+                solution=name, channel="online", role=role, answered=answered, request_id=identifiers[position]
+            )
 
-        records = [record(position, made, "champion") for position, made in enumerate(request.scored)]
+        records = [record(position, scored_row, "champion") for position, scored_row in enumerate(request.scored)]
         if not tried:
             return records, records
-        others = {position: record(position, made, "challenger") for position, made in tried.items()}
-        answered = [others[at] if at in by_challenger else each for at, each in enumerate(records)]
+        others = {position: record(position, scored_row, "challenger") for position, scored_row in tried.items()}
+        answered = [others[at] if at in by_challenger else champion_record for at, champion_record in enumerate(records)]
         return [*records, *others.values()], answered
 
     def _try(self, request: _Request) -> tuple[dict[int, ScoredRow], set[int]]:
@@ -264,7 +266,7 @@ class Predictor:
 
 def _canary(request: _Request) -> list[bool]:
     """For each row whether the challenger answers it."""
-    return [in_canary(request.solution.options, made.entity, made.key) for made in request.scored]
+    return [in_canary(request.solution.options, row.entity, row.key) for row in request.scored]
 
 
 def _explain(error: Exception, request: _Request) -> Exception:

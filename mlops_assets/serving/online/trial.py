@@ -58,7 +58,7 @@ def _chosen(
     challenger: Model, options: Serving, body: bytes, received_at: datetime, canary: Sequence[bool]
 ) -> tuple[list[int], list[Row]]:
     """The rows that the challenger gets, with their positions."""
-    chosen = [position for position, wanted in enumerate(canary) if wanted or options.shadow]
+    chosen = [position for position, is_canary in enumerate(canary) if is_canary or options.shadow]
     if not chosen:
         return [], []
     # Its contract may ask for other columns.
