@@ -39,11 +39,11 @@ def was_deployed(instance: dg.DagsterInstance, model: RegisteredModel) -> bool:
 def _materializations(instance: dg.DagsterInstance, model: RegisteredModel, stage: str) -> list[dg.EventLogRecord]:
     """The materializations of `stage` that are about `model`, newest first."""
     date, segment = model.tags[TRAINING_DATE_TAG], model.segment
-    wanted = dg.AssetRecordsFilter(
+    records_filter = dg.AssetRecordsFilter(
         asset_key=stage_key(model.solution, stage if segment is None else SEGMENT_STAGES[stage]),
         asset_partitions=[str(date if segment is None else dg.MultiPartitionKey({SEGMENT: segment, TRAINING_DATE: date}))],
     )
-    records = instance.fetch_materializations(wanted, limit=_MOST_EVENTS).records
+    records = instance.fetch_materializations(records_filter, limit=_MOST_EVENTS).records
     return [record for record in records if _metadata(record).get("model_version") == model.version]
 
 

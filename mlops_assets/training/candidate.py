@@ -149,8 +149,8 @@ def _search(
     run_id: str,
 ) -> "SearchResult | None":
     """The search, if the solution declares one: every trial in the run's log, and in MLflow below `run_id`."""
-    declared, metric = inputs.solution.training.effective_search, inputs.solution.training.metric
-    if declared is None:
+    search_section, metric = inputs.solution.training.effective_search, inputs.solution.training.metric
+    if search_section is None:
         return None
     study = f"{inputs.name}-{dataset.fingerprint}-{current_configuration_hash(inputs, with_budget=False)}"
     logged = logged_trials(registry, run_id)
@@ -158,7 +158,7 @@ def _search(
     def report(trial: "TrialResult", best: "TrialResult") -> None:
         value = trial.state if trial.value is None else f"{metric} {trial.value:.5f}"
         context.log.info(
-            f"Trial {trial.ordinal + 1} of {declared.trials}: {value} in {trial.seconds:.1f} s, best {best.value:.5f} "
+            f"Trial {trial.ordinal + 1} of {search_section.trials}: {value} in {trial.seconds:.1f} s, best {best.value:.5f} "
             f"(trial {best.ordinal + 1}), {trial.step.class_path.rpartition('.')[2]} {dict(trial.step.parameters)}"
             + (f", {trial.error}" if trial.error else "")
         )

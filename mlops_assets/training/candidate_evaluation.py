@@ -86,8 +86,8 @@ def evaluate_candidate(
     )
     against_champion = {}
     if rival.bundle is not None:
-        theirs = _evaluated_rows(solution, rival.bundle, holdout, labels)
-        against_champion = compare_models(result, theirs, names=solution.metrics, seed=seed)
+        champion_rows = _evaluated_rows(solution, rival.bundle, holdout, labels)
+        against_champion = compare_models(result, champion_rows, names=solution.metrics, seed=seed)
     candidate_result = CandidateResult(
         result=result,
         against_baseline=compare_models(result, constant, names=(metric,), seed=seed)[metric],

@@ -84,11 +84,11 @@ class _Dataset:
         self._columns = len(columns)
         self._validation = Validation(build_schema(columns, key=[spine.key]), types)
         self._sample = f"(SELECT unnest({_SAMPLE}, max_depth := 2) FROM {_SCANNED})"
-        self._found: Mapping[Hashable, Any] = {}
+        self._measured: Mapping[Hashable, Any] = {}
 
     def check(self) -> CheckedDataset:
         """Scan the rows and evaluate them."""
-        self._found = self._scan()
+        self._measured = self._scan()
         return CheckedDataset(
             results=[
                 self._schema(),
@@ -99,12 +99,12 @@ class _Dataset:
                 self._label_rate(),
                 self._leakage(),
             ],
-            rows_by_split={split: rows for split in ("holdout", "train") if (rows := self._found["rows", split])},
+            rows_by_split={split: rows for split in ("holdout", "train") if (rows := self._measured["rows", split])},
             coverage=[
                 ViewCoverage(
                     chosen.view.name,
                     chosen.view.version,
-                    *(self._found[measure, chosen.view.name] for measure in ("without_history", "stale", "median_hours")),
+                    *(self._measured[measure, chosen.view.name] for measure in ("without_history", "stale", "median_hours")),
                 )
                 for chosen in self._inputs.views
                 if chosen.known_since
@@ -171,7 +171,7 @@ class _Dataset:
         }
 
     def _schema(self) -> dg.AssetCheckResult:
-        failures = [*self._validation.wrong_columns, *self._validation.failures(self._connection, self._rows, self._found)]
+        failures = [*self._validation.wrong_columns, *self._validation.failures(self._connection, self._rows, self._measured)]
         return check_rules.SCHEMA.result(
             self._inputs.key(TRAINING_DATASET),
             passed=not failures,
@@ -186,7 +186,7 @@ class _Dataset:
         )
 
     def _row_count(self) -> dg.AssetCheckResult:
-        train, holdout = self._found["rows", "train"], self._found["rows", "holdout"]
+        train, holdout = self._measured["rows", "train"], self._measured["rows", "holdout"]
         checks, features = self._inputs.solution.checks, len(self._inputs.features)
         minimum = checks.least_rows(features)
         reason = f"ten for each of {features} features" if checks.minimum_rows is None else "as the file states"
@@ -201,15 +201,15 @@ class _Dataset:
 
     def _duplicates(self) -> dg.AssetCheckResult:
         key, columns = self._inputs.key(TRAINING_DATASET), [self._inputs.solution.spine.key]
-        if self._found["rows"] == self._found["keys"]:
+        if self._measured["rows"] == self._measured["keys"]:
             return duplicates_result(key, columns=columns, keys=0, rows=0, examples=[])
         delivered = DeliveredRows(self._connection, self._rows, f"'{UNPARTITIONED}'", [UNPARTITIONED])
         return check_duplicates(delivered, key, columns=columns)[UNPARTITIONED]
 
     def _missing(self) -> dg.AssetCheckResult:
         limit = self._inputs.solution.checks.maximum_missing
-        shares = self._missing_shares("present", self._found["rows"])
-        in_training = self._missing_shares("present in training", self._found["rows", "train"])
+        shares = self._missing_shares("present", self._measured["rows"])
+        in_training = self._missing_shares("present in training", self._measured["rows", "train"])
         # What the model never sees in training it cannot have learned from, whatever the limit.
         unseen = [name for name, share in in_training.items() if share == 1 and shares[name] < 1]
         above = {name: share for name, share in shares.items() if share > limit or in_training[name] > limit or name in unseen}
@@ -227,11 +227,11 @@ class _Dataset:
         )
 
     def _missing_shares(self, measure: str, rows: int) -> dict[str, float]:
-        return {name: 1 - self._found[measure, name] / rows if rows else 0.0 for name in self._numeric}
+        return {name: 1 - self._measured[measure, name] / rows if rows else 0.0 for name in self._numeric}
 
     def _constant(self) -> dg.AssetCheckResult:
         few = self._most_frequent(f"(FROM {self._sample} LIMIT {_SUSPICIOUS_ROWS})", self._numeric)
-        complete = self._found["rows", "train"] <= MAXIMUM_ROWS
+        complete = self._measured["rows", "train"] <= MAXIMUM_ROWS
         rows = self._sample if complete else f"(SELECT * FROM {self._rows} WHERE {SPLIT} = 'train')"
         shares = self._most_frequent(rows, [name for name, share in few.items() if share >= _SUSPICIOUS])
         constant = {name: share for name, share in shares.items() if share >= _NEARLY_CONSTANT}
@@ -260,10 +260,10 @@ class _Dataset:
         return dict(zip(selected, values, strict=True))
 
     def _label_rate(self) -> dg.AssetCheckResult:
-        means = {split: self._found["label", split] for split in ("holdout", "train") if self._found["rows", split]}
+        means = {split: self._measured["label", split] for split in ("holdout", "train") if self._measured["rows", split]}
         bounds = self._inputs.solution.checks.label_rate
         inside = bounds is None or all(mean is not None and bounds[0] <= mean <= bounds[1] for mean in means.values())
-        distinct = self._found["labels"]
+        distinct = self._measured["labels"]
         return check_rules.LABEL_RATE.result(
             self._inputs.key(TRAINING_DATASET),
             passed=distinct > 1 and inside,
@@ -280,12 +280,16 @@ class _Dataset:
 
     def _leakage(self) -> dg.AssetCheckResult:
         solution = self._inputs.solution
-        future = {name: count for name in self._future() if (count := self._found["future", name])}
+        future = {name: count for name in self._future() if (count := self._measured["future", name])}
         keys = {
             name: f"arg_min({self._key}, {self._key}, {MOST_EXAMPLES}) FILTER (WHERE {self._future()[name]})" for name in future
         }
-        rows = {name: list(map(str, found)) for name, found in scan(self._connection, self._rows, keys).items()} if keys else {}
-        correlations = {name: self._found["correlation", name] for name, numeric in self._numeric.items() if numeric}
+        rows = (
+            {name: list(map(str, examples)) for name, examples in scan(self._connection, self._rows, keys).items()}
+            if keys
+            else {}
+        )
+        correlations = {name: self._measured["correlation", name] for name, numeric in self._numeric.items() if numeric}
         ratios = explained_labels(
             self._connection,
             rows=self._sample,

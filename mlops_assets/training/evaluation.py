@@ -50,20 +50,23 @@ CARD_HTML, CARD_MARKDOWN = "model_card.html", "model_card.md"
 """Artifacts of a version's run."""
 
 
-def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
+def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
     """The evaluation of one solution's candidate; its partition key is that of the model."""
-    key = declared.key(EVALUATION)
-    solution = declared.solution
+    key = solution_inputs.key(EVALUATION)
+    solution = solution_inputs.solution
 
     @dg.asset(
         key=key,
         description="The candidate on hold-out rows it never saw: metrics, slices, calibration, and the gates before deployment.",
         owners=solution.owners,
-        group_name=declared.name,
+        group_name=solution_inputs.name,
         kinds={"onnx", "mlflow"},
-        tags=declared.tags(EVALUATION),
-        partitions_def=declared.training_partitions,
-        deps=[declared.key(MODEL), dg.AssetDep(declared.key(TRAINING_DATASET), partition_mapping=dataset_mapping(declared))],
+        tags=solution_inputs.tags(EVALUATION),
+        partitions_def=solution_inputs.training_partitions,
+        deps=[
+            solution_inputs.key(MODEL),
+            dg.AssetDep(solution_inputs.key(TRAINING_DATASET), partition_mapping=dataset_mapping(solution_inputs)),
+        ],
         check_specs=[rule.spec(key) for rule in gate_rules(solution)],
         retry_policy=RETRIES,
         code_version="3",
@@ -80,7 +83,7 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
         from mlops_assets.serving.engine import choose_engine
         from mlops_assets.training.model_card import CardSources, build_card
 
-        training_date, inputs = model_of_run(context, declared)
+        training_date, inputs = model_of_run(context, solution_inputs)
         candidate = find_candidate(registry, inputs, training_date)
         with lake.connect(read_only=False) as connection:
             record = registry.registered_record(candidate)
@@ -172,18 +175,18 @@ def build_evaluation(declared: SolutionInputs) -> dg.AssetsDefinition:
 
 def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_date: date) -> RegisteredModel:
     """The version that `model` made, or found again, for `training_date`. Raises Failure when there is none, or the alias was moved."""
-    found = registry.by_alias(inputs.name, candidate_alias(training_date, inputs.segment))
+    candidate = registry.by_alias(inputs.name, candidate_alias(training_date, inputs.segment))
     key = inputs.key(MODEL).to_user_string()
-    if found is None:
+    if candidate is None:
         raise permanent_failure(
             f"No model of {inputs.name} was trained for {training_date}: materialize {key} for that partition."
         )
-    if (found.tags.get(TRAINING_DATE_TAG), found.segment) != (training_date.isoformat(), inputs.segment):
+    if (candidate.tags.get(TRAINING_DATE_TAG), candidate.segment) != (training_date.isoformat(), inputs.segment):
         raise permanent_failure(
-            f"The alias {candidate_alias(training_date, inputs.segment)} was moved by hand to {found}, which was trained for "
-            f"{found.tags.get(TRAINING_DATE_TAG)}: materialize {key} for {training_date} again."
+            f"The alias {candidate_alias(training_date, inputs.segment)} was moved by hand to {candidate}, which was trained for "
+            f"{candidate.tags.get(TRAINING_DATE_TAG)}: materialize {key} for {training_date} again."
         )
-    return found
+    return candidate
 
 
 def _rival(
@@ -215,12 +218,12 @@ def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inpu
     Raises EvidenceError when a champion was deployed and its alias is gone: without a rival, a weak candidate would pass.
     """
     whole = replace(inputs, by_segment=False, segment=None)
-    for each in [inputs, whole] if inputs.segment else [whole]:
-        if champion := registry.champion(inputs.name, each.segment):
+    for scope in [inputs, whole] if inputs.segment else [whole]:
+        if champion := registry.champion(inputs.name, scope.segment):
             return champion
-        if each.deployment_target.has_champion(instance):
+        if scope.deployment_target.has_champion(instance):
             raise EvidenceError(
-                f"The alias {segment_alias(CHAMPION, each.segment)} of {inputs.name} was removed by hand. The sensor "
+                f"The alias {segment_alias(CHAMPION, scope.segment)} of {inputs.name} was removed by hand. The sensor "
                 "champions restores it within a minute; then materialize the evaluation again."
             )
     return None
@@ -255,7 +258,7 @@ def _log(
         | {"latency_p50_milliseconds": candidate_result.latency.p50, "latency_p99_milliseconds": candidate_result.latency.p99},
     )
     content = candidate_result.result.as_dict() | {
-        "against_champion": {name: asdict(each) for name, each in candidate_result.against_champion.items()},
+        "against_champion": {name: asdict(difference) for name, difference in candidate_result.against_champion.items()},
         "champion": None if candidate_result.champion is None else candidate_result.champion.version,
         "importance": None if evaluated.importances is None else asdict(evaluated.importances),
         "gates": [{"name": check.check_name, "passed": check.passed, "description": check.description} for check in checks],

@@ -41,8 +41,12 @@ def draw_plots(
         predicted = scored.column("predicted_label").to_numpy(zero_copy_only=False)
         drawn["confusion"] = evaluation_plots.confusion_plot(labels, predicted, classes)
     overall = result.metrics[metric]
-    for column in dict.fromkeys(each.column for each in result.slices):
-        chosen = [each for each in result.slices if each.column == column and each.metrics[metric] is not None]
+    for column in dict.fromkeys(slice_result.column for slice_result in result.slices):
+        chosen = [
+            slice_result
+            for slice_result in result.slices
+            if slice_result.column == column and slice_result.metrics[metric] is not None
+        ]
         if chosen and overall is not None:
             drawn[f"slices_{column}"] = evaluation_plots.slice_plot(chosen, metric, overall)
     return drawn

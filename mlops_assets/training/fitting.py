@@ -163,22 +163,24 @@ def _plan(inputs: SolutionInputs) -> "SearchPlan":
     from mlops_assets.schema.metric_names import greater_is_better
 
     training = inputs.solution.training
-    declared = training.effective_search
-    if declared is None:
+    search_section = training.effective_search
+    if search_section is None:
         raise ValueError(f"{inputs.name} declares no search.")
     return SearchPlan(
         default=_step(training.estimator),
         candidates=[
             Candidate(
-                step=_step(each),
-                space={name: Dimension(space.low, space.high, space.log, space.choices) for name, space in each.space.items()},
+                step=_step(candidate),
+                space={
+                    name: Dimension(space.low, space.high, space.log, space.choices) for name, space in candidate.space.items()
+                },
             )
-            for each in declared.candidates
+            for candidate in search_section.candidates
         ],
-        trials=declared.trials,
-        seconds=declared.seconds,
-        pruning=declared.pruning,
-        jobs=declared.jobs,
+        trials=search_section.trials,
+        seconds=search_section.seconds,
+        pruning=search_section.pruning,
+        jobs=search_section.jobs,
         seed=training.seed,
         greater_is_better=greater_is_better(training.metric),
     )
@@ -224,11 +226,11 @@ def _folds(inputs: SolutionInputs, train: "pa.Table") -> "Sequence[Fold]":
     return time_folds(*times, folds=training.folds, seed=training.seed)
 
 
-def _steps(declared: list[DeclaredStep] | None) -> "list[PipelineStep] | None":
-    return None if declared is None else [_step(each) for each in declared]
+def _steps(steps: list[DeclaredStep] | None) -> "list[PipelineStep] | None":
+    return None if steps is None else [_step(step) for step in steps]
 
 
-def _step(declared: DeclaredStep) -> "PipelineStep":
+def _step(step: DeclaredStep) -> "PipelineStep":
     from mlops_assets.ml.pipeline_steps import PipelineStep
 
-    return PipelineStep(class_path=declared.type, parameters=declared.parameters)
+    return PipelineStep(class_path=step.type, parameters=step.parameters)

@@ -106,30 +106,35 @@ def floor(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
 def worst_slice(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
     """No slice of the hold-out is below its floor, beyond what chance explains."""
     floors = solution.gates.worst_slice
-    evaluated = [(name, each) for name in floors for each in candidate_result.result.slices if each.metrics[name] is not None]
+    evaluated = [
+        (name, slice_result)
+        for name in floors
+        for slice_result in candidate_result.result.slices
+        if slice_result.metrics[name] is not None
+    ]
     evaluated.sort(key=lambda pair: (pair[1].metrics[pair[0]] or 0.0) * (1 if greater_is_better(pair[0]) else -1))
-    below = [(name, each) for name, each in evaluated if _misses_beyond_chance(name, each, floors[name])]
+    below = [(name, slice_result) for name, slice_result in evaluated if _misses_beyond_chance(name, slice_result, floors[name])]
     named = below[:_NAMED_SLICES] or evaluated[:1]
     sentence = "; ".join(
-        f"{name} {format_value(each.metrics[name])}{format_interval(each.intervals.get(name))} where {each.column} = {each.value} "
-        f"({each.rows:,} rows), floor {format_value(floors[name])}"
-        for name, each in named
+        f"{name} {format_value(slice_result.metrics[name])}{format_interval(slice_result.intervals.get(name))} "
+        f"where {slice_result.column} = {slice_result.value} ({slice_result.rows:,} rows), floor {format_value(floors[name])}"
+        for name, slice_result in named
     )
     if len(below) > _NAMED_SLICES:
         sentence += f"; and {len(below) - _NAMED_SLICES} more"
     records = [
         dg.TableRecord(
             {
-                "slice": f"{each.column} = {each.value}",
+                "slice": f"{slice_result.column} = {slice_result.value}",
                 "metric": name,
-                "value": format_value(each.metrics[name]),
-                "interval": format_interval(each.intervals.get(name)).strip(),
+                "value": format_value(slice_result.metrics[name]),
+                "interval": format_interval(slice_result.intervals.get(name)).strip(),
                 "floor": format_value(floors[name]),
-                "rows": each.rows,
-                "passed": (name, each) not in below,
+                "rows": slice_result.rows,
+                "passed": (name, slice_result) not in below,
             }
         )
-        for name, each in evaluated[:20]
+        for name, slice_result in evaluated[:20]
     ]
     evidence = {
         "worst": evidence_table(records, {"rows": "int", "passed": "bool"}),
@@ -176,19 +181,19 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> G
     worse = [name for name, tolerance in tolerances.items() if candidate_result.against_champion[name].is_worse(tolerance)]
     parts, records = [], []
     for name, tolerance in tolerances.items():
-        each = candidate_result.against_champion[name]
+        difference = candidate_result.against_champion[name]
         parts.append(
-            f"{name} {format_value(each.ours)}, champion {format_value(each.theirs)}, difference {format_value(each.value)}"
-            f"{format_interval(each.interval)}{' is worse' if name in worse else ''}"
+            f"{name} {format_value(difference.ours)}, champion {format_value(difference.theirs)}, difference {format_value(difference.value)}"
+            f"{format_interval(difference.interval)}{' is worse' if name in worse else ''}"
         )
         records.append(
             dg.TableRecord(
                 {
                     "metric": name,
-                    "candidate": format_value(each.ours),
-                    "champion": format_value(each.theirs),
-                    "difference": format_value(each.value),
-                    "interval": format_interval(each.interval).strip(),
+                    "candidate": format_value(difference.ours),
+                    "champion": format_value(difference.theirs),
+                    "difference": format_value(difference.value),
+                    "interval": format_interval(difference.interval).strip(),
                     "tolerance": format_value(tolerance),
                     "passed": name not in worse,
                 }

@@ -15,11 +15,11 @@ def keep_folder(target: Path, write: Callable[[Path], Path]) -> None:
     """Put the folder that `write` makes below a scratch folder at `target`, in place of what is there: complete or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
-        made = write(Path(scratch))
+        written = write(Path(scratch))
         with contextlib.suppress(FileNotFoundError):
             target.rename(Path(scratch) / "before")
         try:
-            made.rename(target)
+            written.rename(target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise

@@ -51,8 +51,8 @@ def explained_labels(
     )
     categories = f"UNPIVOT ({sample}) ON COLUMNS(* EXCLUDE ({_LABEL}, {_HALF})) INTO NAME {_FEATURE} VALUE {_CATEGORY}"
     query = _OF_NUMBERS if regression else _OF_CLASSES
-    found = connection.execute(query.format(categories=categories)).fetchall()
-    shares = {name: max(share or 0.0, 0.0) for name, share in found}
+    results = connection.execute(query.format(categories=categories)).fetchall()
+    shares = {name: max(share or 0.0, 0.0) for name, share in results}
     return {name: max(shares.get(internal(f"{kind}{at}"), 0.0) for kind in "cb") ** 0.5 for at, name in enumerate(names)}
 
 

@@ -38,19 +38,19 @@ class ModelConfig(dg.Config):
     overrides: dict[str, Any] = {}
 
 
-def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
+def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
     """The candidate model of one solution; its partition key is the training date, of a segment's model with the segment."""
-    key = declared.key(MODEL)
+    key = solution_inputs.key(MODEL)
 
     @dg.asset(
         key=key,
         description="The best configuration of the training section fitted on the training dataset, registered as a candidate.",
-        owners=declared.solution.owners,
-        group_name=declared.name,
+        owners=solution_inputs.solution.owners,
+        group_name=solution_inputs.name,
         kinds={"sklearn", "mlflow", "onnx"},
-        tags=declared.tags(MODEL),
-        partitions_def=declared.training_partitions,
-        deps=[dg.AssetDep(declared.key(TRAINING_DATASET), partition_mapping=dataset_mapping(declared))],
+        tags=solution_inputs.tags(MODEL),
+        partitions_def=solution_inputs.training_partitions,
+        deps=[dg.AssetDep(solution_inputs.key(TRAINING_DATASET), partition_mapping=dataset_mapping(solution_inputs))],
         check_specs=[check_rules.ONNX_PARITY.spec(key)],
         retry_policy=RETRIES,
         pool="training",
@@ -64,7 +64,7 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
-        training_date, of_run = model_of_run(context, declared)
+        training_date, of_run = model_of_run(context, solution_inputs)
         inputs = _effective(of_run, config.overrides)
         dataset = _dataset(lake, inputs, training_date)
         training = TrainingIdentity(
@@ -74,9 +74,9 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
             segment=inputs.segment,
         )
         registered = registry.find(inputs.name, training.tags)
-        found: dict[str, Any] = {"reused": registered is not None}
+        fit_metadata: dict[str, Any] = {"reused": registered is not None}
         if registered is not None:
-            found["skipped"] = (
+            fit_metadata["skipped"] = (
                 f"Nothing was fitted: version {registered.version} was, on the same dataset ({dataset.fingerprint}) "
                 f"with the same configuration ({training.configuration_hash})."
             )
@@ -85,7 +85,7 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
             registered, described = train_candidate(
                 context, registry, settings, inputs, lake=lake, dataset=dataset, training=training
             )
-            found |= described
+            fit_metadata |= described
         registry.set_alias(inputs.name, candidate_alias(training_date, inputs.segment), registered.version)
         precision = registry.registered_record(registry.get(inputs.name, registered.version)).precision
         limit = inputs.solution.gates.maximum_onnx_difference
@@ -97,7 +97,7 @@ def build_model(declared: SolutionInputs) -> dg.AssetsDefinition:
             metadata={
                 "model_version": registered.version,
                 "run_id": registered.run_id,
-                **found,
+                **fit_metadata,
                 "overrides": dg.MetadataValue.json(config.overrides),
                 "mlflow": dg.MetadataValue.url(registry.version_url(registered)),
                 "dataset_fingerprint": dataset.fingerprint,
@@ -146,17 +146,17 @@ def candidate_alias(training_date: date, segment: str | None) -> str:
     return segment_alias(f"candidate-{training_date}", segment)
 
 
-def dataset_mapping(declared: SolutionInputs) -> dg.PartitionMapping | None:
+def dataset_mapping(inputs: SolutionInputs) -> dg.PartitionMapping | None:
     """The models of all segments are fitted on parts of the one dataset of their training date."""
-    if not declared.by_segment:
+    if not inputs.by_segment:
         return None
     return dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=TRAINING_DATE)
 
 
-def _effective(declared: SolutionInputs, overrides: Mapping[str, Any]) -> SolutionInputs:
+def _effective(inputs: SolutionInputs, overrides: Mapping[str, Any]) -> SolutionInputs:
     """The inputs with the overrides of this run. Raises Failure when they do not fit the schema."""
     try:
-        return replace(declared, solution=override_training(declared.solution, overrides)) if overrides else declared
+        return replace(inputs, solution=override_training(inputs.solution, overrides)) if overrides else inputs
     except ConfigurationError as error:
         raise permanent_failure(f"overrides: {error}") from error
 
@@ -178,7 +178,7 @@ def _dataset(lake: Lake, inputs: SolutionInputs, training_date: date) -> Trainin
             f"The segment {inputs.segment} has no training row of {', '.join(lacking)}: take it from `segments.values`, and the "
             f"model of {inputs.name} predicts its rows."
         )
-    snapshots = [each.source_snapshot for each in recorded if each.training_date == training_date.isoformat()]
+    snapshots = [dataset.source_snapshot for dataset in recorded if dataset.training_date == training_date.isoformat()]
     return TrainingDataset(
         training_date=training_date,
         fingerprint=identity,

@@ -130,8 +130,8 @@ def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
             format_value(result.baseline[name]),
         ]
         if differences:
-            each = differences[name]
-            row += [format_value(each.theirs), format_value(each.value), format_interval(each.interval).strip()]
+            difference = differences[name]
+            row += [format_value(difference.theirs), format_value(difference.value), format_interval(difference.interval).strip()]
         rows.append(tuple(row))
     paragraphs = [
         "On the hold-out, which is later than every training row. Intervals are bootstrap percentiles over the rows, "
@@ -154,13 +154,13 @@ def _slices(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
     further = [name for name in result.metrics if name != metric][:_FURTHER_SLICE_METRICS]
     rows = [
         (
-            f"{each.column} = {each.value}",
-            f"{each.rows:,}",
-            format_value(each.metrics[metric]),
-            format_interval(each.intervals.get(metric)).strip(),
-            *(format_value(each.metrics[name]) for name in further),
+            f"{slice_result.column} = {slice_result.value}",
+            f"{slice_result.rows:,}",
+            format_value(slice_result.metrics[metric]),
+            format_interval(slice_result.intervals.get(metric)).strip(),
+            *(format_value(slice_result.metrics[name]) for name in further),
         )
-        for each in result.slices
+        for slice_result in result.slices
     ]
     header = ["slice", "rows", metric, "95 % interval", *further]
     return Section(
@@ -171,20 +171,20 @@ def _slices(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
 
 
 def _features(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
-    found = sources.evaluated.importances
-    importance = {each.feature: each.loss for each in found.features} if found else {}
+    importances = sources.evaluated.importances
+    importance = {feature.feature: feature.loss for feature in importances.features} if importances else {}
     inputs = sources.inputs
     origin = {name: f"{chosen.view.name} v{chosen.view.version}" for chosen in inputs.views for name in chosen.features}
     origin |= {name: f"derived: {expression}" for name, expression in inputs.derived.items()}
-    ordered = sorted(sources.contract.features, key=lambda each: -importance.get(each.name, 0.0))
+    ordered = sorted(sources.contract.features, key=lambda feature: -importance.get(feature.name, 0.0))
     rows = [
-        (each.name, origin.get(each.name, "with the request"), _values(each), _loss(importance.get(each.name)))
-        for each in ordered
+        (feature.name, origin.get(feature.name, "with the request"), _values(feature), _loss(importance.get(feature.name)))
+        for feature in ordered
     ]
     paragraphs: tuple[str, ...] = ()
-    if found:
+    if importances:
         paragraphs = (
-            f"Importance is the {found.metric} lost when a feature is shuffled among {found.rows:,} rows of the hold-out. "
+            f"Importance is the {importances.metric} lost when a feature is shuffled among {importances.rows:,} rows of the hold-out. "
             "Of features that say the same, each may look unimportant.",
         )
     header = ["feature", "from", "values seen in training", "importance"]

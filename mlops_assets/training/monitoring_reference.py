@@ -64,10 +64,10 @@ def log_reference(
     monitored = monitored_columns(inputs, rows.schema)
     slices = inputs.solution.gates.slices
     summary = summarise(rows, monitored, slices)
-    kept = [*(each.name for each in monitored), *slices, *prediction_columns(scored)]
+    columns = [*(column.name for column in monitored), *slices, *prediction_columns(scored)]
     connection.register("reference_rows", rows)
     sample = connection.execute(
-        f"SELECT {', '.join(quote(name) for name in dict.fromkeys(kept))} FROM reference_rows "
+        f"SELECT {', '.join(quote(name) for name in dict.fromkeys(columns))} FROM reference_rows "
         f"ORDER BY hash({quote(inputs.solution.spine.key)}) LIMIT {inputs.solution.monitoring.drift.maximum_rows}"
     ).to_arrow_table()
     partitions = count_partitions(inputs, rows.column(inputs.solution.partitions.column).unique().to_pylist())
@@ -140,7 +140,7 @@ def monitored_columns(inputs: SolutionInputs, schema: "pa.Schema") -> list["Moni
     solution = inputs.solution
     numeric = FeatureSchema.from_arrow(schema, inputs.features).numeric
     prediction = {"binary_classification": "score", "multiclass_classification": "predicted_label", "regression": "value"}
-    found = [MonitoredColumn(name, "feature", name in numeric) for name in inputs.features]
-    found.append(MonitoredColumn(prediction[solution.problem], "prediction", solution.problem != "multiclass_classification"))
-    found.append(MonitoredColumn(solution.spine.label, "label", solution.problem == "regression"))
-    return [each for each in found if each.name in schema.names]
+    monitored = [MonitoredColumn(name, "feature", name in numeric) for name in inputs.features]
+    monitored.append(MonitoredColumn(prediction[solution.problem], "prediction", solution.problem != "multiclass_classification"))
+    monitored.append(MonitoredColumn(solution.spine.label, "label", solution.problem == "regression"))
+    return [column for column in monitored if column.name in schema.names]

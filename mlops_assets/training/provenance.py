@@ -15,12 +15,12 @@ _NODE_CONTENT = ("checksum", "config", "columns", "version")
 
 def code_versions(manifest: Path) -> dict[str, str]:
     """`dbt_manifest`, `git_commit` and `requirements_lock`; what cannot be told is left out."""
-    found = {
+    versions = {
         "dbt_manifest": manifest_hash(json.loads(manifest.read_text())),
         "git_commit": git_commit(current_project().root),
         "requirements_lock": _file_hash(current_project().root / "requirements.lock"),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in versions.items() if value is not None}
 
 
 def manifest_hash(manifest: dict[str, Any]) -> str:

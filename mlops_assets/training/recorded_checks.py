@@ -39,17 +39,17 @@ def dataset_state(instance: dg.DagsterInstance, inputs: SolutionInputs, training
     if not records:
         return DatasetState(run_id=None, passed=(), failed=(), warned=(), unchanged=unchanged)
     run_id = records[0].event_log_entry.run_id
-    found: dict[str, dg.AssetCheckEvaluation] = {}
+    evaluations: dict[str, dg.AssetCheckEvaluation] = {}
     # Oldest first: of a step that was tried again the last result counts.
     for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION).records:
         event = record.event_log_entry.dagster_event
         if event is not None and event.asset_check_evaluation_data.asset_key == key:
-            found[event.asset_check_evaluation_data.check_name] = event.asset_check_evaluation_data
-    blocking = {name for name, each in found.items() if each.severity == dg.AssetCheckSeverity.ERROR}
-    failed = {name for name, each in found.items() if not each.passed}
+            evaluations[event.asset_check_evaluation_data.check_name] = event.asset_check_evaluation_data
+    blocking = {name for name, evaluation in evaluations.items() if evaluation.severity == dg.AssetCheckSeverity.ERROR}
+    failed = {name for name, evaluation in evaluations.items() if not evaluation.passed}
     return DatasetState(
         run_id=run_id,
-        passed=tuple(sorted(set(found) - failed)),
+        passed=tuple(sorted(set(evaluations) - failed)),
         failed=tuple(sorted(failed & blocking)),
         warned=tuple(sorted(failed - blocking)),
         unchanged=unchanged,

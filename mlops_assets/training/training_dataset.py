@@ -199,9 +199,9 @@ def split_query(inputs: SolutionInputs, training_date: date, frame: str) -> str:
 def _coverage_table(coverage: Sequence[checks.ViewCoverage]) -> str:
     """Per view how many rows have no history yet, and how many only values older than the freshness limit."""
     lines = [
-        f"| {each.view} | {each.version} | {each.without_history} | {each.stale} | "
-        f"{'' if each.median_hours is None else f'{each.median_hours:.1f}'} |"
-        for each in coverage
+        f"| {view_coverage.view} | {view_coverage.version} | {view_coverage.without_history} | {view_coverage.stale} | "
+        f"{'' if view_coverage.median_hours is None else f'{view_coverage.median_hours:.1f}'} |"
+        for view_coverage in coverage
     ]
     return "\n".join(
         [

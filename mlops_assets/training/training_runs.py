@@ -21,15 +21,15 @@ def unfinished_run(registry: ModelRegistry, solution: str, tags: Mapping[str, st
     if experiment is None:
         return None
     conditions = ["attributes.status = 'RUNNING'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())]
-    found = registry.client.search_runs([experiment.experiment_id], " AND ".join(conditions), max_results=1)
-    return found[0].info.run_id if found else None
+    runs = registry.client.search_runs([experiment.experiment_id], " AND ".join(conditions), max_results=1)
+    return runs[0].info.run_id if runs else None
 
 
 def logged_trials(registry: ModelRegistry, parent: str) -> set[int]:
     """Places of the trials that are recorded below the run `parent`."""
     experiment = registry.client.get_run(parent).info.experiment_id
-    found = registry.client.search_runs([experiment], f"tags.`{_PARENT_TAG}` = '{parent}'", max_results=_MOST_TRIALS)
-    return {int(run.data.tags[_TRIAL_TAG]) for run in found}
+    runs = registry.client.search_runs([experiment], f"tags.`{_PARENT_TAG}` = '{parent}'", max_results=_MOST_TRIALS)
+    return {int(run.data.tags[_TRIAL_TAG]) for run in runs}
 
 
 def log_trial(registry: ModelRegistry, parent: str, trial: "TrialResult", metric: str) -> None:
