@@ -127,11 +127,11 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 def _without_label(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange) -> dict[str, list[str]]:
     """A few predictions of each date whose label is not known."""
-    found = connection.execute(
+    examples = connection.execute(
         f"SELECT CAST({quote(window.column)} AS VARCHAR), arg_min({PREDICTION_ID}, {PREDICTION_ID}, {MOST_EXAMPLES}) "
         f"FROM lake.{inputs.table(OUTCOMES)} t WHERE {window.predicate('t')} AND NOT {MATURED} GROUP BY 1"
     )
-    return dict(found.fetchall())
+    return dict(examples.fetchall())
 
 
 def _labels_matured(

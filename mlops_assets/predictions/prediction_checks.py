@@ -36,7 +36,7 @@ def check_complete(
     ).fetchall()
     total = rows_by_partition_key(keys, {date: count for date, count, _, _ in by_date})
     wrong = rows_by_partition_key(keys, {date: count for date, _, count, _ in by_date})
-    examples = _by_partition_key(keys, {date: found for date, _, _, found in by_date})
+    examples = _by_partition_key(keys, {date: day_examples for date, _, _, day_examples in by_date})
     return [
         PartitionCheckResult.from_result(
             check_rules.COMPLETE.result(
@@ -67,9 +67,9 @@ def _is_wrong(spine: str, predicted: str, rows: str) -> str:
 def _by_partition_key(keys: Sequence[str], by_date: Mapping[str, Sequence[str] | None]) -> dict[str, list[str]]:
     """The first examples of each partition, of those of its dates."""
     examples: dict[str, list[str]] = {name: [] for name in keys}
-    for day, found in sorted(by_date.items()):
+    for day, day_examples in sorted(by_date.items()):
         [name] = [key for key, count in rows_by_partition_key(keys, {day: 1}).items() if count]
-        examples[name] = [*examples[name], *(found or ())][:MOST_EXAMPLES]
+        examples[name] = [*examples[name], *(day_examples or ())][:MOST_EXAMPLES]
     return examples
 
 
@@ -110,12 +110,12 @@ def check_finite(
     ]
 
 
-def _too_old(chosen: SelectedView, asked: str) -> str:
+def _too_old(chosen: SelectedView, prediction_time: str) -> str:
     """SQL that is true when a row has no values of the view because of their age, or older ones than the solution accepts."""
     stale = f"json_extract_string({VIEW_FLAGS}, {literal('$.' + chosen.view.name)}) = 'stale'"
     if chosen.known_since is None or chosen.accepted_lag_days is None:
         return stale
-    accepted = is_fresh(asked, quote(chosen.known_since), chosen.accepted_lag_days)
+    accepted = is_fresh(prediction_time, quote(chosen.known_since), chosen.accepted_lag_days)
     return f"({stale} OR coalesce(NOT ({accepted}), false))"
 
 
@@ -126,10 +126,10 @@ def check_fresh_features(
 
     A view that is not built any more spoils whole partitions; an entity that was quiet for long spoils rows here and there.
     """
-    asked, key = quote(inputs.solution.spine.prediction_time), quote(inputs.solution.spine.key)
+    prediction_time, key = quote(inputs.solution.spine.prediction_time), quote(inputs.solution.spine.key)
     counted = "".join(
         f", count(*) FILTER (WHERE {old}), arg_min(CAST({key} AS VARCHAR), {key}, {MOST_EXAMPLES}) FILTER (WHERE {old})"
-        for old in (_too_old(chosen, asked) for chosen in inputs.views)
+        for old in (_too_old(chosen, prediction_time) for chosen in inputs.views)
     )
     by_date = connection.execute(
         f"SELECT CAST({quote(window.column)} AS VARCHAR), count(*){counted} FROM lake.{inputs.table(PREDICTIONS)} t "

@@ -171,8 +171,8 @@ def _record_partitions(
 
 def _partition_of(inputs: SolutionInputs, day: date) -> str | None:
     """The key of the partition that holds `day`."""
-    declared = inputs.solution.partitions
-    if day < declared.start or (declared.end and day >= declared.end):
+    partitions = inputs.solution.partitions
+    if day < partitions.start or (partitions.end and day >= partitions.end):
         return None
     return inputs.partitions.get_partition_key_for_timestamp(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
 
@@ -202,8 +202,8 @@ async def _ingest(
     ):
         waiting = await stream.waiting(event_stream.PREDICTIONS, inputs.name, durable=durable)
         while waiting > 0:
-            wanted = min(BATCH_RECORDS, waiting)
-            messages = await flow.take(minimum=wanted, maximum=wanted, wait_seconds=_WAIT_SECONDS)
+            batch_size = min(BATCH_RECORDS, waiting)
+            messages = await flow.take(minimum=batch_size, maximum=batch_size, wait_seconds=_WAIT_SECONDS)
             if not messages:
                 break  # given to another run, or to one that was killed: it comes again
             waiting -= len(messages)
@@ -271,10 +271,10 @@ def _logged_once(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, 
     if table_exists(connection, table):
         rows, distinct = connection.execute(f"SELECT count(*), count(DISTINCT {PREDICTION_ID}) FROM lake.{table}").fetchall()[0]
     if rows > distinct:
-        found = connection.execute(
+        result = connection.execute(
             f"SELECT {PREDICTION_ID} FROM lake.{table} GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT {MOST_EXAMPLES}"
         )
-        repeated = [identifier for (identifier,) in found.fetchall()]
+        repeated = [identifier for (identifier,) in result.fetchall()]
     return check_rules.LOGGED_ONCE.result(
         inputs.key(stage),
         passed=rows == distinct,

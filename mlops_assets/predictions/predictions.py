@@ -169,9 +169,9 @@ def _with_predictions(frame: "pa.Table", predicting: "Champions") -> "pa.Table":
 def _rows_query(inputs: SolutionInputs, predicting: "Champions", snapshot: int) -> str:
     identifier = f"'{inputs.name}:' || CAST({quote(inputs.solution.spine.key)} AS VARCHAR) || ':' || {MODEL_VERSION}"
     views = " ".join(
-        f"WHEN {each.contract.version} THEN "
-        + literal(json.dumps({view.name: view.version for view in each.contract.feature_views}))
-        for each in predicting.bundles
+        f"WHEN {bundle.contract.version} THEN "
+        + literal(json.dumps({view.name: view.version for view in bundle.contract.feature_views}))
+        for bundle in predicting.bundles
     )
     return (
         f"SELECT {identifier} AS {PREDICTION_ID}, '{BATCH}' AS {CHANNEL}, '{CHAMPION_ROLE}' AS {ROLE}, "
@@ -182,15 +182,15 @@ def _rows_query(inputs: SolutionInputs, predicting: "Champions", snapshot: int) 
 
 def _view_flags(inputs: SolutionInputs) -> str:
     """SQL for what the online store would say of the values of each view, as a JSON object."""
-    asked = quote(inputs.solution.spine.prediction_time)
-    flags = ", ".join(f"{literal(chosen.view.name)}, {_flag(chosen, asked)}" for chosen in inputs.views)
+    prediction_time = quote(inputs.solution.spine.prediction_time)
+    flags = ", ".join(f"{literal(chosen.view.name)}, {_flag(chosen, prediction_time)}" for chosen in inputs.views)
     return f"CAST(json_object({flags}) AS VARCHAR)"
 
 
-def _flag(chosen: SelectedView, asked: str) -> str:
+def _flag(chosen: SelectedView, prediction_time: str) -> str:
     if chosen.known_since is None:
         values = ", ".join(f"CAST({quote(feature)} AS VARCHAR)" for feature in chosen.features)
         return f"CASE WHEN coalesce({values}) IS NULL THEN 'missing' ELSE 'ok' END"
     known_since = quote(chosen.known_since)
-    fresh = is_fresh(asked, known_since, chosen.view.freshness_days)
+    fresh = is_fresh(prediction_time, known_since, chosen.view.freshness_days)
     return f"CASE WHEN {known_since} IS NULL THEN 'missing' WHEN {fresh} THEN 'ok' ELSE 'stale' END"
