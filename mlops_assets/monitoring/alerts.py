@@ -65,7 +65,11 @@ def find_alerts(
     The rows of the window are staged already (`monitored_windows.stage_rows`).
     """
     reported = ReportedWindow(connection, inputs, window, monitored_versions)
-    return [alert for each in monitors_of(inputs.solution) for alert in each.monitor.find_alerts(reported, each)]
+    return [
+        alert
+        for solution_monitor in monitors_of(inputs.solution)
+        for alert in solution_monitor.monitor.find_alerts(reported, solution_monitor)
+    ]
 
 
 def _rows(reported: ReportedWindow, stage: str) -> list[dict[str, Any]]:
@@ -106,8 +110,8 @@ def alert_rows(
         return []
     spine = inputs.solution.spine
     present = [row[0] for row in connection.execute(f"DESCRIBE FROM {ROWS}").fetchall()]
-    wanted = (PREDICTION_ID, spine.prediction_time, *OUTPUTS[:3], spine.label, alert.feature)
-    names = ", ".join(quote(name) for name in dict.fromkeys(wanted) if name in present)
+    columns = (PREDICTION_ID, spine.prediction_time, *OUTPUTS[:3], spine.label, alert.feature)
+    names = ", ".join(quote(name) for name in dict.fromkeys(columns) if name in present)
     order = f"{alert.order}, {PREDICTION_ID}" if alert.order else PREDICTION_ID
     return (
         connection.execute(
@@ -143,16 +147,16 @@ def _performance(inputs: SolutionInputs, row: Mapping[str, Any]) -> Alert:
 
 def _together(quality: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """The findings of one check that concern equally many rows, as the features of one view do that are missing together."""
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in quality:
-        found.setdefault((row[MODEL_VERSION], row["check"], row["rows"] or row["feature"], row["examples"]), []).append(row)
-    return list(found.values())
+        groups.setdefault((row[MODEL_VERSION], row["check"], row["rows"] or row["feature"], row["examples"]), []).append(row)
+    return list(groups.values())
 
 
 def _quality(rows: list[dict[str, Any]], contract: Contract) -> Alert:
     row, *others = rows
-    named = ", ".join(each["feature"] for each in others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-    feature = next((each for each in contract.features if each.name == row["feature"]), None)
+    named = ", ".join(other["feature"] for other in others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    feature = next((contract_feature for contract_feature in contract.features if contract_feature.name == row["feature"]), None)
     condition = None
     if row["check"] == "missing_values":
         condition = f"NOT {is_present(quote(row['feature']), numeric=feature is not None and feature.kind == 'numeric')}"
@@ -191,14 +195,16 @@ def _excess(
 ) -> str | None:
     """SQL for the rows in the decile of the reference, or of the category, whose share grew most."""
     summary, name = reference.summary, row["feature"]
-    described = next((each for each in summary.columns.to_pylist() if each["slice"] == WHOLE and each["feature"] == name), None)
+    described = next(
+        (entry for entry in summary.columns.to_pylist() if entry["slice"] == WHOLE and entry["feature"] == name), None
+    )
     if described is None or not described["rows"]:
         return None
     binning = "decile" if described["numeric"] else "category"
     known = {
-        each["bin"]: each["rows"] / described["rows"]
-        for each in summary.masses.to_pylist()
-        if each["slice"] == WHOLE and each["feature"] == name and each["binning"] == binning
+        mass["bin"]: mass["rows"] / described["rows"]
+        for mass in summary.masses.to_pylist()
+        if mass["slice"] == WHOLE and mass["feature"] == name and mass["binning"] == binning
     }
     column = finite_value(quote(name)) if described["numeric"] else f"CAST({quote(name)} AS VARCHAR)"
     inside = f"{STAGED_WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {row[MODEL_VERSION]} AND ({column}) IS NOT NULL"
@@ -218,7 +224,7 @@ def _excess(
             listed = ", ".join(literal(value) for value in known if value != OTHER_CATEGORY)
             conditions[OTHER_CATEGORY] = f"{column} NOT IN ({listed})" if listed else "true"
     counts = connection.execute(
-        f"SELECT count(*), {', '.join(f'count(*) FILTER (WHERE {each})' for each in conditions.values())} FROM {ROWS} WHERE {inside}"
+        f"SELECT count(*), {', '.join(f'count(*) FILTER (WHERE {condition})' for condition in conditions.values())} FROM {ROWS} WHERE {inside}"
     ).fetchall()[0]
     if not counts[0]:
         return None

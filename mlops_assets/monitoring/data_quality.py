@@ -89,24 +89,24 @@ def check_results(key: dg.AssetKey, findings: Mapping[str, Sequence[QualityFindi
     outcomes = []
     for window, part in findings.items():
         for rule in RULES.values():
-            measured = [each for each in part if each.check == rule.name]
-            alerts = [each for each in measured if each.alert]
+            measured = [finding for finding in part if finding.check == rule.name]
+            alerts = [finding for finding in measured if finding.alert]
             # Without an alert what came nearest to its limit.
-            shown = alerts or sorted(measured, key=lambda each: each.limit - each.value)[:MOST_EXAMPLES]
+            listed = alerts or sorted(measured, key=lambda finding: finding.limit - finding.value)[:MOST_EXAMPLES]
             records = [
                 dg.TableRecord(
                     {
                         "window": window,
-                        "feature": each.feature,
-                        "value": each.value,
-                        "limit": each.limit,
-                        "rows": each.rows,
-                        "examples": each.examples or "",
+                        "feature": finding.feature,
+                        "value": finding.value,
+                        "limit": finding.limit,
+                        "rows": finding.rows,
+                        "examples": finding.examples or "",
                     }
                 )
-                for each in shown
+                for finding in listed
             ]
-            features = list(dict.fromkeys(each.feature for each in alerts))
+            features = list(dict.fromkeys(finding.feature for finding in alerts))
             named = ", ".join(features[:3]) + (f" and {len(features) - 3} more" if len(features) > 3 else "")
             result = rule.result(
                 key,
@@ -137,15 +137,15 @@ _ALERT_TABLE = dg.TableSchema(
 
 def _schema(schema: "pa.Schema", contract: "Contract") -> Iterator[QualityFinding]:
     for feature in contract.features:
-        found = str(schema.field(feature.name).type) if feature.name in schema.names else "no such column"
-        changed = found != feature.type
+        actual_type = str(schema.field(feature.name).type) if feature.name in schema.names else "no such column"
+        changed = actual_type != feature.type
         yield QualityFinding(
             check=check_rules.SCHEMA_CHANGE.name,
             feature=feature.name,
             value=float(changed),
             limit=0.0,
             rows=0,
-            examples=f"{feature.type} in training, {found} now" if changed else None,
+            examples=f"{feature.type} in training, {actual_type} now" if changed else None,
             alert=changed,
         )
 
@@ -254,7 +254,7 @@ def wrong_value(feature: "NumericFeature | CategoricalFeature") -> str:
 
 def _examples(connection: duckdb.DuckDBPyConnection, rows: str, feature: "NumericFeature | CategoricalFeature") -> str:
     name = quote(feature.name)
-    found = connection.execute(
+    wrong_values = connection.execute(
         f"SELECT {name}, count(*) FROM {rows} WHERE {wrong_value(feature)} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 3"
     ).fetchall()
-    return ", ".join(f"{value} ({count} rows)" for value, count in found)
+    return ", ".join(f"{value} ({count} rows)" for value, count in wrong_values)

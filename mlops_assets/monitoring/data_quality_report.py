@@ -43,14 +43,15 @@ class DataQualityMonitor:
 
     def measure(self, run: MonitoringRun, of_solution: MonitorOfSolution) -> Report:
         """The findings on every version and window."""
-        found: dict[tuple[str, int], list[QualityFinding]] = {}
+        findings: dict[tuple[str, int], list[QualityFinding]] = {}
         for version in run.versions:
-            found |= _inspect(run, version)
+            findings |= _inspect(run, version)
         by_window = {
-            window: [each for (key, _), part in found.items() if key == window for each in part] for window in run.windows.ranges
+            window: [finding for (key, _), part in findings.items() if key == window for finding in part]
+            for window in run.windows.ranges
         }
         return Report(
-            rows=_to_arrow(found),
+            rows=_to_arrow(findings),
             check_results=check_results(run.inputs.key(DATA_QUALITY_REPORT), by_window),
             metadata={"summary": dg.MetadataValue.md(_summary(by_window))},
         )
@@ -72,19 +73,19 @@ def _inspect(run: MonitoringRun, version: int) -> dict[tuple[str, int], list[Qua
     connection, inputs, windows = run.connection, run.inputs, run.windows
     monitored_version = run.load(version)
     reference = monitored_version.reference
-    described = {each["feature"]: each for each in reference.summary.columns.to_pylist() if each["slice"] == WHOLE}
+    described = {column["feature"]: column for column in reference.summary.columns.to_pylist() if column["slice"] == WHOLE}
     shares = dict(
         connection.execute(
             f"SELECT CAST({STAGED_WINDOW} AS VARCHAR), count(*) FILTER (WHERE {MODEL_VERSION} = {version}) / count(*) FROM {ROWS} "
             f"WHERE {CHANNEL} = '{BATCH}' GROUP BY 1"
         ).fetchall()
     )
-    found = {}
+    findings = {}
     for window, share in shares.items():
         # Of a window that several versions predicted, each is expected to have its share of the rows.
         expected = reference.summary.rows / reference.partitions * _partitions(inputs, windows, window) * share
         if share:
-            found[window, version] = measure_quality(
+            findings[window, version] = measure_quality(
                 connection,
                 rows=f"(FROM {ROWS} WHERE {MODEL_VERSION} = {version} AND {STAGED_WINDOW} = DATE '{window}')",
                 expected=Expectation(
@@ -97,7 +98,7 @@ def _inspect(run: MonitoringRun, version: int) -> dict[tuple[str, int], list[Qua
                 ),
                 limits=inputs.solution.monitoring.data_quality,
             )
-    return found
+    return findings
 
 
 def _partitions(inputs: SolutionInputs, windows: Windows, window: str) -> int:
@@ -111,14 +112,14 @@ def _partitions(inputs: SolutionInputs, windows: Windows, window: str) -> int:
     return count
 
 
-def _to_arrow(found: Mapping[tuple[str, int], list[QualityFinding]]) -> "pa.Table":
+def _to_arrow(findings: Mapping[tuple[str, int], list[QualityFinding]]) -> "pa.Table":
     import pyarrow as pa
 
     return pa.Table.from_pylist(
         [
-            {"window": window, MODEL_VERSION: version, **asdict(each)}
-            for (window, version), part in found.items()
-            for each in part
+            {"window": window, MODEL_VERSION: version, **asdict(finding)}
+            for (window, version), part in findings.items()
+            for finding in part
         ],
         schema=arrow_schema({**WINDOW_AND_VERSION, **row_columns(QualityFinding)}),
     )
@@ -127,6 +128,6 @@ def _to_arrow(found: Mapping[tuple[str, int], list[QualityFinding]]) -> "pa.Tabl
 def _summary(findings: Mapping[str, list[QualityFinding]]) -> str:
     lines = []
     for window, part in findings.items():
-        alerts = [f"{each.check.replace('_', ' ')}: {each.feature}" for each in part if each.alert]
+        alerts = [f"{finding.check.replace('_', ' ')}: {finding.feature}" for finding in part if finding.alert]
         lines.append(f"| {window} | {len(alerts)} | {'; '.join(alerts[:5])}{' ...' if len(alerts) > 5 else ''} |")
     return "| window | findings | |\n|---|---|---|\n" + "\n".join(lines)

@@ -31,14 +31,16 @@ def measure_distances(
     connection.register("reference_masses", reference.masses)
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {rows}").fetchall()}
     described = reference.columns.select(["feature", "numeric"]).to_pylist()
-    numeric = list(dict.fromkeys(each["feature"] for each in described if each["numeric"] and each["feature"] in present))
-    texts = list(dict.fromkeys(each["feature"] for each in described if not each["numeric"] and each["feature"] in present))
+    numeric = list(dict.fromkeys(column["feature"] for column in described if column["numeric"] and column["feature"] in present))
+    texts = list(
+        dict.fromkeys(column["feature"] for column in described if not column["numeric"] and column["feature"] in present)
+    )
     # Materialised, since several branches read them and one pass over the rows is most of the work.
     observed = _observed(rows, window, slices, numeric, texts)
     connection.execute(f"CREATE OR REPLACE TEMP TABLE observed_values AS {observed}")
-    found = connection.execute(f"{_DISTANCES} ORDER BY ALL").fetchall()
+    distances = connection.execute(f"{_DISTANCES} ORDER BY ALL").fetchall()
     connection.execute("DROP TABLE temp.main.observed_values")
-    return [Distance(*row) for row in found]
+    return [Distance(*row) for row in distances]
 
 
 def _observed(rows: str, window: str, slices: Sequence[str], numeric: Sequence[str], texts: Sequence[str]) -> str:

@@ -55,13 +55,13 @@ class DriftMonitor:
         rows: list[DriftRow] = []
         for version in run.versions:
             reference = load_reference(run.registry, run.settings, run.registry.get(run.inputs.name, version))
-            found = _measure(run.connection, run.inputs, version, reference)
-            rows += found
-            tables.append(rows_of_version(to_arrow(found), version))
+            version_rows = _measure(run.connection, run.inputs, version, reference)
+            rows += version_rows
+            tables.append(rows_of_version(to_arrow(version_rows), version))
         shares = {key: _share_of_features([row for row in rows if row.window == key]) for key in run.windows.ranges}
         return Report(
             rows=pa.concat_tables(tables),
-            check_results=[_check(run.inputs, rows, *each) for each in shares.items()],
+            check_results=[_check(run.inputs, rows, *window_and_share) for window_and_share in shares.items()],
             metadata={"summary": dg.MetadataValue.md(_summary(rows, shares)), **_plot(rows)},
             window_metadata={window: {"drifted_share": share} for window, share in shares.items()},
         )
@@ -88,8 +88,8 @@ def _measure(
     from mlops_assets.ml.reconstruction import reconstruction_rows
     from mlops_assets.monitoring.drift_distances import measure_distances
 
-    declared = inputs.solution.monitoring.drift
-    ignored = pc.is_in(reference.summary.columns.column("feature"), pa.array(declared.ignore, pa.string()))
+    drift_section = inputs.solution.monitoring.drift
+    ignored = pc.is_in(reference.summary.columns.column("feature"), pa.array(drift_section.ignore, pa.string()))
     watched = replace(reference.summary, columns=reference.summary.columns.filter(pc.invert(ignored)))
     distances = measure_distances(
         connection,
@@ -98,14 +98,14 @@ def _measure(
         slices=inputs.solution.gates.slices,
         reference=watched,
     )
-    rows = evaluate_distances(distances, watched, effect_floor=declared.effect_size, false_alarms=declared.false_alarms)
-    features = [name for name in inputs.features if name not in declared.ignore]
+    rows = evaluate_distances(distances, watched, effect_floor=drift_section.effect_size, false_alarms=drift_section.false_alarms)
+    features = [name for name in inputs.features if name not in drift_section.ignore]
     cells = max((sum(row.window == window for row in rows) for window in {row.window for row in rows}), default=1)
     rows += reconstruction_rows(
         reference.rows,
         list(sampled_windows(connection, inputs, version).items()),
         FeatureSchema.from_arrow(reference.rows.schema, features),
-        false_alarms=declared.false_alarms / cells,
+        false_alarms=drift_section.false_alarms / cells,
     )
     return rows
 

@@ -44,7 +44,7 @@ _READ = {
 
 
 @dataclass
-class _Made:
+class _RecordedAsset:
     """What a run recorded of one asset: by which step it was to be made, and its materializations in order of time."""
 
     step: str | None = None
@@ -68,17 +68,17 @@ def build_lineage_events_sensor() -> dg.SensorDefinition:
             position = context.instance.event_log_storage.get_maximum_record_id() or 0
             context.update_cursor(json.dumps(dict.fromkeys((status.value for status in _ENDED), position)))
             return dg.SkipReason("begins to listen")
-        seen = json.loads(context.cursor)
+        positions = json.loads(context.cursor)
         transport, sent = open_transport(str(settings.openlineage_url), settings.openlineage_api_key), 0
         for status, otherwise in _ENDED.items():
-            changes = RunStatusChangeRecordsFilter(status, after_storage_id=seen[status.value])  # type: ignore[arg-type]
+            changes = RunStatusChangeRecordsFilter(status, after_storage_id=positions[status.value])  # type: ignore[arg-type]
             for record in context.instance.fetch_run_status_changes(changes, limit=_MOST_RUNS, ascending=True).records:
                 for event in run_events(context.instance, graph, record.run_id, otherwise=otherwise):
                     transport.emit(event)
                     sent += 1
                 # A receiver that fails ends the tick here: the run is sent again, with the same identifiers.
-                seen[status.value] = record.storage_id
-                context.update_cursor(json.dumps(seen))
+                positions[status.value] = record.storage_id
+                context.update_cursor(json.dumps(positions))
         return dg.SkipReason(f"sent {sent} events")
 
     return lineage_events
@@ -109,8 +109,8 @@ def run_events(instance: dg.DagsterInstance, graph: AssetGraph, run_id: str, *, 
     run = instance.get_run_by_id(run_id)
     if run is None:
         return
-    started, failures, made = _recorded(instance, run_id)
-    for key, recorded in made.items():
+    started, failures, assets = _recorded(instance, run_id)
+    for key, recorded in assets.items():
         step = recorded.step or ""
         if step not in started or not graph.has(key):
             continue
@@ -119,13 +119,17 @@ def run_events(instance: dg.DagsterInstance, graph: AssetGraph, run_id: str, *, 
             run=parent_run.Run(runId=run_id), job=parent_run.Job(namespace=NAMESPACE, name=run.job_name)
         )
         job = Job(namespace=NAMESPACE, name=_name(key), facets=_job_facets(graph, key))
-        partitions = [made.partition for _, made in recorded.materializations if made.partition]
+        partitions = [materialization.partition for _, materialization in recorded.materializations if materialization.partition]
         facets = {"parent": parent, **_nominal_time(graph, key, partitions)}
         yield _event(RunState.START, started[step], identity, job, facets, graph, key, {})
         if recorded.materializations:
             moment = recorded.materializations[-1][0]
             # What describes all partitions of a run stands in the metadata of the last of them.
-            metadata = {name: value for _, each in recorded.materializations for name, value in each.metadata.items()}
+            metadata = {
+                name: value
+                for _, materialization in recorded.materializations
+                for name, value in materialization.metadata.items()
+            }
             yield _event(RunState.COMPLETE, moment, identity, job, facets, graph, key, metadata)
         elif otherwise != "COMPLETE":
             moment, message = failures.get(step, (started[step], "The run ended before the asset was materialized."))
@@ -134,11 +138,11 @@ def run_events(instance: dg.DagsterInstance, graph: AssetGraph, run_id: str, *, 
 
 def _recorded(
     instance: dg.DagsterInstance, run_id: str
-) -> tuple[dict[str, float], dict[str, tuple[float, str]], dict[dg.AssetKey, _Made]]:
+) -> tuple[dict[str, float], dict[str, tuple[float, str]], dict[dg.AssetKey, _RecordedAsset]]:
     """When each step of the run began, when and why it failed, and what was to be made and was made of each asset."""
     started: dict[str, float] = {}
     failures: dict[str, tuple[float, str]] = {}
-    made: dict[dg.AssetKey, _Made] = defaultdict(_Made)
+    assets: dict[dg.AssetKey, _RecordedAsset] = defaultdict(_RecordedAsset)
     for entry in instance.all_logs(run_id, of_type=_READ):
         event = entry.get_dagster_event()
         key, step = event.asset_key, event.step_key or ""
@@ -149,10 +153,10 @@ def _recorded(
             described = data.user_failure_data.description if data.user_failure_data else None
             failures[step] = (entry.timestamp, described or (data.error.message if data.error else "failed"))
         elif key is not None:
-            made[key].step = step
+            assets[key].step = step
             if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
-                made[key].materializations.append((entry.timestamp, event.step_materialization_data.materialization))
-    return started, failures, made
+                assets[key].materializations.append((entry.timestamp, event.step_materialization_data.materialization))
+    return started, failures, assets
 
 
 def _event(

@@ -165,8 +165,8 @@ def monitor(
 def _result(
     run: MonitoringRun, of_solution: MonitorOfSolution, window: str, measures: Mapping[tuple[str, int], Sequence[Measure]]
 ) -> PartitionCheckResult:
-    of_window = [each for (key, _), part in measures.items() if key == window for each in part]
-    alerts = [each for each in of_window if each.alert]
+    of_window = [measure for (key, _), part in measures.items() if key == window for measure in part]
+    alerts = [measure for measure in of_window if measure.alert]
     [rule] = of_solution.monitor.rules(of_solution.short_name)
     result = rule.result(
         run.inputs.key(of_solution.stage),
@@ -176,10 +176,10 @@ def _result(
             "alerts": len(alerts),
             "maximum_alerts": 0,
             "examples": dg.MetadataValue.json(
-                [f"{each.subject}: {each.words}" for each in (alerts or of_window)[:MOST_EXAMPLES]]
+                [f"{measure.subject}: {measure.words}" for measure in (alerts or of_window)[:MOST_EXAMPLES]]
             ),
         },
-        description="; ".join(f"{each.subject}: {each.words}" for each in alerts[:MOST_EXAMPLES]) or None,
+        description="; ".join(f"{measure.subject}: {measure.words}" for measure in alerts[:MOST_EXAMPLES]) or None,
     )
     return PartitionCheckResult.from_result(result, window)
 
@@ -189,18 +189,18 @@ def _to_arrow(measures: Mapping[tuple[str, int], Sequence[Measure]]) -> "pa.Tabl
 
     columns = {**WINDOW_AND_VERSION, **MEASURE_COLUMNS}
     rows = [
-        (window, version, each.subject, each.value, each.limit, each.alert, each.words, each.condition)
+        (window, version, measure.subject, measure.value, measure.limit, measure.alert, measure.words, measure.condition)
         for (window, version), part in measures.items()
-        for each in part
+        for measure in part
     ]
     return pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema=arrow_schema(columns))
 
 
 def _summary(measures: Mapping[tuple[str, int], Sequence[Measure]]) -> str:
     lines = [
-        f"| {window} | {version} | {each.subject} | {each.words} | {'**alert**' if each.alert else ''} |"
+        f"| {window} | {version} | {measure.subject} | {measure.words} | {'**alert**' if measure.alert else ''} |"
         for (window, version), part in measures.items()
-        for each in part
+        for measure in part
     ]
     return "| window | version | | | |\n|---|---|---|---|---|\n" + "\n".join(lines)
 
@@ -209,8 +209,8 @@ def _series(measures: Mapping[tuple[str, int], Sequence[Measure]]) -> dict[str, 
     """The measures of each subject in order of time: window, value, limit."""
     series: dict[str, list[tuple[str, float | None, float]]] = {}
     for (window, _), part in sorted(measures.items()):
-        for each in part:
-            series.setdefault(each.subject, []).append((window, each.value, each.limit))
+        for measure in part:
+            series.setdefault(measure.subject, []).append((window, measure.value, measure.limit))
     return series
 
 

@@ -159,12 +159,16 @@ def monitors_of(solution: Solution) -> list[MonitorOfSolution]:
 
 def measuring_monitors(solution: Solution) -> list[MonitorOfSolution]:
     """The monitors of `solution` whose tables hold measures: all but those with a section of their own on the page."""
-    return [each for each in monitors_of(solution) if each.monitor.columns.keys() >= MEASURE_COLUMNS.keys()]
+    return [
+        solution_monitor
+        for solution_monitor in monitors_of(solution)
+        if solution_monitor.monitor.columns.keys() >= MEASURE_COLUMNS.keys()
+    ]
 
 
 def check_monitors(solution: Solution, stages: Collection[str]) -> None:
     """Raise ConfigurationError for a monitor of the team that does not exist, has other parameters, or a name among `stages`."""
-    taken, errors = set(stages), ErrorCollector()
+    stage_names, errors = set(stages), ErrorCollector()
     for name, parameters in solution.monitoring.own.items():
         path = ("monitoring", "own", name)
         with errors.collect():
@@ -178,7 +182,7 @@ def check_monitors(solution: Solution, stages: Collection[str]) -> None:
                 )
             check_parameters(monitor if callable(monitor) else monitor.measure, parameters, path, name)
             stage = MonitorOfSolution(name, monitor, parameters, is_own=True).stage
-            if stage in taken:
+            if stage in stage_names:
                 raise ConfigurationError(path, f"there is another stage that is called {stage}")
-            taken.add(stage)
+            stage_names.add(stage)
     errors.raise_errors()

@@ -85,11 +85,11 @@ def load_monitored_version(inputs: SolutionInputs, registry: ModelRegistry, sett
 
 def windows_from_keys(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:
     """The windows of these partition keys, in order."""
-    found = {}
+    ranges = {}
     for key in keys:
         window = inputs.windows.time_window_for_partition_key(key)
-        found[key] = PartitionRange(inputs.solution.partitions.column, window.start.date(), window.end.date())
-    return Windows(found)
+        ranges[key] = PartitionRange(inputs.solution.partitions.column, window.start.date(), window.end.date())
+    return Windows(ranges)
 
 
 def window_dependencies(inputs: SolutionInputs) -> list[dg.AssetKey | dg.AssetDep]:
@@ -120,7 +120,7 @@ def stage_rows(connection: duckdb.DuckDBPyConnection, settings: Settings, inputs
 
 def _rows_query(inputs: SolutionInputs, windows: Windows, predictions: str, tables: Sequence[str]) -> str:
     label = quote(inputs.solution.spine.label)
-    bounds = ", ".join(f"(DATE '{key}', DATE '{each.start}', DATE '{each.end}')" for key, each in windows.ranges.items())
+    bounds = ", ".join(f"(DATE '{key}', DATE '{window.start}', DATE '{window.end}')" for key, window in windows.ranges.items())
     column = quote(inputs.solution.partitions.column)
     known = f"(SELECT NULL AS {PREDICTION_ID}, NULL AS {label} LIMIT 0)"
     if (outcomes := inputs.table(OUTCOMES)) in tables:
@@ -173,8 +173,8 @@ def validate_report(connection: duckdb.DuckDBPyConnection, table: str, query: st
     """Raise Failure unless the rows of `query` are as the `columns` of the report `table` are declared; it names all that is wrong."""
     rows = f"({query})"
     validation = Validation(build_schema(columns, key=()), column_types(connection, rows))
-    found = scan(connection, validation.relation(rows), validation.measures) if validation.measures else {}
-    if failures := [*validation.wrong_columns, *validation.failures(connection, rows, found)]:
+    measured = scan(connection, validation.relation(rows), validation.measures) if validation.measures else {}
+    if failures := [*validation.wrong_columns, *validation.failures(connection, rows, measured)]:
         raise permanent_failure(
             f"{table} was not written, its rows are not as its columns are declared: {'; '.join(map(str, failures))}."
         )

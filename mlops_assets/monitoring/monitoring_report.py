@@ -56,7 +56,7 @@ def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[
-            *(inputs.key(each.stage) for each in monitors_of(solution)),
+            *(inputs.key(solution_monitor.stage) for solution_monitor in monitors_of(solution)),
             *window_dependencies(inputs),
         ],
         retry_policy=RETRIES,
@@ -126,10 +126,10 @@ def _write_page(
         metric=inputs.solution.training.metric,
         versions=predicted,
         reports=_reports(connection, inputs, window),
-        counts=Counter(each.source for each in alerts),
+        counts=Counter(alert.source for alert in alerts),
         alerts=[
-            AlertLine(each.source, each.feature, each.sentence, alert_rows(connection, inputs, window, each, limit=EXAMPLES))
-            for each in _worst(alerts)
+            AlertLine(alert.source, alert.feature, alert.sentence, alert_rows(connection, inputs, window, alert, limit=EXAMPLES))
+            for alert in _worst(alerts)
         ],
         samples=(monitored_versions[predicted[-1]].reference.rows, samples[predicted[-1]][window]),
         links=_links(inputs, settings, windows, window),
@@ -162,7 +162,10 @@ def _reports(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, wind
         drift=rows(DRIFT_REPORT),
         performance=rows(PERFORMANCE_REPORT),
         quality=rows(DATA_QUALITY_REPORT),
-        measures={each.monitor.title: rows(each.stage) for each in measuring_monitors(inputs.solution)},
+        measures={
+            solution_monitor.monitor.title: rows(solution_monitor.stage)
+            for solution_monitor in measuring_monitors(inputs.solution)
+        },
     )
 
 
@@ -170,7 +173,10 @@ def _links(inputs: SolutionInputs, settings: Settings, windows: Windows, window:
     part = windows.ranges[window]
     assets = f"{settings.dagster_url}/assets/{inputs.name}"
     return {
-        **{each.monitor.title: f"{assets}/{each.stage}?partition={window}" for each in monitors_of(inputs.solution)},
+        **{
+            solution_monitor.monitor.title: f"{assets}/{solution_monitor.stage}?partition={window}"
+            for solution_monitor in monitors_of(inputs.solution)
+        },
         f"Predictions from {part.start}": f"{assets}/{PREDICTIONS}?partition={part.start}",
         "Outcomes": f"{assets}/{OUTCOMES}?partition={part.start}",
         "Model versions in MLflow": f"{settings.mlflow_url}/#/models/{inputs.name}",
@@ -180,12 +186,12 @@ def _links(inputs: SolutionInputs, settings: Settings, windows: Windows, window:
 def _summary(alerts: "list[Alert]") -> str:
     if not alerts:
         return "No alert."
-    return "\n".join(f"- **{each.source}** {each.feature}: {each.sentence}" for each in _worst(alerts))
+    return "\n".join(f"- **{alert.source}** {alert.feature}: {alert.sentence}" for alert in _worst(alerts))
 
 
 def _worst(alerts: "list[Alert]") -> "list[Alert]":
     """The first alerts of each source."""
-    found: dict[str, list[Alert]] = {}
-    for each in alerts:
-        found.setdefault(each.source, []).append(each)
-    return [each for part in found.values() for each in part[:_SHOWN_ALERTS]]
+    by_source: dict[str, list[Alert]] = {}
+    for alert in alerts:
+        by_source.setdefault(alert.source, []).append(alert)
+    return [alert for part in by_source.values() for alert in part[:_SHOWN_ALERTS]]

@@ -57,26 +57,26 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
         graph = context.repository_def.asset_graph if context.repository_def else None
         if graph is None:
             return dg.SkipReason("the code location is not loaded")
-        seen = json.loads(context.cursor) if context.cursor else None
-        if seen is not None and "evaluated" not in seen:
-            seen = None  # a cursor of an earlier release
+        cursor = json.loads(context.cursor) if context.cursor else None
+        if cursor is not None and "evaluated" not in cursor:
+            cursor = None  # a cursor of an earlier release
         last = context.instance.event_log_storage.get_maximum_record_id() or 0
-        if seen is not None and seen.get("last") == last:
+        if cursor is not None and cursor.get("last") == last:
             return dg.SkipReason("nothing happened")
         tags = _tags(graph)
-        evaluations = _new_evaluations(context.instance, sorted(graph.asset_check_keys), after=seen["evaluated"] if seen else 0.0)
-        newest = max((moment for moment, _, _ in evaluations), default=seen["evaluated"] if seen else 0.0)
-        if seen is None:
+        evaluations = _new_evaluations(context.instance, sorted(graph.asset_check_keys), after=cursor["evaluated"] if cursor else 0.0)
+        newest = max((moment for moment, _, _ in evaluations), default=cursor["evaluated"] if cursor else 0.0)
+        if cursor is None:
             # What happened before is no news.
             context.update_cursor(json.dumps({"event": last, "evaluated": newest, "last": last}))
             return dg.SkipReason("begins to listen")
-        events = list(_materializations(context.instance, tags, after=seen["event"]))
-        found = [materialization_notification(settings, tags[key], key, record) for key, record in events]
-        found += check_notifications(settings, tags, [(run_id, evaluation) for _, run_id, evaluation in evaluations])
-        pending = [each for each in found if each is not None]
+        events = list(_materializations(context.instance, tags, after=cursor["event"]))
+        candidates = [materialization_notification(settings, tags[key], key, record) for key, record in events]
+        candidates += check_notifications(settings, tags, [(run_id, evaluation) for _, run_id, evaluation in evaluations])
+        pending = [notification for notification in candidates if notification is not None]
         dealt_with = notifier.notify(pending, seconds=_TICK_SECONDS)
         if dealt_with == len(pending):
-            position = max([seen["event"], *(record.storage_id for _, record in events)])
+            position = max([cursor["event"], *(record.storage_id for _, record in events)])
             context.update_cursor(json.dumps({"event": position, "evaluated": newest, "last": last}))
         return dg.SkipReason(f"{dealt_with} of {len(pending)} notifications dealt with")
 
@@ -103,7 +103,7 @@ def failed_run_notification(
     if causes and set(classes) == {_FAILED_CHECK}:
         logged = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
         evaluations = [entry.dagster_event.asset_check_evaluation_data for entry in logged if entry.dagster_event]
-        return list(check_notifications(settings, tags, [(run.run_id, each) for each in evaluations]))
+        return list(check_notifications(settings, tags, [(run.run_id, evaluation) for evaluation in evaluations]))
     # The record, not the run of the event: Dagster decides after the failure whether it tries again.
     record = context.instance.get_run_by_id(run.run_id)
     again = record is not None and record.tags.get(_WILL_RETRY_TAG) == "true"
@@ -171,19 +171,19 @@ def check_notifications(
         if evaluation is not None and not evaluation.passed:
             failed.setdefault((evaluation.asset_key, run_id), []).append(evaluation)
     for (key, run_id), evaluations in sorted(failed.items(), key=lambda item: item[0]):
-        blocking = [each for each in evaluations if each.severity == dg.AssetCheckSeverity.ERROR]
+        blocking = [evaluation for evaluation in evaluations if evaluation.severity == dg.AssetCheckSeverity.ERROR]
         event = tags.get(key, {}).get(CHECK_EVENT_TAG, "check_failed")
         if event == "check_failed" and not blocking:
             continue
         name = "/".join(key.path)
         described = sorted(
-            f"{each.check_name}{f' of {each.partition}' if each.partition else ''}: {each.description or 'failed'}"
-            for each in evaluations
+            f"{evaluation.check_name}{f' of {evaluation.partition}' if evaluation.partition else ''}: {evaluation.description or 'failed'}"
+            for evaluation in evaluations
         )
         yield Notification(
             event=event,
             severity="failure" if blocking else "warning",
-            title=f"{name}: {', '.join(sorted({each.check_name for each in blocking or evaluations}))} failed",
+            title=f"{name}: {', '.join(sorted({evaluation.check_name for evaluation in blocking or evaluations}))} failed",
             body="\n".join(described) + ("\nWhat is downstream was stopped." if blocking else ""),
             identity=f"checks {name} {run_id}",
             links={**_run_link(settings, run_id), "Checks": f"{settings.dagster_url}/assets/{name}?view=checks"},
@@ -230,7 +230,7 @@ def _materializations(
     instance: dg.DagsterInstance, tags: Mapping[dg.AssetKey, Mapping[str, str]], *, after: int
 ) -> Iterator[tuple[dg.AssetKey, dg.EventLogRecord]]:
     """The materializations of models and deployments since the event `after`, oldest first of each asset."""
-    for key in sorted(key for key, found in tags.items() if found.get(STAGE_TAG) in (*_MODELS, *_DEPLOYMENTS)):
+    for key in sorted(key for key, asset_tags in tags.items() if asset_tags.get(STAGE_TAG) in (*_MODELS, *_DEPLOYMENTS)):
         unseen = dg.AssetRecordsFilter(asset_key=key, after_storage_id=after)
         for record in instance.fetch_materializations(unseen, limit=_MOST_EVENTS, ascending=True).records:
             yield key, record

@@ -58,9 +58,9 @@ class PerformanceMonitor:
         as_of = data_clock(run.connection, inputs)
         for version in run.versions:
             windows = window_rows(run.connection, inputs, version)
-            found = _rows(inputs, run.load(version), windows, windows=run.windows, as_of=as_of)
-            rows += found
-            tables.append(rows_of_version(to_arrow(found), version))
+            version_rows = _rows(inputs, run.load(version), windows, windows=run.windows, as_of=as_of)
+            rows += version_rows
+            tables.append(rows_of_version(to_arrow(version_rows), version))
         evaluated = [row for row in rows if row.metric == metric and row.slice is None]
         return Report(
             rows=pa.concat_tables(tables),

@@ -87,7 +87,11 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
         deps=[
             inputs.key(DRIFT_REPORT),
             inputs.key(PERFORMANCE_REPORT),
-            *(inputs.key(each.stage) for each in measuring_monitors(inputs.solution) if each.monitor.asks_for_training),
+            *(
+                inputs.key(solution_monitor.stage)
+                for solution_monitor in measuring_monitors(inputs.solution)
+                if solution_monitor.monitor.asks_for_training
+            ),
             table_key(inputs.spine.table),
             dg.AssetDep(inputs.key(TRAINING_DATASET), partition_mapping=dg.AllPartitionMapping()),
             *inputs.evaluations,
@@ -143,12 +147,16 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
 def _lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]:
     """Which columns of the reports, the evaluations and the spine each column of a decision is computed from."""
     drift, performance = inputs.key(DRIFT_REPORT), inputs.key(PERFORMANCE_REPORT)
-    spine, declared = table_key(inputs.spine.table), inputs.solution.spine
+    spine, spine_section = table_key(inputs.spine.table), inputs.solution.spine
     drifted = [(drift, "feature"), (drift, "alert")]
-    own = [(inputs.key(each.stage), "alert") for each in measuring_monitors(inputs.solution) if each.monitor.asks_for_training]
+    own = [
+        (inputs.key(solution_monitor.stage), "alert")
+        for solution_monitor in measuring_monitors(inputs.solution)
+        if solution_monitor.monitor.asks_for_training
+    ]
     bad = [(performance, "alert"), (performance, "complete"), *own]
     measured = {name: [(performance, name)] for name in ("metric", "estimated", "realised")}
-    labels = [(spine, declared.label), (spine, declared.label_time)]
+    labels = [(spine, spine_section.label), (spine, spine_section.label_time)]
     facts: Sources = {
         WINDOW: [(drift, WINDOW)],
         "decided_for": [(drift, WINDOW)],
@@ -171,11 +179,11 @@ def decide_window(
     connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, *, window: date, running: str | None
 ) -> dict[str, Any]:
     """The decision about one window as a row of the table. Raises Failure when nothing was reported of the window."""
-    declared = inputs.solution.retraining
+    retraining_section = inputs.solution.retraining
     end = inputs.windows.time_window_for_partition_key(window.isoformat()).end.date()
     day = date.fromisoformat(max(key for key in inputs.partitions.get_partition_keys() if key <= end.isoformat()))
     champion = _champion(connection, registry, inputs, window)
-    windows = _windows(connection, inputs, version=champion.version, window=window, count=declared.recent_windows)
+    windows = _windows(connection, inputs, version=champion.version, window=window, count=retraining_section.recent_windows)
     evaluations = whole_evaluations(connection, inputs.name)
     [[attempted]] = connection.execute(
         f"SELECT max({TRAINING_DATE}) FROM {evaluations} WHERE {TRAINING_DATE} < ?", [day]
@@ -193,12 +201,12 @@ def decide_window(
         running=running,
     )
     policy = RetrainingPolicy(
-        minimum_bad_windows=declared.minimum_bad_windows,
-        recent_windows=declared.recent_windows,
+        minimum_bad_windows=retraining_section.minimum_bad_windows,
+        recent_windows=retraining_section.recent_windows,
         maximum_drifted_share=inputs.solution.monitoring.drift.maximum_share_of_features,
-        trained_before=subtract_duration(day, declared.max_age) if declared.max_age else None,
-        attempted_after=subtract_duration(day, declared.cooldown),
-        minimum_new_rows=declared.least_new_rows(labelled),
+        trained_before=subtract_duration(day, retraining_section.max_age) if retraining_section.max_age else None,
+        attempted_after=subtract_duration(day, retraining_section.cooldown),
+        minimum_new_rows=retraining_section.least_new_rows(labelled),
     )
     decision: RetrainingDecision = decide(state, policy)
     newest = windows[-1]
@@ -245,7 +253,7 @@ def _windows(
 ) -> list[WindowResult]:
     """What the reports say of `version` in the last `count` windows up to `window`, in order of time."""
     metric = inputs.solution.training.metric
-    found = connection.execute(
+    rows = connection.execute(
         f"WITH drift AS (SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) AS share "
         f"FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND kind = 'feature' "
         "AND slice IS NULL GROUP BY 1), "
@@ -254,7 +262,7 @@ def _windows(
         f"FROM drift d LEFT JOIN performance p USING ({WINDOW}) ORDER BY 1 DESC LIMIT ?",
         [window, version, version, metric, count],
     ).fetchall()
-    others = _alerts_of_monitors(connection, inputs, version, [start for start, *_ in found])
+    others = _alerts_of_monitors(connection, inputs, version, [start for start, *_ in rows])
     return [
         WindowResult(
             start=start,
@@ -267,7 +275,7 @@ def _windows(
             complete=complete,
             others=tuple(others.get(start, ())),
         )
-        for start, share, estimated, realised, limit, alert, complete in reversed(found)
+        for start, share, estimated, realised, limit, alert, complete in reversed(rows)
     ]
 
 
@@ -276,15 +284,15 @@ def _alerts_of_monitors(
 ) -> dict[date, list[str]]:
     """What the monitors that ask for a training measured beyond their limits in `windows`, in words by window."""
     alerts: dict[date, list[str]] = {}
-    for each in measuring_monitors(inputs.solution):
-        if each.monitor.asks_for_training and table_exists(connection, table := inputs.table(each.stage)):
+    for solution_monitor in measuring_monitors(inputs.solution):
+        if solution_monitor.monitor.asks_for_training and table_exists(connection, table := inputs.table(solution_monitor.stage)):
             rows = connection.execute(
                 f"SELECT {WINDOW}, subject, sentence FROM lake.{table} WHERE alert AND {MODEL_VERSION} = ? AND list_contains(?, {WINDOW}) "
                 "ORDER BY ALL",
                 [version, list(windows)],
             ).fetchall()
             for window, subject, sentence in rows:
-                alerts.setdefault(window, []).append(f"{each.monitor.title.lower()} of {subject} {sentence}")
+                alerts.setdefault(window, []).append(f"{solution_monitor.monitor.title.lower()} of {subject} {sentence}")
     return alerts
 
 

@@ -68,17 +68,17 @@ def build_retraining_sensor(solution: str) -> dg.SensorDefinition:
         if window < decided:
             return dg.SensorResult(skip_reason=f"{window}: overtaken by the decision of {decided}", cursor=cursor)
         materialization = newest.asset_materialization
-        made = {name: str(entry.value) for name, entry in materialization.metadata.items()} if materialization else {}
-        if made[OUTCOME] != "retrain":
-            return dg.SensorResult(skip_reason=f"{window}: {made[OUTCOME]}, {made[REASON]}", cursor=cursor)
+        decision = {name: str(entry.value) for name, entry in materialization.metadata.items()} if materialization else {}
+        if decision[OUTCOME] != "retrain":
+            return dg.SensorResult(skip_reason=f"{window}: {decision[OUTCOME]}, {decision[REASON]}", cursor=cursor)
         if running := running_training(context.instance, solution):
             reason = f"{window}: not followed, the training {running} is running; the next window decides anew"
             return dg.SensorResult(skip_reason=reason, cursor=cursor)
         request = dg.RunRequest(
-            run_key=made[DECISION],
-            partition_key=made[TRAIN_FOR],
-            tags={DECISION_TAG: made[DECISION]},
-            run_config={"ops": {deployment: {"config": {"actor": ACTOR, "reason": made[REASON]}}}},
+            run_key=decision[DECISION],
+            partition_key=decision[TRAIN_FOR],
+            tags={DECISION_TAG: decision[DECISION]},
+            run_config={"ops": {deployment: {"config": {"actor": ACTOR, "reason": decision[REASON]}}}},
         )
         return dg.SensorResult(run_requests=[request], cursor=cursor)
 

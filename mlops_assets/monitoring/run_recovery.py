@@ -36,7 +36,7 @@ def build_run_recovery_sensor() -> dg.SensorDefinition:
         notifier.notify([blockage_notification(settings, stuck) for stuck in waiting], seconds=_TICK_SECONDS)
         if not recovered:
             return dg.SkipReason("every run has a worker")
-        done = Counter(each.action.value for each in recovered)
+        done = Counter(recovery.action.value for recovery in recovered)
         return dg.SkipReason(", ".join(f"{count} to {action}" for action, count in sorted(done.items())))
 
     return run_recovery

@@ -45,6 +45,6 @@ def _write(connection: duckdb.DuckDBPyConnection, path: Path, query: str) -> Non
         connection.execute(f"CREATE TABLE {_DATABASE}.main.staged AS {query}")
         connection.execute(f"DETACH {_DATABASE}")
         written.rename(path)
-    newest_first = sorted(path.parent.glob("*.duckdb"), key=lambda each: each.stat().st_mtime, reverse=True)
+    newest_first = sorted(path.parent.glob("*.duckdb"), key=lambda file: file.stat().st_mtime, reverse=True)
     for outdated in newest_first[_KEPT:]:
         outdated.unlink(missing_ok=True)
