@@ -52,4 +52,4 @@ def _inexact(kind: "pa.DataType", *, nested: bool = False) -> "pa.DataType | Non
     if nested and (_is_fine_instant(kind) or (pa.types.is_time64(kind) and kind.unit == "ns")):
         return kind
     inner = [kind.field(number).type for number in range(kind.num_fields)]
-    return next((found for each in inner if (found := _inexact(each, nested=True))), None)
+    return next((inexact for inner_kind in inner if (inexact := _inexact(inner_kind, nested=True))), None)

@@ -58,24 +58,24 @@ def csv_extract(part: SourcePart) -> Extract:
     path, label, folder = part.path, part.label, part.folder
     for table in (REJECTED, SCANS):
         part.cleanup.callback(part.connection.execute, f"DROP TABLE IF EXISTS {table}")
-    given = dict(part.options)
-    quotation = str(given.pop("quote", '"'))
+    options = dict(part.options)
+    quotation = str(options.pop("quote", '"'))
     dialect = Dialect(
-        delimiter=str(given.pop("sep", given.pop("delim", given.pop("delimiter", ",")))),
+        delimiter=str(options.pop("sep", options.pop("delim", options.pop("delimiter", ",")))),
         quotation=quotation,
-        escape=str(given.pop("escape", quotation)),
-        comment=str(given.pop("comment", "")),
+        escape=str(options.pop("escape", quotation)),
+        comment=str(options.pop("comment", "")),
     )
     path, line_end = with_one_line_end(
         path, folder, delimiter=dialect.delimiter, quotation=dialect.quotation, escape=dialect.escape
     )
-    names = given.pop("names", None)
-    if given.setdefault("header", True):
-        header, skipped = _header(path, label, dialect, int(given.pop("skip", 0)))
-        given["skip"] = skipped
+    names = options.pop("names", None)
+    if options.setdefault("header", True):
+        header, skipped = _header(path, label, dialect, int(options.pop("skip", 0)))
+        options["skip"] = skipped
         names = names or header
     settings = {
-        **given,
+        **options,
         **FIXED,
         # DuckDB takes the first line end for that of all records, even within quotes, and then drops records.
         "new_line": line_end,
@@ -103,16 +103,16 @@ def json_row(columns: Sequence[tuple[str, str]]) -> str:
     """SQL for the columns (name and type) by position as a JSON object; those without a name, or with that of another one, get a name."""
     unique: dict[str, str] = {}
     for number, (name, kind) in enumerate(columns):
-        wanted, value = name or f"column{number}", position(number)
-        while fold(wanted) in map(fold, unique):
-            wanted += "_"
+        unique_name, value = name or f"column{number}", position(number)
+        while fold(unique_name) in map(fold, unique):
+            unique_name += "_"
         if kind in ("FLOAT", "DOUBLE"):
             # JSON has no infinity.
             value = f"CASE WHEN isfinite({value}) THEN to_json({value}) ELSE to_json(CAST({value} AS VARCHAR)) END"
         elif kind.startswith("DECIMAL"):
             # DuckDB writes `.5`.
             value = f"CAST({value} AS VARCHAR)"
-        unique[wanted] = value
+        unique[unique_name] = value
     return f"CAST(json_object({', '.join(f'{literal(name)}, {value}' for name, value in unique.items())}) AS VARCHAR)"
 
 

@@ -62,7 +62,9 @@ def _differences(
     for name, profile in compared.items():
         if name in categorical:
             continue
-        former = [each.quantiles for each in reference.of(name) if each.quantiles is not None and each.known >= LEAST_ROWS]
+        former = [
+            earlier.quantiles for earlier in reference.of(name) if earlier.quantiles is not None and earlier.known >= LEAST_ROWS
+        ]
         shape = UsualQuantiles.of(former) if profile.quantiles is not None and profile.known >= LEAST_ROWS else None
         if shape is not None:
             shapes[name] = shape
@@ -90,7 +92,7 @@ def _is_categorical(profile: ColumnProfile, reference: AcceptedPartitions) -> bo
 def _rows(
     partition: date, columns: Mapping[str, ColumnProfile], reference: AcceptedPartitions, rules: DeliveryComparison
 ) -> Iterator[DeliveryFinding]:
-    rows, former = row_count(columns), [row_count(each) for each in reference.partitions]
+    rows, former = row_count(columns), [row_count(profiles) for profiles in reference.partitions]
     weekday = reference.rows_of_weekday(partition)
     least, count = min(former), len(former)
     # Where Sundays have a third of the rows, a holiday may have a third of a Sunday's.
@@ -120,7 +122,7 @@ def _missing(
     partition: date, compared: Mapping[str, ColumnProfile], reference: AcceptedPartitions, optional: Collection[str]
 ) -> Iterator[DeliveryFinding]:
     """Shares of nulls. Columns that go missing together, as those of cancelled orders do, are one event and no fault of one column."""
-    shares = {name: sorted(each.missing for each in reference.of(name)) for name in compared if reference.of(name)}
+    shares = {name: sorted(earlier.missing for earlier in reference.of(name)) for name in compared if reference.of(name)}
     # One partition in ten may have been as bad.
     usual = {name: values[int(0.9 * (len(values) - 1))] for name, values in shares.items()}
     rise = {name: compared[name].missing - usual[name] for name in shares}

@@ -78,8 +78,8 @@ class UsualQuantiles:
         between = tuple(
             _MAD * median([abs(value - centre) for value in values]) for values, centre in zip(columns, middle, strict=True)
         )
-        spreads = [each[-1] - each[0] for each in quantiles]
-        if median(spreads) <= 0 or median([each[-2] - each[1] for each in quantiles]) <= 0:
+        spreads = [row[-1] - row[0] for row in quantiles]
+        if median(spreads) <= 0 or median([row[-2] - row[1] for row in quantiles]) <= 0:
             return None
         steps = [after[0] > before[-1] for before, after in pairwise(quantiles)]
         return cls(
@@ -150,8 +150,8 @@ def _unit(profile: ColumnProfile, shape: UsualQuantiles, occurrences: Mapping[st
     """The unit that makes an ordinary partition of this one. A storm gives a factor near one too: there the values must become known ones."""
     quantiles = profile.quantiles or ()
     counts = profile.counts or {}
-    seen = sum(rows for value, rows in counts.items() if value in occurrences)
-    is_known = seen > (1 - _MATCHES_GAINED) * sum(counts.values()) or not counts
+    known_rows = sum(rows for value, rows in counts.items() if value in occurrences)
+    is_known = known_rows > (1 - _MATCHES_GAINED) * sum(counts.values()) or not counts
     if is_known and not is_moved:
         return None
     known = sorted(float(value) for value in occurrences)

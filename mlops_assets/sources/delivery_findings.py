@@ -71,15 +71,15 @@ class AcceptedPartitions:
 
     def of(self, column: str) -> list[ColumnProfile]:
         """The profiles of `column`."""
-        return [each[column] for each in self.partitions if column in each]
+        return [profiles[column] for profiles in self.partitions if column in profiles]
 
     def rows_of_weekday(self, partition: date) -> list[int]:
         """The rows of the partitions before that have the weekday of `partition`; none unless partitions are days."""
         first, last = (next(iter(self.partitions[place].values())).partition for place in (0, -1))
         if (last - first).days >= 2 * len(self.partitions):
             return []
-        dated = [(next(iter(each.values())).partition, each) for each in self.partitions]
-        return [row_count(each) for day, each in dated if day.weekday() == partition.weekday()]
+        dated = [(next(iter(profiles.values())).partition, profiles) for profiles in self.partitions]
+        return [row_count(profiles) for day, profiles in dated if day.weekday() == partition.weekday()]
 
     def brings_new(self, column: str, share: float) -> bool:
         """Whether about a `share` of new values is usual in one partition in ten: campaigns and lots come and go."""
@@ -88,5 +88,5 @@ class AcceptedPartitions:
         return usual >= _NOTABLE and share <= _SIMILAR * usual
 
     def _share_of_new(self, profile: ColumnProfile) -> float:
-        counts, seen = profile.counts or {}, self.partitions_with[profile.column]
-        return sum(rows for value, rows in counts.items() if value not in seen) / profile.known
+        counts, occurrences = profile.counts or {}, self.partitions_with[profile.column]
+        return sum(rows for value, rows in counts.items() if value not in occurrences) / profile.known

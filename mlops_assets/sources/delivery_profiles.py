@@ -114,7 +114,7 @@ def last_profile(connection: duckdb.DuckDBPyConnection, table: str) -> list[Colu
 
 
 def _profiles(connection: duckdb.DuckDBPyConnection, query: str) -> list[ColumnProfile]:
-    found = connection.execute(
+    records = connection.execute(
         f'SELECT partition, "column", kind, "rows", known, quantiles, counts {query} ORDER BY partition, "column"'
     ).fetchall()
     return [
@@ -127,7 +127,7 @@ def _profiles(connection: duckdb.DuckDBPyConnection, query: str) -> list[ColumnP
             quantiles=tuple(quantiles) if quantiles and None not in quantiles else None,
             counts=json.loads(counts) if counts is not None else None,
         )
-        for partition, column, kind, rows, known, quantiles, counts in found
+        for partition, column, kind, rows, known, quantiles, counts in records
     ]
 
 

@@ -32,17 +32,17 @@ def compare_numbers(
         return shape is None or shape.middle[0] <= float(value) <= shape.middle[-1]
 
     counts = {value: rows for value, rows in profile.counts.items() if is_inside(value)}
-    seen = {value: number for value, number in reference.partitions_with[profile.column].items() if is_inside(value)}
-    new, share = _new(counts, seen)
+    occurrences = {value: number for value, number in reference.partitions_with[profile.column].items() if is_inside(value)}
+    new, share = _new(counts, occurrences)
     is_varied = not _is_constant(profile, reference) and (shape is None or len(counts) >= _LEAST_VALUES)
     if (
         sum(counts.values()) >= LEAST_ROWS
         and share >= _GROSS_UNKNOWN
         and is_varied
-        and _repeats(seen, reference, _REPEATING_NUMBERS)
+        and _repeats(occurrences, reference, _REPEATING_NUMBERS)
     ):
         text = f"{share:.0%} of the values in the usual range never occurred before"
-        is_gross = not _is_repriced(profile, counts, seen, shape) and not reference.brings_new(profile.column, share)
+        is_gross = not _is_repriced(profile, counts, occurrences, shape) and not reference.brings_new(profile.column, share)
         yield DeliveryFinding(partition, profile.column, "values", is_gross, text, new)
 
 
@@ -50,16 +50,16 @@ def find_swapped_values(
     partition: date, profiles: Sequence[ColumnProfile], reference: AcceptedPartitions
 ) -> Iterator[DeliveryFinding]:
     """The findings that two columns of numbers hold values which only the other one had before."""
-    seen = {profile.column: reference.partitions_with[profile.column] for profile in profiles}
+    occurrences = {profile.column: reference.partitions_with[profile.column] for profile in profiles}
     moved = [
         profile
         for profile in profiles
         if profile.kind == "number"
         and sum((profile.counts or {}).values()) >= LEAST_ROWS
-        and _new(profile.counts or {}, seen[profile.column])[1] >= _GROSS_UNKNOWN
+        and _new(profile.counts or {}, occurrences[profile.column])[1] >= _GROSS_UNKNOWN
     ]
     for one, other in combinations(moved, 2):
-        strange = max(_new(one.counts or {}, seen[other.column])[1], _new(other.counts or {}, seen[one.column])[1])
+        strange = max(_new(one.counts or {}, occurrences[other.column])[1], _new(other.counts or {}, occurrences[one.column])[1])
         if strange <= 1 - _GROSS_UNKNOWN:
             text = f"{one.column} holds values that only {other.column} had before, and the reverse"
             yield DeliveryFinding(partition, one.column, "swapped", True, text)
@@ -67,16 +67,16 @@ def find_swapped_values(
 
 def compare_categories(partition: date, profile: ColumnProfile, reference: AcceptedPartitions) -> Iterator[DeliveryFinding]:
     """Values that the partitions before do not have, frequent ones that are gone, and shares that are other than in any of them."""
-    counts, seen = profile.counts or {}, reference.partitions_with[profile.column]
+    counts, occurrences = profile.counts or {}, reference.partitions_with[profile.column]
     is_constant = _is_constant(profile, reference)
     # A number that a whole partition shares, such as its month, moves on.
     if (
         (is_constant and profile.kind == "number")
         or sum(counts.values()) < LEAST_ROWS
-        or not _repeats(seen, reference, _REPEATING)
+        or not _repeats(occurrences, reference, _REPEATING)
     ):
         return
-    new, share = _new(counts, seen)
+    new, share = _new(counts, occurrences)
     gone = _gone(profile, reference)
     lost = sum(gone.values())
     shift, usual = _shift(profile, reference)
@@ -97,14 +97,14 @@ def compare_categories(partition: date, profile: ColumnProfile, reference: Accep
 
 
 def _is_repriced(
-    profile: ColumnProfile, counts: Mapping[str, int], seen: Mapping[str, int], shape: UsualQuantiles | None
+    profile: ColumnProfile, counts: Mapping[str, int], occurrences: Mapping[str, int], shape: UsualQuantiles | None
 ) -> bool:
     """Whether the new numbers are about as large as the known ones, and as exact: no unit is that near to another one."""
     scale = shape.scale_of(profile.quantiles or ()) if shape is not None else None
     return (
         scale is not None
         and 1 / _REPRICED <= scale <= _REPRICED
-        and max(map(_decimals, counts), default=0) <= max(map(_decimals, seen), default=0)
+        and max(map(_decimals, counts), default=0) <= max(map(_decimals, occurrences), default=0)
     )
 
 
@@ -112,22 +112,22 @@ def _decimals(value: str) -> int:
     return len(value.partition(".")[2].rstrip("0"))
 
 
-def _new(counts: Mapping[str, int], seen: Mapping[str, int]) -> tuple[tuple[str, ...], float]:
-    """The most frequent values of `counts` that `seen` lacks, and the share of the rows that have such a value."""
-    new = {value: rows for value, rows in counts.items() if value not in seen}
+def _new(counts: Mapping[str, int], occurrences: Mapping[str, int]) -> tuple[tuple[str, ...], float]:
+    """The most frequent values of `counts` that `occurrences` lacks, and the share of the rows that have such a value."""
+    new = {value: rows for value, rows in counts.items() if value not in occurrences}
     examples = sorted(new, key=lambda value: (-new[value], value))[:_SHOWN_VALUES]
     return tuple(examples), sum(new.values()) / sum(counts.values()) if new else 0.0
 
 
-def _repeats(seen: Mapping[str, int], reference: AcceptedPartitions, wanted: float) -> bool:
-    """Whether the share `wanted` of the values occurs in several partitions. With one partition before, nothing can repeat."""
-    repeated = sum(number > 1 for number in seen.values())
-    return bool(seen) and (len(reference.partitions) == 1 or repeated >= wanted * len(seen))
+def _repeats(occurrences: Mapping[str, int], reference: AcceptedPartitions, minimum_share: float) -> bool:
+    """Whether at least `minimum_share` of the values occurs in several partitions. With one partition before, nothing can repeat."""
+    repeated = sum(number > 1 for number in occurrences.values())
+    return bool(occurrences) and (len(reference.partitions) == 1 or repeated >= minimum_share * len(occurrences))
 
 
 def _is_constant(profile: ColumnProfile, reference: AcceptedPartitions) -> bool:
     """Whether a partition usually has a single value."""
-    return median([len(each.counts or {}) for each in reference.of(profile.column)]) <= 1
+    return median([len(earlier.counts or {}) for earlier in reference.of(profile.column)]) <= 1
 
 
 def _shift(profile: ColumnProfile, reference: AcceptedPartitions) -> tuple[float, float]:
@@ -135,7 +135,7 @@ def _shift(profile: ColumnProfile, reference: AcceptedPartitions) -> tuple[float
 
     Zero for a column of many values: each of them is rare.
     """
-    former = [_shares(each.counts) for each in reference.of(profile.column) if each.known >= LEAST_ROWS]
+    former = [_shares(earlier.counts) for earlier in reference.of(profile.column) if earlier.known >= LEAST_ROWS]
     values = {value for shares in former for value in shares} | (profile.counts or {}).keys()
     if not former or len(values) > _MOST_SHARES:
         return 0.0, 0.0
@@ -159,7 +159,7 @@ def _gone(profile: ColumnProfile, reference: AcceptedPartitions) -> dict[str, fl
     missing = [value for value, number in occurrences.items() if number == everywhere and value not in (profile.counts or {})]
     if not missing:
         return {}
-    former = [each.counts or {} for each in reference.of(profile.column)]
+    former = [earlier.counts or {} for earlier in reference.of(profile.column)]
     total = sum(sum(counts.values()) for counts in former)
     shares = {value: sum(counts.get(value, 0) for counts in former) / total for value in missing}
-    return {value: share for value, share in sorted(shares.items(), key=lambda each: -each[1]) if share >= _FREQUENT}
+    return {value: share for value, share in sorted(shares.items(), key=lambda item: -item[1]) if share >= _FREQUENT}

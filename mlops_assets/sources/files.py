@@ -108,12 +108,12 @@ def _url_folder(url: str) -> str:
 
 
 def _is_below(url: str, prefix: str) -> bool:
-    wanted, allowed = urlsplit(url), urlsplit(prefix)
-    if (wanted.scheme, wanted.netloc) != (allowed.scheme, allowed.netloc):
+    requested, allowed = urlsplit(url), urlsplit(prefix)
+    if (requested.scheme, requested.netloc) != (allowed.scheme, allowed.netloc):
         return False
     # A server may take `%2e%2e` and a backslash for what they stand for.
-    parts = unquote(unquote(wanted.path)).replace("\\", "/").split("/")
-    return wanted.path.startswith(allowed.path) and ".." not in parts
+    parts = unquote(unquote(requested.path)).replace("\\", "/").split("/")
+    return requested.path.startswith(allowed.path) and ".." not in parts
 
 
 def download(connection: duckdb.DuckDBPyConnection, url: str, folder: Path) -> Path:

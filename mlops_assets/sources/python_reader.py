@@ -118,14 +118,14 @@ class PythonReader:
         )
 
     def _items(self, part: SourcePart) -> Iterator[Any]:
-        given = {name: value for name, value in part.options.items() if name in keyword_parameters(self.function)}
+        options = {name: value for name, value in part.options.items() if name in keyword_parameters(self.function)}
         subject: SourceFile | SourceQuery
         if part.query is not None:
             subject = SourceQuery(part.connection_string, part.sql, part.wanted)
         else:
             subject = SourceFile(Path(part.path), part.label, part.wanted)
         try:
-            yield from self.function(subject, **given)
+            yield from self.function(subject, **options)
         except (SourceError, OSError, MemoryError):
             # A full disk or a lost server may be another time.
             raise

@@ -101,12 +101,12 @@ class Delivery:
             return
         existing = {fold(name): (name, kind) for name, kind in column_types(self.connection, lake_name(self.raw)).items()}
         types = column_types(self.connection, PARSED)
-        declared = {fold(name) for name in self.table.columns}
+        table_columns = {fold(name) for name in self.table.columns}
         pairs = likely_renames(
             self.connection,
             old=lake_name(self.raw),
             new=ACCEPTED,
-            gone={name: kind for folded, (name, kind) in existing.items() if folded not in declared and not is_audit(name)},
+            gone={name: kind for folded, (name, kind) in existing.items() if folded not in table_columns and not is_audit(name)},
             added={name: types[name] for name in self.table.columns if fold(name) not in existing},
         )
         if pairs:

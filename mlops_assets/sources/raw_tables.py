@@ -78,8 +78,8 @@ def raw_key(table: str) -> dg.AssetKey:
 
 def raw_partitions(table: RawTable) -> dg.TimeWindowPartitionsDefinition | None:
     """Partitions of a raw table, None of one that is loaded as a whole."""
-    declared = table.partitions
-    return build_partitions(declared.start, declared.end, declared.cadence) if declared else None
+    partitions = table.partitions
+    return build_partitions(partitions.start, partitions.end, partitions.cadence) if partitions else None
 
 
 def _build_raw_asset(name: str, table: RawTable, *, source: Source, directory: Path) -> dg.AssetsDefinition:
@@ -154,23 +154,23 @@ def _take(
     delivery.require_known_columns()
     by_partition = evaluate_delivery(delivery)
     delivery.write_rejects()
-    failing = {name: [each for each in results if is_blocking(each)] for name, results in by_partition.items()}
+    failing = {name: [result for result in results if is_blocking(result)] for name, results in by_partition.items()}
     refused = {name: results for name, results in failing.items() if results}
-    results = [each for part in by_partition.values() for each in part]
+    results = [result for part in by_partition.values() for result in part]
     if not refused or config.accept is not None:
         metadata, rows = _write(delivery, (), unused=unused)
         if delivery.replaced:
             record_partition_rows(context, rows)
         if refused and config.accept is not None:
-            results = [as_accepted(each, config.accept) if is_blocking(each) else each for each in results]
+            results = [as_accepted(result, config.accept) if is_blocking(result) else result for result in results]
             metadata |= {"accepted_because": dg.MetadataValue.text(config.accept)}
         yield dg.MaterializeResult(metadata=metadata, check_results=results)
         return
     if len(refused) < len(by_partition):
         yield from _materialize_others(context, delivery, list(refused), unused=unused)
     message = delivery.set_aside(refused)
-    for each in results:
-        yield with_metadata(each, delivery=message) if is_blocking(each) else each
+    for check_result in results:
+        yield with_metadata(check_result, delivery=message) if is_blocking(check_result) else check_result
     # The cause is what Dagster raises for a failed check, by which it is told apart from a fault of the platform.
     names = ", ".join(dict.fromkeys(str(result.check_name) for part in refused.values() for result in part))
     cause = DagsterAssetCheckFailedError(f"{context.asset_key.to_user_string()}: {names}")

@@ -158,8 +158,8 @@ def _require_columns(table: RawTable, extract: Extract, *, is_listable: bool) ->
     if extract.is_sparse:
         return
     read = {name: column for name, column in table.columns.items() if column.expression is None}
-    wanted = {column.source or name for name, column in read.items() if not column.optional}
-    if missing := sorted(wanted - extract.fields.keys()):
+    required = {column.source or name for name, column in read.items() if not column.optional}
+    if missing := sorted(required - extract.fields.keys()):
         if not is_listable:
             raise SourceError(f"{extract.label} lacks the columns {', '.join(missing)}; it has {len(extract.fields)} others.")
         names = [name[:_SHOWN_LENGTH] for name in extract.fields]
@@ -273,10 +273,8 @@ def _stacked(query: str, steps: Sequence[Sequence[str]]) -> str:
 
 def _reasons(name: str, column: Column, *, raw: str, nan: str, fails: str) -> Iterator[str]:
     """SQL that gives a text for each way a row of this column is wrong, and null where it is right."""
-    value, shown = quote(name), f"left(CAST({raw} AS VARCHAR), {_SHOWN_LENGTH})"
-    cases = (
-        f"WHEN {raw} IS NOT NULL AND NOT ({nan}) THEN {literal(name + ': ')} || {shown} || {literal(' is no ' + column.type)} "
-    )
+    value, text = quote(name), f"left(CAST({raw} AS VARCHAR), {_SHOWN_LENGTH})"
+    cases = f"WHEN {raw} IS NOT NULL AND NOT ({nan}) THEN {literal(name + ': ')} || {text} || {literal(' is no ' + column.type)} "
     if column.expression is not None:
         cases = f"WHEN {fails} THEN {literal(name + ' cannot be computed')} {cases}"
     if column.required:

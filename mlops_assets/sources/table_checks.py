@@ -111,7 +111,7 @@ def check_duplicates(delivered: DeliveredRows, key: dg.AssetKey, *, columns: Seq
     partition = internal("partition")
     matches = " AND ".join(f"r.{quote(column)} IS NOT DISTINCT FROM d.{quote(column)}" for column in columns)
     texts = ", ".join(f"CAST({quote(column)} AS VARCHAR)" for column in columns)
-    found = {
+    duplicates = {
         name: (keys, rows, examples)
         for name, keys, rows, examples in delivered.connection.execute(
             f"WITH keys AS (SELECT {partition}, {names}, count(*) AS {count} FROM "
@@ -123,7 +123,7 @@ def check_duplicates(delivered: DeliveredRows, key: dg.AssetKey, *, columns: Seq
     return {
         name: duplicates_result(key, columns=columns, keys=keys, rows=rows, examples=examples)
         for name in delivered.keys
-        for keys, rows, examples in [found.get(name, (0, 0, []))]
+        for keys, rows, examples in [duplicates.get(name, (0, 0, []))]
     }
 
 
@@ -162,7 +162,7 @@ class MeasuredRows:
             same = f"min({column}) IS NOT DISTINCT FROM max({column}) AND count({column}) IN (0, count(*))"
             measures |= {("constant", name): same, ("value", name): f"CAST(min({column}) AS VARCHAR)"}
         self._relation = self._validation.relation(delivered.relation)
-        self._found, self._whole = scan_by(delivered.connection, self._relation, delivered.partition, measures)
+        self._measured, self._whole = scan_by(delivered.connection, self._relation, delivered.partition, measures)
         self._nothing = dict.fromkeys(measures, 0)
 
     @property
@@ -179,7 +179,7 @@ class MeasuredRows:
         return {name: self._of(name)["rows"] for name in self._delivered.keys}
 
     def _of(self, partition: str) -> Mapping[Hashable, Any]:
-        return self._found.get(partition, self._nothing)
+        return self._measured.get(partition, self._nothing)
 
     def check_schema(self, key: dg.AssetKey) -> Outcomes:
         """Whether every column has its type, and a value where one is required."""
@@ -218,9 +218,9 @@ class MeasuredRows:
             examples, _ = scan_by(self._delivered.connection, self._relation, self._delivered.partition, measures)
         outcomes = {}
         for partition in self._delivered.keys:
-            found = self._of(partition)
-            outside = {name: found["outside", name] for name in bounded if found["outside", name]}
-            share = found["outside"] / found["rows"] if found["rows"] else 0.0
+            counts = self._of(partition)
+            outside = {name: counts["outside", name] for name in bounded if counts["outside", name]}
+            share = counts["outside"] / counts["rows"] if counts["rows"] else 0.0
             described = {name: self._validation.described(examples[partition][name], missing=False) for name in outside}
             outcomes[partition] = replace(RANGES, blocking=share > maximum_share).result(
                 key,
@@ -230,7 +230,7 @@ class MeasuredRows:
                     "outside": dg.MetadataValue.json(outside),
                     "examples": dg.MetadataValue.json({name: list(values) for name, (values, _) in described.items()}),
                     "keys": dg.MetadataValue.json({name: list(keys) for name, (_, keys) in described.items()}),
-                    "rows": found["rows"],
+                    "rows": counts["rows"],
                     "share_of_rows": share,
                     "maximum_share": maximum_share,
                 },
@@ -270,7 +270,7 @@ def check_delivery(
     for name in keys:
         of_partition = findings.get(name, ())
         gross = [finding for finding in of_partition if finding.is_gross]
-        shown = [*gross, *(finding for finding in of_partition if not finding.is_gross)][:_SHOWN_DIFFERENCES]
+        listed = [*gross, *(finding for finding in of_partition if not finding.is_gross)][:_SHOWN_DIFFERENCES]
         outcomes[name] = replace(DELIVERY, blocking=bool(gross)).result(
             key,
             passed=not of_partition,
@@ -279,9 +279,9 @@ def check_delivery(
                 "notable_differences": len(of_partition) - len(gross),
                 "maximum_differences": 0,
                 "partitions_before": before,
-                "differences": dg.MetadataValue.json([finding.evidence for finding in shown]),
+                "differences": dg.MetadataValue.json([finding.evidence for finding in listed]),
             },
-            description="; ".join(str(finding) for finding in shown[:3]) if of_partition else None,
+            description="; ".join(str(finding) for finding in listed[:3]) if of_partition else None,
         )
     return outcomes
 
