@@ -48,14 +48,14 @@ def column_lineage(sources: Sources) -> dict[str, dg.TableColumnLineage]:
 
 def frame_lineage(inputs: SolutionInputs, columns: Iterable[str]) -> dict[str, dg.TableColumnLineage]:
     """The lineage of a table of rows of the spine with their features, and what a model makes of them."""
-    spine, declared = table_key(inputs.spine.table), inputs.solution.spine
+    spine, spine_section = table_key(inputs.spine.table), inputs.solution.spine
     of_views = _view_sources(inputs)
     sources = {name: [(spine, name)] for name in inputs.spine.columns} | _derived_sources(inputs) | of_views
     features = [source for name in inputs.features for source in sources[name]]
-    prediction_time = (spine, declared.prediction_time)
-    times = [prediction_time, (spine, declared.label_time)]
+    prediction_time = (spine, spine_section.prediction_time)
+    times = [prediction_time, (spine, spine_section.label_time)]
     sources |= dict.fromkeys(OUTPUTS, features) | dict.fromkeys((TRAINING_DATE, SPLIT), times)
-    sources |= {PREDICTION_ID: [(spine, declared.key)], VIEW_FLAGS: [prediction_time, *_all(of_views)]}
+    sources |= {PREDICTION_ID: [(spine, spine_section.key)], VIEW_FLAGS: [prediction_time, *_all(of_views)]}
     return column_lineage({name: sources.get(name, ()) for name in columns})
 
 
@@ -81,9 +81,9 @@ def evaluation_lineage(inputs: SolutionInputs, columns: Iterable[str]) -> dict[s
 
 def outcome_lineage(inputs: SolutionInputs, columns: Iterable[str]) -> dict[str, dg.TableColumnLineage]:
     """The lineage of a table of predictions, whoever made them, with the labels of the spine."""
-    spine, declared = table_key(inputs.spine.table), inputs.solution.spine
-    label, label_time = (spine, declared.label), (spine, declared.label_time)
-    sources = {declared.label: [label], declared.label_time: [label_time], MATURED: [label, label_time]}
+    spine, spine_section = table_key(inputs.spine.table), inputs.solution.spine
+    label, label_time = (spine, spine_section.label), (spine, spine_section.label_time)
+    sources = {spine_section.label: [label], spine_section.label_time: [label_time], MATURED: [label, label_time]}
     return column_lineage({name: sources.get(name, _predicted(inputs, name)) for name in columns})
 
 

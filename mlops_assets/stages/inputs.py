@@ -78,8 +78,8 @@ class SolutionInputs:
     @property
     def partitions(self) -> dg.TimeWindowPartitionsDefinition:
         """Partitions of the data stages; a training date is one of these keys too."""
-        declared = self.solution.partitions
-        return build_partitions(declared.start, declared.end, declared.cadence)
+        partitions = self.solution.partitions
+        return build_partitions(partitions.start, partitions.end, partitions.cadence)
 
     @property
     def training_partitions(self) -> dg.PartitionsDefinition:
@@ -123,13 +123,13 @@ class SolutionInputs:
     @property
     def deployments(self) -> list[dg.AssetKey]:
         """Assets that decide which versions predict."""
-        return [each.key(DEPLOYMENT) for each in (self, self.of_segments) if each]
+        return [inputs.key(DEPLOYMENT) for inputs in (self, self.of_segments) if inputs]
 
     @property
     def evaluations(self) -> list[dg.AssetDep]:
         """Dependencies on the assets that evaluate versions, of whatever training date."""
         every = dg.AllPartitionMapping()
-        return [dg.AssetDep(each.key(EVALUATION), partition_mapping=every) for each in (self, self.of_segments) if each]
+        return [dg.AssetDep(inputs.key(EVALUATION), partition_mapping=every) for inputs in (self, self.of_segments) if inputs]
 
     @property
     def predictions(self) -> list[dg.AssetKey]:
@@ -139,8 +139,8 @@ class SolutionInputs:
     @property
     def windows(self) -> dg.TimeWindowPartitionsDefinition:
         """Partitions of the monitoring stages."""
-        declared = self.solution.partitions
-        return build_partitions(declared.start, declared.end, self.solution.monitoring.window)
+        partitions = self.solution.partitions
+        return build_partitions(partitions.start, partitions.end, self.solution.monitoring.window)
 
     @property
     def upstream_keys(self) -> list[dg.AssetKey]:
