@@ -61,22 +61,22 @@ def build_challenger_sensor(solutions: Mapping[str, Serving]) -> dg.SensorDefini
     )
     def challengers(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult | dg.SkipReason:
         try:
-            aliases = registered_aliases(settings) if any(each.tries_challenger for each in solutions.values()) else {}
+            aliases = registered_aliases(settings) if any(options.tries_challenger for options in solutions.values()) else {}
         except RegistryUnreachableError as error:
             return dg.SkipReason(str(error))
-        asked = {name: state for name, state in read_cursor(context).items() if name in solutions}
+        requested_before = {name: state for name, state in read_cursor(context).items() if name in solutions}
 
         def look(name: str, options: Serving) -> dg.RunRequest | str:
-            wanted, present = declared_assignment(aliases, name, options), current_assignment(settings, name)
-            if wanted == present:
+            requested, present = declared_assignment(aliases, name, options), current_assignment(settings, name)
+            if requested == present:
                 return "the servers do what the YAML and the registry ask for"
-            state = f"{wanted} instead of {present}"
-            if asked.get(name) == state:
+            state = f"{requested} instead of {present}"
+            if requested_before.get(name) == state:
                 return "asked for already"
-            asked[name] = state
+            requested_before[name] = state
             return dg.RunRequest(job_name=job_name(name, CHALLENGER))
 
         requests, reason = look_at_each(solutions, look)
-        return tick_result(requests, reason, asked)
+        return tick_result(requests, reason, requested_before)
 
     return challengers

@@ -95,24 +95,24 @@ def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: Deploym
         return "nothing was deployed yet"
     deployed = recorded.version
     expected = None if recorded.is_left_to_solution else deployed
-    found = registered_champion(settings, target.solution, target.segment)
-    if (found.version if found else None) == expected:
+    registered = registered_champion(settings, target.solution, target.segment)
+    if (registered.version if registered else None) == expected:
         return f"version {deployed} is deployed and is the champion"
-    refused = None if found is None else _refusal(instance, settings, target, found)
-    if found is not None and refused is None:
-        version, partition = found.version, target.partition_key(found.tags[TRAINING_DATE_TAG])
+    refused = None if registered is None else _refusal(instance, settings, target, registered)
+    if registered is not None and refused is None:
+        version, partition = registered.version, target.partition_key(registered.tags[TRAINING_DATE_TAG])
         reason = f"the alias champion was moved by hand from version {deployed}"
     else:
         version, partition = deployed, recorded.partition
         reason = (
-            f"restored: the alias champion was moved by hand to version {found.version}. {refused}"
-            if found
+            f"restored: the alias champion was moved by hand to version {registered.version}. {refused}"
+            if registered
             else "restored: the alias champion was removed by hand"
         )
     configuration = {"version": version, "actor": _ACTOR, "reason": reason}
     return dg.RunRequest(
         # One run for one state of affairs: a second tick asks for the same run, which Dagster does not launch again.
-        run_key=f"{found.version if found else None}-{recorded.storage_id}",
+        run_key=f"{registered.version if registered else None}-{recorded.storage_id}",
         job_name=job_name(*target.key.path),
         asset_selection=[target.key],
         partition_key=partition,
@@ -120,8 +120,10 @@ def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: Deploym
     )
 
 
-def _refusal(instance: dg.DagsterInstance, settings: Settings, target: DeploymentTarget, found: RegisteredModel) -> str | None:
-    """Why `found` may not become the champion of `target`, or None."""
-    if found.segment != target.segment:
-        return f"{found} was trained for {found.segment or 'all rows'}, not for {target.segment or 'all rows'}."
-    return gates_problem(instance, Signer(settings.signing_key_file), found)
+def _refusal(
+    instance: dg.DagsterInstance, settings: Settings, target: DeploymentTarget, registered: RegisteredModel
+) -> str | None:
+    """The reason why `registered` may not become the champion of `target`, or None."""
+    if registered.segment != target.segment:
+        return f"{registered} was trained for {registered.segment or 'all rows'}, not for {target.segment or 'all rows'}."
+    return gates_problem(instance, Signer(settings.signing_key_file), registered)

@@ -42,9 +42,9 @@ class DeploymentConfig(dg.Config):
     reason: str = "the candidate passed its gates"
 
 
-def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
+def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
     """The deployment of one solution; its partition key is that of the version that becomes the champion."""
-    key = declared.key(DEPLOYMENT)
+    key = solution_inputs.key(DEPLOYMENT)
 
     @dg.asset(
         key=key,
@@ -52,16 +52,16 @@ def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
             "The version that predicts. Materializing promotes the training date's candidate, or with `version` in the run "
             "configuration any version that passed its gates: that is how to roll back."
         ),
-        owners=declared.solution.owners,
-        group_name=declared.name,
+        owners=solution_inputs.solution.owners,
+        group_name=solution_inputs.name,
         kinds={"mlflow", "onnx"},
-        tags=declared.tags(DEPLOYMENT),
-        partitions_def=declared.training_partitions,
-        deps=[declared.key(MODEL), declared.key(EVALUATION), declared.key(ONLINE_FEATURES)],
+        tags=solution_inputs.tags(DEPLOYMENT),
+        partitions_def=solution_inputs.training_partitions,
+        deps=[solution_inputs.key(MODEL), solution_inputs.key(EVALUATION), solution_inputs.key(ONLINE_FEATURES)],
         check_specs=[check_rules.CHAMPION_DEPLOYED.spec(key)],
         retry_policy=RETRIES,
         code_version="1",
-        pool=f"{declared.name}_deployment",
+        pool=f"{solution_inputs.name}_deployment",
         op_tags={SLOTS_TAG: CHAMPION},
     )
     @step
@@ -71,7 +71,7 @@ def build_deployment(declared: SolutionInputs) -> dg.AssetsDefinition:
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
-        training_date, inputs = model_of_run(context, declared)
+        training_date, inputs = model_of_run(context, solution_inputs)
         chosen = choose_version(registry, inputs, training_date, config.version)
         record, signature = require_passed_gates(context.instance, registry, chosen)
         if not was_deployed(context.instance, chosen):
@@ -185,10 +185,10 @@ def load_champions(
             f"{champion}, the champion, was trained for the segment {champion.segment} alone: mlops rollback {inputs.name}"
         )
     names = inputs.solution.segments.values if inputs.solution.segments else []
-    found = [champion, *filter(None, (registry.champion(inputs.name, segment) for segment in names))]
-    for model in found:
+    champions = [champion, *filter(None, (registry.champion(inputs.name, segment) for segment in names))]
+    for model in champions:
         require_passed_gates(instance, registry, model)
-    default, *others = (read_bundle(registry, settings, model) for model in found)
+    default, *others = (read_bundle(registry, settings, model) for model in champions)
     return Champions(default=default, segments=tuple(others))
 
 

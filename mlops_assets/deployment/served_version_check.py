@@ -41,7 +41,7 @@ def served_solution(inputs: SolutionInputs) -> ServedSolution:
     """The segments, and the channels of servers that the solution's YAML turns on."""
     serving, segments = inputs.solution.serving, inputs.solution.segments
     channels: list[tuple[Channel, bool]] = [("online", serving.online), ("stream", serving.stream)]
-    return ServedSolution(segments.values if segments else [], [channel for channel, wanted in channels if wanted])
+    return ServedSolution(segments.values if segments else [], [channel for channel, is_on in channels if is_on])
 
 
 def evaluate(key: dg.AssetKey, observation: Observation) -> dg.AssetCheckResult:

@@ -64,7 +64,9 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
         if cursor is not None and cursor.get("last") == last:
             return dg.SkipReason("nothing happened")
         tags = _tags(graph)
-        evaluations = _new_evaluations(context.instance, sorted(graph.asset_check_keys), after=cursor["evaluated"] if cursor else 0.0)
+        evaluations = _new_evaluations(
+            context.instance, sorted(graph.asset_check_keys), after=cursor["evaluated"] if cursor else 0.0
+        )
         newest = max((moment for moment, _, _ in evaluations), default=cursor["evaluated"] if cursor else 0.0)
         if cursor is None:
             # What happened before is no news.
