@@ -154,17 +154,17 @@ class FeatureCatalog:
 
     def search(self, words: str) -> list[dict[str, Any]]:
         """Views and features whose name or description holds all `words`, the best first: names count more than descriptions."""
-        wanted = words.lower().split()
-        found = []
+        terms = words.lower().split()
+        matches = []
         for _, view in sorted(self.registry.views.items()):
             texts: list[tuple[str | None, str, str]] = [(None, view.name, view.description)]
             texts += [(feature, feature, view.model.column_descriptions[feature]) for feature in view.features]
             for feature, name, description in texts:
-                score = _score(wanted, name.lower(), description.lower())
+                score = _score(terms, name.lower(), description.lower())
                 if score:
                     entry = {"view": view.name, "version": view.version, "feature": feature, "description": description}
-                    found.append({**entry, "score": score})
-        return sorted(found, key=lambda entry: (-entry["score"], entry["view"], entry["feature"] or ""))
+                    matches.append({**entry, "score": score})
+        return sorted(matches, key=lambda entry: (-entry["score"], entry["view"], entry["feature"] or ""))
 
     def impact(self, target: str) -> dict[str, Any]:
         """What depends on `target`: a dbt model or raw table (`staging.orders`, `order_history`), or one column of it.
@@ -265,10 +265,10 @@ class FeatureCatalog:
             return names[target], None
         owner, _, column = target.rpartition(".")
         if owner in names:
-            declared = {name.lower(): name for name in columns[names[owner]]}
-            if column.lower() in declared:
-                return names[owner], declared[column.lower()]
-            raise UnknownTargetError(f"{names[owner]} has no column {column!r}; {_hint(column, list(declared.values()))}")
+            column_names = {name.lower(): name for name in columns[names[owner]]}
+            if column.lower() in column_names:
+                return names[owner], column_names[column.lower()]
+            raise UnknownTargetError(f"{names[owner]} has no column {column!r}; {_hint(column, list(column_names.values()))}")
         raise UnknownTargetError(f"there is no dbt model or raw table {target!r}; {_hint(target, list(names))}")
 
 
@@ -281,11 +281,11 @@ def _upstream(manifest: Mapping[str, Any], unique_id: str) -> Iterator[str]:
         yield from _upstream(manifest, parent)
 
 
-def _score(wanted: list[str], name: str, description: str) -> int:
+def _score(terms: list[str], name: str, description: str) -> int:
     """0 unless every word occurs; a whole part of the name counts 5, a part of it 3, the description 1."""
     parts = name.split("_")
     total = 0
-    for word in wanted:
+    for word in terms:
         score = 5 if word in parts or word == name else 3 if word in name else 1 if word in description else 0
         if not score:
             return 0

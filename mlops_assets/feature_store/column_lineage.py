@@ -51,15 +51,15 @@ class Lineage:
         start = {(table, column.lower())} if column else {(table, name) for name in self._names(table)}
         frontier: set[Column] = start
         while frontier:
-            found = {
+            newly_reached = {
                 (name, own)
                 for name, columns in self.dependencies.items()
                 for own, upstream in columns.items()
                 if not frontier.isdisjoint(upstream) and own not in reached.get(name, set())
             }
-            for name, own in found:
+            for name, own in newly_reached:
                 reached.setdefault(name, set()).add(own)
-            frontier = {(name, own.lower()) for name, own in found}
+            frontier = {(name, own.lower()) for name, own in newly_reached}
         return reached
 
     def _names(self, table: str) -> set[str]:
@@ -171,13 +171,13 @@ def _partition_column(node: Mapping[str, Any]) -> str | None:
 
 
 def _dependencies(
-    sql: str, schema: Mapping[str, list[str]], declared: Sequence[str], window: set[Column]
+    sql: str, schema: Mapping[str, list[str]], column_names: Sequence[str], window: set[Column]
 ) -> dict[str, frozenset[Column]]:
     tree = parse_one(sql, dialect="duckdb")
     if _is_beyond_reading(tree):
         raise SqlglotError("its columns are not named in it")
     relation = _query(tree, schema, {})
-    return {name: frozenset(relation.columns.get(name.lower(), set()) | relation.rows | window) for name in declared}
+    return {name: frozenset(relation.columns.get(name.lower(), set()) | relation.rows | window) for name in column_names}
 
 
 def _is_beyond_reading(tree: exp.Expr) -> bool:
@@ -190,8 +190,8 @@ def _query(query: exp.Expr, schema: Mapping[str, list[str]], known: Mapping[str,
     """What `query` gives; `known` are the common table expressions around it."""
     inner = dict(known)
     common = query.args.get("with_") or query.args.get("with")
-    for each in common.expressions if common else []:
-        inner[each.alias] = _query(each.this, schema, inner)
+    for common_table in common.expressions if common else []:
+        inner[common_table.alias] = _query(common_table.this, schema, inner)
     if isinstance(query, exp.Subquery | exp.Paren):
         return _query(query.this, schema, inner)
     if isinstance(query, exp.SetOperation):
@@ -210,8 +210,8 @@ def _query(query: exp.Expr, schema: Mapping[str, list[str]], known: Mapping[str,
         if clause is not None:
             result.rows |= _depends_on(clause, sources, result.columns, schema, inner)
     if (group := query.args.get("group")) is not None and group.args.get("all"):
-        keys = [each for each in query.expressions if not each.is_star and not each.find(exp.AggFunc)]
-        result.rows |= set().union(*(result.columns[each.alias_or_name.lower()] for each in keys))
+        keys = [projection for projection in query.expressions if not projection.is_star and not projection.find(exp.AggFunc)]
+        result.rows |= set().union(*(result.columns[key.alias_or_name.lower()] for key in keys))
     return result
 
 
@@ -219,12 +219,12 @@ def _sources(
     query: exp.Select, schema: Mapping[str, list[str]], known: Mapping[str, _Relation]
 ) -> Iterator[tuple[str, _Relation]]:
     start = query.args.get("from_") or query.args.get("from")
-    for position, each in enumerate([*([start.this] if start else []), *(join.this for join in query.args.get("joins", []))]):
-        name = each.alias_or_name or f"unnamed {position}"
-        if isinstance(each, exp.Table):
-            yield name, _table(each, schema, known)
+    for position, source in enumerate([*([start.this] if start else []), *(join.this for join in query.args.get("joins", []))]):
+        name = source.alias_or_name or f"unnamed {position}"
+        if isinstance(source, exp.Table):
+            yield name, _table(source, schema, known)
         else:
-            yield name, _query(each, schema, known)
+            yield name, _query(source, schema, known)
 
 
 def _table(table: exp.Table, schema: Mapping[str, list[str]], known: Mapping[str, _Relation]) -> _Relation:
@@ -248,19 +248,19 @@ def _depends_on(
     known: Mapping[str, _Relation],
 ) -> set[Column]:
     """All columns behind `expression`, queries inside it included; `earlier` are the aliases of the same select list."""
-    found: set[Column] = set()
+    columns: set[Column] = set()
     for query in expression.find_all(exp.Select, exp.SetOperation):
-        found |= _all_of(_query(query, schema, known))
+        columns |= _all_of(_query(query, schema, known))
     for column in expression.find_all(exp.Column):
         # `a.b` is column b of table a, or field b of the struct a.
         owner, name = (column.table, column.name) if column.table in sources else ("", column.parts[0].name)
         name = name.lower()
         holders = [sources[owner]] if owner else [source for source in sources.values() if name in source.columns]
         for holder in holders:
-            found |= holder.columns.get(name, set())
+            columns |= holder.columns.get(name, set())
         if not holders:
-            found |= earlier.get(name, set())
-    return found
+            columns |= earlier.get(name, set())
+    return columns
 
 
 def _everything(expression: exp.Expr, schema: Mapping[str, list[str]], known: Mapping[str, _Relation]) -> _Relation:
@@ -273,7 +273,10 @@ def _merge(left: _Relation, right: _Relation) -> _Relation:
     """A union: columns by position, with the names of the left side."""
     right_columns: Iterable[set[Column]] = list(right.columns.values())
     paired = zip(left.columns.items(), right_columns, strict=False)
-    return _Relation(columns={name: mine | theirs for (name, mine), theirs in paired}, rows=left.rows | right.rows)
+    return _Relation(
+        columns={name: upstream_left | upstream_right for (name, upstream_left), upstream_right in paired},
+        rows=left.rows | right.rows,
+    )
 
 
 def _all_of(relation: _Relation) -> set[Column]:

@@ -154,21 +154,21 @@ def point_in_time_query(
             joins.append(f"LEFT JOIN {_view_rows(chosen, first, last, snapshot)} {alias} ON {on}")
             continue
         known_since = f"{alias}.{quote(view.event_timestamp)}"
-        asked = f"s.{quote(prediction_time)}"
-        fresh = is_fresh(asked, known_since, view.freshness_days)
+        moment = f"s.{quote(prediction_time)}"
+        fresh = is_fresh(moment, known_since, view.freshness_days)
         selected += [f"CASE WHEN {fresh} THEN {alias}.{quote(feature)} END AS {quote(feature)}" for feature in chosen.features]
-        told = is_fresh(asked, known_since, None if view.freshness_days is None else view.freshness_days + STALE_DAYS)
-        selected.append(f"CASE WHEN {told} THEN {known_since} END AS {quote(str(chosen.known_since))}")
-        joins.append(f"ASOF LEFT JOIN {_view_rows(chosen, first, last, snapshot)} {alias} ON {on} AND {asked} >= {known_since}")
+        reported = is_fresh(moment, known_since, None if view.freshness_days is None else view.freshness_days + STALE_DAYS)
+        selected.append(f"CASE WHEN {reported} THEN {known_since} END AS {quote(str(chosen.known_since))}")
+        joins.append(f"ASOF LEFT JOIN {_view_rows(chosen, first, last, snapshot)} {alias} ON {on} AND {moment} >= {known_since}")
     return f"SELECT {', '.join(selected)} FROM ({spine}) s {' '.join(joins)}"
 
 
-def is_fresh(asked: str, known_since: str, freshness_days: int | None) -> str:
-    """SQL that is true when a value known since `known_since` still counts at `asked`: a day is 24 hours in every time zone."""
+def is_fresh(moment: str, known_since: str, freshness_days: int | None) -> str:
+    """SQL that is true when a value known since `known_since` still counts at `moment`: a day is 24 hours in every time zone."""
     if freshness_days is None:
         return "true"
     # Differences of timestamps with time zone go through a calendar: with them the whole join takes twice the time.
-    return f"epoch_us({asked}) - epoch_us({known_since}) <= {freshness_days * _MICROSECONDS_OF_A_DAY}"
+    return f"epoch_us({moment}) - epoch_us({known_since}) <= {freshness_days * _MICROSECONDS_OF_A_DAY}"
 
 
 def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int | None) -> str:

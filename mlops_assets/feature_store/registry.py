@@ -216,14 +216,14 @@ def _meta_problem(model: DbtModel, path: tuple[str | int, ...], message: str) ->
 
 def _unique_columns(nodes: Iterable[Mapping[str, Any]]) -> dict[str, list[set[str]]]:
     """Model's id -> the sets of columns that a data test holds to be unique together."""
-    found: dict[str, list[set[str]]] = {}
+    columns_by_model: dict[str, list[set[str]]] = {}
     for node in nodes:
         test = node.get("test_metadata") or {}
         if test.get("name") in _UNIQUENESS:
             arguments = test["kwargs"]
             columns = {arguments["column_name"]} if "column_name" in arguments else set(arguments["columns"])
-            found.setdefault(node["attached_node"], []).append(columns)
-    return found
+            columns_by_model.setdefault(node["attached_node"], []).append(columns)
+    return columns_by_model
 
 
 def _tested_values(nodes: Iterable[Mapping[str, Any]]) -> tuple[dict[str, set[str]], dict[str, dict[str, tuple[str, ...]]]]:
