@@ -107,9 +107,9 @@ class LmdbStore(OnlineStore):
             with transaction:
                 get = transaction.get
                 values = []
-                for name, wanted in zip(names, keys, strict=True):
+                for name, view_keys in zip(names, keys, strict=True):
                     prefix = _prefix(name)
-                    values.append([None if key is None else get(prefix + key) for key in wanted])
+                    values.append([None if key is None else get(prefix + key) for key in view_keys])
                 return environment.states(transaction, names), values
 
     def _apply(self, push: EncodedPush) -> ViewState:
@@ -148,9 +148,9 @@ def _write(environment: _Environment, push: EncodedPush) -> ViewState:
 
 def _remove_all(transaction: lmdb.Transaction, prefix: bytes) -> None:
     with transaction.cursor() as cursor:
-        found = cursor.set_range(prefix)
-        while found and bytes(cursor.key()).startswith(prefix):
-            found = cursor.delete()
+        has_entry = cursor.set_range(prefix)
+        while has_entry and bytes(cursor.key()).startswith(prefix):
+            has_entry = cursor.delete()
 
 
 @lru_cache(maxsize=1024)

@@ -36,16 +36,16 @@ class RedisStore(OnlineStore):
         self, names: Sequence[ViewName], keys: Sequence[Sequence[bytes | None]]
     ) -> tuple[list[bytes | None], list[list[bytes | None]]]:
         with self._explained(), self._client.pipeline(transaction=True) as pipeline:
-            for name, wanted in zip(names, keys, strict=True):
+            for name, view_keys in zip(names, keys, strict=True):
                 pipeline.get(_state_key(name))
-                if fields := [key for key in wanted if key is not None]:
+                if fields := [key for key in view_keys if key is not None]:
                     pipeline.hmget(_values_key(name), fields)
             answers = iter(pipeline.execute())
         states, values = [], []
-        for wanted in keys:
+        for view_keys in keys:
             states.append(next(answers))
-            found = iter(next(answers)) if any(key is not None for key in wanted) else iter(())
-            values.append([None if key is None else next(found) for key in wanted])
+            view_values = iter(next(answers)) if any(key is not None for key in view_keys) else iter(())
+            values.append([None if key is None else next(view_values) for key in view_keys])
         return states, values
 
     def _apply(self, push: EncodedPush) -> ViewState:

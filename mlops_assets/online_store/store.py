@@ -124,8 +124,8 @@ class OnlineStore(ABC):
     def event_timestamps(self, view: OnlineView, keys: Sequence[Key]) -> list[int | None]:
         """The stored event timestamp of each entity, None for one that is not stored."""
         kinds = [column.kind for column in view.entity]
-        _, [found] = self._fetch([(view.name, view.version)], [[_require_key(view, kinds, key) for key in keys]])
-        return [None if data is None else int(decode_values(data)[0]) for data in found]
+        _, [records] = self._fetch([(view.name, view.version)], [[_require_key(view, kinds, key) for key in keys]])
+        return [None if data is None else int(decode_values(data)[0]) for data in records]
 
     def state(self, name: str, version: int) -> ViewState | None:
         """The stored state of a view; None when it was never pushed."""
@@ -206,9 +206,9 @@ class _Layout:
                 if limit is not None and moment - known_since > limit:
                     flag = Flag.STALE
                 else:
-                    found = row.values
+                    row_values = row.values
                     for feature, position in plan.features:
-                        found[feature] = record[position]
+                        row_values[feature] = record[position]
                     flag = Flag.NEWER if view.timed and known_since > moment else Flag.OK
                 row.views[view.name] = ViewValues(
                     version=view.version,
@@ -230,7 +230,7 @@ class OnlineReader:
 
     def read(self, entities: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[OnlineRow]:
         """See `OnlineStore.read`; staleness of each entity is measured at a moment of its own."""
-        asked = [(moment - _EPOCH) // _MICROSECOND for moment in moments]
+        instants = [(moment - _EPOCH) // _MICROSECOND for moment in moments]
         layout = self._known or self._look_up()
         while True:
             keys = layout.keys(entities)
@@ -242,7 +242,7 @@ class OnlineReader:
             layout = self._known = _Layout(self._requests, states)
             if [plan.view for plan in layout.plans] == [plan.view for plan in former.plans]:
                 break
-        return layout.rows(keys, values, asked)
+        return layout.rows(keys, values, instants)
 
     def _look_up(self) -> _Layout:
         states, _ = self._store._fetch(self._names, [[] for _ in self._names])
