@@ -125,8 +125,8 @@ def run_name(record: RunRecord) -> str:
     run = record.dagster_run
     keys = [key.to_user_string() for key in run.asset_selection or ()]
     keys = keys or [f"{key.asset_key.to_user_string()}:{key.name}" for key in run.asset_check_selection or ()]
-    shown = sorted(keys)[:3]
-    return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") or run.job_name
+    first_keys = sorted(keys)[:3]
+    return ", ".join(first_keys) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") or run.job_name
 
 
 def run_action(record: RunRecord, workers: Workers, *, served: bool) -> Action:
@@ -140,8 +140,8 @@ def run_action(record: RunRecord, workers: Workers, *, served: bool) -> Action:
 
 def _pending(instance: DagsterInstance, workers: Workers, served: bool) -> Iterator[tuple[RunRecord, Action]]:
     records = list(instance.get_run_records(RunsFilter(statuses=list(UNWATCHED))))
-    seen = {record.dagster_run.run_id for record in records}
-    living = [run_id for run_id in workers.run_ids() if run_id not in seen and workers.state(run_id) is WorkerState.ALIVE]
+    recorded = {record.dagster_run.run_id for record in records}
+    living = [run_id for run_id in workers.run_ids() if run_id not in recorded and workers.state(run_id) is WorkerState.ALIVE]
     if living:
         records += instance.get_run_records(RunsFilter(run_ids=living))
     for record in records:

@@ -45,29 +45,30 @@ def find_blockages(instance: DagsterInstance) -> list[Blockage]:
         executed=[record for record in records if record.dagster_run.status is not DagsterRunStatus.QUEUED],
         holders={name: sorted({slot.run_id for slot in pool.claimed_slots}) for name, pool in pools.items()},
     )
-    found = []
+    blockages = []
     for record in queue.executed:
         if (action := run_action(record, workers, served=True)) is not Action.KEEP:
             reason = "does not end and will be killed" if action is Action.KILL else "has no worker"
-            found.append(_stuck("worker", record, now, reason, ()))
+            blockages.append(_stuck("worker", record, now, reason, ()))
     for record in queue.queued:
         if now - record.update_timestamp.timestamp() > QUEUED_SECONDS:
             reason, behind = queue_reason(record, queue)
-            found.append(_stuck("queued", record, now, reason, behind))
-    return [*found, *_held_by_the_dead(queue)]
+            blockages.append(_stuck("queued", record, now, reason, behind))
+    return [*blockages, *_held_by_the_dead(queue)]
 
 
 def queue_reason(record: RunRecord, queue: Queue) -> tuple[str, tuple[str, ...]]:
     """Why a queued run is not executed, and the runs that it waits for."""
     run = record.dagster_run
     name = run.tags.get(SLOTS_TAG, WORK)
-    holding = [each.dagster_run.run_id for each in queue.executed if each.dagster_run.tags.get(SLOTS_TAG, WORK) == name]
+    holding = [holder.dagster_run.run_id for holder in queue.executed if holder.dagster_run.tags.get(SLOTS_TAG, WORK) == name]
     if len(holding) >= slots()[name].count:
         return f"all {slots()[name].count} slots of {name} are taken", tuple(holding)
     pools = sorted(run.run_op_concurrency.root_key_counts) if run.run_op_concurrency else []
     held = [pool for pool in pools if queue.holders.get(pool)]
     if held:
-        return f"the pool {', '.join(held)} is taken", tuple(dict.fromkeys(each for pool in held for each in queue.holders[pool]))
+        holders = dict.fromkeys(run_id for pool in held for run_id in queue.holders[pool])
+        return f"the pool {', '.join(held)} is taken", tuple(holders)
     return "the daemon does not start it: mlops logs dagster-daemon", ()
 
 
