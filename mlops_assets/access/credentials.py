@@ -57,8 +57,8 @@ def renew_access_token(settings: Settings) -> str:
 
 def is_authorized(header: bytes | None, token: str) -> bool:
     """Whether the header `Authorization` holds the token; takes the same time wherever a wrong one differs."""
-    scheme, _, given = (header or b"").partition(b" ")
-    return scheme.lower() == _SCHEME and hmac.compare_digest(given.strip(), token.encode())
+    scheme, _, credentials = (header or b"").partition(b" ")
+    return scheme.lower() == _SCHEME and hmac.compare_digest(credentials.strip(), token.encode())
 
 
 def authorization(token: str) -> dict[str, str]:

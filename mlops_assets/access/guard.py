@@ -68,8 +68,8 @@ class AccessGuard:
     async def _open_session(self, scope: Scope, send: Send, headers: "_Headers", token: str, host: re.Match[bytes]) -> None:
         """Exchange the token in the address for a cookie, and lead to the address without it."""
         parameters = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        given = dict(parameters)[TOKEN_PARAMETER]
-        if scope["type"] != "http" or not hmac.compare_digest(given.encode(), token.encode()):
+        presented_token = dict(parameters)[TOKEN_PARAMETER]
+        if scope["type"] != "http" or not hmac.compare_digest(presented_token.encode(), token.encode()):
             await self._show_the_way(scope, send, headers)
             return
         left = urlencode([(name, value) for name, value in parameters if name != TOKEN_PARAMETER])
@@ -131,8 +131,8 @@ class _Headers:
 def _is_navigation(scope: Scope, headers: _Headers) -> bool:
     """Whether a browser asks for a page to show it in its window."""
     mode, destination = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
-    shown = (mode, destination) == (b"navigate", b"document") if mode else b"text/html" in headers.get(b"accept")
-    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and shown
+    is_page = (mode, destination) == (b"navigate", b"document") if mode else b"text/html" in headers.get(b"accept")
+    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and is_page
 
 
 def _is_of_another_origin(scope: Scope, headers: _Headers) -> bool:
