@@ -44,8 +44,8 @@ class DeploymentTarget:
         keys = None
         if self.segment is not None and isinstance(self.partitions, dg.MultiPartitionsDefinition):
             keys = self.partitions.get_multipartition_keys_with_dimension_value(SEGMENT, self.segment)
-        wanted = dg.AssetRecordsFilter(asset_key=self.key, asset_partitions=keys)
-        records = instance.fetch_materializations(wanted, limit=1).records
+        records_filter = dg.AssetRecordsFilter(asset_key=self.key, asset_partitions=keys)
+        records = instance.fetch_materializations(records_filter, limit=1).records
         materialization = records[0].asset_materialization if records else None
         if materialization is None:
             return None

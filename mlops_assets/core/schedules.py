@@ -42,4 +42,4 @@ def build_schedule(schedule: Schedule, *, owner: str, purpose: str, what: str, e
 def tick_before(schedule: Schedule, tick: datetime) -> datetime:
     """The tick before `tick`."""
     ticks = reverse_cron_string_iterator(tick.timestamp(), schedule.cron, schedule.time_zone)
-    return next(each for each in ticks if each < tick)
+    return next(moment for moment in ticks if moment < tick)
