@@ -15,7 +15,7 @@ def solution_inputs(cadence: str) -> SolutionInputs:
         {
             "name": "clinic",
             "description": "",
-            "owners": [],
+            "owners": ["team:clinic"],
             "problem": "binary_classification",
             "partitions": {"column": "day", "start": "2020-01-01", "cadence": cadence, "time_zone": "America/New_York"},
             "spine": {"model": "visits", "key": "id", "prediction_time": "at", "label": "late", "label_time": "known_at"},

@@ -41,7 +41,7 @@ def inputs() -> SolutionInputs:
         {
             "name": "clinic",
             "description": "",
-            "owners": [],
+            "owners": ["team:clinic"],
             "problem": "binary_classification",
             "partitions": {"column": "day", "start": "2020-01-01", "end": "2020-04-01"},
             "spine": {"model": "visits", "key": "id", "prediction_time": "asked_at", "label": "late", "label_time": "known_at"},
