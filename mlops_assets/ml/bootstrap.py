@@ -36,12 +36,12 @@ Replicates = Mapping[str, np.ndarray]
 
 
 def replicate_count(rows: int) -> int:
-    """How many resamples of `rows` rows are drawn: 1000, fewer (at least 200) over 30,000 rows, to bound the time."""
+    """Return the number of resamples of `rows` rows: 1000, fewer (at least 200) over 30,000 rows, to bound the time."""
     return int(np.clip(_DRAWS // max(rows, 1), FEWEST_REPLICATES, MOST_REPLICATES))
 
 
 def resample(rows: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each row is drawn in each of `replicates` resamples, in batches [resamples, rows] as float64."""
+    """Draw `replicates` resamples. Yields how often each row is in each, in batches [resamples, rows] as float64."""
     random = np.random.default_rng(seed)
     batch = max(1, _BATCH_DRAWS // rows)
     for start in range(0, replicates, batch):

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one feature added to the prediction, beside its value; `standard_error` is the sampling error of the estimate."""
+    """The contribution of one feature to the prediction, and its value; `standard_error` is the sampling error of the estimate."""
 
     feature: str
     value: object

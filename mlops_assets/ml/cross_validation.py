@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSpecification:
-    """What a model is besides its estimator: the problem, the features and their transformers (None: the default), the seed."""
+    """The parts of a model besides its estimator: the problem, the features and their transformers (None: the default), the seed."""
 
     problem: Problem
     schema: FeatureSchema
@@ -55,7 +55,7 @@ class TrainingRows:
         return TrainingRows(self.frame.iloc[positions], self.labels[positions], weights, self.balanced)
 
     def fit_weights(self) -> np.ndarray | None:
-        """What fitting weighs the rows with: `weights`, times rows / (classes x rows of the class) when `balanced`."""
+        """Return the weights of the rows in fitting: `weights`, times rows / (classes x rows of the class) when `balanced`."""
         if not self.balanced:
             return self.weights
         _, codes, counts = np.unique(self.labels, return_inverse=True, return_counts=True)

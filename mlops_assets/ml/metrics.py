@@ -62,7 +62,7 @@ def brier_score(rows: "WeightedMetrics") -> "Weighted":
 
 @metric(problems=_BINARY, greater_is_better=False, biased_upwards=True, bounds=(0, 1))
 def expected_calibration_error(rows: "WeightedMetrics") -> "Weighted":
-    """How far probabilities are from shares of positives, from 0 (calibrated) to 1."""
+    """The distance of probabilities from shares of positives, from 0 (calibrated) to 1."""
     import numpy as np
 
     from mlops_assets.ml.calibration_curve import CALIBRATION_BINS, calibration_bins

@@ -43,7 +43,7 @@ class NoOnnxFormError(TrainingError):
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the served model is from the pipeline on `rows` rows.
+    """The distance of the served model from the pipeline on `rows` rows.
 
     `largest_difference` is absolute (a probability, or the label's unit); `largest_relative_difference` divides it by the
     pipeline's prediction where that is over 1.
@@ -56,7 +56,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Rounding:
-    """What it costs that the ONNX model reads numbers as float32: the share of predictions that change, and the mean change of all.
+    """The cost of numbers as float32, which the ONNX model reads: the share of predictions that change, and the mean change of all.
 
     Changes are relative as in `Parity`.
     """

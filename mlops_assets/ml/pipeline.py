@@ -142,7 +142,7 @@ def fitted_steps(pipeline: "Pipeline") -> Iterator[Any]:
 
 
 def _fit_advice(estimator: str, frame: "pd.DataFrame") -> tuple[str, str]:
-    """What cannot be done, and the remedy. Histogram gradient boosting speaks of the shape of a window where a feature has no value."""
+    """Return the fault of a failed fit and the remedy. Histogram gradient boosting speaks of shapes where a feature has no value."""
     missing = frame.select_dtypes("number").isna().all()
     if missing.any():
         names = ", ".join(missing.index[missing])

@@ -110,7 +110,7 @@ def summarise(table: pa.Table, monitored: Sequence[MonitoredColumn], slices: Seq
 
 
 def slice_name(column: str, value: str) -> str:
-    """How a slice is called in every report."""
+    """Return the name of a slice, the same in every report."""
     return f"{column} = {value}"
 
 

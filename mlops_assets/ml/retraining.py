@@ -14,7 +14,7 @@ Outcome = Literal["retrain", "wait", "keep"]
 
 @dataclass(frozen=True, kw_only=True)
 class WindowResult:
-    """What the reports say of one monitoring window and one model version; what they do not know is None.
+    """The reported results of one monitoring window and one model version; None where there is no result.
 
     `estimated` and `realised` are values of `metric`, `limit` is what they are compared with, and `alert` is the outcome.
     `complete` says that the labels have matured, so that `realised` is the truth. Shares are from 0 to 1. `others` are the alerts of
@@ -32,7 +32,7 @@ class WindowResult:
     others: tuple[str, ...] = ()
 
     def problem(self, maximum_drifted_share: float) -> str | None:
-        """Why the window is bad, or None.
+        """Return the reason why the window is bad, or None.
 
         Drift counts until the labels have matured: it puts an estimate in doubt, and says nothing against a measurement.
         """
@@ -50,7 +50,7 @@ class WindowResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingPolicy:
-    """When to train again, with durations already turned into dates before the day of the decision.
+    """The conditions of a retraining, with durations already turned into dates before the day of the decision.
 
     `minimum_bad_windows` of the `recent_windows` last ones must be bad. A model trained for `trained_before` or earlier is too old (None:
     none is); a training for a day after `attempted_after` was too recent to be followed by another one.
@@ -66,7 +66,7 @@ class RetrainingPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingState:
-    """What is known on the day of the decision.
+    """The facts on the day of the decision.
 
     `windows` are those of the version that predicts, in order of time. `trained_for` is its training date, `attempted` the newest
     date for which a candidate was evaluated, deployed or not. `new_rows` are rows whose labels became known since, and `changed` is

@@ -53,7 +53,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What is tried and for how long: `trials` finished ones or `seconds` spent on them, `jobs` at once."""
+    """The candidates of a search and its budget: `trials` finished ones or `seconds` spent on them, `jobs` at once."""
 
     default: PipelineStep
     candidates: Sequence[Candidate]

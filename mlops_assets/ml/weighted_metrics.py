@@ -123,7 +123,7 @@ class WeightedMetrics:
 
     @cached_property
     def decisions(self) -> np.ndarray:
-        """What is decided for each row [rows]: 1 from the threshold on (binary), or the position of the likeliest class."""
+        """The decision for each row [rows]: 1 from the threshold on (binary), or the position of the likeliest class."""
         if self.problem == "binary_classification":
             return (self.predictions >= self.threshold).astype(np.int64)
         return self.predictions.argmax(axis=1)
