@@ -32,7 +32,7 @@ class RecordedDataset:
 def dataset_information(
     *, query: str, training_date: date, source_snapshot: int, feature_views: Mapping[str, int]
 ) -> dict[str, Any]:
-    """What the commit of a dataset records, for `Lake.replace(information=...)`."""
+    """Return the record of a dataset for its commit, for `Lake.replace(information=...)`."""
     return {
         "query": query,
         "training_date": training_date.isoformat(),

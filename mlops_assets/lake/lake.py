@@ -26,7 +26,7 @@ MEMORY_LIMIT = "3GB"
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What one write left: the snapshot that holds it, its rows, and whether anything differed from what was there.
+    """The result of one write: the snapshot that holds it, its rows, and whether anything differed from what was there.
 
     `fingerprint` identifies the content without the audit columns and independent of row order. `rows_by_partition` counts the rows
     of each value of the partition column. `schema_changes` are the columns that the write added or widened.
@@ -43,7 +43,7 @@ class WriteResult:
 
 @dataclass(frozen=True)
 class AppendResult:
-    """What one append left: the snapshot that holds it, the rows that were new, and those that were there already."""
+    """The result of one append: the snapshot that holds it, the rows that were new, and those that were there already."""
 
     table: str
     snapshot: int

@@ -1,4 +1,4 @@
-"""What the lake holds: tables, their columns, their fingerprints, and its snapshots."""
+"""Content of the lake: tables, their columns, their fingerprints, and its snapshots."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -168,7 +168,7 @@ def in_words(column: "pandera.Column") -> str:
 
 
 class Validation:
-    """What `schema` asks of the rows of a relation with the columns `types` (name -> DuckDB type).
+    """The rules of `schema` for the rows of a relation with the columns `types` (name -> DuckDB type).
 
     `wrong_columns` are the failures that need no row: columns that are absent or of another type. The failures of values come from
     `measures`, which are aggregates over `relation`.
@@ -203,7 +203,7 @@ class Validation:
 
     @property
     def measures(self) -> dict[Hashable, str]:
-        """How many values fail each check."""
+        """Aggregates that count the values which fail each check."""
         return {("failing", *place): f"count(*) FILTER (WHERE {wrong})" for place, wrong in self._wrong.items()}
 
     def violated(self, columns: Sequence[str]) -> str:
