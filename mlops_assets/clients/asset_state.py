@@ -1,4 +1,4 @@
-"""How an asset stands, as the Dagster webserver answers the query `ASSETS` of `dagster_queries.py`."""
+"""State of an asset, as the Dagster webserver answers the query `ASSETS` of `dagster_queries.py`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def ancestors(assets: Mapping[str, AssetState], keys: Sequence[str]) -> set[str]
 
 
 def asset_state(node: dict[str, Any], severity: Callable[[dict[str, list[str]], str, str], str]) -> AssetState:
-    """What the answer to a query of assets says of one of them.
+    """Return the state of one asset, a node of the answer to a query of assets.
 
     A blocking check of partitions is failing for each that it stops, a warning one when its newest result is one. `severity` looks up
     that of a failed result, by asset key, check and partition.

@@ -51,7 +51,7 @@ class EvidenceError(Exception):
 
 
 class TrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What makes two trainings the same one. What the model may know ends on `training_date`; without a `segment` it is trained on all rows."""
+    """The identity of a training. Its data end on `training_date`; without a `segment` it is trained on all rows."""
 
     training_date: date
     dataset_fingerprint: str
@@ -70,7 +70,7 @@ class TrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Precision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How exactly the serving model gives the pipeline's predictions, measured on `rows` rows of the hold-out.
+    """The precision with which the serving model gives the pipeline's predictions, measured on `rows` rows of the hold-out.
 
     `largest_difference` compares both on the same numbers. Reading numbers as float32 changes `float32_changed`, a share of the predictions,
     and all by `float32_mean_change` on average.
@@ -83,7 +83,7 @@ class Precision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BundleRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is signed of one version: run, training, precision, and the SHA-256 of each file of its bundle (or reference).
+    """The signed record of one version: run, training, precision, and the SHA-256 of each file of its bundle (or reference).
 
     An acceptance also has the engine that answers online, with the reason.
     """

@@ -49,7 +49,7 @@ def partition_parts(partition: str) -> tuple[str, str | None]:
 
 @dataclass(frozen=True)
 class RunState:
-    """How a run stands: Dagster's status, its steps in order, those running, and seconds per finished step.
+    """The state of a run: Dagster's status, its steps in order, those running, and seconds per finished step.
 
     A run that was interrupted is followed by another one, which goes on with it: `followed_by`, once it is there.
     """
@@ -171,7 +171,7 @@ class DagsterClient:
         return min(common, key=lambda name: (sizes[name], name))
 
     def run(self, run_id: str) -> RunState:
-        """How the run stands now."""
+        """Return the present state of the run."""
         run = self.query(queries.RUN, id=run_id)["runOrError"]
         stats, tags = run["stepStats"], {tag["key"]: tag["value"] for tag in run["tags"]}
         return RunState(
@@ -193,7 +193,7 @@ class DagsterClient:
         return [str(run["runId"]) for run in answer["results"]]
 
     def failures(self, run_id: str) -> list[str]:
-        """Why the run failed: the blocking checks that failed, and the innermost cause of each other failed step."""
+        """Return the reasons why the run failed: the blocking checks that failed, and the innermost cause of each other failed step."""
         failed_checks, failed = [], []
         for event in self.query(queries.FAILURES, id=run_id)["logsForRun"]["events"]:
             if event["__typename"] == "AssetCheckEvaluationEvent":
@@ -214,7 +214,7 @@ class DagsterClient:
         return list(dict.fromkeys([*failed_checks, *failed]))
 
     def messages(self, run_id: str, after: str | None) -> tuple[list[str], str]:
-        """What the assets of a run logged since the position `after` (None: its beginning), and the position reached."""
+        """Return the messages that the assets of a run logged since the position `after` (None: its beginning), and the position reached."""
         answer = self.query(queries.MESSAGES, id=run_id, after=after)["logsForRun"]
         return [event["message"] for event in answer["events"] if event], answer["cursor"]
 

@@ -198,7 +198,7 @@ class EventStream:
             del self._batches[number]
 
     async def waiting(self, stream: str, solution: str, *, durable: str) -> int:
-        """How many of a solution's messages the consumer `durable` has still to acknowledge; all of them when it does not exist yet."""
+        """Count the messages of a solution that the consumer `durable` has still to acknowledge; all of them when it does not exist yet."""
         try:
             information = await self.jetstream.consumer_info(stream, durable)
         except jetstream_errors.NotFoundError:
@@ -211,7 +211,7 @@ class EventStream:
         return int((await self.jetstream.stream_info(stream)).state.last_seq)
 
     async def make_room(self, stream: str, solution: str, *, durable: str) -> None:
-        """When `stream` is more than half full, remove what the consumer `durable` has acknowledged of a solution's messages."""
+        """Remove the messages of a solution that the consumer `durable` has acknowledged, once `stream` is more than half full."""
         information = await self.jetstream.stream_info(stream)
         if information.state.bytes * 2 > (information.config.max_bytes or 0):
             floor = (await self.jetstream.consumer_info(stream, durable)).ack_floor

@@ -27,7 +27,7 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Notification:
-    """What happened (`event`), in words, with addresses of the pages that say more.
+    """An event in words, with the addresses of pages about it.
 
     `identity` names the occurrence: what has the same one is told once.
     """
