@@ -54,6 +54,6 @@ def write_options(folder: Path, options: Serving) -> None:
 
 
 def read_options(folder: Path) -> Serving:
-    """What `write_options` wrote, or the defaults. Raises pydantic.ValidationError when the file says something else."""
+    """Return the options that `write_options` wrote, or the defaults. Raises pydantic.ValidationError for any other content."""
     path = folder / OPTIONS_FILE
     return Serving.model_validate_json(path.read_bytes()) if path.exists() else Serving()

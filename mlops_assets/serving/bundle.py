@@ -57,7 +57,7 @@ class RemoteModel(PredictingModel, Protocol):
         ...
 
     def submit(self, numeric: np.ndarray, categorical: np.ndarray) -> "Future[np.ndarray]":
-        """What `predict` answers, later."""
+        """Start a prediction, and return the future of what `predict` answers."""
         ...
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class Bundle:
         return float(np.float32(self.contract.decision_threshold))
 
     def predict(self, numeric: np.ndarray, categorical: np.ndarray) -> np.ndarray:
-        """What the model answers; see `PredictingModel`."""
+        """Return the answers of the model; see `PredictingModel`."""
         return self.model.predict(numeric, categorical)
 
     def verify(self) -> None:
@@ -143,7 +143,7 @@ class Bundle:
         return np.take_along_axis(probabilities, positions[:, None], axis=1).reshape(-1), positions
 
     def decide_row(self, probabilities: Sequence[float]) -> tuple[float, int]:
-        """What `decide` says of one row: arrays of one row would cost a request more than the decision."""
+        """Decide one row as `decide` does: arrays of one row would cost a request more than the decision."""
         if self.contract.problem == "binary_classification":
             score = probabilities[1]
             return score, int(score >= self._threshold)

@@ -96,7 +96,7 @@ class BundleStore(Protocol):
 
 @runtime_checkable
 class BundleStoreKind(Protocol):
-    """What opens a store with the settings of an installation."""
+    """A class that opens a store with the settings of an installation."""
 
     def open(self, settings: Settings) -> BundleStore:
         """The store. Nothing is fetched before it is asked for."""

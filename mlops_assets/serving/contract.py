@@ -80,7 +80,7 @@ class Segment(_Strict):
 
 
 class Contract(_Strict):
-    """What a model needs and what it answers: the content of `contract.json`.
+    """The inputs and the outputs of a model: the content of `contract.json`.
 
     `features` are in the model's order, numeric before categorical. `classes` are in the order of the probabilities, and
     `decision_threshold` is the score from which a binary prediction is positive; both are empty for a regression. `key` identifies

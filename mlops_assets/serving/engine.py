@@ -1,4 +1,4 @@
-"""Which engine answers online for a version: the process that accepted the request, or a worker of LitServe. The rule of the default.
+"""The engine that answers online for a version: the process that accepted the request, or a worker of LitServe. The rule of the default.
 
 Why there are two: docs/adr/0032-engines.md.
 """

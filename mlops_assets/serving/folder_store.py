@@ -85,7 +85,7 @@ class FolderBundles:
         return sorted(path.name for path in self.folder.glob("[!.]*") if path.is_symlink())
 
     def read_options(self) -> Serving:
-        """What the file says. Raises pydantic.ValidationError when it says something else."""
+        """Return the content of the file. Raises pydantic.ValidationError when it is not valid."""
         return active.read_options(self.folder)
 
     def write_options(self, options: Serving) -> None:

@@ -56,7 +56,7 @@ class Model:
 
     @property
     def contract(self) -> Contract:
-        """What the model reads and answers."""
+        """The inputs and the outputs of the model."""
         return self.scorer.bundle.contract
 
     @property
@@ -111,7 +111,7 @@ class LiveModel:
     ):
         self.model: Model | None = None
         self.problem: str | None = None
-        """Why the linked bundle does not serve; None when it does."""
+        """The reason why the linked bundle does not serve; None when it does."""
         self._bundles, self._link, self._online_store, self._signer, self._start = bundles, link, online_store, signer, start
         self._engine: object = None
         self._refused: tuple[Path, float] | None = None
@@ -169,7 +169,7 @@ class LiveChampions:
         return [scored[position] for position in range(len(rows))]
 
     async def score_later(self, rows: Sequence[Row], seconds: float) -> list[ScoredRow]:
-        """What `score` answers, from models in other processes too. Raises TimeoutError when they need longer than `seconds`."""
+        """Return the answer of `score`, from models in other processes too. Raises TimeoutError when they need longer than `seconds`."""
 
         async def score_part(model: Model, chosen: Sequence[int]) -> list[tuple[int, ScoredRow]]:
             with _at(chosen):

@@ -17,7 +17,7 @@ Role = Literal["champion", "challenger"]
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the model answered, as `Bundle.score` names it. Numbers are float32 values."""
+    """The answer of the model, as `Bundle.score` names it. Numbers are float32 values."""
 
     score: float | None = None
     predicted_label: int | str | None = None

@@ -57,7 +57,7 @@ class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def served_models(solutions: "LiveSolutions") -> dict[str, ServedModel]:
-    """What `solutions` serve now."""
+    """Return the models that `solutions` serve now."""
     models = {}
     for name, solution in solutions.items():
         champions = solution.champions

@@ -204,7 +204,7 @@ def _given(names: Sequence[str], values: Sequence[Any]) -> dict[str, Value]:
 
 
 def _describe(kind: Any) -> str:
-    """What a field of this type may hold, in words."""
+    """Describe in words the values that a field of this type may hold."""
     parts = get_args(kind) if type(None) in get_args(kind) else (kind,)
     [constrained] = [part for part in parts if part is not type(None)]
     meaning = str(get_args(constrained)[1].description)

@@ -30,7 +30,7 @@ from mlops_assets.serving.requests import RequestError, Row
 
 
 class ScoredRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model answered for one row, and from what: the part of a `PredictionRecord` that the model decides.
+    """The answer of the model for one row and its inputs: the part of a `PredictionRecord` that the model decides.
 
     `features` are all features of the model in its order, after overrides; `entity` are the entity keys.
     """
@@ -111,7 +111,7 @@ class Scorer:
         return PreparedRows(rows, online_rows, features, *self._matrices(features))
 
     def complete(self, prepared: PreparedRows, answers: np.ndarray) -> list[ScoredRow]:
-        """What the `answers` of the model are for the rows. Raises RequestError as `score` does."""
+        """Return the scored rows with the `answers` of the model. Raises RequestError as `score` does."""
         rows, online_rows, features, outputs = prepared.rows, prepared.online_rows, prepared.features, self._outputs(answers)
         return [
             ScoredRow(
@@ -143,7 +143,7 @@ class Scorer:
         return features
 
     def _matrices(self, features: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-        """What the model reads of rows of features, which are in the order of the schema: numbers, then texts."""
+        """Return the matrices of the model from rows of features, which are in the order of the schema: numbers, then texts."""
         numbers = len(self._schema.numeric)
         # A value of the store beyond float32 is infinite, as in the lake's batches: NumPy would warn of it, and not doing so costs
         # three times what the conversion does.
@@ -158,7 +158,7 @@ class Scorer:
         return numeric, np.array(texts, dtype=object)
 
     def _outputs(self, answers: np.ndarray) -> list[Outputs]:
-        """What the answers of the model are for each row."""
+        """Convert the answers of the model to the outputs of each row."""
         # Of few float32 values Python's sum, a float64 that cannot overflow, is finite when all of them are.
         listed = answers.tolist()
         if not isfinite(sum(map(sum, listed))):
@@ -177,7 +177,7 @@ class Scorer:
         )
 
     def _views(self, row: Row, looked_up: Mapping[str, ViewValues]) -> dict[str, ViewValues]:
-        """Where the values came from when the row gave some itself."""
+        """Return the origin of the values by view when the row gave some itself."""
         return {
             name: supplied if self._view_features[name] <= row.features.keys() else looked_up[name]
             for name, supplied in self._supplied.items()

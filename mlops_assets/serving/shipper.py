@@ -75,7 +75,7 @@ async def ship_once(spool: Path, stream: EventStream) -> int:
 
 
 def pending_bytes(spool: Path) -> int:
-    """How many bytes of the folder `spool` are not in the event stream yet."""
+    """Return the number of bytes of the folder `spool` that are not in the event stream yet."""
     return sum(segment.pending_bytes() for _, segment in _all_segments(spool))
 
 

@@ -122,7 +122,7 @@ class Segment:
         self.shipped = int(self._progress.read_text()) if self._progress.exists() else 0
 
     def pending_bytes(self) -> int:
-        """How many bytes are still to be shipped."""
+        """The number of bytes that are still to be shipped."""
         return self.path.stat().st_size - self.shipped
 
     def read(self, maximum_bytes: int) -> list[Line]:

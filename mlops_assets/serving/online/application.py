@@ -103,7 +103,7 @@ class OnlineServer(litserve.LitServer):
             await self._guard(scope, receive, send)
 
     async def _behind_guard(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What a browser's session opens: the page of the API asks for predictions too."""
+        """Answer a request that passed the guard. The page of the API asks for predictions too, with the cookie of its session."""
         if scope["type"] == "http" and PredictEndpoint.serves(scope["path"]):
             headers = [*scope["headers"], (b"authorization", f"Bearer {self.api.token}".encode())]
             await self.endpoint({**scope, "headers": headers}, receive, send)

@@ -1,4 +1,4 @@
-"""From the body of a request to its answer: decode, score, keep the predictions, answer. HTTP belongs to `endpoint`.
+"""Online prediction, from the body of a request to its answer: decode, score, keep the predictions, answer. HTTP belongs to `endpoint`.
 
 Requests that arrive while the event loop attends to one round of events are scored together: the model, the online store and the
 disk are asked once for all of them.
@@ -230,7 +230,7 @@ class Predictor:
         return [*records, *others.values()], answered
 
     def _try(self, request: _Request) -> tuple[dict[int, ScoredRow], set[int]]:
-        """What the challenger makes of the rows that it gets, by position, and which of them it answers."""
+        """Score the rows that the challenger gets. Returns them by position, and the positions of those that it answers."""
         if request.challenger is None:
             return {}, set()
         canary = _canary(request)
@@ -270,7 +270,7 @@ def _canary(request: _Request) -> list[bool]:
 
 
 def _explain(error: Exception, request: _Request) -> Exception:
-    """What the caller is told of an error of the rows that were to be scored next."""
+    """Translate an error of the rows that were to be scored next into the one for the caller."""
     match error:
         case RequestError():
             return InvalidRequestError(error.at(len(request.scored) + (error.row or 0) if len(request.rows) > 1 else None))

@@ -49,7 +49,7 @@ class InvalidRequestError(ProblemError):
         self.error = error
 
     def fields(self) -> dict[str, Any]:
-        """Where the request is wrong, and how."""
+        """The place of the fault in the request, and the fault."""
         return {name: getattr(self.error, name) for name in ("row", "field", "problem", "allowed")}
 
 

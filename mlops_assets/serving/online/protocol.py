@@ -16,7 +16,7 @@ class JoiningProtocol(LimitedProtocol):
 
 
 class _JoiningTransport(asyncio.Transport):
-    """What is written first in a turn of the event loop waits for what comes next, at most until the end of the turn."""
+    """A transport that joins the writes of one turn of the event loop into one."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop):
         super().__init__()

@@ -30,7 +30,7 @@ def in_canary(options: Serving, entity: Mapping[str, Value], key: str | int) -> 
 def score_challenger(
     challenger: Model, options: Serving, body: bytes, received_at: datetime, canary: Sequence[bool]
 ) -> dict[int, ScoredRow] | None:
-    """What the challenger answers for the rows of `body` that it gets: all of them in the shadow, else those in the `canary`.
+    """Score the rows of `body` that the challenger gets: all of them in the shadow, else those in the `canary`.
 
     By the row's position; None when it cannot score them, which is logged.
     """
@@ -45,7 +45,7 @@ def score_challenger(
 async def score_challenger_later(
     challenger: Model, options: Serving, body: bytes, received_at: datetime, canary: Sequence[bool], seconds: float
 ) -> dict[int, ScoredRow] | None:
-    """What `score_challenger` answers, from a model in other processes, which has so many `seconds`."""
+    """Score as `score_challenger` does with a model in other processes, which has so many `seconds`."""
     try:
         chosen, rows = _chosen(challenger, options, body, received_at, canary)
         return dict(zip(chosen, await challenger.score_later(rows, seconds), strict=True))

@@ -1,4 +1,4 @@
-"""From requests to what is published: for each event one prediction, or one reject with the reason. Talks to no server."""
+"""Answers to the events of a stream: for each event one prediction, or one reject with the reason. Talks to no server."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
