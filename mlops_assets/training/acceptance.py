@@ -14,7 +14,7 @@ _MOST_EVENTS = 1000
 
 
 def gates_problem(instance: dg.DagsterInstance, signer: Signer, model: RegisteredModel) -> str | None:
-    """Why `model` may not predict, with the remedy; None when its evaluation signed that it passed every gate.
+    """Return the reason why `model` may not predict, with the remedy; None when its evaluation signed that it passed every gate.
 
     A signature that a later evaluation withdrew, and that somebody put back, does not count: Dagster's event log has the rejection.
     """

@@ -1,4 +1,4 @@
-"""From a training dataset to a registered version: search, fit, export, comparison with the export, MLflow, serving bundle."""
+"""Candidates, from a training dataset to a registered version: search, fit, export, comparison with the export, MLflow, serving bundle."""
 
 import json
 import tempfile
@@ -233,7 +233,7 @@ def _options(inputs: SolutionInputs) -> set[str]:
 def _described(
     inputs: SolutionInputs, fitted: FittedModel, searched: "SearchResult | None", no_onnx: str | None
 ) -> dict[str, Any]:
-    """What the asset's page says of a fit."""
+    """Return the metadata of a fit for the page of the asset."""
     metadata: dict[str, Any] = {
         "estimator": fitted.estimator.class_path,
         "parameters": dg.MetadataValue.json(dict(fitted.estimator.parameters)),

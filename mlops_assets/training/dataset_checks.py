@@ -57,7 +57,7 @@ class ViewCoverage:
 
 @dataclass(frozen=True)
 class CheckedDataset:
-    """What one scan of a dataset gave: the results of its checks, the rows of each split, and the coverage by its feature views."""
+    """The findings of one scan of a dataset: the results of its checks, the rows of each split, and the coverage by its feature views."""
 
     results: list[dg.AssetCheckResult]
     rows_by_split: dict[str, int]
@@ -158,7 +158,7 @@ class _Dataset:
         return measures
 
     def _future(self) -> dict[str, str]:
-        """What no row may hold: knowledge that is later than it may be, as a SQL condition."""
+        """Return SQL conditions by name for knowledge that is later than a row may have."""
         solution, midnight = self._inputs.solution, self._inputs.midnight
         predicted, labelled = quote(solution.spine.prediction_time), quote(solution.spine.label_time)
         known = [(chosen.view.name, chosen.known_since) for chosen in self._inputs.views if chosen.known_since]

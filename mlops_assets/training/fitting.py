@@ -1,4 +1,4 @@
-"""From the training section of a solution to a fitted model: search, final fit, calibration, decision threshold.
+"""Fitting of a model by the training section of a solution: search, final fit, calibration, decision threshold.
 
 All of it sees the training rows alone; the hold-out never comes here. Registering the result belongs to `training/model.py`.
 """

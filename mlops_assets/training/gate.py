@@ -153,7 +153,7 @@ def check_evaluation(inputs: SolutionInputs, candidate_result: CandidateResult) 
 
 
 def rejection_reason(checks: Sequence[dg.AssetCheckResult]) -> str | None:
-    """Why a candidate with the gates `checks` is rejected, or None when it is not."""
+    """Return the reason why a candidate with the gates `checks` is rejected, or None when it is not."""
     failed = [f"{check.check_name}: {check.description}" for check in checks if not check.passed]
     return "; ".join(failed) or None
 

@@ -27,5 +27,5 @@ def keep_folder(target: Path, write: Callable[[Path], Path]) -> None:
 
 
 def copy_of(folder: Path) -> Callable[[Path], Path]:
-    """What makes a copy of `folder`, for `keep_folder`."""
+    """Return a function that copies `folder`, for `keep_folder`."""
     return lambda scratch: Path(shutil.copytree(folder, scratch / "copy"))

@@ -126,7 +126,7 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 
 def _precision_problem(precision: Precision, limit: float) -> str | None:
-    """What the serving bundle predicts otherwise than the model, or None."""
+    """Describe by how much the serving bundle predicts otherwise than the model; None within the limit."""
     if precision.largest_difference > limit:
         return (
             "the serving bundle predicts something else than the model "

@@ -28,7 +28,7 @@ _FURTHER_SLICE_METRICS = 3
 
 @dataclass(frozen=True)
 class CardSources:
-    """Where a card's content comes from. `parameters` are those of the training run, which may have overridden the YAML."""
+    """The sources of a card's content. `parameters` are those of the training run, which may have overridden the YAML."""
 
     inputs: SolutionInputs
     candidate: RegisteredModel

@@ -36,7 +36,7 @@ _COLUMNS, _MASSES, _ROWS, _FACTS = "columns.parquet", "masses.parquet", "rows.pa
 
 @dataclass(frozen=True)
 class VersionReference:
-    """What is stored: the summary of the whole hold-out, how many partitions it spans, and the scored rows (a sample of a large hold-out)."""
+    """The reference: the summary of the whole hold-out, how many partitions it spans, and the scored rows (a sample of a large hold-out)."""
 
     summary: "Reference"
     partitions: int
@@ -80,7 +80,7 @@ def log_reference(
 
 
 def count_partitions(inputs: SolutionInputs, days: Iterable[date]) -> int:
-    """How many partitions of the solution there are from the first of `days` to the last, those without a row included."""
+    """Count the partitions of the solution from the first of `days` to the last, those without a row included."""
     starts = inputs.partitions.get_partition_keys()
     positions = [bisect_right(starts, day.isoformat()) for day in days]
     return max(positions) - min(positions) + 1

@@ -46,7 +46,7 @@ def _values(space: Space) -> list[Any]:
 
 
 def _problem(import_path: str, parameters: Mapping[str, Any], name: str, value: Any) -> str | None:
-    """Why the class `import_path`, made with `parameters`, refuses `value` as the parameter `name`; None when it takes it."""
+    """Return the reason why the class `import_path`, made with `parameters`, refuses `value` as the parameter `name`; None when it takes it."""
     module, _, attribute = import_path.rpartition(".")
     try:
         step = getattr(importlib.import_module(module), attribute)(**{**parameters, name: value})

@@ -12,7 +12,7 @@ from mlops_assets.training import dataset_checks
 
 @dataclass(frozen=True)
 class DatasetState:
-    """What the checks of a training dataset said when it was last written, by name, and by which run (None: by none).
+    """The results of the checks of a training dataset when it was last written, by name, and its run (None: none).
 
     `unchanged` is whether its rows are still those that the candidate was trained on.
     """
