@@ -53,7 +53,7 @@ _WAIT_SECONDS = 2.0
 
 @dataclass
 class _Ingested:
-    """What one run took from the event stream."""
+    """The records that one run took from the event stream, counted."""
 
     rows: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
