@@ -60,7 +60,7 @@ class QualityFinding:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a window is held against: the contract and, by feature, the reference's summary of all its rows.
+    """The expectation of a window: the contract and, by feature, the reference's summary of all its rows.
 
     `rows` predictions are expected of those that `counted`, a SQL condition, is true for. Features in `moving` leave their range by
     nature, such as the calendar: their values are not checked.

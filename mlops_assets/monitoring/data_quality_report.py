@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class DataQualityMonitor:
-    """What is wrong with the rows of a window as data."""
+    """The monitor of the quality of the rows of a window as data."""
 
     title = "Data quality"
     description = "Missing, unseen, out of range, duplicate and constant values, rows and schema."

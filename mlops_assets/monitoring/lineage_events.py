@@ -45,7 +45,7 @@ _READ = {
 
 @dataclass
 class _RecordedAsset:
-    """What a run recorded of one asset: by which step it was to be made, and its materializations in order of time."""
+    """The records of one asset in a run: the step that was to make it, and its materializations in order of time."""
 
     step: str | None = None
     materializations: list[tuple[float, dg.AssetMaterialization]] = field(default_factory=list)
@@ -139,7 +139,7 @@ def run_events(instance: dg.DagsterInstance, graph: AssetGraph, run_id: str, *, 
 def _recorded(
     instance: dg.DagsterInstance, run_id: str
 ) -> tuple[dict[str, float], dict[str, tuple[float, str]], dict[dg.AssetKey, _RecordedAsset]]:
-    """When each step of the run began, when and why it failed, and what was to be made and was made of each asset."""
+    """Return the start of each step of the run, the time and reason of its failure, and the records of each asset."""
     started: dict[str, float] = {}
     failures: dict[str, tuple[float, str]] = {}
     assets: dict[dg.AssetKey, _RecordedAsset] = defaultdict(_RecordedAsset)

@@ -58,7 +58,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class MonitoredWindow:
-    """What a monitor measures: the predictions of one version in one window.
+    """The subject of a monitor: the predictions of one version in one window.
 
     `rows` and `reference_rows` are relations of SQL on `connection`: the predictions with their features and the label (null until it is
     known), and the hold-out of the version with its predictions, a sample of a large one.

@@ -60,7 +60,7 @@ class MonitoringRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a monitor measured. `rows` hold the window in the text column `window`, the version in `model_version`, and the monitor's columns.
+    """The result of a monitor. `rows` hold the window in the text column `window`, the version in `model_version`, and the monitor's columns.
 
     `metadata` is shown at the last window of the run, `window_metadata` at each window.
     """
@@ -106,7 +106,7 @@ class Monitor(Protocol):
         ...
 
     def reads(self, inputs: SolutionInputs) -> Sequence[dg.AssetKey]:
-        """What it reads beside the predictions, their outcomes, and the versions."""
+        """Return the assets that it reads beside the predictions, their outcomes, and the versions."""
         ...
 
     def measure(self, run: MonitoringRun, of_solution: "MonitorOfSolution") -> Report:

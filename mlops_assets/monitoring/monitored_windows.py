@@ -69,7 +69,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class MonitoredVersion:
-    """What the rows that a version predicted are held against."""
+    """The contract and the reference that the rows of a version are compared with."""
 
     version: int
     contract: "Contract"
@@ -93,7 +93,7 @@ def windows_from_keys(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:
 
 
 def window_dependencies(inputs: SolutionInputs) -> list[dg.AssetKey | dg.AssetDep]:
-    """What `stage_rows` and the references of versions are read from."""
+    """Return the dependencies of `stage_rows` and of the references of versions."""
     return [*inputs.predictions, inputs.key(OUTCOMES), *inputs.evaluations]
 
 

@@ -88,7 +88,7 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
 def failed_run_notification(
     context: dg.RunFailureSensorContext, settings: Settings, tags: Mapping[dg.AssetKey, Mapping[str, str]]
 ) -> list[Notification]:
-    """What to tell of a failed run: its cause, or the checks that stopped it.
+    """Build the notifications of a failed run: its cause, or the checks that stopped it.
 
     The other sensor tells of checks too, of their latest results: one that was repaired before its tick is told here alone.
     """
@@ -124,7 +124,7 @@ def failed_run_notification(
 def materialization_notification(
     settings: Settings, tags: Mapping[str, str], key: dg.AssetKey, record: dg.EventLogRecord
 ) -> Notification | None:
-    """What to tell of a model that was fitted or a deployment that changed what predicts; None of any other."""
+    """Build the notification of a model that was fitted, or of a deployment that changed what predicts; None for any other."""
     event = record.asset_materialization
     metadata = {name: entry.value for name, entry in event.metadata.items()} if event else {}
     solution, stage = tags[SOLUTION_TAG], tags[STAGE_TAG]
@@ -164,7 +164,7 @@ def check_notifications(
     tags: Mapping[dg.AssetKey, Mapping[str, str]],
     evaluated: Sequence[tuple[str, dg.AssetCheckEvaluation | None]],
 ) -> Iterator[Notification]:
-    """What to tell of the evaluations by run that failed: one notification an asset and run, the same whoever asks.
+    """Build the notifications of the evaluations by run that failed: one notification an asset and run, the same whoever asks.
 
     Its title names the checks that block when there are any; its body names all of them.
     """
@@ -193,7 +193,7 @@ def check_notifications(
 
 
 def blockage_notification(settings: Settings, stuck: Blockage) -> Notification:
-    """What to tell of a run or a pool that does not go on."""
+    """Build the notification of a run or a pool that does not go on."""
     behind = "".join(f"\n{run_id}: {settings.dagster_url}/runs/{run_id}" for run_id in stuck.behind)
     waited = f" for {stuck.seconds / 60:.0f} minutes" if stuck.kind == "queued" else ""
     return Notification(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class PerformanceMonitor:
-    """How good the predictions of a window are."""
+    """The monitor of the quality of the predictions of a window."""
 
     title = "Performance"
     description = "Estimated and realised performance, by version and slice."

@@ -145,7 +145,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
 
 def _lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]:
-    """Which columns of the reports, the evaluations and the spine each column of a decision is computed from."""
+    """Return the columns of the reports, the evaluations and the spine that each column of a decision is computed from."""
     drift, performance = inputs.key(DRIFT_REPORT), inputs.key(PERFORMANCE_REPORT)
     spine, spine_section = table_key(inputs.spine.table), inputs.solution.spine
     drifted = [(drift, "feature"), (drift, "alert")]
@@ -251,7 +251,7 @@ def _champion(
 def _windows(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, *, version: int, window: date, count: int
 ) -> list[WindowResult]:
-    """What the reports say of `version` in the last `count` windows up to `window`, in order of time."""
+    """Return the reported results of `version` in the last `count` windows up to `window`, in order of time."""
     metric = inputs.solution.training.metric
     rows = connection.execute(
         f"WITH drift AS (SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) AS share "
@@ -282,7 +282,7 @@ def _windows(
 def _alerts_of_monitors(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, windows: Sequence[date]
 ) -> dict[date, list[str]]:
-    """What the monitors that ask for a training measured beyond their limits in `windows`, in words by window."""
+    """Return in words, by window, the measures beyond their limits of the monitors that ask for a training."""
     alerts: dict[date, list[str]] = {}
     for solution_monitor in measuring_monitors(inputs.solution):
         if solution_monitor.monitor.asks_for_training and table_exists(connection, table := inputs.table(solution_monitor.stage)):
@@ -303,7 +303,7 @@ def _predictions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, 
 
 
 def _count(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str, attempted: date | None) -> tuple[int, int]:
-    """How many `rows` there are, and how many of them got their label after the training for `attempted`."""
+    """Count `rows`, and those of them that got their label after the training for `attempted`."""
     since = (
         "true" if attempted is None else f"{quote(inputs.solution.spine.label_time)} >= {sql_moment(inputs.midnight(attempted))}"
     )
