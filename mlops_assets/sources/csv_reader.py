@@ -248,7 +248,7 @@ def _header(path: str, label: str, dialect: Dialect, skip: int) -> tuple[list[st
 
 
 def _line_end(text: str, start: int) -> int:
-    """Where the line that begins at `start` ends, its end included."""
+    """Return the place where the line that begins at `start` ends, its end included."""
     match = re.compile(r"\r\n|\n|\r").search(text, start)
     return match.end() if match else len(text)
 

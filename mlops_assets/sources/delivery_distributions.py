@@ -94,7 +94,7 @@ class UsualQuantiles:
         )
 
     def distance(self, quantiles: Sequence[float]) -> float:
-        """How far `quantiles` lie from the usual ones: the mean of the three inner ones, in units of both spreads."""
+        """Return the distance of `quantiles` from the usual ones: the mean of the three inner ones, in units of both spreads."""
         return self._mean(quantiles, slice(1, -1))
 
     def fits(self, quantiles: Sequence[float]) -> bool:
@@ -115,7 +115,7 @@ class UsualQuantiles:
         )
 
     def scale_of(self, quantiles: Sequence[float]) -> float | None:
-        """How many times larger than usual `quantiles` are, in the geometric mean; None when most of them are not positive."""
+        """Return the factor by which `quantiles` are larger than usual, in the geometric mean; None when most of them are not positive."""
         pairs = [(value, usual) for value, usual in zip(quantiles, self.middle, strict=True) if value > 0 and usual > 0]
         return geometric_mean([value / usual for value, usual in pairs]) if len(pairs) > len(self.middle) // 2 else None
 

@@ -41,7 +41,7 @@ class DeliveryFinding:
 
 
 def row_count(columns: Mapping[str, ColumnProfile]) -> int:
-    """How many rows the partition with the profiles `columns` has."""
+    """Return the number of rows of the partition with the profiles `columns`."""
     return max((profile.rows for profile in columns.values()), default=0)
 
 

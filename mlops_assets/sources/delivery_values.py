@@ -131,7 +131,7 @@ def _is_constant(profile: ColumnProfile, reference: AcceptedPartitions) -> bool:
 
 
 def _shift(profile: ColumnProfile, reference: AcceptedPartitions) -> tuple[float, float]:
-    """How far the shares of the values are from the usual ones (total variation distance), and how far they were before at most.
+    """Return the distance of the shares of the values from the usual ones (total variation), and the largest one before.
 
     Zero for a column of many values: each of them is rare.
     """

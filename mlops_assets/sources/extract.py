@@ -40,7 +40,7 @@ class SourcePart:
 
     @property
     def connection_string(self) -> str:
-        """What the variable of the query holds. Raises SourceError when it is not set."""
+        """The value of the variable of the query. Raises SourceError when it is not set."""
         variable = self.query.url_variable if self.query else ""
         if not (url := os.environ.get(variable)):
             raise SourceError(f"Set the environment variable {variable} to the connection string of the source.")

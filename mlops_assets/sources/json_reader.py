@@ -123,7 +123,7 @@ def _unmarked(value: str) -> str:
 
 
 def _layout(path: str) -> str:
-    """How the objects are laid out: in an array, one a line, or anyhow when the first line is a brace alone."""
+    """Return the layout of the objects: in an array, one a line, or anyhow when the first line is a brace alone."""
     with Path(path).open("rb") as file:
         start = file.read(1 << 16).decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
     if start.startswith("["):

@@ -146,7 +146,7 @@ def duplicates_result(
 
 
 class MeasuredRows:
-    """What the checks of a raw table need of the delivered rows of each partition, from one scan of them.
+    """The measures of the delivered rows of each partition that the checks of a raw table need, from one scan.
 
     `varying` are the columns that should take more than one value in a run.
     """
