@@ -13,7 +13,7 @@ from mlops_assets.core.check_rules import PartitionCheckResult
 
 
 class CheckEvents:
-    """What one step yields, with each result of a partition as the event that Dagster stores for that partition.
+    """The results of one step, with each result of a partition as the event that Dagster stores for that partition.
 
     Of a run of several partitions Dagster stores an `AssetCheckResult` without a partition, and takes one a check. An
     `AssetCheckEvaluation` may name its partition; one that is blocking and failed fails the step at its end. Dagster stores each by itself:

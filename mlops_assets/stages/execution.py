@@ -54,7 +54,7 @@ def partition_date(context: dg.AssetExecutionContext) -> date:
 
 
 def run_time(context: dg.AssetExecutionContext) -> datetime:
-    """When this run was created, in UTC: the load time of the rows it writes, the same for a retried step."""
+    """Return the time at which this run was created, in UTC: the load time of the rows it writes, the same for a retried step."""
     record = context.instance.get_run_record_by_id(context.run.run_id)
     if record is None:
         raise permanent_failure(f"The instance holds no record of run {context.run.run_id}.")

@@ -93,7 +93,7 @@ class SolutionInputs:
 
     @property
     def deployment_target(self) -> DeploymentTarget:
-        """What the model of this run may become the champion of."""
+        """The solution or segment whose champion the model of this run may become."""
         return DeploymentTarget(self.name, self.segment, self.training_partitions)
 
     @property
