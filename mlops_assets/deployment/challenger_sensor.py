@@ -27,13 +27,13 @@ class ChallengerAssignment:
 
 
 def declared_assignment(aliases: Aliases, solution: str, options: Serving) -> ChallengerAssignment:
-    """What the YAML and the registry ask for."""
+    """Return the assignment that the YAML and the registry ask for."""
     version = aliases.get(solution, {}).get(CHALLENGER_ALIAS) if options.tries_challenger else None
     return ChallengerAssignment(options, version)
 
 
 def current_assignment(settings: Settings, solution: str) -> ChallengerAssignment:
-    """What the servers of this machine do."""
+    """Return the assignment that the servers of this machine follow."""
     bundles = open_bundle_store(settings).of(solution)
     bundle = bundles.active(CHALLENGER_LINK)
     return ChallengerAssignment(bundles.read_options(), int(bundle.name) if bundle else None)

@@ -28,7 +28,7 @@ class ServedSolution:
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """What one process serves of a solution: the version (None = nothing), those of segments, and what it says is wrong."""
+    """The versions that one process serves of a solution (None = nothing), of its segments too, and the problems it reports."""
 
     channel: str
     pid: int
@@ -49,7 +49,7 @@ class Observation:
 
     @property
     def faults(self) -> list[str]:
-        """What is not as it should be, in sentences."""
+        """The faults of what is served, in sentences."""
         if self.version is None:
             return []
         absent = [channel for channel in self.channels if channel not in {served.channel for served in self.processes}]
