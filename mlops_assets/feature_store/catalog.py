@@ -167,7 +167,7 @@ class FeatureCatalog:
         return sorted(matches, key=lambda entry: (-entry["score"], entry["view"], entry["feature"] or ""))
 
     def impact(self, target: str) -> dict[str, Any]:
-        """What depends on `target`: a dbt model or raw table (`staging.orders`, `order_history`), or one column of it.
+        """Find all that depends on `target`: a dbt model or raw table (`staging.orders`, `order_history`), or one column of it.
 
         Raises UnknownTargetError, and LineageError when dbt cannot compile the project.
         """

@@ -32,7 +32,7 @@ class LineageError(Exception):
 
 @dataclass
 class _Relation:
-    """What a query gives: its columns with what they depend on, and what decides which rows there are."""
+    """The result of a query: its columns with what they depend on, and what decides which rows there are."""
 
     columns: dict[str, set[Column]] = field(default_factory=dict)
     rows: set[Column] = field(default_factory=set)
@@ -187,7 +187,7 @@ def _is_beyond_reading(tree: exp.Expr) -> bool:
 
 
 def _query(query: exp.Expr, schema: Mapping[str, list[str]], known: Mapping[str, _Relation]) -> _Relation:
-    """What `query` gives; `known` are the common table expressions around it."""
+    """Return the result of `query`; `known` are the common table expressions around it."""
     inner = dict(known)
     common = query.args.get("with_") or query.args.get("with")
     for common_table in common.expressions if common else []:

@@ -13,7 +13,7 @@ class UnknownModelError(LookupError):
 
 @dataclass(frozen=True)
 class ModelProblem:
-    """What is wrong with a dbt model: a file in the dbt project, the keys of the field there or the `line`, and what is allowed."""
+    """A fault of a dbt model: a file in the dbt project, the keys of the field there or the `line`, and what is allowed."""
 
     file: str
     model: str
@@ -26,7 +26,7 @@ class ModelProblem:
 
 
 class FeatureViewError(ValueError):
-    """What dbt models state as feature views is wrong."""
+    """Faults in the feature views that dbt models state."""
 
     def __init__(self, *problems: ModelProblem):
         super().__init__("\n".join(map(str, problems)))

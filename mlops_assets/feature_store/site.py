@@ -61,7 +61,7 @@ def _sparkline(plot: Mapping[str, str]) -> str:
 def _described(
     catalog: FeatureCatalog, view: FeatureView, connection: duckdb.DuckDBPyConnection | None, *, partitions: int | None = None
 ) -> dict[str, Any]:
-    """What a page shows of a view; `partitions` are the newest ones that are plotted, None for all."""
+    """The content of the page of a view; `partitions` are the newest ones that are plotted, None for all."""
     definition = catalog.definition(view)
     impact = catalog.impact(view.model.table)
     history = _history(catalog, view, connection)
