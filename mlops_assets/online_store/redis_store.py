@@ -90,7 +90,7 @@ class RedisStore(OnlineStore):
         return state
 
     def _count(self, values_key: str, keys: list[bytes]) -> int:
-        """How many of `keys` are stored."""
+        """Count the `keys` that are stored."""
         return sum(value is not None for part in _batches(keys) for value in self._client.hmget(values_key, part))
 
     @contextmanager

@@ -144,7 +144,7 @@ class OnlineStore(ABC):
 
 
 class _Plan:
-    """How one request is answered with one state of its view."""
+    """The plan to answer one request with one state of its view."""
 
     def __init__(self, request: FeatureRequest, state: ViewState):
         view = state.view

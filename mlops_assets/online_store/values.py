@@ -37,7 +37,7 @@ class OnlineStoreError(Exception):
 
 
 class Flag(StrEnum):
-    """Why the features of one view have the values they have; `MISSING`, `STALE` and `WRONG_KEY` come with nulls.
+    """The reason for the values of the features of one view; `MISSING`, `STALE` and `WRONG_KEY` come with nulls.
 
     `NEWER` values became known after the moment that was asked for: the store has no older ones. Right for a request that waited on
     its way, and a leak in a replay of the past. `REQUEST` values were not looked up, since the request gave them all.
@@ -52,7 +52,7 @@ class Flag(StrEnum):
 
 
 class ViewValues(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the values of one feature view came from: its version, the lake's snapshot that they reflect, when they were known.
+    """The origin of the values of one feature view: its version, the lake's snapshot that they reflect, when they were known.
 
     `snapshot` and `event_timestamp` are None when there were no values or the request gave them, `event_timestamp` also in a view
     whose values hold at all times.
@@ -74,7 +74,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineView:
-    """What a store knows of one version of a feature view.
+    """The state of one version of a feature view in a store.
 
     Values older than `freshness_days` do not count (None = any age). `timed` is false for a view whose values hold at all times.
     """
