@@ -51,7 +51,7 @@ REPLY_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class ForkRequest:
-    """What a worker inherits and is given: its locked file, its log, and the arguments of `mlops_assets.runs.worker`."""
+    """The inheritance of a worker: its locked file, its log, and the arguments of `mlops_assets.runs.worker`."""
 
     lock: int
     output: int

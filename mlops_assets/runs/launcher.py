@@ -59,7 +59,7 @@ class WorkerLauncher(RunLauncher, ConfigurableClass):
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
-        """How Dagster loads this class."""
+        """The configuration from which Dagster loads this class."""
         return self._inst_data
 
     @classmethod

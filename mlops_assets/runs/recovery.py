@@ -38,7 +38,7 @@ MOST_QUESTIONS = 5
 
 
 class Action(Enum):
-    """What becomes of a run: nothing, it fails (and is tried again), it is canceled, or its worker is killed."""
+    """The fate of a run: nothing, it fails (and is tried again), it is canceled, or its worker is killed."""
 
     KEEP = "keep"
     FAIL = "fail"
@@ -55,7 +55,7 @@ _EXPLANATIONS = {
 
 @dataclass(frozen=True)
 class RecoveredRun:
-    """What was done about a run, and its name."""
+    """The action that was taken about a run, and its name."""
 
     run_id: str
     name: str
@@ -63,7 +63,7 @@ class RecoveredRun:
 
 
 def decide_action(status: DagsterRunStatus, worker: WorkerState, *, launched: bool, served: bool, seconds: float) -> Action:
-    """What becomes of a run that has had its status for so many seconds; `launched` by us, or executed by somebody else.
+    """Decide the action for a run that has had its status for so many seconds; `launched` by us, or executed by somebody else.
 
     Only while daemon or webserver run (`served`) may somebody be about to queue the run, or to start its worker.
 
@@ -121,7 +121,7 @@ def recover_runs(instance: DagsterInstance, *, served: bool) -> list[RecoveredRu
 
 
 def run_name(record: RunRecord) -> str:
-    """What a run is called for people: its assets, its checks, or its job."""
+    """Return the name of a run for people: its assets, its checks, or its job."""
     run = record.dagster_run
     keys = [key.to_user_string() for key in run.asset_selection or ()]
     keys = keys or [f"{key.asset_key.to_user_string()}:{key.name}" for key in run.asset_check_selection or ()]
@@ -130,7 +130,7 @@ def run_name(record: RunRecord) -> str:
 
 
 def run_action(record: RunRecord, workers: Workers, *, served: bool) -> Action:
-    """What becomes of the run now."""
+    """Decide the action for the run now."""
     run = record.dagster_run
     since = record.end_time if run.is_finished and record.end_time else record.update_timestamp.timestamp()
     return decide_action(

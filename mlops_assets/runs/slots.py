@@ -19,7 +19,7 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class Slots:
-    """How many runs of a kind are executed at once, which of those that wait comes first, and after what time one has hung."""
+    """The slots of one kind of run: their number, the order of the runs that wait, and the time after which one has hung."""
 
     count: int
     priority: int

@@ -58,7 +58,7 @@ def find_blockages(instance: DagsterInstance) -> list[Blockage]:
 
 
 def queue_reason(record: RunRecord, queue: Queue) -> tuple[str, tuple[str, ...]]:
-    """Why a queued run is not executed, and the runs that it waits for."""
+    """Return the reason why a queued run is not executed, and the runs that it waits for."""
     run = record.dagster_run
     name = run.tags.get(SLOTS_TAG, WORK)
     holding = [holder.dagster_run.run_id for holder in queue.executed if holder.dagster_run.tags.get(SLOTS_TAG, WORK) == name]
