@@ -96,7 +96,7 @@ class AccessGuard:
         return f"mlops_session_{(host[2] or b'80').decode()}"
 
     def _session(self, token: str) -> str:
-        """What the cookie holds: not the token, since it goes to every port of the host, and of no use at another service."""
+        """Return the content of the cookie: not the token, since it goes to every port of the host, and of no use at another service."""
         return hmac.new(token.encode(), f"session of {self._name}".encode(), "sha256").hexdigest()
 
     async def _show_the_way(self, scope: Scope, send: Send, headers: "_Headers") -> None:
