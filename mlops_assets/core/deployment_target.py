@@ -22,7 +22,7 @@ class RecordedDeployment:
 
 @dataclass(frozen=True)
 class DeploymentTarget:
-    """What has a champion: a solution, or a segment of it, with its deployment asset and that asset's partitions."""
+    """The owner of a champion: a solution, or a segment of it, with its deployment asset and that asset's partitions."""
 
     solution: str
     segment: str | None

@@ -57,7 +57,7 @@ class Project:
 
     @property
     def demo_file(self) -> Path:
-        """What `mlops demo` runs."""
+        """The file with the plan that `mlops demo` runs."""
         return self.definitions_directory / "demo.yaml"
 
     @classmethod
