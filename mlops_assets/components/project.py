@@ -20,6 +20,7 @@ from mlops_assets.monitoring.lineage_events import build_lineage_events_sensor
 from mlops_assets.monitoring.notifications import build_notification_sensors
 from mlops_assets.monitoring.run_recovery import build_run_recovery_sensor
 from mlops_assets.online_store.store import open_online_store
+from mlops_assets.schema.remembering import remembering
 
 
 def project_definitions() -> dg.Definitions:
@@ -29,13 +30,16 @@ def project_definitions() -> dg.Definitions:
     """
     project = current_project()
     export_project_variables()
-    # What is made here stays: looking for garbage among it takes a tenth of the time.
+    # What is made here stays: looking for garbage among it takes a tenth of the time, now and whenever the process does so later.
     gc.disable()
     try:
-        loaded = load_folders(project.definitions_module, project.definitions_directory)
+        with remembering():
+            loaded = load_folders(project.definitions_module, project.definitions_directory)
+        definitions = with_platform(loaded)
     finally:
+        gc.freeze()
         gc.enable()
-    return with_platform(loaded)
+    return definitions
 
 
 def with_platform(loaded: dg.Definitions) -> dg.Definitions:

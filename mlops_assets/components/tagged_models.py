@@ -14,7 +14,7 @@ from mlops_assets.features.dagster_dbt import DbtProject
 from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.features.statistics_assets import build_feature_statistics
 from mlops_assets.schema.cadence import Cadence
-from mlops_assets.schema.declarations import read_declarations
+from mlops_assets.schema.declarations import Declarations, read_declarations
 from mlops_assets.schema.time_partitions import Partitions
 
 TAG = "tag:"
@@ -41,14 +41,15 @@ def build_selection(selection: DbtSelection) -> list[dg.AssetsDefinition]:
 def build_own_models(name: str, partitions: Partitions) -> list[dg.AssetsDefinition]:
     """The assets of the models with the tag `name`, the name of a source or a solution; none when a `DbtModels` has them."""
     project = current_project()
-    if not project.dbt_manifest.exists() or name in _selected_tags(project.definitions_directory):
+    if not project.dbt_manifest.exists() or name in _selected_tags(read_declarations(project.definitions_directory)):
         return []
     declared = build_partitions(partitions.start, partitions.end, partitions.cadence)
     selection = select_models(project.dbt_project, name, declared, partitions.cadence)
     return build_selection(selection) if selection.nodes else []
 
 
-def _selected_tags(directory: Path) -> set[str]:
+@lru_cache(maxsize=4)
+def _selected_tags(declarations: Declarations) -> set[str]:
     """The tags that the `DbtModels` of a `defs` folder select."""
-    attributes = [declaration.attributes for declaration in read_declarations(directory).of("DbtModels")]
+    attributes = [declaration.attributes for declaration in declarations.of("DbtModels")]
     return {str(each.get("select")).removeprefix(TAG) for each in attributes if isinstance(each, dict)}

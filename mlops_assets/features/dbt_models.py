@@ -39,6 +39,7 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import quote
 from mlops_assets.runs.slots import DBT, SLOTS_TAG
 from mlops_assets.schema.cadence import Cadence
+from mlops_assets.schema.remembering import remembered
 from mlops_assets.stages.column_lineage import column_lineage
 from mlops_assets.stages.execution import RETRIES, permanent_failure, record_partition_rows
 from mlops_assets.stages.faults import step
@@ -95,8 +96,7 @@ class DbtSelection:
     @cached_property
     def uses(self) -> list[ViewUse]:
         """Every use of a feature view by a solution of this repository."""
-        registry = FeatureRegistry.from_manifest(self.project.manifest_path)
-        return view_uses(declared_solutions(current_project().definitions_directory).solutions.values(), registry)
+        return _uses(self.project.manifest_path, current_project().definitions_directory)
 
     def asset_specs(self) -> list[dg.AssetSpec]:
         """One asset for each node; a feature view also says who uses it, and how old its newest materialization may be."""
@@ -124,6 +124,11 @@ class DbtSelection:
                 if child.startswith("test."):
                     specs.append(self.translator.get_asset_check_spec(asset, self.manifest, child, self.project))
         return [spec for spec in specs if spec is not None]
+
+
+@remembered
+def _uses(manifest: Path, definitions: Path) -> list[ViewUse]:
+    return view_uses(declared_solutions(definitions).solutions.values(), FeatureRegistry.from_manifest(manifest))
 
 
 def build_dbt_assets(selection: DbtSelection, name: str) -> dg.AssetsDefinition:

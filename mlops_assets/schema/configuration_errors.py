@@ -12,6 +12,8 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from mlops_assets.schema.remembering import remembered
+
 
 class ConfigurationError(Exception):
     """A YAML file says something that cannot be: `path` are the keys below `attributes`, `message` what is wrong and what is allowed."""
@@ -199,6 +201,7 @@ def _module_source(module: str) -> Path | None:
     return source
 
 
+@remembered
 def _package_source(package: str) -> Path | None:
     """The file of a package or a module in Python. One that is built into Python or compiled has none."""
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from mlops_assets.schema.remembering import remembered
 from mlops_assets.schema.source import RawTable, Source
 
 
@@ -46,6 +47,7 @@ class DeclaredTable:
     table: RawTable
 
 
+@remembered
 def read_declarations(directory: Path) -> Declarations:
     """The components in `<directory>/*/defs.yaml`; read again when a file changes."""
     return _read(tuple(_files(directory)))

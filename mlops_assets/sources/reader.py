@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 
 import duckdb
@@ -183,7 +184,7 @@ def expression_problems(table: RawTable) -> dict[str, str]:
     computed = [name for name, column in table.columns.items() if column.expression is not None]
     if not computed:
         return problems
-    with duckdb.connect() as connection:
+    with _scratch_database().cursor() as connection:
         for name in computed:
             # Each by itself, with the columns before it as they are declared.
             before = {other: column for other, column in _in_order(table) if other not in problems and other not in computed}
@@ -194,6 +195,12 @@ def expression_problems(table: RawTable) -> dict[str, str]:
             except SourceError as error:
                 problems[name] = f"{str(error).splitlines()[0]}; {_ALLOWED}"
     return problems
+
+
+@lru_cache(maxsize=1)
+def _scratch_database() -> duckdb.DuckDBPyConnection:
+    """A database in memory that expressions are bound in. One for the process: it takes 40 ms to open."""
+    return duckdb.connect(config={"threads": 1})
 
 
 def _expression_types(connection: duckdb.DuckDBPyConnection, table: RawTable) -> dict[str, str]:
