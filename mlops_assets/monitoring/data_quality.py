@@ -14,6 +14,7 @@ from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule, PartitionCheckResult
 from mlops_assets.core.missing_values import finite_value, is_infinite, is_present
 from mlops_assets.lake.sql import literal, quote
+from mlops_assets.ml.share_limits import share_limit
 from mlops_assets.schema.monitoring_section import DataQuality
 from mlops_assets.schema.table_columns import column
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 NEARLY_CONSTANT = 0.999
 ALL_ROWS = "*"
-_STANDARD_ERRORS = 4
-"""Beyond so many a share is not explained by chance, in a window with hundreds of measures."""
 
 RULES: Mapping[str, CheckRule] = {
     rule.name: rule
@@ -75,13 +74,20 @@ class Expectation:
 
 
 def measure_quality(
-    connection: duckdb.DuckDBPyConnection, *, rows: str, expected: Expectation, limits: DataQuality
+    connection: duckdb.DuckDBPyConnection, *, rows: str, expected: Expectation, limits: DataQuality, false_alarms: float
 ) -> list[QualityFinding]:
-    """All findings on `rows` (a table, or a query in parentheses), those without an alert included."""
+    """All findings on `rows` (a table, or a query in parentheses), those without an alert included.
+
+    `false_alarms` is the probability that a window in which no share changed has any alert; it is divided among them, as in drift.
+    """
     schema = connection.execute(f"FROM {rows} LIMIT 0").to_arrow_table().schema
     changed = list(_schema(schema, expected.contract))
     present = [feature for feature in expected.contract.features if feature.name in schema.names]
-    return [*changed, *_whole(connection, rows, expected, limits), *_by_feature(connection, rows, present, expected, limits)]
+    return [
+        *changed,
+        *_whole(connection, rows, expected, limits),
+        *_by_feature(connection, rows, present, expected, limits, false_alarms),
+    ]
 
 
 def check_results(key: dg.AssetKey, findings: Mapping[str, Sequence[QualityFinding]]) -> list[PartitionCheckResult]:
@@ -189,6 +195,7 @@ def _by_feature(
     features: "Sequence[NumericFeature | CategoricalFeature]",
     expected: Expectation,
     limits: DataQuality,
+    false_alarms: float,
 ) -> Iterator[QualityFinding]:
     measures = [
         expression
@@ -202,23 +209,24 @@ def _by_feature(
     total, *counts = connection.execute(f"SELECT count(*), {', '.join(measures)} FROM {rows}").fetchall()[0]
     if not total:
         return
+    # Of each feature two shares are compared: of its missing values and of its wrong ones.
+    chance = false_alarms / (2 * len(features)) if features else false_alarms
     for position, feature in enumerate(features):
         known, wrong, most_frequent = counts[3 * position : 3 * position + 3]
         reference = expected.reference.get(feature.name)
         usual = reference["missing"] / max(reference["missing"] + reference["rows"], 1) if reference else 0.0
-        chance = _STANDARD_ERRORS * (max(usual * (1 - usual), 0.0) / total) ** 0.5
-        limit = usual + max(limits.missing_increase, chance)
+        limit = share_limit(usual + limits.missing_increase, total, chance)
         missing = total - known
         yield QualityFinding(
             check_rules.MISSING_VALUES.name, feature.name, missing / total, limit, missing, None, missing / total > limit
         )
         if feature.name not in expected.moving:
-            rule, most = (
+            rule, allowed = (
                 (check_rules.OUT_OF_RANGE, limits.maximum_out_of_range)
                 if feature.kind == "numeric"
                 else (check_rules.UNSEEN_CATEGORIES, limits.maximum_unseen)
             )
-            share = wrong / total
+            share, most = wrong / total, share_limit(allowed, total, chance)
             examples = _examples(connection, rows, feature) if share > most else None
             yield QualityFinding(rule.name, feature.name, share, most, wrong, examples, share > most)
         if known:

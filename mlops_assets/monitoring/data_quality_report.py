@@ -97,6 +97,7 @@ def _inspect(run: MonitoringRun, version: int) -> dict[tuple[str, int], list[Qua
                     moving=inputs.solution.monitoring.drift.ignore,
                 ),
                 limits=inputs.solution.monitoring.data_quality,
+                false_alarms=inputs.solution.monitoring.drift.false_alarms,
             )
     return findings
 

@@ -35,7 +35,7 @@ class Performance(YamlModel):
 
 
 class DataQuality(YamlModel):
-    """Bounds for the rows of a window. Shares are from 0 to 1."""
+    """Bounds for the rows of a window. Shares are from 0 to 1, in the long run: a window alerts beyond what chance explains of them."""
 
     missing_increase: Annotated[float, Field(ge=0, le=1)] = 0.05
     """By how much the missing share of a feature may exceed that of the hold-out (`missing_values`)."""

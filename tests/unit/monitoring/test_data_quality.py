@@ -38,7 +38,7 @@ def expected(expected_rows: float = ROWS, moving: tuple[str, ...] = ()) -> Expec
 def alerts(table: pa.Table, against: Expectation | None = None) -> dict[tuple[str, str], QualityFinding]:
     connection = duckdb.connect()
     connection.register("rows", table)
-    found = measure_quality(connection, rows="rows", expected=against or expected(), limits=DataQuality())
+    found = measure_quality(connection, rows="rows", expected=against or expected(), limits=DataQuality(), false_alarms=0.05)
     return {(each.check, each.feature): each for each in found if each.alert}
 
 
