@@ -36,9 +36,12 @@ def list_views(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(views)
         return
+    if not views:
+        console.print("There is no feature view yet: a dbt model with meta.feature_view is one. See docs/feature-store.md.")
     hidden = () if console.width >= _WIDE else ("owner", "features")
     summaries = [{name: value for name, value in _summary(view).items() if name not in hidden} for view in views]
-    console.print(_table(summaries))
+    if summaries:
+        console.print(_table(summaries))
     _print_problems(catalog)
 
 
@@ -251,7 +254,7 @@ def _print_problems(catalog: "FeatureCatalog") -> None:
 
 def _table(entries: list[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for position, name in enumerate(entries[0]):
+    for position, name in enumerate(entries[0] if entries else ()):
         # Names are what people copy: they wrap rather than end in an ellipsis.
         table.add_column(name, overflow="fold", no_wrap=position == 0 or name in _WHOLE)
     for entry in entries:

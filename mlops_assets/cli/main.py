@@ -70,7 +70,6 @@ app = typer.Typer(
     cls=_Commands,
     help="An end-to-end MLOps platform as a Dagster asset graph.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.project import current_project
+from mlops_assets.core.project import Project, current_project
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, Settings
 from mlops_assets.features.dbt_package import DBT_PACKAGE, dbt_profile_variables, link_dbt_package
 from mlops_assets.features.generated.project_files import write_generated_models
@@ -17,6 +17,7 @@ DUCKDB_EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
 
 # Folders of the dbt project that dbt writes, and the packages that decide how it is parsed.
 _DBT_OUTPUT_FOLDERS = {"target", "logs", "dbt_packages"}
+_SCHEMA = Path(__file__).parents[1] / "components" / "defs.schema.json"
 _DBT_PACKAGES = ("dbt-core", "dbt-duckdb", "duckdb")
 
 
@@ -63,10 +64,22 @@ def parse_dbt_project(settings: Settings, project: Path) -> bool:
     return True
 
 
+def copy_json_schema(project: Project) -> bool:
+    """Put the JSON Schema of the package, which editors check YAML by, into the `defs/` of `project`. Returns whether it changed."""
+    folder = project.definitions_directory
+    target = folder / _SCHEMA.name
+    if not folder.is_dir() or (target.is_file() and target.read_bytes() == _SCHEMA.read_bytes()):
+        return False
+    target.write_bytes(_SCHEMA.read_bytes())
+    return True
+
+
 def prepare(settings: Settings) -> list[str]:
     """Do all of it. Returns one line a thing that was done, none when everything was there."""
     done = [f"DuckDB extension {name} installed" for name in install_duckdb_extensions(DUCKDB_EXTENSION_DIRECTORY)]
     project = current_project()
+    if copy_json_schema(project):
+        done.append(f"{_SCHEMA.name} copied")
     done += [f"{path} compiled" for path in write_generated_models(project)]
     if parse_dbt_project(settings, project.dbt_project):
         done.append("dbt project parsed")

@@ -2,19 +2,18 @@
 
 import getpass
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import yaml
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import RAW_SCHEMA
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.schema_evolution import ColumnChange, RequestedChanges, SchemaPlanError, apply_changes, plan_changes
-from mlops_assets.schema.source import RawTable, Source
+from mlops_assets.schema.declarations import declared_tables, read_declarations
+from mlops_assets.schema.source import RawTable
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,15 +23,15 @@ if TYPE_CHECKING:
 
 def raw_table(name: str) -> tuple[RawTable, Path]:
     """The raw table `name` as its file declares it, with the folder of that file. Raises StackError when there is none."""
-    known: list[str] = []
-    for path in sorted(current_project().definitions_directory.glob("*/defs.yaml")):
-        declared = yaml.safe_load(path.read_text())
-        if isinstance(declared, Mapping) and str(declared.get("type", "")).endswith(".RawTables"):
-            tables = Source.model_validate(declared["attributes"]).tables
-            if name in tables:
-                return tables[name], path.parent
-            known += tables
-    raise StackError(f"There is no raw table {name!r}.", remedy=f"There are: {', '.join(known)}")
+    declarations = read_declarations(current_project().definitions_directory)
+    tables = declared_tables(declarations)
+    if name in tables:
+        return tables[name].table, tables[name].file.parent
+    # It may stand in a file that cannot be read.
+    wrong = "".join(f"\n{problem}" for problem in declarations.problems)
+    raise StackError(
+        f"There is no raw table {name!r}.{wrong}", remedy=f"There are: {', '.join(sorted(tables)) or 'none'}. Faults: mlops check"
+    )
 
 
 def declared_columns(table: str) -> dict[str, str]:

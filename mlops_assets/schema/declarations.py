@@ -68,8 +68,8 @@ def _read(files: tuple[tuple[str, int], ...]) -> Declarations:
     problems: list[str] = []
     for path in (Path(file) for file, _ in files):
         try:
-            documents = list(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))
-        except yaml.YAMLError as error:
+            documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             problems.append(f"{path.parent.name}/{path.name}: {error}")
             continue
         components += [

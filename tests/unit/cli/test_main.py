@@ -98,3 +98,8 @@ def test_a_command_of_an_extra_that_is_left_out_is_told(tmp_path: Path) -> None:
     assert "This command needs psutil, which is not installed." in done.stderr
     assert "'mlops-assets[local]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_shell_completes_commands() -> None:
+    variables = {"_MLOPS_COMPLETE": "complete_bash", "COMP_WORDS": "mlops che", "COMP_CWORD": "1"}
+    assert CliRunner().invoke(app, [], env=variables, prog_name="mlops").stdout.split() == ["check"]
