@@ -16,7 +16,7 @@ import dagster as dg
 import duckdb
 import parcels
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.components.project import project_definitions
@@ -185,6 +185,8 @@ def test_a_view_holds_what_was_known_at_each_moment(view: str, project: Project,
     define, moments, longest, reach = VIEWS[view]
     sql = compiled(project, view)
 
+    # To find the smallest of the examples that fail takes minutes.
+    @settings(phases=(Phase.explicit, Phase.reuse, Phase.generate))
     @given(sent=PARCELS)
     def compare(sent: list[Parcel]) -> None:
         expected = {}

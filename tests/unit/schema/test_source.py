@@ -7,7 +7,7 @@ import pytest
 from file_rows import COLUMNS
 from pydantic import ValidationError
 
-from mlops_assets.schema.source import RawTable
+from mlops_assets.schema.source import RawTable, Source
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,26 @@ def test_partitions_begin_at_the_start_of_their_period(cadence: str, start: str,
     else:
         with pytest.raises(ValidationError, match=message):
             RawTable.model_validate(table)
+
+
+@pytest.mark.parametrize(
+    ("file", "reader"),
+    [("a.csv", "csv"), ("A.PARQUET", "parquet"), ("b.json.gz", "json"), ("package:p/data/flights.csv.zip", "csv")],
+)
+def test_the_format_is_what_the_name_of_the_file_ends_with(file: str, reader: str) -> None:
+    table = {"description": "d", "files": [file], "columns": {"a": {"type": "integer"}}}
+    assert RawTable.model_validate(table).format == reader
+
+
+def test_a_file_of_another_name_needs_a_format() -> None:
+    with pytest.raises(ValidationError, match="`files` need a `format`: csv"):
+        RawTable.model_validate({"description": "d", "files": ["a.txt"], "columns": {"a": {"type": "integer"}}})
+
+
+def test_a_feature_view_of_several_tables_says_which() -> None:
+    table = {"description": "d", "files": ["a.csv"], "columns": {"a": {"type": "integer"}}}
+    view = {"description": "d", "entity": ["a"], "time": "t", "features": {"n": {"count": "*", "over": "1d"}}}
+    source = {"owners": ["team:a"], "tables": {"one": table}, "feature_views": {"v": view}}
+    assert Source.model_validate(source).feature_views["v"].table == "one"
+    with pytest.raises(ValidationError, match="say which, `table: one or two`"):
+        Source.model_validate({**source, "tables": {"one": table, "two": table}})
