@@ -48,12 +48,13 @@ def parse_dbt_project(settings: Settings, project: Path) -> bool:
         raise StackError(f"There is no dbt project in {project}.", remedy="Restore the folder: git checkout -- dbt_project")
     stamp = project / "target" / "prepared"
     fingerprint = _fingerprint(project)
+    with readable_by_all():
+        link_dbt_package(project)
     if stamp.exists() and stamp.read_text() == fingerprint and (project / "target" / "manifest.json").exists():
         return False
     command = [str(scripts_directory() / "dbt"), "--quiet", "parse", "--project-dir", str(project)]
     environment = process_environment(settings) | dbt_profile_variables()
     with readable_by_all():
-        link_dbt_package(project)
         parsed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=project)
     if parsed.returncode != 0:
         raise StackError(

@@ -112,6 +112,10 @@ def test_a_new_project_loads_and_passes_its_own_test(environment: Path, project:
     mlops = _mlops(environment, project, variables)
     assert "dbt project parsed" in mlops("prepare").stdout
     assert "Nothing to prepare." in mlops("prepare").stdout
+    package = project / "dbt_project" / "dbt_packages" / "mlops"
+    package.unlink()
+    mlops("prepare")
+    assert (package / "dbt_project.yml").exists()
     assert json.loads(mlops("status", "--json").stdout)["solutions"] == {}
     test = [environment / "bin" / "python", "-m", "pytest", "-q"]
     done = subprocess.run(test, cwd=project, env=variables, capture_output=True, text=True, check=False)
