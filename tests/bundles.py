@@ -28,7 +28,8 @@ from mlops_assets.ml.skops_model import dump_pipeline
 from mlops_assets.online_store.store import OnlineStore
 from mlops_assets.online_store.values import Column, EntityValues, OnlineView
 from mlops_assets.schema.problem import Problem
-from mlops_assets.serving.bundle import Bundle, file_hash, load_bundle, write_bundle
+from mlops_assets.serving.bundle import Bundle, file_hash, write_bundle
+from mlops_assets.serving.bundle_loading import load_bundle
 from mlops_assets.serving.contract import Contract, describe_features
 from mlops_assets.serving.sample import Sample, SampleRow
 

@@ -3,7 +3,7 @@
 `model` signs the record of the bundle when it registers a version, `evaluation` signs it again when every gate passed, and signs that of
 the monitoring reference. Records and signatures are tags of the version; that of the acceptance also lies beside the bundle that serves. A
 record that somebody writes, copies from another version, or a file that somebody replaces does not fit to a signature. Whoever decides by a
-fact of a version takes it from its record, not from another tag. Reading a bundle belongs to `serving/bundle.py`.
+fact of a version takes it from its record, not from another tag. Reading a bundle belongs to `serving/bundle_loading.py`.
 """
 
 import hashlib

@@ -193,7 +193,7 @@ def load_champions(
 
 
 def _check(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings) -> dg.AssetCheckResult:
-    from mlops_assets.serving.bundle import load_deployed
+    from mlops_assets.serving.bundle_loading import load_deployed
 
     champion = registry.champion(inputs.name, inputs.segment)
     folder = open_bundle_store(settings).of(inputs.name).active(champion_link(inputs.segment))

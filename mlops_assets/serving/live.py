@@ -21,7 +21,8 @@ from mlops_assets.clients.signatures import Signer
 from mlops_assets.online_store.store import OnlineStore
 from mlops_assets.schema.solution import Serving, Worker
 from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, segment_links
-from mlops_assets.serving.bundle import Bundle, BundleError, RemoteModel, load_contract, load_deployed, open_bundle
+from mlops_assets.serving.bundle import Bundle, BundleError, RemoteModel
+from mlops_assets.serving.bundle_loading import load_contract, load_deployed, open_bundle
 from mlops_assets.serving.bundle_store import BundleStore, SolutionBundles
 from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.engine import EngineChoice, recorded_engine

@@ -36,7 +36,8 @@ def require_passed_gates(
 
 def read_bundle(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> "Bundle":
     """The bundle of `model` on this machine. Raises EvidenceError or BundleError when it is not the one that was registered."""
-    from mlops_assets.serving.bundle import BundleError, load_bundle
+    from mlops_assets.serving.bundle import BundleError
+    from mlops_assets.serving.bundle_loading import load_bundle
 
     record = registry.registered_record(model)
     with bundles_of(settings, model).using():
@@ -49,7 +50,8 @@ def read_bundle(registry: ModelRegistry, settings: Settings, model: RegisteredMo
 
 def read_contract(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> "Contract":
     """The contract of the bundle of `model`, without its model. Raises as `read_bundle` does."""
-    from mlops_assets.serving.bundle import BundleError, load_contract
+    from mlops_assets.serving.bundle import BundleError
+    from mlops_assets.serving.bundle_loading import load_contract
 
     record = registry.registered_record(model)
     with bundles_of(settings, model).using():

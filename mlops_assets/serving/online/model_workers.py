@@ -30,7 +30,8 @@ from litserve.utils import LitAPIStatus
 
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.schema.solution import Worker
-from mlops_assets.serving.bundle import Bundle, load_deployed
+from mlops_assets.serving.bundle import Bundle
+from mlops_assets.serving.bundle_loading import load_deployed
 
 STARTING_SECONDS = 120.0
 """So long may a worker take to load its bundle."""

@@ -15,7 +15,8 @@ from mlops_assets.clients.bundle_record import folder_files
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.pipeline import predict
 from mlops_assets.schema.problem import Problem
-from mlops_assets.serving.bundle import BATCH_ROWS, BundleError, file_hash, load_bundle, write_bundle
+from mlops_assets.serving.bundle import BATCH_ROWS, BundleError, file_hash, write_bundle
+from mlops_assets.serving.bundle_loading import load_bundle
 from mlops_assets.serving.contract import describe_features
 from mlops_assets.serving.sample import Sample
 
@@ -221,7 +222,7 @@ def test_scoring_loads_neither_pandas_nor_scikit_learn(promoted, tmp_path: Path)
 import sys
 from pathlib import Path
 import pyarrow as pa
-from mlops_assets.serving.bundle import load_bundle
+from mlops_assets.serving.bundle_loading import load_bundle
 
 rows = pa.ipc.open_file({str(tmp_path / "rows.arrow")!r}).read_all()
 print(load_bundle(Path({str(promoted[0])!r}), {folder_files(promoted[0])!r}).score(rows).num_rows)
