@@ -3,6 +3,7 @@
 Its columns in the lake belong to `predictions/prediction_log.py`.
 """
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Literal
 
@@ -25,11 +26,12 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     probabilities: list[float] | None = None
 
 
-class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
+class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One prediction with all that explains it. Moments have a time zone.
 
     `role` is that of the model; `answered` tells whether the caller got this prediction (False for a challenger in the shadow).
-    `key` is the spine's key, `partition` the date of its partition. `features` are all features of the model, after overrides.
+    `key` is the spine's key, `partition` the date of its partition. `features` are all features of the model, after overrides; those in
+    `unseen` have a category that training did not hold. `classes` are those of the probabilities, in their order.
     """
 
     prediction_id: str
@@ -46,6 +48,8 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Outputs
     views: dict[str, ViewValues]
     served_at: datetime
+    classes: Sequence[int | str] = ()
+    unseen: Sequence[str] = ()
 
 
 def build_prediction_id(*, solution: str, channel: Channel, request_id: str, role: Role) -> str:

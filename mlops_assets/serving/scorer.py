@@ -43,6 +43,8 @@ class ScoredRow(msgspec.Struct, frozen=True, kw_only=True):
     features: dict[str, Value]
     outputs: Outputs
     views: dict[str, ViewValues]
+    classes: Sequence[int | str] = ()
+    unseen: Sequence[str] = ()
 
     def record(self, *, solution: str, channel: Channel, role: Role, answered: bool, request_id: str) -> PredictionRecord:
         """The prediction as it is logged, served now."""
@@ -61,6 +63,8 @@ class ScoredRow(msgspec.Struct, frozen=True, kw_only=True):
             features=self.features,
             outputs=self.outputs,
             views=self.views,
+            classes=self.classes,
+            unseen=self.unseen,
         )
 
 
@@ -91,6 +95,10 @@ class Scorer:
         self._view_features = {view.name: frozenset(view.features) for view in contract.feature_views}
         self._reader = online_store.reader(tuple(FeatureRequest(view.name, view.version, view.features) for view in self._online))
         self._derived = DerivedFeatures(contract)
+        self._classes = tuple(contract.classes or ()) if contract.problem == "multiclass_classification" else ()
+        self._known = tuple(
+            (feature.name, frozenset(feature.categories)) for feature in contract.features if feature.kind == "categorical"
+        )
 
     def score(self, rows: Sequence[Row]) -> list[ScoredRow]:
         """Answers for `rows`, in their order. A feature that is unknown counts as missing, which the flag of its view tells.
@@ -123,6 +131,8 @@ class Scorer:
                 features=values,
                 outputs=output,
                 views=self._views(row, read.views) if row.features else read.views,
+                classes=self._classes,
+                unseen=[name for name, known in self._known if (text := values[name]) is not None and text not in known],
             )
             for row, read, values, output in zip(rows, online_rows, features, outputs, strict=True)
         ]

@@ -53,6 +53,12 @@ class Metrics:
             ["solution", "view", "flag"],
             registry=self.registry,
         )
+        self._unseen = Counter(
+            "mlops_unseen_categories",
+            "Predictions from a category that training did not hold, by feature.",
+            ["solution", "feature"],
+            registry=self.registry,
+        )
         self.challenger_failures = Counter(
             "mlops_challenger_failures", "Requests that a challenger could not score.", ["solution"], registry=self.registry
         )
@@ -81,6 +87,8 @@ class Metrics:
             for name, view in record.views.items():
                 if view.flag is not Flag.OK:
                     self._child(self._flagged, record.solution, name, view.flag).inc()
+            for name in record.unseen:
+                self._child(self._unseen, record.solution, name).inc()
 
     def count_request(self, solution: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""

@@ -38,8 +38,8 @@ BATCH_ROWS = 50
 class Answer(msgspec.Struct, omit_defaults=True, kw_only=True):
     """The prediction for one row; `flags` tells by feature view how its values were found, `ok` or why they are missing.
 
-    `score` and `predicted_label` of a classification, with `probabilities` in the order of the contract's classes when there are more
-    than two; `value` of a regression.
+    `score` and `predicted_label` of a classification, with the `probabilities` of `classes`, in their order, when there are more than
+    two; `value` of a regression. Features in `unseen` have a category that training did not hold.
     """
 
     prediction_id: str
@@ -48,6 +48,8 @@ class Answer(msgspec.Struct, omit_defaults=True, kw_only=True):
     predicted_label: int | str | None = None
     value: float | None = None
     probabilities: list[float] | None = None
+    classes: list[int | str] | None = None
+    unseen: list[str] | None = None
     flags: dict[str, str]
 
 
@@ -290,5 +292,7 @@ def _answer(record: PredictionRecord) -> Answer:
         predicted_label=outputs.predicted_label,
         value=outputs.value,
         probabilities=outputs.probabilities,
+        classes=list(record.classes) or None,
+        unseen=list(record.unseen) or None,
         flags={name: view.flag for name, view in record.views.items()},
     )

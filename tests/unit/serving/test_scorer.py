@@ -192,3 +192,21 @@ def test_epoch_seconds_are_told_apart_in_every_channel(seconds: Scorer) -> None:
     assert answered == batch["value"].to_pylist()
     assert answered[:400] == [float(value % 2) for value in range(400)]
     assert seconds.bundle.contract.origins == {"second": float(EPOCH + 199)}
+
+
+def test_an_unknown_category_is_named_by_its_feature(scorers: dict[Problem, Scorer]) -> None:
+    scorer = scorers["binary_classification"]
+    known = next(feature for feature in scorer.bundle.contract.features if feature.name == "carrier")
+    assert list(one(scorer, carrier=known.categories[0]).unseen) == []
+    assert list(one(scorer, carrier=None).unseen) == []
+    assert list(one(scorer, carrier="nobody").unseen) == ["carrier"]
+
+
+def test_probabilities_of_several_classes_have_their_names(scorers: dict[Problem, Scorer]) -> None:
+    several = scorers["multiclass_classification"]
+    scored = one(several)
+    assert list(scored.classes) == list(several.bundle.contract.classes or ())
+    assert len(scored.classes) == len(scored.outputs.probabilities or ())
+    record = scored.record(solution="a", channel="online", role="champion", answered=True, request_id="1")
+    assert list(record.classes) == list(scored.classes)
+    assert list(one(scorers["binary_classification"]).classes) == []
