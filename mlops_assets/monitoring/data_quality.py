@@ -61,13 +61,13 @@ class QualityFinding:
 class Expectation:
     """The expectation of a window: the contract and, by feature, the reference's summary of all its rows.
 
-    `rows` predictions are expected of those that `counted`, a SQL condition, is true for. Features in `moving` leave their range by
+    `rows` predictions are expected (None: any number) where `counted`, a SQL condition, is true. Features in `moving` leave their range by
     nature, such as the calendar: their values are not checked.
     """
 
     contract: "Contract"
     reference: Mapping[str, Mapping]
-    rows: float
+    rows: float | None
     counted: str
     key: str
     moving: Sequence[str]
@@ -176,6 +176,8 @@ def _whole(
         examples=", ".join(str(value) for (value,) in examples) or None,
         alert=surplus > 0,
     )
+    if expected.rows is None:
+        return
     least, most = (bound * expected.rows for bound in limits.row_count)
     few = counted < least
     yield QualityFinding(

@@ -83,7 +83,9 @@ def _inspect(run: MonitoringRun, version: int) -> dict[tuple[str, int], list[Qua
     findings = {}
     for window, share in shares.items():
         # Of a window that several versions predicted, each is expected to have its share of the rows.
-        expected = reference.summary.rows / reference.partitions * _partitions(inputs, windows, window) * share
+        expected = None
+        if inputs.solution.spine.has_time:
+            expected = reference.summary.rows / reference.partitions * _partitions(inputs, windows, window) * share
         if share:
             findings[window, version] = measure_quality(
                 connection,

@@ -31,7 +31,7 @@ from mlops_assets.ml.retraining import RetrainingDecision, RetrainingPolicy, Ret
 from mlops_assets.monitoring.monitor import measuring_monitors
 from mlops_assets.monitoring.monitored_windows import WINDOW, write_report
 from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
-from mlops_assets.schema.column_names import MODEL_VERSION
+from mlops_assets.schema.column_names import LABELLED_AT, LOADED_AT, MODEL_VERSION, SNAPSHOT_AT
 from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.schema.table_columns import TableColumn
 from mlops_assets.stages.column_lineage import Sources, column_lineage
@@ -181,14 +181,16 @@ def decide_window(
     """The decision about one window as a row of the table. Raises Failure when nothing was reported of the window."""
     retraining_section = inputs.solution.retraining
     end = inputs.windows.time_window_for_partition_key(window.isoformat()).end.date()
-    day = date.fromisoformat(max(key for key in inputs.partitions.get_partition_keys() if key <= end.isoformat()))
+    day = _training_day(connection, inputs, end)
     champion = _champion(connection, registry, inputs, window)
     windows = _windows(connection, inputs, version=champion.version, window=window, count=retraining_section.recent_windows)
     evaluations = whole_evaluations(connection, inputs.name)
+    # Without time the training of a day has read the snapshot of that day.
+    before = "<" if inputs.solution.spine.has_time else "<="
     [[attempted]] = connection.execute(
-        f"SELECT max({TRAINING_DATE}) FROM {evaluations} WHERE {TRAINING_DATE} < ?", [day]
+        f"SELECT max({TRAINING_DATE}) FROM {evaluations} WHERE {TRAINING_DATE} {before} ?", [day]
     ).fetchall()
-    rows = f"SELECT * FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
+    rows = f"SELECT {_content(inputs)} FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
     identity = fingerprint(connection, f"({rows})")
     labelled, new_rows = _count(connection, inputs, rows, attempted)
     state = RetrainingState(
@@ -227,6 +229,24 @@ def decide_window(
         "outcome": decision.outcome,
         "reason": decision.text,
     }
+
+
+def _training_day(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, end: date) -> date:
+    """The training date that may use all data before `end`: without time, the newest snapshot."""
+    if inputs.solution.spine.has_time:
+        return date.fromisoformat(max(key for key in inputs.partitions.get_partition_keys() if key <= end.isoformat()))
+    column = quote(inputs.solution.partitions.column)
+    [[newest]] = connection.execute(f"SELECT max({column}) FROM lake.{inputs.spine.table} WHERE {column} < ?", [end]).fetchall()
+    if newest is None:
+        raise permanent_failure(f"{inputs.spine.table} has no snapshot before {end}: materialize it first.")
+    return newest
+
+
+def _content(inputs: SolutionInputs) -> str:
+    """SQL for the columns of the spine that make one training differ from another: the day of a snapshot is none."""
+    if inputs.solution.spine.has_time:
+        return "*"
+    return f"* EXCLUDE ({', '.join((quote(inputs.solution.partitions.column), SNAPSHOT_AT, LABELLED_AT, LOADED_AT))})"
 
 
 def _champion(
@@ -304,9 +324,14 @@ def _predictions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, 
 
 def _count(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str, attempted: date | None) -> tuple[int, int]:
     """Count `rows`, and those of them that got their label after the training for `attempted`."""
-    since = (
-        "true" if attempted is None else f"{quote(inputs.solution.spine.label_time)} >= {sql_moment(inputs.midnight(attempted))}"
-    )
+    spine = inputs.solution.spine
+    since = "true"
+    if attempted is not None and spine.has_time:
+        since = f"{quote(spine.label_time)} >= {sql_moment(inputs.midnight(attempted))}"
+    elif attempted is not None:
+        key = quote(spine.key)
+        known = f"SELECT {key} FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, attempted)}"
+        since = f"{key} NOT IN ({known})"
     labelled, new = connection.execute(f"SELECT count(*), count(*) FILTER (WHERE {since}) FROM ({rows})").fetchall()[0]
     return int(labelled), int(new)
 
@@ -318,7 +343,8 @@ def _trained_on(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, a
         return None
     return fingerprint(
         connection,
-        f"(SELECT * FROM lake.{inputs.spine.table} AT (VERSION => {dataset.source_snapshot}) WHERE {labelled_rows(inputs, attempted)})",
+        f"(SELECT {_content(inputs)} FROM lake.{inputs.spine.table} AT (VERSION => {dataset.source_snapshot}) "
+        f"WHERE {labelled_rows(inputs, attempted)})",
     )
 
 

@@ -34,7 +34,7 @@ def build_retraining_schedules(inputs: SolutionInputs) -> list[dg.ScheduleDefini
         if not built:
             yield dg.SkipReason(f"No partition of {inputs.spine.table} is there yet.")
             return
-        later = [key for key in known if key > max(built)]
+        later = [key for key in known if key > max(built)] if inputs.solution.spine.has_time else []
         configuration = {"actor": ACTOR, "reason": f"schedule {schedule.cron}"}
         yield dg.RunRequest(
             run_key=context.scheduled_execution_time.isoformat(),

@@ -82,12 +82,17 @@ class Replay:
         self.client = DagsterClient.from_settings(settings)
         assets = self.client.assets()
         self._name = plan.solution
-        self._label_delay = declared_solution(plan.solution).monitoring.performance.label_delay
+        solution = declared_solution(plan.solution)
+        if not solution.spine.has_time:
+            raise StackError(
+                f"The table of {plan.solution} has no time: there is nothing to replay.", remedy=f"mlops run {plan.solution}"
+            )
+        self._label_delay = solution.monitoring.performance.label_delay
         if registered_champion(settings, plan.solution) is None:
             raise StackError(f"{plan.solution} has no champion that could predict.", remedy=f"mlops run {plan.solution}")
         self._calendar = PartitionCalendar(self.client)
         self._data = tuple(sorted(data_assets(assets, self._key(TRAINING_DATASET))))
-        self._available = available_partitions(self._calendar, assets, declared_solution(plan.solution))
+        self._available = available_partitions(self._calendar, assets, solution)
         if fault is not None and fault.key not in self._data:
             raise StackError(
                 f"{plan.solution} does not read {fault.key}.", remedy=f"It reads: {', '.join(raw_tables(set(self._data)))}"

@@ -73,7 +73,9 @@ def plan_run(settings: Settings, client: DagsterClient, request: RunRequest) -> 
         raise StackError(f"{name} has no data in these days: there are partitions of {span}.", remedy="Choose other days.")
     training_date = champion.tags[TRAINING_DATE_TAG] if champion and not request.trains else predicted[0].key
     monitored = [window.key for window in windows if predicted[0].first <= window.first and window.last <= predicted[-1].last]
-    runs = data_runs(calendar, assets, data, first=request.loaded_from, last=predicted[-1].last, name="data and features")
+    # Nobody can look at a table as it was: only the days that are predicted are snapshots.
+    loaded_from = request.loaded_from if solution.spine.has_time else predicted[0].first
+    runs = data_runs(calendar, assets, data, first=loaded_from, last=predicted[-1].last, name="data and features")
     if champion is None or request.trains:
         runs.append(_stage(solution, "training", training_date, training_date))
     runs.append(_stage(solution, "scoring", predicted[0].key, predicted[-1].key))
@@ -117,7 +119,9 @@ def available_partitions(
 def _first_predicted(
     assets: Mapping[str, AssetState], solution: Solution, available: list[PartitionWindow], windows: list[PartitionWindow]
 ) -> date:
-    """The first day to predict where none is asked for."""
+    """The first day to predict where none is asked for: without time the newest snapshot."""
+    if not solution.spine.has_time:
+        return available[-1].first if available else date.max
     if ranges := assets[f"{solution.name}/{PREDICTIONS}"].ranges:
         return date.fromisoformat(min(start for start, _ in ranges))
     if not available:

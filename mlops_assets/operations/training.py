@@ -66,7 +66,7 @@ def check_overrides(solution: str, overrides: Mapping[str, Any]) -> Solution:
         raise StackError(str(error), remedy="docs/reference-yaml.md lists the fields of the training section.") from error
 
 
-def default_training_date(client: DagsterClient, assets: Mapping[str, AssetState], solution: str) -> str:
+def default_training_date(client: DagsterClient, assets: Mapping[str, AssetState], solution: str, *, has_time: bool) -> str:
     """The first training date that may use all data there is: the one after the last partition of what the dataset needs.
 
     Raises StackError when there is no data yet.
@@ -75,7 +75,8 @@ def default_training_date(client: DagsterClient, assets: Mapping[str, AssetState
     ends = [max(end for _, end in assets[key].ranges) for key in dataset.dependencies if key in assets and assets[key].ranges]
     if not ends:
         raise StackError(f"There is no data for {solution} yet.", remedy="mlops demo, or materialize its features in Dagster.")
-    later = [key for key in client.partition_keys(dataset.key) if key > max(ends)]
+    # Without time a model is trained on a snapshot, not on what was before.
+    later = [key for key in client.partition_keys(dataset.key) if key > max(ends)] if has_time else []
     return later[0] if later else max(ends)
 
 
@@ -112,7 +113,11 @@ def train(
     keys = [f"{solution}/{stage}" for stage in stages if deploy or not stage.endswith("deployment")]
     if missing := [key for key in keys if key not in assets]:
         raise StackError(f"Dagster has no asset {missing[0]}.", remedy="mlops status; after a change of YAML: mlops reload")
-    chosen = date or (newest_dataset_date(assets, solution) if segment else default_training_date(client, assets, solution))
+    chosen = date or (
+        newest_dataset_date(assets, solution)
+        if segment
+        else default_training_date(client, assets, solution, has_time=declared.spine.has_time)
+    )
     partition = model_partition(chosen, segment)
     if partition not in client.partition_keys(keys[0]):
         raise StackError(f"{partition} is no partition of {keys[0]}.", remedy="They are listed in Dagster.")

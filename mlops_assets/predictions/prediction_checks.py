@@ -22,12 +22,13 @@ _MOST_STALE = 0.2
 def check_complete(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, *, keys: Sequence[str]
 ) -> list[PartitionCheckResult]:
-    """Whether in each of the partitions `keys`, which are those of `window`, every row of the spine has exactly one prediction."""
+    """Whether in each of the partitions `keys`, which are those of `window`, every row that the batch predicts has one prediction."""
     key, partition = quote(inputs.solution.spine.key), quote(window.column)
     rows, day = internal("rows"), internal("day")
     spine, predicted = (
-        f"(SELECT {key}, {partition} AS {day}, count(*) AS {rows} FROM lake.{table} t WHERE {window.predicate('t')} GROUP BY ALL)"
-        for table in (inputs.spine.table, inputs.table(PREDICTIONS))
+        f"(SELECT {key}, {partition} AS {day}, count(*) AS {rows} FROM lake.{table} t "
+        f"WHERE {window.predicate('t')} AND {condition} GROUP BY ALL)"
+        for table, condition in ((inputs.spine.table, inputs.is_predicted), (inputs.table(PREDICTIONS), "true"))
     )
     by_date = connection.execute(
         f"SELECT CAST({day} AS VARCHAR), count(*), count(*) FILTER (WHERE {_is_wrong('s', 'p', rows)}), "

@@ -142,7 +142,7 @@ def scored_rows(
     import pyarrow as pa
 
     snapshot = current_snapshot(connection)
-    frame = inputs.frame(first=first, end=end, condition="true", labelled=False, snapshot=snapshot)
+    frame = inputs.frame(first=first, end=end, condition=inputs.is_predicted, labelled=False, snapshot=snapshot)
     # A connection of its own: one that is being read from can do nothing else.
     with connection.cursor() as reading:
         reading.execute("SET TimeZone = 'UTC'")
@@ -167,7 +167,10 @@ def _with_predictions(frame: "pa.Table", predicting: "Champions") -> "pa.Table":
 
 
 def _rows_query(inputs: SolutionInputs, predicting: "Champions", snapshot: int) -> str:
-    identifier = f"'{inputs.name}:' || CAST({quote(inputs.solution.spine.key)} AS VARCHAR) || ':' || {MODEL_VERSION}"
+    spine, partition = inputs.solution.spine, quote(inputs.solution.partitions.column)
+    # Without time a row is predicted again in each snapshot.
+    snapshot_of_row = "" if spine.has_time else f" || ':' || CAST({partition} AS VARCHAR)"
+    identifier = f"'{inputs.name}:' || CAST({quote(spine.key)} AS VARCHAR){snapshot_of_row} || ':' || {MODEL_VERSION}"
     views = " ".join(
         f"WHEN {bundle.contract.version} THEN "
         + literal(json.dumps({view.name: view.version for view in bundle.contract.feature_views}))

@@ -39,6 +39,15 @@ OUTPUTS: Final = ("score", "predicted_label", "value", "probabilities")
 
 MATURED: Final = "matured"
 
+ROW_KEY: Final = "row_key"
+"""Key of a spine whose YAML names none: made from the content of the row."""
+SNAPSHOT_DATE: Final = "snapshot_date"
+"""Of a spine without time, its partition: the day as of whose end the table was looked at."""
+SNAPSHOT_AT: Final = "snapshot_at"
+LABELLED_AT: Final = "labelled_at"
+HELD_OUT: Final = "held_out"
+"""Of a spine without time: whether a labelled row is kept for evaluation and no model is trained on it; null without a label."""
+
 REQUEST_ID: Final = "request_id"
 FEATURES: Final = "features"
 

@@ -1,9 +1,11 @@
 """The YAML schema of a solution: the sections that describe one prediction problem. Validation only; nothing runs here."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from mlops_assets.schema.column_names import LABELLED_AT, ROW_KEY, SNAPSHOT_AT, SNAPSHOT_DATE
 from mlops_assets.schema.duration import Duration
 from mlops_assets.schema.gates_section import DatasetChecks, Gates
 from mlops_assets.schema.metric_names import metric_names
@@ -19,6 +21,7 @@ class Spine(YamlModel):
 
     From a `table` the dbt model `<solution>_spine` is compiled, with the columns that the solution uses, their descriptions, types and
     tests. `mlops features eject <solution>_spine` makes it a file to edit.
+    tests. A `table` may have no time: then `prediction_time` and `label_time` are left out, and each day of `partitions` is a snapshot.
     """
 
     model: str | None = None
@@ -27,14 +30,19 @@ class Spine(YamlModel):
     """Name of the raw table that the model is derived from, instead of `model`."""
     expressions: dict[Name, str] = {}
     """With `table`: name -> SQL expression over the columns of the table, a column that the table lacks."""
-    key: str
-    """Its column that identifies the row."""
-    prediction_time: str
-    """Its column with the moment of prediction. Features count as known at this moment."""
+    key: str = ROW_KEY
+    """Its column that identifies the row. With `table` it may be left out: then it is made from the content of the row without the label."""
+    prediction_time: str = SNAPSHOT_AT
+    """Its column with the moment of prediction. Features count as known at this moment. Left out: the table has no time."""
     label: str
     """Its column with what happened; null while unknown. Binary: 0 and 1, or boolean."""
-    label_time: str
-    """Its column with the moment at which the label became known."""
+    label_time: str = LABELLED_AT
+    """Its column with the moment at which the label became known. Left out: the table has no time."""
+
+    @property
+    def has_time(self) -> bool:
+        """Whether rows have a moment of prediction of their own."""
+        return self.prediction_time != SNAPSHOT_AT
 
     @model_validator(mode="after")
     def _has_one_origin(self) -> "Spine":
@@ -42,7 +50,20 @@ class Spine(YamlModel):
             raise ValueError("give either `model`, a dbt model, or `table`, a raw table that it is derived from")
         if self.table is None and self.expressions:
             raise ValueError("`expressions` are of a spine that is derived from a `table`; write them in the SQL of the model")
+        if self.has_time != (self.label_time != LABELLED_AT):
+            raise ValueError("`prediction_time` and `label_time` belong together; leave out both where the table has no time")
+        if self.table is None and (not self.has_time or self.key == ROW_KEY):
+            raise ValueError(
+                "a `model` needs `key`, `prediction_time` and `label_time`; they can be left out with a `table` alone"
+            )
         return self
+
+
+class SolutionPartitions(Partitions):
+    """Time partitions of a solution. One without time has a partition for each day on which its table may be looked at."""
+
+    column: str = SNAPSHOT_DATE
+    """The DATE column of the spine that holds the partition. Left out only where the table has no time."""
 
 
 class FeatureSource(YamlModel):
@@ -143,7 +164,7 @@ class Solution(YamlModel):
     """Who answers for it: e-mail addresses or `team:<name>`."""
     problem: Problem
     """Kind of problem."""
-    partitions: Partitions
+    partitions: SolutionPartitions
     """Partitions of the predictions and outcomes; a training date is one of these keys too."""
     spine: Spine
     """Who is predicted, when, and what happened."""
@@ -172,6 +193,33 @@ class Solution(YamlModel):
     def spine_model(self) -> str:
         """Name of the dbt model of the spine: the one that is named, or the one that is derived."""
         return self.spine.model or f"{self.name}_spine"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _watch_snapshots_daily(cls, attributes: Any) -> Any:
+        """A solution without time has windows of a day where its YAML names none."""
+        if not isinstance(attributes, Mapping) or not isinstance(attributes.get("spine"), Mapping):
+            return attributes
+        monitoring = attributes.get("monitoring", {})
+        if "prediction_time" in attributes["spine"] or not isinstance(monitoring, Mapping):
+            return attributes
+        return {**attributes, "monitoring": {"window": "daily", **monitoring}}
+
+    @model_validator(mode="after")
+    def _has_what_its_time_needs(self) -> "Solution":
+        of_time = {"training.window": "window", "training.holdout": "holdout"}
+        stated = [name for name, field in of_time.items() if field in self.training.model_fields_set]
+        if self.spine.has_time:
+            if missing := [name for name in of_time if name not in stated]:
+                raise ValueError(f"a solution with time needs {' and '.join(missing)}")
+            if self.partitions.column == SNAPSHOT_DATE:
+                raise ValueError("a solution with time needs partitions.column")
+            return self
+        if stated:
+            raise ValueError(f"{' and '.join(stated)} belong to a table with time; without one there is training.holdout_share")
+        if self.partitions.cadence != "daily":
+            raise ValueError(f"a table without time has a snapshot a day: leave out cadence: {self.partitions.cadence}")
+        return self
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -122,10 +122,13 @@ def _threshold_kind(value: object) -> str:
 class Training(YamlModel):
     """How a model is fitted: `window` of history before the training date, the last `holdout` of it kept for evaluation."""
 
-    window: Duration
-    """Span before the training date whose rows are used. A duration: `14d`, `8w`, `6m`, `2y`."""
-    holdout: Duration
-    """The last part of the window, kept for evaluation. A duration."""
+    window: Duration = ""
+    """Span before the training date whose rows are used. A duration: `14d`, `8w`, `6m`, `2y`. Left out only where the table has no time."""
+    holdout: Duration = ""
+    """The last part of the window, kept for evaluation. A duration. Left out only where the table has no time."""
+    holdout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Of a table without time: the share of its labelled rows that is kept for evaluation, the same of every class, chosen by the hash of
+    the key."""
     metric: str
     """The metric that the `baseline` gate and the slice plots use."""
     estimator: Step

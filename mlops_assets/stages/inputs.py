@@ -26,6 +26,7 @@ from mlops_assets.core.partitions import build_partitions
 from mlops_assets.feature_store.point_in_time import Frame, SelectedView
 from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.lake.sql import literal, quote
+from mlops_assets.schema.column_names import HELD_OUT
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.derived import with_derived
 
@@ -116,6 +117,11 @@ class SolutionInputs:
         return is_present(quote(self.solution.spine.label), numeric=self.solution.problem == "regression")
 
     @property
+    def is_predicted(self) -> str:
+        """SQL that is true for a row of the spine that the batch predicts: without time, one that no model is trained on."""
+        return "true" if self.solution.spine.has_time else f"{HELD_OUT} IS DISTINCT FROM false"
+
+    @property
     def of_segments(self) -> "SolutionInputs | None":
         """The inputs of the segments' models, None when the solution has none."""
         return replace(self, by_segment=True) if self.solution.segments else None
@@ -173,7 +179,7 @@ class SolutionInputs:
         columns = [self.solution.partitions.column, spine.key, spine.prediction_time]
         if labelled:
             weight = self.solution.training.sample_weight
-            columns += [spine.label, spine.label_time, *([weight] if weight else [])]
+            columns += [spine.label, spine.label_time, *([weight] if weight else []), *([] if spine.has_time else [HELD_OUT])]
         return list(dict.fromkeys([*columns, *self.entity, *self.request]))
 
     def frame_query(self, *, first: date, end: date, condition: str, labelled: bool, snapshot: int) -> str:

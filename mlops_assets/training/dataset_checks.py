@@ -162,6 +162,8 @@ class _Dataset:
         solution, midnight = self._inputs.solution, self._inputs.midnight
         predicted, labelled = quote(solution.spine.prediction_time), quote(solution.spine.label_time)
         known = [(chosen.view.name, chosen.known_since) for chosen in self._inputs.views if chosen.known_since]
+        if not solution.spine.has_time:
+            return {f"features of {name} after prediction": f"{quote(column)} > {predicted}" for name, column in known}
         cutoff, holdout_start = self._training_date, subtract_duration(self._training_date, solution.training.holdout)
         return {
             **{f"features of {name} after prediction": f"{quote(column)} > {predicted}" for name, column in known},
@@ -196,7 +198,7 @@ class _Dataset:
             metadata={"train": train, "holdout": holdout, "minimum_train": minimum, "minimum_holdout": 1},
             description=(f"{train} training rows, checks.minimum_rows is {minimum} ({reason})" if train < minimum else None)
             if holdout
-            else "there is no hold-out row: widen training.holdout",
+            else f"there is no hold-out row: widen training.{'holdout' if self._inputs.solution.spine.has_time else 'holdout_share'}",
         )
 
     def _duplicates(self) -> dg.AssetCheckResult:

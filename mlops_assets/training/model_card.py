@@ -95,9 +95,17 @@ def _purpose(sources: CardSources) -> Section:
 def _data(sources: CardSources) -> Section:
     training, spine = sources.inputs.solution.training, sources.inputs.solution.spine
     times = sources.holdout.column(spine.prediction_time).to_pylist()
+    table, day = sources.inputs.spine.table, sources.candidate.tags[TRAINING_DATE_TAG]
+    rows, holdout = (
+        f"the snapshot of {day}",
+        f"{training.holdout_share:.0%} of the rows of each class, chosen by the hash of the key",
+    )
+    if spine.has_time:
+        rows = f"the {training.window} before {day}"
+        holdout = f"the last {training.holdout}: predictions from {min(times):%Y-%m-%d %H:%M} to {max(times):%Y-%m-%d %H:%M} UTC"
     facts = {
-        "rows from": f"{sources.inputs.spine.table}: the {training.window} before {sources.candidate.tags[TRAINING_DATE_TAG]}",
-        "hold-out": f"the last {training.holdout}: predictions from {min(times):%Y-%m-%d %H:%M} to {max(times):%Y-%m-%d %H:%M} UTC",
+        "rows from": f"{table}: {rows}",
+        "hold-out": holdout,
         "feature views": ", ".join(f"{view.name} v{view.version}" for view in sources.contract.feature_views) or "none",
         "fingerprint the model was trained on": sources.contract.dataset_fingerprint,
     }
@@ -200,7 +208,9 @@ def _limits(sources: CardSources) -> Section:
     solution, result = sources.inputs.solution, sources.evaluated.candidate_result.result
     points = [*solution.limitations]
     points.append(
-        f"CandidateEvaluation on the {solution.training.holdout} of the hold-out alone: another season may be different."
+        f"Evaluated on the {solution.training.holdout} of the hold-out alone: another season may be different."
+        if solution.spine.has_time
+        else "Evaluated on rows of the same table: what is collected at another time or place may be different."
     )
     points.append("Values outside those seen in training (see the features) are predicted without experience.")
     dropped = {column: count for column, count in result.dropped_slices.items() if count}

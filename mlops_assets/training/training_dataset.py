@@ -16,7 +16,7 @@ from mlops_assets.lake.sql import quote, sql_moment
 from mlops_assets.lake.tables import LakeError, current_snapshot, snapshot_at
 from mlops_assets.ml.splits import SPLIT_SQL
 from mlops_assets.schema.cadence import CADENCE_LENGTHS
-from mlops_assets.schema.column_names import SPLIT, internal
+from mlops_assets.schema.column_names import HELD_OUT, SPLIT, internal
 from mlops_assets.schema.duration import maximum_days, subtract_duration
 from mlops_assets.stages.column_lineage import frame_lineage
 from mlops_assets.stages.execution import (
@@ -48,7 +48,9 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        description=f"Labelled rows of the {training.window} before the training date, the last {training.holdout} held out.",
+        description=f"Labelled rows of the {training.window} before the training date, the last {training.holdout} held out."
+        if inputs.solution.spine.has_time
+        else f"Labelled rows of the snapshot of the training date, {training.holdout_share:.0%} of each class held out.",
         owners=inputs.solution.owners,
         group_name=inputs.name,
         kinds={"duckdb", "parquet"},
@@ -84,9 +86,9 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 information=information,
             )
             if not written.rows:
+                place = f"lies in the {training.window} before" if inputs.solution.spine.has_time else "is in the snapshot of"
                 raise permanent_failure(
-                    f"No labelled row of {inputs.spine.table} lies in the {training.window} before {training_date}: "
-                    "materialize the spine for those partitions first."
+                    f"No labelled row of {inputs.spine.table} {place} {training_date}: materialize the spine for it first."
                 )
             rows = dataset_query(inputs, training_date)
             checked = checks.check_dataset(connection, inputs, rows=rows, training_date=training_date)
@@ -146,6 +148,8 @@ def _source_snapshot(connection: duckdb.DuckDBPyConnection, config: TrainingData
 
 def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     """Dependencies on the partitions before the training date that the window covers."""
+    if not inputs.solution.spine.has_time:
+        return [dg.AssetDep(key) for key in inputs.upstream_keys]
     # A calendar window does not divide into partitions: the longest span of each unit, in days.
     days = maximum_days(inputs.solution.training.window)
     length = CADENCE_LENGTHS[inputs.solution.partitions.cadence].fewest_days
@@ -161,6 +165,8 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
 def labelled_rows(inputs: SolutionInputs, training_date: date) -> str:
     """SQL condition on the spine: the rows of the training window whose label was known at the training date."""
     training, spine = inputs.solution.training, inputs.solution.spine
+    if not spine.has_time:
+        return f"{quote(inputs.solution.partitions.column)} = DATE '{training_date}' AND {inputs.is_labelled}"
     start, cutoff = inputs.midnight(subtract_duration(training_date, training.window)), sql_moment(inputs.midnight(training_date))
     return (
         f"{quote(spine.prediction_time)} >= {sql_moment(start)} AND {quote(spine.prediction_time)} < {cutoff} "
@@ -170,7 +176,8 @@ def labelled_rows(inputs: SolutionInputs, training_date: date) -> str:
 
 def training_frame(inputs: SolutionInputs, training_date: date, snapshot: int) -> Frame:
     """The labelled rows of the training window with their features."""
-    start = subtract_duration(training_date, inputs.solution.training.window)
+    has_time = inputs.solution.spine.has_time
+    start = subtract_duration(training_date, inputs.solution.training.window) if has_time else training_date
     return inputs.frame(
         # Partitions are dates of the data's own zone: a day of slack, then the exact moments.
         first=date.fromordinal(start.toordinal() - 1),
@@ -184,12 +191,14 @@ def training_frame(inputs: SolutionInputs, training_date: date, snapshot: int) -
 def split_query(inputs: SolutionInputs, training_date: date, frame: str) -> str:
     """SQL for the rows of the query `frame` with training date and split, without those that no split takes."""
     training, spine = inputs.solution.training, inputs.solution.spine
-    split = SPLIT_SQL.format(
-        prediction_time=quote(spine.prediction_time),
-        label_time=quote(spine.label_time),
-        holdout_start=sql_moment(inputs.midnight(subtract_duration(training_date, training.holdout))),
-        cutoff=sql_moment(inputs.midnight(training_date)),
-    )
+    split = f"CASE WHEN {HELD_OUT} THEN 'holdout' ELSE 'train' END"
+    if spine.has_time:
+        split = SPLIT_SQL.format(
+            prediction_time=quote(spine.prediction_time),
+            label_time=quote(spine.label_time),
+            holdout_start=sql_moment(inputs.midnight(subtract_duration(training_date, training.holdout))),
+            cutoff=sql_moment(inputs.midnight(training_date)),
+        )
     return (
         f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {_SPLIT} AS {SPLIT}, * EXCLUDE ({_SPLIT}) "
         f"FROM (SELECT {split} AS {_SPLIT}, * FROM ({frame})) WHERE {_SPLIT} <> 'excluded'"

@@ -30,6 +30,7 @@ _PARTS = {
     "features/generated/raw_sources.py": "unit/features/generated/test_project_files.py",
     "features/generated/written_models.py": "unit/features/generated/test_project_files.py",
     "features/sql_expressions.py": "unit/components/test_derived_features.py",
+    "features/generated/snapshots.py": "integration/test_tables_without_time.py",
     "lake/table_writes.py": "integration/test_lake.py",
     "ml/figures.py": "unit/ml/test_evaluation_plots.py",
     "ml/monitoring_plots.py": "unit/ml/test_evaluation_plots.py",

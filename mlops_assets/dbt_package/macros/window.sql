@@ -26,6 +26,22 @@
 {%- endmacro %}
 
 
+{#
+  SQL: the days of the window as a relation with the column `column`, for a model that holds a whole table as of each of them. A call without a
+  window takes no snapshot.
+#}
+{% macro snapshot_days(column) -%}
+  {%- set bounds = mlops.window_bounds() -%}
+  {%- if bounds is none -%}
+    (select null::date as {{ column }} where false) snapshot_days
+  {%- else -%}
+    (
+      select unnest(generate_series(date '{{ bounds.start }}', date '{{ bounds.end }}' - interval 1 day, interval 1 day))::date as {{ column }}
+    ) snapshot_days
+  {%- endif -%}
+{%- endmacro %}
+
+
 {# The IANA time zone of the model's dates: `meta.time_zone` of the model or of its folder in dbt_project.yml. A unit test, which has no meta, overrides it. #}
 {% macro time_zone_of_model() %}
   {{ return((config.get('meta') or {}).get('time_zone') or 'UTC') }}

@@ -15,8 +15,9 @@ from mlops_assets.features.generated.dbt_model import (
     sql_name,
     sql_value,
 )
+from mlops_assets.features.generated.snapshots import SNAPSHOT_COLUMNS, snapshot_query
 from mlops_assets.features.sql_expressions import Path, expression_type
-from mlops_assets.schema.column_names import LOADED_AT
+from mlops_assets.schema.column_names import LOADED_AT, ROW_KEY
 from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector, nearest
 from mlops_assets.schema.declarations import DeclaredTable
 from mlops_assets.schema.solution import Solution
@@ -38,23 +39,33 @@ def derive_spine(
         raise ConfigurationError(("spine", "table"), message)
     columns, errors = _SpineColumns(solution, declared), ErrorCollector()
     partition, spine = solution.partitions.column, solution.spine
+    of_time: tuple[tuple[Callable[[], None], ...], ...] = ((), ())
+    if spine.has_time:
+        of_time = (
+            (lambda: columns.add(spine.prediction_time, ("spine", "prediction_time"), required=True),),
+            (lambda: columns.add(spine.label_time, ("spine", "label_time")),),
+        )
     steps: tuple[Callable[[], None], ...] = (
-        lambda: columns.add(spine.key, ("spine", "key"), required=True, tests=("unique",)),
+        columns.add_key,
         columns.add_partition,
-        lambda: columns.add(spine.prediction_time, ("spine", "prediction_time"), required=True),
+        *of_time[0],
         *(partial(columns.add, name, path) for name, path in _used_columns(solution, entities)),
         lambda: columns.add(spine.label, ("spine", "label"), tests=columns.label_tests()),
-        lambda: columns.add(spine.label_time, ("spine", "label_time")),
+        *of_time[1],
         *(partial(columns.add, name, ("spine", "expressions", name)) for name in spine.expressions),
     )
     for step in steps:
         with errors.collect():
             step()
     errors.raise_errors()
-    query = (
-        f"select\n{selected([*columns.selected, LOADED_AT])}\nfrom {source_reference(declared.name)}\n"
-        f"where {{{{ mlops.in_window('{partition}') }}}}\n"
-    )
+    lines, table = selected([*columns.selected, LOADED_AT]), source_reference(declared.name)
+    query = f"select\n{lines}\nfrom {table}\nwhere {{{{ mlops.in_window('{partition}') }}}}\n"
+    contract, tests = [*columns.contract, LOADED_AT_COLUMN], {}
+    if not spine.has_time:
+        query = snapshot_query(solution, lines=lines, source=table, columns=[column.name for column in columns.contract])
+        contract = [*columns.contract, *SNAPSHOT_COLUMNS, LOADED_AT_COLUMN]
+        keys = [plain(sql_name(spine.key)), partition]
+        tests = {"data_tests": [{"mlops.unique_combination": {"arguments": {"columns": keys}}}]}
     zone = {} if solution.partitions.time_zone == "UTC" else {"time_zone": solution.partitions.time_zone}
     return GeneratedModel(
         name=solution.spine_model,
@@ -71,7 +82,8 @@ def derive_spine(
                 "tags": Inline([solution.name]),
                 "meta": {"owner": solution.owners[0], "partition_column": partition, **zone},
             },
-            "columns": [column.document() for column in [*columns.contract, LOADED_AT_COLUMN]],
+            **tests,
+            "columns": [column.document() for column in contract],
         },
     )
 
@@ -125,8 +137,33 @@ class _SpineColumns:
             )
         )
 
+    def add_key(self) -> None:
+        """Add the key: a column, or what is made from the content of a row where the YAML names none."""
+        spine = self._solution.spine
+        # A row of a table without time is in each of its snapshots.
+        tests = ("unique",) if spine.has_time else ()
+        if spine.key != ROW_KEY or ROW_KEY in self._types or ROW_KEY in spine.expressions:
+            self.add(spine.key, ("spine", "key"), required=True, tests=tests)
+            return
+        # The key stays what it is when the label comes.
+        content = [sql_name(name) for name in self._types if name not in (spine.label, spine.label_time)]
+        partition = ", ".join([*([] if spine.has_time else [self._solution.partitions.column]), *content])
+        value = f"md5(to_json(row({', '.join(content)}))::varchar) || '-' || row_number() over (partition by {partition} order by {sql_name(spine.label)})"
+        self.selected.append(f"{value} as {ROW_KEY}")
+        description = "Made from the content of the row, without the label, and counted where rows are alike."
+        self.contract.append(DbtColumn(name=ROW_KEY, type="varchar", description=description, required=True, tests=tests))
+
     def add_partition(self) -> None:
-        """Add the DATE column of the partitions: that of the table, an expression, or the date of the prediction time."""
+        """Add the DATE column of the partitions: that of the table, an expression, the date of the prediction time, or of the snapshot."""
+        if not self._solution.spine.has_time:
+            column = self._solution.partitions.column
+            if self._partition_of_table is not None:
+                message = f"{self._place} is partitioned by {self._partition_of_table}: give prediction_time and label_time"
+                raise ConfigurationError(("spine", "table"), message)
+            self.selected.append(sql_name(column))
+            description = "The day as of whose end the table was looked at; partition."
+            self.contract.append(DbtColumn(name=column, type="date", description=description, required=True))
+            return
         partitions, moment = self._solution.partitions, self._solution.spine.prediction_time
         path: Path = ("partitions", "column")
         of_table = self._partition_of_table

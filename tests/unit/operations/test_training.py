@@ -43,7 +43,7 @@ def test_overrides_are_checked_as_the_file_is() -> None:
     for overrides, words in (
         ({"training.sed": 7}, "sed"),
         ({"training.window": "60d"}, "decides the dataset"),
-        ({"owners": []}, "owners"),
+        ({"owners": ["team:test"]}, "owners"),
     ):
         with pytest.raises(StackError, match=words):
             check_overrides("flight_delay", overrides)
@@ -69,7 +69,7 @@ def test_the_training_date_is_the_first_after_all_data(ends: list[str]) -> None:
         asset(f"features/{number}", ranges=(("2023-12-01", "2023-12-05"), ("2024-01-01", end))) for number, end in enumerate(ends)
     ]
     dataset = asset("x/training_dataset", *(each.key for each in needed), "gone")
-    chosen = default_training_date(Partitions(DAYS), {each.key: each for each in (dataset, *needed)}, "x")
+    chosen = default_training_date(Partitions(DAYS), {each.key: each for each in (dataset, *needed)}, "x", has_time=True)
     assert chosen == DAYS[DAYS.index(max(ends)) + 1]
 
 
@@ -81,9 +81,9 @@ def test_at_the_end_of_time_the_last_partition_is_the_date() -> None:
 def test_without_data_it_is_said_so() -> None:
     assets = {"x/training_dataset": asset("x/training_dataset", "a"), "a": asset("a")}
     with pytest.raises(StackError, match="There is no data for x yet"):
-        default_training_date(Partitions(DAYS), assets, "x")
+        default_training_date(Partitions(DAYS), assets, "x", has_time=True)
     with pytest.raises(StackError, match="There is no training dataset of x yet"):
-        newest_dataset_date(assets, "x")
+        newest_dataset_date(assets, "x", has_time=True)
     trained = {
         "x/training_dataset": asset("x/training_dataset", ranges=(("2024-01-03", "2024-01-04"), ("2024-01-01", "2024-01-01")))
     }
