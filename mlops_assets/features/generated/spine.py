@@ -148,7 +148,8 @@ class _SpineColumns:
         # The key stays what it is when the label comes.
         content = [sql_name(name) for name in self._types if name not in (spine.label, spine.label_time)]
         partition = ", ".join([*([] if spine.has_time else [self._solution.partitions.column]), *content])
-        value = f"md5(to_json(row({', '.join(content)}))::varchar) || '-' || row_number() over (partition by {partition} order by {sql_name(spine.label)})"
+        number = f"row_number() over (partition by {partition} order by {sql_name(spine.label)})"
+        value = f"md5(to_json(row({', '.join(content)}))::varchar) || '-' || {number}"
         self.selected.append(f"{value} as {ROW_KEY}")
         description = "Made from the content of the row, without the label, and counted where rows are alike."
         self.contract.append(DbtColumn(name=ROW_KEY, type="varchar", description=description, required=True, tests=tests))
