@@ -32,7 +32,7 @@ def run_solution(settings: Settings, console: Console, request: RunRequest) -> d
     plan = plan_run(settings, client, request)
     console.print(
         f"[bold]{plan.solution}[/bold]: predictions from {plan.partitions[0].first} to {plan.last}, "
-        f"by a model trained on what was before {plan.training_date}",
+        f"by the model of {plan.training_date}",
         highlight=False,
     )
     results = [show_stage(client, stage, console) for stage in plan.stages]
