@@ -113,11 +113,10 @@ def train(
     keys = [f"{solution}/{stage}" for stage in stages if deploy or not stage.endswith("deployment")]
     if missing := [key for key in keys if key not in assets]:
         raise StackError(f"Dagster has no asset {missing[0]}.", remedy="mlops status; after a change of YAML: mlops reload")
-    chosen = date or (
-        newest_dataset_date(assets, solution)
-        if segment
-        else default_training_date(client, assets, solution, has_time=declared.spine.has_time)
-    )
+    chosen = date
+    if chosen is None and segment:
+        chosen = newest_dataset_date(assets, solution)
+    chosen = chosen or default_training_date(client, assets, solution, has_time=declared.spine.has_time)
     partition = model_partition(chosen, segment)
     if partition not in client.partition_keys(keys[0]):
         raise StackError(f"{partition} is no partition of {keys[0]}.", remedy="They are listed in Dagster.")

@@ -38,7 +38,6 @@ _PARTS = {
     "monitoring/drift_report.py": "solutions/test_flight_delay.py",
     "monitoring/measures.py": "integration/test_extend.py",
     "monitoring/performance_report.py": "solutions/test_flight_delay.py",
-    "schema/declarations.py": "unit/feature_store/test_usage.py",
     "schema/duration.py": "unit/components/test_loading.py",
     "schema/feature_views_section.py": "unit/features/generated/test_rolling_view.py",
     "schema/monitoring_section.py": "unit/components/test_loading.py",

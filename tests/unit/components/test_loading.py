@@ -67,7 +67,7 @@ def test_every_wrong_field_of_a_file_is_named(tmp_path: Path, monkeypatch: pytes
     found = problems(load(tmp_path, monkeypatch, {"wrong": text}), "wrong")
     assert len(found) == 2
     assert any("did you mean key?" in problem for problem in found)
-    assert any("did you mean holdout?" in problem for problem in found)
+    assert any("did you mean holdout" in problem for problem in found)
 
 
 @pytest.mark.parametrize("name", ["unknown_field", "missing_model", "yaml_syntax"])

@@ -75,7 +75,7 @@ def test_the_training_date_is_the_first_after_all_data(ends: list[str]) -> None:
 
 def test_at_the_end_of_time_the_last_partition_is_the_date() -> None:
     assets = {"x/training_dataset": asset("x/training_dataset", "a"), "a": asset("a", ranges=((DAYS[0], DAYS[-1]),))}
-    assert default_training_date(Partitions(DAYS), assets, "x") == DAYS[-1]
+    assert default_training_date(Partitions(DAYS), assets, "x", has_time=True) == DAYS[-1]
 
 
 def test_without_data_it_is_said_so() -> None:
@@ -83,7 +83,7 @@ def test_without_data_it_is_said_so() -> None:
     with pytest.raises(StackError, match="There is no data for x yet"):
         default_training_date(Partitions(DAYS), assets, "x", has_time=True)
     with pytest.raises(StackError, match="There is no training dataset of x yet"):
-        newest_dataset_date(assets, "x", has_time=True)
+        newest_dataset_date(assets, "x")
     trained = {
         "x/training_dataset": asset("x/training_dataset", ranges=(("2024-01-03", "2024-01-04"), ("2024-01-01", "2024-01-01")))
     }
