@@ -1,4 +1,4 @@
-"""Checks of the asset `predictions`: complete, finite, and on fresh features."""
+"""Checks of predictions: complete, finite and on fresh features in a batch, and once each in a log."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,8 @@ from mlops_assets.core.keys import PREDICTIONS
 from mlops_assets.feature_store.point_in_time import SelectedView, is_fresh
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.sql import literal, quote
-from mlops_assets.schema.column_names import VIEW_FLAGS, internal
+from mlops_assets.lake.tables import table_exists
+from mlops_assets.schema.column_names import PREDICTION_ID, VIEW_FLAGS, internal
 from mlops_assets.stages.execution import rows_by_partition_key
 from mlops_assets.stages.inputs import SolutionInputs
 
@@ -164,3 +165,26 @@ def check_fresh_features(
         )
         results.append(PartitionCheckResult.from_result(result, name))
     return results
+
+
+def check_logged_once(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, stage: str) -> dg.AssetCheckResult:
+    """Whether the table of `stage`, a log of predictions, has every prediction once."""
+    table, rows, distinct, repeated = inputs.table(stage), 0, 0, list[str]()
+    if table_exists(connection, table):
+        rows, distinct = connection.execute(f"SELECT count(*), count(DISTINCT {PREDICTION_ID}) FROM lake.{table}").fetchall()[0]
+    if rows > distinct:
+        result = connection.execute(
+            f"SELECT {PREDICTION_ID} FROM lake.{table} GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT {MOST_EXAMPLES}"
+        )
+        repeated = [identifier for (identifier,) in result.fetchall()]
+    return check_rules.LOGGED_ONCE.result(
+        inputs.key(stage),
+        passed=rows == distinct,
+        metadata={
+            "rows": rows,
+            "more_than_once": rows - distinct,
+            "maximum_more_than_once": 0,
+            "examples": dg.MetadataValue.json(repeated),
+        },
+        description=f"{rows - distinct} rows repeat a prediction" if repeated else None,
+    )

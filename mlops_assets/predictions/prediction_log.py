@@ -27,6 +27,7 @@ from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.sql import quote
 from mlops_assets.lake.tables import current_snapshot, table_exists
 from mlops_assets.predictions.all_predictions import separate_log, update_view
+from mlops_assets.predictions.prediction_checks import check_logged_once
 from mlops_assets.predictions.prediction_records import RecordRows
 from mlops_assets.runs import slots
 from mlops_assets.schema.column_names import PREDICTION_ID
@@ -113,7 +114,7 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 _record_partitions(context, connection, inputs, stage, _unrecorded_days(context, connection, inputs, stage))
             ingested = asyncio.run(_ingest(context, connection, lake, event_stream_url(settings), inputs))
             update_view(lake, connection, inputs.name)
-            checks = [*(_logged_once(connection, inputs, stage) for stage in _DESCRIPTIONS), _accepted(inputs, ingested)]
+            checks = [*(check_logged_once(connection, inputs, stage) for stage in _DESCRIPTIONS), _accepted(inputs, ingested)]
         if ingested.unknown_features:
             names = ", ".join(sorted(ingested.unknown_features))
             context.log.warning(f"{inputs.table(PREDICTION_LOG)} has no column for {names}: values not kept.")
@@ -264,28 +265,6 @@ def _decode(solution: str, message: "Msg") -> "tuple[PredictionRecord | None, st
     if record.solution != solution:
         return None, f"a record of {record.solution} on the subject of {solution}"
     return record, ""
-
-
-def _logged_once(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, stage: str) -> dg.AssetCheckResult:
-    table, rows, distinct, repeated = inputs.table(stage), 0, 0, list[str]()
-    if table_exists(connection, table):
-        rows, distinct = connection.execute(f"SELECT count(*), count(DISTINCT {PREDICTION_ID}) FROM lake.{table}").fetchall()[0]
-    if rows > distinct:
-        result = connection.execute(
-            f"SELECT {PREDICTION_ID} FROM lake.{table} GROUP BY 1 HAVING count(*) > 1 ORDER BY 1 LIMIT {MOST_EXAMPLES}"
-        )
-        repeated = [identifier for (identifier,) in result.fetchall()]
-    return check_rules.LOGGED_ONCE.result(
-        inputs.key(stage),
-        passed=rows == distinct,
-        metadata={
-            "rows": rows,
-            "more_than_once": rows - distinct,
-            "maximum_more_than_once": 0,
-            "examples": dg.MetadataValue.json(repeated),
-        },
-        description=f"{rows - distinct} rows repeat a prediction" if repeated else None,
-    )
 
 
 def _accepted(inputs: SolutionInputs, ingested: _Ingested) -> dg.AssetCheckResult:
