@@ -103,7 +103,7 @@ def reload(settings: Settings) -> None:
     supervisor.restart(CODE_LOCATION)
     code_location = [service for service in services(settings) if service.name == CODE_LOCATION]
     _wait(supervisor, code_location, lambda process: probes.code_server_is_listening(settings), _silent)
-    probes.ask_for_reload(settings)
+    probes.ask_for_reload(settings, READY_TIMEOUT_SECONDS)
     _wait(supervisor, code_location, lambda process: _is_ready(settings, process), _silent)
 
 

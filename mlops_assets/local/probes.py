@@ -46,9 +46,13 @@ def is_ready(settings: Settings, name: str, started_at: int) -> bool:
     return probe(settings)
 
 
-def ask_for_reload(settings: Settings) -> None:
-    """Make the webserver load the code location anew. Raises StackError when the webserver does not answer."""
-    _client(settings).query(_RELOAD, location=current_project().code_location)
+def ask_for_reload(settings: Settings, timeout_seconds: float) -> None:
+    """Make the webserver load the code location anew, and wait: it answers when it has, on a busy machine after a minute.
+
+    Raises StackError when the webserver does not answer within `timeout_seconds`.
+    """
+    client = replace(DagsterClient.from_settings(settings), timeout_seconds=timeout_seconds)
+    client.query(_RELOAD, location=current_project().code_location)
 
 
 def code_server_is_listening(settings: Settings) -> bool:
