@@ -182,9 +182,9 @@ def test_what_was_loaded_before_the_code_server_died_is_not_ready(server: Server
 
 def test_a_refused_query_and_a_silent_webserver_are_told(server: Server, settings: Settings) -> None:
     with pytest.raises(StackError, match="Dagster does not answer at"):
-        ask_for_reload(settings)
+        ask_for_reload(settings, 5.0)
     graphql(server, None, errors=[{"message": "no such field"}])
     with pytest.raises(StackError, match=r"Dagster refused a query: no such field"):
-        ask_for_reload(settings)
+        ask_for_reload(settings, 5.0)
     graphql(server, {"reloadRepositoryLocation": {"__typename": "WorkspaceLocationEntry"}})
-    ask_for_reload(settings)
+    ask_for_reload(settings, 5.0)
