@@ -234,7 +234,7 @@ def test_mistakes_are_messages(platform: Platform) -> None:
         ),
         (
             (SOLUTION, "--from", "2025-01-01", "--to", "2025-12-31"),
-            "employment has no data from 2025-01-01 to 2025-12-31: the last partition is 2018-01-01.",
+            "employment has no data from 2025-01-01 to 2025-12-31: no partition ends there. Its partitions are of 2015-01-01 to 2018-12-31.",
         ),
     ):
         done = platform.mlops("replay", *arguments)
