@@ -77,6 +77,8 @@ class ErrorCollector:
 
 def nearest(name: str, allowed: list[str], *, quoted: bool = False) -> str:
     """A hint for a wrong name: the nearest allowed ones, or all of them."""
+    if not allowed:
+        return "there is none"
     close = get_close_matches(name, allowed, n=3, cutoff=0.5)
     written = repr if quoted else str
     return (

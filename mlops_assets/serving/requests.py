@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from mlops_assets.schema.column_names import FEATURES, REQUEST_ID
-from mlops_assets.schema.configuration_errors import nearest
+from mlops_assets.schema.configuration_errors import nearest_name
 from mlops_assets.serving.columns import Day, Identifier, Moment, Text, feature_type, json_type
 from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.prediction_record import Value
@@ -180,7 +180,9 @@ class RequestDecoder:
         if wrong["kind"] == "missing required":
             return self._error(row, field, "is missing")
         known = [*self._features] if place == FEATURES else [*self._fields, FEATURES]
-        return RequestError(row=row, field=field, problem="is no field", allowed=nearest(wrong["name"], known))
+        close = nearest_name(wrong["name"], known)
+        problem = f"is no field; did you mean {close}?" if close else "is no field"
+        return RequestError(row=row, field=field, problem=problem, allowed=", ".join(sorted(known)) or "none")
 
 
 _BODY = f"a JSON object, or an array of 1 to {MAXIMUM_ROWS} of them"

@@ -75,6 +75,7 @@ def test_the_nearest_name_is_offered() -> None:
 
 def test_nearest_offers_all_in_order_when_none_is_near() -> None:
     assert nearest("xyz", ["beta", "alpha"]) == "allowed: alpha, beta"
+    assert nearest("xyz", []) == "there is none"
     assert nearest("roc_acu", ["roc_auc", "mae"]) == "did you mean roc_auc?"
 
 
