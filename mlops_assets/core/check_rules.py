@@ -211,6 +211,12 @@ LOG_ACCEPTED = CheckRule(
     blocking=False,
     evidence=Evidence(measured=("accepted", "rejected"), bound=("maximum_rejected",), examples=("reasons",)),
 )
+WITHIN_PARTITIONS = CheckRule(
+    name="within_partitions",
+    description="Every prediction of the log is of a day that a partition of the solution holds; no report covers the others.",
+    blocking=False,
+    evidence=Evidence(measured=("rows", "outside"), bound=("maximum_outside",), examples=("examples",)),
+)
 LABELS_MATURED = CheckRule(
     name="labels_matured",
     description="The share of predictions whose outcome is known is as expected.",

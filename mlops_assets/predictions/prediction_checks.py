@@ -1,4 +1,4 @@
-"""Checks of predictions: complete, finite and on fresh features in a batch, and once each in a log."""
+"""Checks of predictions: complete, finite and on fresh features in a batch; once each and inside the partitions in a log."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import duckdb
 
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES, PartitionCheckResult
-from mlops_assets.core.keys import PREDICTIONS
+from mlops_assets.core.keys import PREDICTION_LOG, PREDICTIONS
 from mlops_assets.feature_store.point_in_time import SelectedView, is_fresh
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.sql import literal, quote
@@ -187,4 +187,38 @@ def check_logged_once(connection: duckdb.DuckDBPyConnection, inputs: SolutionInp
             "examples": dg.MetadataValue.json(repeated),
         },
         description=f"{rows - distinct} rows repeat a prediction" if repeated else None,
+    )
+
+
+def check_within_partitions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> dg.AssetCheckResult:
+    """Whether every prediction of the log is of a day that a partition holds: reports, outcomes and decisions never see another one.
+
+    A caller that gives no time, or a time zone other than the solution's, is seen here, and partitions that have ended.
+    """
+    table, partitions = inputs.table(PREDICTION_LOG), inputs.solution.partitions
+    column, rows, outside, examples = quote(partitions.column), 0, 0, list[str]()
+    bounds = [f"{column} < {literal(partitions.start.isoformat())}"]
+    if partitions.end:
+        bounds.append(f"{column} >= {literal(partitions.end.isoformat())}")
+    is_outside = f"coalesce({' OR '.join(bounds)}, true)"
+    if table_exists(connection, table):
+        query = (
+            f"SELECT count(*), count(*) FILTER (WHERE {is_outside}), "
+            f"arg_min(concat_ws(', ', CAST({column} AS VARCHAR), {PREDICTION_ID}), {PREDICTION_ID}, {MOST_EXAMPLES}) "
+            f"FILTER (WHERE {is_outside}) FROM lake.{table}"
+        )
+        [(rows, outside, examples)] = connection.execute(query).fetchall()
+    span = f"{partitions.start} to {partitions.end} (exclusive)" if partitions.end else f"{partitions.start} onwards"
+    return check_rules.WITHIN_PARTITIONS.result(
+        inputs.key(PREDICTION_LOG),
+        passed=not outside,
+        metadata={
+            "rows": rows,
+            "outside": outside,
+            "maximum_outside": 0,
+            "examples": dg.MetadataValue.json(examples or []),
+        },
+        description=f"{outside} predictions are outside of the partitions, which are {span}: no report covers them"
+        if outside
+        else None,
     )

@@ -27,7 +27,7 @@ from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.sql import quote
 from mlops_assets.lake.tables import current_snapshot, table_exists
 from mlops_assets.predictions.all_predictions import separate_log, update_view
-from mlops_assets.predictions.prediction_checks import check_logged_once
+from mlops_assets.predictions.prediction_checks import check_logged_once, check_within_partitions
 from mlops_assets.predictions.prediction_records import RecordRows
 from mlops_assets.runs import slots
 from mlops_assets.schema.column_names import PREDICTION_ID
@@ -97,6 +97,7 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
         check_specs=[
             *(check_rules.LOGGED_ONCE.spec(spec.key) for spec in specs),
             check_rules.LOG_ACCEPTED.spec(inputs.key(PREDICTION_LOG)),
+            check_rules.WITHIN_PARTITIONS.spec(inputs.key(PREDICTION_LOG)),
         ],
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
@@ -114,7 +115,8 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 _record_partitions(context, connection, inputs, stage, _unrecorded_days(context, connection, inputs, stage))
             ingested = asyncio.run(_ingest(context, connection, lake, event_stream_url(settings), inputs))
             update_view(lake, connection, inputs.name)
-            checks = [*(check_logged_once(connection, inputs, stage) for stage in _DESCRIPTIONS), _accepted(inputs, ingested)]
+            once = [check_logged_once(connection, inputs, stage) for stage in _DESCRIPTIONS]
+            checks = [*once, _accepted(inputs, ingested), check_within_partitions(connection, inputs)]
         if ingested.unknown_features:
             names = ", ".join(sorted(ingested.unknown_features))
             context.log.warning(f"{inputs.table(PREDICTION_LOG)} has no column for {names}: values not kept.")

@@ -114,7 +114,7 @@ def test_a_prediction_is_in_the_lake_with_all_that_it_saw(lake: Lake, nats: Nats
     publish(nats, record(1), record(2, features={"distance": None, "waiting": 2, "open": True}, channel="stream"))
     result = ingest(lake, nats)
     assert result.success
-    assert checks(result) == {"logged_once": True, "log_accepted": True}
+    assert checks(result) == {"logged_once": True, "log_accepted": True, "within_partitions": True}
     found = rows(
         lake,
         "SELECT prediction_id, channel, role, model_version, id, day, at_time, place, distance, waiting, open, score, predicted_label, "
@@ -173,14 +173,14 @@ def test_what_is_no_prediction_is_rejected_with_the_reason_and_holds_nothing_up(
     publish(nats, record(6, features={"distance": 1, "waiting": 1, "open": False, "of another version": "x"}))
     result = ingest(lake, nats)
     assert result.success
-    assert checks(result) == {"logged_once": True, "log_accepted": False}
+    assert checks(result) == {"logged_once": True, "log_accepted": False, "within_partitions": True}
     assert rows(lake, f"SELECT id FROM {TABLE}") == [(6,)]
     reasons = [json.loads(message.data)["reason"] for message in nats.messages(REJECTS, SOLUTION)]
     assert len(reasons) == len(broken)
     assert any("distance" in reason and "DOUBLE" in reason for reason in reasons)
     assert any("a record of another on the subject of late" in reason for reason in reasons)
     assert rows(lake, f"SELECT count(*) FROM {SOLUTION}.spine") == [(100,)]
-    assert checks(ingest(lake, nats)) == {"logged_once": True, "log_accepted": True}
+    assert checks(ingest(lake, nats)) == {"logged_once": True, "log_accepted": True, "within_partitions": True}
 
 
 def test_a_challenger_in_the_shadow_has_a_table_of_its_own(lake: Lake, nats: NatsServer) -> None:

@@ -1,6 +1,7 @@
 """Checks of predictions on rows in memory: each partition has its own result with what was wrong there."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -10,7 +11,7 @@ from clinic import lake_in_memory, solution_inputs
 
 from mlops_assets.core.check_rules import PartitionCheckResult
 from mlops_assets.lake.partition_range import PartitionRange
-from mlops_assets.predictions.prediction_checks import check_complete, check_finite
+from mlops_assets.predictions.prediction_checks import check_complete, check_finite, check_within_partitions
 
 DAYS = [f"2020-01-{day:02}" for day in range(6, 20)]
 MONDAYS = ["2020-01-06", "2020-01-13"]
@@ -51,3 +52,18 @@ def test_predictions_that_are_no_numbers_fail_their_partition_alone(
 ) -> None:
     results = check_finite(predicted, solution_inputs("daily"), WINDOW, keys=keys)
     assert failed(results, keys) == {bad: ["901", "902", "905"]}
+
+
+def test_a_logged_prediction_outside_of_the_partitions_is_seen() -> None:
+    connection, inputs = lake_in_memory(), solution_inputs("daily")
+    assert check_within_partitions(connection, inputs).passed
+    partitions = inputs.solution.partitions.model_copy(update={"end": date(2020, 2, 1)})
+    inputs = replace(inputs, solution=inputs.solution.model_copy(update={"partitions": partitions}))
+    connection.execute("CREATE TABLE lake.clinic.prediction_log (prediction_id VARCHAR, day DATE)")
+    days = [date(2019, 12, 31), date(2020, 1, 1), date(2020, 1, 31), date(2020, 2, 1)]
+    connection.executemany("INSERT INTO lake.clinic.prediction_log VALUES (?, ?)", [(f"p{n}", day) for n, day in enumerate(days)])
+    result = check_within_partitions(connection, inputs)
+    assert not result.passed
+    assert (result.metadata["rows"].value, result.metadata["outside"].value) == (4, 2)
+    assert result.metadata["examples"].value == ["2019-12-31, p0", "2020-02-01, p3"]
+    assert "no report covers them" in str(result.description)
