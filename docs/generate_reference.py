@@ -23,7 +23,7 @@ from mlops_assets.schema.gates_section import DatasetChecks, Gates
 from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.monitoring_section import DataQuality, Drift, Monitoring, Performance, Retraining
 from mlops_assets.schema.problem import PROBLEMS
-from mlops_assets.schema.solution import FeatureSource, Segments, Serving, Solution, Spine, Worker
+from mlops_assets.schema.solution import FeatureSource, Segments, Serving, Solution, SolutionPartitions, Spine, Worker
 from mlops_assets.schema.source import Column, DeliveryComparison, Query, RawTable, Source
 from mlops_assets.schema.source_reader import READERS
 from mlops_assets.schema.time_partitions import Partitions, Schedule
@@ -47,6 +47,7 @@ COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
     "mlops_assets.components.dbt_models.DbtModels": (DbtModelsAttributes, DbtPartitions, FeatureViewMeta),
     "mlops_assets.components.ml_solution.MLSolution": (
         Solution,
+        SolutionPartitions,
         Spine,
         FeatureSource,
         Training,

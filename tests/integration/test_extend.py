@@ -159,7 +159,7 @@ def test_a_gate_stops_a_candidate_like_a_built_in_one(maximum: float, passed: bo
     ("own", "place", "message"),
     [
         ({"my_team.gates:equal_slice": {}}, (), "my_team.gates has no 'equal_slice'; did you mean equal_slices?"),
-        ({"my_team.gates:Outcome": {}}, (), "is no gate: it lacks"),
+        ({"my_team.gates:GateOutcome": {}}, (), "is no gate: it lacks"),
         ({EQUAL_SLICES: {"maximal": 1}}, ("maximal",), "has no parameter 'maximal'; did you mean maximum?"),
         ({EQUAL_SLICES: {"column": "carrier", "metric": "roc_auc"}}, (), "needs the parameter maximum"),
     ],

@@ -10,7 +10,7 @@ from bundles import load
 from running_stack import Demo, Platform
 
 from mlops_assets.access.credentials import serving_token
-from mlops_assets.deployment.served_version import observe
+from mlops_assets.deployment.served_version import ServedSolution, observe
 
 SOLUTION = "flight_delay"
 CHECK = """
@@ -63,7 +63,7 @@ def test_the_same_values_get_the_same_prediction_as_in_the_batch(platform: Platf
 
 
 def test_every_server_process_is_seen_to_serve_the_champion(platform: Platform, demo: Demo) -> None:
-    seen = observe(platform.settings, SOLUTION, segments=[], channels=["online"])
+    seen = observe(platform.settings, SOLUTION, ServedSolution([], ["online"]))
     assert seen.faults == []
     assert len(seen.processes) == platform.settings.serving_processes
     # The sensor has it checked by itself.

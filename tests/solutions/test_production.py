@@ -11,7 +11,7 @@ import inprocess
 import pytest
 from running_stack import Demo, Platform
 
-from mlops_assets.deployment.served_version import observe
+from mlops_assets.deployment.served_version import ServedSolution, observe
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 
 SOLUTION = "flight_delay"
@@ -171,7 +171,7 @@ def test_a_champion_whose_contract_was_changed_predicts_nowhere_anew(platform: P
         assert f"{contract} was changed after promotion" in message
         assert f"Remove {contract.parent} to have the bundle fetched from the model registry again" in message
         # A server that runs keeps what it loaded.
-        served = observe(platform.settings, SOLUTION, segments=[], channels=["online"])
+        served = observe(platform.settings, SOLUTION, ServedSolution([], ["online"]))
         assert {process.version for process in served.processes} == {version}
         assert served.faults == []
     finally:
