@@ -162,17 +162,21 @@ def _plain_number(text: str, formats: TextFormats) -> str:
 
 def _double_of_text(given: str, candidate: str) -> str:
     """A double is the nearest to a decimal fraction; digits before the point, and whether it is zero, must stay as they are."""
-    digits = f"ltrim(trim({given}), '+')"
-    exact = f"CAST({candidate} AS HUGEINT) = TRY_CAST(split_part({digits}, '.', 1) AS HUGEINT)"
-    fraction = f"rtrim(split_part({digits}, '.', 2), '0') = ''"
+    exact = _is_whole_number(candidate, f"ltrim(trim({given}), '+')")
     return (
         f"CASE WHEN {candidate} IS NULL OR NOT isfinite({candidate}) THEN NULL "
         f"WHEN abs({candidate}) < {_EXACT_IN_DOUBLE} AND CAST({candidate} AS VARCHAR) = {given} THEN {candidate} "
         f"WHEN NOT regexp_full_match({given}, {literal(_NUMBER)}) THEN NULL "
         f"WHEN {candidate} = 0 THEN CASE WHEN regexp_full_match({given}, '[^1-9eE]*([eE].*)?') THEN {candidate} END "
         f"WHEN abs({candidate}) < {_EXACT_IN_DOUBLE} OR contains(lower({given}), 'e') THEN {candidate} "
-        f"WHEN abs({candidate}) < 1e38 AND {exact} AND {fraction} THEN {candidate} END"
+        f"WHEN abs({candidate}) < 1e38 AND {exact} THEN {candidate} END"
     )
+
+
+def _is_whole_number(candidate: str, text: str) -> str:
+    """SQL: the double is the whole number that `text` writes without an exponent. From 2**53 on every double is a whole number."""
+    whole, fraction = (f"split_part({text}, '.', {part})" for part in (1, 2))
+    return f"(TRY_CAST({candidate} AS HUGEINT) = TRY_CAST({whole} AS HUGEINT) AND rtrim({fraction}, '0') = '')"
 
 
 def _time_of_text(text: str, stated: str, *, given: str, candidate: str, formats: TextFormats) -> Cast:
@@ -254,10 +258,11 @@ def _from_number(number: str, kind: str, stated: str, *, given: str, candidate: 
         return Cast(number, f"CAST({given} AS DOUBLE)", f"CASE WHEN isfinite({candidate}) THEN {candidate} END", nan=nan)
     if kind in _INTEGERS:
         return Cast(number, f"CAST({given} AS DOUBLE)", candidate if kind in _SMALL else same)
-    # By way of text, since DuckDB divides two rounded numbers.
-    value = f"CASE WHEN abs({candidate}) < {_EXACT_IN_DOUBLE} OR TRY_CAST({candidate} AS {kind}) = {given} THEN {candidate} END"
+    # By way of text: DuckDB divides two rounded numbers, and multiplies a double that it makes a decimal.
+    digits = f"CAST({given} AS VARCHAR)"
+    value = f"CASE WHEN abs({candidate}) < {_EXACT_IN_DOUBLE} OR {_is_whole_number(candidate, digits)} THEN {candidate} END"
     precision = int(re.findall(r"\d+", kind)[0])
-    return Cast(number, f"CAST({given} AS DOUBLE)" if precision <= 15 else f"CAST(CAST({given} AS VARCHAR) AS DOUBLE)", value)
+    return Cast(number, f"CAST({given} AS DOUBLE)" if precision <= 15 else f"CAST({digits} AS DOUBLE)", value)
 
 
 def _from_time(moment: str, kind: str, stated: str, *, given: str, candidate: str) -> Cast:

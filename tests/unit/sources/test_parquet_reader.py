@@ -56,3 +56,12 @@ def test_a_broken_parquet_file_is_an_error_without_its_content(tmp_path: Path, s
         read(tmp_path, "f.parquet", format="parquet")
     assert "S3CRET" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+def test_a_decimal_that_a_double_cannot_hold_is_rejected(tmp_path: Path) -> None:
+    # DuckDB makes the nearest double of the first, 14411518807585588, the same decimal again: it multiplies in doubles.
+    numbers = [Decimal("14411518807585587.2"), Decimal("14411518807585588.0"), Decimal("-9007199254740994"), Decimal("0.1"), None]
+    pq.write_table(pa.table({"a": pa.array(numbers, pa.decimal128(18, 1))}), tmp_path / "f.parquet")
+    rows = read(tmp_path, "f.parquet", format="parquet", columns={"a": {"type": "double"}})
+    assert rows[:4] == [(14411518807585588.0,), (-9007199254740994.0,), (0.1,), (None,)]
+    assert rows[4:] == [("a: 14411518807585587.2 is no double",)]
