@@ -61,7 +61,7 @@ def asset_state(node: dict[str, Any], severity: Callable[[dict[str, list[str]], 
     """
     failed: dict[str, str] = {}
     not_evaluated = []
-    for check in node["assetChecksOrError"].get("checks", []):
+    for check in node.get("assetChecksOrError", {}).get("checks", []):
         execution = check["executionForLatestMaterialization"]
         if check["blocking"] and check["partitionStatuses"]:
             ranges = [

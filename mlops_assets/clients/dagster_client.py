@@ -91,11 +91,10 @@ class DagsterClient:
         """The client of this installation's webserver."""
         return cls(url=settings.dagster_url, token=access_token(settings))
 
-    def assets(self) -> dict[str, AssetState]:
-        """All assets by key."""
-        return {
-            state.key: state for node in self.query(queries.ASSETS)["assetNodes"] for state in [asset_state(node, self._severity)]
-        }
+    def assets(self, *, with_checks: bool = True) -> dict[str, AssetState]:
+        """All assets by key. The states of checks by partition are most of what the answer costs: without them no check is listed."""
+        nodes = self.query(queries.ASSETS, checks=with_checks)["assetNodes"]
+        return {state.key: state for node in nodes for state in [asset_state(node, self._severity)]}
 
     def _severity(self, key: dict[str, list[str]], check: str, partition: str) -> str:
         """The severity of the newest result of a check for a partition."""

@@ -1,13 +1,13 @@
 """GraphQL queries and mutations of `dagster_client.py`."""
 
 ASSETS = """
-query Assets { assetNodes {
+query Assets($checks: Boolean!) { assetNodes {
   assetKey { path } description isPartitioned isExecutable
   tags { key value } dependencyKeys { path } opNames jobNames
   repository { name location { name } }
   assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } }
   assetMaterializations(limit: 1) { timestamp partition }
-  assetChecksOrError { ... on AssetChecks { checks { name blocking
+  assetChecksOrError @include(if: $checks) { ... on AssetChecks { checks { name blocking
     executionForLatestMaterialization { status evaluation { severity } }
     partitionStatuses { ... on AssetCheckTimePartitionStatuses { ranges { startKey endKey status } } } } } }
 } }"""

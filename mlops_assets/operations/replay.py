@@ -80,7 +80,7 @@ class Replay:
         self.settings = settings
         self._fault = fault
         self.client = DagsterClient.from_settings(settings)
-        assets = self.client.assets()
+        assets = self.client.assets(with_checks=False)
         self._name = plan.solution
         solution = declared_solution(plan.solution)
         if not solution.spine.has_time:
@@ -133,7 +133,7 @@ class Replay:
 
     def _data_runs(self, arriving: list[PartitionWindow]) -> list[StageRun]:
         """The runs of the data of these partitions, and of their predictions."""
-        keys, assets = (*self._data, self._key(PREDICTIONS)), self.client.assets()
+        keys, assets = (*self._data, self._key(PREDICTIONS)), self.client.assets(with_checks=False)
         first, last = arriving[0].first, arriving[-1].last
         return data_runs(self._calendar, assets, keys, first=first, last=last, name="data and predictions")
 
@@ -177,13 +177,13 @@ class Replay:
         return [window for window in self._available if window.end is None or period.first < window.end <= period.end]
 
     def _first_prediction(self) -> date:
-        return date.fromisoformat(min(start for start, _ in self.client.assets()[self._key(PREDICTIONS)].ranges))
+        return date.fromisoformat(min(start for start, _ in self.client.assets(with_checks=False)[self._key(PREDICTIONS)].ranges))
 
     def _windows(self, period: Period) -> tuple[list[str], list[str]]:
         """Monitoring windows that end in the period and have predictions from their first day on; and earlier ones that were reported
         on before their last labels came, which have come by its end.
         """
-        assets = self.client.assets()
+        assets = self.client.assets(with_checks=False)
         if not assets[self._key(PREDICTIONS)].ranges:
             return [], []
         windows = self._calendar.windows(self._key(DRIFT_REPORT))
@@ -202,7 +202,7 @@ class Replay:
         decision = self.client.metadata(key, window)
         if decision[OUTCOME] != "retrain":
             return None
-        newest = max(end for _, end in self.client.assets()[key].ranges)
+        newest = max(end for _, end in self.client.assets(with_checks=False)[key].ranges)
         deadline = time.monotonic() + _SENSOR_SECONDS
         while not (found := self.client.runs_with_tag(DECISION_TAG, decision[DECISION])):
             if window != newest:

@@ -39,7 +39,7 @@ class StageRunResult:
 
 def run_stage(client: DagsterClient, stage: StageRun, report: Callable[[RunState], None]) -> StageRunResult:
     """Materialize a stage in one run unless all of it is there; `report` hears how the run stands. Raises StackError on failure."""
-    assets = client.assets()
+    assets = client.assets(with_checks=False)
     needed = [assets[key] for key in stage.assets]
     result = StageRunResult(stage)
     if not stage.again and all(asset.covers(stage.first, stage.last) for asset in needed):
