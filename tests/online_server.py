@@ -8,17 +8,17 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import psutil
 import requests
 from bundles import Fitted, fit_flights, push_planes
+from waiting import wait_for
 
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
@@ -31,14 +31,6 @@ from mlops_assets.serving.spool import segments
 
 TOKEN = "a token of tests"
 SOLUTION = "flights"
-
-
-def wait_for(condition: Callable[[], Any], seconds: float) -> None:
-    """Wait until `condition` holds; fails after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.05)
 
 
 class OnlineServer:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import Fitted, fit_flights
-from online_server import SOLUTION, OnlineServer, wait_for
+from online_server import SOLUTION, OnlineServer
+from waiting import wait_for
 
 from mlops_assets.ml.pipeline_steps import PipelineStep
 

@@ -31,7 +31,8 @@ import pytest
 import requests
 from bundles import NOON, Fitted, fit_bundle
 from feast_environment import show
-from online_server import OnlineServer, flights, wait_for
+from online_server import OnlineServer, flights
+from waiting import wait_for
 
 from mlops_assets.local.environment import scripts_directory
 from mlops_assets.ml.matrix import FeatureSchema

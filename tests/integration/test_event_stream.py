@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from nats import connect as connect_as
 from nats.aio.msg import Msg
 from nats_server import NatsServer
 from prediction_records import prediction_record
+from waiting import wait_for
 
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
 from mlops_assets.clients.event_flow import open_flow
@@ -55,13 +55,6 @@ def start_shipper(nats: NatsServer, home: Path) -> subprocess.Popen:
     )
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def appended_until_killed(spool: Path, first: int, seconds: float) -> int:
     """Start a writer, kill it with SIGKILL: the number of the first record of which it did not say that it was appended."""
     command = [sys.executable, "-c", APPENDER, str(spool), str(Path(__file__).parents[1]), str(first)]
@@ -90,7 +83,7 @@ def test_nothing_is_lost_or_doubled_when_writers_shippers_and_the_server_are_kil
     with (spool / "late" / "1-1.segment").open("wb") as torn:
         torn.write(b"0badc0de {}\n12345678 {")
     last = start_shipper(nats, home)
-    wait_until(lambda: not list((spool / "late").glob("*.segment")))
+    wait_for(lambda: not list((spool / "late").glob("*.segment")), 30)
     last.send_signal(signal.SIGTERM)
     assert last.wait(10) == 0
     assert last.stderr is not None
@@ -114,13 +107,13 @@ def test_a_shipper_that_starts_again_does_not_ship_again(nats: NatsServer, tmp_p
             writer.append(prediction_record(number))
         for _ in range(2):
             shipper = start_shipper(nats, home)
-            wait_until(lambda: pending_bytes(home / "spool") == 0)
+            wait_for(lambda: pending_bytes(home / "spool") == 0, 30)
             shipper.kill()
             shipper.wait()
             nats.run(lambda stream: stream.jetstream.purge_stream(PREDICTIONS))
         writer.append(prediction_record(3))
         shipper = start_shipper(nats, home)
-        wait_until(lambda: pending_bytes(home / "spool") == 0)
+        wait_for(lambda: pending_bytes(home / "spool") == 0, 30)
         shipper.kill()
         shipper.wait()
     assert [decode_record(message.data) for message in nats.messages(PREDICTIONS, "late")] == [prediction_record(3)]

@@ -6,11 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.code_pointer import ModuleCodePointer
@@ -18,6 +16,7 @@ from dagster._core.execution.api import create_execution_plan
 from dagster._core.launcher import LaunchRunContext
 from dagster._core.origin import DEFAULT_DAGSTER_ENTRY_POINT, JobPythonOrigin, RepositoryPythonOrigin
 from run_instances import run_instance
+from waiting import is_gone, wait_for
 
 from mlops_assets.core.project import PROJECT_VARIABLE
 from mlops_assets.core.settings import Settings
@@ -70,7 +69,7 @@ class Company:
         return run.run_id
 
     def wait_for(self, run_id: str, status: DagsterRunStatus) -> None:
-        wait_for(lambda: self.instance.get_run_by_id(run_id).status is status)  # type: ignore[union-attr]
+        wait_for(lambda: self.instance.get_run_by_id(run_id).status is status, 120)  # type: ignore[union-attr]
 
     def facts(self) -> list[list[str]]:
         return [line.split() for line in (self.root / "facts").read_text().splitlines()]
@@ -80,24 +79,10 @@ class Company:
         (self.root / "child").unlink(missing_ok=True)
         (self.root / "stay").touch()
         run_id = self.launch()
-        wait_for((self.root / "child").exists)
+        wait_for((self.root / "child").exists, 120)
         (self.root / "stay").unlink()
-        wait_for(lambda: (self.root / "child").read_text() != "")
+        wait_for(lambda: (self.root / "child").read_text() != "", 120)
         return run_id, int((self.root / "child").read_text())
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +96,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     with run_instance(home) as instance:
         environment = os.environ | {PROJECT_VARIABLE: str(root)}
         server = subprocess.Popen([sys.executable, "-m", "mlops_assets.runs.fork_server", str(path)], env=environment, cwd=root)
-        wait_for(path.exists)
+        wait_for(path.exists, 120)
         yield Company(root, instance, server, path)
         server.kill()
         server.wait()
@@ -122,7 +107,7 @@ def test_workers_share_what_was_loaded_and_nothing_else(company: Company) -> Non
     runs = [company.launch() for _ in range(2)]
     for run_id in runs:
         company.wait_for(run_id, DagsterRunStatus.SUCCESS)
-        wait_for(lambda run_id=run_id: company.workers.state(run_id) is WorkerState.ABSENT)
+        wait_for(lambda run_id=run_id: company.workers.state(run_id) is WorkerState.ABSENT, 120)
     first, second = company.facts()[-2:]
     assert first[0] == second[0] == str(company.server.pid)
     assert first[2] != second[2]
@@ -136,8 +121,8 @@ def test_a_killed_worker_takes_its_child_with_it(company: Company) -> None:
     assert company.workers.state(run_id) is WorkerState.ALIVE
     assert "what a step prints" in company.workers.last_words(run_id)
     os.kill(int((company.workers.directory / f"{run_id}.lock").read_text()), signal.SIGKILL)
-    wait_for(lambda: is_gone(child))
-    wait_for(lambda: company.workers.state(run_id) is WorkerState.DEAD)
+    wait_for(lambda: is_gone(child), 120)
+    wait_for(lambda: company.workers.state(run_id) is WorkerState.DEAD, 120)
     assert company.server.poll() is None
 
 
@@ -145,7 +130,7 @@ def test_a_canceled_run_ends_with_its_child(company: Company) -> None:
     run_id, child = company.staying()
     assert company.instance.run_launcher.terminate(run_id)
     company.wait_for(run_id, DagsterRunStatus.CANCELED)
-    wait_for(lambda: is_gone(child))
+    wait_for(lambda: is_gone(child), 120)
 
 
 def test_a_request_that_breaks_off_starts_nothing_and_harms_nobody(company: Company) -> None:
@@ -162,7 +147,7 @@ def test_changed_code_is_loaded_again(company: Company) -> None:
     code.write_text(code.read_text().replace("version = 1", "version = 22"))
     company.wait_for(company.launch(), DagsterRunStatus.SUCCESS)
     assert company.facts()[-1][:2] == [str(os.getpid()), "22"]
-    wait_for(company.socket_path.exists)
+    wait_for(company.socket_path.exists, 120)
     company.wait_for(company.launch(), DagsterRunStatus.SUCCESS)
     assert company.facts()[-1][:2] == [str(company.server.pid), "22"]
 

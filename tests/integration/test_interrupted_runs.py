@@ -8,12 +8,13 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import chaos
 import psutil
 import pytest
 from running_stack import Platform, temporary_platform
+from waiting import wait_for
 
 from mlops_assets.local import control
 from mlops_assets.runs.workers import Workers
@@ -61,13 +62,6 @@ def training(stack: Platform, range_run: object, tmp_path_factory: pytest.TempPa
     control.ensure_up(stack.settings)
     work = chaos.Work("training", TRAINING, "2017-01-01", "2017-01-01", before=before)
     return work, chaos.undisturbed(stack, work)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
 
 
 def assert_goes_on(outcome: chaos.Outcome) -> None:

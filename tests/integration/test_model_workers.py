@@ -10,7 +10,8 @@ import numpy as np
 import psutil
 import pytest
 from bundles import WITHOUT_ONNX, fit_flights
-from online_server import SOLUTION, OnlineServer, kill, load, wait_for
+from online_server import SOLUTION, OnlineServer, kill, load
+from waiting import wait_for
 
 from mlops_assets.ml.matrix import MISSING_CATEGORY
 from mlops_assets.ml.skops_model import dump_pipeline, load_skops

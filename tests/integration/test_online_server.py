@@ -18,9 +18,10 @@ import psutil
 import pytest
 import requests
 from bundles import sign_record
-from online_server import SOLUTION, TOKEN, OnlineServer, flights, kill, load, wait_for
+from online_server import SOLUTION, TOKEN, OnlineServer, flights, kill, load
 from playwright.sync_api import Browser, expect, sync_playwright
 from running_stack import CHROMIUM
+from waiting import wait_for
 
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.local.environment import scripts_directory

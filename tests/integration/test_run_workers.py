@@ -3,8 +3,7 @@
 import os
 import runpy
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ from dagster._daemon.auto_run_reexecution.event_log_consumer import EventLogCons
 from dagster._daemon.monitoring import execute_run_monitoring_iteration
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from run_instances import run_instance
+from waiting import is_gone, wait_for
 
 from mlops_assets.runs.recovery import Action, recover_runs, worker_files
 from mlops_assets.runs.workers import WorkerState
@@ -91,13 +91,13 @@ class Platform:
         return run
 
     def wait_for(self, run_id: str, status: DagsterRunStatus) -> None:
-        wait_for(lambda: self.run(run_id).status is status)
+        wait_for(lambda: self.run(run_id).status is status, 120)
 
     def working(self) -> str:
         """The id of a run whose second asset is being made."""
         run_id = self.submit()
         self.start()
-        wait_for((self.folder / "child").exists)
+        wait_for((self.folder / "child").exists, 120)
         assert self.run(run_id).status is DagsterRunStatus.STARTED
         return run_id
 
@@ -117,20 +117,6 @@ class Platform:
         assert (self.folder / "first").read_text() == done
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
     (tmp_path / "code.py").write_text(CODE)
@@ -144,7 +130,7 @@ def test_a_killed_worker_takes_its_child_with_it_and_its_run_goes_on(platform: P
     assert recover_runs(platform.instance, served=True) == []
     child = int((platform.folder / "child").read_text())
     platform.kill(run_id)
-    wait_for(lambda: is_gone(child))
+    wait_for(lambda: is_gone(child), 120)
     assert [(each.run_id, each.action) for each in recover_runs(platform.instance, served=True)] == [(run_id, Action.FAIL)]
     platform.goes_on(run_id)
 
@@ -157,12 +143,12 @@ def test_the_monitoring_of_dagster_notices_it_too_and_leaves_a_stopped_worker_al
     assert recover_runs(platform.instance, served=True) == []
     assert platform.run(run_id).status is DagsterRunStatus.STARTED
     platform.kill(run_id)
-    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
+    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD, 120)
     platform.monitor()
     assert platform.run(run_id).status is DagsterRunStatus.FAILURE
     platform.goes_on(run_id)
     assert recover_runs(platform.instance, served=True) == []
-    wait_for(lambda: worker_files(platform.instance).run_ids() == [])
+    wait_for(lambda: worker_files(platform.instance).run_ids() == [], 120)
 
 
 def test_a_run_that_is_canceled_ends_with_its_child_and_is_not_tried_again(platform: Platform) -> None:
@@ -170,7 +156,7 @@ def test_a_run_that_is_canceled_ends_with_its_child_and_is_not_tried_again(platf
     child = int((platform.folder / "child").read_text())
     assert platform.instance.run_coordinator.cancel_run(run_id)
     platform.wait_for(run_id, DagsterRunStatus.CANCELED)
-    wait_for(lambda: is_gone(child))
+    wait_for(lambda: is_gone(child), 120)
     platform.retry()
     assert platform.instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) == []
 
@@ -180,7 +166,7 @@ def test_a_worker_that_dies_while_it_starts_is_noticed(platform: Platform) -> No
     platform.start()
     assert platform.run(run_id).status is DagsterRunStatus.STARTING
     platform.kill(run_id)
-    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
+    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD, 120)
     assert [each.action for each in recover_runs(platform.instance, served=True)] == [Action.FAIL]
     platform.goes_on(run_id)
 
@@ -190,9 +176,9 @@ def test_a_worker_that_dies_after_its_last_step_has_all_done_again(platform: Pla
         (platform.folder / name).touch()
     run_id = platform.submit()
     platform.start()
-    wait_for((platform.folder / "hanging").exists)
+    wait_for((platform.folder / "hanging").exists, 120)
     platform.kill(run_id)
-    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
+    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD, 120)
     (platform.folder / "hang").unlink()
     recover_runs(platform.instance, served=True)
     platform.goes_on(run_id, done="done done ")
@@ -201,7 +187,7 @@ def test_a_worker_that_dies_after_its_last_step_has_all_done_again(platform: Pla
 def test_a_run_that_could_not_be_tried_again_while_its_code_was_away_is_asked_for_again(platform: Platform) -> None:
     run_id = platform.working()
     platform.kill(run_id)
-    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
+    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD, 120)
     recover_runs(platform.instance, served=True)
     # What Dagster leaves when the code location does not answer at this moment.
     platform.instance.add_run_tags(run_id, {"dagster/will_retry": "false"})

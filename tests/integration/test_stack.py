@@ -8,14 +8,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import psycopg2
 import pytest
+from waiting import wait_for
 
 from mlops_assets.core.settings import DATABASES, Settings
 from mlops_assets.local import control, leftovers, postgres
@@ -45,13 +45,6 @@ def mlops(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[st
 
 def states(settings: Settings) -> dict[str, tuple[str, int]]:
     return {entry["name"]: (entry["state"], entry["pid"]) for entry in control.status(settings)}
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)
 
 
 def temporary_settings(**changes: object) -> Settings:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from bundles import NOON, Fitted, fit_flights, push_planes
 from nats_server import NatsServer
+from waiting import wait_for
 
 from mlops_assets.clients.event_flow import open_flow
 from mlops_assets.clients.event_stream import PREDICTIONS, REJECTS, REQUESTS, EventStream, Message, scorer_consumer, subject
@@ -96,13 +97,6 @@ def waiting(nats: NatsServer, seconds: float) -> int:
     return nats.run(take)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def answers(nats: NatsServer) -> list[PredictionRecord]:
     return [decode_record(message.data) for message in nats.messages(PREDICTIONS, SOLUTION)]
 
@@ -111,19 +105,19 @@ def test_each_event_is_answered_once_through_kills_of_scorers_and_server(nats: N
     champion(home, 1)
     ask(nats, range(3000))
     first, second = start(), start()
-    wait_until(lambda: stored(nats, PREDICTIONS) > 500)
+    wait_for(lambda: stored(nats, PREDICTIONS) > 500, 60)
     first.kill()
-    wait_until(lambda: stored(nats, PREDICTIONS) > 1200)
+    wait_for(lambda: stored(nats, PREDICTIONS) > 1200, 60)
     nats.kill()
     third = start()
     nats.start()
     ask(nats, range(3000, 4000))
-    wait_until(lambda: stored(nats, PREDICTIONS) > 2500)
+    wait_for(lambda: stored(nats, PREDICTIONS) > 2500, 60)
     second.kill()
     # What the killed ones were given comes again 30 s later.
-    wait_until(lambda: stored(nats, REQUESTS) == 0, seconds=120)
+    wait_for(lambda: stored(nats, REQUESTS) == 0, seconds=120)
     third.send_signal(signal.SIGTERM)
-    assert third.wait(60) == 0
+    assert third.wait(15) == 0
     keys = [record.key for record in answers(nats)]
     assert len(keys) == len(set(keys)) == 4000
     assert stored(nats, REJECTS) == 0
@@ -141,7 +135,7 @@ def test_what_is_no_request_is_rejected_with_the_reason_and_the_rest_is_answered
     nats.run(lambda stream: stream.publish(broken))
     ask(nats, range(12, 20))
     start()
-    wait_until(lambda: stored(nats, REQUESTS) == 0)
+    wait_for(lambda: stored(nats, REQUESTS) == 0, 60)
     rejects = [json.loads(message.data) for message in nats.messages(REJECTS, SOLUTION)]
     assert len(rejects) == 6
     assert [reject["sequence"] for reject in rejects] == [11, 12, 13, 14, 15, 16]
@@ -156,13 +150,13 @@ def test_a_new_champion_takes_over_without_a_lost_or_doubled_answer(nats: NatsSe
     time.sleep(1)
     assert stored(nats, PREDICTIONS) == 0
     champion(home, 1)
-    wait_until(lambda: stored(nats, PREDICTIONS) == 50)
+    wait_for(lambda: stored(nats, PREDICTIONS) == 50, 60)
     champion(home, 2)
     number = 50
     while not any(record.model_version == 2 for record in answers(nats)[-5:]):
         ask(nats, range(number, number + 5))
         number += 5
-    wait_until(lambda: stored(nats, REQUESTS) == 0)
+    wait_for(lambda: stored(nats, REQUESTS) == 0, 60)
     found = answers(nats)
     assert [record.key for record in found] == [f"f{n}" for n in range(number)]
     versions = [record.model_version for record in found]
@@ -173,13 +167,13 @@ def test_a_new_champion_takes_over_without_a_lost_or_doubled_answer(nats: NatsSe
 def test_asked_to_stop_a_scorer_leaves_no_event_to_wait_for(nats: NatsServer, home: Path, start: Start) -> None:
     champion(home, 1)
     scorer = start()
-    wait_until(lambda: bool(ask(nats, range(1)) or stored(nats, PREDICTIONS)))
+    wait_for(lambda: bool(ask(nats, range(1)) or stored(nats, PREDICTIONS)), 60)
     ask(nats, range(1, 5000))
-    wait_until(lambda: stored(nats, PREDICTIONS) > 100)
+    wait_for(lambda: stored(nats, PREDICTIONS) > 100, 60)
     scorer.send_signal(signal.SIGTERM)
-    assert scorer.wait(60) == 0
+    assert scorer.wait(15) == 0
     # What the scorer had taken and not answered it gave back: nobody has to wait until it comes again by itself, after 30 s.
     assert 0 < stored(nats, REQUESTS) == waiting(nats, seconds=20)
     start()
-    wait_until(lambda: stored(nats, REQUESTS) == 0)
+    wait_for(lambda: stored(nats, REQUESTS) == 0, 60)
     assert len(answers(nats)) == 5000

@@ -2,14 +2,14 @@
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import inprocess
 import pytest
 from running_stack import Demo, Platform
+from waiting import wait_for
 
 from mlops_assets.deployment.served_version import ServedSolution, observe
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
@@ -33,13 +33,6 @@ def live(platform: Platform) -> tuple[int, int, int]:
     assert champion is not None
     assert folder is not None
     return history(platform)[0]["version"], champion.version, int(folder.name)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + RECONCILED_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "the sensor did not reconcile the alias in time"
-        time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +91,7 @@ def test_an_alias_moved_by_hand_is_recorded(platform: Platform, versions: tuple[
     first, second = versions
     assert live(platform) == (second, second, second)
     platform.registry.set_alias(SOLUTION, "champion", first)
-    wait_for(lambda: history(platform)[0]["version"] == first)
+    wait_for(lambda: history(platform)[0]["version"] == first, RECONCILED_SECONDS, every=1)
     newest = history(platform)[0]
     assert (newest["actor"], newest["reason"]) == ("mlflow", f"the alias champion was moved by hand from version {second}")
     assert live(platform) == (first, first, first)
@@ -109,7 +102,7 @@ def test_an_alias_moved_by_hand_to_a_refused_version_is_moved_back(platform: Pla
     platform.registry.tag(SOLUTION, second, {"status": "rejected"})
     try:
         platform.registry.set_alias(SOLUTION, "champion", second)
-        wait_for(lambda: live(platform)[1] == first)
+        wait_for(lambda: live(platform)[1] == first, RECONCILED_SECONDS, every=1)
     finally:
         platform.registry.tag(SOLUTION, second, {"status": "accepted"})
     assert live(platform) == (first, first, first)
@@ -145,7 +138,7 @@ def test_a_version_whose_tags_were_written_by_hand_is_not_promoted(platform: Pla
         platform.registry.set_alias(SOLUTION, "champion", forged)
         refused = inprocess.failures(predict(platform))
         assert f"Version {forged} of {SOLUTION} was changed in MLflow after it was registered" in refused[0]
-        wait_for(lambda: live(platform) == before)
+        wait_for(lambda: live(platform) == before, RECONCILED_SECONDS, every=1)
     finally:
         client.delete_model_version(SOLUTION, str(forged))
 
