@@ -1,6 +1,7 @@
 """What the sensors that watch all solutions have in common: a look at each of them, and one answer for the tick."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -8,6 +9,7 @@ import dagster as dg
 
 _Watched = TypeVar("_Watched")
 _MOST_NAMES = 5
+_LOGGER = logging.getLogger(__name__)
 
 
 def look_at_each(
@@ -15,7 +17,7 @@ def look_at_each(
 ) -> tuple[list[dg.RunRequest], str]:
     """The runs that `look` asks for, and in one sentence why it asks for none of the others.
 
-    An error at one of them does not keep the others from their runs: it is raised by the tick in which there is nothing else to do.
+    An error at one of them does not keep the others from their runs: it is logged, and raised by a tick in which there is nothing else to do.
     """
     requests: list[dg.RunRequest] = []
     reasons: dict[str, list[str]] = {}
@@ -25,6 +27,7 @@ def look_at_each(
             outcome = look(name, target)
         except Exception as error:
             error.add_note(f"While the sensor looked at {name}.")
+            _LOGGER.exception("The sensor could not look at %s.", name)
             errors.append(error)
             continue
         if isinstance(outcome, str):

@@ -5,6 +5,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -22,6 +23,17 @@ def dbt_profile_variables() -> dict[str, str]:
     return {"DBT_PROFILES_DIR": str(DBT_PACKAGE), "DBT_PROFILE": _NAME}
 
 
+def read_dbt_project(path: Path) -> dict[str, Any]:
+    """The content of a `dbt_project.yml`. Raises StackError with the place when it is no YAML or no mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StackError(f"{path} is no YAML: {error}", remedy="Mend the file.") from error
+    if not isinstance(content, dict):
+        raise StackError(f"{path} is no mapping of names to values.", remedy="Restore it; `mlops init` shows one.")
+    return content
+
+
 def link_dbt_package(project: Path) -> bool:
     """Put the dbt package where the dbt project in `project` looks for packages. Returns whether it was not there.
 
@@ -34,8 +46,9 @@ def link_dbt_package(project: Path) -> bool:
     if link.exists() and not link.is_symlink():
         raise StackError(f"{link} is not the package of the platform.", remedy="Remove it, then try again: mlops prepare")
     link.parent.mkdir(exist_ok=True)
-    # Two processes may prepare the project at once.
-    temporary = link.with_name(f"__{_NAME}.{os.getpid()}")
+    # Two processes may prepare the project at once. Beside the folder of packages, where one that is killed leaves no second package.
+    temporary = project / f".{_NAME}_package.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
     temporary.symlink_to(DBT_PACKAGE)
     temporary.replace(link)
     return True
@@ -43,7 +56,7 @@ def link_dbt_package(project: Path) -> bool:
 
 def _require_dispatch(path: Path) -> None:
     """Raise StackError unless the macros of the package go before dbt's own, whose incremental models double rows of a repeated run."""
-    content = yaml.safe_load(path.read_text()) or {}
+    content = read_dbt_project(path)
     name = content.get("name", "<project>")
     orders = [entry["search_order"] for entry in content.get("dispatch") or [] if entry.get("macro_namespace") == "dbt"]
     if not any(_NAME in order[: order.index("dbt")] if "dbt" in order else _NAME in order for order in orders):

@@ -71,7 +71,7 @@ def _read(file: Path) -> _Content:
         return _Content.model_validate(yaml.safe_load(file.read_text()))
     except FileNotFoundError as error:
         raise StackError(f"There is no {file}, which says what the demo shows.", remedy=f"Write it. {remedy}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StackError(f"{file} is no YAML: {error}", remedy=remedy) from error
     except ValidationError as error:
         problems = "; ".join(

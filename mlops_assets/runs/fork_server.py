@@ -5,6 +5,7 @@ forked worker shares that memory and begins with its run at once, where a new pr
 a file that it has loaded changes. See docs/adr/0035.
 """
 
+import contextlib
 import functools
 import gc
 import importlib
@@ -43,6 +44,7 @@ LIBRARIES = (
 )
 """What the steps of a run import when they need it."""
 
+_DEFINITIONS = {".py", ".yaml", ".yml"}
 _MAXIMUM_REQUEST_BYTES = 1 << 20
 _CHANGED = b"changed"
 REPLY_SECONDS = 60.0
@@ -150,15 +152,21 @@ def _serve(listener: socket.socket, current_fingerprint: Any, fingerprint: froze
                 return request
             os.close(request.lock)
             os.close(request.output)
-            connection.sendall(str(process).encode())
+            with contextlib.suppress(
+                BrokenPipeError
+            ):  # the launcher died: the worker has its lock, and whoever looks finds it alive
+                connection.sendall(str(process).encode())
 
 
 def _receive(connection: socket.socket) -> ForkRequest | None:
     """The request of a launcher, None when it did not send all of it."""
     content, descriptors, _, _ = socket.recv_fds(connection, _MAXIMUM_REQUEST_BYTES, 2)
-    while part := connection.recv(_MAXIMUM_REQUEST_BYTES):
-        content += part
-    directory, _, arguments = content.decode().removeprefix("\n").partition("\n")
+    try:
+        while part := connection.recv(_MAXIMUM_REQUEST_BYTES):
+            content += part
+    except ConnectionResetError:
+        content = b""
+    directory, _, arguments = content.decode(errors="replace").removeprefix("\n").partition("\n")
     if len(descriptors) != 2 or not arguments:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -194,7 +202,7 @@ def _loaded_files(project: Project) -> Iterator[Path]:
     for module in list(sys.modules.values()):
         if file := getattr(module, "__file__", None):
             yield Path(file)
-    yield from project.definitions_directory.rglob("*.yaml")
+    yield from (path for path in project.definitions_directory.rglob("*") if path.suffix in _DEFINITIONS)
     yield from project.environments_directory.glob("*.env")
     yield project.environment_file
     yield project.root / "pyproject.toml"

@@ -4,11 +4,10 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import yaml
-
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import Project
 from mlops_assets.feature_store.usage import declared_solutions
+from mlops_assets.features.dbt_package import read_dbt_project
 from mlops_assets.features.generated.dbt_model import GeneratedModel
 from mlops_assets.features.generated.raw_sources import sources_file
 from mlops_assets.features.generated.rolling_view import derive_view
@@ -131,7 +130,7 @@ def _reads_folder(path: Path, is_needed: bool) -> bool:
     """Whether dbt reads the folder. Raises StackError when it is needed and dbt does not."""
     if not path.exists():
         return False
-    paths = (yaml.safe_load(path.read_text()) or {}).get("model-paths", [_WRITTEN])
+    paths = read_dbt_project(path).get("model-paths", [_WRITTEN])
     if FOLDER in paths:
         return True
     if is_needed:

@@ -13,9 +13,11 @@ def look(name: str, outcome: object) -> dg.RunRequest | str:
     return outcome
 
 
-def test_an_error_at_one_solution_waits_until_the_others_have_their_runs() -> None:
+def test_an_error_at_one_solution_waits_until_the_others_have_their_runs(caplog: pytest.LogCaptureFixture) -> None:
     request = dg.RunRequest(job_name="b_deployment")
     assert look_at_each({"a": ValueError("broken"), "b": request}, look)[0] == [request]
+    assert "could not look at a" in caplog.text
+    assert "ValueError: broken" in caplog.text
     with pytest.raises(ValueError, match="broken") as raised:
         look_at_each({"a": ValueError("broken"), "b": "nothing changed"}, look)
     assert raised.value.__notes__ == ["While the sensor looked at a."]

@@ -41,3 +41,11 @@ def test_a_project_that_does_not_use_the_macros_is_told_how(project: Path, dispa
     with pytest.raises(StackError, match="do not go before those of dbt") as raised:
         link_dbt_package(project)
     assert "search_order: [warehouse, mlops, dbt]" in raised.value.remedy
+
+
+@pytest.mark.parametrize("text", ["name: [", "- a list", "", "name: \x00"])
+def test_a_broken_project_file_is_a_message_with_its_place(project: Path, text: str) -> None:
+    (project / "dbt_project.yml").write_text(text)
+    with pytest.raises(StackError, match=r"dbt_project\.yml is no ") as raised:
+        link_dbt_package(project)
+    assert raised.value.remedy
