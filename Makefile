@@ -61,5 +61,5 @@ lock:  ## Recompile requirements.lock from pyproject.toml (needs uv)
 
 clean:  ## Stop the stack, then remove .venv, the state and all caches
 	@if [ -x $(MLOPS) ]; then $(MLOPS) down; fi
-	@rm -rf $(VENV) .mlops dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .mlops dbt_project/target dbt_project/logs dbt_project/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
