@@ -10,6 +10,7 @@ from mlops_assets.components.tagged_models import build_own_models
 from mlops_assets.core.project import current_project
 from mlops_assets.core.schedules import check_schedule
 from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.feature_store.usage import declared_solutions
 from mlops_assets.features.generated.project_files import views_of
 from mlops_assets.features.generated.rolling_view import derive_view
 from mlops_assets.schema.column_names import check_column_name, repeated
@@ -45,7 +46,7 @@ class RawTables(dg.Component):
         self.check()
         directory = Path(context.path)
         return dg.Definitions(
-            assets=[*build_raw_assets(self.source, directory=directory), *self._models(directory.name)],
+            assets=[*build_raw_assets(self._with_awaited_columns(), directory=directory), *self._models(directory.name)],
             jobs=build_loading_jobs(self.source, name=directory.name),
             schedules=build_loading_schedules(self.source, name=directory.name),
         )
@@ -74,6 +75,18 @@ class RawTables(dg.Component):
             with errors.collect():
                 derive_view(name, self.source, folder="", origin="")
         errors.raise_errors()
+
+    def _with_awaited_columns(self) -> Source:
+        """The source whose tables say which columns are null until something has happened: solutions and feature views use them so."""
+        solutions = declared_solutions(current_project().definitions_directory).solutions.values()
+        tables = {}
+        for name, table in self.source.tables.items():
+            spines = [solution.spine for solution in solutions if solution.spine.table == name]
+            awaited = {column for spine in spines for column in (spine.label, spine.label_time)}
+            awaited |= {view.known_at for view in self.source.feature_views.values() if view.table == name and view.known_at}
+            columns = sorted({*table.comparison.awaited, *awaited.intersection(table.columns)})
+            tables[name] = table.model_copy(update={"comparison": table.comparison.model_copy(update={"awaited": columns})})
+        return self.source.model_copy(update={"tables": tables})
 
     def _models(self, name: str) -> list[dg.AssetsDefinition]:
         """The dbt models of the source: its feature views, and what else has its name as a tag."""

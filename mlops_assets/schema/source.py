@@ -98,6 +98,9 @@ class DeliveryComparison(YamlModel):
     0 lets a holiday be as quiet as it likes."""
     ignore: list[str] = []
     """Columns that are not compared."""
+    awaited: list[str] = []
+    """Columns that are null until something has happened, such as a label: that they are missing is told, and blocks nothing. The label and
+    the label time of a spine that is derived from the table, and `known_at` of its feature views, are such without being named."""
 
 
 class RawTable(YamlModel):
@@ -190,7 +193,12 @@ class RawTable(YamlModel):
             raise ValueError("give either `files` or `query`")
         if self.files is not None and self.format is None:
             raise ValueError(f"`files` need a `format`: {', '.join(file_readers())}, or a reader of your own")
-        named = [*self.comparison.ignore, *self.key, *([self.partitions.column] if self.partitions else [])]
+        named = [
+            *self.comparison.ignore,
+            *self.comparison.awaited,
+            *self.key,
+            *([self.partitions.column] if self.partitions else []),
+        ]
         if unknown := [name for name in named if name not in self.columns]:
             raise ValueError(f"{', '.join(unknown)} must be among `columns`: {', '.join(self.columns)}")
         if self.partitions and self.columns[self.partitions.column].type != "date":

@@ -56,7 +56,7 @@ def _differences(
 ) -> Iterator[DeliveryFinding]:
     compared = {name: profile for name, profile in columns.items() if name not in rules.ignore}
     yield from _rows(partition, columns, reference, rules)
-    yield from _missing(partition, compared, reference, optional)
+    yield from _missing(partition, compared, reference, optional=optional, awaited=rules.awaited)
     categorical = {name for name, profile in compared.items() if _is_categorical(profile, reference)}
     shapes: dict[str, UsualQuantiles] = {}
     for name, profile in compared.items():
@@ -119,7 +119,12 @@ _TOGETHER = 0.05
 
 
 def _missing(
-    partition: date, compared: Mapping[str, ColumnProfile], reference: AcceptedPartitions, optional: Collection[str]
+    partition: date,
+    compared: Mapping[str, ColumnProfile],
+    reference: AcceptedPartitions,
+    *,
+    optional: Collection[str],
+    awaited: Collection[str],
 ) -> Iterator[DeliveryFinding]:
     """Shares of nulls. Columns that go missing together, as those of cancelled orders do, are one event and no fault of one column."""
     shares = {name: sorted(earlier.missing for earlier in reference.of(name)) for name in compared if reference.of(name)}
@@ -137,12 +142,12 @@ def _missing(
             and abs(median(shares[other]) - median(shares[name])) < _TOGETHER
         ]
         alone = not companions and increase >= _GROSS_MISSING
-        is_lacking = name in optional and not compared[name].known
+        is_expected = name in awaited or (name in optional and not compared[name].known)
         together = f", together with {', '.join(companions)}" if companions else ""
         yield DeliveryFinding(
             partition,
             name,
             "missing",
-            not is_lacking and (alone or increase >= _JOINT_MISSING),
+            not is_expected and (alone or increase >= _JOINT_MISSING),
             f"{compared[name].missing:.0%} missing, usually up to {usual[name]:.0%}{together}",
         )

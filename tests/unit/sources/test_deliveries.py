@@ -163,3 +163,11 @@ def test_an_ignored_column_and_a_short_history_are_not_compared(years: Mapping[s
     assert "carrier" not in {finding.column for finding in compare_delivery(wrong, before, ignoring)}
     short = [profile for profile in before if profile.partition >= LAST - timedelta(days=6)]
     assert compare_delivery(wrong, short, RULES) == []
+
+
+@pytest.mark.parametrize("known", [0, 30])
+def test_what_is_awaited_may_be_missing_and_is_told(known: int) -> None:
+    days = [ColumnProfile(date(2024, 1, 1) + timedelta(days=day), "label", "text", 60, 60, None, None) for day in range(8)]
+    last = dataclasses.replace(days[-1], known=known)
+    [finding] = compare_delivery([last], days[:-1], RULES.model_copy(update={"awaited": ["label"]}))
+    assert (finding.kind, finding.is_gross) == ("missing", False)
