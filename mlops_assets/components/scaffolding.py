@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import dagster as dg
 from pydantic import BaseModel, Field
 
+from mlops_assets.core.text_templates import text_templates
 from mlops_assets.schema.problem import Problem
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -62,15 +63,7 @@ class _Scaffolder(dg.Scaffolder[_Parameters], Generic[_Parameters]):
         """Write the file, or add a component to it. Raises ValueError for `--format python`, which the components do not have."""
         if request.scaffold_format != "yaml":
             raise ValueError("this component is described in YAML: leave out --format")
-        import jinja2
-
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_TEMPLATES),
-            undefined=jinja2.StrictUndefined,
-            autoescape=False,  # noqa: S701 - configuration files, not HTML
-            keep_trailing_newline=True,
-            trim_blocks=True,
-        )
+        environment = text_templates(_TEMPLATES)
         # Of a file that gets one more component, the folder has the name.
         folder = request.target_path.parent if request.append else request.target_path
         text = environment.get_template(self.template).render(

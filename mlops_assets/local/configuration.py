@@ -8,6 +8,7 @@ from pathlib import Path
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
+from mlops_assets.core.text_templates import text_templates
 from mlops_assets.local import postgres
 from mlops_assets.local.environment import scripts_directory
 from mlops_assets.local.services import services
@@ -21,16 +22,7 @@ EVENT_STREAM_ACCOUNT = "PLATFORM"
 
 def render_files(settings: Settings) -> dict[Path, str]:
     """The text of every configuration file, by the path it belongs at. Makes the secrets that they hold when there are none."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE_DIRECTORY),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - configuration files, not HTML
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = text_templates(TEMPLATE_DIRECTORY)
     environment.filters["argument"] = _supervisor_argument
     environment.filters["literal"] = _supervisor_literal
     variables = {

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.text_templates import text_templates
 
 _TEMPLATES = Path(__file__).parent / "project_template"
 
@@ -83,15 +84,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _render(name: str, module: str) -> dict[Path, str]:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - configuration files, not HTML
-        keep_trailing_newline=True,
-        trim_blocks=True,
-    )
+    environment = text_templates(_TEMPLATES)
     variables = {"name": name, "module": module, "version": version("mlops-assets"), "overrides": OVERRIDES}
     files = {Path(path.format(module=module)): "" for path in _EMPTY_FILES}
     for path, template in _FILES.items():

@@ -20,7 +20,8 @@ class Spine(YamlModel):
     """One row a prediction: its key, the moment of prediction, and what happened later. A dbt model, or derived from a raw table.
 
     From a `table` the dbt model `<solution>_spine` is compiled, with the columns that the solution uses, their descriptions, types and
-    tests. `mlops features eject <solution>_spine` makes it a file to edit. A `table` may have no time: then `prediction_time` and `label_time` are left out, and each day of `partitions` is a snapshot.
+    tests. `mlops features eject <solution>_spine` makes it a file to edit.
+    A `table` may have no time: then `prediction_time` and `label_time` are left out, and each day of `partitions` is a snapshot.
     """
 
     model: str | None = None
