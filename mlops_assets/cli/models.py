@@ -92,7 +92,10 @@ def explain(prediction_id: PredictionArgument, as_json: JsonOption = False) -> N
     if as_json:
         print_json(asdict(explanation))
         return
-    console.print(f"predicted {explanation.prediction:.4f}; the mean of the version's hold-out is {explanation.base:.4f}\n")
+    of_class = f" for {escape(explanation.predicted_class)}" if explanation.predicted_class is not None else ""
+    console.print(
+        f"predicted {explanation.prediction:.4f}{of_class}; the mean of the version's hold-out is {explanation.base:.4f}\n"
+    )
     console.print(_explanation_table(explanation))
 
 

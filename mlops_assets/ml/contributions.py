@@ -25,11 +25,15 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One prediction as `base` (mean prediction of the background) plus the contributions, the largest first."""
+    """One prediction as `base` (mean prediction of the background) plus the contributions, the largest first.
+
+    Of several classes it is the probability of `predicted_class`; with two classes or a number that is None.
+    """
 
     prediction: float
     base: float
     contributions: tuple[Contribution, ...]
+    predicted_class: str | None = None
 
 
 def explain_row(

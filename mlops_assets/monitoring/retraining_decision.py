@@ -5,14 +5,12 @@ made on the day after its window and looks at nothing later, so that a decision 
 """
 
 import hashlib
-from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
 import dagster as dg
 import duckdb
 
-from mlops_assets.clients.bundle_record import BundleRecord
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import (
     DRIFT_REPORT,
@@ -23,19 +21,26 @@ from mlops_assets.core.keys import (
     TRAINING_DATE,
     table_key,
 )
-from mlops_assets.lake.datasets import newest_dataset
 from mlops_assets.lake.lake import Lake
-from mlops_assets.lake.sql import quote, sql_moment
-from mlops_assets.lake.tables import fingerprint, table_exists
-from mlops_assets.ml.retraining import RetrainingDecision, RetrainingPolicy, RetrainingState, WindowResult, decide
+from mlops_assets.lake.tables import fingerprint
+from mlops_assets.ml.retraining import RetrainingDecision, RetrainingPolicy, RetrainingState, decide
 from mlops_assets.monitoring.monitor import measuring_monitors
 from mlops_assets.monitoring.monitored_windows import WINDOW, write_report
+from mlops_assets.monitoring.retraining_facts import (
+    content_columns,
+    count_labelled,
+    count_predictions,
+    predicting_version,
+    reported_windows,
+    trained_rows_fingerprint,
+    training_day,
+)
 from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
-from mlops_assets.schema.column_names import LABELLED_AT, LOADED_AT, MODEL_VERSION, SNAPSHOT_AT
+from mlops_assets.schema.column_names import MODEL_VERSION
 from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.schema.table_columns import TableColumn
 from mlops_assets.stages.column_lineage import Sources, column_lineage
-from mlops_assets.stages.execution import RETRIES, permanent_failure
+from mlops_assets.stages.execution import RETRIES
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.all_evaluations import whole_evaluations
@@ -181,25 +186,27 @@ def decide_window(
     """The decision about one window as a row of the table. Raises Failure when nothing was reported of the window."""
     retraining_section = inputs.solution.retraining
     end = inputs.windows.time_window_for_partition_key(window.isoformat()).end.date()
-    day = _training_day(connection, inputs, end)
-    champion = _champion(connection, registry, inputs, window)
-    windows = _windows(connection, inputs, version=champion.version, window=window, count=retraining_section.recent_windows)
+    day = training_day(connection, inputs, end)
+    champion = predicting_version(connection, registry, inputs, window)
+    windows = reported_windows(
+        connection, inputs, version=champion.version, window=window, count=retraining_section.recent_windows
+    )
     evaluations = whole_evaluations(connection, inputs.name)
     # Without time the training of a day has read the snapshot of that day.
     before = "<" if inputs.solution.spine.has_time else "<="
     [[attempted]] = connection.execute(
         f"SELECT max({TRAINING_DATE}) FROM {evaluations} WHERE {TRAINING_DATE} {before} ?", [day]
     ).fetchall()
-    rows = f"SELECT {_content(inputs)} FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
+    rows = f"SELECT {content_columns(inputs)} FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
     identity = fingerprint(connection, f"({rows})")
-    labelled, new_rows = _count(connection, inputs, rows, attempted)
+    labelled, new_rows = count_labelled(connection, inputs, rows, attempted)
     state = RetrainingState(
         day=day,
         windows=windows,
         trained_for=champion.training.training_date,
         attempted=attempted,
         new_rows=new_rows,
-        changed=identity != _trained_on(connection, inputs, attempted),
+        changed=identity != trained_rows_fingerprint(connection, inputs, attempted),
         running=running,
     )
     policy = RetrainingPolicy(
@@ -217,7 +224,7 @@ def decide_window(
         "decided_for": day,
         MODEL_VERSION: champion.version,
         "trained_for": state.trained_for,
-        "predictions": _predictions(connection, inputs, window),
+        "predictions": count_predictions(connection, inputs, window),
         "drifted_share": newest.drifted_share,
         "metric": newest.metric,
         "estimated": newest.estimated,
@@ -229,123 +236,6 @@ def decide_window(
         "outcome": decision.outcome,
         "reason": decision.text,
     }
-
-
-def _training_day(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, end: date) -> date:
-    """The training date that may use all data before `end`: without time, the newest snapshot."""
-    if inputs.solution.spine.has_time:
-        return date.fromisoformat(max(key for key in inputs.partitions.get_partition_keys() if key <= end.isoformat()))
-    column = quote(inputs.solution.partitions.column)
-    [[newest]] = connection.execute(f"SELECT max({column}) FROM lake.{inputs.spine.table} WHERE {column} < ?", [end]).fetchall()
-    if newest is None:
-        raise permanent_failure(f"{inputs.spine.table} has no snapshot before {end}: materialize it first.")
-    return newest
-
-
-def _content(inputs: SolutionInputs) -> str:
-    """SQL for the columns of the spine that make one training differ from another: the day of a snapshot is none."""
-    if inputs.solution.spine.has_time:
-        return "*"
-    return f"* EXCLUDE ({', '.join((quote(inputs.solution.partitions.column), SNAPSHOT_AT, LABELLED_AT, LOADED_AT))})"
-
-
-def _champion(
-    connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, window: date
-) -> BundleRecord:
-    """The record of the solution's version that predicted last in `window`; the models of segments are looked after by people.
-
-    Raises EvidenceError when somebody changed the version in MLflow: its training date decides.
-    """
-    versions = connection.execute(
-        f"SELECT DISTINCT {MODEL_VERSION} FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} = ? ORDER BY 1 DESC", [window]
-    ).fetchall()
-    for (version,) in versions:
-        record = registry.registered_record(registry.get(inputs.name, version))
-        if record.training.segment is None:
-            return record
-    raise permanent_failure(
-        f"No report says what {inputs.name} predicted in the window {window}: materialize {inputs.name}/{DRIFT_REPORT} first."
-    )
-
-
-def _windows(
-    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, *, version: int, window: date, count: int
-) -> list[WindowResult]:
-    """Return the reported results of `version` in the last `count` windows up to `window`, in order of time."""
-    metric = inputs.solution.training.metric
-    rows = connection.execute(
-        f"WITH drift AS (SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) AS share "
-        f"FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND kind = 'feature' "
-        "AND slice IS NULL GROUP BY 1), "
-        f"performance AS (FROM lake.{inputs.table(PERFORMANCE_REPORT)} WHERE {MODEL_VERSION} = ? AND metric = ? AND slice IS NULL) "
-        f"SELECT d.{WINDOW}, d.share, p.estimated, p.realised, p.threshold, coalesce(p.alert, false), coalesce(p.complete, false) "
-        f"FROM drift d LEFT JOIN performance p USING ({WINDOW}) ORDER BY 1 DESC LIMIT ?",
-        [window, version, version, metric, count],
-    ).fetchall()
-    others = _alerts_of_monitors(connection, inputs, version, [start for start, *_ in rows])
-    return [
-        WindowResult(
-            start=start,
-            drifted_share=share,
-            metric=metric,
-            estimated=estimated,
-            realised=realised,
-            limit=limit,
-            alert=alert,
-            complete=complete,
-            others=tuple(others.get(start, ())),
-        )
-        for start, share, estimated, realised, limit, alert, complete in reversed(rows)
-    ]
-
-
-def _alerts_of_monitors(
-    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, windows: Sequence[date]
-) -> dict[date, list[str]]:
-    """Return in words, by window, the measures beyond their limits of the monitors that ask for a training."""
-    alerts: dict[date, list[str]] = {}
-    for solution_monitor in measuring_monitors(inputs.solution):
-        if solution_monitor.monitor.asks_for_training and table_exists(connection, table := inputs.table(solution_monitor.stage)):
-            rows = connection.execute(
-                f"SELECT {WINDOW}, subject, sentence FROM lake.{table} WHERE alert AND {MODEL_VERSION} = ? AND list_contains(?, {WINDOW}) "
-                "ORDER BY ALL",
-                [version, list(windows)],
-            ).fetchall()
-            for window, subject, sentence in rows:
-                alerts.setdefault(window, []).append(f"{solution_monitor.monitor.title.lower()} of {subject} {sentence}")
-    return alerts
-
-
-def _predictions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: date) -> int:
-    """The predictions of all versions in `window`, as they were reported."""
-    query = f"SELECT coalesce(sum(rows), 0) FROM lake.{inputs.table(PERFORMANCE_REPORT)} WHERE {WINDOW} = ? AND metric = ? AND slice IS NULL"
-    return int(connection.execute(query, [window, inputs.solution.training.metric]).fetchall()[0][0])
-
-
-def _count(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str, attempted: date | None) -> tuple[int, int]:
-    """Count `rows`, and those of them that got their label after the training for `attempted`."""
-    spine = inputs.solution.spine
-    since = "true"
-    if attempted is not None and spine.has_time:
-        since = f"{quote(spine.label_time)} >= {sql_moment(inputs.midnight(attempted))}"
-    elif attempted is not None:
-        key = quote(spine.key)
-        known = f"SELECT {key} FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, attempted)}"
-        since = f"{key} NOT IN ({known})"
-    labelled, new = connection.execute(f"SELECT count(*), count(*) FILTER (WHERE {since}) FROM ({rows})").fetchall()[0]
-    return int(labelled), int(new)
-
-
-def _trained_on(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, attempted: date | None) -> str | None:
-    """Identity of the labelled rows as the training for `attempted` read them; None when nothing is recorded of it."""
-    dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), attempted) if attempted else None
-    if attempted is None or dataset is None:
-        return None
-    return fingerprint(
-        connection,
-        f"(SELECT {_content(inputs)} FROM lake.{inputs.spine.table} AT (VERSION => {dataset.source_snapshot}) "
-        f"WHERE {labelled_rows(inputs, attempted)})",
-    )
 
 
 def _identity(row: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The lineage of one prediction back to its raw rows, and the contributions of its features."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -132,9 +132,10 @@ class PredictionLineage:
         names = list(bundle.contract.feature_schema.names)
         row = self.row.select(names)
         scored = bundle.score(row)
-        column = 0
+        column, predicted_class = 0, None
         if "probabilities" in scored.column_names:
-            column = bundle.contract.classes.index(scored.column("predicted_label")[0].as_py())
+            predicted_class = scored.column("predicted_label")[0].as_py()
+            column = bundle.contract.classes.index(predicted_class)
 
         def predict(table: "pa.Table") -> Any:
             predictions = predictions_array(bundle.score(table))
@@ -147,7 +148,7 @@ class PredictionLineage:
                 f"The bundle of version {self.model.version} gives {explanation.prediction}, not the stored {stored}.",
                 remedy=f"mlops trace {self.prediction_id}",
             )
-        return explanation
+        return replace(explanation, predicted_class=None if predicted_class is None else str(predicted_class))
 
     def _read_row(self) -> "pa.Table":
         with Lake.from_settings(self.settings).connect(read_only=True) as connection:

@@ -118,7 +118,7 @@ class SolutionInputs:
 
     @property
     def is_predicted(self) -> str:
-        """SQL that is true for a row of the spine that the batch predicts: without time, one that no model is trained on."""
+        """SQL that is true for a row of the spine that the batch predicts: without time, one that is held out or has no label."""
         return "true" if self.solution.spine.has_time else f"{HELD_OUT} IS DISTINCT FROM false"
 
     @property

@@ -3,18 +3,22 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from mlops_assets.core.project import current_project
 
-PAGE = (current_project().root / "docs" / "add-a-solution.md").read_text()
+DOCS = current_project().root / "docs"
+PAGE, MODELS_PAGE = ((DOCS / name).read_text() for name in ("add-a-solution.md", "write-dbt-models.md"))
 
 Mlops = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -136,6 +140,26 @@ def test_the_solution_of_the_page_loads_in_it(environment: Path, project: Path, 
     assert "--module-name my_company.definitions" in loaded["configuration"]["supervisord.conf"]
 
 
+def test_the_models_of_the_second_page_fit_their_contracts(
+    environment: Path, project: Path, variables: dict[str, str], tmp_path: Path
+) -> None:
+    written = tmp_path / "my_company"
+    shutil.copytree(project, written, symlinks=True)
+    _write_files(written, MODELS_PAGE)
+    (spine,) = re.findall(r"^```yaml\n(spine: .*?)^```", MODELS_PAGE, re.DOTALL | re.MULTILINE)
+    _change(written / "my_company/defs/parcel_delay/defs.yaml", lambda attributes: attributes.update(yaml.safe_load(spine)))
+    _change(written / "my_company/defs/parcels/defs.yaml", lambda attributes: attributes.pop("feature_views"))
+    mlops = _mlops(environment, written, variables)
+    # Their SQL is bound to empty tables, and its columns and types are compared with the contracts.
+    assert "Nothing is wrong in 3 folders." in mlops("check").stdout
+    assert not list((written / "dbt_project" / "generated").rglob("*.sql"))
+    sql = written / "dbt_project/models/features/depot_history.sql"
+    sql.write_text(sql.read_text().replace("avg((parcels", "count((parcels"))
+    done = subprocess.run([environment / "bin" / "mlops", "check"], cwd=written, env=variables, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "depot_late_rate_7d" in done.stdout
+
+
 def test_it_loads_beside_the_assets_of_an_existing_project(environment: Path, project: Path, variables: dict[str, str]) -> None:
     (project / "my_company" / "definitions.py").write_text(EXISTING_PROJECT)
     # A variable of the project, named by its YAML.
@@ -153,7 +177,20 @@ def _follow_page(project: Path, variables: dict[str, str]) -> None:
         (project / folder).mkdir(parents=True)
     (script,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     subprocess.run([sys.executable, "-c", script], cwd=project, env=variables, check=True)
-    files = re.findall(r"^`(\S+)`\n\n```(?:yaml|sql)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    assert len(files) == 2
+    assert _write_files(project, PAGE) == 2
+
+
+def _write_files(project: Path, page: str) -> int:
+    """Write the files that a page shows below their names. Returns how many there are."""
+    files = re.findall(r"^`(\S+)`\n\n```(?:yaml|sql)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     for path, text in files:
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).write_text(text)
+    return len(files)
+
+
+def _change(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the attributes of the component in a YAML file."""
+    content = yaml.safe_load(file.read_text())
+    change(content["attributes"])
+    file.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -13,11 +13,12 @@ from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.features.generated.spine import derive_spine
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.monitoring.retraining_facts import count_labelled, training_day
 from mlops_assets.schema.declarations import DeclaredTable
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.source import RawTable
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.training_dataset import build_training_dataset, split_query, training_frame
+from mlops_assets.training.training_dataset import build_training_dataset, labelled_rows, split_query, training_frame
 
 DAY = date(2024, 3, 1)
 CLASSES = ("rote Art", "вид", "kind three")
@@ -132,6 +133,20 @@ def test_a_training_is_one_snapshot_and_what_it_uses_is_not_predicted(lake: Lake
         predicted = f"SELECT row_key FROM lake.plants.spine WHERE snapshot_date = DATE '{DAY}' AND {of_solution.is_predicted}"
         counted = connection.execute(f"SELECT count(*), count(*) FILTER (WHERE row_key IN ({trained})) FROM ({predicted})")
         assert counted.fetchall() == [(84, 0)]
+
+
+def test_a_decision_counts_the_rows_that_came_since_the_training(lake: Lake) -> None:
+    of_solution, next_day = inputs(declared()), date(2024, 3, 2)
+    with lake.connect(read_only=False) as connection:
+        write_plants(lake, connection, 330)
+        take_snapshot(lake, connection, declared(), next_day)
+        assert training_day(connection, of_solution, next_day) == DAY
+        assert training_day(connection, of_solution, date(2024, 3, 10)) == next_day
+        with pytest.raises(dg.Failure, match="has no snapshot before 2024-03-01"):
+            training_day(connection, of_solution, DAY)
+        rows = f"SELECT * FROM lake.plants.spine WHERE {labelled_rows(of_solution, next_day)}"
+        assert count_labelled(connection, of_solution, rows, None) == (296, 296)
+        assert count_labelled(connection, of_solution, rows, DAY) == (296, 26)
 
 
 def test_a_row_that_was_held_out_stays_so_when_rows_come(lake: Lake) -> None:

@@ -12,7 +12,7 @@ SNAPSHOT_COLUMNS = (
     DbtColumn(
         name=HELD_OUT,
         type="boolean",
-        description="Whether the row is kept for evaluation and no model is trained on it; null without a label.",
+        description="Whether the row is kept for evaluation, and not trained on; null without a label.",
     ),
 )
 

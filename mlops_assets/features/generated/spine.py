@@ -162,7 +162,7 @@ class _SpineColumns:
                 message = f"{self._place} is partitioned by {self._partition_of_table}: give prediction_time and label_time"
                 raise ConfigurationError(("spine", "table"), message)
             self.selected.append(sql_name(column))
-            description = "The day as of whose end the table was looked at; partition."
+            description = "The day that the snapshot of the table stands for; partition."
             self.contract.append(DbtColumn(name=column, type="date", description=description, required=True))
             return
         partitions, moment = self._solution.partitions, self._solution.spine.prediction_time

@@ -1,0 +1,139 @@
+"""The facts that a retraining decision rests on, as the reports, the evaluations, the spine and the registry hold them."""
+
+from collections.abc import Sequence
+from datetime import date
+
+import duckdb
+
+from mlops_assets.clients.bundle_record import BundleRecord
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core.keys import DRIFT_REPORT, PERFORMANCE_REPORT, TRAINING_DATASET
+from mlops_assets.lake.datasets import newest_dataset
+from mlops_assets.lake.sql import quote, sql_moment
+from mlops_assets.lake.tables import fingerprint, table_exists
+from mlops_assets.ml.retraining import WindowResult
+from mlops_assets.monitoring.monitor import measuring_monitors
+from mlops_assets.monitoring.monitored_windows import WINDOW
+from mlops_assets.schema.column_names import LABELLED_AT, LOADED_AT, MODEL_VERSION, SNAPSHOT_AT
+from mlops_assets.stages.execution import permanent_failure
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.training_dataset import labelled_rows
+
+
+def training_day(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, end: date) -> date:
+    """The training date that may use all data before `end`: without time, the newest snapshot."""
+    if inputs.solution.spine.has_time:
+        return date.fromisoformat(max(key for key in inputs.partitions.get_partition_keys() if key <= end.isoformat()))
+    column = quote(inputs.solution.partitions.column)
+    [[newest]] = connection.execute(f"SELECT max({column}) FROM lake.{inputs.spine.table} WHERE {column} < ?", [end]).fetchall()
+    if newest is None:
+        raise permanent_failure(f"{inputs.spine.table} has no snapshot before {end}: materialize it first.")
+    return newest
+
+
+def content_columns(inputs: SolutionInputs) -> str:
+    """SQL for the columns of the spine that make one training differ from another: the day of a snapshot is none."""
+    if inputs.solution.spine.has_time:
+        return "*"
+    return f"* EXCLUDE ({', '.join((quote(inputs.solution.partitions.column), SNAPSHOT_AT, LABELLED_AT, LOADED_AT))})"
+
+
+def predicting_version(
+    connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, window: date
+) -> BundleRecord:
+    """The record of the solution's version that predicted last in `window`; the models of segments are looked after by people.
+
+    Raises EvidenceError when somebody changed the version in MLflow: its training date decides.
+    """
+    versions = connection.execute(
+        f"SELECT DISTINCT {MODEL_VERSION} FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} = ? ORDER BY 1 DESC", [window]
+    ).fetchall()
+    for (version,) in versions:
+        record = registry.registered_record(registry.get(inputs.name, version))
+        if record.training.segment is None:
+            return record
+    raise permanent_failure(
+        f"No report says what {inputs.name} predicted in the window {window}: materialize {inputs.name}/{DRIFT_REPORT} first."
+    )
+
+
+def reported_windows(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, *, version: int, window: date, count: int
+) -> list[WindowResult]:
+    """Return the reported results of `version` in the last `count` windows up to `window`, in order of time."""
+    metric = inputs.solution.training.metric
+    rows = connection.execute(
+        f"WITH drift AS (SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) AS share "
+        f"FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND kind = 'feature' "
+        "AND slice IS NULL GROUP BY 1), "
+        f"performance AS (FROM lake.{inputs.table(PERFORMANCE_REPORT)} WHERE {MODEL_VERSION} = ? AND metric = ? AND slice IS NULL) "
+        f"SELECT d.{WINDOW}, d.share, p.estimated, p.realised, p.threshold, coalesce(p.alert, false), coalesce(p.complete, false) "
+        f"FROM drift d LEFT JOIN performance p USING ({WINDOW}) ORDER BY 1 DESC LIMIT ?",
+        [window, version, version, metric, count],
+    ).fetchall()
+    others = _alerts_of_monitors(connection, inputs, version, [start for start, *_ in rows])
+    return [
+        WindowResult(
+            start=start,
+            drifted_share=share,
+            metric=metric,
+            estimated=estimated,
+            realised=realised,
+            limit=limit,
+            alert=alert,
+            complete=complete,
+            others=tuple(others.get(start, ())),
+        )
+        for start, share, estimated, realised, limit, alert, complete in reversed(rows)
+    ]
+
+
+def _alerts_of_monitors(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, windows: Sequence[date]
+) -> dict[date, list[str]]:
+    """Return in words, by window, the measures beyond their limits of the monitors that ask for a training."""
+    alerts: dict[date, list[str]] = {}
+    for solution_monitor in measuring_monitors(inputs.solution):
+        if solution_monitor.monitor.asks_for_training and table_exists(connection, table := inputs.table(solution_monitor.stage)):
+            rows = connection.execute(
+                f"SELECT {WINDOW}, subject, sentence FROM lake.{table} WHERE alert AND {MODEL_VERSION} = ? AND list_contains(?, {WINDOW}) "
+                "ORDER BY ALL",
+                [version, list(windows)],
+            ).fetchall()
+            for window, subject, sentence in rows:
+                alerts.setdefault(window, []).append(f"{solution_monitor.monitor.title.lower()} of {subject} {sentence}")
+    return alerts
+
+
+def count_predictions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: date) -> int:
+    """The predictions of all versions in `window`, as they were reported."""
+    query = f"SELECT coalesce(sum(rows), 0) FROM lake.{inputs.table(PERFORMANCE_REPORT)} WHERE {WINDOW} = ? AND metric = ? AND slice IS NULL"
+    return int(connection.execute(query, [window, inputs.solution.training.metric]).fetchall()[0][0])
+
+
+def count_labelled(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, rows: str, attempted: date | None
+) -> tuple[int, int]:
+    """Count `rows`, and those of them that got their label after the training for `attempted`."""
+    spine = inputs.solution.spine
+    since = "true"
+    if attempted is not None and spine.has_time:
+        since = f"{quote(spine.label_time)} >= {sql_moment(inputs.midnight(attempted))}"
+    elif attempted is not None:
+        key = quote(spine.key)
+        known = f"SELECT {key} FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, attempted)}"
+        since = f"{key} NOT IN ({known})"
+    labelled, new = connection.execute(f"SELECT count(*), count(*) FILTER (WHERE {since}) FROM ({rows})").fetchall()[0]
+    return int(labelled), int(new)
+
+
+def trained_rows_fingerprint(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, attempted: date | None) -> str | None:
+    """Identity of the labelled rows as the training for `attempted` read them; None when nothing is recorded of it."""
+    dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), attempted) if attempted else None
+    if attempted is None or dataset is None:
+        return None
+    return fingerprint(
+        connection,
+        f"(SELECT {content_columns(inputs)} FROM lake.{inputs.spine.table} AT (VERSION => {dataset.source_snapshot}) "
+        f"WHERE {labelled_rows(inputs, attempted)})",
+    )
