@@ -197,17 +197,17 @@ def check_within_partitions(connection: duckdb.DuckDBPyConnection, inputs: Solut
     """
     table, partitions = inputs.table(PREDICTION_LOG), inputs.solution.partitions
     column, rows, outside, examples = quote(partitions.column), 0, 0, list[str]()
-    bounds = [f"{column} < {literal(partitions.start.isoformat())}"]
+    bounds = [f"{column} IS NULL", f"{column} < {literal(partitions.start.isoformat())}"]
     if partitions.end:
         bounds.append(f"{column} >= {literal(partitions.end.isoformat())}")
-    is_outside = f"coalesce({' OR '.join(bounds)}, true)"
     if table_exists(connection, table):
+        [(rows,)] = connection.execute(f"SELECT count(*) FROM lake.{table}").fetchall()
+        # By their least and greatest dates, files that hold none are not read.
         query = (
-            f"SELECT count(*), count(*) FILTER (WHERE {is_outside}), "
-            f"arg_min(concat_ws(', ', CAST({column} AS VARCHAR), {PREDICTION_ID}), {PREDICTION_ID}, {MOST_EXAMPLES}) "
-            f"FILTER (WHERE {is_outside}) FROM lake.{table}"
+            f"SELECT count(*), arg_min(concat_ws(', ', CAST({column} AS VARCHAR), {PREDICTION_ID}), {PREDICTION_ID}, {MOST_EXAMPLES}) "
+            f"FROM lake.{table} WHERE {' OR '.join(bounds)}"
         )
-        [(rows, outside, examples)] = connection.execute(query).fetchall()
+        [(outside, examples)] = connection.execute(query).fetchall()
     span = f"{partitions.start} to {partitions.end} (exclusive)" if partitions.end else f"{partitions.start} onwards"
     return check_rules.WITHIN_PARTITIONS.result(
         inputs.key(PREDICTION_LOG),

@@ -23,6 +23,7 @@ from mlops_assets.components.project import project_definitions
 from mlops_assets.core.project import Project, project_of_process
 from mlops_assets.features.dbt_package import link_dbt_package
 from mlops_assets.features.generated.project_files import write_generated_models
+from mlops_assets.lake.lake import Lake
 
 ZONE = ZoneInfo("Europe/Berlin")
 START, END = date(2024, 3, 30), date(2024, 4, 2)
@@ -210,16 +211,39 @@ def test_a_view_holds_what_was_known_at_each_moment(view: str, project: Project,
     compare()
 
 
-def test_the_project_loads_with_the_models_as_assets(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLOPS_PROJECT", str(project.root))
-    monkeypatch.syspath_prepend(project.root)
-    project_of_process.cache_clear()
-    try:
-        definitions = project_definitions()
-        dg.Definitions.validate_loadable(definitions)
-    finally:
-        monkeypatch.undo()
+@pytest.fixture(scope="module")
+def definitions(project: Project) -> dg.Definitions:
+    """The project as its own process loads it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("MLOPS_PROJECT", str(project.root))
+        monkeypatch.syspath_prepend(project.root)
         project_of_process.cache_clear()
+        loaded = project_definitions()
+        dg.Definitions.validate_loadable(loaded)
+    project_of_process.cache_clear()
+    return loaded
+
+
+def test_parcels_that_are_under_way_stop_no_delivery(
+    project: Project, definitions: dg.Definitions, make_lake: Callable[[], Lake]
+) -> None:
+    rows = ["parcel_id,sent_at,depot,weight_kg,distance_km,delivered_at"]
+    for day in range(1, 15):
+        for number in range(60):
+            sent = datetime(2024, 2, day, 9, number, tzinfo=UTC)
+            delivered = sent + timedelta(hours=20 + number % 9) if day < 13 else ""
+            rows.append(f"{day}-{number},{sent},{('north', 'south', 'east')[number % 3]},{number % 30},{number + 5},{delivered}")
+    (project.definitions_directory / "parcels" / "parcels.csv").write_text("\n".join(rows))
+    asset = definitions.get_assets_def(dg.AssetKey(["raw", "parcels"]))
+    tags = {"dagster/asset_partition_range_start": "2024-02-01", "dagster/asset_partition_range_end": "2024-02-14"}
+    result = dg.materialize([asset], resources={"lake": make_lake()}, tags=tags)
+    told = [check for check in result.get_asset_check_evaluations() if check.check_name == "delivery" and not check.passed]
+    assert {check.severity for check in told} == {dg.AssetCheckSeverity.WARN}
+    assert all("delivered_at" in str(check.description) for check in told)
+    assert len(told) == 2
+
+
+def test_the_project_loads_with_the_models_as_assets(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     groups = {key.to_user_string(): graph.get(key).group_name for key in graph.get_all_asset_keys()}
     assert groups["parcel_delay/spine"] == "parcel_delay"
