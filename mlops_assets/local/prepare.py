@@ -59,7 +59,7 @@ def parse_dbt_project(settings: Settings, project: Path) -> bool:
     if parsed.returncode != 0:
         raise StackError(
             f"dbt cannot parse {project}:\n{(parsed.stdout + parsed.stderr).strip()}",
-            remedy="Correct the file it names, then try again: mlops prepare",
+            remedy="Correct the file it names, or what `mlops check` names, then try again: mlops prepare",
         )
     stamp.write_text(fingerprint)
     return True

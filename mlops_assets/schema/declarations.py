@@ -26,9 +26,10 @@ class Declaration:
 
 @dataclass(frozen=True, eq=False)
 class Declarations:
-    """The components of a `defs` folder, and a line for each file that is no YAML."""
+    """The components of a `defs` folder, and the files that are no YAML, with a line for each."""
 
     components: tuple[Declaration, ...]
+    unreadable: tuple[Path, ...]
     problems: tuple[str, ...]
 
     def of(self, component: str) -> list[Declaration]:
@@ -65,11 +66,13 @@ def _files(directory: Path) -> Iterator[tuple[str, int]]:
 @lru_cache(maxsize=4)
 def _read(files: tuple[tuple[str, int], ...]) -> Declarations:
     components: list[Declaration] = []
+    unreadable: list[Path] = []
     problems: list[str] = []
     for path in (Path(file) for file, _ in files):
         try:
             documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
+            unreadable.append(path)
             problems.append(f"{path.parent.name}/{path.name}: {error}")
             continue
         components += [
@@ -79,7 +82,7 @@ def _read(files: tuple[tuple[str, int], ...]) -> Declarations:
             for document in documents
             if isinstance(document, dict)
         ]
-    return Declarations(components=tuple(components), problems=tuple(problems))
+    return Declarations(components=tuple(components), unreadable=tuple(unreadable), problems=tuple(problems))
 
 
 @lru_cache(maxsize=4)

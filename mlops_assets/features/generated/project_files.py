@@ -1,6 +1,6 @@
 """The folder `generated/` of a dbt project: the models that the YAML of a project declares, written only where they changed."""
 
-import contextlib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,14 +28,15 @@ _RAW = "raw"
 def write_generated_models(project: Project) -> list[str]:
     """Make `generated/` of the dbt project what the YAML of `project` declares. Returns the paths that were written or removed.
 
-    A declaration that is wrong has no model: loading its folder says why. Raises StackError when dbt would not read the folder.
+    A file of YAML that is wrong keeps what was compiled from it: loading its folder says why, and other models may read its tables.
+    Raises StackError when dbt would not read the folder.
     """
     folder = project.dbt_project / FOLDER
-    models = list(generated_models(project))
+    models, broken = _compile(project)
     files = dict(_files(project, models)) if _reads_folder(project.dbt_project / "dbt_project.yml", bool(models)) else {}
     changed = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if str(path.relative_to(folder)) not in files:
+        if str(path.relative_to(folder)) not in files and _origin_of(path) not in broken:
             path.unlink()
             changed.append(path)
     for name, content in files.items():
@@ -77,15 +78,47 @@ def views_of(source: Source, folder: str, project: Project) -> list[GeneratedMod
     return [derive_view(name, source, folder=folder, origin=origin) for name in source.feature_views]
 
 
-def generated_models(project: Project) -> Iterator[GeneratedModel]:
+def generated_models(project: Project) -> list[GeneratedModel]:
     """The models that the YAML of `project` declares, without those that are wrong."""
-    for folder, (_, source) in declared_sources(read_declarations(project.definitions_directory)).items():
-        with contextlib.suppress(ConfigurationError):
-            yield from views_of(source, folder, project)
-    for solution in declared_solutions(project.definitions_directory).solutions.values():
+    models, _ = _compile(project)
+    return models
+
+
+def _compile(project: Project) -> tuple[list[GeneratedModel], set[str]]:
+    """The models, and the files of which something is wrong."""
+    models: list[GeneratedModel] = []
+    declarations = read_declarations(project.definitions_directory)
+    sources, solutions = declared_sources(declarations), declared_solutions(project.definitions_directory).solutions
+    broken = {_relative(file, project) for file in declarations.unreadable}
+    broken |= {
+        _relative(declaration.file, project)
+        for declaration in declarations.of("RawTables")
+        if declaration.file.parent.name not in sources
+    }
+    broken |= {
+        _relative(declaration.file, project)
+        for declaration in declarations.of("MLSolution")
+        if not isinstance(declaration.attributes, dict) or declaration.attributes.get("name") not in solutions
+    }
+    for folder, (file, source) in sources.items():
+        try:
+            models += views_of(source, folder, project)
+        except ConfigurationError:
+            broken.add(_relative(file, project))
+    for solution in solutions.values():
         if solution.spine.table is not None:
-            with contextlib.suppress(ConfigurationError):
-                yield spine_of(solution, project)
+            try:
+                models.append(spine_of(solution, project))
+            except ConfigurationError:
+                broken.add(_origin(solution, project))
+    return models, broken
+
+
+def _origin_of(path: Path) -> str:
+    """The file that a compiled one names in its first line."""
+    first_line = path.read_text().partition("\n")[0]
+    match = re.match(r"(?:--|#) Compiled from (.+?)(?:\.$| by `mlops prepare`)", first_line)
+    return match[1] if match else ""
 
 
 def _files(project: Project, models: Iterable[GeneratedModel]) -> Iterator[tuple[str, str]]:

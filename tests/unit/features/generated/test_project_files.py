@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from parcels import SOLUTION, SOURCE, declare, parcels_project
+from parcels import SOLUTION, SOURCE, VIEWS, declare, parcels_project
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import Project
@@ -38,6 +38,24 @@ def test_files_of_what_is_no_longer_declared_go(project: Project) -> None:
 def test_a_declaration_that_is_wrong_does_not_stop_the_others(project: Project) -> None:
     declare(project, "wrong", SOLUTION.replace("parcel_delay", "other").replace("key: parcel_id", "key: nothing"))
     assert f"{_SPINE}.sql" in write_generated_models(project)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["attributes: [", SOURCE.replace("columns:", "colums:"), SOURCE + VIEWS.replace("time: sent_at", "time: nothing")],
+    ids=["no YAML", "no source", "no view"],
+)
+def test_what_was_compiled_of_a_file_stays_while_the_file_is_wrong(project: Project, text: str) -> None:
+    """Else dbt would find no source, and one mistake would stop every model that reads its tables."""
+    declare(project, "parcels", SOURCE + VIEWS)
+    write_generated_models(project)
+    files = sorted((project.dbt_project / "generated").rglob("*.*"))
+    declare(project, "parcels", text)
+    write_generated_models(project)
+    assert sorted((project.dbt_project / "generated").rglob("*.*")) == files
+    declare(project, "parcels", SOURCE)
+    write_generated_models(project)
+    assert len(files) > len(sorted((project.dbt_project / "generated").rglob("*.*"))) == 3
 
 
 def test_a_table_that_a_person_described_is_left_to_them(project: Project) -> None:
