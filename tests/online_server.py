@@ -87,11 +87,12 @@ class OnlineServer:
 
     def workers(self) -> set[int]:
         """The processes that answer."""
-        return {
-            child.pid
-            for child in psutil.Process(self.process.pid).children()
-            if child.status() != psutil.STATUS_ZOMBIE and any("spawn_main" in word for word in child.cmdline())
-        }
+        found = set()
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                if child.status() != psutil.STATUS_ZOMBIE and any("spawn_main" in word for word in child.cmdline()):
+                    found.add(child.pid)
+        return found
 
     def model_workers(self) -> set[int]:
         """The workers of LitServe, which the processes that answer have started."""

@@ -32,7 +32,7 @@ from mlops_assets.core.keys import (
     STAGE_TAG,
 )
 from mlops_assets.lake.lake import Lake
-from mlops_assets.monitoring import monitored_windows, retraining_decision
+from mlops_assets.monitoring import monitored_windows, retraining_facts
 from mlops_assets.sources.delivery_profiles import PROFILES_SCHEMA
 from mlops_assets.sources.raw_delivery import QUARANTINE_SCHEMA, REJECTS_SCHEMA
 
@@ -102,7 +102,7 @@ def recorded_reads(reads: Reads) -> Iterator[None]:
             patch.object(monitored_windows, "stage_once", _recording_stage(monitored_windows.stage_once, record))
         )
         patches.enter_context(
-            patch.object(retraining_decision, "newest_dataset", _recording_dataset(retraining_decision.newest_dataset, record))
+            patch.object(retraining_facts, "newest_dataset", _recording_dataset(retraining_facts.newest_dataset, record))
         )
         for method, what in _REGISTRY.items():
             recording = _recording_method(getattr(ModelRegistry, method), functools.partial(record, [what]))
