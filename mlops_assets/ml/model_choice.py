@@ -1,0 +1,128 @@
+"""Choice of the model with the least loss on recent labelled rows, over a look-back that the data choose.
+
+The look-back is that of the adaptive rolling window of Han, Huang and Wang, "Model Assessment and Selection under Temporal Distribution
+Shift" (ICML 2024, arXiv 2402.08672), after Goldenshluger and Lepski: the mean difference of two losses over the last windows has an error
+of chance, which falls with the number of windows, and a bias, which grows with it where the world changed. The bias of a look-back is
+estimated by how far its mean lies from those of the shorter ones, beyond chance.
+
+Rows of one day share their causes. So a block of rows, such as a day, is the unit of every variance and of the bootstrap.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_CHANCE = 1.0
+"""Standard errors that a mean is expected to be wrong by. The paper's constant for a bound that always holds looks back too far."""
+_FEWEST_BLOCKS = 5
+_REPLICATES = 1000
+
+
+@dataclass(frozen=True)
+class WindowLosses:
+    """The losses of several models on the same rows of one window: for each model the sum of each block [blocks].
+
+    `rows` [blocks] counts the rows of each block.
+    """
+
+    sums: Mapping[str, np.ndarray]
+    rows: np.ndarray
+
+    @classmethod
+    def from_rows(cls, losses: Mapping[str, np.ndarray], blocks: np.ndarray) -> "WindowLosses":
+        """Add up the loss of each row of each model by the block that the row belongs to."""
+        _, places = np.unique(blocks, return_inverse=True)
+        sums = {name: np.bincount(places, weights=values) for name, values in losses.items()}
+        return cls(sums=sums, rows=np.bincount(places))
+
+
+@dataclass(frozen=True)
+class LossDifference:
+    """The mean loss of one model minus that of another over the last `windows` windows, with its interval; negative is better."""
+
+    value: float
+    low: float
+    high: float
+    windows: int
+    rows: int
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the first model is better beyond chance."""
+        return self.high < 0
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the first model is worse beyond chance."""
+        return self.low > 0
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The chosen model, and every other model's difference from the incumbent."""
+
+    chosen: str
+    differences: Mapping[str, LossDifference]
+
+
+def choose_model(
+    windows: Sequence[WindowLosses], *, incumbent: str, candidates: Sequence[str], confidence: float = 0.95, seed: int = 0
+) -> ModelChoice:
+    """Return the best of `candidates` that is better than `incumbent` beyond chance, else `incumbent`.
+
+    `windows` are in order of time. A candidate is compared on the windows that hold its losses. The error of `confidence` is shared
+    among the candidates. Of several that are better, the winner of a tournament is chosen.
+    """
+    level = 1 - (1 - confidence) / max(len(candidates), 1)
+    differences = {
+        name: difference
+        for name in candidates
+        if (difference := compare_losses(windows, name, incumbent, confidence=level, seed=seed)) is not None
+    }
+    better = sorted((name for name in differences if differences[name].is_better), key=lambda name: differences[name].value)
+    chosen = better[0] if better else incumbent
+    for name in better[1:]:
+        rival = compare_losses(windows, name, chosen, confidence=confidence, seed=seed)
+        if rival is not None and rival.value < 0:
+            chosen = name
+    return ModelChoice(chosen=chosen, differences=differences)
+
+
+def compare_losses(
+    windows: Sequence[WindowLosses], ours: str, theirs: str, *, confidence: float = 0.95, seed: int = 0
+) -> LossDifference | None:
+    """Return the difference of two models over the adaptive look-back, by a block bootstrap; None where the blocks are too few."""
+    shared = [window for window in windows if ours in window.sums and theirs in window.sums]
+    differences = [window.sums[ours] - window.sums[theirs] for window in shared]
+    rows = [window.rows for window in shared]
+    count = choose_look_back(differences, rows)
+    if count is None:
+        return None
+    values, weights = np.concatenate(differences[-count:]), np.concatenate(rows[-count:]).astype(float)
+    random = np.random.default_rng(seed)
+    drawn = random.multinomial(len(values), np.full(len(values), 1 / len(values)), size=_REPLICATES)
+    means = (drawn @ values) / np.maximum(drawn @ weights, 1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    value = float(values.sum() / weights.sum())
+    return LossDifference(value=value, low=float(low), high=float(high), windows=count, rows=int(weights.sum()))
+
+
+def choose_look_back(differences: Sequence[np.ndarray], rows: Sequence[np.ndarray]) -> int | None:
+    """Return over how many of the last windows the mean of `differences` errs least; None where all blocks together are too few.
+
+    Both are sums by block [blocks] of each window, in order of time: of the difference, and of the rows.
+    """
+    best, least, shorter = None, np.inf, []
+    for count in range(1, len(differences) + 1):
+        values, weights = np.concatenate(differences[-count:]), np.concatenate(rows[-count:]).astype(float)
+        if len(values) < _FEWEST_BLOCKS or not weights.sum():
+            continue
+        mean = values.sum() / weights.sum()
+        squares = ((values - mean * weights) ** 2).sum() * len(values) / (len(values) - 1)
+        chance = _CHANCE * np.sqrt(squares) / weights.sum()
+        bias = max((abs(mean - other) - chance - error for other, error in shorter), default=0.0)
+        shorter.append((mean, chance))
+        if max(bias, 0.0) + chance < least:
+            best, least = count, max(bias, 0.0) + chance
+    return best
