@@ -113,7 +113,8 @@ def choose_look_back(differences: Sequence[np.ndarray], rows: Sequence[np.ndarra
 
     Both are sums by block [blocks] of each window, in order of time: of the difference, and of the rows.
     """
-    best, least, shorter = None, np.inf, []
+    best, least = None, np.inf
+    shorter: list[tuple[float, float]] = []
     for count in range(1, len(differences) + 1):
         values, weights = np.concatenate(differences[-count:]), np.concatenate(rows[-count:]).astype(float)
         if len(values) < _FEWEST_BLOCKS or not weights.sum():
