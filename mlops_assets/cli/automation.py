@@ -91,9 +91,10 @@ def replay(
 
 def _switch(solution: str | None, *, on: bool) -> None:
     from mlops_assets.clients.dagster_client import DagsterClient
-    from mlops_assets.operations.automation import automation_sensors, switch_sensor
+    from mlops_assets.operations.automation import automation_sensors, switch_sensors
 
     client = DagsterClient.from_settings(running_settings())
-    for sensor in automation_sensors(client, solution):
-        switch_sensor(client, sensor, on=on)
+    sensors = automation_sensors(client, solution)
+    switch_sensors(client, sensors, on=on)
+    for sensor in sensors:
         console.print(f"{sensor.name} is {'on' if on else 'off'}.", highlight=False)

@@ -1,6 +1,7 @@
 """Sensors of the running Dagster: their state, and the switch of those that launch work by themselves."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +21,13 @@ mutation Start($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) 
 
 _STOP = """
 mutation Stop($id: String!) { stopSensor(id: $id) { __typename ... on PythonError { message } } }"""
+
+_EVALUATED = """
+query Evaluated($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { __typename
+  ... on Sensor { sensorState { ticks(limit: 1, statuses: [SUCCESS, SKIPPED]) { id } } } } }"""
+
+_POLL_SECONDS = 0.5
+_EVALUATION_SECONDS = 180
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,22 @@ def automation_sensors(client: DagsterClient, solution: str | None) -> list[Sens
     return [sensors[sensor_name(solution)]]
 
 
-def switch_sensor(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:
-    """Start or stop a sensor; one that is so already stays as it is. Dagster remembers it over restarts."""
-    if sensor.on == on:
-        return
+def switch_sensors(client: DagsterClient, sensors: Sequence[Sensor], *, on: bool) -> None:
+    """Start or stop sensors, and return when those of the conditions follow what is written from now on.
+
+    The first evaluation of a condition takes everything it sees as old. Partitions written between the switch and that evaluation would
+    never be followed, so the switch waits for it.
+    """
+    for sensor in sensors:
+        if sensor.on != on:
+            _switch(client, sensor, on=on)
+    if on:
+        for sensor in sensors:
+            if sensor.name in CONDITIONS_SENSORS:
+                _await_evaluation(client, sensor)
+
+
+def _switch(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:
     answer = (
         client.query(_START, sensor={**_repository(), "sensorName": sensor.name})
         if on
@@ -77,16 +97,31 @@ def switch_sensor(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:
         raise StackError(f"The sensor {sensor.name} was not switched: {outcome}", remedy="See `mlops logs dagster-webserver`.")
 
 
+def _await_evaluation(client: DagsterClient, sensor: Sensor) -> None:
+    """Wait until Dagster's daemon has evaluated the sensor at least once since the installation was made."""
+    deadline = time.monotonic() + _EVALUATION_SECONDS
+    selector = {**_repository(), "sensorName": sensor.name}
+    while not client.query(_EVALUATED, sensor=selector)["sensorOrError"]["sensorState"]["ticks"]:
+        if time.monotonic() > deadline:
+            raise StackError(
+                f"The sensor {sensor.name} is on, and Dagster's daemon has not evaluated it within {_EVALUATION_SECONDS} s.",
+                remedy="See `mlops status` and `mlops logs dagster-daemon`.",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
 @contextmanager
-def switched_on(client: DagsterClient, name: str) -> Iterator[None]:
-    """Inside the block the sensor is on; afterwards it is as it was before."""
-    before = read_sensors(client)[name]
-    switch_sensor(client, before, on=True)
+def switched_on(client: DagsterClient, *names: str) -> Iterator[None]:
+    """Inside the block the sensors are on; afterwards they are as they were before."""
+    sensors = read_sensors(client)
+    before = [sensors[name] for name in names]
+    switch_sensors(client, before, on=True)
     try:
         yield
     finally:
-        if not before.on:
-            switch_sensor(client, read_sensors(client)[name], on=False)
+        switched = [sensor.name for sensor in before if not sensor.on]
+        sensors = read_sensors(client)
+        switch_sensors(client, [sensors[name] for name in switched], on=False)
 
 
 def _repository() -> dict[str, str]:

@@ -30,6 +30,10 @@ CHECKS = """
 query Checks($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
   assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } } } } }"""
 
+TICKS = """
+{ sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "mlops_assets"}) {
+  ... on Sensors { results { name sensorState { ticks(limit: 1, statuses: [SUCCESS, SKIPPED]) { id } } } } } }"""
+
 
 @dataclass(frozen=True)
 class Replayed:
@@ -163,6 +167,10 @@ def test_automation_is_switched_as_a_whole_and_stays_so(platform: Platform, repl
             assert platform.mlops("automation", wanted).returncode == 0
             switched = json.loads(platform.mlops("automation", "status", "--json").stdout)
             assert [switched[name] for name in names] == [wanted == "on"] * 3
+            # The conditions follow what is written from now on: Dagster takes what it sees in their first evaluation as old.
+            sensors = platform.client.query(TICKS)["sensorsOrError"]["results"]
+            evaluated_once = {sensor["name"] for sensor in sensors if sensor["sensorState"]["ticks"]}
+            assert set(CONDITIONS_SENSORS) <= evaluated_once
     finally:
         platform.mlops("automation", "off")
 
@@ -172,7 +180,7 @@ def test_with_automation_on_a_year_goes_from_raw_rows_to_a_decision_by_itself(pl
     year = "2018-01-01"
     assert not platform.client.assets()[decision].covers(year, year)
     # Not the sensor of retraining: what it launched would go on behind the tests that follow.
-    with switched_on(platform.client, CONDITIONS_SENSORS[0]), switched_on(platform.client, CONDITIONS_SENSORS[1]):
+    with switched_on(platform.client, *CONDITIONS_SENSORS):
         platform.materialize(("raw/census",), year, year)
         deadline = time.monotonic() + FOLLOWED_SECONDS
         while not is_materialized(platform, decision, year):
@@ -194,7 +202,7 @@ def test_what_the_servers_answered_reaches_the_decision_without_any_batch(platfo
     rows = requests_of_day(platform.settings, SOLUTION, year, look_up=False)[:100]
     key = year.isoformat()
     reached: dict[str, float] = {}
-    with switched_on(platform.client, CONDITIONS_SENSORS[0]), switched_on(platform.client, CONDITIONS_SENSORS[1]):
+    with switched_on(platform.client, *CONDITIONS_SENSORS):
         began = time.monotonic()
         address = f"{platform.settings.serving_url}/{SOLUTION}/predict"
         token = {"Authorization": f"Bearer {serving_token(platform.settings)}"}
