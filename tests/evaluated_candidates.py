@@ -61,6 +61,7 @@ def rows_of(problem: Problem, rows: int, seed: int) -> pa.Table:
     return pa.table(
         {
             "flight_id": [f"flight {number}" for number in range(rows)],
+            "flight_date": [(start + timedelta(hours=number)).date() for number in range(rows)],
             "predicted_at": [start + timedelta(minutes=number) for number in range(rows)],
             "distance": distance,
             "day_of_week": day_of_week,

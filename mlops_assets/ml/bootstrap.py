@@ -1,10 +1,14 @@
 """Bootstrap confidence intervals of metrics: the error that comes from evaluating a sample of rows.
 
 The percentile interval of Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13: the rows are drawn with
-replacement, as many as there are, again and again; the middle 95 % of the metric's values is the interval. Rows are drawn
-independently of each other: rows that share a cause, such as one day's weather, make the true uncertainty larger than the interval.
+replacement, as many as there are, again and again; the middle 95 % of the metric's values is the interval.
 
-Two models evaluated with the same number of rows, replicates and seed use the same resamples: the replicates of the one minus
+Rows of one day share a cause, such as its weather: drawn independently of each other they make the interval too narrow. So whole
+blocks of rows are drawn, those of a day together (the cluster bootstrap of Davison and Hinkley, "Bootstrap Methods and their
+Application", 1997, section 3.8). Of few blocks the percentile interval is too narrow again; it is expanded as Hesterberg, "What
+Teachers Should Know About the Bootstrap", The American Statistician 69, 2015, section 5.2, gives it.
+
+Two models evaluated with the same rows, blocks, replicates and seed use the same resamples: the replicates of the one minus
 those of the other are those of a paired difference (chapter 16).
 """
 
@@ -18,6 +22,8 @@ from mlops_assets.schema.metric_names import METRICS
 
 CONFIDENCE = 0.95
 MOST_REPLICATES, FEWEST_REPLICATES = 1000, 200
+FEWEST_BLOCKS = 5
+"""With fewer blocks, one that is worse in all of them may still be so by chance: rows are drawn then."""
 _DRAWS = 30_000_000
 _BATCH_DRAWS = 100_000
 _LEAST_DEFINED = 0.9
@@ -40,28 +46,41 @@ def replicate_count(rows: int) -> int:
     return int(np.clip(_DRAWS // max(rows, 1), FEWEST_REPLICATES, MOST_REPLICATES))
 
 
-def resample(rows: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
-    """Draw `replicates` resamples. Yields how often each row is in each, in batches [resamples, rows] as float64."""
+def number_blocks(values: np.ndarray) -> np.ndarray | None:
+    """Number the blocks of rows with equal `values`, such as their day, from 0 [rows]; None where there are too few to be drawn."""
+    blocks, numbers = np.unique(values, return_inverse=True)
+    return numbers if len(blocks) >= FEWEST_BLOCKS else None
+
+
+def resample(rows: int, replicates: int, seed: int, blocks: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Draw `replicates` resamples, row by row or by the numbered `blocks` [rows].
+
+    Yields how often each row is in each, in batches [resamples, rows] as float64.
+    """
     random = np.random.default_rng(seed)
+    units = rows if blocks is None else int(blocks.max()) + 1
     batch = max(1, _BATCH_DRAWS // rows)
     for start in range(0, replicates, batch):
         size = min(batch, replicates - start)
-        drawn = random.integers(0, rows, size=(size, rows)) + np.arange(size)[:, None] * rows
-        yield np.bincount(drawn.reshape(-1), minlength=size * rows).reshape(size, rows).astype(np.float64)
+        drawn = random.integers(0, units, size=(size, units)) + np.arange(size)[:, None] * units
+        counts = np.bincount(drawn.reshape(-1), minlength=size * units).reshape(size, units).astype(np.float64)
+        yield counts if blocks is None else np.take(counts, blocks, axis=1)
 
 
-def bootstrap(evaluated: WeightedMetrics, *, names: Sequence[str], replicates: int, seed: int) -> Replicates:
-    """The metrics `names` of the `evaluated` rows on every resample."""
-    batches = [evaluated.of(weights, names) for weights in resample(len(evaluated.labels), replicates, seed)]
+def bootstrap(
+    evaluated: WeightedMetrics, *, names: Sequence[str], replicates: int, seed: int, blocks: np.ndarray | None = None
+) -> Replicates:
+    """The metrics `names` of the `evaluated` rows on every resample, of rows or of the numbered `blocks` [rows]."""
+    batches = [evaluated.of(weights, names) for weights in resample(len(evaluated.labels), replicates, seed, blocks)]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in names}
 
 
-def interval(name: str, estimate: float | None, values: np.ndarray) -> Interval | None:
-    """The interval of the metric `name` around `estimate`, its value on all rows, from its replicates `values`.
+def interval(name: str, estimate: float | None, values: np.ndarray, blocks: np.ndarray | None = None) -> Interval | None:
+    """The interval of the metric `name` around `estimate`, its value on all rows, from its replicates `values`, drawn by `blocks`.
 
     None when the metric is not defined on all rows, or on a tenth of the resamples.
     """
-    percentiles = _percentiles(estimate, values)
+    percentiles = _percentiles(estimate, values, blocks)
     if percentiles is None or estimate is None:
         return None
     if METRICS.get(name).biased_upwards:
@@ -71,15 +90,29 @@ def interval(name: str, estimate: float | None, values: np.ndarray) -> Interval 
     return percentiles
 
 
-def _percentiles(estimate: float | None, values: np.ndarray) -> Interval | None:
+def _percentiles(estimate: float | None, values: np.ndarray, blocks: np.ndarray | None) -> Interval | None:
     defined = values[~np.isnan(values)]
     if estimate is None or len(defined) < _LEAST_DEFINED * len(values):
         return None
-    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    tail = _tail(blocks)
+    low, high = np.quantile(defined, [tail, 1 - tail])
     return Interval(low=float(low), high=float(high))
 
 
-def difference_interval(name: str, estimate: float | None, ours: np.ndarray, theirs: np.ndarray) -> Interval | None:
+def _tail(blocks: np.ndarray | None) -> float:
+    """The share of the replicates below the interval: of few blocks a smaller one, as Student's distribution has wider tails."""
+    nominal = (1 - CONFIDENCE) / 2
+    if blocks is None:
+        return nominal
+    from scipy.stats import norm, t
+
+    count = int(blocks.max()) + 1
+    return float(norm.cdf(np.sqrt(count / (count - 1)) * t.ppf(nominal, count - 1)))
+
+
+def difference_interval(
+    name: str, estimate: float | None, ours: np.ndarray, theirs: np.ndarray, blocks: np.ndarray | None = None
+) -> Interval | None:
     """The interval of the difference `estimate` between two models, ours minus theirs, from their replicates on the same resamples."""
     if estimate is None:
         return None
@@ -87,4 +120,4 @@ def difference_interval(name: str, estimate: float | None, ours: np.ndarray, the
     if METRICS.get(name).biased_upwards:
         values = values - np.nanmean(values) + estimate
     # The difference of two distances may be negative: unlike the distance itself it needs no bound.
-    return _percentiles(estimate, values)
+    return _percentiles(estimate, values, blocks)

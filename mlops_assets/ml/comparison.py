@@ -1,11 +1,12 @@
 """Two models on the same rows: the paired difference of every metric, and the rule by which one counts as worse."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mlops_assets.ml.bootstrap import Interval, bootstrap, difference_interval
-from mlops_assets.ml.evaluation import Evaluation
+from mlops_assets.ml.bootstrap import Interval, Replicates, bootstrap, difference_interval, replicate_count
+from mlops_assets.ml.evaluation import Evaluation, Resampling
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import greater_is_better
 
@@ -52,23 +53,49 @@ class MetricDifference:
 
 
 def compare_models(
-    ours: Evaluation, theirs: WeightedMetrics, *, names: tuple[str, ...], seed: int
+    ours: Evaluation, theirs: WeightedMetrics, *, names: tuple[str, ...], resampling: Resampling
 ) -> dict[str, MetricDifference]:
     """The difference of the metrics `names`; `theirs` are the rows that `ours` was made of, predicted by the other model.
 
-    `seed` is that of the evaluation: the same resamples make the difference a paired one.
+    `resampling` is that of the evaluation: the same resamples make the difference a paired one.
     """
-    values = theirs.values(names)
-    replicates = bootstrap(theirs, names=names, replicates=len(next(iter(ours.replicates.values()), np.empty(0))), seed=seed)
+    count = len(next(iter(ours.replicates.values()), np.empty(0)))
+    return _differences(
+        names,
+        ours=(ours.metrics, ours.replicates),
+        theirs=_measured(theirs, names=names, replicates=count, seed=resampling.seed, blocks=resampling.blocks),
+        blocks=resampling.blocks,
+    )
+
+
+def compare_rows(
+    ours: WeightedMetrics, theirs: WeightedMetrics, *, names: Sequence[str], seed: int, blocks: np.ndarray | None
+) -> dict[str, MetricDifference]:
+    """The difference of the metrics `names` of two models on the same rows, drawn one by one or by their numbered `blocks` [rows]."""
+    count = replicate_count(len(ours.labels))
+    own, other = (_measured(rows, names=names, replicates=count, seed=seed, blocks=blocks) for rows in (ours, theirs))
+    return _differences(names, ours=own, theirs=other, blocks=blocks)
+
+
+_Measured = tuple[Mapping[str, float | None], Replicates]
+
+
+def _measured(rows: WeightedMetrics, *, names: Sequence[str], replicates: int, seed: int, blocks: np.ndarray | None) -> _Measured:
+    return rows.values(names), bootstrap(rows, names=names, replicates=replicates, seed=seed, blocks=blocks)
+
+
+def _differences(
+    names: Sequence[str], *, ours: _Measured, theirs: _Measured, blocks: np.ndarray | None
+) -> dict[str, MetricDifference]:
     differences = {}
     for name in names:
-        own, other = ours.metrics[name], values[name]
+        own, other = ours[0][name], theirs[0][name]
         value = None if own is None or other is None else own - other
         differences[name] = MetricDifference(
             metric=name,
             ours=own,
             theirs=other,
             value=value,
-            interval=difference_interval(name, value, ours.replicates[name], replicates[name]),
+            interval=difference_interval(name, value, ours[1][name], theirs[1][name], blocks),
         )
     return differences

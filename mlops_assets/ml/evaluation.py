@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlops_assets.ml.bootstrap import Interval, Replicates, bootstrap, interval, replicate_count
+from mlops_assets.ml.bootstrap import Interval, Replicates, bootstrap, interval, number_blocks, replicate_count
 from mlops_assets.ml.calibration_curve import CALIBRATION_BINS, CalibrationPoint, calibration_curve
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import METRICS
@@ -19,10 +19,14 @@ from mlops_assets.schema.problem import Problem
 
 @dataclass(frozen=True)
 class Resampling:
-    """That intervals are wanted: the seed of the resamples, and the metrics of which slices get an interval too."""
+    """That intervals are wanted: the seed of the resamples, and the metrics of which slices get an interval too.
+
+    `blocks` number the rows that are drawn together (`bootstrap.number_blocks`); None: each row is drawn by itself.
+    """
 
     seed: int
     slice_metrics: tuple[str, ...]
+    blocks: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class SliceResult:
 class Evaluation:
     """A model evaluated on `rows` rows.
 
+    `blocks` is how many blocks of rows were drawn for the intervals, None where rows were drawn one by one.
     `label_rate` is the share of positives (binary) or None. `baseline` holds the same metrics for a constant prediction:
     of `constant_predictions`. `intervals` (and the `replicates` they are from) are empty when none were asked
     for. `dropped_slices` counts, per slice column, the values with too few rows. `calibration` is empty unless the problem is
@@ -48,6 +53,7 @@ class Evaluation:
 
     problem: Problem
     rows: int
+    blocks: int | None
     threshold: float | None
     label_rate: float | None
     metrics: Mapping[str, float | None]
@@ -99,15 +105,19 @@ def evaluate(
     values = evaluated.values(metrics)
     replicates: Replicates = {}
     if resampling is not None:
-        replicates = bootstrap(evaluated, names=metrics, replicates=replicate_count(len(labels)), seed=resampling.seed)
+        count = replicate_count(len(labels))
+        replicates = bootstrap(evaluated, names=metrics, replicates=count, seed=resampling.seed, blocks=resampling.blocks)
     results, dropped = _by_slice(evaluated, metrics, slices=slices, minimum_rows=minimum_slice_rows, resampling=resampling)
     return Evaluation(
         problem=problem,
         rows=len(labels),
+        blocks=None if resampling is None or resampling.blocks is None else int(resampling.blocks.max()) + 1,
         threshold=threshold if binary else None,
         label_rate=float(np.mean(labels)) if binary else None,
         metrics=values,
-        intervals={name: interval(name, values[name], drawn) for name, drawn in replicates.items()},
+        intervals={name: interval(name, values[name], drawn, resampling.blocks) for name, drawn in replicates.items()}
+        if resampling is not None
+        else {},
         baseline=_baseline(evaluated, metrics, training_labels),
         slices=results,
         dropped_slices=dropped,
@@ -162,14 +172,15 @@ def _by_slice(
             rows = groups[position]
             part = replace(evaluated, labels=evaluated.labels[rows], predictions=evaluated.predictions[rows])
             metrics = part.values(names)
-            intervals = {} if resampling is None else _slice_intervals(part, metrics, resampling)
+            intervals = {} if resampling is None else _slice_intervals(part, metrics, resampling, rows)
             results.append(SliceResult(column=name, value=values[position], rows=len(rows), metrics=metrics, intervals=intervals))
     return tuple(results), dropped
 
 
 def _slice_intervals(
-    part: WeightedMetrics, metrics: Mapping[str, float | None], resampling: Resampling
+    part: WeightedMetrics, metrics: Mapping[str, float | None], resampling: Resampling, rows: np.ndarray
 ) -> dict[str, Interval | None]:
+    blocks = None if resampling.blocks is None else number_blocks(resampling.blocks[rows])
     count = replicate_count(len(part.labels))
-    replicates = bootstrap(part, names=resampling.slice_metrics, replicates=count, seed=resampling.seed)
-    return {name: interval(name, metrics[name], values) for name, values in replicates.items()}
+    replicates = bootstrap(part, names=resampling.slice_metrics, replicates=count, seed=resampling.seed, blocks=blocks)
+    return {name: interval(name, metrics[name], values, blocks) for name, values in replicates.items()}

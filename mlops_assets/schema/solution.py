@@ -222,6 +222,11 @@ class Solution(YamlModel):
         return self
 
     @property
+    def champion_tolerances(self) -> dict[str, float]:
+        """Metric -> by how much a candidate may be worse than the champion. Where none is stated: the training metric by nothing."""
+        return self.gates.against_champion or {self.training.metric: 0.0}
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that are computed: those of the problem, and those that are named by import path."""
         named = [self.training.metric, *self.gates.floor, *self.gates.against_champion, *self.gates.worst_slice]

@@ -62,9 +62,14 @@ def evaluate_candidate(
     from mlops_assets.schema.problem import label_array
     from mlops_assets.serving.latency import measure_latency
 
-    seed, metric, contract = solution.training.seed, solution.training.metric, bundle.contract
+    metric, contract = solution.training.metric, bundle.contract
     labels = label_array(holdout.column(solution.spine.label), solution.problem)
     scored = bundle.score(holdout)
+    resampling = Resampling(
+        seed=solution.training.seed,
+        slice_metrics=tuple(dict.fromkeys([metric, *solution.gates.worst_slice])),
+        blocks=blocks_by_day(solution, holdout),
+    )
     result = evaluate(
         problem=solution.problem,
         metrics=solution.metrics,
@@ -75,7 +80,7 @@ def evaluate_candidate(
         threshold=decision_threshold(contract),
         slices=holdout.select(solution.gates.slices),
         minimum_slice_rows=MINIMUM_SLICE_ROWS,
-        resampling=Resampling(seed=seed, slice_metrics=tuple(dict.fromkeys([metric, *solution.gates.worst_slice]))),
+        resampling=resampling,
     )
     constant = WeightedMetrics(
         problem=solution.problem,
@@ -87,10 +92,10 @@ def evaluate_candidate(
     against_champion = {}
     if rival.bundle is not None:
         champion_rows = _evaluated_rows(solution, rival.bundle, holdout, labels)
-        against_champion = compare_models(result, champion_rows, names=solution.metrics, seed=seed)
+        against_champion = compare_models(result, champion_rows, names=solution.metrics, resampling=resampling)
     candidate_result = CandidateResult(
         result=result,
-        against_baseline=compare_models(result, constant, names=(metric,), seed=seed)[metric],
+        against_baseline=compare_models(result, constant, names=(metric,), resampling=resampling)[metric],
         champion=rival.model,
         against_champion=against_champion,
         not_compared=rival.reason,
@@ -103,6 +108,13 @@ def evaluate_candidate(
         scored=scored,
         importances=_importances(solution, bundle, holdout, labels),
     )
+
+
+def blocks_by_day(solution: Solution, rows: "pa.Table") -> "np.ndarray | None":
+    """Number the `rows` by their day, for intervals that draw days; None where there are too few days. Rows of a day share a cause."""
+    from mlops_assets.ml.bootstrap import number_blocks
+
+    return number_blocks(rows.column(solution.partitions.column).to_numpy())
 
 
 def decision_threshold(contract: "Contract") -> float:

@@ -167,13 +167,13 @@ def calibration(solution: Solution, candidate_result: CandidateResult) -> GateOu
 
 
 @gate(
-    "Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains.",
+    "Not worse than the champion on the same rows by more than the tolerance (left out: at all), beyond what chance explains.",
     measured=("compared", "differences"),
     bound=("tolerances",),
 )
 def against_champion(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
-    """Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains."""
-    tolerances = solution.gates.against_champion
+    """Not worse than the champion on the same rows by more than the tolerance (left out: at all), beyond what chance explains."""
+    tolerances = solution.champion_tolerances
     bounds_of_metrics = dg.MetadataValue.json(dict(tolerances))
     if candidate_result.champion is None or not candidate_result.against_champion:
         evidence = {"compared": False, "differences": dg.MetadataValue.null(), "tolerances": bounds_of_metrics}
@@ -203,11 +203,14 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> G
         "champion": candidate_result.champion.version,
         "compared": True,
         "tolerances": bounds_of_metrics,
+        "tolerance_is_stated": bool(solution.gates.against_champion),
         "rows": candidate_result.result.rows,
+        "drawn_for_intervals": _drawn(candidate_result.result),
         "differences": evidence_table(records, {"passed": "bool"}),
     }
-    against = f"version {candidate_result.champion.version} on the same {candidate_result.result.rows:,} rows"
-    return GateOutcome(not worse, f"{'; '.join(parts) or 'no tolerance is set'} ({against})", evidence)
+    stated = "" if solution.gates.against_champion else "; no tolerance is stated: not worse beyond chance"
+    against = f"version {candidate_result.champion.version} on the same {_drawn(candidate_result.result)}{stated}"
+    return GateOutcome(not worse, f"{'; '.join(parts)} ({against})", evidence)
 
 
 @gate(
@@ -226,6 +229,10 @@ def latency(solution: Solution, candidate_result: CandidateResult) -> GateOutcom
         "rows": latency.rows,
     }
     return GateOutcome(latency.p99 <= limit, sentence, evidence)
+
+
+def _drawn(result: "Evaluation") -> str:
+    return f"{result.rows:,} rows" + ("" if result.blocks is None else f" of {result.blocks:,} days")
 
 
 def _misses(metric: str, value: float | None, bound: float) -> bool:

@@ -142,8 +142,12 @@ def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:
             row += [format_value(difference.theirs), format_value(difference.value), format_interval(difference.interval).strip()]
         rows.append(tuple(row))
     paragraphs = [
-        "On the hold-out, which is later than every training row. Intervals are bootstrap percentiles over the rows, "
-        "drawn independently: rows that share a cause, such as one day's weather, make the true uncertainty larger."
+        "On the hold-out, which is later than every training row. Intervals are bootstrap percentiles, "
+        + (
+            "rows drawn one by one: rows that share a cause make the true uncertainty larger."
+            if result.blocks is None
+            else f"its {result.blocks:,} days drawn as wholes: rows of a day share causes, such as its weather."
+        )
     ]
     if differences:
         paragraphs.append("The champion was evaluated on the same rows; differences are the candidate minus the champion.")

@@ -83,6 +83,10 @@ def inputs_with(attributes: dict[str, Any]) -> SolutionInputs:
     return resolve_inputs(Solution.model_validate(changed), registry)
 
 
+def resampling(solution: Solution) -> Resampling:
+    return Resampling(seed=0, slice_metrics=(solution.training.metric,))
+
+
 def evaluation(solution: Solution) -> Evaluation:
     return evaluate(
         problem=solution.problem,
@@ -94,7 +98,7 @@ def evaluation(solution: Solution) -> Evaluation:
         threshold=0.3,
         slices=pa.table({"carrier": np.where(np.arange(ROWS) < 2000, "AA", "UA")}),
         minimum_slice_rows=200,
-        resampling=Resampling(seed=0, slice_metrics=(solution.training.metric,)),
+        resampling=resampling(solution),
     )
 
 
@@ -110,7 +114,7 @@ def test_a_metric_is_evaluated_like_a_built_in_one() -> None:
     assert interval.low < gained < interval.high
     assert {part.value for part in result.slices if part.intervals[PROFIT] is not None} == {"AA", "UA"}
     never = WeightedMetrics("binary_classification", LABELS, np.zeros(ROWS), (0, 1), 0.3)
-    assert compare_models(result, never, names=(PROFIT,), seed=0)[PROFIT].is_better
+    assert compare_models(result, never, names=(PROFIT,), resampling=resampling(solution))[PROFIT].is_better
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,7 @@ def test_a_gate_stops_a_candidate_like_a_built_in_one(maximum: float, passed: bo
     baseline = WeightedMetrics("binary_classification", LABELS, np.full(ROWS, 0.3), (0, 1), 0.3)
     candidate_result = CandidateResult(
         result=result,
-        against_baseline=compare_models(result, baseline, names=("roc_auc",), seed=0)["roc_auc"],
+        against_baseline=compare_models(result, baseline, names=("roc_auc",), resampling=resampling(inputs.solution))["roc_auc"],
         champion=None,
         against_champion={},
         not_compared="there is no champion",

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from mlops_assets.ml.bootstrap import bootstrap, difference_interval, interval, replicate_count, resample
+from mlops_assets.ml.bootstrap import bootstrap, difference_interval, interval, number_blocks, replicate_count, resample
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.problem import PROBLEMS, Problem
@@ -136,6 +136,37 @@ def test_the_paired_difference_is_narrower_than_the_intervals_of_both() -> None:
     assert single is not None
     assert difference.low < estimates[0] - estimates[1] < difference.high < 0
     assert difference.high - difference.low < (single.high - single.low) / 2
+
+
+def test_blocks_are_drawn_as_wholes() -> None:
+    days = np.repeat(
+        np.array(["2013-01-03", "2013-01-01", "2013-01-07", "2013-01-05", "2013-01-04", "2013-01-09"]), [1, 2, 3, 4, 5, 6]
+    )
+    blocks = number_blocks(days)
+    assert blocks is not None
+    assert blocks.tolist() == [1] + 2 * [0] + 3 * [4] + 4 * [3] + 5 * [2] + 6 * [5]
+    weights = np.concatenate(list(resample(len(days), 500, 1, blocks)))
+    for block in range(6):
+        assert (weights[:, blocks == block] == weights[:, blocks == block][:, :1]).all()
+    first = np.unique(blocks, return_index=True)[1]
+    assert (weights[:, first].sum(axis=1) == 6).all()
+    assert number_blocks(days[days < "2013-01-07"]) is None
+
+
+def test_the_interval_covers_the_true_value_of_rows_that_share_the_cause_of_their_day() -> None:
+    random = np.random.default_rng(2)
+    days, covered = np.repeat(np.arange(10), 40), {"rows": 0, "days": 0}
+    for seed in range(100):
+        errors = random.normal(0, 1, 10)[days] + random.normal(0, 1, len(days))
+        evaluated = WeightedMetrics("regression", np.zeros(len(days)), errors, (), 0.5)
+        for name, blocks in (("rows", None), ("days", number_blocks(days))):
+            value = evaluated.values(("mean_absolute_error",))["mean_absolute_error"]
+            values = bootstrap(evaluated, names=("mean_absolute_error",), replicates=300, seed=seed, blocks=blocks)
+            found = interval("mean_absolute_error", value, values["mean_absolute_error"], blocks)
+            # The mean size of a normal error whose variance is that of the day and of the row together.
+            covered[name] += found is not None and found.low <= np.sqrt(2) * np.sqrt(2 / np.pi) <= found.high
+    assert covered["rows"] < 75
+    assert covered["days"] >= 88
 
 
 def test_what_the_rows_do_not_define_has_no_interval() -> None:

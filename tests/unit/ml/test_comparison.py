@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlops_assets.ml.bootstrap import Interval
-from mlops_assets.ml.comparison import MetricDifference, compare_models
+from mlops_assets.ml.bootstrap import Interval, number_blocks
+from mlops_assets.ml.comparison import MetricDifference, compare_models, compare_rows
 from mlops_assets.ml.evaluation import Resampling, evaluate
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import metric_names
@@ -19,6 +19,9 @@ def evaluated(predictions: np.ndarray) -> WeightedMetrics:
     return WeightedMetrics("binary_classification", LABELS, predictions, (0, 1), 0.5)
 
 
+RESAMPLING = Resampling(seed=0, slice_metrics=())
+
+
 def difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, MetricDifference]:
     evaluation = evaluate(
         problem="binary_classification",
@@ -30,9 +33,9 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, MetricDifferen
         threshold=0.5,
         slices=pa.table({}),
         minimum_slice_rows=1,
-        resampling=Resampling(seed=0, slice_metrics=()),
+        resampling=RESAMPLING,
     )
-    return compare_models(evaluation, evaluated(theirs), names=("roc_auc", "log_loss"), seed=0)
+    return compare_models(evaluation, evaluated(theirs), names=("roc_auc", "log_loss"), resampling=RESAMPLING)
 
 
 def test_a_worse_model_is_worse_and_an_equal_one_is_not() -> None:
@@ -53,6 +56,28 @@ def test_a_model_does_not_differ_from_itself() -> None:
     assert not metric.is_better
     # Asked for an improvement, the same model is not enough.
     assert metric.is_worse(-0.01)
+
+
+def test_rows_of_an_evaluation_and_rows_alone_give_the_same_difference() -> None:
+    names = ("roc_auc", "log_loss")
+    assert compare_rows(evaluated(WORSE), evaluated(GOOD), names=names, seed=0, blocks=None) == difference(WORSE, GOOD)
+
+
+def test_days_on_which_either_model_is_better_by_turns_are_chance() -> None:
+    """Twelve days of 300 rows; each has a level of its own, which one of two equal models has seen coming."""
+    random = np.random.default_rng(3)
+    days = np.repeat(np.arange(12), 300)
+    called_worse = {"rows": 0, "days": 0}
+    for _ in range(40):
+        level = random.normal(0, 1, 12)[days]
+        labels = level + random.normal(0, 1, len(days))
+        ours, theirs = (WeightedMetrics("regression", labels, level + random.normal(0, 1, 12)[days], (), 0.5) for _ in range(2))
+        for name, blocks in (("rows", None), ("days", number_blocks(days))):
+            metric = compare_rows(ours, theirs, names=("mean_absolute_error",), seed=0, blocks=blocks)["mean_absolute_error"]
+            called_worse[name] += metric.is_worse(0) or metric.is_better
+    # At a confidence of 95 % one in twenty is.
+    assert called_worse["rows"] > 25
+    assert called_worse["days"] <= 5
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.registry import FeatureRegistry
-from mlops_assets.ml.bootstrap import Interval
+from mlops_assets.ml.bootstrap import Interval, number_blocks
 from mlops_assets.ml.comparison import MetricDifference, compare_models
 from mlops_assets.ml.evaluation import Evaluation, Resampling, constant_predictions, evaluate
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
@@ -55,6 +55,9 @@ def registry() -> FeatureRegistry:
     return FeatureRegistry.from_manifest(current_project().dbt_manifest)
 
 
+RESAMPLING = Resampling(seed=0, slice_metrics=("roc_auc",), blocks=number_blocks(np.arange(ROWS) // 100))
+
+
 def evaluation(predictions: np.ndarray) -> Evaluation:
     return evaluate(
         problem="binary_classification",
@@ -66,7 +69,7 @@ def evaluation(predictions: np.ndarray) -> Evaluation:
         threshold=0.3,
         slices=SLICES,
         minimum_slice_rows=200,
-        resampling=Resampling(seed=0, slice_metrics=("roc_auc",)),
+        resampling=RESAMPLING,
     )
 
 
@@ -75,7 +78,7 @@ def candidate_result(predictions: np.ndarray, champion: np.ndarray | None = None
 
     def against(theirs: np.ndarray) -> dict[str, MetricDifference]:
         evaluated = WeightedMetrics("binary_classification", LABELS, theirs, (0, 1), 0.3)
-        return compare_models(result, evaluated, names=("roc_auc", "log_loss"), seed=0)
+        return compare_models(result, evaluated, names=("roc_auc", "log_loss"), resampling=RESAMPLING)
 
     return CandidateResult(
         result=result,
@@ -133,7 +136,7 @@ def test_a_model_of_shuffled_labels_is_refused_for_every_reason(shuffled: Candid
     assert because.startswith("baseline: roc_auc ")
     assert "not better beyond chance" in because
     assert "against_champion: roc_auc" in because
-    assert "(version 4 on the same 4,000 rows)" in because
+    assert "(version 4 on the same 4,000 rows of 40 days)" in because
 
 
 def test_the_baseline_is_not_beaten_by_luck(good: CandidateResult) -> None:
@@ -173,6 +176,22 @@ def test_the_champion_is_only_compared_when_it_can_be(good: CandidateResult) -> 
     assert (alone.passed, alone.description) == (True, "there is no champion to compare with")
     same = outcome(inputs_with(against_champion={"roc_auc": 0.0}), candidate_result(PROBABILITIES, champion=PROBABILITIES))
     assert same["against_champion"].passed
+
+
+def test_without_a_stated_tolerance_a_worse_model_does_not_replace_the_champion(
+    good: CandidateResult, shuffled: CandidateResult
+) -> None:
+    inputs = inputs_with(against_champion={})
+    refused = outcome(inputs, shuffled)["against_champion"]
+    assert not refused.passed
+    assert str(refused.description).startswith("roc_auc 0.")
+    assert "is worse (version 4 on the same 4,000 rows of 40 days; no tolerance is stated" in str(refused.description)
+    assert refused.metadata["tolerance_is_stated"].value is False
+    assert refused.metadata["drawn_for_intervals"].value == "4,000 rows of 40 days"
+    equal = np.clip(PROBABILITIES + np.random.default_rng(1).normal(0, 0.001, ROWS), 0, 1)
+    assert outcome(inputs, candidate_result(equal, champion=PROBABILITIES))["against_champion"].passed
+    # The team may tolerate more.
+    assert outcome(inputs_with(against_champion={"roc_auc": 1.0}), shuffled)["against_champion"].passed
 
 
 def test_a_slow_bundle_is_refused(good: CandidateResult) -> None:
