@@ -5,7 +5,6 @@ A stage is added here and nowhere else, but for the reports of monitors, which a
 
 from mlops_assets.core.conditions import (
     ON_MISSING_PREDICTIONS,
-    ON_NEW_INPUTS_BESIDE_TRAINING,
     ON_NEW_OUTCOMES,
     ON_NEW_PARTITIONED_INPUTS,
     ON_NEW_PREDICTIONS,
@@ -142,7 +141,7 @@ STAGES = (
         name=RETRAINING_DECISION,
         build=build_retraining_decision,
         job="monitoring",
-        condition=ON_NEW_INPUTS_BESIDE_TRAINING,
+        condition=ON_NEW_REPORTS,
         freshness=window_freshness,
         check_event=None,
     ),

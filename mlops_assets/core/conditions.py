@@ -42,7 +42,7 @@ _COMPLETE = _IDLE & ~_STOPPED & ~dg.AutomationCondition.any_deps_missing()
 _WRITTEN = dg.AutomationCondition.any_deps_updated().since_last_handled()
 
 ON_NEW_INPUTS = (_WRITTEN & _COMPLETE).with_label("follow_inputs")
-"""Of assets with the partitions of their inputs: features, their statistics, pages, decisions."""
+"""Of assets with the partitions of their inputs: features, their statistics, pages."""
 
 ON_NEW_PARTITIONED_INPUTS = (_WRITTEN & _IDLE & dg.AutomationCondition.all_deps_blocking_checks_passed()).with_label(
     "follow_partitioned_inputs"
@@ -63,10 +63,10 @@ _EVERY_TRAINING = _stages(TRAINING_DATASET, EVALUATION, DEPLOYMENT, *SEGMENT_STA
 _BATCH, _PREDICTED, _OUTCOMES = _stages(PREDICTIONS), _stages(PREDICTIONS, PREDICTION_LOG), _stages(OUTCOMES)
 
 ON_NEW_INPUTS_BESIDE_TRAINING = ON_NEW_INPUTS.ignore(_EVERY_TRAINING).with_label("follow_inputs")
-"""Of decisions, which read what one training made."""
+"""Of what reads the result of one training."""
 
 ON_NEW_REPORTS = ON_NEW_INPUTS.ignore(_PREDICTED | _OUTCOMES | _EVERY_TRAINING).with_label("follow_reports")
-"""Of the page of a window: it shows the rows behind the reports, which waited for them."""
+"""Of the page and the decision of a window: they read the rows behind the reports, which waited for them."""
 
 _HAS_CHAMPION = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.missing()).allow(
     dg.AssetSelection.tag(STAGE_TAG, DEPLOYMENT)

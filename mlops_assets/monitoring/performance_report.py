@@ -1,7 +1,7 @@
 """`performance_report`: the performance of a window's predictions, estimated until their labels are known. One partition a window."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -102,7 +102,7 @@ def _rows(
     rows: list[PerformanceRow] = []
     for window, table in tables.items():
         known = {name: part.num_rows - part.column(solution.spine.label).null_count for name, part in slices[window].items()}
-        complete = as_of >= inputs.midnight(add_duration(windows.end(window), solution.monitoring.performance.label_delay))
+        complete = is_complete(inputs, windows.end(window), as_of)
         rows += performance_rows(
             window,
             metrics=solution.metrics,
@@ -113,6 +113,39 @@ def _rows(
             tolerance=solution.monitoring.performance.tolerance,
         )
     return rows
+
+
+def is_complete(inputs: SolutionInputs, end: date, as_of: datetime) -> bool:
+    """Whether all labels that will come of a window before `end` had the time to come at `as_of`."""
+    return as_of >= inputs.midnight(add_duration(end, inputs.solution.monitoring.performance.label_delay))
+
+
+def performance_with_labels(
+    inputs: SolutionInputs,
+    monitored_version: MonitoredVersion,
+    reported: "Sequence[PerformanceRow]",
+    labelled: "pa.Table | None",
+    *,
+    complete: bool,
+) -> "list[PerformanceRow]":
+    """Return the `reported` rows of all predictions of one window, one a metric, with the labels of the rows `labelled` instead."""
+    from mlops_assets.ml.performance import Maturity, performance_rows
+    from mlops_assets.ml.performance_estimation import Estimate
+    from mlops_assets.ml.reference import WHOLE
+
+    estimates = {}
+    for row in reported:
+        if row.estimated is not None and row.estimated_lower is not None and row.estimated_upper is not None:
+            estimates[WHOLE, row.metric] = Estimate(row.estimated, row.estimated_lower, row.estimated_upper)
+    return performance_rows(
+        reported[0].window,
+        metrics=[row.metric for row in reported],
+        maturity={WHOLE: Maturity(reported[0].rows, labelled.num_rows if labelled else 0, complete)},
+        estimates=estimates,
+        realised=_evaluate(inputs, monitored_version, labelled) if labelled else None,
+        reference=_evaluate(inputs, monitored_version, monitored_version.reference.rows),
+        tolerance=inputs.solution.monitoring.performance.tolerance,
+    )
 
 
 def _estimate(

@@ -1,11 +1,13 @@
 """`retraining_decision`: the decision per window whether the solution is trained again, with its reasons. One partition a window.
 
 It gathers what `ml/retraining.py` decides on, and writes the decision down; `monitoring/retraining_sensor.py` acts on it. A decision is
-made on the day after its window and looks at nothing later, so that a decision made again is the same.
+made on the day after its window and looks at nothing later, so that a decision made again is the same: of a label that became known
+later it sees nothing, although the reports, which show what is known now, may.
 """
 
 import hashlib
 from datetime import date
+from functools import cache, partial
 from typing import Any
 
 import dagster as dg
@@ -15,17 +17,20 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import (
     DRIFT_REPORT,
     EVALUATION,
+    OUTCOMES,
     PERFORMANCE_REPORT,
     RETRAINING_DECISION,
     TRAINING_DATASET,
     TRAINING_DATE,
     table_key,
 )
+from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import fingerprint
 from mlops_assets.ml.retraining import RetrainingDecision, RetrainingPolicy, RetrainingState, decide
+from mlops_assets.monitoring.known_performance import LoadVersion
 from mlops_assets.monitoring.monitor import measuring_monitors
-from mlops_assets.monitoring.monitored_windows import WINDOW, write_report
+from mlops_assets.monitoring.monitored_windows import WINDOW, load_monitored_version, write_report
 from mlops_assets.monitoring.retraining_facts import (
     content_columns,
     count_labelled,
@@ -36,7 +41,7 @@ from mlops_assets.monitoring.retraining_facts import (
     training_day,
 )
 from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
-from mlops_assets.schema.column_names import MODEL_VERSION
+from mlops_assets.schema.column_names import MATURED, MODEL_VERSION
 from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.schema.table_columns import TableColumn
 from mlops_assets.stages.column_lineage import Sources, column_lineage
@@ -92,6 +97,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
         deps=[
             inputs.key(DRIFT_REPORT),
             inputs.key(PERFORMANCE_REPORT),
+            inputs.key(OUTCOMES),
             *(
                 inputs.key(solution_monitor.stage)
                 for solution_monitor in measuring_monitors(inputs.solution)
@@ -102,16 +108,20 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
             *inputs.evaluations,
         ],
         retry_policy=RETRIES,
-        code_version="1",
+        code_version="2",
     )
     @step
     def retraining_decision(
-        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], registry: dg.ResourceParam[ModelRegistry]
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[ModelRegistry],
+        settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
         running = running_training(context.instance, inputs.name)
+        load = cache(partial(load_monitored_version, inputs, registry, settings))
         with lake.connect(read_only=False) as connection:
             rows = [
-                decide_window(connection, registry, inputs, window=date.fromisoformat(window), running=running)
+                decide_window(connection, registry, inputs, window=date.fromisoformat(window), running=running, load=load)
                 for window in context.partition_keys
             ]
             values = ", ".join(f"({', '.join('?' for _ in _COLUMNS)})" for _ in rows)
@@ -161,6 +171,9 @@ def _lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]:
     ]
     bad = [(performance, "alert"), (performance, "complete"), *own]
     measured = {name: [(performance, name)] for name in ("metric", "estimated", "realised")}
+    outcomes = inputs.key(OUTCOMES)
+    known = [(outcomes, name) for name in (spine_section.label, spine_section.label_time, MATURED)]
+    measured["realised"] = [*measured["realised"], *known]
     labels = [(spine, spine_section.label), (spine, spine_section.label_time)]
     facts: Sources = {
         WINDOW: [(drift, WINDOW)],
@@ -171,7 +184,7 @@ def _lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]:
         "predictions": [(performance, "rows")],
         "drifted_share": drifted,
         **measured,
-        "bad_windows": [*drifted, *bad],
+        "bad_windows": [*drifted, *bad, *known],
         "attempted": [(inputs.key(EVALUATION), TRAINING_DATE)],
         "new_rows": labels,
         "rows_fingerprint": [(spine, name) for name in inputs.spine.columns],
@@ -181,7 +194,13 @@ def _lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]:
 
 
 def decide_window(
-    connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, *, window: date, running: str | None
+    connection: duckdb.DuckDBPyConnection,
+    registry: ModelRegistry,
+    inputs: SolutionInputs,
+    *,
+    window: date,
+    running: str | None,
+    load: LoadVersion,
 ) -> dict[str, Any]:
     """The decision about one window as a row of the table. Raises Failure when nothing was reported of the window."""
     retraining_section = inputs.solution.retraining
@@ -189,7 +208,13 @@ def decide_window(
     day = training_day(connection, inputs, end)
     champion = predicting_version(connection, registry, inputs, window)
     windows = reported_windows(
-        connection, inputs, version=champion.version, window=window, count=retraining_section.recent_windows
+        connection,
+        inputs,
+        version=champion.version,
+        window=window,
+        count=retraining_section.recent_windows,
+        moment=inputs.midnight(end),
+        load=load,
     )
     evaluations = whole_evaluations(connection, inputs.name)
     # Without time the training of a day has read the snapshot of that day.

@@ -1,7 +1,7 @@
 """The facts that a retraining decision rests on, as the reports, the evaluations, the spine and the registry hold them."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 
 import duckdb
 
@@ -11,10 +11,13 @@ from mlops_assets.core.keys import DRIFT_REPORT, PERFORMANCE_REPORT, TRAINING_DA
 from mlops_assets.lake.datasets import newest_dataset
 from mlops_assets.lake.sql import quote, sql_moment
 from mlops_assets.lake.tables import fingerprint, table_exists
+from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.ml.retraining import WindowResult
+from mlops_assets.monitoring.known_performance import LoadVersion, performance_as_known
 from mlops_assets.monitoring.monitor import measuring_monitors
 from mlops_assets.monitoring.monitored_windows import WINDOW
 from mlops_assets.schema.column_names import LABELLED_AT, LOADED_AT, MODEL_VERSION, SNAPSHOT_AT
+from mlops_assets.schema.table_columns import row_columns
 from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.training_dataset import labelled_rows
@@ -58,34 +61,57 @@ def predicting_version(
 
 
 def reported_windows(
-    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, *, version: int, window: date, count: int
+    connection: duckdb.DuckDBPyConnection,
+    inputs: SolutionInputs,
+    *,
+    version: int,
+    window: date,
+    count: int,
+    moment: datetime,
+    load: LoadVersion,
 ) -> list[WindowResult]:
-    """Return the reported results of `version` in the last `count` windows up to `window`, in order of time."""
+    """Return the results of `version` in the last `count` windows up to `window`, in order of time, as known at `moment`."""
     metric = inputs.solution.training.metric
-    rows = connection.execute(
-        f"WITH drift AS (SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) AS share "
+    shares = connection.execute(
+        f"SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) "
         f"FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND kind = 'feature' "
-        "AND slice IS NULL GROUP BY 1), "
-        f"performance AS (FROM lake.{inputs.table(PERFORMANCE_REPORT)} WHERE {MODEL_VERSION} = ? AND metric = ? AND slice IS NULL) "
-        f"SELECT d.{WINDOW}, d.share, p.estimated, p.realised, p.threshold, coalesce(p.alert, false), coalesce(p.complete, false) "
-        f"FROM drift d LEFT JOIN performance p USING ({WINDOW}) ORDER BY 1 DESC LIMIT ?",
-        [window, version, version, metric, count],
+        "AND slice IS NULL GROUP BY 1 ORDER BY 1 DESC LIMIT ?",
+        [window, version, count],
     ).fetchall()
-    others = _alerts_of_monitors(connection, inputs, version, [start for start, *_ in rows])
-    return [
-        WindowResult(
-            start=start,
-            drifted_share=share,
-            metric=metric,
-            estimated=estimated,
-            realised=realised,
-            limit=limit,
-            alert=alert,
-            complete=complete,
-            others=tuple(others.get(start, ())),
+    starts = [start for start, _ in shares]
+    others = _alerts_of_monitors(connection, inputs, version, starts)
+    results = []
+    for start, share in reversed(shares):
+        reported = _reported_performance(connection, inputs, version, start)
+        known = performance_as_known(connection, inputs, reported, version=version, moment=moment, load=load) if reported else []
+        row = next((row for row in known if row.metric == metric), None)
+        results.append(
+            WindowResult(
+                start=start,
+                drifted_share=share,
+                metric=metric,
+                estimated=row.estimated if row else None,
+                realised=row.realised if row else None,
+                limit=row.threshold if row else None,
+                alert=row is not None and row.alert,
+                complete=row is not None and row.complete,
+                others=tuple(others.get(start, ())),
+            )
         )
-        for start, share, estimated, realised, limit, alert, complete in reversed(rows)
-    ]
+    return results
+
+
+def _reported_performance(
+    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, window: date
+) -> list[PerformanceRow]:
+    """Return the report on all predictions of `version` in `window`, one row a metric."""
+    names = [name for name in row_columns(PerformanceRow) if name != "window"]
+    rows = connection.execute(
+        f"SELECT {', '.join(names)} FROM lake.{inputs.table(PERFORMANCE_REPORT)} "
+        f"WHERE {WINDOW} = ? AND {MODEL_VERSION} = ? AND slice IS NULL ORDER BY metric",
+        [window, version],
+    ).fetchall()
+    return [PerformanceRow(window=window.isoformat(), **dict(zip(names, row, strict=True))) for row in rows]
 
 
 def _alerts_of_monitors(
