@@ -26,10 +26,8 @@ def build_challenger(inputs: SolutionInputs) -> dg.AssetsDefinition:
             "What the servers try beside the champion, as `serving` in the YAML says: the version with the alias `challenger`, which "
             "passed its gates and waits."
         ),
-        owners=solution.owners,
-        group_name=inputs.name,
         kinds={"mlflow", "onnx"},
-        tags=inputs.tags(CHALLENGER),
+        **inputs.asset_attributes(CHALLENGER),
         deps=[inputs.key(DEPLOYMENT)],
         retry_policy=RETRIES,
         code_version="1",

@@ -52,10 +52,8 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
             "The version that predicts. Materializing promotes the training date's candidate, or with `version` in the run "
             "configuration any version that passed its gates: that is how to roll back."
         ),
-        owners=solution_inputs.solution.owners,
-        group_name=solution_inputs.name,
         kinds={"mlflow", "onnx"},
-        tags=solution_inputs.tags(DEPLOYMENT),
+        **solution_inputs.asset_attributes(DEPLOYMENT),
         partitions_def=solution_inputs.training_partitions,
         deps=[solution_inputs.key(MODEL), solution_inputs.key(EVALUATION), solution_inputs.key(ONLINE_FEATURES)],
         check_specs=[check_rules.CHAMPION_DEPLOYED.spec(key)],

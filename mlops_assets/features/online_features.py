@@ -38,10 +38,8 @@ def build_online_features(inputs: SolutionInputs) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         description="The newest values of every online feature view, pushed to the online store: what changed since the last push.",
-        owners=inputs.solution.owners,
-        group_name=inputs.name,
         kinds={"redis" if Settings.from_environment().redis_url else "lmdb", "duckdb"},
-        tags=inputs.tags(ONLINE_FEATURES),
+        **inputs.asset_attributes(ONLINE_FEATURES),
         # The comparison with the lake asks for what rows of the spine would.
         deps=[*(table_key(chosen.view.model.table) for chosen in views), table_key(inputs.spine.table)],
         check_specs=[check_rules.ONLINE_OFFLINE_PARITY.spec(key)],

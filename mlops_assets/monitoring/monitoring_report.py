@@ -49,10 +49,8 @@ def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         description=f"One HTML page a {solution.monitoring.window} window: how good the model is, what changed, where, and which rows show it.",
-        owners=solution.owners,
-        group_name=inputs.name,
         kinds={"html"},
-        tags=inputs.tags(MONITORING_REPORT),
+        **inputs.asset_attributes(MONITORING_REPORT),
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[

@@ -30,10 +30,8 @@ def build_report(inputs: SolutionInputs, of_solution: MonitorOfSolution) -> dg.A
     @dg.asset(
         key=key,
         description=f"{monitor.description} By {inputs.solution.monitoring.window} window.",
-        owners=inputs.solution.owners,
-        group_name=inputs.name,
         kinds=set(monitor.kinds),
-        tags=inputs.tags(of_solution.stage),
+        **inputs.asset_attributes(of_solution.stage),
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[*window_dependencies(inputs), *monitor.reads(inputs)],

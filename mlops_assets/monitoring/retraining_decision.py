@@ -88,10 +88,8 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         description="Whether to train again after a window: the inputs, the rule's outcome and the reason in words.",
-        owners=inputs.solution.owners,
-        group_name=inputs.name,
         kinds={"duckdb"},
-        tags=inputs.tags(RETRAINING_DECISION),
+        **inputs.asset_attributes(RETRAINING_DECISION),
         partitions_def=inputs.windows,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[

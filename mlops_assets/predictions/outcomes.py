@@ -56,10 +56,8 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         description="Predictions joined to their matured labels, with the realised performance.",
-        owners=solution.owners,
-        group_name=inputs.name,
         kinds={"duckdb"},
-        tags=inputs.tags(OUTCOMES),
+        **inputs.asset_attributes(OUTCOMES),
         partitions_def=inputs.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[*inputs.predictions, *inputs.evaluations, table_key(inputs.spine.table)],

@@ -80,10 +80,8 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
             inputs.key(stage),
             skippable=True,
             description=description,
-            owners=inputs.solution.owners,
-            group_name=inputs.name,
             kinds={"nats", "duckdb"},
-            tags=inputs.tags(stage),
+            **inputs.asset_attributes(stage),
             partitions_def=inputs.partitions,
             # Of the spine and the views it reads what type their columns have.
             deps=[*predicting[stage], *inputs.upstream_keys],

@@ -64,10 +64,8 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         description="Rows of the spine scored by the champion, with the features as known at prediction time.",
-        owners=inputs.solution.owners,
-        group_name=inputs.name,
         kinds={"onnx", "duckdb"},
-        tags=inputs.tags(PREDICTIONS),
+        **inputs.asset_attributes(PREDICTIONS),
         partitions_def=inputs.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[

@@ -1,8 +1,9 @@
 """The inputs of every stage of a solution: its YAML with its dbt models resolved."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -32,11 +33,21 @@ from mlops_assets.serving.derived import with_derived
 
 
 @dataclass(frozen=True)
+class StageConduct:
+    """The condition that makes the assets of a stage follow their inputs, how old they may become, and further tags."""
+
+    condition: dg.AutomationCondition | None = None
+    freshness: dg.FreshnessPolicy | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class SolutionInputs:
     """A solution, the dbt model of its spine, the feature views it uses, and the features that come with the request.
 
     `request` are columns the caller supplies; `derived` maps the name of a feature to a SQL expression over them. With `by_segment`
-    they are those of the segments' models, and `segment` is the one of the run, None outside a run.
+    they are those of the segments' models, and `segment` is the one of the run, None outside a run. `conduct` is that of the stage that
+    is built from them.
     """
 
     solution: Solution
@@ -46,6 +57,7 @@ class SolutionInputs:
     derived: Mapping[str, str]
     by_segment: bool = False
     segment: str | None = None
+    conduct: StageConduct = field(default_factory=StageConduct)
 
     @property
     def name(self) -> str:
@@ -166,9 +178,15 @@ class SolutionInputs:
         """Lake table of one stage."""
         return stage_table(self.name, self._stage(stage))
 
-    def tags(self, stage: str) -> dict[str, str]:
-        """Tags of one stage."""
-        return stage_tags(self.name, self._stage(stage))
+    def asset_attributes(self, stage: str) -> dict[str, Any]:
+        """The arguments of `dg.asset` and `dg.AssetSpec` that every stage of a solution has."""
+        return {
+            "owners": self.solution.owners,
+            "group_name": self.name,
+            "tags": {**stage_tags(self.name, self._stage(stage)), **self.conduct.tags},
+            "automation_condition": self.conduct.condition,
+            "freshness_policy": self.conduct.freshness,
+        }
 
     def _stage(self, stage: str) -> str:
         return SEGMENT_STAGES.get(stage, stage) if self.by_segment else stage

@@ -58,10 +58,8 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         description="The candidate on hold-out rows it never saw: metrics, slices, calibration, and the gates before deployment.",
-        owners=solution.owners,
-        group_name=solution_inputs.name,
         kinds={"onnx", "mlflow"},
-        tags=solution_inputs.tags(EVALUATION),
+        **solution_inputs.asset_attributes(EVALUATION),
         partitions_def=solution_inputs.training_partitions,
         deps=[
             solution_inputs.key(MODEL),

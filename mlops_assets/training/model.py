@@ -45,10 +45,8 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         description="The best configuration of the training section fitted on the training dataset, registered as a candidate.",
-        owners=solution_inputs.solution.owners,
-        group_name=solution_inputs.name,
         kinds={"sklearn", "mlflow", "onnx"},
-        tags=solution_inputs.tags(MODEL),
+        **solution_inputs.asset_attributes(MODEL),
         partitions_def=solution_inputs.training_partitions,
         deps=[dg.AssetDep(solution_inputs.key(TRAINING_DATASET), partition_mapping=dataset_mapping(solution_inputs))],
         check_specs=[check_rules.ONNX_PARITY.spec(key)],

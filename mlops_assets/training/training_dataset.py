@@ -51,10 +51,8 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
         description=f"Labelled rows of the {training.window} before the training date, the last {training.holdout} held out."
         if inputs.solution.spine.has_time
         else f"Labelled rows of the snapshot of the training date, {training.holdout_share:.0%} of each class held out.",
-        owners=inputs.solution.owners,
-        group_name=inputs.name,
         kinds={"duckdb", "parquet"},
-        tags=inputs.tags(TRAINING_DATASET),
+        **inputs.asset_attributes(TRAINING_DATASET),
         partitions_def=inputs.partitions,
         deps=_history(inputs),
         check_specs=[rule.spec(key) for rule in checks.RULES],
