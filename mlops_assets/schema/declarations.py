@@ -1,5 +1,6 @@
 """What the YAML files of a project declare, read without loading definitions: components, sources and raw tables."""
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,14 +15,32 @@ from pydantic import ValidationError
 from mlops_assets.schema.remembering import remembered
 from mlops_assets.schema.source import RawTable, Source
 
+_COMPONENTS = ("RawTables", "DbtModels", "MLSolution")
+
 
 @dataclass(frozen=True)
 class Declaration:
-    """One component of a `defs.yaml`: its file, the last part of its `type`, and its attributes as they stand."""
+    """One component of a `defs.yaml`: its file, its `type`, and its attributes as they stand. A document without a type has an empty one."""
 
     file: Path
-    component: str
+    type: str
     attributes: Any
+
+    @property
+    def component(self) -> str:
+        """The last part of the type, such as `MLSolution`."""
+        return self.type.rpartition(".")[2]
+
+    @property
+    def has_component(self) -> bool:
+        """Whether there is a component of the type."""
+        if self.component in _COMPONENTS:
+            return True
+        module = self.type.rpartition(".")[0]
+        try:
+            return bool(module) and hasattr(importlib.import_module(module), self.component)
+        except ImportError:
+            return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +95,11 @@ def _read(files: tuple[tuple[str, int], ...]) -> Declarations:
             problems.append(f"{path.parent.name}/{path.name}: {error}")
             continue
         components += [
-            Declaration(
-                file=path, component=str(document.get("type", "")).rpartition(".")[2], attributes=document.get("attributes")
-            )
-            for document in documents
+            Declaration(file=path, type=str(document.get("type", "")), attributes=document.get("attributes"))
             if isinstance(document, dict)
+            else Declaration(file=path, type="", attributes=document)
+            for document in documents
+            if document is not None
         ]
     return Declarations(components=tuple(components), unreadable=tuple(unreadable), problems=tuple(problems))
 

@@ -90,6 +90,7 @@ def _compile(project: Project) -> tuple[list[GeneratedModel], set[str]]:
     declarations = read_declarations(project.definitions_directory)
     sources, solutions = declared_sources(declarations), declared_solutions(project.definitions_directory).solutions
     broken = {_relative(file, project) for file in declarations.unreadable}
+    broken |= {_relative(component.file, project) for component in declarations.components if not component.has_component}
     broken |= {
         _relative(declaration.file, project)
         for declaration in declarations.of("RawTables")

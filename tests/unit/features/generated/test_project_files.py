@@ -30,7 +30,7 @@ def test_files_are_written_once_and_again_when_the_yaml_changes(project: Project
 
 def test_files_of_what_is_no_longer_declared_go(project: Project) -> None:
     write_generated_models(project)
-    declare(project, "parcel_delay", "type: other.Component\nattributes: {}\n")
+    declare(project, "parcel_delay", "type: dagster.Component\nattributes: {}\n")
     assert write_generated_models(project) == [f"{_SPINE}.sql", f"{_SPINE}.yml"]
     assert not (project.dbt_project / "generated" / "solutions").exists()
 
@@ -42,8 +42,15 @@ def test_a_declaration_that_is_wrong_does_not_stop_the_others(project: Project) 
 
 @pytest.mark.parametrize(
     "text",
-    ["attributes: [", SOURCE.replace("columns:", "colums:"), SOURCE + VIEWS.replace("time: sent_at", "time: nothing")],
-    ids=["no YAML", "no source", "no view"],
+    [
+        "attributes: [",
+        "- type",
+        SOURCE.replace("columns:", "colums:"),
+        SOURCE.replace("RawTables", "RawTabels"),
+        SOURCE.replace("type:", "tpye:"),
+        SOURCE + VIEWS.replace("time: sent_at", "time: nothing"),
+    ],
+    ids=["no YAML", "a list", "no source", "no component", "no type", "no view"],
 )
 def test_what_was_compiled_of_a_file_stays_while_the_file_is_wrong(project: Project, text: str) -> None:
     """Else dbt would find no source, and one mistake would stop every model that reads its tables."""
