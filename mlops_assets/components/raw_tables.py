@@ -16,9 +16,9 @@ from mlops_assets.features.generated.rolling_view import derive_view
 from mlops_assets.schema.column_names import check_column_name, repeated
 from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector
 from mlops_assets.schema.source import Source
+from mlops_assets.sources.computed_columns import expression_problems
 from mlops_assets.sources.loading_schedule import build_loading_jobs, build_loading_schedules
 from mlops_assets.sources.raw_tables import build_raw_assets
-from mlops_assets.sources.reader import expression_problems
 
 
 @dg.scaffold_with(RawTablesScaffolder)

@@ -10,17 +10,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from difflib import get_close_matches
-from functools import lru_cache
 from pathlib import Path
 
 import duckdb
 
 from mlops_assets.lake.sql import literal, quote
-from mlops_assets.lake.tables import column_types
 from mlops_assets.schema.column_names import internal
 from mlops_assets.schema.source import Column, RawTable
 from mlops_assets.schema.source_reader import READERS, SourceReader
 from mlops_assets.sources.column_types import FORMAT_OPTIONS, TextFormats, cast
+from mlops_assets.sources.computed_columns import expression_types, guarded, in_order
 from mlops_assets.sources.csv_reader import as_utf8
 from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError, SourcePart
 from mlops_assets.sources.files import local_file
@@ -33,7 +32,6 @@ PARSED = "temp.main.parsed_rows"
 
 _SHOWN_LENGTH = 100
 """Characters of a value that a reason quotes; the whole row is kept beside it."""
-_ALLOWED = "an expression reads the columns before it, of the same row: no aggregate, window function or subquery"
 _LISTED_NAMES = 50
 _REFUSALS = (400, 401, 403, 404, 405, 410)
 """Answers of a server that asking again does not change."""
@@ -65,7 +63,7 @@ def parse(
     """
     listable = set(table.files or []) if own_files is None else set(own_files)
     with ExitStack() as stack:
-        computed = _expression_types(connection, table)
+        computed = expression_types(connection, table)
         extracts = _extracts(connection, table, directory=directory, window=window, stack=stack)
         for extract in extracts:
             _require_columns(table, extract, is_listable=table.files is None or extract.label in listable)
@@ -178,65 +176,13 @@ def _nearest(name: str, names: Sequence[str]) -> list[str]:
     return [folded[match] for match in get_close_matches(name.casefold(), folded)]
 
 
-def expression_problems(table: RawTable) -> dict[str, str]:
-    """Computed columns whose expression SQL does not take -> why."""
-    problems: dict[str, str] = {}
-    computed = [name for name, column in table.columns.items() if column.expression is not None]
-    if not computed:
-        return problems
-    with _scratch_database().cursor() as connection:
-        for name in computed:
-            # Each by itself, with the columns before it as they are declared.
-            before = {other: column for other, column in _in_order(table) if other not in problems and other not in computed}
-            before |= {other: table.columns[other] for other in computed[: computed.index(name)]}
-            plain = {other: column.model_copy(update={"expression": None}) for other, column in before.items()}
-            try:
-                _expression_types(connection, table.model_copy(update={"columns": {**plain, name: table.columns[name]}}))
-            except SourceError as error:
-                problems[name] = f"{str(error).splitlines()[0]}; {_ALLOWED}"
-    return problems
-
-
-@lru_cache(maxsize=1)
-def _scratch_database() -> duckdb.DuckDBPyConnection:
-    """A database in memory that expressions are bound in. One for the process: it takes 40 ms to open."""
-    return duckdb.connect(config={"threads": 1})
-
-
-def _expression_types(connection: duckdb.DuckDBPyConnection, table: RawTable) -> dict[str, str]:
-    """The DuckDB types of the computed columns, before their cast. Raises SourceError for an expression that SQL does not take."""
-    types: dict[str, str] = {}
-    known: list[str] = []
-    for name, column in _in_order(table):
-        if column.expression is not None:
-            value = internal("value")
-            try:
-                query = f"(SELECT {_guarded(column.expression)} AS {value} FROM (SELECT {', '.join(known) or '1'}))"
-                types[name] = column_types(connection, f"(SELECT {value}.{value} AS {value} FROM {query})")[value]
-            except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
-                raise SourceError(f"The expression of the column {name} cannot be computed: {error}") from None
-        known.append(f"CAST(NULL AS {column.type}) AS {quote(name)}")
-    return types
-
-
-def _in_order(table: RawTable) -> list[tuple[str, Column]]:
-    """The columns that are read, then those that are computed."""
-    return sorted(table.columns.items(), key=lambda item: item[1].expression is not None)
-
-
-def _guarded(expression: str) -> str:
-    """A structure around the value of `expression`, which is null where the expression fails."""
-    # On lines of its own, since it may end with a comment.
-    return f"TRY(struct_pack({internal('value')} := (\n{expression}\n)))"
-
-
 def _typed_rows(table: RawTable, extract: Extract, computed: dict[str, str], window: DateRange | None) -> str:
     """SQL for the rows of `extract` with the columns of `table`, and why a row is rejected."""
     query = f"SELECT * FROM {extract.relation}"
     formats = TextFormats.of(table.options)
     reasons: list[str] = []
     steps: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for number, (name, column) in enumerate(_in_order(table)):
+    for number, (name, column) in enumerate(in_order(table)):
         given, candidate, value = internal(f"given_{number}"), internal(f"candidate_{number}"), internal("value")
         if column.expression is None:
             source = extract.fields.get(column.source or name, Field("CAST(NULL AS VARCHAR)", "VARCHAR"))
@@ -247,7 +193,7 @@ def _typed_rows(table: RawTable, extract: Extract, computed: dict[str, str], win
             if any(steps):
                 query, steps = _stacked(query, steps), ([], [], [])
             whole = internal(f"computed_{number}")
-            query = f"SELECT *, {_guarded(column.expression)} AS {whole} FROM ({query})"
+            query = f"SELECT *, {guarded(column.expression)} AS {whole} FROM ({query})"
             raw, kind, fails = f"{whole}.{value}", computed[name], f"{whole} IS NULL"
         rule = cast(raw, kind, column.type, given=given, candidate=candidate, formats=formats)
         for step, expression, alias in zip(
