@@ -14,12 +14,14 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.local import services
+from mlops_assets.local.load_errors import describe_load_error
 
 TIMEOUT_SECONDS = 5.0
 
 _CODE_LOCATION_QUERY = """
 { workspaceOrError { ... on Workspace { locationEntries {
-    name loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }
+    name loadStatus locationOrLoadError { __typename
+      ... on PythonError { message stack causes { message stack } } } } } } }
 """
 _RELOAD = "mutation Reload($location: String!) { reloadRepositoryLocation(repositoryLocationName: $location) { __typename } }"
 _DAEMON_QUERY = "{ instance { daemonHealth { allDaemonStatuses { required healthy lastHeartbeatTime } } } }"
@@ -136,7 +138,7 @@ def _code_location_is_ready(settings: Settings) -> bool:
         # While the code server itself is starting, the webserver reports that it cannot be reached: that passes.
         if "DagsterUserCodeUnreachableError" not in loaded["message"]:
             raise StackError(
-                f"The code location {current_project().code_location} cannot be loaded:\n{loaded['message'].strip()}",
+                f"The code location {current_project().code_location} cannot be loaded:\n{describe_load_error(loaded, current_project().root)}",
                 remedy="Correct the definitions, then load them again: mlops reload",
             )
     return False

@@ -168,7 +168,7 @@ def test_the_code_location_is_ready_when_it_is_loaded(
 
 
 def test_a_code_location_that_cannot_be_loaded_is_told_with_the_reason(server: Server, listening: Settings) -> None:
-    graphql(server, location({"__typename": "PythonError", "message": "defs.yaml:7 is wrong\n"}))
+    graphql(server, location({"__typename": "PythonError", "message": "defs.yaml:7 is wrong\n", "stack": [], "causes": []}))
     with pytest.raises(StackError, match=r"cannot be loaded:\ndefs\.yaml:7 is wrong") as error:
         is_ready(listening, services.CODE_LOCATION, 0)
     assert "mlops reload" in error.value.remedy
