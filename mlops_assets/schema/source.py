@@ -235,7 +235,9 @@ class Source(YamlModel):
     @field_validator("feature_views")
     @classmethod
     def _name_their_table(cls, views: dict[str, FeatureViewSection], info: ValidationInfo) -> dict[str, FeatureViewSection]:
-        tables = list(info.data.get("tables", {}))
+        if "tables" not in info.data:  # they are wrong themselves, which is told
+            return views
+        tables = list(info.data["tables"])
         if len(tables) != 1 and (unnamed := [name for name, view in views.items() if not view.table]):
             raise ValueError(f"{', '.join(unnamed)}: the source has several tables: say which, `table: {' or '.join(tables)}`")
         return {name: view if view.table else view.model_copy(update={"table": tables[0]}) for name, view in views.items()}

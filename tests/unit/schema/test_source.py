@@ -86,3 +86,6 @@ def test_a_feature_view_of_several_tables_says_which() -> None:
     assert Source.model_validate(source).feature_views["v"].table == "one"
     with pytest.raises(ValidationError, match="say which, `table: one or two`"):
         Source.model_validate({**source, "tables": {"one": table, "two": table}})
+    with pytest.raises(ValidationError) as raised:
+        Source.model_validate({**source, "tables": {"one": {**table, "format": "nothing"}}})
+    assert "say which" not in str(raised.value)
