@@ -45,10 +45,12 @@ class FeatureViewMeta(YamlModel):
 
 @dataclass(frozen=True)
 class DbtModel:
-    """One dbt model: its lake table, its columns with type and description, the DATE column of its partitions (None = none).
+    """One dbt model, or a dbt source: a table that an asset outside dbt writes. Its lake table, its columns with type and description,
+    and the DATE column of its partitions (None = none).
 
     `file` is the file that describes it, in the dbt project. `required` are the columns that its contract or a data test holds to have
     a value, `accepted` the values of those that a data test lists. `time_zone` is that of its dates, None where the model does not state it.
+    `stated_asset` is the asset key that a source states in `meta.dagster.asset_key`.
     """
 
     name: str
@@ -61,11 +63,17 @@ class DbtModel:
     required: frozenset[str] = frozenset()
     accepted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     time_zone: str | None = None
+    stated_asset: tuple[str, ...] = ()
+
+    @property
+    def asset_path(self) -> tuple[str, ...]:
+        """The path of its asset's key: what it states, else schema and name of the table."""
+        return self.stated_asset or tuple(self.table.split("."))
 
 
 @dataclass(frozen=True)
 class FeatureView:
-    """A dbt model whose rows are feature values of one entity from a moment on.
+    """A dbt model or source whose rows are feature values of one entity from a moment on.
 
     Without `event_timestamp` the values hold at all times. Values older than `freshness_days` at prediction time do not count.
     """
@@ -94,7 +102,7 @@ class FeatureView:
 
 @dataclass(frozen=True)
 class FeatureRegistry:
-    """All dbt models by name, and the feature views among them by name and version."""
+    """All dbt models by name, sources whose name no model has, and the feature views among them by name and version."""
 
     models: Mapping[str, DbtModel]
     views: Mapping[tuple[str, int], FeatureView]
@@ -127,7 +135,8 @@ class FeatureRegistry:
 
 @lru_cache(maxsize=4)
 def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
-    nodes = json.loads(path.read_text())["nodes"].values()
+    manifest = json.loads(path.read_text())
+    nodes = manifest["nodes"].values()
     unique = _unique_columns(nodes)
     required, accepted = _tested_values(nodes)
     models: dict[str, DbtModel] = {}
@@ -151,6 +160,14 @@ def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
             if problem := _uniqueness_problem(view, unique.get(tested, [])):
                 problems.append(problem)
             views[view.name, view.version] = view
+    for node in manifest.get("sources", {}).values():
+        model = _model(node)
+        models.setdefault(model.name, model)
+        if node["meta"].get("feature_view") is not None:
+            try:
+                views.setdefault((model.name, 1), feature_view(node))
+            except FeatureViewError as error:
+                problems += error.problems
     if problems:
         raise FeatureViewError(*problems)
     return FeatureRegistry(models=models, views=views)
@@ -204,6 +221,13 @@ def feature_view(node: Mapping[str, Any]) -> FeatureView:
         refresh_days=meta.refresh_days,
         description=meta.description or model.description.strip(),
     )
+
+
+def stated_asset_key(node: Mapping[str, Any]) -> list[str] | None:
+    """The path of the asset key that a source states, as dagster-dbt reads it; None where it follows from the table."""
+    if node["resource_type"] != "source":
+        return None
+    return node.get("meta", {}).get("dagster", {}).get("asset_key")
 
 
 def _is_audit(column: str) -> bool:
@@ -268,10 +292,10 @@ def _hint(name: str, allowed: Sequence[str]) -> str:
 
 
 def _model(node: Mapping[str, Any]) -> DbtModel:
-    columns = node["columns"].values()
+    columns, name = node["columns"].values(), node.get("alias") or node["identifier"]
     return DbtModel(
         name=node["name"],
-        table=f"{node['schema']}.{node['alias']}",
+        table=f"{node['schema']}.{name}",
         description=node["description"],
         columns={column["name"]: column.get("data_type") or "" for column in columns},
         column_descriptions={column["name"]: column["description"] for column in columns},
@@ -283,4 +307,5 @@ def _model(node: Mapping[str, Any]) -> DbtModel:
             if any(constraint["type"] == "not_null" for constraint in column.get("constraints") or ())
         ),
         time_zone=node["meta"].get("time_zone"),
+        stated_asset=tuple(stated_asset_key(node) or ()),
     )

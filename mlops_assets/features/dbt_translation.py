@@ -11,7 +11,7 @@ from dagster_shared.record import replace
 
 from mlops_assets.core.freshness import cadence_freshness
 from mlops_assets.core.keys import group_name
-from mlops_assets.feature_store.registry import FeatureView
+from mlops_assets.feature_store.registry import FeatureView, stated_asset_key
 from mlops_assets.feature_store.usage import ViewUse
 from mlops_assets.features.dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
 from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
@@ -36,7 +36,9 @@ class LakeTranslator(DagsterDbtTranslator):
         self._source = source
 
     def get_asset_key(self, dbt_resource_props: Node) -> dg.AssetKey:
-        """`<schema>/<alias>`, for a source `<schema>/<table>`: the name of the table in the lake."""
+        """`<schema>/<alias>`, for a source `<schema>/<table>`: the name of the table in the lake. A source may state another key."""
+        if stated := stated_asset_key(dbt_resource_props):
+            return dg.AssetKey(stated)
         return dg.AssetKey([dbt_resource_props["schema"], dbt_resource_props.get("alias") or dbt_resource_props["name"]])
 
     def get_group_name(self, dbt_resource_props: Node) -> str:

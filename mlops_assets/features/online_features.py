@@ -3,7 +3,7 @@
 import dagster as dg
 
 from mlops_assets.core import check_rules
-from mlops_assets.core.keys import ONLINE_FEATURES, table_key
+from mlops_assets.core.keys import ONLINE_FEATURES
 from mlops_assets.core.settings import Settings
 from mlops_assets.features.online_push import PushResult, lock_name, push_view
 from mlops_assets.features.parity import check_parity
@@ -41,7 +41,7 @@ def build_online_features(inputs: SolutionInputs) -> dg.AssetsDefinition:
         kinds={"redis" if Settings.from_environment().redis_url else "lmdb", "duckdb"},
         **inputs.asset_attributes(ONLINE_FEATURES),
         # The comparison with the lake asks for what rows of the spine would.
-        deps=[*(table_key(chosen.view.model.table) for chosen in views), table_key(inputs.spine.table)],
+        deps=[*map(inputs.view_key, views), inputs.spine_key],
         check_specs=[check_rules.ONLINE_OFFLINE_PARITY.spec(key)],
         retry_policy=RETRIES,
         code_version="1",

@@ -8,7 +8,7 @@ import dagster as dg
 
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import CheckRule, PartitionCheckResult
-from mlops_assets.core.keys import PERFORMANCE_REPORT, table_key
+from mlops_assets.core.keys import PERFORMANCE_REPORT
 from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Report, ReportedWindow
@@ -44,7 +44,7 @@ class PerformanceMonitor:
 
     def reads(self, inputs: SolutionInputs) -> Sequence[dg.AssetKey]:
         """The spine, whose newest partition is the clock."""
-        return [table_key(inputs.spine.table)]
+        return [inputs.spine_key]
 
     def measure(self, run: MonitoringRun, of_solution: MonitorOfSolution) -> Report:
         """All metrics of every version, window and slice."""

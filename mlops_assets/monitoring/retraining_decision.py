@@ -22,7 +22,6 @@ from mlops_assets.core.keys import (
     RETRAINING_DECISION,
     TRAINING_DATASET,
     TRAINING_DATE,
-    table_key,
 )
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
@@ -101,7 +100,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 for solution_monitor in measuring_monitors(inputs.solution)
                 if solution_monitor.monitor.asks_for_training
             ),
-            table_key(inputs.spine.table),
+            inputs.spine_key,
             dg.AssetDep(inputs.key(TRAINING_DATASET), partition_mapping=dg.AllPartitionMapping()),
             *inputs.evaluations,
         ],
@@ -160,7 +159,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
 def _lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]:
     """Return the columns of the reports, the evaluations and the spine that each column of a decision is computed from."""
     drift, performance = inputs.key(DRIFT_REPORT), inputs.key(PERFORMANCE_REPORT)
-    spine, spine_section = table_key(inputs.spine.table), inputs.solution.spine
+    spine, spine_section = inputs.spine_key, inputs.solution.spine
     drifted = [(drift, "feature"), (drift, "alert")]
     own = [
         (inputs.key(solution_monitor.stage), "alert")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from mlops_assets.core.keys import DEPLOYMENT, table_key
+from mlops_assets.core.keys import DEPLOYMENT
 from mlops_assets.core.schedules import build_schedule
 from mlops_assets.monitoring.retraining_sensor import running_training
 from mlops_assets.stages.inputs import SolutionInputs
@@ -23,7 +23,7 @@ def build_retraining_schedules(inputs: SolutionInputs) -> list[dg.ScheduleDefini
     schedule = inputs.solution.schedule
     if schedule is None:
         return []
-    spine = table_key(inputs.spine.table)
+    spine = inputs.spine_key
 
     def train(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         if running := running_training(context.instance, inputs.name):

@@ -11,7 +11,7 @@ import duckdb
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES, PartitionCheckResult
-from mlops_assets.core.keys import OUTCOMES, table_key
+from mlops_assets.core.keys import OUTCOMES
 from mlops_assets.core.missing_values import is_infinite
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, predictions_array
 from mlops_assets.core.settings import Settings
@@ -60,7 +60,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
         **inputs.asset_attributes(OUTCOMES),
         partitions_def=inputs.partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[*inputs.predictions, *inputs.evaluations, table_key(inputs.spine.table)],
+        deps=[*inputs.predictions, *inputs.evaluations, inputs.spine_key],
         check_specs=[check_rules.LABELS_MATURED.partitioned_spec(key, inputs.partitions)],
         retry_policy=RETRIES,
         code_version="3",

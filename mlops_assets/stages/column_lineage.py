@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
-from mlops_assets.core.keys import OUTCOMES, PREDICTION_LOG, PREDICTIONS, SEGMENT, TRAINING_DATASET, table_key
+from mlops_assets.core.keys import OUTCOMES, PREDICTION_LOG, PREDICTIONS, SEGMENT, TRAINING_DATASET
 from mlops_assets.schema.column_names import (
     CHANNEL,
     MATURED,
@@ -48,7 +48,7 @@ def column_lineage(sources: Sources) -> dict[str, dg.TableColumnLineage]:
 
 def frame_lineage(inputs: SolutionInputs, columns: Iterable[str]) -> dict[str, dg.TableColumnLineage]:
     """The lineage of a table of rows of the spine with their features, and what a model makes of them."""
-    spine, spine_section = table_key(inputs.spine.table), inputs.solution.spine
+    spine, spine_section = inputs.spine_key, inputs.solution.spine
     of_views = _view_sources(inputs)
     sources = {name: [(spine, name)] for name in inputs.spine.columns} | _derived_sources(inputs) | of_views
     features = [source for name in inputs.features for source in sources[name]]
@@ -81,7 +81,7 @@ def evaluation_lineage(inputs: SolutionInputs, columns: Iterable[str]) -> dict[s
 
 def outcome_lineage(inputs: SolutionInputs, columns: Iterable[str]) -> dict[str, dg.TableColumnLineage]:
     """The lineage of a table of predictions, whoever made them, with the labels of the spine."""
-    spine, spine_section = table_key(inputs.spine.table), inputs.solution.spine
+    spine, spine_section = inputs.spine_key, inputs.solution.spine
     label, label_time = (spine, spine_section.label), (spine, spine_section.label_time)
     sources = {spine_section.label: [label], spine_section.label_time: [label_time], MATURED: [label, label_time]}
     return column_lineage({name: sources.get(name, _predicted(inputs, name)) for name in columns})
@@ -115,7 +115,7 @@ def _view_sources(inputs: SolutionInputs) -> dict[str, list[Source]]:
     """The columns that come from feature views: features, and the times since which they were known."""
     sources: dict[str, list[Source]] = {}
     for chosen in inputs.views:
-        view = table_key(chosen.view.model.table)
+        view = inputs.view_key(chosen)
         sources |= {feature: [(view, feature)] for feature in chosen.features}
         if chosen.known_since and chosen.view.event_timestamp:
             sources[chosen.known_since] = [(view, chosen.view.event_timestamp)]
@@ -126,7 +126,7 @@ def _derived_sources(inputs: SolutionInputs) -> dict[str, list[Source]]:
     """The derived features: the request columns that their expressions name."""
     from sqlglot import exp, parse_one
 
-    spine = table_key(inputs.spine.table)
+    spine = inputs.spine_key
     columns = {name.lower(): name for name in inputs.request}
     return {
         name: [

@@ -20,7 +20,6 @@ from mlops_assets.core.keys import (
     stage_key,
     stage_table,
     stage_tags,
-    table_key,
 )
 from mlops_assets.core.missing_values import is_present
 from mlops_assets.core.partitions import build_partitions
@@ -163,7 +162,16 @@ class SolutionInputs:
     @property
     def upstream_keys(self) -> list[dg.AssetKey]:
         """Assets of the spine and of every feature view."""
-        return [table_key(self.spine.table), *(table_key(chosen.view.model.table) for chosen in self.views)]
+        return [self.spine_key, *map(self.view_key, self.views)]
+
+    @property
+    def spine_key(self) -> dg.AssetKey:
+        """Asset of the spine."""
+        return dg.AssetKey(self.spine.asset_path)
+
+    def view_key(self, chosen: SelectedView) -> dg.AssetKey:
+        """Asset of a feature view."""
+        return dg.AssetKey(chosen.view.model.asset_path)
 
     def midnight(self, day: date) -> datetime:
         """The moment at which `day` begins in the data's time zone, in UTC."""

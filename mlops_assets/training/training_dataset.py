@@ -154,10 +154,8 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     mapping = dg.TimeWindowPartitionMapping(
         start_offset=-ceil(days / length), end_offset=-1, allow_nonexistent_upstream_partitions=True
     )
-    temporal = {inputs.spine.table} | {chosen.view.model.table for chosen in inputs.views if chosen.view.model.partition_column}
-    return [
-        dg.AssetDep(key, partition_mapping=mapping if ".".join(key.path) in temporal else None) for key in inputs.upstream_keys
-    ]
+    temporal = {inputs.spine_key} | {inputs.view_key(chosen) for chosen in inputs.views if chosen.view.model.partition_column}
+    return [dg.AssetDep(key, partition_mapping=mapping if key in temporal else None) for key in inputs.upstream_keys]
 
 
 def labelled_rows(inputs: SolutionInputs, training_date: date) -> str:
