@@ -32,7 +32,8 @@ def shipments(lake: dg.ResourceParam[Lake]) -> None:
     # A parcel every hour, late where it rains but for a quarter of them.
     _write(lake, "shop.shipments", '''
         SELECT 'p' || epoch(sent)::bigint AS parcel_id, sent::date AS sent_date, sent AS sent_at, 'd' || (hour(sent) % 3) AS depot,
-            (1.5 * hour(sent))::double AS weight_kg, ((day(sent) % 3 = 0) <> (hash(sent) % 4 = 0))::integer AS is_late, sent + INTERVAL 2 DAY AS known_at
+            (1.5 * hour(sent))::double AS weight_kg, ((day(sent) % 3 = 0) <> (hash(sent) % 4 = 0))::integer AS is_late,
+            sent + INTERVAL 2 DAY AS known_at
         FROM range(TIMESTAMPTZ '2024-01-01 00:00:00+00', TIMESTAMPTZ '2024-03-01 00:00:00+00', INTERVAL 1 HOUR) t(sent)
     ''')
 
