@@ -288,6 +288,9 @@ def _check_metrics(solution: Solution, errors: ErrorCollector) -> None:
         for name in getattr(solution.gates, section):
             with errors.collect():
                 check_metric(name, solution.problem, ("gates", section, name))
+    for name in solution.monitoring.performance.tolerances:
+        with errors.collect():
+            check_metric(name, solution.problem, ("monitoring", "performance", "tolerances", name))
     if solution.gates.worst_slice and not solution.gates.slices:
         errors.add(("gates", "worst_slice"), "there are no slices to evaluate; name their columns in `slices`")
     if solution.gates.maximum_calibration_error is not None and solution.problem != "binary_classification":

@@ -235,17 +235,17 @@ DRIFT = CheckRule(
 )
 PERFORMANCE = CheckRule(
     name="performance",
-    description="The metric that models are chosen by is not worse than on the hold-out, beyond the tolerance and beyond chance.",
+    description="No metric is worse than on the hold-out, by an effect that matters and beyond what chance and usual differences explain.",
     blocking=False,
     evidence=Evidence(
-        measured=("windows",),
-        bound=("threshold", "tolerance"),
+        measured=("windows", "metrics_with_alert"),
+        bound=("threshold",),
         no_examples="A metric is of all rows of the window; `mlops debug` shows those that it is worst on.",
     ),
 )
 ESTIMATE_AGREES = CheckRule(
     name="estimate_agrees",
-    description="Where all labels are known, the performance estimated without them was right within its bounds or the tolerance.",
+    description="Where all labels are known, the performance estimated without them was right within its bounds, or by less than matters.",
     blocking=False,
     evidence=Evidence(
         measured=("realised_minus_estimated", "windows"),

@@ -22,7 +22,7 @@ _REGRESSION: tuple[Problem, ...] = ("regression",)
 _SMALLEST = sys.float_info.epsilon
 
 
-@metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1))
+@metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1), aspect="ranking")
 def roc_auc(rows: "WeightedMetrics") -> "Weighted":
     """Area under the ROC curve; of several classes, the mean over those that the rows hold, each against the rest."""
     import numpy as np
@@ -35,7 +35,7 @@ def roc_auc(rows: "WeightedMetrics") -> "Weighted":
     return mean_over_classes
 
 
-@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1))
+@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1), aspect="ranking")
 def average_precision(rows: "WeightedMetrics") -> "Weighted":
     """The sum over thresholds of precision times the step of recall."""
     return lambda weights: rows.rankings[0].metrics(weights)["average_precision"]
@@ -60,7 +60,7 @@ def brier_score(rows: "WeightedMetrics") -> "Weighted":
     return rows.mean((rows.predictions - rows.labels) ** 2)
 
 
-@metric(problems=_BINARY, greater_is_better=False, biased_upwards=True, bounds=(0, 1))
+@metric(problems=_BINARY, greater_is_better=False, biased_upwards=True, bounds=(0, 1), aspect="calibration", effect=0.02)
 def expected_calibration_error(rows: "WeightedMetrics") -> "Weighted":
     """The distance of probabilities from shares of positives, from 0 (calibrated) to 1."""
     import numpy as np
@@ -73,13 +73,13 @@ def expected_calibration_error(rows: "WeightedMetrics") -> "Weighted":
     return lambda weights: np.abs(weights @ excess).sum(axis=1) / weights.sum(axis=1)
 
 
-@metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1))
+@metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1), aspect="decisions")
 def accuracy(rows: "WeightedMetrics") -> "Weighted":
     """The share of rows that are predicted right."""
     return rows.mean(rows.is_right)
 
 
-@metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1))
+@metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1), aspect="decisions")
 def balanced_accuracy(rows: "WeightedMetrics") -> "Weighted":
     """The mean over the classes of the share of their rows that are predicted right. Two classes must both be there."""
     import numpy as np
@@ -97,19 +97,19 @@ def balanced_accuracy(rows: "WeightedMetrics") -> "Weighted":
     return mean_over_classes
 
 
-@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1))
+@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1), aspect="decisions")
 def precision(rows: "WeightedMetrics") -> "Weighted":
     """The share of positives among the rows that are predicted positive."""
     return rows.ratio(rows.decisions * rows.labels, rows.decisions)
 
 
-@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1))
+@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1), aspect="decisions")
 def recall(rows: "WeightedMetrics") -> "Weighted":
     """The share of rows that are predicted positive among the positives."""
     return rows.ratio(rows.decisions * rows.labels, rows.labels)
 
 
-@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1))
+@metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1), aspect="decisions")
 def f1(rows: "WeightedMetrics") -> "Weighted":
     """The harmonic mean of precision and recall."""
     return rows.ratio(2.0 * rows.decisions * rows.labels, rows.decisions + rows.labels)

@@ -1,21 +1,37 @@
 """The performance of a window, estimated and realised, and when it is an alert: one row per slice and metric.
 
-A metric alerts when it is worse than the reference's by more than the tolerance, and its whole interval is on the worse side of the reference's
-value: a loss that chance explains, or that is too small to matter, does not. The value compared is the realised one once the window is complete,
-and the estimate until then.
+Every metric is compared: ranking, calibration, loss and decisions may change apart from each other. A metric alerts when it is worse than on
+the hold-out by an effect that matters (`schema.metric_names.least_effect`), and by more than chance and the usual differences between windows
+explain. The value compared is the realised one once the window is complete, and the estimate until then.
+
+The standard error of the change has three parts: the sampling errors of the window and of the hold-out, and the standard deviation between
+windows of the reference period (`reference_windows.py`), which the mean of the few windows of a hold-out has too. The probability of a false
+alarm is divided among the cells of a window (Bonferroni): one half among the metrics of all rows, the other among those of the slices.
+
+A metric that every disturbance of the rows raises, as the expected calibration error, is greater on fewer rows: it is compared with its mean on
+as many rows of the hold-out as the window has.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 
 from mlops_assets.ml.evaluation import Evaluation
 from mlops_assets.ml.performance_estimation import Estimate
+from mlops_assets.ml.performance_words import evaluated_value
 from mlops_assets.ml.reference import WHOLE, slice_name
+from mlops_assets.ml.reference_windows import Variation
 from mlops_assets.ml.report_rows import PerformanceRow
-from mlops_assets.schema.metric_names import greater_is_better
+from mlops_assets.schema.metric_names import greater_is_better, least_effect
 from mlops_assets.schema.table_columns import arrow_schema, row_columns
+
+_QUANTILE = 1.959964
+"""Half the width of a 95 % interval in standard errors."""
+
+_BOUNDS = 3
+"""Half the width of the bounds of an estimate in standard errors."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,32 @@ class Maturity:
     complete: bool
 
 
+@dataclass(frozen=True)
+class Limits:
+    """When a metric alerts: `tolerance` and `tolerances` are as in the YAML, `false_alarms` is the probability of any in a quiet window."""
+
+    tolerance: float
+    tolerances: Mapping[str, float]
+    false_alarms: float
+
+    def effect(self, metric: str, expected: float) -> float:
+        """The least change from `expected` that matters."""
+        stated = self.tolerances.get(metric)
+        return least_effect(metric, expected, self.tolerance) if stated is None else stated
+
+
+@dataclass(frozen=True)
+class UsualPerformance:
+    """The hold-out of a version: its metrics, by how much windows differ, and `excess`, which is added to the metric for a smaller sample.
+
+    `excess` is by slice, metric and rows; one that is not there is zero.
+    """
+
+    evaluation: Evaluation
+    variation: Variation
+    excess: Mapping[tuple[str, str, int], float]
+
+
 def performance_rows(
     window: str,
     *,
@@ -34,51 +76,44 @@ def performance_rows(
     maturity: Mapping[str, Maturity],
     estimates: Mapping[tuple[str, str], Estimate],
     realised: Evaluation | None,
-    reference: Evaluation,
-    tolerance: float,
+    usual: UsualPerformance,
+    limits: Limits,
 ) -> list[PerformanceRow]:
     """The rows of one window. `maturity` names its slices; `estimates` are by slice and metric; `realised` is None without any known label."""
-    usual, known = results_by_slice(reference), results_by_slice(realised) if realised else {}
+    reference, known = results_by_slice(usual.evaluation), results_by_slice(realised) if realised else {}
     rows = []
     for name, mature in maturity.items():
         for metric in metrics:
             estimated = estimates.get((name, metric))
             value, interval = known.get(name, ({}, {}))[0].get(metric), known.get(name, ({}, {}))[1].get(metric)
-            expected = usual[name][0].get(metric) if name in usual else None
-            threshold = (
-                None if expected is None else expected + (-1 if greater_is_better(metric) else 1) * tolerance * abs(expected)
+            held_out, bounds = reference.get(name, ({}, {}))[0].get(metric), reference.get(name, ({}, {}))[1].get(metric)
+            row = PerformanceRow(
+                window=window,
+                slice=None if name == WHOLE else name,
+                metric=metric,
+                estimated=estimated.value if estimated else None,
+                estimated_lower=estimated.lower if estimated else None,
+                estimated_upper=estimated.upper if estimated else None,
+                realised=value,
+                realised_lower=interval[0] if interval else None,
+                realised_upper=interval[1] if interval else None,
+                reference=held_out,
+                expected=None,
+                effect=None,
+                error=None,
+                threshold=None,
+                rows=mature.rows,
+                matured_rows=mature.matured_rows,
+                matured_share=mature.matured_rows / mature.rows,
+                complete=mature.complete,
+                alert=False,
             )
-            evaluated = (
-                (value, interval)
-                if mature.complete and value is not None
-                else (estimated.value, (estimated.lower, estimated.upper))
-                if estimated
-                else None
-            )
-            rows.append(
-                PerformanceRow(
-                    window=window,
-                    slice=None if name == WHOLE else name,
-                    metric=metric,
-                    estimated=estimated.value if estimated else None,
-                    estimated_lower=estimated.lower if estimated else None,
-                    estimated_upper=estimated.upper if estimated else None,
-                    realised=value,
-                    realised_lower=interval[0] if interval else None,
-                    realised_upper=interval[1] if interval else None,
-                    reference=expected,
-                    threshold=threshold,
-                    rows=mature.rows,
-                    matured_rows=mature.matured_rows,
-                    matured_share=mature.matured_rows / mature.rows,
-                    complete=mature.complete,
-                    alert=evaluated is not None
-                    and expected is not None
-                    and threshold is not None
-                    and _worse(metric, evaluated, expected, threshold),
-                )
-            )
-    return rows
+            if held_out is not None and bounds is not None:
+                expected = held_out + usual.excess.get((name, metric, mature.matured_rows), 0.0)
+                error = _error(row, bounds, usual.variation.predicted(name, metric))
+                row = replace(row, expected=expected, effect=limits.effect(metric, expected), error=error)
+            rows.append(row)
+    return [_with_threshold(row, rows, usual.variation, limits.false_alarms) for row in rows]
 
 
 def results_by_slice(evaluation: Evaluation) -> dict[str, tuple[Mapping[str, float | None], dict[str, tuple[float, float]]]]:
@@ -91,8 +126,8 @@ def results_by_slice(evaluation: Evaluation) -> dict[str, tuple[Mapping[str, flo
     }
 
 
-def estimation_error(row: PerformanceRow, tolerance: float) -> float | None:
-    """By how much the estimate of a complete window missed what happened, beyond its own bounds and the tolerance; None when it did not."""
+def estimation_error(row: PerformanceRow) -> float | None:
+    """By how much the estimate of a complete window missed what happened, beyond its own bounds and an effect that matters; else None."""
     if (
         not row.complete
         or row.estimated is None
@@ -103,7 +138,7 @@ def estimation_error(row: PerformanceRow, tolerance: float) -> float | None:
         return None
     error = row.realised - row.estimated
     inside = row.estimated_lower <= row.realised <= row.estimated_upper
-    return None if inside or abs(error) <= tolerance * abs(row.estimated) else error
+    return None if inside or abs(error) <= (row.effect or 0.0) else error
 
 
 def to_arrow(rows: Sequence[PerformanceRow]) -> pa.Table:
@@ -111,7 +146,34 @@ def to_arrow(rows: Sequence[PerformanceRow]) -> pa.Table:
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=arrow_schema(row_columns(PerformanceRow)))
 
 
-def _worse(metric: str, evaluated: tuple[float, tuple[float, float] | None], expected: float, threshold: float) -> bool:
-    value, interval = evaluated
-    lower, upper = interval or (value, value)
-    return value < threshold and upper < expected if greater_is_better(metric) else value > threshold and lower > expected
+def _error(row: PerformanceRow, reference: tuple[float, float], between: float) -> float | None:
+    """The standard error of the difference between the window's value and the hold-out's; None where the value has no interval.
+
+    Of an interval the side that faces the other value counts: intervals of small samples are not symmetric.
+    """
+    value, kind = evaluated_value(vars(row))
+    if kind == "realised":
+        interval, width = (row.realised_lower, row.realised_upper), _QUANTILE
+    else:
+        interval, width = (row.estimated_lower, row.estimated_upper), _BOUNDS
+    if value is None or row.reference is None or interval[0] is None or interval[1] is None:
+        return None
+    better = greater_is_better(row.metric)
+    own = (interval[1] - value if better else value - interval[0]) / width
+    held_out = (row.reference - reference[0] if better else reference[1] - row.reference) / _QUANTILE
+    return math.sqrt(max(own, 0.0) ** 2 + max(held_out, 0.0) ** 2 + between**2)
+
+
+def _with_threshold(
+    row: PerformanceRow, rows: Sequence[PerformanceRow], variation: Variation, false_alarms: float
+) -> PerformanceRow:
+    if row.expected is None or row.effect is None or row.error is None:
+        return row
+    family = [other for other in rows if other.error is not None and (other.slice is None) == (row.slice is None)]
+    change = max(row.effect, variation.quantile(false_alarms / 2 / len(family)) * row.error)
+    value, _ = evaluated_value(vars(row))
+    if greater_is_better(row.metric):
+        threshold = row.expected - change
+        return replace(row, threshold=threshold, alert=value is not None and value < threshold)
+    threshold = row.expected + change
+    return replace(row, threshold=threshold, alert=value is not None and value > threshold)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from mlops_assets.ml.charts import Distribution, Trend, categorical_distribution, number_text, numeric_distribution, trend
 from mlops_assets.ml.matrix import categorical_matrix, numeric_matrix
+from mlops_assets.ml.performance_words import describe_performance
 from mlops_assets.ml.report_rows import METHOD_NAMES
 
 TEMPLATE_DIRECTORY = Path(__file__).parent / "templates"
@@ -104,17 +105,15 @@ def render_monitoring_report(page: ReportPage) -> str:
 
 def verdict(page: ReportPage) -> str:
     """The window in one or two plain sentences."""
-    evaluated = next(
-        (row for row in page.reports.of_window(page.reports.performance) if _whole(row) and row["metric"] == page.metric), None
-    )
-    if evaluated is None:
+    rows = [row for row in page.reports.of_window(page.reports.performance) if _whole(row)]
+    versions = [row["model_version"] for row in rows if row["alert"]] or [row["model_version"] for row in rows]
+    evaluated = describe_performance([row for row in rows if row["model_version"] in versions[-1:]], page.metric)
+    if not evaluated:
         text = "The performance of this window was not evaluated."
+    elif any(row["alert"] for row in rows):
+        text = f"The model is worse than when it was accepted: {evaluated}."
     else:
-        name = "realised" if evaluated["complete"] and evaluated["realised"] is not None else "estimated"
-        held = f" (hold-out {number_text(evaluated['reference'])})" if evaluated["reference"] is not None else ""
-        value = "not known" if evaluated[name] is None else number_text(evaluated[name])
-        state = "worse than it was when it was accepted" if evaluated["alert"] else "as good as when it was accepted"
-        text = f"The model is {state}: {name} {page.metric} {value}{held}."
+        text = f"The model is as good as when it was accepted: {evaluated}."
     own = {title.lower() for title in page.reports.measures}
     counts = {source: f"{count} {source} alert{'' if count == 1 else 's'}" for source, count in page.counts.items()}
     inputs = [count for source, count in counts.items() if source not in ("performance", *own)]
@@ -214,9 +213,13 @@ def _tiles(page: ReportPage) -> list[tuple[str, str, bool]]:
 
 
 def _slice_lines(page: ReportPage) -> list[Row]:
-    """The selection metric by slice: alerts first, then the largest slices."""
-    rows = [row for row in page.reports.of_window(page.reports.performance) if not _whole(row) and row["metric"] == page.metric]
-    return sorted(rows, key=lambda row: (not row["alert"], -row["rows"]))
+    """The selection metric by slice, and every other that alerts: alerts first, then the largest slices."""
+    rows = [
+        row
+        for row in page.reports.of_window(page.reports.performance)
+        if not _whole(row) and (row["metric"] == page.metric or row["alert"])
+    ]
+    return sorted(rows, key=lambda row: (not row["alert"], -row["rows"], row["slice"], row["metric"] != page.metric))
 
 
 def _sliced(drift: Sequence[Row]) -> list[tuple[str, list[Row]]]:

@@ -58,14 +58,23 @@ class PerformanceRow:
     estimated_lower: float | None = column("Three standard errors below the estimate.")
     estimated_upper: float | None = column("Three standard errors above it.")
     realised: float | None = column("The metric on the rows whose label is known; null until there are any.")
-    realised_lower: float | None = column("Lower end of its 95 % bootstrap interval; slices have one for the selection metric.")
+    realised_lower: float | None = column("Lower end of its 95 % bootstrap interval.")
     realised_upper: float | None = column("Upper end of it.")
     reference: float | None = column("The metric on the hold-out of the version.")
-    threshold: float | None = column("What it must not be worse than: the reference less the tolerance.")
+    expected: float | None = column(
+        "The hold-out's value on as many rows as the window has; it differs where fewer rows raise a metric."
+    )
+    effect: float | None = column("The least change that matters.")
+    error: float | None = column(
+        "Standard error of the change: of the window, of the hold-out, and of the differences between windows before."
+    )
+    threshold: float | None = column(
+        "What it must not be worse than: beyond it a change matters, and chance does not explain it."
+    )
     rows: int = column("Predictions in the window.", minimum=0)
     matured_rows: int = column("Those whose label is known.", minimum=0)
     matured_share: float = column("Their share. It need not reach 1: some predictions never get a label.", minimum=0, maximum=1)
     complete: bool = column("Whether the last labels have had the time to come; otherwise the window is partial.")
     alert: bool = column(
-        "Whether the realised value of a complete window, or the estimate of a partial one, is worse than the threshold beyond chance."
+        "Whether the realised value of a complete window, or the estimate of a partial one, is worse than the threshold."
     )

@@ -16,7 +16,8 @@ Outcome = Literal["retrain", "wait", "keep"]
 class WindowResult:
     """The reported results of one monitoring window and one model version; None where there is no result.
 
-    `estimated` and `realised` are values of `metric`, `limit` is what they are compared with, and `alert` is the outcome.
+    `estimated` and `realised` are values of `metric`, and `limit` is what they are compared with. `alert` is whether any metric is beyond its
+    limit, and `in_words` says which, and how well the model ranks.
     `complete` says that the labels have matured, so that `realised` is the truth. Shares are from 0 to 1. `others` are the alerts of
     the team's monitors that ask for a training, in words.
     """
@@ -29,6 +30,7 @@ class WindowResult:
     limit: float | None
     alert: bool
     complete: bool
+    in_words: str = ""
     others: tuple[str, ...] = ()
 
     def problem(self, maximum_drifted_share: float) -> str | None:
@@ -36,6 +38,8 @@ class WindowResult:
 
         Drift counts until the labels have matured: it puts an estimate in doubt, and says nothing against a measurement.
         """
+        if self.alert and self.in_words:
+            return f"{self.start}: {self.in_words}"
         if self.alert:
             value, kind = (self.estimated, "estimated") if self.realised is None else (self.realised, "realised")
             against = "" if self.limit is None else f", limit {self.limit:.3f}"

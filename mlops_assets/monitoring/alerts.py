@@ -14,6 +14,7 @@ from mlops_assets.core.missing_values import finite_value, is_present
 from mlops_assets.lake.sql import literal, quote
 from mlops_assets.lake.tables import table_exists
 from mlops_assets.ml.charts import number_text
+from mlops_assets.ml.performance_words import evaluated_value
 from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE
 from mlops_assets.ml.report_rows import METHOD_NAMES
 from mlops_assets.monitoring.data_quality import wrong_value
@@ -21,6 +22,7 @@ from mlops_assets.monitoring.monitor import ReportedWindow, monitors_of
 from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, WINDOW, MonitoredVersion
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.schema.column_names import MODEL_VERSION, OUTPUTS, PREDICTION_ID
+from mlops_assets.schema.metric_names import metric_aspect
 from mlops_assets.serving.contract import Contract
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.monitoring_reference import VersionReference
@@ -128,7 +130,7 @@ def _size(row: Mapping[str, Any]) -> float:
 
 
 def _performance(inputs: SolutionInputs, row: Mapping[str, Any]) -> Alert:
-    kind = "realised" if row["complete"] and row["realised"] is not None else "estimated"
+    value, kind = evaluated_value(row)
     label, problem = quote(inputs.solution.spine.label), inputs.solution.problem
     error = {
         "binary_classification": f"abs(score - CAST({label} AS DOUBLE))",
@@ -139,7 +141,8 @@ def _performance(inputs: SolutionInputs, row: Mapping[str, Any]) -> Alert:
         source="performance",
         version=row[MODEL_VERSION],
         feature=row["metric"],
-        sentence=f"{row['metric']} is {number_text(row[kind])} ({kind}), on the hold-out it was {number_text(row['reference'])}",
+        sentence=f"{metric_aspect(row['metric'])}: {row['metric']} is {number_text(value or 0.0)} ({kind}), on the hold-out it was "
+        f"{number_text(row['reference'])}, limit {number_text(row['threshold'])}",
         rows=f"{label} IS NOT NULL",
         order=f"{error} DESC",
     )

@@ -19,11 +19,13 @@ from mlops_assets.stages.clock import data_clock
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.candidate_evaluation import decision_threshold
 from mlops_assets.training.evaluation_page import plot_metadata
+from mlops_assets.training.reference_period import evaluated_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.ml.evaluation import Evaluation
+    from mlops_assets.ml.performance import Limits, UsualPerformance
     from mlops_assets.ml.performance_estimation import Estimate
     from mlops_assets.monitoring.alerts import Alert
 
@@ -34,12 +36,12 @@ class PerformanceMonitor:
     title = "Performance"
     description = "Estimated and realised performance, by version and slice."
     kinds = ("nannyml", "duckdb")
-    code_version = "1"
+    code_version = "2"
     asks_for_training = False
     columns = row_columns(PerformanceRow)
 
     def rules(self, name: str) -> Sequence[CheckRule]:
-        """The checks of the metric that models are chosen by, and of its estimate."""
+        """The checks of the metrics, and of the estimate of the one that models are chosen by."""
         return [check_rules.PERFORMANCE, check_rules.ESTIMATE_AGREES]
 
     def reads(self, inputs: SolutionInputs) -> Sequence[dg.AssetKey]:
@@ -62,14 +64,15 @@ class PerformanceMonitor:
             rows += version_rows
             tables.append(rows_of_version(to_arrow(version_rows), version))
         evaluated = [row for row in rows if row.metric == metric and row.slice is None]
+        others = [row for row in rows if row.alert and row.metric != metric and row.slice is None]
         return Report(
             rows=pa.concat_tables(tables),
             check_results=[
                 result
                 for window in run.windows.ranges
-                for result in (_performance(inputs, evaluated, window), _agreement(inputs, rows, window))
+                for result in (_performance(inputs, rows, window), _agreement(inputs, rows, window))
             ],
-            metadata={"summary": dg.MetadataValue.md(_summary(evaluated)), **_plot(evaluated, metric)},
+            metadata={"summary": dg.MetadataValue.md(_summary([*evaluated, *others])), **_plot(evaluated, metric)},
             window_metadata={window: {"as_of": dg.MetadataValue.timestamp(as_of)} for window in run.windows.ranges},
         )
 
@@ -98,19 +101,22 @@ def _rows(
     solution = inputs.solution
     slices = {window: row_slices(table, solution.gates.slices) for window, table in tables.items()}
     estimates = _estimate(inputs, monitored_version, slices)
-    usual = _evaluate(inputs, monitored_version, monitored_version.reference.rows)
+    matured = {
+        window: {name: part.num_rows - part.column(solution.spine.label).null_count for name, part in parts.items()}
+        for window, parts in slices.items()
+    }
+    usual = _usual(inputs, monitored_version, matured.values())
     rows: list[PerformanceRow] = []
     for window, table in tables.items():
-        known = {name: part.num_rows - part.column(solution.spine.label).null_count for name, part in slices[window].items()}
         complete = is_complete(inputs, windows.end(window), as_of)
         rows += performance_rows(
             window,
             metrics=solution.metrics,
-            maturity={name: Maturity(part.num_rows, known[name], complete) for name, part in slices[window].items()},
+            maturity={name: Maturity(part.num_rows, matured[window][name], complete) for name, part in slices[window].items()},
             estimates={(name, metric): value for ((chunk, name), metric), value in estimates.items() if chunk == window},
             realised=_realised(inputs, monitored_version, table),
-            reference=usual,
-            tolerance=solution.monitoring.performance.tolerance,
+            usual=usual,
+            limits=_limits(inputs),
         )
     return rows
 
@@ -143,8 +149,8 @@ def performance_with_labels(
         maturity={WHOLE: Maturity(reported[0].rows, labelled.num_rows if labelled else 0, complete)},
         estimates=estimates,
         realised=_evaluate(inputs, monitored_version, labelled) if labelled else None,
-        reference=_evaluate(inputs, monitored_version, monitored_version.reference.rows),
-        tolerance=inputs.solution.monitoring.performance.tolerance,
+        usual=_usual(inputs, monitored_version, [{WHOLE: labelled.num_rows if labelled else 0}]),
+        limits=_limits(inputs),
     )
 
 
@@ -162,6 +168,38 @@ def _estimate(
         schema=monitored_version.contract.feature_schema,
         classes=monitored_version.contract.classes,
         metrics=estimated_metrics(solution.problem, solution.training.metric),
+    )
+
+
+def _limits(inputs: SolutionInputs) -> "Limits":
+    from mlops_assets.ml.performance import Limits
+
+    performance_section = inputs.solution.monitoring.performance
+    return Limits(performance_section.tolerance, performance_section.tolerances, performance_section.false_alarms)
+
+
+def _usual(
+    inputs: SolutionInputs, monitored_version: MonitoredVersion, matured: "Iterable[Mapping[str, int]]"
+) -> "UsualPerformance":
+    """The performance on the hold-out, and by how much it exceeds that on fewer rows: for all numbers of `matured` rows by slice."""
+    from mlops_assets.ml.performance import UsualPerformance
+    from mlops_assets.ml.reference import row_slices
+    from mlops_assets.ml.reference_windows import excess_of
+    from mlops_assets.schema.metric_names import METRICS
+
+    solution, reference = inputs.solution, monitored_version.reference
+    biased = [metric for metric in solution.metrics if METRICS.get(metric).biased_upwards]
+    slices = row_slices(reference.rows, solution.gates.slices) if biased else {}
+    evaluated = {name: evaluated_rows(inputs, monitored_version.contract, part) for name, part in slices.items()}
+    sizes = {(name, count) for counts in matured for name, count in counts.items() if name in evaluated}
+    return UsualPerformance(
+        evaluation=_evaluate(inputs, monitored_version, reference.rows),
+        variation=reference.variation,
+        excess={
+            (name, metric, count): excess_of(evaluated[name], metric, count, solution.training.seed)
+            for name, count in sizes
+            for metric in biased
+        },
     )
 
 
@@ -188,20 +226,20 @@ def _evaluate(inputs: SolutionInputs, monitored_version: MonitoredVersion, table
         threshold=decision_threshold(monitored_version.contract),
         slices=table.select(solution.gates.slices),
         minimum_slice_rows=MINIMUM_SLICE_ROWS,
-        resampling=Resampling(seed=solution.training.seed, slice_metrics=(solution.training.metric,)),
+        resampling=Resampling(seed=solution.training.seed, slice_metrics=solution.metrics),
     )
 
 
 def _summary(evaluated: "Sequence[PerformanceRow]") -> str:
     from mlops_assets.stages.evidence import format_value
 
-    lines = [
-        f"| {row.window} | {format_value(row.estimated)} | {format_value(row.realised)} | {format_value(row.reference)} "
-        f"| {row.matured_share:.0%}"
-        f"{'' if row.complete else ' (partial)'} | {'**alert**' if row.alert else ''} |"
-        for row in evaluated
-    ]
-    return "| window | estimated | realised | hold-out | labels known | |\n|---|---|---|---|---|---|\n" + "\n".join(lines)
+    header = ("window", "metric", "estimated", "realised", "hold-out", "threshold", "labels known", "")
+    lines = []
+    for row in evaluated:
+        values = [format_value(value) for value in (row.estimated, row.realised, row.reference, row.threshold)]
+        known = f"{row.matured_share:.0%}{'' if row.complete else ' (partial)'}"
+        lines.append((row.window, row.metric, *values, known, "**alert**" if row.alert else ""))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *lines))
 
 
 def _plot(evaluated: "Sequence[PerformanceRow]", metric: str) -> dict[str, Any]:
@@ -210,19 +248,22 @@ def _plot(evaluated: "Sequence[PerformanceRow]", metric: str) -> dict[str, Any]:
     return plot_metadata({"performance": performance_plot(evaluated, metric)})
 
 
-def _performance(inputs: SolutionInputs, evaluated: "Sequence[PerformanceRow]", window: str) -> PartitionCheckResult:
-    of_window = [row for row in evaluated if row.window == window]
-    alerts = any(row.alert for row in of_window)
+def _performance(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]", window: str) -> PartitionCheckResult:
+    from mlops_assets.ml.performance_words import describe_performance
+
+    of_window = [row for row in rows if row.window == window and row.slice is None]
+    alerts = [row for row in of_window if row.alert]
     result = check_rules.PERFORMANCE.result(
         inputs.key(PERFORMANCE_REPORT),
         passed=not alerts,
         metadata={
-            "metric": inputs.solution.training.metric,
-            "tolerance": inputs.solution.monitoring.performance.tolerance,
-            "threshold": dg.MetadataValue.json({row.window: row.threshold for row in of_window}),
+            "metrics_with_alert": [row.metric for row in alerts],
+            "threshold": dg.MetadataValue.json({row.metric: row.threshold for row in of_window}),
             "windows": dg.MetadataValue.md(_summary(of_window)),
         },
-        description=f"worse than the hold-out in {window}" if alerts else None,
+        description=f"{window}: {describe_performance(list(map(vars, of_window)), inputs.solution.training.metric)}"
+        if alerts
+        else None,
     )
     return PartitionCheckResult.from_result(result, window)
 
@@ -231,21 +272,21 @@ def _agreement(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]", window:
     """Whether the estimate of a complete window was right; that of a partial one cannot be checked yet."""
     from mlops_assets.ml.performance import estimation_error
 
-    metric, tolerance = inputs.solution.training.metric, inputs.solution.monitoring.performance.tolerance
+    metric = inputs.solution.training.metric
     evaluated = [
         row
         for row in rows
         if row.window == window and row.metric == metric and row.slice is None and row.estimated is not None and row.complete
     ]
     errors = [float(row.realised - row.estimated) for row in evaluated if row.realised is not None and row.estimated is not None]
-    is_off = any(estimation_error(row, tolerance) is not None for row in evaluated)
+    is_off = any(estimation_error(row) is not None for row in evaluated)
     unknown = None if errors else "the window is not complete yet"
     result = check_rules.ESTIMATE_AGREES.result(
         inputs.key(PERFORMANCE_REPORT),
         passed=not is_off,
         metadata={
             "metric": metric,
-            "tolerance": tolerance,
+            "tolerance": dg.MetadataValue.json({row.metric: row.effect for row in evaluated}),
             "is_complete": bool(errors),
             "realised_minus_estimated": dg.MetadataValue.json(errors),
             "windows": dg.MetadataValue.md(_summary(evaluated)),

@@ -11,6 +11,7 @@ from mlops_assets.core.keys import DRIFT_REPORT, PERFORMANCE_REPORT, TRAINING_DA
 from mlops_assets.lake.datasets import newest_dataset
 from mlops_assets.lake.sql import quote, sql_moment
 from mlops_assets.lake.tables import fingerprint, table_exists
+from mlops_assets.ml.performance_words import describe_performance
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.ml.retraining import WindowResult
 from mlops_assets.monitoring.known_performance import LoadVersion, performance_as_known
@@ -93,7 +94,8 @@ def reported_windows(
                 estimated=row.estimated if row else None,
                 realised=row.realised if row else None,
                 limit=row.threshold if row else None,
-                alert=row is not None and row.alert,
+                alert=any(row.alert for row in known),
+                in_words=describe_performance(list(map(vars, known)), metric),
                 complete=row is not None and row.complete,
                 others=tuple(others.get(start, ())),
             )

@@ -13,6 +13,9 @@ from mlops_assets.schema.registry import Registry
 
 Constant = Literal["mean", "median"]
 
+Aspect = Literal["ranking", "calibration", "loss", "decisions"]
+"""The property of predictions that a metric measures; the loss depends on all of them."""
+
 Bounds = tuple[float | None, float | None]
 """The least and the greatest value of a metric; None: there is none."""
 
@@ -40,7 +43,10 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class FunctionMetric:
-    """A metric that is a function. A gate that asks for a value beyond `bounds` is refused."""
+    """A metric that is a function. A gate that asks for a value beyond `bounds` is refused.
+
+    `effect` is the least change that matters, in the metric's own units; None: `least_effect` derives it.
+    """
 
     function: Callable[[Any], Callable[[Any], Any]]
     problems: Collection[Problem]
@@ -48,6 +54,8 @@ class FunctionMetric:
     constant: Constant
     biased_upwards: bool
     bounds: Bounds
+    aspect: Aspect
+    effect: float | None
 
     def __call__(self, rows: Any) -> Callable[[Any], Any]:
         """The metric of `rows` as a function of their weights."""
@@ -61,9 +69,13 @@ def metric(
     constant: Constant = "mean",
     biased_upwards: bool = False,
     bounds: Bounds = (None, None),
+    aspect: Aspect = "loss",
+    effect: float | None = None,
 ) -> Callable[[Callable[[Any], Callable[[Any], Any]]], FunctionMetric]:
-    """Declare the function below as a metric; the arguments are those of `Metric`, and the least and greatest value that it can have."""
-    return lambda function: FunctionMetric(function, tuple(problems), greater_is_better, constant, biased_upwards, bounds)
+    """Declare the function below as a metric; the arguments are those of `FunctionMetric`."""
+    return lambda function: FunctionMetric(
+        function, tuple(problems), greater_is_better, constant, biased_upwards, bounds, aspect, effect
+    )
 
 
 METRICS = Registry("metric", group="mlops_assets.metrics", builtin="mlops_assets.ml.metrics", protocol=Metric)  # type: ignore[type-abstract]
@@ -90,6 +102,29 @@ def check_metric(name: str, problem: Problem, path: tuple[str | int, ...]) -> No
 def metric_bounds(metric: str) -> Bounds:
     """The least and the greatest value that `metric` can have. Raises ValueError on an unknown metric."""
     return getattr(METRICS.get(metric), "bounds", (None, None))
+
+
+def metric_aspect(metric: str) -> Aspect:
+    """The property of predictions that `metric` measures. Raises ValueError on an unknown metric."""
+    return getattr(METRICS.get(metric), "aspect", "loss")
+
+
+_LEAST_EFFECT = 0.005
+
+
+def least_effect(metric: str, value: float, share: float) -> float:
+    """The least change of `metric` from `value` that matters, where its declaration states none.
+
+    It is `share` of the distance from the perfect value, so that 0.97 of 1 is held to a closer limit than 0.75; at least 0.005 of a metric
+    between two bounds. Without a perfect value it is `share` of the value.
+    """
+    declared = getattr(METRICS.get(metric), "effect", None)
+    if declared is not None:
+        return float(declared)
+    least, greatest = metric_bounds(metric)
+    perfect = greatest if greater_is_better(metric) else least
+    effect = share * abs(value if perfect is None else perfect - value)
+    return effect if least is None or greatest is None else max(effect, _LEAST_EFFECT)
 
 
 def greater_is_better(metric: str) -> bool:

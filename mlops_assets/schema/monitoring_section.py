@@ -26,10 +26,21 @@ class Drift(YamlModel):
 
 
 class Performance(YamlModel):
-    """When a performance, estimated or realised, is too far below that of the hold-out; and how late the last labels of a window come."""
+    """When a metric, estimated or realised, is worse than on the hold-out; and how late the last labels of a window come.
 
-    tolerance: Annotated[float, Field(ge=0)] = 0.05
-    """By which share of the hold-out's value a metric may be worse. Checked by `performance`."""
+    Every metric of the problem is compared. It alerts when it is worse by an effect that matters, and by more than chance and the usual
+    differences between windows explain.
+    """
+
+    tolerance: Annotated[float, Field(ge=0)] = 0.15
+    """By which share a metric may move away from its perfect value: a ROC AUC of 0.80 down to 0.77, one of 0.96 down to 0.954, a loss of 0.40
+    up to 0.46. At least 0.005 of a metric from 0 to 1. Of `expected_calibration_error` it is 0.02; of a metric without a perfect value a share
+    of the value. Checked by `performance`."""
+    tolerances: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Metric -> by how much it may be worse, in its own units, in place of `tolerance`."""
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """The probability that a window in which nothing changed has any alert: one half is divided among the metrics of all rows, the other
+    among those of the slices."""
     label_delay: Duration = "1d"
     """How long after a window its last labels come. Until then it is partial, and the estimate is compared."""
 

@@ -33,12 +33,13 @@ from mlops_assets.training.candidate_evaluation import (
     comparison_problem,
     evaluate_candidate,
 )
-from mlops_assets.training.evaluation_page import draw_plots, plot_metadata, result_metadata
+from mlops_assets.training.evaluation_page import draw_candidate_plots, plot_metadata, result_metadata
 from mlops_assets.training.gate import check_evaluation, gate_rules, rejection_reason
 from mlops_assets.training.kept_bundles import prune_bundles
 from mlops_assets.training.model import candidate_alias, dataset_mapping
 from mlops_assets.training.monitoring_reference import log_reference
 from mlops_assets.training.recorded_checks import dataset_state
+from mlops_assets.training.reference_period import measure_period
 from mlops_assets.training.training_dataset import dataset_query, dataset_rows_query
 
 if TYPE_CHECKING:
@@ -115,8 +116,16 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
             dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), training_date)
             if unchanged:
                 # Else these rows are not those of the version: it keeps the reference that it has, and its gates refuse it.
+                period = measure_period(connection, inputs, bundle, training_date)
                 log_reference(
-                    connection, registry, settings, inputs, candidate=candidate, holdout=holdout, scored=evaluated.scored
+                    connection,
+                    registry,
+                    settings,
+                    inputs,
+                    candidate=candidate,
+                    holdout=holdout,
+                    scored=evaluated.scored,
+                    period=period,
                 )
         checks = check_evaluation(inputs, evaluated.candidate_result)
         because = rejection_reason(checks)
@@ -126,7 +135,7 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         else:
             registry.reject(candidate, because)
             prune_bundles(registry, settings, inputs.name)
-        figures = _figures(inputs, bundle, evaluated)
+        figures = draw_candidate_plots(evaluated, bundle.contract, metric=solution.training.metric)
         card = build_card(
             CardSources(
                 inputs=inputs,
@@ -225,19 +234,6 @@ def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inpu
                 "champions restores it within a minute; then materialize the evaluation again."
             )
     return None
-
-
-def _figures(inputs: SolutionInputs, bundle: "Bundle", evaluated: CandidateEvaluation) -> dict[str, bytes]:
-    from mlops_assets.ml.evaluation_plots import importance_plot
-
-    figures = draw_plots(
-        evaluated.candidate_result.result,
-        evaluated.labels,
-        evaluated.scored,
-        bundle.contract.classes,
-        metric=inputs.solution.training.metric,
-    )
-    return figures if evaluated.importances is None else figures | {"importance": importance_plot(evaluated.importances)}
 
 
 def _log(

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.ml.evaluation import Evaluation
+    from mlops_assets.serving.contract import Contract
+    from mlops_assets.training.candidate_evaluation import CandidateEvaluation
 
 
 def result_metadata(result: "Evaluation") -> dict[str, Any]:
@@ -50,6 +52,15 @@ def draw_plots(
         if chosen and overall is not None:
             drawn[f"slices_{column}"] = evaluation_plots.slice_plot(chosen, metric, overall)
     return drawn
+
+
+def draw_candidate_plots(evaluated: "CandidateEvaluation", contract: "Contract", *, metric: str) -> dict[str, bytes]:
+    """The PNG images of a candidate by name: those of its predictions, and the importance of its features where it was measured."""
+    from mlops_assets.ml.evaluation_plots import importance_plot
+
+    result = evaluated.candidate_result.result
+    plots = draw_plots(result, evaluated.labels, evaluated.scored, contract.classes, metric=metric)
+    return plots if evaluated.importances is None else plots | {"importance": importance_plot(evaluated.importances)}
 
 
 def plot_metadata(plots: Mapping[str, bytes]) -> dict[str, Any]:

@@ -30,17 +30,24 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.ml.reference import MonitoredColumn, Reference
+    from mlops_assets.ml.reference_windows import Variation
 
 _COLUMNS, _MASSES, _ROWS, _FACTS = "columns.parquet", "masses.parquet", "rows.parquet", "facts.json"
+_METRICS = "window_metrics.parquet"
+"""Of versions whose period has enough windows, since this file was introduced."""
 
 
 @dataclass(frozen=True)
 class VersionReference:
-    """The reference: the summary of the whole hold-out, how many partitions it spans, and the scored rows (a sample of a large hold-out)."""
+    """The reference: the summary of the whole hold-out, how many partitions it spans, and the scored rows (a sample of a large hold-out).
+
+    `variation` is by how much the metrics of windows differ inside the period of training and hold-out.
+    """
 
     summary: "Reference"
     partitions: int
     rows: "pa.Table"
+    variation: "Variation"
 
 
 def log_reference(
@@ -52,8 +59,12 @@ def log_reference(
     candidate: RegisteredModel,
     holdout: "pa.Table",
     scored: "pa.Table",
+    period: "pa.Table | None",
 ) -> None:
-    """Summarise the `holdout` and its predictions `scored`, and store them with the run of `candidate`."""
+    """Summarise the `holdout` and its predictions `scored`, and store them with the run of `candidate`.
+
+    `period` is that of `reference_period.measure_period`.
+    """
     from pyarrow import parquet
 
     from mlops_assets.ml.reference import summarise
@@ -70,11 +81,15 @@ def log_reference(
         f"SELECT {', '.join(quote(name) for name in dict.fromkeys(columns))} FROM reference_rows "
         f"ORDER BY hash({quote(inputs.solution.spine.key)}) LIMIT {inputs.solution.monitoring.drift.maximum_rows}"
     ).to_arrow_table()
-    partitions = count_partitions(inputs, rows.column(inputs.solution.partitions.column).unique().to_pylist())
+    days = rows.column(inputs.solution.partitions.column).unique().to_pylist()
+    partitions, windows = count_partitions(inputs, days), _count_windows(inputs, days)
+    tables = {_COLUMNS: summary.columns, _MASSES: summary.masses, _ROWS: sample}
+    if period is not None:
+        tables[_METRICS] = period
     with tempfile.TemporaryDirectory() as folder:
-        for name, table in ((_COLUMNS, summary.columns), (_MASSES, summary.masses), (_ROWS, sample)):
+        for name, table in tables.items():
             parquet.write_table(table, Path(folder) / name)
-        (Path(folder) / _FACTS).write_text(json.dumps({"rows": summary.rows, "partitions": partitions}))
+        (Path(folder) / _FACTS).write_text(json.dumps({"rows": summary.rows, "partitions": partitions, "windows": windows}))
         registry.log_reference(candidate, Path(folder))
         keep_folder(_folder(settings, candidate), copy_of(Path(folder)))
 
@@ -86,18 +101,32 @@ def count_partitions(inputs: SolutionInputs, days: Iterable[date]) -> int:
     return max(positions) - min(positions) + 1
 
 
+def _count_windows(inputs: SolutionInputs, days: Iterable[date]) -> float:
+    """Return how many monitoring windows are as long as the span of `days`."""
+    ordered = sorted(days)
+    window = inputs.windows.time_window_for_partition_key(inputs.windows.get_first_partition_key() or "")
+    return ((ordered[-1] - ordered[0]).days + 1) / (window.end.date() - window.start.date()).days
+
+
 def load_reference(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> VersionReference:
     """The reference of a version. Raises EvidenceError unless it is the one that the version's evaluation signed."""
     import pyarrow as pa
     from pyarrow import parquet
 
     from mlops_assets.ml.reference import Reference
+    from mlops_assets.ml.reference_windows import NO_VARIATION, variation_between
 
     files = _signed_files(registry, settings, model)
     facts = json.loads(files[_FACTS])
     columns, masses, rows = (parquet.read_table(pa.BufferReader(files[name])) for name in (_COLUMNS, _MASSES, _ROWS))
+    variation = NO_VARIATION
+    if _METRICS in files:
+        variation = variation_between(parquet.read_table(pa.BufferReader(files[_METRICS])), facts["windows"])
     return VersionReference(
-        summary=Reference(columns=columns, masses=masses, rows=facts["rows"]), partitions=facts["partitions"], rows=rows
+        summary=Reference(columns=columns, masses=masses, rows=facts["rows"]),
+        partitions=facts["partitions"],
+        rows=rows,
+        variation=variation,
     )
 
 

@@ -18,6 +18,7 @@ from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.adoption import sign_version
+from mlops_assets.ml.reference_windows import METRIC_SCHEMA, NO_VARIATION
 from mlops_assets.training.monitoring_reference import load_reference, log_reference
 
 TRAINING = record_of("clinic", 1).training
@@ -46,7 +47,9 @@ def register(registry: ModelRegistry, bundle: Path) -> RegisteredModel:
     return registry.get("clinic", version.version)
 
 
-def evaluate(registry: ModelRegistry, settings: Settings, version: RegisteredModel, shift: int) -> None:
+def evaluate(
+    registry: ModelRegistry, settings: Settings, version: RegisteredModel, shift: int, period: pa.Table | None = None
+) -> None:
     """Store and sign the reference of `version`, as its evaluation does; the ages of the hold-out begin with `shift`."""
     count, began = 400, datetime(2020, 2, 1, tzinfo=UTC)
     at = [began + timedelta(hours=number) for number in range(count)]
@@ -61,7 +64,7 @@ def evaluate(registry: ModelRegistry, settings: Settings, version: RegisteredMod
     )
     scored = pa.table({"score": pa.array(np.linspace(0, 1, count), pa.float32()), "predicted_label": [0] * count})
     inputs = solution_inputs("daily")
-    log_reference(duckdb.connect(), registry, settings, inputs, candidate=version, holdout=holdout, scored=scored)
+    log_reference(duckdb.connect(), registry, settings, inputs, candidate=version, holdout=holdout, scored=scored, period=period)
 
 
 def stored(registry: ModelRegistry, version: RegisteredModel, name: str) -> Path:
@@ -98,6 +101,22 @@ def test_a_reference_is_read_as_it_was_signed_and_may_be_signed_again(
     again = registry.get("clinic", version.version)
     assert min(load_reference(registry, settings, again).rows.column("age").to_pylist()) == 5
     assert registry.registered_record(again) == registry.registered_record(version)
+
+
+def test_the_windows_before_tell_how_much_windows_differ(
+    registry: ModelRegistry, settings: Settings, elsewhere: Settings, version: RegisteredModel
+) -> None:
+    # A version that was evaluated before windows were looked at, or over too few of them.
+    assert load_reference(registry, settings, version).variation == NO_VARIATION
+    windows = [
+        {"window": str(number), "slice": "", "metric": "roc_auc", "value": 0.7 + number / 100, "error": 0.001}
+        for number in range(8)
+    ]
+    evaluate(registry, settings, version, shift=0, period=pa.Table.from_pylist(windows, schema=METRIC_SCHEMA))
+    variation = load_reference(registry, elsewhere, registry.get("clinic", version.version)).variation
+    # The hold-out of 17 days is as long as 17 / 7 windows.
+    assert (variation.windows, round(variation.held_out, 3)) == (8, 2.429)
+    assert variation.between["", "roc_auc"] == pytest.approx(np.std(np.arange(8) / 100, ddof=1), rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "columns.parquet", "masses.parquet", "facts.json"])

@@ -143,10 +143,10 @@ def test_the_page_needs_nothing_else() -> None:
 
 def test_it_says_first_how_good_the_model_is() -> None:
     assert verdict(page()).startswith(
-        "The model is worse than it was when it was accepted: realised roc_auc 0.69 (hold-out 0.79)."
+        "The model is worse than when it was accepted: ranking worse (realised roc_auc 0.69, hold-out 0.79, limit 0.75)."
     )
     assert verdict(page(alert=False, complete=False)).startswith(
-        "The model is as good as when it was accepted: estimated roc_auc 0.74"
+        "The model is as good as when it was accepted: ranking as usual (estimated roc_auc 0.74, hold-out 0.79)."
     )
     assert verdict(page()).endswith("Its inputs changed: 2 drift alerts.")
     quiet = page(alert=False, alerts=[])

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.ml.reference import Reference
+from mlops_assets.ml.reference_windows import NO_VARIATION
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.monitoring.known_performance import performance_as_known
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion
@@ -73,7 +74,7 @@ def lake() -> duckdb.DuckDBPyConnection:
 def reference(version: int) -> MonitoredVersion:
     described = contract(problem="binary_classification", classes=[0, 1], decision_threshold=0.5, version=version)
     rows = pa.table({"score": SCORES, "late": LATE.astype(int)})
-    return MonitoredVersion(version, described, VersionReference(summary=cast("Reference", None), partitions=5, rows=rows))
+    return MonitoredVersion(version, described, VersionReference(cast("Reference", None), 5, rows, NO_VARIATION))
 
 
 REPORTED = PerformanceRow(

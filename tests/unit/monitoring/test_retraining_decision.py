@@ -23,6 +23,7 @@ from mlops_assets.clients.signatures import Signer
 from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.ml.performance import to_arrow
 from mlops_assets.ml.reference import Reference
+from mlops_assets.ml.reference_windows import NO_VARIATION
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.monitoring.known_performance import LoadVersion
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion, report_columns
@@ -128,8 +129,9 @@ def report(
     )
     values = [window, version, part, 0.7, 0.6 if alert else 0.8, 0.75, alert, complete, 168 if complete else 145]
     connection.execute(
-        "INSERT INTO lake.clinic.performance_report BY NAME SELECT * FROM (VALUES (CAST(? AS DATE), ?, ?, 'roc_auc', ?, ?, ?, ?, ?, 168, ?)) "
-        "t(window_start, model_version, slice, metric, estimated, realised, threshold, alert, complete, rows, matured_rows)",
+        "INSERT INTO lake.clinic.performance_report BY NAME "
+        "SELECT * FROM (VALUES (CAST(? AS DATE), ?, ?, 'roc_auc', ?, ?, 0.8, ?, ?, ?, 168, ?)) "
+        "t(window_start, model_version, slice, metric, estimated, realised, reference, threshold, alert, complete, rows, matured_rows)",
         values,
     )
     report_no_drift(connection, window, version=version, part=part)
@@ -169,7 +171,22 @@ def test_two_bad_windows_train_for_the_day_after_the_window(lake: duckdb.DuckDBP
         report(lake, window, version=1, alert=True)
     row = decide(lake, WINDOWS[2])
     assert (row["outcome"], row["bad_windows"], row["decided_for"]) == ("retrain", 2, date(2020, 3, 23))
-    assert "2020-03-16: realised roc_auc 0.600, limit 0.750" in row["reason"]
+    assert "2020-03-16: ranking worse (realised roc_auc 0.6, hold-out 0.8, limit 0.75)" in row["reason"]
+
+
+def test_a_window_is_bad_by_any_metric_and_the_reason_tells_which(lake: duckdb.DuckDBPyConnection) -> None:
+    for window in WINDOWS[1:]:
+        lake.execute(
+            "INSERT INTO lake.clinic.performance_report BY NAME SELECT * REPLACE ('expected_calibration_error' AS metric, 0.11 AS realised, "
+            "0.02 AS reference, 0.06 AS threshold, true AS alert) FROM lake.clinic.performance_report WHERE window_start = ?",
+            [window],
+        )
+    row = decide(lake, WINDOWS[2])
+    assert (row["outcome"], row["bad_windows"], row["realised"]) == ("retrain", 2, 0.8)
+    assert (
+        "2020-03-16: calibration worse (realised expected_calibration_error 0.11, hold-out 0.02, limit 0.06); "
+        "ranking as usual (realised roc_auc 0.8, hold-out 0.8)"
+    ) in row["reason"]
 
 
 def test_slices_and_segments_do_not_decide(lake: duckdb.DuckDBPyConnection) -> None:
@@ -221,9 +238,7 @@ REFERENCE_SCORES = pa.table({"score": [0.2, 0.3, 0.5, 0.6, 0.4, 0.7] * 50, "late
 @functools.cache
 def reference(version: int) -> MonitoredVersion:
     described = contract(problem="binary_classification", classes=[0, 1], decision_threshold=0.5)
-    return MonitoredVersion(
-        version, described, VersionReference(summary=cast("Reference", None), partitions=5, rows=REFERENCE_SCORES)
-    )
+    return MonitoredVersion(version, described, VersionReference(cast("Reference", None), 5, REFERENCE_SCORES, NO_VARIATION))
 
 
 def lake_at(clock: datetime, delays: np.ndarray) -> duckdb.DuckDBPyConnection:

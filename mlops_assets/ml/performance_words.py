@@ -1,0 +1,44 @@
+"""The performance of a window in words, the same on the page, in the check and its notification, and in the retraining decision."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from mlops_assets.schema.metric_names import Aspect, metric_aspect
+
+Row = Mapping[str, Any]
+"""A row of the performance report, by column."""
+
+
+def evaluated_value(row: Row) -> tuple[float | None, str]:
+    """The value of a row that is compared, and whether it is realised or estimated."""
+    is_realised = row["complete"] and row["realised"] is not None
+    return (row["realised"], "realised") if is_realised else (row["estimated"], "estimated")
+
+
+def describe_performance(rows: Sequence[Row], metric: str) -> str:
+    """The rows of one window and version on all its rows in words: what is worse by aspect, and how well it ranks.
+
+    Of an aspect one metric is named, `metric` if it is among them. Empty without a value.
+    """
+    by_aspect: dict[Aspect, list[Row]] = {aspect: [] for aspect in get_args(Aspect)}
+    for row in sorted(rows, key=lambda row: row["metric"] != metric):
+        if evaluated_value(row)[0] is not None:
+            by_aspect[metric_aspect(row["metric"])].append(row)
+    worse = [_example(f"{aspect} worse", alerts) for aspect, part in by_aspect.items() if (alerts := _alerts(part))]
+    usual = [_example(f"{aspect} as usual", part) for aspect, part in by_aspect.items() if part and not _alerts(part)]
+    return f"{', '.join(worse)}; {', '.join(usual)}" if worse and usual else ", ".join(worse or usual)
+
+
+def _alerts(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["alert"]]
+
+
+def _example(text: str, rows: Sequence[Row]) -> str:
+    value, kind = evaluated_value(rows[0])
+    held_out = "" if rows[0]["reference"] is None else f", hold-out {_number(rows[0]['reference'])}"
+    limit = f", limit {_number(rows[0]['threshold'])}" if rows[0]["alert"] and rows[0]["threshold"] is not None else ""
+    return f"{text} ({kind} {rows[0]['metric']} {_number(value or 0.0)}{held_out}{limit})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
