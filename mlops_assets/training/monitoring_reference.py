@@ -23,6 +23,7 @@ from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.prediction_columns import prediction_columns
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.sql import quote
+from mlops_assets.schema.cadence import CADENCE_LENGTHS
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.kept_folders import copy_of, keep_folder
 
@@ -104,8 +105,7 @@ def count_partitions(inputs: SolutionInputs, days: Iterable[date]) -> int:
 def _count_windows(inputs: SolutionInputs, days: Iterable[date]) -> float:
     """Return how many monitoring windows are as long as the span of `days`."""
     ordered = sorted(days)
-    window = inputs.windows.time_window_for_partition_key(inputs.windows.get_first_partition_key() or "")
-    return ((ordered[-1] - ordered[0]).days + 1) / (window.end.date() - window.start.date()).days
+    return ((ordered[-1] - ordered[0]).days + 1) / CADENCE_LENGTHS[inputs.solution.monitoring.window].fewest_days
 
 
 def load_reference(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> VersionReference:
