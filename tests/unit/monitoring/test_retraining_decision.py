@@ -177,7 +177,8 @@ def test_two_bad_windows_train_for_the_day_after_the_window(lake: duckdb.DuckDBP
 def test_a_window_is_bad_by_any_metric_and_the_reason_tells_which(lake: duckdb.DuckDBPyConnection) -> None:
     for window in WINDOWS[1:]:
         lake.execute(
-            "INSERT INTO lake.clinic.performance_report BY NAME SELECT * REPLACE ('expected_calibration_error' AS metric, 0.11 AS realised, NULL AS estimated, "
+            "INSERT INTO lake.clinic.performance_report BY NAME SELECT * REPLACE ("
+            "'expected_calibration_error' AS metric, 0.11 AS realised, NULL AS estimated, "
             "0.02 AS reference, 0.06 AS threshold, true AS alert) FROM lake.clinic.performance_report WHERE window_start = ?",
             [window],
         )
