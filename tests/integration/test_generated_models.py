@@ -4,18 +4,16 @@ dbt compiles the models once. Their SQL runs on an empty DuckDB of its own, on r
 """
 
 import os
-import subprocess
-import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import duckdb
 import parcels
 import pytest
+from dbt_process import run_dbt
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -72,10 +70,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         insert(lake, "raw.parcels", [Parcel("north", MIDNIGHTS[0], 1.5, 7, MIDNIGHTS[1])])
     window = ["--event-time-start", f"{START}", "--event-time-end", f"{END}"]
     environment = {**os.environ, "DBT_PROFILES_DIR": str(root), "DO_NOT_TRACK": "1"}
-    dbt = str(Path(sysconfig.get_path("scripts")) / "dbt")
-    done = subprocess.run(
-        [dbt, "build", *window], cwd=found.dbt_project, env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_dbt("build", *window, directory=found.dbt_project, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return found
 
