@@ -1,15 +1,16 @@
-"""`mlops init`, `check` and `remove`: the files of a project as a whole. Options and printing only."""
+"""`mlops init`, `new`, `check` and `remove`: the files of a project as a whole. Options and printing only."""
 
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from mlops_assets.cli import init
+from mlops_assets.cli import init, new
 from mlops_assets.cli.terminal import JsonOption, SolutionArgument, console, print_json, read_settings
 
 app = typer.Typer()
 app.add_typer(init.app)
+app.add_typer(new.app)
 
 
 @app.command(epilog="Example: [bold]mlops check parcels[/bold]")

@@ -8,16 +8,10 @@ import dagster as dg
 from pydantic import BaseModel, Field
 
 from mlops_assets.core.text_templates import text_templates
+from mlops_assets.schema.first_choices import first_choices
 from mlops_assets.schema.problem import Problem
 
 _TEMPLATES = Path(__file__).parent / "templates"
-
-_FIRST_CHOICES: dict[Problem, tuple[str, str]] = {
-    "binary_classification": ("roc_auc", "sklearn.ensemble.HistGradientBoostingClassifier"),
-    "multiclass_classification": ("log_loss", "sklearn.ensemble.HistGradientBoostingClassifier"),
-    "regression": ("mean_absolute_error", "sklearn.ensemble.HistGradientBoostingRegressor"),
-}
-"""The metric and the estimator that a new solution has."""
 
 
 class RawTablesParameters(BaseModel):
@@ -106,5 +100,5 @@ class MLSolutionScaffolder(_Scaffolder[MLSolutionParameters]):
 
     def variables(self, parameters: MLSolutionParameters) -> dict[str, Any]:
         """The metric and the estimator."""
-        metric, estimator = _FIRST_CHOICES[parameters.problem]
-        return {"metric": metric, "estimator": estimator}
+        choices = first_choices(parameters.problem)
+        return {"metric": choices.metric, "estimator": choices.estimator}

@@ -49,6 +49,12 @@ def expression_type(expression: str, *, columns: Mapping[str, str], of: str, pat
     return str(described[-1][1])
 
 
+def expression_columns(expression: str, path: Path) -> set[str]:
+    """The columns that `expression` reads. Raises ConfigurationError at `path` when it is none."""
+    nodes = _nodes(_parse(expression, path))
+    return {".".join(node["column_names"]) for node in nodes if node.get("class") == "COLUMN_REF"}
+
+
 def _parse(expression: str, path: Path) -> Any:
     """DuckDB's syntax tree of `expression`."""
     [(text,)] = _connection().execute("SELECT json_serialize_sql(?)", [f"SELECT ({expression}\n)"]).fetchall()

@@ -51,7 +51,7 @@ def check_bounds(start: date, end: date | None, cadence: Cadence) -> None:
     if end is not None and end <= start:
         raise ValueError(f"end {end} is not after start {start}")
     for name, bound in (("start", start), ("end", end)):
-        if bound is None or (begin := _period_start(bound, cadence)) == bound:
+        if bound is None or (begin := period_start(bound, cadence)) == bound:
             continue
         following = add_duration(begin, CADENCE_LENGTHS[cadence].duration)
         lost, kept, other = (
@@ -64,7 +64,7 @@ def check_bounds(start: date, end: date | None, cadence: Cadence) -> None:
         )
 
 
-def _period_start(day: date, cadence: Cadence) -> date:
+def period_start(day: date, cadence: Cadence) -> date:
     """The first day of the week, month or year around `day`."""
     match cadence:
         case "weekly":

@@ -64,7 +64,7 @@ def parse(
     listable = set(table.files or []) if own_files is None else set(own_files)
     with ExitStack() as stack:
         computed = expression_types(connection, table)
-        extracts = _extracts(connection, table, directory=directory, window=window, stack=stack)
+        extracts = read_extracts(connection, table, directory=directory, window=window, stack=stack)
         for extract in extracts:
             _require_columns(table, extract, is_listable=table.files is None or extract.label in listable)
         for number, extract in enumerate(extracts):
@@ -80,7 +80,7 @@ def parse(
         connection.execute(f"DROP TABLE IF EXISTS {PARSED}")
 
 
-def _extracts(
+def read_extracts(
     connection: duckdb.DuckDBPyConnection, table: RawTable, *, directory: Path, window: DateRange | None, stack: ExitStack
 ) -> list[Extract]:
     """The rows of each file, or those of the query."""

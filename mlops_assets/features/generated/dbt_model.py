@@ -75,10 +75,15 @@ def plain(text: str) -> str:
     return f"{{% raw %}}{text}{{% endraw %}}" if _JINJA.search(text) else text
 
 
-def sql_name(column: str) -> str:
-    """`column` in the SQL of a dbt model: quoted where it has to be."""
+def sql_word(column: str) -> str:
+    """`column` in SQL: quoted where it has to be."""
     is_plain = re.fullmatch(r"[a-z_][a-z0-9_]*", column) and column not in _reserved_words()
-    return column if is_plain else plain(quote(column))
+    return column if is_plain else quote(column)
+
+
+def sql_name(column: str) -> str:
+    """`column` in the SQL of a dbt model, which is a template."""
+    return plain(sql_word(column))
 
 
 def sql_value(expression: str) -> str:

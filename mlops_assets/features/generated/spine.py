@@ -16,7 +16,7 @@ from mlops_assets.features.generated.dbt_model import (
     sql_value,
 )
 from mlops_assets.features.generated.snapshots import SNAPSHOT_COLUMNS, snapshot_query
-from mlops_assets.features.sql_expressions import Path, expression_type
+from mlops_assets.features.sql_expressions import Path, expression_columns, expression_type
 from mlops_assets.schema.column_names import LOADED_AT, ROW_KEY
 from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector, nearest
 from mlops_assets.schema.declarations import DeclaredTable
@@ -146,13 +146,21 @@ class _SpineColumns:
             self.add(spine.key, ("spine", "key"), required=True, tests=tests)
             return
         # The key stays what it is when the label comes.
-        content = [sql_name(name) for name in self._types if name not in (spine.label, spine.label_time)]
+        later = {spine.label, spine.label_time, *self._columns_of_label()} - {spine.prediction_time}
+        content = [sql_name(name) for name in self._types if name not in later]
         partition = ", ".join([*([] if spine.has_time else [self._solution.partitions.column]), *content])
-        number = f"row_number() over (partition by {partition} order by {sql_name(spine.label)})"
+        label = f"({sql_value(spine.expressions[spine.label])})" if spine.label in spine.expressions else sql_name(spine.label)
+        number = f"row_number() over (partition by {partition} order by {label})"
         value = f"md5(to_json(row({', '.join(content)}))::varchar) || '-' || {number}"
         self.selected.append(f"{value} as {ROW_KEY}")
         description = "Made from the content of the row, without the label, and counted where rows are alike."
         self.contract.append(DbtColumn(name=ROW_KEY, type="varchar", description=description, required=True, tests=tests))
+
+    def _columns_of_label(self) -> set[str]:
+        """The columns of the table from which the label is computed, which are known with it."""
+        label = self._solution.spine.label
+        expression = self._solution.spine.expressions.get(label)
+        return expression_columns(expression, ("spine", "expressions", label)) if expression else set()
 
     def add_partition(self) -> None:
         """Add the DATE column of the partitions: that of the table, an expression, the date of the prediction time, or of the snapshot."""

@@ -1,0 +1,165 @@
+"""Encoding and delimiter of a CSV file, by its bytes and by what the platform's reader makes of its first lines."""
+
+import codecs
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from mlops_assets.core.errors import StackError
+from mlops_assets.operations.new_solution.answers import Answers, Decision
+from mlops_assets.operations.new_solution.origin import Origin
+from mlops_assets.operations.new_solution.staged_rows import stage_rows
+from mlops_assets.sources.csv_reader import as_utf8
+from mlops_assets.sources.extract import SourceError
+from mlops_assets.sources.files import local_file
+
+_CHUNK = 1 << 20
+_FIRST_LINES = 500
+_FIRST_BYTES = 1 << 21
+_DELIMITERS = {"\t": "tab", "|": "bar", ";": "semicolon", ",": "comma"}
+"""Delimiters, the rarer in texts first: a semicolon in every line is one where a comma in every line may be a decimal mark."""
+
+_UNDEFINED_IN_CP1252 = bytes((0x81, 0x8D, 0x8F, 0x90, 0x9D))
+
+
+def infer_signs(
+    connection: duckdb.DuckDBPyConnection, origin: Origin, answers: Answers
+) -> tuple[dict[str, Any], tuple[Decision, ...]]:
+    """The options of the CSV reader that differ from its defaults, and the decisions behind them."""
+    decisions: list[Decision] = []
+    options: dict[str, Any] = {}
+    with _unpacked(connection, origin) as path:
+        encoding = _encoding(path, answers)
+        if encoding is not None:
+            decisions.append(encoding)
+            options["encoding"] = encoding.value
+        with tempfile.TemporaryDirectory() as folder:
+            start = _first_lines(path, Path(folder), options.get("encoding"))
+            sample = Origin("csv", str(start), start)
+            delimiter = _delimiter(connection, sample, answers)
+            decisions.append(delimiter)
+            if delimiter.value != ",":
+                options["delim"] = delimiter.value
+            if answers.names:
+                options |= {"header": False, "names": list(answers.names)}
+            else:
+                _require_header(connection, sample, delimiter.value)
+    return options, tuple(decisions)
+
+
+@contextmanager
+def _unpacked(connection: duckdb.DuckDBPyConnection, origin: Origin) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(
+            local_file(connection, origin.label, directory=Path.cwd(), folder=Path(folder), compression=None, in_place=False)
+        )
+
+
+def _encoding(path: Path, answers: Answers) -> Decision | None:
+    """The encoding where it is not UTF-8 and no mark at the beginning of the file states it."""
+    if answers.encoding is not None:
+        return Decision(field="encoding", value=answers.encoding, reason="Given.")
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return None
+    # Of ASCII letters in UTF-16 every second byte is 0.
+    for name, zeros in (("utf-16-le", start[1::2]), ("utf-16-be", start[::2])):
+        if len(zeros) > 1 and zeros.count(0) > len(zeros) // 2:
+            return Decision(field="encoding", value=name, reason="Every second byte is 0.")
+    decoder, position, undefined = codecs.getincrementaldecoder("utf-8")(), 0, False
+    fault = None
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            undefined = undefined or any(byte in chunk for byte in _UNDEFINED_IN_CP1252)
+            if fault is None:
+                try:
+                    decoder.decode(chunk)
+                except UnicodeDecodeError as error:
+                    fault = position + error.start
+            position += len(chunk)
+    if fault is None:
+        return None
+    guess = "latin-1" if undefined else "cp1252"
+    return Decision(
+        field="encoding",
+        value=guess,
+        reason=f"Byte {fault:,} is no UTF-8; {guess} is what Windows and older programs of Western Europe write.",
+        question="Which encoding has the file?",
+        choices=("cp1252", "latin-1", "cp1250", "cp1251", "iso8859-15", "mac-roman"),
+    )
+
+
+def _first_lines(path: Path, folder: Path, encoding: str | None) -> Path:
+    """A file with the first lines of `path`, in UTF-8."""
+    head = folder / "head"
+    with path.open("rb") as file:
+        start = file.read(_FIRST_BYTES)
+    # Not within a character, nor within a line.
+    size = len(start) - len(start) % 4
+    head.write_bytes(start if len(start) < _FIRST_BYTES else start[:size])
+    text = Path(as_utf8(str(head), folder, encoding)).read_bytes()
+    lines = text.splitlines(keepends=True)
+    whole = lines[:-1] if len(start) == _FIRST_BYTES and len(lines) > 1 else lines
+    target = folder / "lines.csv"
+    target.write_bytes(b"".join(whole[:_FIRST_LINES]))
+    return target
+
+
+def _delimiter(connection: duckdb.DuckDBPyConnection, sample: Origin, answers: Answers) -> Decision:
+    if answers.delimiter is not None:
+        value = {name: sign for sign, name in _DELIMITERS.items()}.get(answers.delimiter, answers.delimiter)
+        return Decision(field="delimiter", value=value.replace("\\t", "\t"), reason="Given.")
+    quality = {sign: _quality(connection, sample, sign, answers) for sign in _DELIMITERS}
+    whole = [sign for sign, (lost, columns) in quality.items() if lost == 0.0 and columns > 1]
+    best = whole[0] if whole else min(quality, key=lambda sign: (quality[sign][1] < 2, quality[sign][0]))
+    lost, columns = quality[best]
+    if columns < 2:
+        return Decision(field="delimiter", value=",", reason="There is one column.")
+    share = "every line" if lost == 0.0 else f"{1 - lost:.1%} of the lines"
+    reason = f"A {_DELIMITERS[best]} parts {share} into {columns} columns."
+    if len(whole) > 1:
+        others = ", ".join(f"a {_DELIMITERS[sign]} into {quality[sign][1]}" for sign in whole[1:])
+        return Decision(
+            field="delimiter",
+            value=best,
+            reason=f"{reason} So does {others}.",
+            question="What parts the columns?",
+            choices=tuple(_DELIMITERS[sign] for sign in whole),
+        )
+    return Decision(field="delimiter", value=best, reason=reason)
+
+
+def _quality(connection: duckdb.DuckDBPyConnection, sample: Origin, delimiter: str, answers: Answers) -> tuple[float, int]:
+    """The share of the lines that are no records with `delimiter`, and the number of columns."""
+    names: Mapping[str, Any] = {"header": False, "names": list(answers.names)} if answers.names else {}
+    try:
+        rows = stage_rows(connection, sample, {"delim": delimiter, **names}, null_strings=())
+    except (SourceError, StackError):
+        return 1.0, 0
+    lines = rows.count + rows.unreadable
+    return (rows.unreadable / lines if lines else 1.0), len(rows.columns) + len(rows.repeated)
+
+
+def _require_header(connection: duckdb.DuckDBPyConnection, sample: Origin, delimiter: str) -> None:
+    """Raise StackError where the first line is a row of values: a name is no number."""
+    names = list(stage_rows(connection, sample, {"delim": delimiter}, null_strings=()).columns)
+    numbers = [name for name in names if _is_number(name)]
+    if len(numbers) * 2 > len(names):
+        listed = ",".join(f"column_{number}" for number in range(1, len(names) + 1))
+        raise StackError(
+            f"The first line of the file has no names of columns: {len(numbers)} of {len(names)} are numbers.",
+            remedy=f"Name the columns in their order: --names {listed}",
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
