@@ -11,9 +11,11 @@ from typing import Any
 import duckdb
 import yaml
 
+from mlops_assets.lake.sql import quote
 from mlops_assets.operations.new_solution.answers import Answers
 from mlops_assets.operations.new_solution.origin import Origin
 from mlops_assets.operations.new_solution.proposal import Proposal, Proposer, open_scratch_database
+from mlops_assets.operations.new_solution.reading import read_source
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.source import RawTable, Source
 from mlops_assets.sources.reader import PARSED, REASON, parse
@@ -32,6 +34,29 @@ def propose(file: Path, name: str = "things", **answers: Any) -> Proposal:
     """The proposal for a file."""
     with scratch_database() as connection:
         return Proposer(connection, Origin.of_file(str(file)), name, FIRST_DAY).propose(Answers(**answers), file.name)
+
+
+def read_text(
+    folder: Path, text: str | bytes, *, suffix: str = ".csv", **answers: Any
+) -> tuple[RawTable, list[tuple[Any, ...]], list[str]]:
+    """The raw table by which a file with this content is read, the rows that the platform loads by it, and what a person is asked."""
+    file = folder / f"things{suffix}"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    origin = Origin.of_file(str(file))
+    with scratch_database() as connection:
+        reading = read_source(connection, origin, "things", Answers(**{"label": "label", **answers}))
+        table = origin.table(reading.columns, options=reading.options, null_strings=reading.null_strings)
+        rows = load(connection, table, folder)
+    return table, rows, [decision.field for decision in reading.decisions if decision.question]
+
+
+def load(connection: duckdb.DuckDBPyConnection, table: RawTable, folder: Path) -> list[tuple[Any, ...]]:
+    """The rows as the platform loads them. Fails for a row that it rejects."""
+    with parse(connection, table, directory=folder, window=None):
+        names = ", ".join(quote(name) for name in table.columns)
+        rows = connection.execute(f"SELECT {REASON}, {names} FROM {PARSED}").fetchall()
+    assert [row[0] for row in rows] == [None] * len(rows)
+    return [row[1:] for row in rows]
 
 
 def propose_text(folder: Path, text: str | bytes, *, suffix: str = ".csv", **answers: Any) -> Proposal:
@@ -75,13 +100,3 @@ def decided(proposal: Proposal) -> dict[str, str]:
 def open_fields(proposal: Proposal) -> list[str]:
     """What a person would be asked."""
     return [decision.field for decision in proposal.decisions if decision.question]
-
-
-def loaded(proposal: Proposal, folder: Path) -> list[tuple[Any, ...]]:
-    """The rows as the platform loads them by the written source. Fails for a row that it rejects."""
-    table = raw_table(proposal)
-    with scratch_database() as connection, parse(connection, table, directory=folder, window=None):
-        names = ", ".join(f'"{name}"' for name in table.columns)
-        rows = connection.execute(f"SELECT {REASON}, {names} FROM {PARSED}").fetchall()
-    assert [row[0] for row in rows] == [None] * len(rows)
-    return [row[1:] for row in rows]

@@ -150,9 +150,14 @@ def test_the_models_of_the_second_page_fit_their_contracts(
     _change(written / "my_company/defs/parcel_delay/defs.yaml", lambda attributes: attributes.update(yaml.safe_load(spine)))
     _change(written / "my_company/defs/parcels/defs.yaml", lambda attributes: attributes.pop("feature_views"))
     mlops = _mlops(environment, written, variables)
+    _write_plants(tmp_path / "plants.csv")
+    new = ("new", "plants", "--from", str(tmp_path / "plants.csv"), "--label", "Art der Pflanze")
+    assert "✓" in mlops(*new, "--yes").stdout
+    again = subprocess.run([environment / "bin" / "mlops", *new], cwd=written, env=variables, capture_output=True, text=True)
+    assert (again.returncode, "Nothing is overwritten" in " ".join(again.stderr.split())) == (1, True)
     # Their SQL is bound to empty tables, and its columns and types are compared with the contracts.
-    assert "Nothing is wrong in 3 folders." in mlops("check").stdout
-    assert not list((written / "dbt_project" / "generated").rglob("*.sql"))
+    assert "Nothing is wrong in 5 folders." in mlops("check").stdout
+    assert [file.name for file in (written / "dbt_project" / "generated").rglob("*.sql")] == ["plants_spine.sql"]
     sql = written / "dbt_project/models/features/depot_history.sql"
     sql.write_text(sql.read_text().replace("avg((parcels", "count((parcels"))
     done = subprocess.run([environment / "bin" / "mlops", "check"], cwd=written, env=variables, capture_output=True, text=True)
@@ -168,6 +173,15 @@ def test_it_loads_beside_the_assets_of_an_existing_project(environment: Path, pr
     source.write_text(source.read_text().replace("owners: [team:logistics]", 'owners: ["{{ env.LOGISTICS }}"]'))
     loaded = _load(environment, project, variables)
     assert {"sales", "raw/parcels", "parcel_delay/evaluation"} <= set(loaded["assets"])
+
+
+def _write_plants(file: Path) -> None:
+    """A German file without a time or a key, with names that SQL has to quote."""
+    rows = [
+        f"{number % 13 / 10:.1f}".replace(".", ",") + f";{number * 7 % 11};{'rote Art' if number % 13 > 5 else 'Veilchen'}"
+        for number in range(100)
+    ]
+    file.write_bytes("\n".join(["Länge (cm);order;Art der Pflanze", *rows]).encode("cp1252"))
 
 
 def _follow_page(project: Path, variables: dict[str, str]) -> None:

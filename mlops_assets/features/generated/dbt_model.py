@@ -29,8 +29,10 @@ class DbtColumn:
     def document(self) -> dict[str, Any]:
         """The column in the YAML of a model."""
         described = {"name": plain(self.name), "data_type": dbt_type(self.type), "description": plain(self.description)}
+        # dbt writes the name into the SQL of the contract.
+        quoted = {} if sql_word(self.name) == self.name else {"quote": True}
         constraints = {"constraints": Inline([{"type": "not_null"}])} if self.required else {}
-        return described | constraints | ({"data_tests": Inline(self.tests)} if self.tests else {})
+        return described | quoted | constraints | ({"data_tests": Inline(self.tests)} if self.tests else {})
 
 
 @dataclass(frozen=True, kw_only=True)

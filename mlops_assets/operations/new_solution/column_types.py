@@ -133,7 +133,9 @@ def _plain_types(
 
 def _truth_values(columns: StagedColumns, names: Collection[str], formats: TextFormats, nulls: Collection[str]) -> dict[str, str]:
     """Columns whose texts are the two words of one pair, or one word that means nothing else."""
-    fitting = columns.fitting(names, "boolean", formats, nulls=nulls)
+    words_of_pairs = ", ".join(f"'{word}'" for pair in _YES_AND_NO for word in pair)
+    others = columns.counts(names, f"lower(trim({{value}})) NOT IN ({words_of_pairs})", nulls=nulls)
+    fitting = columns.fitting([name for name in names if not others[name]], "boolean", formats, nulls=nulls)
     found = {}
     for name in fitting:
         text = f"lower(trim({columns.raw(name, nulls)}))"

@@ -9,6 +9,9 @@ from mlops_assets.operations.new_solution.staged_rows import STAGED, StagedRows,
 from mlops_assets.schema.column_names import internal
 from mlops_assets.sources.column_types import TextFormats, cast
 
+_MOST_COLUMNS = 25
+"""Columns of one query: with a cast of 300 DuckDB takes gigabytes."""
+
 
 class StagedColumns:
     """The staged rows, asked for which columns fit a type. `nulls` are texts that mean null."""
@@ -26,21 +29,20 @@ class StagedColumns:
 
     def fitting(self, names: Iterable[str], stated: str, formats: TextFormats, *, nulls: Collection[str] = ()) -> list[str]:
         """Those of `names` of which every value that is there becomes one of the type `stated`."""
-        in_sample = self._fitting(list(names), stated, formats, nulls, sample_of(STAGED))
-        return self._fitting(in_sample, stated, formats, nulls, STAGED)
+        for rows in (sample_of(STAGED), STAGED):
+            names = [name for part in _parts(names) for name in self._fitting(part, stated, formats, nulls, rows)]
+        return list(names)
 
     def counts(self, names: Iterable[str], condition: str, *, nulls: Collection[str] = ()) -> dict[str, int]:
         """How many values of each column meet `condition`, SQL in which `{value}` stands for the value."""
-        listed = list(names)
-        if not listed:
-            return {}
-        counted = [f"count(*) FILTER ({condition.replace('{value}', self.raw(name, nulls))})" for name in listed]
-        [row] = self.connection.execute(f"SELECT {', '.join(counted)} FROM {STAGED}").fetchall()
-        return dict(zip(listed, row, strict=True))
+        counts: dict[str, int] = {}
+        for part in _parts(names):
+            counted = [f"count(CASE WHEN {condition.replace('{value}', self.raw(name, nulls))} THEN 1 END)" for name in part]
+            [row] = self.connection.execute(f"SELECT {', '.join(counted)} FROM {STAGED}").fetchall()
+            counts |= dict(zip(part, row, strict=True))
+        return counts
 
     def _fitting(self, names: list[str], stated: str, formats: TextFormats, nulls: Collection[str], rows: str) -> list[str]:
-        if not names:
-            return []
         steps: tuple[list[str], list[str], list[str]] = ([], [], [])
         unfit = []
         for number, name in enumerate(names):
@@ -51,9 +53,15 @@ class StagedColumns:
                 steps, (rule.given, rule.candidate, rule.value), (given, candidate, value), strict=True
             ):
                 step.append(f"{expression} AS {alias}")
-            unfit.append(f"count(*) FILTER ({value} IS NULL AND {raw} IS NOT NULL AND NOT ({rule.nan}))")
-        query = f"SELECT * FROM {rows}"
+            unfit.append(f"count(CASE WHEN {value} IS NULL AND {raw} IS NOT NULL AND NOT ({rule.nan}) THEN 1 END)")
+        query = f"SELECT {', '.join(map(self.staged.sql, names))} FROM {rows}"
         for step in steps:
             query = f"SELECT *, {', '.join(step)} FROM ({query})"
         [row] = self.connection.execute(f"SELECT {', '.join(unfit)} FROM ({query})").fetchall()
         return [name for name, count in zip(names, row, strict=True) if count == 0]
+
+
+def _parts(names: Iterable[str]) -> list[list[str]]:
+    """`names` in parts that one query has memory for."""
+    listed = list(names)
+    return [listed[begin : begin + _MOST_COLUMNS] for begin in range(0, len(listed), _MOST_COLUMNS)]

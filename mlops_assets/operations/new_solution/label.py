@@ -23,7 +23,7 @@ _FEW, _MOST_CLASSES = 10, 100
 """Whole numbers of so few different values are rather classes; more than `_MOST_CLASSES` classes nobody asks for."""
 
 _POSITIVE = (
-    *("yes", "y", "true", "t", "1", "ja", "j", "oui", "si", "sí", "да", "positive", "pos", "positiv", "malignant", "m", "bad"),
+    *("yes", "y", "true", "t", "ja", "j", "oui", "si", "sí", "да", "positive", "pos", "positiv", "malignant", "m", "bad"),
     *("late", "churn", "churned", "fraud", "default", "fail", "failed", "defective", "spam", "sick", "ill", "verspätet", "died"),
 )
 

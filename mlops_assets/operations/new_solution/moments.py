@@ -109,8 +109,8 @@ def _moment(table: TableFacts, column: str, zone: str, expressions: dict[str, st
         return column
     name = free_name(f"{column}_moment", table.columns)
     if unit := _epoch_unit(facts):
-        factor = {1: "1000000 * ", 1_000: "1000 * ", 1_000_000: ""}[unit]
-        expressions[name] = f"make_timestamptz(CAST({factor}{value} AS BIGINT))"
+        number = value if facts.type == "double" else f"CAST({value} AS BIGINT)"
+        expressions[name] = f"make_timestamptz(CAST({1_000_000 // unit} * {number} AS BIGINT))"
     else:
         local = f"CAST({value} AS TIMESTAMP)"
         expressions[name] = f"timezone({literal(zone)}, {local}{' + INTERVAL 1 DAY' if is_end else ''})"

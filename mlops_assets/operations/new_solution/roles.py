@@ -24,6 +24,9 @@ _FEW_CATEGORIES = 50
 _TELLS = 0.999
 """From this correlation ratio on a column is the label in other words."""
 
+_MOST_FEATURES = 30
+"""Features that are compared with the label in one query, whose planning takes longer than its work."""
+
 _FEWEST_UNKNOWN = 5
 """Rows without a label from which on it is no accident that a column is empty in all of them."""
 
@@ -125,14 +128,17 @@ def _leaks(
     row, target = internal("row_number"), internal("target")
     # Twins of the label leave nothing to predict it with; the check of a training decides by the same limit.
     limit = DatasetChecks().maximum_label_correlation
-    ratios = explained_labels(
-        connection,
-        rows=f"(SELECT *, row_number() OVER () AS {row}, {label.expression or quote(label.of)} AS {target} FROM {TYPED})",
-        key=row,
-        label=target,
-        features={name: table.columns[name].is_number or table.columns[name].type == "boolean" for name in names},
-        regression=label.problem == "regression",
-    )
+    listed, ratios = list(names), dict[str, float]()
+    for begin in range(0, len(listed), _MOST_FEATURES):
+        part = listed[begin : begin + _MOST_FEATURES]
+        ratios |= explained_labels(
+            connection,
+            rows=f"(SELECT *, row_number() OVER () AS {row}, {label.expression or quote(label.of)} AS {target} FROM {TYPED})",
+            key=row,
+            label=target,
+            features={name: table.columns[name].is_number or table.columns[name].type == "boolean" for name in part},
+            regression=label.problem == "regression",
+        )
     strong = {name: ratio for name, ratio in ratios.items() if ratio > limit and name not in answers.feature}
     roles = {
         name: Role("left out", f"It tells {label.of} by itself: correlation ratio {ratio:.3f}.") for name, ratio in strong.items()

@@ -47,7 +47,7 @@ def _lines(name: str, value: Any, indent: str) -> list[str]:
             parts = [part for item in value for key, inner in item.items() for part in _lines(key, inner, indent + "    ")]
             # The mapping of an item begins beside its dash.
             return [f"{indent}{_flow(name)}:", *_dashed(parts, indent + "  ")]
-        return _wrapped(f"{indent}{_flow(name)}: [", [_flow(item) for item in value], indent + "  ")
+        return _wrapped(f"{indent}{_flow(name)}: [", [_flow([item])[1:-1] for item in value], indent + "  ")
     return [line]
 
 
