@@ -151,9 +151,11 @@ def test_the_models_of_the_second_page_fit_their_contracts(
     _change(written / "my_company/defs/parcels/defs.yaml", lambda attributes: attributes.pop("feature_views"))
     mlops = _mlops(environment, written, variables)
     _write_plants(tmp_path / "plants.csv")
-    new = ("new", "plants", "--from", str(tmp_path / "plants.csv"), "--label", "Art der Pflanze")
-    assert "✓" in mlops(*new, "--yes").stdout
-    again = subprocess.run([environment / "bin" / "mlops", *new], cwd=written, env=variables, capture_output=True, text=True)
+    options = ("plants", "--from", str(tmp_path / "plants.csv"), "--label", "Art der Pflanze")
+    assert "✓" in mlops("new", *options, "--yes").stdout
+    again = subprocess.run(
+        [environment / "bin" / "mlops", "new", *options], cwd=written, env=variables, capture_output=True, text=True
+    )
     assert (again.returncode, "Nothing is overwritten" in " ".join(again.stderr.split())) == (1, True)
     # Their SQL is bound to empty tables, and its columns and types are compared with the contracts.
     assert "Nothing is wrong in 5 folders." in mlops("check").stdout

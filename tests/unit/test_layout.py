@@ -39,6 +39,7 @@ _PARTS = {
     "monitoring/measures.py": "integration/test_extend.py",
     "monitoring/performance_report.py": "solutions/test_flight_delay.py",
     "schema/duration.py": "unit/components/test_loading.py",
+    "schema/first_choices.py": "unit/components/test_scaffolding.py",
     "schema/feature_views_section.py": "unit/features/generated/test_rolling_view.py",
     "schema/monitoring_section.py": "unit/components/test_loading.py",
     "schema/time_partitions.py": "unit/components/test_loading.py",

@@ -1,6 +1,7 @@
 """Answers that a person gave by options or on the terminal, and the decisions that were inferred from them and from the rows."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from mlops_assets.core.errors import StackError
 
@@ -35,9 +36,10 @@ class Answers:
 
     def answered(self, field: str, text: str) -> "Answers":
         """These answers with one more, as it was typed. Several columns are parted by commas."""
+        value: Any = text
         if isinstance(getattr(self, field), tuple):
-            return replace(self, **{field: tuple(part.strip() for part in text.split(",") if part.strip())})
-        return replace(self, **{field: text})
+            value = tuple(part.strip() for part in text.split(",") if part.strip())
+        return replace(self, **{field: value})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,3 @@ def refuse_open(decisions: tuple[Decision, ...]) -> None:
             "The rows leave open, and there is no terminal to ask:\n" + "\n".join(lines),
             remedy="Give these options, with the values that are right, or --yes to take those above.",
         )
-
-
-ANSWER_FIELDS = frozenset(field.name for field in fields(Answers))

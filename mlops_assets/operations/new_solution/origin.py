@@ -62,7 +62,7 @@ class Origin:
 
     def table(self, columns: Mapping[str, Any], *, options: Mapping[str, Any], null_strings: tuple[str, ...] = ()) -> RawTable:
         """The raw table of these columns. Raises StackError for an option that the reader refuses."""
-        place = {"query": self.query} if self.query else {"files": [self.label], "format": self.format}
+        place: dict[str, Any] = {"query": self.query} if self.query else {"files": [self.label], "format": self.format}
         fields = {"description": "", "columns": columns, "options": options, "null_strings": list(null_strings)}
         try:
             return RawTable.model_validate({**place, **fields})
