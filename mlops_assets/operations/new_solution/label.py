@@ -71,11 +71,11 @@ def infer_label(
 
 def _problem(column: str, facts: ColumnFacts, answers: Answers) -> tuple[Problem, list[Decision]]:
     if answers.problem is not None:
-        problem = _SHORT.get(answers.problem, answers.problem)
-        if problem not in PROBLEMS:
-            raise StackError(
-                f"There is no problem {answers.problem!r}.", remedy=f"Choose one: {nearest(problem, list(PROBLEMS))}"
-            )
+        known = {**{name: name for name in PROBLEMS}, **_SHORT}
+        if answers.problem not in known:
+            remedy = f"Choose one: {nearest(answers.problem, list(PROBLEMS))}"
+            raise StackError(f"There is no problem {answers.problem!r}.", remedy=remedy)
+        problem = known[answers.problem]
         if problem == "regression" and not facts.is_number:
             raise StackError(f"{column} holds {facts.type} values, no numbers.", remedy="Choose a classification: --problem")
         if problem == "binary_classification" and facts.distinct != 2:
