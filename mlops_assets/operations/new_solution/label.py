@@ -71,7 +71,7 @@ def infer_label(
 
 def _problem(column: str, facts: ColumnFacts, answers: Answers) -> tuple[Problem, list[Decision]]:
     if answers.problem is not None:
-        known = {**{name: name for name in PROBLEMS}, **_SHORT}
+        known: dict[str, Problem] = {problem: problem for problem in PROBLEMS} | _SHORT
         if answers.problem not in known:
             remedy = f"Choose one: {nearest(answers.problem, list(PROBLEMS))}"
             raise StackError(f"There is no problem {answers.problem!r}.", remedy=remedy)
