@@ -14,7 +14,7 @@ from mlops_assets.operations.new_solution.table_facts import TYPED, ColumnFacts,
 from mlops_assets.schema.configuration_errors import nearest
 from mlops_assets.schema.problem import PROBLEMS, Problem
 
-_SHORT = {
+_SHORT: dict[str, Problem] = {
     "binary": "binary_classification",
     "multiclass": "multiclass_classification",
     "classification": "multiclass_classification",
@@ -71,7 +71,7 @@ def infer_label(
 
 def _problem(column: str, facts: ColumnFacts, answers: Answers) -> tuple[Problem, list[Decision]]:
     if answers.problem is not None:
-        known: dict[str, Problem] = {problem: problem for problem in PROBLEMS} | _SHORT
+        known: dict[str, Problem] = {**_SHORT, **dict(zip(PROBLEMS, PROBLEMS, strict=True))}
         if answers.problem not in known:
             remedy = f"Choose one: {nearest(answers.problem, list(PROBLEMS))}"
             raise StackError(f"There is no problem {answers.problem!r}.", remedy=remedy)
