@@ -5,7 +5,6 @@ Streams and publishing belong here, reading to `event_flow.py`; what the message
 """
 
 import asyncio
-import contextlib
 import itertools
 import json
 import logging
@@ -18,6 +17,8 @@ from urllib.parse import quote, urlsplit
 from nats import errors
 from nats.js import api
 from nats.js import errors as jetstream_errors
+
+from mlops_assets.clients.stopping import done_before, wait_for
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -257,7 +258,7 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
         )
     )
     try:
-        if stopping is not None and not await _done_before(connecting, stopping):
+        if stopping is not None and not await done_before(connecting, stopping):
             raise StoppedError(f"Stopped while waiting for the event stream at {address}.")
         client = await connecting
     except (errors.Error, OSError) as error:
@@ -283,21 +284,3 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
 def _without_user(url: str) -> str:
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Sleep for `seconds`, or until `event` is set: whether it is."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
-    return event.is_set()
-
-
-async def _done_before(future: asyncio.Future, event: asyncio.Event) -> bool:
-    """Whether `future` was done before `event` was set; else it is cancelled."""
-    waiting = asyncio.ensure_future(event.wait())
-    await asyncio.wait({future, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if not future.done():
-        future.cancel()
-        return False
-    return True

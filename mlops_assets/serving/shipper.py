@@ -18,8 +18,8 @@ from mlops_assets.clients.event_stream import (
     NotStoredError,
     connect,
     subject,
-    wait_for,
 )
+from mlops_assets.clients.stopping import wait_for
 from mlops_assets.core.settings import Settings
 from mlops_assets.serving.process import run
 from mlops_assets.serving.spool import Line, Segment, segments, shipping

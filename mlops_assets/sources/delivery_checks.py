@@ -1,11 +1,13 @@
 """Checks of a delivery of a raw table, and their results on the staged rows of each partition."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 
-from mlops_assets.core.check_rules import SCHEMA, CheckRule, PartitionCheckResult
+from mlops_assets.core.check_rules import SCHEMA, CheckRule, Evidence, PartitionCheckResult
 from mlops_assets.core.keys import table_key
 from mlops_assets.schema.source import RawTable
 from mlops_assets.sources import delivery_profiles as profiles
@@ -13,6 +15,17 @@ from mlops_assets.sources import table_checks as checks
 from mlops_assets.sources.deliveries import compare_delivery
 from mlops_assets.sources.delivery_findings import DeliveryFinding
 from mlops_assets.sources.raw_delivery import ACCEPTED, Delivery
+
+_SHOWN_DIFFERENCES = 20
+
+DELIVERY = CheckRule(
+    name="delivery",
+    description="Each partition is like those before it: rows, missing values, distribution, unit, categories, times. Gross differences block.",
+    blocking=True,
+    evidence=Evidence(
+        measured=("gross_differences", "notable_differences"), bound=("maximum_differences",), examples=("differences",)
+    ),
+)
 
 
 def delivery_rules(table: RawTable) -> list[CheckRule]:
@@ -23,7 +36,7 @@ def delivery_rules(table: RawTable) -> list[CheckRule]:
     if table.key:
         rules.append(checks.DUPLICATES)
     if table.comparison.enabled:
-        rules.append(checks.DELIVERY)
+        rules.append(DELIVERY)
     return [*rules, checks.CONSTANT_COLUMNS]
 
 
@@ -83,7 +96,34 @@ def _compare(delivery: Delivery, key: dg.AssetKey) -> checks.Outcomes:
     findings: dict[str, list[DeliveryFinding]] = defaultdict(list)
     for finding in compare_delivery(delivered, before, rules, optional):
         findings[finding.partition.isoformat() if delivery.replaced else checks.UNPARTITIONED].append(finding)
-    return checks.check_delivery(key, findings, keys=delivery.keys, before=len({profile.partition for profile in before}))
+    return check_delivery(key, findings, keys=delivery.keys, before=len({profile.partition for profile in before}))
+
+
+def check_delivery(
+    key: dg.AssetKey, findings: Mapping[str, Sequence[DeliveryFinding]], *, keys: Sequence[str], before: int
+) -> checks.Outcomes:
+    """Whether `findings`, the differences of each partition from those before it, hold nothing notable; gross ones block.
+
+    `before` is the number of earlier partitions that have a profile.
+    """
+    outcomes = {}
+    for name in keys:
+        of_partition = findings.get(name, ())
+        gross = [finding for finding in of_partition if finding.is_gross]
+        listed = [*gross, *(finding for finding in of_partition if not finding.is_gross)][:_SHOWN_DIFFERENCES]
+        outcomes[name] = replace(DELIVERY, blocking=bool(gross)).result(
+            key,
+            passed=not of_partition,
+            metadata={
+                "gross_differences": len(gross),
+                "notable_differences": len(of_partition) - len(gross),
+                "maximum_differences": 0,
+                "partitions_before": before,
+                "differences": dg.MetadataValue.json([finding.evidence for finding in listed]),
+            },
+            description="; ".join(str(finding) for finding in listed[:3]) if of_partition else None,
+        )
+    return outcomes
 
 
 def is_blocking(result: dg.AssetCheckResult) -> bool:

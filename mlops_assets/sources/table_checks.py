@@ -16,13 +16,9 @@ from mlops_assets.lake.tables import column_types
 from mlops_assets.lake.validation import MISSING, Failure, Validation, build_schema, in_words, scan_by
 from mlops_assets.schema.column_names import internal
 from mlops_assets.schema.source import RawTable
-from mlops_assets.sources.delivery_findings import DeliveryFinding
 
 UNPARTITIONED = ""
 """The only partition of a table that has none."""
-
-_SHOWN_DIFFERENCES = 20
-
 
 ROW_COUNT = CheckRule(
     name="row_count",
@@ -54,15 +50,6 @@ REJECTED_ROWS = CheckRule(
     blocking=True,
     evidence=Evidence(
         measured=("rejected", "rejected_without_partition", "share"), bound=("maximum_share",), examples=("reasons",)
-    ),
-)
-
-DELIVERY = CheckRule(
-    name="delivery",
-    description="Each partition is like those before it: rows, missing values, distribution, unit, categories, times. Gross differences block.",
-    blocking=True,
-    evidence=Evidence(
-        measured=("gross_differences", "notable_differences"), bound=("maximum_differences",), examples=("differences",)
     ),
 )
 
@@ -257,33 +244,6 @@ class MeasuredRows:
             description=f"constant: {', '.join(constant)}" if constant else None,
         )
         return dict.fromkeys(self._delivered.keys, result)
-
-
-def check_delivery(
-    key: dg.AssetKey, findings: Mapping[str, Sequence[DeliveryFinding]], *, keys: Sequence[str], before: int
-) -> Outcomes:
-    """Whether `findings`, the differences of each partition from those before it, hold nothing notable; gross ones block.
-
-    `before` is the number of earlier partitions that have a profile.
-    """
-    outcomes = {}
-    for name in keys:
-        of_partition = findings.get(name, ())
-        gross = [finding for finding in of_partition if finding.is_gross]
-        listed = [*gross, *(finding for finding in of_partition if not finding.is_gross)][:_SHOWN_DIFFERENCES]
-        outcomes[name] = replace(DELIVERY, blocking=bool(gross)).result(
-            key,
-            passed=not of_partition,
-            metadata={
-                "gross_differences": len(gross),
-                "notable_differences": len(of_partition) - len(gross),
-                "maximum_differences": 0,
-                "partitions_before": before,
-                "differences": dg.MetadataValue.json([finding.evidence for finding in listed]),
-            },
-            description="; ".join(str(finding) for finding in listed[:3]) if of_partition else None,
-        )
-    return outcomes
 
 
 def check_rejected_rows(

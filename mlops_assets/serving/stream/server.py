@@ -18,8 +18,8 @@ from mlops_assets.clients.event_stream import (
     NotStoredError,
     connect,
     scorer_consumer,
-    wait_for,
 )
+from mlops_assets.clients.stopping import wait_for
 from mlops_assets.serving.live import LiveSolution, LiveSolutions
 from mlops_assets.serving.reports import FOLLOW_SECONDS, follow_links
 from mlops_assets.serving.stream.answers import answer
