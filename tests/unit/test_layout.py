@@ -56,6 +56,7 @@ _PARTS = {
     "sources/reader_options.py": "unit/sources/test_python_reader.py",
     "sources/readers.py": "unit/sources/test_python_reader.py",
     "sources/table_checks.py": "integration/test_raw_tables.py",
+    "training/dataset_scan.py": "unit/training/test_dataset_checks.py",
     "training/dataset_schema.py": "unit/training/test_dataset_checks.py",
 }
 """Modules that only another module uses, with the tests that they are tested by."""
