@@ -127,13 +127,13 @@ def test_a_second_up_changes_nothing(stack: Settings) -> None:
 def test_a_killed_server_comes_back(stack: Settings, name: str) -> None:
     before = states(stack)[name][1]
     os.kill(before, signal.SIGKILL)
-    wait_for(lambda: (now := states(stack)[name])[0] == "running" and now[1] != before, 30)
+    wait_for(lambda: (now := states(stack)[name])[0] == "running" and now[1] != before, 120)
 
 
 def test_a_killed_supervisor_leaves_servers_that_up_replaces(stack: Settings) -> None:
     orphans = {process.pid for process in leftovers.find_processes(stack)}
     os.kill(Supervisor(stack).pid(), signal.SIGKILL)
-    wait_for(lambda: not Supervisor(stack).is_running(), 5)
+    wait_for(lambda: not Supervisor(stack).is_running(), 30)
     assert leftovers.find_processes(stack), "the servers should outlive their supervisor: that is what this test is about"
     assert control.up(stack, lambda name, event: None)
     assert not orphans & {process.pid for process in leftovers.find_processes(stack)}
