@@ -130,9 +130,15 @@ def sandbox(make_sandbox: Callable[[], Sandbox]) -> Sandbox:
 
 
 @pytest.fixture(scope="module")
-def built(sandbox: Sandbox) -> dg.ExecuteInProcessResult:
+def selection(sandbox: Sandbox) -> DbtSelection:
+    """The models of the project as it is."""
+    return sandbox.parse()
+
+
+@pytest.fixture(scope="module")
+def built(sandbox: Sandbox, selection: DbtSelection) -> dg.ExecuteInProcessResult:
     """Two views and their statistics for three days."""
-    return sandbox.materialize(sandbox.parse(), [*BUILT, STATISTICS])
+    return sandbox.materialize(selection, [*BUILT, STATISTICS])
 
 
 def _contracts(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
@@ -254,8 +260,8 @@ def test_what_a_catalogue_shows_is_escaped(built: dg.ExecuteInProcessResult, mak
     assert "Without values" in page
 
 
-def test_statistics_again_change_nothing(built: dg.ExecuteInProcessResult, sandbox: Sandbox) -> None:
-    again = sandbox.materialize(sandbox.parse(), [STATISTICS])
+def test_statistics_again_change_nothing(built: dg.ExecuteInProcessResult, sandbox: Sandbox, selection: DbtSelection) -> None:
+    again = sandbox.materialize(selection, [STATISTICS])
     assert again.success
     assert [
         event.step_materialization_data.materialization.metadata["changed"].value
@@ -263,8 +269,7 @@ def test_statistics_again_change_nothing(built: dg.ExecuteInProcessResult, sandb
     ] == [False, False, False]
 
 
-def test_checks_alone_build_nothing(built: dg.ExecuteInProcessResult, sandbox: Sandbox) -> None:
-    selection = sandbox.parse()
+def test_checks_alone_build_nothing(built: dg.ExecuteInProcessResult, sandbox: Sandbox, selection: DbtSelection) -> None:
     contract = dg.AssetSelection.checks(dg.AssetCheckKey(WEATHER, "contract"))
     for chosen, count in ((contract, 1), (dg.AssetSelection.checks_for_assets(WEATHER), len(_checks(selection, WEATHER)))):
         result = sandbox.materialize(selection, chosen)
