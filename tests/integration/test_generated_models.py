@@ -41,6 +41,28 @@ _PROFILE = """mlops:
 """
 
 
+PLANTS = """type: mlops_assets.RawTables
+attributes:
+  owners: [team:botany]
+  tables:
+    plants:
+      description: Plants, with names that SQL has to quote.
+      files: [plants.csv]
+      columns: {Länge (cm): {type: double}, order: {type: integer}, "it's, {x}": {type: double}, Art: {type: varchar}}
+"""
+ROSES = """type: mlops_assets.MLSolution
+attributes:
+  name: roses
+  description: Whether a plant is a rose.
+  owners: [team:botany]
+  problem: binary_classification
+  partitions: {start: 2024-03-01}
+  spine: {table: plants, label: is_rose, expressions: {is_rose: "\\"Art\\" = 'Rose'"}}
+  features: [{request: [Länge (cm), order, "it's, {x}"]}]
+  training: {metric: roc_auc, estimator: {type: sklearn.linear_model.LogisticRegression}}
+"""
+
+
 @dataclass(frozen=True)
 class Parcel:
     """A row of the raw table."""
@@ -62,11 +84,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     parcels.declare(
         found, "parcel_delay", parcels.SOLUTION.replace("distance_km]\n", "distance_km]\n    - {view: depot_history}\n")
     )
+    parcels.declare(found, "plants", PLANTS)
+    parcels.declare(found, "roses", ROSES)
     write_generated_models(found)
     link_dbt_package(found.dbt_project)
     (root / "profiles.yml").write_text(_PROFILE.replace("LAKE", str(root / "lake.duckdb")))
     with duckdb.connect(str(root / "lake.duckdb")) as lake:
         lake.execute(f"SET TimeZone = 'UTC'; CREATE SCHEMA raw; CREATE TABLE raw.parcels {_COLUMNS}")
+        lake.execute(
+            """CREATE TABLE raw.plants ("Länge (cm)" DOUBLE, "order" INTEGER, "it's, {x}" DOUBLE, "Art" VARCHAR, _loaded_at TIMESTAMPTZ);
+            INSERT INTO raw.plants VALUES (1.5, 1, 0.5, 'Rose', now()), (1.5, 1, 0.5, NULL, now()), (2.5, 2, 0.5, 'Veilchen', now())"""
+        )
         insert(lake, "raw.parcels", [Parcel("north", MIDNIGHTS[0], 1.5, 7, MIDNIGHTS[1])])
     window = ["--event-time-start", f"{START}", "--event-time-end", f"{END}"]
     environment = {**os.environ, "DBT_PROFILES_DIR": str(root), "DO_NOT_TRACK": "1"}
@@ -217,6 +245,18 @@ def definitions(project: Project) -> dg.Definitions:
         dg.Definitions.validate_loadable(loaded)
     project_of_process.cache_clear()
     return loaded
+
+
+def test_a_spine_has_columns_of_any_name_and_keys_that_no_label_changes(project: Project) -> None:
+    with duckdb.connect(str(project.root / "lake.duckdb")) as lake:
+        spine = "SELECT row_key, is_rose, COLUMNS(*) FROM roses.spine WHERE snapshot_date = DATE '2024-03-31' ORDER BY 1"
+        names = [column[0] for column in lake.execute(spine).description]
+        rows = lake.execute(spine).fetchall()
+    assert {"Länge (cm)", "order", "it's, {x}"} <= set(names)
+    twins = [row for row in rows if row[names.index("order")] == 1]
+    # Rows that are alike but for the label have one key, and a number each.
+    assert len({key.partition("-")[0] for key, *_ in twins}) == 1
+    assert sorted((key.partition("-")[2], is_rose) for key, is_rose, *_ in twins) == [("1", True), ("2", None)]
 
 
 def test_parcels_that_are_under_way_stop_no_delivery(

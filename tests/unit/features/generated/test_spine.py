@@ -79,6 +79,15 @@ def test_names_that_are_no_plain_sql_are_quoted() -> None:
         source=SOURCE + '        Order: {type: integer}\n        "a {{b}}": {type: integer}\n',
     )
     assert '    "Order",\n    {% raw %}"a {{b}}"{% endraw %},' in model.sql
+    quoted = [column["name"] for column in model.document["columns"] if column.get("quote")]
+    assert quoted == ["Order", "{% raw %}a {{b}}{% endraw %}"], "dbt quotes them in the SQL of the contract"
+
+
+def test_a_key_that_is_made_does_not_hold_what_the_label_is_computed_from() -> None:
+    spine = {"key": "row_key", "label": "is_late", "expressions": {"is_late": "delivered_at - sent_at > INTERVAL 24 HOUR"}}
+    sql = derive({"spine": spine}).sql
+    assert "to_json(row(parcel_id, sent_at, depot, weight_kg, distance_km, sent_date))" in sql
+    assert "order by (delivered_at - sent_at > INTERVAL 24 HOUR))" in sql
 
 
 @pytest.mark.parametrize(
