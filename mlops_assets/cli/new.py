@@ -57,7 +57,9 @@ def new(
     problem: Annotated[str | None, typer.Option(help=f"{', '.join(PROBLEMS)}.", autocompletion=_choices(*PROBLEMS))] = None,
     positive: Annotated[str | None, typer.Option(help="Of a label of two texts: the one whose probability is predicted.")] = None,
     feature: Annotated[list[str] | None, typer.Option(help=_column("Use it although it looks unfit; repeatable."))] = None,
-    leave_out: Annotated[list[str] | None, typer.Option(help=_column("No feature; repeatable."))] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help=_column("No feature; repeatable. none: also what nearly tells the label is one."))
+    ] = None,
     time_zone: Annotated[
         str | None, typer.Option(help="Zone of times without an offset, and of the days: Europe/Berlin.")
     ] = None,
@@ -171,13 +173,17 @@ def _ask(answers: "Answers", proposal: "Proposal", propose: "Callable[[Answers],
 
     confirmed: set[str] = set()
     while questions := [found for found in open_questions(proposal.decisions) if found.field not in confirmed]:
-        if not (sys.stdin.isatty() and console.is_terminal):
+        if not _is_terminal():
             refuse_open(proposal.decisions)
         question = questions[0]
         confirmed.add(question.field)
         answers = answers.answered(question.field, _answer(question))
         proposal = propose(answers)
     return proposal
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and console.is_terminal
 
 
 def _answer(question: "Decision") -> str:

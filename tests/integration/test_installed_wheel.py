@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -150,13 +151,13 @@ def test_the_models_of_the_second_page_fit_their_contracts(
     _change(written / "my_company/defs/parcel_delay/defs.yaml", lambda attributes: attributes.update(yaml.safe_load(spine)))
     _change(written / "my_company/defs/parcels/defs.yaml", lambda attributes: attributes.pop("feature_views"))
     mlops = _mlops(environment, written, variables)
-    _write_plants(tmp_path / "plants.csv")
-    options = ("plants", "--from", str(tmp_path / "plants.csv"), "--label", "Art der Pflanze")
-    assert "✓" in mlops("new", *options, "--yes").stdout
-    again = subprocess.run(
-        [environment / "bin" / "mlops", "new", *options], cwd=written, env=variables, capture_output=True, text=True
-    )
-    assert (again.returncode, "Nothing is overwritten" in " ".join(again.stderr.split())) == (1, True)
+    _write_plants(written / "plants.csv")
+    # The first command of the page.
+    (line,) = re.findall(r"^mlops (new plants .*)$", PAGE, re.MULTILINE)
+    assert "multiclass" in mlops("new", *shlex.split(line)[1:]).stdout
+    again = [environment / "bin" / "mlops", *shlex.split(line)]
+    done = subprocess.run(again, cwd=written, env=variables, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Nothing is overwritten" in " ".join(done.stderr.split())) == (1, True)
     # Their SQL is bound to empty tables, and its columns and types are compared with the contracts.
     assert "Nothing is wrong in 5 folders." in mlops("check").stdout
     assert [file.name for file in (written / "dbt_project" / "generated").rglob("*.sql")] == ["plants_spine.sql"]
@@ -178,12 +179,12 @@ def test_it_loads_beside_the_assets_of_an_existing_project(environment: Path, pr
 
 
 def _write_plants(file: Path) -> None:
-    """A German file without a time or a key, with names that SQL has to quote."""
+    """The file of the page: of three species, with a length in German numbers."""
     rows = [
-        f"{number % 13 / 10:.1f}".replace(".", ",") + f";{number * 7 % 11};{'rote Art' if number % 13 > 5 else 'Veilchen'}"
+        f"{1.2 + number % 13 / 10:.1f};{number % 11};{('rote Art', 'Veilchen', 'Rose')[(number % 13 + number % 11) // 8]}"
         for number in range(100)
     ]
-    file.write_bytes("\n".join(["Länge (cm);order;Art der Pflanze", *rows]).encode("cp1252"))
+    file.write_text("\n".join(["Länge (cm);Blätter;Art der Pflanze", *rows]).replace(".", ","))
 
 
 def _follow_page(project: Path, variables: dict[str, str]) -> None:

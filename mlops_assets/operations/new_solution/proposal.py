@@ -107,7 +107,7 @@ class Proposer:
             key=key,
             key_column=key_column(key, facts) if key else None,
             features=tuple(name for name, role in roles.items() if role.name == "feature"),
-            keeps_strong_features=bool(answers.feature),
+            keeps_strong_features=bool(answers.feature) or answers.leave_out == (NONE,),
             first_day=self._first_day,
         )
         columns, fields = source_fields(parts, reading, self._origin, file_label)
@@ -176,5 +176,5 @@ def _in_lake(answers: Answers, reading: SourceReading) -> Answers:
         known_at=named_or_none(answers.known_at),
         key=answers.key if answers.key == (NONE,) else tuple(map(named, answers.key)),
         feature=tuple(map(named, answers.feature)),
-        leave_out=tuple(map(named, answers.leave_out)),
+        leave_out=answers.leave_out if answers.leave_out == (NONE,) else tuple(map(named, answers.leave_out)),
     )

@@ -8,7 +8,7 @@ import duckdb
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.lake.sql import quote
-from mlops_assets.operations.new_solution.answers import Answers, Decision
+from mlops_assets.operations.new_solution.answers import NONE, Answers, Decision
 from mlops_assets.operations.new_solution.key import looks_like_key
 from mlops_assets.operations.new_solution.label import Label
 from mlops_assets.operations.new_solution.table_facts import TYPED, ColumnFacts, TableFacts
@@ -140,6 +140,8 @@ def _leaks(
             regression=label.problem == "regression",
         )
     strong = {name: ratio for name, ratio in ratios.items() if ratio > limit and name not in answers.feature}
+    if answers.leave_out == (NONE,):
+        strong = {name: ratio for name, ratio in strong.items() if ratio >= _TELLS}
     roles = {
         name: Role("left out", f"It tells {label.of} by itself: correlation ratio {ratio:.3f}.") for name, ratio in strong.items()
     }
@@ -149,8 +151,8 @@ def _leaks(
     decision = Decision(
         field="leave_out",
         value=",".join(doubtful),
-        reason=f"They tell {label.of} nearly by themselves; if they are known before it, give --feature.",
-        question="Which columns are known only with the label?",
+        reason=f"They tell {label.of} nearly by themselves.",
+        question="Which columns are known only with the label? (none: all are known before)",
     )
     return roles, (decision,)
 

@@ -48,6 +48,7 @@ def test_a_column_that_nearly_tells_the_label_is_asked_and_can_be_kept(tmp_path:
     assert roles(kept, "feature") == ["amount", "hint"]
     assert solution(kept).checks.maximum_label_correlation == 1.0, "the check of the training lets it pass too"
     assert "leave_out" not in open_fields(propose_rows(tmp_path, table, label="late", leave_out=("hint",)))
+    assert roles(propose_rows(tmp_path, table, label="late", leave_out=("none",)), "feature") == ["amount", "hint"]
 
 
 def test_what_is_known_only_with_the_label_is_left_out(tmp_path: Path) -> None:
