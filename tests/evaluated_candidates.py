@@ -113,7 +113,7 @@ def bundle_of(case: Case, path: Path, version: int) -> Bundle:
     return load(path)
 
 
-def evaluated(case: Case, bundle: Bundle, rival: ComparedChampion) -> CandidateEvaluation:
+def evaluated(case: Case, bundle: Bundle, rival: ComparedChampion, served: Bundle | None = None) -> CandidateEvaluation:
     solution = case.inputs.solution
     return evaluate_candidate(
         solution,
@@ -122,6 +122,7 @@ def evaluated(case: Case, bundle: Bundle, rival: ComparedChampion) -> CandidateE
         holdout=case.holdout,
         training_labels=label_array(case.train.column(solution.spine.label), solution.problem),
         dataset=DatasetState("run", tuple(rule.name for rule in dataset.RULES), (), (), unchanged=True),
+        served=served,
     )
 
 

@@ -41,6 +41,9 @@ REFERENCE_RECORD_TAG = "reference_record"
 
 REGISTRATION_TAG, ACCEPTANCE_TAG, REFERENCE_TAG = "registration_signature", "acceptance_signature", "reference_signature"
 
+GATED_FOLDER = "gated"
+"""Folder in a bundle with the bundle of the fit that the gates evaluated, where another one, fitted with the hold-out too, serves."""
+
 Purpose = Literal["registered", "accepted", "reference"]
 _TRAINING_TAGS = (TRAINING_DATE_TAG, DATASET_FINGERPRINT_TAG, CONFIGURATION_TAG, SEGMENT_TAG)
 _SIGNATURE_TAGS: dict[Purpose, str] = {"registered": REGISTRATION_TAG, "accepted": ACCEPTANCE_TAG, "reference": REFERENCE_TAG}
@@ -101,6 +104,11 @@ class BundleRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     def sha256(self) -> str:
         """One hash over the names and contents of all files."""
         return tree_hash(self.files)
+
+    @property
+    def is_refitted(self) -> bool:
+        """Whether another fit serves than the one that the gates evaluated."""
+        return any(name.startswith(f"{GATED_FOLDER}/") for name in self.files)
 
     @property
     def text(self) -> str:

@@ -150,8 +150,8 @@ class Comparison:
         inputs = self._inputs
         parts = [
             connection.execute(
-                f"SELECT * FROM ({split_query(inputs, day, rows)}) WHERE {SPLIT} = 'train' "
-                f"ORDER BY {quote(inputs.solution.spine.prediction_time)}, {quote(inputs.solution.spine.key)}"
+                f"SELECT * FROM ({split_query(inputs, day, rows)}) WHERE {SPLIT} = 'train' OR {inputs.solution.refits} "
+                f"ORDER BY {SPLIT} DESC, {quote(inputs.solution.spine.prediction_time)}, {quote(inputs.solution.spine.key)}"
             ).to_arrow_table()
             for rows in training_frame(inputs, day, current_snapshot(connection)).built(connection)
         ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mlops_assets.schema.column_names import LABELLED_AT, ROW_KEY, SNAPSHOT_AT, SNAPSHOT_DATE
-from mlops_assets.schema.duration import Duration
+from mlops_assets.schema.duration import Duration, maximum_days
 from mlops_assets.schema.gates_section import DatasetChecks, Gates
 from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.monitoring_section import Monitoring, Retraining
@@ -217,9 +217,23 @@ class Solution(YamlModel):
             return self
         if stated:
             raise ValueError(f"{' and '.join(stated)} belong to a table with time; without one there is training.holdout_share")
+        if self.training.refit:
+            raise ValueError("training.refit belongs to a table with time; without one the hold-out is predicted and must not be seen")
         if self.partitions.cadence != "daily":
             raise ValueError(f"a table without time has a snapshot a day: leave out cadence: {self.partitions.cadence}")
         return self
+
+    @property
+    def refits(self) -> bool:
+        """Whether the model that serves is fitted with the hold-out too.
+
+        Without time it predicts the hold-out, which it must not have seen. Of labels that come late, those of the newest rows are a selection.
+        """
+        if not self.spine.has_time:
+            return False
+        if self.training.refit is not None:
+            return self.training.refit
+        return 2 * maximum_days(self.monitoring.performance.label_delay) <= maximum_days(self.training.holdout)
 
     @property
     def champion_tolerances(self) -> dict[str, float]:

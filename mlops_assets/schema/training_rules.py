@@ -106,7 +106,7 @@ def configuration_hash(
     Without the budget (`with_budget` false) it identifies a search, which a larger budget continues.
     """
     search = solution.training.effective_search
-    training = solution.training.model_dump(mode="json", exclude={"search"})
+    training = solution.training.model_dump(mode="json", exclude={"search"}) | {"refit": solution.refits}
     if search:
         training["search"] = search.model_dump(mode="json", exclude=set() if with_budget else _BUDGET)
     estimators = [solution.training.estimator, *(search.candidates if search else [])]

@@ -137,6 +137,10 @@ class Training(YamlModel):
     """Transformers in front of the model."""
     seed: int = 0
     """Seed of everything random."""
+    refit: bool | None = None
+    """Whether what serves is fitted again, on training rows and hold-out together, so that it does not lack the newest rows; the gates evaluate
+    the model that has not seen the hold-out. Left out: where labels come in time, within half of the hold-out
+    (`monitoring.performance.label_delay`). Never for a table without time, whose hold-out is predicted."""
     search: Search | None = None
     """A search for a better estimator or better parameters; none: `estimator` is fitted as it is."""
     folds: Annotated[int, Field(ge=2)] = 3

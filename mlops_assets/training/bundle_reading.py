@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlops_assets.clients.bundle_record import BundleRecord, EvidenceError, folder_files, tree_hash
+from mlops_assets.clients.bundle_record import GATED_FOLDER, BundleRecord, EvidenceError, folder_files, tree_hash
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.settings import Settings
@@ -44,6 +44,24 @@ def read_bundle(registry: ModelRegistry, settings: Settings, model: RegisteredMo
         folder = bundle_folder(registry, settings, record)
         try:
             return load_bundle(folder, record.files)
+        except BundleError as error:
+            raise BundleError(_with_remedy(error, folder)) from error
+
+
+def read_gated_bundle(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> "Bundle":
+    """The bundle of the fit of `model` that its gates evaluated, which never saw the hold-out. Raises as `read_bundle` does."""
+    from mlops_assets.serving.bundle import BundleError
+    from mlops_assets.serving.bundle_loading import load_bundle
+
+    record = registry.registered_record(model)
+    if not record.is_refitted:
+        return read_bundle(registry, settings, model)
+    prefix = f"{GATED_FOLDER}/"
+    files = {name.removeprefix(prefix): sha256 for name, sha256 in record.files.items() if name.startswith(prefix)}
+    with bundles_of(settings, model).using():
+        folder = bundle_folder(registry, settings, record)
+        try:
+            return load_bundle(folder / GATED_FOLDER, files)
         except BundleError as error:
             raise BundleError(_with_remedy(error, folder)) from error
 

@@ -1,4 +1,4 @@
-"""Candidates, from a training dataset to a registered version: search, fit, export, comparison with the export, MLflow, serving bundle."""
+"""Candidates, from a training dataset to a registered version: search, fit, refit with the hold-out, export, MLflow, serving bundle."""
 
 import json
 import tempfile
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from mlops_assets.clients.bundle_record import Precision, TrainingIdentity
+from mlops_assets.clients.bundle_record import GATED_FOLDER, Precision, TrainingIdentity
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.search_storage import search_storage
@@ -22,8 +22,8 @@ from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import keep_bundle
 from mlops_assets.training.bundle_writing import parity_sample, write_model_bundle
-from mlops_assets.training.export import export_model
-from mlops_assets.training.fitting import FittedModel, default_estimator, fit_model, run_search
+from mlops_assets.training.exported_fit import ExportedFit, feature_schema, fit_and_export, least_precise, refit
+from mlops_assets.training.fitting import default_estimator, run_search
 from mlops_assets.training.provenance import code_versions
 from mlops_assets.training.training_dataset import dataset_rows_query
 from mlops_assets.training.training_runs import log_dataset, log_trial, logged_trials, unfinished_run
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from mlops_assets.ml.matrix import FeatureSchema
     from mlops_assets.ml.search import SearchResult, TrialResult
-
-_PARITY_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,6 @@ def train_candidate(
     training: TrainingIdentity,
 ) -> tuple[RegisteredModel, dict[str, Any]]:
     """Search, fit, export, log and register. Returns the version and what the asset's page says of it."""
-    from mlops_assets.ml.matrix import FeatureSchema, to_exact_frame, to_frame, with_origins
-    from mlops_assets.ml.onnx import measure_parity, measure_rounding
-
     solution = inputs.solution
     with lake.connect(read_only=True) as connection:
         train = connection.execute(dataset_rows_query(inputs, dataset.training_date, "train")).to_arrow_table()
@@ -83,26 +78,15 @@ def train_candidate(
     succeeded = False
     try:
         try:
-            schema = with_origins(FeatureSchema.from_arrow(train.schema, inputs.features), train)
+            schema = feature_schema(inputs, train)
             searched = _search(context, registry, settings, inputs, schema=schema, train=train, dataset=dataset, run_id=run_id)
-            fitted = fit_model(inputs, schema, train, searched.best.step if searched else default_estimator(inputs))
-            exported = export_model(fitted.pipeline, schema, solution)
-            rows = holdout.slice(0, _PARITY_ROWS)
-            compared = measure_parity(fitted.pipeline, exported.model, to_frame(rows, schema), schema, solution.problem)
-            limit = solution.gates.maximum_onnx_difference
-            rounded = measure_rounding(
-                fitted.pipeline, exported.model, to_exact_frame(rows, schema), schema, solution.problem, limit
-            )
+            estimator = searched.best.step if searched else default_estimator(inputs)
+            gated = fit_and_export(inputs, train, holdout, estimator)
+            served = refit(inputs, gated, holdout)
         except ValueError as error:
             raise permanent_failure(str(error)) from error
-        precision = Precision(
-            rows=compared.rows,
-            # Relative where predictions are large, so that one limit suits probabilities and values.
-            largest_difference=compared.largest_relative_difference,
-            float32_changed=rounded.changed_share,
-            float32_mean_change=rounded.mean_change,
-        )
-        _log(registry, run_id, inputs, fitted, searched, dataset=dataset, precision=precision)
+        precision = least_precise(gated.precision, served.precision)
+        _log(registry, run_id, inputs, served, searched, dataset=dataset, precision=precision)
         version_tags = {
             **training.tags,
             "dagster_run_id": context.run.run_id,
@@ -110,31 +94,39 @@ def train_candidate(
             "feature_views": json.dumps(inputs.view_versions),
             **code_versions(current_project().dbt_manifest),
         }
-        registered = registry.register(inputs.name, run_id, fitted.pipeline, version_tags)
+        registered = registry.register(inputs.name, run_id, served.fitted.pipeline, version_tags)
         registry.describe_model(
             registered,
             solution=solution.description,
-            version=f"{fitted.estimator.class_path.rpartition('.')[2]} for {inputs.segment or 'all rows'}, "
-            f"trained on {dataset.training_rows:,} rows known at {dataset.training_date}.",
+            version=f"{estimator.class_path.rpartition('.')[2]} for {inputs.segment or 'all rows'}, "
+            f"trained on {served.rows.num_rows:,} rows known at {dataset.training_date}.",
             tags={"problem": solution.problem, "owners": ", ".join(solution.owners), "label": solution.spine.label},
         )
         with tempfile.TemporaryDirectory() as folder:
-            write_model_bundle(
-                Path(folder) / "bundle",
-                inputs,
-                schema=schema,
-                train=train,
-                sample=parity_sample(inputs, fitted.pipeline, schema, holdout),
-                model=exported,
-                threshold=fitted.threshold,
-                registered=registered,
-            )
-            registry.log_bundle(registered, Path(folder) / "bundle", training=training, precision=precision)
-            keep_bundle(settings, registered, Path(folder) / "bundle")
+            bundle = Path(folder) / "bundle"
+            _write(bundle, inputs, served, holdout, registered)
+            if served is not gated:
+                _write(bundle / GATED_FOLDER, inputs, gated, holdout, registered)
+            registry.log_bundle(registered, bundle, training=training, precision=precision)
+            keep_bundle(settings, registered, bundle)
         succeeded = True
     finally:
         registry.finish_run(run_id, succeeded=succeeded)
-    return registered, _described(inputs, fitted, searched, exported.no_onnx)
+    return registered, _described(inputs, served, searched)
+
+
+def _write(path: Path, inputs: SolutionInputs, fit: ExportedFit, holdout: "pa.Table", registered: RegisteredModel) -> None:
+    """Write the bundle of a fit of the version `registered` to the folder `path`."""
+    write_model_bundle(
+        path,
+        inputs,
+        schema=fit.schema,
+        train=fit.rows,
+        sample=parity_sample(inputs, fit.fitted.pipeline, fit.schema, holdout),
+        model=fit.exported,
+        threshold=fit.fitted.threshold,
+        registered=registered,
+    )
 
 
 def _search(
@@ -172,14 +164,14 @@ def _log(
     registry: ModelRegistry,
     run_id: str,
     inputs: SolutionInputs,
-    fitted: FittedModel,
+    served: ExportedFit,
     searched: "SearchResult | None",
     *,
     dataset: TrainingDataset,
     precision: Precision,
 ) -> None:
     """Parameters, metrics, the dataset and the history of the search, with the run behind the version."""
-    training = inputs.solution.training
+    training, fitted = inputs.solution.training, served.fitted
     registry.log(
         run_id,
         parameters={
@@ -187,11 +179,13 @@ def _log(
             **{f"estimator.{name}": value for name, value in fitted.estimator.parameters.items()},
             **training.model_dump(mode="json", include={"window", "holdout", "seed", *_options(inputs)}),
             "chosen_threshold": fitted.threshold,
+            "refit": inputs.solution.refits,
             "features": len(inputs.features),
             "feature_views": json.dumps(inputs.view_versions),
         },
         metrics={
             "fit_seconds": fitted.seconds,
+            "fitted_rows": served.rows.num_rows,
             "training_rows": dataset.training_rows,
             "holdout_rows": dataset.holdout_rows,
             "onnx_rows": precision.rows,
@@ -230,14 +224,15 @@ def _options(inputs: SolutionInputs) -> set[str]:
     }
 
 
-def _described(
-    inputs: SolutionInputs, fitted: FittedModel, searched: "SearchResult | None", no_onnx: str | None
-) -> dict[str, Any]:
-    """Return the metadata of a fit for the page of the asset."""
+def _described(inputs: SolutionInputs, served: ExportedFit, searched: "SearchResult | None") -> dict[str, Any]:
+    """Return the metadata of the fit that serves for the page of the asset."""
+    fitted, no_onnx = served.fitted, served.exported.no_onnx
     metadata: dict[str, Any] = {
         "estimator": fitted.estimator.class_path,
         "parameters": dg.MetadataValue.json(dict(fitted.estimator.parameters)),
         "fit_seconds": fitted.seconds,
+        "refit": inputs.solution.refits,
+        "fitted_rows": served.rows.num_rows,
     }
     if no_onnx is not None:
         metadata["no_onnx"] = no_onnx

@@ -29,11 +29,15 @@ _IMPORTANCE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class ComparedChampion:
-    """The champion that a candidate is compared with; its bundle is None when it cannot be, and `reason` says why."""
+    """The champion that a candidate is compared with; its bundle is None when it cannot be, and `reason` says why.
+
+    `is_gated_fit` tells that the bundle is that of the fit before the champion's hold-out, since the one that serves has seen rows of this one.
+    """
 
     model: RegisteredModel | None
     bundle: "Bundle | None"
     reason: str
+    is_gated_fit: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,13 @@ def evaluate_candidate(
     holdout: "pa.Table",
     training_labels: "np.ndarray",
     dataset: DatasetState,
+    served: "Bundle | None" = None,
 ) -> CandidateEvaluation:
-    """Evaluate the candidate's `bundle` on the `holdout` rows. `training_labels` are the labels that it was fitted on."""
-    from mlops_assets.ml.comparison import compare_models
+    """Evaluate the candidate's `bundle` on the `holdout` rows. `training_labels` are the labels that it was fitted on.
+
+    `served` is the bundle that will serve, fitted again with the hold-out; None: it is `bundle`.
+    """
+    from mlops_assets.ml.comparison import compare_models, compare_rows
     from mlops_assets.ml.evaluation import Resampling, constant_predictions, evaluate
     from mlops_assets.ml.weighted_metrics import WeightedMetrics
     from mlops_assets.schema.problem import label_array
@@ -93,13 +101,22 @@ def evaluate_candidate(
     if rival.bundle is not None:
         champion_rows = _evaluated_rows(solution, rival.bundle, holdout, labels)
         against_champion = compare_models(result, champion_rows, names=solution.metrics, resampling=resampling)
+    refit = None
+    if served is not None:
+        refitted_rows = _evaluated_rows(solution, served, holdout, labels)
+        fitted_rows = _evaluated_rows(solution, bundle, holdout, labels)
+        [refit] = compare_rows(
+            refitted_rows, fitted_rows, names=(metric,), seed=resampling.seed, blocks=resampling.blocks
+        ).values()
     candidate_result = CandidateResult(
         result=result,
         against_baseline=compare_models(result, constant, names=(metric,), resampling=resampling)[metric],
         champion=rival.model,
         against_champion=against_champion,
         not_compared=rival.reason,
-        latency=measure_latency(bundle, holdout, rows=_LATENCY_ROWS),
+        champion_is_gated_fit=rival.is_gated_fit,
+        refit=refit,
+        latency=measure_latency(served or bundle, holdout, rows=_LATENCY_ROWS),
         dataset=dataset,
     )
     return CandidateEvaluation(

@@ -1,15 +1,13 @@
 """`evaluation`: the candidate's serving bundle evaluated on the temporal hold-out, with the gates a deployment needs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import duckdb
 
-from mlops_assets.clients.aliases import CHAMPION, segment_alias
-from mlops_assets.clients.bundle_record import EvidenceError
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.core.keys import EVALUATION, MODEL, SEGMENT, TRAINING_DATASET, TRAINING_DATE
@@ -26,13 +24,8 @@ from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.acceptance import GATES_PASSED_METADATA
 from mlops_assets.training.all_evaluations import separate_segments
-from mlops_assets.training.bundle_reading import read_bundle, require_passed_gates
-from mlops_assets.training.candidate_evaluation import (
-    CandidateEvaluation,
-    ComparedChampion,
-    comparison_problem,
-    evaluate_candidate,
-)
+from mlops_assets.training.bundle_reading import read_bundle, read_gated_bundle
+from mlops_assets.training.candidate_evaluation import CandidateEvaluation, evaluate_candidate
 from mlops_assets.training.evaluation_page import draw_candidate_plots, plot_metadata, result_metadata
 from mlops_assets.training.gate import check_evaluation, gate_rules, rejection_reason
 from mlops_assets.training.kept_bundles import prune_bundles
@@ -40,12 +33,12 @@ from mlops_assets.training.model import candidate_alias, dataset_mapping
 from mlops_assets.training.monitoring_reference import log_reference
 from mlops_assets.training.recorded_checks import dataset_state
 from mlops_assets.training.reference_period import measure_period
+from mlops_assets.training.rival import find_rival
 from mlops_assets.training.training_dataset import dataset_query, dataset_rows_query
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mlops_assets.serving.bundle import Bundle
 
 CARD_HTML, CARD_MARKDOWN = "model_card.html", "model_card.md"
 """Artifacts of a version's run."""
@@ -68,7 +61,7 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         ],
         check_specs=[rule.spec(key) for rule in gate_rules(solution)],
         retry_policy=RETRIES,
-        code_version="3",
+        code_version="4",
     )
     @step
     def evaluation(
@@ -86,7 +79,8 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         candidate = find_candidate(registry, inputs, training_date)
         with lake.connect(read_only=False) as connection:
             record = registry.registered_record(candidate)
-            bundle = read_bundle(registry, settings, candidate)
+            # The gates evaluate what has not seen the hold-out.
+            gated, served = read_gated_bundle(registry, settings, candidate), read_bundle(registry, settings, candidate)
             holdout = connection.execute(dataset_rows_query(inputs, training_date, "holdout")).to_arrow_table()
             train_rows = dataset_rows_query(inputs, training_date, "train")
             train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
@@ -94,8 +88,11 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
             unchanged = present == record.training.dataset_fingerprint
             evaluated = evaluate_candidate(
                 solution,
-                bundle,
-                rival=_rival(context.instance, registry, settings, inputs, candidate=candidate, bundle=bundle, holdout=holdout),
+                gated,
+                served=served if record.is_refitted else None,
+                rival=find_rival(
+                    context.instance, registry, settings, inputs, candidate=candidate, bundle=gated, holdout=holdout
+                ),
                 holdout=holdout,
                 training_labels=label_array(train.column(0), solution.problem),
                 dataset=dataset_state(context.instance, inputs, training_date, unchanged=unchanged),
@@ -116,7 +113,7 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
             dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), training_date)
             if unchanged:
                 # Else these rows are not those of the version: it keeps the reference that it has, and its gates refuse it.
-                period = measure_period(connection, inputs, bundle, training_date)
+                period = measure_period(connection, inputs, gated, training_date)
                 log_reference(
                     connection,
                     registry,
@@ -129,18 +126,19 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                 )
         checks = check_evaluation(inputs, evaluated.candidate_result)
         because = rejection_reason(checks)
-        engine = choose_engine(bundle.contract, solution.serving.engine, evaluated.candidate_result.latency)
+        engine = choose_engine(served.contract, solution.serving.engine, evaluated.candidate_result.latency)
         if because is None:
             registry.accept(candidate, record, engine=engine.engine, reason=engine.reason)
         else:
             registry.reject(candidate, because)
             prune_bundles(registry, settings, inputs.name)
-        figures = draw_candidate_plots(evaluated, bundle.contract, metric=solution.training.metric)
+        figures = draw_candidate_plots(evaluated, gated.contract, metric=solution.training.metric)
         card = build_card(
             CardSources(
                 inputs=inputs,
                 candidate=candidate,
-                contract=bundle.contract,
+                contract=served.contract,
+                is_refitted=record.is_refitted,
                 evaluated=evaluated,
                 checks=checks,
                 parameters=registry.parameters(candidate.run_id),
@@ -196,44 +194,6 @@ def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_dat
     return candidate
 
 
-def _rival(
-    instance: dg.DagsterInstance,
-    registry: ModelRegistry,
-    settings: Settings,
-    inputs: SolutionInputs,
-    *,
-    candidate: RegisteredModel,
-    bundle: "Bundle",
-    holdout: "pa.Table",
-) -> ComparedChampion:
-    """The champion, with its bundle when the candidate can be compared with it."""
-    champion = present_champion(instance, registry, inputs)
-    if champion is None:
-        return ComparedChampion(model=None, bundle=None, reason="there is no champion to compare with")
-    if champion.version == candidate.version:
-        return ComparedChampion(model=champion, bundle=None, reason="the candidate is the champion")
-    # An alias moved by hand to a weak version must not make it easy for the candidate.
-    require_passed_gates(instance, registry, champion)
-    loaded = read_bundle(registry, settings, champion)
-    reason = comparison_problem(bundle.contract, loaded.contract, holdout)
-    return ComparedChampion(model=champion, bundle=loaded if reason is None else None, reason=reason or "")
-
-
-def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inputs: SolutionInputs) -> RegisteredModel | None:
-    """The version that predicts the rows of `inputs` now; of a segment without a champion of its own it is the solution's.
-
-    Raises EvidenceError when a champion was deployed and its alias is gone: without a rival, a weak candidate would pass.
-    """
-    whole = replace(inputs, by_segment=False, segment=None)
-    for scope in [inputs, whole] if inputs.segment else [whole]:
-        if champion := registry.champion(inputs.name, scope.segment):
-            return champion
-        if scope.deployment_target.has_champion(instance):
-            raise EvidenceError(
-                f"The alias {segment_alias(CHAMPION, scope.segment)} of {inputs.name} was removed by hand. The sensor "
-                "champions restores it within a minute; then materialize the evaluation again."
-            )
-    return None
 
 
 def _log(

@@ -31,7 +31,9 @@ class CandidateResult:
     """All that the gates look at.
 
     `against_baseline` is the selection metric beside a constant prediction's. `against_champion` has every metric beside the
-    champion's on the same rows; it is empty when there is nothing to compare, and `not_compared` says why.
+    champion's on the same rows; it is empty when there is nothing to compare, and `not_compared` says why. `champion_is_gated_fit` tells that
+    the champion was evaluated as it was before its refit. `refit` is the selection metric of the model that will serve, fitted with the
+    hold-out too, beside that of the model that is gated; None where that one serves.
     """
 
     result: "Evaluation"
@@ -41,6 +43,8 @@ class CandidateResult:
     not_compared: str
     latency: "Latency"
     dataset: DatasetState
+    champion_is_gated_fit: bool = False
+    refit: "MetricDifference | None" = None
 
 
 @dataclass(frozen=True)

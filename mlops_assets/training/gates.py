@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mlops_assets.ml.evaluation import Evaluation, SliceResult
 
 _NAMED_SLICES = 5
+_REFIT_TOLERANCE = 0.1
+"""Share of the lead over a constant prediction that the refit may lose on rows that it has seen: more is a fault, not noise."""
 
 
 @gate(
@@ -201,6 +203,7 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> G
         )
     evidence = {
         "champion": candidate_result.champion.version,
+        "champion_is_gated_fit": candidate_result.champion_is_gated_fit,
         "compared": True,
         "tolerances": bounds_of_metrics,
         "tolerance_is_stated": bool(solution.gates.against_champion),
@@ -209,8 +212,37 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> G
         "differences": evidence_table(records, {"passed": "bool"}),
     }
     stated = "" if solution.gates.against_champion else "; no tolerance is stated: not worse beyond chance"
-    against = f"version {candidate_result.champion.version} on the same {_drawn(candidate_result.result)}{stated}"
+    fit = " as it was before its refit" if candidate_result.champion_is_gated_fit else ""
+    against = f"version {candidate_result.champion.version}{fit} on the same {_drawn(candidate_result.result)}{stated}"
     return GateOutcome(not worse, f"{'; '.join(parts)} ({against})", evidence)
+
+
+@gate(
+    "The model that serves, fitted again with the hold-out, predicts the hold-out no worse than the one that the gates evaluated.",
+    measured=("refitted", "difference", "difference_interval"),
+    bound=("tolerance",),
+)
+def refit(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
+    """The model that serves, fitted again with the hold-out, predicts the hold-out no worse than the one that the gates evaluated."""
+    compared, lead = candidate_result.refit, candidate_result.against_baseline.value
+    tolerance = _REFIT_TOLERANCE * abs(lead or 0.0)
+    if compared is None:
+        nothing = dict.fromkeys(("difference", "difference_interval"), dg.MetadataValue.null())
+        sentence = "the model that serves is the one that the gates evaluated"
+        return GateOutcome(True, sentence, {"refitted": False, "tolerance": tolerance, **nothing})
+    passed = not compared.is_worse(tolerance)
+    sentence = (
+        f"{compared.metric} {format_value(compared.ours)} on the hold-out that it has seen, {format_value(compared.theirs)} before, "
+        f"difference {format_value(compared.value)}{format_interval(compared.interval)}{'' if passed else ' is worse'}"
+    )
+    evidence = {
+        "refitted": True,
+        "metric": compared.metric,
+        "difference": plottable_number(compared.value),
+        "difference_interval": interval_bounds(compared.interval),
+        "tolerance": tolerance,
+    }
+    return GateOutcome(passed, sentence, evidence)
 
 
 @gate(

@@ -52,7 +52,7 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         check_specs=[check_rules.ONNX_PARITY.spec(key)],
         retry_policy=RETRIES,
         pool="training",
-        code_version="2",
+        code_version="3",
     )
     @step
     def model(

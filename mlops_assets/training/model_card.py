@@ -37,6 +37,7 @@ class CardSources:
     checks: Sequence[dg.AssetCheckResult]
     parameters: Mapping[str, str]
     dataset: RecordedDataset | None
+    is_refitted: bool
     training_rows: int
     holdout: "pa.Table"
 
@@ -58,6 +59,7 @@ def build_card(sources: CardSources, *, links: Mapping[str, str], figures: Mappi
             "trained for": sources.candidate.tags[TRAINING_DATE_TAG],
             "training rows": f"{sources.training_rows:,}",
             "hold-out rows": f"{result.rows:,}",
+            "fitted for serving on": f"{sources.training_rows + (result.rows if sources.is_refitted else 0):,} rows",
             "features": str(len(sources.contract.features)),
         },
         links=links,
@@ -120,7 +122,13 @@ def _data(sources: CardSources) -> Section:
 def _training(sources: CardSources) -> Section:
     told_elsewhere = ("feature_views", "features")
     facts = {name: value for name, value in sorted(sources.parameters.items()) if name not in told_elsewhere}
-    return Section(title="Training", facts=facts)
+    paragraph = "The model that serves is the one that was evaluated: it was fitted on the training rows alone."
+    if sources.is_refitted:
+        paragraph = (
+            "The evaluated model was fitted on the training rows alone. The one that serves has the same configuration and was fitted again on "
+            "training rows and hold-out together, so that it does not lack the newest rows; the gate `refit` compares both."
+        )
+    return Section(title="Training", paragraphs=(paragraph,), facts=facts)
 
 
 def _metrics(sources: CardSources, figures: Mapping[str, bytes]) -> Section:

@@ -186,6 +186,10 @@ def test_a_number_is_held_out_by_the_same_share_of_its_range(lake: Lake) -> None
             {"training": {"window": "30d", "metric": "accuracy", "estimator": {"type": "x.Y"}}},
             "training.window belong to a table with time",
         ),
+        (
+            {"training": {"refit": True, "metric": "accuracy", "estimator": {"type": "x.Y"}}},
+            "training.refit belongs to a table with time",
+        ),
     ],
 )
 def test_what_needs_time_is_refused_without_it(changes: dict[str, Any], message: str) -> None:

@@ -20,7 +20,7 @@ PREDICTED = f"flight_date >= DATE '{TRAINING_DATE}' AND flight_date < DATE '{END
 CHECKS = {
     "training_dataset": {"schema", "row_count", "duplicates", "missing", "constant_columns", "label_rate", "leakage_guard"},
     "model": {"onnx_parity"},
-    "evaluation": {"dataset_checks", "baseline", "floor", "worst_slice", "calibration", "against_champion", "latency"},
+    "evaluation": {"dataset_checks", "baseline", "floor", "worst_slice", "calibration", "against_champion", "refit", "latency"},
     "online_features": {"online_offline_parity"},
     "deployment": {"champion_deployed", "served_version"},
     "predictions": {"complete", "finite_scores", "fresh_features"},

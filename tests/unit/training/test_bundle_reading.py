@@ -12,7 +12,14 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.settings import Settings
 from mlops_assets.serving.bundle import BundleError
-from mlops_assets.training.bundle_reading import bundle_folder, keep_bundle, read_bundle, read_contract, require_passed_gates
+from mlops_assets.training.bundle_reading import (
+    bundle_folder,
+    keep_bundle,
+    read_bundle,
+    read_contract,
+    read_gated_bundle,
+    require_passed_gates,
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +70,33 @@ def test_a_file_that_was_added_is_refused(model: RegisteredModel, registry: Mode
     (bundle_folder(registry, settings, registry.registered_record(model)) / "extra.py").write_text("x")
     with pytest.raises(BundleError):
         read_bundle(registry, settings, model)
+
+
+def test_the_gates_read_the_fit_that_has_not_seen_the_hold_out(
+    settings: Settings, registry: ModelRegistry, tmp_path: Path
+) -> None:
+    served, gated = fit_flights("regression", version=2), fit_flights("regression", version=2, seed=1)
+    folder = served.write(tmp_path / "written")
+    gated.write(folder / "gated")
+    record = record_of("flights", 2, files=folder_files(folder))
+    assert record.is_refitted
+    evidence = {**record.sign(registry.signer, "registered"), RECORD_TAG: record.text}
+    model = RegisteredModel("flights", 2, record.run_id, {**record.training.tags, **evidence})
+    keep_bundle(settings, model, folder)
+    read = read_bundle(registry, settings, model), read_gated_bundle(registry, settings, model)
+    assert [bundle.contract.model_sha256 for bundle in read] == [fit.contract.model_sha256 for fit in (served, gated)]
+    kept = bundle_folder(registry, settings, record) / "gated" / "model.onnx"
+    kept.write_bytes(kept.read_bytes() + b" ")
+    for reader in (read_bundle, read_gated_bundle):
+        with pytest.raises(BundleError, match="was changed after promotion"):
+            reader(registry, settings, model)
+
+
+def test_a_version_that_serves_what_was_gated_has_one_bundle(
+    model: RegisteredModel, registry: ModelRegistry, settings: Settings
+) -> None:
+    assert not registry.registered_record(model).is_refitted
+    assert read_gated_bundle(registry, settings, model).path == read_bundle(registry, settings, model).path
 
 
 def test_a_version_that_was_not_registered_here_is_not_read(

@@ -1,7 +1,9 @@
 """A candidate evaluated through its real bundle, for the three problems."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 from evaluated_candidates import FEATURES, Candidate, bundle_of, case, evaluated
 
 from mlops_assets.training.candidate_evaluation import ComparedChampion, comparison_problem
@@ -21,6 +23,19 @@ def test_a_candidate_is_evaluated_beside_a_constant_and_the_champion(candidate: 
     assert importances is not None
     assert {each.feature for each in importances.features} == set(FEATURES)
     assert importances.features[0].feature == "distance"
+
+
+def test_the_fit_that_serves_is_held_against_the_one_that_was_evaluated(tmp_path: Path) -> None:
+    chosen = case("regression")
+    gated = bundle_of(chosen, tmp_path / "4", 4)
+    served = bundle_of(replace(chosen, train=pa.concat_tables([chosen.train, chosen.holdout])), tmp_path / "5", 5)
+    alone = ComparedChampion(model=None, bundle=None, reason="there is no champion to compare with")
+    found = evaluated(chosen, gated, alone, served=served).candidate_result
+    assert found.result.metrics == evaluated(chosen, gated, alone).candidate_result.result.metrics
+    assert found.refit is not None
+    assert found.refit.theirs == found.result.metrics["mean_absolute_error"]
+    assert found.refit.loss is not None
+    assert found.refit.loss < 0.02 * found.refit.theirs
 
 
 def test_evaluating_twice_gives_the_same(tmp_path: Path) -> None:

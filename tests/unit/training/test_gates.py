@@ -109,7 +109,16 @@ def outcome(inputs: SolutionInputs, evaluated: CandidateResult) -> dict[str, dg.
 def test_a_good_candidate_passes_every_gate_with_its_evidence(good: CandidateResult) -> None:
     inputs = inputs_with(worst_slice={"roc_auc": 0.6})
     checks = outcome(inputs, good)
-    assert list(checks) == ["dataset_checks", "baseline", "floor", "worst_slice", "calibration", "against_champion", "latency"]
+    assert list(checks) == [
+        "dataset_checks",
+        "baseline",
+        "floor",
+        "worst_slice",
+        "calibration",
+        "against_champion",
+        "refit",
+        "latency",
+    ]
     assert list(checks) == [rule.name for rule in gate_rules(inputs.solution)]
     assert {name for name, check in checks.items() if not check.passed} == set()
     assert rejection_reason(list(checks.values())) is None
@@ -123,7 +132,7 @@ def test_a_good_candidate_passes_every_gate_with_its_evidence(good: CandidateRes
 
 def test_gates_that_the_yaml_does_not_ask_for_are_not_there() -> None:
     solution = inputs_with(floor={}, worst_slice={}, maximum_calibration_error=None).solution
-    assert [rule.name for rule in gate_rules(solution)] == ["dataset_checks", "baseline", "against_champion", "latency"]
+    assert [rule.name for rule in gate_rules(solution)] == ["dataset_checks", "baseline", "against_champion", "refit", "latency"]
 
 
 def test_a_model_of_shuffled_labels_is_refused_for_every_reason(shuffled: CandidateResult) -> None:
@@ -192,6 +201,25 @@ def test_without_a_stated_tolerance_a_worse_model_does_not_replace_the_champion(
     assert outcome(inputs, candidate_result(equal, champion=PROBABILITIES))["against_champion"].passed
     # The team may tolerate more.
     assert outcome(inputs_with(against_champion={"roc_auc": 1.0}), shuffled)["against_champion"].passed
+
+
+def test_a_refit_that_lost_what_the_gates_saw_is_refused(good: CandidateResult) -> None:
+    alone = outcome(inputs_with(), good)["refit"]
+    assert (alone.passed, alone.description) == (True, "the model that serves is the one that the gates evaluated")
+    lead = good.against_baseline.value
+    assert lead is not None
+    little, much = -0.05 * lead, -0.5 * lead
+    for lost, passed in ((0.01, True), (little, True), (much, False)):
+        difference = MetricDifference("roc_auc", 0.8 + lost, 0.8, lost, Interval(lost - 0.001, lost + 0.001))
+        check = outcome(inputs_with(), replace(good, refit=difference))["refit"]
+        assert check.passed is passed
+        assert "on the hold-out that it has seen" in str(check.description)
+    assert not outcome(inputs_with(), replace(good, refit=MetricDifference("roc_auc", None, 0.8, None, None)))["refit"].passed
+
+
+def test_a_champion_that_knows_the_hold_out_is_compared_as_it_was_before(shuffled: CandidateResult) -> None:
+    check = outcome(inputs_with(), replace(shuffled, champion_is_gated_fit=True))["against_champion"]
+    assert "(version 4 as it was before its refit on the same 4,000 rows of 40 days)" in str(check.description)
 
 
 def test_a_slow_bundle_is_refused(good: CandidateResult) -> None:

@@ -24,6 +24,7 @@ def test_its_card_says_what_it_was_made_of_and_what_the_gates_said(candidate: Ca
         checks=check_evaluation(inputs, found.candidate_result),
         parameters={"estimator": estimator, "seed": "0"},
         dataset=None,
+        is_refitted=True,
         training_rows=candidate.case.train.num_rows,
         holdout=candidate.case.holdout,
     )

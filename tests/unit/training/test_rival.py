@@ -1,6 +1,7 @@
-"""With what a candidate is compared when somebody took the champion's alias away in MLflow."""
+"""With what a candidate is compared: a champion that is there, as it was before it saw the hold-out."""
 
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +15,7 @@ from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION
 from mlops_assets.schema.solution import Segments
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.evaluation import present_champion
+from mlops_assets.training.rival import has_seen_holdout, present_champion
 
 WHOLE = solution_inputs("daily")
 WHOLE = replace(WHOLE, solution=WHOLE.solution.model_copy(update={"segments": Segments(column="age", values=["old"])}))
@@ -66,3 +67,15 @@ def test_a_segment_without_a_champion_is_compared_with_that_of_its_solution() ->
         assert found is not None
         assert found.version == 1
         deploy(instance, OLD, left_to_solution=True)
+
+
+@pytest.mark.parametrize(("days_before", "has_seen"), [(0, True), (4, True), (5, False), (30, False), (-10, True)])
+def test_a_refitted_champion_has_seen_what_lies_before_its_training_date(days_before: int, has_seen: bool) -> None:
+    holdout = WHOLE.solution.training.holdout
+    assert holdout == "5d"
+    trained = date(2020, 2, 1)
+    candidate, champion = (
+        RegisteredModel("clinic", 1, "run", {"training_date": day.isoformat()})
+        for day in (trained, trained - timedelta(days_before))
+    )
+    assert has_seen_holdout(WHOLE, champion, candidate) is has_seen

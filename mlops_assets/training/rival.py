@@ -1,0 +1,71 @@
+"""The rival of a candidate: the champion, as it can be evaluated on a hold-out that it has not seen."""
+
+from dataclasses import replace
+from datetime import date
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from mlops_assets.clients.aliases import CHAMPION, segment_alias
+from mlops_assets.clients.bundle_record import EvidenceError
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.core.settings import Settings
+from mlops_assets.schema.duration import subtract_duration
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.bundle_reading import read_bundle, read_gated_bundle, require_passed_gates
+from mlops_assets.training.candidate_evaluation import ComparedChampion, comparison_problem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlops_assets.serving.bundle import Bundle
+
+
+def find_rival(
+    instance: dg.DagsterInstance,
+    registry: ModelRegistry,
+    settings: Settings,
+    inputs: SolutionInputs,
+    *,
+    candidate: RegisteredModel,
+    bundle: "Bundle",
+    holdout: "pa.Table",
+) -> ComparedChampion:
+    """The champion, with its bundle when the candidate can be compared with it."""
+    champion = present_champion(instance, registry, inputs)
+    if champion is None:
+        return ComparedChampion(model=None, bundle=None, reason="there is no champion to compare with")
+    if champion.version == candidate.version:
+        return ComparedChampion(model=champion, bundle=None, reason="the candidate is the champion")
+    # An alias moved by hand to a weak version must not make it easy for the candidate.
+    require_passed_gates(instance, registry, champion)
+    is_gated_fit = registry.registered_record(champion).is_refitted and has_seen_holdout(inputs, champion, candidate)
+    loaded = (read_gated_bundle if is_gated_fit else read_bundle)(registry, settings, champion)
+    reason = comparison_problem(bundle.contract, loaded.contract, holdout)
+    return ComparedChampion(
+        model=champion, bundle=loaded if reason is None else None, reason=reason or "", is_gated_fit=is_gated_fit
+    )
+
+
+def has_seen_holdout(inputs: SolutionInputs, champion: RegisteredModel, candidate: RegisteredModel) -> bool:
+    """Whether a refit of `champion`, which a table without time has not, was fitted on rows of the hold-out of `candidate`."""
+    begin = subtract_duration(date.fromisoformat(candidate.tags[TRAINING_DATE_TAG]), inputs.solution.training.holdout)
+    return date.fromisoformat(champion.tags[TRAINING_DATE_TAG]) > begin
+
+
+def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inputs: SolutionInputs) -> RegisteredModel | None:
+    """The version that predicts the rows of `inputs` now; of a segment without a champion of its own it is the solution's.
+
+    Raises EvidenceError when a champion was deployed and its alias is gone: without a rival, a weak candidate would pass.
+    """
+    whole = replace(inputs, by_segment=False, segment=None)
+    for scope in [inputs, whole] if inputs.segment else [whole]:
+        if champion := registry.champion(inputs.name, scope.segment):
+            return champion
+        if scope.deployment_target.has_champion(instance):
+            raise EvidenceError(
+                f"The alias {segment_alias(CHAMPION, scope.segment)} of {inputs.name} was removed by hand. The sensor "
+                "champions restores it within a minute; then materialize the evaluation again."
+            )
+    return None
