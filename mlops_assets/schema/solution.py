@@ -218,7 +218,9 @@ class Solution(YamlModel):
         if stated:
             raise ValueError(f"{' and '.join(stated)} belong to a table with time; without one there is training.holdout_share")
         if self.training.refit:
-            raise ValueError("training.refit belongs to a table with time; without one the hold-out is predicted and must not be seen")
+            raise ValueError(
+                "training.refit belongs to a table with time; without one the hold-out is predicted and must not be seen"
+            )
         if self.partitions.cadence != "daily":
             raise ValueError(f"a table without time has a snapshot a day: leave out cadence: {self.partitions.cadence}")
         return self

@@ -80,7 +80,8 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         with lake.connect(read_only=False) as connection:
             record = registry.registered_record(candidate)
             # The gates evaluate what has not seen the hold-out.
-            gated, served = read_gated_bundle(registry, settings, candidate), read_bundle(registry, settings, candidate)
+            gated = read_gated_bundle(registry, settings, candidate)
+            served = read_bundle(registry, settings, candidate) if record.is_refitted else gated
             holdout = connection.execute(dataset_rows_query(inputs, training_date, "holdout")).to_arrow_table()
             train_rows = dataset_rows_query(inputs, training_date, "train")
             train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
@@ -192,8 +193,6 @@ def find_candidate(registry: ModelRegistry, inputs: SolutionInputs, training_dat
             f"{candidate.tags.get(TRAINING_DATE_TAG)}: materialize {key} for {training_date} again."
         )
     return candidate
-
-
 
 
 def _log(
