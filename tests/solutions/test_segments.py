@@ -103,7 +103,9 @@ def test_its_rival_is_what_predicts_its_rows_now(
     own = f"FROM {SOLUTION}.segment_evaluation WHERE model_version = {version}"
     rows = platform.value(f"SELECT count(*) {own} AND segment = '{SEGMENT}'")
     assert rows == platform.value(f"SELECT count(*) {own}")
-    assert f"is worse (version {champion.version} on the same {rows:,} rows of " in str(check.description)
+    assert f"is worse (version {champion.version} as it was before its refit on the same {rows:,} rows of " in str(
+        check.description
+    )
     # The models of all rows have a table of their own.
     of_the_champion = f"FROM {SOLUTION}.evaluation WHERE model_version = {champion.version}"
     assert 0 < rows < platform.value(f"SELECT count(*) {of_the_champion}")
