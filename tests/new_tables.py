@@ -36,6 +36,12 @@ def propose(file: Path, name: str = "things", **answers: Any) -> Proposal:
         return Proposer(connection, Origin.of_file(str(file)), name, FIRST_DAY).propose(Answers(**answers), file.name)
 
 
+def propose_query(sql: str, url_variable: str, **answers: Any) -> Proposal:
+    """The proposal for the rows of a query on a Postgres."""
+    with scratch_database() as connection:
+        return Proposer(connection, Origin.of_query(sql, url_variable), "things", FIRST_DAY).propose(Answers(**answers), "")
+
+
 def read_text(
     folder: Path, text: str | bytes, *, suffix: str = ".csv", **answers: Any
 ) -> tuple[RawTable, list[tuple[Any, ...]], list[str]]:

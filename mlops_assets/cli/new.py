@@ -216,4 +216,6 @@ def _show(proposal: "Proposal") -> None:
 
 
 def _visible(value: str) -> str:
-    return {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", ".": "point"}.get(value, value)
+    return {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", ".": "point"}.get(
+        value, value if value == value.strip() else repr(value)
+    )

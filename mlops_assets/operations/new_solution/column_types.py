@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -14,10 +14,33 @@ from mlops_assets.operations.new_solution.staged_rows import StagedRows
 from mlops_assets.operations.new_solution.time_formats import TimeColumn, find_time_columns
 from mlops_assets.sources.column_types import TextFormats
 
-_NULLS = ("NA", "N/A", "n/a", "#N/A", "NULL", "null", "None", "none", "-", "--", "?", ".", "nan", "NaN", "NaT", "k.A.", "missing")
+_NULLS = (
+    "NA",
+    " ",
+    "  ",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "NULL",
+    "null",
+    "None",
+    "none",
+    "-",
+    "--",
+    "?",
+    ".",
+    "nan",
+    "NaN",
+    "NaT",
+    "k.A.",
+    "missing",
+)
 """Texts that people and programs write for a missing value."""
 
 _YES_AND_NO = (("false", "true"), ("f", "t"), ("no", "yes"), ("n", "y"))
+_MOST = 0.8
+"""With such a share of numbers a column of texts is probably meant to be one of numbers."""
+
 _LEADING_ZERO = "regexp_matches({value}, '^\\s*[+-]?0[0-9]')"
 
 
@@ -41,7 +64,8 @@ class ColumnTypes:
     types: Mapping[str, ColumnType]
     options: Mapping[str, Any]
     null_strings: tuple[str, ...]
-    decisions: tuple[Decision, ...] = field(default=())
+    decisions: tuple[Decision, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def infer_types(
@@ -83,8 +107,13 @@ def infer_types(
         if name not in types:
             reason = "Texts." if not digits.get(name) else "Texts: a number would lose its leading zeros."
             types[name] = ColumnType("varchar", reason, is_nested=_is_nested(columns, name))
+    notes = (
+        ()
+        if has_exact_types
+        else _nearly_numbers(columns, [name for name in rest if name not in digits or not digits[name]], nulls)
+    )
     formats_of_times, types = _one_format_each({name: types[name] for name in staged.columns})
-    return ColumnTypes(types, {**options, **formats_of_times}, nulls, tuple(decisions))
+    return ColumnTypes(types, {**options, **formats_of_times}, nulls, tuple(decisions), notes)
 
 
 def _of_exact_type(columns: StagedColumns, name: str, kind: str) -> ColumnType:
@@ -158,6 +187,17 @@ def _nulls_of(columns: StagedColumns, names: Collection[str]) -> tuple[str, ...]
         ).fetchall()
         occurring |= {text for (text,) in rows}
     return tuple(text for text in _NULLS if text in occurring)
+
+
+def _nearly_numbers(columns: StagedColumns, names: Collection[str], nulls: Collection[str]) -> tuple[str, ...]:
+    """A note on each column of texts most of which are numbers."""
+    filled = columns.counts(names, "{value} IS NOT NULL", nulls=nulls)
+    numbers = columns.counts(names, "TRY_CAST({value} AS DOUBLE) IS NOT NULL", nulls=nulls)
+    return tuple(
+        f"{name}: {filled[name] - numbers[name]:,} of {filled[name]:,} values are no numbers. If they mean a missing value, give --null TEXT."
+        for name in names
+        if _MOST * filled[name] <= numbers[name] < filled[name]
+    )
 
 
 def _is_nested(columns: StagedColumns, name: str) -> bool:

@@ -52,8 +52,8 @@ class Origin:
 
     @property
     def has_exact_types(self) -> bool:
-        """Whether columns have types; those of a CSV or JSON file are texts."""
-        return self.format not in ("csv", "json")
+        """Whether a text is one in the source; those of a CSV or JSON file may be anything, and those of a query exact numbers."""
+        return self.query is None and self.format not in ("csv", "json")
 
     @property
     def is_text_file(self) -> bool:

@@ -57,7 +57,8 @@ def read_source(connection: duckdb.DuckDBPyConnection, origin: Origin, table: st
     columns = raw_columns(types, names, time_zone=answers.time_zone)
     options |= types.options
     facts = load_typed(connection, origin.table(columns, options=options, null_strings=types.null_strings))
-    notes = [f"{name} occurs as the name of several columns, which cannot be told apart: left out." for name in staged.repeated]
+    notes = list(types.notes)
+    notes += [f"{name} occurs as the name of several columns, which cannot be told apart: left out." for name in staged.repeated]
     if facts.rejected:
         notes.append(
             f"{facts.rejected:,} of {facts.rows + facts.rejected:,} rows cannot be read and will be rejected, with the reason."

@@ -14,7 +14,7 @@ import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from new_tables import read_text
+from new_tables import propose_text, read_text
 
 
 def column(*values: str, n: int = 60) -> list[str]:
@@ -68,6 +68,14 @@ def test_texts_for_nulls_are_found_where_they_keep_a_column_from_its_type(tmp_pa
     assert read.null_strings == ["NA", "?"]
     assert (read.columns["x"].type, read.columns["y"].type) == ("integer", "date")
     assert rows[0][:2] == (None, None)
+
+
+def test_a_text_among_numbers_is_told(tmp_path: Path) -> None:
+    text = table({"x": ["n.a.", *column("1.5", "2", "3", n=59)], "y": [" ", *column("1.5", "2", "3", n=59)], **LABEL})
+    proposal = propose_text(tmp_path, text, label="label")
+    assert proposal.notes[0] == "x: 1 of 60 values are no numbers. If they mean a missing value, give --null TEXT."
+    assert proposal.columns["y"]["type"] == "double", "a blank is a missing value"
+    assert propose_text(tmp_path, text, label="label", null=("n.a.", " ")).columns["x"]["type"] == "double"
 
 
 def test_a_german_file_is_read_with_its_signs(tmp_path: Path) -> None:
