@@ -70,18 +70,34 @@ def replay(
         str | None,
         typer.Option(help="A fault of a source, kind:table:first:last. Kinds: shift, corrupt, duplicate, drop, delay."),
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare policies of retraining on the rows of the lake instead, without runs: names with commas between, or every."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let time pass over historical data: days arrive, are predicted, labelled and reported on, and retraining follows its decisions.
 
     Repeated, it recomputes nothing.
     """
-    from mlops_assets.cli.replay_view import run_replay
+    from mlops_assets.cli.replay_view import run_policy_comparison, run_replay
     from mlops_assets.operations.replay_faults import Fault
     from mlops_assets.operations.replay_plan import Period, ReplayPlan
 
     if last < first:
         raise typer.BadParameter("--to is before --from")
+    if policy is not None:
+        if inject is not None:
+            raise typer.BadParameter("--inject changes what arrives; with --policy nothing does")
+        period = Period(first.date(), last.date())
+        compared = run_policy_comparison(
+            running_settings(), error_console if as_json else console, solution, period, policy.split(",")
+        )
+        if as_json:
+            print_json(compared)
+        return
     plan = ReplayPlan(solution, Period(first.date(), last.date()), step.value)
     fault = Fault.read(inject) if inject else None
     summary: dict[str, Any] = run_replay(running_settings(), error_console if as_json else console, plan, fault)

@@ -14,7 +14,7 @@ from mlops_assets.clients.dagster_client import RunState
 from mlops_assets.core.settings import Settings
 from mlops_assets.operations.replay import Replay, ReplayStep
 from mlops_assets.operations.replay_faults import Fault
-from mlops_assets.operations.replay_plan import ReplayPlan
+from mlops_assets.operations.replay_plan import Period, ReplayPlan
 from mlops_assets.operations.runs import wait_for_run
 
 _COLOURS = {"retrain": "yellow", "wait": "cyan", "keep": "green"}
@@ -54,6 +54,49 @@ def run_replay(settings: Settings, console: Console, plan: ReplayPlan, fault: Fa
         "steps": [_described(step) for step in steps],
         "metric": comparison.metric,
         "comparison": [asdict(each) for each in compared],
+    }
+
+
+def run_policy_comparison(
+    settings: Settings, console: Console, solution: str, period: Period, names: Sequence[str]
+) -> dict[str, Any]:
+    """Compare policies of retraining, show them on `console`, and return the comparison with values that JSON can hold."""
+    from mlops_assets.operations.policy_comparison import compare_policies
+
+    began = time.monotonic()
+    with console.status("Comparing policies") as display:
+        comparison = compare_policies(
+            settings, solution, period, names, lambda text: display.update(f"Comparing policies: {text}")
+        )
+    table = Table(
+        "policy", "mean", "95 %", "log loss" if comparison.loss == "log_loss" else "error", "worst window", "behind the oracle",
+        "fits", "trainings", "refused", "rollbacks", "recalibrations", "seconds",
+        title=f"{comparison.metric}, {len(comparison.windows)} windows",
+    )  # fmt: skip
+    for summary in comparison.summaries:
+        table.add_row(
+            summary.policy,
+            f"{summary.metric:.4f}",
+            f"{summary.metric_low:.4f} to {summary.metric_high:.4f}",
+            f"{summary.loss:.4f}",
+            _number(summary.worst),
+            f"{summary.regret:.4f}",
+            *map(str, (summary.fits, summary.trainings, summary.refused, summary.rollbacks, summary.recalibrations)),
+            f"{summary.seconds:.1f}",
+        )
+    console.print(table)
+    console.print(f"The figure: {comparison.plot_path}", highlight=False, soft_wrap=True)
+    return {
+        "seconds": round(time.monotonic() - began, 1),
+        "metric": comparison.metric,
+        "loss": comparison.loss,
+        "plot": str(comparison.plot_path),
+        "policies": [asdict(summary) for summary in comparison.summaries],
+        "windows": [
+            {"first": first, "metric": {name: arm.metrics[place] for name, arm in comparison.results.items()}}
+            for place, first in enumerate(comparison.windows)
+        ],
+        "events": {name: [asdict(event) for event in arm.events] for name, arm in comparison.results.items()},
     }
 
 

@@ -65,7 +65,7 @@ def run_search(
 
     training = inputs.solution.training
     rule = training.decision_threshold
-    specification, rows, folds = _specification(inputs, schema), _rows(inputs, schema, train), _folds(inputs, train)
+    specification, rows, folds = model_specification(inputs, schema), training_rows(inputs, schema, train), _folds(inputs, train)
 
     def scores(estimator: "PipelineStep") -> Any:
         return fold_scores(
@@ -93,7 +93,7 @@ def fit_model(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table"
     from mlops_assets.ml.cross_validation import fit_rows, out_of_fold
 
     training = inputs.solution.training
-    specification, rows = _specification(inputs, schema), _rows(inputs, schema, train)
+    specification, rows = model_specification(inputs, schema), training_rows(inputs, schema, train)
     began = time.perf_counter()
     pipeline = fit_rows(specification, estimator, rows)
     seconds = time.perf_counter() - began
@@ -186,7 +186,8 @@ def _plan(inputs: SolutionInputs) -> "SearchPlan":
     )
 
 
-def _specification(inputs: SolutionInputs, schema: "FeatureSchema") -> "ModelSpecification":
+def model_specification(inputs: SolutionInputs, schema: "FeatureSchema") -> "ModelSpecification":
+    """Return the parts of the solution's models besides the estimator."""
     from mlops_assets.ml.cross_validation import ModelSpecification
 
     training = inputs.solution.training
@@ -199,7 +200,8 @@ def _specification(inputs: SolutionInputs, schema: "FeatureSchema") -> "ModelSpe
     )
 
 
-def _rows(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table") -> "TrainingRows":
+def training_rows(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table") -> "TrainingRows":
+    """Return the rows of `train` as an estimator is fitted on them. Raises ValueError for a weight or a label that is none."""
     import pyarrow as pa
 
     from mlops_assets.ml.cross_validation import TrainingRows, check_weights

@@ -1,0 +1,392 @@
+"""Prequential evaluation of update policies: each window is predicted by the model in service, then its labels become known with their delay.
+
+Policies share everything that does not depend on them: the model of a history and a day is fitted once, and its predictions are
+kept on disk under a hash of the data and the configuration.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mlops_assets.ml.model_choice import WindowLosses, compare_losses
+from mlops_assets.ml.recalibration import METHODS, fit_recalibration
+from mlops_assets.ml.retraining import WindowResult
+from mlops_assets.ml.update_policies import (
+    CHAMPION,
+    OLDER,
+    PLAIN,
+    PREVIOUS,
+    RECALIBRATED,
+    YOUNGER,
+    Action,
+    History,
+    UpdateFacts,
+    UpdatePolicy,
+)
+from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.schema.metric_names import greater_is_better
+from mlops_assets.schema.problem import Problem
+
+_RECALIBRATION_WINDOWS, _RECALIBRATION_ROWS = 8, 200
+_LEAST_WEIGHT = 0.01
+_SMALLEST = 0.01
+"""Probabilities below it count as it in the losses that decide: one row that was thought impossible would hide a thousand others."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Labelled rows in order of time.
+
+    `days` is the day of each row's prediction, `known` the first day on which its label may be used, both datetime64[D].
+    Labels of several classes are positions in `classes`.
+    """
+
+    problem: Problem
+    days: np.ndarray
+    known: np.ndarray
+    labels: np.ndarray
+    classes: Sequence[int | str] = ()
+
+
+class Learner(Protocol):
+    """The estimator of a solution."""
+
+    def fit_predict(self, rows: np.ndarray, weights: np.ndarray | None, later: np.ndarray) -> np.ndarray:
+        """Fit a model on the rows at these positions, and return its predictions of the rows at the positions `later`."""
+
+
+@dataclass(frozen=True)
+class FittedPredictions:
+    """What the model of one history and day predicts: of each row, NaN before the day. `losses` are of each row."""
+
+    predictions: np.ndarray
+    losses: np.ndarray
+    seconds: float
+
+
+class Models:
+    """The models of one stream, each fitted when it is first asked for."""
+
+    def __init__(self, stream: Stream, learner: Learner, *, squared: bool, folder: Path | None, identity: str):
+        self.stream = stream
+        self._learner = learner
+        self._squared = squared
+        self._folder = folder
+        self._identity = identity
+        self._fitted: dict[tuple[History, date], FittedPredictions] = {}
+        self.fitted_now = 0
+
+    def get(self, history: History, day: date) -> FittedPredictions:
+        """Return the model fitted on `history` before `day` with the labels known then."""
+        if (history, day) not in self._fitted:
+            predictions, seconds = self._read_or_fit(history, day)
+            self._fitted[history, day] = FittedPredictions(predictions, self.losses(predictions), seconds)
+        return self._fitted[history, day]
+
+    def losses(self, predictions: np.ndarray) -> np.ndarray:
+        """Return the loss of each row: the negative logarithm of the probability of what happened, or the error."""
+        labels = self.stream.labels
+        match self.stream.problem:
+            case "binary_classification":
+                happened = np.where(labels == 1, predictions, 1 - predictions)
+            case "multiclass_classification":
+                happened = predictions[np.arange(len(labels)), labels]
+            case "regression":
+                errors = np.abs(predictions - labels)
+                return errors**2 if self._squared else errors
+        return -np.log(np.clip(happened, _SMALLEST, 1))
+
+    def _read_or_fit(self, history: History, day: date) -> tuple[np.ndarray, float]:
+        name = hashlib.sha256(f"{self._identity} {history} {day}".encode()).hexdigest()[:32]
+        path = self._folder / f"{name}.npz" if self._folder else None
+        if path and path.exists():
+            with np.load(path) as kept:
+                return kept["predictions"], float(kept["seconds"])
+        rows, weights = self._rows(history, day)
+        later = np.flatnonzero(self.stream.days >= np.datetime64(day))
+        began = time.process_time()
+        predicted = self._learner.fit_predict(rows, weights, later)
+        seconds = time.process_time() - began
+        self.fitted_now += 1
+        predictions = np.full((len(self.stream.days), *predicted.shape[1:]), np.nan, dtype=np.float32)
+        predictions[later] = predicted
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".unfinished.npz")
+            np.savez_compressed(unfinished, predictions=predictions, seconds=seconds)
+            unfinished.replace(path)
+        return predictions, seconds
+
+    def _rows(self, history: History, day: date) -> tuple[np.ndarray, np.ndarray | None]:
+        known = (self.stream.known <= np.datetime64(day)) & (self.stream.days < np.datetime64(day))
+        ages = (np.datetime64(day) - self.stream.days).astype(int)
+        if history.days is not None:
+            known &= ages <= history.days
+        if history.half_life is None:
+            return np.flatnonzero(known), None
+        weights = 0.5 ** (ages / history.half_life)
+        rows = np.flatnonzero(known & (weights > _LEAST_WEIGHT))
+        return rows, weights[rows]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A model in service from `since` on: its history, the day of its fit, the training date, and what it predicts with its recalibration.
+
+    `gated_day` is the day of the fit that the gates saw, `reference` what that lost on its hold-out.
+    """
+
+    history: History
+    fitted_for: date
+    trained_for: date
+    since: date
+    served: np.ndarray
+    losses: np.ndarray
+    gated_day: date | None = None
+    reference: WindowLosses | None = None
+    reference_metric: float | None = None
+
+
+@dataclass(frozen=True)
+class UpdateEvent:
+    """Something that a policy did: on which day, what and why. `refused` is a training whose candidates the gates refused."""
+
+    day: date
+    action: Action
+    reason: str
+    refused: bool = False
+
+
+@dataclass
+class ArmResult:
+    """A policy over all windows: its metric and mean loss by window (None where not defined), its fits and events."""
+
+    metrics: list[float | None] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    events: list[UpdateEvent] = field(default_factory=list)
+    fits: set[tuple[History, date]] = field(default_factory=set)
+    seconds: float = 0.0
+
+    def count(self, action: Action) -> int:
+        """Return how often the policy did `action`."""
+        return sum(event.action == action and not event.refused for event in self.events)
+
+
+class Prequential:
+    """The windows of one stream, each a number of days from `first` on; what is left at the end is no window if shorter than half."""
+
+    def __init__(self, models: Models, *, first: date, window_days: int, holdout_days: int, metric: str):
+        self._models, self._stream = models, models.stream
+        self._window_days, self._holdout_days, self._metric = window_days, holdout_days, metric
+        self.loss_metric = "mean_absolute_error" if self._stream.problem == "regression" else "log_loss"
+        end = models.stream.days.max().astype(object) + timedelta(days=1)
+        starts = [first + timedelta(days=days) for days in range(0, (end - first).days - window_days // 2, window_days)]
+        self.windows = [(start, min(start + timedelta(days=window_days), end)) for start in starts]
+        self._positions = {start: np.flatnonzero(self._between(start, stop)) for start, stop in self.windows}
+        self.windows = [window for window in self.windows if len(self._positions[window[0]])]
+        self._bent: dict[tuple[History, date, date], np.ndarray | None] = {}
+
+    def run(self, policy: UpdatePolicy, first_history: History) -> ArmResult:
+        """Let `policy` decide at the begin of each window, and evaluate what predicts in it."""
+        arm, began = ArmResult(), time.process_time()
+        day = self.windows[0][0]
+        service = self._train(arm, policy, day, (first_history,), None)
+        if service is None:
+            raise ValueError("Without a champion no gate refuses a model.")
+        previous: Service | None = None
+        attempted = day
+        ages: list[tuple[date, FittedPredictions, FittedPredictions, int]] = []
+        for start, _ in self.windows:
+            if start > day:
+                decision = policy.decide(self._facts(policy, service, previous, ages, attempted, start))
+                if decision.action == "retrain":
+                    attempted = start
+                    trained = self._train(arm, policy, start, decision.histories, service)
+                    arm.events.append(UpdateEvent(start, "retrain", decision.reason, refused=trained is None))
+                    if trained is not None:
+                        service, previous = trained, service
+                elif decision.action == "roll back" and previous is not None:
+                    arm.events.append(UpdateEvent(start, "roll back", decision.reason))
+                    service, previous = replace(previous, since=start), None
+                elif decision.action == "recalibrate" and (bent := self._recalibrate(service, start)) is not None:
+                    arm.events.append(UpdateEvent(start, "recalibrate", decision.reason))
+                    service = replace(service, since=start, served=bent, losses=self._models.losses(bent))
+            ages += self._older(start, service, previous)
+            rows = self._positions[start]
+            arm.metrics.append(self._measure(service.served, rows))
+            arm.losses.append(self._measure(service.served, rows, self.loss_metric) or 0.0)
+        arm.seconds = time.process_time() - began
+        return arm
+
+    def _train(
+        self, arm: ArmResult, policy: UpdatePolicy, day: date, histories: Sequence[History], service: Service | None
+    ) -> Service | None:
+        """Fit a model for each history, let the gates see it on the hold-out, and return the best one; None when all are refused."""
+        if not policy.gated and (service is not None or policy.refits):
+            [history] = histories
+            return self._service(arm, history, day, day)
+        holdout = day - timedelta(days=self._holdout_days)
+        known = self._known(holdout, day, day)
+        losses = {history.name: self._fit(arm, history, holdout).losses[known] for history in histories}
+        plain = WindowLosses.from_rows(losses, self._stream.days[known])
+        accepted = list(histories)
+        if service is not None:
+            own = self._known(max(holdout, service.fitted_for), day, day)
+            both = {history.name: self._fit(arm, history, holdout).losses[own] for history in histories}
+            shared = WindowLosses.from_rows({**both, CHAMPION: service.losses[own]}, self._stream.days[own])
+            accepted = [
+                history
+                for history in histories
+                if (difference := compare_losses([shared], history.name, CHAMPION)) is None or not difference.is_worse
+            ]
+        if not accepted:
+            return None
+        best = min(accepted, key=lambda history: plain.sums[history.name].sum())
+        reference = WindowLosses(sums={PLAIN: plain.sums[best.name]}, rows=plain.rows)
+        seen = self._fit(arm, best, holdout)
+        trained = self._service(arm, best, day if policy.refits else holdout, day)
+        return replace(trained, gated_day=holdout, reference=reference, reference_metric=self._measure(seen.predictions, known))
+
+    def _fit(self, arm: ArmResult, history: History, day: date) -> FittedPredictions:
+        arm.fits.add((history, day))
+        return self._models.get(history, day)
+
+    def _service(self, arm: ArmResult, history: History, fitted_for: date, day: date) -> Service:
+        fitted = self._fit(arm, history, fitted_for)
+        return Service(history, fitted_for, day, day, fitted.predictions, fitted.losses)
+
+    def _older(
+        self, start: date, service: Service, previous: Service | None
+    ) -> list[tuple[date, FittedPredictions, FittedPredictions, int]]:
+        """The model in service in the window, an older one, and the days between their fits; none where there is no older one."""
+        older = [
+            (history, fitted_for)
+            for history, fitted_for in (
+                *([(previous.history, previous.fitted_for)] if previous else []),
+                *([(service.history, service.gated_day)] if service.gated_day else []),
+            )
+            if fitted_for < service.fitted_for
+        ]
+        if not older:
+            return []
+        plain = self._models.get(service.history, service.fitted_for)
+        return [(start, plain, self._models.get(*older[0]), (service.fitted_for - older[0][1]).days)]
+
+    def _facts(
+        self,
+        policy: UpdatePolicy,
+        service: Service,
+        previous: Service | None,
+        ages: Sequence[tuple[date, FittedPredictions, FittedPredictions, int]],
+        attempted: date,
+        day: date,
+    ) -> UpdateFacts:
+        past = [start for start, _ in self.windows if service.trained_for <= start < day]
+        return UpdateFacts(
+            day=day,
+            windows=[losses for start in past if len((losses := self._losses(policy, service, previous, start, day)).rows)],
+            ages=[losses for pair in ages if len((losses := self._age_losses(*pair, day)).rows)],
+            results=[self._result(service, start, day) for start in past if start >= service.since],
+            trained_for=service.trained_for,
+            attempted=attempted,
+            reference=service.reference,
+            window_days=self._window_days,
+            new_rows=int(((self._stream.known <= np.datetime64(day)) & (self._stream.known > np.datetime64(attempted))).sum()),
+        )
+
+    def _losses(self, policy: UpdatePolicy, service: Service, previous: Service | None, start: date, day: date) -> WindowLosses:
+        """The losses of one window by the models that a policy compares, of the rows whose label is known on `day`."""
+        rows = self._positions[start]
+        rows = rows[self._stream.known[rows] <= np.datetime64(day)]
+        losses = {PLAIN: self._models.get(service.history, service.fitted_for).losses}
+        if start >= service.since:
+            losses[CHAMPION] = service.losses
+            if previous is not None:
+                losses[PREVIOUS] = previous.losses
+            if policy.recalibrates and (bent := self._recalibrate(service, start)) is not None:
+                losses[RECALIBRATED] = self._models.losses(bent)
+        return WindowLosses.from_rows({name: values[rows] for name, values in losses.items()}, self._stream.days[rows])
+
+    def _age_losses(
+        self, start: date, younger: FittedPredictions, older: FittedPredictions, days: int, day: date
+    ) -> WindowLosses:
+        """The losses of one window by a model and an older one, divided by the days between them."""
+        rows = self._positions[start]
+        rows = rows[self._stream.known[rows] <= np.datetime64(day)]
+        losses = {YOUNGER: younger.losses[rows] / days, OLDER: older.losses[rows] / days}
+        return WindowLosses.from_rows(losses, self._stream.days[rows])
+
+    def _result(self, service: Service, start: date, day: date) -> WindowResult:
+        rows = self._positions[start]
+        complete = bool((self._stream.known[rows] <= np.datetime64(day)).all())
+        realised = self._measure(service.served, rows) if complete else None
+        limit = service.reference_metric
+        if limit is not None:
+            limit *= 0.95 if greater_is_better(self._metric) else 1.05
+        alert = (
+            realised is not None
+            and limit is not None
+            and (realised < limit if greater_is_better(self._metric) else realised > limit)
+        )
+        return WindowResult(
+            start=start,
+            drifted_share=None,
+            metric=self._metric,
+            estimated=None,
+            realised=realised,
+            limit=limit,
+            alert=alert,
+            complete=complete,
+        )
+
+    def _recalibrate(self, service: Service, day: date) -> np.ndarray | None:
+        """What the model predicts once it is recalibrated on `day`, or None where its labels do not allow it."""
+        identity = (service.history, service.fitted_for, day)
+        if identity not in self._bent:
+            first = max(service.fitted_for, day - timedelta(days=_RECALIBRATION_WINDOWS * self._window_days))
+            rows = self._known(first, day, day)
+            predictions = self._models.get(service.history, service.fitted_for).predictions
+            bent = None
+            if len(rows) >= _RECALIBRATION_ROWS:
+                try:
+                    fitted = fit_recalibration(METHODS[self._stream.problem][0], predictions[rows], self._stream.labels[rows])
+                except ValueError:
+                    # Its labels do not rise with its predictions: a training mends that, no curve does.
+                    pass
+                else:
+                    bent = np.full(predictions.shape, np.nan)
+                    later = np.flatnonzero(self._stream.days >= np.datetime64(day))
+                    bent[later] = fitted.apply(predictions[later])
+            self._bent[identity] = bent
+        return self._bent[identity]
+
+    def _measure(self, predictions: np.ndarray, rows: np.ndarray, metric: str | None = None) -> float | None:
+        if not len(rows):
+            return None
+        evaluated = WeightedMetrics(
+            self._stream.problem,
+            self._labels_of(rows),
+            predictions[rows].astype(np.float64),
+            tuple(self._stream.classes),
+            0.5,
+        )
+        name = metric or self._metric
+        return evaluated.values((name,))[name]
+
+    def _labels_of(self, rows: np.ndarray) -> np.ndarray:
+        labels = self._stream.labels[rows]
+        if self._stream.problem == "multiclass_classification":
+            return np.asarray(self._stream.classes)[labels]
+        return labels
+
+    def _between(self, start: date, end: date) -> np.ndarray:
+        return (self._stream.days >= np.datetime64(start)) & (self._stream.days < np.datetime64(end))
+
+    def _known(self, start: date, end: date, day: date) -> np.ndarray:
+        return np.flatnonzero(self._between(start, end) & (self._stream.known <= np.datetime64(day)))

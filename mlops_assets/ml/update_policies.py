@@ -1,0 +1,276 @@
+"""Policies that decide on a day what becomes of the model in service: it is kept, recalibrated, rolled back, or trained again.
+
+Pure: the facts that were known on the day in, a decision with its reason out. `retraining.py` is the rule that looks at reports alone;
+these look at the losses of models on the same recent rows, which none of the models was fitted on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from math import sqrt
+from typing import Literal, Protocol
+
+from mlops_assets.ml.model_choice import LossDifference, WindowLosses, choose_look_back, compare_losses
+from mlops_assets.ml.retraining import RetrainingPolicy, RetrainingState, WindowResult, decide
+
+Action = Literal["keep", "recalibrate", "roll back", "retrain"]
+
+CHAMPION, PREVIOUS, RECALIBRATED = "champion", "previous", "recalibrated"
+"""Models in `UpdateFacts.windows`, from the last deployment, recalibration or rollback on: the one in service, the one before it, and the one
+in service if it was recalibrated anew for each window by the labels known before."""
+
+PLAIN = "plain"
+"""The model in service without any recalibration, in `UpdateFacts.windows` and in `UpdateFacts.reference`."""
+
+YOUNGER, OLDER = "younger", "older"
+"""Models in `UpdateFacts.ages`: the one that was in service in the window, and the one before it or itself without its hold-out."""
+
+
+@dataclass(frozen=True)
+class History:
+    """Rows that a model is fitted on: those of the last `days` (None: all), weighted by half every `half_life` days (None: equally)."""
+
+    days: int | None = None
+    half_life: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The history in words."""
+        if self.half_life is not None:
+            return f"half-life of {self.half_life} days"
+        return "all" if self.days is None else f"last {self.days} days"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateFacts:
+    """What is known on `day`, the first of a window.
+
+    `windows` hold the losses of the rows with known labels since the model in service was deployed, in order of time, and `results` its
+    reported metric. `ages` hold those of all windows so far by the model then in service and an older one, each divided by the days
+    between the two, so that their difference is what a day of age costs. `trained_for` is the training date, `attempted` the newest
+    date a candidate was evaluated for, deployed or not. `reference` is the loss on the hold-out. `new_rows` are those whose labels
+    became known since the last attempt.
+    """
+
+    day: date
+    windows: Sequence[WindowLosses]
+    ages: Sequence[WindowLosses]
+    results: Sequence[WindowResult]
+    trained_for: date
+    attempted: date
+    reference: WindowLosses | None
+    window_days: int
+    new_rows: int
+
+
+@dataclass(frozen=True)
+class UpdateDecision:
+    """An action, why, and for a training the histories that are tried, the preferred one first."""
+
+    action: Action
+    reason: str
+    histories: Sequence[History] = ()
+
+
+class UpdatePolicy(Protocol):
+    """A rule from facts to a decision."""
+
+    @property
+    def refits(self) -> bool:
+        """Whether a model that passed the gates is refitted with its hold-out before it serves."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether a candidate must not be worse than the model in service on its hold-out. Otherwise it is fitted once and deployed."""
+
+    @property
+    def recalibrates(self) -> bool:
+        """Whether it looks at the losses of `RECALIBRATED`."""
+
+    def decide(self, facts: UpdateFacts) -> UpdateDecision:
+        """Return the decision of `facts.day`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeverPolicy:
+    """Keep the first model."""
+
+    refits: bool = False
+    gated: bool = False
+    recalibrates: bool = False
+
+    def decide(self, facts: UpdateFacts) -> UpdateDecision:
+        """Return `keep`."""
+        return UpdateDecision("keep", "the first model stays")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeriodicPolicy:
+    """Train on `history` every `days`, whatever happened."""
+
+    days: int
+    history: History
+    refits: bool = True
+    gated: bool = False
+    recalibrates: bool = False
+
+    def decide(self, facts: UpdateFacts) -> UpdateDecision:
+        """Return `retrain` once the model is old enough."""
+        age = (facts.day - facts.trained_for).days
+        if age < self.days:
+            return UpdateDecision("keep", f"the model is {age} days old")
+        return UpdateDecision("retrain", f"the model is {age} days old", (self.history,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportPolicy:
+    """Train on `history` by the rule of `retraining.py`: when the metric of enough windows fell below its limit, or by age."""
+
+    history: History
+    minimum_bad_windows: int
+    recent_windows: int
+    cooldown: int
+    maximum_age: int | None
+    minimum_new_rows: int
+    refits: bool = False
+    gated: bool = True
+    recalibrates: bool = False
+
+    def decide(self, facts: UpdateFacts) -> UpdateDecision:
+        """Return `retrain` when that rule does."""
+        decision = decide(
+            RetrainingState(
+                day=facts.day,
+                windows=facts.results,
+                trained_for=facts.trained_for,
+                attempted=facts.attempted,
+                new_rows=facts.new_rows,
+                changed=facts.new_rows > 0,
+                running=None,
+            ),
+            RetrainingPolicy(
+                minimum_bad_windows=self.minimum_bad_windows,
+                recent_windows=self.recent_windows,
+                maximum_drifted_share=1.0,
+                trained_before=None if self.maximum_age is None else facts.day - timedelta(days=self.maximum_age),
+                attempted_after=facts.day - timedelta(days=self.cooldown),
+                minimum_new_rows=self.minimum_new_rows,
+            ),
+        )
+        if decision.outcome == "retrain":
+            return UpdateDecision("retrain", decision.text, (self.history,))
+        return UpdateDecision("keep", decision.text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossPolicy:
+    """Act on the losses of models on recent matured rows.
+
+    `recalibrates` and `rolls_back` switch these actions on, `forecasts` the training that pays. `histories` are tried at a training after a
+    fall or by age, the first one alone otherwise. `training_cost` is what a training may cost: a share of the loss of one window.
+    `cooldown` days pass between trainings, `maximum_age` is an age that is a reason by itself, `effect` the least rise of the loss that
+    is a fall, as a share of it.
+    """
+
+    histories: Sequence[History]
+    cooldown: int
+    maximum_age: int | None
+    training_cost: float = 0.1
+    effect: float = 0.05
+    confidence: float = 0.99
+    recalibrates: bool = True
+    rolls_back: bool = True
+    forecasts: bool = True
+    refits: bool = True
+    gated: bool = True
+    seed: int = 0
+
+    def decide(self, facts: UpdateFacts) -> UpdateDecision:
+        """Return the decision: first what undoes a mistake, then what learns, then what bends the scores."""
+        if self.rolls_back and (worse := self._compare(facts, CHAMPION, PREVIOUS)) and worse.is_worse:
+            return UpdateDecision("roll back", f"the model before it loses less: {_text(worse)}")
+        if (facts.day - facts.attempted).days >= self.cooldown and (decision := self._training(facts)):
+            return decision
+        if self.recalibrates and (bent := self._compare(facts, RECALIBRATED, CHAMPION)) and bent.is_better:
+            return UpdateDecision("recalibrate", f"recalibrated it loses less: {_text(bent)}")
+        return UpdateDecision("keep", "nothing that is better beyond chance is known")
+
+    def _training(self, facts: UpdateFacts) -> UpdateDecision | None:
+        age = (facts.day - facts.trained_for).days
+        if self.maximum_age is not None and age >= self.maximum_age:
+            return UpdateDecision("retrain", f"the model is {age} days old", self.histories)
+        if self.forecasts and (due := self._due_age(facts)) is not None and age >= due:
+            return UpdateDecision(
+                "retrain", f"a model that is {age} days younger pays: due from {due:.0f} days", self.histories[:1]
+            )
+        if (fall := self._fall(facts)) is not None:
+            return UpdateDecision("retrain", f"the loss rose beyond chance: {_text(fall)}", self.histories)
+        return None
+
+    def _due_age(self, facts: UpdateFacts) -> float | None:
+        """Return the age in days from which a training pays, if younger models were better beyond chance.
+
+        With a loss that grows by `slope` a day, trainings every T days cost C / T + slope T / 2 a day: least at T = sqrt(2 C / slope).
+        """
+        younger = compare_losses(facts.ages, YOUNGER, OLDER, confidence=self.confidence, seed=self.seed)
+        loss = mean_loss(facts.windows, PLAIN)
+        if younger is None or not younger.is_better or loss is None:
+            return None
+        return sqrt(2 * self.training_cost * loss * facts.window_days / -younger.value)
+
+    def _fall(self, facts: UpdateFacts) -> LossDifference | None:
+        """Return by how much the model in service loses more than on its hold-out, if it does beyond chance and the effect."""
+        if facts.reference is None:
+            return None
+        return rise_of_loss(facts.windows, facts.reference, PLAIN, effect=self.effect)
+
+    def _compare(self, facts: UpdateFacts, ours: str, theirs: str) -> LossDifference | None:
+        return compare_losses(facts.windows, ours, theirs, confidence=self.confidence, seed=self.seed)
+
+
+def mean_loss(windows: Sequence[WindowLosses], name: str) -> float | None:
+    """Return the mean loss of a model over the rows of `windows`; None without rows."""
+    held = [window for window in windows if name in window.sums]
+    rows = sum(int(window.rows.sum()) for window in held)
+    return sum(float(window.sums[name].sum()) for window in held) / rows if rows else None
+
+
+def rise_of_loss(windows: Sequence[WindowLosses], reference: WindowLosses, name: str, *, effect: float) -> LossDifference | None:
+    """Return by how much the loss of a model over its adaptive look-back exceeds that of `reference`, if it does beyond chance.
+
+    It must exceed it by the share `effect` too. The two samples are of different rows: their errors add up. Three standard errors are
+    asked for, since the question is put again in every window.
+    """
+    held = [window for window in windows if name in window.sums]
+    count = choose_look_back([window.sums[name] for window in held], [window.rows for window in held])
+    before = mean_loss([reference], name)
+    now = mean_loss(held[-count:], name) if count else None
+    if count is None or now is None or not before:
+        return None
+    error = 3 * sqrt(_variance(held[-count:], name, now) + _variance([reference], name, before))
+    difference = now - before
+    if difference - error <= 0 or difference < effect * before:
+        return None
+    return LossDifference(
+        value=difference,
+        low=difference - error,
+        high=difference + error,
+        windows=count,
+        rows=sum(int(window.rows.sum()) for window in held[-count:]),
+    )
+
+
+def _variance(windows: Sequence[WindowLosses], name: str, mean: float) -> float:
+    """The variance of a mean loss, from the blocks."""
+    squares, blocks, rows = 0.0, 0, 0
+    for window in windows:
+        squares += float(((window.sums[name] - mean * window.rows) ** 2).sum())
+        blocks, rows = blocks + len(window.rows), rows + int(window.rows.sum())
+    return squares * blocks / max(blocks - 1, 1) / rows**2
+
+
+def _text(difference: LossDifference) -> str:
+    return (
+        f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}) over {difference.rows:,} rows of "
+        f"{difference.windows} {'window' if difference.windows == 1 else 'windows'}"
+    )

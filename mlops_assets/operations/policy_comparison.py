@@ -1,0 +1,256 @@
+"""`mlops replay --policy`: update policies compared on a solution's rows of the lake, without runs and without the registry.
+
+Every policy sees the same rows with the features as they were known at prediction time, and a label from the day after it became known.
+Models are fitted here with the solution's estimator, without a search, a calibration or a chosen threshold.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from mlops_assets.components.ml_solution import resolve_inputs
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.keys import RETRAINING_DECISION
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import quote
+from mlops_assets.lake.tables import current_snapshot, fingerprint
+from mlops_assets.operations.replay_plan import Period
+from mlops_assets.operations.solutions import declared_solution
+from mlops_assets.schema.cadence import CADENCE_LENGTHS
+from mlops_assets.schema.configuration_errors import method_parameters
+from mlops_assets.schema.duration import maximum_days
+from mlops_assets.schema.solution import Solution
+from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.candidate import current_configuration_hash
+from mlops_assets.training.fitting import default_estimator, model_specification, training_rows
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+
+    from mlops_assets.ml.cross_validation import ModelSpecification, TrainingRows
+    from mlops_assets.ml.pipeline_steps import PipelineStep
+    from mlops_assets.ml.policy_comparison import ArmSettings, ArmSummary
+    from mlops_assets.ml.prequential import ArmResult, Prequential, Stream
+
+_PERIOD_DAYS = 28
+_ROWS = "compared_rows"
+
+
+@dataclass(frozen=True)
+class PolicyComparison:
+    """The policies on one solution: their summaries with that of the oracle, what each did in each window, and the file of the figure."""
+
+    metric: str
+    loss: str
+    windows: Sequence[date]
+    summaries: "Sequence[ArmSummary]"
+    results: "dict[str, ArmResult]"
+    plot_path: Path
+
+
+@dataclass(frozen=True)
+class SolutionLearner:
+    """The estimator of a solution on rows that were converted once."""
+
+    specification: "ModelSpecification"
+    estimator: "PipelineStep"
+    rows: "TrainingRows"
+    classes: Sequence[int | str]
+
+    def fit_predict(self, rows: "np.ndarray", weights: "np.ndarray | None", later: "np.ndarray") -> "np.ndarray":
+        """Fit on `rows`, weighted by `weights` beside the weights of the solution, and return the predictions of `later`."""
+        from dataclasses import replace
+
+        import numpy as np
+
+        from mlops_assets.ml.cross_validation import fit_rows
+        from mlops_assets.ml.pipeline import predict
+
+        taken = self.rows.take(rows)
+        if weights is not None:
+            taken = replace(taken, weights=weights if taken.weights is None else weights * taken.weights)
+        problem = self.specification.problem
+        predicted = predict(fit_rows(self.specification, self.estimator, taken), self.rows.frame.iloc[later], problem)
+        if problem == "binary_classification":
+            return predicted[:, 1]
+        if problem == "regression":
+            return predicted
+        # A class that the history does not hold has no probability.
+        aligned = np.zeros((len(later), len(self.classes)))
+        aligned[:, np.searchsorted(np.asarray(self.classes), np.unique(taken.labels))] = predicted
+        return aligned
+
+
+def compare_policies(
+    settings: Settings, solution: str, period: Period, names: Sequence[str], report: Callable[[str], None]
+) -> PolicyComparison:
+    """Compare the policies `names` ("every": all of them) on the windows of `period`; `report` hears what takes time.
+
+    Raises StackError when the solution has no time, a policy is unknown, or there are no rows before the period to train on.
+    """
+    from mlops_assets.ml.policy_comparison import build_arms, run_arms, summarise_arms
+    from mlops_assets.ml.policy_plot import policy_plot
+
+    inputs = resolve_inputs(declared_solution(solution), FeatureRegistry.from_manifest(current_project().dbt_manifest))
+    if not inputs.solution.spine.has_time:
+        raise StackError(f"The table of {solution} has no time: there is nothing to compare.", remedy=f"mlops run {solution}")
+    arms = build_arms(arm_settings(inputs.solution))
+    if unknown := sorted(set(names) - {*arms, "every"}):
+        raise StackError(f"There is no policy {', '.join(unknown)}.", remedy=f"Choose of: {', '.join(arms)}, or every")
+    chosen = {name: arm for name, arm in arms.items() if "every" in names or name in names}
+    report("reading the rows")
+    with Lake.from_settings(settings).connect(read_only=True) as connection:
+        evaluation = _evaluation(settings, connection, inputs, period)
+    results = run_arms(evaluation, chosen, report)
+    metric = inputs.solution.training.metric
+    windows, summaries = [start for start, _ in evaluation.windows], summarise_arms(results, metric)
+    plot = policy_plot(results, windows, metric)
+    path = settings.home / "replay" / f"{solution}-policies.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(plot)
+    publish_comparison(settings, solution, summaries, metric, plot)
+    return PolicyComparison(
+        metric=metric,
+        loss=evaluation.loss_metric,
+        windows=windows,
+        summaries=summaries,
+        results=results,
+        plot_path=path,
+    )
+
+
+def publish_comparison(settings: Settings, solution: str, summaries: "Sequence[ArmSummary]", metric: str, plot: bytes) -> None:
+    """Show table and figure in Dagster, as an observation of the solution's retraining decisions."""
+    import dagster as dg
+
+    from mlops_assets.ml.figures import markdown_image
+
+    header = f"| policy | {metric} | worst window | fits | rollbacks | recalibrations |\n|---|---|---|---|---|---|"
+    lines = [
+        f"| {row.policy} | {row.metric:.4f} ({row.metric_low:.4f} to {row.metric_high:.4f}) | {row.worst:.3f} | {row.fits} | "
+        f"{row.rollbacks} | {row.recalibrations} |"
+        for row in summaries
+    ]
+    observation = dg.AssetObservation(
+        asset_key=dg.AssetKey([solution, RETRAINING_DECISION]),
+        description="Comparison of policies of retraining",
+        metadata={
+            "policies": dg.MetadataValue.md("\n".join([header, *lines])),
+            "policies_by_window": dg.MetadataValue.md(markdown_image("policies", plot)),
+        },
+    )
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        instance.report_runless_asset_event(observation)
+
+
+def arm_settings(solution: Solution) -> "ArmSettings":
+    """Return what the YAML of a solution makes of the arms."""
+    from mlops_assets.ml.policy_comparison import ArmSettings
+
+    training, retraining = solution.training, solution.retraining
+    return ArmSettings(
+        window=maximum_days(training.window),
+        period=max(_PERIOD_DAYS, _window_days(solution)),
+        cooldown=maximum_days(retraining.cooldown),
+        maximum_age=maximum_days(retraining.max_age) if retraining.max_age else None,
+        minimum_bad_windows=retraining.minimum_bad_windows,
+        recent_windows=retraining.recent_windows,
+        minimum_new_rows=retraining.minimum_new_rows or 0,
+        weighted="sample_weight" in (method_parameters(training.estimator.type, "fit") or ()),
+    )
+
+
+def _evaluation(
+    settings: Settings, connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, period: Period
+) -> "Prequential":
+    import numpy as np
+
+    from mlops_assets.ml.matrix import FeatureSchema, with_origins
+    from mlops_assets.ml.prequential import Models, Prequential
+
+    solution = inputs.solution
+    table = _rows(connection, inputs, period)
+    connection.register(_ROWS, table)
+    content = fingerprint(connection, _ROWS)
+    schema = with_origins(FeatureSchema.from_arrow(table.schema, inputs.features), table)
+    rows = training_rows(inputs, schema, table)
+    classes: tuple[int | str, ...] = () if solution.problem == "regression" else tuple(np.unique(rows.labels).tolist())
+    stream = _stream(inputs, table, rows.labels, classes)
+    if not (stream.known <= np.datetime64(period.first)).any():
+        raise StackError(
+            f"No label of {solution.name} was known on {period.first}: there is nothing to train the first model on.",
+            remedy="Begin later with --from.",
+        )
+    models = Models(
+        stream,
+        SolutionLearner(model_specification(inputs, schema), default_estimator(inputs), rows, classes),
+        squared=solution.training.metric != "mean_absolute_error",
+        folder=settings.home / "replay" / "policies",
+        identity=hashlib.sha256(f"{content} {current_configuration_hash(inputs, with_budget=True)}".encode()).hexdigest(),
+    )
+    return Prequential(
+        models,
+        first=period.first,
+        window_days=_window_days(solution),
+        holdout_days=maximum_days(solution.training.holdout),
+        metric=solution.training.metric,
+    )
+
+
+def _rows(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, period: Period) -> "pa.Table":
+    """All labelled rows of the spine up to the end of `period`, in order of time, with the features as known at prediction."""
+    import pyarrow as pa
+
+    spine, column = inputs.solution.spine, quote(inputs.solution.partitions.column)
+    answer = connection.execute(f"SELECT min({column}) FROM lake.{inputs.spine.table}").fetchone()
+    if answer is None or answer[0] is None or answer[0] >= period.first:
+        raise StackError(
+            f"{inputs.spine.table} has no rows before {period.first}: there is nothing to train the first model on.",
+            remedy="Begin later with --from, or load earlier partitions.",
+        )
+    frame = inputs.frame(
+        first=answer[0],
+        end=period.end,
+        condition=f"{inputs.is_labelled} AND {quote(spine.label_time)} IS NOT NULL",
+        labelled=True,
+        snapshot=current_snapshot(connection),
+    )
+    parts = [connection.execute(f"FROM ({part})").to_arrow_table() for part in frame.built(connection)]
+    return pa.concat_tables(parts).sort_by([(spine.prediction_time, "ascending"), (spine.key, "ascending")])
+
+
+def _stream(inputs: SolutionInputs, table: "pa.Table", labels: "np.ndarray", classes: Sequence[int | str]) -> "Stream":
+    import numpy as np
+
+    from mlops_assets.ml.prequential import Stream
+
+    solution = inputs.solution
+    zone = ZoneInfo(solution.partitions.time_zone)
+
+    def days(column: str) -> "np.ndarray":
+        moments: list[datetime] = table.column(column).to_pylist()
+        return np.array([moment.astimezone(zone).date() for moment in moments], dtype="datetime64[D]")
+
+    if solution.problem == "multiclass_classification":
+        labels = np.searchsorted(np.asarray(classes), labels)
+    # A training of a day uses the labels of the days before it.
+    return Stream(
+        problem=solution.problem,
+        days=days(solution.spine.prediction_time),
+        known=days(solution.spine.label_time) + 1,
+        labels=labels,
+        classes=classes,
+    )
+
+
+def _window_days(solution: Solution) -> int:
+    return CADENCE_LENGTHS[solution.monitoring.window].fewest_days
