@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlops_assets.ml.prequential import Models, Prequential, Stream
+from mlops_assets.ml.prequential import Prequential, equal_windows
+from mlops_assets.ml.shared_fits import Models, Stream
 
 FIRST, WEEKS_BEFORE, ROWS_A_DAY = date(2024, 1, 1), 10, 40
 
@@ -61,8 +62,7 @@ def evaluation(
     models = Models(stream, LinearLearner(features, stream), squared=False, folder=folder, identity=f"{angles}{problem}{seed}")
     return Prequential(
         models,
-        first=FIRST + timedelta(weeks=WEEKS_BEFORE),
-        window_days=7,
+        windows=equal_windows(stream, FIRST + timedelta(weeks=WEEKS_BEFORE), 7),
         holdout_days=14,
         metric={"regression": "mean_absolute_error"}.get(problem, "roc_auc"),
     )

@@ -1,22 +1,19 @@
 """Prequential evaluation of update policies: each window is predicted by the model in service, then its labels become known with their delay.
 
-Policies share everything that does not depend on them: the model of a history and a day is fitted once, and its predictions are
-kept on disk under a hash of the data and the configuration.
+Days are the blocks of the losses. A window of fewer than five days, such as a yearly survey, has groups of rows instead.
 """
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from mlops_assets.ml.model_choice import WindowLosses, compare_losses
 from mlops_assets.ml.recalibration import METHODS, fit_recalibration
 from mlops_assets.ml.retraining import WindowResult
+from mlops_assets.ml.shared_fits import FittedPredictions, Models, Stream
 from mlops_assets.ml.update_policies import (
     CHAMPION,
     OLDER,
@@ -31,108 +28,9 @@ from mlops_assets.ml.update_policies import (
 )
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import greater_is_better
-from mlops_assets.schema.problem import Problem
 
 _RECALIBRATION_WINDOWS, _RECALIBRATION_ROWS = 8, 200
-_LEAST_WEIGHT = 0.01
-_SMALLEST = 0.01
-"""Probabilities below it count as it in the losses that decide: one row that was thought impossible would hide a thousand others."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Labelled rows in order of time.
-
-    `days` is the day of each row's prediction, `known` the first day on which its label may be used, both datetime64[D].
-    Labels of several classes are positions in `classes`.
-    """
-
-    problem: Problem
-    days: np.ndarray
-    known: np.ndarray
-    labels: np.ndarray
-    classes: Sequence[int | str] = ()
-
-
-class Learner(Protocol):
-    """The estimator of a solution."""
-
-    def fit_predict(self, rows: np.ndarray, weights: np.ndarray | None, later: np.ndarray) -> np.ndarray:
-        """Fit a model on the rows at these positions, and return its predictions of the rows at the positions `later`."""
-
-
-@dataclass(frozen=True)
-class FittedPredictions:
-    """What the model of one history and day predicts: of each row, NaN before the day. `losses` are of each row."""
-
-    predictions: np.ndarray
-    losses: np.ndarray
-    seconds: float
-
-
-class Models:
-    """The models of one stream, each fitted when it is first asked for."""
-
-    def __init__(self, stream: Stream, learner: Learner, *, squared: bool, folder: Path | None, identity: str):
-        self.stream = stream
-        self._learner = learner
-        self._squared = squared
-        self._folder = folder
-        self._identity = identity
-        self._fitted: dict[tuple[History, date], FittedPredictions] = {}
-        self.fitted_now = 0
-
-    def get(self, history: History, day: date) -> FittedPredictions:
-        """Return the model fitted on `history` before `day` with the labels known then."""
-        if (history, day) not in self._fitted:
-            predictions, seconds = self._read_or_fit(history, day)
-            self._fitted[history, day] = FittedPredictions(predictions, self.losses(predictions), seconds)
-        return self._fitted[history, day]
-
-    def losses(self, predictions: np.ndarray) -> np.ndarray:
-        """Return the loss of each row: the negative logarithm of the probability of what happened, or the error."""
-        labels = self.stream.labels
-        match self.stream.problem:
-            case "binary_classification":
-                happened = np.where(labels == 1, predictions, 1 - predictions)
-            case "multiclass_classification":
-                happened = predictions[np.arange(len(labels)), labels]
-            case "regression":
-                errors = np.abs(predictions - labels)
-                return errors**2 if self._squared else errors
-        return -np.log(np.clip(happened, _SMALLEST, 1))
-
-    def _read_or_fit(self, history: History, day: date) -> tuple[np.ndarray, float]:
-        name = hashlib.sha256(f"{self._identity} {history} {day}".encode()).hexdigest()[:32]
-        path = self._folder / f"{name}.npz" if self._folder else None
-        if path and path.exists():
-            with np.load(path) as kept:
-                return kept["predictions"], float(kept["seconds"])
-        rows, weights = self._rows(history, day)
-        later = np.flatnonzero(self.stream.days >= np.datetime64(day))
-        began = time.process_time()
-        predicted = self._learner.fit_predict(rows, weights, later)
-        seconds = time.process_time() - began
-        self.fitted_now += 1
-        predictions = np.full((len(self.stream.days), *predicted.shape[1:]), np.nan, dtype=np.float32)
-        predictions[later] = predicted
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".unfinished.npz")
-            np.savez_compressed(unfinished, predictions=predictions, seconds=seconds)
-            unfinished.replace(path)
-        return predictions, seconds
-
-    def _rows(self, history: History, day: date) -> tuple[np.ndarray, np.ndarray | None]:
-        known = (self.stream.known <= np.datetime64(day)) & (self.stream.days < np.datetime64(day))
-        ages = (np.datetime64(day) - self.stream.days).astype(int)
-        if history.days is not None:
-            known &= ages <= history.days
-        if history.half_life is None:
-            return np.flatnonzero(known), None
-        weights = 0.5 ** (ages / history.half_life)
-        rows = np.flatnonzero(known & (weights > _LEAST_WEIGHT))
-        return rows, weights[rows]
+_FEWEST_DAYS, _GROUPS = 5, 30
 
 
 @dataclass(frozen=True)
@@ -178,18 +76,24 @@ class ArmResult:
         return sum(event.action == action and not event.refused for event in self.events)
 
 
-class Prequential:
-    """The windows of one stream, each a number of days from `first` on; what is left at the end is no window if shorter than half."""
+def equal_windows(stream: Stream, first: date, days: int) -> list[tuple[date, date]]:
+    """Return windows of `days` days from `first` on; what is left at the end is one if it is at least half as long."""
+    end = stream.days.max().astype(object) + timedelta(days=1)
+    starts = [first + timedelta(days=number) for number in range(0, (end - first).days - days // 2, days)]
+    return [(start, min(start + timedelta(days=days), end)) for start in starts]
 
-    def __init__(self, models: Models, *, first: date, window_days: int, holdout_days: int, metric: str):
+
+class Prequential:
+    """The windows of one stream, from their first days to the days after their last. A window without rows is left out."""
+
+    def __init__(self, models: Models, *, windows: Sequence[tuple[date, date]], holdout_days: int, metric: str):
         self._models, self._stream = models, models.stream
-        self._window_days, self._holdout_days, self._metric = window_days, holdout_days, metric
+        self._holdout_days, self._metric = holdout_days, metric
         self.loss_metric = "mean_absolute_error" if self._stream.problem == "regression" else "log_loss"
-        end = models.stream.days.max().astype(object) + timedelta(days=1)
-        starts = [first + timedelta(days=days) for days in range(0, (end - first).days - window_days // 2, window_days)]
-        self.windows = [(start, min(start + timedelta(days=window_days), end)) for start in starts]
-        self._positions = {start: np.flatnonzero(self._between(start, stop)) for start, stop in self.windows}
-        self.windows = [window for window in self.windows if len(self._positions[window[0]])]
+        positions = {start: np.flatnonzero(self._between(start, end)) for start, end in windows}
+        self._positions = {start: rows for start, rows in positions.items() if len(rows)}
+        self.windows = [window for window in windows if window[0] in self._positions]
+        self._window_days = round(float(np.median([(end - start).days for start, end in windows])))
         self._bent: dict[tuple[History, date, date], np.ndarray | None] = {}
 
     def run(self, policy: UpdatePolicy, first_history: History) -> ArmResult:
@@ -234,12 +138,12 @@ class Prequential:
         holdout = day - timedelta(days=self._holdout_days)
         known = self._known(holdout, day, day)
         losses = {history.name: self._fit(arm, history, holdout).losses[known] for history in histories}
-        plain = WindowLosses.from_rows(losses, self._stream.days[known])
+        plain = WindowLosses.from_rows(losses, self._blocks(known))
         accepted = list(histories)
         if service is not None:
             own = self._known(max(holdout, service.fitted_for), day, day)
             both = {history.name: self._fit(arm, history, holdout).losses[own] for history in histories}
-            shared = WindowLosses.from_rows({**both, CHAMPION: service.losses[own]}, self._stream.days[own])
+            shared = WindowLosses.from_rows({**both, CHAMPION: service.losses[own]}, self._blocks(own))
             accepted = [
                 history
                 for history in histories
@@ -311,7 +215,7 @@ class Prequential:
                 losses[PREVIOUS] = previous.losses
             if policy.recalibrates and (bent := self._recalibrate(service, start)) is not None:
                 losses[RECALIBRATED] = self._models.losses(bent)
-        return WindowLosses.from_rows({name: values[rows] for name, values in losses.items()}, self._stream.days[rows])
+        return WindowLosses.from_rows({name: values[rows] for name, values in losses.items()}, self._blocks(rows))
 
     def _age_losses(
         self, start: date, younger: FittedPredictions, older: FittedPredictions, days: int, day: date
@@ -320,7 +224,7 @@ class Prequential:
         rows = self._positions[start]
         rows = rows[self._stream.known[rows] <= np.datetime64(day)]
         losses = {YOUNGER: younger.losses[rows] / days, OLDER: older.losses[rows] / days}
-        return WindowLosses.from_rows(losses, self._stream.days[rows])
+        return WindowLosses.from_rows(losses, self._blocks(rows))
 
     def _result(self, service: Service, start: date, day: date) -> WindowResult:
         rows = self._positions[start]
@@ -384,6 +288,10 @@ class Prequential:
         if self._stream.problem == "multiclass_classification":
             return np.asarray(self._stream.classes)[labels]
         return labels
+
+    def _blocks(self, rows: np.ndarray) -> np.ndarray:
+        days = self._stream.days[rows].astype(int)
+        return days if len(np.unique(days)) >= _FEWEST_DAYS else rows % _GROUPS
 
     def _between(self, start: date, end: date) -> np.ndarray:
         return (self._stream.days >= np.datetime64(start)) & (self._stream.days < np.datetime64(end))

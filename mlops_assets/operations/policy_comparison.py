@@ -21,9 +21,9 @@ from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import quote
 from mlops_assets.lake.tables import current_snapshot, fingerprint
-from mlops_assets.operations.replay_plan import Period
+from mlops_assets.operations.replay_plan import Period, ReplayPlan, StepLength
 from mlops_assets.operations.solutions import declared_solution
-from mlops_assets.schema.cadence import CADENCE_LENGTHS
+from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
 from mlops_assets.schema.configuration_errors import method_parameters
 from mlops_assets.schema.duration import maximum_days
 from mlops_assets.schema.solution import Solution
@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from mlops_assets.ml.cross_validation import ModelSpecification, TrainingRows
     from mlops_assets.ml.pipeline_steps import PipelineStep
     from mlops_assets.ml.policy_comparison import ArmSettings, ArmSummary
-    from mlops_assets.ml.prequential import ArmResult, Prequential, Stream
+    from mlops_assets.ml.prequential import ArmResult, Prequential
+    from mlops_assets.ml.shared_fits import Stream
 
 _PERIOD_DAYS = 28
+_STEPS: dict[Cadence, StepLength] = {"daily": "day", "weekly": "week", "monthly": "month", "yearly": "year"}
 _ROWS = "compared_rows"
 
 
@@ -159,7 +161,7 @@ def arm_settings(solution: Solution) -> "ArmSettings":
     training, retraining = solution.training, solution.retraining
     return ArmSettings(
         window=maximum_days(training.window),
-        period=max(_PERIOD_DAYS, _window_days(solution)),
+        period=max(_PERIOD_DAYS, CADENCE_LENGTHS[solution.monitoring.window].fewest_days),
         cooldown=maximum_days(retraining.cooldown),
         maximum_age=maximum_days(retraining.max_age) if retraining.max_age else None,
         minimum_bad_windows=retraining.minimum_bad_windows,
@@ -175,7 +177,8 @@ def _evaluation(
     import numpy as np
 
     from mlops_assets.ml.matrix import FeatureSchema, with_origins
-    from mlops_assets.ml.prequential import Models, Prequential
+    from mlops_assets.ml.prequential import Prequential
+    from mlops_assets.ml.shared_fits import Models
 
     solution = inputs.solution
     table = _rows(connection, inputs, period)
@@ -199,8 +202,9 @@ def _evaluation(
     )
     return Prequential(
         models,
-        first=period.first,
-        window_days=_window_days(solution),
+        windows=[
+            (step.first, step.end) for step in ReplayPlan(solution.name, period, _STEPS[solution.monitoring.window]).steps()
+        ],
         holdout_days=maximum_days(solution.training.holdout),
         metric=solution.training.metric,
     )
@@ -231,7 +235,7 @@ def _rows(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, perio
 def _stream(inputs: SolutionInputs, table: "pa.Table", labels: "np.ndarray", classes: Sequence[int | str]) -> "Stream":
     import numpy as np
 
-    from mlops_assets.ml.prequential import Stream
+    from mlops_assets.ml.shared_fits import Stream
 
     solution = inputs.solution
     zone = ZoneInfo(solution.partitions.time_zone)
@@ -250,7 +254,3 @@ def _stream(inputs: SolutionInputs, table: "pa.Table", labels: "np.ndarray", cla
         labels=labels,
         classes=classes,
     )
-
-
-def _window_days(solution: Solution) -> int:
-    return CADENCE_LENGTHS[solution.monitoring.window].fewest_days

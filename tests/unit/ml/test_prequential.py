@@ -9,7 +9,8 @@ import pytest
 from drifting_streams import FIRST, WEEKS_BEFORE, LinearLearner, evaluation
 
 from mlops_assets.ml.policy_comparison import ArmSettings, build_arms, run_arms
-from mlops_assets.ml.prequential import ArmResult, Models, Prequential
+from mlops_assets.ml.prequential import ArmResult, Prequential
+from mlops_assets.ml.shared_fits import Models
 from mlops_assets.ml.update_policies import History, NeverPolicy, PeriodicPolicy
 
 SETTINGS = ArmSettings(window=70, period=28, cooldown=14, maximum_age=180)
@@ -56,8 +57,7 @@ def test_a_decision_uses_no_label_before_it_is_known(name: str, delay: int):
     learner = LinearLearner(models._learner.features, other)
     changed = Prequential(
         Models(other, learner, squared=False, folder=None, identity=""),
-        first=stream.windows[0][0],
-        window_days=7,
+        windows=stream.windows,
         holdout_days=14,
         metric="roc_auc",
     )

@@ -1,0 +1,114 @@
+"""Fits that policies share: the model of one history and one day is fitted once, and its predictions of later rows are kept on disk."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mlops_assets.ml.update_policies import History
+from mlops_assets.schema.problem import Problem
+
+_LEAST_WEIGHT = 0.01
+_SMALLEST = 0.01
+"""Probabilities below it count as it in the losses that decide: one row that was thought impossible would hide a thousand others."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Labelled rows in order of time.
+
+    `days` is the day of each row's prediction, `known` the first day on which its label may be used, both datetime64[D].
+    Labels of several classes are positions in `classes`.
+    """
+
+    problem: Problem
+    days: np.ndarray
+    known: np.ndarray
+    labels: np.ndarray
+    classes: Sequence[int | str] = ()
+
+
+class Learner(Protocol):
+    """The estimator of a solution."""
+
+    def fit_predict(self, rows: np.ndarray, weights: np.ndarray | None, later: np.ndarray) -> np.ndarray:
+        """Fit a model on the rows at these positions, and return its predictions of the rows at the positions `later`."""
+
+
+@dataclass(frozen=True)
+class FittedPredictions:
+    """What the model of one history and day predicts: of each row, NaN before the day. `losses` are of each row."""
+
+    predictions: np.ndarray
+    losses: np.ndarray
+    seconds: float
+
+
+class Models:
+    """The models of one stream, each fitted when it is first asked for."""
+
+    def __init__(self, stream: Stream, learner: Learner, *, squared: bool, folder: Path | None, identity: str):
+        self.stream = stream
+        self._learner = learner
+        self._squared = squared
+        self._folder = folder
+        self._identity = identity
+        self._fitted: dict[tuple[History, date], FittedPredictions] = {}
+        self.fitted_now = 0
+
+    def get(self, history: History, day: date) -> FittedPredictions:
+        """Return the model fitted on `history` before `day` with the labels known then."""
+        if (history, day) not in self._fitted:
+            predictions, seconds = self._read_or_fit(history, day)
+            self._fitted[history, day] = FittedPredictions(predictions, self.losses(predictions), seconds)
+        return self._fitted[history, day]
+
+    def losses(self, predictions: np.ndarray) -> np.ndarray:
+        """Return the loss of each row: the negative logarithm of the probability of what happened, or the error."""
+        labels = self.stream.labels
+        match self.stream.problem:
+            case "binary_classification":
+                happened = np.where(labels == 1, predictions, 1 - predictions)
+            case "multiclass_classification":
+                happened = predictions[np.arange(len(labels)), labels]
+            case "regression":
+                errors = np.abs(predictions - labels)
+                return errors**2 if self._squared else errors
+        return -np.log(np.clip(happened, _SMALLEST, 1))
+
+    def _read_or_fit(self, history: History, day: date) -> tuple[np.ndarray, float]:
+        name = hashlib.sha256(f"{self._identity} {history} {day}".encode()).hexdigest()[:32]
+        path = self._folder / f"{name}.npz" if self._folder else None
+        if path and path.exists():
+            with np.load(path) as kept:
+                return kept["predictions"], float(kept["seconds"])
+        rows, weights = self._rows(history, day)
+        later = np.flatnonzero(self.stream.days >= np.datetime64(day))
+        began = time.process_time()
+        predicted = self._learner.fit_predict(rows, weights, later)
+        seconds = time.process_time() - began
+        self.fitted_now += 1
+        predictions = np.full((len(self.stream.days), *predicted.shape[1:]), np.nan, dtype=np.float32)
+        predictions[later] = predicted
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".unfinished.npz")
+            np.savez_compressed(unfinished, predictions=predictions, seconds=seconds)
+            unfinished.replace(path)
+        return predictions, seconds
+
+    def _rows(self, history: History, day: date) -> tuple[np.ndarray, np.ndarray | None]:
+        known = (self.stream.known <= np.datetime64(day)) & (self.stream.days < np.datetime64(day))
+        ages = (np.datetime64(day) - self.stream.days).astype(int)
+        if history.days is not None:
+            known &= ages <= history.days
+        if history.half_life is None:
+            return np.flatnonzero(known), None
+        weights = 0.5 ** (ages / history.half_life)
+        rows = np.flatnonzero(known & (weights > _LEAST_WEIGHT))
+        return rows, weights[rows]
