@@ -15,7 +15,8 @@ import numpy as np
 
 _CHANCE = 1.0
 """Standard errors that a mean is expected to be wrong by. The paper's constant for a bound that always holds looks back too far."""
-_FEWEST_BLOCKS = 5
+FEWEST_BLOCKS = 5
+"""Of fewer blocks no variance is trusted."""
 _REPLICATES = 1000
 
 
@@ -90,13 +91,22 @@ def choose_model(
 
 
 def compare_losses(
-    windows: Sequence[WindowLosses], ours: str, theirs: str, *, confidence: float = 0.95, seed: int = 0
+    windows: Sequence[WindowLosses],
+    ours: str,
+    theirs: str,
+    *,
+    confidence: float = 0.95,
+    fewest_windows: int = 1,
+    seed: int = 0,
 ) -> LossDifference | None:
-    """Return the difference of two models over the adaptive look-back, by a block bootstrap; None where the blocks are too few."""
+    """Return the difference of two models over the adaptive look-back, by a block bootstrap.
+
+    None where there are fewer than `fewest_windows`, or too few blocks.
+    """
     shared = [window for window in windows if ours in window.sums and theirs in window.sums]
     differences = [window.sums[ours] - window.sums[theirs] for window in shared]
     rows = [window.rows for window in shared]
-    count = choose_look_back(differences, rows)
+    count = choose_look_back(differences, rows, fewest_windows=fewest_windows)
     if count is None:
         return None
     values, weights = np.concatenate(differences[-count:]), np.concatenate(rows[-count:]).astype(float)
@@ -104,20 +114,38 @@ def compare_losses(
     drawn = random.multinomial(len(values), np.full(len(values), 1 / len(values)), size=_REPLICATES)
     means = (drawn @ values) / np.maximum(drawn @ weights, 1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    value = float(values.sum() / weights.sum())
-    return LossDifference(value=value, low=float(low), high=float(high), windows=count, rows=int(weights.sum()))
+    value, wider = float(values.sum() / weights.sum()), _wider(len(values), confidence)
+    return LossDifference(
+        value=value,
+        low=value - wider * (value - float(low)),
+        high=value + wider * (float(high) - value),
+        windows=count,
+        rows=int(weights.sum()),
+    )
 
 
-def choose_look_back(differences: Sequence[np.ndarray], rows: Sequence[np.ndarray]) -> int | None:
+def _wider(blocks: int, confidence: float) -> float:
+    """By how much the interval of few blocks must be wider than that of the bootstrap, which takes their variance for known.
+
+    The factor is Student's quantile over the normal one, and that of the unbiased variance: Hesterberg, "What Teachers Should Know About the
+    Bootstrap" (The American Statistician 69, 2015).
+    """
+    from scipy.stats import norm, t
+
+    tail = (1 + confidence) / 2
+    return float(t.ppf(tail, blocks - 1) / norm.ppf(tail) * np.sqrt(blocks / (blocks - 1)))
+
+
+def choose_look_back(differences: Sequence[np.ndarray], rows: Sequence[np.ndarray], *, fewest_windows: int = 1) -> int | None:
     """Return over how many of the last windows the mean of `differences` errs least; None where all blocks together are too few.
 
-    Both are sums by block [blocks] of each window, in order of time: of the difference, and of the rows.
+    It is at least `fewest_windows`. Both are sums by block [blocks] of each window, in order of time: of the difference, and of the rows.
     """
     best, least = None, np.inf
     shorter: list[tuple[float, float]] = []
-    for count in range(1, len(differences) + 1):
+    for count in range(fewest_windows, len(differences) + 1):
         values, weights = np.concatenate(differences[-count:]), np.concatenate(rows[-count:]).astype(float)
-        if len(values) < _FEWEST_BLOCKS or not weights.sum():
+        if len(values) < FEWEST_BLOCKS or not weights.sum():
             continue
         mean = values.sum() / weights.sum()
         squares = ((values - mean * weights) ** 2).sum() * len(values) / (len(values) - 1)

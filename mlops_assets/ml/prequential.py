@@ -132,7 +132,7 @@ class Prequential:
         self, arm: ArmResult, policy: UpdatePolicy, day: date, histories: Sequence[History], service: Service | None
     ) -> Service | None:
         """Fit a model for each history, let the gates see it on the hold-out, and return the best one; None when all are refused."""
-        if not policy.gated and (service is not None or policy.refits):
+        if not policy.gated and (service is not None or not policy.forecasts):
             [history] = histories
             return self._service(arm, history, day, day)
         holdout = day - timedelta(days=self._holdout_days)

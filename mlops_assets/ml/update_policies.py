@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from math import sqrt
 from typing import Literal, Protocol
 
-from mlops_assets.ml.model_choice import LossDifference, WindowLosses, choose_look_back, compare_losses
+from mlops_assets.ml.model_choice import FEWEST_BLOCKS, LossDifference, WindowLosses, choose_look_back, compare_losses
 from mlops_assets.ml.retraining import RetrainingPolicy, RetrainingState, WindowResult, decide
 
 Action = Literal["keep", "recalibrate", "roll back", "retrain"]
@@ -84,6 +84,10 @@ class UpdatePolicy(Protocol):
         """Whether a candidate must not be worse than the model in service on its hold-out. Otherwise it is fitted once and deployed."""
 
     @property
+    def forecasts(self) -> bool:
+        """Whether it looks at `UpdateFacts.ages`. Of the first model, one without its hold-out is fitted too, which is older."""
+
+    @property
     def recalibrates(self) -> bool:
         """Whether it looks at the losses of `RECALIBRATED`."""
 
@@ -98,6 +102,7 @@ class NeverPolicy:
     refits: bool = False
     gated: bool = False
     recalibrates: bool = False
+    forecasts: bool = False
 
     def decide(self, facts: UpdateFacts) -> UpdateDecision:
         """Return `keep`."""
@@ -113,6 +118,7 @@ class PeriodicPolicy:
     refits: bool = True
     gated: bool = False
     recalibrates: bool = False
+    forecasts: bool = False
 
     def decide(self, facts: UpdateFacts) -> UpdateDecision:
         """Return `retrain` once the model is old enough."""
@@ -135,6 +141,7 @@ class ReportPolicy:
     refits: bool = False
     gated: bool = True
     recalibrates: bool = False
+    forecasts: bool = False
 
     def decide(self, facts: UpdateFacts) -> UpdateDecision:
         """Return `retrain` when that rule does."""
@@ -168,14 +175,15 @@ class LossPolicy:
 
     `recalibrates` and `rolls_back` switch these actions on, `forecasts` the training that pays. `histories` are tried at a training after a
     fall or by age, the first one alone otherwise. `training_cost` is what a training may cost: a share of the loss of one window.
-    `cooldown` days pass between trainings, `maximum_age` is an age that is a reason by itself, `effect` the least rise of the loss that
-    is a fall, as a share of it.
+    `watch` is for how many windows after its training a model may be rolled back. `cooldown` days pass between trainings, `maximum_age`
+    is an age that is a reason by itself, `effect` the least rise of the loss that is a fall, as a share of it.
     """
 
     histories: Sequence[History]
     cooldown: int
     maximum_age: int | None
-    training_cost: float = 0.1
+    training_cost: float = 0.02
+    watch: int = 6
     effect: float = 0.05
     confidence: float = 0.99
     recalibrates: bool = True
@@ -187,11 +195,17 @@ class LossPolicy:
 
     def decide(self, facts: UpdateFacts) -> UpdateDecision:
         """Return the decision: first what undoes a mistake, then what learns, then what bends the scores."""
-        if self.rolls_back and (worse := self._compare(facts, CHAMPION, PREVIOUS)) and worse.is_worse:
+        watched = (facts.day - facts.trained_for).days <= self.watch * facts.window_days
+        if (
+            self.rolls_back
+            and watched
+            and (worse := self._compare(facts, CHAMPION, PREVIOUS, fewest_windows=2))
+            and worse.is_worse
+        ):
             return UpdateDecision("roll back", f"the model before it loses less: {_text(worse)}")
         if (facts.day - facts.attempted).days >= self.cooldown and (decision := self._training(facts)):
             return decision
-        if self.recalibrates and (bent := self._compare(facts, RECALIBRATED, CHAMPION)) and bent.is_better:
+        if self.recalibrates and (bent := self._compare(facts, RECALIBRATED, CHAMPION, fewest_windows=1)) and bent.is_better:
             return UpdateDecision("recalibrate", f"recalibrated it loses less: {_text(bent)}")
         return UpdateDecision("keep", "nothing that is better beyond chance is known")
 
@@ -212,7 +226,7 @@ class LossPolicy:
 
         With a loss that grows by `slope` a day, trainings every T days cost C / T + slope T / 2 a day: least at T = sqrt(2 C / slope).
         """
-        younger = compare_losses(facts.ages, YOUNGER, OLDER, confidence=self.confidence, seed=self.seed)
+        younger = compare_losses(facts.ages, YOUNGER, OLDER, confidence=self.confidence, fewest_windows=2, seed=self.seed)
         loss = mean_loss(facts.windows, PLAIN)
         if younger is None or not younger.is_better or loss is None:
             return None
@@ -224,8 +238,10 @@ class LossPolicy:
             return None
         return rise_of_loss(facts.windows, facts.reference, PLAIN, effect=self.effect)
 
-    def _compare(self, facts: UpdateFacts, ours: str, theirs: str) -> LossDifference | None:
-        return compare_losses(facts.windows, ours, theirs, confidence=self.confidence, seed=self.seed)
+    def _compare(self, facts: UpdateFacts, ours: str, theirs: str, *, fewest_windows: int) -> LossDifference | None:
+        return compare_losses(
+            facts.windows, ours, theirs, confidence=self.confidence, fewest_windows=fewest_windows, seed=self.seed
+        )
 
 
 def mean_loss(windows: Sequence[WindowLosses], name: str) -> float | None:
@@ -243,7 +259,7 @@ def rise_of_loss(windows: Sequence[WindowLosses], reference: WindowLosses, name:
     """
     held = [window for window in windows if name in window.sums]
     count = choose_look_back([window.sums[name] for window in held], [window.rows for window in held])
-    before = mean_loss([reference], name)
+    before = mean_loss([reference], name) if len(reference.rows) >= FEWEST_BLOCKS else None
     now = mean_loss(held[-count:], name) if count else None
     if count is None or now is None or not before:
         return None

@@ -32,6 +32,7 @@ from mlops_assets.training.candidate import current_configuration_hash
 from mlops_assets.training.fitting import default_estimator, model_specification, training_rows
 
 if TYPE_CHECKING:
+    import dagster as dg
     import duckdb
     import numpy as np
     import pyarrow as pa
@@ -95,63 +96,83 @@ class SolutionLearner:
 def compare_policies(
     settings: Settings, solution: str, period: Period, names: Sequence[str], report: Callable[[str], None]
 ) -> PolicyComparison:
-    """Compare the policies `names` ("every": all of them) on the windows of `period`; `report` hears what takes time.
+    """Compare the policies `names` ("every": all of them) on the windows of `period`, and show them in Dagster and as a file.
 
-    Raises StackError when the solution has no time, a policy is unknown, or there are no rows before the period to train on.
+    `report` hears what takes time. Raises StackError when the solution has no time, a policy is unknown, or there are no rows before the
+    period to train on.
     """
+    import dagster as dg
+
+    inputs = resolve_inputs(declared_solution(solution), FeatureRegistry.from_manifest(current_project().dbt_manifest))
+    folder = settings.home / "replay"
+    with Lake.from_settings(settings).connect(read_only=True) as connection:
+        comparison = compare_on_lake(connection, inputs, period, names, folder=folder, report=report)
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        publish_comparison(instance, solution, comparison)
+    return comparison
+
+
+def compare_on_lake(
+    connection: "duckdb.DuckDBPyConnection",
+    inputs: SolutionInputs,
+    period: Period,
+    names: Sequence[str],
+    *,
+    folder: Path,
+    report: Callable[[str], None],
+) -> PolicyComparison:
+    """Compare the policies on the rows of one lake; fits and the figure are kept in `folder`. Raises StackError."""
     from mlops_assets.ml.policy_comparison import build_arms, run_arms, summarise_arms
     from mlops_assets.ml.policy_plot import policy_plot
 
-    inputs = resolve_inputs(declared_solution(solution), FeatureRegistry.from_manifest(current_project().dbt_manifest))
-    if not inputs.solution.spine.has_time:
-        raise StackError(f"The table of {solution} has no time: there is nothing to compare.", remedy=f"mlops run {solution}")
-    arms = build_arms(arm_settings(inputs.solution))
+    solution = inputs.solution
+    if not solution.spine.has_time:
+        raise StackError(
+            f"The table of {solution.name} has no time: there is nothing to compare.", remedy=f"mlops run {solution.name}"
+        )
+    arms = build_arms(arm_settings(solution))
     if unknown := sorted(set(names) - {*arms, "every"}):
         raise StackError(f"There is no policy {', '.join(unknown)}.", remedy=f"Choose of: {', '.join(arms)}, or every")
     chosen = {name: arm for name, arm in arms.items() if "every" in names or name in names}
     report("reading the rows")
-    with Lake.from_settings(settings).connect(read_only=True) as connection:
-        evaluation = _evaluation(settings, connection, inputs, period)
+    evaluation = _evaluation(connection, inputs, period, folder / "policies")
     results = run_arms(evaluation, chosen, report)
-    metric = inputs.solution.training.metric
-    windows, summaries = [start for start, _ in evaluation.windows], summarise_arms(results, metric)
-    plot = policy_plot(results, windows, metric)
-    path = settings.home / "replay" / f"{solution}-policies.png"
+    metric, windows = solution.training.metric, [start for start, _ in evaluation.windows]
+    path = folder / f"{solution.name}-policies.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(plot)
-    publish_comparison(settings, solution, summaries, metric, plot)
+    path.write_bytes(policy_plot(results, windows, metric))
     return PolicyComparison(
         metric=metric,
         loss=evaluation.loss_metric,
         windows=windows,
-        summaries=summaries,
+        summaries=summarise_arms(results, metric),
         results=results,
         plot_path=path,
     )
 
 
-def publish_comparison(settings: Settings, solution: str, summaries: "Sequence[ArmSummary]", metric: str, plot: bytes) -> None:
+def publish_comparison(instance: "dg.DagsterInstance", solution: str, comparison: PolicyComparison) -> None:
     """Show table and figure in Dagster, as an observation of the solution's retraining decisions."""
     import dagster as dg
 
     from mlops_assets.ml.figures import markdown_image
 
-    header = f"| policy | {metric} | worst window | fits | rollbacks | recalibrations |\n|---|---|---|---|---|---|"
+    header = f"| policy | {comparison.metric} | worst window | fits | rollbacks | recalibrations |\n|---|---|---|---|---|---|"
     lines = [
         f"| {row.policy} | {row.metric:.4f} ({row.metric_low:.4f} to {row.metric_high:.4f}) | {row.worst:.3f} | {row.fits} | "
         f"{row.rollbacks} | {row.recalibrations} |"
-        for row in summaries
+        for row in comparison.summaries
     ]
-    observation = dg.AssetObservation(
-        asset_key=dg.AssetKey([solution, RETRAINING_DECISION]),
-        description="Comparison of policies of retraining",
-        metadata={
-            "policies": dg.MetadataValue.md("\n".join([header, *lines])),
-            "policies_by_window": dg.MetadataValue.md(markdown_image("policies", plot)),
-        },
+    instance.report_runless_asset_event(
+        dg.AssetObservation(
+            asset_key=dg.AssetKey([solution, RETRAINING_DECISION]),
+            description="Comparison of policies of retraining",
+            metadata={
+                "policies": dg.MetadataValue.md("\n".join([header, *lines])),
+                "policies_by_window": dg.MetadataValue.md(markdown_image("policies", comparison.plot_path.read_bytes())),
+            },
+        )
     )
-    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
-        instance.report_runless_asset_event(observation)
 
 
 def arm_settings(solution: Solution) -> "ArmSettings":
@@ -171,9 +192,7 @@ def arm_settings(solution: Solution) -> "ArmSettings":
     )
 
 
-def _evaluation(
-    settings: Settings, connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, period: Period
-) -> "Prequential":
+def _evaluation(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, period: Period, folder: Path) -> "Prequential":
     import numpy as np
 
     from mlops_assets.ml.matrix import FeatureSchema, with_origins
@@ -197,7 +216,7 @@ def _evaluation(
         stream,
         SolutionLearner(model_specification(inputs, schema), default_estimator(inputs), rows, classes),
         squared=solution.training.metric != "mean_absolute_error",
-        folder=settings.home / "replay" / "policies",
+        folder=folder,
         identity=hashlib.sha256(f"{content} {current_configuration_hash(inputs, with_budget=True)}".encode()).hexdigest(),
     )
     return Prequential(

@@ -70,12 +70,14 @@ def test_a_model_that_loses_as_expected_is_kept():
 
 
 def test_the_model_before_comes_back_when_it_loses_less():
-    facts = replace(FACTS, windows=windows(**{PLAIN: 0.5, CHAMPION: 0.5, PREVIOUS: 0.45}))
+    facts = replace(FACTS, windows=windows(**{PLAIN: 0.5, CHAMPION: 0.5, PREVIOUS: 0.45}), trained_for=DAY - timedelta(days=42))
     decision = POLICY.decide(facts)
     assert decision.action == "roll back"
     assert "+0.05" in decision.reason
     assert "rows of 6 windows" in decision.reason
     assert replace(POLICY, rolls_back=False).decide(facts).action == "keep"
+    assert replace(POLICY, watch=5).decide(facts).action == "keep"
+    assert POLICY.decide(replace(facts, windows=facts.windows[:1])).action == "keep"
 
 
 def test_a_loss_that_rose_asks_for_a_training_with_every_history():
