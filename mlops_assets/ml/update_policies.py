@@ -25,6 +25,8 @@ PLAIN = "plain"
 YOUNGER, OLDER = "younger", "older"
 """Models in `UpdateFacts.ages`: the one that was in service in the window, and the one before it or itself without its hold-out."""
 
+_LEAST_GAIN = 0.01
+
 
 @dataclass(frozen=True)
 class History:
@@ -225,12 +227,14 @@ class LossPolicy:
         """Return the age in days from which a training pays, if younger models were better beyond chance.
 
         With a loss that grows by `slope` a day, trainings every T days cost C / T + slope T / 2 a day: least at T = sqrt(2 C / slope).
+        Until then it must have grown by a hundredth too.
         """
         younger = compare_losses(facts.ages, YOUNGER, OLDER, confidence=self.confidence, fewest_windows=2, seed=self.seed)
         loss = mean_loss(facts.windows, PLAIN)
         if younger is None or not younger.is_better or loss is None:
             return None
-        return sqrt(2 * self.training_cost * loss * facts.window_days / -younger.value)
+        slope = -younger.value / loss
+        return max(sqrt(2 * self.training_cost * facts.window_days / slope), _LEAST_GAIN / slope)
 
     def _fall(self, facts: UpdateFacts) -> LossDifference | None:
         """Return by how much the model in service loses more than on its hold-out, if it does beyond chance and the effect."""
@@ -255,15 +259,19 @@ def rise_of_loss(windows: Sequence[WindowLosses], reference: WindowLosses, name:
     """Return by how much the loss of a model over its adaptive look-back exceeds that of `reference`, if it does beyond chance.
 
     It must exceed it by the share `effect` too. The two samples are of different rows: their errors add up. Three standard errors are
-    asked for, since the question is put again in every window.
+    asked for, since the question is put again in every window; of few blocks more, by Student's distribution.
     """
+    from scipy.stats import norm, t
+
     held = [window for window in windows if name in window.sums]
     count = choose_look_back([window.sums[name] for window in held], [window.rows for window in held])
     before = mean_loss([reference], name) if len(reference.rows) >= FEWEST_BLOCKS else None
     now = mean_loss(held[-count:], name) if count else None
     if count is None or now is None or not before:
         return None
-    error = 3 * sqrt(_variance(held[-count:], name, now) + _variance([reference], name, before))
+    fewest = min(len(reference.rows), sum(len(window.rows) for window in held[-count:]))
+    errors = float(t.ppf(norm.cdf(3), fewest - 1))
+    error = errors * sqrt(_variance(held[-count:], name, now) + _variance([reference], name, before))
     difference = now - before
     if difference - error <= 0 or difference < effect * before:
         return None

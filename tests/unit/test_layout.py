@@ -34,6 +34,7 @@ _PARTS = {
     "lake/table_writes.py": "integration/test_lake.py",
     "ml/figures.py": "unit/ml/test_evaluation_plots.py",
     "ml/monitoring_plots.py": "unit/ml/test_evaluation_plots.py",
+    "ml/policy_plot.py": "unit/ml/test_policy_comparison.py",
     "monitoring/data_quality_report.py": "solutions/test_flight_delay.py",
     "monitoring/drift_report.py": "solutions/test_flight_delay.py",
     "monitoring/measures.py": "integration/test_extend.py",

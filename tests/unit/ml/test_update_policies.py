@@ -59,7 +59,9 @@ FACTS = UpdateFacts(
     results=[result(weeks, alert=False) for weeks in (3, 2, 1)],
     trained_for=DAY - timedelta(days=60),
     attempted=DAY - timedelta(days=60),
-    reference=windows(2, **{PLAIN: 0.5})[0],
+    reference=WindowLosses(
+        sums={PLAIN: np.concatenate([window.sums[PLAIN] for window in windows(12, **{PLAIN: 0.5})])}, rows=np.full(84, 100)
+    ),
     window_days=7,
     new_rows=2000,
 )
