@@ -10,7 +10,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from mlops_assets.ml.model_choice import WindowLosses, compare_losses
+from mlops_assets.ml.model_choice import FEWEST_BLOCKS, WindowLosses, compare_losses
 from mlops_assets.ml.recalibration import METHODS, fit_recalibration
 from mlops_assets.ml.retraining import WindowResult
 from mlops_assets.ml.shared_fits import FittedPredictions, Models, Stream
@@ -29,8 +29,7 @@ from mlops_assets.ml.update_policies import (
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import greater_is_better
 
-_RECALIBRATION_WINDOWS, _RECALIBRATION_ROWS = 8, 200
-_FEWEST_DAYS, _GROUPS = 5, 30
+_RECALIBRATION_WINDOWS, _RECALIBRATION_ROWS, _GROUPS = 8, 200, 30
 
 
 @dataclass(frozen=True)
@@ -291,7 +290,7 @@ class Prequential:
 
     def _blocks(self, rows: np.ndarray) -> np.ndarray:
         days = self._stream.days[rows].astype(int)
-        return days if len(np.unique(days)) >= _FEWEST_DAYS else rows % _GROUPS
+        return days if len(np.unique(days)) >= FEWEST_BLOCKS else rows % _GROUPS
 
     def _between(self, start: date, end: date) -> np.ndarray:
         return (self._stream.days >= np.datetime64(start)) & (self._stream.days < np.datetime64(end))

@@ -26,6 +26,7 @@ YOUNGER, OLDER = "younger", "older"
 """Models in `UpdateFacts.ages`: the one that was in service in the window, and the one before it or itself without its hold-out."""
 
 _LEAST_GAIN = 0.01
+"""The least gain of a training that is forecast, as a share of the loss."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,7 @@ class UpdatePolicy(Protocol):
 class NeverPolicy:
     """Keep the first model."""
 
-    refits: bool = False
-    gated: bool = False
-    recalibrates: bool = False
-    forecasts: bool = False
+    refits = gated = recalibrates = forecasts = False
 
     def decide(self, facts: UpdateFacts) -> UpdateDecision:
         """Return `keep`."""
