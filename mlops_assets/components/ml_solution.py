@@ -11,6 +11,7 @@ from mlops_assets.components.scaffolding import MLSolutionScaffolder
 from mlops_assets.components.solution_columns import check_columns
 from mlops_assets.components.stages import STAGES, stages, stages_of
 from mlops_assets.components.tagged_models import build_own_models
+from mlops_assets.core.asset_jobs import define_job
 from mlops_assets.core.keys import CHECK_EVENT_TAG, job_name
 from mlops_assets.core.project import current_project
 from mlops_assets.core.schedules import check_schedule
@@ -68,7 +69,7 @@ class MLSolution(dg.Component):
             keys["segments"] = [segments.key(stage.name) for stage in of_segments]
             assets += [self._asset(stage, segments) for stage in of_segments]
         jobs = [
-            dg.define_asset_job(
+            define_job(
                 job_name(inputs.name, purpose),
                 selection=dg.AssetSelection.assets(*of_job),
                 description=f"{purpose.capitalize()} of {inputs.name}: {', '.join(key.path[-1] for key in of_job)}.",

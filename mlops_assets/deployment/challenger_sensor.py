@@ -7,6 +7,7 @@ import dagster as dg
 
 from mlops_assets.clients.aliases import CHALLENGER as CHALLENGER_ALIAS
 from mlops_assets.clients.champion import Aliases, RegistryUnreachableError, registered_aliases
+from mlops_assets.core.asset_jobs import define_job
 from mlops_assets.core.keys import CHALLENGER, job_name, stage_key
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.core.shared_sensors import look_at_each, read_cursor, tick_result
@@ -49,7 +50,7 @@ def build_challenger_sensor(solutions: Mapping[str, Serving]) -> dg.SensorDefini
         name=NAME,
         description="Lets the servers try the challengers, and follow the sections `serving` of the YAML, when either changed.",
         jobs=[
-            dg.define_asset_job(
+            define_job(
                 job_name(solution, CHALLENGER),
                 selection=dg.AssetSelection.assets(stage_key(solution, CHALLENGER)),
                 description=f"Lets the servers try the challenger of {solution}, and follow the section `serving` of its YAML.",

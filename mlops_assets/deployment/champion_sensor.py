@@ -13,6 +13,7 @@ from mlops_assets.clients.aliases import CHAMPION, segment_alias
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_aliases, registered_champion
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.asset_jobs import define_job
 from mlops_assets.core.deployment_target import DeploymentTarget
 from mlops_assets.core.keys import job_name
 from mlops_assets.core.settings import Settings, sensor_interval
@@ -75,7 +76,7 @@ def _name(target: DeploymentTarget) -> str:
 
 def _job(key: dg.AssetKey) -> UnresolvedAssetJobDefinition:
     solution, stage = key.path
-    return dg.define_asset_job(
+    return define_job(
         job_name(solution, stage),
         selection=dg.AssetSelection.assets(key),
         description=f"Deploys one version of {solution}: promotion, rollback, or the record of what was set by hand in MLflow.",

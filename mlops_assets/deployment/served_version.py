@@ -8,6 +8,7 @@ import dagster as dg
 
 from mlops_assets.clients.aliases import CHAMPION, segment_alias
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_aliases, registered_champion
+from mlops_assets.core.asset_jobs import define_job
 from mlops_assets.core.check_rules import SERVED_VERSION
 from mlops_assets.core.keys import DEPLOYMENT, job_name, stage_key
 from mlops_assets.core.settings import Settings, sensor_interval
@@ -83,7 +84,7 @@ def build_served_version_sensor(solutions: Mapping[str, ServedSolution]) -> dg.S
         name=NAME,
         description="Has it checked whether every server process serves the registry's champions, when either changed.",
         jobs=[
-            dg.define_asset_job(
+            define_job(
                 job_name(solution, SERVED_VERSION.name),
                 selection=dg.AssetSelection.checks(_check_key(solution)),
                 description=f"Checks whether every server process serves the champion of {solution}.",

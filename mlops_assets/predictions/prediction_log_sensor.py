@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from mlops_assets.access.credentials import event_stream_url
+from mlops_assets.core.asset_jobs import define_job
 from mlops_assets.core.keys import PREDICTION_LOG, SHADOW_PREDICTIONS, job_name, stage_key
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.core.shared_sensors import look_at_each, read_cursor, tick_result
@@ -37,7 +38,7 @@ def build_prediction_log_sensor(solutions: Mapping[str, LoggedSolution]) -> dg.S
         name=NAME,
         description="Takes the predictions of the servers into the lake while any wait in the event stream.",
         jobs=[
-            dg.define_asset_job(
+            define_job(
                 job_name(solution, PREDICTION_LOG),
                 # One step writes both.
                 selection=dg.AssetSelection.assets(

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.core.asset_jobs import define_job
 from mlops_assets.core.keys import job_name
 from mlops_assets.core.schedules import build_schedule, tick_before
 from mlops_assets.schema.source import Source
@@ -22,7 +23,7 @@ _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset
 def build_loading_jobs(source: Source, *, name: str) -> list[Any]:
     """The jobs of the source `name`."""
     return [
-        dg.define_asset_job(
+        define_job(
             job_name(_owner(name, tables), _PURPOSE),
             selection=dg.AssetSelection.assets(*map(raw_key, tables)),
             description=f"Loads the raw tables of {name}: {', '.join(tables)}.",
