@@ -13,7 +13,7 @@ from many_solutions import write_project
 
 RUNS = 5
 FEW, MANY = 3, 50
-LIMIT = 2.6
+LIMIT = 2.4
 LOADING = "import many.definitions; many.definitions.defs().get_repository_def()"
 
 
