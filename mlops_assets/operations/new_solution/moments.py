@@ -1,6 +1,7 @@
 """The moment of prediction, and the moment at which the label became known."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -31,8 +32,8 @@ class Moments:
     expressions: dict[str, str]
 
 
-def infer_time(table: TableFacts, label: str, answers: Answers) -> tuple[str | None, list[Decision]]:
-    """The column with the moment of prediction; None where the table has no time."""
+def infer_time(table: TableFacts, label: str, helpers: Collection[str], answers: Answers) -> tuple[str | None, list[Decision]]:
+    """The column with the moment of prediction; None where the table has no time. `helpers` are columns that others are computed from."""
     if answers.time == NONE:
         return None, [Decision(field="time", value=NONE, reason="Given.")]
     if answers.time is not None:
@@ -51,15 +52,15 @@ def infer_time(table: TableFacts, label: str, answers: Answers) -> tuple[str | N
     candidates = [
         name
         for name, facts in table.columns.items()
-        if facts.is_time and facts.filled == table.rows and facts.distinct > 2 and name not in (label, answers.known_at)
+        if facts.is_time and facts.filled == table.rows and facts.distinct > 2 and name not in (label, answers.known_at, *helpers)
     ]
     if not candidates:
         return None, [Decision(field="time", value=NONE, reason="No column has a time in every row.")]
     best = max(
         candidates, key=lambda name: (bool(_TIME_NAME.search(name)), table.columns[name].type != "date", -candidates.index(name))
     )
-    others = [name for name, facts in table.columns.items() if facts.is_time and name != best]
-    reason = "It has a time in every row" + (f", as have or have not {', '.join(others[:3])}." if others else ".")
+    others = [name for name, facts in table.columns.items() if facts.is_time and name not in (best, *helpers)]
+    reason = "It has a time in every row." + (f" Other columns with times: {', '.join(others[:3])}." if others else "")
     decision = Decision(
         field="time",
         value=best,

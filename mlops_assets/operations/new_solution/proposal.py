@@ -79,11 +79,14 @@ class Proposer:
         facts = reading.facts
         label, decisions = infer_label(self._connection, facts, answers.label, answers)
         decisions = [*reading.decisions, *decisions]
-        time, decision = infer_time(facts, label.of, answers)
+        # A column that is only read to compute another one is none of the data.
+        helpers = [name for name in reading.columns if name not in reading.names.values()]
+        time, decision = infer_time(facts, label.of, helpers, answers)
         decisions += decision
         fixed = {label.of: Role("label", f"{label.problem.replace('_', ' ')}.")}
         moments: Moments | None = None
         calendar: Calendar | None = None
+        fixed |= {name: Role("left out", "As it is written; another column is computed from it.") for name in helpers}
         if time is not None:
             decisions += self._zone(time, reading, answers)
             moments, decision = infer_moments(self._connection, facts, time, label.of, answers)
@@ -93,7 +96,7 @@ class Proposer:
             fixed[time] = Role("time", "The moment of the prediction.")
             if moments.known_at:
                 fixed[moments.known_at] = Role("known at", "When the label became known.")
-        key, of_key = infer_key(self._connection, facts, {*fixed} - {time}, answers)
+        key, of_key = infer_key(self._connection, facts, {*fixed} - {str(time)}, answers)
         decisions.append(of_key)
         fixed |= {name: Role("key", of_key.reason) for name in key if name not in fixed}
         roles, doubts = infer_roles(self._connection, facts, label, fixed, reading.nested, answers)

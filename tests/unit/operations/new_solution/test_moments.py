@@ -83,6 +83,7 @@ def test_times_without_an_offset_ask_for_their_zone(tmp_path: Path) -> None:
     proposal = propose_rows(tmp_path, rows, label="late", time="sent_at", time_zone="Europe/Berlin")
     table = raw_table(proposal)
     assert (table.columns["sent_at_local"].type, table.columns["sent_at_local"].source) == ("timestamp", "sent_at")
+    assert "computed from it" in proposal.roles["sent_at_local"].reason
     assert table.columns["sent_at"].expression == "timezone('Europe/Berlin', sent_at_local)"
     assert table.partitions is not None
     assert table.partitions.time_zone == "Europe/Berlin"
