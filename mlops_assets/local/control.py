@@ -25,6 +25,8 @@ from mlops_assets.local.services import CODE_LOCATION, DAEMON, NATS, POSTGRES, W
 from mlops_assets.local.supervisor import ProcessState, Supervisor
 
 READY_TIMEOUT_SECONDS = 120.0
+RELOAD_TIMEOUT_SECONDS = 600.0
+"""The webserver answers when it has loaded the definitions, on a busy machine after minutes; one that is gone refuses at once."""
 STOP_TIMEOUT_SECONDS = 60.0
 END_RUNS_SECONDS = 10.0
 POLL_SECONDS = 0.1
@@ -103,7 +105,7 @@ def reload(settings: Settings) -> None:
     supervisor.restart(CODE_LOCATION)
     code_location = [service for service in services(settings) if service.name == CODE_LOCATION]
     _wait(supervisor, code_location, lambda process: probes.code_server_is_listening(settings), _silent)
-    probes.ask_for_reload(settings, READY_TIMEOUT_SECONDS)
+    probes.ask_for_reload(settings, RELOAD_TIMEOUT_SECONDS)
     _wait(supervisor, code_location, lambda process: _is_ready(settings, process), _silent)
 
 
