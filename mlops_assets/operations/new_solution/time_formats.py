@@ -56,13 +56,16 @@ def find_time_columns(
         reason = "Times with an offset from UTC." if offsets[name] else "Times without an offset."
         found[name] = TimeColumn("timestamptz", reason, None, has_offset=offsets[name] > 0)
     decisions: list[Decision] = []
+    own = [answers.date_format] if answers.date_format and "%" in answers.date_format else []
     for name in rest:
         if name in found:
             continue
         has_clock = clocks[name] > 0
         candidates = [day + clock for day in _DAYS for clock in _CLOCKS] if has_clock else list(_DAYS)
         stated = "timestamptz" if has_clock else "date"
-        formats = [written for written in candidates if columns.fitting([name], stated, _as(written, has_clock), nulls=nulls)]
+        formats = [
+            written for written in (*own, *candidates) if columns.fitting([name], stated, _as(written, has_clock), nulls=nulls)
+        ]
         if not formats:
             continue
         written, decision = _choose(columns, name, formats, answers, prefers_comma=prefers_comma)
@@ -81,6 +84,8 @@ def _choose(
     columns: StagedColumns, name: str, formats: list[str], answers: Answers, *, prefers_comma: bool
 ) -> tuple[str, Decision | None]:
     """The format of a column among those that read all of it, and the decision where day and month can be either."""
+    if formats[0] == answers.date_format:
+        return formats[0], Decision(field="date_format", value=formats[0], reason="Given.")
     by_order = {order: written for written in reversed(formats) if (order := _order(written))}
     if len(by_order) < 2:
         return formats[0], None

@@ -109,6 +109,12 @@ def test_day_and_month_that_can_be_either_are_asked(tmp_path: Path, order: str |
     assert rows[0][0] == wanted
 
 
+def test_a_format_of_dates_that_nobody_knows_can_be_given(tmp_path: Path) -> None:
+    text = table({"day": column("2024 week 05 day 3"), **LABEL})
+    read, rows, _ = read_text(tmp_path, text, date_format="%G week %V day %u")
+    assert (read.options, rows[0][0]) == ({"dateformat": "%G week %V day %u"}, date(2024, 1, 31))
+
+
 def test_a_second_format_of_dates_is_an_expression(tmp_path: Path) -> None:
     read, rows, _ = read_text(tmp_path, table({"a": column("31.01.2024"), "b": column("2024-01-31"), **LABEL}))
     assert read.columns["a"].expression == "CAST(strptime(a_text, '%d.%m.%Y') AS DATE)"
