@@ -19,11 +19,11 @@ def test_the_files_are_a_project(tmp_path: Path) -> None:
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    folder = tmp_path / "shop"
+    folder = tmp_path / "bakery"
     (folder / ".git").mkdir(parents=True)
     create_project(folder)
     (folder / "README.md").write_text("Ours.")
-    with pytest.raises(StackError, match="shop exists and is not empty"):
+    with pytest.raises(StackError, match="bakery exists and is not empty"):
         create_project(folder)
     assert (folder / "README.md").read_text() == "Ours."
     (tmp_path / "file").touch()
