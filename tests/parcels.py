@@ -77,23 +77,26 @@ attributes:
 """
 
 _SETTINGS = """[project]
-name = "shop"
+name = "{module}"
 [tool.mlops]
 [tool.dg.project]
-root_module = "shop"
+root_module = "{module}"
 """
 
 
-def parcels_project(root: Path) -> Project:
-    """A project in the empty folder `root` with the source and the solution, and a dbt project without models of its own."""
-    (root / "pyproject.toml").write_text(_SETTINGS)
+def parcels_project(root: Path, module: str = "shop") -> Project:
+    """A project in the empty folder `root` with the source and the solution, and a dbt project without models of its own.
+
+    A test that imports its `module` gives it a name that no other test of the process imports.
+    """
+    (root / "pyproject.toml").write_text(_SETTINGS.format(module=module))
     bundled = current_project().dbt_project
     shutil.copytree(
         bundled,
         root / "dbt_project",
         ignore=shutil.ignore_patterns("target", "logs", "models", "seeds", "macros", "generated", "dbt_packages"),
     )
-    for folder in ("shop", "shop/defs"):
+    for folder in (module, f"{module}/defs"):
         (root / folder).mkdir()
         (root / folder / "__init__.py").touch()
     project = Project.read(root)

@@ -108,8 +108,8 @@ attributes:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project: assets of its own in `defs/shop`, which dbt knows as sources, and a solution on them."""
-    root = tmp_path_factory.mktemp("shop")
-    project = parcels.parcels_project(root)
+    root = tmp_path_factory.mktemp("warehouse")
+    project = parcels.parcels_project(root, module="warehouse")
     parcels.declare(project, "shipment_delay", SOLUTION)
     (project.definitions_directory / "shop").mkdir()
     (project.definitions_directory / "shop" / "__init__.py").touch()
@@ -127,7 +127,7 @@ def definitions(root: Path) -> Iterator[dg.Definitions]:
         monkeypatch.syspath_prepend(root)
         project_of_process.cache_clear()
         prepare(replace(Settings.from_environment(), home=root / ".mlops"))
-        yield with_platform(dg.load_from_defs_folder(path_within_project=root / "shop" / "defs"))
+        yield with_platform(dg.load_from_defs_folder(path_within_project=root / "warehouse" / "defs"))
     project_of_process.cache_clear()
 
 
