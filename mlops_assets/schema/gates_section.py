@@ -36,7 +36,8 @@ class Gates(YamlModel):
     """Metric -> the value it must reach on the hold-out (an upper bound where smaller is better)."""
     against_champion: dict[str, float] = {}
     """Metric -> by how much the candidate may be worse than the champion on the same rows. A negative number asks for an
-    improvement. Left out: `training.metric` may not be worse beyond what chance explains."""
+    improvement. Left out: `training.metric` may not be worse by more than a fiftieth of the champion's distance from the perfect value.
+    Whatever chance explains is no difference."""
     slices: list[str] = []
     """Features or entity keys by which metrics are shown, with intervals."""
     worst_slice: dict[str, float] = {}

@@ -116,15 +116,20 @@ def least_effect(metric: str, value: float, share: float) -> float:
     """The least change of `metric` from `value` that matters, where its declaration states none.
 
     It is `share` of the distance from the perfect value, so that 0.97 of 1 is held to a closer limit than 0.75; at least 0.005 of a metric
-    between two bounds. Without a perfect value it is `share` of the value.
+    between two bounds.
     """
     declared = getattr(METRICS.get(metric), "effect", None)
     if declared is not None:
         return float(declared)
+    effect = share * distance_from_perfect(metric, value)
+    return effect if None in metric_bounds(metric) else max(effect, _LEAST_EFFECT)
+
+
+def distance_from_perfect(metric: str, value: float) -> float:
+    """How far `value` is from the best that `metric` can have; of a metric without a best value, its own size."""
     least, greatest = metric_bounds(metric)
     perfect = greatest if greater_is_better(metric) else least
-    effect = share * abs(value if perfect is None else perfect - value)
-    return effect if least is None or greatest is None else max(effect, _LEAST_EFFECT)
+    return abs(value if perfect is None else perfect - value)
 
 
 def greater_is_better(metric: str) -> bool:

@@ -238,11 +238,6 @@ class Solution(YamlModel):
         return 2 * maximum_days(self.monitoring.performance.label_delay) <= maximum_days(self.training.holdout)
 
     @property
-    def champion_tolerances(self) -> dict[str, float]:
-        """Metric -> by how much a candidate may be worse than the champion. Where none is stated: the training metric by nothing."""
-        return self.gates.against_champion or {self.training.metric: 0.0}
-
-    @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that are computed: those of the problem, and those that are named by import path."""
         gated = (*self.gates.floor, *self.gates.against_champion, *self.gates.worst_slice)

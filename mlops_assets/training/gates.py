@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlops_assets.schema.metric_names import greater_is_better
+from mlops_assets.schema.metric_names import distance_from_perfect, greater_is_better
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.evidence import (
     evidence_table,
@@ -21,9 +21,12 @@ from mlops_assets.stages.evidence import (
 from mlops_assets.training.gate import CandidateResult, GateOutcome, gate
 
 if TYPE_CHECKING:
+    from mlops_assets.ml.comparison import MetricDifference
     from mlops_assets.ml.evaluation import Evaluation, SliceResult
 
 _NAMED_SLICES = 5
+_NEGLIGIBLE_SHARE = 0.02
+"""Share of the champion's distance from the perfect value that a candidate may lack where no tolerance is stated."""
 _REFIT_TOLERANCE = 0.1
 """Share of the lead over a constant prediction that the refit may lose on rows that it has seen: more is a fault, not noise."""
 
@@ -169,17 +172,17 @@ def calibration(solution: Solution, candidate_result: CandidateResult) -> GateOu
 
 
 @gate(
-    "Not worse than the champion on the same rows by more than the tolerance (left out: at all), beyond what chance explains.",
+    "Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains.",
     measured=("compared", "differences"),
     bound=("tolerances",),
 )
 def against_champion(solution: Solution, candidate_result: CandidateResult) -> GateOutcome:
-    """Not worse than the champion on the same rows by more than the tolerance (left out: at all), beyond what chance explains."""
-    tolerances = solution.champion_tolerances
-    bounds_of_metrics = dg.MetadataValue.json(dict(tolerances))
+    """Not worse than the champion on the same rows by more than the tolerance, beyond what chance explains."""
+    stated = solution.gates.against_champion
     if candidate_result.champion is None or not candidate_result.against_champion:
-        evidence = {"compared": False, "differences": dg.MetadataValue.null(), "tolerances": bounds_of_metrics}
+        evidence = {"compared": False, "differences": dg.MetadataValue.null(), "tolerances": dg.MetadataValue.json(stated)}
         return GateOutcome(True, candidate_result.not_compared, evidence)
+    tolerances = stated or _negligible(candidate_result.against_champion[solution.training.metric])
     worse = [name for name, tolerance in tolerances.items() if candidate_result.against_champion[name].is_worse(tolerance)]
     parts, records = [], []
     for name, tolerance in tolerances.items():
@@ -205,15 +208,17 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> G
         "champion": candidate_result.champion.version,
         "champion_is_gated_fit": candidate_result.champion_is_gated_fit,
         "compared": True,
-        "tolerances": bounds_of_metrics,
-        "tolerance_is_stated": bool(solution.gates.against_champion),
+        "tolerances": dg.MetadataValue.json(dict(tolerances)),
+        "tolerance_is_stated": bool(stated),
         "rows": candidate_result.result.rows,
         "drawn_for_intervals": _drawn(candidate_result.result),
         "differences": evidence_table(records, {"passed": "bool"}),
     }
-    stated = "" if solution.gates.against_champion else "; no tolerance is stated: not worse beyond chance"
+    default = (
+        "" if stated else f"; no tolerance is stated: {format_value(*tolerances.values())}, a fiftieth of the way to perfect"
+    )
     fit = " as it was before its refit" if candidate_result.champion_is_gated_fit else ""
-    against = f"version {candidate_result.champion.version}{fit} on the same {_drawn(candidate_result.result)}{stated}"
+    against = f"version {candidate_result.champion.version}{fit} on the same {_drawn(candidate_result.result)}{default}"
     return GateOutcome(not worse, f"{'; '.join(parts)} ({against})", evidence)
 
 
@@ -261,6 +266,13 @@ def latency(solution: Solution, candidate_result: CandidateResult) -> GateOutcom
         "rows": latency.rows,
     }
     return GateOutcome(latency.p99 <= limit, sentence, evidence)
+
+
+def _negligible(difference: "MetricDifference") -> dict[str, float]:
+    """The tolerance where none is stated: of so many rows that even this is beyond chance, it is no reason to keep an older model."""
+    if difference.theirs is None:
+        return {difference.metric: 0.0}
+    return {difference.metric: _NEGLIGIBLE_SHARE * distance_from_perfect(difference.metric, difference.theirs)}
 
 
 def _drawn(result: "Evaluation") -> str:

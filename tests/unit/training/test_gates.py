@@ -201,6 +201,12 @@ def test_without_a_stated_tolerance_a_worse_model_does_not_replace_the_champion(
     assert outcome(inputs, candidate_result(equal, champion=PROBABILITIES))["against_champion"].passed
     # The team may tolerate more.
     assert outcome(inputs_with(against_champion={"roc_auc": 1.0}), shuffled)["against_champion"].passed
+    # Of many rows, a certain difference of next to nothing is no reason to keep an older model.
+    for lost, passed in ((0.0005, True), (0.003, False)):
+        difference = MetricDifference("roc_auc", 0.9 - lost, 0.9, -lost, Interval(-lost - 0.0001, -lost + 0.0001))
+        check = outcome(inputs, replace(shuffled, against_champion={"roc_auc": difference}))["against_champion"]
+        assert check.passed is passed
+        assert "0.002, a fiftieth of the way to perfect" in str(check.description)
 
 
 def test_a_refit_that_lost_what_the_gates_saw_is_refused(good: CandidateResult) -> None:
