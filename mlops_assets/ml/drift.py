@@ -7,6 +7,10 @@ the Wasserstein distance it is a bound: the distance is the integral of the abso
 its mean by t standard deviations of the reference with probability exp(-t^2 / 2) at most (Borell's inequality). The probability of a false alarm
 is divided among all cells of a window (Bonferroni), so that a window of many features and slices alerts no more often than one of few.
 
+*Usual differences*: rows of one week share their weather, so that two weeks differ by more than independent rows do. Where the reference
+period has enough windows, the threshold holds what is usual between them too (`usual_drift.py`). Both parts are independent: the squares of
+their effects are added. Slices have the usual differences of all rows, as they share what moves all of them; what moves a slice alone alerts.
+
 *Size*: the effect, for all distances on the scale of the Jensen-Shannon distance. A shift of a normal distribution by a tenth of its standard
 deviation has the effect 0.04, by a half 0.2.
 """
@@ -14,11 +18,14 @@ deviation has the effect 0.04, by a half 0.2.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
 
 import pyarrow as pa
 
 from mlops_assets.ml.reference import WHOLE, Reference
 from mlops_assets.ml.report_rows import DriftRow
+from mlops_assets.ml.usual_drift import NOTHING_USUAL, UsualDrift
 from mlops_assets.schema.table_columns import arrow_schema, row_columns
 
 _NATS = 8 * math.log(2)
@@ -39,11 +46,17 @@ class Distance:
 
 
 def evaluate_distances(
-    distances: Sequence[Distance], reference: Reference, *, effect_floor: float, false_alarms: float
+    distances: Sequence[Distance],
+    reference: Reference,
+    *,
+    effect_floor: float,
+    false_alarms: float,
+    usual: UsualDrift = NOTHING_USUAL,
+    importance: Mapping[str, float] = MappingProxyType({}),
 ) -> list[DriftRow]:
     """Compare all distances of some windows with their thresholds.
 
-    `false_alarms` is the probability that a window in which nothing changed has any alert.
+    `false_alarms` is the probability that a window in which nothing changed has any alert. `importance` is that of features.
     """
     described = {(column["slice"], column["feature"]): column for column in reference.columns.to_pylist()}
     cells: dict[str, int] = {}
@@ -52,8 +65,9 @@ def evaluate_distances(
     rows = []
     for distance in distances:
         column = described[distance.slice, distance.feature]
-        threshold = chance_threshold(distance, column, false_alarms / cells[distance.window])
-        effect = effect_size(distance, column)
+        probability = false_alarms / cells[distance.window]
+        cell, effect = (distance.feature, distance.method), effect_size(distance, column)
+        threshold = _threshold(distance, column, probability, usual.limit(cell, probability))
         rows.append(
             DriftRow(
                 window=distance.window,
@@ -67,6 +81,10 @@ def evaluate_distances(
                 effect_floor=effect_floor,
                 rows=distance.rows,
                 alert=distance.value > threshold and (effect is None or effect >= effect_floor),
+                usual=usual.median(cell),
+                farther=usual.farther(cell, effect_beyond_chance(distance, column, _scale(distance, column))),
+                windows=usual.windows(cell),
+                importance=importance.get(distance.feature) if column["kind"] == "feature" else None,
             )
         )
     return rows
@@ -104,6 +122,43 @@ def effect_size(distance: Distance, column: Mapping) -> float | None:
             return distance.value / deviation / math.sqrt(_NATS) if deviation > 0 else None
 
 
+def effect_beyond_chance(distance: Distance, column: Mapping, scale: float) -> float | None:
+    """The effect less what chance is expected to add to its square, 0 at least; None without a spread.
+
+    `scale` is the variance of the difference of the two samples' shares, without its factor p (1 - p): the sum of the inverses of their rows,
+    or the difference of these where one sample is a part of the other.
+    """
+    effect = effect_size(distance, column)
+    if effect is None:
+        return None
+    expected = scale * (distance.bins - 1) / _NATS
+    if distance.method == "wasserstein":
+        expected = scale * 2 / math.pi * (column["bridge_scale"] / column["standard_deviation"]) ** 2 / _NATS
+    return math.sqrt(max(0.0, effect**2 - max(0.0, expected)))
+
+
+def _threshold(distance: Distance, column: Mapping, probability: float, usual_limit: float) -> float:
+    """The value whose effect is, in squares, the sum of what chance explains and of the `usual_limit`."""
+    chance = chance_threshold(distance, column, probability)
+    match distance.method:
+        case "jensen_shannon":
+            return math.hypot(chance, usual_limit)
+        case "population_stability_index":
+            return chance + usual_limit**2 * _NATS
+        case "chi2":
+            return chance + usual_limit**2 * _NATS / _scale(distance, column)
+        case _:
+            return math.hypot(chance, usual_limit * column["standard_deviation"] * math.sqrt(_NATS))
+
+
+def impact(row: Any) -> float:
+    """The effect of a row (its columns), weighted by the importance of its feature where that is known; infinite without a spread."""
+    if row["effect"] is None:
+        return math.inf
+    importance = row.get("importance")
+    return float(row["effect"] if importance is None else row["effect"] * importance)
+
+
 def to_arrow(rows: Sequence[DriftRow]) -> pa.Table:
     """The rows as a table."""
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=arrow_schema(row_columns(DriftRow)))
@@ -119,7 +174,7 @@ def describe_drift(rows: Sequence[DriftRow]) -> str:
     """One or two plain sentences on what drifted in the window of `rows`, all versions and all its rows, worst first."""
     drifted, measured = drifted_features(rows)
     whole = [row for row in rows if row.slice is None and row.alert]
-    effects = {name: max(row.effect or math.inf for row in whole if row.feature == name) for name in drifted}
+    effects = {name: max(impact(vars(row)) for row in whole if row.feature == name) for name in drifted}
     ranked = sorted(drifted, key=lambda name: (-effects[name], name))
     more = f" and {len(ranked) - 3} more" if len(ranked) > 3 else ""
     text = (

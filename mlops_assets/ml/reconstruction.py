@@ -14,13 +14,19 @@ from mlops_assets.ml.matrix import FeatureSchema, numeric_matrix
 from mlops_assets.ml.nannyml_adapter import feature_columns, feature_frame, import_nannyml, index_chunker, without_warnings
 from mlops_assets.ml.reference import MAXIMUM_CATEGORIES
 from mlops_assets.ml.report_rows import ALL_FEATURES, RECONSTRUCTION_ERROR, DriftRow
+from mlops_assets.ml.usual_drift import NOTHING_USUAL, UsualDrift
 
 EFFECT_FLOOR = 0.05
 """The least relative change of the mean error that matters."""
 
 
 def reconstruction_rows(
-    reference: pa.Table, windows: Sequence[tuple[str, pa.Table]], schema: FeatureSchema, *, false_alarms: float
+    reference: pa.Table,
+    windows: Sequence[tuple[str, pa.Table]],
+    schema: FeatureSchema,
+    *,
+    false_alarms: float,
+    usual: UsualDrift = NOTHING_USUAL,
 ) -> list[DriftRow]:
     """The error of each of `windows` (name and rows, at least one each); `false_alarms` is the probability of an alert when nothing changed.
 
@@ -36,13 +42,14 @@ def reconstruction_rows(
     with without_warnings():
         calculator.fit(feature_frame([reference], known))
         result = calculator.calculate(feature_frame([table for _, table in windows], known))
-    usual, *measured = result.data[RECONSTRUCTION_ERROR][["value", "sampling_error"]].to_numpy(dtype=float)
+    held_out, *measured = result.data[RECONSTRUCTION_ERROR][["value", "sampling_error"]].to_numpy(dtype=float)
     quantile = -float(ndtri(false_alarms / 2))
-    rows = []
+    rows, cell = [], (ALL_FEATURES, RECONSTRUCTION_ERROR)
     for (window, table), (value, error) in zip(windows, measured, strict=True):
         # The standard error of a single row is not defined.
-        chance = quantile * math.hypot(error, usual[1]) if table.num_rows > 1 else math.inf
-        effect = abs(value - usual[0]) / usual[0] if usual[0] > 0 else None
+        chance = quantile * math.hypot(error, held_out[1]) if table.num_rows > 1 else math.inf
+        effect = abs(value - held_out[0]) / held_out[0] if held_out[0] > 0 else None
+        beyond = math.hypot(chance, usual.limit(cell, false_alarms) * held_out[0])
         rows.append(
             DriftRow(
                 window=window,
@@ -51,11 +58,15 @@ def reconstruction_rows(
                 kind="all",
                 method=RECONSTRUCTION_ERROR,
                 value=float(value),
-                threshold=float(usual[0] + chance),
+                threshold=float(held_out[0] + beyond),
                 effect=None if effect is None else float(effect),
                 effect_floor=EFFECT_FLOOR,
                 rows=table.num_rows,
-                alert=bool(abs(value - usual[0]) > chance and (effect is None or effect >= EFFECT_FLOOR)),
+                alert=bool(abs(value - held_out[0]) > beyond and (effect is None or effect >= EFFECT_FLOOR)),
+                usual=usual.median(cell),
+                farther=usual.farther(cell, effect),
+                windows=usual.windows(cell),
+                importance=None,
             )
         )
     return rows

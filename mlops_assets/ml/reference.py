@@ -1,4 +1,4 @@
-"""The reference of a model version: its hold-out, summarised per slice and column in tables of a few thousand rows.
+"""The reference of a model version: its data, summarised per slice and column in tables of a few thousand rows.
 
 Bins are those of NannyML 0.13.1 (`nannyml/drift/univariate/methods.py`), so that distances equal its own: Doane's rule for the Jensen-Shannon
 distance; for the Wasserstein distance the values themselves, from 10,000 rows on 10,000 bins of equal width. Comparing belongs elsewhere.
@@ -85,7 +85,7 @@ class Reference:
 
 
 def summarise(table: pa.Table, monitored: Sequence[MonitoredColumn], slices: Sequence[str]) -> Reference:
-    """Summarise the hold-out `table`: all its rows, and the rows of each value of the columns `slices` that has 200 of them."""
+    """Summarise `table`: all its rows, and the rows of each value of the columns `slices` that has 200 of them."""
     columns: list[dict] = []
     masses: list[pa.Table] = []
     for name, rows in row_slices(table, slices).items():
@@ -176,7 +176,7 @@ def _categorical(column: pa.ChunkedArray) -> tuple[dict, dict[str, dict]]:
     if collapsed := len(counts) > MAXIMUM_CATEGORIES:
         kept = {value: count for value, count in counts.items() if count >= max(_KEPT_SHARE * len(known), _KEPT_ROWS)}
         counts = kept | {OTHER_CATEGORY: len(known) - sum(kept.values())}
-    # Sorted, so that equal hold-outs give equal tables.
+    # Sorted, so that equal rows give equal tables.
     described = {
         "rows": len(known),
         "missing": column.null_count,

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from mlops_assets.ml.charts import Distribution, Trend, categorical_distribution, number_text, numeric_distribution, trend
+from mlops_assets.ml.drift import impact
 from mlops_assets.ml.matrix import categorical_matrix, numeric_matrix
 from mlops_assets.ml.performance_words import describe_performance
 from mlops_assets.ml.report_rows import METHOD_NAMES
@@ -137,6 +138,8 @@ def feature_lines(reports: Reports) -> list[dict[str, Any]]:
                 "version": version,
                 "state": "drifted" if worst["alert"] else "small change" if beyond else "as usual",
                 "effect": worst["effect"],
+                "impact": impact(worst),
+                "importance": worst.get("importance"),
                 "floor": worst["effect_floor"],
                 "bar": round(min(100.0, 50 * (worst["effect"] or 0.0) / worst["effect_floor"]), 1),
                 "distances": [
@@ -147,7 +150,7 @@ def feature_lines(reports: Reports) -> list[dict[str, Any]]:
             }
         )
     return sorted(
-        lines, key=lambda line: (line["state"] != "drifted", line["kind"] == "feature", -(line["effect"] or 0.0), line["feature"])
+        lines, key=lambda line: (line["state"] != "drifted", line["kind"] == "feature", -line["impact"], line["feature"])
     )
 
 

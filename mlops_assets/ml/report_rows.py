@@ -21,8 +21,9 @@ METHOD_NAMES: Mapping[str, str] = {
 class DriftRow:
     """One measure of one window, with its threshold and whether it is an alert.
 
-    `slice` is None for all rows. `feature` is `*` (`kind` "all") for the reconstruction error. `threshold` is what chance explains; `effect` is
-    compared with `effect_floor`, and is None where the reference has no spread to measure it in: then the threshold alone decides.
+    `slice` is None for all rows. `feature` is `*` (`kind` "all") for the reconstruction error. `threshold` is what chance and the usual
+    differences between windows explain: those of all rows, in slices too. `effect` is compared with `effect_floor`, and is None where the
+    reference has no spread to measure it in: then the threshold alone decides.
     """
 
     window: str = column("First day of the monitoring window.")
@@ -36,13 +37,21 @@ class DriftRow:
         "jensen_shannon, wasserstein, chi2, population_stability_index or reconstruction_error.", accepted=tuple(METHOD_NAMES)
     )
     value: float = column("The distance of the window from the reference.", minimum=0)
-    threshold: float = column("What chance explains; the false alarms of a window are shared by all its cells.")
+    threshold: float = column(
+        "What chance and the usual differences between windows explain; the false alarms of a window are shared by all its cells."
+    )
     effect: float | None = column(
         "Size of the change on the scale of the Jensen-Shannon distance; of the reconstruction error the relative change."
     )
     effect_floor: float = column("The least effect of an alert.", minimum=0)
     rows: int = column("Rows of the window that have a value.", minimum=0)
     alert: bool = column("Whether the value is above its threshold and the effect reaches its floor.")
+    usual: float | None = column("Median effect of the windows of the reference period; null where they are too few.")
+    farther: int | None = column("How many windows of the reference period are as far.", minimum=0)
+    windows: int = column("How many windows the reference period has; 0: too few, and chance alone is the limit.", minimum=0)
+    importance: float | None = column(
+        "Share of the feature in the importance of all; null where it is not known.", minimum=0, maximum=1
+    )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mlops_assets.core.missing_values import finite_value, is_present
 from mlops_assets.lake.sql import literal, quote
 from mlops_assets.lake.tables import table_exists
 from mlops_assets.ml.charts import number_text
+from mlops_assets.ml.drift import impact
 from mlops_assets.ml.performance_words import evaluated_value
 from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE
 from mlops_assets.ml.report_rows import METHOD_NAMES
@@ -96,11 +97,11 @@ def drift_alerts(reported: ReportedWindow) -> list[Alert]:
     drift: dict[tuple[int, str], dict[str, Any]] = {}
     for row in _rows(reported, DRIFT_REPORT):
         key = (row[MODEL_VERSION], row["feature"])
-        if row["alert"] and row["slice"] is None and (key not in drift or _size(row) > _size(drift[key])):
+        if row["alert"] and row["slice"] is None and (key not in drift or impact(row) > impact(drift[key])):
             drift[key] = row
     return [
         _drift(reported.connection, reported.window, row, reported.monitored_versions[row[MODEL_VERSION]].reference)
-        for row in sorted(drift.values(), key=_size, reverse=True)
+        for row in sorted(drift.values(), key=impact, reverse=True)
     ]
 
 
@@ -123,10 +124,6 @@ def alert_rows(
         .to_arrow_table()
         .to_pylist()
     )
-
-
-def _size(row: Mapping[str, Any]) -> float:
-    return float("inf") if row["effect"] is None else row["effect"]
 
 
 def _performance(inputs: SolutionInputs, row: Mapping[str, Any]) -> Alert:
@@ -179,9 +176,13 @@ def _quality(rows: list[dict[str, Any]], contract: Contract) -> Alert:
 
 
 def _drift(connection: duckdb.DuckDBPyConnection, window: str, row: Mapping[str, Any], reference: VersionReference) -> Alert:
-    sentence = f"{METHOD_NAMES[row['method']]} {number_text(row['value'])}, chance explains {number_text(row['threshold'])}"
+    sentence = f"{METHOD_NAMES[row['method']]} {number_text(row['value'])}, usual is up to {number_text(row['threshold'])}"
+    if row.get("windows"):
+        sentence += f", farther than {row['windows'] - (row['farther'] or 0)} of {row['windows']} windows of the training window"
     if row["effect"] is not None:
         sentence += f"; effect {number_text(row['effect'])}"
+    if row.get("importance") is not None:
+        sentence += f"; {row['importance']:.0%} of the importance"
     condition = None if row["feature"] == "*" else _excess(connection, window, row, reference)
     return Alert(
         source="drift",

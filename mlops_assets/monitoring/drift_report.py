@@ -1,4 +1,4 @@
-"""`drift_report`: the distance of a window's rows from the hold-out of the version that predicted them. One partition a window.
+"""`drift_report`: the distance of a window's rows from the data of the version that predicted them. One partition a window.
 
 Distances of features, prediction and label are computed in the lake; one feature `*` holds the reconstruction error of all features together.
 """
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 class DriftMonitor:
-    """Whether features, predictions and labels of a window are far from the hold-out."""
+    """Whether features, predictions and labels of a window are far from the data of the version."""
 
     title = "Drift"
-    description = "Drift of features, prediction and label from the hold-out, by version and slice."
+    description = "Drift of features, prediction and label from the data of the version, by version and slice."
     kinds = ("nannyml", "duckdb")
-    code_version = "2"
+    code_version = "3"
     asks_for_training = False
     columns = row_columns(DriftRow)
 
@@ -86,7 +86,8 @@ def _measure(
     from mlops_assets.ml.drift import evaluate_distances
     from mlops_assets.ml.matrix import FeatureSchema
     from mlops_assets.ml.reconstruction import reconstruction_rows
-    from mlops_assets.monitoring.drift_distances import measure_distances
+    from mlops_assets.ml.usual_drift import importance_shares
+    from mlops_assets.training.drift_distances import measure_distances
 
     drift_section = inputs.solution.monitoring.drift
     ignored = pc.is_in(reference.summary.columns.column("feature"), pa.array(drift_section.ignore, pa.string()))
@@ -98,14 +99,22 @@ def _measure(
         slices=inputs.solution.gates.slices,
         reference=watched,
     )
-    rows = evaluate_distances(distances, watched, effect_floor=drift_section.effect_size, false_alarms=drift_section.false_alarms)
     features = [name for name in inputs.features if name not in drift_section.ignore]
+    rows = evaluate_distances(
+        distances,
+        watched,
+        effect_floor=drift_section.effect_size,
+        false_alarms=drift_section.false_alarms,
+        usual=reference.usual_drift,
+        importance=importance_shares(reference.importance, features),
+    )
     cells = max((sum(row.window == window for row in rows) for window in {row.window for row in rows}), default=1)
     rows += reconstruction_rows(
         reference.rows,
         list(sampled_windows(connection, inputs, version).items()),
         FeatureSchema.from_arrow(reference.rows.schema, features),
         false_alarms=drift_section.false_alarms / cells,
+        usual=reference.usual_drift,
     )
     return rows
 
@@ -133,9 +142,11 @@ def _plot(rows: "Sequence[DriftRow]") -> dict[str, Any]:
 
 
 def _check(inputs: SolutionInputs, rows: "Sequence[DriftRow]", window: str, share: float) -> PartitionCheckResult:
+    from mlops_assets.ml.drift import impact
+
     limit = inputs.solution.monitoring.drift.maximum_share_of_features
     alerts = sorted(
-        (row for row in rows if row.alert and row.window == window and row.slice is None), key=lambda row: -(row.effect or 0.0)
+        (row for row in rows if row.alert and row.window == window and row.slice is None), key=lambda row: -impact(vars(row))
     )
     features = list(dict.fromkeys(row.feature for row in alerts))
     result = check_rules.DRIFT.result(

@@ -11,7 +11,7 @@ from mlops_assets.schema.yaml_model import YamlModel
 
 
 class Drift(YamlModel):
-    """Drift of all features but those in `ignore`: an alert is beyond chance and of an effect that matters."""
+    """Drift of all features but those in `ignore`: an alert is beyond chance and usual differences, and of an effect that matters."""
 
     effect_size: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """The least effect of an alert, on the scale of the Jensen-Shannon distance (0 to 1) whatever the distance."""

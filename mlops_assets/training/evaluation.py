@@ -61,7 +61,7 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         ],
         check_specs=[rule.spec(key) for rule in gate_rules(solution)],
         retry_policy=RETRIES,
-        code_version="4",
+        code_version="5",
     )
     @step
     def evaluation(
@@ -114,7 +114,7 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
             dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), training_date)
             if unchanged:
                 # Else these rows are not those of the version: it keeps the reference that it has, and its gates refuse it.
-                period = measure_period(connection, inputs, gated, training_date)
+                importances = evaluated.importances
                 log_reference(
                     connection,
                     registry,
@@ -123,7 +123,8 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                     candidate=candidate,
                     holdout=holdout,
                     scored=evaluated.scored,
-                    period=period,
+                    period=measure_period(connection, inputs, gated, training_date),
+                    importance={feature.feature: feature.loss for feature in importances.features} if importances else {},
                 )
         checks = check_evaluation(inputs, evaluated.candidate_result)
         because = rejection_reason(checks)

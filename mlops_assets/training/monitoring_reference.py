@@ -9,7 +9,7 @@ import hashlib
 import json
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -32,23 +32,32 @@ if TYPE_CHECKING:
 
     from mlops_assets.ml.reference import MonitoredColumn, Reference
     from mlops_assets.ml.reference_windows import Variation
+    from mlops_assets.ml.usual_drift import UsualDrift
+    from mlops_assets.training.reference_period import ReferencePeriod
 
 _COLUMNS, _MASSES, _ROWS, _FACTS = "columns.parquet", "masses.parquet", "rows.parquet", "facts.json"
-_METRICS = "window_metrics.parquet"
-"""Of versions whose period has enough windows, since this file was introduced."""
+_METRICS, _DISTANCES = "window_metrics.parquet", "window_distances.parquet"
+"""Of versions whose period has enough windows, since these files were introduced."""
+
+_SUMMARISED_ROWS = 50_000
+"""Of the period: more make its summary dearer and its thresholds hardly tighter."""
 
 
 @dataclass(frozen=True)
 class VersionReference:
-    """The reference: the summary of the whole hold-out, how many partitions it spans, and the scored rows (a sample of a large hold-out).
+    """The reference: its summary, the rows and partitions of the hold-out, and its scored rows (a sample of a large hold-out).
 
-    `variation` is by how much the metrics of windows differ inside the period of training and hold-out.
+    The summary is of the whole period of training and hold-out where it has enough windows, else of the hold-out. Predictions are always those
+    of the hold-out: the model was fitted on the others. `variation` is by how much the metrics of the windows of the period differ,
+    `usual_drift` how far their rows are from the whole, `importance` by how much the metric gets worse without a feature.
     """
 
     summary: "Reference"
     partitions: int
     rows: "pa.Table"
     variation: "Variation"
+    usual_drift: "UsualDrift"
+    importance: Mapping[str, float]
 
 
 def log_reference(
@@ -60,22 +69,27 @@ def log_reference(
     candidate: RegisteredModel,
     holdout: "pa.Table",
     scored: "pa.Table",
-    period: "pa.Table | None",
+    period: "ReferencePeriod | None",
+    importance: Mapping[str, float],
 ) -> None:
-    """Summarise the `holdout` and its predictions `scored`, and store them with the run of `candidate`.
+    """Summarise the `period`, or without one the `holdout` and its predictions `scored`, and store it with the run of `candidate`.
 
-    `period` is that of `reference_period.measure_period`.
+    `importance` is by how much the metric gets worse without a feature.
     """
     from pyarrow import parquet
 
+    from mlops_assets.ml.matrix import FeatureSchema
     from mlops_assets.ml.reference import summarise
+    from mlops_assets.training.window_distances import measure_windows
 
     rows = holdout
     for name in prediction_columns(scored):
         rows = rows.append_column(name, scored.column(name))
     monitored = monitored_columns(inputs, rows.schema)
     slices = inputs.solution.gates.slices
-    summary = summarise(rows, monitored, slices)
+    # Of a version with a period the hold-out is the reference of its predictions alone.
+    own = monitored if period is None else [column for column in monitored if column.kind == "prediction"]
+    summary = summarise(rows, own, slices)
     columns = [*(column.name for column in monitored), *slices, *prediction_columns(scored)]
     connection.register("reference_rows", rows)
     sample = connection.execute(
@@ -86,13 +100,33 @@ def log_reference(
     partitions, windows = count_partitions(inputs, days), _count_windows(inputs, days)
     tables = {_COLUMNS: summary.columns, _MASSES: summary.masses, _ROWS: sample}
     if period is not None:
-        tables[_METRICS] = period
+        ignored = inputs.solution.monitoring.drift.ignore
+        features = FeatureSchema.from_arrow(sample.schema, [name for name in inputs.features if name not in ignored])
+        summarised = period.sample(_SUMMARISED_ROWS)
+        whole = summarise(summarised, monitored, slices)
+        tables |= {
+            _COLUMNS: _replace_features(whole.columns, summary.columns, own),
+            _MASSES: _replace_features(whole.masses, summary.masses, own),
+            _METRICS: period.metrics,
+            _DISTANCES: measure_windows(connection, summarised, whole, sample, features, held_out=windows),
+        }
     with tempfile.TemporaryDirectory() as folder:
         for name, table in tables.items():
             parquet.write_table(table, Path(folder) / name)
-        (Path(folder) / _FACTS).write_text(json.dumps({"rows": summary.rows, "partitions": partitions, "windows": windows}))
+        (Path(folder) / _FACTS).write_text(
+            json.dumps({"rows": summary.rows, "partitions": partitions, "windows": windows, "importance": importance})
+        )
         registry.log_reference(candidate, Path(folder))
         keep_folder(_folder(settings, candidate), copy_of(Path(folder)))
+
+
+def _replace_features(summary: "pa.Table", replacements: "pa.Table", columns: Sequence["MonitoredColumn"]) -> "pa.Table":
+    """The table of a `summary` with the `replacements` in place of its rows of `columns`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    replaced = pc.is_in(summary.column("feature"), pa.array([column.name for column in columns], pa.string()))
+    return pa.concat_tables([summary.filter(pc.invert(replaced)), replacements])
 
 
 def count_partitions(inputs: SolutionInputs, days: Iterable[date]) -> int:
@@ -115,18 +149,23 @@ def load_reference(registry: ModelRegistry, settings: Settings, model: Registere
 
     from mlops_assets.ml.reference import Reference
     from mlops_assets.ml.reference_windows import NO_VARIATION, variation_between
+    from mlops_assets.ml.usual_drift import NOTHING_USUAL, usual_drift
 
     files = _signed_files(registry, settings, model)
     facts = json.loads(files[_FACTS])
     columns, masses, rows = (parquet.read_table(pa.BufferReader(files[name])) for name in (_COLUMNS, _MASSES, _ROWS))
-    variation = NO_VARIATION
+    variation, usual = NO_VARIATION, NOTHING_USUAL
     if _METRICS in files:
         variation = variation_between(parquet.read_table(pa.BufferReader(files[_METRICS])), facts["windows"])
+    if _DISTANCES in files:
+        usual = usual_drift(parquet.read_table(pa.BufferReader(files[_DISTANCES])))
     return VersionReference(
         summary=Reference(columns=columns, masses=masses, rows=facts["rows"]),
         partitions=facts["partitions"],
         rows=rows,
         variation=variation,
+        usual_drift=usual,
+        importance=facts.get("importance", {}),
     )
 
 

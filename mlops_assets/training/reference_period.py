@@ -3,6 +3,7 @@
 They show how much windows differ when nothing is wrong: `ml/reference_windows.py`.
 """
 
+from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -29,6 +30,30 @@ REFERENCE_WINDOW = internal("reference_window")
 _MOST_ROWS = 200_000
 _EVALUATED_ROWS = 2000
 """Of each window and slice: enough for the standard deviation of a metric."""
+
+
+@dataclass(frozen=True)
+class ReferencePeriod:
+    """The scored `rows` of the whole windows, with their window, and the `metrics` of each window (`METRIC_SCHEMA`)."""
+
+    rows: "pa.Table"
+    metrics: "pa.Table"
+
+    def sample(self, rows: int) -> "pa.Table":
+        """Of each window the first rows by the hash of their key, equally many of each: at most `rows` in all."""
+        import pyarrow as pa
+
+        windows = split_windows(self.rows)
+        return pa.concat_tables([window.slice(0, max(1, rows // len(windows))) for window in windows.values()])
+
+
+def split_windows(rows: "pa.Table") -> "dict[str, pa.Table]":
+    """The `rows` of `scored_windows` by window, those of each in the order of the hash of their key."""
+    windows, first = {}, 0
+    for window in rows.column(REFERENCE_WINDOW).value_counts().to_pylist():
+        windows[window["values"]] = rows.slice(first, window["counts"])
+        first += window["counts"]
+    return windows
 
 
 def scored_windows(
@@ -75,25 +100,23 @@ def _whole_windows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs
 
 def measure_period(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, bundle: "Bundle", training_date: date
-) -> "pa.Table | None":
-    """The metrics of the windows of the period and of their slices, in the schema `METRIC_SCHEMA`; None without enough windows."""
+) -> ReferencePeriod | None:
+    """The period of a version, with the metrics of its windows and of their slices; None without enough windows."""
     rows = scored_windows(connection, inputs, bundle, training_date)
-    return None if rows is None else _evaluate_windows(inputs, bundle, rows)
+    return None if rows is None else ReferencePeriod(rows, _evaluate_windows(inputs, bundle, rows))
 
 
 def _evaluate_windows(inputs: SolutionInputs, bundle: "Bundle", rows: "pa.Table") -> "pa.Table":
     """The metrics of each window of `scored_windows` and of its slices, in the schema `METRIC_SCHEMA`."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from mlops_assets.ml.reference import row_slices
     from mlops_assets.ml.reference_windows import METRIC_SCHEMA, window_metrics
 
     solution = inputs.solution
     measured = []
-    windows = rows.column(REFERENCE_WINDOW)
-    for window in windows.unique().to_pylist():
-        slices = row_slices(rows.filter(pc.equal(windows, window)), solution.gates.slices)
+    for window, window_rows in split_windows(rows).items():
+        slices = row_slices(window_rows, solution.gates.slices)
         evaluated = {
             name: evaluated_rows(inputs, bundle.contract, part.slice(0, _EVALUATED_ROWS)) for name, part in slices.items()
         }

@@ -54,9 +54,9 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     from mlops_assets.ml.pipeline_steps import PipelineStep
     from mlops_assets.ml.reconstruction import reconstruction_rows
     from mlops_assets.ml.reference import MonitoredColumn, summarise
-    from mlops_assets.monitoring.drift_distances import measure_distances
     from mlops_assets.schema.metric_names import metric_names
     from mlops_assets.schema.problem import label_array
+    from mlops_assets.training.drift_distances import measure_distances
 
     problem, label = plan["problem"], plan["label"]
     train, holdout = (dataset.filter(duckdb_mask(dataset, split)) for split in ("train", "holdout"))

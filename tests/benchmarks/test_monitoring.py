@@ -22,7 +22,7 @@ from mlops_assets.ml.nannyml_adapter import import_nannyml
 from mlops_assets.ml.performance_estimation import PredictionChunk, estimate_metrics, estimated_metrics
 from mlops_assets.ml.reconstruction import reconstruction_rows
 from mlops_assets.ml.reference import MonitoredColumn, summarise
-from mlops_assets.monitoring.drift_distances import measure_distances
+from mlops_assets.training.drift_distances import measure_distances
 
 ROUNDS = 5
 WINDOW_ROWS, WINDOWS = 5000, 42

@@ -19,7 +19,9 @@ from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.adoption import sign_version
 from mlops_assets.ml.reference_windows import METRIC_SCHEMA, NO_VARIATION
+from mlops_assets.ml.usual_drift import NOTHING_USUAL
 from mlops_assets.training.monitoring_reference import load_reference, log_reference
+from mlops_assets.training.reference_period import REFERENCE_WINDOW, ReferencePeriod
 
 TRAINING = record_of("clinic", 1).training
 REMEDY = "Materialize the evaluation of clinic for 2020-03-01 again"
@@ -48,7 +50,7 @@ def register(registry: ModelRegistry, bundle: Path) -> RegisteredModel:
 
 
 def evaluate(
-    registry: ModelRegistry, settings: Settings, version: RegisteredModel, shift: int, period: pa.Table | None = None
+    registry: ModelRegistry, settings: Settings, version: RegisteredModel, shift: int, period: ReferencePeriod | None = None
 ) -> None:
     """Store and sign the reference of `version`, as its evaluation does; the ages of the hold-out begin with `shift`."""
     count, began = 400, datetime(2020, 2, 1, tzinfo=UTC)
@@ -64,7 +66,17 @@ def evaluate(
     )
     scored = pa.table({"score": pa.array(np.linspace(0, 1, count), pa.float32()), "predicted_label": [0] * count})
     inputs = solution_inputs("daily")
-    log_reference(duckdb.connect(), registry, settings, inputs, candidate=version, holdout=holdout, scored=scored, period=period)
+    log_reference(
+        duckdb.connect(),
+        registry,
+        settings,
+        inputs,
+        candidate=version,
+        holdout=holdout,
+        scored=scored,
+        period=period,
+        importance={"age": 0.1},
+    )
 
 
 def stored(registry: ModelRegistry, version: RegisteredModel, name: str) -> Path:
@@ -107,13 +119,33 @@ def test_the_windows_before_tell_how_much_windows_differ(
     registry: ModelRegistry, settings: Settings, elsewhere: Settings, version: RegisteredModel
 ) -> None:
     # A version that was evaluated before windows were looked at, or over too few of them.
-    assert load_reference(registry, settings, version).variation == NO_VARIATION
+    before = load_reference(registry, settings, version)
+    assert (before.variation, before.usual_drift, before.importance) == (NO_VARIATION, NOTHING_USUAL, {"age": 0.1})
     windows = [
         {"window": str(number), "slice": "", "metric": "roc_auc", "value": 0.7 + number / 100, "error": 0.001}
         for number in range(8)
     ]
-    evaluate(registry, settings, version, shift=0, period=pa.Table.from_pylist(windows, schema=METRIC_SCHEMA))
-    variation = load_reference(registry, elsewhere, registry.get("clinic", version.version)).variation
+    rows = pa.table(
+        {
+            REFERENCE_WINDOW: np.repeat([str(number) for number in range(8)], 500),
+            # The last window is another one.
+            "age": np.tile(np.arange(500) % 90, 8) + 10 * (np.arange(4000) >= 3500),
+            "score": pa.array(np.tile(np.linspace(0.4, 0.5, 500), 8), pa.float32()),
+            "late": np.arange(4000) % 3 == 0,
+        }
+    )
+    period = ReferencePeriod(rows, pa.Table.from_pylist(windows, schema=METRIC_SCHEMA))
+    evaluate(registry, settings, version, shift=0, period=period)
+    after = load_reference(registry, elsewhere, registry.get("clinic", version.version))
+    # Rows are expected as the hold-out has them.
+    assert (after.summary.rows, after.rows.num_rows) == (400, 400)
+    described = {column["feature"]: column for column in after.summary.columns.to_pylist()}
+    assert {name: column["rows"] for name, column in described.items()} == {"age": 4000, "late": 4000, "score": 400}
+    assert (described["age"]["high"], described["score"]["high"]) == (99, 1)
+    assert after.usual_drift.windows(("age", "wasserstein")) == 8
+    limit = after.usual_drift.limit(("age", "wasserstein"), 0.5)
+    assert after.usual_drift.median(("age", "wasserstein")) < limit / 2
+    variation = after.variation
     # The hold-out of 17 days is as long as 17 / 7 windows.
     assert (variation.windows, round(variation.held_out, 3)) == (8, 2.429)
     assert variation.between["", "roc_auc"] == pytest.approx(np.std(np.arange(8) / 100, ddof=1), rel=0.01)

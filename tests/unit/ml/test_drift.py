@@ -14,7 +14,7 @@ from census import CATEGORICAL, NUMERIC, census
 from mlops_assets.ml.drift import Distance, chance_threshold, describe_drift, drifted_features, evaluate_distances
 from mlops_assets.ml.reference import MonitoredColumn, Reference, summarise
 from mlops_assets.ml.report_rows import DriftRow
-from mlops_assets.monitoring.drift_distances import measure_distances
+from mlops_assets.training.drift_distances import measure_distances
 
 FALSE_ALARMS = 0.05
 EFFECT = 0.1
@@ -150,7 +150,7 @@ def test_a_constant_reference_has_no_scale_and_any_distance_alerts() -> None:
 
 def test_words_name_the_worst_features_first() -> None:
     def row(feature: str, effect: float, alert: bool, kind: str = "feature", slice_: str | None = None) -> DriftRow:
-        return DriftRow("w", slice_, feature, kind, "jensen_shannon", effect, 0.05, effect, 0.1, 100, alert)
+        return DriftRow("w", slice_, feature, kind, "jensen_shannon", effect, 0.05, effect, 0.1, 100, alert, None, None, 0, None)
 
     rows = [
         row("a", 0.2, True),

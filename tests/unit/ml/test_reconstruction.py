@@ -7,6 +7,7 @@ from census import SCHEMA, census
 
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.reconstruction import reconstruction_rows
+from mlops_assets.ml.usual_drift import UsualDrift
 
 
 def test_the_error_is_that_of_nannyml_and_stationary_windows_do_not_alert() -> None:
@@ -40,12 +41,17 @@ def test_features_that_part_from_each_other_alert() -> None:
         )
 
     schema = FeatureSchema(numeric=("x0", "x1", "x2", "x3", "empty", "infinite"), categorical=())
-    usual, parted = reconstruction_rows(
-        sample(True), [("usual", sample(True)), ("parted", sample(False))], schema, false_alarms=0.01
-    )
+    reference, windows = sample(True), [("usual", sample(True)), ("parted", sample(False))]
+    usual, parted = reconstruction_rows(reference, windows, schema, false_alarms=0.01)
     assert (usual.alert, parted.alert) == (False, True)
     assert parted.value > parted.threshold > usual.value
     assert (parted.feature, parted.kind) == ("*", "all")
+    # Where the windows of the training window differ by as much, that is usual.
+    for effect, alert in ((0.01, True), (5.0, False)):
+        known = UsualDrift({("*", "reconstruction_error"): np.full(8, effect)})
+        _, row = reconstruction_rows(reference, windows, schema, false_alarms=0.01, usual=known)
+        assert (row.alert, row.usual, row.windows) == (alert, effect, 8)
+        assert (row.value, row.farther) == (parted.value, 8 if effect > 1 else 0)
 
 
 def test_one_feature_cannot_be_taken_together() -> None:

@@ -14,6 +14,7 @@ from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.ml.reference import Reference
 from mlops_assets.ml.reference_windows import NO_VARIATION
 from mlops_assets.ml.report_rows import PerformanceRow
+from mlops_assets.ml.usual_drift import NOTHING_USUAL
 from mlops_assets.monitoring.known_performance import performance_as_known
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion
 from mlops_assets.schema.solution import Solution
@@ -74,7 +75,9 @@ def lake() -> duckdb.DuckDBPyConnection:
 def reference(version: int) -> MonitoredVersion:
     described = contract(problem="binary_classification", classes=[0, 1], decision_threshold=0.5, version=version)
     rows = pa.table({"score": SCORES, "late": LATE.astype(int)})
-    return MonitoredVersion(version, described, VersionReference(cast("Reference", None), 5, rows, NO_VARIATION))
+    return MonitoredVersion(
+        version, described, VersionReference(cast("Reference", None), 5, rows, NO_VARIATION, NOTHING_USUAL, {})
+    )
 
 
 REPORTED = PerformanceRow(

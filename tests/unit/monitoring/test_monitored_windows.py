@@ -143,7 +143,7 @@ def test_no_predictions_at_all_is_a_failure_that_says_where(connection: duckdb.D
 
 def test_the_rows_of_a_report_are_as_its_class_declares_them() -> None:
     connection = duckdb.connect()
-    sound = DriftRow("2020-01-01", None, "age", "feature", "jensen_shannon", 0.1, 0.2, None, 0.1, 5, False)
+    sound = DriftRow("2020-01-01", None, "age", "feature", "jensen_shannon", 0.1, 0.2, None, 0.1, 5, False, None, None, 0, None)
     columns = report_columns(row_columns(DriftRow))
     connection.register("found", rows_of_version(to_arrow([sound]), 3))
     validate_report(connection, "clinic.drift_report", report_query("found"), columns)

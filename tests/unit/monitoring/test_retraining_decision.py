@@ -25,6 +25,7 @@ from mlops_assets.ml.performance import to_arrow
 from mlops_assets.ml.reference import Reference
 from mlops_assets.ml.reference_windows import NO_VARIATION
 from mlops_assets.ml.report_rows import PerformanceRow
+from mlops_assets.ml.usual_drift import NOTHING_USUAL
 from mlops_assets.monitoring.known_performance import LoadVersion
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion, report_columns
 from mlops_assets.monitoring.performance_report import is_complete, performance_with_labels
@@ -239,7 +240,9 @@ REFERENCE_SCORES = pa.table({"score": [0.2, 0.3, 0.5, 0.6, 0.4, 0.7] * 50, "late
 @functools.cache
 def reference(version: int) -> MonitoredVersion:
     described = contract(problem="binary_classification", classes=[0, 1], decision_threshold=0.5)
-    return MonitoredVersion(version, described, VersionReference(cast("Reference", None), 5, REFERENCE_SCORES, NO_VARIATION))
+    return MonitoredVersion(
+        version, described, VersionReference(cast("Reference", None), 5, REFERENCE_SCORES, NO_VARIATION, NOTHING_USUAL, {})
+    )
 
 
 def lake_at(clock: datetime, delays: np.ndarray) -> duckdb.DuckDBPyConnection:

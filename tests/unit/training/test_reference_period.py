@@ -41,8 +41,15 @@ def test_every_whole_window_is_scored_and_measured(candidate: Candidate) -> None
         )
     )
     assert scored.num_rows == inside.num_rows
-    metrics = measure_period(connection, inputs, candidate.bundle, days[-1] + timedelta(days=1))
-    assert metrics is not None
+    period = measure_period(connection, inputs, candidate.bundle, days[-1] + timedelta(days=1))
+    assert period is not None
+    assert period.rows == scored
+    sample = period.sample(10 * len(windows) + 3)
+    # Equally many rows of each window, always the same.
+    assert sample.column(REFERENCE_WINDOW).to_pylist() == [window for window in windows for _ in range(10)]
+    first = scored.filter(pc.equal(scored.column(REFERENCE_WINDOW), windows[1])).slice(0, 10)
+    assert sample.slice(10, 10).combine_chunks() == first.combine_chunks()
+    metrics = period.metrics
     assert metrics.schema == METRIC_SCHEMA
     whole = metrics.filter(pc.equal(metrics.column("slice"), WHOLE))
     assert set(whole.column("metric").to_pylist()) <= set(inputs.solution.metrics)

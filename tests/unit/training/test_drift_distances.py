@@ -15,7 +15,7 @@ from scipy.stats import chi2_contingency, wasserstein_distance
 
 from mlops_assets.ml.drift import Distance
 from mlops_assets.ml.reference import MonitoredColumn, summarise
-from mlops_assets.monitoring.drift_distances import measure_distances
+from mlops_assets.training.drift_distances import measure_distances
 
 WINDOW_ROWS = 2000
 EVERY = [
