@@ -1,9 +1,13 @@
 """The smallest solution of a project: a source of parcels and a solution whose spine is derived from it. Files, no tests."""
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from mlops_assets.core.project import Project, current_project
+import pytest
+
+from mlops_assets.core.project import Project, current_project, project_of_process
 
 SOURCE = """type: mlops_assets.components.raw_tables.RawTables
 attributes:
@@ -103,6 +107,19 @@ def parcels_project(root: Path, module: str = "shop") -> Project:
     declare(project, "parcels", SOURCE)
     declare(project, "parcel_delay", SOLUTION)
     return project
+
+
+@contextlib.contextmanager
+def current_project_is(root: Path) -> Iterator[None]:
+    """Inside the block the project at `root` is that of the process, and its module is importable."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("MLOPS_PROJECT", str(root))
+        monkeypatch.syspath_prepend(root)
+        project_of_process.cache_clear()
+        try:
+            yield
+        finally:
+            project_of_process.cache_clear()
 
 
 def declare(project: Project, folder: str, text: str) -> None:

@@ -18,7 +18,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.components.project import project_definitions
-from mlops_assets.core.project import Project, project_of_process
+from mlops_assets.core.project import Project
 from mlops_assets.features.dbt_package import link_dbt_package
 from mlops_assets.features.generated.project_files import write_generated_models
 from mlops_assets.lake.lake import Lake
@@ -237,13 +237,9 @@ def test_a_view_holds_what_was_known_at_each_moment(view: str, project: Project,
 @pytest.fixture(scope="module")
 def definitions(project: Project) -> dg.Definitions:
     """The project as its own process loads it."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("MLOPS_PROJECT", str(project.root))
-        monkeypatch.syspath_prepend(project.root)
-        project_of_process.cache_clear()
+    with parcels.current_project_is(project.root):
         loaded = project_definitions()
         dg.Definitions.validate_loadable(loaded)
-    project_of_process.cache_clear()
     return loaded
 
 

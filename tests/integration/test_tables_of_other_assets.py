@@ -9,7 +9,6 @@ import parcels
 import pytest
 
 from mlops_assets.components.project import with_platform
-from mlops_assets.core.project import project_of_process
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.local.prepare import prepare
@@ -122,13 +121,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def definitions(root: Path) -> Iterator[dg.Definitions]:
     """The definitions of the project as Dagster's own loader gives them, with what the platform adds."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("MLOPS_PROJECT", str(root))
-        monkeypatch.syspath_prepend(root)
-        project_of_process.cache_clear()
+    with parcels.current_project_is(root):
         prepare(replace(Settings.from_environment(), home=root / ".mlops"))
         yield with_platform(dg.load_from_defs_folder(path_within_project=root / "warehouse" / "defs"))
-    project_of_process.cache_clear()
 
 
 def test_the_graph_leads_from_the_assets_of_the_project_to_the_solution(definitions: dg.Definitions) -> None:
