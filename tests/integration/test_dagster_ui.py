@@ -86,9 +86,10 @@ def test_the_lineage_of_the_solution_shows_every_stage(visit: Visit) -> None:
     visit.page.goto(GROUP_PAGE)
     for stage in (*STAGES, *REPORTS, *OTHERS):
         expect(visit.page.get_by_text(stage, exact=True).first).to_be_visible(timeout=TIMEOUT)
-    # The stages and the spine; what a report finds is a warning, which is shown otherwise.
+    # The spine and the stages but the outcomes: two days of a blizzard, whose cancelled flights have no label, are a warning as what a report
+    # finds is, and shown otherwise.
     passed = visit.page.get_by_text(re.compile(r"^([1-9]\d*) / \1 Passed$"))
-    expect(passed.nth(len(STAGES))).to_be_visible(timeout=TIMEOUT)
+    expect(passed.nth(len(STAGES) - 1)).to_be_visible(timeout=TIMEOUT)
     expect(visit.page.get_by_text("Failed to load", exact=False)).to_have_count(0)
 
 
