@@ -40,6 +40,9 @@ def find_rival(
         return ComparedChampion(model=champion, bundle=None, reason="the candidate is the champion")
     # An alias moved by hand to a weak version must not make it easy for the candidate.
     require_passed_gates(instance, registry, champion)
+    if was_fitted_on_holdout(inputs, champion, candidate):
+        reason = f"version {champion.version} was trained for a later date, on rows of this hold-out"
+        return ComparedChampion(model=champion, bundle=None, reason=reason)
     is_gated_fit = registry.registered_record(champion).is_refitted and has_seen_holdout(inputs, champion, candidate)
     loaded = (read_gated_bundle if is_gated_fit else read_bundle)(registry, settings, champion)
     reason = comparison_problem(bundle.contract, loaded.contract, holdout)
@@ -52,6 +55,15 @@ def has_seen_holdout(inputs: SolutionInputs, champion: RegisteredModel, candidat
     """Whether a refit of `champion`, which a table without time has not, was fitted on rows of the hold-out of `candidate`."""
     begin = subtract_duration(date.fromisoformat(candidate.tags[TRAINING_DATE_TAG]), inputs.solution.training.holdout)
     return date.fromisoformat(champion.tags[TRAINING_DATE_TAG]) > begin
+
+
+def was_fitted_on_holdout(inputs: SolutionInputs, champion: RegisteredModel, candidate: RegisteredModel) -> bool:
+    """Whether `champion` was fitted on rows of the hold-out of `candidate` even before a refit, and no fit of it can be compared.
+
+    Without time the same rows are held out for every date.
+    """
+    later = date.fromisoformat(champion.tags[TRAINING_DATE_TAG]) > date.fromisoformat(candidate.tags[TRAINING_DATE_TAG])
+    return later and inputs.solution.spine.has_time
 
 
 def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inputs: SolutionInputs) -> RegisteredModel | None:

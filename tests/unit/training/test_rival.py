@@ -15,7 +15,7 @@ from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION
 from mlops_assets.schema.solution import Segments
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.rival import has_seen_holdout, present_champion
+from mlops_assets.training.rival import has_seen_holdout, present_champion, was_fitted_on_holdout
 
 WHOLE = solution_inputs("daily")
 WHOLE = replace(WHOLE, solution=WHOLE.solution.model_copy(update={"segments": Segments(column="age", values=["old"])}))
@@ -79,3 +79,13 @@ def test_a_refitted_champion_has_seen_what_lies_before_its_training_date(days_be
         for day in (trained, trained - timedelta(days_before))
     )
     assert has_seen_holdout(WHOLE, champion, candidate) is has_seen
+
+
+@pytest.mark.parametrize(("days_later", "was_fitted"), [(1, True), (30, True), (0, False), (-3, False)])
+def test_a_champion_of_a_later_date_was_fitted_on_the_holdout_and_is_not_compared(days_later: int, was_fitted: bool) -> None:
+    trained = date(2020, 2, 1)
+    candidate, champion = (
+        RegisteredModel("clinic", 1, "run", {"training_date": day.isoformat()})
+        for day in (trained, trained + timedelta(days_later))
+    )
+    assert was_fitted_on_holdout(WHOLE, champion, candidate) is was_fitted
