@@ -26,8 +26,14 @@ _EVALUATED = """
 query Evaluated($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { __typename
   ... on Sensor { sensorState { ticks(limit: 1, statuses: [SUCCESS, SKIPPED]) { id } } } } }"""
 
+_STATE = """
+query State($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { __typename
+  ... on Sensor { sensorState { status ticks(limit: 1) { status } } } } }"""
+
 _POLL_SECONDS = 0.5
 _EVALUATION_SECONDS = 180
+_QUIET_POLLS = 2
+"""So often in a row a sensor is seen off and at rest: its state is written a moment after its evaluation has ended."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +81,18 @@ def switch_sensors(client: DagsterClient, sensors: Sequence[Sensor], *, on: bool
     """Start or stop sensors, and return when those of the conditions follow what is written from now on.
 
     The first evaluation of a condition takes everything it sees as old. Partitions written between the switch and that evaluation would
-    never be followed, so the switch waits for it.
+    never be followed, so the switch waits for it. Sensors that were stopped are off for good.
     """
+    switched = [sensor for sensor in sensors if sensor.on != on]
+    for sensor in switched:
+        _switch(client, sensor, on=on)
+    if not on:
+        for sensor in switched:
+            _await_stop(client, sensor)
+        return
     for sensor in sensors:
-        if sensor.on != on:
-            _switch(client, sensor, on=on)
-    if on:
-        for sensor in sensors:
-            if sensor.name in CONDITIONS_SENSORS:
-                _await_evaluation(client, sensor)
+        if sensor.name in CONDITIONS_SENSORS:
+            _await_evaluation(client, sensor)
 
 
 def _switch(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:
@@ -105,6 +114,29 @@ def _await_evaluation(client: DagsterClient, sensor: Sensor) -> None:
         if time.monotonic() > deadline:
             raise StackError(
                 f"The sensor {sensor.name} is on, and Dagster's daemon has not evaluated it within {_EVALUATION_SECONDS} s.",
+                remedy="See `mlops status` and `mlops logs dagster-daemon`.",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _await_stop(client: DagsterClient, sensor: Sensor) -> None:
+    """Wait until the sensor is off and no evaluation of it is under way; stop it again where one has switched it on.
+
+    At the end of an evaluation Dagster's daemon reads the state of the sensor and writes it with a new cursor. A sensor that was stopped
+    between the two is on again (dagster 1.13, `SensorLaunchContext._write`).
+    """
+    deadline = time.monotonic() + _EVALUATION_SECONDS
+    selector = {**_repository(), "sensorName": sensor.name}
+    quiet = 0
+    while quiet < _QUIET_POLLS:
+        state = client.query(_STATE, sensor=selector)["sensorOrError"]["sensorState"]
+        if state["status"] == "RUNNING":
+            _switch(client, sensor, on=False)
+        is_off = state["status"] != "RUNNING" and all(tick["status"] != "STARTED" for tick in state["ticks"])
+        quiet = quiet + 1 if is_off else 0
+        if time.monotonic() > deadline:
+            raise StackError(
+                f"The sensor {sensor.name} was stopped, and its evaluation has not ended within {_EVALUATION_SECONDS} s.",
                 remedy="See `mlops status` and `mlops logs dagster-daemon`.",
             )
         time.sleep(_POLL_SECONDS)
