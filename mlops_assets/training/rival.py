@@ -41,8 +41,8 @@ def find_rival(
     # An alias moved by hand to a weak version must not make it easy for the candidate.
     require_passed_gates(instance, registry, champion)
     if was_fitted_on_holdout(inputs, champion, candidate):
-        reason = f"version {champion.version} was trained for a later date, on rows of this hold-out"
-        return ComparedChampion(model=champion, bundle=None, reason=reason)
+        later = f"version {champion.version} was trained for a later date, on rows of this hold-out"
+        return ComparedChampion(model=champion, bundle=None, reason=later)
     is_gated_fit = registry.registered_record(champion).is_refitted and has_seen_holdout(inputs, champion, candidate)
     loaded = (read_gated_bundle if is_gated_fit else read_bundle)(registry, settings, champion)
     reason = comparison_problem(bundle.contract, loaded.contract, holdout)
