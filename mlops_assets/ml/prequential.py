@@ -10,7 +10,8 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from mlops_assets.ml.model_choice import FEWEST_BLOCKS, WindowLosses, compare_losses
+from mlops_assets.ml.bootstrap import FEWEST_BLOCKS
+from mlops_assets.ml.loss_comparison import WindowLosses, compare_losses
 from mlops_assets.ml.recalibration import METHODS, fit_recalibration
 from mlops_assets.ml.retraining import WindowResult
 from mlops_assets.ml.shared_fits import FittedPredictions, Models, Stream

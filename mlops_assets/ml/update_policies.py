@@ -10,7 +10,8 @@ from datetime import date, timedelta
 from math import sqrt
 from typing import Literal, Protocol
 
-from mlops_assets.ml.model_choice import FEWEST_BLOCKS, LossDifference, WindowLosses, choose_look_back, compare_losses
+from mlops_assets.ml.bootstrap import FEWEST_BLOCKS
+from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses, choose_look_back, compare_losses
 from mlops_assets.ml.retraining import RetrainingPolicy, RetrainingState, WindowResult, decide
 
 Action = Literal["keep", "recalibrate", "roll back", "retrain"]

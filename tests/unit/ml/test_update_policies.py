@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from mlops_assets.ml.model_choice import WindowLosses
+from mlops_assets.ml.loss_comparison import WindowLosses
 from mlops_assets.ml.retraining import WindowResult
 from mlops_assets.ml.update_policies import (
     CHAMPION,

@@ -1,4 +1,4 @@
-"""Choice of the model with the least loss on recent labelled rows, over a look-back that the data choose.
+"""Difference of the losses of two models on recent labelled rows, over a look-back that the data choose.
 
 The look-back is that of the adaptive rolling window of Han, Huang and Wang, "Model Assessment and Selection under Temporal Distribution
 Shift" (ICML 2024, arXiv 2402.08672), after Goldenshluger and Lepski: the mean difference of two losses over the last windows has an error
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlops_assets.ml.bootstrap import FEWEST_BLOCKS
+
 _CHANCE = 1.0
 """Standard errors that a mean is expected to be wrong by. The paper's constant for a bound that always holds looks back too far."""
-FEWEST_BLOCKS = 5
-"""Of fewer blocks no variance is trusted."""
 _REPLICATES = 1000
 
 
@@ -57,37 +57,6 @@ class LossDifference:
     def is_worse(self) -> bool:
         """Whether the first model is worse beyond chance."""
         return self.low > 0
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """The chosen model, and every other model's difference from the incumbent."""
-
-    chosen: str
-    differences: Mapping[str, LossDifference]
-
-
-def choose_model(
-    windows: Sequence[WindowLosses], *, incumbent: str, candidates: Sequence[str], confidence: float = 0.95, seed: int = 0
-) -> ModelChoice:
-    """Return the best of `candidates` that is better than `incumbent` beyond chance, else `incumbent`.
-
-    `windows` are in order of time. A candidate is compared on the windows that hold its losses. The error of `confidence` is shared
-    among the candidates. Of several that are better, the winner of a tournament is chosen.
-    """
-    level = 1 - (1 - confidence) / max(len(candidates), 1)
-    differences = {
-        name: difference
-        for name in candidates
-        if (difference := compare_losses(windows, name, incumbent, confidence=level, seed=seed)) is not None
-    }
-    better = sorted((name for name in differences if differences[name].is_better), key=lambda name: differences[name].value)
-    chosen = better[0] if better else incumbent
-    for name in better[1:]:
-        rival = compare_losses(windows, name, chosen, confidence=confidence, seed=seed)
-        if rival is not None and rival.value < 0:
-            chosen = name
-    return ModelChoice(chosen=chosen, differences=differences)
 
 
 def compare_losses(
