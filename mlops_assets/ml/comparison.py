@@ -8,7 +8,9 @@ import numpy as np
 from mlops_assets.ml.bootstrap import Interval, Replicates, bootstrap, difference_interval, replicate_count
 from mlops_assets.ml.evaluation import Evaluation, Resampling
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
-from mlops_assets.schema.metric_names import greater_is_better
+from mlops_assets.schema.metric_names import distance_from_perfect, greater_is_better
+
+_NEGLIGIBLE_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class MetricDifference:
     def is_better(self) -> bool:
         """Whether ours is better, and not by chance alone: the whole interval of the loss is below zero."""
         return self.loss_interval is not None and self.loss_interval.high < 0
+
+    @property
+    def negligible_loss(self) -> float:
+        """The loss that is no reason to keep theirs, however certain many rows make it: a fiftieth of their distance from the perfect value."""
+        return 0.0 if self.theirs is None else _NEGLIGIBLE_SHARE * distance_from_perfect(self.metric, self.theirs)
 
     def is_worse(self, tolerance: float) -> bool:
         """Whether ours is worse by more than `tolerance`, and not by chance alone.

@@ -84,6 +84,7 @@ def switch_sensors(client: DagsterClient, sensors: Sequence[Sensor], *, on: bool
     never be followed, so the switch waits for it. Sensors that were stopped are off for good.
     """
     switched = [sensor for sensor in sensors if sensor.on != on]
+    evaluated = {sensor.name: _newest_evaluation(client, sensor) for sensor in switched if sensor.name in CONDITIONS_SENSORS}
     for sensor in switched:
         _switch(client, sensor, on=on)
     if not on:
@@ -92,7 +93,7 @@ def switch_sensors(client: DagsterClient, sensors: Sequence[Sensor], *, on: bool
         return
     for sensor in sensors:
         if sensor.name in CONDITIONS_SENSORS:
-            _await_evaluation(client, sensor)
+            _await_evaluation(client, sensor, after=evaluated.get(sensor.name))
 
 
 def _switch(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:
@@ -106,11 +107,20 @@ def _switch(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:
         raise StackError(f"The sensor {sensor.name} was not switched: {outcome}", remedy="See `mlops logs dagster-webserver`.")
 
 
-def _await_evaluation(client: DagsterClient, sensor: Sensor) -> None:
-    """Wait until Dagster's daemon has evaluated the sensor at least once since the installation was made."""
-    deadline = time.monotonic() + _EVALUATION_SECONDS
+def _newest_evaluation(client: DagsterClient, sensor: Sensor) -> str | None:
+    """Return the identity of the newest evaluation of the sensor that has ended."""
     selector = {**_repository(), "sensorName": sensor.name}
-    while not client.query(_EVALUATED, sensor=selector)["sensorOrError"]["sensorState"]["ticks"]:
+    ticks = client.query(_EVALUATED, sensor=selector)["sensorOrError"]["sensorState"]["ticks"]
+    return ticks[0]["id"] if ticks else None
+
+
+def _await_evaluation(client: DagsterClient, sensor: Sensor, *, after: str | None) -> None:
+    """Wait until Dagster's daemon has evaluated the sensor once more than when `after` was the newest evaluation.
+
+    An earlier one does not know the assets of a solution that was added while the sensor was off.
+    """
+    deadline = time.monotonic() + _EVALUATION_SECONDS
+    while _newest_evaluation(client, sensor) == after:
         if time.monotonic() > deadline:
             raise StackError(
                 f"The sensor {sensor.name} is on, and Dagster's daemon has not evaluated it within {_EVALUATION_SECONDS} s.",

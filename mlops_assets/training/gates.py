@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlops_assets.schema.metric_names import distance_from_perfect, greater_is_better
+from mlops_assets.schema.metric_names import greater_is_better
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.evidence import (
     evidence_table,
@@ -21,12 +21,9 @@ from mlops_assets.stages.evidence import (
 from mlops_assets.training.gate import CandidateResult, GateOutcome, gate
 
 if TYPE_CHECKING:
-    from mlops_assets.ml.comparison import MetricDifference
     from mlops_assets.ml.evaluation import Evaluation, SliceResult
 
 _NAMED_SLICES = 5
-_NEGLIGIBLE_SHARE = 0.02
-"""Share of the champion's distance from the perfect value that a candidate may lack where no tolerance is stated."""
 _REFIT_TOLERANCE = 0.1
 """Share of the lead over a constant prediction that the refit may lose on rows that it has seen: more is a fault, not noise."""
 
@@ -182,7 +179,8 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> G
     if candidate_result.champion is None or not candidate_result.against_champion:
         evidence = {"compared": False, "differences": dg.MetadataValue.null(), "tolerances": dg.MetadataValue.json(stated)}
         return GateOutcome(True, candidate_result.not_compared, evidence)
-    tolerances = stated or _negligible(candidate_result.against_champion[solution.training.metric])
+    metric = solution.training.metric
+    tolerances = stated or {metric: candidate_result.against_champion[metric].negligible_loss}
     worse = [name for name, tolerance in tolerances.items() if candidate_result.against_champion[name].is_worse(tolerance)]
     parts, records = [], []
     for name, tolerance in tolerances.items():
@@ -266,13 +264,6 @@ def latency(solution: Solution, candidate_result: CandidateResult) -> GateOutcom
         "rows": latency.rows,
     }
     return GateOutcome(latency.p99 <= limit, sentence, evidence)
-
-
-def _negligible(difference: "MetricDifference") -> dict[str, float]:
-    """The tolerance where none is stated: of so many rows that even this is beyond chance, it is no reason to keep an older model."""
-    if difference.theirs is None:
-        return {difference.metric: 0.0}
-    return {difference.metric: _NEGLIGIBLE_SHARE * distance_from_perfect(difference.metric, difference.theirs)}
 
 
 def _drawn(result: "Evaluation") -> str:
