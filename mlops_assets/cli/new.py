@@ -102,7 +102,7 @@ def new(
 ) -> None:
     """Make a solution of a table: find out how it is read and what its columns are, ask what is open, and write two YAML files.
 
-    A file is copied into the project. Nothing is overwritten. Then: mlops check, mlops run, mlops predict --example.
+    A file is copied into the project. Nothing is overwritten. Then: mlops check, mlops run, mlops predict.
     """
     from mlops_assets.core.project import current_project
     from mlops_assets.local.permissions import readable_by_all
@@ -164,7 +164,8 @@ def new(
         return
     for path in written:
         console.print(f"[green]✓[/green] {escape(str(path))}", highlight=False, soft_wrap=True)
-    console.print(f"Next: mlops check {name}, then mlops run {name}, then mlops predict {name} --example", highlight=False)
+    console.print(f"Next: mlops check {name}, then mlops run {name}, then", highlight=False)
+    console.print(f'mlops predict {name} --json "$(mlops predict {name} --example)"', highlight=False, soft_wrap=True)
 
 
 def _ask(answers: "Answers", proposal: "Proposal", propose: "Callable[[Answers], Proposal]") -> "Proposal":
