@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
+from rich import markup
 from rich.table import Table
 
 from mlops_assets.cli.terminal import JsonOption, console, print_json, read_settings
@@ -73,6 +73,11 @@ def new(
             help="What parts the columns: the sign, or its name.", autocompletion=_choices("comma", "semicolon", "tab", "bar")
         ),
     ] = None,
+    quote: Annotated[str | None, typer.Option(help="Sign around values.", autocompletion=_choices("double", "single"))] = None,
+    escape: Annotated[
+        str | None, typer.Option(help="Sign before a quote within quotes.", autocompletion=_choices("backslash"))
+    ] = None,
+    skip: Annotated[int | None, typer.Option(min=0, help="Lines before the header.")] = None,
     encoding: Annotated[
         str | None, typer.Option(help="Encoding of the file.", autocompletion=_choices("utf-8", "cp1252", "latin-1", "utf-16"))
     ] = None,
@@ -128,6 +133,9 @@ def new(
         time_zone=time_zone,
         cadence=cadence,
         delimiter=delimiter,
+        quote=quote,
+        escape=escape,
+        skip=skip,
         encoding=encoding,
         decimal=decimal,
         thousands=thousands,
@@ -163,7 +171,7 @@ def new(
             console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
         return
     for path in written:
-        console.print(f"[green]✓[/green] {escape(str(path))}", highlight=False, soft_wrap=True)
+        console.print(f"[green]✓[/green] {markup.escape(str(path))}", highlight=False, soft_wrap=True)
     console.print(f"Next: mlops check {name}, then mlops run {name}, then", highlight=False)
     console.print(f'mlops predict {name} --json "$(mlops predict {name} --example)"', highlight=False, soft_wrap=True)
 
@@ -188,7 +196,7 @@ def _is_terminal() -> bool:
 
 
 def _answer(question: "Decision") -> str:
-    console.print(f"\n[bold]{escape(question.question)}[/bold]", highlight=False)
+    console.print(f"\n[bold]{markup.escape(question.question)}[/bold]", highlight=False)
     console.print(question.reason, style="dim", markup=False, highlight=False)
     if question.choices:
         console.print(f"Choices: {', '.join(question.choices)}", markup=False, highlight=False)
@@ -205,7 +213,7 @@ def _show(proposal: "Proposal") -> None:
     ]
     for column, role in columns if len(columns) <= _MANY_COLUMNS else ordered[:_MANY_COLUMNS]:
         style = {"left out": "dim", "feature": ""}.get(role.name, "bold")
-        shown.add_row(escape(column), proposal.columns[column]["type"], role.name, escape(role.reason), style=style)
+        shown.add_row(markup.escape(column), proposal.columns[column]["type"], role.name, markup.escape(role.reason), style=style)
     console.print(shown)
     if len(columns) > _MANY_COLUMNS:
         console.print(f"and {len(columns) - _MANY_COLUMNS} more features", style="dim", highlight=False)
@@ -217,6 +225,6 @@ def _show(proposal: "Proposal") -> None:
 
 
 def _visible(value: str) -> str:
-    return {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", ".": "point"}.get(
+    return {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar", ".": "point", "'": "single", "\\": "backslash"}.get(
         value, value if value == value.strip() else repr(value)
     )

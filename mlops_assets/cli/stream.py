@@ -53,7 +53,7 @@ def tail(
 
     stream = REJECTS if rejects else PREDICTIONS
     for message in read_answers(running_settings(), solution, stream=stream, minutes=minutes, follow=follow):
-        text = json.dumps(message) if as_json else _reject(message) if rejects else _prediction(message)
+        text = json.dumps(message, ensure_ascii=False) if as_json else _reject(message) if rejects else _prediction(message)
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -102,4 +102,4 @@ def show_stage(client: "DagsterClient", stage: "StageRun", target: Console) -> "
 def print_json(value: object) -> None:
     """Print `value` as JSON, dates and paths as texts."""
     # Not through Rich, which wraps long lines and colours them.
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")

@@ -77,7 +77,7 @@ class Notifier:
                     continue
                 logged.add(notification.identity)
                 line = {"at": datetime.now(UTC).isoformat(), **asdict(notification), "problem": self._deliver(notification)}
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 file.flush()
         return len(notifications)
 

@@ -57,7 +57,7 @@ class TrackingServer:
 
     def log_json(self, run_id: str, content: Mapping[str, Any], path: str) -> None:
         """Store `content` as the JSON artifact `path`."""
-        self.client.log_text(run_id, json.dumps(content, indent=2, default=str), path)
+        self.client.log_text(run_id, json.dumps(content, indent=2, default=str, ensure_ascii=False), path)
 
     def log_texts(self, run_id: str, contents: Mapping[str, str]) -> None:
         """Store each text as the artifact of its name."""

@@ -1,26 +1,25 @@
 """CSV files as DuckDB queries that neither guess nor drop: every record becomes a row of text or a rejected record with its reason.
 
 DuckDB's detection of dialects is off: it skips lines that it takes for comments or titles, and gives up on a stray quote. The header
-is read here, as a record with the rules of the rows.
+is read by `csv_header.py`, as a record with the rules of the rows.
 """
 
 import codecs
 import mmap
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlops_assets.lake.sql import literal, quote
 from mlops_assets.schema.column_names import fold
-from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, SourceError, SourcePart, position
+from mlops_assets.sources.csv_header import Dialect, read_header, without_quotes_above
+from mlops_assets.sources.extract import REASON, ROW, SOURCE, Extract, Field, SourcePart, position
 
 REJECTED, SCANS = "__mlopsrejected_records", "__mlops_csv_scans"
 """Temporary tables in which DuckDB keeps what was no record."""
 
 _CHUNK = 1 << 20
-_LONGEST_HEADER = 2_000_000
 _BOMS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -38,16 +37,6 @@ FIXED: Mapping[str, Any] = {
     "rejects_scan": SCANS,
 }
 """Settings with which DuckDB drops no record without a word."""
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """The signs of a CSV file."""
-
-    delimiter: str
-    quotation: str
-    escape: str
-    comment: str
 
 
 def csv_extract(part: SourcePart) -> Extract:
@@ -70,8 +59,9 @@ def csv_extract(part: SourcePart) -> Extract:
         path, folder, delimiter=dialect.delimiter, quotation=dialect.quotation, escape=dialect.escape
     )
     names = options.pop("names", None)
+    path = without_quotes_above(path, folder, dialect, int(options.get("skip", 0)))
     if options.setdefault("header", True):
-        header, skipped = _header(path, label, dialect, int(options.pop("skip", 0)))
+        header, skipped = read_header(path, label, dialect, int(options.pop("skip", 0)))
         options["skip"] = skipped
         names = names or header
     settings = {
@@ -91,7 +81,8 @@ def csv_extract(part: SourcePart) -> Extract:
     return Extract(
         label=label,
         fields=dict(reversed(fields.items())),
-        repeated=frozenset(name for name in names if names.count(name) > 1),
+        repeated=frozenset(name for name in names if name and names.count(name) > 1),
+        unnamed=names.count(""),
         relation=f"(FROM read_csv({literal(path)}, columns = {{{columns}}}{reader_options(settings)}))",
         row=json_row([(name, "VARCHAR") for name in names]),
         rejected=rejected_records(path, label),
@@ -218,72 +209,3 @@ def _only_line_end(path: str) -> str | None:
     if feeds == returns == both:
         return "\\r\\n"
     return "\\r" if feeds == 0 else None
-
-
-def _header(path: str, label: str, dialect: Dialect, skip: int) -> tuple[list[str], int]:
-    """The names in the header, and how many lines DuckDB has to skip before it: those to skip and empty ones; comments do not count."""
-    with Path(path).open("rb") as file:
-        start = file.read(_LONGEST_HEADER)
-    text = start.decode("utf-8", "surrogateescape")
-    here, skipped, comments = 0, 0, 0
-    while here < len(text):
-        end = _line_end(text, here)
-        line = text[here:end].strip("\r\n")
-        is_comment = bool(dialect.comment) and line.startswith(dialect.comment)
-        if not is_comment and line and skipped >= skip:
-            break
-        here, skipped, comments = end, skipped + (not is_comment), comments + is_comment
-    if here >= len(text):
-        raise SourceError(f"{label} is empty: a CSV file begins with its header.")
-    names = _record(text, here, dialect)
-    if names is None:
-        raise SourceError(
-            f"{label}, line {skipped + comments + 1}: a quoted name in the header does not end. Is the option `quote` right?"
-        )
-    if any("\udc80" <= letter <= "\udcff" for name in names for letter in name):
-        raise SourceError(
-            f"{label}, line {skipped + comments + 1}: the header is not UTF-8. State `options: {{encoding: ...}}`, such as latin-1."
-        )
-    return names, skipped
-
-
-def _line_end(text: str, start: int) -> int:
-    """Return the place where the line that begins at `start` ends, its end included."""
-    match = re.compile(r"\r\n|\n|\r").search(text, start)
-    return match.end() if match else len(text)
-
-
-def _record(text: str, start: int, dialect: Dialect) -> list[str] | None:
-    """The values of the record that begins at `start`; None when a quotation does not end."""
-    values, value, at = [], "", start
-    fresh = True
-    while at < len(text) and text[at] not in "\r\n":
-        if fresh and dialect.quotation and text.startswith(dialect.quotation, at):
-            quoted = _quoted(text, at + len(dialect.quotation), dialect)
-            if quoted is None:
-                return None
-            value, at = quoted
-            fresh = False
-        elif text.startswith(dialect.delimiter, at):
-            values.append(value)
-            value, fresh, at = "", True, at + len(dialect.delimiter)
-        else:
-            value, fresh, at = value + text[at], False, at + 1
-    return [*values, value]
-
-
-def _quoted(text: str, start: int, dialect: Dialect) -> tuple[str, int] | None:
-    """The text between quotes from `start` on, and where the closing one ends; None without a closing one."""
-    value, at = "", start
-    while at < len(text):
-        if (
-            dialect.escape
-            and text.startswith(dialect.escape, at)
-            and text[at + 1 : at + 2] in (dialect.quotation, dialect.escape)
-        ):
-            value, at = value + text[at + 1], at + 2
-        elif text.startswith(dialect.quotation, at):
-            return value, at + 1
-        else:
-            value, at = value + text[at], at + 1
-    return None

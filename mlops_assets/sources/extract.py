@@ -67,10 +67,10 @@ class Field:
 class Extract:
     """The rows of one file or query.
 
-    `fields` are the columns by their names in the source; a name in `repeated` belongs to several columns. `row` is SQL for a whole row
-    as JSON text, over the same relation. `rejected` is SQL for what is no row: columns `SOURCE`, `REASON`, `ROW`. A source
-    that is empty names no columns (`is_sparse`), since each row names its own. `has_nulls` tells that the reader took the texts that mean
-    null for what they mean.
+    `fields` are the columns by their names in the source; a name in `repeated` belongs to several columns, and `unnamed` columns have none.
+    `row` is SQL for a whole row as JSON text, over the same relation. `rejected` is SQL for what is no row: columns `SOURCE`, `REASON`,
+    `ROW`. A source that is empty names no columns (`is_sparse`), since each row names its own. `has_nulls` tells that the reader took the
+    texts that mean null for what they mean.
     """
 
     label: str
@@ -78,6 +78,7 @@ class Extract:
     relation: str
     row: str
     repeated: frozenset[str] = field(default_factory=frozenset)
+    unnamed: int = 0
     rejected: str | None = None
     is_sparse: bool = False
     has_nulls: bool = False

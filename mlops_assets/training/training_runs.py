@@ -63,7 +63,6 @@ def log_dataset(
     """Record the training dataset as the input of a run: the lake table, its fingerprint, and where in the lake it came from."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    dataset = Dataset(
-        name=table, digest=fingerprint, source_type="ducklake", source=json.dumps(source), profile=json.dumps(profile)
-    )
+    source_text, profile_text = (json.dumps(content, ensure_ascii=False) for content in (source, profile))
+    dataset = Dataset(name=table, digest=fingerprint, source_type="ducklake", source=source_text, profile=profile_text)
     registry.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])

@@ -48,6 +48,7 @@ _PARTS = {
     "schema/yaml_model.py": "unit/components/test_field_faults.py",
     "serving/bundle_loading.py": "unit/serving/test_bundle.py",
     "sources/arrow_types.py": "unit/sources/test_python_reader.py",
+    "sources/csv_header.py": "unit/sources/test_reader.py",
     "sources/delivery_checks.py": "integration/test_raw_deliveries.py",
     "sources/delivery_distributions.py": "unit/sources/test_deliveries.py",
     "sources/delivery_values.py": "unit/sources/test_deliveries.py",

@@ -23,6 +23,9 @@ class Answers:
     time_zone: str | None = None
     cadence: str | None = None
     delimiter: str | None = None
+    quote: str | None = None
+    escape: str | None = None
+    skip: int | None = None
     encoding: str | None = None
     decimal: str | None = None
     thousands: str | None = None

@@ -9,6 +9,7 @@ import duckdb
 
 from mlops_assets.operations.new_solution.answers import Answers, Decision
 from mlops_assets.operations.new_solution.fitting import StagedColumns
+from mlops_assets.operations.new_solution.nearly_typed import nearly_typed
 from mlops_assets.operations.new_solution.number_signs import infer_number_signs
 from mlops_assets.operations.new_solution.staged_rows import StagedRows
 from mlops_assets.operations.new_solution.time_formats import TimeColumn, find_time_columns
@@ -38,9 +39,6 @@ _NULLS = (
 """Texts that people and programs write for a missing value."""
 
 _YES_AND_NO = (("false", "true"), ("f", "t"), ("no", "yes"), ("n", "y"))
-_MOST = 0.8
-"""With such a share of numbers a column of texts is probably meant to be one of numbers."""
-
 _LEADING_ZERO = "regexp_matches({value}, '^\\s*[+-]?0[0-9]')"
 
 
@@ -83,7 +81,8 @@ def infer_types(
     formats = TextFormats()
     nulls = tuple(answers.null)
     if not has_exact_types:
-        options, found = infer_number_signs(columns, rest, answers, nulls, prefers_comma=prefers_comma)
+        # What the texts of nulls are is found out with the signs of numbers, not before.
+        options, found = infer_number_signs(columns, rest, answers, nulls or _NULLS, prefers_comma=prefers_comma)
         decisions += found
         formats = TextFormats.of(options)
         types |= _plain_types(columns, rest, formats, nulls)
@@ -103,15 +102,13 @@ def infer_types(
             named = ", ".join(list(tried)[:3])
             decisions.append(Decision(field="null", value=",".join(nulls), reason=f"Without them {named} would be text."))
     digits = columns.counts([name for name in rest if name not in types], _LEADING_ZERO, nulls=nulls)
+    nearly = {} if has_exact_types else nearly_typed(columns, list(digits), nulls)
     for name in texts:
         if name not in types:
-            reason = "Texts." if not digits.get(name) else "Texts: a number would lose its leading zeros."
+            plain = "Texts: a number would lose its leading zeros." if digits.get(name) else "Texts."
+            reason = nearly.get(name, plain)
             types[name] = ColumnType("varchar", reason, is_nested=_is_nested(columns, name))
-    notes = (
-        ()
-        if has_exact_types
-        else _nearly_numbers(columns, [name for name in rest if name not in digits or not digits[name]], nulls)
-    )
+    notes = tuple(f"{name}: {problem}" for name, problem in nearly.items())
     formats_of_times, types = _one_format_each({name: types[name] for name in staged.columns})
     return ColumnTypes(types, {**options, **formats_of_times}, nulls, tuple(decisions), notes)
 
@@ -187,17 +184,6 @@ def _nulls_of(columns: StagedColumns, names: Collection[str]) -> tuple[str, ...]
         ).fetchall()
         occurring |= {text for (text,) in rows}
     return tuple(text for text in _NULLS if text in occurring)
-
-
-def _nearly_numbers(columns: StagedColumns, names: Collection[str], nulls: Collection[str]) -> tuple[str, ...]:
-    """A note on each column of texts most of which are numbers."""
-    filled = columns.counts(names, "{value} IS NOT NULL", nulls=nulls)
-    numbers = columns.counts(names, "TRY_CAST({value} AS DOUBLE) IS NOT NULL", nulls=nulls)
-    return tuple(
-        f"{name}: {filled[name] - numbers[name]:,} of {filled[name]:,} values are no numbers. If they mean a missing value, give --null TEXT."
-        for name in names
-        if _MOST * filled[name] <= numbers[name] < filled[name]
-    )
 
 
 def _is_nested(columns: StagedColumns, name: str) -> bool:

@@ -1,27 +1,23 @@
-"""Encoding and delimiter of a CSV file, by its bytes and by what the platform's reader makes of its first lines."""
+"""Encoding of a CSV file, by its bytes, and the sample of its lines that shows the other signs."""
 
 import codecs
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from mlops_assets.core.errors import StackError
 from mlops_assets.operations.new_solution.answers import Answers, Decision
+from mlops_assets.operations.new_solution.csv_dialect import infer_dialect
 from mlops_assets.operations.new_solution.origin import Origin
-from mlops_assets.operations.new_solution.staged_rows import stage_rows
 from mlops_assets.sources.csv_reader import as_utf8
-from mlops_assets.sources.extract import SourceError
 from mlops_assets.sources.files import local_file
 
 _CHUNK = 1 << 20
 _FIRST_LINES = 500
 _FIRST_BYTES = 1 << 21
-_DELIMITERS = {"\t": "tab", "|": "bar", ";": "semicolon", ",": "comma"}
-"""Delimiters, the rarer in texts first: a semicolon in every line is one where a comma in every line may be a decimal mark."""
 
 _UNDEFINED_IN_CP1252 = bytes((0x81, 0x8D, 0x8F, 0x90, 0x9D))
 
@@ -38,17 +34,9 @@ def infer_signs(
             decisions.append(encoding)
             options["encoding"] = encoding.value
         with tempfile.TemporaryDirectory() as folder:
-            start = _first_lines(path, Path(folder), options.get("encoding"))
-            sample = Origin("csv", str(start), start)
-            delimiter = _delimiter(connection, sample, answers)
-            decisions.append(delimiter)
-            if delimiter.value != ",":
-                options["delim"] = delimiter.value
-            if answers.names:
-                options |= {"header": False, "names": list(answers.names)}
-            else:
-                _require_header(connection, sample, delimiter.value)
-    return options, tuple(decisions)
+            lines = _first_lines(path, Path(folder), options.get("encoding"))
+            signs, found = infer_dialect(connection, lines, answers, label=origin.label)
+    return {**options, **signs}, (*decisions, *found)
 
 
 @contextmanager
@@ -108,58 +96,3 @@ def _first_lines(path: Path, folder: Path, encoding: str | None) -> Path:
     target = folder / "lines.csv"
     target.write_bytes(b"".join(whole[:_FIRST_LINES]))
     return target
-
-
-def _delimiter(connection: duckdb.DuckDBPyConnection, sample: Origin, answers: Answers) -> Decision:
-    if answers.delimiter is not None:
-        value = {name: sign for sign, name in _DELIMITERS.items()}.get(answers.delimiter, answers.delimiter)
-        return Decision(field="delimiter", value=value.replace("\\t", "\t"), reason="Given.")
-    quality = {sign: _quality(connection, sample, sign, answers) for sign in _DELIMITERS}
-    whole = [sign for sign, (lost, columns) in quality.items() if lost == 0.0 and columns > 1]
-    best = whole[0] if whole else min(quality, key=lambda sign: (quality[sign][1] < 2, quality[sign][0]))
-    lost, columns = quality[best]
-    if columns < 2:
-        return Decision(field="delimiter", value=",", reason="There is one column.")
-    share = "every line" if lost == 0.0 else f"{1 - lost:.1%} of the lines"
-    reason = f"A {_DELIMITERS[best]} parts {share} into {columns} columns."
-    if len(whole) > 1:
-        others = ", ".join(f"a {_DELIMITERS[sign]} into {quality[sign][1]}" for sign in whole[1:])
-        return Decision(
-            field="delimiter",
-            value=best,
-            reason=f"{reason} So does {others}.",
-            question="What parts the columns?",
-            choices=tuple(_DELIMITERS[sign] for sign in whole),
-        )
-    return Decision(field="delimiter", value=best, reason=reason)
-
-
-def _quality(connection: duckdb.DuckDBPyConnection, sample: Origin, delimiter: str, answers: Answers) -> tuple[float, int]:
-    """The share of the lines that are no records with `delimiter`, and the number of columns."""
-    names: Mapping[str, Any] = {"header": False, "names": list(answers.names)} if answers.names else {}
-    try:
-        rows = stage_rows(connection, sample, {"delim": delimiter, **names}, null_strings=())
-    except (SourceError, StackError):
-        return 1.0, 0
-    lines = rows.count + rows.unreadable
-    return (rows.unreadable / lines if lines else 1.0), len(rows.columns) + len(rows.repeated)
-
-
-def _require_header(connection: duckdb.DuckDBPyConnection, sample: Origin, delimiter: str) -> None:
-    """Raise StackError where the first line is a row of values: a name is no number."""
-    names = list(stage_rows(connection, sample, {"delim": delimiter}, null_strings=()).columns)
-    numbers = [name for name in names if _is_number(name)]
-    if len(numbers) * 2 > len(names):
-        listed = ",".join(f"column_{number}" for number in range(1, len(names) + 1))
-        raise StackError(
-            f"The first line of the file has no names of columns: {len(numbers)} of {len(names)} are numbers.",
-            remedy=f"Name the columns in their order: --names {listed}",
-        )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.replace(",", "."))
-    except ValueError:
-        return False
-    return True

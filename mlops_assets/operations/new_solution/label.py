@@ -22,6 +22,9 @@ _SHORT: dict[str, Problem] = {
 _FEW, _MOST_CLASSES = 10, 100
 """Whole numbers of so few different values are rather classes; more than `_MOST_CLASSES` classes nobody asks for."""
 
+_FEWEST_ROWS = 10
+"""Rows with a label of which a fifth can be held out."""
+
 _POSITIVE = (
     *("yes", "y", "true", "t", "ja", "j", "oui", "si", "sí", "да", "positive", "pos", "positiv", "malignant", "m", "bad"),
     *("late", "churn", "churned", "fraud", "default", "fail", "failed", "defective", "spam", "sick", "ill", "verspätet", "died"),
@@ -51,6 +54,9 @@ def infer_label(
     if facts.distinct < 2:
         value = "no value" if not facts.filled else f"the value {facts.least} alone"
         raise StackError(f"{column} has {value}: there is nothing to predict.", remedy="Name another column: --label")
+    if facts.filled < _FEWEST_ROWS:
+        problem = f"{column} is known in {facts.filled} rows, too few to train on some and to judge the model by others."
+        raise StackError(problem, remedy=f"Bring {_FEWEST_ROWS} or more.")
     problem, decisions = _problem(column, facts, answers)
     values: Sequence[tuple[str, int]] = ()
     if problem != "regression":

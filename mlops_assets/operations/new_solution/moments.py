@@ -1,7 +1,7 @@
 """The moment of prediction, and the moment at which the label became known."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -32,16 +32,20 @@ class Moments:
     expressions: dict[str, str]
 
 
-def infer_time(table: TableFacts, label: str, helpers: Collection[str], answers: Answers) -> tuple[str | None, list[Decision]]:
-    """The column with the moment of prediction; None where the table has no time. `helpers` are columns that others are computed from."""
+def infer_time(
+    table: TableFacts, label: str, helpers: Collection[str], reasons: Mapping[str, str], answers: Answers
+) -> tuple[str | None, list[Decision]]:
+    """The column with the moment of prediction; None where the table has no time.
+
+    `helpers` are columns that others are computed from, `reasons` tell why a column has its type.
+    """
     if answers.time == NONE:
         return None, [Decision(field="time", value=NONE, reason="Given.")]
     if answers.time is not None:
         facts = table.columns[answers.time]
         if not (facts.is_time or is_epoch(facts)):
-            raise StackError(
-                f"{answers.time} holds {facts.type} values, no times.", remedy="Name another column: --time, or --time none"
-            )
+            problem = f"{answers.time} holds {facts.type} values, no times. {reasons.get(answers.time, '')}".strip()
+            raise StackError(problem, remedy="Name another column: --time, or --time none")
         if facts.filled < table.rows:
             missing = table.rows - facts.filled
             raise StackError(

@@ -75,13 +75,13 @@ class Proposer:
         """
         check_zone(answers.time_zone)
         reading = self._read(answers)
-        answers = _in_lake(answers, reading)
+        answers = _in_lake(answers, reading, self._origin)
         facts = reading.facts
         label, decisions = infer_label(self._connection, facts, answers.label, answers)
         decisions = [*reading.decisions, *decisions]
         # A column that is only read to compute another one is none of the data.
         helpers = [name for name in reading.columns if name not in reading.names.values()]
-        time, decision = infer_time(facts, label.of, helpers, answers)
+        time, decision = infer_time(facts, label.of, helpers, reading.reasons, answers)
         decisions += decision
         fixed = {label.of: Role("label", f"{label.problem.replace('_', ' ')}.")}
         moments: Moments | None = None
@@ -156,10 +156,22 @@ class Proposer:
         ]
 
 
-_OF_READING = ("time_zone", "delimiter", "encoding", "decimal", "thousands", "date_format", "names", "null")
+_OF_READING = (
+    "time_zone",
+    "delimiter",
+    "quote",
+    "escape",
+    "skip",
+    "encoding",
+    "decimal",
+    "thousands",
+    "date_format",
+    "names",
+    "null",
+)
 
 
-def _in_lake(answers: Answers, reading: SourceReading) -> Answers:
+def _in_lake(answers: Answers, reading: SourceReading, origin: Origin) -> Answers:
     """The answers with the names that columns have in the lake. Raises StackError for a column that is not there."""
 
     def named(name: str) -> str:
@@ -167,7 +179,14 @@ def _in_lake(answers: Answers, reading: SourceReading) -> Answers:
             return reading.names[name]
         if name in reading.facts.columns:
             return name
-        raise StackError(f"There is no column {name!r}.", remedy=f"Names: {nearest(name, list(reading.names))}")
+        if name in reading.repeated:
+            raise StackError(f"Several columns are called {name!r}.", remedy="Give each a name of its own in the file.")
+        hint = ""
+        if origin.is_text_file:
+            hint = "If the header is another line, or parted by another sign: --skip, --delimiter. "
+        elif origin.format == "json" and reading.facts.rows == 1:
+            hint = "The file is one object: write the rows as the elements of one array, or one object a line. "
+        raise StackError(f"There is no column {name!r}.", remedy=f"{hint}Columns: {nearest(name, list(reading.names))}")
 
     def named_or_none(name: str | None) -> str | None:
         return name if name in (None, NONE) and name not in reading.names else named(str(name))

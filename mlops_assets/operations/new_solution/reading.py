@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import duckdb
 
@@ -13,7 +13,7 @@ from mlops_assets.operations.new_solution.csv_signs import infer_signs
 from mlops_assets.operations.new_solution.fitting import StagedColumns
 from mlops_assets.operations.new_solution.origin import Origin
 from mlops_assets.operations.new_solution.raw_columns import lake_names, raw_columns
-from mlops_assets.operations.new_solution.staged_rows import stage_rows
+from mlops_assets.operations.new_solution.staged_rows import StagedRows, stage_rows
 from mlops_assets.operations.new_solution.table_facts import TableFacts, load_typed
 from mlops_assets.sources.column_types import TextFormats
 
@@ -26,7 +26,7 @@ class SourceReading:
     """The `columns` of the raw table as YAML has them, the reader's `options`, `null_strings`, and the `facts` of the typed rows.
 
     `names` are the lake's names by those in the source, `reasons` those of the types; `nested` and `without_offset` are columns with lists or
-    objects, and with times that say no zone.
+    objects, and with times that say no zone; `repeated` names of the source belong to several columns, which are not read.
     """
 
     names: Mapping[str, str]
@@ -39,6 +39,7 @@ class SourceReading:
     without_offset: frozenset[str]
     decisions: tuple[Decision, ...]
     notes: tuple[str, ...]
+    repeated: tuple[str, ...]
 
 
 def read_source(connection: duckdb.DuckDBPyConnection, origin: Origin, table: str, answers: Answers) -> SourceReading:
@@ -49,7 +50,7 @@ def read_source(connection: duckdb.DuckDBPyConnection, origin: Origin, table: st
         options, decisions = infer_signs(connection, origin, answers)
     staged = stage_rows(connection, origin, options, null_strings=())
     if not staged.count or not staged.columns:
-        raise StackError(f"{origin.label} has no rows.", remedy="Name a file or a query that has some.")
+        _refuse_unread(origin, staged, options)
     prefers_comma = options.get("delim") == ";" or "encoding" in options
     types = infer_types(connection, staged, answers, has_exact_types=origin.has_exact_types, prefers_comma=prefers_comma)
     types = _with_whole_label(connection, StagedColumns(connection, staged), answers.label, types)
@@ -58,7 +59,7 @@ def read_source(connection: duckdb.DuckDBPyConnection, origin: Origin, table: st
     options |= types.options
     facts = load_typed(connection, origin.table(columns, options=options, null_strings=types.null_strings))
     notes = list(types.notes)
-    notes += [f"{name} occurs as the name of several columns, which cannot be told apart: left out." for name in staged.repeated]
+    notes += _unread_columns(staged)
     if facts.rejected:
         notes.append(
             f"{facts.rejected:,} of {facts.rows + facts.rejected:,} rows cannot be read and will be rejected, with the reason."
@@ -75,7 +76,33 @@ def read_source(connection: duckdb.DuckDBPyConnection, origin: Origin, table: st
         without_offset=frozenset(name for source, name in names.items() if _says_no_zone(types.types[source])),
         decisions=(*decisions, *types.decisions),
         notes=tuple(notes),
+        repeated=staged.repeated,
     )
+
+
+def _refuse_unread(origin: Origin, staged: StagedRows, options: Mapping[str, Any]) -> NoReturn:
+    """Raise StackError for a source of which no row is read."""
+    if not staged.unreadable:
+        raise StackError(f"{origin.label} has no rows.", remedy="Name a file or a query that has some.")
+    columns = len(staged.columns) + len(staged.repeated) + staged.unnamed
+    lines = f"None of {staged.unreadable:,} lines of {origin.label} is a row of {columns} columns, as its header has."
+    shown = ", ".join(f"{name}: {value!r}" for name, value in options.items())
+    raise StackError(
+        f"{lines} It is read with {shown or 'the signs of RFC 4180'}.",
+        remedy="Say how it is written: --delimiter, --quote, --escape, and --skip for lines before the header.",
+    )
+
+
+def _unread_columns(staged: StagedRows) -> list[str]:
+    """A note on each column that cannot be read for its name."""
+    notes = [
+        f"{name} is the name of several columns, which cannot be told apart: left out. Give each a name of its own in the file."
+        for name in staged.repeated
+    ]
+    if staged.unnamed:
+        columns = "A column has no name" if staged.unnamed == 1 else f"{staged.unnamed} columns have no name"
+        notes.append(f"{columns} and cannot be read: left out. Give a name to what has values.")
+    return notes
 
 
 def _says_no_zone(kind: ColumnType) -> bool:

@@ -23,11 +23,13 @@ _SAMPLE = 5_000
 class StagedRows:
     """What is in `STAGED`: `columns` (name in the source -> DuckDB type) in the order of their positions, and the number of rows.
 
-    `repeated` are names that several columns have, which cannot be read; `unreadable` is the number of records that are no rows.
+    `repeated` are names that several columns have, which cannot be read, as `unnamed` columns cannot; `unreadable` is the number of records
+    that are no rows.
     """
 
     columns: Mapping[str, str]
     repeated: tuple[str, ...]
+    unnamed: int
     count: int
     unreadable: int
 
@@ -64,6 +66,7 @@ def stage_rows(
     return StagedRows(
         columns={name: field.type for name, field in fields.items()},
         repeated=tuple(sorted(extract.repeated)),
+        unnamed=extract.unnamed,
         count=count,
         unreadable=unreadable,
     )

@@ -24,6 +24,9 @@ _CLOCKS = (
     " %H:%M:%S %z",
     " %H:%M %z",
 )
+FORMATS = (*_DAYS, *(day + clock for day in _DAYS for clock in _CLOCKS), "%Y-%m-%d", *(f"%Y-%m-%d{clock}" for clock in _CLOCKS))
+"""All formats of dates and times that are known."""
+
 _OFFSET = "regexp_matches({value}, '[0-9:](Z| UTC|\\s?[+-][0-9]{2}(:?[0-9]{2})?)\\s*$')"
 
 

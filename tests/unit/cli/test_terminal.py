@@ -16,7 +16,9 @@ from mlops_assets.core.errors import StackError
 def test_json_is_whole_whatever_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"a": "[bold]x[/bold] :smile: " + "long " * 100, "day": date(2024, 1, 1), "path": Path("/a b"), "n": None, "ü": [1.5]}
     print_json(value)
-    read = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert '"ü"' in printed, "as a person reads it"
+    read = json.loads(printed)
     assert read == {**value, "day": "2024-01-01", "path": "/a b"}
 
 

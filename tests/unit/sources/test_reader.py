@@ -141,6 +141,15 @@ def test_options_of_the_reader(tmp_path: Path) -> None:
     assert read(tmp_path, "comment\na;b\n1;x\n", options={"sep": ";", "skip": 1})[0][:2] == (1, "x")
 
 
+@pytest.mark.parametrize("above", ['"A title\nof two lines"\n', 'say "so"\n\n', '"\n"\n'])
+@pytest.mark.parametrize("header", [True, False])
+def test_quotes_above_the_header_hide_no_row(tmp_path: Path, above: str, header: bool) -> None:
+    text, options = above + "a,b\n1,x\n2,y\n", {"skip": 2}
+    if not header:
+        text, options = above + "1,x\n2,y\n", {"skip": 2, "header": False, "names": ["a", "b"]}
+    assert [row[:2] for row in read(tmp_path, text, options=options)] == [(1, "x"), (2, "y")]
+
+
 @pytest.mark.parametrize(
     ("text", "changes", "message"),
     [
