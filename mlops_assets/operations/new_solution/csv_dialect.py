@@ -168,7 +168,7 @@ def _choose(candidates: list[_Signs], answers: Answers) -> tuple[_Signs, list[De
     else:
         share = "every line" if best.lost == 0.0 else f"{1 - best.lost:.1%} of the lines"
         reason = f"A {_DELIMITERS[best.delimiter]} parts {share} into {best.columns} columns."
-        question, choices = "", ()
+        question, choices = "", tuple[str, ...]()
         if len(whole) > 1:
             others = ", ".join(f"a {_DELIMITERS[signs.delimiter]} into {signs.columns}" for signs in whole[1:])
             reason, question = f"{reason} So does {others}.", "What parts the columns?"
