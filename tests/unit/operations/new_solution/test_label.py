@@ -54,7 +54,7 @@ def test_answers_decide(tmp_path: Path) -> None:
     [
         ([1], {}, "the value 1 alone"),
         ([None], {}, "no value"),
-        ([*[None] * 91, *range(9)], {}, "known in 9 rows, too few to train"),
+        ([*[None] * 291, *range(9)], {}, "known in 9 rows, too few to train"),
         (["2024-01-01", "2024-01-02"], {}, "which nothing predicts"),
         ([f"text {number}" for number in range(150)], {}, "too many classes"),
         (["a", "b", "c"], {"problem": "binary"}, "3 different values"),
