@@ -1,13 +1,16 @@
 """`DbtModels`: the models of the dbt project that have one tag, as assets."""
 
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from mlops_assets.components.scaffolding import DbtModelsScaffolder
 from mlops_assets.components.tagged_models import TAG, build_selection, select_models
+from mlops_assets.components.yaml_component import YamlComponent
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.project import current_project
 from mlops_assets.features.dbt_models import DbtSelection
@@ -45,39 +48,31 @@ class DbtModelsAttributes(YamlModel):
 
 
 @dg.scaffold_with(DbtModelsScaffolder)
-class DbtModels(dg.Component):
+class DbtModels(YamlComponent):
     """Tables built by dbt: the models and seeds with one tag. Its attributes are `DbtModelsAttributes`.
 
     A run is one dbt call for its whole window, asset keys are the names of the tables in the lake, and every materialization has
     row counts. Loading reads the manifest that `mlops prepare` left; it runs no dbt, unlike `dagster_dbt.DbtProjectComponent`.
     """
 
+    model = DbtModelsAttributes
+
     def __init__(self, attributes: DbtModelsAttributes):
         self.attributes = attributes
 
-    @classmethod
-    def get_model_cls(cls) -> type[BaseModel]:
-        """The schema of the attributes."""
-        return DbtModelsAttributes
-
-    @classmethod
-    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "DbtModels":
-        """Take the validated attributes as they are."""
-        return cls(DbtModelsAttributes.model_validate(attributes))
-
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+    def definitions(self, folder: Path, *, origin: Mapping[str, Any]) -> dg.Definitions:
         """One op with one asset for each model and seed with the tag. Raises ConfigurationError when there is none."""
-        return dg.Definitions(assets=build_selection(self._selection()))
+        return dg.Definitions(assets=build_selection(self._selection(origin)))
 
     def check(self) -> None:
         """Raise ConfigurationError when there is no such project, or none of its models has the tag."""
-        self._selection()
+        self._selection({})
 
-    def _selection(self) -> DbtSelection:
+    def _selection(self, origin: Mapping[str, Any]) -> DbtSelection:
         tag = self.attributes.select.removeprefix(TAG)
         partitions = self.attributes.partitions
         declared = build_partitions(partitions.start, partitions.end, partitions.cadence)
-        selection = select_models(self._project(), tag, declared, partitions.cadence)
+        selection = select_models(self._project(), tag, declared, partitions.cadence, origin=origin)
         if not selection.nodes:
             tags = sorted({name for node in selection.manifest["nodes"].values() for name in node["tags"]})
             raise ConfigurationError(("select",), f"no dbt model has the tag {tag!r}; {nearest(tag, tags)}")

@@ -54,10 +54,9 @@ class RepeatedKeysError(ConfigurationError):
         self.keys = keys
 
 
-def require_single_keys(folder: Path) -> None:
-    """Raise RepeatedKeysError when the `defs.yaml` of `folder` gives a key twice: the first would silently not count."""
-    path = folder / DEFINITIONS_FILE
-    if path.is_file() and (repeated := YamlFile(path).repeated_keys()):
+def require_single_keys(file: YamlFile) -> None:
+    """Raise RepeatedKeysError when `file` gives a key twice: the first would silently not count."""
+    if repeated := file.repeated_keys():
         raise RepeatedKeysError(repeated)
 
 

@@ -1,16 +1,18 @@
 """`MLSolution`: one YAML file becomes every stage from the training dataset to the retraining decision."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import dagster as dg
-from pydantic import BaseModel
 
 from mlops_assets.components.derived_features import check_derived
 from mlops_assets.components.scaffolding import MLSolutionScaffolder
 from mlops_assets.components.solution_columns import check_columns
 from mlops_assets.components.stages import STAGES, stages, stages_of
 from mlops_assets.components.tagged_models import build_own_models
+from mlops_assets.components.yaml_component import YamlComponent
 from mlops_assets.core.asset_jobs import define_job
 from mlops_assets.core.keys import CHECK_EVENT_TAG, job_name
 from mlops_assets.core.project import current_project
@@ -38,36 +40,28 @@ _SEGMENT_TYPES = ("varchar", "text", "string", "tinyint", "smallint", "integer",
 
 
 @dg.scaffold_with(MLSolutionScaffolder)
-class MLSolution(dg.Component):
+class MLSolution(YamlComponent):
     """A prediction problem operated end to end. Its attributes are `mlops_assets.schema.solution.Solution`.
 
     `inputs` are there once its definitions are built.
     """
 
+    model = Solution
+
     def __init__(self, solution: Solution):
         self.solution = solution
         self.inputs: SolutionInputs | None = None
 
-    @classmethod
-    def get_model_cls(cls) -> type[BaseModel]:
-        """The schema of the attributes."""
-        return Solution
-
-    @classmethod
-    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "MLSolution":
-        """Take the validated attributes as they are."""
-        return cls(Solution.model_validate(attributes))
-
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+    def definitions(self, folder: Path, *, origin: Mapping[str, Any]) -> dg.Definitions:
         """The assets, checks and jobs. Raises ConfigurationError for a model, column or class that does not exist."""
         inputs = self.inputs = self.resolve()
         keys = {job: [inputs.key(name) for name in stages_of(job, self.solution)] for job in get_args(Job)}
-        assets = build_own_models(self.solution.name, self.solution.partitions)
-        assets += [self._asset(stage, inputs) for stage in stages(self.solution)]
+        assets = build_own_models(self.solution.name, self.solution.partitions, origin=origin)
+        assets += [self._asset(stage, inputs, origin) for stage in stages(self.solution)]
         if segments := inputs.of_segments:
             of_segments = [stage for stage in STAGES if stage.has_segments]
             keys["segments"] = [segments.key(stage.name) for stage in of_segments]
-            assets += [self._asset(stage, segments) for stage in of_segments]
+            assets += [self._asset(stage, segments, origin) for stage in of_segments]
         jobs = [
             define_job(
                 job_name(inputs.name, purpose),
@@ -111,12 +105,13 @@ class MLSolution(dg.Component):
         errors.raise_errors()
         return inputs
 
-    def _asset(self, stage: Stage, inputs: SolutionInputs) -> dg.AssetsDefinition:
+    def _asset(self, stage: Stage, inputs: SolutionInputs, origin: Mapping[str, Any]) -> dg.AssetsDefinition:
         """The asset of a stage, which follows its inputs, becomes stale and names its failed checks as the stage declares."""
         conduct = StageConduct(
             condition=stage.condition,
             freshness=None if inputs.by_segment else stage.freshness(self.solution),
             tags={CHECK_EVENT_TAG: stage.check_event} if stage.check_event else {},
+            metadata=origin,
         )
         # Said while the asset is built: Dagster copies all of an asset to change it, for fifty solutions a twelfth of the time of loading.
         return stage.build(replace(inputs, conduct=conduct))

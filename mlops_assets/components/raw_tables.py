@@ -1,12 +1,14 @@
 """`RawTables`: a source of raw tables from YAML alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel
 
 from mlops_assets.components.scaffolding import RawTablesScaffolder
 from mlops_assets.components.tagged_models import build_own_models
+from mlops_assets.components.yaml_component import YamlComponent
 from mlops_assets.core.project import current_project
 from mlops_assets.core.schedules import check_schedule
 from mlops_assets.feature_store.registry import FeatureRegistry
@@ -22,33 +24,25 @@ from mlops_assets.sources.raw_tables import build_raw_assets
 
 
 @dg.scaffold_with(RawTablesScaffolder)
-class RawTables(dg.Component):
+class RawTables(YamlComponent):
     """Raw tables read from files, URLs or another database into the lake. Its attributes are `mlops_assets.schema.source.Source`."""
+
+    model = Source
 
     def __init__(self, source: Source):
         self.source = source
 
-    @classmethod
-    def get_model_cls(cls) -> type[BaseModel]:
-        """The schema of the attributes."""
-        return Source
-
-    @classmethod
-    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "RawTables":
-        """Take the validated attributes as they are."""
-        return cls(Source.model_validate(attributes))
-
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+    def definitions(self, folder: Path, *, origin: Mapping[str, Any]) -> dg.Definitions:
         """One asset for each table and each of its feature views, the jobs that load the tables, and their schedules.
 
         Raises ConfigurationError as `check` does.
         """
         self.check()
-        directory = Path(context.path)
+        raw = build_raw_assets(self._with_awaited_columns(), directory=folder, origin=origin)
         return dg.Definitions(
-            assets=[*build_raw_assets(self._with_awaited_columns(), directory=directory), *self._models(directory.name)],
-            jobs=build_loading_jobs(self.source, name=directory.name),
-            schedules=build_loading_schedules(self.source, name=directory.name),
+            assets=[*raw, *self._models(folder.name, origin)],
+            jobs=build_loading_jobs(self.source, name=folder.name),
+            schedules=build_loading_schedules(self.source, name=folder.name),
         )
 
     def check(self) -> None:
@@ -88,7 +82,7 @@ class RawTables(dg.Component):
             tables[name] = table.model_copy(update={"comparison": table.comparison.model_copy(update={"awaited": columns})})
         return self.source.model_copy(update={"tables": tables})
 
-    def _models(self, name: str) -> list[dg.AssetsDefinition]:
+    def _models(self, name: str, origin: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
         """The dbt models of the source: its feature views, and what else has its name as a tag."""
         project = current_project()
         if self.source.feature_views:
@@ -97,4 +91,4 @@ class RawTables(dg.Component):
             if missing := [view.name for view in views if view.name not in known]:
                 raise ConfigurationError(("feature_views", missing[0]), "there is no dbt model of it yet: run `mlops prepare`")
         partitions = self.source.model_partitions
-        return build_own_models(name, partitions) if partitions else []
+        return build_own_models(name, partitions, origin=origin) if partitions else []

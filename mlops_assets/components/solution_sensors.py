@@ -8,15 +8,13 @@ from collections.abc import Iterator
 import dagster as dg
 
 from mlops_assets.components.ml_solution import MLSolution
+from mlops_assets.core.origin import COMPONENT
 from mlops_assets.deployment.challenger_sensor import build_challenger_sensor
 from mlops_assets.deployment.champion_sensor import build_champion_sensor
 from mlops_assets.deployment.served_version import build_served_version_sensor
 from mlops_assets.deployment.served_version_check import served_solution
 from mlops_assets.predictions.prediction_log_sensor import LoggedSolution, build_prediction_log_sensor
 from mlops_assets.stages.inputs import SolutionInputs
-
-_ORIGIN = "dagster/component_origin"
-"""Metadata by which Dagster leads from an asset to the component that built it."""
 
 
 def build_solution_sensors(definitions: dg.Definitions) -> list[dg.SensorDefinition]:
@@ -42,6 +40,6 @@ def build_solution_sensors(definitions: dg.Definitions) -> list[dg.SensorDefinit
 def _solutions(definitions: dg.Definitions) -> Iterator[SolutionInputs]:
     for asset in definitions.assets or []:
         if isinstance(asset, dg.AssetsDefinition) and asset.keys:
-            component = getattr(next(iter(asset.specs)).metadata.get(_ORIGIN), "instance", None)
+            component = getattr(next(iter(asset.specs)).metadata.get(COMPONENT), "instance", None)
             if isinstance(component, MLSolution) and component.inputs is not None:
                 yield component.inputs

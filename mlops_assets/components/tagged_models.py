@@ -3,8 +3,10 @@
 A source or a solution loads the models that have its name as a tag, compiled or written by hand, unless a `DbtModels` selects the tag.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -20,10 +22,17 @@ from mlops_assets.schema.time_partitions import Partitions
 TAG = "tag:"
 
 
-def select_models(directory: Path, tag: str, partitions: dg.TimeWindowPartitionsDefinition, cadence: Cadence) -> DbtSelection:
-    """The models and seeds with `tag` of the dbt project in `directory`, which is parsed."""
+def select_models(
+    directory: Path,
+    tag: str,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    cadence: Cadence,
+    *,
+    origin: Mapping[str, Any],
+) -> DbtSelection:
+    """The models and seeds with `tag` of the dbt project in `directory`, which is parsed, for assets with the metadata `origin`."""
     project = _read_project(directory, (directory / "dbt_project.yml").stat().st_mtime_ns)
-    return DbtSelection(project=project, tag=tag, partitions=partitions, cadence=cadence)
+    return DbtSelection(project=project, tag=tag, partitions=partitions, cadence=cadence, origin=origin)
 
 
 @lru_cache(maxsize=4)
@@ -38,13 +47,13 @@ def build_selection(selection: DbtSelection) -> list[dg.AssetsDefinition]:
     return [build_dbt_assets(selection, name=f"dbt_{selection.tag}"), *statistics]
 
 
-def build_own_models(name: str, partitions: Partitions) -> list[dg.AssetsDefinition]:
+def build_own_models(name: str, partitions: Partitions, *, origin: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
     """The assets of the models with the tag `name`, the name of a source or a solution; none when a `DbtModels` has them."""
     project = current_project()
     if not project.dbt_manifest.exists() or name in _selected_tags(read_declarations(project.definitions_directory)):
         return []
     declared = build_partitions(partitions.start, partitions.end, partitions.cadence)
-    selection = select_models(project.dbt_project, name, declared, partitions.cadence)
+    selection = select_models(project.dbt_project, name, declared, partitions.cadence, origin=origin)
     return build_selection(selection) if selection.nodes else []
 
 

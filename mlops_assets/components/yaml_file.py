@@ -15,13 +15,18 @@ class YamlFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self._text = path.read_text(encoding="utf-8")
-        self._nodes = list(yaml.compose_all(self._text, Loader=yaml.CSafeLoader))
+        self._nodes = list(yaml.compose_all(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
 
     @cached_property
     def documents(self) -> list[Any]:
         """Their content."""
-        return list(yaml.load_all(self._text, Loader=yaml.CSafeLoader))
+        constructor = yaml.constructor.SafeConstructor()
+        return [None if node is None else constructor.construct_document(node) for node in self._nodes]
+
+    @property
+    def lines(self) -> list[int]:
+        """The line at which each of them begins."""
+        return [node.start_mark.line + 1 for node in self._nodes]
 
     def line(self, keys: Keys) -> int:
         """The line of the field that `keys` lead to, in the document that has most of them; of a field that is missing, that around it.

@@ -4,7 +4,7 @@ import os
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from packaging.version import Version
 from mlops_assets.core.conditions import ON_NEW_INPUTS
 from mlops_assets.core.freshness import cadence_freshness
 from mlops_assets.core.keys import table_key, table_name
+from mlops_assets.core.origin import with_origin
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.column_lineage import table_columns, value_sources
@@ -62,12 +63,13 @@ _ASSETS = ("model", "seed", "snapshot")
 
 @dataclass(frozen=True)
 class DbtSelection:
-    """The nodes of a dbt project that have one tag, with the partitions of the incremental ones."""
+    """The nodes of a dbt project that have one tag, with the partitions of the incremental ones and metadata of all assets."""
 
     project: DbtProject
     tag: str
     partitions: dg.TimeWindowPartitionsDefinition
     cadence: Cadence
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def manifest(self) -> Node:
@@ -109,7 +111,9 @@ class DbtSelection:
     def _asset_spec(self, key: dg.AssetKey, node: Node) -> dg.AssetSpec:
         spec = self.translator.get_asset_spec(self.manifest, node["unique_id"], self.project)
         freshness = cadence_freshness(self.cadence) if is_incremental(node) else None
-        spec = spec.replace_attributes(automation_condition=ON_NEW_INPUTS, freshness_policy=freshness)
+        spec = spec.replace_attributes(
+            automation_condition=ON_NEW_INPUTS, freshness_policy=freshness, metadata=with_origin(spec.metadata, self.origin)
+        )
         return describe_view(spec, self.views[key], self.uses, self.cadence) if key in self.views else spec
 
     def check_specs(self) -> list[dg.AssetCheckSpec]:

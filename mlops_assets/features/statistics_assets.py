@@ -59,7 +59,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
         owners=sorted({view.owner for view in selection.views.values() if view.owner}),
         partitions_def=selection.partitions,
         deps=list(selection.views),
-        metadata={"dagster/table_name": f"lake.{table}"},
+        metadata={"dagster/table_name": f"lake.{table}", **selection.origin},
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
         automation_condition=ON_NEW_INPUTS,

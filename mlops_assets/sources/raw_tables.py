@@ -66,9 +66,15 @@ class RawTableConfig(dg.Config):
         return table.model_copy(update={"files": self.files})
 
 
-def build_raw_assets(source: Source, *, directory: Path) -> list[dg.AssetsDefinition]:
-    """One asset for each table of `source`, with its checks. Relative file names start at `directory`, whose name is the source's."""
-    return [_build_raw_asset(name, table, source=source, directory=directory) for name, table in source.tables.items()]
+def build_raw_assets(source: Source, *, directory: Path, origin: Mapping[str, Any] | None = None) -> list[dg.AssetsDefinition]:
+    """One asset for each table of `source`, with its checks and the metadata `origin`.
+
+    Relative file names start at `directory`, whose name is the source's.
+    """
+    return [
+        _build_raw_asset(name, table, source=source, directory=directory, origin=origin or {})
+        for name, table in source.tables.items()
+    ]
 
 
 def raw_key(table: str) -> dg.AssetKey:
@@ -82,7 +88,9 @@ def raw_partitions(table: RawTable) -> dg.TimeWindowPartitionsDefinition | None:
     return build_partitions(partitions.start, partitions.end, partitions.cadence) if partitions else None
 
 
-def _build_raw_asset(name: str, table: RawTable, *, source: Source, directory: Path) -> dg.AssetsDefinition:
+def _build_raw_asset(
+    name: str, table: RawTable, *, source: Source, directory: Path, origin: Mapping[str, Any]
+) -> dg.AssetsDefinition:
     key = raw_key(name)
     partitions = table.partitions
     keys = raw_partitions(table)
@@ -92,6 +100,7 @@ def _build_raw_asset(name: str, table: RawTable, *, source: Source, directory: P
     @dg.asset(
         key=key,
         description=table.description,
+        metadata=origin,
         owners=source.owners,
         group_name=group_name(directory.name, RAW_SCHEMA),
         kinds={(table.format or "sql").rpartition(":")[2].lower(), "duckdb"},

@@ -33,11 +33,12 @@ from mlops_assets.serving.derived import with_derived
 
 @dataclass(frozen=True)
 class StageConduct:
-    """The condition that makes the assets of a stage follow their inputs, how old they may become, and further tags."""
+    """The condition that makes the assets of a stage follow their inputs, how old they may become, further tags and metadata."""
 
     condition: dg.AutomationCondition | None = None
     freshness: dg.FreshnessPolicy | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,7 @@ class SolutionInputs:
             "tags": {**stage_tags(self.name, self._stage(stage)), **self.conduct.tags},
             "automation_condition": self.conduct.condition,
             "freshness_policy": self.conduct.freshness,
+            "metadata": self.conduct.metadata,
         }
 
     def _stage(self, stage: str) -> str:

@@ -22,7 +22,7 @@ def load_assets(*folders: str) -> list[dg.AssetsDefinition]:
     return [
         asset
         for folder in folders
-        for asset in load_folder(f"mlops_assets.defs.{folder}").assets or ()
+        for asset in load_folder(f"mlops_assets.defs.{folder}", DEFS_DIRECTORY / folder).assets or ()
         if isinstance(asset, dg.AssetsDefinition)
     ]
 

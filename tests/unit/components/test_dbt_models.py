@@ -118,7 +118,7 @@ def test_a_missing_project_is_named() -> None:
         {"project": "no_such_folder", "select": "tag:x", "partitions": {"start": "2013-01-01", "cadence": "daily"}}
     )
     with pytest.raises(ConfigurationError, match=r"project: there is no dbt_project\.yml in .*no_such_folder"):
-        DbtModels(attributes).build_defs(None)  # type: ignore[arg-type]
+        DbtModels(attributes).check()
 
 
 def test_an_unknown_tag_has_a_hint(tmp_path: Path) -> None:
@@ -133,4 +133,4 @@ def test_an_unknown_tag_has_a_hint(tmp_path: Path) -> None:
         {"project": str(project), "select": "tag:cenus", "partitions": {"start": "2013-01-01", "cadence": "daily"}}
     )
     with pytest.raises(ConfigurationError, match="no dbt model has the tag 'cenus'; did you mean census"):
-        DbtModels(attributes).build_defs(None)  # type: ignore[arg-type]
+        DbtModels(attributes).check()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.components.faults import Fault, explain, model_fault, require_single_keys
+from mlops_assets.components.yaml_file import YamlFile
 from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.model_problems import FeatureViewError, ModelProblem
 from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector
@@ -36,7 +37,7 @@ def test_several_errors_are_several_faults_in_the_order_of_the_file(tmp_path: Pa
 def test_a_key_given_twice_is_a_fault(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "type: x\nattributes:\n  name: a\n  name: b\n")
     with pytest.raises(ConfigurationError) as caught:
-        require_single_keys(folder)
+        require_single_keys(YamlFile(folder / "defs.yaml"))
     [fault] = explain(caught.value, folder)
     assert (fault.line, fault.field, fault.message) == (4, "name", "is given twice; keep one")
 
@@ -52,7 +53,7 @@ def test_a_key_given_twice_is_a_fault(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path, text: bytes, line: int | None, message: str) -> None:
     folder = folder_of(tmp_path, text)
     with pytest.raises(Exception) as caught:  # noqa: PT011
-        require_single_keys(folder)
+        require_single_keys(YamlFile(folder / "defs.yaml"))
     [fault] = explain(caught.value, folder)
     assert fault.line == line
     assert message in fault.message

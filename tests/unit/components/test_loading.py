@@ -1,13 +1,17 @@
 """YAML files of solutions, valid and invalid ones: what is wrong is said with its place and remedy, and the others still load."""
 
+import importlib
 import itertools
+import re
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster.components.core.component_tree import ComponentTree
 
-from mlops_assets.components.loading import load_folders
+from mlops_assets.components.loading import load_folder, load_folders
 from mlops_assets.components.project import platform_definitions
+from mlops_assets.core.project import current_project
 
 SOLUTIONS = Path(__file__).parents[2] / "fixtures" / "solutions"
 VALID = sorted((SOLUTIONS / "valid").glob("*.yaml"))
@@ -34,6 +38,42 @@ def problems(definitions: dg.Definitions, folder: str) -> list[str]:
 
 def solutions(definitions: dg.Definitions) -> set[str]:
     return {spec.key.path[0] for spec in definitions.resolve_all_asset_specs() if len(spec.key.path) == 2}
+
+
+@pytest.mark.parametrize("folder", ["flight_delay", "nycflights13", "nycflights13_features"])
+def test_a_folder_of_the_platforms_components_is_what_dagster_makes_of_it(folder: str) -> None:
+    project = current_project()
+    path = project.definitions_directory / folder
+    ours = specs(load_folder(f"{project.definitions_module}.{folder}", path))
+    dagsters = specs(ComponentTree.from_module(importlib.import_module("mlops_assets.defs"), project.root).build_defs(path))
+    assert ours == dagsters
+    assert ours
+
+
+def specs(definitions: dg.Definitions) -> dict[str, tuple[dg.AssetSpec, dict[str, str]]]:
+    """Each asset, and its metadata with objects by their classes: a translator of dbt equals itself alone."""
+    return {
+        spec.key.to_user_string(): (
+            spec.replace_attributes(metadata={}),
+            {name: _comparable(value) for name, value in spec.metadata.items()},
+        )
+        for asset in definitions.assets or ()
+        if isinstance(asset, dg.AssetsDefinition)
+        for spec in asset.specs
+    }
+
+
+def _comparable(value: object) -> str:
+    shown = getattr(value, "instance", value)
+    return re.sub(r" at 0x\w+", "", repr(shown))
+
+
+def test_a_folder_with_what_only_dagster_reads_is_loaded_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = VALID[-1].read_text()
+    text += "post_processing:\n  assets:\n    - target: '*'\n      attributes: {tags: {team: delays}}\n"
+    definitions = load(tmp_path, monkeypatch, {"solution": text})
+    stages = [spec for spec in definitions.resolve_all_asset_specs() if spec.key.path[0] == "late_arrival"]
+    assert {spec.tags.get("team") for spec in stages} == {"delays"}
 
 
 def test_a_folder_of_which_only_compiled_bytecode_is_left_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def refusal(columns: list[str], *, schedule: dict[str, str] | None = None) -> Co
     }
     source = Source.model_validate({"owners": ["team:a"], "schedule": schedule, "tables": {"orders": table}})
     with pytest.raises(ConfigurationError) as caught:
-        RawTables(source).build_defs(None)  # type: ignore[arg-type]  # the names come before the folder
+        RawTables(source).check()
     return caught.value
 
 
