@@ -30,6 +30,7 @@ from mlops_assets.components.faults import (
 )
 from mlops_assets.components.ml_solution import MLSolution
 from mlops_assets.components.raw_tables import RawTables
+from mlops_assets.components.yaml_component import YamlComponent
 from mlops_assets.components.yaml_file import YamlFile
 from mlops_assets.core.origin import origin_metadata
 from mlops_assets.core.project import current_project
@@ -105,7 +106,7 @@ def load_folder(module: str, folder: Path) -> dg.Definitions:
     if path.is_file():
         file = YamlFile(path)
         require_single_keys(file)
-        if (components := _own_components(file)) is not None:
+        if components := _own_components(file):
             return dg.Definitions.merge(*components)
     package = importlib.import_module(module)
     tree = ComponentTree.from_module(package, current_project().root)
@@ -120,20 +121,22 @@ def _own_components(file: YamlFile) -> list[dg.Definitions] | None:
 
     They are what Dagster makes of such a file. It takes a third of the time of loading to find the components and to copy their assets.
     """
-    documents = list(zip(file.documents, file.lines, strict=True))
-    if not documents or not all(_is_own(document) for document, _ in documents):
-        return None
     definitions = []
-    for document, line in documents:
-        component_type = component_class(document)
+    for document, line in zip(file.documents, file.lines, strict=True):
+        component_type = _own_type(document)
+        if component_type is None:
+            return None
         component = component_type(component_type.model.model_validate(document["attributes"]))
         origin = origin_metadata(component, file=file.path, line=line)
         definitions.append(component.definitions(file.path.parent, origin=origin))
-    return definitions
+    return definitions or None
 
 
-def _is_own(document: Any) -> bool:
-    return isinstance(document, dict) and set(document) == {"type", "attributes"} and component_class(document) in _OWN
+def _own_type(document: Any) -> type[YamlComponent] | None:
+    if not isinstance(document, dict) or set(document) != {"type", "attributes"}:
+        return None
+    component_type = component_class(document)
+    return component_type if component_type in _OWN else None
 
 
 @contextmanager
