@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from mlops_assets.core.errors import StackError
@@ -14,6 +15,9 @@ from mlops_assets.local.environment import process_environment, scripts_director
 from mlops_assets.local.permissions import readable_by_all
 
 DUCKDB_EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
+
+OPTIONAL_DUCKDB_EXTENSIONS = ("aws",)
+"""Those of extras of the package: installed where their wheels are."""
 
 # Folders of the dbt project that dbt writes, and the packages that decide how it is parsed.
 _DBT_OUTPUT_FOLDERS = {"target", "logs", "dbt_packages"}
@@ -33,7 +37,8 @@ def install_duckdb_extensions(directory: Path) -> list[str]:
     with readable_by_all(), duckdb.connect(config=configuration) as connection:
         directory.mkdir(parents=True, exist_ok=True)
         rows = connection.execute("SELECT extension_name FROM duckdb_extensions() WHERE installed").fetchall()
-        missing = [name for name in DUCKDB_EXTENSIONS if (name,) not in rows]
+        optional = [name for name in OPTIONAL_DUCKDB_EXTENSIONS if find_spec(f"duckdb_extension_{name}")]
+        missing = [name for name in (*DUCKDB_EXTENSIONS, *optional) if (name,) not in rows]
         for name in missing:
             import_extension(name, con=connection)
     return missing

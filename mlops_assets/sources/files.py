@@ -19,6 +19,7 @@ import duckdb
 
 from mlops_assets.lake.sql import literal
 from mlops_assets.sources.extract import SourceError
+from mlops_assets.sources.object_storage import SCHEMES, open_object_storage
 
 COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst", "none": "", "auto": None}
 """Values of the option `compression`, with the ending that such files have."""
@@ -50,6 +51,8 @@ def local_file(
     """
     if "://" in label:
         connection.execute("LOAD httpfs")
+        if label.startswith(SCHEMES):
+            open_object_storage(connection, label)
         if in_place:
             return label
         path = download(connection, label, folder)

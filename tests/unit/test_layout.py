@@ -55,6 +55,7 @@ _PARTS = {
     "sources/delivery_distributions.py": "unit/sources/test_deliveries.py",
     "sources/delivery_values.py": "unit/sources/test_deliveries.py",
     "sources/extract.py": "unit/sources/test_reader.py",
+    "sources/object_storage.py": "integration/test_source_object_storage.py",
     "sources/postgres_reader.py": "integration/test_raw_tables.py",
     "sources/raw_delivery.py": "integration/test_raw_deliveries.py",
     "sources/reader_options.py": "unit/sources/test_python_reader.py",

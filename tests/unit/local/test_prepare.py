@@ -10,10 +10,11 @@ from mlops_assets.local import prepare
 def test_extensions_are_installed_once_and_load(tmp_path: Path) -> None:
     import duckdb
 
-    assert prepare.install_duckdb_extensions(tmp_path) == list(prepare.DUCKDB_EXTENSIONS)
+    extensions = [*prepare.DUCKDB_EXTENSIONS, *prepare.OPTIONAL_DUCKDB_EXTENSIONS]
+    assert prepare.install_duckdb_extensions(tmp_path) == extensions
     assert prepare.install_duckdb_extensions(tmp_path) == []
     with duckdb.connect(config={"extension_directory": str(tmp_path), "autoinstall_known_extensions": "false"}) as connection:
-        for name in prepare.DUCKDB_EXTENSIONS:
+        for name in extensions:
             connection.load_extension(name)
 
 
