@@ -17,9 +17,9 @@ _STYLE_VARIABLE = "AWS_S3_ADDRESSING_STYLE"
 def open_object_storage(connection: duckdb.DuckDBPyConnection, label: str) -> None:
     """Let `connection` read `label`, a URL in object storage.
 
-    Credentials are found as the tools of AWS find them: in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (and
-    `AWS_SESSION_TOKEN`), a profile, a web identity or the role of the machine. `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` names another store. Raises SourceError when the extension of DuckDB is not
-    installed, a variable has no possible value, or there are no credentials.
+    Credentials are found as the tools of AWS find them: in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (and `AWS_SESSION_TOKEN`),
+    a profile, a web identity or the role of the machine. `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` names another store. Raises
+    SourceError when the extension of DuckDB is not installed, a variable has no possible value, or there are no credentials.
     """
     try:
         connection.execute("LOAD aws")
