@@ -65,11 +65,11 @@ def load(connection: duckdb.DuckDBPyConnection, table: RawTable, folder: Path) -
     return [row[1:] for row in rows]
 
 
-def propose_text(folder: Path, text: str | bytes, *, suffix: str = ".csv", **answers: Any) -> Proposal:
+def propose_text(folder: Path, text: str | bytes, *, suffix: str = ".csv", name: str = "things", **answers: Any) -> Proposal:
     """The proposal for a file with this content in `folder`."""
     file = folder / f"things{suffix}"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return propose(file, **answers)
+    return propose(file, name, **answers)
 
 
 def propose_rows(folder: Path, rows: list[dict[str, Any]], **answers: Any) -> Proposal:

@@ -44,6 +44,9 @@ def new(
     source: Annotated[
         str | None, typer.Option("--from", help="A CSV, Parquet or JSON file, packed or not, or the URL of one.")
     ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Instead of a file: a raw table of the project, for one more solution.")
+    ] = None,
     query: Annotated[str | None, typer.Option(help="Instead of a file: a query on a Postgres.")] = None,
     url_variable: Annotated[str, typer.Option(help="Environment variable with its connection string.")] = "SOURCE_URL",
     time: Annotated[str | None, typer.Option(help=_column("The moment of the prediction; none: the table has no time."))] = None,
@@ -107,21 +110,29 @@ def new(
 ) -> None:
     """Make a solution of a table: find out how it is read and what its columns are, ask what is open, and write two YAML files.
 
+    Of a raw table that the project has (--table) only the solution is written.
+
     A file is copied into the project. Nothing is overwritten. Then: mlops check, mlops run, mlops predict.
     """
     from mlops_assets.core.project import current_project
+    from mlops_assets.feature_store.usage import declared_solutions
     from mlops_assets.local.permissions import readable_by_all
     from mlops_assets.operations.new_solution.answers import Answers
     from mlops_assets.operations.new_solution.origin import Origin
     from mlops_assets.operations.new_solution.proposal import Proposer, open_scratch_database
     from mlops_assets.operations.new_solution.writing import plan_files, write_files
+    from mlops_assets.schema.declarations import declared_tables, read_declarations
     from mlops_assets.sources.extract import SourceError
 
-    if (source is None) == (query is None):
-        raise StackError("Where are the rows?", remedy="Give either --from FILE or --query SQL.")
-    origin = Origin.of_file(source) if source else Origin.of_query(str(query), url_variable)
+    if [source, query, table].count(None) != 2:
+        raise StackError("Where are the rows?", remedy="Give one of --from FILE, --query SQL and --table NAME.")
+    project = current_project()
+    if table is not None:
+        origin = Origin.of_table(table, declared_tables(read_declarations(project.definitions_directory)))
+    else:
+        origin = Origin.of_file(source) if source else Origin.of_query(str(query), url_variable)
     read_settings()  # takes over the variables of the project, such as that of the query
-    files = plan_files(current_project(), name, origin, references=reference)
+    files = plan_files(project, name, origin, references=reference)
     answers = Answers(
         label=label,
         time=time,
@@ -149,7 +160,8 @@ def new(
     )
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     with tempfile.TemporaryDirectory() as folder, open_scratch_database(Path(folder)) as connection:
-        proposer = Proposer(connection, origin, name, yesterday)
+        solutions = declared_solutions(project.definitions_directory).solutions.values()
+        proposer = Proposer(connection, origin, name, yesterday, solutions)
         try:
             proposal = proposer.propose(answers, files.label)
             if not yes:
@@ -167,6 +179,8 @@ def new(
         return
     if dry_run:
         for path, text in ((files.source, proposal.source_yaml), (files.solution, proposal.solution_yaml)):
+            if path is None:
+                continue
             console.print(f"\n[bold]{path}/defs.yaml[/bold]", highlight=False, soft_wrap=True)
             console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
         return

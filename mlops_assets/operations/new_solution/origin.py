@@ -1,4 +1,4 @@
-"""The origin of the rows: a file on this machine, a URL, or a query on a Postgres, and how a YAML source names it."""
+"""The origin of the rows: a file on this machine, a URL, a query on a Postgres, or a raw table of the project, and its name in YAML."""
 
 import re
 import unicodedata
@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.schema.column_names import fold
+from mlops_assets.schema.configuration_errors import nearest
+from mlops_assets.schema.declarations import DeclaredTable
 from mlops_assets.schema.source import RawTable
 from mlops_assets.schema.source_reader import file_readers
 
@@ -23,7 +25,7 @@ _PACKED = frozenset({"gz", "bz2", "xz", "zst", "zip"})
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the rows are: `label` as a YAML source names a file, with its `format`; or a `query`.
+    """Where the rows are: `label` as a YAML source names a file, with its `format`; or a `query`; or a table that the project has `declared`.
 
     `path` is the file on this machine; None of a URL, a file of a package, or a query.
     """
@@ -32,6 +34,7 @@ class Origin:
     label: str
     path: Path | None = None
     query: Mapping[str, str] | None = None
+    declared: DeclaredTable | None = None
 
     @classmethod
     def of_file(cls, text: str) -> "Origin":
@@ -50,10 +53,23 @@ class Origin:
         """The rows of a query on the Postgres whose connection string the environment variable holds."""
         return cls(None, url_variable, query={"database": "postgres", "url_variable": url_variable, "sql": sql})
 
+    @classmethod
+    def of_table(cls, name: str, tables: Mapping[str, DeclaredTable]) -> "Origin":
+        """The rows of one of the raw `tables` of the project. Raises StackError for one that is not declared."""
+        if name not in tables:
+            raise StackError(f"There is no raw table {name!r}.", remedy=f"Raw tables: {nearest(name, list(tables))}")
+        return cls(None, name, declared=tables[name])
+
     @property
     def has_exact_types(self) -> bool:
         """Whether a text is one in the source; those of a CSV or JSON file may be anything, and those of a query exact numbers."""
         return self.query is None and self.format not in ("csv", "json")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether rows will come, so that the partitions go on."""
+        partitions = self.declared.table.partitions if self.declared else None
+        return self.query is not None or (partitions is not None and partitions.end is None)
 
     @property
     def is_text_file(self) -> bool:

@@ -1,6 +1,6 @@
 """The proposal for a table: how it is read, what each column is for, and the two files; all of it in order."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -13,13 +13,14 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
 from mlops_assets.lake.lake import MEMORY_LIMIT
 from mlops_assets.operations.new_solution.answers import NONE, Answers, Decision
+from mlops_assets.operations.new_solution.existing_table import answers_for, read_declared, require_values
 from mlops_assets.operations.new_solution.key import infer_key, key_column
 from mlops_assets.operations.new_solution.label import infer_label
 from mlops_assets.operations.new_solution.moments import Moments, check_zone, infer_moments, infer_time
 from mlops_assets.operations.new_solution.origin import Origin
 from mlops_assets.operations.new_solution.reading import SourceReading, read_source
 from mlops_assets.operations.new_solution.roles import Role, infer_roles
-from mlops_assets.operations.new_solution.table_calendar import Calendar, infer_calendar
+from mlops_assets.operations.new_solution.table_calendar import Calendar, declared_calendar, infer_calendar
 from mlops_assets.operations.new_solution.table_facts import TableFacts
 from mlops_assets.operations.new_solution.yaml_fields import SolutionParts, solution_attributes, source_fields
 from mlops_assets.operations.new_solution.yaml_files import solution_text, source_text
@@ -60,11 +61,19 @@ def open_scratch_database(folder: Path) -> duckdb.DuckDBPyConnection:
 class Proposer:
     """Proposes a solution `name` for the rows of `origin`. The rows are read again only where an answer changes how.
 
-    `first_day` is the first partition of a table without time.
+    `first_day` is the first partition of a table without time. `solutions` are those of the project.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, origin: Origin, name: str, first_day: date):
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        origin: Origin,
+        name: str,
+        first_day: date,
+        solutions: Collection[Solution] = (),
+    ):
         self._connection, self._origin, self._name, self._first_day = connection, origin, name, first_day
+        self._solutions = solutions
         self._readings: dict[Answers, SourceReading] = {}
 
     def propose(self, answers: Answers, file_label: str) -> Proposal:
@@ -76,6 +85,8 @@ class Proposer:
         check_zone(answers.time_zone)
         reading = self._read(answers)
         answers = _in_lake(answers, reading, self._origin)
+        if self._origin.declared is not None:
+            answers = answers_for(self._origin.declared, answers)
         facts = reading.facts
         label, decisions = infer_label(self._connection, facts, answers.label, answers)
         decisions = [*reading.decisions, *decisions]
@@ -87,11 +98,15 @@ class Proposer:
         moments: Moments | None = None
         calendar: Calendar | None = None
         fixed |= {name: Role("left out", "As it is written; another column is computed from it.") for name in helpers}
+        declared = self._origin.declared
         if time is not None:
             decisions += self._zone(time, reading, answers)
             moments, decision = infer_moments(self._connection, facts, time, label.of, answers)
             decisions += decision
-            calendar, decision = infer_calendar(self._connection, facts, moments, answers)
+            if declared is not None and declared.table.partitions is not None:
+                calendar, decision = declared_calendar(self._connection, declared.table.partitions, file=declared.file)
+            else:
+                calendar, decision = infer_calendar(self._connection, facts, moments, answers)
             decisions += decision
             fixed[time] = Role("time", "The moment of the prediction.")
             if moments.known_at:
@@ -99,10 +114,11 @@ class Proposer:
         key, of_key = infer_key(self._connection, facts, {*fixed} - {str(time)}, answers)
         decisions.append(of_key)
         fixed |= {name: Role("key", of_key.reason) for name in key if name not in fixed}
-        roles, doubts = infer_roles(self._connection, facts, label, fixed, reading.nested, answers)
+        roles, doubts = infer_roles(self._connection, facts, label, fixed, reading.nested, reading.later, answers)
         decisions += doubts
         parts = SolutionParts(
             name=self._name,
+            table=declared.name if declared else self._name,
             facts=facts,
             label=label,
             moments=moments,
@@ -113,12 +129,16 @@ class Proposer:
             keeps_strong_features=bool(answers.feature) or answers.leave_out == (NONE,),
             first_day=self._first_day,
         )
-        columns, fields = source_fields(parts, reading, self._origin, file_label)
-        attributes, notes = solution_attributes(parts, answers, is_open=self._origin.query is not None)
         comment = f"Written by `mlops new` from {self._origin.path.name if self._origin.path else self._origin.label}."
-        source = source_text(owner=answers.owner, table=self._name, comment=comment, fields=fields, columns=columns)
+        columns, source = reading.columns, ""
+        if declared is None:
+            columns, fields = source_fields(parts, reading, self._origin, file_label)
+            source = source_text(owner=answers.owner, table=self._name, comment=comment, fields=fields, columns=columns)
+            Source.model_validate(yaml.safe_load(source)["attributes"])
+        else:
+            require_values(declared, (*key, *([time] if time else [])))
+        attributes, notes = solution_attributes(parts, answers, is_open=self._origin.is_open)
         solution = solution_text(comment=comment, attributes=attributes)
-        Source.model_validate(yaml.safe_load(source)["attributes"])
         Solution.model_validate(yaml.safe_load(solution)["attributes"])
         return Proposal(
             name=self._name,
@@ -138,8 +158,13 @@ class Proposer:
             **{field: getattr(answers, field) for field in _OF_READING},
         )
         if of_reading not in self._readings:
-            self._readings = {of_reading: read_source(self._connection, self._origin, self._name, of_reading)}
+            self._readings = {of_reading: self._reading(of_reading)}
         return self._readings[of_reading]
+
+    def _reading(self, answers: Answers) -> SourceReading:
+        if self._origin.declared is not None:
+            return read_declared(self._connection, self._origin.declared, self._solutions)
+        return read_source(self._connection, self._origin, self._name, answers)
 
     def _zone(self, time: str, reading: SourceReading, answers: Answers) -> list[Decision]:
         if answers.time_zone is not None:

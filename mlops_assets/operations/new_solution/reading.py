@@ -1,7 +1,8 @@
 """How the rows of an origin are read: options, names and types of the raw table, and the facts of its typed rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import duckdb
@@ -26,7 +27,8 @@ class SourceReading:
     """The `columns` of the raw table as YAML has them, the reader's `options`, `null_strings`, and the `facts` of the typed rows.
 
     `names` are the lake's names by those in the source, `reasons` those of the types; `nested` and `without_offset` are columns with lists or
-    objects, and with times that say no zone; `repeated` names of the source belong to several columns, which are not read.
+    objects, and with times that say no zone; `repeated` names of the source belong to several columns,
+    which are not read; `later` columns are known only after the prediction, with the reason.
     """
 
     names: Mapping[str, str]
@@ -39,7 +41,8 @@ class SourceReading:
     without_offset: frozenset[str]
     decisions: tuple[Decision, ...]
     notes: tuple[str, ...]
-    repeated: tuple[str, ...]
+    repeated: tuple[str, ...] = ()
+    later: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_source(connection: duckdb.DuckDBPyConnection, origin: Origin, table: str, answers: Answers) -> SourceReading:
@@ -57,7 +60,8 @@ def read_source(connection: duckdb.DuckDBPyConnection, origin: Origin, table: st
     names = lake_names(staged.columns, table)
     columns = raw_columns(types, names, time_zone=answers.time_zone)
     options |= types.options
-    facts = load_typed(connection, origin.table(columns, options=options, null_strings=types.null_strings))
+    table_as_read = origin.table(columns, options=options, null_strings=types.null_strings)
+    facts = load_typed(connection, table_as_read, directory=Path.cwd())
     notes = list(types.notes)
     notes += _unread_columns(staged)
     if facts.rejected:

@@ -45,16 +45,20 @@ def infer_roles(
     label: Label,
     fixed: Mapping[str, Role],
     nested: Collection[str],
+    later: Mapping[str, str],
     answers: Answers,
 ) -> tuple[dict[str, Role], tuple[Decision, ...]]:
-    """The role of each column. `fixed` are those with another role than feature, `nested` those that hold lists or objects."""
+    """The role of each column. `fixed` are those with another role than feature, `nested` those that hold lists or objects.
+
+    `later` are columns of which something else than the rows tells, with the reason, that they are known only after the prediction.
+    """
     for name in (*answers.feature, *answers.leave_out):
         if name in fixed:
             raise StackError(f"{name} is the {fixed[name].name}, no feature.", remedy="Leave it out of the options.")
     roles = dict(fixed)
     rest = [name for name in table.columns if name not in fixed]
     for name in rest:
-        if reason := _unusable(connection, name, table, nested):
+        if reason := later.get(name) or _unusable(connection, name, table, nested):
             if name in answers.feature and table.columns[name].filled and not table.columns[name].is_time:
                 continue
             roles[name] = Role("left out", reason)

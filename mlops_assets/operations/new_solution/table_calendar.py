@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import duckdb
 
@@ -14,7 +15,7 @@ from mlops_assets.operations.new_solution.origin import free_name
 from mlops_assets.operations.new_solution.table_facts import TYPED, TableFacts
 from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
 from mlops_assets.schema.duration import add_duration
-from mlops_assets.schema.time_partitions import period_start
+from mlops_assets.schema.time_partitions import Partitions, period_start
 
 _MOST_PARTITIONS = 1_500
 _FEWEST_ROWS = 5
@@ -58,6 +59,30 @@ def infer_calendar(
     window, holdout = _lengths(start, end, cadence)
     calendar = Calendar(column, expression, start, end, cadence, zone, filled < partitions, window, holdout)
     return calendar, [decision]
+
+
+def declared_calendar(
+    connection: duckdb.DuckDBPyConnection, partitions: Partitions, *, file: Path
+) -> tuple[Calendar, list[Decision]]:
+    """The partitions that the source in `file` declares; where they go on, the spans are those of the days that have rows."""
+    [(least, last)] = connection.execute(
+        f"SELECT min({quote(partitions.column)}), max({quote(partitions.column)}) FROM {TYPED}"
+    ).fetchall()
+    start = max(partitions.start, period_start(least, partitions.cadence))
+    end = add_duration(period_start(last, partitions.cadence), CADENCE_LENGTHS[partitions.cadence].duration)
+    window, holdout = _lengths(start, end, partitions.cadence)
+    calendar = Calendar(
+        column=partitions.column,
+        expression=None,
+        start=partitions.start,
+        end=partitions.end or end,
+        cadence=partitions.cadence,
+        time_zone=partitions.time_zone,
+        has_gaps=False,
+        window=window,
+        holdout=holdout,
+    )
+    return calendar, [Decision(field="cadence", value=partitions.cadence, reason=f"The partitions of the table in {file}.")]
 
 
 def _spans(counts: dict[date, int], cadence: Cadence) -> tuple[date, date, int, int]:

@@ -9,7 +9,7 @@ import duckdb
 
 from mlops_assets.lake.sql import quote
 from mlops_assets.schema.source import RawTable
-from mlops_assets.sources.reader import PARSED, REASON, parse
+from mlops_assets.sources.reader import PARSED, REASON, DateRange, parse
 
 TYPED = "temp.main.typed_source"
 """The accepted rows as the platform loads them."""
@@ -48,9 +48,14 @@ class TableFacts:
     columns: Mapping[str, ColumnFacts]
 
 
-def load_typed(connection: duckdb.DuckDBPyConnection, table: RawTable) -> TableFacts:
-    """Read `table` as the platform does, into `TYPED`, and count. Raises SourceError for a source that cannot be read."""
-    with parse(connection, table, directory=Path.cwd(), window=None):
+def load_typed(
+    connection: duckdb.DuckDBPyConnection, table: RawTable, *, directory: Path, window: DateRange | None = None
+) -> TableFacts:
+    """Read `table` as the platform does, into `TYPED`, and count. Raises SourceError for a source that cannot be read.
+
+    `directory` is where relative names of files start, `window` the partitions that are read; None: all rows.
+    """
+    with parse(connection, table, directory=directory, window=window):
         names = ", ".join(quote(name) for name in table.columns)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE typed_source AS SELECT {names} FROM {PARSED} WHERE {REASON} IS NULL")
         [(rejected,)] = connection.execute(f"SELECT count(*) FROM {PARSED} WHERE {REASON} IS NOT NULL").fetchall()

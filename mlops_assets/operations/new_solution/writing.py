@@ -18,9 +18,9 @@ _RESERVED = {"raw", "features", "staging", "main", "information_schema", "refere
 
 @dataclass(frozen=True)
 class NewFiles:
-    """The places of the files: the folders of the source and of the solution, and the copy of the data where there is one."""
+    """The places of the files: the folders of the source (None: the table is there) and of the solution, and the copy of the data, if any."""
 
-    source: Path
+    source: Path | None
     solution: Path
     copy: Path | None
     label: str
@@ -39,11 +39,15 @@ def plan_files(project: Project, name: str, origin: Origin, *, references: bool)
         raise StackError(f"{name} is a schema of the platform.", remedy=f"Choose another name: mlops new {name}_model")
     folder = project.definitions_directory
     source, solution = folder / f"{name}_source", folder / name
+    has_source = origin.declared is None
     declarations = read_declarations(folder)
-    existing = [str(path) for path in (source / DEFINITIONS_FILE, solution / DEFINITIONS_FILE) if path.exists()]
+    files = [solution / DEFINITIONS_FILE, *([source / DEFINITIONS_FILE] if has_source else [])]
+    existing = [str(path) for path in files if path.exists()]
     if name in declared_solutions(folder).solutions:
         existing.append(f"a solution {name}")
-    if (table := declared_tables(declarations).get(name)) is not None:
+    remedy = f"Choose another name: mlops new {name}_2, or remove it: mlops remove {name}"
+    if has_source and (table := declared_tables(declarations).get(name)) is not None:
+        remedy = f"{remedy}. For a second solution on that table: mlops new {name}_2 --table {name}"
         existing.append(f"a raw table {name} of {table.file}")
     copy, label = _place(source, origin, references=references)
     if copy is not None and copy.exists():
@@ -51,9 +55,9 @@ def plan_files(project: Project, name: str, origin: Origin, *, references: bool)
     if existing:
         raise StackError(
             f"There is already: {'; '.join(dict.fromkeys(existing))}. Nothing is overwritten.",
-            remedy=f"Choose another name: mlops new {name}_2, or remove it: mlops remove {name}",
+            remedy=remedy,
         )
-    return NewFiles(source, solution, copy, label)
+    return NewFiles(source if has_source else None, solution, copy, label)
 
 
 def _place(source: Path, origin: Origin, *, references: bool) -> tuple[Path | None, str]:
@@ -70,16 +74,17 @@ def _place(source: Path, origin: Origin, *, references: bool) -> tuple[Path | No
 def write_files(files: NewFiles, origin: Origin, proposal: Proposal) -> list[Path]:
     """Write the data, the source and the solution; returns the files. Raises FileExistsError for one that came meanwhile."""
     written = []
-    files.source.mkdir(exist_ok=True)
-    files.solution.mkdir(exist_ok=True)
+    texts = [(files.solution, proposal.solution_yaml)]
+    if files.source is not None:
+        texts.insert(0, (files.source, proposal.source_yaml))
+    for folder, _ in texts:
+        folder.mkdir(exist_ok=True)
     if files.copy is not None and origin.path is not None:
         with files.copy.open("xb") as target, origin.path.open("rb") as data:
             shutil.copyfileobj(data, target)
         written.append(files.copy)
-    for path, text in (
-        (files.source / DEFINITIONS_FILE, proposal.source_yaml),
-        (files.solution / DEFINITIONS_FILE, proposal.solution_yaml),
-    ):
+    for folder, text in texts:
+        path = folder / DEFINITIONS_FILE
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
         written.append(path)

@@ -27,6 +27,7 @@ class SolutionParts:
     """
 
     name: str
+    table: str
     facts: TableFacts
     label: Label
     moments: Moments | None
@@ -115,7 +116,7 @@ def solution_attributes(parts: SolutionParts, answers: Answers, *, is_open: bool
 
 
 def _spine(parts: SolutionParts) -> dict[str, Any]:
-    spine: dict[str, Any] = {"table": parts.name}
+    spine: dict[str, Any] = {"table": parts.table}
     expressions: dict[str, str] = {}
     if parts.key_column is not None:
         column, expression = parts.key_column

@@ -64,4 +64,4 @@ def test_questions_are_answered_on_a_terminal(command: list[str], project: Proje
 
 def test_rows_come_from_a_file_or_a_query(command: list[str]) -> None:
     result = CliRunner().invoke(app, ["new", "coins", "--label", "side"])
-    assert (result.exit_code, "Give either --from FILE or --query SQL." in result.stderr) == (1, True)
+    assert (result.exit_code, "Give one of --from FILE, --query SQL and --table NAME." in result.stderr) == (1, True)
