@@ -193,15 +193,22 @@ def new(
 def _ask(answers: "Answers", proposal: "Proposal", propose: "Callable[[Answers], Proposal]") -> "Proposal":
     """Ask what the rows leave open, one after another, since an answer may open or close others. Raises StackError without a terminal."""
     from mlops_assets.operations.new_solution.answers import open_questions, refuse_open
+    from mlops_assets.sources.extract import SourceError
 
     confirmed: set[str] = set()
     while questions := [found for found in open_questions(proposal.decisions) if found.field not in confirmed]:
         if not _is_terminal():
             refuse_open(proposal.decisions)
         question = questions[0]
+        answered = answers.answered(question.field, _answer(question))
+        try:
+            proposal = propose(answered)
+        except (StackError, SourceError) as error:
+            # The answers before this one are worth keeping.
+            console.print(str(error), style="red", markup=False, highlight=False)
+            continue
+        answers = answered
         confirmed.add(question.field)
-        answers = answers.answered(question.field, _answer(question))
-        proposal = propose(answers)
     return proposal
 
 

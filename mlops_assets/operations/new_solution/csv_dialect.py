@@ -54,6 +54,11 @@ def infer_dialect(
     text = lines.read_bytes().decode("utf-8", "surrogateescape")
     if not text.strip():
         raise StackError(f"{label} is empty.", remedy="A CSV file begins with its header.")
+    for signs in (
+        _Signs(delimiter, *quotation) for delimiter in _delimiters(answers) for quotation in _quotations(text, answers)
+    ):
+        # Refuses what is no sign before anything is read with it.
+        Origin("csv", label).table({"column": {"type": "varchar"}}, options={"delim": signs.delimiter, **signs.options})
     sample = Origin("csv", str(lines), lines)
     place: dict[str, Any] = {}
     decisions: list[Decision] = []
@@ -107,20 +112,23 @@ def _candidates(
     connection: duckdb.DuckDBPyConnection, sample: Origin, text: str, place: dict[str, Any], answers: Answers
 ) -> list[_Signs]:
     """Each delimiter with its best quotation."""
-    quotations = [('"', '"')]
-    # Others only where they can be: each is one more reading.
-    quotations += [("'", "'")] if "'" in text else []
-    quotations += [('"', "\\")] if '\\"' in text else []
-    if answers.quote is not None or answers.escape is not None:
-        quotation = {name: sign for sign, name in _QUOTES.items()}.get(answers.quote or "", answers.quote or '"')
-        quotations = [(quotation, {"backslash": "\\"}.get(answers.escape or "", answers.escape or quotation))]
     return [
         min(
-            (_judged(connection, sample, _Signs(delimiter, *quotation), place) for quotation in quotations),
+            (_judged(connection, sample, _Signs(delimiter, *quotation), place) for quotation in _quotations(text, answers)),
             key=lambda signs: signs.quality,
         )
         for delimiter in _delimiters(answers)
     ]
+
+
+def _quotations(text: str, answers: Answers) -> list[tuple[str, str]]:
+    """The signs around values and before a quote within them that may be those of the `text`."""
+    if answers.quote is not None or answers.escape is not None:
+        quotation = {name: sign for sign, name in _QUOTES.items()}.get(answers.quote or "", answers.quote or '"')
+        return [(quotation, {"backslash": "\\"}.get(answers.escape or "", answers.escape or quotation))]
+    # Others than the usual one only where they can be: each is one more reading.
+    single = [("'", "'")] if "'" in text else []
+    return [('"', '"'), *single, *([('"', "\\")] if '\\"' in text else [])]
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sample: Origin, signs: _Signs, place: dict[str, Any]) -> StagedRows:

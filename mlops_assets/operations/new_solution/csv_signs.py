@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 
+from mlops_assets.core.errors import StackError
 from mlops_assets.operations.new_solution.answers import Answers, Decision
 from mlops_assets.operations.new_solution.csv_dialect import infer_dialect
 from mlops_assets.operations.new_solution.origin import Origin
@@ -50,6 +51,12 @@ def _unpacked(connection: duckdb.DuckDBPyConnection, origin: Origin) -> Iterator
 def _encoding(path: Path, answers: Answers) -> Decision | None:
     """The encoding where it is not UTF-8 and no mark at the beginning of the file states it."""
     if answers.encoding is not None:
+        try:
+            codecs.lookup(answers.encoding)
+        except LookupError as error:
+            raise StackError(
+                f"There is no encoding {answers.encoding!r}.", remedy="Name one of Python's: --encoding cp1252"
+            ) from error
         return Decision(field="encoding", value=answers.encoding, reason="Given.")
     with path.open("rb") as file:
         start = file.read(4096)

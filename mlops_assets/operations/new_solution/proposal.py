@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
@@ -22,6 +23,7 @@ from mlops_assets.operations.new_solution.reading import SourceReading, read_sou
 from mlops_assets.operations.new_solution.roles import Role, infer_roles
 from mlops_assets.operations.new_solution.table_calendar import Calendar, declared_calendar, infer_calendar
 from mlops_assets.operations.new_solution.table_facts import TableFacts
+from mlops_assets.operations.new_solution.time_formats import check_date_format
 from mlops_assets.operations.new_solution.yaml_fields import SolutionParts, solution_attributes, source_fields
 from mlops_assets.operations.new_solution.yaml_files import solution_text, source_text
 from mlops_assets.schema.configuration_errors import nearest
@@ -83,6 +85,7 @@ class Proposer:
         cannot be read.
         """
         check_zone(answers.time_zone)
+        check_date_format(self._connection, answers.date_format)
         reading = self._read(answers)
         answers = _in_lake(answers, reading, self._origin)
         if self._origin.declared is not None:
@@ -134,12 +137,12 @@ class Proposer:
         if declared is None:
             columns, fields = source_fields(parts, reading, self._origin, file_label)
             source = source_text(owner=answers.owner, table=self._name, comment=comment, fields=fields, columns=columns)
-            Source.model_validate(yaml.safe_load(source)["attributes"])
+            _require_valid(Source, source)
         else:
             require_values(declared, (*key, *([time] if time else [])))
         attributes, notes = solution_attributes(parts, answers, is_open=self._origin.is_open)
         solution = solution_text(comment=comment, attributes=attributes)
-        Solution.model_validate(yaml.safe_load(solution)["attributes"])
+        _require_valid(Solution, solution)
         return Proposal(
             name=self._name,
             facts=facts,
@@ -179,6 +182,15 @@ class Proposer:
                 question="In which time zone are the times? (such as Europe/Berlin)",
             )
         ]
+
+
+def _require_valid(model: type[BaseModel], text: str) -> None:
+    """Raise StackError where an answer, such as the owner, makes the YAML `text` no `model`."""
+    try:
+        model.model_validate(yaml.safe_load(text)["attributes"])
+    except ValidationError as error:
+        problems = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
+        raise StackError(f"The answers make no valid file: {problems}", remedy="Correct the options: mlops new --help") from error
 
 
 _OF_READING = (

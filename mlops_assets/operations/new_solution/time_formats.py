@@ -3,6 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import duckdb
+
+from mlops_assets.core.errors import StackError
 from mlops_assets.operations.new_solution.answers import Answers, Decision
 from mlops_assets.operations.new_solution.fitting import StagedColumns
 from mlops_assets.operations.new_solution.staged_rows import STAGED
@@ -77,6 +80,20 @@ def find_time_columns(
         reason = f"{'Times' if has_clock else 'Dates'} written as {written}."
         found[name] = TimeColumn(stated, reason, written, has_offset="%z" in written)
     return found, decisions
+
+
+def check_date_format(connection: duckdb.DuckDBPyConnection, written: str | None) -> None:
+    """Raise StackError unless `written` is an order of day and month, or a format."""
+    if written is None or written in ("day-first", "month-first"):
+        return
+    try:
+        connection.execute("SELECT strftime(TIMESTAMP '2024-01-31', ?)", [written])
+        is_format = "%" in written
+    except duckdb.Error:
+        is_format = False
+    if not is_format:
+        remedy = "Give day-first, month-first or a format such as --date-format '%d.%m.%Y'"
+        raise StackError(f"{written!r} is no format of dates.", remedy=remedy)
 
 
 def _as(written: str, has_clock: bool) -> TextFormats:

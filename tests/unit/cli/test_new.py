@@ -1,13 +1,19 @@
 """`mlops new` as a command: without a terminal it names the options, and its questions are answered as they are asked."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from parcels import parcels_project
 from typer.testing import CliRunner
 
-from mlops_assets.cli import new
 from mlops_assets.cli.main import app
 from mlops_assets.core import project as projects
 from mlops_assets.core.project import Project
@@ -54,12 +60,71 @@ def test_a_dry_run_shows_the_files_and_writes_none(command: list[str], project: 
     assert not (project.definitions_directory / "coins").exists()
 
 
-def test_questions_are_answered_on_a_terminal(command: list[str], project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(new, "_is_terminal", lambda: True)
-    result = CliRunner().invoke(app, command, input="tails\n")
-    assert result.exit_code == 0, result.stderr
-    assert "Which value of side" in result.stdout
+def test_questions_are_answered_on_a_terminal(command: list[str], project: Project) -> None:
+    with _on_terminal(command, project) as terminal:
+        assert "Choices: tails, heads" in terminal.read_until("> ")
+        # What cannot be is told, and asked again.
+        terminal.write("edge\n")
+        assert "side has no value 'edge'" in terminal.read_until("> ")
+        terminal.write("tails\n")
+        assert "coins/defs.yaml" in terminal.read_until("--example")
+        assert terminal.process.wait() == 0
     assert "side_is_tails" in (project.definitions_directory / "coins" / "defs.yaml").read_text()
+
+
+def test_a_question_that_is_left_writes_nothing(command: list[str], project: Project) -> None:
+    with _on_terminal(command, project) as terminal:
+        terminal.read_until("> ")
+        terminal.write("\x03")
+        assert "Aborted" in terminal.read_until("Aborted")
+        assert terminal.process.wait() == 1
+    assert not list(project.definitions_directory.glob("coins*"))
+
+
+@dataclass
+class _Terminal:
+    """A process on a terminal of its own, and what it has written there that was not read yet."""
+
+    process: subprocess.Popen[bytes]
+    descriptor: int
+
+    def read_until(self, end: str) -> str:
+        """Read until the process has written `end`. Fails where it ends without."""
+        text = ""
+        while end not in text:
+            try:
+                text += os.read(self.descriptor, 1 << 16).decode()
+            except OSError:
+                pytest.fail(f"The process ended after: {text}")
+        return text
+
+    def write(self, text: str) -> None:
+        """Type `text`."""
+        os.write(self.descriptor, text.encode())
+
+
+@contextmanager
+def _on_terminal(command: list[str], project: Project) -> Iterator[_Terminal]:
+    """The command as a person runs it in the project."""
+    ours, theirs = pty.openpty()
+    own = {"MLOPS_PROJECT": str(project.root), "COLUMNS": "200", "TERM": "xterm"}
+    # A terminal sends Ctrl-C to the session that it controls.
+    program = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from mlops_assets.cli.main import app; app()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *command],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=project.root,
+        env={**os.environ, **own},
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        try:
+            yield _Terminal(process, ours)
+        finally:
+            # Hangs up, so that a process that still waits for an answer ends.
+            os.close(ours)
 
 
 def test_rows_come_from_a_file_or_a_query(command: list[str]) -> None:

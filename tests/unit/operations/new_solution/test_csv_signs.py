@@ -30,3 +30,22 @@ def test_lines_that_are_no_records_are_told(tmp_path: Path) -> None:
 def test_a_file_without_rows_is_refused(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises((SourceError, StackError), match=message):
         read_text(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"encoding": "klingon"}, "There is no encoding 'klingon'"),
+        ({"delimiter": ""}, "one to four characters long"),
+        ({"quote": "ab"}, "`quote` is one character"),
+        ({"escape": "ab"}, "`escape` is one character"),
+        ({"decimal": "xx"}, "`decimal_separator` is one character"),
+        ({"date_format": "foo"}, "'foo' is no format of dates"),
+        ({"date_format": "%Q"}, "'%Q' is no format of dates"),
+        ({"owner": "bob"}, "write team:bob, or an e-mail address"),
+    ],
+)
+def test_an_answer_that_cannot_be_is_refused_by_its_name(tmp_path: Path, answers: dict[str, str], message: str) -> None:
+    rows = "".join(f"{number % 7},{'ab'[number % 2]}\n" for number in range(100))
+    with pytest.raises(StackError, match=message):
+        propose_text(tmp_path, "x,label\n" + rows, label="label", **answers)
