@@ -90,7 +90,7 @@ def answers_for(declared: DeclaredTable, answers: Answers) -> Answers:
                 )
         if answers.time == NONE:
             raise StackError(f"{declared.name} is partitioned by {partitions.column}: it has a time.", remedy="Name it: --time")
-        answers = replace(answers, **fixed)
+        answers = replace(answers, time_zone=partitions.time_zone, cadence=partitions.cadence)
     return answers if answers.key else replace(answers, key=key)
 
 
