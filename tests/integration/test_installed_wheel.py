@@ -178,6 +178,27 @@ def test_it_loads_beside_the_assets_of_an_existing_project(environment: Path, pr
     assert {"sales", "raw/parcels", "parcel_delay/evaluation"} <= set(loaded["assets"])
 
 
+@pytest.mark.long
+def test_the_workflow_of_a_new_project_passes(environment: Path, variables: dict[str, str], tmp_path: Path) -> None:
+    _mlops(environment, tmp_path, variables)("init", "my_company")
+    project = tmp_path / "my_company"
+    [job] = yaml.safe_load((project / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
+    [python] = [step["with"]["python-version"] for step in job["steps"] if "setup-uv" in step.get("uses", "")]
+    assert python in ("3.11", "3.12")
+    venv.create(tmp_path / "tools", with_pip=True)
+    subprocess.run([str(tmp_path / "tools" / "bin" / "pip"), "install", "--quiet", "uv"], check=True)
+    # As the machine of a team has it: uv, an index with the wheel, and no environment yet.
+    path = f"{tmp_path / 'tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    own = {name: value for name, value in variables.items() if name != "VIRTUAL_ENV"}
+    own |= {"PATH": path, "UV_FIND_LINKS": str(environment.parent), "UV_PYTHON": sys.executable}
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    for command in commands:
+        done = subprocess.run(["bash", "-e", "-c", command], cwd=project, env=own, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    assert "1 passed" in done.stdout
+    assert len(commands) == 4
+
+
 def _write_plants(file: Path) -> None:
     """The file of the page: of three species, with a length in German numbers."""
     rows = [
