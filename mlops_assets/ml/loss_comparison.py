@@ -14,10 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlops_assets.ml.bootstrap import FEWEST_BLOCKS
+from mlops_assets.schema.problem import Problem
 
 _CHANCE = 1.0
 """Standard errors that a mean is expected to be wrong by. The paper's constant for a bound that always holds looks back too far."""
 _REPLICATES = 1000
+_SMALLEST = 0.01
+"""Probabilities below it count as it in the losses that decide: one row that was thought impossible would hide a thousand others."""
+_GROUPS = 30
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,27 @@ class LossDifference:
     def is_worse(self) -> bool:
         """Whether the first model is worse beyond chance."""
         return self.low > 0
+
+
+def row_losses(problem: Problem, labels: np.ndarray, predictions: np.ndarray, *, squared: bool) -> np.ndarray:
+    """Return the loss of each row: the negative logarithm of the probability of what happened, or the error.
+
+    Labels of several classes are positions in the columns of `predictions`.
+    """
+    match problem:
+        case "binary_classification":
+            happened = np.where(labels == 1, predictions, 1 - predictions)
+        case "multiclass_classification":
+            happened = predictions[np.arange(len(labels)), labels]
+        case "regression":
+            errors = np.abs(predictions - labels)
+            return errors**2 if squared else errors
+    return -np.log(np.clip(happened, _SMALLEST, 1))
+
+
+def row_blocks(days: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return the block of each row of a window: its day, or by its position in time one of 30 groups where the window has too few days."""
+    return days if len(np.unique(days)) >= FEWEST_BLOCKS else positions % _GROUPS
 
 
 def compare_losses(

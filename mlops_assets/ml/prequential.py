@@ -10,17 +10,14 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from mlops_assets.ml.bootstrap import FEWEST_BLOCKS
-from mlops_assets.ml.loss_comparison import WindowLosses, compare_losses
+from mlops_assets.ml.loss_comparison import WindowLosses, compare_losses, row_blocks
 from mlops_assets.ml.recalibration import METHODS, fit_recalibration
 from mlops_assets.ml.retraining import WindowResult
+from mlops_assets.ml.service_comparison import CHAMPION, PREVIOUS, RECALIBRATED
 from mlops_assets.ml.shared_fits import FittedPredictions, Models, Stream
 from mlops_assets.ml.update_policies import (
-    CHAMPION,
     OLDER,
     PLAIN,
-    PREVIOUS,
-    RECALIBRATED,
     YOUNGER,
     Action,
     History,
@@ -30,7 +27,7 @@ from mlops_assets.ml.update_policies import (
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import greater_is_better
 
-_RECALIBRATION_WINDOWS, _RECALIBRATION_ROWS, _GROUPS = 8, 200, 30
+_RECALIBRATION_WINDOWS, _RECALIBRATION_ROWS = 8, 200
 
 
 @dataclass(frozen=True)
@@ -290,8 +287,7 @@ class Prequential:
         return labels
 
     def _blocks(self, rows: np.ndarray) -> np.ndarray:
-        days = self._stream.days[rows].astype(int)
-        return days if len(np.unique(days)) >= FEWEST_BLOCKS else rows % _GROUPS
+        return row_blocks(self._stream.days[rows].astype(int), rows)
 
     def _between(self, start: date, end: date) -> np.ndarray:
         return (self._stream.days >= np.datetime64(start)) & (self._stream.days < np.datetime64(end))

@@ -10,12 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
+from mlops_assets.ml.loss_comparison import row_losses
 from mlops_assets.ml.update_policies import History
 from mlops_assets.schema.problem import Problem
 
 _LEAST_WEIGHT = 0.01
-_SMALLEST = 0.01
-"""Probabilities below it count as it in the losses that decide: one row that was thought impossible would hide a thousand others."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,8 @@ class Models:
         return self._fitted[history, day]
 
     def losses(self, predictions: np.ndarray) -> np.ndarray:
-        """Return the loss of each row: the negative logarithm of the probability of what happened, or the error."""
-        labels = self.stream.labels
-        match self.stream.problem:
-            case "binary_classification":
-                happened = np.where(labels == 1, predictions, 1 - predictions)
-            case "multiclass_classification":
-                happened = predictions[np.arange(len(labels)), labels]
-            case "regression":
-                errors = np.abs(predictions - labels)
-                return errors**2 if self._squared else errors
-        return -np.log(np.clip(happened, _SMALLEST, 1))
+        """Return the loss of each row; see `row_losses`."""
+        return row_losses(self.stream.problem, self.stream.labels, predictions, squared=self._squared)
 
     def _read_or_fit(self, history: History, day: date) -> tuple[np.ndarray, float]:
         name = hashlib.sha256(f"{self._identity} {history} {day}".encode()).hexdigest()[:32]

@@ -13,15 +13,13 @@ from typing import Literal, Protocol
 from mlops_assets.ml.bootstrap import FEWEST_BLOCKS
 from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses, choose_look_back, compare_losses
 from mlops_assets.ml.retraining import RetrainingPolicy, RetrainingState, WindowResult, decide
+from mlops_assets.ml.service_comparison import compare_recalibrated, compare_with_previous, describe_difference
 
 Action = Literal["keep", "recalibrate", "roll back", "retrain"]
 
-CHAMPION, PREVIOUS, RECALIBRATED = "champion", "previous", "recalibrated"
-"""Models in `UpdateFacts.windows`, from the last deployment, recalibration or rollback on: the one in service, the one before it, and the one
-in service if it was recalibrated anew for each window by the labels known before."""
-
 PLAIN = "plain"
-"""The model in service without any recalibration, in `UpdateFacts.windows` and in `UpdateFacts.reference`."""
+"""The model in service without any recalibration, in `UpdateFacts.windows` and in `UpdateFacts.reference`. The others in
+`UpdateFacts.windows` are those of `service_comparison.py`, from the last deployment, recalibration or rollback on."""
 
 YOUNGER, OLDER = "younger", "older"
 """Models in `UpdateFacts.ages`: the one that was in service in the window, and the one before it or itself without its hold-out."""
@@ -200,14 +198,18 @@ class LossPolicy:
         if (
             self.rolls_back
             and watched
-            and (worse := self._compare(facts, CHAMPION, PREVIOUS, fewest_windows=2))
+            and (worse := compare_with_previous(facts.windows, confidence=self.confidence, seed=self.seed))
             and worse.is_worse
         ):
-            return UpdateDecision("roll back", f"the model before it loses less: {_text(worse)}")
+            return UpdateDecision("roll back", f"the model before it loses less: {describe_difference(worse)}")
         if (facts.day - facts.attempted).days >= self.cooldown and (decision := self._training(facts)):
             return decision
-        if self.recalibrates and (bent := self._compare(facts, RECALIBRATED, CHAMPION, fewest_windows=1)) and bent.is_better:
-            return UpdateDecision("recalibrate", f"recalibrated it loses less: {_text(bent)}")
+        if (
+            self.recalibrates
+            and (bent := compare_recalibrated(facts.windows, confidence=self.confidence, seed=self.seed))
+            and bent.is_better
+        ):
+            return UpdateDecision("recalibrate", f"recalibrated it loses less: {describe_difference(bent)}")
         return UpdateDecision("keep", "nothing that is better beyond chance is known")
 
     def _training(self, facts: UpdateFacts) -> UpdateDecision | None:
@@ -219,7 +221,7 @@ class LossPolicy:
                 "retrain", f"a model that is {age} days younger pays: due from {due:.0f} days", self.histories[:1]
             )
         if (fall := self._fall(facts)) is not None:
-            return UpdateDecision("retrain", f"the loss rose beyond chance: {_text(fall)}", self.histories)
+            return UpdateDecision("retrain", f"the loss rose beyond chance: {describe_difference(fall)}", self.histories)
         return None
 
     def _due_age(self, facts: UpdateFacts) -> float | None:
@@ -240,11 +242,6 @@ class LossPolicy:
         if facts.reference is None:
             return None
         return rise_of_loss(facts.windows, facts.reference, PLAIN, effect=self.effect)
-
-    def _compare(self, facts: UpdateFacts, ours: str, theirs: str, *, fewest_windows: int) -> LossDifference | None:
-        return compare_losses(
-            facts.windows, ours, theirs, confidence=self.confidence, fewest_windows=fewest_windows, seed=self.seed
-        )
 
 
 def mean_loss(windows: Sequence[WindowLosses], name: str) -> float | None:
@@ -290,10 +287,3 @@ def _variance(windows: Sequence[WindowLosses], name: str, mean: float) -> float:
         squares += float(((window.sums[name] - mean * window.rows) ** 2).sum())
         blocks, rows = blocks + len(window.rows), rows + int(window.rows.sum())
     return squares * blocks / max(blocks - 1, 1) / rows**2
-
-
-def _text(difference: LossDifference) -> str:
-    return (
-        f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}) over {difference.rows:,} rows of "
-        f"{difference.windows} {'window' if difference.windows == 1 else 'windows'}"
-    )

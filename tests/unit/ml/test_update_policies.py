@@ -9,12 +9,10 @@ import pytest
 
 from mlops_assets.ml.loss_comparison import WindowLosses
 from mlops_assets.ml.retraining import WindowResult
+from mlops_assets.ml.service_comparison import CHAMPION, PREVIOUS, RECALIBRATED
 from mlops_assets.ml.update_policies import (
-    CHAMPION,
     OLDER,
     PLAIN,
-    PREVIOUS,
-    RECALIBRATED,
     YOUNGER,
     History,
     LossPolicy,
