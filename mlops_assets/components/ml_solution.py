@@ -74,7 +74,7 @@ class MLSolution(YamlComponent):
             assets=assets,
             asset_checks=[build_served_version(inputs)],
             jobs=jobs,
-            sensors=[build_retraining_sensor(inputs.name)],
+            sensors=[build_retraining_sensor(inputs.deployment_target, jobs)],
             schedules=build_retraining_schedules(inputs),
         )
 

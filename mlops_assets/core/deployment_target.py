@@ -9,6 +9,8 @@ from mlops_assets.core.keys import DEPLOYMENT, SEGMENT, SEGMENT_STAGES, TRAINING
 LEFT_TO_SOLUTION = "left_to_solution"
 """Metadata of a deployment: whether it took from a segment its own champion, so that the solution's predicts its rows."""
 
+_MOST_DEPLOYMENTS = 1000
+
 
 @dataclass(frozen=True)
 class RecordedDeployment:
@@ -58,6 +60,17 @@ class DeploymentTarget:
             partition=str(materialization.partition),
             is_left_to_solution=values.get(LEFT_TO_SOLUTION) is True,
         )
+
+    def version_before(self, instance: dg.DagsterInstance, version: int, training_date: str) -> int | None:
+        """The version that the first deployment of `version` replaced; None when there was none, or it was never deployed."""
+        records_filter = dg.AssetRecordsFilter(asset_key=self.key, asset_partitions=[self.partition_key(training_date)])
+        for record in instance.fetch_materializations(records_filter, limit=_MOST_DEPLOYMENTS, ascending=True).records:
+            entries = record.asset_materialization.metadata if record.asset_materialization else {}
+            values = {name: entry.value for name, entry in entries.items()}
+            if values.get("model_version") == version and values.get("changed"):
+                before = values.get("version_before")
+                return before if isinstance(before, int) else None
+        return None
 
     def has_champion(self, instance: dg.DagsterInstance) -> bool:
         """Whether the last deployment left it with a champion of its own, as Dagster's event log has it."""

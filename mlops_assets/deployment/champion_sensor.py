@@ -38,7 +38,7 @@ def build_champion_sensor(targets: Sequence[DeploymentTarget]) -> dg.SensorDefin
         name=NAME,
         description="Reconciles champions that were set by hand in MLflow with the history of deployments.",
         # The jobs of whoever deploys: this sensor, `mlops promote` and `mlops rollback`.
-        jobs=[_job(key) for key in keys],
+        jobs=[deployment_job(key) for key in keys],
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
@@ -74,7 +74,8 @@ def _name(target: DeploymentTarget) -> str:
     return target.solution if target.segment is None else f"{target.solution} {target.segment}"
 
 
-def _job(key: dg.AssetKey) -> UnresolvedAssetJobDefinition:
+def deployment_job(key: dg.AssetKey) -> UnresolvedAssetJobDefinition:
+    """The job of a deployment asset, with which whoever deploys launches it."""
     solution, stage = key.path
     return define_job(
         job_name(solution, stage),

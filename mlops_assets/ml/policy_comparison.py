@@ -27,6 +27,11 @@ class ArmSettings:
     recent_windows: int = 5
     minimum_new_rows: int = 1000
     training_cost: float = 0.02
+    refused: int = 2
+    watch: int = 6
+    rolls_back: bool = True
+    recalibrates: bool = True
+    refits: bool = True
     weighted: bool = True
 
     @property
@@ -65,7 +70,7 @@ class ArmSummary:
 
 
 def build_arms(settings: ArmSettings) -> dict[str, Arm]:
-    """Return every arm by its name: the fixed ones, the present rule, each new piece with nothing else, and all together."""
+    """Return every arm by its name: the fixed ones, the live rule with and without losses, each piece with nothing else, and all together."""
     sliding, expanding = History(days=settings.window), History()
     weighted = History(half_life=settings.half_life) if settings.weighted else expanding
 
@@ -79,7 +84,7 @@ def build_arms(settings: ArmSettings) -> dict[str, Arm]:
             **switched,
         )
 
-    def report_policy(*, refits: bool) -> ReportPolicy:
+    def report_policy(*, refits: bool, **pieces: bool) -> ReportPolicy:
         return ReportPolicy(
             history=sliding,
             minimum_bad_windows=settings.minimum_bad_windows,
@@ -87,7 +92,10 @@ def build_arms(settings: ArmSettings) -> dict[str, Arm]:
             cooldown=settings.cooldown,
             maximum_age=settings.maximum_age,
             minimum_new_rows=settings.minimum_new_rows,
+            refused=settings.refused if pieces else None,
+            watch=settings.watch,
             refits=refits,
+            **pieces,
         )
 
     portfolio = tuple(dict.fromkeys((weighted, sliding, expanding)))
@@ -97,6 +105,10 @@ def build_arms(settings: ArmSettings) -> dict[str, Arm]:
         "expanding": (PeriodicPolicy(days=settings.period, history=expanding), sliding),
         "present": (report_policy(refits=False), sliding),
         "refit": (report_policy(refits=True), sliding),
+        "live": (
+            report_policy(refits=settings.refits, rolls_back=settings.rolls_back, recalibrates=settings.recalibrates),
+            sliding,
+        ),
         "loss": (loss_policy(sliding, refits=True), sliding),
         "weighted": (loss_policy(weighted, refits=True), sliding),
         "portfolio": (loss_policy(*portfolio, refits=True), sliding),

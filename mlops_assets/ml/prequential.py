@@ -11,9 +11,8 @@ from datetime import date, timedelta
 import numpy as np
 
 from mlops_assets.ml.loss_comparison import WindowLosses, compare_losses, row_blocks
-from mlops_assets.ml.recalibration import METHODS, fit_recalibration
 from mlops_assets.ml.retraining import WindowResult
-from mlops_assets.ml.service_comparison import CHAMPION, PREVIOUS, RECALIBRATED
+from mlops_assets.ml.service_comparison import CHAMPION, PREVIOUS, RECALIBRATED, fit_recent
 from mlops_assets.ml.shared_fits import FittedPredictions, Models, Stream
 from mlops_assets.ml.update_policies import (
     OLDER,
@@ -27,7 +26,7 @@ from mlops_assets.ml.update_policies import (
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import greater_is_better
 
-_RECALIBRATION_WINDOWS, _RECALIBRATION_ROWS = 8, 200
+_RECALIBRATION_WINDOWS = 8
 
 
 @dataclass(frozen=True)
@@ -101,13 +100,13 @@ class Prequential:
         if service is None:
             raise ValueError("Without a champion no gate refuses a model.")
         previous: Service | None = None
-        attempted = day
+        attempts = [day]
         ages: list[tuple[date, FittedPredictions, FittedPredictions, int]] = []
         for start, _ in self.windows:
             if start > day:
-                decision = policy.decide(self._facts(policy, service, previous, ages, attempted, start))
+                decision = policy.decide(self._facts(policy, service, previous, ages, attempts, arm.events, start))
                 if decision.action == "retrain":
-                    attempted = start
+                    attempts.append(start)
                     trained = self._train(arm, policy, start, decision.histories, service)
                     arm.events.append(UpdateEvent(start, "retrain", decision.reason, refused=trained is None))
                     if trained is not None:
@@ -117,7 +116,7 @@ class Prequential:
                     service, previous = replace(previous, since=start), None
                 elif decision.action == "recalibrate" and (bent := self._recalibrate(service, start)) is not None:
                     arm.events.append(UpdateEvent(start, "recalibrate", decision.reason))
-                    service = replace(service, since=start, served=bent, losses=self._models.losses(bent))
+                    previous, service = service, replace(service, since=start, served=bent, losses=self._models.losses(bent))
             ages += self._older(start, service, previous)
             rows = self._positions[start]
             arm.metrics.append(self._measure(service.served, rows))
@@ -185,7 +184,8 @@ class Prequential:
         service: Service,
         previous: Service | None,
         ages: Sequence[tuple[date, FittedPredictions, FittedPredictions, int]],
-        attempted: date,
+        attempts: Sequence[date],
+        events: Sequence[UpdateEvent],
         day: date,
     ) -> UpdateFacts:
         past = [start for start, _ in self.windows if service.trained_for <= start < day]
@@ -195,10 +195,12 @@ class Prequential:
             ages=[losses for pair in ages if len((losses := self._age_losses(*pair, day)).rows)],
             results=[self._result(service, start, day) for start in past if start >= service.since],
             trained_for=service.trained_for,
-            attempted=attempted,
+            attempted=attempts[-1],
             reference=service.reference,
             window_days=self._window_days,
-            new_rows=int(((self._stream.known <= np.datetime64(day)) & (self._stream.known > np.datetime64(attempted))).sum()),
+            new_rows=int(((self._stream.known <= np.datetime64(day)) & (self._stream.known > np.datetime64(attempts[-1]))).sum()),
+            refused=sum(attempt > service.trained_for for attempt in attempts),
+            rolled_back=max((event.day for event in events if event.action == "roll back"), default=None),
         )
 
     def _losses(self, policy: UpdatePolicy, service: Service, previous: Service | None, start: date, day: date) -> WindowLosses:
@@ -253,17 +255,11 @@ class Prequential:
             first = max(service.fitted_for, day - timedelta(days=_RECALIBRATION_WINDOWS * self._window_days))
             rows = self._known(first, day, day)
             predictions = self._models.get(service.history, service.fitted_for).predictions
-            bent = None
-            if len(rows) >= _RECALIBRATION_ROWS:
-                try:
-                    fitted = fit_recalibration(METHODS[self._stream.problem][0], predictions[rows], self._stream.labels[rows])
-                except ValueError:
-                    # Its labels do not rise with its predictions: a training mends that, no curve does.
-                    pass
-                else:
-                    bent = np.full(predictions.shape, np.nan)
-                    later = np.flatnonzero(self._stream.days >= np.datetime64(day))
-                    bent[later] = fitted.apply(predictions[later])
+            fitted, bent = fit_recent(self._stream.problem, predictions[rows], self._stream.labels[rows]), None
+            if fitted is not None:
+                bent = np.full(predictions.shape, np.nan)
+                later = np.flatnonzero(self._stream.days >= np.datetime64(day))
+                bent[later] = fitted.apply(predictions[later])
             self._bent[identity] = bent
         return self._bent[identity]
 

@@ -1,15 +1,20 @@
-"""The rule that decides whether a model is trained again: its reasons, its obstacles, and the outcome in words.
+"""The rule that decides what becomes of the model in service: its reasons, its obstacles, and the outcome in words.
 
-Pure: dates, numbers and alerts in, a decision out. Where they come from, and who acts on the decision, is none of its business.
+Pure: dates, numbers, losses and alerts in, a decision out. Where they come from, and who acts on the decision, is none of its business.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-Outcome = Literal["retrain", "wait", "keep"]
-"""`retrain`: there is a reason and nothing against it. `wait`: there is a reason, and something against it. `keep`: no reason."""
+if TYPE_CHECKING:
+    from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses
+
+Outcome = Literal["keep", "recalibrate", "roll back", "retrain", "wait", "ask"]
+"""`roll back`: the model before loses less. `retrain`: there is a reason and nothing against it. `ask`: the same, but trainings did not help:
+a person is needed. `recalibrate`: the recalibrated model loses less, and nothing is trained. `wait`: there is a reason, and something against
+it. `keep`: no reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,9 @@ class RetrainingPolicy:
     """The conditions of a retraining, with durations already turned into dates before the day of the decision.
 
     `minimum_bad_windows` of the `recent_windows` last ones must be bad. A model trained for `trained_before` or earlier is too old (None:
-    none is); a training for a day after `attempted_after` was too recent to be followed by another one.
+    none is); a training for a day after `attempted_after` was too recent to be followed by another one, and so is a rollback. After
+    `refused` trainings in a row that did not help a person is asked (None: never). The model before is compared for `watch` windows where
+    `rolls_back`.
     """
 
     minimum_bad_windows: int
@@ -66,6 +73,18 @@ class RetrainingPolicy:
     trained_before: date | None
     attempted_after: date
     minimum_new_rows: int
+    refused: int | None
+    watch: int
+    rolls_back: bool
+    recalibrates: bool
+
+    def is_watching(self, served_windows: int) -> bool:
+        """Whether a version may be rolled back after it served in so many windows."""
+        return self.rolls_back and served_windows <= self.watch
+
+    def gives_up(self, refused: int) -> bool:
+        """Whether so many candidates in a row that did not help are too many."""
+        return self.refused is not None and refused >= self.refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +95,10 @@ class RetrainingState:
     date for which a candidate was evaluated, deployed or not. `new_rows` are rows whose labels became known since, and `changed` is
     whether the labelled rows of the training window differ from those the attempt was made with. `running` names a running
     training.
+
+    `losses` are those of `service_comparison.py` in the windows that the version predicted, `served_windows` of them by now. `rolled_back` is
+    the day of the last rollback, `refused` counts the trainings in a row that did not end as the champion, `refused_recalibrations` those of
+    this version.
     """
 
     day: date
@@ -85,39 +108,80 @@ class RetrainingState:
     new_rows: int
     changed: bool
     running: str | None
+    losses: "Sequence[WindowLosses]" = ()
+    served_windows: int = 0
+    rolled_back: date | None = None
+    refused: int = 0
+    refused_recalibrations: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RetrainingDecision:
-    """The outcome, with what speaks for a training (`reasons`) and what against it (`obstacles`)."""
+    """The outcome, with what speaks for a change (`reasons`) and what against a training (`obstacles`), and the differences of losses."""
 
     outcome: Outcome
     reasons: tuple[str, ...]
     obstacles: tuple[str, ...]
     bad_windows: int
+    rollback: "LossDifference | None" = None
+    recalibration: "LossDifference | None" = None
 
     @property
     def text(self) -> str:
         """The decision in words."""
         if not self.reasons:
-            return "nothing speaks for another training"
+            return "nothing speaks for another model"
         reasons = "; ".join(self.reasons)
         return f"{reasons}. Not now: {'; '.join(self.obstacles)}" if self.obstacles else reasons
 
 
 def decide(state: RetrainingState, policy: RetrainingPolicy) -> RetrainingDecision:
-    """Decide by `policy` what follows from `state`."""
+    """Decide by `policy` what follows from `state`: first what undoes a mistake, then what learns, then what bends the predictions."""
+    # Not at the head of the module: the definitions load without numpy.
+    from mlops_assets.ml.service_comparison import compare_recalibrated, compare_with_previous, describe_difference
+
+    rollback = compare_with_previous(state.losses) if policy.is_watching(state.served_windows) else None
+    bends = policy.recalibrates and not policy.gives_up(state.refused_recalibrations)
+    recalibration = compare_recalibrated(state.losses) if bends else None
     problems = [
         problem for window in state.windows[-policy.recent_windows :] if (problem := window.problem(policy.maximum_drifted_share))
     ]
-    reasons = []
+
+    def decision(outcome: Outcome, reasons: Sequence[str], obstacles: Sequence[str] = ()) -> RetrainingDecision:
+        return RetrainingDecision(
+            outcome=outcome,
+            reasons=tuple(reasons),
+            obstacles=tuple(obstacles),
+            bad_windows=len(problems),
+            rollback=rollback,
+            recalibration=recalibration,
+        )
+
+    if rollback is not None and rollback.is_worse:
+        return decision("roll back", [f"the model before loses less: this one loses {describe_difference(rollback)} more"])
+    reasons = list(_reasons(state, policy, problems))
+    obstacles = _obstacles(state, policy) if reasons else []
+    if reasons and not obstacles:
+        return decision(*_train_or_ask(state, policy, reasons))
+    if recalibration is not None and recalibration.is_better and state.running is None:
+        return decision("recalibrate", [*reasons, f"recalibrated it loses less: {describe_difference(recalibration)}"], obstacles)
+    return decision("wait" if reasons else "keep", reasons, obstacles)
+
+
+def _reasons(state: RetrainingState, policy: RetrainingPolicy, problems: Sequence[str]) -> Iterator[str]:
     if len(problems) >= policy.minimum_bad_windows:
-        reasons.append(f"{len(problems)} of the last {policy.recent_windows} windows are bad ({'; '.join(problems)})")
+        yield f"{len(problems)} of the last {policy.recent_windows} windows are bad ({'; '.join(problems)})"
     if policy.trained_before is not None and state.trained_for <= policy.trained_before:
-        reasons.append(f"the model was trained for {state.trained_for}, {(state.day - state.trained_for).days} days ago")
-    obstacles = list(_obstacles(state, policy)) if reasons else []
-    outcome: Outcome = "keep" if not reasons else "wait" if obstacles else "retrain"
-    return RetrainingDecision(outcome=outcome, reasons=tuple(reasons), obstacles=tuple(obstacles), bad_windows=len(problems))
+        yield f"the model was trained for {state.trained_for}, {(state.day - state.trained_for).days} days ago"
+
+
+def _train_or_ask(state: RetrainingState, policy: RetrainingPolicy, reasons: Sequence[str]) -> tuple[Outcome, list[str]]:
+    """Return the outcome where there is a reason and no obstacle. After a training that is too old itself, another one is tried."""
+    is_recent = state.attempted is not None and (policy.trained_before is None or state.attempted > policy.trained_before)
+    if not policy.gives_up(state.refused) or not is_recent:
+        return "retrain", list(reasons)
+    tried = f"the last {state.refused} trainings, the newest for {state.attempted}, were refused or rolled back: a person has to decide"
+    return "ask", [*reasons, tried]
 
 
 def _obstacles(state: RetrainingState, policy: RetrainingPolicy) -> list[str]:
@@ -126,6 +190,8 @@ def _obstacles(state: RetrainingState, policy: RetrainingPolicy) -> list[str]:
         obstacles.append(f"a training is running already ({state.running})")
     if state.attempted is not None and state.attempted > policy.attempted_after:
         obstacles.append(f"the last training was for {state.attempted}, within the cooldown")
+    if state.rolled_back is not None and state.rolled_back > policy.attempted_after:
+        obstacles.append(f"the last rollback was on {state.rolled_back}, within the cooldown")
     if not state.changed:
         obstacles.append("the labelled rows are those of the last training")
     elif state.new_rows < policy.minimum_new_rows:

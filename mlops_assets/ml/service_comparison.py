@@ -1,11 +1,17 @@
-"""Comparisons of the model in service with the one before it, and with itself recalibrated, on the same recent labelled rows.
+"""Comparisons of the model in service: with the one before it and with itself recalibrated on the same recent rows, and with its hold-out.
 
 The live decision and the policies of `update_policies.py` decide by these.
 """
 
 from collections.abc import Sequence
+from math import sqrt
 
-from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses, compare_losses
+import numpy as np
+
+from mlops_assets.ml.bootstrap import FEWEST_BLOCKS
+from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses, choose_look_back, compare_losses
+from mlops_assets.ml.recalibration import METHODS, Recalibration, fit_recalibration
+from mlops_assets.schema.problem import Problem
 
 CHAMPION, PREVIOUS, RECALIBRATED = "champion", "previous", "recalibrated"
 """Models in the losses of a window: the one in service, the one before it, and the one in service if it was recalibrated anew for the
@@ -14,6 +20,20 @@ window by the labels known before."""
 CONFIDENCE = 0.99
 _FEWEST_WINDOWS = 2
 """One window of seven days has brought back the worse model."""
+_LEAST_ROWS = 200
+
+
+def fit_recent(problem: Problem, predictions: np.ndarray, labels: np.ndarray) -> Recalibration | None:
+    """Fit the method with the fewest parameters; None of fewer than 200 rows, or where the labels do not rise with the predictions.
+
+    A training mends that, no curve does. Labels of several classes are positions.
+    """
+    if len(labels) < _LEAST_ROWS:
+        return None
+    try:
+        return fit_recalibration(METHODS[problem][0], predictions, labels)
+    except ValueError:
+        return None
 
 
 def compare_with_previous(
@@ -36,3 +56,48 @@ def describe_difference(difference: LossDifference) -> str:
         f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}) over {difference.rows:,} rows of "
         f"{difference.windows} {'window' if difference.windows == 1 else 'windows'}"
     )
+
+
+def mean_loss(windows: Sequence[WindowLosses], name: str) -> float | None:
+    """Return the mean loss of a model over the rows of `windows`; None without rows."""
+    held = [window for window in windows if name in window.sums]
+    rows = sum(int(window.rows.sum()) for window in held)
+    return sum(float(window.sums[name].sum()) for window in held) / rows if rows else None
+
+
+def rise_of_loss(windows: Sequence[WindowLosses], reference: WindowLosses, name: str, *, effect: float) -> LossDifference | None:
+    """Return by how much the loss of a model over its adaptive look-back exceeds that of `reference`, if it does beyond chance.
+
+    It must exceed it by the share `effect` too. The two samples are of different rows: their errors add up. Three standard errors are
+    asked for, since the question is put again in every window; of few blocks more, by Student's distribution.
+    """
+    from scipy.stats import norm, t
+
+    held = [window for window in windows if name in window.sums]
+    count = choose_look_back([window.sums[name] for window in held], [window.rows for window in held])
+    before = mean_loss([reference], name) if len(reference.rows) >= FEWEST_BLOCKS else None
+    now = mean_loss(held[-count:], name) if count else None
+    if count is None or now is None or not before:
+        return None
+    fewest = min(len(reference.rows), sum(len(window.rows) for window in held[-count:]))
+    errors = float(t.ppf(norm.cdf(3), fewest - 1))
+    error = errors * sqrt(_variance(held[-count:], name, now) + _variance([reference], name, before))
+    difference = now - before
+    if difference - error <= 0 or difference < effect * before:
+        return None
+    return LossDifference(
+        value=difference,
+        low=difference - error,
+        high=difference + error,
+        windows=count,
+        rows=sum(int(window.rows.sum()) for window in held[-count:]),
+    )
+
+
+def _variance(windows: Sequence[WindowLosses], name: str, mean: float) -> float:
+    """The variance of a mean loss, from the blocks."""
+    squares, blocks, rows = 0.0, 0, 0
+    for window in windows:
+        squares += float(((window.sums[name] - mean * window.rows) ** 2).sum())
+        blocks, rows = blocks + len(window.rows), rows + int(window.rows.sum())
+    return squares * blocks / max(blocks - 1, 1) / rows**2

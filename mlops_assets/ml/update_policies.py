@@ -10,10 +10,15 @@ from datetime import date, timedelta
 from math import sqrt
 from typing import Literal, Protocol
 
-from mlops_assets.ml.bootstrap import FEWEST_BLOCKS
-from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses, choose_look_back, compare_losses
+from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses, compare_losses
 from mlops_assets.ml.retraining import RetrainingPolicy, RetrainingState, WindowResult, decide
-from mlops_assets.ml.service_comparison import compare_recalibrated, compare_with_previous, describe_difference
+from mlops_assets.ml.service_comparison import (
+    compare_recalibrated,
+    compare_with_previous,
+    describe_difference,
+    mean_loss,
+    rise_of_loss,
+)
 
 Action = Literal["keep", "recalibrate", "roll back", "retrain"]
 
@@ -51,7 +56,8 @@ class UpdateFacts:
     reported metric. `ages` hold those of all windows so far by the model then in service and an older one, each divided by the days
     between the two, so that their difference is what a day of age costs. `trained_for` is the training date, `attempted` the newest
     date a candidate was evaluated for, deployed or not. `reference` is the loss on the hold-out. `new_rows` are those whose labels
-    became known since the last attempt.
+    became known since the last attempt. `refused` counts the last trainings in a row that did not end in service, `rolled_back` is the day
+    of the last rollback.
     """
 
     day: date
@@ -63,6 +69,8 @@ class UpdateFacts:
     reference: WindowLosses | None
     window_days: int
     new_rows: int
+    refused: int = 0
+    rolled_back: date | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,11 @@ class PeriodicPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportPolicy:
-    """Train on `history` by the rule of `retraining.py`: when the metric of enough windows fell below its limit, or by age."""
+    """Decide by the rule of `retraining.py`, which is that of the live decision; a training is on `history`.
+
+    Without `rolls_back` and `recalibrates` it looks at reports and age alone. After `refused` trainings that did not help it asks a person
+    (None: never).
+    """
 
     history: History
     minimum_bad_windows: int
@@ -137,13 +149,16 @@ class ReportPolicy:
     cooldown: int
     maximum_age: int | None
     minimum_new_rows: int
+    refused: int | None
+    watch: int
     refits: bool = False
-    gated: bool = True
+    rolls_back: bool = False
     recalibrates: bool = False
+    gated: bool = True
     forecasts: bool = False
 
     def decide(self, facts: UpdateFacts) -> UpdateDecision:
-        """Return `retrain` when that rule does."""
+        """Return what that rule does; where it waits or asks, the model is kept."""
         decision = decide(
             RetrainingState(
                 day=facts.day,
@@ -153,6 +168,10 @@ class ReportPolicy:
                 new_rows=facts.new_rows,
                 changed=facts.new_rows > 0,
                 running=None,
+                losses=facts.windows,
+                served_windows=len(facts.results),
+                rolled_back=facts.rolled_back,
+                refused=facts.refused,
             ),
             RetrainingPolicy(
                 minimum_bad_windows=self.minimum_bad_windows,
@@ -161,11 +180,19 @@ class ReportPolicy:
                 trained_before=None if self.maximum_age is None else facts.day - timedelta(days=self.maximum_age),
                 attempted_after=facts.day - timedelta(days=self.cooldown),
                 minimum_new_rows=self.minimum_new_rows,
+                refused=self.refused,
+                watch=self.watch,
+                rolls_back=self.rolls_back,
+                recalibrates=self.recalibrates,
             ),
         )
-        if decision.outcome == "retrain":
-            return UpdateDecision("retrain", decision.text, (self.history,))
-        return UpdateDecision("keep", decision.text)
+        match decision.outcome:
+            case "retrain":
+                return UpdateDecision("retrain", decision.text, (self.history,))
+            case "roll back" | "recalibrate" as action:
+                return UpdateDecision(action, decision.text)
+            case _:
+                return UpdateDecision("keep", decision.text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,48 +269,3 @@ class LossPolicy:
         if facts.reference is None:
             return None
         return rise_of_loss(facts.windows, facts.reference, PLAIN, effect=self.effect)
-
-
-def mean_loss(windows: Sequence[WindowLosses], name: str) -> float | None:
-    """Return the mean loss of a model over the rows of `windows`; None without rows."""
-    held = [window for window in windows if name in window.sums]
-    rows = sum(int(window.rows.sum()) for window in held)
-    return sum(float(window.sums[name].sum()) for window in held) / rows if rows else None
-
-
-def rise_of_loss(windows: Sequence[WindowLosses], reference: WindowLosses, name: str, *, effect: float) -> LossDifference | None:
-    """Return by how much the loss of a model over its adaptive look-back exceeds that of `reference`, if it does beyond chance.
-
-    It must exceed it by the share `effect` too. The two samples are of different rows: their errors add up. Three standard errors are
-    asked for, since the question is put again in every window; of few blocks more, by Student's distribution.
-    """
-    from scipy.stats import norm, t
-
-    held = [window for window in windows if name in window.sums]
-    count = choose_look_back([window.sums[name] for window in held], [window.rows for window in held])
-    before = mean_loss([reference], name) if len(reference.rows) >= FEWEST_BLOCKS else None
-    now = mean_loss(held[-count:], name) if count else None
-    if count is None or now is None or not before:
-        return None
-    fewest = min(len(reference.rows), sum(len(window.rows) for window in held[-count:]))
-    errors = float(t.ppf(norm.cdf(3), fewest - 1))
-    error = errors * sqrt(_variance(held[-count:], name, now) + _variance([reference], name, before))
-    difference = now - before
-    if difference - error <= 0 or difference < effect * before:
-        return None
-    return LossDifference(
-        value=difference,
-        low=difference - error,
-        high=difference + error,
-        windows=count,
-        rows=sum(int(window.rows.sum()) for window in held[-count:]),
-    )
-
-
-def _variance(windows: Sequence[WindowLosses], name: str, mean: float) -> float:
-    """The variance of a mean loss, from the blocks."""
-    squares, blocks, rows = 0.0, 0, 0
-    for window in windows:
-        squares += float(((window.sums[name] - mean * window.rows) ** 2).sum())
-        blocks, rows = blocks + len(window.rows), rows + int(window.rows.sum())
-    return squares * blocks / max(blocks - 1, 1) / rows**2

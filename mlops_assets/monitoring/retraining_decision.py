@@ -6,6 +6,7 @@ later it sees nothing, although the reports, which show what is known now, may.
 """
 
 import hashlib
+from collections.abc import Sequence
 from datetime import date
 from functools import cache, partial
 from typing import Any
@@ -14,19 +15,14 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.core.keys import (
-    DRIFT_REPORT,
-    EVALUATION,
-    OUTCOMES,
-    PERFORMANCE_REPORT,
-    RETRAINING_DECISION,
-    TRAINING_DATASET,
-    TRAINING_DATE,
-)
+from mlops_assets.core.keys import DRIFT_REPORT, OUTCOMES, PERFORMANCE_REPORT, RETRAINING_DECISION, TRAINING_DATASET
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import fingerprint
+from mlops_assets.ml.decision_history import DecisionHistory, EarlierDecision
 from mlops_assets.ml.retraining import RetrainingDecision, RetrainingPolicy, RetrainingState, decide
+from mlops_assets.monitoring.compared_losses import NOT_COMPARED, ComparedVersions, RegisteredVersions, compare_versions
+from mlops_assets.monitoring.decision_table import COLUMNS, DIFFERENCES, decision_lineage, difference_values, earlier_decisions
 from mlops_assets.monitoring.known_performance import LoadVersion
 from mlops_assets.monitoring.monitor import measuring_monitors
 from mlops_assets.monitoring.monitored_windows import WINDOW, load_monitored_version, write_report
@@ -34,50 +30,29 @@ from mlops_assets.monitoring.retraining_facts import (
     content_columns,
     count_labelled,
     count_predictions,
+    count_served_windows,
+    evaluated_dates,
     predicting_version,
     reported_windows,
     trained_rows_fingerprint,
     training_day,
 )
-from mlops_assets.monitoring.retraining_sensor import DECISION, OUTCOME, REASON, TRAIN_FOR, running_training
-from mlops_assets.schema.column_names import MATURED, MODEL_VERSION
+from mlops_assets.monitoring.retraining_sensor import (
+    DECISION,
+    OUTCOME,
+    REASON,
+    RETURN_PARTITION,
+    RETURN_TO,
+    TRAIN_FOR,
+    VERSION,
+    running_training,
+)
+from mlops_assets.schema.column_names import MODEL_VERSION
 from mlops_assets.schema.duration import subtract_duration
-from mlops_assets.schema.table_columns import TableColumn
-from mlops_assets.stages.column_lineage import Sources, column_lineage
 from mlops_assets.stages.execution import RETRIES
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.all_evaluations import whole_evaluations
 from mlops_assets.training.training_dataset import labelled_rows
-
-_COLUMNS = {
-    WINDOW: TableColumn(type="DATE", nullable=False, description="First day of the monitoring window."),
-    "decided_for": TableColumn(
-        type="DATE",
-        nullable=False,
-        description="Day of the decision, and training date if it is to train: nothing later was looked at.",
-    ),
-    MODEL_VERSION: TableColumn(type="INTEGER", description="The version that predicted last in the window."),
-    "trained_for": TableColumn(type="DATE", description="Training date of that version."),
-    "predictions": TableColumn(type="BIGINT", description="How many predictions were made in the window, in all channels."),
-    "drifted_share": TableColumn(type="DOUBLE", description="Share of the features with a drift alert in the window."),
-    "metric": TableColumn(type="VARCHAR", nullable=False, description="The metric of the training section."),
-    "estimated": TableColumn(type="DOUBLE", description="Its value as estimated without labels."),
-    "realised": TableColumn(type="DOUBLE", description="Its value on matured labels; null until there are enough."),
-    "bad_windows": TableColumn(type="INTEGER", nullable=False, description="How many of the last windows are bad."),
-    "attempted": TableColumn(
-        type="DATE", description="Newest training date before this one with an evaluated candidate, deployed or not."
-    ),
-    "new_rows": TableColumn(type="BIGINT", nullable=False, description="Rows whose label became known since."),
-    "rows_fingerprint": TableColumn(type="VARCHAR", description="Identity of the labelled rows that a training would see now."),
-    "outcome": TableColumn(
-        type="VARCHAR",
-        nullable=False,
-        accepted=("retrain", "wait", "keep"),
-        description="`retrain`, `wait` (a reason, and something against it) or `keep`.",
-    ),
-    "reason": TableColumn(type="VARCHAR", nullable=False, description="The decision in words."),
-}
 
 
 def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
@@ -116,16 +91,28 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         running = running_training(context.instance, inputs.name)
         load = cache(partial(load_monitored_version, inputs, registry, settings))
+        versions = RegisteredVersions(inputs, context.instance, registry, settings)
         with lake.connect(read_only=False) as connection:
-            rows = [
-                decide_window(connection, registry, inputs, window=date.fromisoformat(window), running=running, load=load)
-                for window in context.partition_keys
-            ]
-            values = ", ".join(f"({', '.join('?' for _ in _COLUMNS)})" for _ in rows)
-            selected = ", ".join(f"CAST({name} AS {column.type}) AS {name}" for name, column in _COLUMNS.items())
+            earlier = earlier_decisions(connection, inputs, date.fromisoformat(context.partition_keys[0]))
+            rows: list[dict[str, Any]] = []
+            for window in context.partition_keys:
+                rows.append(
+                    decide_window(
+                        connection,
+                        registry,
+                        inputs,
+                        window=date.fromisoformat(window),
+                        earlier=[*earlier, *map(earlier_decision, rows)],
+                        running=running,
+                        load=load,
+                        versions=versions,
+                    )
+                )
+            values = ", ".join(f"({', '.join('?' for _ in COLUMNS)})" for _ in rows)
+            selected = ", ".join(f"CAST({name} AS {column.type}) AS {name}" for name, column in COLUMNS.items())
             connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE decisions AS SELECT {selected} FROM (VALUES {values}) t({', '.join(_COLUMNS)})",
-                [row[name] for row in rows for name in _COLUMNS],
+                f"CREATE OR REPLACE TEMP TABLE decisions AS SELECT {selected} FROM (VALUES {values}) t({', '.join(COLUMNS)})",
+                [row[name] for row in rows for name in COLUMNS],
             )
             metadata = write_report(
                 context,
@@ -133,8 +120,8 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 connection,
                 table=inputs.table(RETRAINING_DECISION),
                 query="FROM temp.main.decisions",
-                columns=_COLUMNS,
-                lineage=_lineage(inputs),
+                columns=COLUMNS,
+                lineage=decision_lineage(inputs),
             )
         for row in rows:
             context.log.info(f"{row[WINDOW]}: {row['outcome']}, {row['reason']}")
@@ -146,7 +133,9 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
                     DECISION: _identity(row),
                     "bad_windows": row["bad_windows"],
                     "new_rows": row["new_rows"],
-                    MODEL_VERSION: row[MODEL_VERSION],
+                    VERSION: row[MODEL_VERSION],
+                    **_return_to(registry, inputs, row),
+                    **{name: row[name] for name in DIFFERENCES if row[name] is not None},
                 },
                 asset_key=context.asset_key,
                 partition_key=row[WINDOW].isoformat(),
@@ -156,96 +145,65 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
     return retraining_decision
 
 
-def _lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]:
-    """Return the columns of the reports, the evaluations and the spine that each column of a decision is computed from."""
-    drift, performance = inputs.key(DRIFT_REPORT), inputs.key(PERFORMANCE_REPORT)
-    spine, spine_section = inputs.spine_key, inputs.solution.spine
-    drifted = [(drift, "feature"), (drift, "alert")]
-    own = [
-        (inputs.key(solution_monitor.stage), "alert")
-        for solution_monitor in measuring_monitors(inputs.solution)
-        if solution_monitor.monitor.asks_for_training
-    ]
-    bad = [(performance, "alert"), (performance, "complete"), *own]
-    measured = {name: [(performance, name)] for name in ("metric", "estimated", "realised")}
-    outcomes = inputs.key(OUTCOMES)
-    known = [(outcomes, name) for name in (spine_section.label, spine_section.label_time, MATURED)]
-    measured["realised"] = [*measured["realised"], *known]
-    labels = [(spine, spine_section.label), (spine, spine_section.label_time)]
-    facts: Sources = {
-        WINDOW: [(drift, WINDOW)],
-        "decided_for": [(drift, WINDOW)],
-        MODEL_VERSION: [(drift, MODEL_VERSION)],
-        # Of the record in the registry of that version.
-        "trained_for": [(drift, MODEL_VERSION)],
-        "predictions": [(performance, "rows")],
-        "drifted_share": drifted,
-        **measured,
-        "bad_windows": [*drifted, *bad, *known],
-        "attempted": [(inputs.key(EVALUATION), TRAINING_DATE)],
-        "new_rows": labels,
-        "rows_fingerprint": [(spine, name) for name in inputs.spine.columns],
-    }
-    every = [source for of_fact in facts.values() for source in of_fact]
-    return column_lineage({**facts, "outcome": every, "reason": every})
-
-
 def decide_window(
     connection: duckdb.DuckDBPyConnection,
     registry: ModelRegistry,
     inputs: SolutionInputs,
     *,
     window: date,
+    earlier: Sequence[EarlierDecision],
     running: str | None,
     load: LoadVersion,
+    versions: ComparedVersions,
 ) -> dict[str, Any]:
     """The decision about one window as a row of the table. Raises Failure when nothing was reported of the window."""
-    retraining_section = inputs.solution.retraining
+    section = inputs.solution.retraining
     end = inputs.windows.time_window_for_partition_key(window.isoformat()).end.date()
-    day = training_day(connection, inputs, end)
+    day, moment = training_day(connection, inputs, end), inputs.midnight(end)
     champion = predicting_version(connection, registry, inputs, window)
+    version, trained_for = champion.version, champion.training.training_date
     windows = reported_windows(
-        connection,
-        inputs,
-        version=champion.version,
-        window=window,
-        count=retraining_section.recent_windows,
-        moment=inputs.midnight(end),
-        load=load,
+        connection, inputs, version=version, window=window, count=section.recent_windows, moment=moment, load=load
     )
-    evaluations = whole_evaluations(connection, inputs.name)
-    # Without time the training of a day has read the snapshot of that day.
-    before = "<" if inputs.solution.spine.has_time else "<="
-    [[attempted]] = connection.execute(
-        f"SELECT max({TRAINING_DATE}) FROM {evaluations} WHERE {TRAINING_DATE} {before} ?", [day]
-    ).fetchall()
+    evaluated = evaluated_dates(connection, inputs, day)
+    history = DecisionHistory(earlier, version, trained_for, evaluated)
+    attempted = max(evaluated - history.recalibrated, default=None)
     rows = f"SELECT {content_columns(inputs)} FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
     identity = fingerprint(connection, f"({rows})")
     labelled, new_rows = count_labelled(connection, inputs, rows, attempted)
+    served_windows = count_served_windows(connection, inputs, version, window)
+    policy = _policy(inputs, day, labelled)
+    is_watched = policy.is_watching(served_windows) and history.may_roll_back
+    previous = versions.before(version, trained_for) if is_watched else None
+    compared = (
+        compare_versions(connection, inputs, versions, version=version, previous=previous, window=window, moment=moment)
+        if previous is not None or policy.recalibrates
+        else NOT_COMPARED
+    )
     state = RetrainingState(
         day=day,
         windows=windows,
-        trained_for=champion.training.training_date,
+        trained_for=trained_for,
         attempted=attempted,
         new_rows=new_rows,
         changed=identity != trained_rows_fingerprint(connection, inputs, attempted),
         running=running,
-    )
-    policy = RetrainingPolicy(
-        minimum_bad_windows=retraining_section.minimum_bad_windows,
-        recent_windows=retraining_section.recent_windows,
-        maximum_drifted_share=inputs.solution.monitoring.drift.maximum_share_of_features,
-        trained_before=subtract_duration(day, retraining_section.max_age) if retraining_section.max_age else None,
-        attempted_after=subtract_duration(day, retraining_section.cooldown),
-        minimum_new_rows=retraining_section.least_new_rows(labelled),
+        losses=compared.windows,
+        served_windows=served_windows,
+        rolled_back=history.rolled_back,
+        refused=history.refused,
+        refused_recalibrations=history.refused_recalibrations,
     )
     decision: RetrainingDecision = decide(state, policy)
+    other = (
+        f". Version {previous}, the one before, reads or answers other things: {compared.obstacle}" if compared.obstacle else ""
+    )
     newest = windows[-1]
     return {
         WINDOW: window,
         "decided_for": day,
-        MODEL_VERSION: champion.version,
-        "trained_for": state.trained_for,
+        MODEL_VERSION: version,
+        "trained_for": trained_for,
         "predictions": count_predictions(connection, inputs, window),
         "drifted_share": newest.drifted_share,
         "metric": newest.metric,
@@ -253,11 +211,51 @@ def decide_window(
         "realised": newest.realised,
         "bad_windows": decision.bad_windows,
         "attempted": attempted,
-        "new_rows": state.new_rows,
+        "new_rows": new_rows,
         "rows_fingerprint": identity,
+        "previous_version": previous,
+        **difference_values("rollback", decision.rollback),
+        **difference_values("recalibration", decision.recalibration),
         "outcome": decision.outcome,
-        "reason": decision.text,
+        "reason": f"{decision.text}{other}",
     }
+
+
+def _policy(inputs: SolutionInputs, day: date, labelled: int) -> RetrainingPolicy:
+    """The conditions in the YAML of the solution, on a day with so many labelled rows."""
+    section = inputs.solution.retraining
+    return RetrainingPolicy(
+        minimum_bad_windows=section.minimum_bad_windows,
+        recent_windows=section.recent_windows,
+        maximum_drifted_share=inputs.solution.monitoring.drift.maximum_share_of_features,
+        trained_before=subtract_duration(day, section.max_age) if section.max_age else None,
+        attempted_after=subtract_duration(day, section.cooldown),
+        minimum_new_rows=section.least_new_rows(labelled),
+        refused=section.refused,
+        watch=section.watch,
+        rolls_back=section.roll_back,
+        recalibrates=section.recalibrate,
+    )
+
+
+def earlier_decision(row: dict[str, Any]) -> EarlierDecision:
+    """The row of a decision as what a later one knows of it."""
+    return EarlierDecision(
+        window=row[WINDOW],
+        day=row["decided_for"],
+        version=row[MODEL_VERSION],
+        trained_for=row["trained_for"],
+        previous=row["previous_version"],
+        outcome=row["outcome"],
+    )
+
+
+def _return_to(registry: ModelRegistry, inputs: SolutionInputs, row: dict[str, Any]) -> dict[str, Any]:
+    """The metadata that name the version which a rollback goes back to, with its partition of `deployment`."""
+    if row["outcome"] != "roll back":
+        return {}
+    record = registry.registered_record(registry.get(inputs.name, row["previous_version"]))
+    return {RETURN_TO: record.version, RETURN_PARTITION: record.training.training_date.isoformat()}
 
 
 def _identity(row: dict[str, Any]) -> str:

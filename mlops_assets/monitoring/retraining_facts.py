@@ -7,20 +7,21 @@ import duckdb
 
 from mlops_assets.clients.bundle_record import BundleRecord
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.core.keys import DRIFT_REPORT, PERFORMANCE_REPORT, TRAINING_DATASET
+from mlops_assets.core.keys import DRIFT_REPORT, OUTCOMES, PERFORMANCE_REPORT, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.lake.datasets import newest_dataset
 from mlops_assets.lake.sql import quote, sql_moment
-from mlops_assets.lake.tables import fingerprint, table_exists
+from mlops_assets.lake.tables import fingerprint, query_value, table_exists
 from mlops_assets.ml.performance_words import describe_performance
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.ml.retraining import WindowResult
 from mlops_assets.monitoring.known_performance import LoadVersion, performance_as_known
 from mlops_assets.monitoring.monitor import measuring_monitors
-from mlops_assets.monitoring.monitored_windows import WINDOW
+from mlops_assets.monitoring.monitored_windows import WINDOW, windows_from_keys
 from mlops_assets.schema.column_names import LABELLED_AT, LOADED_AT, MODEL_VERSION, SNAPSHOT_AT
 from mlops_assets.schema.table_columns import row_columns
 from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.all_evaluations import whole_evaluations
 from mlops_assets.training.training_dataset import labelled_rows
 
 
@@ -49,8 +50,18 @@ def predicting_version(
 
     Raises EvidenceError when somebody changed the version in MLflow: its training date decides.
     """
+    reported = f"SELECT DISTINCT {MODEL_VERSION} FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} = ?"
+    last = "SELECT NULL AS last, NULL AS version"
+    if table_exists(connection, table := inputs.table(OUTCOMES)):
+        [period] = windows_from_keys(inputs, [window.isoformat()]).ranges.values()
+        last = (
+            f"SELECT max({quote(inputs.solution.spine.prediction_time)}) AS last, {MODEL_VERSION} AS version "
+            f"FROM lake.{table} t WHERE {period.predicate('t')} GROUP BY 2"
+        )
+    # After a rollback within the window the lower number is the later one.
     versions = connection.execute(
-        f"SELECT DISTINCT {MODEL_VERSION} FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} = ? ORDER BY 1 DESC", [window]
+        f"SELECT {MODEL_VERSION} FROM ({reported}) LEFT JOIN ({last}) ON version = {MODEL_VERSION} ORDER BY last DESC NULLS LAST, 1 DESC",
+        [window],
     ).fetchall()
     for (version,) in versions:
         record = registry.registered_record(registry.get(inputs.name, version))
@@ -59,6 +70,22 @@ def predicting_version(
     raise permanent_failure(
         f"No report says what {inputs.name} predicted in the window {window}: materialize {inputs.name}/{DRIFT_REPORT} first."
     )
+
+
+def evaluated_dates(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, day: date) -> set[date]:
+    """The training dates before that of `day` for which a candidate for all rows was evaluated, deployed or not."""
+    # Without time the training of a day has read the snapshot of that day.
+    before = "<" if inputs.solution.spine.has_time else "<="
+    evaluations = whole_evaluations(connection, inputs.name)
+    rows = connection.execute(f"SELECT DISTINCT {TRAINING_DATE} FROM {evaluations} WHERE {TRAINING_DATE} {before} ?", [day])
+    return {training_date for (training_date,) in rows.fetchall()}
+
+
+def count_served_windows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, window: date) -> int:
+    """Count the windows from the first in which `version` predicted up to `window`."""
+    query = f"SELECT min({WINDOW}) FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {MODEL_VERSION} = {version}"
+    first = str(query_value(connection, query))
+    return sum(first <= key <= window.isoformat() for key in inputs.windows.get_partition_keys())
 
 
 def reported_windows(

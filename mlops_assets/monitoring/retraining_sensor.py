@@ -1,20 +1,32 @@
-"""The sensor that acts on retraining decisions: it launches the training that the newest one asks for, once."""
+"""The sensor that acts on retraining decisions: it launches the run that the newest one asks for, once."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterInstance, RunsFilter
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from mlops_assets.core.deployment_target import DeploymentTarget
 from mlops_assets.core.keys import DEPLOYMENT, MODEL, RETRAINING_DECISION, job_name, stage_key
 from mlops_assets.core.settings import sensor_interval
+from mlops_assets.deployment.champion_sensor import deployment_job
 from mlops_assets.runs.unfinished import UNFINISHED
 
 OUTCOME, REASON, TRAIN_FOR, DECISION = "outcome", "reason", "train_for", "decision"
 """Metadata of a decision: what follows, why, for which training date, and the identity of its content."""
 
+VERSION, RETURN_TO, RETURN_PARTITION = "model_version", "return_to", "return_partition"
+"""Metadata of a decision: the version that it is about, and of a rollback the version before it with its partition."""
+
 DECISION_TAG = "mlops/retraining_decision"
-"""On the run of a training: the identity of the decision that it follows."""
+"""On the run that follows a decision: the identity of that decision."""
 
 ACTOR = "retraining"
-"""Who deploys a version that was trained because of a decision."""
+"""Who deploys a version because of a decision."""
+
+FOLLOWED = ("retrain", "recalibrate", "roll back")
+"""The outcomes that a run follows."""
 
 _INTERVAL_SECONDS = 10
 _MOST_DECISIONS = 1000
@@ -37,21 +49,21 @@ def running_training(instance: DagsterInstance, solution: str) -> str | None:
     return None
 
 
-def build_retraining_sensor(solution: str) -> dg.SensorDefinition:
-    """The sensor of one solution.
+def build_retraining_sensor(target: DeploymentTarget, jobs: Sequence[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
+    """The sensor of the solution of `target`; its training is one of `jobs`.
 
     Of the decisions since the last tick it looks at the newest window only, and at none before a window that it looked at already:
-    the others were overtaken. A decision that cannot be followed because a training runs is dropped, not kept: the next window
-    decides anew, in knowledge of that training. The run key is the identity of the decision's content, so that neither a repeated
+    the others were overtaken. A decision that cannot be followed is dropped, not kept, because a training runs or another version predicts by
+    now: the next window decides anew, in knowledge of that. The run key is the identity of the decision's content, so that neither a repeated
     tick nor a decision made again launches a second run.
     """
-    key = stage_key(solution, RETRAINING_DECISION)
-    deployment = stage_key(solution, DEPLOYMENT).to_python_identifier()
+    key = stage_key(target.solution, RETRAINING_DECISION)
+    [training] = [job for job in jobs if job.name == job_name(target.solution, "training")]
 
     @dg.sensor(
-        name=sensor_name(solution),
-        job_name=job_name(solution, "training"),
-        description="Launches the training that the newest retraining decision asks for.",
+        name=sensor_name(target.solution),
+        jobs=[training, deployment_job(target.key)],
+        description="Launches the training, the recalibration or the rollback that the newest retraining decision asks for.",
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         # Off until `mlops automation on`: docs/retraining.md.
         default_status=dg.DefaultSensorStatus.STOPPED,
@@ -69,17 +81,39 @@ def build_retraining_sensor(solution: str) -> dg.SensorDefinition:
             return dg.SensorResult(skip_reason=f"{window}: overtaken by the decision of {decided}", cursor=cursor)
         materialization = newest.asset_materialization
         decision = {name: str(entry.value) for name, entry in materialization.metadata.items()} if materialization else {}
-        if decision[OUTCOME] != "retrain":
-            return dg.SensorResult(skip_reason=f"{window}: {decision[OUTCOME]}, {decision[REASON]}", cursor=cursor)
-        if running := running_training(context.instance, solution):
-            reason = f"{window}: not followed, the training {running} is running; the next window decides anew"
-            return dg.SensorResult(skip_reason=reason, cursor=cursor)
-        request = dg.RunRequest(
-            run_key=decision[DECISION],
-            partition_key=decision[TRAIN_FOR],
-            tags={DECISION_TAG: decision[DECISION]},
-            run_config={"ops": {deployment: {"config": {"actor": ACTOR, "reason": decision[REASON]}}}},
-        )
-        return dg.SensorResult(run_requests=[request], cursor=cursor)
+        outcome = decision[OUTCOME]
+        if outcome not in FOLLOWED:
+            return dg.SensorResult(skip_reason=f"{window}: {outcome}, {decision[REASON]}", cursor=cursor)
+        if obstacle := _obstacle(context.instance, target, decision):
+            return dg.SensorResult(skip_reason=f"{window}: not followed, {obstacle}; the next window decides anew", cursor=cursor)
+        return dg.SensorResult(run_requests=[_request(target, decision)], cursor=cursor)
 
     return retraining
+
+
+def _obstacle(instance: DagsterInstance, target: DeploymentTarget, decision: Mapping[str, str]) -> str | None:
+    """What is against following the decision now; a rollback does not wait for a training."""
+    if decision[OUTCOME] != "roll back" and (running := running_training(instance, target.solution)):
+        return f"the training {running} is running"
+    deployed = target.newest_deployment(instance)
+    if decision[OUTCOME] != "retrain" and deployed is not None and str(deployed.version) != decision[VERSION]:
+        return f"version {deployed.version} predicts by now"
+    return None
+
+
+def _request(target: DeploymentTarget, decision: Mapping[str, str]) -> dg.RunRequest:
+    """The run that follows the decision."""
+    outcome, solution = decision[OUTCOME], target.solution
+    deployment: dict[str, Any] = {"actor": ACTOR, "reason": decision[REASON]}
+    configuration = {target.key: deployment}
+    if outcome == "roll back":
+        deployment["version"] = int(decision[RETURN_TO])
+    if outcome == "recalibrate":
+        configuration[stage_key(solution, MODEL)] = {"recalibrate": int(decision[VERSION])}
+    return dg.RunRequest(
+        run_key=decision[DECISION],
+        job_name=job_name(solution, DEPLOYMENT if outcome == "roll back" else "training"),
+        partition_key=decision[RETURN_PARTITION if outcome == "roll back" else TRAIN_FOR],
+        tags={DECISION_TAG: decision[DECISION]},
+        run_config={"ops": {key.to_python_identifier(): {"config": values} for key, values in configuration.items()}},
+    )

@@ -188,6 +188,11 @@ def arm_settings(solution: Solution) -> "ArmSettings":
         minimum_bad_windows=retraining.minimum_bad_windows,
         recent_windows=retraining.recent_windows,
         minimum_new_rows=retraining.minimum_new_rows or 0,
+        refused=retraining.refused,
+        watch=retraining.watch,
+        rolls_back=retraining.roll_back,
+        recalibrates=retraining.recalibrate,
+        refits=solution.refits,
         weighted="sample_weight" in (method_parameters(training.estimator.type, "fit") or ()),
     )
 

@@ -86,18 +86,28 @@ def _of_windows(text: str) -> str:
 class Retraining(YamlModel):
     """When a solution is trained again: when enough of the last windows are bad, or the model is too old, and nothing speaks against it.
 
-    `max_age` is also the age from which Dagster shows the model as stale.
+    A new version that loses more than the one before it on the same labelled rows is rolled back. `max_age` is also the age from which
+    Dagster shows the model as stale.
     """
 
     bad_windows: Annotated[str, AfterValidator(_of_windows)] = "2 of 5"
     """How many of how many last monitoring windows of a version must be bad."""
     cooldown: Duration = "7d"
-    """Span after a training date in which no other training follows, whatever came of the first."""
+    """Span after a training date in which no other training follows, whatever came of the first; after a rollback too."""
     max_age: Duration | None = "180d"
     """Age of a model, from its training date, that is a reason by itself; none: no age is."""
     minimum_new_rows: Annotated[int, Field(ge=0)] | None = None
     """The least rows whose labels became known since the last training. Left out: a tenth of those
     that the next one would have, at most 1000."""
+    roll_back: bool = True
+    """Whether a version goes back to the one before it that loses less, beyond chance, on what the version predicted."""
+    watch: Annotated[int, Field(ge=2)] = 6
+    """For how many windows from its first on a version may be rolled back."""
+    recalibrate: bool = False
+    """Whether the version in service is recalibrated when it would lose less then, beyond chance, and no training follows."""
+    refused: Annotated[int, Field(ge=1)] = 2
+    """After how many trainings in a row that were refused or rolled back a person is asked, and none follows by itself. A training or a
+    deployment by hand begins anew, and so does `max_age` after the last one."""
 
     def least_new_rows(self, labelled: int) -> int:
         """The least new rows of a training that would have so many labelled ones."""

@@ -33,6 +33,10 @@ policies = st.integers(1, 6).flatmap(
         trained_before=st.none() | dates,
         attempted_after=dates,
         minimum_new_rows=st.integers(0, 5000),
+        refused=st.none(),
+        watch=st.just(6),
+        rolls_back=st.booleans(),
+        recalibrates=st.booleans(),
     )
 )
 states = st.builds(
@@ -67,6 +71,10 @@ POLICY = RetrainingPolicy(
     trained_before=DAY - timedelta(days=60),
     attempted_after=DAY - timedelta(days=7),
     minimum_new_rows=1000,
+    refused=2,
+    watch=6,
+    rolls_back=True,
+    recalibrates=True,
 )
 STATE = RetrainingState(
     day=DAY,

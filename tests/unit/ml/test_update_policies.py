@@ -125,7 +125,14 @@ def test_a_training_every_period():
 
 def test_the_rule_of_the_reports_decides_as_it_does_elsewhere():
     policy = ReportPolicy(
-        history=History(days=70), minimum_bad_windows=2, recent_windows=3, cooldown=14, maximum_age=180, minimum_new_rows=100
+        history=History(days=70),
+        minimum_bad_windows=2,
+        recent_windows=3,
+        cooldown=14,
+        maximum_age=180,
+        minimum_new_rows=100,
+        refused=None,
+        watch=6,
     )
     bad = replace(FACTS, results=[result(weeks, alert=weeks < 3) for weeks in (3, 2, 1)])
     assert policy.decide(FACTS).action == "keep"

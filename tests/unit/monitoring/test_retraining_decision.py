@@ -1,79 +1,46 @@
 """What a retraining decision is made from: reports and labels in a lake of its own, written as the platform's tables are."""
 
 import functools
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from bundles import contract, record_of
+from bundles import contract
+from decisions import (
+    FORGED,
+    INPUTS,
+    WINDOWS,
+    Served,
+    empty_lake,
+    no_reference,
+    report,
+    report_no_drift,
+)
+from decisions import (
+    decide as decide_about,
+)
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from mlops_assets.clients.bundle_record import EvidenceError
-from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.clients.registered_model import RegisteredModel
-from mlops_assets.clients.signatures import Signer
-from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.ml.performance import to_arrow
 from mlops_assets.ml.reference import Reference
 from mlops_assets.ml.reference_windows import NO_VARIATION
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.ml.usual_drift import NOTHING_USUAL
-from mlops_assets.monitoring.known_performance import LoadVersion
-from mlops_assets.monitoring.monitored_windows import MonitoredVersion, report_columns
+from mlops_assets.monitoring.monitored_windows import MonitoredVersion
 from mlops_assets.monitoring.performance_report import is_complete, performance_with_labels
-from mlops_assets.monitoring.retraining_decision import decide_window
-from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.table_columns import row_columns
-from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.monitoring_reference import VersionReference
 
-WINDOWS = ["2020-03-02", "2020-03-09", "2020-03-16"]
-"""Mondays; the last one's decision is made on 2020-03-23."""
-
-
-class Versions(ModelRegistry):
-    """Version 1, trained for the first of March, and version 7 of a segment, both signed; the real registry needs a server."""
-
-    def get(self, solution: str, version: int) -> RegisteredModel:
-        record = record_of(solution, version)
-        record = replace(record, training=replace(record.training, segment="north" if version == 7 else None))
-        tags = record.training.tags | {"bundle_record": record.text} | record.sign(self.signer, "registered")
-        return RegisteredModel(solution, version, record.run_id, tags | FORGED)
-
-
-FORGED: dict[str, str] = {}
-"""Tags of every version that somebody wrote in MLflow."""
-
-
-def inputs() -> SolutionInputs:
-    solution = Solution.model_validate(
-        {
-            "name": "clinic",
-            "description": "",
-            "owners": ["team:clinic"],
-            "problem": "binary_classification",
-            "partitions": {"column": "day", "start": "2020-01-01", "end": "2020-04-01"},
-            "spine": {"model": "visits", "key": "id", "prediction_time": "asked_at", "label": "late", "label_time": "known_at"},
-            "features": [{"request": ["age"]}],
-            "training": {"window": "30d", "holdout": "5d", "metric": "roc_auc", "estimator": {"type": "x.Y"}},
-            "retraining": {"bad_windows": "2 of 3", "minimum_new_rows": 10},
-        }
-    )
-    spine = DbtModel(
-        name="visits", table="clinic.visits", description="", columns={}, column_descriptions={}, partition_column="day"
-    )
-    return SolutionInputs(solution=solution, spine=spine, views=(), request=("age",), derived={})
-
-
-INPUTS = inputs()
+decide = functools.partial(decide_about, load=no_reference)
 
 
 @pytest.fixture
@@ -94,67 +61,10 @@ def lake() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def empty_lake() -> duckdb.DuckDBPyConnection:
-    """Nobody drifted, version 1 was evaluated, and nothing else is known."""
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'; ATTACH ':memory:' AS lake; CREATE SCHEMA lake.clinic")
-    connection.execute("CREATE TABLE lake.clinic.evaluation AS SELECT DATE '2020-03-01' AS training_date, 1 AS model_version")
-    connection.execute(
-        "CREATE TABLE lake.clinic.drift_report (window_start DATE, model_version INTEGER, slice VARCHAR, feature VARCHAR, "
-        "kind VARCHAR, alert BOOLEAN)"
-    )
-    columns = report_columns(row_columns(PerformanceRow))
-    typed = ", ".join(f"{name} {column.type}" for name, column in columns.items())
-    connection.execute(f"CREATE TABLE lake.clinic.performance_report ({typed})")
-    # The commits of a DuckLake; without any, the last training counts as made with other rows.
-    connection.execute(
-        "CREATE MACRO lake.snapshots() AS TABLE SELECT 0 AS snapshot_id, now() AS snapshot_time, '' AS author, '' AS commit_extra_info"
-    )
-    return connection
-
-
-def report(
-    connection: duckdb.DuckDBPyConnection,
-    window: str,
-    *,
-    version: int,
-    alert: bool,
-    part: str | None = None,
-    made_on: date = date(2020, 3, 23),
-) -> None:
-    """Write the reports of a window as they were `made_on` a day. A label is known a day after its visit."""
-    complete = made_on > date.fromisoformat(window) + timedelta(days=7)
-    connection.execute(
-        "DELETE FROM lake.clinic.performance_report WHERE window_start = ? AND model_version = ? AND slice IS NOT DISTINCT FROM ?",
-        [window, version, part],
-    )
-    values = [window, version, part, 0.7, 0.6 if alert else 0.8, 0.75, alert, complete, 168 if complete else 145]
-    connection.execute(
-        "INSERT INTO lake.clinic.performance_report BY NAME "
-        "SELECT * FROM (VALUES (CAST(? AS DATE), ?, ?, 'roc_auc', ?, ?, 0.8, ?, ?, ?, 168, ?)) "
-        "t(window_start, model_version, slice, metric, estimated, realised, reference, threshold, alert, complete, rows, matured_rows)",
-        values,
-    )
-    report_no_drift(connection, window, version=version, part=part)
-
-
-def report_no_drift(connection: duckdb.DuckDBPyConnection, window: str, *, version: int, part: str | None) -> None:
-    connection.execute("INSERT INTO lake.clinic.drift_report VALUES (?, ?, ?, 'age', 'feature', false)", [window, version, part])
-
-
 @pytest.fixture(autouse=True)
 def _state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     FORGED.clear()
-
-
-def no_reference(version: int) -> MonitoredVersion:
-    raise AssertionError(f"version {version}: its reports knew the labels of the day, and nothing is computed again")
-
-
-def decide(connection: duckdb.DuckDBPyConnection, window: str, load: LoadVersion = no_reference) -> dict[str, Any]:
-    signer = Signer(Path("signing_key"))
-    return decide_window(connection, Versions("", "", signer), INPUTS, window=date.fromisoformat(window), running=None, load=load)
 
 
 def test_good_windows_keep_the_model(lake: duckdb.DuckDBPyConnection) -> None:
@@ -234,6 +144,7 @@ def test_a_tag_that_somebody_wrote_decides_nothing(lake: duckdb.DuckDBPyConnecti
         decide(lake, WINDOWS[-1])
 
 
+RECALIBRATING = INPUTS.solution.retraining.model_copy(update={"recalibrate": True})
 REFERENCE_SCORES = pa.table({"score": [0.2, 0.3, 0.5, 0.6, 0.4, 0.7] * 50, "late": [0, 0, 0, 1, 1, 1] * 50})
 
 
@@ -249,7 +160,7 @@ def lake_at(clock: datetime, delays: np.ndarray) -> duckdb.DuckDBPyConnection:
     """The lake as it was at `clock`, with the reports that were made then: the label of a visit becomes known after its delay in hours."""
     connection = empty_lake()
     random = np.random.default_rng(0)
-    asked = [datetime(2020, 2, 24, tzinfo=UTC) + timedelta(hours=4 * number) for number in range(len(delays))]
+    asked = [datetime(2020, 2, 24, tzinfo=UTC) + timedelta(hours=number) for number in range(len(delays))]
     known = [moment + timedelta(hours=int(delay)) for moment, delay in zip(asked, delays, strict=True)]
     late = random.random(len(delays)) < 0.4
     # In the second half of the rows the model is no longer right.
@@ -261,6 +172,7 @@ def lake_at(clock: datetime, delays: np.ndarray) -> duckdb.DuckDBPyConnection:
             "asked_at": asked,
             "late": [bool(label) if moment <= clock else None for label, moment in zip(late, known, strict=True)],
             "known_at": [moment if moment <= clock else None for moment in known],
+            "age": random.random(len(delays)),
             "score": np.clip(0.2 + 0.4 * signal + random.normal(0, 0.2, len(delays)), 0, 1),
         }
     ).filter(pc.field("asked_at") < clock)
@@ -270,6 +182,7 @@ def lake_at(clock: datetime, delays: np.ndarray) -> duckdb.DuckDBPyConnection:
         "CREATE TABLE lake.clinic.outcomes AS SELECT id, id AS prediction_id, day, asked_at, late, known_at, late IS NOT NULL AS matured, "
         "1 AS model_version, score FROM rows"
     )
+    connection.execute("CREATE TABLE lake.clinic.predictions AS SELECT id AS prediction_id, day, age FROM rows")
     for window in WINDOWS:
         end = datetime.fromisoformat(window).replace(tzinfo=UTC) + timedelta(days=7)
         if end <= clock:
@@ -278,7 +191,7 @@ def lake_at(clock: datetime, delays: np.ndarray) -> duckdb.DuckDBPyConnection:
                 | {
                     "window": window,
                     "metric": "roc_auc",
-                    "rows": 42,
+                    "rows": 168,
                     "estimated": 0.6,
                     "estimated_lower": 0.5,
                     "estimated_upper": 0.65,
@@ -308,9 +221,14 @@ def lake_at(clock: datetime, delays: np.ndarray) -> duckdb.DuckDBPyConnection:
 def test_a_decision_in_retrospect_is_that_of_its_day_however_late_labels_come(
     seed: int, longest: int, window: str, later: int
 ) -> None:
-    delays = np.random.default_rng(seed).integers(0, longest, 6 * 28)
+    delays = np.random.default_rng(seed).integers(0, longest, 24 * 28)
     day = datetime.fromisoformat(window).replace(tzinfo=UTC) + timedelta(days=7)
+    clinic = replace(INPUTS, solution=INPUTS.solution.model_copy(update={"retraining": RECALIBRATING}))
     on_the_day, in_retrospect = (
-        decide(lake_at(clock, delays), window, load=reference) for clock in (day, day + timedelta(hours=later))
+        decide(lake_at(clock, delays), window, load=reference, served=Served(version_1=5), clinic=clinic)
+        for clock in (day, day + timedelta(hours=later))
     )
     assert in_retrospect == on_the_day
+    if longest < 24 and window == WINDOWS[2]:
+        assert on_the_day["rollback_rows"] > 168
+        assert on_the_day["recalibration_rows"] > 100

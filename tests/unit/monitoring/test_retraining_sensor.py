@@ -7,10 +7,14 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
+from mlops_assets.core.asset_jobs import define_job
+from mlops_assets.core.deployment_target import DeploymentTarget
 from mlops_assets.core.keys import job_name, stage_key
 from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor, running_training
 
 SOLUTION = "problem"
+TARGET = DeploymentTarget(SOLUTION, None, dg.StaticPartitionsDefinition(["2013-07-01", "2013-09-02"]))
+TRAINING = define_job("problem_training", selection=dg.AssetSelection.all(), description="")
 KEY = stage_key(SOLUTION, "retraining_decision")
 
 
@@ -20,12 +24,19 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def decide(instance: dg.DagsterInstance, window: str, outcome: str, identity: str) -> None:
+def decide(instance: dg.DagsterInstance, window: str, outcome: str, identity: str, **metadata: object) -> None:
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
             KEY,
             partition=window,
-            metadata={"outcome": outcome, "reason": f"because of {window}", "train_for": "2013-09-02", "decision": identity},
+            metadata={
+                "outcome": outcome,
+                "reason": f"because of {window}",
+                "train_for": "2013-09-02",
+                "decision": identity,
+                "model_version": 2,
+                **metadata,
+            },
         )
     )
 
@@ -33,7 +44,9 @@ def decide(instance: dg.DagsterInstance, window: str, outcome: str, identity: st
 def tick(instance: dg.DagsterInstance, cursor: str | None) -> tuple[list[dg.RunRequest], str | None, str | None]:
     """The run requests of one tick, the cursor after it, and why there is none."""
     with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
-        result: Any = build_retraining_sensor(SOLUTION)(context)
+        result: Any = build_retraining_sensor(
+            TARGET, [define_job("problem_training", selection=dg.AssetSelection.all(), description="")]
+        )(context)
     if isinstance(result, dg.SkipReason):
         return [], cursor, result.skip_message
     reason = result.skip_reason
@@ -84,3 +97,49 @@ def test_one_training_runs_at_a_time(instance: dg.DagsterInstance) -> None:
     assert f"the training {run.run_id} is running" in str(reason)
     # Dropped: the next window decides anew.
     assert tick(instance, cursor)[0] == []
+
+
+def deploy(instance: dg.DagsterInstance, version: int, before: int | None) -> None:
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            TARGET.key,
+            partition="2013-07-01",
+            metadata={
+                "model_version": version,
+                "version_before": dg.MetadataValue.null() if before is None else before,
+                "changed": version != before,
+            },
+        )
+    )
+
+
+def test_a_rollback_deploys_the_version_before_whatever_runs(instance: dg.DagsterInstance) -> None:
+    deploy(instance, 2, 1)
+    create_run_for_test(instance, job_name=job_name(SOLUTION, "training"), status=dg.DagsterRunStatus.STARTED)
+    decide(instance, "2013-08-26", "roll back", "back", return_to=1, return_partition="2013-07-01")
+    [request], cursor, _ = tick(instance, None)
+    assert (request.run_key, request.job_name, request.partition_key) == ("back", "problem_deployment", "2013-07-01")
+    assert request.run_config == {
+        "ops": {"problem__deployment": {"config": {"actor": "retraining", "reason": "because of 2013-08-26", "version": 1}}}
+    }
+    assert request.tags["mlops/retraining_decision"] == "back"
+    # Decided again before the window in which the version before predicts: it is there.
+    deploy(instance, 1, 2)
+    decide(instance, "2013-09-02", "roll back", "again", return_to=1, return_partition="2013-07-01")
+    requests, _, reason = tick(instance, cursor)
+    assert (requests, reason) == ([], "2013-09-02: not followed, version 1 predicts by now; the next window decides anew")
+
+
+def test_a_recalibration_is_a_training_of_the_version_that_predicts(instance: dg.DagsterInstance) -> None:
+    deploy(instance, 2, 1)
+    decide(instance, "2013-08-26", "recalibrate", "bend")
+    [request], _, _ = tick(instance, None)
+    assert (request.job_name, request.partition_key) == ("problem_training", "2013-09-02")
+    assert request.run_config["ops"]["problem__model"] == {"config": {"recalibrate": 2}}
+
+
+def test_the_version_before_is_that_of_the_first_deployment(instance: dg.DagsterInstance) -> None:
+    assert TARGET.version_before(instance, 2, "2013-07-01") is None
+    for version, before in ((1, None), (2, 1), (2, 2), (1, 2), (3, 1), (2, 3)):
+        deploy(instance, version, before)
+    assert [TARGET.version_before(instance, version, "2013-07-01") for version in (1, 2, 3)] == [None, 1, 1]
