@@ -5,6 +5,7 @@ when there is no evidence that the chosen version passed its gates. The champion
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -74,8 +75,12 @@ def _name(target: DeploymentTarget) -> str:
     return target.solution if target.segment is None else f"{target.solution} {target.segment}"
 
 
+@cache
 def deployment_job(key: dg.AssetKey) -> UnresolvedAssetJobDefinition:
-    """The job of a deployment asset, with which whoever deploys launches it."""
+    """The job of a deployment asset, with which whoever deploys launches it.
+
+    Always the same object: Dagster takes another one for a second job of that name.
+    """
     solution, stage = key.path
     return define_job(
         job_name(solution, stage),

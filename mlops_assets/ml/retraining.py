@@ -140,7 +140,7 @@ def decide(state: RetrainingState, policy: RetrainingPolicy) -> RetrainingDecisi
     # Not at the head of the module: the definitions load without numpy.
     from mlops_assets.ml.service_comparison import compare_recalibrated, compare_with_previous, describe_difference
 
-    rollback = compare_with_previous(state.losses) if policy.is_watching(state.served_windows) else None
+    rollback = compare_with_previous(state.losses, watch=policy.watch) if policy.is_watching(state.served_windows) else None
     bends = policy.recalibrates and not policy.gives_up(state.refused_recalibrations)
     recalibration = compare_recalibrated(state.losses) if bends else None
     problems = [

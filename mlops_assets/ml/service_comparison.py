@@ -37,10 +37,21 @@ def fit_recent(problem: Problem, predictions: np.ndarray, labels: np.ndarray) ->
 
 
 def compare_with_previous(
-    windows: Sequence[WindowLosses], *, confidence: float = CONFIDENCE, seed: int = 0
+    windows: Sequence[WindowLosses], *, watch: int, confidence: float = CONFIDENCE, seed: int = 0
 ) -> LossDifference | None:
-    """Return by how much the model in service loses more than the one before it, over two windows or more; None where that is not known."""
-    return compare_losses(windows, CHAMPION, PREVIOUS, confidence=confidence, fewest_windows=_FEWEST_WINDOWS, seed=seed)
+    """Return by how much the model in service loses more than the one before it, over two windows or more; None where that is not known.
+
+    It is asked in every window of the `watch`, and the chance of a wrong answer is divided among them.
+    """
+    looks = max(watch - _FEWEST_WINDOWS + 1, 1)
+    return compare_losses(
+        windows,
+        CHAMPION,
+        PREVIOUS,
+        confidence=1 - (1 - confidence) / looks,
+        fewest_windows=_FEWEST_WINDOWS,
+        seed=seed,
+    )
 
 
 def compare_recalibrated(

@@ -225,7 +225,7 @@ class LossPolicy:
         if (
             self.rolls_back
             and watched
-            and (worse := compare_with_previous(facts.windows, confidence=self.confidence, seed=self.seed))
+            and (worse := compare_with_previous(facts.windows, watch=self.watch, confidence=self.confidence, seed=self.seed))
             and worse.is_worse
         ):
             return UpdateDecision("roll back", f"the model before it loses less: {describe_difference(worse)}")

@@ -26,8 +26,8 @@ def _difference_columns(name: str, meaning: str) -> dict[str, TableColumn]:
     """Columns of a difference of two mean losses on the same rows; null where nothing was compared."""
     return {
         f"{name}_loss": TableColumn(type="DOUBLE", description=f"By how much the version {meaning}."),
-        f"{name}_low": TableColumn(type="DOUBLE", description="Lower end of its 99 % interval."),
-        f"{name}_high": TableColumn(type="DOUBLE", description="Upper end of its 99 % interval."),
+        f"{name}_low": TableColumn(type="DOUBLE", description="Lower end of its interval."),
+        f"{name}_high": TableColumn(type="DOUBLE", description="Upper end of its interval."),
         f"{name}_windows": TableColumn(type="INTEGER", description="Over how many of the last windows."),
         f"{name}_rows": TableColumn(type="BIGINT", description="On how many rows with known labels."),
     }

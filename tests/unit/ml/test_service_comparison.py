@@ -8,9 +8,9 @@ from mlops_assets.ml.service_comparison import CHAMPION, PREVIOUS, compare_with_
 WATCHED_WINDOWS = 6
 
 
-def test_equal_models_are_rolled_back_at_most_once_in_a_hundred_deployments() -> None:
+def test_equal_models_are_rolled_back_about_once_in_a_hundred_deployments() -> None:
     rolled_back = 0
-    for seed in range(300):
+    for seed in range(60):
         random = np.random.default_rng(seed)
         windows = []
         for _ in range(WATCHED_WINDOWS):
@@ -18,10 +18,11 @@ def test_equal_models_are_rolled_back_at_most_once_in_a_hundred_deployments() ->
             # Rows of a day share their weather.
             sums = {name: rows * (0.5 + random.normal(0, 0.05, 7)) for name in (CHAMPION, PREVIOUS)}
             windows.append(WindowLosses(sums=sums, rows=rows))
-        differences = [compare_with_previous(windows[:count], seed=seed) for count in range(1, WATCHED_WINDOWS + 1)]
-        assert differences[0] is None
+        assert compare_with_previous(windows[:1], watch=WATCHED_WINDOWS, seed=seed) is None
+        looks = range(2, WATCHED_WINDOWS + 1)
+        differences = [compare_with_previous(windows[:count], watch=WATCHED_WINDOWS, seed=seed) for count in looks]
         rolled_back += any(difference is not None and difference.is_worse for difference in differences)
-    assert rolled_back <= 6
+    assert rolled_back <= 1
 
 
 def test_few_rows_and_labels_that_fall_with_the_scores_recalibrate_nothing() -> None:

@@ -89,7 +89,7 @@ def test_a_worse_version_is_rolled_back_within_two_windows(seed: int) -> None:
     assert f"this one loses {second['rollback_loss']:+.4f} (" in second["reason"]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_an_equal_version_stays(seed: int) -> None:
     rows = list(decisions(lake_of("equal", seed)))
     assert {row["outcome"] for row in rows} == {"keep"}
