@@ -55,13 +55,14 @@ class MLSolution(YamlComponent):
     def definitions(self, folder: Path, *, origin: Mapping[str, Any]) -> dg.Definitions:
         """The assets, checks and jobs. Raises ConfigurationError for a model, column or class that does not exist."""
         inputs = self.inputs = self.resolve()
-        keys = {job: [inputs.key(name) for name in stages_of(job, self.solution)] for job in get_args(Job)}
+        keys = {str(job): [inputs.key(name) for name in stages_of(job, self.solution)] for job in get_args(Job)}
         assets = build_own_models(self.solution.name, self.solution.partitions, origin=origin)
         assets += [self._asset(stage, inputs, origin) for stage in stages(self.solution)]
         if segments := inputs.of_segments:
             of_segments = [stage for stage in STAGES if stage.has_segments]
             keys["segments"] = [segments.key(stage.name) for stage in of_segments]
             assets += [self._asset(stage, segments, origin) for stage in of_segments]
+        keys |= {key.path[-1]: [key] for key in inputs.deployments}
         jobs = [
             define_job(
                 job_name(inputs.name, purpose),

@@ -6,6 +6,7 @@ What a solution has by itself is the sensor `<solution>_retraining`, because tha
 from collections.abc import Iterator
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mlops_assets.components.ml_solution import MLSolution
 from mlops_assets.core.origin import COMPONENT
@@ -30,7 +31,7 @@ def build_solution_sensors(definitions: dg.Definitions) -> list[dg.SensorDefinit
         for name, inputs in solutions.items()
     }
     return [
-        build_champion_sensor(targets),
+        build_champion_sensor(targets, [job for job in definitions.jobs or [] if isinstance(job, UnresolvedAssetJobDefinition)]),
         build_challenger_sensor({name: inputs.solution.serving for name, inputs in solutions.items()}),
         build_served_version_sensor({name: served_solution(inputs) for name, inputs in solutions.items()}),
         build_prediction_log_sensor(logged),

@@ -5,7 +5,6 @@ when there is no evidence that the chosen version passed its gates. The champion
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -14,7 +13,6 @@ from mlops_assets.clients.aliases import CHAMPION, segment_alias
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_aliases, registered_champion
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
-from mlops_assets.core.asset_jobs import define_job
 from mlops_assets.core.deployment_target import DeploymentTarget
 from mlops_assets.core.keys import job_name
 from mlops_assets.core.settings import Settings, sensor_interval
@@ -26,20 +24,23 @@ _INTERVAL_SECONDS = 30
 _ACTOR = "mlflow"
 
 
-def build_champion_sensor(targets: Sequence[DeploymentTarget]) -> dg.SensorDefinition:
-    """The sensor of all `targets`. It asks for nothing while the registry agrees with the newest deployments.
+def build_champion_sensor(
+    targets: Sequence[DeploymentTarget], jobs: Iterable[UnresolvedAssetJobDefinition]
+) -> dg.SensorDefinition:
+    """The sensor of all `targets`, whose deployments are among `jobs`. It asks for nothing while registry and newest deployments agree.
 
     What agreed is looked at again when its alias or its newest deployment is another one: a tick in which nothing happened is one
     request to the registry and one query of the event log.
     """
     keys = list(dict.fromkeys(target.key for target in targets))
+    deployments = {job_name(*key.path) for key in keys}
     by_name = {_name(target): target for target in targets}
 
     @dg.sensor(
         name=NAME,
         description="Reconciles champions that were set by hand in MLflow with the history of deployments.",
         # The jobs of whoever deploys: this sensor, `mlops promote` and `mlops rollback`.
-        jobs=[deployment_job(key) for key in keys],
+        jobs=[job for job in jobs if job.name in deployments],
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
@@ -73,20 +74,6 @@ def build_champion_sensor(targets: Sequence[DeploymentTarget]) -> dg.SensorDefin
 
 def _name(target: DeploymentTarget) -> str:
     return target.solution if target.segment is None else f"{target.solution} {target.segment}"
-
-
-@cache
-def deployment_job(key: dg.AssetKey) -> UnresolvedAssetJobDefinition:
-    """The job of a deployment asset, with which whoever deploys launches it.
-
-    Always the same object: Dagster takes another one for a second job of that name.
-    """
-    solution, stage = key.path
-    return define_job(
-        job_name(solution, stage),
-        selection=dg.AssetSelection.assets(key),
-        description=f"Deploys one version of {solution}: promotion, rollback, or the record of what was set by hand in MLflow.",
-    )
 
 
 def _newest_deployments(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> Mapping[dg.AssetKey, int | None]:

@@ -10,7 +10,6 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from mlops_assets.core.deployment_target import DeploymentTarget
 from mlops_assets.core.keys import DEPLOYMENT, MODEL, RETRAINING_DECISION, job_name, stage_key
 from mlops_assets.core.settings import sensor_interval
-from mlops_assets.deployment.champion_sensor import deployment_job
 from mlops_assets.runs.unfinished import UNFINISHED
 
 OUTCOME, REASON, TRAIN_FOR, DECISION = "outcome", "reason", "train_for", "decision"
@@ -28,6 +27,7 @@ ACTOR = "retraining"
 FOLLOWED = ("retrain", "recalibrate", "roll back")
 """The outcomes that a run follows."""
 
+_TRAINING = "training"
 _INTERVAL_SECONDS = 10
 _MOST_DECISIONS = 1000
 
@@ -44,13 +44,13 @@ def running_training(instance: DagsterInstance, solution: str) -> str | None:
     """The id of a run that trains the solution and has not ended, or None."""
     model = stage_key(solution, MODEL)
     for run in instance.get_runs(RunsFilter(statuses=UNFINISHED)):
-        if run.job_name == job_name(solution, "training") or model in (run.asset_selection or ()):
+        if run.job_name == job_name(solution, _TRAINING) or model in (run.asset_selection or ()):
             return run.run_id
     return None
 
 
 def build_retraining_sensor(target: DeploymentTarget, jobs: Sequence[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
-    """The sensor of the solution of `target`; its training is one of `jobs`.
+    """The sensor of the solution of `target`, whose training and deployment are among `jobs`.
 
     Of the decisions since the last tick it looks at the newest window only, and at none before a window that it looked at already:
     the others were overtaken. A decision that cannot be followed is dropped, not kept, because a training runs or another version predicts by
@@ -58,11 +58,11 @@ def build_retraining_sensor(target: DeploymentTarget, jobs: Sequence[UnresolvedA
     tick nor a decision made again launches a second run.
     """
     key = stage_key(target.solution, RETRAINING_DECISION)
-    [training] = [job for job in jobs if job.name == job_name(target.solution, "training")]
+    launched = {job_name(target.solution, purpose) for purpose in (_TRAINING, DEPLOYMENT)}
 
     @dg.sensor(
         name=sensor_name(target.solution),
-        jobs=[training, deployment_job(target.key)],
+        jobs=[job for job in jobs if job.name in launched],
         description="Launches the training, the recalibration or the rollback that the newest retraining decision asks for.",
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         # Off until `mlops automation on`: docs/retraining.md.
@@ -112,7 +112,7 @@ def _request(target: DeploymentTarget, decision: Mapping[str, str]) -> dg.RunReq
         configuration[stage_key(solution, MODEL)] = {"recalibrate": int(decision[VERSION])}
     return dg.RunRequest(
         run_key=decision[DECISION],
-        job_name=job_name(solution, DEPLOYMENT if outcome == "roll back" else "training"),
+        job_name=job_name(solution, DEPLOYMENT if outcome == "roll back" else _TRAINING),
         partition_key=decision[RETURN_PARTITION if outcome == "roll back" else TRAIN_FOR],
         tags={DECISION_TAG: decision[DECISION]},
         run_config={"ops": {key.to_python_identifier(): {"config": values} for key, values in configuration.items()}},

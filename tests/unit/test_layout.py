@@ -38,6 +38,7 @@ _PARTS = {
     "ml/monitoring_plots.py": "unit/ml/test_evaluation_plots.py",
     "ml/policy_plot.py": "unit/ml/test_policy_comparison.py",
     "monitoring/data_quality_report.py": "solutions/test_flight_delay.py",
+    "monitoring/decision_table.py": "unit/monitoring/test_compared_losses.py",
     "monitoring/drift_report.py": "solutions/test_flight_delay.py",
     "monitoring/measures.py": "integration/test_extend.py",
     "monitoring/performance_report.py": "solutions/test_flight_delay.py",

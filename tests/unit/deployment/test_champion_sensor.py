@@ -15,8 +15,9 @@ from http_servers import running
 from msgspec.structs import replace
 
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.asset_jobs import define_job
 from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION, DeploymentTarget
-from mlops_assets.core.keys import SEGMENT, TRAINING_DATE
+from mlops_assets.core.keys import SEGMENT, TRAINING_DATE, job_name
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.champion_sensor import build_champion_sensor
@@ -90,7 +91,11 @@ def deploy(instance: dg.DagsterInstance, place: DeploymentTarget, version: int, 
 
 def tick(instance: dg.DagsterInstance, settings: Settings, places: list[DeploymentTarget], *, cursor: str | None = None) -> Any:
     context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"settings": settings})
-    return build_champion_sensor(places)(context)
+    jobs = [
+        define_job(job_name(*place.key.path), selection=dg.AssetSelection.all(), description="")
+        for place in {place.key: place for place in places}.values()
+    ]
+    return build_champion_sensor(places, jobs)(context)
 
 
 def reason_to_wait(answer: dg.SensorResult) -> str:

@@ -40,7 +40,10 @@ def test_a_rollback_has_no_rollback_and_is_not_repeated_against_a_person() -> No
     back = history(*decided, version=1, previous=1, evaluated=(2,))
     assert (back.may_roll_back, back.rolled_back) == (False, week(4))
     # The sensor was off: what was decided is decided again.
-    assert (history(*decided, version=2, previous=1).may_roll_back, history(*decided, version=2, previous=1).rolled_back) == (True, None)
+    assert (history(*decided, version=2, previous=1).may_roll_back, history(*decided, version=2, previous=1).rolled_back) == (
+        True,
+        None,
+    )
     # A person brought it back.
     assert not history(*decided, (1, "keep"), version=2, previous=1).may_roll_back
     assert history(*decided, (1, "retrain"), version=3, previous=1).may_roll_back

@@ -14,7 +14,9 @@ from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor, r
 
 SOLUTION = "problem"
 TARGET = DeploymentTarget(SOLUTION, None, dg.StaticPartitionsDefinition(["2013-07-01", "2013-09-02"]))
-TRAINING = define_job("problem_training", selection=dg.AssetSelection.all(), description="")
+JOBS = [
+    define_job(f"problem_{purpose}", selection=dg.AssetSelection.all(), description="") for purpose in ("training", "deployment")
+]
 KEY = stage_key(SOLUTION, "retraining_decision")
 
 
