@@ -12,12 +12,12 @@ from rich.table import Table
 from mlops_assets.cli.terminal import run_progress, show_stage
 from mlops_assets.clients.dagster_client import RunState
 from mlops_assets.core.settings import Settings
-from mlops_assets.operations.replay import Replay, ReplayStep
+from mlops_assets.operations.replay import RUN_NAMES, Replay, ReplayStep
 from mlops_assets.operations.replay_faults import Fault
 from mlops_assets.operations.replay_plan import Period, ReplayPlan
 from mlops_assets.operations.runs import wait_for_run
 
-_COLOURS = {"retrain": "yellow", "wait": "cyan", "keep": "green"}
+_COLOURS = {"retrain": "yellow", "recalibrate": "yellow", "roll back": "yellow", "ask": "red", "wait": "cyan", "keep": "green"}
 
 
 def run_replay(settings: Settings, console: Console, plan: ReplayPlan, fault: Fault | None) -> dict[str, Any]:
@@ -42,10 +42,14 @@ def run_replay(settings: Settings, console: Console, plan: ReplayPlan, fault: Fa
     with console.status("Comparing with a frozen and a monthly model") as display:
         compared = comparison.compute(months, display.update)
     _show_comparison(console, comparison.metric, [asdict(each) for each in compared])
-    trainings = [step.training for step in steps if step.training]
+    runs = [step.followed_by for step in steps if step.followed_by]
+    trainings = [run for run in runs if run.outcome == "retrain"]
+    others = ", ".join(
+        f"{sum(run.outcome == outcome for run in runs)} {name}s" for outcome, name in RUN_NAMES.items() if outcome != "retrain"
+    )
     seconds = time.monotonic() - began
     console.print(
-        f"{len(trainings)} trainings followed decisions, {sum(not each.problems for each in trainings)} of them were deployed. "
+        f"{len(trainings)} trainings followed decisions, {sum(not run.problems for run in trainings)} of them were deployed; {others}. "
         f"{len(steps)} steps took {seconds:.0f} s.",
         highlight=False,
     )
@@ -137,11 +141,13 @@ def _show_step(console: Console, step: ReplayStep) -> None:
             f"[green]stopped[/green] by {escape(stopped)}. The champion stayed" if stopped else "[red]nothing stopped it[/red]"
         )
         console.print(f"Injected {escape(step.stopped.fault)}; {outcome}. Then repaired.", highlight=False, soft_wrap=True)
-    if step.training:
-        problems = "; ".join(step.training.problems)
+    if run := step.followed_by:
+        problems = "; ".join(run.problems)
         outcome = f"[red]refused[/red]: {escape(problems)}. The champion stays" if problems else "[green]deployed[/green]"
         console.print(
-            f"Training in {step.training.seconds:.0f} s, {outcome}. {step.training.run_url}", highlight=False, soft_wrap=True
+            f"{RUN_NAMES[run.outcome].capitalize()} in {run.seconds:.0f} s, {outcome}. {run.run_url}",
+            highlight=False,
+            soft_wrap=True,
         )
     console.print(
         f"{step.period.last}: version {step.champion} predicts, after a step of {step.seconds:.0f} s",
@@ -172,7 +178,7 @@ def _described(step: ReplayStep) -> dict[str, Any]:
         "runs": {result.stage.name: result.seconds for result in step.stages},
         "stopped": asdict(step.stopped) if step.stopped else None,
         "windows": step.windows,
-        "training": asdict(step.training) if step.training else None,
+        "followed_by": asdict(step.followed_by) if step.followed_by else None,
         "champion": step.champion,
     }
 

@@ -61,7 +61,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=key,
-        description="Whether to train again after a window: the inputs, the rule's outcome and the reason in words.",
+        description="What becomes of the version that predicts after a window: the inputs, the outcome of the rule and the reason in words.",
         kinds={"duckdb"},
         **inputs.asset_attributes(RETRAINING_DECISION),
         partitions_def=inputs.windows,
@@ -80,7 +80,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
             *inputs.evaluations,
         ],
         retry_policy=RETRIES,
-        code_version="2",
+        code_version="3",
     )
     @step
     def retraining_decision(

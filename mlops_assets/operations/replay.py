@@ -2,11 +2,11 @@
 
 Each step launches the runs that follow the arrival of its days: data with features and predictions, outcomes, reports with the
 retraining decision. The decision is then acted on by the retraining sensor of the daemon, as it is on any other day, and the step
-waits for the training. Automation conditions would launch the same runs, each some ticks of the daemon later.
+waits for the training, the recalibration or the rollback. Automation conditions would launch the same runs, each some ticks of the daemon later.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -25,7 +25,8 @@ from mlops_assets.core.keys import (
     TRAINING_DATASET,
 )
 from mlops_assets.core.settings import Settings
-from mlops_assets.monitoring.retraining_sensor import DECISION, DECISION_TAG, OUTCOME, sensor_name
+from mlops_assets.ml.retraining import Outcome
+from mlops_assets.monitoring.retraining_sensor import DECISION, DECISION_TAG, FOLLOWED, OUTCOME, sensor_name
 from mlops_assets.operations.automation import switched_on
 from mlops_assets.operations.partition_windows import PartitionCalendar, PartitionWindow
 from mlops_assets.operations.query import run_query
@@ -36,14 +37,16 @@ from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.operations.stage_runs import StageRun, StageRunResult, data_assets, data_runs
 from mlops_assets.schema.duration import add_duration, subtract_duration
 
+RUN_NAMES: Mapping[Outcome, str] = {"retrain": "training", "recalibrate": "recalibration", "roll back": "rollback"}
 _SENSOR_SECONDS = 180
 _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class ReplayTraining:
-    """A training that followed a decision: why, its run, and why it failed or was refused (empty: the version was deployed)."""
+class FollowingRun:
+    """A run that followed a decision of this `outcome`, and why it failed or its candidate was refused (empty: a version was deployed)."""
 
+    outcome: Outcome
     run_url: str
     seconds: float
     problems: tuple[str, ...]
@@ -59,7 +62,7 @@ class BlockedDelivery:
 
 @dataclass
 class ReplayStep:
-    """What became of one step: its runs, the monitoring windows that ended in it, the training that followed, the champion after it.
+    """What became of one step: its runs, the monitoring windows that ended in it, the run that followed, the champion after it.
 
     `stopped` tells of a fault that was injected, and repaired before the rest of the step.
     """
@@ -68,7 +71,7 @@ class ReplayStep:
     stopped: BlockedDelivery | None = None
     stages: list[StageRunResult] = field(default_factory=list)
     windows: list[dict[str, Any]] = field(default_factory=list)
-    training: ReplayTraining | None = None
+    followed_by: FollowingRun | None = None
     champion: int | None = None
     seconds: float = 0.0
 
@@ -120,7 +123,7 @@ class Replay:
             step.stages.append(show(stage))
             step.windows = self._described(windows)
         if ended:
-            step.training = self._training(ended[-1], follow)
+            step.followed_by = self._following_run(ended[-1], follow)
         champion = registered_champion(self.settings, self._name)
         step.champion = champion.version if champion else None
         step.seconds = time.monotonic() - began
@@ -196,11 +199,11 @@ class Replay:
         _, found = run_query(self.settings, f"SELECT DISTINCT CAST(window_start AS VARCHAR) FROM {table} WHERE NOT complete")
         return ended, [key for (key,) in found if key in ends and add_duration(ends[key], self._label_delay) <= period.end]
 
-    def _training(self, window: str, follow: Callable[[str, str], RunState]) -> ReplayTraining | None:
-        """The training that the decision of `window` asked for, once it has ended; None when a later decision overtook it."""
+    def _following_run(self, window: str, follow: Callable[[str, str], RunState]) -> FollowingRun | None:
+        """The run that the decision of `window` asked for, once it has ended; None when a later decision overtook it."""
         key = self._key(RETRAINING_DECISION)
         decision = self.client.metadata(key, window)
-        if decision[OUTCOME] != "retrain":
+        if (outcome := decision[OUTCOME]) not in FOLLOWED:
             return None
         newest = max(end for _, end in self.client.assets(with_checks=False)[key].ranges)
         deadline = time.monotonic() + _SENSOR_SECONDS
@@ -214,9 +217,11 @@ class Replay:
                 )
             time.sleep(_POLL_SECONDS)
         began = time.monotonic()
-        state = follow(found[0], "training")
+        state = follow(found[0], RUN_NAMES[outcome])
         problems = () if state.status == "SUCCESS" else tuple(self.client.failures(state.run_id)) or (state.status,)
-        return ReplayTraining(run_url=self.client.run_url(state.run_id), seconds=time.monotonic() - began, problems=problems)
+        return FollowingRun(
+            outcome=outcome, run_url=self.client.run_url(state.run_id), seconds=time.monotonic() - began, problems=problems
+        )
 
     def _described(self, windows: list[str]) -> list[dict[str, Any]]:
         """The decisions of the windows, with the rows that were predicted in each."""

@@ -108,7 +108,7 @@ def test_the_decision_trained_and_deployed_once(platform: Platform, replayed: Re
     [window] = step["windows"]
     assert (window["window_start"], window["outcome"], window["reason"]) == ("2017-01-01", "retrain", REASON)
     assert window["model_version"] == replayed.before
-    assert step["training"]["problems"] == []
+    assert (step["followed_by"]["outcome"], step["followed_by"]["problems"]) == ("retrain", [])
     champion = platform.registry.champion(SOLUTION)
     assert champion is not None
     assert champion.version == step["champion"] > replayed.before

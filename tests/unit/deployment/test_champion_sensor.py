@@ -91,10 +91,8 @@ def deploy(instance: dg.DagsterInstance, place: DeploymentTarget, version: int, 
 
 def tick(instance: dg.DagsterInstance, settings: Settings, places: list[DeploymentTarget], *, cursor: str | None = None) -> Any:
     context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"settings": settings})
-    jobs = [
-        define_job(job_name(*place.key.path), selection=dg.AssetSelection.all(), description="")
-        for place in {place.key: place for place in places}.values()
-    ]
+    names = {job_name(*place.key.path) for place in places}
+    jobs = [define_job(name, selection=dg.AssetSelection.all(), description="") for name in names]
     return build_champion_sensor(places, jobs)(context)
 
 
