@@ -107,7 +107,8 @@ def decision_lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]
     outcomes = inputs.key(OUTCOMES)
     known = [(outcomes, name) for name in (spine_section.label, spine_section.label_time, MATURED)]
     measured["realised"] = [*measured["realised"], *known]
-    compared = [*((key, PREDICTION_ID) for key in inputs.predictions), *known]
+    # The feature values are those of the predictions with these ids.
+    compared = [(outcomes, PREDICTION_ID), *known]
     labels = [(spine, spine_section.label), (spine, spine_section.label_time)]
     facts: Sources = {
         WINDOW: [(drift, WINDOW)],
