@@ -16,8 +16,8 @@ from pydantic.fields import FieldInfo
 from mlops_assets.components import json_schema
 from mlops_assets.components.dbt_models import DbtModelsAttributes, DbtPartitions
 from mlops_assets.components.json_schema import component_schema
-from mlops_assets.feature_store.registry import FeatureViewMeta
 from mlops_assets.monitoring.monitor import builtin_monitors
+from mlops_assets.schema.feature_view import FeatureViewMeta
 from mlops_assets.schema.feature_views_section import FeatureViewSection, RollingFeature
 from mlops_assets.schema.gates_section import DatasetChecks, Gates
 from mlops_assets.schema.metric_names import metric_names

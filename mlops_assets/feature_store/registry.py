@@ -3,44 +3,19 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from mlops_assets.feature_store.model_problems import FeatureViewError, ModelProblem, UnknownModelError
 from mlops_assets.schema.column_names import RESERVED, fold
-from mlops_assets.schema.yaml_model import Owner, YamlModel
+from mlops_assets.schema.configuration_errors import nearest
+from mlops_assets.schema.feature_view import FeatureViewMeta
 
 _UNIQUENESS = ("unique", "unique_combination")
 """Data tests that hold columns to be unique."""
-
-
-class FeatureViewMeta(YamlModel):
-    """`meta.feature_view` of a dbt model: what makes it a feature view.
-
-    `freshness_days`: older values do not count at prediction time. `refresh_days`: Dagster calls the view stale when it was not
-    materialized for so long (left out: twice its cadence). `version` may only repeat the dbt version of the model.
-    """
-
-    entity: Annotated[list[str], Field(min_length=1)]
-    """Columns that identify the thing described. The spine must have columns of these names."""
-    event_timestamp: str | None = None
-    """Column with the moment from which a row's values are known; left out, they hold at all times."""
-    freshness_days: Annotated[int, Field(ge=1)] | None = None
-    """Values older than this at prediction time count as missing; left out, no limit."""
-    refresh_days: Annotated[int, Field(ge=1)] | None = None
-    """Days without a materialization after which the view counts as stale."""
-    online: bool = True
-    """Whether the view belongs into the online store."""
-    owner: Owner | None = None
-    """Who answers for it; left out, `meta.owner`."""
-    description: str = ""
-    """What the view holds; left out, the description of the model."""
-    version: int | None = None
-    """May only repeat the dbt version of the model, 1 for a model without versions."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +176,7 @@ def feature_view(node: Mapping[str, Any]) -> FeatureView:
         named["event_timestamp",] = meta.event_timestamp
     for path, column in named.items():
         if column not in model.columns:
-            add(path, f"the model has no column {column!r}; {_hint(column, list(model.columns))}")
+            add(path, f"the model has no column {column!r}; {nearest(column, list(model.columns))}")
     if meta.freshness_days is not None and meta.event_timestamp is None:
         add(("freshness_days",), "values without event_timestamp hold at all times; remove one or add the other")
     if meta.version not in (None, version):
@@ -279,16 +254,11 @@ def _feature_view_meta(described: Any, model: DbtModel) -> FeatureViewMeta:
 def _meta_message(problem: Any) -> str:
     match problem["type"]:
         case "extra_forbidden":
-            return f"unknown field; {_hint(str(problem['loc'][-1]), list(FeatureViewMeta.model_fields))}"
+            return f"unknown field; {nearest(str(problem['loc'][-1]), list(FeatureViewMeta.model_fields))}"
         case "missing":
             return "this field is required"
         case _:
             return problem["msg"].removeprefix("Value error, ")
-
-
-def _hint(name: str, allowed: Sequence[str]) -> str:
-    close = get_close_matches(name, allowed, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"allowed: {', '.join(allowed)}"
 
 
 def _model(node: Mapping[str, Any]) -> DbtModel:

@@ -1,7 +1,7 @@
-"""Dagster's storage of events in Postgres, for runs of many partitions: what a step or a launch reports together is stored together.
+"""Dagster's storage in Postgres with kept connections, and with what a step or a launch reports together stored together.
 
-Dagster's own class opens up to three connections for each event, and stores no batches but those of materializations. A range run has an event
-for each check and partition: thousands.
+Dagster's own classes open a connection for each statement or two, for which Postgres starts a process: three for each event, and dozens a second
+for the sensors. They store no batches but those of materializations. A range run has an event for each check and partition: thousands.
 """
 
 import threading
@@ -16,32 +16,29 @@ from dagster._core.storage.event_log import SqlEventLogStorageTable
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.auth import PgTokenProvider
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_engine, get_token_provider_from_config, pg_url_from_config
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
 _PLANNED = {DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, DagsterEventType.ASSET_MATERIALIZATION_PLANNED}
 _UNIQUE = ("asset_key", "check_name", "run_id", "partition")
+KEPT_CONNECTIONS = 3
+"""For each process: the daemon's threads seldom need more at once."""
 _UNLIMITED = -1
+_ENGINES: dict[str, Engine] = {}
+"""The connections of this process to a database by its address. Each tick of a sensor has an instance of Dagster of its own."""
 
 
 class BatchingEventLog(PostgresEventLogStorage):
-    """Dagster's event log in Postgres with a kept connection, and with batches in one transaction. The rows are those that Dagster writes."""
+    """Dagster's event log in Postgres with kept connections, and with batches in one transaction. The rows are those that Dagster writes."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         self._present_tables: set[str] = set()
         self._batch = threading.local()
         super().__init__(*args, **keywords)
-        # One connection is kept for each process; more are opened and closed as they are needed, as without a pool.
-        self._engine = create_pg_engine(
-            self.postgres_url,
-            self._token_provider,
-            isolation_level="AUTOCOMMIT",
-            pool_size=1,
-            max_overflow=_UNLIMITED,
-            pool_pre_ping=True,
-        )
+        self._engine = _shared_engine(self.postgres_url, self._token_provider)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store all `events` or none."""
@@ -93,11 +90,6 @@ class BatchingEventLog(PostgresEventLogStorage):
             self._present_tables.add(table_name)
         return table_name in self._present_tables
 
-    def dispose(self) -> None:
-        """Close the kept connection too."""
-        super().dispose()
-        self._engine.dispose()
-
     @contextmanager
     def _batch_transaction(self) -> Iterator[Connection]:
         """A transaction in which Dagster's methods take part when this thread calls them."""
@@ -114,13 +106,14 @@ class BatchingEventLog(PostgresEventLogStorage):
 
 
 class EventStorage(DagsterPostgresStorage):
-    """Dagster's storage in Postgres with `BatchingEventLog`, for `storage: custom:` in dagster.yaml."""
+    """Dagster's storage in Postgres for `storage: custom:` in dagster.yaml: `BatchingEventLog`, whose connections runs and schedules share."""
 
-    def __init__(self, postgres_url: str, *args: Any, **keywords: Any) -> None:
-        super().__init__(postgres_url, *args, **keywords)
-        self._event_log_storage = BatchingEventLog(
-            postgres_url, self.should_autocreate_tables, token_provider=keywords.get("token_provider")
-        )
+    def __init__(self, postgres_url: str, should_autocreate_tables: bool, **keywords: Any) -> None:
+        # Whether the tables are there is looked up once in a process.
+        super().__init__(postgres_url, should_autocreate_tables and postgres_url not in _ENGINES, **keywords)
+        events = BatchingEventLog(postgres_url, False, token_provider=keywords.get("token_provider"))
+        self._event_log_storage = events
+        self._run_storage._engine = self._schedule_storage._engine = events._engine
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
@@ -131,6 +124,21 @@ class EventStorage(DagsterPostgresStorage):
             inst_data=inst_data,
             token_provider=get_token_provider_from_config(config_value),
         )
+
+
+def _shared_engine(postgres_url: str, token_provider: PgTokenProvider | None) -> Engine:
+    """The kept connections of this process. More are opened and closed as they are needed, as without a pool."""
+    if postgres_url not in _ENGINES:
+        _ENGINES[postgres_url] = create_pg_engine(
+            postgres_url,
+            token_provider,
+            isolation_level="AUTOCOMMIT",
+            pool_size=KEPT_CONNECTIONS,
+            max_overflow=_UNLIMITED,
+            pool_pre_ping=True,
+            pool_use_lifo=True,
+        )
+    return _ENGINES[postgres_url]
 
 
 def _is_of_partition(event: EventLogEntry) -> bool:

@@ -5,11 +5,11 @@ from datetime import date
 import dagster as dg
 import dbt_lake
 import pytest
-from dagster_dbt import DbtProject
 
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
+from mlops_assets.features.dagster_dbt import DbtProject
 from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.schema_evolution import ColumnChange, alter_statements

@@ -15,7 +15,6 @@ import dbt_lake
 import pandas as pd
 import pytest
 from bundles import contract
-from dagster_dbt import DbtProject
 from dbt_process import run_dbt
 from typer.testing import CliRunner
 
@@ -26,6 +25,7 @@ from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.catalog import FeatureCatalog
 from mlops_assets.feature_store.site import render_site
+from mlops_assets.features.dagster_dbt import DbtProject
 from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.features.dbt_package import dbt_profile_variables
 from mlops_assets.features.statistics_assets import build_feature_statistics

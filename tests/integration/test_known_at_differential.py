@@ -364,7 +364,7 @@ def lake(make_lake: Callable[[], Lake]) -> Lake:
 
 
 @settings(
-    max_examples=examples(4),
+    max_examples=examples(2),
     deadline=None,
     print_blob=True,
     # A world takes seconds: one that fails is told as it is.

@@ -85,7 +85,7 @@ def test_versions_of_a_model_are_versions_of_the_view(tmp_path: Path) -> None:
         ),
         ({"entity": []}, r"entity: List should have at least 1 item"),
         ({"entity": ["carier"]}, r"entity.0: the model has no column 'carier'; did you mean carrier"),
-        ({"event_timestamp": "zzz"}, r"event_timestamp: the model has no column 'zzz'; allowed: carrier, at, delay"),
+        ({"event_timestamp": "zzz"}, r"event_timestamp: the model has no column 'zzz'; allowed: _loaded_at, at, carrier, delay"),
         ({"freshness_days": "soon"}, r"freshness_days: Input should be a valid integer"),
         ({"freshness_days": 0}, r"freshness_days: Input should be greater than or equal to 1"),
         ({"event_timestamp": None}, r"freshness_days: values without event_timestamp hold at all times"),
