@@ -19,6 +19,7 @@ from mlops_assets.cli import (
     automation,
     catalogue,
     dataset,
+    deploying,
     features,
     models,
     monitoring,
@@ -80,6 +81,7 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(models.app)
 app.add_typer(monitoring.app)
 app.add_typer(running.app)
+app.add_typer(deploying.app)
 app.add_typer(training.app)
 app.add_typer(automation.app)
 app.add_typer(serving.app)

@@ -9,13 +9,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from mlops_assets.core.environment_files import project_variables
+from mlops_assets.core.environment_values import read_count, read_port, read_switch
 from mlops_assets.core.project import current_project
-
-Default = TypeVar("Default", bound=int | None)
 
 DUCKDB_EXTENSION_DIRECTORY = Path(sys.prefix) / "share" / "duckdb_extensions"
 
@@ -30,7 +28,7 @@ DATABASES = (DAGSTER_DATABASE, MLFLOW_DATABASE, LAKE_DATABASE, SEARCH_DATABASE)
 class Settings:
     """The state folder, the server addresses and the ports of one installation.
 
-    `postgres_url` and `nats_url` are None when the embedded servers of the local stack are used; without `redis_url` the online
+    `postgres_url`, `nats_url` and `mlflow_server` are None when the servers of the local stack are used; without `redis_url` the online
     feature store is a file in the state folder, and without `serving_token` the token of the online server is in one too.
     `notify_urls` are Apprise's addresses of those who are told what happens. `sensor_seconds` is the longest interval of a sensor; with None
     each has its own.
@@ -42,6 +40,7 @@ class Settings:
     home: Path
     postgres_url: str | None = field(default=None, repr=False)
     nats_url: str | None = field(default=None, repr=False)
+    mlflow_server: str | None = None
     redis_url: str | None = field(default=None, repr=False)
     notify_urls: tuple[str, ...] = field(default=(), repr=False)
     dagster_port: int = 3000
@@ -72,18 +71,19 @@ class Settings:
             home=Path(home).expanduser().resolve(),
             postgres_url=environment.get("MLOPS_POSTGRES_URL") or None,
             nats_url=environment.get("MLOPS_NATS_URL") or None,
+            mlflow_server=environment.get("MLOPS_MLFLOW_URL") or None,
             redis_url=environment.get("MLOPS_REDIS_URL") or None,
             notify_urls=tuple(environment.get("MLOPS_NOTIFY_URLS", "").split()),
-            dagster_port=_port(environment, "MLOPS_DAGSTER_PORT", cls.dagster_port),
-            mlflow_port=_port(environment, "MLOPS_MLFLOW_PORT", cls.mlflow_port),
-            nats_port=_port(environment, "MLOPS_NATS_PORT", cls.nats_port),
-            serving_port=_port(environment, "MLOPS_SERVING_PORT", cls.serving_port),
-            serving_processes=_count(environment, "MLOPS_SERVING_PROCESSES", cls.serving_processes),
+            dagster_port=read_port(environment, "MLOPS_DAGSTER_PORT", cls.dagster_port),
+            mlflow_port=read_port(environment, "MLOPS_MLFLOW_PORT", cls.mlflow_port),
+            nats_port=read_port(environment, "MLOPS_NATS_PORT", cls.nats_port),
+            serving_port=read_port(environment, "MLOPS_SERVING_PORT", cls.serving_port),
+            serving_processes=read_count(environment, "MLOPS_SERVING_PROCESSES", cls.serving_processes),
             serving_token=environment.get("MLOPS_SERVING_TOKEN") or None,
-            sensor_seconds=_count(environment, "MLOPS_SENSOR_SECONDS", cls.sensor_seconds),
-            warm_runs=_switch(environment, "MLOPS_WARM_RUNS", cls.warm_runs),
+            sensor_seconds=read_count(environment, "MLOPS_SENSOR_SECONDS", cls.sensor_seconds),
+            warm_runs=read_switch(environment, "MLOPS_WARM_RUNS", cls.warm_runs),
             bundle_store=environment.get("MLOPS_BUNDLE_STORE") or cls.bundle_store,
-            kept_bundles=_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),
+            kept_bundles=read_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),
             openlineage_url=environment.get("MLOPS_OPENLINEAGE_URL") or None,
             openlineage_api_key=environment.get("MLOPS_OPENLINEAGE_API_KEY") or None,
         )
@@ -220,8 +220,8 @@ class Settings:
 
     @property
     def mlflow_url(self) -> str:
-        """Address of the MLflow tracking server."""
-        return f"http://127.0.0.1:{self.mlflow_port}"
+        """Address of the MLflow tracking server: `mlflow_server`, or that of the local stack."""
+        return self.mlflow_server or f"http://127.0.0.1:{self.mlflow_port}"
 
     @property
     def serving_url(self) -> str:
@@ -268,31 +268,6 @@ def _libpq_value(value: str) -> str:
         return value
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def _count(environment: Mapping[str, str], variable: str, default: Default) -> int | Default:
-    text = environment.get(variable)
-    if not text:
-        return default
-    if not text.isdecimal() or not 1 <= int(text) <= 64:
-        raise ValueError(f"{variable}={text!r} is no count: set it to a number from 1 to 64, or unset it.")
-    return int(text)
-
-
-def _switch(environment: Mapping[str, str], variable: str, default: bool) -> bool:
-    text = environment.get(variable)
-    if not text:
-        return default
-    if text not in {"on", "off"}:
-        raise ValueError(f"{variable}={text!r} is neither on nor off: set it to one of them, or unset it.")
-    return text == "on"
-
-
-def _port(environment: Mapping[str, str], variable: str, default: int) -> int:
-    text = environment.get(variable) or str(default)
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise ValueError(f"{variable}={text!r} is not a port: set it to a number from 1 to 65535, or unset it for {default}.")
-    return int(text)
 
 
 def sensor_interval(seconds: int) -> int:

@@ -3,7 +3,9 @@
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
 from mlops_assets.core.project import current_project
@@ -20,13 +22,26 @@ EVENT_STREAM_ACCOUNT = "PLATFORM"
 """The account of NATS that holds the streams, and the name of their folder."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunsInPods:
+    """Where runs get pods: the image with the project and the namespace, and the names of what is there for them."""
+
+    image: str
+    namespace: str
+    name: str = "mlops"
+    instance: str = "mlops-dagster"
+    environment: str = "mlops-environment"
+    secrets: str = "mlops-secrets"
+    state: str = "mlops-state"
+    storage_variable: str = "DAGSTER_STORAGE_URL"
+
+
 def render_files(settings: Settings) -> dict[Path, str]:
     """The text of every configuration file, by the path it belongs at. Makes the secrets that they hold when there are none."""
     environment = text_templates(TEMPLATE_DIRECTORY)
     environment.filters["argument"] = _supervisor_argument
     environment.filters["literal"] = _supervisor_literal
     variables = {
-        "settings": settings,
         "services": {service.name: service for service in services(settings)},
         "nats_platform": event_stream_platform(settings),
         "nats_caller": event_stream_caller(settings),
@@ -37,8 +52,7 @@ def render_files(settings: Settings) -> dict[Path, str]:
         "postgres_executable": postgres.executable() if settings.postgres_url is None else None,
         "postgres_user": postgres.user_for_supervisor(),
         "is_root": os.geteuid() == 0,
-        "slots": slots(),
-        "slots_tag": SLOTS_TAG,
+        **_dagster_variables(settings, None),
     }
     return {
         path: environment.get_template(template).render(variables)
@@ -49,6 +63,15 @@ def render_files(settings: Settings) -> dict[Path, str]:
             ("workspace.yaml.j2", settings.dagster_home / "workspace.yaml"),
         )
     }
+
+
+def dagster_yaml(settings: Settings, runs_in_pods: RunsInPods) -> str:
+    """Dagster's configuration for servers in Kubernetes that start each run in a pod of its own."""
+    return text_templates(TEMPLATE_DIRECTORY).get_template("dagster.yaml.j2").render(_dagster_variables(settings, runs_in_pods))
+
+
+def _dagster_variables(settings: Settings, runs_in_pods: RunsInPods | None) -> dict[str, Any]:
+    return {"settings": settings, "slots": slots(), "slots_tag": SLOTS_TAG, "runs_in_pods": runs_in_pods}
 
 
 def write_files(files: dict[Path, str]) -> None:

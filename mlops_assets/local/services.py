@@ -39,9 +39,10 @@ def services(settings: Settings) -> list[Service]:
         found.append(_service(settings, POSTGRES, None, None, None))
     if settings.nats_url is None:
         found.append(_service(settings, NATS, settings.nats_port, "MLOPS_NATS_PORT", settings.nats_server_url))
+    if settings.mlflow_server is None:
+        found.append(_service(settings, MLFLOW, settings.mlflow_port, "MLOPS_MLFLOW_PORT", settings.mlflow_url))
     return [
         *found,
-        _service(settings, MLFLOW, settings.mlflow_port, "MLOPS_MLFLOW_PORT", settings.mlflow_url),
         _service(settings, ONLINE, settings.serving_port, "MLOPS_SERVING_PORT", settings.serving_url),
         _service(settings, STREAM, None, None, None),
         _service(settings, SHIPPER, None, None, None),

@@ -87,6 +87,11 @@ def decide_action(status: DagsterRunStatus, worker: WorkerState, *, launched: bo
             return Action.KILL if alive and seconds > END_SECONDS else Action.KEEP
 
 
+def has_workers(instance: DagsterInstance) -> bool:
+    """Whether the platform's own launcher starts the runs. Another, such as that of Kubernetes, watches them by Dagster's run monitoring."""
+    return isinstance(instance.run_launcher, WorkerLauncher)
+
+
 def worker_files(instance: DagsterInstance) -> Workers:
     """The workers of the instance, which is one of the local stack."""
     return _launcher(instance).workers
@@ -104,6 +109,9 @@ def recover_runs(instance: DagsterInstance, *, served: bool) -> list[RecoveredRu
     A failed run is tried again by Dagster's run retries, from the steps that had not succeeded. Before daemon and webserver run
     (not `served`) no run without a worker is left.
     """
+    if not has_workers(instance):
+        _ask_again(instance)
+        return []
     workers, recovered = worker_files(instance), []
     for record, action in _pending(instance, workers, served):
         run = record.dagster_run

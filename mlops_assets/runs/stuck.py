@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
-from mlops_assets.runs.recovery import UNWATCHED, Action, run_action, run_name, worker_files
+from mlops_assets.runs.recovery import UNWATCHED, Action, has_workers, run_action, run_name, worker_files
 from mlops_assets.runs.slots import SLOTS_TAG, WORK, slots
 
 QUEUED_SECONDS = 60.0
@@ -36,7 +36,7 @@ class Queue:
 
 def find_blockages(instance: DagsterInstance) -> list[Blockage]:
     """The runs without a worker, the runs that have waited for long, and the pools that ended runs hold."""
-    workers, now = worker_files(instance), time.time()
+    now = time.time()
     records = instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.QUEUED, *UNWATCHED]), ascending=True)
     storage = instance.event_log_storage
     pools = storage.get_concurrency_infos(sorted(storage.get_concurrency_keys()))
@@ -46,8 +46,8 @@ def find_blockages(instance: DagsterInstance) -> list[Blockage]:
         holders={name: sorted({slot.run_id for slot in pool.claimed_slots}) for name, pool in pools.items()},
     )
     blockages = []
-    for record in queue.executed:
-        if (action := run_action(record, workers, served=True)) is not Action.KEEP:
+    for record in queue.executed if has_workers(instance) else ():
+        if (action := run_action(record, worker_files(instance), served=True)) is not Action.KEEP:
             reason = "does not end and will be killed" if action is Action.KILL else "has no worker"
             blockages.append(_stuck("worker", record, now, reason, ()))
     for record in queue.queued:

@@ -22,6 +22,7 @@ def test_every_variable_is_read() -> None:
             "MLOPS_HOME": "/srv/mlops",
             "MLOPS_POSTGRES_URL": "postgresql://host/db",
             "MLOPS_NATS_URL": "nats://host:4",
+            "MLOPS_MLFLOW_URL": "http://host:5000",
             "MLOPS_DAGSTER_PORT": "1",
             "MLOPS_MLFLOW_PORT": "2",
             "MLOPS_NATS_PORT": "3",
@@ -39,6 +40,7 @@ def test_every_variable_is_read() -> None:
         home=Path("/srv/mlops"),
         postgres_url="postgresql://host/db",
         nats_url="nats://host:4",
+        mlflow_server="http://host:5000",
         dagster_port=1,
         mlflow_port=2,
         nats_port=3,
@@ -53,6 +55,7 @@ def test_every_variable_is_read() -> None:
     )
     assert "secret" not in repr(settings)
     assert settings.nats_server_url == "nats://host:4"
+    assert settings.mlflow_url == "http://host:5000"
 
 
 def test_empty_variables_count_as_unset() -> None:
@@ -121,7 +124,8 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
     file.write_text("\n".join(line for line in uncommented if line.startswith("MLOPS_")))
     variables = read_environment_file(file)
     assert set(variables) == {
-        "MLOPS_PROJECT", "MLOPS_ENV", "MLOPS_HOME", "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_REDIS_URL", "MLOPS_NOTIFY_URLS",
+        "MLOPS_PROJECT", "MLOPS_ENV", "MLOPS_HOME", "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_MLFLOW_URL", "MLOPS_REDIS_URL",
+        "MLOPS_NOTIFY_URLS",
         "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
         "MLOPS_SERVING_PORT", "MLOPS_SERVING_PROCESSES", "MLOPS_SERVING_TOKEN",
         "MLOPS_SENSOR_SECONDS", "MLOPS_WARM_RUNS", "MLOPS_BUNDLE_STORE", "MLOPS_KEPT_BUNDLES",

@@ -32,8 +32,10 @@ def test_without_warm_runs_nothing_is_forked(settings: Settings) -> None:
 
 
 def test_servers_elsewhere_are_not_run(settings: Settings) -> None:
-    own = Settings(home=settings.home, postgres_url="postgresql://host/db", nats_url="nats://host:4222")
-    assert {"program:postgres", "program:nats"} & set(sections(own).sections()) == set()
+    own = Settings(
+        home=settings.home, postgres_url="postgresql://host/db", nats_url="nats://host:4222", mlflow_server="http://host"
+    )
+    assert {"program:postgres", "program:nats", "program:mlflow"} & set(sections(own).sections()) == set()
 
 
 def test_a_home_with_spaces_and_per_cent_signs_survives(settings: Settings) -> None:
