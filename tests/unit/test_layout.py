@@ -25,6 +25,7 @@ _PARTS = {
     "clients/tracking_server.py": "unit/clients/test_model_registry.py",
     "components/tagged_models.py": "unit/components/test_dbt_models.py",
     "components/yaml_component.py": "unit/components/test_loading.py",
+    "core/environment_values.py": "unit/core/test_settings.py",
     "core/origin.py": "unit/components/test_loading.py",
     "feature_store/model_problems.py": "unit/feature_store/test_registry.py",
     "features/contract_checks.py": "integration/test_features.py",
