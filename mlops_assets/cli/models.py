@@ -133,7 +133,7 @@ def _history_table(deployments: "Sequence[Deployment]") -> Table:
             str(each.version),
             f"{each.since:%Y-%m-%d %H:%M:%S}",
             until,
-            each.training_date,
+            each.recalibration or each.training_date,
             escape(each.actor),
             escape(each.reason),
             each.run_id[:8],

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from mlops_assets.cli.terminal import JsonOption, SolutionArgument, console, error_console, print_json, running_settings
+from mlops_assets.core.errors import StackError
 
 if TYPE_CHECKING:
     from mlops_assets.clients.dagster_client import RunState
@@ -28,6 +29,9 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Another value of a field of the training section, for this run alone.")
     ] = None,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Recalibrate the champion on later rows; no model is fitted.")
+    ] = False,
     deploy: Annotated[bool, typer.Option(help="Make the version the champion when its gates pass.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,6 +40,8 @@ def train(
     from mlops_assets.operations.training import train as run_training
 
     values = dict(map(parse_override, overrides or []))
+    if recalibrate and values:
+        raise StackError("--recalibrate fits no model, to which --set belongs.", remedy="Leave one of both out.")
     # Before anything is started: a mistake is answered at once.
     check_overrides(solution, values)
     settings = running_settings()
@@ -47,7 +53,16 @@ def train(
             running = ", ".join(name.rpartition("__")[2] for name in state.running) or state.status.lower()
             display.update(f"Training {solution}: {running}")
 
-        outcome = run_training(settings, solution, date=date, segment=segment, overrides=values, deploy=deploy, report=report)
+        outcome = run_training(
+            settings,
+            solution,
+            date=date,
+            segment=segment,
+            overrides=values,
+            recalibrate=recalibrate,
+            deploy=deploy,
+            report=report,
+        )
     if as_json:
         print_json(asdict(outcome))
     else:
@@ -58,7 +73,8 @@ def train(
 
 def _show(outcome: "TrainingOutcome") -> None:
     if outcome.version is not None:
-        console.print(outcome.skipped or f"{outcome.estimator} for {outcome.training_date}", highlight=False, soft_wrap=True)
+        fitted = outcome.recalibration or f"{outcome.estimator} for {outcome.training_date}"
+        console.print(outcome.skipped or fitted, highlight=False, soft_wrap=True)
     if outcome.metrics:
         table = Table("metric", "hold-out")
         for name, value in outcome.metrics.items():

@@ -24,6 +24,7 @@ from mlops_assets.clients.registered_model import (
     ENGINE_TAG,
     GATES_PASSED,
     GATES_TAG,
+    RECALIBRATES_TAG,
     SEGMENT_TAG,
     TRAINING_DATE_TAG,
     RegisteredModel,
@@ -45,7 +46,7 @@ GATED_FOLDER = "gated"
 """Folder in a bundle with the bundle of the fit that the gates evaluated, where another one, fitted with the hold-out too, serves."""
 
 Purpose = Literal["registered", "accepted", "reference"]
-_TRAINING_TAGS = (TRAINING_DATE_TAG, DATASET_FINGERPRINT_TAG, CONFIGURATION_TAG, SEGMENT_TAG)
+_TRAINING_TAGS = (TRAINING_DATE_TAG, DATASET_FINGERPRINT_TAG, CONFIGURATION_TAG, SEGMENT_TAG, RECALIBRATES_TAG)
 _SIGNATURE_TAGS: dict[Purpose, str] = {"registered": REGISTRATION_TAG, "accepted": ACCEPTANCE_TAG, "reference": REFERENCE_TAG}
 
 
@@ -53,13 +54,17 @@ class EvidenceError(Exception):
     """The evidence that a version may be used is lacking or does not fit to it; the message says which, and the remedy."""
 
 
-class TrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The identity of a training. Its data end on `training_date`; without a `segment` it is trained on all rows."""
+class TrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The identity of a training. Its data end on `training_date`; without a `segment` it is trained on all rows.
+
+    One that fits no model has the number of the version that it `recalibrates`.
+    """
 
     training_date: date
     dataset_fingerprint: str
     configuration_hash: str
     segment: str | None
+    recalibrates: int | None = None
 
     @property
     def tags(self) -> dict[str, str]:
@@ -69,6 +74,7 @@ class TrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             DATASET_FINGERPRINT_TAG: self.dataset_fingerprint,
             CONFIGURATION_TAG: self.configuration_hash,
             **({SEGMENT_TAG: self.segment} if self.segment is not None else {}),
+            **({RECALIBRATES_TAG: str(self.recalibrates)} if self.recalibrates is not None else {}),
         }
 
 

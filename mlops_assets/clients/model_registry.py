@@ -93,6 +93,14 @@ class ModelRegistry(TrackingServer):
         )
         return _registered(version)
 
+    def register_recalibration(self, solution: str, run_id: str, tags: Mapping[str, str]) -> RegisteredModel:
+        """Register the next version of the solution, whose model is in the serving bundle of the run alone: nothing was fitted.
+
+        MLflow loads no pipeline from it, which would answer without the recalibration.
+        """
+        source = f"runs:/{run_id}/{BUNDLE_ARTIFACT}"
+        return _registered(self.client.create_model_version(solution, source, run_id=run_id, tags=dict(tags)))
+
     def describe_model(self, model: RegisteredModel, *, solution: str, version: str, tags: Mapping[str, str]) -> None:
         """Give the registered model the description `solution` and `tags`, and its version `model` the description `version`."""
         self.client.update_registered_model(model.solution, solution)

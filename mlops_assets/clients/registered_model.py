@@ -9,6 +9,11 @@ CONFIGURATION_TAG = "configuration_hash"
 SEGMENT_TAG = "segment"
 """On the version of a segment: which one."""
 
+RECALIBRATES_TAG = "recalibrates"
+"""On a recalibrated version: the number of the version whose model file it has."""
+RECALIBRATION_TAG = "recalibration"
+"""On a recalibrated version: the version it is made of, by which method, and on how many rows, in words for people."""
+
 ENGINE_TAG, ENGINE_REASON_TAG = "serving_engine", "serving_engine_reason"
 """On an accepted version: which engine answers online unless the YAML file names another, and why. Its acceptance signs them."""
 
@@ -33,3 +38,8 @@ class RegisteredModel:
     def segment(self) -> str | None:
         """The segment whose rows it was trained on; None for the solution's own model."""
         return self.tags.get(SEGMENT_TAG)
+
+    @property
+    def recalibration(self) -> str | None:
+        """Whose recalibration it is, in words; None for a version that was fitted."""
+        return self.tags.get(RECALIBRATION_TAG)

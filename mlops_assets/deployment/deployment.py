@@ -97,6 +97,7 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                 "actor": config.actor,
                 "reason": config.reason,
                 "gates": GATES_PASSED,
+                "recalibration": dg.MetadataValue.null() if chosen.recalibration is None else chosen.recalibration,
                 "bundle": dg.MetadataValue.path(str(bundle.path)),
                 "bundle_sha256": record.sha256,
                 "mlflow": dg.MetadataValue.url(registry.version_url(chosen)),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mlops_assets.ml.calibration import apply_curve, fit_curve
+from mlops_assets.ml.calibration import fit_curve
 from mlops_assets.schema.problem import Problem
 
 Method = Literal["sigmoid", "isotonic", "temperature", "vector", "linear"]
@@ -32,18 +32,22 @@ class Recalibration:
     """A method and its parameters: numbers, or lists of numbers."""
 
     method: Method
-    parameters: Mapping[str, float | list[float]]
+    parameters: Mapping[str, float | Sequence[float]]
 
     def apply(self, predictions: np.ndarray) -> np.ndarray:
-        """Return the recalibrated `predictions`: scores [rows], probabilities [rows, classes] or values [rows]."""
+        """Return the recalibrated `predictions`, float64: scores [rows], probabilities [rows, classes] or values [rows].
+
+        A row's result does not depend on the rows beside it.
+        """
         values: Mapping[str, Any] = self.parameters
+        predictions = predictions.astype(float)
         match self.method:
-            case "sigmoid" | "isotonic":
-                curve = {
-                    name: np.asarray(value, dtype=np.float32) if isinstance(value, Sequence) else value
-                    for name, value in values.items()
-                }
-                return apply_curve(curve, predictions)
+            case "sigmoid":
+                clipped = np.clip(predictions, _SMALLEST, 1 - _SMALLEST)
+                odds = np.log(clipped / (1 - clipped)) * values["slope"] + values["intercept"]
+                return np.exp(-np.logaddexp(0.0, -odds))
+            case "isotonic":
+                return np.interp(predictions, values["scores"], values["probabilities"])
             case "temperature" | "vector":
                 return _softmax(_logarithms(predictions) * np.asarray(values["factors"]) + np.asarray(values["shifts"]))
             case "linear":

@@ -22,7 +22,7 @@ _LIMIT = 1000
 class Deployment:
     """One version in production from `since` to `until` (None: it is live), who put it there, why, and by which run.
 
-    With `segment` it predicted the rows of that segment alone.
+    With `segment` it predicted the rows of that segment alone. `recalibration` tells of a recalibrated version whose it is.
     """
 
     version: int
@@ -34,6 +34,7 @@ class Deployment:
     actor: str
     reason: str
     gates: str
+    recalibration: str | None
     run_id: str
     run_url: str
 
@@ -131,6 +132,8 @@ def _deployment(client: DagsterClient, event: Materialization, until: datetime |
         actor=values["actor"],
         reason=values["reason"],
         gates=values["gates"],
+        # Older deployments have no such metadata.
+        recalibration=values.get("recalibration"),
         run_id=event.run_id,
         run_url=client.run_url(event.run_id),
     )

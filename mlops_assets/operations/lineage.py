@@ -35,7 +35,7 @@ from mlops_assets.schema.column_names import (
     VIEW_SNAPSHOTS,
     known_since_column,
 )
-from mlops_assets.training.bundle_reading import read_bundle
+from mlops_assets.training.bundle_reading import fitted_version, read_bundle
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,6 +97,7 @@ class PredictionLineage:
                 "mlflow": self.registry.version_url(self.model),
                 "tags": dict(sorted(self.model.tags.items())),
             },
+            "recalibrates": self._base(),
             "training_run": {
                 "dagster": self.client.run_url(self.model.tags["dagster_run_id"]),
                 "mlflow": self.registry.run_url(self.model.run_id),
@@ -208,6 +209,19 @@ class PredictionLineage:
         deployments = deployment_history(self.client, self.solution_name, self.record.training.segment)
         found = deployment_at(deployments, self.model.version, self.values.get(SERVED_AT))
         return asdict(found) if found else None
+
+    def _base(self) -> dict[str, Any] | None:
+        """The fitted version whose recalibration the version is; None when it was fitted itself."""
+        if self.record.training.recalibrates is None:
+            return None
+        base = fitted_version(self.registry, self.model)
+        training = self.registry.registered_record(base).training
+        return {
+            "version": base.version,
+            "mlflow": self.registry.version_url(base),
+            "training_date": training.training_date.isoformat(),
+            "rebuild": f"mlops dataset rebuild {self.solution_name} {training.dataset_fingerprint}",
+        }
 
     def _dataset(self) -> RecordedDataset | None:
         """What the lake's history recorded of the dataset; None when those snapshots have expired."""

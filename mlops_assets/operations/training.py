@@ -10,7 +10,7 @@ import yaml
 from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.dagster_client import DagsterClient, RunState, model_partition
 from mlops_assets.clients.model_registry import REJECTION_TAG, ModelRegistry
-from mlops_assets.clients.registered_model import GATES_TAG
+from mlops_assets.clients.registered_model import GATES_TAG, RegisteredModel
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
@@ -26,7 +26,8 @@ _POLL_SECONDS = 0.5
 class TrainingOutcome:
     """What a training came to: the version (None when there is none), its metrics on the hold-out, what the gates said.
 
-    `skipped` says why nothing was fitted. `problems` are the causes when the run failed; a candidate below its gates is one.
+    `skipped` says why nothing was fitted, and `recalibration` which version was recalibrated on which rows.
+    `problems` are the causes when the run failed; a candidate below its gates is one.
     """
 
     solution: str
@@ -36,6 +37,7 @@ class TrainingOutcome:
     version: int | None
     version_url: str | None
     estimator: str | None
+    recalibration: str | None
     skipped: str | None
     metrics: Mapping[str, float]
     gates: str | None
@@ -95,13 +97,14 @@ def train(
     date: str | None,
     segment: str | None,
     overrides: Mapping[str, Any],
+    recalibrate: bool,
     deploy: bool,
     report: Callable[[RunState, Sequence[str]], None],
 ) -> TrainingOutcome:
     """Run the training stages for `date`; `report` hears how the run stands and what it logged since.
 
-    With `segment` the model of that segment is trained, on the training dataset that is there. Without
-    `deploy` the candidate stays a candidate. Raises StackError when the run cannot be started.
+    With `segment` the model of that segment is trained, on the training dataset that is there. With `recalibrate` no model is fitted: the
+    champion is recalibrated. Without `deploy` the candidate stays a candidate. Raises StackError when the run cannot be started.
     """
     from mlops_assets.components.stages import stages_of
     from mlops_assets.core.keys import SEGMENT_STAGES
@@ -121,14 +124,16 @@ def train(
     if partition not in client.partition_keys(keys[0]):
         raise StackError(f"{partition} is no partition of {keys[0]}.", remedy="They are listed in Dagster.")
     model, evaluation = (next(key for key in keys if key.endswith(stage)) for stage in ("model", "evaluation"))
-    configuration = {model: {"overrides": dict(overrides)}} if overrides else {}
+    registry = ModelRegistry.from_settings(settings)
+    configuration: dict[str, dict[str, Any]] = {model: {"overrides": dict(overrides)}} if overrides else {}
+    if recalibrate:
+        configuration = {model: {"recalibrate": _champion(registry, solution, segment).version}}
     purpose = "training" if deploy else "training without deployment"
     run_id = client.launch([assets[key] for key in keys], partition, partition, configuration, purpose=purpose)
     states = _follow(client, run_id, report)
     state, run_ids = states[-1], [each.run_id for each in states]
     made, evaluated = _made_by(client, run_ids, model), _made_by(client, run_ids, evaluation)
     version = made.get("model_version")
-    registry = ModelRegistry.from_settings(settings)
     registered = registry.get(solution, int(version)) if version is not None else None
     tags = registered.tags if registered and evaluated else {}
     return TrainingOutcome(
@@ -139,12 +144,23 @@ def train(
         version=registered.version if registered else None,
         version_url=registry.version_url(registered) if registered else None,
         estimator=made.get("estimator"),
+        recalibration=made.get("recalibration"),
         skipped=made.get("skipped"),
         metrics={name: evaluated[name] for name in declared.metrics if isinstance(evaluated.get(name), float)},
         gates=tags.get(GATES_TAG),
         rejected_because=tags.get(REJECTION_TAG),
         problems=[] if state.status == "SUCCESS" else client.failures(state.run_id) or [state.status],
     )
+
+
+def _champion(registry: ModelRegistry, solution: str, segment: str | None) -> RegisteredModel:
+    """The version to recalibrate. Raises StackError when there is none."""
+    champion = registry.champion(solution, segment)
+    if champion is None:
+        whose = f"the segment {segment} of {solution}" if segment else solution
+        remedy = f"mlops train {solution}{f' --segment {segment}' if segment else ''}"
+        raise StackError(f"There is no champion of {whose} to recalibrate.", remedy=remedy)
+    return champion
 
 
 def _follow(client: DagsterClient, run_id: str, report: Callable[[RunState, Sequence[str]], None]) -> list[RunState]:

@@ -10,6 +10,7 @@ from mlops_assets.clients.bundle_record import served_record
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.serving.bundle import CONTRACT_FILE, SAMPLE_FILE, Bundle, BundleError, OnnxModel, PredictingModel, file_hash
 from mlops_assets.serving.contract import Contract
+from mlops_assets.serving.recalibrated_model import apply_contract
 from mlops_assets.serving.sample import Sample
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -32,13 +33,17 @@ def load_bundle(path: Path, files: Mapping[str, str], threads: int = 0) -> Bundl
         if contract.model_format == "skops"
         else _onnx_model(path, contract, content, threads)
     )
-    bundle = Bundle(path, contract, _parse(Sample, path / SAMPLE_FILE, contents[SAMPLE_FILE]), model)
+    sample = _parse(Sample, path / SAMPLE_FILE, contents[SAMPLE_FILE])
+    bundle = Bundle(path, contract, sample, apply_contract(model, contract))
     bundle.verify()
     return bundle
 
 
 def open_bundle(path: Path, files: Mapping[str, str], model: PredictingModel) -> Bundle:
-    """The bundle in the folder `path` for which `model` answers in another process: its own is not loaded. Raises as `load_bundle` does."""
+    """The bundle in the folder `path` for which `model` answers in another process, recalibrated there: its own is not loaded.
+
+    Raises as `load_bundle` does.
+    """
     contents = _read(path, files)
     return Bundle(path, _contract(path, contents), _parse(Sample, path / SAMPLE_FILE, contents[SAMPLE_FILE]), model)
 

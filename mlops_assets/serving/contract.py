@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, exact_matrix
+from mlops_assets.ml.recalibration import METHODS, Method, Recalibration
 from mlops_assets.schema.problem import Problem
 from mlops_assets.serving.columns import check_column
 
@@ -79,6 +80,19 @@ class Segment(_Strict):
         return value is not None and str(value) == self.value
 
 
+class BaseVersion(_Strict):
+    """The version that a recalibrated one is made of, and the method and the parameters by which its answers are recalibrated."""
+
+    version: int = Field(ge=1)
+    method: Method
+    parameters: dict[str, float | tuple[float, ...]]
+
+    @property
+    def recalibration(self) -> Recalibration:
+        """The function from the answers of the model to those of the recalibrated version."""
+        return Recalibration(self.method, self.parameters)
+
+
 class Contract(_Strict):
     """The inputs and the outputs of a model: the content of `contract.json`.
 
@@ -89,6 +103,10 @@ class Contract(_Strict):
     one of `origins` as float32 of the value minus that number, both float64.
 
     The model is an ONNX file, or, where it has no such form (`no_onnx` is the reason), a skops file with the types `trusted_types`.
+
+    With `recalibration` the model file is that of another version, unchanged, and its answers are recalibrated before anything reads them.
+    A threshold of 0.5, the default, stays one of the recalibrated probability. Another one was chosen on the scores of the other version: it
+    is recalibrated as they are, so that the labels stay what they were but where recalibrated scores are equal.
     """
 
     name: str = Field(min_length=1)
@@ -111,6 +129,7 @@ class Contract(_Strict):
     model_format: ModelFormat = "onnx"
     no_onnx: str | None = None
     trusted_types: tuple[str, ...] = ()
+    recalibration: BaseVersion | None = None
     model_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     sample_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     run_id: str
@@ -132,6 +151,8 @@ class Contract(_Strict):
             raise ValueError("no_onnx and trusted_types belong to the format skops")
         if unknown := sorted(set(self.origins) - set(self.feature_schema.numeric)):
             raise ValueError(f"origins must be those of numeric features: {', '.join(unknown)}")
+        if self.recalibration is not None and self.recalibration.method not in METHODS[self.problem]:
+            raise ValueError(f"{self.recalibration.method} does not recalibrate a {self.problem}")
         for column in (self.key, *self.entity_keys, *self.request_columns):
             check_column(column.name, column.type)
         expected = {"binary_classification": (2, 2), "multiclass_classification": (3, None), "regression": (0, 0)}

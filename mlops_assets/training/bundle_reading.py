@@ -80,6 +80,12 @@ def read_contract(registry: ModelRegistry, settings: Settings, model: Registered
             raise BundleError(_with_remedy(error, folder)) from error
 
 
+def fitted_version(registry: ModelRegistry, model: RegisteredModel) -> RegisteredModel:
+    """The version whose model file `model` has: itself, unless it is recalibrated. Raises EvidenceError when its record was changed."""
+    base = registry.registered_record(model).training.recalibrates
+    return model if base is None else registry.get(model.solution, base)
+
+
 def bundle_folder(registry: ModelRegistry, settings: Settings, record: BundleRecord) -> Path:
     """The folder of a version's serving bundle on this machine, fetched from the registry when the store lacks it.
 

@@ -2,6 +2,8 @@
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -66,17 +68,10 @@ def train_candidate(
     training: TrainingIdentity,
 ) -> tuple[RegisteredModel, dict[str, Any]]:
     """Search, fit, export, log and register. Returns the version and what the asset's page says of it."""
-    solution = inputs.solution
     with lake.connect(read_only=True) as connection:
         train = connection.execute(dataset_rows_query(inputs, dataset.training_date, "train")).to_arrow_table()
         holdout = connection.execute(dataset_rows_query(inputs, dataset.training_date, "holdout")).to_arrow_table()
-    run_id = unfinished_run(registry, inputs.name, training.tags) or registry.start_run(
-        inputs.name,
-        name=" ".join(filter(None, (training.training_date.isoformat(), training.segment))),
-        tags={**training.tags, "dagster_run_id": context.run.run_id, "solution": inputs.name},
-    )
-    succeeded = False
-    try:
+    with training_run(context, registry, inputs, training) as run_id:
         try:
             schema = feature_schema(inputs, train)
             searched = _search(context, registry, settings, inputs, schema=schema, train=train, dataset=dataset, run_id=run_id)
@@ -87,21 +82,13 @@ def train_candidate(
             raise permanent_failure(str(error)) from error
         precision = least_precise(gated.precision, served.precision)
         _log(registry, run_id, inputs, served, searched, dataset=dataset, precision=precision)
-        version_tags = {
-            **training.tags,
-            "dagster_run_id": context.run.run_id,
-            "lake_snapshot": str(dataset.source_snapshot),
-            "feature_views": json.dumps(inputs.view_versions),
-            **code_versions(current_project().dbt_manifest),
-        }
-        registered = registry.register(inputs.name, run_id, served.fitted.pipeline, version_tags)
-        registry.describe_model(
-            registered,
-            solution=solution.description,
-            version=f"{estimator.class_path.rpartition('.')[2]} for {inputs.segment or 'all rows'}, "
-            f"trained on {served.rows.num_rows:,} rows known at {dataset.training_date}.",
-            tags={"problem": solution.problem, "owners": ", ".join(solution.owners), "label": solution.spine.label},
+        tags = version_tags(context, inputs, dataset, training)
+        registered = registry.register(inputs.name, run_id, served.fitted.pipeline, tags)
+        words = (
+            f"{estimator.class_path.rpartition('.')[2]} for {inputs.segment or 'all rows'}, "
+            f"trained on {served.rows.num_rows:,} rows known at {dataset.training_date}."
         )
+        describe_version(registry, registered, inputs, words)
         with tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder) / "bundle"
             _write(bundle, inputs, served, holdout, registered)
@@ -109,10 +96,58 @@ def train_candidate(
                 _write(bundle / GATED_FOLDER, inputs, gated, holdout, registered)
             registry.log_bundle(registered, bundle, training=training, precision=precision)
             keep_bundle(settings, registered, bundle)
+    return registered, _described(inputs, served, searched)
+
+
+@contextmanager
+def training_run(
+    context: dg.AssetExecutionContext, registry: ModelRegistry, inputs: SolutionInputs, training: TrainingIdentity
+) -> Iterator[str]:
+    """The MLflow run of a training: the one that a dead process left open, or a new one. It is closed at the end, failed by an error."""
+    run_id = unfinished_run(registry, inputs.name, training.tags) or registry.start_run(
+        inputs.name,
+        name=" ".join(filter(None, (training.training_date.isoformat(), training.segment))),
+        tags={**training.tags, "dagster_run_id": context.run.run_id, "solution": inputs.name},
+    )
+    succeeded = False
+    try:
+        yield run_id
         succeeded = True
     finally:
         registry.finish_run(run_id, succeeded=succeeded)
-    return registered, _described(inputs, served, searched)
+
+
+def version_tags(
+    context: dg.AssetExecutionContext, inputs: SolutionInputs, dataset: TrainingDataset, training: TrainingIdentity
+) -> dict[str, str]:
+    """The tags of a version from the run `context`: its identity, and what else it was made from."""
+    return {
+        **training.tags,
+        "dagster_run_id": context.run.run_id,
+        "lake_snapshot": str(dataset.source_snapshot),
+        "feature_views": json.dumps(inputs.view_versions),
+        **code_versions(current_project().dbt_manifest),
+    }
+
+
+def describe_version(registry: ModelRegistry, registered: RegisteredModel, inputs: SolutionInputs, words: str) -> None:
+    """Describe the version in MLflow by `words`, and its model by the solution's YAML."""
+    solution = inputs.solution
+    tags = {"problem": solution.problem, "owners": ", ".join(solution.owners), "label": solution.spine.label}
+    registry.describe_model(registered, solution=solution.description, version=words, tags=tags)
+
+
+def log_training_dataset(registry: ModelRegistry, run_id: str, inputs: SolutionInputs, dataset: TrainingDataset) -> None:
+    """Record the dataset as the input of the MLflow run."""
+    table = inputs.table(TRAINING_DATASET)
+    log_dataset(
+        registry,
+        run_id,
+        table=table,
+        fingerprint=dataset.fingerprint,
+        source={"table": table, "lake_snapshot": dataset.source_snapshot, "feature_views": inputs.view_versions},
+        profile={"training_rows": dataset.training_rows, "holdout_rows": dataset.holdout_rows},
+    )
 
 
 def _write(path: Path, inputs: SolutionInputs, fit: ExportedFit, holdout: "pa.Table", registered: RegisteredModel) -> None:
@@ -198,15 +233,7 @@ def _log(
             f"search_default_{training.metric}": searched.default.value if searched else None,
         },
     )
-    table = inputs.table(TRAINING_DATASET)
-    log_dataset(
-        registry,
-        run_id,
-        table=table,
-        fingerprint=dataset.fingerprint,
-        source={"table": table, "lake_snapshot": dataset.source_snapshot, "feature_views": inputs.view_versions},
-        profile={"training_rows": dataset.training_rows, "holdout_rows": dataset.holdout_rows},
-    )
+    log_training_dataset(registry, run_id, inputs, dataset)
     if searched:
         from mlops_assets.ml.search_plot import search_plot
 

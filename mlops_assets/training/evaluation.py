@@ -24,13 +24,13 @@ from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.acceptance import GATES_PASSED_METADATA
 from mlops_assets.training.all_evaluations import separate_segments
-from mlops_assets.training.bundle_reading import read_bundle, read_gated_bundle
+from mlops_assets.training.bundle_reading import fitted_version, read_bundle, read_gated_bundle
 from mlops_assets.training.candidate_evaluation import CandidateEvaluation, evaluate_candidate
 from mlops_assets.training.evaluation_page import draw_candidate_plots, plot_metadata, result_metadata
 from mlops_assets.training.gate import check_evaluation, gate_rules, rejection_reason
 from mlops_assets.training.kept_bundles import prune_bundles
 from mlops_assets.training.model import candidate_alias, dataset_mapping
-from mlops_assets.training.monitoring_reference import log_reference
+from mlops_assets.training.monitoring_reference import copy_reference, log_reference
 from mlops_assets.training.recorded_checks import dataset_state
 from mlops_assets.training.reference_period import measure_period
 from mlops_assets.training.rival import find_rival
@@ -79,10 +79,13 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         candidate = find_candidate(registry, inputs, training_date)
         with lake.connect(read_only=False) as connection:
             record = registry.registered_record(candidate)
+            base = None if record.training.recalibrates is None else fitted_version(registry, candidate)
+            # A recalibrated version has the model of a version that saw rows before its own training date.
+            since = None if base is None else registry.registered_record(base).training.training_date
             # The gates evaluate what has not seen the hold-out.
             gated = read_gated_bundle(registry, settings, candidate)
             served = read_bundle(registry, settings, candidate) if record.is_refitted else gated
-            holdout = connection.execute(dataset_rows_query(inputs, training_date, "holdout")).to_arrow_table()
+            holdout = connection.execute(dataset_rows_query(inputs, training_date, "holdout", since)).to_arrow_table()
             train_rows = dataset_rows_query(inputs, training_date, "train")
             train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
             present = fingerprint(connection, dataset_query(inputs, training_date))
@@ -92,7 +95,14 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                 gated,
                 served=served if record.is_refitted else None,
                 rival=find_rival(
-                    context.instance, registry, settings, inputs, candidate=candidate, bundle=gated, holdout=holdout
+                    context.instance,
+                    registry,
+                    settings,
+                    inputs,
+                    candidate=candidate,
+                    bundle=gated,
+                    holdout=holdout,
+                    since=since,
                 ),
                 holdout=holdout,
                 training_labels=label_array(train.column(0), solution.problem),
@@ -112,7 +122,10 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                 connection, f"lake.{inputs.table(EVALUATION)}", inputs.column_descriptions | PREDICTION_DESCRIPTIONS
             )
             dataset = newest_dataset(connection, inputs.table(TRAINING_DATASET), training_date)
-            if unchanged:
+            if unchanged and base is not None:
+                # Measured on the recalibrated rows alone it would call usual what made a recalibration necessary.
+                copy_reference(registry, settings, candidate, base)
+            elif unchanged:
                 # Else these rows are not those of the version: it keeps the reference that it has, and its gates refuse it.
                 importances = evaluated.importances
                 log_reference(

@@ -25,6 +25,7 @@ from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failu
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.candidate import TrainingDataset, current_configuration_hash, train_candidate
+from mlops_assets.training.recalibrated_version import read_base, recalibrate_version
 from mlops_assets.training.training_dataset import dataset_query
 
 _MOST_CHANGED = 0.01
@@ -33,9 +34,13 @@ themselves; up to 0.7 % where trees read what another step has computed of them 
 
 
 class ModelConfig(dg.Config):
-    """Run configuration: fields of the training section with other values for this run, such as `training.search.trials: 30`."""
+    """Run configuration: fields of the training section with other values for this run, such as `training.search.trials: 30`.
+
+    With `recalibrate`, the number of a version, nothing is fitted but a recalibration of that version.
+    """
 
     overrides: dict[str, Any] = {}
+    recalibrate: int | None = None
 
 
 def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
@@ -65,12 +70,18 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         training_date, of_run = model_of_run(context, solution_inputs)
         inputs = _effective(of_run, config.overrides)
         dataset = _dataset(lake, inputs, training_date)
+        if config.recalibrate is not None and config.overrides:
+            raise permanent_failure("overrides belong to the fit of a model, and `recalibrate` fits none: leave one of both out.")
         training = TrainingIdentity(
             training_date=training_date,
             dataset_fingerprint=dataset.fingerprint,
             configuration_hash=current_configuration_hash(inputs, with_budget=True),
             segment=inputs.segment,
         )
+        base = None
+        if config.recalibrate is not None:
+            base = read_base(context.instance, registry, settings, inputs, config.recalibrate)
+            training = base.identify(training, refits=inputs.solution.refits)
         registered = registry.find(inputs.name, training.tags)
         fit_metadata: dict[str, Any] = {"reused": registered is not None}
         if registered is not None:
@@ -78,12 +89,19 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                 f"Nothing was fitted: version {registered.version} was, on the same dataset ({dataset.fingerprint}) "
                 f"with the same configuration ({training.configuration_hash})."
             )
+        elif base is not None:
+            registered, described = recalibrate_version(
+                context, registry, settings, inputs, lake=lake, dataset=dataset, training=training, base=base
+            )
+            fit_metadata |= described
         else:
             context.log.info(f"Fitting on {dataset.training_rows} rows and {len(inputs.features)} features")
             registered, described = train_candidate(
                 context, registry, settings, inputs, lake=lake, dataset=dataset, training=training
             )
             fit_metadata |= described
+        if registered.recalibration is not None:
+            fit_metadata["recalibration"] = registered.recalibration
         registry.set_alias(inputs.name, candidate_alias(training_date, inputs.segment), registered.version)
         precision = registry.registered_record(registry.get(inputs.name, registered.version)).precision
         limit = inputs.solution.gates.maximum_onnx_difference

@@ -16,6 +16,7 @@ from mlops_assets.stages.evidence import format_interval, format_value
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.candidate_evaluation import MINIMUM_SLICE_ROWS, CandidateEvaluation
 from mlops_assets.training.gate import rejection_reason
+from mlops_assets.training.recalibrated_version import describe_recalibration
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,10 +57,8 @@ def build_card(sources: CardSources, *, links: Mapping[str, str], figures: Mappi
         accepted=not failed,
         headline=f"Gates failed: {', '.join(failed)}. {headline}" if failed else headline,
         facts={
-            "trained for": sources.candidate.tags[TRAINING_DATE_TAG],
-            "training rows": f"{sources.training_rows:,}",
+            **_fitted_on(sources),
             "hold-out rows": f"{result.rows:,}",
-            "fitted for serving on": f"{sources.training_rows + (result.rows if sources.is_refitted else 0):,} rows",
             "features": str(len(sources.contract.features)),
         },
         links=links,
@@ -76,6 +75,17 @@ def build_card(sources: CardSources, *, links: Mapping[str, str], figures: Mappi
         ),
         figures=figures,
     )
+
+
+def _fitted_on(sources: CardSources) -> dict[str, str]:
+    if sources.candidate.recalibration is not None:
+        return {"made of": sources.candidate.recalibration}
+    served_on = sources.training_rows + (sources.evaluated.candidate_result.result.rows if sources.is_refitted else 0)
+    return {
+        "trained for": sources.candidate.tags[TRAINING_DATE_TAG],
+        "training rows": f"{sources.training_rows:,}",
+        "fitted for serving on": f"{served_on:,} rows",
+    }
 
 
 def _purpose(sources: CardSources) -> Section:
@@ -109,7 +119,7 @@ def _data(sources: CardSources) -> Section:
         "rows from": f"{table}: {rows}",
         "hold-out": holdout,
         "feature views": ", ".join(f"{view.name} v{view.version}" for view in sources.contract.feature_views) or "none",
-        "fingerprint the model was trained on": sources.contract.dataset_fingerprint,
+        "fingerprint of the dataset": sources.contract.dataset_fingerprint,
     }
     commands: tuple[str, ...] = ()
     if sources.dataset is not None:
@@ -123,7 +133,11 @@ def _training(sources: CardSources) -> Section:
     told_elsewhere = ("feature_views", "features")
     facts = {name: value for name, value in sorted(sources.parameters.items()) if name not in told_elsewhere}
     paragraph = "The model that serves is the one that was evaluated: it was fitted on the training rows alone."
-    if sources.is_refitted:
+    if sources.contract.recalibration is not None:
+        paragraph = describe_recalibration(
+            sources.contract.recalibration.version, sources.parameters, is_refitted=sources.is_refitted
+        )
+    elif sources.is_refitted:
         paragraph = (
             "The evaluated model was fitted on the training rows alone. The one that serves has the same configuration and was fitted again on "
             "training rows and hold-out together, so that it does not lack the newest rows; the gate `refit` compares both."

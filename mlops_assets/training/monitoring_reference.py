@@ -116,8 +116,20 @@ def log_reference(
         (Path(folder) / _FACTS).write_text(
             json.dumps({"rows": summary.rows, "partitions": partitions, "windows": windows, "importance": importance})
         )
-        registry.log_reference(candidate, Path(folder))
-        keep_folder(_folder(settings, candidate), copy_of(Path(folder)))
+        _store(registry, settings, candidate, Path(folder))
+
+
+def copy_reference(registry: ModelRegistry, settings: Settings, candidate: RegisteredModel, base: RegisteredModel) -> None:
+    """Store the reference of `base` with the run of `candidate`, too. Raises EvidenceError as `load_reference` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in _signed_files(registry, settings, base).items():
+            (Path(folder) / name).write_bytes(content)
+        _store(registry, settings, candidate, Path(folder))
+
+
+def _store(registry: ModelRegistry, settings: Settings, candidate: RegisteredModel, folder: Path) -> None:
+    registry.log_reference(candidate, folder)
+    keep_folder(_folder(settings, candidate), copy_of(folder))
 
 
 def _replace_features(summary: "pa.Table", replacements: "pa.Table", columns: Sequence["MonitoredColumn"]) -> "pa.Table":

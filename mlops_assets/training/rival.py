@@ -13,7 +13,7 @@ from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredM
 from mlops_assets.core.settings import Settings
 from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.bundle_reading import read_bundle, read_gated_bundle, require_passed_gates
+from mlops_assets.training.bundle_reading import fitted_version, read_bundle, read_gated_bundle, require_passed_gates
 from mlops_assets.training.candidate_evaluation import ComparedChampion, comparison_problem
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def find_rival(
     candidate: RegisteredModel,
     bundle: "Bundle",
     holdout: "pa.Table",
+    since: date | None,
 ) -> ComparedChampion:
-    """The champion, with its bundle when the candidate can be compared with it."""
+    """The champion, with its bundle when the candidate can be compared with it. The `holdout` has no rows before `since`."""
     champion = present_champion(instance, registry, inputs)
     if champion is None:
         return ComparedChampion(model=None, bundle=None, reason="there is no champion to compare with")
@@ -43,18 +44,40 @@ def find_rival(
     if was_fitted_on_holdout(inputs, champion, candidate):
         later = f"version {champion.version} was trained for a later date, on rows of this hold-out"
         return ComparedChampion(model=champion, bundle=None, reason=later)
-    is_gated_fit = registry.registered_record(champion).is_refitted and has_seen_holdout(inputs, champion, candidate)
-    loaded = (read_gated_bundle if is_gated_fit else read_bundle)(registry, settings, champion)
+    fitted = fitted_version(registry, champion)
+    seeing = [
+        model
+        for model in {champion.version: champion, fitted.version: fitted}.values()
+        if registry.registered_record(model).is_refitted and has_seen_holdout(inputs, model, candidate, since)
+    ]
+    loaded = (read_gated_bundle if champion in seeing else read_bundle)(registry, settings, champion)
+    if champion is not fitted and fitted in seeing:
+        # The model of a recalibrated champion has seen it: that of before the refit, recalibrated alike, has not.
+        loaded = _recalibrate_alike(read_gated_bundle(registry, settings, fitted), loaded)
     reason = comparison_problem(bundle.contract, loaded.contract, holdout)
     return ComparedChampion(
-        model=champion, bundle=loaded if reason is None else None, reason=reason or "", is_gated_fit=is_gated_fit
+        model=champion, bundle=loaded if reason is None else None, reason=reason or "", is_gated_fit=bool(seeing)
     )
 
 
-def has_seen_holdout(inputs: SolutionInputs, champion: RegisteredModel, candidate: RegisteredModel) -> bool:
-    """Whether a refit of `champion`, which a table without time has not, was fitted on rows of the hold-out of `candidate`."""
+def _recalibrate_alike(bundle: "Bundle", recalibrated: "Bundle") -> "Bundle":
+    """Return `bundle`, another fit of the same version, with the recalibration of `recalibrated`."""
+    from mlops_assets.serving.recalibrated_model import recalibrate_bundle
+
+    base = recalibrated.contract.recalibration
+    assert base is not None
+    return recalibrate_bundle(bundle, base, version=recalibrated.contract.version)
+
+
+def has_seen_holdout(
+    inputs: SolutionInputs, champion: RegisteredModel, candidate: RegisteredModel, since: date | None = None
+) -> bool:
+    """Whether a refit of `champion`, which a table without time has not, was fitted on rows of the hold-out of `candidate`.
+
+    The hold-out has no rows before `since`.
+    """
     begin = subtract_duration(date.fromisoformat(candidate.tags[TRAINING_DATE_TAG]), inputs.solution.training.holdout)
-    return date.fromisoformat(champion.tags[TRAINING_DATE_TAG]) > begin
+    return date.fromisoformat(champion.tags[TRAINING_DATE_TAG]) > max(begin, since or begin)
 
 
 def was_fitted_on_holdout(inputs: SolutionInputs, champion: RegisteredModel, candidate: RegisteredModel) -> bool:

@@ -35,6 +35,7 @@ def deployment() -> Deployment:
         actor="an[na]",
         reason="[urgent] complaints [/b]",
         gates="passed",
+        recalibration=None,
         run_id="0123456789",
         run_url="http://localhost/runs/0123456789",
     )

@@ -18,6 +18,7 @@ REFUSED = TrainingOutcome(
     version=3,
     version_url="http://localhost/models/3",
     estimator="sklearn.linear_model.Ridge",
+    recalibration=None,
     skipped=None,
     metrics={"roc_auc": 0.71234},
     gates="failed",

@@ -16,6 +16,7 @@ def deployment(version: int, since: datetime, until: datetime | None) -> Deploym
         actor="anna",
         reason="",
         gates="accepted",
+        recalibration=None,
         run_id="",
         run_url="",
     )
