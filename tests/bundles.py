@@ -1,5 +1,6 @@
 """Serving bundles for tests: a contract with few words, and small models fitted on made rows."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -30,7 +31,8 @@ from mlops_assets.online_store.values import Column, EntityValues, OnlineView
 from mlops_assets.schema.problem import Problem
 from mlops_assets.serving.bundle import Bundle, file_hash, write_bundle
 from mlops_assets.serving.bundle_loading import load_bundle
-from mlops_assets.serving.contract import Contract, describe_features
+from mlops_assets.serving.contract import BaseVersion, Contract, describe_features
+from mlops_assets.serving.recalibrated_model import recalibrate_bundle
 from mlops_assets.serving.sample import Sample, SampleRow
 
 NOON = datetime(2020, 1, 10, 12, tzinfo=UTC)
@@ -89,6 +91,13 @@ def sign_record(path: Path, signer: Signer, engine: str = "process") -> None:
     write_record(path, record, record.sign(signer, "accepted")[ACCEPTANCE_TAG])
 
 
+class _Unasked:
+    """A model of which only contract and sample are read."""
+
+    def predict(self, numeric: np.ndarray, categorical: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A model of made rows with the bundle's three parts."""
@@ -98,6 +107,12 @@ class Fitted:
     model: bytes
     sample: Sample
     contract: Contract
+
+    def recalibrate(self, base: BaseVersion, version: int) -> "Fitted":
+        """The same model, recalibrated by `base`, as the bundle of another version."""
+        bundle = Bundle(Path(), self.contract, self.sample, _Unasked())
+        recalibrated = recalibrate_bundle(bundle, base, version=version)
+        return dataclasses.replace(self, sample=recalibrated.sample, contract=recalibrated.contract)
 
     def write(self, path: Path) -> Path:
         """Write the bundle to the folder `path`."""

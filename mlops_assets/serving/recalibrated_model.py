@@ -28,9 +28,10 @@ class RecalibratedModel:
 
     def predict(self, numeric: np.ndarray, categorical: np.ndarray) -> np.ndarray:
         """Return the recalibrated answers; see `PredictingModel`."""
-        answers = recalibrate_answers(self.recalibration, self.problem, self.model.predict(numeric, categorical))
-        with np.errstate(over="ignore"):  # a value beyond float32 is infinite, and refused like any other such answer
-            return answers.astype(np.float32)
+        answers = self.model.predict(numeric, categorical)
+        # An answer that is no number stays none, and one beyond float32 becomes infinite: both are refused like those of any model.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return recalibrate_answers(self.recalibration, self.problem, answers).astype(np.float32)
 
 
 def apply_contract(model: PredictingModel, contract: Contract) -> PredictingModel:

@@ -15,8 +15,10 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import psutil
+import pyarrow as pa
 import pytest
 import requests
+from bundles import load as load_bundle
 from bundles import sign_record
 from online_server import SOLUTION, TOKEN, OnlineServer, flights, kill, load
 from playwright.sync_api import Browser, expect, sync_playwright
@@ -26,6 +28,7 @@ from waiting import wait_for
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.local.environment import scripts_directory
 from mlops_assets.local.links import link
+from mlops_assets.serving.contract import BaseVersion
 
 SWAP_SECONDS = 5
 
@@ -219,6 +222,25 @@ def test_no_request_notices_a_new_champion_or_a_rollback(either_server: OnlineSe
             assert {answer.json()["model_version"] for answer in pool.map(server.post, [server.row] * 50)} == {1}
     assert (set(found.statuses), found.errors) == ({200}, [])
     assert set(found.versions) == set(versions)
+
+
+def test_a_recalibrated_version_answers_as_it_does_in_a_batch(either_server: OnlineServer) -> None:
+    server, base = either_server, BaseVersion(version=1, method="sigmoid", parameters={"slope": 0.7, "intercept": -1.2})
+    engine = server.get(f"/{SOLUTION}/model").json()["engine"]
+    fitted = flights(1)[1].recalibrate(base, version=4)
+    bundle = load_bundle(fitted.deploy(server.folder / "4", Signer(server.settings.signing_key_file), engine))
+    before = server.post(server.row).json()
+    server.promote(4)
+    wait_for(lambda: server.versions() == {4}, 180)
+    rows = [row.request | {"request_id": f"recalibrated{number}"} for number, row in enumerate(fitted.sample.rows)]
+    answers = {answer["prediction_id"]: answer for answer in server.post(json.dumps(rows).encode()).json()}
+    logged = [record for record in server.records() if record.prediction_id in answers]
+    batch = bundle.score(pa.Table.from_pylist([record.features for record in logged])).to_pylist()
+    online = [answers[record.prediction_id] for record in logged]
+    assert [(row["score"], row["predicted_label"]) for row in online] == [(row["score"], row["predicted_label"]) for row in batch]
+    assert batch[0]["score"] != before["score"]
+    server.promote(1)
+    wait_for(lambda: server.versions() == {1}, 180)
 
 
 def test_a_bundle_that_was_altered_leaves_the_old_one_and_is_told(either_server: OnlineServer) -> None:

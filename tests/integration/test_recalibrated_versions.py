@@ -6,7 +6,6 @@ The visits of a clinic: from the first of March on, what happens is another func
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -32,6 +31,7 @@ from mlops_assets.training.bundle_reading import fitted_version, read_bundle, re
 from mlops_assets.training.evaluation import build_evaluation
 from mlops_assets.training.model import build_model
 from mlops_assets.training.monitoring_reference import load_reference
+from mlops_assets.training.recalibrated_version import FEWEST_ROWS
 from mlops_assets.training.training_dataset import build_training_dataset
 
 STAGES = ("training_dataset", "model", "evaluation", "deployment")
@@ -79,7 +79,7 @@ def visits(problem: Problem) -> str:
         "binary_classification": f"draw < 1 / (1 + exp(-({odds})))",
         "multiclass_classification": f"CASE WHEN draw < 1 / (1 + exp(-4 * ({odds}))) THEN 'late' "
         f"WHEN draw < 1 / (1 + exp(-4 * ({odds} + 1))) THEN 'in time' ELSE 'early' END",
-        "regression": f"10 * ({odds}) + 8 * draw",
+        "regression": f"10 * ({odds}) + 60 * draw",
     }[problem]
     return (
         f"SELECT 'v' || i AS id, day, moment AS \"at\", moment + INTERVAL 1 HOUR AS known_at, age, {outcome} AS outcome FROM ("
@@ -263,7 +263,7 @@ def test_what_cannot_be_recalibrated_says_why(chains: dict[Problem, Chain]) -> N
 
     few = reason("2020-03-04", "training_dataset", recalibrate=base.version)
     assert "150 rows of that training dataset were predicted from 2020-03-01 on" in few
-    assert "at least 200 are needed" in few
+    assert f"at least {FEWEST_ROWS} are needed" in few
     assert "has no version 99" in reason(LATER, recalibrate=99)
     assert "leave one of both out" in reason(LATER, recalibrate=base.version, overrides={"training.seed": 1})
     with clinic.lake.connect(read_only=False) as connection:

@@ -1,5 +1,7 @@
 """How a chain and an explanation look: whatever names, reasons and values hold, they are shown as they are."""
 
+from dataclasses import replace
+
 from rich.console import Console
 from rich.tree import Tree
 
@@ -18,6 +20,12 @@ def test_a_reason_is_shown_with_its_brackets(terminal: Console, deployment: Depl
     assert "[urgent] complaints [/b]" in text
     assert "an[na]" in text
     assert "live" in text
+
+
+def test_a_recalibrated_version_is_told_from_a_fitted_one(terminal: Console, deployment: Deployment) -> None:
+    words = "version 2 recalibrated (sigmoid) on 900 rows"
+    text = shown(terminal, _history_table([replace(deployment, recalibration=words)]))
+    assert " ".join(words.split()[:3]) in text
 
 
 def test_a_chain_shows_every_link(terminal: Console) -> None:

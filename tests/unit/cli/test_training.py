@@ -45,6 +45,11 @@ def test_what_was_not_fitted_says_why(capsys: pytest.CaptureFixture[str]) -> Non
     assert shown.err == ""
 
 
+def test_a_recalibration_says_what_it_is_made_of(capsys: pytest.CaptureFixture[str]) -> None:
+    _show(replace(REFUSED, estimator=None, recalibration="version 2 recalibrated (sigmoid) on 900 rows known at 2024-01-01"))
+    assert "version 2 recalibrated (sigmoid) on 900 rows known at 2024-01-01" in capsys.readouterr().out
+
+
 def test_a_run_without_a_version_shows_its_address(capsys: pytest.CaptureFixture[str]) -> None:
     _show(replace(REFUSED, version=None, version_url=None, metrics={}, rejected_because=None))
     assert capsys.readouterr().out.strip() == "http://localhost/runs/1"
@@ -56,6 +61,7 @@ def test_a_run_without_a_version_shows_its_address(capsys: pytest.CaptureFixture
         (["flight_delay", "--set", "training.seed"], "'training.seed' is no override."),
         (["flight_delay", "--set", "training.sed=3"], "sed"),
         (["flight_delay", "--set", "training.window=[1"], "The value of training.window is no YAML"),
+        (["flight_delay", "--recalibrate", "--set", "training.seed=3"], "--recalibrate fits no model"),
         (["flight_dela"], "There is no solution 'flight_dela'."),
     ],
 )

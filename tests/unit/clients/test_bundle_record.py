@@ -33,6 +33,20 @@ def registered(record: BundleRecord, signer: Signer, text: str | None) -> Regist
     return RegisteredModel(record.solution, record.version, record.run_id, tags)
 
 
+def test_the_version_that_is_recalibrated_is_signed_and_older_records_stay_genuine(signer: Signer) -> None:
+    fitted = record_of("delays", 3)
+    assert "recalibrates" not in fitted.text
+    recalibrated = replace(fitted, training=replace(fitted.training, recalibrates=2))
+    version = registered(recalibrated, signer, None)
+    assert registered_record(signer, version).training.recalibrates == 2
+    for tags in (
+        {**version.tags, "recalibrates": "1"},
+        {name: tag for name, tag in version.tags.items() if name != "recalibrates"},
+    ):
+        with pytest.raises(EvidenceError, match="was changed in MLflow"):
+            registered_record(signer, RegisteredModel("delays", 3, version.run_id, tags))
+
+
 @pytest.mark.parametrize("difference", [0.0, 3.6e-8, 0.1 + 0.2, 5e-324, math.inf])
 def test_a_gate_reads_the_value_that_was_measured(signer: Signer, difference: float) -> None:
     precision = Precision(rows=20_000, largest_difference=difference, float32_changed=1 / 3, float32_mean_change=difference)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import Fitted, fit_flights, load
+from bundles import Fitted, contract, fit_flights, load
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mlops_assets.ml.recalibration import METHODS, Method
 from mlops_assets.schema.problem import PROBLEMS, Problem
-from mlops_assets.serving.bundle import Bundle, BundleError, write_bundle
+from mlops_assets.serving.bundle import Bundle, BundleError
 from mlops_assets.serving.contract import BaseVersion, Contract
 from mlops_assets.serving.recalibrated_model import RecalibratedModel, apply_contract, recalibrate_bundle
 
@@ -48,17 +48,12 @@ def bundle(fitted: Fitted, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load(fitted.write(tmp_path_factory.mktemp("bundle") / "1"))
 
 
-def write(fitted: Fitted, recalibrated: Bundle, path: Path) -> Path:
-    write_bundle(path, fitted.model, recalibrated.sample, recalibrated.contract)
-    return path
-
-
 def test_a_recalibrated_bundle_has_the_file_of_its_base_and_answers_otherwise(
     fitted: Fitted, bundle: Bundle, tmp_path: Path
 ) -> None:
     base = base_version(METHODS[bundle.contract.problem][0])
-    recalibrated = recalibrate_bundle(bundle, base, version=2, run_id="another")
-    read = load(write(fitted, recalibrated, tmp_path / "2"))
+    recalibrated = fitted.recalibrate(base, version=2)
+    read = load(recalibrated.write(tmp_path / "2"))
     assert read.contract == recalibrated.contract
     assert (read.contract.version, read.contract.recalibration) == (2, base)
     assert read.contract.model_sha256 == bundle.contract.model_sha256
@@ -72,7 +67,7 @@ def test_a_recalibrated_bundle_has_the_file_of_its_base_and_answers_otherwise(
     assert not np.array_equal(before, after)
 
 
-def test_a_bundle_whose_answers_are_not_recalibrated_is_refused(fitted: Fitted, bundle: Bundle, tmp_path: Path) -> None:
+def test_answers_that_are_not_recalibrated_or_twice_are_refused(bundle: Bundle) -> None:
     recalibrated = recalibrate_bundle(bundle, base_version(METHODS[bundle.contract.problem][0]))
     for model in (bundle.model, apply_contract(recalibrated.model, recalibrated.contract)):
         with pytest.raises(BundleError, match="does not answer its sample as the fitted model did"):
@@ -149,9 +144,9 @@ def test_the_default_threshold_is_one_of_the_recalibrated_probability(binary: Bu
     assert recalibrated.contract.decision_threshold == 0.5
 
 
-def test_a_method_of_another_problem_is_refused(binary: Bundle) -> None:
-    with pytest.raises(ValidationError, match="linear does not recalibrate a binary_classification"):
-        recalibrate_bundle(binary, base_version("linear"))
+def test_a_method_of_another_problem_is_refused() -> None:
+    with pytest.raises(ValidationError, match="sigmoid does not recalibrate a regression"):
+        contract(recalibration=base_version("sigmoid").model_dump())
 
 
 def test_answers_that_are_no_numbers_stay_none(binary: Bundle) -> None:

@@ -6,6 +6,7 @@ from evaluated_candidates import Candidate
 
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.ml.model_card import render_html, render_markdown
+from mlops_assets.serving.contract import BaseVersion
 from mlops_assets.training.candidate_evaluation import (
     MINIMUM_SLICE_ROWS,
 )
@@ -58,6 +59,19 @@ def test_its_card_says_what_it_was_made_of_and_what_the_gates_said(candidate: Ca
         assert expected in text, expected
     assert "UA|&lt;b&gt;" in page
     assert "Not for &lt;planes&gt;." in page
+    recalibrated = replace(
+        sources,
+        contract=sources.contract.model_copy(update={"recalibration": BaseVersion(version=1, method="sigmoid", parameters={})}),
+        candidate=RegisteredModel(
+            "example", 3, "run", {"training_date": "2013-02-01", "recalibration": "version 1 recalibrated (sigmoid)"}
+        ),
+        parameters={"fitted_on_holdout": "True"},
+    )
+    for is_refitted, words in ((True, "fitted without the hold-out, the one"), (False, "it was fitted on the hold-out, too")):
+        text = render_markdown(build_card(replace(recalibrated, is_refitted=is_refitted), links={}, figures={}))
+        assert "version 1 recalibrated (sigmoid)" in text
+        assert words in text
+        assert "trained for" not in text
     slow = replace(found.candidate_result, latency=replace(found.candidate_result.latency, p99=1e6))
     rejected = build_card(replace(sources, checks=check_evaluation(inputs, slow)), links={}, figures={})
     assert not rejected.accepted

@@ -81,6 +81,14 @@ def test_a_refitted_champion_has_seen_what_lies_before_its_training_date(days_be
     assert has_seen_holdout(WHOLE, champion, candidate) is has_seen
 
 
+def test_the_hold_out_of_a_recalibrated_version_begins_where_its_model_ends() -> None:
+    trained, fitted = date(2020, 2, 1), date(2020, 1, 30)
+    candidate, base = (RegisteredModel("clinic", 1, "run", {"training_date": day.isoformat()}) for day in (trained, fitted))
+    assert has_seen_holdout(WHOLE, base, candidate)
+    assert not has_seen_holdout(WHOLE, base, candidate, since=fitted)
+    assert has_seen_holdout(WHOLE, base, candidate, since=date(2020, 1, 1))
+
+
 @pytest.mark.parametrize(("days_later", "was_fitted"), [(1, True), (30, True), (0, False), (-3, False)])
 def test_a_champion_of_a_later_date_was_fitted_on_the_holdout_and_is_not_compared(days_later: int, was_fitted: bool) -> None:
     trained = date(2020, 2, 1)
