@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, exact_matrix
-from mlops_assets.ml.recalibration import METHODS, Method, Recalibration
+from mlops_assets.ml.recalibration_methods import METHODS, Method, Recalibration
 from mlops_assets.schema.problem import Problem
 from mlops_assets.serving.columns import check_column
 

@@ -1,4 +1,4 @@
-"""Recalibrated models: the model of another version, its answers recalibrated (`ml/recalibration.py`).
+"""Recalibrated models: the model of another version, its answers recalibrated (`ml/recalibration_methods.py`).
 
 The one place where answers are recalibrated. A bundle is loaded with such a model, in whichever process that is, and all that reads
 answers comes after it: labels, the sample, the batch, the servers. Fitting belongs to training.
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mlops_assets.ml.recalibration import Recalibration
+from mlops_assets.ml.recalibration_methods import Recalibration
 from mlops_assets.schema.problem import Problem
 from mlops_assets.serving.bundle import Bundle, PredictingModel, file_hash
 from mlops_assets.serving.contract import BaseVersion, Contract

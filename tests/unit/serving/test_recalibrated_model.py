@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
-from mlops_assets.ml.recalibration import METHODS, Method
+from mlops_assets.ml.recalibration_methods import METHODS, Method
 from mlops_assets.schema.problem import PROBLEMS, Problem
 from mlops_assets.serving.bundle import Bundle, BundleError
 from mlops_assets.serving.contract import BaseVersion, Contract
