@@ -1,11 +1,14 @@
-"""Fits of a recalibration (`recalibration_methods.py`) on recent rows whose labels are known. The model itself stays as it is: this takes seconds."""
+"""Fits of a recalibration (`recalibration_methods.py`) on recent rows whose labels are known, which take seconds.
+
+The model itself stays as it is.
+"""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from mlops_assets.ml.calibration import fit_curve
-from mlops_assets.ml.recalibration_methods import METHODS, SMALLEST, Method, Recalibration, logarithms, softmax
+from mlops_assets.ml.recalibration_methods import METHODS, SMALLEST, Method, Recalibration, log_probabilities, softmax
 
 __all__ = ["METHODS", "Method", "Recalibration", "fit_recalibration"]
 
@@ -37,7 +40,7 @@ def _fit_scaling(probabilities: np.ndarray, labels: np.ndarray, *, of_classes: b
     """Minimise the log loss over one factor, or over a factor and a shift of each class, with a slight pull to no change."""
     from scipy.optimize import minimize
 
-    logarithms, classes = logarithms(probabilities), probabilities.shape[1]
+    logarithms, classes = log_probabilities(probabilities), probabilities.shape[1]
     truth = np.eye(classes)[labels.astype(int)]
 
     def expand(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

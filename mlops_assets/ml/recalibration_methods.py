@@ -48,12 +48,12 @@ class Recalibration:
             case "isotonic":
                 return np.interp(predictions, values["scores"], values["probabilities"])
             case "temperature" | "vector":
-                return softmax(logarithms(predictions) * np.asarray(values["factors"]) + np.asarray(values["shifts"]))
+                return softmax(log_probabilities(predictions) * np.asarray(values["factors"]) + np.asarray(values["shifts"]))
             case "linear":
                 return predictions * values["factor"] + values["shift"]
 
 
-def logarithms(probabilities: np.ndarray) -> np.ndarray:
+def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
     """Return the logarithms of probabilities, none of them infinite."""
     return np.log(np.clip(probabilities.astype(float), SMALLEST, 1))
 
