@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlops_assets.ml.bootstrap import Interval, Replicates, bootstrap, difference_interval, replicate_count
+from mlops_assets.ml.bootstrap import Interval, Replicates, bootstrap, difference_interval
 from mlops_assets.ml.evaluation import Evaluation, Resampling
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import distance_from_perfect, greater_is_better
@@ -31,9 +31,18 @@ class MetricDifference:
     @property
     def loss_interval(self) -> Interval | None:
         """The interval of `loss`."""
-        if self.interval is None or not greater_is_better(self.metric):
-            return self.interval
-        return Interval(low=-self.interval.high, high=-self.interval.low)
+        return self.reversed.interval if greater_is_better(self.metric) else self.interval
+
+    @property
+    def reversed(self) -> "MetricDifference":
+        """The difference the other way round: theirs minus ours."""
+        return MetricDifference(
+            metric=self.metric,
+            ours=self.theirs,
+            theirs=self.ours,
+            value=None if self.value is None else -self.value,
+            interval=None if self.interval is None else Interval(low=-self.interval.high, high=-self.interval.low),
+        )
 
     @property
     def is_better(self) -> bool:
@@ -73,15 +82,6 @@ def compare_models(
         theirs=_measured(theirs, names=names, replicates=count, seed=resampling.seed, blocks=resampling.blocks),
         blocks=resampling.blocks,
     )
-
-
-def compare_rows(
-    ours: WeightedMetrics, theirs: WeightedMetrics, *, names: Sequence[str], seed: int, blocks: np.ndarray | None
-) -> dict[str, MetricDifference]:
-    """The difference of the metrics `names` of two models on the same rows, drawn one by one or by their numbered `blocks` [rows]."""
-    count = replicate_count(len(ours.labels))
-    own, other = (_measured(rows, names=names, replicates=count, seed=seed, blocks=blocks) for rows in (ours, theirs))
-    return _differences(names, ours=own, theirs=other, blocks=blocks)
 
 
 _Measured = tuple[Mapping[str, float | None], Replicates]

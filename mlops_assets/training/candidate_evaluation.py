@@ -64,7 +64,7 @@ def evaluate_candidate(
 
     `served` is the bundle that will serve, fitted again with the hold-out; None: it is `bundle`.
     """
-    from mlops_assets.ml.comparison import compare_models, compare_rows
+    from mlops_assets.ml.comparison import compare_models
     from mlops_assets.ml.evaluation import Resampling, constant_predictions, evaluate
     from mlops_assets.ml.weighted_metrics import WeightedMetrics
     from mlops_assets.schema.problem import label_array
@@ -104,10 +104,8 @@ def evaluate_candidate(
     refit = None
     if served is not None:
         refitted_rows = _evaluated_rows(solution, served, holdout, labels)
-        fitted_rows = _evaluated_rows(solution, bundle, holdout, labels)
-        [refit] = compare_rows(
-            refitted_rows, fitted_rows, names=(metric,), seed=resampling.seed, blocks=resampling.blocks
-        ).values()
+        # The evaluation has the resamples of the fit before it.
+        refit = compare_models(result, refitted_rows, names=(metric,), resampling=resampling)[metric].reversed
     candidate_result = CandidateResult(
         result=result,
         against_baseline=compare_models(result, constant, names=(metric,), resampling=resampling)[metric],

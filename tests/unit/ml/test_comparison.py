@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from mlops_assets.ml.bootstrap import Interval, number_blocks
-from mlops_assets.ml.comparison import MetricDifference, compare_models, compare_rows
+from mlops_assets.ml.comparison import MetricDifference, compare_models
 from mlops_assets.ml.evaluation import Resampling, evaluate
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import metric_names
@@ -58,9 +58,15 @@ def test_a_model_does_not_differ_from_itself() -> None:
     assert metric.is_worse(-0.01)
 
 
-def test_rows_of_an_evaluation_and_rows_alone_give_the_same_difference() -> None:
-    names = ("roc_auc", "log_loss")
-    assert compare_rows(evaluated(WORSE), evaluated(GOOD), names=names, seed=0, blocks=None) == difference(WORSE, GOOD)
+def test_the_difference_the_other_way_round_is_its_negative() -> None:
+    for name, metric in difference(GOOD, WORSE).items():
+        expected = difference(WORSE, GOOD)[name]
+        assert (metric.reversed.ours, metric.reversed.theirs) == (expected.ours, expected.theirs)
+        assert (metric.reversed.value, metric.reversed.loss) == (expected.value, expected.loss)
+        assert metric.reversed.interval is not None
+        assert expected.interval is not None
+        assert metric.reversed.interval.low == pytest.approx(expected.interval.low)
+        assert metric.reversed.interval.high == pytest.approx(expected.interval.high)
 
 
 def test_days_on_which_either_model_is_better_by_turns_are_chance() -> None:
@@ -71,9 +77,23 @@ def test_days_on_which_either_model_is_better_by_turns_are_chance() -> None:
     for _ in range(40):
         level = random.normal(0, 1, 12)[days]
         labels = level + random.normal(0, 1, len(days))
-        ours, theirs = (WeightedMetrics("regression", labels, level + random.normal(0, 1, 12)[days], (), 0.5) for _ in range(2))
+        ours, theirs = (level + random.normal(0, 1, 12)[days] for _ in range(2))
         for name, blocks in (("rows", None), ("days", number_blocks(days))):
-            metric = compare_rows(ours, theirs, names=("mean_absolute_error",), seed=0, blocks=blocks)["mean_absolute_error"]
+            resampling = Resampling(seed=0, slice_metrics=(), blocks=blocks)
+            evaluation = evaluate(
+                problem="regression",
+                metrics=("mean_absolute_error",),
+                labels=labels,
+                predictions=ours,
+                training_labels=labels,
+                classes=(),
+                threshold=0.5,
+                slices=pa.table({}),
+                minimum_slice_rows=1,
+                resampling=resampling,
+            )
+            other = WeightedMetrics("regression", labels, theirs, (), 0.5)
+            [metric] = compare_models(evaluation, other, names=("mean_absolute_error",), resampling=resampling).values()
             called_worse[name] += metric.is_worse(0) or metric.is_better
     # At a confidence of 95 % one in twenty is.
     assert called_worse["rows"] > 25
