@@ -1,7 +1,8 @@
 """A real stack, started when its first test asks for it, with the demo run on it once.
 
 Tests on it run one after another: those that want the flights of the demo in one worker of pytest-xdist, those of the census, which do
-without the demo, in another one, on a stack of its own. The files of the other tests are shared by the workers.
+without the demo, in another one, and those that kill its processes in a third one, each on a stack of its own. The files of the other
+tests are shared by the workers.
 """
 
 import json
@@ -30,7 +31,8 @@ _ON_STACK_OF_CENSUS = (
     "tests/integration/test_another_user.py",
 )
 _ON_STACK_OF_FLIGHTS = ("tests/solutions/", "tests/integration/test_dagster_ui.py")
-_ON_STACK = (*_ON_STACK_OF_CENSUS, *_ON_STACK_OF_FLIGHTS)
+_ON_STACK_THAT_IS_KILLED = ("tests/integration/test_interrupted_runs.py", "tests/integration/test_stack.py")
+_ON_STACK = (*_ON_STACK_OF_CENSUS, *_ON_STACK_OF_FLIGHTS, *_ON_STACK_THAT_IS_KILLED)
 """The files whose tests use a worker's stack. pytest-xdist knows no more of a test than its name when it shares them out."""
 
 _BENCHMARKS = "tests/benchmarks/"
@@ -78,9 +80,8 @@ class FilesAndStacks(LoadFileScheduling):
 
 def _stack(nodeid: str) -> str | None:
     """Whose data the stack of a test has, None without a stack."""
-    if nodeid.startswith(_ON_STACK_OF_CENSUS):
-        return "census"
-    return "flights" if nodeid.startswith(_ON_STACK_OF_FLIGHTS) else None
+    stacks = {"census": _ON_STACK_OF_CENSUS, "flights": _ON_STACK_OF_FLIGHTS, "killed": _ON_STACK_THAT_IS_KILLED}
+    return next((stack for stack, files in stacks.items() if nodeid.startswith(files)), None)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -94,13 +95,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(
                 f"{item.nodeid} uses the fixture {_STACK_FIXTURE}: add its file to _ON_STACK in tests/conftest.py."
             )
-    # The files with most tests first, the demo's own before all: some want what others do to the stack not done yet.
+    # The files with most tests first, the demo's own before all: some want what others do to the stack not done yet. Of the stack that is
+    # killed the other way round: that of the runs comes before that which stops it for good.
     tests = Counter(item.path for item in items)
-    places: dict[str | None, int] = {"flights": 0, "census": 1, None: 2}
+    places: dict[str | None, int] = {"flights": 0, "census": 1, "killed": 2, None: 3}
 
     def place(item: pytest.Item) -> tuple[int, int]:
         stack = _stack(item.nodeid)
-        return places[stack], -tests[item.path] if stack else 0
+        order = {None: 0, "killed": tests[item.path]}.get(stack, -tests[item.path])
+        return places[stack], order
 
     items.sort(key=place)
     if CHROMIUM is None:
@@ -129,7 +132,8 @@ def _uses_stack(item: pytest.Item) -> bool:
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Stop the stack after the last test on it: its sensors would take a fifth of a processor from the tests that follow."""
-    if _stack(item.nodeid) and nextitem is not None and not _stack(nextitem.nodeid) and _RUNNING in item.config.stash:
+    stack = _stack(item.nodeid)
+    if stack and nextitem is not None and stack != _stack(nextitem.nodeid) and _RUNNING in item.config.stash:
         control.down(item.config.stash[_RUNNING].settings)
 
 
@@ -138,6 +142,13 @@ def platform(pytestconfig: pytest.Config) -> Iterator[Platform]:
     """A stack with a state folder and ports of its own."""
     with temporary_platform("platform.") as platform:
         pytestconfig.stash[_RUNNING] = platform
+        yield platform
+
+
+@pytest.fixture(scope="session")
+def killed_platform() -> Iterator[Platform]:
+    """A stack whose processes are killed; the last tests on it stop it."""
+    with temporary_platform("killed.") as platform:
         yield platform
 
 

@@ -8,12 +8,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
 
 import chaos
 import psutil
 import pytest
-from running_stack import Platform, temporary_platform
+from running_stack import Platform
 from waiting import wait_for
 
 from mlops_assets.local import control
@@ -39,14 +38,13 @@ DATA = (
     "employment/spine",
 )
 TRAINING = tuple(f"employment/{stage}" for stage in ("training_dataset", "model", "evaluation", "online_features", "deployment"))
-RANGE_RUN = chaos.Work("range run", DATA, "2015-01-01", "2018-01-01", before=None)
+RANGE_RUN = chaos.Work("range run", DATA, "2015-01-01", "2016-01-01", before=None)
 BYSTANDER = chaos.Work("bystander", ("raw/flights",), "2013-01-01", "2013-03-31", before=None)
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Platform]:
-    with temporary_platform("chaos.") as platform:
-        yield platform
+def stack(killed_platform: Platform) -> Platform:
+    return killed_platform
 
 
 @pytest.fixture(scope="module")

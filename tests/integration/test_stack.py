@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import psycopg2
 import pytest
+from running_stack import Platform
 from waiting import wait_for
 
 from mlops_assets.core.settings import DATABASES, Settings
@@ -64,18 +64,10 @@ def temporary_settings(**changes: object) -> Settings:
     )
 
 
-@pytest.fixture(scope="module")
-def home() -> Iterator[Settings]:
-    settings = temporary_settings()
-    yield settings
-    control.down(settings)
-    shutil.rmtree(settings.home)
-
-
 @pytest.fixture
-def stack(home: Settings) -> Settings:
-    control.ensure_up(home)
-    return home
+def stack(killed_platform: Platform) -> Settings:
+    control.ensure_up(killed_platform.settings)
+    return killed_platform.settings
 
 
 def test_status_reports_every_server_as_running(stack: Settings) -> None:
@@ -190,18 +182,7 @@ def test_down_leaves_no_process_behind(stack: Settings) -> None:
     assert {state for state, _ in states(stack).values()} == {"stopped"}
 
 
-def test_dev_shows_the_logs_until_it_is_stopped_and_then_stops_the_stack(stack: Settings) -> None:
-    command = [str(scripts_directory() / "mlops"), "dev"]
-    process = subprocess.Popen(command, env=process_environment(stack), stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    wait_for(lambda: "The logs follow" in process.stdout.readline(), 60)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert "Stopping the stack" in output
-    assert leftovers.find_processes(stack) == []
-
-
-def test_postgres_of_ones_own(tmp_path: Path) -> None:
+def test_dev_shows_the_logs_until_it_is_stopped_and_then_stops_the_stack_and_leaves_postgres_of_ones_own(tmp_path: Path) -> None:
     own = temporary_settings()
     postgres.initialise_data_directory(own)
     port = own.nats_port
@@ -211,13 +192,21 @@ def test_postgres_of_ones_own(tmp_path: Path) -> None:
     settings = temporary_settings(postgres_url=f"postgresql://postgres@127.0.0.1:{port}/postgres")
     try:
         wait_for(lambda: (own.postgres_directory / f".s.PGSQL.{port}").exists(), 10)
-        control.ensure_up(settings)
+        dev = [str(scripts_directory() / "mlops"), "dev"]
+        process = subprocess.Popen(dev, env=process_environment(settings), stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        wait_for(lambda: "The logs follow" in process.stdout.readline(), 60)
         assert set(states(settings)) == ALL_SERVICES - {"postgres"}
         for database in DATABASES:
             psycopg2.connect(settings.postgres_connection_string(database)).close()
         with psycopg2.connect(settings.postgres_connection_string("mlflow")) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM experiments")
             assert cursor.fetchone() == (1,)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert "Stopping the stack" in output
+        assert leftovers.find_processes(settings) == []
+        assert server.poll() is None
     finally:
         control.down(settings)
         server.send_signal(signal.SIGINT)
