@@ -23,6 +23,8 @@ from mlops_assets.operations.stage_runs import StageRunResult
 
 _SHOWN_METRICS = 4
 _SHOWN_STEPS = 6
+_NEARLY_ALL = 0.9
+"""With such a share of labels a realised metric speaks of its window."""
 
 
 def run_solution(settings: Settings, console: Console, request: RunRequest) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def _windows_table(summary: RunSummary) -> Table:
         "window", f"estimated {metric}", "realised", "hold-out", "drifted features", "most", title="Windows after the hold-out"
     )
     for row in summary.drift:
-        realised = _number(row["realised"]) + ("" if row["complete"] else " (partial)")
+        realised = _number(row["realised"]) + _labels_known(row)
         table.add_row(
             row["window"],
             _number(row["estimated"]),
@@ -128,6 +130,13 @@ def _windows_table(summary: RunSummary) -> Table:
             escape(", ".join(row["most"] or [])),
         )
     return table
+
+
+def _labels_known(row: dict[str, Any]) -> str:
+    """Why a realised metric may say little: labels that are still to come, or that never came."""
+    if not row["complete"]:
+        return " (partial)"
+    return "" if row["matured_share"] >= _NEARLY_ALL else f" ({row['matured_share']:.0%} have a label)"
 
 
 def _number(value: float | None) -> str:

@@ -16,6 +16,7 @@ from mlops_assets.cli.terminal import (
     read_settings,
     run_progress,
     running_settings,
+    serving_settings,
 )
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
@@ -47,7 +48,7 @@ def predict(
     """Ask the online server for a prediction and print its answer."""
     if example == (request is not None):
         raise StackError("Give a row, or ask for an example.", remedy=f"mlops predict {solution} --example")
-    settings = running_settings()
+    settings = serving_settings()
     if request is None:
         print_json(ask_server(settings, "GET", f"/{solution}/model", None)["example"])
     else:

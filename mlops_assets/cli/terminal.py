@@ -50,6 +50,16 @@ def running_settings() -> Settings:
     return settings
 
 
+def serving_settings() -> Settings:
+    """The settings, once the online server answers. Raises StackError when it cannot be started."""
+    from mlops_assets.local import control
+    from mlops_assets.local.services import ONLINE
+
+    settings = read_settings()
+    control.ensure_ready(settings, ONLINE)
+    return settings
+
+
 def start_stack(settings: Settings) -> bool:
     """Start what is missing of the stack with a line for each server while it starts; quiet when everything runs already."""
     from mlops_assets.local import control

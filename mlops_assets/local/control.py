@@ -70,6 +70,17 @@ def ensure_up(settings: Settings) -> None:
     up(settings, _silent)
 
 
+def ensure_ready(settings: Settings, name: str) -> None:
+    """Start what is missing of the stack unless the server `name` is ready: it answers though others are out of order.
+
+    Raises StackError as `up` does.
+    """
+    supervisor = Supervisor(settings)
+    process = supervisor.processes().get(name) if supervisor.is_running() else None
+    if process is None or not _is_ready(settings, process):
+        ensure_up(settings)
+
+
 def down(settings: Settings) -> int:
     """Stop the stack and everything it started, run workers included. Returns how many processes were ended.
 

@@ -69,7 +69,7 @@ def _drift(settings: Settings, inputs: SolutionInputs, windows: Sequence[str]) -
         "drift AS (SELECT window_start, count(*) FILTER (WHERE drifted) AS drifted, count(*) AS features, "
         "list(feature ORDER BY effect DESC) FILTER (WHERE drifted)[:3] AS most FROM features GROUP BY 1) "
         'SELECT CAST(window_start AS VARCHAR) AS "window", d.drifted, d.features, d.most, p.metric, p.estimated, p.realised, p.reference, '
-        f"p.complete, p.alert FROM drift d JOIN {inputs.name}.performance_report p USING (window_start) "
+        f"p.complete, p.matured_share, p.alert FROM drift d JOIN {inputs.name}.performance_report p USING (window_start) "
         f"WHERE p.metric = {literal(inputs.solution.training.metric)} AND {between} ORDER BY 1, p.model_version",
     )
     return [dict(zip(columns, row, strict=True)) for row in rows]

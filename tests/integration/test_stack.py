@@ -132,6 +132,13 @@ def test_a_killed_supervisor_leaves_servers_that_up_replaces(stack: Settings) ->
     assert {state for state, _ in states(stack).values()} == {"running"}
 
 
+def test_a_prediction_needs_no_other_server_than_its_own(stack: Settings) -> None:
+    Supervisor(stack).stop("shipper")
+    answer = mlops(stack, "predict", "unknown_solution", "--json", "{}")
+    assert "unknown_solution" in answer.stderr, "the online server has answered"
+    assert states(stack)["shipper"][0] != "running", "what is out of order may stay so"
+
+
 def test_other_settings_while_running_are_refused(stack: Settings) -> None:
     other = replace(stack, dagster_port=stack.mlflow_port, mlflow_port=stack.dagster_port)
     answer = mlops(other, "up")

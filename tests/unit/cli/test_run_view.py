@@ -1,5 +1,8 @@
 """How a run looks: where the time went, and names of features as they are."""
 
+from dataclasses import replace
+
+import pytest
 from rich.console import Console, RenderableType
 
 from mlops_assets.cli.run_view import _metrics_table, _time_table, _windows_table
@@ -24,6 +27,7 @@ SUMMARY = RunSummary(
             "features": 10,
             "most": ["distance [km]", "[/late]"],
             "complete": False,
+            "matured_share": 0.4,
             "alert": True,
         }
     ],
@@ -41,6 +45,14 @@ def test_windows_name_the_features_that_drifted_most(terminal: Console) -> None:
     [row] = [line for line in lines(terminal, _windows_table(SUMMARY)) if "2013-02-01" in line]
     for words in ("0.7400", "0.7000 (partial)", "2 of 10", "distance [km], [/late]"):
         assert words in row
+
+
+@pytest.mark.parametrize(("share", "realised"), [(0.02, "0.7000 (2% have a label)"), (0.97, "0.7000 ")])
+def test_a_metric_of_few_labels_says_so(terminal: Console, share: float, realised: str) -> None:
+    window = {**SUMMARY.drift[0], "complete": True, "matured_share": share}
+    [row] = [line for line in lines(terminal, _windows_table(replace(SUMMARY, drift=[window]))) if "2013-02-01" in line]
+    assert realised in row
+    assert "partial" not in row
 
 
 def test_a_metric_stands_beside_its_baseline_and_what_has_none_is_left_out(terminal: Console) -> None:
