@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlops_assets.lake.sql import literal
+from mlops_assets.lake.sql import is_one_of, literal
 
 _WHOLE = r"\s*[+-]?[0-9]+(\.0*)?\s*"
 _NUMBER = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
@@ -19,7 +19,7 @@ _DAY = r"\s*[0-9]{4}(-[0-9]{1,2}-|/[0-9]{1,2}/)[0-9]{1,2}"
 _TIME = r"[ T]([01]?[0-9]|2[0-3]):[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?"
 _UTC = r"(Z| UTC|[+-]00(:?00)?)?\s*"
 _OFFSET = r"[+-](0[0-9]|1[0-5])(:?[0-5][0-9])?\s*"
-_TRUE, _FALSE = "'true', 't', 'yes', 'y', '1', '1.0'", "'false', 'f', 'no', 'n', '0', '0.0'"
+_TRUE, _FALSE = ("true", "t", "yes", "y", "1", "1.0"), ("false", "f", "no", "n", "0", "0.0")
 _EXACT_IN_DOUBLE = 2**53
 """From here on a double cannot hold every whole number."""
 
@@ -126,9 +126,8 @@ def _from_text(text: str, stated: str, *, given: str, candidate: str, formats: T
         case "varchar":
             return Cast(text, "NULL", given)
         case "boolean":
-            known = (
-                f"CASE WHEN lower(trim({given})) IN ({_TRUE}) THEN true WHEN lower(trim({given})) IN ({_FALSE}) THEN false END"
-            )
+            word = f"lower(trim({given}))"
+            known = f"CASE WHEN {is_one_of(word, _TRUE)} THEN true WHEN {is_one_of(word, _FALSE)} THEN false END"
             return Cast(text, "NULL", known)
         case "integer" | "bigint":
             # The usual spelling is compared first: a regular expression takes longer.

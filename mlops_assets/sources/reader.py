@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.sql import is_one_of, literal, quote
 from mlops_assets.schema.column_names import internal
 from mlops_assets.schema.source import Column, RawTable
 from mlops_assets.schema.source_reader import READERS, SourceReader
@@ -188,7 +188,7 @@ def _typed_rows(table: RawTable, extract: Extract, computed: dict[str, str], win
             source = extract.fields.get(column.source or name, Field("CAST(NULL AS VARCHAR)", "VARCHAR"))
             raw, kind, fails = source.sql, source.type, "false"
             if kind == "VARCHAR" and not extract.has_nulls and table.null_strings:
-                raw = f"CASE WHEN {raw} NOT IN ({', '.join(map(literal, table.null_strings))}) THEN {raw} END"
+                raw = f"CASE WHEN NOT {is_one_of(raw, table.null_strings)} THEN {raw} END"
         else:
             if any(steps):
                 query, steps = _stacked(query, steps), ([], [], [])

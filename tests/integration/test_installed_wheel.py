@@ -187,10 +187,10 @@ def test_the_workflow_of_a_new_project_passes(environment: Path, variables: dict
     assert python in ("3.11", "3.12")
     venv.create(tmp_path / "tools", with_pip=True)
     subprocess.run([str(tmp_path / "tools" / "bin" / "pip"), "install", "--quiet", "uv"], check=True)
-    # As the machine of a team has it: uv, an index with the wheel, and no environment yet.
+    # As the machine of a team has it: uv, the Python of this test, an index with the wheel, and no environment yet.
     path = f"{tmp_path / 'tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     own = {name: value for name, value in variables.items() if name != "VIRTUAL_ENV"}
-    own |= {"PATH": path, "UV_FIND_LINKS": str(environment.parent), "UV_PYTHON": sys.executable}
+    own |= {"PATH": path, "UV_FIND_LINKS": str(environment.parent)}
     commands = [step["run"] for step in job["steps"] if "run" in step]
     for command in commands:
         done = subprocess.run(["bash", "-e", "-c", command], cwd=project, env=own, capture_output=True, text=True, check=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 
+from mlops_assets.lake.sql import is_one_of
 from mlops_assets.operations.new_solution.answers import Answers, Decision
 from mlops_assets.operations.new_solution.fitting import StagedColumns
 from mlops_assets.operations.new_solution.nearly_typed import nearly_typed
@@ -159,8 +160,8 @@ def _plain_types(
 
 def _truth_values(columns: StagedColumns, names: Collection[str], formats: TextFormats, nulls: Collection[str]) -> dict[str, str]:
     """Columns whose texts are the two words of one pair, or one word that means nothing else."""
-    words_of_pairs = ", ".join(f"'{word}'" for pair in _YES_AND_NO for word in pair)
-    others = columns.counts(names, f"lower(trim({{value}})) NOT IN ({words_of_pairs})", nulls=nulls)
+    words_of_pairs = [word for pair in _YES_AND_NO for word in pair]
+    others = columns.counts(names, f"NOT {is_one_of('lower(trim({value}))', words_of_pairs)}", nulls=nulls)
     fitting = columns.fitting([name for name in names if not others[name]], "boolean", formats, nulls=nulls)
     found = {}
     for name in fitting:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 import duckdb
 
-from mlops_assets.lake.sql import literal
+from mlops_assets.lake.sql import is_one_of
 from mlops_assets.operations.new_solution.staged_rows import STAGED, StagedRows, sample_of
 from mlops_assets.schema.column_names import internal
 from mlops_assets.sources.column_types import TextFormats, cast
@@ -25,7 +25,7 @@ class StagedColumns:
         value = self.staged.sql(name)
         if not nulls or self.staged.columns[name] != "VARCHAR":
             return value
-        return f"CASE WHEN {value} NOT IN ({', '.join(map(literal, nulls))}) THEN {value} END"
+        return f"CASE WHEN NOT {is_one_of(value, nulls)} THEN {value} END"
 
     def fitting(self, names: Iterable[str], stated: str, formats: TextFormats, *, nulls: Collection[str] = ()) -> list[str]:
         """Those of `names` of which every value that is there becomes one of the type `stated`."""

@@ -141,6 +141,16 @@ def test_options_of_the_reader(tmp_path: Path) -> None:
     assert read(tmp_path, "comment\na;b\n1;x\n", options={"sep": ";", "skip": 1})[0][:2] == (1, "x")
 
 
+@pytest.mark.parametrize("kind", ["boolean", "varchar"])
+def test_three_hundred_columns_need_no_more_memory_than_a_run_has(tmp_path: Path, kind: str) -> None:
+    names = [f"c{number}" for number in range(300)]
+    line = ";".join("yes" if number % 2 else "NA" for number in range(300))
+    columns = {name: {"type": kind} for name in names}
+    nulls = ["NA", "N/A", "-", "--", "?", "none", "null"]
+    [row] = read(tmp_path, f"{';'.join(names)}\n{line}\n", columns=columns, null_strings=nulls, options={"delim": ";"})
+    assert row[:4] == (None, True, None, True) if kind == "boolean" else row[:2] == (None, "yes")
+
+
 @pytest.mark.parametrize("above", ['"A title\nof two lines"\n', 'say "so"\n\n', '"\n"\n'])
 @pytest.mark.parametrize("header", [True, False])
 def test_quotes_above_the_header_hide_no_row(tmp_path: Path, above: str, header: bool) -> None:
