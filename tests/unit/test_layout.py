@@ -29,7 +29,6 @@ _PARTS = {
     "core/origin.py": "unit/components/test_loading.py",
     "feature_store/model_problems.py": "unit/feature_store/test_registry.py",
     "features/contract_checks.py": "integration/test_features.py",
-    "features/generated/dbt_model.py": "unit/features/generated/test_spine.py",
     "features/generated/raw_sources.py": "unit/features/generated/test_project_files.py",
     "features/generated/written_models.py": "unit/features/generated/test_project_files.py",
     "features/sql_expressions.py": "unit/components/test_derived_features.py",
