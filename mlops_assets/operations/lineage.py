@@ -97,7 +97,7 @@ class PredictionLineage:
                 "mlflow": self.registry.version_url(self.model),
                 "tags": dict(sorted(self.model.tags.items())),
             },
-            "recalibrates": self._base(),
+            **self._base(),
             "training_run": {
                 "dagster": self.client.run_url(self.model.tags["dagster_run_id"]),
                 "mlflow": self.registry.run_url(self.model.run_id),
@@ -210,18 +210,19 @@ class PredictionLineage:
         found = deployment_at(deployments, self.model.version, self.values.get(SERVED_AT))
         return asdict(found) if found else None
 
-    def _base(self) -> dict[str, Any] | None:
-        """The fitted version whose recalibration the version is; None when it was fitted itself."""
+    def _base(self) -> dict[str, Any]:
+        """The fitted version whose recalibration the version is; nothing when it was fitted itself."""
         if self.record.training.recalibrates is None:
-            return None
+            return {}
         base = fitted_version(self.registry, self.model)
         training = self.registry.registered_record(base).training
-        return {
+        link = {
             "version": base.version,
             "mlflow": self.registry.version_url(base),
             "training_date": training.training_date.isoformat(),
             "rebuild": f"mlops dataset rebuild {self.solution_name} {training.dataset_fingerprint}",
         }
+        return {"recalibrates": link}
 
     def _dataset(self) -> RecordedDataset | None:
         """What the lake's history recorded of the dataset; None when those snapshots have expired."""
