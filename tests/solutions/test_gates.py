@@ -36,12 +36,19 @@ TRAINING = tuple(f"{SOLUTION}/{stage}" for stage in ("training_dataset", "model"
 # Within the two months that the demo loaded, and not the date that it trained for.
 TRAINING_DATE = "2013-02-20"
 DAY = date(2013, 1, 15)
+SMALL_TRAINING = {
+    "window": "28d",
+    "holdout": "7d",
+    "estimator": {"type": "sklearn.ensemble.HistGradientBoostingClassifier", "parameters": {"max_iter": 40}},
+}
+TOLERANT_GATES = {"floor": {"roc_auc": 0.55}, "worst_slice": {"roc_auc": 0.4}, "against_champion": {"roc_auc": 0.2}}
+"""What a small training passes."""
 
 
 def resolve(**changes: Any) -> SolutionInputs:
-    """The solution with sections of its YAML changed."""
+    """The solution with a smaller training, and with other sections of its YAML changed."""
     attributes = inprocess.attributes(SOLUTION)
-    for section, values in changes.items():
+    for section, values in {"training": SMALL_TRAINING, **changes}.items():
         attributes[section] = attributes.get(section, {}) | values
     return resolve_inputs(Solution.model_validate(attributes), FeatureRegistry.from_manifest(current_project().dbt_manifest))
 
@@ -167,13 +174,13 @@ def test_a_failed_check_of_the_dataset_reaches_the_gates_of_a_later_run(
         )
 
     assert not run(TRAINING[:1], checks={"minimum_rows": 10**9}).success
-    later = run(TRAINING[1:3])
+    later = run(TRAINING[1:3], gates=TOLERANT_GATES)
     assert inprocess.failed_checks(later) == {(f"{SOLUTION}/evaluation", "dataset_checks")}
     [check] = [check for check in later.get_asset_check_evaluations() if not check.passed]
     assert check.description == "failed: row_count"
     # Written again by a run whose checks pass: the same version is accepted, and waits beside the champion.
     assert run(TRAINING[:1]).success
-    mended = run(TRAINING[1:3])
+    mended = run(TRAINING[1:3], gates=TOLERANT_GATES)
     assert mended.success, inprocess.failed_checks(mended)
     champion, challenger = (platform.registry.by_alias(SOLUTION, alias) for alias in ("champion", "challenger"))
     assert champion is not None
@@ -307,9 +314,11 @@ def test_poisoned_raw_rows_stop_everything_downstream(
     assert {key.split("/")[0] for key in inprocess.materialized(result)} == {"raw"}
 
 
+@pytest.mark.long
 def test_mended_rows_go_through(
     poisoned_lake: Lake, tmp_path: Path, flights_of_the_day: tuple[list[str], list[dict[str, str]]]
 ) -> None:
+    """As those of the census in `test_retraining_loop.py`, here with all models of the flights."""
     fields, rows = flights_of_the_day
     result = run_day(poisoned_lake, tmp_path, fields, rows)
     assert result.success, inprocess.failures(result)

@@ -30,9 +30,10 @@ SCORED = ("2013-02-27", "2013-02-28")
 
 
 def segment_inputs(**gates: Any) -> SolutionInputs:
-    """The inputs of the solution's segments, with other gates."""
+    """The inputs of the solution's segments, with other gates and fewer trees."""
     attributes = inprocess.attributes(SOLUTION)
     attributes["gates"] |= gates
+    attributes["training"]["estimator"]["parameters"]["max_iter"] = 40
     registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
     return replace(resolve_inputs(Solution.model_validate(attributes), registry), by_segment=True)
 
