@@ -10,6 +10,7 @@ QUIET_LIBRARIES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "NML_DISABLE_USAGE_LOGGING": "1",
     "ORT_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
     # Progress bars, addresses and git warnings of MLflow are noise in a run's log and on a terminal.
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

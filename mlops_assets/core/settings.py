@@ -33,6 +33,7 @@ class Settings:
     `notify_urls` are Apprise's addresses of those who are told what happens. `sensor_seconds` is the longest interval of a sensor; with None
     each has its own.
     With `warm_runs`, the processes of runs are forked from one that has loaded everything, which takes memory once; without, each loads it.
+    With `ray_address` the trials of searches run on that Ray cluster.
     `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them.
     Only with `openlineage_url` does anything send OpenLineage events: to a receiver, or to a file.
     """
@@ -41,6 +42,7 @@ class Settings:
     postgres_url: str | None = field(default=None, repr=False)
     nats_url: str | None = field(default=None, repr=False)
     mlflow_server: str | None = None
+    ray_address: str | None = None
     redis_url: str | None = field(default=None, repr=False)
     notify_urls: tuple[str, ...] = field(default=(), repr=False)
     dagster_port: int = 3000
@@ -72,6 +74,7 @@ class Settings:
             postgres_url=environment.get("MLOPS_POSTGRES_URL") or None,
             nats_url=environment.get("MLOPS_NATS_URL") or None,
             mlflow_server=environment.get("MLOPS_MLFLOW_URL") or None,
+            ray_address=environment.get("MLOPS_RAY_ADDRESS") or None,
             redis_url=environment.get("MLOPS_REDIS_URL") or None,
             notify_urls=tuple(environment.get("MLOPS_NOTIFY_URLS", "").split()),
             dagster_port=read_port(environment, "MLOPS_DAGSTER_PORT", cls.dagster_port),

@@ -55,6 +55,7 @@ def _settings_variables(settings: Settings) -> dict[str, str]:
         "MLOPS_POSTGRES_URL": settings.postgres_url or "",
         "MLOPS_NATS_URL": settings.nats_url or "",
         "MLOPS_MLFLOW_URL": settings.mlflow_server or "",
+        "MLOPS_RAY_ADDRESS": settings.ray_address or "",
         "MLOPS_REDIS_URL": settings.redis_url or "",
         "MLOPS_NOTIFY_URLS": " ".join(settings.notify_urls),
         "MLOPS_DAGSTER_PORT": str(settings.dagster_port),

@@ -99,11 +99,14 @@ Report = Callable[[TrialResult, TrialResult], None]
 """Hears of every finished trial, those of earlier processes included, with the best one so far."""
 
 
-def search(plan: SearchPlan, fold_scores: FoldScores, *, storage: "BaseStorage", name: str, report: Report) -> SearchResult:
+def search(
+    plan: SearchPlan, fold_scores: FoldScores, *, storage: "BaseStorage", name: str, report: Report, processors: int | None = None
+) -> SearchResult:
     """Run the study `name` in `storage` until the budget of `plan` is spent, and return what was found.
 
-    A configuration that raises ValueError or ArithmeticError is a failed trial. Raises ValueError when the default does: then
-    the data or the configuration are wrong, not a choice of parameters. Nobody else may work on the study at the same time.
+    At most `processors` trials run at once; None means those of this machine. A configuration that raises ValueError or
+    ArithmeticError is a failed trial. Raises ValueError when the default does: then the data or the configuration are wrong, not a
+    choice of parameters. Nobody else may work on the study at the same time.
     """
     import optuna
 
@@ -120,7 +123,7 @@ def search(plan: SearchPlan, fold_scores: FoldScores, *, storage: "BaseStorage",
     results = _finished(study)[: plan.trials]
     for position, result in enumerate(results):
         report(result, _best(results[: position + 1], plan))
-    jobs = min(plan.jobs, _processors())
+    jobs = min(plan.jobs, processors or _processors())
     with _threads(jobs, "blas"), ThreadPoolExecutor(jobs) as pool:
         running: dict[Future[TrialResult], Trial] = {}
         while True:

@@ -192,7 +192,15 @@ def _search(
         if trial.ordinal not in logged:
             log_trial(registry, run_id, trial, metric)
 
-    return run_search(inputs, schema, train, storage=search_storage(settings, study), name=study, report=report)
+    return run_search(
+        inputs,
+        schema,
+        train,
+        storage=search_storage(settings, study),
+        name=study,
+        report=report,
+        ray_address=settings.ray_address,
+    )
 
 
 def _log(

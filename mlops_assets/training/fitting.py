@@ -4,9 +4,10 @@ All of it sees the training rows alone; the hold-out never comes here. Registeri
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.schema.training_rules import needs_folds
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from mlops_assets.ml.folds import Fold
     from mlops_assets.ml.matrix import FeatureSchema
     from mlops_assets.ml.pipeline_steps import PipelineStep
-    from mlops_assets.ml.search import Report, SearchPlan, SearchResult
+    from mlops_assets.ml.search import FoldScores, Report, SearchPlan, SearchResult
 
 _DEFAULT_THRESHOLD = 0.5
 _TRIED_ROWS = 100
@@ -58,8 +59,12 @@ def run_search(
     storage: "AbstractContextManager[BaseStorage]",
     name: str,
     report: "Report",
+    ray_address: str | None = None,
 ) -> "SearchResult":
-    """The search that the training section declares, as the study `name` in `storage`. Raises ValueError when it cannot begin."""
+    """The search that the training section declares, as the study `name` in `storage`; on a Ray cluster when `ray_address` names one.
+
+    Raises ValueError when it cannot begin.
+    """
     from mlops_assets.ml.cross_validation import fold_scores
     from mlops_assets.ml.search import search
 
@@ -81,8 +86,22 @@ def run_search(
     for step in (plan.default, *(candidate.step for candidate in plan.candidates)):
         # A wrong parameter, or an estimator that cannot serve, is a mistake in the file: it ends the search before it begins.
         _check_export(inputs, specification, schema, step, rows)
-    with storage as opened:
-        return search(plan, scores, storage=opened, name=name, report=report)
+    with storage as opened, _trials(scores, ray_address) as (fold_scores_of, processors):
+        return search(plan, fold_scores_of, storage=opened, name=name, report=report, processors=processors)
+
+
+@contextmanager
+def _trials(scores: "FoldScores", ray_address: str | None) -> "Iterator[tuple[FoldScores, int | None]]":
+    """The place where fold scores are computed, and its processors: this machine's, or those of a Ray cluster."""
+    if ray_address is None:
+        yield scores, None
+        return
+    if find_spec("ray") is None:
+        raise ValueError("MLOPS_RAY_ADDRESS is set and Ray is not installed: install mlops-assets[ray], or unset the variable.")
+    from mlops_assets.ml.ray_trials import on_ray
+
+    with on_ray(scores, ray_address) as trials:
+        yield trials.fold_scores, trials.processors
 
 
 def fit_model(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", estimator: "PipelineStep") -> FittedModel:

@@ -23,6 +23,7 @@ def test_every_variable_is_read() -> None:
             "MLOPS_POSTGRES_URL": "postgresql://host/db",
             "MLOPS_NATS_URL": "nats://host:4",
             "MLOPS_MLFLOW_URL": "http://host:5000",
+            "MLOPS_RAY_ADDRESS": "auto",
             "MLOPS_DAGSTER_PORT": "1",
             "MLOPS_MLFLOW_PORT": "2",
             "MLOPS_NATS_PORT": "3",
@@ -41,6 +42,7 @@ def test_every_variable_is_read() -> None:
         postgres_url="postgresql://host/db",
         nats_url="nats://host:4",
         mlflow_server="http://host:5000",
+        ray_address="auto",
         dagster_port=1,
         mlflow_port=2,
         nats_port=3,
@@ -124,7 +126,8 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
     file.write_text("\n".join(line for line in uncommented if line.startswith("MLOPS_")))
     variables = read_environment_file(file)
     assert set(variables) == {
-        "MLOPS_PROJECT", "MLOPS_ENV", "MLOPS_HOME", "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_MLFLOW_URL", "MLOPS_REDIS_URL",
+        "MLOPS_PROJECT", "MLOPS_ENV", "MLOPS_HOME",
+        "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_MLFLOW_URL", "MLOPS_RAY_ADDRESS", "MLOPS_REDIS_URL",
         "MLOPS_NOTIFY_URLS",
         "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
         "MLOPS_SERVING_PORT", "MLOPS_SERVING_PROCESSES", "MLOPS_SERVING_TOKEN",
