@@ -64,5 +64,6 @@ def evaluation(
         models,
         windows=equal_windows(stream, FIRST + timedelta(weeks=WEEKS_BEFORE), 7),
         holdout_days=14,
+        half_life=7 * WEEKS_BEFORE // 3,
         metric={"regression": "mean_absolute_error"}.get(problem, "roc_auc"),
     )

@@ -26,7 +26,7 @@ class ArmSettings:
     minimum_bad_windows: int = 2
     recent_windows: int = 5
     minimum_new_rows: int = 1000
-    training_cost: float = 0.02
+    training_cost: float = 0.1
     refused: int = 2
     watch: int = 6
     rolls_back: bool = True

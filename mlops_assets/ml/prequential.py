@@ -33,7 +33,7 @@ _RECALIBRATION_WINDOWS = 8
 class Service:
     """A model in service from `since` on: its history, the day of its fit, the training date, and what it predicts with its recalibration.
 
-    `gated_day` is the day of the fit that the gates saw, `reference` what that lost on its hold-out.
+    `reference` is what the fit that the gates saw lost on its hold-out.
     """
 
     history: History
@@ -42,7 +42,6 @@ class Service:
     since: date
     served: np.ndarray
     losses: np.ndarray
-    gated_day: date | None = None
     reference: WindowLosses | None = None
     reference_metric: float | None = None
 
@@ -82,9 +81,11 @@ def equal_windows(stream: Stream, first: date, days: int) -> list[tuple[date, da
 class Prequential:
     """The windows of one stream, from their first days to the days after their last. A window without rows is left out."""
 
-    def __init__(self, models: Models, *, windows: Sequence[tuple[date, date]], holdout_days: int, metric: str):
+    def __init__(self, models: Models, *, windows: Sequence[tuple[date, date]], holdout_days: int, half_life: int, metric: str):
         self._models, self._stream = models, models.stream
         self._holdout_days, self._metric = holdout_days, metric
+        # Recent rows count most: what changed since then shows soonest.
+        self._probed = History(half_life=half_life)
         self.loss_metric = "mean_absolute_error" if self._stream.problem == "regression" else "log_loss"
         positions = {start: np.flatnonzero(self._between(start, end)) for start, end in windows}
         self._positions = {start: rows for start, rows in positions.items() if len(rows)}
@@ -117,7 +118,8 @@ class Prequential:
                 elif decision.action == "recalibrate" and (bent := self._recalibrate(service, start)) is not None:
                     arm.events.append(UpdateEvent(start, "recalibrate", decision.reason))
                     previous, service = service, replace(service, since=start, served=bent, losses=self._models.losses(bent))
-            ages += self._older(start, service, previous)
+            if policy.forecasts:
+                ages += self._aged(start, service)
             rows = self._positions[start]
             arm.metrics.append(self._measure(service.served, rows))
             arm.losses.append(self._measure(service.served, rows, self.loss_metric) or 0.0)
@@ -128,7 +130,7 @@ class Prequential:
         self, arm: ArmResult, policy: UpdatePolicy, day: date, histories: Sequence[History], service: Service | None
     ) -> Service | None:
         """Fit a model for each history, let the gates see it on the hold-out, and return the best one; None when all are refused."""
-        if not policy.gated and (service is not None or not policy.forecasts):
+        if not policy.gated:
             [history] = histories
             return self._service(arm, history, day, day)
         holdout = day - timedelta(days=self._holdout_days)
@@ -151,7 +153,7 @@ class Prequential:
         reference = WindowLosses(sums={PLAIN: plain.sums[best.name]}, rows=plain.rows)
         seen = self._fit(arm, best, holdout)
         trained = self._service(arm, best, day if policy.refits else holdout, day)
-        return replace(trained, gated_day=holdout, reference=reference, reference_metric=self._measure(seen.predictions, known))
+        return replace(trained, reference=reference, reference_metric=self._measure(seen.predictions, known))
 
     def _fit(self, arm: ArmResult, history: History, day: date) -> FittedPredictions:
         arm.fits.add((history, day))
@@ -161,22 +163,13 @@ class Prequential:
         fitted = self._fit(arm, history, fitted_for)
         return Service(history, fitted_for, day, day, fitted.predictions, fitted.losses)
 
-    def _older(
-        self, start: date, service: Service, previous: Service | None
-    ) -> list[tuple[date, FittedPredictions, FittedPredictions, int]]:
-        """The model in service in the window, an older one, and the days between their fits; none where there is no older one."""
-        older = [
-            (history, fitted_for)
-            for history, fitted_for in (
-                *([(previous.history, previous.fitted_for)] if previous else []),
-                *([(service.history, service.gated_day)] if service.gated_day else []),
-            )
-            if fitted_for < service.fitted_for
-        ]
-        if not older:
+    def _aged(self, start: date, service: Service) -> list[tuple[date, FittedPredictions, FittedPredictions, int]]:
+        """A window with two probes, fitted for it and for its model in service, and the days between; none while that is new."""
+        days = (start - service.fitted_for).days
+        if days < self._window_days:
             return []
-        plain = self._models.get(service.history, service.fitted_for)
-        return [(start, plain, self._models.get(*older[0]), (service.fitted_for - older[0][1]).days)]
+        younger, older = (self._models.probe(self._probed, day) for day in (start, service.fitted_for))
+        return [(start, younger, older, days)]
 
     def _facts(
         self,

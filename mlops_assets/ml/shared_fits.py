@@ -15,6 +15,7 @@ from mlops_assets.ml.update_policies import History
 from mlops_assets.schema.problem import Problem
 
 _LEAST_WEIGHT = 0.01
+_PROBE_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -57,27 +58,36 @@ class Models:
         self._squared = squared
         self._folder = folder
         self._identity = identity
-        self._fitted: dict[tuple[History, date], FittedPredictions] = {}
+        self._fitted: dict[tuple[History, date, int | None], FittedPredictions] = {}
         self.fitted_now = 0
 
     def get(self, history: History, day: date) -> FittedPredictions:
         """Return the model fitted on `history` before `day` with the labels known then."""
-        if (history, day) not in self._fitted:
-            predictions, seconds = self._read_or_fit(history, day)
-            self._fitted[history, day] = FittedPredictions(predictions, self.losses(predictions), seconds)
-        return self._fitted[history, day]
+        return self._get(history, day, None)
+
+    def probe(self, history: History, day: date) -> FittedPredictions:
+        """Return such a model fitted on a sample of the rows, drawn by their weights: it is worse, ages as soon, and costs little."""
+        return self._get(history, day, _PROBE_ROWS)
+
+    def _get(self, history: History, day: date, most_rows: int | None) -> FittedPredictions:
+        identity = (history, day, most_rows)
+        if identity not in self._fitted:
+            predictions, seconds = self._read_or_fit(history, day, most_rows)
+            self._fitted[identity] = FittedPredictions(predictions, self.losses(predictions), seconds)
+        return self._fitted[identity]
 
     def losses(self, predictions: np.ndarray) -> np.ndarray:
         """Return the loss of each row; see `row_losses`."""
         return row_losses(self.stream.problem, self.stream.labels, predictions, squared=self._squared)
 
-    def _read_or_fit(self, history: History, day: date) -> tuple[np.ndarray, float]:
-        name = hashlib.sha256(f"{self._identity} {history} {day}".encode()).hexdigest()[:32]
+    def _read_or_fit(self, history: History, day: date, most_rows: int | None) -> tuple[np.ndarray, float]:
+        sample = "" if most_rows is None else f" {most_rows} rows"
+        name = hashlib.sha256(f"{self._identity} {history} {day}{sample}".encode()).hexdigest()[:32]
         path = self._folder / f"{name}.npz" if self._folder else None
         if path and path.exists():
             with np.load(path) as kept:
                 return kept["predictions"], float(kept["seconds"])
-        rows, weights = self._rows(history, day)
+        rows, weights = self._rows(history, day, most_rows)
         later = np.flatnonzero(self.stream.days >= np.datetime64(day))
         began = time.process_time()
         predicted = self._learner.fit_predict(rows, weights, later)
@@ -92,13 +102,21 @@ class Models:
             unfinished.replace(path)
         return predictions, seconds
 
-    def _rows(self, history: History, day: date) -> tuple[np.ndarray, np.ndarray | None]:
+    def _rows(self, history: History, day: date, most_rows: int | None) -> tuple[np.ndarray, np.ndarray | None]:
         known = (self.stream.known <= np.datetime64(day)) & (self.stream.days < np.datetime64(day))
         ages = (np.datetime64(day) - self.stream.days).astype(int)
+        weights: np.ndarray | None = None
         if history.days is not None:
             known &= ages <= history.days
-        if history.half_life is None:
-            return np.flatnonzero(known), None
-        weights = 0.5 ** (ages / history.half_life)
-        rows = np.flatnonzero(known & (weights > _LEAST_WEIGHT))
-        return rows, weights[rows]
+        if history.half_life is not None:
+            weights = 0.5 ** (ages / history.half_life)
+            known &= weights > _LEAST_WEIGHT
+        rows = np.flatnonzero(known)
+        weights = None if weights is None else weights[rows]
+        if most_rows is None:
+            return rows, weights
+        # Those that are drawn by their weights weigh the same: an estimator that takes no weights does too.
+        shares = None if weights is None else weights / weights.sum()
+        count = min(most_rows, len(rows) // 2)
+        drawn = np.random.default_rng(day.toordinal()).choice(len(rows), count, replace=False, p=shares)
+        return rows[np.sort(drawn)], None

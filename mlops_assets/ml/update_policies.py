@@ -27,8 +27,10 @@ PLAIN = "plain"
 `UpdateFacts.windows` are those of `service_comparison.py`, from the last deployment, recalibration or rollback on."""
 
 YOUNGER, OLDER = "younger", "older"
-"""Models in `UpdateFacts.ages`: the one that was in service in the window, and the one before it or itself without its hold-out."""
+"""Models in `UpdateFacts.ages`: small ones, fitted for the window, and for the day of the model in service."""
 
+_FORECAST_CONFIDENCE = 0.998
+"""Of the interval in which a younger model must be better: two years of windows ask for it a hundred times."""
 _LEAST_GAIN = 0.01
 """The least gain of a training that is forecast, as a share of the loss."""
 
@@ -53,11 +55,11 @@ class UpdateFacts:
     """What is known on `day`, the first of a window.
 
     `windows` hold the losses of the rows with known labels since the model in service was deployed, in order of time, and `results` its
-    reported metric. `ages` hold those of all windows so far by the model then in service and an older one, each divided by the days
-    between the two, so that their difference is what a day of age costs. `trained_for` is the training date, `attempted` the newest
-    date a candidate was evaluated for, deployed or not. `reference` is the loss on the hold-out. `new_rows` are those whose labels
-    became known since the last attempt. `refused` counts the last trainings in a row that did not end in service, `rolled_back` is the day
-    of the last rollback.
+    reported metric. `ages` hold those of all windows so far by two small models, fitted for the window and for the day of the model then
+    in service, each divided by the days between the two, so that their difference is what a day of age costs. `trained_for` is the
+    training date, `attempted` the newest date a candidate was evaluated for, deployed or not. `reference` is the loss on the hold-out.
+    `new_rows` are those whose labels became known since the last attempt. `refused` counts the last trainings in a row that did not end
+    in service, `rolled_back` is the day of the last rollback.
     """
 
     day: date
@@ -95,7 +97,7 @@ class UpdatePolicy(Protocol):
 
     @property
     def forecasts(self) -> bool:
-        """Whether it looks at `UpdateFacts.ages`. Of the first model, one without its hold-out is fitted too, which is older."""
+        """Whether it looks at `UpdateFacts.ages`."""
 
     @property
     def recalibrates(self) -> bool:
@@ -208,7 +210,7 @@ class LossPolicy:
     histories: Sequence[History]
     cooldown: int
     maximum_age: int | None
-    training_cost: float = 0.02
+    training_cost: float = 0.1
     watch: int = 6
     effect: float = 0.05
     confidence: float = 0.99
@@ -257,7 +259,7 @@ class LossPolicy:
         With a loss that grows by `slope` a day, trainings every T days cost C / T + slope T / 2 a day: least at T = sqrt(2 C / slope).
         Until then it must have grown by a hundredth too.
         """
-        younger = compare_losses(facts.ages, YOUNGER, OLDER, confidence=self.confidence, fewest_windows=2, seed=self.seed)
+        younger = compare_losses(facts.ages, YOUNGER, OLDER, confidence=_FORECAST_CONFIDENCE, fewest_windows=2, seed=self.seed)
         loss = mean_loss(facts.windows, PLAIN)
         if younger is None or not younger.is_better or loss is None:
             return None

@@ -230,6 +230,7 @@ def _evaluation(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs,
             (step.first, step.end) for step in ReplayPlan(solution.name, period, _STEPS[solution.monitoring.window]).steps()
         ],
         holdout_days=maximum_days(solution.training.holdout),
+        half_life=arm_settings(solution).half_life,
         metric=solution.training.metric,
     )
 

@@ -93,7 +93,7 @@ if MARKET:
         stream = Stream("binary_classification", days, days + 1, labels, (0, 1))
         windows = equal_windows(stream, days.min().astype(object) + timedelta(days=140), 7)
         models = Models(stream, Trees(features, labels), squared=False, folder=tmp_path, identity=order)
-        evaluated = Prequential(models, windows=windows, holdout_days=14, metric="roc_auc")
+        evaluated = Prequential(models, windows=windows, holdout_days=14, half_life=46, metric="roc_auc")
         arms: dict[str, Arm] = build_arms(ArmSettings(window=140, period=28, cooldown=7, maximum_age=180))
         for summary in summarise_arms(run_arms(evaluated, arms, lambda text: None), "roc_auc"):
             write(str(summary))

@@ -59,6 +59,7 @@ def test_a_decision_uses_no_label_before_it_is_known(name: str, delay: int):
         Models(other, learner, squared=False, folder=None, identity=""),
         windows=stream.windows,
         holdout_days=14,
+        half_life=23,
         metric="roc_auc",
     )
     events, again = ([event for event in run(each, name).events if event.day <= day] for each in (stream, changed))
