@@ -48,6 +48,32 @@ def test_a_half_life_weighs_by_age():
     assert learner.weights == pytest.approx([2.0**-age for age in (5, 4, 3, 2, 1)])
 
 
+def test_a_probe_is_fitted_on_a_sample_that_the_weights_draw():
+    learner = Recorder()
+    days = np.repeat(np.arange("2024-01-01", "2024-03-01", dtype="datetime64[D]"), 200)
+    stream = Stream("binary_classification", days, days + 1, np.arange(len(days)) % 2, (0, 1))
+    whole = Models(stream, learner, squared=False, folder=None, identity="")
+    for history in (History(), History(half_life=10)):
+        whole.probe(history, date(2024, 3, 1))
+        assert len(set(learner.rows)) == 2000
+        # Drawn by their weights: no estimator has to know of them.
+        assert learner.weights is None
+        newest = np.mean(days[learner.rows] >= np.datetime64("2024-02-20"))
+        assert (newest > 0.4) == (history.half_life is not None)
+    again = Models(stream, other := Recorder(), squared=False, folder=None, identity="")
+    again.probe(History(half_life=10), date(2024, 3, 1))
+    assert other.rows == learner.rows
+    # A whole model of the same day is another one.
+    whole.get(History(half_life=10), date(2024, 3, 1))
+    assert len(learner.rows) > 2000
+
+
+def test_a_probe_of_few_rows_is_fitted_on_half_of_them():
+    learner = Recorder()
+    models(learner).probe(History(), date(2024, 1, 11))
+    assert len(learner.rows) == 5
+
+
 def test_losses_of_classes_and_numbers():
     two = DAYS[:2]
     classes = Stream("multiclass_classification", two, two, np.array([0, 2]), ("a", "b", "c"))
