@@ -31,7 +31,7 @@ YOUNGER, OLDER = "younger", "older"
 
 _FORECAST_CONFIDENCE = 0.998
 """Of the interval in which a younger model must be better: two years of windows ask for it a hundred times."""
-_LEAST_GAIN = 0.01
+_LEAST_GAIN = 0.02
 """The least gain of a training that is forecast, as a share of the loss."""
 
 
@@ -257,7 +257,7 @@ class LossPolicy:
         """Return the age in days from which a training pays, if younger models were better beyond chance.
 
         With a loss that grows by `slope` a day, trainings every T days cost C / T + slope T / 2 a day: least at T = sqrt(2 C / slope).
-        Until then it must have grown by a hundredth too.
+        Until then it must have grown by a fiftieth too.
         """
         younger = compare_losses(facts.ages, YOUNGER, OLDER, confidence=_FORECAST_CONFIDENCE, fewest_windows=2, seed=self.seed)
         loss = mean_loss(facts.windows, PLAIN)
