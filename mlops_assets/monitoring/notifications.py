@@ -12,9 +12,17 @@ from dagster import AssetCheckKey
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from mlops_assets.clients.notifier import Notification, Notifier
-from mlops_assets.core.keys import CHECK_EVENT_TAG, DEPLOYMENT, MODEL, SEGMENT_STAGES, SOLUTION_TAG, STAGE_TAG
+from mlops_assets.core.keys import (
+    CHECK_EVENT_TAG,
+    DEPLOYMENT,
+    MODEL,
+    RETRAINING_DECISION,
+    SEGMENT_STAGES,
+    SOLUTION_TAG,
+    STAGE_TAG,
+)
 from mlops_assets.core.settings import Settings, sensor_interval
-from mlops_assets.monitoring.retraining_sensor import ACTOR
+from mlops_assets.monitoring.retraining_sensor import ACTOR, ATTEMPTED, OUTCOME, REASON
 from mlops_assets.runs.stuck import Blockage
 
 _INTERVAL_SECONDS = 30
@@ -47,7 +55,7 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
 
     @dg.sensor(
         name="notifications",
-        description="Notifies of trainings, promotions and rollbacks, refused candidates, drift and other failed checks.",
+        description="Notifies of trainings, promotions, rollbacks, what a person has to decide, refused candidates and failed checks.",
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
@@ -124,7 +132,7 @@ def failed_run_notification(
 def materialization_notification(
     settings: Settings, tags: Mapping[str, str], key: dg.AssetKey, record: dg.EventLogRecord
 ) -> Notification | None:
-    """Build the notification of a model that was fitted, or of a deployment that changed what predicts; None for any other."""
+    """Build the notification of a fitted model, a deployment that changed what predicts, or a decision that asks; None for any other."""
     event = record.asset_materialization
     metadata = {name: entry.value for name, entry in event.metadata.items()} if event else {}
     solution, stage = tags[SOLUTION_TAG], tags[STAGE_TAG]
@@ -154,6 +162,16 @@ def materialization_notification(
             title=f"{solution}: version {version} predicts now{followed}",
             body=f"{'Rolled back' if back else 'Promoted'} {by}: {metadata['reason']}",
             identity=f"deployed {solution} {record.storage_id}",
+            links=links,
+        )
+    if stage == RETRAINING_DECISION and metadata.get(OUTCOME) == "ask":
+        return Notification(
+            event="asks",
+            severity="warning",
+            title=f"{solution}: a person has to decide about version {version}",
+            body=f"{metadata[REASON]}. Train or deploy by hand; until then nothing is trained: mlops history {solution}",
+            # Each window decides anew. What was tried is told once.
+            identity=f"asks {solution} {version} {metadata.get(ATTEMPTED)}",
             links=links,
         )
     return None
@@ -231,8 +249,10 @@ def _new_evaluations(
 def _materializations(
     instance: dg.DagsterInstance, tags: Mapping[dg.AssetKey, Mapping[str, str]], *, after: int
 ) -> Iterator[tuple[dg.AssetKey, dg.EventLogRecord]]:
-    """The materializations of models and deployments since the event `after`, oldest first of each asset."""
-    for key in sorted(key for key, asset_tags in tags.items() if asset_tags.get(STAGE_TAG) in (*_MODELS, *_DEPLOYMENTS)):
+    """The materializations of models, deployments and decisions since the event `after`, oldest first of each asset."""
+    for key in sorted(
+        key for key, asset_tags in tags.items() if asset_tags.get(STAGE_TAG) in (*_MODELS, *_DEPLOYMENTS, RETRAINING_DECISION)
+    ):
         unseen = dg.AssetRecordsFilter(asset_key=key, after_storage_id=after)
         for record in instance.fetch_materializations(unseen, limit=_MOST_EVENTS, ascending=True).records:
             yield key, record

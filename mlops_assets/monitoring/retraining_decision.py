@@ -38,6 +38,7 @@ from mlops_assets.monitoring.retraining_facts import (
     training_day,
 )
 from mlops_assets.monitoring.retraining_sensor import (
+    ATTEMPTED,
     DECISION,
     OUTCOME,
     REASON,
@@ -134,6 +135,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
                     "bad_windows": row["bad_windows"],
                     "new_rows": row["new_rows"],
                     VERSION: row[MODEL_VERSION],
+                    ATTEMPTED: str(row["attempted"]),
                     **_return_to(registry, inputs, row),
                     **{name: row[name] for name in DIFFERENCES if row[name] is not None},
                 },

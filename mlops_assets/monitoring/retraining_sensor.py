@@ -12,8 +12,8 @@ from mlops_assets.core.keys import DEPLOYMENT, MODEL, RETRAINING_DECISION, job_n
 from mlops_assets.core.settings import sensor_interval
 from mlops_assets.runs.unfinished import UNFINISHED
 
-OUTCOME, REASON, TRAIN_FOR, DECISION = "outcome", "reason", "train_for", "decision"
-"""Metadata of a decision: what follows, why, for which training date, and the identity of its content."""
+OUTCOME, REASON, TRAIN_FOR, DECISION, ATTEMPTED = "outcome", "reason", "train_for", "decision", "attempted"
+"""Metadata of a decision: what follows, why, for which training date, the identity of its content, and the last training before it."""
 
 VERSION, RETURN_TO, RETURN_PARTITION = "model_version", "return_to", "return_partition"
 """Metadata of a decision: the version that it is about, and of a rollback the version before it with its partition."""

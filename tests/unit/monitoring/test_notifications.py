@@ -58,7 +58,7 @@ class Notified:
         self.log = settings.notification_log
         self.failures, self.events = build_notification_sensors()
         checks = {"evaluation": [GATE], "drift_report": [DRIFT]}
-        stages = ("model", "evaluation", "deployment", "drift_report")
+        stages = ("model", "evaluation", "deployment", "drift_report", "retraining_decision")
         events = {stage.name: {CHECK_EVENT_TAG: stage.check_event} for stage in STAGES if stage.check_event}
         assets = [
             build(stage_key(SOLUTION, each), checks.get(each, []), stage_tags(SOLUTION, each) | events.get(each, {}))
@@ -139,6 +139,19 @@ def test_a_training_a_promotion_and_a_rollback_are_told_once(notified: Notified)
     notified.run("problem/deployment", metadata=back)
     [rollback] = notified.tick()
     assert (rollback["event"], rollback["body"]) == ("rolled_back", "Rolled back by ann: complaints")
+
+
+def test_a_person_is_asked_once_until_something_else_was_tried(notified: Notified) -> None:
+    asking = {"outcome": "ask", "reason": REASON, "model_version": 2, "attempted": "2013-08-01"}
+    for metadata in (asking | {"outcome": "wait"}, asking, asking):
+        notified.run("problem/retraining_decision", metadata=metadata)
+    [asked] = notified.tick()
+    assert (asked["event"], asked["title"]) == ("asks", "problem: a person has to decide about version 2")
+    assert asked["body"].startswith(f"{REASON}. Train or deploy by hand")
+    notified.run("problem/retraining_decision", metadata=asking)
+    assert notified.tick() == []
+    notified.run("problem/retraining_decision", metadata=asking | {"attempted": "2013-09-01"})
+    assert [told["event"] for told in notified.tick()] == ["asks"]
 
 
 def test_what_changed_nothing_is_not_told(notified: Notified) -> None:
