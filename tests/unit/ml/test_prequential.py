@@ -47,7 +47,7 @@ def test_a_relation_that_changes_all_the_time_is_followed():
 
 
 @pytest.mark.parametrize("delay", [0, 10, 30])
-@pytest.mark.parametrize("name", ["present", "all"])
+@pytest.mark.parametrize("name", ["live", "all"])
 def test_a_decision_uses_no_label_before_it_is_known(name: str, delay: int):
     day = FIRST + timedelta(weeks=WEEKS_BEFORE + 14)
     stream = evaluation(CHANGED, delay=delay)
@@ -75,6 +75,15 @@ def test_a_training_on_wrong_labels_is_rolled_back():
     [training, rollback] = [event for event in arm.events if event.action in ("retrain", "roll back")][:2]
     assert (training.action, rollback.action) == ("retrain", "roll back")
     assert rollback.day - training.day <= timedelta(days=14)
+
+
+def test_the_live_rule_goes_back_after_a_training_on_wrong_labels():
+    stream = evaluation([0.0] * 16, wrong=[4, 5, 6, 7])
+    forced = replace(ARMS["live"].policy, gated=False, recalibrates=False, maximum_age=56)
+    events = stream.run(forced, History(days=28)).events
+    # The second training holds them too, and a third one is not tried: a person is asked.
+    assert [event.action for event in events] == ["retrain", "roll back"] * 2
+    assert events[1].day - events[0].day <= timedelta(days=14)
 
 
 def test_the_gate_refuses_a_model_of_wrong_labels():

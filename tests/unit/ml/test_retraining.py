@@ -4,9 +4,11 @@ from dataclasses import replace
 from datetime import date, timedelta
 from itertools import pairwise
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_assets.ml.loss_comparison import WindowLosses
 from mlops_assets.ml.retraining import RetrainingDecision, RetrainingPolicy, RetrainingState, WindowResult, decide
 
 DAY = date(2013, 9, 2)
@@ -196,3 +198,55 @@ def test_what_is_against_it_is_said() -> None:
     assert "3 labels became known since the last training, 1000 are asked for" in decision.text
     unchanged = decide(replace(STATE, windows=bad(2, 1), changed=False), POLICY)
     assert unchanged.obstacles == ("the labelled rows are those of the last training",)
+
+
+def losses(**means: float) -> list[WindowLosses]:
+    """Four weeks of 100 rows a day with these mean losses, which share what a day brings."""
+    random = np.random.default_rng(0)
+    weeks = []
+    for _ in range(4):
+        shared = random.normal(0, 0.02, 7)
+        sums = {name: 100 * (mean + shared + random.normal(0, 0.005, 7)) for name, mean in means.items()}
+        weeks.append(WindowLosses(sums=sums, rows=np.full(7, 100)))
+    return weeks
+
+
+def test_what_undoes_a_mistake_comes_first() -> None:
+    worse = replace(STATE, windows=bad(2, 1), losses=losses(champion=0.5, previous=0.4, recalibrated=0.3), served_windows=4)
+    decision = decide(worse, POLICY)
+    assert (decision.outcome, decision.bad_windows) == ("roll back", 2)
+    assert decision.text.startswith("the model before loses less: this one loses +0.")
+    assert decision.rollback is not None
+    assert decision.rollback.windows >= 2
+    assert decide(replace(worse, served_windows=7), POLICY).outcome == "retrain"
+    assert decide(worse, replace(POLICY, rolls_back=False)).outcome == "retrain"
+
+
+def test_predictions_are_bent_where_nothing_is_trained() -> None:
+    miscalibrated = replace(STATE, losses=losses(champion=0.5, recalibrated=0.4))
+    assert decide(miscalibrated, POLICY).outcome == "recalibrate"
+    too_soon = decide(replace(miscalibrated, windows=bad(2, 1), attempted=DAY - timedelta(days=3)), POLICY)
+    assert too_soon.outcome == "recalibrate"
+    assert "2 of the last 3 windows are bad" in too_soon.text
+    assert "within the cooldown" in too_soon.text
+    assert decide(replace(miscalibrated, windows=bad(2, 1), running="run-1"), POLICY).outcome == "wait"
+    assert decide(replace(miscalibrated, refused_recalibrations=2), POLICY).outcome == "keep"
+    assert decide(replace(STATE, losses=losses(champion=0.5, recalibrated=0.5)), POLICY).outcome == "keep"
+
+
+def test_after_two_trainings_in_vain_a_person_is_asked() -> None:
+    refused = replace(STATE, windows=bad(2, 1), refused=2, attempted=date(2013, 8, 20))
+    decision = decide(refused, POLICY)
+    assert decision.outcome == "ask"
+    assert "the last 2 trainings, the newest for 2013-08-20, were refused or rolled back: a person has to decide" in decision.text
+    assert decide(replace(refused, refused=1), POLICY).outcome == "retrain"
+    assert decide(refused, replace(POLICY, refused=None)).outcome == "retrain"
+    # A training that is too old itself, by `max_age`, says no more that another one is in vain.
+    assert decide(replace(refused, attempted=DAY - timedelta(days=60)), POLICY).outcome == "retrain"
+    assert decide(replace(refused, windows=bad()), POLICY).outcome == "keep"
+
+
+def test_a_rollback_begins_the_cooldown() -> None:
+    decision = decide(replace(STATE, windows=bad(2, 1), rolled_back=DAY - timedelta(days=5)), POLICY)
+    assert decision.outcome == "wait"
+    assert decision.obstacles == ("the last rollback was on 2013-08-28, within the cooldown",)

@@ -30,6 +30,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.clients.bundle_record import EvidenceError
+from mlops_assets.ml.decision_history import EarlierDecision
 from mlops_assets.ml.performance import to_arrow
 from mlops_assets.ml.reference import Reference
 from mlops_assets.ml.reference_windows import NO_VARIATION
@@ -232,3 +233,34 @@ def test_a_decision_in_retrospect_is_that_of_its_day_however_late_labels_come(
     if longest < 24 and window == WINDOWS[2]:
         assert on_the_day["rollback_rows"] > 168
         assert on_the_day["recalibration_rows"] > 100
+
+
+def test_after_two_refused_trainings_a_person_is_asked(lake: duckdb.DuckDBPyConnection) -> None:
+    for window in WINDOWS:
+        report(lake, window, version=1, alert=True)
+    earlier = [
+        EarlierDecision(
+            window=date.fromisoformat(window),
+            day=date.fromisoformat(window) + timedelta(days=7),
+            version=1,
+            trained_for=date(2020, 3, 1),
+            previous=None,
+            outcome="retrain",
+        )
+        for window in WINDOWS[:2]
+    ]
+    lake.execute("INSERT INTO lake.clinic.evaluation VALUES (DATE '2020-03-09', 2)")
+    assert decide(lake, WINDOWS[2], earlier=earlier)["outcome"] == "retrain"
+    lake.execute("INSERT INTO lake.clinic.evaluation VALUES (DATE '2020-03-16', 3)")
+    row = decide(lake, WINDOWS[2], earlier=earlier)
+    assert row["outcome"] == "ask"
+    assert "the last 2 trainings, the newest for 2020-03-16, were refused or rolled back" in row["reason"]
+    # A person trained on another day.
+    lake.execute("INSERT INTO lake.clinic.evaluation VALUES (DATE '2020-03-14', 4)")
+    assert decide(lake, WINDOWS[2], earlier=earlier[:1])["outcome"] == "retrain"
+
+
+def test_after_a_rollback_within_a_window_the_version_that_came_back_is_decided_about(lake: duckdb.DuckDBPyConnection) -> None:
+    report(lake, WINDOWS[2], version=2, alert=True)
+    lake.execute("UPDATE lake.clinic.outcomes SET model_version = 2 WHERE day BETWEEN DATE '2020-03-16' AND DATE '2020-03-18'")
+    assert decide(lake, WINDOWS[2], load=reference)["model_version"] == 1
