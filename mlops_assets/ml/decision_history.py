@@ -26,13 +26,15 @@ class EarlierDecision:
 class DecisionHistory:
     """The decisions before that about a window which `version` predicted, in order of their windows.
 
-    `evaluated` are the training dates for which a candidate was evaluated, deployed or not.
+    `trained_for` is the training date of its fit. `evaluated` are the training dates for which a candidate was evaluated, deployed or not;
+    `recalibrations` those of them for which nothing was trained.
     """
 
     decisions: Sequence[EarlierDecision]
     version: int
     trained_for: date
     evaluated: Collection[date]
+    recalibrations: Collection[date] = ()
 
     @property
     def may_roll_back(self) -> bool:
@@ -51,17 +53,17 @@ class DecisionHistory:
         return max(days, default=None)
 
     @property
-    def recalibrated(self) -> set[date]:
-        """The days on which a recalibration was decided, and no training: what was evaluated for them was not trained."""
-        return self._days("recalibrate") - self._days("retrain")
+    def attempted(self) -> date | None:
+        """The newest date for which a model was trained."""
+        return max(self._trainings, default=None)
 
     @property
     def refused_recalibrations(self) -> int:
-        """The evaluated recalibrations of the version, which did not replace it."""
+        """The recalibrations of the version that were evaluated and did not replace it."""
         days = {
             decision.day for decision in self.decisions if decision.outcome == "recalibrate" and decision.version == self.version
         }
-        return len(days.intersection(self.evaluated))
+        return len(days.intersection(self.recalibrations))
 
     @property
     def refused(self) -> int:
@@ -71,7 +73,7 @@ class DecisionHistory:
         """
         begin = self._begun_by_person
         asked, count = self._days("retrain"), 0
-        for day in sorted(set(self.evaluated) - self.recalibrated, reverse=True):
+        for day in sorted(self._trainings, reverse=True):
             if day <= self.trained_for or day not in asked or (begin is not None and day <= begin):
                 break
             count += 1
@@ -99,6 +101,10 @@ class DecisionHistory:
                 return decision.version == last.version
             case _:
                 return False
+
+    @property
+    def _trainings(self) -> set[date]:
+        return set(self.evaluated) - set(self.recalibrations)
 
     def _days(self, outcome: Outcome) -> set[date]:
         return {decision.day for decision in self.decisions if decision.outcome == outcome}

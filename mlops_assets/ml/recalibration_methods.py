@@ -22,6 +22,9 @@ METHODS: Mapping[Problem, tuple[Method, ...]] = {
 }
 """The methods of each kind of problem; the first is the one with the fewest parameters."""
 
+FEWEST_ROWS = 200
+"""Fewer rows with labels leave a recalibration to chance."""
+
 SMALLEST = 1e-6
 """Probabilities are at least so large before their logarithm is taken."""
 

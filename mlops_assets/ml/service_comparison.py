@@ -10,7 +10,8 @@ import numpy as np
 
 from mlops_assets.ml.bootstrap import FEWEST_BLOCKS
 from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses, choose_look_back, compare_losses
-from mlops_assets.ml.recalibration import METHODS, Recalibration, fit_recalibration
+from mlops_assets.ml.recalibration import fit_recalibration
+from mlops_assets.ml.recalibration_methods import FEWEST_ROWS, METHODS, Recalibration
 from mlops_assets.schema.problem import Problem
 
 CHAMPION, PREVIOUS, RECALIBRATED = "champion", "previous", "recalibrated"
@@ -20,15 +21,14 @@ window by the labels known before."""
 CONFIDENCE = 0.99
 _FEWEST_WINDOWS = 2
 """One window of seven days has brought back the worse model."""
-_LEAST_ROWS = 200
 
 
 def fit_recent(problem: Problem, predictions: np.ndarray, labels: np.ndarray) -> Recalibration | None:
-    """Fit the method with the fewest parameters; None of fewer than 200 rows, or where the labels do not rise with the predictions.
+    """Fit the method with the fewest parameters; None of fewer than `FEWEST_ROWS` rows, or where the labels do not rise with the predictions.
 
     A training mends that, no curve does. Labels of several classes are positions.
     """
-    if len(labels) < _LEAST_ROWS:
+    if len(labels) < FEWEST_ROWS:
         return None
     try:
         return fit_recalibration(METHODS[problem][0], predictions, labels)

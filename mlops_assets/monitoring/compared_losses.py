@@ -4,7 +4,7 @@ The rows are those that the version predicted. The one before it scores the feat
 windows are read: what a decision costs does not depend on the history.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Protocol
@@ -92,36 +92,44 @@ def compare_versions(
     versions: ComparedVersions,
     *,
     version: int,
+    fitted: int,
     previous: int | None,
     window: date,
     moment: datetime,
 ) -> ComparedLosses:
-    """Return the losses on what `version` predicted in the last windows up to `window`, with the labels known at `moment`."""
+    """Return the losses on what `version` predicted in the last windows up to `window`, with the labels known at `moment`.
+
+    `fitted` is the version itself, or that whose model file it has: a recalibrated one is recalibrated anew from its plain predictions, by the
+    labels of both versions.
+    """
     contract = versions.contract(version)
     obstacle: str | None = None
-    read: Sequence[str] = ()
+    read: Sequence[str] = contract.feature_schema.names if fitted != version else ()
     if previous is not None:
         before = versions.contract(previous)
-        obstacle, read = _difference(contract, before), before.feature_schema.names
+        obstacle = _difference(contract, before)
+        read = read or before.feature_schema.names
     is_compared = previous is not None and obstacle is None
-    rows = _labelled_rows(connection, inputs, contract, version, read if is_compared else (), window=window, moment=moment)
+    features = read if is_compared or fitted != version else ()
+    rows = _labelled_rows(connection, inputs, contract, {version, fitted}, features, window=window, moment=moment)
     if rows is None or not rows.num_rows:
         return ComparedLosses([], obstacle)
     bundle = versions.bundle(previous) if previous is not None and is_compared else None
-    return ComparedLosses(_losses_by_window(inputs, contract, rows, bundle), obstacle)
+    plain = versions.bundle(fitted) if fitted != version else None
+    return ComparedLosses(_losses_by_window(inputs, contract, rows, version, previous=bundle, plain=plain), obstacle)
 
 
 def _labelled_rows(
     connection: duckdb.DuckDBPyConnection,
     inputs: SolutionInputs,
     contract: "Contract",
-    version: int,
+    versions: Collection[int],
     features: Sequence[str],
     *,
     window: date,
     moment: datetime,
 ) -> "pa.Table | None":
-    """The outcomes of `version` with the stored `features`, in order of time: of each window those of a sample by the hash of their key."""
+    """The outcomes of `versions` with the stored `features`, in order of time: of each window those of a sample by the hash of their key."""
     if not table_exists(connection, inputs.table(OUTCOMES)):
         return None
     keys = [key for key in inputs.windows.get_partition_keys() if key <= window.isoformat()][-_MOST_WINDOWS:]
@@ -131,7 +139,9 @@ def _labelled_rows(
     bounds = ", ".join(f"(DATE '{key}', DATE '{period.start}', DATE '{period.end}')" for key, period in windows.ranges.items())
     column, label_time = quote(inputs.solution.partitions.column), quote(spine.label_time)
     local = f"o.{quote(spine.prediction_time)} AT TIME ZONE {literal(inputs.solution.partitions.time_zone)}"
-    selected = [f"o.{quote(name)}" for name in dict.fromkeys((PREDICTION_ID, spine.prediction_time, spine.label, *outputs))]
+    selected = [
+        f"o.{quote(name)}" for name in dict.fromkeys((PREDICTION_ID, MODEL_VERSION, spine.prediction_time, spine.label, *outputs))
+    ]
     stored = ""
     if features:
         selected += [f"p.{quote(name)}" for name in features]
@@ -147,7 +157,7 @@ def _labelled_rows(
     return connection.execute(
         f"SELECT {', '.join(selected)}, w.{STAGED_WINDOW}, CAST({local} AS DATE) AS {_DAY}, epoch_us(o.{label_time}) AS {_KNOWN} "
         f"FROM {outcomes} o JOIN (VALUES {bounds}) w({STAGED_WINDOW}, first, after) ON o.{column} >= w.first AND o.{column} < w.after "
-        f"{stored}WHERE o.{MODEL_VERSION} = {version} AND o.{MATURED} AND {windows.whole.predicate('o')} "
+        f"{stored}WHERE o.{MODEL_VERSION} IN ({', '.join(map(str, versions))}) AND o.{MATURED} AND {windows.whole.predicate('o')} "
         f"AND o.{label_time} <= {sql_moment(moment)} {known_classes}"
         f"QUALIFY row_number() OVER ({order}) <= {inputs.solution.monitoring.drift.maximum_rows} "
         f"ORDER BY o.{quote(spine.prediction_time)}, o.{PREDICTION_ID}"
@@ -155,7 +165,13 @@ def _labelled_rows(
 
 
 def _losses_by_window(
-    inputs: SolutionInputs, contract: "Contract", rows: "pa.Table", previous: "Bundle | None"
+    inputs: SolutionInputs,
+    contract: "Contract",
+    rows: "pa.Table",
+    version: int,
+    *,
+    previous: "Bundle | None",
+    plain: "Bundle | None",
 ) -> "list[WindowLosses]":
     import numpy as np
 
@@ -171,15 +187,17 @@ def _losses_by_window(
     predictions = {CHAMPION: predictions_array(rows).astype(float)}
     if previous is not None:
         predictions[PREVIOUS] = predictions_array(previous.score(rows)).astype(float)
+    unbent = predictions[CHAMPION] if plain is None else predictions_array(plain.score(rows)).astype(float)
     losses = {name: row_losses(problem, labels, values, squared=squared) for name, values in predictions.items()}
     days = rows.column(_DAY).to_numpy().astype("datetime64[D]").astype(int)
     starts = rows.column(STAGED_WINDOW).to_numpy().astype("datetime64[D]")
     known = rows.column(_KNOWN).to_numpy()
+    own = rows.column(MODEL_VERSION).to_numpy() == version
     windows = []
-    for start in np.unique(starts):
-        places = np.flatnonzero(starts == start)
+    for start in np.unique(starts[own]):
+        places = np.flatnonzero(own & (starts == start))
         of_window = {name: values[places] for name, values in losses.items()}
-        bent = _recalibrated(inputs, start.astype(object), predictions[CHAMPION], labels, known, starts, places)
+        bent = _recalibrated(inputs, start.astype(object), unbent, labels, known, starts, places)
         if bent is not None:
             of_window[RECALIBRATED] = row_losses(problem, labels[places], bent, squared=squared)
         windows.append(WindowLosses.from_rows(of_window, row_blocks(days[places], np.arange(len(places)))))

@@ -41,7 +41,7 @@ COLUMNS: Mapping[str, TableColumn] = {
         description="Day of the decision, and training date if it is to train: nothing later was looked at.",
     ),
     MODEL_VERSION: TableColumn(type="INTEGER", description="The version that predicted last in the window."),
-    "trained_for": TableColumn(type="DATE", description="Training date of that version."),
+    "trained_for": TableColumn(type="DATE", description="Training date of that version; of a recalibrated one, that of the fit."),
     "predictions": TableColumn(type="BIGINT", description="How many predictions were made in the window, in all channels."),
     "drifted_share": TableColumn(type="DOUBLE", description="Share of the features with a drift alert in the window."),
     "metric": TableColumn(type="VARCHAR", nullable=False, description="The metric of the training section."),

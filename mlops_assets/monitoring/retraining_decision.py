@@ -163,22 +163,34 @@ def decide_window(
     end = inputs.windows.time_window_for_partition_key(window.isoformat()).end.date()
     day, moment = training_day(connection, inputs, end), inputs.midnight(end)
     champion = predicting_version(connection, registry, inputs, window)
-    version, trained_for = champion.version, champion.training.training_date
+    version, fitted = champion.version, champion
+    if champion.training.recalibrates is not None:
+        fitted = registry.registered_record(registry.get(inputs.name, champion.training.recalibrates))
+    trained_for = fitted.training.training_date
     windows = reported_windows(
         connection, inputs, version=version, window=window, count=section.recent_windows, moment=moment, load=load
     )
-    evaluated = evaluated_dates(connection, inputs, day)
-    history = DecisionHistory(earlier, version, trained_for, evaluated)
-    attempted = max(evaluated - history.recalibrated, default=None)
+    evaluated = evaluated_dates(connection, registry, inputs, day, since=trained_for)
+    history = DecisionHistory(earlier, version, trained_for, evaluated.every, evaluated.recalibrations)
+    attempted = history.attempted
     rows = f"SELECT {content_columns(inputs)} FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
     identity = fingerprint(connection, f"({rows})")
     labelled, new_rows = count_labelled(connection, inputs, rows, attempted)
     served_windows = count_served_windows(connection, inputs, version, window)
     policy = _policy(inputs, day, labelled)
     is_watched = policy.is_watching(served_windows) and history.may_roll_back
-    previous = versions.before(version, trained_for) if is_watched else None
+    previous = versions.before(version, champion.training.training_date) if is_watched else None
     compared = (
-        compare_versions(connection, inputs, versions, version=version, previous=previous, window=window, moment=moment)
+        compare_versions(
+            connection,
+            inputs,
+            versions,
+            version=version,
+            fitted=fitted.version,
+            previous=previous,
+            window=window,
+            moment=moment,
+        )
         if previous is not None or policy.recalibrates
         else NOT_COMPARED
     )
@@ -236,7 +248,8 @@ def _policy(inputs: SolutionInputs, day: date, labelled: int) -> RetrainingPolic
         refused=section.refused,
         watch=section.watch,
         rolls_back=section.roll_back,
-        recalibrates=section.recalibrate,
+        # Without time there are no later rows to recalibrate by.
+        recalibrates=section.recalibrate and inputs.solution.spine.has_time,
     )
 
 

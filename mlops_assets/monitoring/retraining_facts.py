@@ -1,12 +1,14 @@
 """The facts that a retraining decision rests on, as the reports, the evaluations, the spine and the registry hold them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 
 import duckdb
 
 from mlops_assets.clients.bundle_record import BundleRecord
 from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.registered_model import RECALIBRATES_TAG
 from mlops_assets.core.keys import DRIFT_REPORT, OUTCOMES, PERFORMANCE_REPORT, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.lake.datasets import newest_dataset
 from mlops_assets.lake.sql import quote, sql_moment
@@ -72,13 +74,28 @@ def predicting_version(
     )
 
 
-def evaluated_dates(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, day: date) -> set[date]:
-    """The training dates before that of `day` for which a candidate for all rows was evaluated, deployed or not."""
+@dataclass(frozen=True)
+class EvaluatedDates:
+    """Training dates with an evaluated candidate for all rows, deployed or not, and those of them for which nothing was trained."""
+
+    every: set[date]
+    recalibrations: set[date]
+
+
+def evaluated_dates(
+    connection: duckdb.DuckDBPyConnection, registry: ModelRegistry, inputs: SolutionInputs, day: date, *, since: date
+) -> EvaluatedDates:
+    """Return the training dates before that of `day`. Of those up to `since`, which decide nothing, none is told a recalibration."""
     # Without time the training of a day has read the snapshot of that day.
     before = "<" if inputs.solution.spine.has_time else "<="
-    evaluations = whole_evaluations(connection, inputs.name)
-    rows = connection.execute(f"SELECT DISTINCT {TRAINING_DATE} FROM {evaluations} WHERE {TRAINING_DATE} {before} ?", [day])
-    return {training_date for (training_date,) in rows.fetchall()}
+    rows = connection.execute(
+        f"SELECT DISTINCT {TRAINING_DATE}, {MODEL_VERSION} FROM {whole_evaluations(connection, inputs.name)} "
+        f"WHERE {TRAINING_DATE} {before} ?",
+        [day],
+    ).fetchall()
+    later = [(evaluated, registry.get(inputs.name, version)) for evaluated, version in rows if evaluated > since]
+    trained = {evaluated for evaluated, model in later if RECALIBRATES_TAG not in model.tags}
+    return EvaluatedDates({evaluated for evaluated, _ in rows}, {evaluated for evaluated, _ in later} - trained)
 
 
 def count_served_windows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, window: date) -> int:

@@ -103,8 +103,9 @@ class Retraining(YamlModel):
     """Whether a version goes back to the one before it that loses less, beyond chance, on what the version predicted."""
     watch: Annotated[int, Field(ge=2)] = 6
     """For how many windows from its first on a version may be rolled back."""
-    recalibrate: bool = False
-    """Whether the version in service is recalibrated when it would lose less then, beyond chance, and no training follows."""
+    recalibrate: bool = True
+    """Whether the version in service is [recalibrated](training-and-registry.md#a-recalibrated-version) when it would lose less then, beyond
+    chance, and no training follows. A table without time has no rows for it."""
     refused: Annotated[int, Field(ge=1)] = 2
     """After how many trainings in a row that were refused or rolled back a person is asked, and none follows by itself. A training or a
     deployment by hand begins anew, and so does `max_age` after the last one."""

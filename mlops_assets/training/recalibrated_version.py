@@ -23,6 +23,7 @@ from mlops_assets.clients.trusted_types import RegistryError
 from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
+from mlops_assets.ml.recalibration_methods import FEWEST_ROWS
 from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import bundles_of, fitted_version, keep_bundle, read_bundle, require_passed_gates
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
 
 _FITTED_ON_HOLDOUT = "fitted_on_holdout"
 """Parameter of the run: whether the recalibration that the gates evaluate was fitted on the hold-out."""
-
-FEWEST_ROWS = 200
-"""Fewer rows with labels leave a recalibration to chance."""
 
 
 @dataclass(frozen=True)

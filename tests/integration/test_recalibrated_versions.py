@@ -23,6 +23,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.deployment import build_deployment, load_champions
 from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.lake.lake import Lake
+from mlops_assets.ml.recalibration_methods import FEWEST_ROWS
 from mlops_assets.schema.problem import Problem
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.bundle import Bundle
@@ -31,7 +32,6 @@ from mlops_assets.training.bundle_reading import fitted_version, read_bundle, re
 from mlops_assets.training.evaluation import build_evaluation
 from mlops_assets.training.model import build_model
 from mlops_assets.training.monitoring_reference import load_reference
-from mlops_assets.training.recalibrated_version import FEWEST_ROWS
 from mlops_assets.training.training_dataset import build_training_dataset
 
 STAGES = ("training_dataset", "model", "evaluation", "deployment")

@@ -18,7 +18,11 @@ TRAINED_FOR = {1: FIRST, 2: week(2), 3: week(4), 9: week(2)}
 
 
 def history(
-    *decided: tuple[int, Outcome], version: int, evaluated: tuple[int, ...] = (), previous: int | None = None
+    *decided: tuple[int, Outcome],
+    version: int,
+    evaluated: tuple[int, ...] = (),
+    bent: tuple[int, ...] = (),
+    previous: int | None = None,
 ) -> DecisionHistory:
     """The decisions about the weeks from 0 on: of each the version that predicted and the outcome. A rollback is to `previous`."""
     decisions = [
@@ -32,7 +36,13 @@ def history(
         )
         for number, (predicting, outcome) in enumerate(decided)
     ]
-    return DecisionHistory(decisions, version, TRAINED_FOR[version], {week(number) for number in (0, *evaluated)})
+    return DecisionHistory(
+        decisions,
+        version,
+        TRAINED_FOR[version],
+        {week(number) for number in (0, *evaluated, *bent)},
+        {week(number) for number in bent},
+    )
 
 
 def test_a_rollback_has_no_rollback_and_is_not_repeated_against_a_person() -> None:
@@ -71,7 +81,9 @@ def test_a_person_begins_anew() -> None:
 
 
 def test_a_recalibration_is_no_training() -> None:
-    bent = history((1, "recalibrate"), version=1, evaluated=(1,))
-    assert (bent.refused, bent.recalibrated, bent.refused_recalibrations) == (0, {week(1)}, 1)
+    bent = history((1, "recalibrate"), version=1, bent=(1,))
+    assert (bent.refused, bent.attempted, bent.refused_recalibrations) == (0, week(0), 1)
     assert history((1, "recalibrate"), version=1).refused_recalibrations == 0
-    assert history((1, "recalibrate"), version=2, evaluated=(1,)).refused_recalibrations == 0
+    assert history((1, "recalibrate"), version=2, bent=(1,)).refused_recalibrations == 0
+    # One by hand between two refused trainings does not begin anew.
+    assert history((1, "retrain"), (1, "keep"), (1, "retrain"), version=1, evaluated=(1, 3), bent=(2,)).refused == 2

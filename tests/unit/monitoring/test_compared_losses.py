@@ -137,7 +137,7 @@ def test_a_version_that_reads_or_answers_other_things_is_not_compared(before: di
     connection = lake_of("worse", 0, weeks=2)
     moment = INPUTS.midnight(FIRST + timedelta(weeks=2))
     compared = compare_versions(
-        connection, INPUTS, Other(), version=2, previous=1, window=FIRST + timedelta(weeks=1), moment=moment
+        connection, INPUTS, Other(), version=2, fitted=2, previous=1, window=FIRST + timedelta(weeks=1), moment=moment
     )
     assert compared.obstacle == words
     assert [set(window.sums) for window in compared.windows] == [{"champion"}] * 2
