@@ -146,7 +146,7 @@ def materialization_notification(
         return Notification(
             event="retrained",
             severity="info",
-            title=f"{solution}: version {version} was trained for {record.partition_key}",
+            title=f"{solution}: version {version} was {'recalibrated' if 'recalibration' in metadata else 'trained'} for {record.partition_key}",
             body="It predicts when its gates pass.",
             identity=f"retrained {solution} {version}",
             links=links,

@@ -141,6 +141,12 @@ def test_a_training_a_promotion_and_a_rollback_are_told_once(notified: Notified)
     assert (rollback["event"], rollback["body"]) == ("rolled_back", "Rolled back by ann: complaints")
 
 
+def test_a_recalibration_is_told_as_one(notified: Notified) -> None:
+    notified.run("problem/model", metadata={"model_version": 3, "recalibration": "version 2 recalibrated (sigmoid) on 700 rows"})
+    [told] = notified.tick()
+    assert told["title"].startswith("problem: version 3 was recalibrated for ")
+
+
 def test_a_person_is_asked_once_until_something_else_was_tried(notified: Notified) -> None:
     asking = {"outcome": "ask", "reason": REASON, "model_version": 2, "attempted": "2013-08-01"}
     for metadata in (asking | {"outcome": "wait"}, asking, asking):
