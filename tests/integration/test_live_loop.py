@@ -119,7 +119,8 @@ def test_the_loop_recalibrates_watches_and_goes_back_by_itself(loop: Loop) -> No
     assert fourth["attempted"].isoformat() == TRAINED
     assert fourth["rollback_high"] < 0
     assert fourth["recalibration_rows"] > 300
-    assert fourth["outcome"] == "keep", fourth["reason"]
+    # What happens became rarer: decisions at the threshold are worse, and a training waits for its cooldown.
+    assert fourth["outcome"] == "wait", fourth["reason"]
 
     loop.tick()
     loop.instance.report_runless_asset_event(

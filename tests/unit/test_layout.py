@@ -45,7 +45,6 @@ _PARTS = {
     "schema/duration.py": "unit/components/test_loading.py",
     "schema/first_choices.py": "unit/components/test_scaffolding.py",
     "schema/feature_views_section.py": "unit/features/generated/test_rolling_view.py",
-    "schema/monitoring_section.py": "unit/components/test_loading.py",
     "schema/time_partitions.py": "unit/components/test_loading.py",
     "schema/training_section.py": "unit/components/test_loading.py",
     "schema/yaml_model.py": "unit/components/test_field_faults.py",
