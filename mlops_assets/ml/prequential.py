@@ -119,7 +119,7 @@ class Prequential:
                     arm.events.append(UpdateEvent(start, "recalibrate", decision.reason))
                     previous, service = service, replace(service, since=start, served=bent, losses=self._models.losses(bent))
             if policy.forecasts:
-                ages += self._aged(start, service)
+                ages.append(self._aged(start, service))
             rows = self._positions[start]
             arm.metrics.append(self._measure(service.served, rows))
             arm.losses.append(self._measure(service.served, rows, self.loss_metric) or 0.0)
@@ -163,13 +163,11 @@ class Prequential:
         fitted = self._fit(arm, history, fitted_for)
         return Service(history, fitted_for, day, day, fitted.predictions, fitted.losses)
 
-    def _aged(self, start: date, service: Service) -> list[tuple[date, FittedPredictions, FittedPredictions, int]]:
-        """A window with two probes, fitted for it and for its model in service, and the days between; none while that is new."""
-        days = (start - service.fitted_for).days
-        if days < self._window_days:
-            return []
-        younger, older = (self._models.probe(self._probed, day) for day in (start, service.fitted_for))
-        return [(start, younger, older, days)]
+    def _aged(self, start: date, service: Service) -> tuple[date, FittedPredictions, FittedPredictions, int]:
+        """A window with two probes, fitted for it and for its model in service, at least a hold-out earlier, and the days between."""
+        earlier = min(service.fitted_for, start - timedelta(days=self._holdout_days))
+        younger, older = (self._models.probe(self._probed, day) for day in (start, earlier))
+        return start, younger, older, (start - earlier).days
 
     def _facts(
         self,
