@@ -23,7 +23,6 @@ from mlops_assets.clients.trusted_types import RegistryError
 from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
-from mlops_assets.ml.recalibration_methods import FEWEST_ROWS
 from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import bundles_of, fitted_version, keep_bundle, read_bundle, require_passed_gates
@@ -181,6 +180,8 @@ class _Fitted:
 def _fit(lake: Lake, inputs: SolutionInputs, training_date: date, base: Base) -> _Fitted:
     """Fit on the rows since the training date of `base`, for the gates without the hold-out where enough rows are left."""
     import pyarrow as pa
+
+    from mlops_assets.ml.recalibration_methods import FEWEST_ROWS
 
     with lake.connect(read_only=True) as connection:
         earlier, holdout = (
