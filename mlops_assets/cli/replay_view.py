@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from mlops_assets.cli.terminal import run_progress, show_stage
 from mlops_assets.clients.dagster_client import RunState
@@ -44,12 +44,12 @@ def run_replay(settings: Settings, console: Console, plan: ReplayPlan, fault: Fa
     _show_comparison(console, comparison.metric, [asdict(each) for each in compared])
     runs = [step.followed_by for step in steps if step.followed_by]
     trainings = [run for run in runs if run.outcome == "retrain"]
-    others = ", ".join(
-        f"{sum(run.outcome == outcome for run in runs)} {name}s" for outcome, name in RUN_NAMES.items() if outcome != "retrain"
+    others = "; ".join(
+        f"{name}s: {sum(run.outcome == outcome for run in runs)}" for outcome, name in RUN_NAMES.items() if outcome != "retrain"
     )
     seconds = time.monotonic() - began
     console.print(
-        f"{len(trainings)} trainings followed decisions, {sum(not run.problems for run in trainings)} of them were deployed; {others}. "
+        f"Trainings that followed decisions: {len(trainings)}, deployed: {sum(not run.problems for run in trainings)}; {others}. "
         f"{len(steps)} steps took {seconds:.0f} s.",
         highlight=False,
     )
@@ -114,8 +114,9 @@ def _follower(replay: Replay, console: Console) -> Callable[[str, str], RunState
 
 def _show_step(console: Console, step: ReplayStep) -> None:
     table = Table(
-        "window", "rows", "drifted", "estimated", "realised", "bad windows", "decision", "version", box=None, pad_edge=False
-    )
+        "window", "rows", "drifted", "estimated", "realised", "bad windows", Column("decision", no_wrap=True, min_width=11), "version",
+        box=None, pad_edge=False,
+    )  # fmt: skip
     for window in step.windows:
         colour = _COLOURS[window["outcome"]]
         table.add_row(

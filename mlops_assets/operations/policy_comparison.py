@@ -20,7 +20,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import quote
-from mlops_assets.lake.tables import current_snapshot, fingerprint
+from mlops_assets.lake.tables import current_snapshot, fingerprint, table_exists
 from mlops_assets.operations.replay_plan import Period, ReplayPlan, StepLength
 from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
@@ -240,6 +240,11 @@ def _rows(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, perio
     import pyarrow as pa
 
     spine, column = inputs.solution.spine, quote(inputs.solution.partitions.column)
+    if not table_exists(connection, inputs.spine.table):
+        raise StackError(
+            f"There is no table {inputs.spine.table} yet: nothing was loaded for {inputs.name}.",
+            remedy=f"mlops run {inputs.name}",
+        )
     answer = connection.execute(f"SELECT min({column}) FROM lake.{inputs.spine.table}").fetchone()
     if answer is None or answer[0] is None or answer[0] >= period.first:
         raise StackError(

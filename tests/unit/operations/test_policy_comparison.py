@@ -117,6 +117,10 @@ def test_what_cannot_be_compared_is_said(lake: duckdb.DuckDBPyConnection, tmp_pa
     ):
         with pytest.raises(StackError, match=expected):
             compare_on_lake(lake, inputs(), Period(day, PERIOD.last), ["never"], folder=tmp_path, report=lambda text: None)
+    lake.execute("DROP TABLE clinic.visits")
+    with pytest.raises(StackError, match="There is no table") as raised:
+        compare(lake, tmp_path, ["never"], inputs())
+    assert raised.value.remedy == "mlops run clinic"
 
 
 def test_the_arms_follow_the_yaml():
