@@ -73,20 +73,25 @@ def run_policy_comparison(
             settings, solution, period, names, lambda text: display.update(f"Comparing policies: {text}")
         )
     table = Table(
-        "policy", "mean", "95 %", "log loss" if comparison.loss == "log_loss" else "error", "worst window", "behind the oracle",
-        "fits", "trainings", "refused", "rollbacks", "recalibrations", "seconds",
-        title=f"{comparison.metric}, {len(comparison.windows)} windows",
+        Column("policy", no_wrap=True), Column("mean, 95 %", no_wrap=True), "log loss" if comparison.loss == "log_loss" else "error",
+        "worst window", "fits", "seconds", Column("changes", min_width=17),
+        title=f"{comparison.metric}, {len(comparison.windows)} windows", box=None, pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     for summary in comparison.summaries:
+        changes = {
+            "trainings": summary.trainings,
+            "refused": summary.refused,
+            "rollbacks": summary.rollbacks,
+            "recalibrations": summary.recalibrations,
+        }
         table.add_row(
             summary.policy,
-            f"{summary.metric:.4f}",
-            f"{summary.metric_low:.4f} to {summary.metric_high:.4f}",
+            f"{summary.metric:.4f} ± {max(summary.metric_high - summary.metric, summary.metric - summary.metric_low):.4f}",
             f"{summary.loss:.4f}",
             _number(summary.worst),
-            f"{summary.regret:.4f}",
-            *map(str, (summary.fits, summary.trainings, summary.refused, summary.rollbacks, summary.recalibrations)),
+            str(summary.fits),
             f"{summary.seconds:.1f}",
+            ", ".join(f"{name}: {count}" for name, count in changes.items() if count),
         )
     console.print(table)
     console.print(f"The figure: {comparison.plot_path}", highlight=False, soft_wrap=True)
