@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import combinations, pairwise
+from math import sqrt
 from statistics import geometric_mean, median
 
 from mlops_assets.schema.source import DeliveryComparison
@@ -47,7 +48,7 @@ _RISING = 0.9
 _ORDINARY, _ORDINARY_SPREAD = 0.6, (0.4, 2.5)
 _EXCHANGED, _POSSIBLE = 0.8, 1.5
 _FAR_FACTOR = 8
-_TOLERANCES, _MATCHES_GAINED = (0.0003, 0.0025), 0.4
+_TOLERANCES, _MATCHES_GAINED, _STANDARD_ERRORS = (0.0003, 0.0025), 0.4, 6
 _BESIDE = (0.985, 1.015)
 
 
@@ -167,9 +168,15 @@ def _unit(profile: ColumnProfile, shape: UsualQuantiles, occurrences: Mapping[st
                 # What would match by chance, where known values lie close together.
                 others = [values, *({value * beside: rows for value, rows in undone.items()} for beside in _BESIDE)]
                 chance = max(_matching(other, known, tolerance) for other in others)
-                if _matching(undone, known, tolerance) - chance >= _MATCHES_GAINED:
+                if _is_gained(_matching(undone, known, tolerance), chance, len(values)):
                     return unit
     return None
+
+
+def _is_gained(matched: float, chance: float, values: int) -> bool:
+    """Whether a share of so many different values is larger than that by chance, also where thousands of columns and days are compared."""
+    error = sqrt((matched * (1 - matched) + chance * (1 - chance)) / max(values, 1))
+    return matched - chance >= max(_MATCHES_GAINED, _STANDARD_ERRORS * error)
 
 
 def _matching(values: Mapping[float, int], known: Sequence[float], tolerance: float) -> float:
