@@ -9,7 +9,7 @@ from mlops_assets.sources.delivery_distributions import UsualQuantiles
 from mlops_assets.sources.delivery_findings import LEAST_ROWS, AcceptedPartitions, DeliveryFinding
 from mlops_assets.sources.delivery_profiles import ColumnProfile
 
-_REPEATING, _REPEATING_NUMBERS, _LEAST_VALUES, _GROSS_UNKNOWN = 0.7, 0.9, 5, 0.7
+_REPEATING, _REPEATING_NUMBERS, _SELDOM, _LEAST_VALUES, _GROSS_UNKNOWN = 0.7, 0.9, 0.1, 5, 0.7
 _NOTABLE_NEW, _GROSS_NEW, _RENAMED = 0.15, 0.7, 0.1
 _REPRICED, _TWO_WEEKS = 1.25, 14
 _NOTABLE_SHIFT, _GROSS_SHIFT, _UNUSUAL = 0.35, 0.6, 3
@@ -56,6 +56,8 @@ def find_swapped_values(
         for profile in profiles
         if profile.kind == "number"
         and sum((profile.counts or {}).values()) >= LEAST_ROWS
+        # Measurements that never repeat are always new, and no other column can hold them: hundreds of columns are not compared in pairs.
+        and _repeats(occurrences[profile.column], reference, _SELDOM)
         and _new(profile.counts or {}, occurrences[profile.column])[1] >= _GROSS_UNKNOWN
     ]
     for one, other in combinations(moved, 2):
