@@ -6,14 +6,19 @@ from typing import Any
 import dagster as dg
 import inprocess
 import pytest
+import requests
+from bundles import load
 from running_stack import Demo, Platform
+from waiting import wait_for
 
+from mlops_assets.access.credentials import serving_token
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.project import current_project
 from mlops_assets.deployment.deployment import build_deployment
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.features.online_features import build_online_features
 from mlops_assets.predictions.outcomes import build_outcomes
+from mlops_assets.predictions.prediction_log import build_prediction_log
 from mlops_assets.predictions.predictions import build_predictions
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
@@ -59,6 +64,7 @@ ATTRIBUTES = {
     },
     "segments": {"column": "carrier", "values": ["UA"]},
     "gates": {"floor": {"roc_auc": 0.55}, "slices": ["day_of_week"], "worst_slice": {"roc_auc": 0.5}},
+    "serving": {"engine": "worker"},
 }
 
 
@@ -150,3 +156,42 @@ def test_a_carrier_with_a_model_of_its_own_is_predicted_by_it(
     )
     assert versions[True] == [version]
     assert version not in versions[False]
+
+
+def test_a_worker_of_the_stacks_server_answers_as_the_batch_and_is_logged(
+    platform: Platform, instance: dg.DagsterInstance, inputs: SolutionInputs, scored: dg.ExecuteInProcessResult
+) -> None:
+    champion = platform.registry.champion(SOLUTION)
+    assert champion is not None
+    contract = load(platform.settings.serving_directory / SOLUTION / str(champion.version)).contract
+    looked_up = [feature for view in contract.feature_views for feature in view.features]
+    with platform.lake.connect(read_only=True) as connection:
+        # Of the champion of all rows, whichever of them have a model of their own.
+        [row] = (
+            connection.execute(
+                f"FROM {SOLUTION}.predictions WHERE model_version = {champion.version} AND carrier <> 'UA' ORDER BY 1 LIMIT 1"
+            )
+            .to_arrow_table()
+            .to_pylist()
+        )
+    request = {name: row[name] for name in (contract.key.name, *contract.columns)}
+    request |= {contract.prediction_time_column: row[contract.prediction_time_column].isoformat()}
+    request |= {"features": {name: row[name] for name in looked_up}}
+    address = f"{platform.settings.serving_url}/{SOLUTION}"
+    headers = {"Authorization": f"Bearer {serving_token(platform.settings)}"}
+
+    def served() -> Any:
+        return requests.get(f"{address}/model", headers=headers, timeout=60)
+
+    # Its workers are started once it is deployed.
+    wait_for(lambda: served().ok and served().json()["engine"] == "worker", 120, every=0.5)
+    answer = requests.post(f"{address}/predict", json=request, headers=headers, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["predicted_label"] == row["predicted_label"]
+    assert answer.json()["score"] == pytest.approx(row["score"], abs=1e-6)
+
+    def logged() -> list[tuple[Any, ...]]:
+        run(platform, instance, inputs, [build_prediction_log], TRAINING_DATE, TRAINING_DATE)
+        return platform.rows(f"SELECT prediction_id, predicted_label FROM {SOLUTION}.prediction_log")
+
+    wait_for(lambda: logged() == [(answer.json()["prediction_id"], row["predicted_label"])], 120, every=2)
