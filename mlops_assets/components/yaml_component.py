@@ -1,5 +1,6 @@
 """The base class of the platform's components: what Dagster asks of a component, from one pydantic model of its attributes."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,8 +15,9 @@ class YamlComponent(dg.Component):
     model: ClassVar[type[BaseModel]]
     """The schema of the attributes."""
 
+    @abstractmethod
     def __init__(self, attributes: Any):
-        raise NotImplementedError
+        """Take the validated attributes."""
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
@@ -31,13 +33,13 @@ class YamlComponent(dg.Component):
         """The definitions. Dagster adds to them where they come from."""
         return self.definitions(Path(context.path), origin={})
 
+    @abstractmethod
     def definitions(self, folder: Path, *, origin: Mapping[str, Any]) -> dg.Definitions:
         """The definitions of a component whose YAML file is in `folder`, with the metadata `origin` at every asset.
 
         Raises ConfigurationError as `check` does.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self) -> None:
         """Raise ConfigurationError with all that is wrong in the attributes and that their schema does not tell."""
-        raise NotImplementedError
