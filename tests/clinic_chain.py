@@ -3,11 +3,13 @@
 From the first of March on, what happens to its visits is another function of what a model learned than before.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import inprocess
 import pyarrow as pa
+from recorded_reads import new_reads, recorded_reads
 
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
@@ -99,6 +101,8 @@ class Clinic:
         self.name = f"clinic_{problem.partition('_')[0]}"
         self.inputs = solution_inputs(self.name, problem)
         self.lake, self.registry, self.settings = lake, registry, settings
+        self.resources = {"lake": lake, "registry": registry, "settings": settings}
+        self.reads = new_reads()
         self.instance = dg.DagsterInstance.ephemeral()
         builders = (build_training_dataset, build_model, build_evaluation, build_deployment)
         self.assets = [build(self.inputs) for build in builders]
@@ -109,15 +113,23 @@ class Clinic:
 
     def run(self, day: str, *stages: str, **configuration: Any) -> dg.ExecuteInProcessResult:
         """Materialize training stages for `day`; `configuration` is that of the model."""
-        return dg.materialize(
-            self.assets,
-            selection=[dg.AssetKey([self.name, stage]) for stage in stages],
-            resources={"lake": self.lake, "registry": self.registry, "settings": self.settings},
-            instance=self.instance,
-            partition_key=day,
-            run_config={"ops": {f"{self.name}__model": {"config": configuration}}} if configuration else None,
-            raise_on_error=False,
-        )
+        run_config = {"ops": {f"{self.name}__model": {"config": configuration}}} if configuration else None
+        return self.materialize(day, stages, run_config)
+
+    def materialize(
+        self, day: str, stages: Sequence[str], run_config: Mapping[str, Any] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """Run `stages` for `day`, which may fail."""
+        with recorded_reads(self.reads):
+            return dg.materialize(
+                self.assets,
+                selection=[dg.AssetKey([self.name, stage]) for stage in stages],
+                resources=self.resources,
+                instance=self.instance,
+                partition_key=day,
+                run_config=run_config,
+                raise_on_error=False,
+            )
 
     def train(self, day: str, **configuration: Any) -> RegisteredModel:
         """Return the version that all stages for `day` made the champion."""

@@ -17,6 +17,7 @@ from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.tokens import TokenType
 
 from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core.deployment_target import DeploymentTarget
 from mlops_assets.core.keys import (
     CHALLENGER,
     DEPLOYMENT,
@@ -26,6 +27,7 @@ from mlops_assets.core.keys import (
     PREDICTION_LOG,
     PREDICTIONS,
     RAW_SCHEMA,
+    RETRAINING_DECISION,
     SEGMENT_STAGES,
     SHADOW_PREDICTIONS,
     SOLUTION_TAG,
@@ -36,7 +38,8 @@ from mlops_assets.monitoring import monitored_windows, retraining_facts
 from mlops_assets.sources.delivery_profiles import PROFILES_SCHEMA
 from mlops_assets.sources.raw_delivery import QUARANTINE_SCHEMA, REJECTS_SCHEMA
 
-VERSION, REFERENCE, CHAMPION = "a version", "the reference of a version", "the champion"
+VERSION, REFERENCE = "a version", "the reference of a version"
+CHAMPION, SEGMENT_CHAMPION = "the champion", "the champion of a segment"
 
 _REGISTRY = {
     "find": VERSION,
@@ -50,10 +53,19 @@ _REGISTRY = {
     "reference_record": REFERENCE,
     "has_reference": REFERENCE,
     "download_reference": REFERENCE,
-    "champion": CHAMPION,
 }
-_STAGES = {VERSION: (MODEL, EVALUATION, DEPLOYMENT), REFERENCE: (EVALUATION,), CHAMPION: (DEPLOYMENT,)}
-"""What is read of the registry -> the stages that hand it on."""
+_STAGES = {
+    **{
+        what: tuple(form for stage in stages for form in (stage, SEGMENT_STAGES[stage]))
+        for what, stages in (
+            (VERSION, (MODEL, EVALUATION, DEPLOYMENT)),
+            (REFERENCE, (EVALUATION,)),
+        )
+    },
+    CHAMPION: (DEPLOYMENT,),
+    SEGMENT_CHAMPION: (SEGMENT_STAGES[DEPLOYMENT],),
+}
+"""What is read of the registry, or of the history of deployments -> the stages that hand it on."""
 
 _BESIDE_RAW = (PROFILES_SCHEMA, QUARANTINE_SCHEMA, REJECTS_SCHEMA)
 """Schemas of what a raw asset writes beside its table."""
@@ -62,6 +74,7 @@ FEEDBACK = {
     # A graph has no circle: the candidate is held against what predicts now, which an earlier training deployed.
     (EVALUATION, CHAMPION),
     (SEGMENT_STAGES[EVALUATION], CHAMPION),
+    (SEGMENT_STAGES[EVALUATION], SEGMENT_CHAMPION),
 }
 """Stages and what they read of an earlier turn of the loop, which no dependency can state."""
 
@@ -85,12 +98,20 @@ HANDED_ON = {
 }
 """Stages and dependencies of theirs that reach them by another way than the lake or the registry."""
 
+UNDER_A_CONDITION = {
+    # Losses of another version are compared on stored features: when one served before, or this one is recalibrated.
+    (RETRAINING_DECISION, PREDICTIONS),
+    (RETRAINING_DECISION, PREDICTION_LOG),
+    (RETRAINING_DECISION, DEPLOYMENT),
+}
+"""Stages and dependencies of theirs that they read in some runs: a chain that has the condition must read them."""
+
 Reads = dict[dg.AssetKey, set[str]]
 
 
 @contextlib.contextmanager
 def recorded_reads(reads: Reads) -> Iterator[None]:
-    """Add to `reads` what the assets read that run inside the block: `schema.table`, or `VERSION`, `REFERENCE`, `CHAMPION`."""
+    """Add to `reads` what the assets read that run inside the block: `schema.table`, or a key of `_STAGES`."""
 
     def record(names: Iterable[str]) -> None:
         for key in _running():
@@ -107,15 +128,24 @@ def recorded_reads(reads: Reads) -> Iterator[None]:
         for method, what in _REGISTRY.items():
             recording = _recording_method(getattr(ModelRegistry, method), functools.partial(record, [what]))
             patches.enter_context(patch.object(ModelRegistry, method, recording))
+        patches.enter_context(patch.object(ModelRegistry, "champion", _recording_champion(ModelRegistry.champion, record)))
+        for method in ("newest_deployment", "version_before"):
+            recording = _recording_history(getattr(DeploymentTarget, method), record)
+            patches.enter_context(patch.object(DeploymentTarget, method, recording))
         yield
 
 
 def undeclared_and_unread(
-    assets: Sequence[dg.AssetsDefinition], reads: Reads, *, without_table: Collection[dg.AssetKey]
+    assets: Sequence[dg.AssetsDefinition],
+    reads: Reads,
+    *,
+    without_table: Collection[dg.AssetKey],
+    unmet: Collection[tuple[str, str]] = UNDER_A_CONDITION,
 ) -> tuple[set[str], set[str]]:
     """Reads of no declared dependency, and dependencies that were not read, of the assets that ran, as `reader: what`.
 
-    Assets `without_table` have not written theirs yet, so that nobody could read it. dbt runs in a process of its own: its models
+    Assets `without_table` have not written theirs yet, so that nobody could read it; `unmet` are the reads of `UNDER_A_CONDITION`
+    whose condition the runs did not have. dbt runs in a process of its own: its models
     depend on what they name, by dbt's own manifest.
     """
     specs = {spec.key: spec for asset in assets for spec in asset.specs}
@@ -136,7 +166,7 @@ def undeclared_and_unread(
         unread |= {
             f"{key.to_user_string()}: {dependency.to_user_string()}"
             for dependency in declared - covered - set(without_table)
-            if (stage, dependency.path[-1]) not in HANDED_ON
+            if (stage, dependency.path[-1]) not in {*HANDED_ON, *unmet}
         }
     return undeclared, unread
 
@@ -144,8 +174,7 @@ def undeclared_and_unread(
 def _sources(name: str, solution: str | None) -> set[dg.AssetKey]:
     """The assets that write what was read."""
     if name in _STAGES:
-        stages = [form for stage in _STAGES[name] for form in (stage, SEGMENT_STAGES[stage])]
-        return {dg.AssetKey([str(solution), stage]) for stage in stages}
+        return {dg.AssetKey([str(solution), stage]) for stage in _STAGES[name]}
     schema, _, table = name.partition(".")
     if schema in _BESIDE_RAW:
         return {dg.AssetKey([RAW_SCHEMA, table])}
@@ -239,6 +268,26 @@ def _recording_method(method: Callable[..., Any], record: Callable[[], None]) ->
     def recording(*arguments: Any, **keywords: Any) -> Any:
         record()
         return method(*arguments, **keywords)
+
+    return recording
+
+
+def _recording_champion(champion: Callable[..., Any], record: Callable[[Iterable[str]], None]) -> Callable[..., Any]:
+    @functools.wraps(champion)
+    def recording(registry: ModelRegistry, solution: str, segment: str | None = None) -> Any:
+        record([CHAMPION if segment is None else SEGMENT_CHAMPION])
+        return champion(registry, solution, segment)
+
+    return recording
+
+
+def _recording_history(read: Callable[..., Any], record: Callable[[Iterable[str]], None]) -> Callable[..., Any]:
+    """Who served when is what Dagster recorded of the deployments."""
+
+    @functools.wraps(read)
+    def recording(target: DeploymentTarget, *arguments: Any, **keywords: Any) -> Any:
+        record([CHAMPION if target.segment is None else SEGMENT_CHAMPION])
+        return read(target, *arguments, **keywords)
 
     return recording
 

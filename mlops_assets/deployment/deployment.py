@@ -3,6 +3,7 @@
 Every change of the champion is a materialization of this asset; those, newest first, are the history of what was in production.
 """
 
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,10 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         kinds={"mlflow", "onnx"},
         **solution_inputs.asset_attributes(DEPLOYMENT),
         partitions_def=solution_inputs.training_partitions,
-        deps=[solution_inputs.key(MODEL), solution_inputs.key(EVALUATION), solution_inputs.key(ONLINE_FEATURES)],
+        deps=[
+            *(solution_inputs.key(stage) for stage in (MODEL, EVALUATION, ONLINE_FEATURES)),
+            *_champion_of_all(solution_inputs),
+        ],
         check_specs=[check_rules.CHAMPION_DEPLOYED.spec(key)],
         retry_policy=RETRIES,
         code_version="1",
@@ -106,6 +110,12 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         )
 
     return deployment
+
+
+def _champion_of_all(inputs: SolutionInputs) -> list[dg.AssetDep]:
+    """Return the dependency of segments on the champion of their solution, which one without a champion of its own is given."""
+    key = replace(inputs, by_segment=False).key(DEPLOYMENT)
+    return [dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())] if inputs.by_segment else []
 
 
 def choose_version(registry: ModelRegistry, inputs: SolutionInputs, training_date: date, version: int | None) -> RegisteredModel:

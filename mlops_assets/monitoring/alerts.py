@@ -11,12 +11,12 @@ import duckdb
 
 from mlops_assets.core.keys import DATA_QUALITY_REPORT, DRIFT_REPORT, PERFORMANCE_REPORT
 from mlops_assets.core.missing_values import finite_value, is_present
-from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.sql import is_one_of, literal, quote
 from mlops_assets.lake.tables import table_exists
 from mlops_assets.ml.charts import number_text
 from mlops_assets.ml.drift import impact
 from mlops_assets.ml.performance_words import evaluated_value
-from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE
+from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE, Reference
 from mlops_assets.ml.report_rows import METHOD_NAMES
 from mlops_assets.monitoring.data_quality import wrong_value
 from mlops_assets.monitoring.monitor import ReportedWindow, monitors_of
@@ -183,7 +183,7 @@ def _drift(connection: duckdb.DuckDBPyConnection, window: str, row: Mapping[str,
         sentence += f"; effect {number_text(row['effect'])}"
     if row.get("importance") is not None:
         sentence += f"; {row['importance']:.0%} of the importance"
-    condition = None if row["feature"] == "*" else _excess(connection, window, row, reference)
+    condition = None if row["feature"] == "*" else grown_share(connection, window, row, reference.summary)
     return Alert(
         source="drift",
         version=row[MODEL_VERSION],
@@ -194,11 +194,9 @@ def _drift(connection: duckdb.DuckDBPyConnection, window: str, row: Mapping[str,
     )
 
 
-def _excess(
-    connection: duckdb.DuckDBPyConnection, window: str, row: Mapping[str, Any], reference: VersionReference
-) -> str | None:
-    """SQL for the rows in the decile of the reference, or of the category, whose share grew most."""
-    summary, name = reference.summary, row["feature"]
+def grown_share(connection: duckdb.DuckDBPyConnection, window: str, row: Mapping[str, Any], summary: Reference) -> str | None:
+    """SQL for the rows in the decile of the reference, or of the category, whose share grew most; None for a window without values."""
+    name = row["feature"]
     described = next(
         (entry for entry in summary.columns.to_pylist() if entry["slice"] == WHOLE and entry["feature"] == name), None
     )
@@ -213,24 +211,18 @@ def _excess(
     column = finite_value(quote(name)) if described["numeric"] else f"CAST({quote(name)} AS VARCHAR)"
     inside = f"{STAGED_WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {row[MODEL_VERSION]} AND ({column}) IS NOT NULL"
     if described["numeric"]:
+        # The number of edges below a value is the position of its bin.
         edges = described["deciles"]
-        conditions = {}
-        for position in range(len(edges) + 1):
-            bounds = [f"({column}) > {edges[position - 1]!r}"] if position else []
-            bounds += [f"({column}) <= {edges[position]!r}"] if position < len(edges) else []
-            conditions[str(position)] = " AND ".join(bounds)
+        bin_of_row = f"CAST(len(list_filter({edges!r}::DOUBLE[], lambda edge: edge < ({column}))) AS VARCHAR)"
     else:
-        values = connection.execute(f"SELECT DISTINCT {column} FROM {ROWS} WHERE {inside}").fetchall()
-        conditions = {
-            value: f"{column} = {literal(value)}" for (value,) in values if not described["collapsed"] or value in known
-        }
-        if described["collapsed"]:
-            listed = ", ".join(literal(value) for value in known if value != OTHER_CATEGORY)
-            conditions[OTHER_CATEGORY] = f"{column} NOT IN ({listed})" if listed else "true"
-    counts = connection.execute(
-        f"SELECT count(*), {', '.join(f'count(*) FILTER (WHERE {condition})' for condition in conditions.values())} FROM {ROWS} WHERE {inside}"
-    ).fetchall()[0]
-    if not counts[0]:
+        kept = [value for value in known if value != OTHER_CATEGORY]
+        bin_of_row = f"CASE WHEN {is_one_of(column, kept)} THEN {column} ELSE {literal(OTHER_CATEGORY)} END"
+        bin_of_row = bin_of_row if described["collapsed"] else column
+    counts = dict(
+        connection.execute(f"SELECT {bin_of_row}, count(*) FROM {ROWS} WHERE {inside} GROUP BY 1 ORDER BY 1").fetchall()
+    )
+    if not counts:
         return None
-    excess = {name: count / counts[0] - known.get(name, 0.0) for name, count in zip(conditions, counts[1:], strict=True)}
-    return conditions[max(excess, key=lambda name: excess[name])]
+    rows = sum(counts.values())
+    grown = max(counts, key=lambda name: counts[name] / rows - known.get(name, 0.0))
+    return f"({column}) IS NOT NULL AND ({bin_of_row}) = {literal(grown)}"

@@ -16,7 +16,7 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import OUTCOMES
 from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.sql import literal, quote, sql_moment
+from mlops_assets.lake.sql import is_one_of, literal, quote, sql_moment
 from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.monitoring.monitored_windows import STAGED_WINDOW, windows_from_keys
 from mlops_assets.predictions.all_predictions import require_predictions
@@ -150,9 +150,7 @@ def _labelled_rows(
     known_classes = ""
     if inputs.solution.problem == "multiclass_classification":
         # A class that the model does not have is one that no version could have predicted.
-        known_classes = (
-            f"AND CAST(o.{quote(spine.label)} AS VARCHAR) IN ({', '.join(literal(str(name)) for name in contract.classes)}) "
-        )
+        known_classes = f"AND {is_one_of(f'CAST(o.{quote(spine.label)} AS VARCHAR)', map(str, contract.classes))} "
     order = f"PARTITION BY w.{STAGED_WINDOW} ORDER BY hash(o.{quote(spine.key)}), o.{PREDICTION_ID}"
     return connection.execute(
         f"SELECT {', '.join(selected)}, w.{STAGED_WINDOW}, CAST({local} AS DATE) AS {_DAY}, epoch_us(o.{label_time}) AS {_KNOWN} "

@@ -13,7 +13,7 @@ import duckdb
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES, CheckRule, PartitionCheckResult
 from mlops_assets.core.missing_values import finite_value, is_infinite, is_present
-from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.sql import is_one_of, quote
 from mlops_assets.ml.share_limits import share_limit
 from mlops_assets.schema.monitoring_section import DataQuality
 from mlops_assets.schema.table_columns import column
@@ -258,8 +258,8 @@ def wrong_value(feature: "NumericFeature | CategoricalFeature") -> str:
         # The contract's bounds are float32, as the model reads numbers.
         bounds = f"CAST({feature.minimum!r} AS FLOAT) AND CAST({feature.maximum!r} AS FLOAT)"
         return f"({infinite} OR coalesce(CAST({value} AS FLOAT) NOT BETWEEN {bounds}, false))"
-    known = ", ".join(literal(value) for value in feature.categories) or "NULL"
-    return f"{name} IS NOT NULL AND {name} NOT IN ({known})" if feature.categories else f"{name} IS NOT NULL"
+    # As text, which is what the model reads of a category, whatever type the column has by now.
+    return f"({name} IS NOT NULL AND NOT {is_one_of(f'CAST({name} AS VARCHAR)', feature.categories)})"
 
 
 def _examples(connection: duckdb.DuckDBPyConnection, rows: str, feature: "NumericFeature | CategoricalFeature") -> str:

@@ -93,7 +93,7 @@ def windows_from_keys(inputs: SolutionInputs, keys: Sequence[str]) -> Windows:
 
 
 def window_dependencies(inputs: SolutionInputs) -> list[dg.AssetKey | dg.AssetDep]:
-    """Return the dependencies of `stage_rows` and of the references of versions."""
+    """Return the dependencies of what reads the predictions of windows, with their outcomes, and the versions that predicted them."""
     return [*inputs.predictions, inputs.key(OUTCOMES), *inputs.evaluations]
 
 

@@ -15,7 +15,7 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.core.keys import DRIFT_REPORT, OUTCOMES, PERFORMANCE_REPORT, RETRAINING_DECISION, TRAINING_DATASET
+from mlops_assets.core.keys import DEPLOYMENT, DRIFT_REPORT, PERFORMANCE_REPORT, RETRAINING_DECISION, TRAINING_DATASET
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import fingerprint
@@ -25,7 +25,7 @@ from mlops_assets.monitoring.compared_losses import NOT_COMPARED, ComparedVersio
 from mlops_assets.monitoring.decision_table import COLUMNS, DIFFERENCES, decision_lineage, difference_values, earlier_decisions
 from mlops_assets.monitoring.known_performance import LoadVersion
 from mlops_assets.monitoring.monitor import measuring_monitors
-from mlops_assets.monitoring.monitored_windows import WINDOW, load_monitored_version, write_report
+from mlops_assets.monitoring.monitored_windows import WINDOW, load_monitored_version, window_dependencies, write_report
 from mlops_assets.monitoring.retraining_facts import (
     content_columns,
     count_labelled,
@@ -70,15 +70,18 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
         deps=[
             inputs.key(DRIFT_REPORT),
             inputs.key(PERFORMANCE_REPORT),
-            inputs.key(OUTCOMES),
             *(
                 inputs.key(solution_monitor.stage)
                 for solution_monitor in measuring_monitors(inputs.solution)
                 if solution_monitor.monitor.asks_for_training
             ),
             inputs.spine_key,
-            dg.AssetDep(inputs.key(TRAINING_DATASET), partition_mapping=dg.AllPartitionMapping()),
-            *inputs.evaluations,
+            # Which version served before is recorded with the deployments.
+            *(
+                dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
+                for key in (inputs.key(TRAINING_DATASET), inputs.key(DEPLOYMENT))
+            ),
+            *window_dependencies(inputs),
         ],
         retry_policy=RETRIES,
         code_version="3",

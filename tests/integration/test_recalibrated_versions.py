@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from clinic_chain import STAGES, Clinic, Registry
+from recorded_reads import undeclared_and_unread
 
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.signatures import Signer
@@ -160,3 +161,10 @@ def test_what_cannot_be_recalibrated_says_why(chains: dict[Problem, Chain]) -> N
     assert "are all the same" in reason("2020-03-17", "training_dataset", recalibrate=base.version)
     clinic.registry.reject(base, "floor")
     assert "has not passed its gates" in reason(LATER, recalibrate=base.version)
+
+
+def test_every_stage_declares_what_a_recalibrated_version_makes_it_read(chains: dict[Problem, Chain]) -> None:
+    for chain in chains.values():
+        clinic = chain.clinic
+        undeclared, unread = undeclared_and_unread(clinic.assets, clinic.reads, without_table=[], unmet=())
+        assert (sorted(undeclared), sorted(unread)) == ([], [])

@@ -11,6 +11,7 @@ from mlops_assets.core.conditions import (
     ON_NEW_INPUTS,
     ON_NEW_OUTCOMES,
     ON_NEW_PREDICTIONS,
+    ON_NEW_REPORTS,
     build_conditions_sensors,
 )
 from mlops_assets.core.keys import stage_tags
@@ -21,7 +22,7 @@ SOLUTION = "problem"
 
 
 class Graph:
-    """Raw rows, a feature, predictions and a weekly report, as the platform wires them."""
+    """Raw rows, a feature, predictions, a weekly report and the decision on it, as the platform wires them."""
 
     def __init__(self, instance: dg.DagsterInstance):
         self.instance = instance
@@ -67,7 +68,23 @@ class Graph:
         )
         def drift_report() -> None: ...
 
-        self.definitions = dg.Definitions([raw, feature, deployment, predictions, prediction_log, outcomes, drift_report])
+        @dg.asset(
+            partitions_def=WEEKS,
+            deps=[
+                drift_report,
+                predictions,
+                prediction_log,
+                outcomes,
+                dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping()),
+            ],
+            tags=stage_tags(SOLUTION, "retraining_decision"),
+            automation_condition=ON_NEW_REPORTS,
+        )
+        def retraining_decision() -> None: ...
+
+        self.definitions = dg.Definitions(
+            [raw, feature, deployment, predictions, prediction_log, outcomes, drift_report, retraining_decision]
+        )
         self.cursors: dict[str, Any] = {}
 
     def materialize(self, key: str, *days: str) -> None:
@@ -93,7 +110,7 @@ class Graph:
                 asset_selection=sensor.asset_selection,
             )
             self.cursors[sensor.name] = result.cursor
-            for key in ("feature", "predictions", "outcomes", "drift_report"):
+            for key in ("feature", "predictions", "outcomes", "drift_report", "retraining_decision"):
                 asked.setdefault(key, []).extend(day for day in result.get_requested_partitions(dg.AssetKey(key)) if day)
         return {key: sorted(days) for key, days in asked.items() if days}
 
@@ -169,11 +186,11 @@ def test_a_report_waits_for_the_last_day_of_its_window(graph: Graph) -> None:
     graph.materialize("predictions", WEEK[-1])
     assert "drift_report" not in graph.tick()
     graph.report("outcomes", WEEK[-1])
-    assert graph.tick() == {"drift_report": [WEEK[0]]}
+    assert graph.tick() == {"drift_report": [WEEK[0]], "retraining_decision": [WEEK[0]]}
     assert graph.tick() == {}
 
 
-def test_what_a_server_answered_reaches_the_report_of_its_window_without_any_batch(graph: Graph) -> None:
+def test_what_a_server_answered_reaches_the_decision_on_its_window_without_any_batch(graph: Graph) -> None:
     for key in ("raw", "feature"):
         graph.report(key, *WEEK)
     graph.tick()
@@ -181,11 +198,16 @@ def test_what_a_server_answered_reaches_the_report_of_its_window_without_any_bat
     assert graph.tick() == {"outcomes": [WEEK[2]]}
     assert graph.tick() == {}
     graph.report("outcomes", WEEK[2])
-    assert graph.tick() == {"drift_report": [WEEK[0]]}
+    assert graph.tick() == {"drift_report": [WEEK[0]], "retraining_decision": [WEEK[0]]}
     assert graph.tick() == {}
-    # It answers again: the same way once more.
+    # It answers again: the same way once more. The decision reads the answers, and waits for the report on them.
+    graph.report("drift_report", WEEK[0])
+    graph.report("retraining_decision", WEEK[0])
+    graph.tick()
     graph.report("prediction_log", WEEK[2])
     assert graph.tick() == {"outcomes": [WEEK[2]]}
+    graph.report("outcomes", WEEK[2])
+    assert graph.tick() == {"drift_report": [WEEK[0]], "retraining_decision": [WEEK[0]]}
 
 
 def test_an_answer_for_a_window_that_is_not_over_waits_for_its_last_day(graph: Graph) -> None:

@@ -8,7 +8,7 @@ from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.reference import MonitoredColumn, summarise
 from mlops_assets.monitoring.data_quality import RULES, Expectation, QualityFinding, check_results, measure_quality
 from mlops_assets.schema.monitoring_section import DataQuality
-from mlops_assets.serving.contract import Contract, describe_features
+from mlops_assets.serving.contract import CategoricalFeature, Contract, describe_features
 
 ROWS = 1000
 SCHEMA = FeatureSchema(numeric=("age", "flag"), categorical=("place",))
@@ -66,6 +66,20 @@ def test_each_fault_is_found_and_named() -> None:
     [(key, finding)] = alerts(rows(id=np.r_[0, 0, np.arange(2, ROWS)])).items()
     assert key == ("duplicate_predictions", "*")
     assert (finding.rows, finding.examples) == (1, "0")
+
+
+def test_a_value_is_unseen_beside_thousands_of_seen_ones_and_by_its_text_when_the_type_changed() -> None:
+    numbers = [str(number % 4000) for number in range(ROWS)]
+    categories = tuple(sorted(map(str, range(4000))))
+    contract = Contract.model_construct(features=(CategoricalFeature(name="place", type="string", categories=categories),))
+    against = Expectation(contract=contract, reference={}, rows=ROWS, counted="true", key="id", moving=())
+    assert alerts(rows(place=numbers), against) == {}
+    unseen = alerts(rows(place=[*numbers[:-30], *["4000"] * 20, *["it's"] * 10]), against)
+    assert unseen["unseen_categories", "place"].examples == "4000 (20 rows), it's (10 rows)"
+    # Whole numbers now: those that training held are no unseen ones.
+    changed = alerts(rows(place=[*range(ROWS - 30), *[4000] * 30]), against)
+    assert set(changed) == {("schema_change", "place"), ("unseen_categories", "place")}
+    assert changed["unseen_categories", "place"].rows == 30
 
 
 def test_nan_is_missing_and_infinity_out_of_range() -> None:
