@@ -1,8 +1,9 @@
 """`mlops serve`, `predict`, `compare` and `score`: the online server in the foreground, a question to it, its challenger; the batch again."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -57,20 +58,38 @@ def predict(
 
 @app.command(epilog="Example: [bold]mlops compare my_solution[/bold]")
 def compare(solution: SolutionArgument, as_json: JsonOption = False) -> None:
-    """Show a challenger beside the champion on the same requests: what `serving: {shadow: true}` or a canary collected."""
-    from mlops_assets.lake.lake import Lake
-    from mlops_assets.operations import trial
+    """Show a challenger beside the champion on the same requests, and how good both were on those whose labels are known."""
+    from mlops_assets.operations.realised_comparison import compare_challengers
 
-    with Lake.from_settings(running_settings()).connect(read_only=True) as connection:
-        entries = trial.compare_versions(connection, solution)
+    entries = compare_challengers(running_settings(), solution)
     if as_json:
         print_json(entries)
         return
-    table = Table("", *(f"{each['champion']} and {each['challenger']}" for each in entries))
-    for name in entries[0]:
-        values = (each[name] for each in entries)
-        table.add_row(name.replace("_", " "), *(f"{value:.5f}" if isinstance(value, float) else str(value) for value in values))
+    table = Table("", *(f"{entry['champion']} and {entry['challenger']}" for entry in entries))
+    for name in (name for name in entries[0] if name != "realised"):
+        values = (entry[name] for entry in entries)
+        table.add_row(name.replace("_", " "), *map(_number, values))
     console.print(table)
+    for entry in entries:
+        _show_realised(entry)
+
+
+def _show_realised(entry: Mapping[str, Any]) -> None:
+    """Print the realised metrics of one pair of versions, or why there are none."""
+    realised, versions = entry["realised"], f"versions {entry['champion']} and {entry['challenger']}"
+    if realised["obstacle"]:
+        console.print(f"Realised metrics of {versions}: {realised['obstacle']}.", highlight=False)
+        return
+    table = Table("", "champion", "challenger", "difference", "95 % interval")
+    for name, metric in realised["metrics"].items():
+        interval = "" if metric["low"] is None else f"{metric['low']:+.5f} to {metric['high']:+.5f}"
+        table.add_row(name, *(_number(metric[column]) for column in ("champion", "challenger", "difference")), interval)
+    console.print(f"Realised metrics of {versions} on {realised['rows']:,} requests with known labels:", highlight=False)
+    console.print(table)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.5f}" if isinstance(value, float) else str(value)
 
 
 @app.command(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlops_assets.ml.bootstrap import Interval, Replicates, bootstrap, difference_interval
+from mlops_assets.ml.bootstrap import Interval, Replicates, bootstrap, difference_interval, replicate_count
 from mlops_assets.ml.evaluation import Evaluation, Resampling
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import distance_from_perfect, greater_is_better
@@ -82,6 +82,18 @@ def compare_models(
         theirs=_measured(theirs, names=names, replicates=count, seed=resampling.seed, blocks=resampling.blocks),
         blocks=resampling.blocks,
     )
+
+
+def compare_rows(
+    ours: WeightedMetrics, theirs: WeightedMetrics, *, names: Sequence[str], resampling: Resampling
+) -> dict[str, MetricDifference]:
+    """The difference of the metrics `names` of two models that predicted the same rows."""
+    blocks = resampling.blocks
+    of_ours, of_theirs = (
+        _measured(rows, names=names, replicates=replicate_count(len(rows.labels)), seed=resampling.seed, blocks=blocks)
+        for rows in (ours, theirs)
+    )
+    return _differences(names, ours=of_ours, theirs=of_theirs, blocks=blocks)
 
 
 _Measured = tuple[Mapping[str, float | None], Replicates]

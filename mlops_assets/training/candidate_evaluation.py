@@ -147,17 +147,24 @@ def comparison_problem(candidate: "Contract", champion: "Contract", holdout: "pa
     return None
 
 
-def _evaluated_rows(solution: Solution, bundle: "Bundle", rows: "pa.Table", labels: "np.ndarray") -> "WeightedMetrics":
+def evaluated_predictions(
+    solution: Solution, contract: "Contract", scored: "pa.Table", labels: "np.ndarray"
+) -> "WeightedMetrics":
+    """The rows that the version of `contract` predicted, `scored`, beside their `labels`."""
     from mlops_assets.ml.evaluation import normalize_predictions
     from mlops_assets.ml.weighted_metrics import WeightedMetrics
 
     return WeightedMetrics(
         problem=solution.problem,
         labels=labels,
-        predictions=normalize_predictions(solution.problem, predictions_array(bundle.score(rows))),
-        classes=bundle.contract.classes,
-        threshold=decision_threshold(bundle.contract),
+        predictions=normalize_predictions(solution.problem, predictions_array(scored)),
+        classes=contract.classes,
+        threshold=decision_threshold(contract),
     )
+
+
+def _evaluated_rows(solution: Solution, bundle: "Bundle", rows: "pa.Table", labels: "np.ndarray") -> "WeightedMetrics":
+    return evaluated_predictions(solution, bundle.contract, bundle.score(rows), labels)
 
 
 def _importances(solution: Solution, bundle: "Bundle", holdout: "pa.Table", labels: "np.ndarray") -> "Importances | None":
