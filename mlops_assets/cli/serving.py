@@ -71,21 +71,20 @@ def compare(solution: SolutionArgument, as_json: JsonOption = False) -> None:
         table.add_row(name.replace("_", " "), *map(_number, values))
     console.print(table)
     for entry in entries:
-        _show_realised(entry)
+        console.print(_realised(entry), highlight=False)
 
 
-def _show_realised(entry: Mapping[str, Any]) -> None:
-    """Print the realised metrics of one pair of versions, or why there are none."""
+def _realised(entry: Mapping[str, Any]) -> Table | str:
+    """The realised metrics of one pair of versions, or why there are none."""
     realised, versions = entry["realised"], f"versions {entry['champion']} and {entry['challenger']}"
     if realised["obstacle"]:
-        console.print(f"Realised metrics of {versions}: {realised['obstacle']}.", highlight=False)
-        return
-    table = Table("", "champion", "challenger", "difference", "95 % interval")
+        return f"Realised metrics of {versions}: {realised['obstacle']}."
+    title = f"Realised metrics of {versions} on {realised['rows']:,} requests with known labels"
+    table = Table("", "champion", "challenger", "difference", "95 % interval", title=title, title_justify="left")
     for name, metric in realised["metrics"].items():
         interval = "" if metric["low"] is None else f"{metric['low']:+.5f} to {metric['high']:+.5f}"
         table.add_row(name, *(_number(metric[column]) for column in ("champion", "challenger", "difference")), interval)
-    console.print(f"Realised metrics of {versions} on {realised['rows']:,} requests with known labels:", highlight=False)
-    console.print(table)
+    return table
 
 
 def _number(value: Any) -> str:

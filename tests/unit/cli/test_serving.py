@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from http_servers import running
+from rich.console import Console
 from typer.testing import CliRunner
 
 from mlops_assets.access.credentials import serving_token
 from mlops_assets.cli.main import app
-from mlops_assets.cli.serving import ask_server
+from mlops_assets.cli.serving import _realised, ask_server
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 
@@ -91,3 +92,16 @@ def test_an_answer_that_is_none_is_a_message(body: bytes, server: Server, settin
 def test_no_server_is_a_message(tmp_path: Path) -> None:
     with pytest.raises(StackError, match=r"does not answer at http://127\.0\.0\.1:1/x"):
         ask_server(Settings(home=tmp_path, serving_port=1), "GET", "/x", None)
+
+
+def test_realised_metrics_are_shown_with_their_interval_or_the_reason_why_there_are_none(terminal: Console) -> None:
+    metric = {"champion": 0.49, "challenger": 0.105, "difference": -0.385, "low": -0.4, "high": -0.37}
+    realised = {"rows": 1950, "obstacle": None, "metrics": {"log_loss": metric, "roc_auc": dict.fromkeys(metric)}}
+    entry = {"champion": 1, "challenger": 2, "realised": realised}
+    terminal.print(_realised(entry))
+    text = terminal.export_text()
+    assert "Realised metrics of versions 1 and 2 on 1,950 requests with known labels" in text
+    assert "-0.38500" in text
+    assert "-0.40000 to -0.37000" in text
+    obstacle = {"rows": 0, "obstacle": "no label is known yet", "metrics": {}}
+    assert _realised(entry | {"realised": obstacle}) == "Realised metrics of versions 1 and 2: no label is known yet."
