@@ -35,9 +35,9 @@ mutation Launch($parameters: ExecutionParams!) { launchRun(executionParams: $par
   ... on RunConfigValidationInvalid { errors { message } } } }"""
 
 RUN = """
-query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime endTime tags { key value }
-  executionPlan { steps { key } }
-  stepStats { stepKey status startTime endTime } } } }"""
+query Run($id: ID!, $steps: Boolean!) { runOrError(runId: $id) { ... on Run { status startTime endTime tags { key value }
+  executionPlan @include(if: $steps) { steps { key } }
+  stepStats @include(if: $steps) { stepKey status startTime endTime } } } }"""
 
 TAGGED = """
 query Tagged($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}) { ... on Runs { results { runId } } } }"""

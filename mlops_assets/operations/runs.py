@@ -1,12 +1,16 @@
 """Runs of the local Dagster, followed to their end."""
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.core.errors import StackError
 
 _POLL_SECONDS = 0.5
+_STEP_POLLS = 10
+"""The steps are asked for in one of so many polls: of a run with thousands of events each answer takes Dagster a tenth of a second."""
 
 
 def follow_run(client: DagsterClient, run_id: str, name: str, report: Callable[[RunState], None]) -> RunState:
@@ -21,9 +25,23 @@ def follow_run(client: DagsterClient, run_id: str, name: str, report: Callable[[
 def wait_for_run(client: DagsterClient, run_id: str, report: Callable[[RunState], None]) -> RunState:
     """Wait until the run has ended, well or not, or the one that goes on with it; `report` hears how it stands."""
     while True:
-        state = client.run(run_id)
-        report(state)
-        if state.finished and state.followed_by is None:
+        for state in poll_run(client, run_id):
+            report(state)
+        if state.followed_by is None:
             return state
-        run_id = state.followed_by or run_id
+        run_id = state.followed_by
+
+
+def poll_run(client: DagsterClient, run_id: str) -> Iterator[RunState]:
+    """Yield the state of the run twice a second until it will not change any more; its steps may be some seconds old before that."""
+    known = client.run(run_id)
+    for poll in itertools.count(1):
+        yield known
+        if known.finished:
+            return
         time.sleep(_POLL_SECONDS)
+        asks_steps = poll % _STEP_POLLS == 0
+        state = client.run(run_id, with_steps=asks_steps)
+        if state.finished and not asks_steps:
+            state = client.run(run_id)
+        known = state if asks_steps or state.finished else replace(known, status=state.status)

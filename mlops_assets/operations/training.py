@@ -1,6 +1,5 @@
 """One training of a solution through the running Dagster, with fields of its training section overridden for that run alone."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,10 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.usage import declared_solutions
+from mlops_assets.operations.runs import poll_run
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.training_rules import override_training
-
-_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -165,17 +163,16 @@ def _champion(registry: ModelRegistry, solution: str, segment: str | None) -> Re
 
 def _follow(client: DagsterClient, run_id: str, report: Callable[[RunState, Sequence[str]], None]) -> list[RunState]:
     """The last state of the run, and of those that went on with it when it was interrupted."""
-    cursor, ended = None, []
+    ended: list[RunState] = []
     while True:
-        state = client.run(run_id)
-        messages, cursor = client.messages(run_id, cursor)
-        report(state, messages)
-        if state.finished:
-            ended.append(state)
-            if state.followed_by is None:
-                return ended
-            run_id, cursor = state.followed_by, None
-        time.sleep(_POLL_SECONDS)
+        cursor = None
+        for state in poll_run(client, run_id):
+            messages, cursor = client.messages(run_id, cursor)
+            report(state, messages)
+        ended.append(state)
+        if state.followed_by is None:
+            return ended
+        run_id = state.followed_by
 
 
 def _made_by(client: DagsterClient, run_ids: Sequence[str], key: str) -> dict[str, Any]:

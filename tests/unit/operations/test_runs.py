@@ -1,6 +1,7 @@
 """Following a run to its end, over the runs that go on with it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -15,14 +16,22 @@ def state(run_id: str, status: str, *, is_followed: bool = False, followed_by: s
 
 
 class Scripted(DagsterClient):
-    """A client that is told the states of runs one after another."""
+    """A client that is told the states of runs one after another; `asked` are the runs, `asked_steps` those whose steps were asked for."""
 
     def __init__(self, states: Sequence[RunState], failures: Sequence[str] = ()):
-        self.states, self.reasons, self.asked = list(states), list(failures), []  # type: ignore[var-annotated]
+        self.states, self.reasons = list(states), list(failures)
+        self.asked: list[str] = []
+        self.asked_steps: list[str] = []
 
-    def run(self, run_id: str) -> RunState:
+    def run(self, run_id: str, *, with_steps: bool = True) -> RunState:
+        if with_steps:
+            self.asked_steps.append(run_id)
+            # A state that was told without its steps is told again.
+            if self.asked and self.told.finished and self.told.run_id == run_id:
+                return self.told
         self.asked.append(run_id)
-        return self.states.pop(0)
+        self.told = self.states.pop(0)
+        return self.told if with_steps else replace(self.told, steps=())
 
     def failures(self, run_id: str) -> list[str]:
         return self.reasons
@@ -41,6 +50,14 @@ def test_a_run_is_followed_until_it_ends_and_each_state_is_told() -> None:
     told: list[str] = []
     assert follow_run(Scripted(states), "a", "training", lambda each: told.append(each.status)) == states[-1]
     assert told == ["QUEUED", "STARTED", "SUCCESS"]
+
+
+def test_the_steps_of_a_run_are_asked_for_now_and_then_and_at_its_end() -> None:
+    client, told = Scripted([state("a", "STARTED")] * 15 + [state("a", "SUCCESS")]), []
+    follow_run(client, "a", "training", told.append)
+    assert len(client.asked) == 16
+    assert len(client.asked_steps) == 3
+    assert {each.steps for each in told} == {("fit",)}
 
 
 def test_an_interrupted_run_is_followed_by_the_one_that_goes_on_with_it() -> None:
