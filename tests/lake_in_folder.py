@@ -9,7 +9,11 @@ from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
 
 def lake_in_folder(folder: Path) -> duckdb.DuckDBPyConnection:
     """A connection to the lake in `folder`, which is made when it is not there yet, with the lake as its default catalog."""
-    configuration = {"extension_directory": str(DUCKDB_EXTENSION_DIRECTORY), "autoinstall_known_extensions": False}
+    configuration = {
+        "extension_directory": str(DUCKDB_EXTENSION_DIRECTORY),
+        "autoinstall_known_extensions": False,
+        "allow_unsigned_extensions": True,
+    }
     connection = duckdb.connect(config=configuration)
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(f"ATTACH 'ducklake:{folder}/catalog.ducklake' AS lake (DATA_PATH '{folder}/files/'); USE lake")

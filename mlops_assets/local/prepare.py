@@ -26,7 +26,10 @@ _DBT_PACKAGES = ("dbt-core", "dbt-duckdb", "duckdb")
 
 
 def install_duckdb_extensions(directory: Path) -> list[str]:
-    """Install the DuckDB extensions from their wheels into `directory`. Returns the names of those that were not there yet."""
+    """Install the DuckDB extensions from their wheels into `directory`. Returns the names of those that were not there yet.
+
+    Each is loaded once with its signature verified, which later connections do not do again.
+    """
     import duckdb
     from duckdb_extensions import import_extension
 
@@ -41,6 +44,7 @@ def install_duckdb_extensions(directory: Path) -> list[str]:
         missing = [name for name in (*DUCKDB_EXTENSIONS, *optional) if (name,) not in rows]
         for name in missing:
             import_extension(name, con=connection)
+            connection.load_extension(name)
     return missing
 
 
