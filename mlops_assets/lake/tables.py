@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from mlops_assets.lake.sql import quote
+from mlops_assets.lake.sql import lake_name, quote
 from mlops_assets.schema.column_names import is_audit
 
 
@@ -57,13 +57,12 @@ def snapshot_at(connection: duckdb.DuckDBPyConnection, moment: datetime) -> int:
 
 def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
     """Whether `schema.table` is in the lake."""
-    schema, _, name = table.partition(".")
-    rows = connection.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND schema_name = ? AND table_name = ? UNION ALL "
-        "SELECT 1 FROM duckdb_views() WHERE database_name = 'lake' AND schema_name = ? AND view_name = ?",
-        [schema, name, schema, name],
-    ).fetchall()
-    return bool(rows)
+    try:
+        # The list of all tables reads the statistics of each from Postgres, for each snapshot again.
+        connection.execute(f"DESCRIBE {lake_name(table)}")
+    except duckdb.CatalogException:
+        return False
+    return True
 
 
 def column_types(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
