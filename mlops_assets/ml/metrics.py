@@ -67,10 +67,16 @@ def expected_calibration_error(rows: "WeightedMetrics") -> "Weighted":
 
     from mlops_assets.ml.calibration_curve import CALIBRATION_BINS, calibration_bins
 
-    excess = np.zeros((len(rows.labels), CALIBRATION_BINS))
     bins = calibration_bins(rows.predictions, CALIBRATION_BINS)
-    excess[np.arange(len(rows.labels)), bins] = rows.predictions - rows.labels
-    return lambda weights: np.abs(weights @ excess).sum(axis=1) / weights.sum(axis=1)
+    order = np.argsort(bins, kind="stable")
+    starts = np.flatnonzero(np.diff(bins[order], prepend=-1))
+    excess = (rows.predictions - rows.labels)[order]
+
+    def mean_distance(weights: "np.ndarray") -> "np.ndarray":
+        by_bin = np.add.reduceat(np.take(weights, order, axis=1) * excess, starts, axis=1)
+        return np.abs(by_bin).sum(axis=1) / weights.sum(axis=1)
+
+    return mean_distance
 
 
 @metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1), aspect="decisions")
