@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+import pyarrow.compute as pc
 
 from mlops_assets.core.keys import DATA_QUALITY_REPORT, DRIFT_REPORT, PERFORMANCE_REPORT
 from mlops_assets.core.missing_values import finite_value, is_present
@@ -197,17 +198,15 @@ def _drift(connection: duckdb.DuckDBPyConnection, window: str, row: Mapping[str,
 def grown_share(connection: duckdb.DuckDBPyConnection, window: str, row: Mapping[str, Any], summary: Reference) -> str | None:
     """SQL for the rows in the decile of the reference, or of the category, whose share grew most; None for a window without values."""
     name = row["feature"]
-    described = next(
-        (entry for entry in summary.columns.to_pylist() if entry["slice"] == WHOLE and entry["feature"] == name), None
-    )
+    columns = summary.columns.filter((pc.field("slice") == WHOLE) & (pc.field("feature") == name))
+    described = next(iter(columns.to_pylist()), None)
     if described is None or not described["rows"]:
         return None
     binning = "decile" if described["numeric"] else "category"
-    known = {
-        mass["bin"]: mass["rows"] / described["rows"]
-        for mass in summary.masses.to_pylist()
-        if mass["slice"] == WHOLE and mass["feature"] == name and mass["binning"] == binning
-    }
+    masses = summary.masses.filter(
+        (pc.field("slice") == WHOLE) & (pc.field("feature") == name) & (pc.field("binning") == binning)
+    )
+    known = {mass["bin"]: mass["rows"] / described["rows"] for mass in masses.to_pylist()}
     column = finite_value(quote(name)) if described["numeric"] else f"CAST({quote(name)} AS VARCHAR)"
     inside = f"{STAGED_WINDOW} = DATE '{window}' AND {MODEL_VERSION} = {row[MODEL_VERSION]} AND ({column}) IS NOT NULL"
     if described["numeric"]:

@@ -105,7 +105,7 @@ def _rows(
         window: {name: part.num_rows - part.column(solution.spine.label).null_count for name, part in parts.items()}
         for window, parts in slices.items()
     }
-    usual = _usual(inputs, monitored_version, matured.values())
+    usual = _usual(inputs, monitored_version, matured.values(), solution.gates.slices)
     rows: list[PerformanceRow] = []
     for window, table in tables.items():
         complete = is_complete(inputs, windows.end(window), as_of)
@@ -148,8 +148,8 @@ def performance_with_labels(
         metrics=[row.metric for row in reported],
         maturity={WHOLE: Maturity(reported[0].rows, labelled.num_rows if labelled else 0, complete)},
         estimates=estimates,
-        realised=_evaluate(inputs, monitored_version, labelled) if labelled else None,
-        usual=_usual(inputs, monitored_version, [{WHOLE: labelled.num_rows if labelled else 0}]),
+        realised=_evaluate(inputs, monitored_version, labelled, ()) if labelled else None,
+        usual=_usual(inputs, monitored_version, [{WHOLE: labelled.num_rows if labelled else 0}], ()),
         limits=_limits(inputs),
     )
 
@@ -179,7 +179,10 @@ def _limits(inputs: SolutionInputs) -> "Limits":
 
 
 def _usual(
-    inputs: SolutionInputs, monitored_version: MonitoredVersion, matured: "Iterable[Mapping[str, int]]"
+    inputs: SolutionInputs,
+    monitored_version: MonitoredVersion,
+    matured: "Iterable[Mapping[str, int]]",
+    slice_columns: Sequence[str],
 ) -> "UsualPerformance":
     """The performance on the hold-out, and by how much it exceeds that on fewer rows: for all numbers of `matured` rows by slice."""
     from mlops_assets.ml.performance import UsualPerformance
@@ -189,11 +192,11 @@ def _usual(
 
     solution, reference = inputs.solution, monitored_version.reference
     biased = [metric for metric in solution.metrics if METRICS.get(metric).biased_upwards]
-    slices = row_slices(reference.rows, solution.gates.slices) if biased else {}
+    slices = row_slices(reference.rows, slice_columns) if biased else {}
     evaluated = {name: evaluated_rows(inputs, monitored_version.contract, part) for name, part in slices.items()}
     sizes = {(name, count) for counts in matured for name, count in counts.items() if name in evaluated}
     return UsualPerformance(
-        evaluation=_evaluate(inputs, monitored_version, reference.rows),
+        evaluation=_evaluate(inputs, monitored_version, reference.rows, slice_columns),
         variation=reference.variation,
         excess={
             (name, metric, count): excess_of(evaluated[name], metric, count, solution.training.seed)
@@ -207,10 +210,12 @@ def _realised(inputs: SolutionInputs, monitored_version: MonitoredVersion, table
     import pyarrow.compute as pc
 
     known = table.filter(pc.is_valid(table.column(inputs.solution.spine.label)))
-    return _evaluate(inputs, monitored_version, known) if known.num_rows else None
+    return _evaluate(inputs, monitored_version, known, inputs.solution.gates.slices) if known.num_rows else None
 
 
-def _evaluate(inputs: SolutionInputs, monitored_version: MonitoredVersion, table: "pa.Table") -> "Evaluation":
+def _evaluate(
+    inputs: SolutionInputs, monitored_version: MonitoredVersion, table: "pa.Table", slice_columns: Sequence[str]
+) -> "Evaluation":
     from mlops_assets.ml.evaluation import Resampling, evaluate
     from mlops_assets.ml.reference import MINIMUM_SLICE_ROWS
     from mlops_assets.schema.problem import label_array
@@ -224,7 +229,7 @@ def _evaluate(inputs: SolutionInputs, monitored_version: MonitoredVersion, table
         training_labels=label_array(monitored_version.reference.rows.column(solution.spine.label), solution.problem),
         classes=monitored_version.contract.classes,
         threshold=decision_threshold(monitored_version.contract),
-        slices=table.select(solution.gates.slices),
+        slices=table.select(list(slice_columns)),
         minimum_slice_rows=MINIMUM_SLICE_ROWS,
         resampling=Resampling(seed=solution.training.seed, slice_metrics=solution.metrics),
     )
