@@ -194,9 +194,10 @@ def _chunks(table: pa.Table, name: str, kind: pa.DataType) -> Iterator[tuple[sli
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    if name not in table.column_names:
-        raise ValueError(f"The table has no column {name!r}. It has {', '.join(table.column_names)}.")
-    return table.column(name)
+    try:
+        return table.column(name)
+    except KeyError as error:
+        raise ValueError(f"The table has no column {name!r}. It has {', '.join(table.column_names)}.") from error
 
 
 def _plain(array: pa.Array) -> np.ndarray:

@@ -99,7 +99,8 @@ class Bundle:
         and a null string as "". Raises ValueError when a feature is missing from the table.
         """
         schema = self.contract.feature_schema
-        missing = [name for name in schema.names if name not in table.column_names]
+        present = set(table.column_names)
+        missing = [name for name in schema.names if name not in present]
         if missing:
             raise ValueError(f"{self.contract.name} version {self.contract.version} needs the features {', '.join(missing)}.")
         features = table.select(list(schema.names))
