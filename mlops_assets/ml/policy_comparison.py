@@ -25,12 +25,13 @@ class ArmSettings:
     maximum_age: int | None
     minimum_bad_windows: int = 2
     recent_windows: int = 5
-    minimum_new_rows: int = 1000
+    minimum_new_rows: int = 0
     training_cost: float = 0.1
     refused: int = 2
     watch: int = 6
     rolls_back: bool = True
     recalibrates: bool = True
+    forecasts: bool = False
     refits: bool = True
     weighted: bool = True
 
@@ -84,9 +85,9 @@ def build_arms(settings: ArmSettings) -> dict[str, Arm]:
             **switched,
         )
 
-    def report_policy(*, refits: bool, **pieces: bool) -> ReportPolicy:
+    def report_policy(*histories: History, refits: bool, **pieces: bool) -> ReportPolicy:
         return ReportPolicy(
-            history=sliding,
+            histories=histories,
             minimum_bad_windows=settings.minimum_bad_windows,
             recent_windows=settings.recent_windows,
             cooldown=settings.cooldown,
@@ -98,17 +99,24 @@ def build_arms(settings: ArmSettings) -> dict[str, Arm]:
             **pieces,
         )
 
+    def live_policy(*histories: History, forecasts: bool) -> ReportPolicy:
+        return report_policy(
+            *histories,
+            refits=settings.refits,
+            rolls_back=settings.rolls_back,
+            recalibrates=settings.recalibrates,
+            forecasts=forecasts,
+        )
+
     portfolio = tuple(dict.fromkeys((weighted, sliding, expanding)))
     policies: dict[str, tuple[UpdatePolicy, History]] = {
         "never": (NeverPolicy(), sliding),
         "sliding": (PeriodicPolicy(days=settings.period, history=sliding), sliding),
         "expanding": (PeriodicPolicy(days=settings.period, history=expanding), sliding),
-        "present": (report_policy(refits=False), sliding),
-        "refit": (report_policy(refits=True), sliding),
-        "live": (
-            report_policy(refits=settings.refits, rolls_back=settings.rolls_back, recalibrates=settings.recalibrates),
-            sliding,
-        ),
+        "present": (report_policy(sliding, refits=False), sliding),
+        "refit": (report_policy(sliding, refits=True), sliding),
+        "live": (live_policy(sliding, forecasts=settings.forecasts), sliding),
+        "chosen": (live_policy(*portfolio, forecasts=True), sliding),
         "loss": (loss_policy(sliding, refits=True), sliding),
         "weighted": (loss_policy(weighted, refits=True), sliding),
         "portfolio": (loss_policy(*portfolio, refits=True), sliding),

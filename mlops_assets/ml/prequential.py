@@ -14,12 +14,12 @@ from mlops_assets.ml.loss_comparison import WindowLosses, compare_losses, row_bl
 from mlops_assets.ml.retraining import WindowResult
 from mlops_assets.ml.service_comparison import CHAMPION, PREVIOUS, RECALIBRATED, fit_recent
 from mlops_assets.ml.shared_fits import FittedPredictions, Models, Stream
+from mlops_assets.ml.training_forecast import OLDER, YOUNGER
 from mlops_assets.ml.update_policies import (
-    OLDER,
     PLAIN,
-    YOUNGER,
     Action,
     History,
+    UpdateDecision,
     UpdateFacts,
     UpdatePolicy,
 )
@@ -97,7 +97,7 @@ class Prequential:
         """Let `policy` decide at the begin of each window, and evaluate what predicts in it."""
         arm, began = ArmResult(), time.process_time()
         day = self.windows[0][0]
-        service = self._train(arm, policy, day, (first_history,), None)
+        service = self._train(arm, policy, day, UpdateDecision("retrain", "the first", (first_history,)), None)
         if service is None:
             raise ValueError("Without a champion no gate refuses a model.")
         previous: Service | None = None
@@ -108,7 +108,7 @@ class Prequential:
                 decision = policy.decide(self._facts(policy, service, previous, ages, attempts, arm.events, start))
                 if decision.action == "retrain":
                     attempts.append(start)
-                    trained = self._train(arm, policy, start, decision.histories, service)
+                    trained = self._train(arm, policy, start, decision, service)
                     arm.events.append(UpdateEvent(start, "retrain", decision.reason, refused=trained is None))
                     if trained is not None:
                         service, previous = trained, service
@@ -127,31 +127,27 @@ class Prequential:
         return arm
 
     def _train(
-        self, arm: ArmResult, policy: UpdatePolicy, day: date, histories: Sequence[History], service: Service | None
+        self, arm: ArmResult, policy: UpdatePolicy, day: date, decision: UpdateDecision, service: Service | None
     ) -> Service | None:
-        """Fit a model for each history, let the gates see it on the hold-out, and return the best one; None when all are refused."""
+        """Fit a model for each history, choose one on the hold-out, and let the gate see it there; None when it is refused."""
         if not policy.gated:
-            [history] = histories
+            [history] = decision.histories
             return self._service(arm, history, day, day)
         holdout = day - timedelta(days=self._holdout_days)
         known = self._known(holdout, day, day)
-        losses = {history.name: self._fit(arm, history, holdout).losses[known] for history in histories}
+        losses = {history.name: self._fit(arm, history, holdout).losses[known] for history in decision.histories}
         plain = WindowLosses.from_rows(losses, self._blocks(known))
-        accepted = list(histories)
+        best = min(decision.histories, key=lambda history: plain.sums[history.name].sum())
+        seen = self._fit(arm, best, holdout)
         if service is not None:
             own = self._known(max(holdout, service.fitted_for), day, day)
-            both = {history.name: self._fit(arm, history, holdout).losses[own] for history in histories}
-            shared = WindowLosses.from_rows({**both, CHAMPION: service.losses[own]}, self._blocks(own))
-            accepted = [
-                history
-                for history in histories
-                if (difference := compare_losses([shared], history.name, CHAMPION)) is None or not difference.is_worse
-            ]
-        if not accepted:
-            return None
-        best = min(accepted, key=lambda history: plain.sums[history.name].sum())
+            shared = WindowLosses.from_rows({best.name: seen.losses[own], CHAMPION: service.losses[own]}, self._blocks(own))
+            difference = compare_losses([shared], best.name, CHAMPION)
+            gains = difference is not None and difference.is_better
+            loses = difference is not None and difference.is_worse
+            if loses or (decision.must_gain and not gains):
+                return None
         reference = WindowLosses(sums={PLAIN: plain.sums[best.name]}, rows=plain.rows)
-        seen = self._fit(arm, best, holdout)
         trained = self._service(arm, best, day if policy.refits else holdout, day)
         return replace(trained, reference=reference, reference_metric=self._measure(seen.predictions, known))
 

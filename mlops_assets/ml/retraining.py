@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses
+    from mlops_assets.ml.training_forecast import TrainingForecast
 
 Outcome = Literal["keep", "recalibrate", "roll back", "retrain", "wait", "ask"]
 """`roll back`: the model before loses less. `retrain`: there is a reason and nothing against it. `ask`: the same, but trainings did not help:
@@ -38,11 +39,9 @@ class WindowResult:
     in_words: str = ""
     others: tuple[str, ...] = ()
 
-    def problem(self, maximum_drifted_share: float) -> str | None:
-        """Return the reason why the window is bad, or None.
-
-        Drift counts until the labels have matured: it puts an estimate in doubt, and says nothing against a measurement.
-        """
+    @property
+    def problem(self) -> str | None:
+        """The reason why the window is bad, or None. Drift of features is none: most of it changes nothing that a model would learn."""
         if self.alert and self.in_words:
             return f"{self.start}: {self.in_words}"
         if self.alert:
@@ -52,9 +51,13 @@ class WindowResult:
             return f"{self.start}: {kind} {self.metric} {measured}"
         if self.others:
             return f"{self.start}: {', '.join(self.others)}"
-        if not self.complete and self.drifted_share is not None and self.drifted_share > maximum_drifted_share:
-            return f"{self.start}: {self.drifted_share:.0%} of the features drifted, limit {maximum_drifted_share:.0%}"
         return None
+
+    def drift(self, maximum_share: float) -> str | None:
+        """Return in words that more features drifted than the share, or None; with all labels what was measured counts alone."""
+        if self.complete or self.drifted_share is None or self.drifted_share <= maximum_share:
+            return None
+        return f"{self.start}: {self.drifted_share:.0%} of the features drifted, limit {maximum_share:.0%}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +80,15 @@ class RetrainingPolicy:
     watch: int
     rolls_back: bool
     recalibrates: bool
+    forecasts: bool
 
     def is_watching(self, served_windows: int) -> bool:
         """Whether a version may be rolled back after it served in so many windows."""
         return self.rolls_back and served_windows <= self.watch
+
+    def is_old(self, trained_for: date) -> bool:
+        """Whether a model trained for this date is too old, whatever its results."""
+        return self.trained_before is not None and trained_for <= self.trained_before
 
     def gives_up(self, refused: int) -> bool:
         """Whether so many candidates in a row that did not help are too many."""
@@ -98,7 +106,7 @@ class RetrainingState:
 
     `losses` are those of `service_comparison.py` in the windows that the version predicted, `served_windows` of them by now. `rolled_back` is
     the day of the last rollback, `refused` counts the trainings in a row that did not end as the champion, `refused_recalibrations` those of
-    this version.
+    this version. `ages` are the losses of probes, as `training_forecast.py` reads them, of windows of `window_days`.
     """
 
     day: date
@@ -113,24 +121,35 @@ class RetrainingState:
     rolled_back: date | None = None
     refused: int = 0
     refused_recalibrations: int = 0
+    ages: "Sequence[WindowLosses]" = ()
+    window_days: int = 7
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingDecision:
-    """The outcome, with what speaks for a change (`reasons`) and what against a training (`obstacles`), and the differences of losses."""
+    """The outcome, with what speaks for a change (`reasons`) and what against a training (`obstacles`), and the differences of losses.
+
+    `drifts` are windows in which many features drifted, in words.
+
+    With `must_gain` a trained candidate replaces the version only if it is better beyond chance: the probes do not show that a training helps.
+    """
 
     outcome: Outcome
     reasons: tuple[str, ...]
     obstacles: tuple[str, ...]
     bad_windows: int
+    drifts: tuple[str, ...] = ()
     rollback: "LossDifference | None" = None
     recalibration: "LossDifference | None" = None
+    forecast: "TrainingForecast | None" = None
+    must_gain: bool = False
 
     @property
     def text(self) -> str:
         """The decision in words."""
         if not self.reasons:
-            return "nothing speaks for another model"
+            seen = f" ({'; '.join(self.drifts)}: by itself no reason)" if self.drifts else ""
+            return f"nothing speaks for another model{seen}"
         reasons = "; ".join(self.reasons)
         return f"{reasons}. Not now: {'; '.join(self.obstacles)}" if self.obstacles else reasons
 
@@ -138,14 +157,23 @@ class RetrainingDecision:
 def decide(state: RetrainingState, policy: RetrainingPolicy) -> RetrainingDecision:
     """Decide by `policy` what follows from `state`: first what undoes a mistake, then what learns, then what bends the predictions."""
     # Not at the head of the module: the definitions load without numpy.
-    from mlops_assets.ml.service_comparison import compare_recalibrated, compare_with_previous, describe_difference
+    from mlops_assets.ml.service_comparison import (
+        CHAMPION,
+        compare_recalibrated,
+        compare_with_previous,
+        describe_difference,
+        mean_loss,
+    )
+    from mlops_assets.ml.training_forecast import forecast_training
 
     rollback = compare_with_previous(state.losses, watch=policy.watch) if policy.is_watching(state.served_windows) else None
     bends = policy.recalibrates and not policy.gives_up(state.refused_recalibrations)
     recalibration = compare_recalibrated(state.losses) if bends else None
-    problems = [
-        problem for window in state.windows[-policy.recent_windows :] if (problem := window.problem(policy.maximum_drifted_share))
-    ]
+    loss = mean_loss(state.losses, CHAMPION)
+    forecast = forecast_training(state.ages, loss=loss, window_days=state.window_days) if policy.forecasts else None
+    recent = state.windows[-policy.recent_windows :]
+    problems = [problem for window in recent if (problem := window.problem)]
+    drifts = [drift for window in recent if (drift := window.drift(policy.maximum_drifted_share))]
 
     def decision(outcome: Outcome, reasons: Sequence[str], obstacles: Sequence[str] = ()) -> RetrainingDecision:
         return RetrainingDecision(
@@ -153,32 +181,48 @@ def decide(state: RetrainingState, policy: RetrainingPolicy) -> RetrainingDecisi
             reasons=tuple(reasons),
             obstacles=tuple(obstacles),
             bad_windows=len(problems),
+            drifts=tuple(drifts),
             rollback=rollback,
             recalibration=recalibration,
+            forecast=forecast,
+            must_gain=outcome == "retrain"
+            and forecast is not None
+            and not forecast.helps
+            and not policy.is_old(state.trained_for),
         )
 
     if rollback is not None and rollback.is_worse:
         return decision("roll back", [f"the model before loses less: this one loses {describe_difference(rollback)} more"])
-    reasons = list(_reasons(state, policy, problems))
+    reasons = list(_reasons(state, policy, problems, forecast))
     obstacles = _obstacles(state, policy) if reasons else []
     if reasons and not obstacles:
-        return decision(*_train_or_ask(state, policy, reasons))
+        return decision(*_train_or_ask(state, policy, reasons, helps=forecast is not None and forecast.helps))
     if recalibration is not None and recalibration.is_better and state.running is None:
         return decision("recalibrate", [*reasons, f"recalibrated it loses less: {describe_difference(recalibration)}"], obstacles)
     return decision("wait" if reasons else "keep", reasons, obstacles)
 
 
-def _reasons(state: RetrainingState, policy: RetrainingPolicy, problems: Sequence[str]) -> Iterator[str]:
+def _reasons(
+    state: RetrainingState, policy: RetrainingPolicy, problems: Sequence[str], forecast: "TrainingForecast | None"
+) -> Iterator[str]:
     if len(problems) >= policy.minimum_bad_windows:
         yield f"{len(problems)} of the last {policy.recent_windows} windows are bad ({'; '.join(problems)})"
-    if policy.trained_before is not None and state.trained_for <= policy.trained_before:
-        yield f"the model was trained for {state.trained_for}, {(state.day - state.trained_for).days} days ago"
+    age = (state.day - state.trained_for).days
+    if policy.is_old(state.trained_for):
+        yield f"the model was trained for {state.trained_for}, {age} days ago"
+    if forecast is not None and forecast.due is not None and age >= forecast.due:
+        yield f"younger models lose less, so that a training pays after {forecast.due:.0f} days, and the model is {age} days old"
 
 
-def _train_or_ask(state: RetrainingState, policy: RetrainingPolicy, reasons: Sequence[str]) -> tuple[Outcome, list[str]]:
-    """Return the outcome where there is a reason and no obstacle. After a training that is too old itself, another one is tried."""
+def _train_or_ask(
+    state: RetrainingState, policy: RetrainingPolicy, reasons: Sequence[str], *, helps: bool
+) -> tuple[Outcome, list[str]]:
+    """Return the outcome where there is a reason and no obstacle.
+
+    After a training that is too old itself, another one is tried, and so it is when probes show that newer history `helps`.
+    """
     is_recent = state.attempted is not None and (policy.trained_before is None or state.attempted > policy.trained_before)
-    if not policy.gives_up(state.refused) or not is_recent:
+    if helps or not policy.gives_up(state.refused) or not is_recent:
         return "retrain", list(reasons)
     tried = f"the last {state.refused} trainings, the newest for {state.attempted}, were refused or rolled back: a person has to decide"
     return "ask", [*reasons, tried]

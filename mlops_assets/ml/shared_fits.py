@@ -11,11 +11,11 @@ from typing import Protocol
 import numpy as np
 
 from mlops_assets.ml.loss_comparison import row_losses
+from mlops_assets.ml.training_forecast import PROBE_ROWS
 from mlops_assets.ml.update_policies import History
 from mlops_assets.schema.problem import Problem
 
 _LEAST_WEIGHT = 0.01
-_PROBE_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Models:
 
     def probe(self, history: History, day: date) -> FittedPredictions:
         """Return such a model fitted on a sample of the rows, drawn by their weights: it is worse, ages as soon, and costs little."""
-        return self._get(history, day, _PROBE_ROWS)
+        return self._get(history, day, PROBE_ROWS)
 
     def _get(self, history: History, day: date, most_rows: int | None) -> FittedPredictions:
         identity = (history, day, most_rows)

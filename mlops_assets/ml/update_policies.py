@@ -7,10 +7,9 @@ these look at the losses of models on the same recent rows, which none of the mo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from math import sqrt
 from typing import Literal, Protocol
 
-from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses, compare_losses
+from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses
 from mlops_assets.ml.retraining import RetrainingPolicy, RetrainingState, WindowResult, decide
 from mlops_assets.ml.service_comparison import (
     compare_recalibrated,
@@ -19,20 +18,13 @@ from mlops_assets.ml.service_comparison import (
     mean_loss,
     rise_of_loss,
 )
+from mlops_assets.ml.training_forecast import TRAINING_COST, forecast_training
 
 Action = Literal["keep", "recalibrate", "roll back", "retrain"]
 
 PLAIN = "plain"
 """The model in service without any recalibration, in `UpdateFacts.windows` and in `UpdateFacts.reference`. The others in
 `UpdateFacts.windows` are those of `service_comparison.py`, from the last deployment, recalibration or rollback on."""
-
-YOUNGER, OLDER = "younger", "older"
-"""Models in `UpdateFacts.ages`: small ones, fitted for the window, and for the day of the model in service."""
-
-_FORECAST_CONFIDENCE = 0.998
-"""Of the interval in which a younger model must be better: two years of windows ask for it a hundred times."""
-_LEAST_GAIN = 0.02
-"""The least gain of a training that is forecast, as a share of the loss."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +69,15 @@ class UpdateFacts:
 
 @dataclass(frozen=True)
 class UpdateDecision:
-    """An action, why, and for a training the histories that are tried, the preferred one first."""
+    """An action, why, and for a training the histories that are tried.
+
+    With `must_gain` the candidate replaces the model in service only if it loses less on its hold-out, beyond chance.
+    """
 
     action: Action
     reason: str
     histories: Sequence[History] = ()
+    must_gain: bool = False
 
 
 class UpdatePolicy(Protocol):
@@ -139,13 +135,13 @@ class PeriodicPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportPolicy:
-    """Decide by the rule of `retraining.py`, which is that of the live decision; a training is on `history`.
+    """Decide by the rule of `retraining.py`, which is that of the live decision; a training tries `histories`.
 
-    Without `rolls_back` and `recalibrates` it looks at reports and age alone. After `refused` trainings that did not help it asks a person
-    (None: never).
+    Without `forecasts`, `rolls_back` and `recalibrates` it looks at reports and age alone. After `refused` trainings that did not help it
+    asks a person (None: never).
     """
 
-    history: History
+    histories: Sequence[History]
     minimum_bad_windows: int
     recent_windows: int
     cooldown: int
@@ -174,6 +170,8 @@ class ReportPolicy:
                 served_windows=len(facts.results),
                 rolled_back=facts.rolled_back,
                 refused=facts.refused,
+                ages=facts.ages,
+                window_days=facts.window_days,
             ),
             RetrainingPolicy(
                 minimum_bad_windows=self.minimum_bad_windows,
@@ -186,11 +184,12 @@ class ReportPolicy:
                 watch=self.watch,
                 rolls_back=self.rolls_back,
                 recalibrates=self.recalibrates,
+                forecasts=self.forecasts,
             ),
         )
         match decision.outcome:
             case "retrain":
-                return UpdateDecision("retrain", decision.text, (self.history,))
+                return UpdateDecision("retrain", decision.text, self.histories, decision.must_gain)
             case "roll back" | "recalibrate" as action:
                 return UpdateDecision(action, decision.text)
             case _:
@@ -210,7 +209,7 @@ class LossPolicy:
     histories: Sequence[History]
     cooldown: int
     maximum_age: int | None
-    training_cost: float = 0.1
+    training_cost: float = TRAINING_COST
     watch: int = 6
     effect: float = 0.05
     confidence: float = 0.99
@@ -245,26 +244,22 @@ class LossPolicy:
         age = (facts.day - facts.trained_for).days
         if self.maximum_age is not None and age >= self.maximum_age:
             return UpdateDecision("retrain", f"the model is {age} days old", self.histories)
-        if self.forecasts and (due := self._due_age(facts)) is not None and age >= due:
+        forecast = forecast_training(
+            facts.ages,
+            loss=mean_loss(facts.windows, PLAIN),
+            window_days=facts.window_days,
+            training_cost=self.training_cost,
+            seed=self.seed,
+        )
+        if forecast is not None and forecast.due is not None and age >= forecast.due:
             return UpdateDecision(
-                "retrain", f"a model that is {age} days younger pays: due from {due:.0f} days", self.histories[:1]
+                "retrain",
+                f"a model that is {age} days younger pays: due from {forecast.due:.0f} days",
+                self.histories[:1],
             )
         if (fall := self._fall(facts)) is not None:
             return UpdateDecision("retrain", f"the loss rose beyond chance: {describe_difference(fall)}", self.histories)
         return None
-
-    def _due_age(self, facts: UpdateFacts) -> float | None:
-        """Return the age in days from which a training pays, if younger models were better beyond chance.
-
-        With a loss that grows by `slope` a day, trainings every T days cost C / T + slope T / 2 a day: least at T = sqrt(2 C / slope).
-        Until then it must have grown by a fiftieth too.
-        """
-        younger = compare_losses(facts.ages, YOUNGER, OLDER, confidence=_FORECAST_CONFIDENCE, fewest_windows=2, seed=self.seed)
-        loss = mean_loss(facts.windows, PLAIN)
-        if younger is None or not younger.is_better or loss is None:
-            return None
-        slope = -younger.value / loss
-        return max(sqrt(2 * self.training_cost * facts.window_days / slope), _LEAST_GAIN / slope)
 
     def _fall(self, facts: UpdateFacts) -> LossDifference | None:
         """Return by how much the model in service loses more than on its hold-out, if it does beyond chance and the effect."""

@@ -253,6 +253,7 @@ def _policy(inputs: SolutionInputs, day: date, labelled: int) -> RetrainingPolic
         rolls_back=section.roll_back,
         # Without time there are no later rows to recalibrate by.
         recalibrates=section.recalibrate and inputs.solution.spine.has_time,
+        forecasts=False,
     )
 
 

@@ -7,10 +7,9 @@ Models are fitted here with the solution's estimator, without a search, a calibr
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.errors import StackError
@@ -29,19 +28,15 @@ from mlops_assets.schema.duration import maximum_days
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.candidate import current_configuration_hash
-from mlops_assets.training.fitting import default_estimator, model_specification, training_rows
+from mlops_assets.training.labelled_stream import solution_models
 
 if TYPE_CHECKING:
     import dagster as dg
     import duckdb
-    import numpy as np
     import pyarrow as pa
 
-    from mlops_assets.ml.cross_validation import ModelSpecification, TrainingRows
-    from mlops_assets.ml.pipeline_steps import PipelineStep
     from mlops_assets.ml.policy_comparison import ArmSettings, ArmSummary
     from mlops_assets.ml.prequential import ArmResult, Prequential
-    from mlops_assets.ml.shared_fits import Stream
 
 _PERIOD_DAYS = 28
 _STEPS: dict[Cadence, StepLength] = {"daily": "day", "weekly": "week", "monthly": "month", "yearly": "year"}
@@ -58,39 +53,6 @@ class PolicyComparison:
     summaries: "Sequence[ArmSummary]"
     results: "dict[str, ArmResult]"
     plot_path: Path
-
-
-@dataclass(frozen=True)
-class SolutionLearner:
-    """The estimator of a solution on rows that were converted once."""
-
-    specification: "ModelSpecification"
-    estimator: "PipelineStep"
-    rows: "TrainingRows"
-    classes: Sequence[int | str]
-
-    def fit_predict(self, rows: "np.ndarray", weights: "np.ndarray | None", later: "np.ndarray") -> "np.ndarray":
-        """Fit on `rows`, weighted by `weights` beside the weights of the solution, and return the predictions of `later`."""
-        from dataclasses import replace
-
-        import numpy as np
-
-        from mlops_assets.ml.cross_validation import fit_rows
-        from mlops_assets.ml.pipeline import predict
-
-        taken = self.rows.take(rows)
-        if weights is not None:
-            taken = replace(taken, weights=weights if taken.weights is None else weights * taken.weights)
-        problem = self.specification.problem
-        predicted = predict(fit_rows(self.specification, self.estimator, taken), self.rows.frame.iloc[later], problem)
-        if problem == "binary_classification":
-            return predicted[:, 1]
-        if problem == "regression":
-            return predicted
-        # A class that the history does not hold has no probability.
-        aligned = np.zeros((len(later), len(self.classes)))
-        aligned[:, np.searchsorted(np.asarray(self.classes), np.unique(taken.labels))] = predicted
-        return aligned
 
 
 def compare_policies(
@@ -200,30 +162,23 @@ def arm_settings(solution: Solution) -> "ArmSettings":
 def _evaluation(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, period: Period, folder: Path) -> "Prequential":
     import numpy as np
 
-    from mlops_assets.ml.matrix import FeatureSchema, with_origins
     from mlops_assets.ml.prequential import Prequential
-    from mlops_assets.ml.shared_fits import Models
 
     solution = inputs.solution
     table = _rows(connection, inputs, period)
     connection.register(_ROWS, table)
     content = fingerprint(connection, _ROWS)
-    schema = with_origins(FeatureSchema.from_arrow(table.schema, inputs.features), table)
-    rows = training_rows(inputs, schema, table)
-    classes: tuple[int | str, ...] = () if solution.problem == "regression" else tuple(np.unique(rows.labels).tolist())
-    stream = _stream(inputs, table, rows.labels, classes)
-    if not (stream.known <= np.datetime64(period.first)).any():
+    models = solution_models(
+        inputs,
+        table,
+        folder=folder,
+        identity=hashlib.sha256(f"{content} {current_configuration_hash(inputs, with_budget=True)}".encode()).hexdigest(),
+    )
+    if not (models.stream.known <= np.datetime64(period.first)).any():
         raise StackError(
             f"No label of {solution.name} was known on {period.first}: there is nothing to train the first model on.",
             remedy="Begin later with --from.",
         )
-    models = Models(
-        stream,
-        SolutionLearner(model_specification(inputs, schema), default_estimator(inputs), rows, classes),
-        squared=solution.training.metric != "mean_absolute_error",
-        folder=folder,
-        identity=hashlib.sha256(f"{content} {current_configuration_hash(inputs, with_budget=True)}".encode()).hexdigest(),
-    )
     return Prequential(
         models,
         windows=[
@@ -260,27 +215,3 @@ def _rows(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, perio
     )
     parts = [connection.execute(f"FROM ({part})").to_arrow_table() for part in frame.built(connection)]
     return pa.concat_tables(parts).sort_by([(spine.prediction_time, "ascending"), (spine.key, "ascending")])
-
-
-def _stream(inputs: SolutionInputs, table: "pa.Table", labels: "np.ndarray", classes: Sequence[int | str]) -> "Stream":
-    import numpy as np
-
-    from mlops_assets.ml.shared_fits import Stream
-
-    solution = inputs.solution
-    zone = ZoneInfo(solution.partitions.time_zone)
-
-    def days(column: str) -> "np.ndarray":
-        moments: list[datetime] = table.column(column).to_pylist()
-        return np.array([moment.astimezone(zone).date() for moment in moments], dtype="datetime64[D]")
-
-    if solution.problem == "multiclass_classification":
-        labels = np.searchsorted(np.asarray(classes), labels)
-    # A training of a day uses the labels of the days before it.
-    return Stream(
-        problem=solution.problem,
-        days=days(solution.spine.prediction_time),
-        known=days(solution.spine.label_time) + 1,
-        labels=labels,
-        classes=classes,
-    )

@@ -20,7 +20,7 @@ from mlops_assets.ml.prequential import ArmResult, Prequential, equal_windows
 from mlops_assets.ml.shared_fits import Models, Stream
 
 PAGE = Path(__file__).parents[2] / "docs" / "retraining.md"
-ARMS = build_arms(ArmSettings(window=70, period=28, cooldown=14, maximum_age=180))
+ARMS = build_arms(ArmSettings(window=70, period=28, cooldown=14, maximum_age=180, minimum_new_rows=280))
 STREAMS = {
     "stationary": [0.0] * 24,
     "a change in week 9": [0.0] * 8 + [1.5] * 16,
@@ -94,6 +94,6 @@ if MARKET:
         windows = equal_windows(stream, days.min().astype(object) + timedelta(days=140), 7)
         models = Models(stream, Trees(features, labels), squared=False, folder=tmp_path, identity=order)
         evaluated = Prequential(models, windows=windows, holdout_days=14, half_life=46, metric="roc_auc")
-        arms: dict[str, Arm] = build_arms(ArmSettings(window=140, period=28, cooldown=7, maximum_age=180))
+        arms: dict[str, Arm] = build_arms(ArmSettings(window=140, period=28, cooldown=7, maximum_age=180, minimum_new_rows=672))
         for summary in summarise_arms(run_arms(evaluated, arms, lambda text: None), "roc_auc"):
             write(str(summary))

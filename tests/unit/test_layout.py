@@ -37,6 +37,7 @@ _PARTS = {
     "ml/figures.py": "unit/ml/test_evaluation_plots.py",
     "ml/monitoring_plots.py": "unit/ml/test_evaluation_plots.py",
     "ml/policy_plot.py": "unit/ml/test_policy_comparison.py",
+    "training/labelled_stream.py": "unit/operations/test_policy_comparison.py",
     "monitoring/data_quality_report.py": "solutions/test_flight_delay.py",
     "monitoring/decision_table.py": "unit/monitoring/test_compared_losses.py",
     "monitoring/drift_report.py": "solutions/test_flight_delay.py",

@@ -1,6 +1,7 @@
 """Prequential evaluation: nothing is used before it is known, whatever changes is noticed, and a second evaluation fits nothing."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -8,12 +9,12 @@ import numpy as np
 import pytest
 from drifting_streams import FIRST, WEEKS_BEFORE, LinearLearner, evaluation
 
-from mlops_assets.ml.policy_comparison import ArmSettings, build_arms, run_arms
+from mlops_assets.ml.policy_comparison import FIXED, ArmSettings, build_arms, run_arms
 from mlops_assets.ml.prequential import ArmResult, Prequential
 from mlops_assets.ml.shared_fits import Models
-from mlops_assets.ml.update_policies import History, NeverPolicy, PeriodicPolicy
+from mlops_assets.ml.update_policies import History, NeverPolicy, PeriodicPolicy, UpdateDecision, UpdateFacts
 
-SETTINGS = ArmSettings(window=70, period=28, cooldown=14, maximum_age=180)
+SETTINGS = ArmSettings(window=70, period=28, cooldown=14, maximum_age=180, minimum_new_rows=280)
 ARMS = build_arms(SETTINGS)
 STABLE = [0.0] * 24
 CHANGED = [0.0] * 8 + [1.5] * 16
@@ -29,25 +30,38 @@ def mean(arm: ArmResult) -> float:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nothing_is_trained_where_nothing_changes(seed: int):
-    arm = run(evaluation(STABLE, seed=seed), "all")
+@pytest.mark.parametrize("name", ["chosen", "all"])
+def test_nothing_is_trained_where_nothing_changes(name: str, seed: int):
+    arm = run(evaluation(STABLE, seed=seed), name)
     assert [event for event in arm.events if event.action in ("retrain", "roll back")] == []
 
 
-def test_a_changed_relation_is_learned_with_fewer_fits_than_a_training_a_month():
-    stream = evaluation(CHANGED)
-    arms = run_arms(stream, {name: ARMS[name] for name in ("never", "sliding", "expanding", "all")}, lambda name: None)
-    assert mean(arms["all"]) > max(mean(arms[name]) for name in ("never", "sliding", "expanding"))
+@pytest.mark.parametrize("angles", [CHANGED, GRADUAL], ids=["once", "all the time"])
+def test_a_relation_that_changes_is_followed_better_than_by_the_calendar(angles: Sequence[float]):
+    arms = run_arms(evaluation(angles), {name: ARMS[name] for name in (*FIXED, "chosen", "all")}, lambda name: None)
+    best = max(mean(arms[name]) for name in FIXED)
+    assert mean(arms["chosen"]) > best
+    assert mean(arms["all"]) > best
 
 
-def test_a_relation_that_changes_all_the_time_is_followed():
-    stream = evaluation(GRADUAL)
-    arms = run_arms(stream, {name: ARMS[name] for name in ("never", "sliding", "expanding", "all")}, lambda name: None)
-    assert mean(arms["all"]) > max(mean(arms[name]) for name in ("never", "sliding", "expanding"))
+def test_a_candidate_that_gains_nothing_is_refused_and_by_age_it_replaces_an_equal_one():
+    stream = evaluation(STABLE)
+
+    @dataclass(frozen=True)
+    class Asking(NeverPolicy):
+        must_gain: bool
+        gated = refits = True
+
+        def decide(self, facts: UpdateFacts) -> UpdateDecision:
+            return UpdateDecision("retrain", "asked for", (History(),), self.must_gain)
+
+    refused = [[event.refused for event in stream.run(Asking(must_gain=asks), History()).events] for asks in (True, False)]
+    assert sum(refused[0]) >= len(refused[0]) - 1
+    assert sum(refused[1]) <= 1
 
 
 @pytest.mark.parametrize("delay", [0, 10, 30])
-@pytest.mark.parametrize("name", ["live", "all"])
+@pytest.mark.parametrize("name", ["chosen", "all"])
 def test_a_decision_uses_no_label_before_it_is_known(name: str, delay: int):
     day = FIRST + timedelta(weeks=WEEKS_BEFORE + 14)
     stream = evaluation(CHANGED, delay=delay)
@@ -79,7 +93,7 @@ def test_a_training_on_wrong_labels_is_rolled_back():
 
 def test_the_live_rule_goes_back_after_a_training_on_wrong_labels():
     stream = evaluation([0.0] * 16, wrong=[4, 5, 6, 7])
-    forced = replace(ARMS["live"].policy, gated=False, recalibrates=False, maximum_age=56)
+    forced = replace(ARMS["live"].policy, gated=False, recalibrates=False, forecasts=False, maximum_age=56)
     events = stream.run(forced, History(days=28)).events
     # The second training holds them too, and a third one is not tried: a person is asked.
     assert [event.action for event in events] == ["retrain", "roll back"] * 2

@@ -10,10 +10,9 @@ import pytest
 from mlops_assets.ml.loss_comparison import WindowLosses
 from mlops_assets.ml.retraining import WindowResult
 from mlops_assets.ml.service_comparison import CHAMPION, PREVIOUS, RECALIBRATED
+from mlops_assets.ml.training_forecast import OLDER, YOUNGER
 from mlops_assets.ml.update_policies import (
-    OLDER,
     PLAIN,
-    YOUNGER,
     History,
     LossPolicy,
     NeverPolicy,
@@ -125,7 +124,7 @@ def test_a_training_every_period():
 
 def test_the_rule_of_the_reports_decides_as_it_does_elsewhere():
     policy = ReportPolicy(
-        history=History(days=70),
+        histories=(History(days=70),),
         minimum_bad_windows=2,
         recent_windows=3,
         cooldown=14,
