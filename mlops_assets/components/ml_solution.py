@@ -8,6 +8,7 @@ from typing import Any, get_args
 import dagster as dg
 
 from mlops_assets.components.derived_features import check_derived
+from mlops_assets.components.group_checks import check_groups
 from mlops_assets.components.scaffolding import MLSolutionScaffolder
 from mlops_assets.components.solution_columns import check_columns
 from mlops_assets.components.stages import STAGES, stages, stages_of
@@ -214,6 +215,7 @@ def _check_named_features(inputs: SolutionInputs, errors: ErrorCollector) -> Non
         if column not in available:
             message = f"{column!r} is no feature or entity key; {nearest(column, available)}"
             errors.add(("gates", "slices", number), message)
+    check_groups(inputs, errors)
     for number, column in enumerate(solution.monitoring.drift.ignore):
         if column not in inputs.features:
             path = ("monitoring", "drift", "ignore", number)

@@ -28,7 +28,7 @@ from mlops_assets.core.keys import (
 from mlops_assets.deployment.challenger import build_challenger
 from mlops_assets.deployment.deployment import build_deployment
 from mlops_assets.features.online_features import build_online_features
-from mlops_assets.monitoring.monitor import MonitorOfSolution, builtin_monitors, own_monitors
+from mlops_assets.monitoring.monitor import MonitorOfSolution, builtin_monitors, further_monitors
 from mlops_assets.monitoring.monitoring_report import build_monitoring_report
 from mlops_assets.monitoring.report_asset import build_report
 from mlops_assets.monitoring.retraining_decision import build_retraining_decision
@@ -149,9 +149,9 @@ STAGES = (
 
 
 def stages(solution: Solution) -> tuple[Stage, ...]:
-    """The stages of `solution`: with the reports of its own monitors after the others."""
+    """The stages of `solution`: with the reports of the monitors that it names after the others."""
     last = max(position for position, stage in enumerate(STAGES) if stage.condition is ON_NEW_OUTCOMES)
-    return (*STAGES[: last + 1], *map(_report, own_monitors(solution)), *STAGES[last + 1 :])
+    return (*STAGES[: last + 1], *map(_report, further_monitors(solution)), *STAGES[last + 1 :])
 
 
 def stages_of(job: Job, solution: Solution) -> tuple[str, ...]:

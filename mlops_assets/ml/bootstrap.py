@@ -121,3 +121,29 @@ def difference_interval(
         values = values - np.nanmean(values) + estimate
     # The difference of two distances may be negative: unlike the distance itself it needs no bound.
     return _percentiles(estimate, values, blocks)
+
+
+def ratio_interval(
+    estimate: float | None, ours: np.ndarray, theirs: np.ndarray, blocks: np.ndarray | None = None
+) -> Interval | None:
+    """The interval of the ratio `estimate` of two values, ours over theirs, from their replicates on the same resamples."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = ours / theirs
+    return _percentiles(estimate, np.where(np.isfinite(ratios), ratios, np.nan), blocks)
+
+
+def standard_error(values: np.ndarray, blocks: np.ndarray | None = None) -> float | None:
+    """The standard error of the value whose replicates are `values`, drawn by `blocks`; None where the tenth of them is not defined."""
+    defined = values[~np.isnan(values)]
+    if len(defined) < max(_LEAST_DEFINED * len(values), 2):
+        return None
+    count = np.inf if blocks is None else int(blocks.max()) + 1
+    # The variance of the bootstrap is that of a sample, which of few blocks is too small.
+    return float(np.std(defined)) * (1.0 if blocks is None else float(np.sqrt(count / (count - 1))))
+
+
+def errors_of_chance(probability: float, blocks: np.ndarray | None = None) -> float:
+    """The number of standard errors that a value exceeds by chance with `probability`: of Student's distribution, as blocks are few."""
+    from scipy.stats import norm, t
+
+    return float(norm.isf(probability) if blocks is None else t.isf(probability, int(blocks.max())))

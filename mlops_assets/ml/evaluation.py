@@ -154,26 +154,29 @@ def _baseline(evaluated: WeightedMetrics, metrics: Sequence[str], training_label
     return baseline
 
 
+def rows_by_value(column: pa.ChunkedArray) -> dict[str, np.ndarray]:
+    """The positions of the rows of each value of `column`, as text, the most frequent first; `(missing)` is that of null."""
+    encoded = column.cast(pa.string()).fill_null("(missing)").combine_chunks().dictionary_encode()
+    values, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
+    counts = np.bincount(codes, minlength=len(values))
+    positions = dict(zip(values, np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1]), strict=True))
+    return dict(sorted(positions.items(), key=lambda entry: (-len(entry[1]), entry[0])))
+
+
 def _by_slice(
     evaluated: WeightedMetrics, names: Sequence[str], *, slices: pa.Table, minimum_rows: int, resampling: Resampling | None
 ) -> tuple[tuple[SliceResult, ...], dict[str, int]]:
     results: list[SliceResult] = []
     dropped: dict[str, int] = {}
     for name in slices.column_names:
-        encoded = slices.column(name).cast(pa.string()).fill_null("(missing)").combine_chunks().dictionary_encode()
-        values = encoded.dictionary.to_pylist()
-        codes = encoded.indices.to_numpy(zero_copy_only=False)
-        counts = np.bincount(codes, minlength=len(values))
-        order = np.argsort(codes, kind="stable")
-        groups = np.split(order, np.cumsum(counts)[:-1])
-        kept = [position for position in range(len(values)) if counts[position] >= minimum_rows]
-        dropped[name] = len(values) - len(kept)
-        for position in sorted(kept, key=lambda position: (-counts[position], values[position])):
-            rows = groups[position]
-            part = replace(evaluated, labels=evaluated.labels[rows], predictions=evaluated.predictions[rows])
+        parts = rows_by_value(slices.column(name))
+        kept = {value: rows for value, rows in parts.items() if len(rows) >= minimum_rows}
+        dropped[name] = len(parts) - len(kept)
+        for value, rows in kept.items():
+            part = evaluated.part(rows)
             metrics = part.values(names)
             intervals = {} if resampling is None else _slice_intervals(part, metrics, resampling, rows)
-            results.append(SliceResult(column=name, value=values[position], rows=len(rows), metrics=metrics, intervals=intervals))
+            results.append(SliceResult(column=name, value=value, rows=len(rows), metrics=metrics, intervals=intervals))
     return tuple(results), dropped
 
 

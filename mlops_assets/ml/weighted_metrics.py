@@ -8,7 +8,7 @@ scikit-learn defines it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -91,6 +91,10 @@ class WeightedMetrics:
     predictions: np.ndarray
     classes: Sequence[int | str]
     threshold: float
+
+    def part(self, rows: np.ndarray) -> "WeightedMetrics":
+        """The `rows` of these at the given positions."""
+        return replace(self, labels=self.labels[rows], predictions=self.predictions[rows])
 
     def of(self, weights: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         """The metrics `names` for each row of `weights` [weightings, rows]: arrays [weightings], NaN where not defined."""

@@ -16,6 +16,7 @@ from mlops_assets.core.check_rules import CheckRule, PartitionCheckResult
 from mlops_assets.core.settings import Settings
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion, Windows, load_monitored_version
 from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector
+from mlops_assets.schema.monitoring_section import Monitoring
 from mlops_assets.schema.parameters import check_parameters
 from mlops_assets.schema.registry import Registry
 from mlops_assets.schema.solution import Solution
@@ -142,19 +143,29 @@ MONITORS = Registry("monitor", group="mlops_assets.monitors", builtin="mlops_ass
 
 
 def builtin_monitors() -> list[MonitorOfSolution]:
-    """The monitors that every solution has."""
-    return [MonitorOfSolution(name, MONITORS.get(name), {}, is_own=False) for name in MONITORS.names() if MONITORS.is_own(name)]
+    """The monitors that every solution has: those whose section of the YAML has a default."""
+    return [of_solution for of_solution in _of_platform() if Monitoring.model_fields[of_solution.name].default is not None]
 
 
-def own_monitors(solution: Solution) -> list[MonitorOfSolution]:
-    """The monitors of the team that `solution` names."""
+def further_monitors(solution: Solution) -> list[MonitorOfSolution]:
+    """The monitors that `solution` names: those of the platform that not every solution has, and those of the team."""
+    asked = [
+        of_solution
+        for of_solution in _of_platform()
+        if Monitoring.model_fields[of_solution.name].default is None
+        and getattr(solution.monitoring, of_solution.name) is not None
+    ]
     own = solution.monitoring.own.items()
-    return [MonitorOfSolution(name, MONITORS.get(name), parameters, is_own=True) for name, parameters in own]
+    return [*asked, *(MonitorOfSolution(name, MONITORS.get(name), parameters, is_own=True) for name, parameters in own)]
 
 
 def monitors_of(solution: Solution) -> list[MonitorOfSolution]:
     """All monitors of `solution`."""
-    return [*builtin_monitors(), *own_monitors(solution)]
+    return [*builtin_monitors(), *further_monitors(solution)]
+
+
+def _of_platform() -> list[MonitorOfSolution]:
+    return [MonitorOfSolution(name, MONITORS.get(name), {}, is_own=False) for name in MONITORS.names() if MONITORS.is_own(name)]
 
 
 def measuring_monitors(solution: Solution) -> list[MonitorOfSolution]:

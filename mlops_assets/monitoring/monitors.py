@@ -1,7 +1,11 @@
-"""The monitors that every solution has, by name. A name becomes the stage `<name>_report`; a monitor is added here and nowhere else."""
+"""The monitors of the platform, by name. A name becomes the stage `<name>_report`; a monitor is added here and nowhere else.
 
-from mlops_assets.monitoring import data_quality_report, drift_report, performance_report
+Every solution has those whose section `monitoring.<name>` has a default; one without belongs to the solutions that have the section.
+"""
+
+from mlops_assets.monitoring import data_quality_report, drift_report, groups_report, performance_report
 
 performance = performance_report.MONITOR
 data_quality = data_quality_report.MONITOR
 drift = drift_report.MONITOR
+groups = groups_report.groups

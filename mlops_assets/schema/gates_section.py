@@ -42,6 +42,8 @@ class Gates(YamlModel):
     """Features or entity keys by which metrics are shown, with intervals."""
     worst_slice: dict[str, float] = {}
     """Metric -> the value that every slice of `slices` with 200 rows or more must reach, unless chance explains the lack."""
+    groups: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Metric -> by how much a group of `monitoring.groups` may be worse than the others on the hold-out, unless chance explains the rest."""
     maximum_calibration_error: float | None = None
     """The largest expected calibration error. Binary problems only."""
     maximum_onnx_difference: float = 1e-4

@@ -40,7 +40,7 @@ class Performance(YamlModel):
     """Metric -> by how much it may be worse, in its own units, in place of `tolerance`."""
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The probability that a window in which nothing changed has any alert: one half is divided among the metrics of all rows, the other
-    among those of the slices."""
+    among those of the slices. As much is divided among the differences of `groups`."""
     label_delay: Duration = "1d"
     """How long after a window its last labels come. Until then it is partial, and the estimate is compared."""
 
@@ -58,6 +58,23 @@ class DataQuality(YamlModel):
     """Least and greatest number of predictions a partition, as multiples of the hold-out's (`window_rows`)."""
 
 
+class Groups(YamlModel):
+    """Groups of people, or of whatever must be served alike: the metrics of each beside those of the others, as difference and ratio.
+
+    A group alerts when it is worse than the others by an effect that matters, and by more than chance explains. Groups with fewer than
+    200 known labels are not compared.
+    """
+
+    columns: Annotated[list[str], Field(min_length=1)]
+    """Features or entity keys: each value is a group."""
+    reference: dict[str, str] = {}
+    """Column -> the group that the others are compared with. Left out: each is compared with all other rows."""
+    metrics: list[str] = []
+    """Metrics that are compared. Left out: all of the problem but those that fewer rows raise, as `expected_calibration_error`."""
+    maximum_difference: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Metric -> by how much a group may be worse, in its own units. Left out: as `performance.tolerance`."""
+
+
 class Monitoring(YamlModel):
     """Monitoring windows, and the limits that their reports check."""
 
@@ -69,6 +86,8 @@ class Monitoring(YamlModel):
     """When the performance alerts."""
     data_quality: DataQuality = DataQuality()
     """When the data of a window alerts."""
+    groups: Groups | None = None
+    """The [groups](monitoring.md#sensitive-groups) whose metrics are compared. Left out: none are."""
     own: dict[str, dict[str, Any]] = {}
     """[Monitors of your own](extend.md#monitor): import path or name of an entry point -> parameters."""
 

@@ -240,6 +240,6 @@ class Solution(YamlModel):
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that are computed: those of the problem, and those that are named by import path."""
-        gated = (*self.gates.floor, *self.gates.against_champion, *self.gates.worst_slice)
+        gated = (*self.gates.floor, *self.gates.against_champion, *self.gates.worst_slice, *self.gates.groups)
         named = [self.training.metric, *gated, *self.monitoring.performance.tolerances]
         return tuple(dict.fromkeys([*metric_names(self.problem), *(name for name in named if ":" in name)]))

@@ -11,6 +11,7 @@ from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.schema.solution import Solution
 from mlops_assets.training.gate import CandidateResult
+from mlops_assets.training.group_comparison import compare_declared_groups
 from mlops_assets.training.recorded_checks import DatasetState
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ def evaluate_candidate(
         refitted_rows = _evaluated_rows(solution, served, holdout, labels)
         # The evaluation has the resamples of the fit before it.
         refit = compare_models(result, refitted_rows, names=(metric,), resampling=resampling)[metric].reversed
+    predicted = evaluated_predictions(solution, contract, scored, labels)
+    groups = compare_declared_groups(solution, predicted, holdout) if solution.gates.groups else []
     candidate_result = CandidateResult(
         result=result,
         against_baseline=compare_models(result, constant, names=(metric,), resampling=resampling)[metric],
@@ -114,6 +117,7 @@ def evaluate_candidate(
         not_compared=rival.reason,
         champion_is_gated_fit=rival.is_gated_fit,
         refit=refit,
+        groups=groups,
         latency=measure_latency(served or bundle, holdout, rows=_LATENCY_ROWS),
         dataset=dataset,
     )

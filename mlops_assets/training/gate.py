@@ -20,6 +20,7 @@ from mlops_assets.training.recorded_checks import DatasetState
 if TYPE_CHECKING:
     from mlops_assets.ml.comparison import MetricDifference
     from mlops_assets.ml.evaluation import Evaluation
+    from mlops_assets.ml.group_differences import GroupDifference
     from mlops_assets.serving.latency import Latency
 
 _SENTENCE, _PARAMETERS = "sentence", "parameters"
@@ -33,7 +34,7 @@ class CandidateResult:
     `against_baseline` is the selection metric beside a constant prediction's. `against_champion` has every metric beside the
     champion's on the same rows; it is empty when there is nothing to compare, and `not_compared` says why. `champion_is_gated_fit` tells that
     the champion was evaluated as it was before its refit. `refit` is the selection metric of the model that will serve, fitted with the
-    hold-out too, beside that of the model that is gated; None where that one serves.
+    hold-out too, beside that of the model that is gated; None where that one serves. `groups` are the differences of the solution's groups.
     """
 
     result: "Evaluation"
@@ -45,6 +46,7 @@ class CandidateResult:
     dataset: DatasetState
     champion_is_gated_fit: bool = False
     refit: "MetricDifference | None" = None
+    groups: "Sequence[GroupDifference]" = ()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from mlops_assets.stages.evidence import (
     plottable_number,
 )
 from mlops_assets.training.gate import CandidateResult, GateOutcome, gate
+from mlops_assets.training.group_gate import group_differences as group_differences
 
 if TYPE_CHECKING:
     from mlops_assets.ml.evaluation import Evaluation, SliceResult

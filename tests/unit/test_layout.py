@@ -42,6 +42,7 @@ _PARTS = {
     "monitoring/decision_table.py": "unit/monitoring/test_compared_losses.py",
     "monitoring/drift_report.py": "solutions/test_flight_delay.py",
     "monitoring/measures.py": "integration/test_extend.py",
+    "training/group_comparison.py": "unit/monitoring/test_groups_report.py",
     "monitoring/performance_report.py": "solutions/test_flight_delay.py",
     "schema/duration.py": "unit/components/test_loading.py",
     "schema/first_choices.py": "unit/components/test_scaffolding.py",

@@ -110,6 +110,7 @@ def test_a_good_candidate_passes_every_gate_with_its_evidence(good: CandidateRes
     inputs = inputs_with(worst_slice={"roc_auc": 0.6})
     checks = outcome(inputs, good)
     assert list(checks) == [
+        "group_differences",
         "dataset_checks",
         "baseline",
         "floor",
@@ -131,7 +132,7 @@ def test_a_good_candidate_passes_every_gate_with_its_evidence(good: CandidateRes
 
 
 def test_gates_that_the_yaml_does_not_ask_for_are_not_there() -> None:
-    solution = inputs_with(floor={}, worst_slice={}, maximum_calibration_error=None).solution
+    solution = inputs_with(floor={}, worst_slice={}, groups={}, maximum_calibration_error=None).solution
     assert [rule.name for rule in gate_rules(solution)] == ["dataset_checks", "baseline", "against_champion", "refit", "latency"]
 
 
