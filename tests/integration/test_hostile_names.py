@@ -167,12 +167,13 @@ DECLARED = {
     },
     "checks": {"minimum_rows": 100},
     # How fast a busy machine predicts is not what is tested.
-    "gates": {"slices": ["Größe", "[x]"], "maximum_latency_milliseconds": 60_000},
+    "gates": {"slices": ["Größe", "[x]"], "groups": {"log_loss": 5.0}, "maximum_latency_milliseconds": 60_000},
     "monitoring": {
+        "groups": {"columns": ["Größe"], "maximum_difference": {"log_loss": 5.0}},
         "own": {
             "my_team.monitors:ceiling": {"score": 0.0, "maximum": 0.5},
             "my_team.monitors:population_stability": {"column": '"where"'},
-        }
+        },
     },
     "retraining": {"bad_windows": "2 of 2"},
     "segments": {"column": "n", "values": [SEGMENT_VALUE]},
@@ -257,6 +258,7 @@ class World:
             "performance",
             "estimate_agrees",
             "ceiling",
+            "groups",
         }, failed
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
@@ -393,6 +395,23 @@ def test_monitors_of_a_team_are_written_alert_and_speak_for_a_training(world: Wo
         alerts = find_alerts(connection, world.inputs, WINDOWS[1], versions)
         [ceiling] = [alert for alert in alerts if alert.source == "ceiling"]
         assert len(alert_rows(connection, world.inputs, WINDOWS[1], ceiling, limit=5)) == 5
+
+
+def test_groups_are_compared_in_every_window_and_before_a_deployment(world: World) -> None:
+    rows = world.rows("SELECT window_start, subject, value, sentence FROM hostile.groups_report ORDER BY ALL")
+    groups = {subject.partition(" where ")[2] for _, subject, *_ in rows}
+    assert len(groups) > 1
+    assert all(group.startswith("Größe = ") for group in groups)
+    assert {str(day) for day, *_ in rows} == set(WINDOWS)
+    losses = [sentence for _, subject, value, sentence in rows if subject.startswith("log_loss") and value is not None]
+    assert losses
+    assert all(" of the others: difference " in sentence and ", ratio " in sentence for sentence in losses)
+    assert "groups_report?partition=2020-03-09" in report_path(world.settings, "hostile", WINDOWS[1]).read_text()
+    key = dg.AssetCheckKey(world.inputs.key("evaluation"), "group_differences")
+    execution = world.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert execution.event is not None
+    assert execution.event.asset_check_evaluation is not None
+    assert execution.event.asset_check_evaluation.metadata["groups_compared"].value == len(groups)
 
 
 def test_the_training_dataset_has_each_feature_under_its_name(world: World) -> None:
