@@ -61,8 +61,7 @@ class DataQuality(YamlModel):
 class Groups(YamlModel):
     """Groups of people, or of whatever must be served alike: the metrics of each beside those of the others, as difference and ratio.
 
-    A group alerts when it is worse than the others by an effect that matters, and by more than chance explains. Groups with fewer than
-    200 known labels are not compared.
+    A group alerts when it is worse than the others by an effect that matters, and by more than chance explains.
     """
 
     columns: Annotated[list[str], Field(min_length=1)]
@@ -73,6 +72,8 @@ class Groups(YamlModel):
     """Metrics that are compared. Left out: all of the problem but those that fewer rows raise, as `expected_calibration_error`."""
     maximum_difference: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Metric -> by how much a group may be worse, in its own units. Left out: as `performance.tolerance`."""
+    minimum_rows: Annotated[int, Field(ge=30)] = 200
+    """The least rows with a known label of a group that is compared, and of the others."""
 
 
 class Monitoring(YamlModel):

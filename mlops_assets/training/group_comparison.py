@@ -16,7 +16,6 @@ def compare_declared_groups(solution: Solution, evaluated: "WeightedMetrics", ro
     from mlops_assets.ml.bootstrap import number_blocks
     from mlops_assets.ml.evaluation import Resampling
     from mlops_assets.ml.group_differences import comparable_metrics, compare_groups
-    from mlops_assets.ml.reference import MINIMUM_SLICE_ROWS
 
     section = solution.monitoring.groups
     if section is None:
@@ -27,7 +26,7 @@ def compare_declared_groups(solution: Solution, evaluated: "WeightedMetrics", ro
         rows.select(section.columns),
         references=section.reference,
         metrics=tuple(section.metrics) or comparable_metrics(solution.metrics),
-        minimum_rows=MINIMUM_SLICE_ROWS,
+        minimum_rows=section.minimum_rows,
         false_alarms=solution.monitoring.performance.false_alarms,
         resampling=Resampling(seed=solution.training.seed, slice_metrics=(), blocks=blocks),
     )

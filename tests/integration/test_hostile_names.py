@@ -169,7 +169,7 @@ DECLARED = {
     # How fast a busy machine predicts is not what is tested.
     "gates": {"slices": ["Größe", "[x]"], "groups": {"log_loss": 5.0}, "maximum_latency_milliseconds": 60_000},
     "monitoring": {
-        "groups": {"columns": ["Größe"], "maximum_difference": {"log_loss": 5.0}},
+        "groups": {"columns": ["Größe"], "maximum_difference": {"log_loss": 5.0}, "minimum_rows": 30},
         "own": {
             "my_team.monitors:ceiling": {"score": 0.0, "maximum": 0.5},
             "my_team.monitors:population_stability": {"column": '"where"'},
