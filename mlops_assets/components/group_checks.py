@@ -21,7 +21,9 @@ def check_groups(inputs: SolutionInputs, errors: ErrorCollector) -> None:
     for column in groups.reference:
         if column not in groups.columns:
             errors.add((*_PATH, "reference", column), f"{column!r} is no column of groups; {nearest(column, groups.columns)}")
-    places = [((*_PATH, "metrics", number), name) for number, name in enumerate(groups.metrics)]
+    places: list[tuple[tuple[str | int, ...], str]] = [
+        ((*_PATH, "metrics", number), name) for number, name in enumerate(groups.metrics)
+    ]
     places += [((*_PATH, "maximum_difference", name), name) for name in groups.maximum_difference]
     places += [(("gates", "groups", name), name) for name in solution.gates.groups]
     for path, name in places:
