@@ -42,15 +42,19 @@ from mlops_assets.monitoring.report_asset import build_report
 from mlops_assets.monitoring.retraining_decision import build_retraining_decision
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.online_store.store import FeatureRequest
+from mlops_assets.operations.realised_comparison import compare_realised
+from mlops_assets.operations.trial import compare_versions
 from mlops_assets.predictions.outcomes import build_outcomes
 from mlops_assets.predictions.prediction_log import build_prediction_log
 from mlops_assets.predictions.predictions import build_predictions
 from mlops_assets.schema.column_names import RESERVED, fold
 from mlops_assets.schema.solution import Solution
+from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.prediction_record import encode_record
 from mlops_assets.serving.requests import RequestDecoder
 from mlops_assets.serving.scorer import Scorer
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.bundle_reading import read_contract
 from mlops_assets.training.evaluation import build_evaluation
 from mlops_assets.training.model import build_model
 from mlops_assets.training.training_dataset import build_training_dataset
@@ -412,6 +416,19 @@ def test_groups_are_compared_in_every_window_and_before_a_deployment(world: Worl
     assert execution.event is not None
     assert execution.event.asset_check_evaluation is not None
     assert execution.event.asset_check_evaluation.metadata["groups_compared"].value == len(groups)
+
+
+def test_a_challenger_is_compared_with_its_champion_by_what_the_servers_logged(world: World) -> None:
+    def contract(version: int) -> Contract:
+        return read_contract(world.registry, world.settings, world.registry.get("hostile", version))
+
+    with world.lake.connect(read_only=True) as connection:
+        [entry] = compare_versions(connection, "hostile")
+        assert (entry["requests"], entry["largest_difference"]) == (PLACES, 0.0)
+        versions = {role: entry[role] for role in ("champion", "challenger")}
+        compared = compare_realised(connection, world.inputs, contract, **versions)
+    # The spine has no row of these requests.
+    assert compared.obstacle == "no label of these requests is known yet, as hostile/outcomes has it"
 
 
 def test_the_training_dataset_has_each_feature_under_its_name(world: World) -> None:
