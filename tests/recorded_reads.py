@@ -219,8 +219,11 @@ class _Connection:
 
 
 def _tables(query: str) -> set[str]:
-    """The names `lake.schema.table` in a query, as `schema.table`; what a text holds is none. To define a view reads nothing."""
-    if query.startswith("CREATE OR REPLACE VIEW "):
+    """The names `lake.schema.table` in a query, as `schema.table`; what a text holds is none.
+
+    To define a view reads nothing, nor does to ask whether there is a table (`lake.tables.table_exists`).
+    """
+    if query.startswith(("CREATE OR REPLACE VIEW ", "DESCRIBE lake.")):
         return set()
     tokens = DuckDB().tokenize(query)
     parts = [(token.text, token.token_type) for token in tokens]
