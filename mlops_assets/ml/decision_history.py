@@ -12,7 +12,10 @@ from mlops_assets.ml.retraining import Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class EarlierDecision:
-    """A decision on `day` about `window`: the version that predicted, its training date, the one before it, and the outcome."""
+    """A decision on `day` about `window`: the version that predicted, its training date, the one before it, and the outcome.
+
+    `probes` are the losses of the probes that it measured, as text.
+    """
 
     window: date
     day: date
@@ -20,6 +23,7 @@ class EarlierDecision:
     trained_for: date
     previous: int | None
     outcome: Outcome
+    probes: str | None = None
 
 
 @dataclass(frozen=True)

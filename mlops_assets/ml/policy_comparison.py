@@ -31,7 +31,7 @@ class ArmSettings:
     watch: int = 6
     rolls_back: bool = True
     recalibrates: bool = True
-    forecasts: bool = False
+    forecasts: bool = True
     refits: bool = True
     weighted: bool = True
 

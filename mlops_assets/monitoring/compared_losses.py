@@ -111,7 +111,7 @@ def compare_versions(
         read = read or before.feature_schema.names
     is_compared = previous is not None and obstacle is None
     features = read if is_compared or fitted != version else ()
-    rows = _labelled_rows(connection, inputs, contract, {version, fitted}, features, window=window, moment=moment)
+    rows = labelled_predictions(connection, inputs, contract, {version, fitted}, features, window=window, moment=moment)
     if rows is None or not rows.num_rows:
         return ComparedLosses([], obstacle)
     bundle = versions.bundle(previous) if previous is not None and is_compared else None
@@ -119,17 +119,20 @@ def compare_versions(
     return ComparedLosses(_losses_by_window(inputs, contract, rows, version, previous=bundle, plain=plain), obstacle)
 
 
-def _labelled_rows(
+def labelled_predictions(
     connection: duckdb.DuckDBPyConnection,
     inputs: SolutionInputs,
     contract: "Contract",
-    versions: Collection[int],
+    versions: Collection[int] | None,
     features: Sequence[str],
     *,
     window: date,
     moment: datetime,
 ) -> "pa.Table | None":
-    """The outcomes of `versions` with the stored `features`, in order of time: of each window those of a sample by the hash of their key."""
+    """Return the outcomes of `versions` (None: of all) with the stored `features`, in order of time.
+
+    Of each window they are a sample by the hash of their key.
+    """
     if not table_exists(connection, inputs.table(OUTCOMES)):
         return None
     keys = [key for key in inputs.windows.get_partition_keys() if key <= window.isoformat()][-_MOST_WINDOWS:]
@@ -140,7 +143,8 @@ def _labelled_rows(
     column, label_time = quote(inputs.solution.partitions.column), quote(spine.label_time)
     local = f"o.{quote(spine.prediction_time)} AT TIME ZONE {literal(inputs.solution.partitions.time_zone)}"
     selected = [
-        f"o.{quote(name)}" for name in dict.fromkeys((PREDICTION_ID, MODEL_VERSION, spine.prediction_time, spine.label, *outputs))
+        f"o.{quote(name)}"
+        for name in dict.fromkeys((PREDICTION_ID, MODEL_VERSION, spine.prediction_time, spine.label_time, spine.label, *outputs))
     ]
     stored = ""
     if features:
@@ -151,11 +155,12 @@ def _labelled_rows(
     if inputs.solution.problem == "multiclass_classification":
         # A class that the model does not have is one that no version could have predicted.
         known_classes = f"AND {is_one_of(f'CAST(o.{quote(spine.label)} AS VARCHAR)', map(str, contract.classes))} "
+    of_versions = "true" if versions is None else f"o.{MODEL_VERSION} IN ({', '.join(map(str, versions))})"
     order = f"PARTITION BY w.{STAGED_WINDOW} ORDER BY hash(o.{quote(spine.key)}), o.{PREDICTION_ID}"
     return connection.execute(
         f"SELECT {', '.join(selected)}, w.{STAGED_WINDOW}, CAST({local} AS DATE) AS {_DAY}, epoch_us(o.{label_time}) AS {_KNOWN} "
         f"FROM {outcomes} o JOIN (VALUES {bounds}) w({STAGED_WINDOW}, first, after) ON o.{column} >= w.first AND o.{column} < w.after "
-        f"{stored}WHERE o.{MODEL_VERSION} IN ({', '.join(map(str, versions))}) AND o.{MATURED} AND {windows.whole.predicate('o')} "
+        f"{stored}WHERE {of_versions} AND o.{MATURED} AND {windows.whole.predicate('o')} "
         f"AND o.{label_time} <= {sql_moment(moment)} {known_classes}"
         f"QUALIFY row_number() OVER ({order}) <= {inputs.solution.monitoring.drift.maximum_rows} "
         f"ORDER BY o.{quote(spine.prediction_time)}, o.{PREDICTION_ID}"

@@ -2,12 +2,20 @@
 
 from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import dagster as dg
 import duckdb
 
-from mlops_assets.core.keys import DRIFT_REPORT, EVALUATION, OUTCOMES, PERFORMANCE_REPORT, RETRAINING_DECISION, TRAINING_DATE
+from mlops_assets.core.keys import (
+    DRIFT_REPORT,
+    EVALUATION,
+    OUTCOMES,
+    PERFORMANCE_REPORT,
+    RETRAINING_DECISION,
+    TRAINING_DATASET,
+    TRAINING_DATE,
+)
 from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.ml.decision_history import EarlierDecision
 from mlops_assets.ml.retraining import Outcome
@@ -56,6 +64,14 @@ COLUMNS: Mapping[str, TableColumn] = {
     "previous_version": TableColumn(type="INTEGER", description="The version that it replaced and may go back to."),
     **_difference_columns("rollback", "loses more than the previous version; positive: a reason to go back"),
     **_difference_columns("recalibration", "would lose more if it were recalibrated; negative: a reason to do so"),
+    **_difference_columns("forecast", "would lose more, a day of age, if it were younger; negative: a reason to train"),
+    "forecast_due": TableColumn(type="DOUBLE", description="From which age in days a training pays; null: none does."),
+    "probes": TableColumn(
+        type="VARCHAR", description="Losses of the probes in the newest window with known labels by day, a day of age, as JSON."
+    ),
+    "must_gain": TableColumn(
+        type="BOOLEAN", description="Whether a trained candidate must be better beyond chance to replace the version."
+    ),
     "outcome": TableColumn(
         type="VARCHAR",
         nullable=False,
@@ -65,7 +81,7 @@ COLUMNS: Mapping[str, TableColumn] = {
     "reason": TableColumn(type="VARCHAR", nullable=False, description="The decision in words."),
 }
 
-DIFFERENCES = tuple(name for name in COLUMNS if name.startswith(("rollback_", "recalibration_")))
+DIFFERENCES = tuple(name for name in COLUMNS if name.startswith(("rollback_", "recalibration_", "forecast_")))
 """The columns of the differences of losses."""
 
 
@@ -80,16 +96,33 @@ def earlier_decisions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInp
     table = inputs.table(RETRAINING_DECISION)
     if not table_exists(connection, table):
         return []
-    # A table of an earlier release, which rolled nothing back, has no such column.
-    previous = "previous_version" if "previous_version" in column_types(connection, f"lake.{table}") else "NULL"
+    # A table of an earlier release, which rolled nothing back and had no probes, has no such columns.
+    present = column_types(connection, f"lake.{table}")
+    previous, probes = (name if name in present else "NULL" for name in ("previous_version", "probes"))
     rows = connection.execute(
-        f"SELECT {WINDOW}, decided_for, {MODEL_VERSION}, trained_for, {previous}, outcome FROM lake.{table} WHERE {WINDOW} < ? ORDER BY 1",
+        f"SELECT {WINDOW}, decided_for, {MODEL_VERSION}, trained_for, {previous}, outcome, {probes} FROM lake.{table} "
+        f"WHERE {WINDOW} < ? ORDER BY 1",
         [window],
     ).fetchall()
     return [
-        EarlierDecision(window=window, day=day, version=version, trained_for=trained_for, previous=before, outcome=outcome)
-        for window, day, version, trained_for, before, outcome in rows
+        EarlierDecision(
+            window=window, day=day, version=version, trained_for=trained_for, previous=before, outcome=outcome, probes=measured
+        )
+        for window, day, version, trained_for, before, outcome, measured in rows
     ]
+
+
+def earlier_decision(row: dict[str, Any]) -> EarlierDecision:
+    """The row of a decision as what a later one knows of it."""
+    return EarlierDecision(
+        window=row[WINDOW],
+        day=row["decided_for"],
+        version=row[MODEL_VERSION],
+        trained_for=row["trained_for"],
+        previous=row["previous_version"],
+        outcome=row["outcome"],
+        probes=row["probes"],
+    )
 
 
 def decision_lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]:
@@ -124,7 +157,8 @@ def decision_lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]
         "new_rows": labels,
         "previous_version": [(drift, MODEL_VERSION)],
         **dict.fromkeys(DIFFERENCES, compared),
+        "probes": [*compared, (inputs.key(TRAINING_DATASET), spine_section.label)],
         "rows_fingerprint": [(spine, name) for name in inputs.spine.columns],
     }
     every = [source for of_fact in facts.values() for source in of_fact]
-    return column_lineage({**facts, "outcome": every, "reason": every})
+    return column_lineage({**facts, "outcome": every, "reason": every, "must_gain": every})

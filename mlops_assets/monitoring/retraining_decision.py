@@ -22,10 +22,18 @@ from mlops_assets.lake.tables import fingerprint
 from mlops_assets.ml.decision_history import DecisionHistory, EarlierDecision
 from mlops_assets.ml.retraining import RetrainingDecision, RetrainingPolicy, RetrainingState, decide
 from mlops_assets.monitoring.compared_losses import NOT_COMPARED, ComparedVersions, RegisteredVersions, compare_versions
-from mlops_assets.monitoring.decision_table import COLUMNS, DIFFERENCES, decision_lineage, difference_values, earlier_decisions
+from mlops_assets.monitoring.decision_table import (
+    COLUMNS,
+    DIFFERENCES,
+    decision_lineage,
+    difference_values,
+    earlier_decision,
+    earlier_decisions,
+)
 from mlops_assets.monitoring.known_performance import LoadVersion
 from mlops_assets.monitoring.monitor import measuring_monitors
 from mlops_assets.monitoring.monitored_windows import WINDOW, load_monitored_version, window_dependencies, write_report
+from mlops_assets.monitoring.probe_losses import ProbeLosses, losses_as_text, losses_from_text, measure_probes
 from mlops_assets.monitoring.retraining_facts import (
     content_columns,
     count_labelled,
@@ -40,6 +48,7 @@ from mlops_assets.monitoring.retraining_facts import (
 from mlops_assets.monitoring.retraining_sensor import (
     ATTEMPTED,
     DECISION,
+    MUST_GAIN,
     OUTCOME,
     REASON,
     RETURN_PARTITION,
@@ -48,6 +57,7 @@ from mlops_assets.monitoring.retraining_sensor import (
     VERSION,
     running_training,
 )
+from mlops_assets.schema.cadence import CADENCE_LENGTHS
 from mlops_assets.schema.column_names import MODEL_VERSION
 from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.stages.execution import RETRIES
@@ -139,6 +149,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
                     "new_rows": row["new_rows"],
                     VERSION: row[MODEL_VERSION],
                     ATTEMPTED: str(row["attempted"]),
+                    MUST_GAIN: row["must_gain"],
                     **_return_to(registry, inputs, row),
                     **{name: row[name] for name in DIFFERENCES if row[name] is not None},
                 },
@@ -194,9 +205,15 @@ def decide_window(
             window=window,
             moment=moment,
         )
-        if previous is not None or policy.recalibrates
+        if previous is not None or policy.recalibrates or policy.forecasts
         else NOT_COMPARED
     )
+    probes = (
+        measure_probes(connection, inputs, versions.contract(version), trained_for=trained_for, window=window, moment=moment)
+        if policy.forecasts
+        else ProbeLosses(None)
+    )
+    measured = [decided.probes for decided in earlier if decided.probes]
     state = RetrainingState(
         day=day,
         windows=windows,
@@ -210,11 +227,15 @@ def decide_window(
         rolled_back=history.rolled_back,
         refused=history.refused,
         refused_recalibrations=history.refused_recalibrations,
+        ages=[*map(losses_from_text, measured), *([] if probes.losses is None else [probes.losses])],
+        window_days=CADENCE_LENGTHS[inputs.solution.monitoring.window].fewest_days,
     )
     decision: RetrainingDecision = decide(state, policy)
     other = (
         f". Version {previous}, the one before, reads or answers other things: {compared.obstacle}" if compared.obstacle else ""
     )
+    if probes.obstacle is not None:
+        other += f". {probes.obstacle}"
     newest = windows[-1]
     return {
         WINDOW: window,
@@ -233,6 +254,10 @@ def decide_window(
         "previous_version": previous,
         **difference_values("rollback", decision.rollback),
         **difference_values("recalibration", decision.recalibration),
+        **difference_values("forecast", None if decision.forecast is None else decision.forecast.day_of_age),
+        "forecast_due": decision.forecast and decision.forecast.due,
+        "probes": losses_as_text(probes.losses),
+        "must_gain": decision.must_gain,
         "outcome": decision.outcome,
         "reason": f"{decision.text}{other}",
     }
@@ -253,19 +278,7 @@ def _policy(inputs: SolutionInputs, day: date, labelled: int) -> RetrainingPolic
         rolls_back=section.roll_back,
         # Without time there are no later rows to recalibrate by.
         recalibrates=section.recalibrate and inputs.solution.spine.has_time,
-        forecasts=False,
-    )
-
-
-def earlier_decision(row: dict[str, Any]) -> EarlierDecision:
-    """The row of a decision as what a later one knows of it."""
-    return EarlierDecision(
-        window=row[WINDOW],
-        day=row["decided_for"],
-        version=row[MODEL_VERSION],
-        trained_for=row["trained_for"],
-        previous=row["previous_version"],
-        outcome=row["outcome"],
+        forecasts=section.forecast and inputs.solution.spine.has_time,
     )
 
 

@@ -8,7 +8,7 @@ from dagster import DagsterInstance, RunsFilter
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mlops_assets.core.deployment_target import DeploymentTarget
-from mlops_assets.core.keys import DEPLOYMENT, MODEL, RETRAINING_DECISION, job_name, stage_key
+from mlops_assets.core.keys import DEPLOYMENT, MODEL, MUST_GAIN_TAG, RETRAINING_DECISION, job_name, stage_key
 from mlops_assets.core.settings import sensor_interval
 from mlops_assets.runs.unfinished import UNFINISHED
 
@@ -20,6 +20,9 @@ VERSION, RETURN_TO, RETURN_PARTITION = "model_version", "return_to", "return_par
 
 DECISION_TAG = "mlops/retraining_decision"
 """On the run that follows a decision: the identity of that decision."""
+
+MUST_GAIN = "must_gain"
+"""Metadata of a decision: whether a candidate must be better than the version beyond chance."""
 
 ACTOR = "retraining"
 """Who deploys a version because of a decision."""
@@ -114,6 +117,6 @@ def _request(target: DeploymentTarget, decision: Mapping[str, str]) -> dg.RunReq
         run_key=decision[DECISION],
         job_name=job_name(solution, DEPLOYMENT if outcome == "roll back" else _TRAINING),
         partition_key=decision[RETURN_PARTITION if outcome == "roll back" else TRAIN_FOR],
-        tags={DECISION_TAG: decision[DECISION]},
+        tags={DECISION_TAG: decision[DECISION], **({MUST_GAIN_TAG: "true"} if decision.get(MUST_GAIN) == "True" else {})},
         run_config={"ops": {key.to_python_identifier(): {"config": values} for key, values in configuration.items()}},
     )

@@ -154,6 +154,7 @@ def arm_settings(solution: Solution) -> "ArmSettings":
         watch=retraining.watch,
         rolls_back=retraining.roll_back,
         recalibrates=retraining.recalibrate,
+        forecasts=retraining.forecast,
         refits=solution.refits,
         weighted="sample_weight" in (method_parameters(training.estimator.type, "fit") or ()),
     )

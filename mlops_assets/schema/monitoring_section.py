@@ -126,6 +126,10 @@ class Retraining(YamlModel):
     recalibrate: bool = True
     """Whether the version in service is [recalibrated](training-and-registry.md#a-recalibrated-version) when it would lose less then, beyond
     chance, and no training follows. A table without time has no rows for it."""
+    forecast: bool = True
+    """Whether probes, two small models in every window, tell if newer history helps. Where it pays, that is a reason to train, and where it
+    does not help, a candidate replaces the version only if it is better beyond chance, or the version is older than `max_age`. A table without
+    time has no newer history."""
     refused: Annotated[int, Field(ge=1)] = 2
     """After how many trainings in a row that were refused or rolled back a person is asked, and none follows by itself. A training or a
     deployment by hand begins anew, and so does `max_age` after the last one."""

@@ -60,10 +60,12 @@ def evaluate_candidate(
     training_labels: "np.ndarray",
     dataset: DatasetState,
     served: "Bundle | None" = None,
+    must_gain: bool = False,
 ) -> CandidateEvaluation:
     """Evaluate the candidate's `bundle` on the `holdout` rows. `training_labels` are the labels that it was fitted on.
 
-    `served` is the bundle that will serve, fitted again with the hold-out; None: it is `bundle`.
+    `served` is the bundle that will serve, fitted again with the hold-out; None: it is `bundle`. With `must_gain` it must be better than the
+    `rival`.
     """
     from mlops_assets.ml.comparison import compare_models
     from mlops_assets.ml.evaluation import Resampling, constant_predictions, evaluate
@@ -118,6 +120,7 @@ def evaluate_candidate(
         champion_is_gated_fit=rival.is_gated_fit,
         refit=refit,
         groups=groups,
+        must_gain=must_gain,
         latency=measure_latency(served or bundle, holdout, rows=_LATENCY_ROWS),
         dataset=dataset,
     )

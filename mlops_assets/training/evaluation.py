@@ -10,7 +10,7 @@ import duckdb
 
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
-from mlops_assets.core.keys import EVALUATION, MODEL, SEGMENT, TRAINING_DATASET, TRAINING_DATE
+from mlops_assets.core.keys import EVALUATION, MODEL, MUST_GAIN_TAG, SEGMENT, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, prediction_columns
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.datasets import newest_dataset
@@ -107,6 +107,7 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                 holdout=holdout,
                 training_labels=label_array(train.column(0), solution.problem),
                 dataset=dataset_state(context.instance, inputs, training_date, unchanged=unchanged),
+                must_gain=MUST_GAIN_TAG in context.run.tags,
             )
             written = _write(
                 lake,

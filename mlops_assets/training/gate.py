@@ -35,6 +35,8 @@ class CandidateResult:
     champion's on the same rows; it is empty when there is nothing to compare, and `not_compared` says why. `champion_is_gated_fit` tells that
     the champion was evaluated as it was before its refit. `refit` is the selection metric of the model that will serve, fitted with the
     hold-out too, beside that of the model that is gated; None where that one serves. `groups` are the differences of the solution's groups.
+    With `must_gain` the decision that asked for the training saw nothing that a training mends: what is only not worse than the champion is
+    refused.
     """
 
     result: "Evaluation"
@@ -47,6 +49,7 @@ class CandidateResult:
     champion_is_gated_fit: bool = False
     refit: "MetricDifference | None" = None
     groups: "Sequence[GroupDifference]" = ()
+    must_gain: bool = False
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,8 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> G
                 }
             )
         )
+    gains = {name for name, difference in candidate_result.against_champion.items() if difference.is_better}
+    lacks_gain = candidate_result.must_gain and not gains & {metric, "log_loss", "mean_absolute_error"}
     evidence = {
         "champion": candidate_result.champion.version,
         "champion_is_gated_fit": candidate_result.champion_is_gated_fit,
@@ -213,12 +215,12 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> G
         "drawn_for_intervals": _drawn(candidate_result.result),
         "differences": evidence_table(records, {"passed": "bool"}),
     }
-    default = (
-        "" if stated else f"; no tolerance is stated: {format_value(*tolerances.values())}, a fiftieth of the way to perfect"
-    )
+    smallest = format_value(*tolerances.values()) if not stated else ""
+    default = "" if stated else f"; no tolerance is stated: {smallest}, a fiftieth of the way to perfect"
     fit = " as it was before its refit" if candidate_result.champion_is_gated_fit else ""
     against = f"version {candidate_result.champion.version}{fit} on the same {_drawn(candidate_result.result)}{default}"
-    return GateOutcome(not worse, f"{'; '.join(parts)} ({against})", evidence)
+    without_gain = "; not better beyond chance, and nothing shows that newer history helps" if lacks_gain else ""
+    return GateOutcome(not worse and not lacks_gain, f"{'; '.join(parts)}{without_gain} ({against})", evidence)
 
 
 @gate(

@@ -14,7 +14,7 @@ from bundles import contract
 from decisions import AGE, INPUTS, Served, decide, empty_lake, no_reference, report, true_scores
 
 from mlops_assets.monitoring.compared_losses import compare_versions
-from mlops_assets.monitoring.retraining_decision import earlier_decision
+from mlops_assets.monitoring.decision_table import earlier_decision
 from mlops_assets.serving.contract import Contract
 
 FIRST = date(2020, 3, 2)

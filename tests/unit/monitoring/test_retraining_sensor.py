@@ -9,7 +9,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from mlops_assets.core.asset_jobs import define_job
 from mlops_assets.core.deployment_target import DeploymentTarget
-from mlops_assets.core.keys import job_name, stage_key
+from mlops_assets.core.keys import MUST_GAIN_TAG, job_name, stage_key
 from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor, running_training
 
 SOLUTION = "problem"
@@ -66,6 +66,13 @@ def test_it_launches_the_training_of_the_newest_decision_once(instance: dg.Dagst
         "reason": "because of 2013-08-26",
     }
     assert tick(instance, cursor)[0] == []
+
+
+@pytest.mark.parametrize("must_gain", [True, False])
+def test_the_training_knows_whether_its_candidate_must_gain(instance: dg.DagsterInstance, must_gain: bool) -> None:
+    decide(instance, "2013-08-26", "retrain", "first", must_gain=must_gain)
+    [request] = tick(instance, None)[0]
+    assert (MUST_GAIN_TAG in request.tags) == must_gain
 
 
 def test_a_decision_made_again_has_the_same_run_key(instance: dg.DagsterInstance) -> None:

@@ -184,6 +184,12 @@ def test_a_slice_below_its_floor_is_refused_unless_chance_explains_it(good: Cand
 def test_the_champion_is_only_compared_when_it_can_be(good: CandidateResult) -> None:
     alone = outcome(inputs_with(), good)["against_champion"]
     assert (alone.passed, alone.description) == (True, "there is no champion to compare with")
+    equal = replace(candidate_result(PROBABILITIES, champion=PROBABILITIES), must_gain=True)
+    refused = outcome(inputs_with(), equal)["against_champion"]
+    assert not refused.passed
+    assert "not better beyond chance, and nothing shows that newer history helps" in str(refused.description)
+    better = replace(candidate_result(PROBABILITIES, champion=SHUFFLED), must_gain=True)
+    assert outcome(inputs_with(), better)["against_champion"].passed
     same = outcome(inputs_with(against_champion={"roc_auc": 0.0}), candidate_result(PROBABILITIES, champion=PROBABILITIES))
     assert same["against_champion"].passed
 
