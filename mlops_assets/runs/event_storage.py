@@ -5,8 +5,9 @@ for the sensors. They store no batches but those of materializations. A range ru
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, Self
 
 from dagster import DagsterEventType
@@ -18,6 +19,8 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.auth import PgTokenProvider
 from dagster_postgres.event_log import PostgresEventLogStorage
+from dagster_postgres.run_storage import PostgresRunStorage
+from dagster_postgres.schedule_storage import PostgresScheduleStorage
 from dagster_postgres.utils import create_pg_engine, get_token_provider_from_config, pg_url_from_config
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection, Engine
@@ -29,13 +32,14 @@ KEPT_CONNECTIONS = 3
 _UNLIMITED = -1
 _ENGINES: dict[str, Engine] = {}
 """The connections of this process to a database by its address. Each tick of a sensor has an instance of Dagster of its own."""
+_PRESENT: set[tuple[str, str]] = set()
+"""What each database has, by its address, of the tables, columns and migrations that Dagster asks for."""
 
 
 class BatchingEventLog(PostgresEventLogStorage):
     """Dagster's event log in Postgres with kept connections, and with batches in one transaction. The rows are those that Dagster writes."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
-        self._present_tables: set[str] = set()
         self._batch = threading.local()
         super().__init__(*args, **keywords)
         self._engine = _shared_engine(self.postgres_url, self._token_provider)
@@ -86,9 +90,7 @@ class BatchingEventLog(PostgresEventLogStorage):
 
     def has_table(self, table_name: str) -> bool:
         """Whether the database has the table. Dagster asks for each event."""
-        if table_name not in self._present_tables and super().has_table(table_name):
-            self._present_tables.add(table_name)
-        return table_name in self._present_tables
+        return _is_there(self.postgres_url, table_name, partial(super().has_table, table_name))
 
     @contextmanager
     def _batch_transaction(self) -> Iterator[Connection]:
@@ -105,14 +107,40 @@ class BatchingEventLog(PostgresEventLogStorage):
         return super()._connect() if connection is None else _left_open(connection)
 
 
+class RunStorage(PostgresRunStorage):
+    """Dagster's runs in Postgres. Whether a column is there is looked up once in a process."""
+
+    def has_run_stats_index_cols(self) -> bool:
+        """Whether the runs have their times as columns. Dagster asks for each list of runs."""
+        return _is_there(self.postgres_url, "run times", super().has_run_stats_index_cols)
+
+
+class ScheduleStorage(PostgresScheduleStorage):
+    """Dagster's sensors and schedules in Postgres. Whether a table is there is looked up once in a process: each tick asks five times."""
+
+    def has_instigators_table(self) -> bool:
+        """Whether the database has the table of sensors."""
+        return _is_there(self.postgres_url, "instigators", super().has_instigators_table)
+
+    def _has_instigators_table(self, conn: Connection) -> bool:
+        return _is_there(self.postgres_url, "instigators", partial(super()._has_instigators_table, conn))
+
+    def has_built_index(self, migration_name: str) -> bool:
+        """Whether a migration of the database is done."""
+        return _is_there(self.postgres_url, migration_name, partial(super().has_built_index, migration_name))
+
+
 class EventStorage(DagsterPostgresStorage):
     """Dagster's storage in Postgres for `storage: custom:` in dagster.yaml: `BatchingEventLog`, whose connections runs and schedules share."""
 
     def __init__(self, postgres_url: str, should_autocreate_tables: bool, **keywords: Any) -> None:
         # Whether the tables are there is looked up once in a process.
         super().__init__(postgres_url, should_autocreate_tables and postgres_url not in _ENGINES, **keywords)
-        events = BatchingEventLog(postgres_url, False, token_provider=keywords.get("token_provider"))
+        provider = keywords.get("token_provider")
+        events = BatchingEventLog(postgres_url, False, token_provider=provider)
         self._event_log_storage = events
+        self._run_storage = RunStorage(postgres_url, False, token_provider=provider)
+        self._schedule_storage = ScheduleStorage(postgres_url, False, token_provider=provider)
         self._run_storage._engine = self._schedule_storage._engine = events._engine
 
     @classmethod
@@ -139,6 +167,13 @@ def _shared_engine(postgres_url: str, token_provider: PgTokenProvider | None) ->
             pool_use_lifo=True,
         )
     return _ENGINES[postgres_url]
+
+
+def _is_there(postgres_url: str, name: str, look_up: Callable[[], bool]) -> bool:
+    """Whether the database at `postgres_url` has `name`: what is there once stays there."""
+    if (postgres_url, name) not in _PRESENT and look_up():
+        _PRESENT.add((postgres_url, name))
+    return (postgres_url, name) in _PRESENT
 
 
 def _is_of_partition(event: EventLogEntry) -> bool:
