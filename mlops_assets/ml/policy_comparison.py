@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlops_assets.ml.history import History
 from mlops_assets.ml.prequential import ArmResult, Prequential
-from mlops_assets.ml.update_policies import History, LossPolicy, NeverPolicy, PeriodicPolicy, ReportPolicy, UpdatePolicy
+from mlops_assets.ml.update_policies import LossPolicy, NeverPolicy, PeriodicPolicy, ReportPolicy, UpdatePolicy
 from mlops_assets.schema.metric_names import greater_is_better
 
 _REPLICATES = 1000
@@ -17,7 +18,10 @@ FIXED = ("never", "sliding", "expanding")
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSettings:
-    """What the arms are made of, in days: the configured `window`, the `period` of fixed trainings, and the section `retraining`."""
+    """What the arms are made of, in days: the configured `window`, the `period` of fixed trainings, and the section `retraining`.
+
+    `histories` are those of which the training section chooses (none: the whole window).
+    """
 
     window: int
     period: int
@@ -34,6 +38,7 @@ class ArmSettings:
     forecasts: bool = True
     refits: bool = True
     weighted: bool = True
+    histories: Sequence[History] = ()
 
     @property
     def half_life(self) -> int:
@@ -115,7 +120,7 @@ def build_arms(settings: ArmSettings) -> dict[str, Arm]:
         "expanding": (PeriodicPolicy(days=settings.period, history=expanding), sliding),
         "present": (report_policy(sliding, refits=False), sliding),
         "refit": (report_policy(sliding, refits=True), sliding),
-        "live": (live_policy(sliding, forecasts=settings.forecasts), sliding),
+        "live": (live_policy(*(settings.histories or (sliding,)), forecasts=settings.forecasts), sliding),
         "chosen": (live_policy(*portfolio, forecasts=True), sliding),
         "loss": (loss_policy(sliding, refits=True), sliding),
         "weighted": (loss_policy(weighted, refits=True), sliding),

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from mlops_assets.ml.history import History
 from mlops_assets.ml.loss_comparison import WindowLosses, compare_losses, row_blocks
 from mlops_assets.ml.retraining import WindowResult
 from mlops_assets.ml.service_comparison import CHAMPION, PREVIOUS, RECALIBRATED, fit_recent
@@ -18,7 +19,6 @@ from mlops_assets.ml.training_forecast import OLDER, YOUNGER
 from mlops_assets.ml.update_policies import (
     PLAIN,
     Action,
-    History,
     UpdateDecision,
     UpdateFacts,
     UpdatePolicy,

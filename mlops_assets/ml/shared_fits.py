@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
+from mlops_assets.ml.history import History
 from mlops_assets.ml.loss_comparison import row_losses
 from mlops_assets.ml.training_forecast import PROBE_ROWS
-from mlops_assets.ml.update_policies import History
 from mlops_assets.schema.problem import Problem
 
 _LEAST_WEIGHT = 0.01

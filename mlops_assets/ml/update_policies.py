@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal, Protocol
 
+from mlops_assets.ml.history import History
 from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses
 from mlops_assets.ml.retraining import RetrainingPolicy, RetrainingState, WindowResult, decide
 from mlops_assets.ml.service_comparison import (
@@ -25,21 +26,6 @@ Action = Literal["keep", "recalibrate", "roll back", "retrain"]
 PLAIN = "plain"
 """The model in service without any recalibration, in `UpdateFacts.windows` and in `UpdateFacts.reference`. The others in
 `UpdateFacts.windows` are those of `service_comparison.py`, from the last deployment, recalibration or rollback on."""
-
-
-@dataclass(frozen=True)
-class History:
-    """Rows that a model is fitted on: those of the last `days` (None: all), weighted by half every `half_life` days (None: equally)."""
-
-    days: int | None = None
-    half_life: int | None = None
-
-    @property
-    def name(self) -> str:
-        """The history in words."""
-        if self.half_life is not None:
-            return f"half-life of {self.half_life} days"
-        return "all" if self.days is None else f"last {self.days} days"
 
 
 @dataclass(frozen=True, kw_only=True)

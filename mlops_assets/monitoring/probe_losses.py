@@ -15,6 +15,7 @@ import duckdb
 from mlops_assets.core.keys import TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.lake.sql import literal, quote
 from mlops_assets.lake.tables import column_types, table_exists
+from mlops_assets.ml.history import History
 from mlops_assets.monitoring.compared_losses import labelled_predictions
 from mlops_assets.schema.duration import add_duration, maximum_days
 from mlops_assets.stages.inputs import SolutionInputs
@@ -55,7 +56,6 @@ def measure_probes(
 
     from mlops_assets.ml.loss_comparison import WindowLosses, row_blocks
     from mlops_assets.ml.training_forecast import OLDER, YOUNGER
-    from mlops_assets.ml.update_policies import History
 
     training, delay = inputs.solution.training, inputs.solution.monitoring.performance.label_delay
     periods = [inputs.windows.time_window_for_partition_key(key) for key in inputs.windows.get_partition_keys()]

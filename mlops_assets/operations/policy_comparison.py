@@ -20,6 +20,7 @@ from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import quote
 from mlops_assets.lake.tables import current_snapshot, fingerprint, table_exists
+from mlops_assets.ml.history import History
 from mlops_assets.operations.replay_plan import Period, ReplayPlan, StepLength
 from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
@@ -27,6 +28,7 @@ from mlops_assets.schema.configuration_errors import method_parameters
 from mlops_assets.schema.duration import maximum_days
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.allowed_histories import WHOLE_WINDOW, allowed_histories
 from mlops_assets.training.candidate import current_configuration_hash
 from mlops_assets.training.labelled_stream import solution_models
 
@@ -156,6 +158,10 @@ def arm_settings(solution: Solution) -> "ArmSettings":
         recalibrates=retraining.recalibrate,
         forecasts=retraining.forecast,
         refits=solution.refits,
+        histories=[
+            history if history != WHOLE_WINDOW else History(days=maximum_days(training.window))
+            for history in allowed_histories(solution)
+        ],
         weighted="sample_weight" in (method_parameters(training.estimator.type, "fit") or ()),
     )
 

@@ -51,6 +51,9 @@ def check_training(solution: Solution) -> None:
         check_metric(training.metric, solution.problem, ("training", "metric"))
     _check_problem(solution, errors)
     weighted = training.sample_weight is not None or training.class_weight is not None
+    weighted |= any(history.half_life is not None for history in training.histories)
+    if training.histories and not solution.spine.has_time:
+        errors.add(("training", "histories"), "a table without time has no history; leave it out")
     needs_onnx = solution.serving.engine == "process"
     candidates = training.search.candidates if training.search else []
     estimators: list[tuple[Step, tuple[str | int, ...], list[str]]] = [(training.estimator, ("training", "estimator"), [])]

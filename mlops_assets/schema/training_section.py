@@ -114,6 +114,21 @@ class ThresholdRule(YamlModel):
         return self
 
 
+class TrainingHistory(YamlModel):
+    """The part of the window that a model may be fitted on, up to its newest row. Empty: the whole window, every row the same."""
+
+    span: Duration | None = None
+    """Span before the newest row. A duration."""
+    half_life: Duration | None = None
+    """Span after which a row weighs half. A duration. For estimators that take weights."""
+
+    @model_validator(mode="after")
+    def _span_or_half_life(self) -> "TrainingHistory":
+        if self.span is not None and self.half_life is not None:
+            raise ValueError("give either `span` or `half_life`")
+        return self
+
+
 def _threshold_kind(value: object) -> str:
     """Which of the two a threshold is meant to be, so that an error speaks of that one alone."""
     return "rule" if isinstance(value, dict | ThresholdRule) else "number"
@@ -141,6 +156,9 @@ class Training(YamlModel):
     """Whether what serves is fitted again, on training rows and hold-out together, so that it does not lack the newest rows; the gates evaluate
     the model that has not seen the hold-out. Left out: where labels come in time, within half of the hold-out
     (`monitoring.performance.label_delay`). Never for a table without time, whose hold-out is predicted."""
+    histories: list[TrainingHistory] = []
+    """Parts of the window of which the data choose: a model is fitted on each, and the one that loses least on the hold-out is the candidate.
+    Left out: the whole window alone. Not for a table without time."""
     search: Search | None = None
     """A search for a better estimator or better parameters; none: `estimator` is fitted as it is."""
     folds: Annotated[int, Field(ge=2)] = 3

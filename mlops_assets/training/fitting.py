@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.ml.history import History
 from mlops_assets.schema.training_rules import needs_folds
 from mlops_assets.schema.training_section import Step as DeclaredStep
 from mlops_assets.schema.training_section import ThresholdRule
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.allowed_histories import WHOLE_WINDOW, history_weights
 from mlops_assets.training.export import export_model
 
 if TYPE_CHECKING:
@@ -104,15 +106,17 @@ def _trials(scores: "FoldScores", ray_address: str | None) -> "Iterator[tuple[Fo
         yield trials.fold_scores, trials.processors
 
 
-def fit_model(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", estimator: "PipelineStep") -> FittedModel:
-    """Fit `estimator` on all training rows; calibrate it and choose its threshold on out-of-fold predictions, where asked for.
+def fit_model(
+    inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", estimator: "PipelineStep", history: History = WHOLE_WINDOW
+) -> FittedModel:
+    """Fit `estimator` on all training rows, weighted by `history`; calibrate it and choose its threshold on out-of-fold predictions.
 
     Raises ValueError when the rows do not allow it.
     """
     from mlops_assets.ml.cross_validation import fit_rows, out_of_fold
 
     training = inputs.solution.training
-    specification, rows = model_specification(inputs, schema), training_rows(inputs, schema, train)
+    specification, rows = model_specification(inputs, schema), training_rows(inputs, schema, train, history)
     began = time.perf_counter()
     pipeline = fit_rows(specification, estimator, rows)
     seconds = time.perf_counter() - began
@@ -219,8 +223,13 @@ def model_specification(inputs: SolutionInputs, schema: "FeatureSchema") -> "Mod
     )
 
 
-def training_rows(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table") -> "TrainingRows":
-    """Return the rows of `train` as an estimator is fitted on them. Raises ValueError for a weight or a label that is none."""
+def training_rows(
+    inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", history: History = WHOLE_WINDOW
+) -> "TrainingRows":
+    """Return the rows of `train`, weighted by `history`, as an estimator is fitted on them.
+
+    Raises ValueError for a weight or a label that is none.
+    """
     import pyarrow as pa
 
     from mlops_assets.ml.cross_validation import TrainingRows, check_weights
@@ -228,9 +237,10 @@ def training_rows(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Ta
     from mlops_assets.schema.problem import label_array
 
     solution = inputs.solution
-    weights = None
+    weights = history_weights(inputs, train, history)
     if (column := solution.training.sample_weight) is not None:
-        weights = check_weights(train.column(column).cast(pa.float64()).to_numpy())
+        stated = check_weights(train.column(column).cast(pa.float64()).to_numpy())
+        weights = stated if weights is None else weights * stated
     return TrainingRows(
         frame=to_frame(train, schema),
         labels=label_array(train.column(solution.spine.label), solution.problem),

@@ -34,6 +34,7 @@ _PARTS = {
     "features/sql_expressions.py": "unit/components/test_derived_features.py",
     "features/generated/snapshots.py": "integration/test_tables_without_time.py",
     "lake/table_writes.py": "integration/test_lake.py",
+    "ml/history.py": "unit/ml/test_update_policies.py",
     "ml/figures.py": "unit/ml/test_evaluation_plots.py",
     "ml/monitoring_plots.py": "unit/ml/test_evaluation_plots.py",
     "ml/policy_plot.py": "unit/ml/test_policy_comparison.py",

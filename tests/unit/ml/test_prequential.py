@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from drifting_streams import FIRST, WEEKS_BEFORE, LinearLearner, evaluation
 
+from mlops_assets.ml.history import History
 from mlops_assets.ml.policy_comparison import FIXED, ArmSettings, build_arms, run_arms
 from mlops_assets.ml.prequential import ArmResult, Prequential
 from mlops_assets.ml.shared_fits import Models
-from mlops_assets.ml.update_policies import History, NeverPolicy, PeriodicPolicy, UpdateDecision, UpdateFacts
+from mlops_assets.ml.update_policies import NeverPolicy, PeriodicPolicy, UpdateDecision, UpdateFacts
 
 SETTINGS = ArmSettings(window=70, period=28, cooldown=14, maximum_age=180, minimum_new_rows=280)
 ARMS = build_arms(SETTINGS)

@@ -6,8 +6,8 @@ from datetime import date
 import numpy as np
 import pytest
 
+from mlops_assets.ml.history import History
 from mlops_assets.ml.shared_fits import Models, Stream
-from mlops_assets.ml.update_policies import History
 
 
 class Recorder:

@@ -7,13 +7,13 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
+from mlops_assets.ml.history import History
 from mlops_assets.ml.loss_comparison import WindowLosses
 from mlops_assets.ml.retraining import WindowResult
 from mlops_assets.ml.service_comparison import CHAMPION, PREVIOUS, RECALIBRATED
 from mlops_assets.ml.training_forecast import OLDER, YOUNGER
 from mlops_assets.ml.update_policies import (
     PLAIN,
-    History,
     LossPolicy,
     NeverPolicy,
     PeriodicPolicy,
