@@ -25,15 +25,21 @@ from mlops_assets.runs import worker
 _log = logging.getLogger(__name__)
 
 LIBRARIES = (
+    "dagster._cli",
     "duckdb",
-    "ibis",
+    "ibis.backends.sql.compilers",
+    "jinja2",
+    "matplotlib.backends.backend_agg",
     "matplotlib.figure",
+    "mlflow.sklearn",
     "mlflow.tracking",
     "nannyml",
     "onnxruntime",
     "optuna",
     "pandas",
+    "pandera.backends.ibis.builtin_checks",
     "pandera.ibis",
+    "pyarrow.dataset",
     "pyarrow.parquet",
     "skl2onnx",
     "sklearn.compose",
@@ -41,6 +47,7 @@ LIBRARIES = (
     "sklearn.linear_model",
     "sklearn.pipeline",
     "skops.io",
+    "sqlglot.dialects.duckdb",
 )
 """What the steps of a run import when they need it."""
 
