@@ -27,7 +27,17 @@ from mlops_assets.schema.solution import FeatureSource, Segments, Serving, Solut
 from mlops_assets.schema.source import Column, DeliveryComparison, Query, RawTable, Source
 from mlops_assets.schema.source_reader import READERS
 from mlops_assets.schema.time_partitions import Partitions, Schedule
-from mlops_assets.schema.training_section import Candidate, ErrorCost, Preprocessing, Search, Space, Step, ThresholdRule, Training
+from mlops_assets.schema.training_section import (
+    Candidate,
+    ErrorCost,
+    Preprocessing,
+    Search,
+    Space,
+    Step,
+    ThresholdRule,
+    Training,
+    TrainingHistory,
+)
 
 PAGE = Path(__file__).parent / "reference-yaml.md"
 SCHEMA = Path(json_schema.__file__).with_name("defs.schema.json")
@@ -53,6 +63,7 @@ COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
         Training,
         Step,
         Preprocessing,
+        TrainingHistory,
         Search,
         Candidate,
         Space,
