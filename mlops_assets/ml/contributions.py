@@ -47,21 +47,8 @@ def explain_row(
     if row.num_rows != 1 or background.num_rows == 0:
         raise ValueError(f"Explaining takes one row and some background, not {row.num_rows} and {background.num_rows} rows.")
     names = row.column_names
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(background.num_rows, size=orders).repeat(2)
-    forward = np.array([generator.permutation(len(names)) for _ in range(orders)])
-    # Each order and its reverse, on the same background row.
-    walks = np.stack([forward, forward[:, ::-1]], axis=1).reshape(2 * orders, len(names))
-    # ranks[walk, feature]: the step at which the walk takes over the feature from the explained row.
-    ranks = np.argsort(walks, axis=1)
-    steps = len(names) + 1
-    is_explained = ranks[:, None, :] < np.arange(steps)[None, :, None]
-    positions = np.where(is_explained, background.num_rows, drawn[:, None, None]).reshape(-1, len(names))
-    rows = pa.concat_tables([background.select(names), row]).combine_chunks()
-    mixed = pa.table({name: rows.column(name).take(pa.array(positions[:, number])) for number, name in enumerate(names)})
-    predictions = np.asarray(predict(mixed), dtype=np.float64).reshape(2 * orders, steps)
-    changes = np.take_along_axis(np.diff(predictions, axis=1), ranks, axis=1)
-    pairs = changes.reshape(orders, 2, len(names)).mean(axis=1)
+    walked, pairs = _walk(predict, row, background, orders=orders, seed=seed)
+    predictions, pairs = walked[..., 0], pairs[0, ..., 0]
     means, errors = pairs.mean(axis=0), pairs.std(axis=0, ddof=1) / np.sqrt(orders) if orders > 1 else np.full(len(names), np.inf)
     contributions = [
         Contribution(
@@ -77,3 +64,40 @@ def explain_row(
         base=float(predictions[:, 0].mean()),
         contributions=tuple(sorted(contributions, key=lambda contribution: -abs(contribution.contribution))),
     )
+
+
+def absolute_contributions(
+    predict: Callable[[pa.Table], np.ndarray], rows: pa.Table, background: pa.Table, *, seed: int
+) -> np.ndarray:
+    """The size of the contribution of each feature to the prediction of each of `rows` [rows, features], by one order and its reverse.
+
+    `predict` gives one number a row or several, whose sizes are averaged. Features are the columns of `rows`.
+    """
+    _, pairs = _walk(predict, rows, background, orders=1, seed=seed)
+    return np.abs(pairs[:, 0]).mean(axis=-1)
+
+
+def _walk(
+    predict: Callable[[pa.Table], np.ndarray], rows: pa.Table, background: pa.Table, *, orders: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The predictions of `orders` walks and their reverses for each of `rows` [walks, steps, outputs], and the changes by feature.
+
+    The latter are means of a walk and its reverse [rows, orders, features, outputs].
+    """
+    names, count = rows.column_names, rows.num_rows * orders
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(background.num_rows, size=count).repeat(2)
+    forward = np.array([generator.permutation(len(names)) for _ in range(count)])
+    # Each order and its reverse, on the same background row.
+    walks = np.stack([forward, forward[:, ::-1]], axis=1).reshape(2 * count, len(names))
+    # ranks[walk, feature]: the step at which the walk takes over the feature from the explained row.
+    ranks = np.argsort(walks, axis=1)
+    steps = len(names) + 1
+    is_explained = ranks[:, None, :] < np.arange(steps)[None, :, None]
+    explained = background.num_rows + np.arange(rows.num_rows).repeat(2 * orders)
+    positions = np.where(is_explained, explained[:, None, None], drawn[:, None, None]).reshape(-1, len(names))
+    together = pa.concat_tables([background.select(names), rows]).combine_chunks()
+    mixed = pa.table({name: together.column(name).take(pa.array(positions[:, number])) for number, name in enumerate(names)})
+    predictions = np.asarray(predict(mixed), dtype=np.float64).reshape(2 * count, steps, -1)
+    changes = np.take_along_axis(np.diff(predictions, axis=1), ranks[..., None], axis=1)
+    return predictions, changes.reshape(rows.num_rows, orders, 2, len(names), -1).mean(axis=2)

@@ -6,6 +6,7 @@ Table, checks, alerts, the section of the page and the plot are the same for all
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.monitoring.alerts import Alert
+    from mlops_assets.serving.bundle import Bundle
 
 _WINDOW_ROWS, _HOLDOUT_ROWS = internal("window_rows"), internal("holdout_rows")
 
@@ -61,7 +63,7 @@ class MonitoredWindow:
     """The subject of a monitor: the predictions of one version in one window.
 
     `rows` and `reference_rows` are relations of SQL on `connection`: the predictions with their features and the label (null until it is
-    known), and the hold-out of the version with its predictions, a sample of a large one.
+    known), and the hold-out of the version with its predictions, a sample of a large one. `load_bundle` reads the version's model.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -70,6 +72,7 @@ class MonitoredWindow:
     version: MonitoredVersion
     rows: str
     reference_rows: str
+    load_bundle: "Callable[[], Bundle]"
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of the result of `sql`."""
@@ -110,6 +113,7 @@ class FunctionMonitor:
         for version in run.versions:
             monitored_version = run.load(version)
             run.connection.register(_HOLDOUT_ROWS, monitored_version.reference.rows)
+            load_bundle = cache(partial(run.load_bundle, version))
             for window in run.windows.ranges:
                 run.connection.execute(
                     f"CREATE OR REPLACE TEMP VIEW {_WINDOW_ROWS} AS SELECT * EXCLUDE ({quote(STAGED_WINDOW)}) FROM {ROWS} "
@@ -118,7 +122,13 @@ class FunctionMonitor:
                 if not run.connection.execute(f"SELECT 1 FROM {_WINDOW_ROWS} LIMIT 1").fetchall():
                     continue
                 monitored = MonitoredWindow(
-                    run.connection, run.inputs, window, monitored_version, rows=_WINDOW_ROWS, reference_rows=_HOLDOUT_ROWS
+                    run.connection,
+                    run.inputs,
+                    window,
+                    monitored_version,
+                    rows=_WINDOW_ROWS,
+                    reference_rows=_HOLDOUT_ROWS,
+                    load_bundle=load_bundle,
                 )
                 try:
                     measures[window, version] = list(self(monitored, **of_solution.parameters))

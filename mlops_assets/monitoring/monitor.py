@@ -22,11 +22,13 @@ from mlops_assets.schema.registry import Registry
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.table_columns import TableColumn
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.bundle_reading import read_bundle
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.monitoring.alerts import Alert
+    from mlops_assets.serving.bundle import Bundle
 
 
 MEASURE_COLUMNS: Mapping[str, TableColumn] = {
@@ -57,6 +59,10 @@ class MonitoringRun:
     def load(self, version: int) -> MonitoredVersion:
         """Contract and reference of one of the versions."""
         return load_monitored_version(self.inputs, self.registry, self.settings, version)
+
+    def load_bundle(self, version: int) -> "Bundle":
+        """The model of one of the versions."""
+        return read_bundle(self.registry, self.settings, self.registry.get(self.inputs.name, version))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,10 @@
 Every solution has those whose section `monitoring.<name>` has a default; one without belongs to the solutions that have the section.
 """
 
-from mlops_assets.monitoring import data_quality_report, drift_report, groups_report, performance_report
+from mlops_assets.monitoring import attribution_report, data_quality_report, drift_report, groups_report, performance_report
 
 performance = performance_report.MONITOR
 data_quality = data_quality_report.MONITOR
 drift = drift_report.MONITOR
 groups = groups_report.groups
+attribution = attribution_report.attribution

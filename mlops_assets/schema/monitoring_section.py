@@ -76,6 +76,19 @@ class Groups(YamlModel):
     """The least rows with a known label of a group that is compared, and of the others."""
 
 
+class Attribution(YamlModel):
+    """What the model leans on: the share of each feature in what moves its predictions, compared with the hold-out, without labels.
+
+    A feature alerts when its share changed by an effect that matters, and by more than the days of the window differ. The probability of
+    a false alarm is that of `drift`.
+    """
+
+    effect: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """The least change of a share that matters, from 0 to 1."""
+    rows: Annotated[int, Field(ge=100, le=5000)] = 500
+    """How many predictions of a window are explained; of the hold-out twice as many."""
+
+
 class Monitoring(YamlModel):
     """Monitoring windows, and the limits that their reports check."""
 
@@ -89,6 +102,8 @@ class Monitoring(YamlModel):
     """When the data of a window alerts."""
     groups: Groups | None = None
     """The [groups](monitoring.md#sensitive-groups) whose metrics are compared. Left out: none are."""
+    attribution: Attribution | None = None
+    """When [what the model leans on](monitoring.md#attribution) alerts. Left out: it is not looked at."""
     own: dict[str, dict[str, Any]] = {}
     """[Monitors of your own](extend.md#monitor): import path or name of an entry point -> parameters."""
 

@@ -173,6 +173,7 @@ DECLARED = {
     # How fast a busy machine predicts is not what is tested.
     "gates": {"slices": ["Größe", "[x]"], "groups": {"log_loss": 5.0}, "maximum_latency_milliseconds": 60_000},
     "monitoring": {
+        "attribution": {"rows": 100},
         "groups": {"columns": ["Größe"], "maximum_difference": {"log_loss": 5.0}, "minimum_rows": 30},
         "own": {
             "my_team.monitors:ceiling": {"score": 0.0, "maximum": 0.5},
@@ -263,6 +264,7 @@ class World:
             "estimate_agrees",
             "ceiling",
             "groups",
+            "attribution",
         }, failed
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
@@ -416,6 +418,14 @@ def test_groups_are_compared_in_every_window_and_before_a_deployment(world: Worl
     assert execution.event is not None
     assert execution.event.asset_check_evaluation is not None
     assert execution.event.asset_check_evaluation.metadata["groups_compared"].value == len(groups)
+
+
+def test_what_the_model_leans_on_is_compared_in_every_window(world: World) -> None:
+    rows = world.rows(
+        "SELECT window_start, count(*), count(value), count(DISTINCT subject) FROM hostile.attribution_report GROUP BY 1 ORDER BY 1"
+    )
+    features = len([*NUMBERS, *TEXTS, *REQUEST, DERIVED])
+    assert [(str(day), *counts) for day, *counts in rows] == [(day, features, features, features) for day in WINDOWS]
 
 
 def test_a_challenger_is_compared_with_its_champion_by_what_the_servers_logged(world: World) -> None:

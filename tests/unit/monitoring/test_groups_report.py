@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import duckdb
 import yaml
-from decisions import INPUTS, Served
+from decisions import INPUTS, Served, age_bundle
 
 from mlops_assets.core.project import current_project
 from mlops_assets.monitoring.groups_report import groups
@@ -35,7 +35,9 @@ def measure(*, noise: float) -> dict[str, Measure]:
         f"CASE WHEN id % 5 < 2 THEN {noise} ELSE 0 END * (hash(id + 7) % 100) / 100 AS draw FROM range(2000) r(id))"
     )
     version = MonitoredVersion(1, Served().contract(1), reference=None)  # type: ignore[arg-type]
-    window = MonitoredWindow(connection, DECLARED, "2020-03-02", version, rows="visits", reference_rows="visits")
+    window = MonitoredWindow(
+        connection, DECLARED, "2020-03-02", version, rows="visits", reference_rows="visits", load_bundle=age_bundle
+    )
     return {measure.subject: measure for measure in groups(window)}
 
 
@@ -68,4 +70,4 @@ def test_without_labels_nothing_is_measured() -> None:
     connection = duckdb.connect()
     connection.execute("CREATE TABLE visits (id BIGINT, asked_at TIMESTAMPTZ, late BOOLEAN, sex VARCHAR, score FLOAT)")
     version = MonitoredVersion(1, Served().contract(1), reference=None)  # type: ignore[arg-type]
-    assert list(groups(MonitoredWindow(connection, DECLARED, "2020-03-02", version, "visits", "visits"))) == []
+    assert list(groups(MonitoredWindow(connection, DECLARED, "2020-03-02", version, "visits", "visits", age_bundle))) == []
