@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from mlops_assets.operations.events import requests_of_day, send_requests
 from mlops_assets.operations.stage_runs import data_assets
 
 SOLUTION = "employment"
+FIRST_YEAR = "2017-01-01"
+"""The first that is predicted."""
 REASON = "the model was trained for 2017-01-01, 365 days ago"
 REPLAY = ("replay", SOLUTION, "--from", "2017-01-01", "--to", "2017-12-31", "--step", "year", "--json")
 FAULT = ("--inject", "duplicate:census:2017-01-01:2017-01-01")
@@ -175,9 +178,10 @@ def test_automation_is_switched_as_a_whole_and_stays_so(platform: Platform, repl
         platform.mlops("automation", "off")
 
 
-def test_with_automation_on_a_year_goes_from_raw_rows_to_a_decision_by_itself(platform: Platform, replayed: Replayed) -> None:
-    decision, spine = f"{SOLUTION}/retraining_decision", f"{SOLUTION}/spine"
-    year = "2018-01-01"
+@pytest.fixture(scope="module")
+def followed(platform: Platform, replayed: Replayed) -> str:
+    """A year whose raw rows arrived with automation on, once its decision was made."""
+    decision, year = f"{SOLUTION}/retraining_decision", "2018-01-01"
     assert not platform.client.assets()[decision].covers(year, year)
     # Not the sensor of retraining: what it launched would go on behind the tests that follow.
     with switched_on(platform.client, *CONDITIONS_SENSORS):
@@ -188,12 +192,49 @@ def test_with_automation_on_a_year_goes_from_raw_rows_to_a_decision_by_itself(pl
                 key for key, asset in platform.client.assets().items() if asset.covers(year, year)
             ]
             time.sleep(2)
-    rows = f"SELECT count(*) FROM {SOLUTION}.{{}} WHERE survey_date = DATE '{year}'"
+    return year
+
+
+def test_with_automation_on_a_year_goes_from_raw_rows_to_a_decision_by_itself(platform: Platform, followed: str) -> None:
+    spine = f"{SOLUTION}/spine"
+    rows = f"SELECT count(*) FROM {SOLUTION}.{{}} WHERE survey_date = DATE '{followed}'"
     assert platform.value(rows.format("predictions")) == platform.value(rows.format("spine")) > 50_000
     # The dbt tests ran with the models.
     checks = platform.client.query(CHECKS, key={"path": spine.split("/")})["assetNodeOrError"]["assetChecksOrError"]["checks"]
     assert checks
     assert {check["executionForLatestMaterialization"]["status"] for check in checks} == {"SUCCEEDED"}
+
+
+def test_the_model_is_good_on_the_year_held_out_and_on_those_after(platform: Platform, followed: str) -> None:
+    evaluation = platform.client.metadata(f"{SOLUTION}/evaluation", FIRST_YEAR)
+    assert evaluation["roc_auc"] >= 0.85
+    assert evaluation["expected_calibration_error"] <= 0.05
+    assert evaluation["gates_passed"] is True
+    for year in (FIRST_YEAR, followed):
+        assert platform.client.metadata(f"{SOLUTION}/outcomes", year)["roc_auc"] >= 0.85
+
+
+def test_every_person_of_the_predicted_years_is_predicted_once_and_evaluated(platform: Platform, followed: str) -> None:
+    people = platform.rows(
+        f"SELECT survey_date, count(*) FROM raw.census WHERE survey_date >= '{FIRST_YEAR}' GROUP BY 1 ORDER BY 1"
+    )
+    assert len(people) == 2
+    for table in ("predictions", "outcomes"):
+        query = f"""SELECT survey_date, count(*), count(DISTINCT person_id) FROM {SOLUTION}.{table}
+            WHERE survey_date >= '{FIRST_YEAR}' GROUP BY 1 ORDER BY 1"""
+        assert platform.rows(query) == [(day, count, count) for day, count in people]
+    assert platform.value(f"SELECT bool_and(matured) FROM {SOLUTION}.outcomes")
+
+
+def test_drift_is_reported_by_year(platform: Platform, followed: str) -> None:
+    windows = platform.rows(
+        f"SELECT DISTINCT window_start::VARCHAR FROM {SOLUTION}.drift_report WHERE window_start >= '{FIRST_YEAR}' ORDER BY 1"
+    )
+    assert windows == [(FIRST_YEAR,), (followed,)]
+    report = platform.client.metadata(f"{SOLUTION}/monitoring_report", followed)["report"]
+    assert Path(report).stat().st_size > 10_000
+    # The survey asks the same questions of the same state: no feature moves far in a year.
+    assert platform.value(f"SELECT count(*) FROM {SOLUTION}.drift_report WHERE alert AND kind = 'feature' AND slice IS NULL") <= 2
 
 
 def test_what_the_servers_answered_reaches_the_decision_without_any_batch(platform: Platform, replayed: Replayed) -> None:

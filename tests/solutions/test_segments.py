@@ -84,22 +84,38 @@ def instance(platform: Platform, champion: RegisteredModel) -> dg.DagsterInstanc
 
 
 @pytest.fixture(scope="module")
-def version(platform: Platform, champion: RegisteredModel, instance: dg.DagsterInstance) -> int:
-    """An accepted version of the segment that waits for its promotion."""
-    training_date = champion.tags["training_date"]
-    result = train(platform, instance, training_date, against_champion=UNLIMITED)
+def refused(platform: Platform, champion: RegisteredModel, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    """A first version of the segment, which would have to be better than what predicts its rows by more than any is."""
+    return train(platform, instance, champion.tags["training_date"], against_champion={"roc_auc": -0.2})
+
+
+@pytest.fixture(scope="module")
+def version(
+    platform: Platform, champion: RegisteredModel, instance: dg.DagsterInstance, refused: dg.ExecuteInProcessResult
+) -> int:
+    """The same version, accepted by other gates, which waits for its promotion."""
+    result = train(platform, instance, champion.tags["training_date"], against_champion=UNLIMITED)
     assert result.success, inprocess.failed_checks(result)
     found = platform.registry.by_alias(SOLUTION, f"challenger-{SEGMENT}")
     assert found is not None
     assert found.segment == SEGMENT
+    assert found.version == model_version(refused)
     return found.version
 
 
+def model_version(result: dg.ExecuteInProcessResult) -> int:
+    """The version that a run of the segment's stages trained."""
+    [model] = [
+        event for event in result.get_asset_materialization_events() if event.asset_key == dg.AssetKey(STAGES[0].split("/"))
+    ]
+    return int(model.materialization.metadata["model_version"].value)  # type: ignore[arg-type]
+
+
 def test_its_rival_is_what_predicts_its_rows_now(
-    platform: Platform, champion: RegisteredModel, instance: dg.DagsterInstance, version: int
+    platform: Platform, champion: RegisteredModel, refused: dg.ExecuteInProcessResult
 ) -> None:
-    result = train(platform, instance, champion.tags["training_date"], against_champion={"roc_auc": -0.2})
-    [check] = [check for check in result.get_asset_check_evaluations() if check.check_name == "against_champion"]
+    version = model_version(refused)
+    [check] = [check for check in refused.get_asset_check_evaluations() if check.check_name == "against_champion"]
     assert not check.passed
     own = f"FROM {SOLUTION}.segment_evaluation WHERE model_version = {version}"
     rows = platform.value(f"SELECT count(*) {own} AND segment = '{SEGMENT}'")
@@ -112,7 +128,6 @@ def test_its_rival_is_what_predicts_its_rows_now(
     assert 0 < rows < platform.value(f"SELECT count(*) {of_the_champion}")
     assert platform.value(f"SELECT count(*) FROM {SOLUTION}.evaluation WHERE model_version = {version}") == 0
     assert platform.registry.by_alias(SOLUTION, f"challenger-{SEGMENT}") is None
-    assert train(platform, instance, champion.tags["training_date"], against_champion=UNLIMITED).success
 
 
 def test_a_segment_without_a_champion_is_predicted_by_the_solutions(
