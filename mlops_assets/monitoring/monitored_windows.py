@@ -1,7 +1,7 @@
 """Monitoring windows of a run: their predictions with the known labels, and the references that these are compared with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from mlops_assets.training.monitoring_reference import VersionReference, load_re
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mlops_assets.ml.evaluation import Evaluation
     from mlops_assets.serving.contract import Contract
 
 WINDOW = "window_start"
@@ -69,11 +70,15 @@ class Windows:
 
 @dataclass(frozen=True)
 class MonitoredVersion:
-    """The contract and the reference that the rows of a version are compared with."""
+    """The contract and the reference that the rows of a version are compared with.
+
+    `evaluations` are those of the reference by the columns of their slices, kept for the further windows that are compared with them.
+    """
 
     version: int
     contract: "Contract"
     reference: VersionReference
+    evaluations: "dict[tuple[str, ...], Evaluation]" = field(default_factory=dict, repr=False, compare=False)
 
 
 def load_monitored_version(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings, version: int) -> MonitoredVersion:

@@ -194,9 +194,12 @@ def _usual(
     biased = [metric for metric in solution.metrics if METRICS.get(metric).biased_upwards]
     slices = row_slices(reference.rows, slice_columns) if biased else {}
     evaluated = {name: evaluated_rows(inputs, monitored_version.contract, part) for name, part in slices.items()}
+    evaluations, columns = monitored_version.evaluations, tuple(slice_columns)
+    if columns not in evaluations:
+        evaluations[columns] = _evaluate(inputs, monitored_version, reference.rows, columns)
     sizes = {(name, count) for counts in matured for name, count in counts.items() if name in evaluated}
     return UsualPerformance(
-        evaluation=_evaluate(inputs, monitored_version, reference.rows, slice_columns),
+        evaluation=evaluations[columns],
         variation=reference.variation,
         excess={
             (name, metric, count): excess_of(evaluated[name], metric, count, solution.training.seed)
