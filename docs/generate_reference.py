@@ -21,7 +21,16 @@ from mlops_assets.schema.feature_view import FeatureViewMeta
 from mlops_assets.schema.feature_views_section import FeatureViewSection, RollingFeature
 from mlops_assets.schema.gates_section import DatasetChecks, Gates
 from mlops_assets.schema.metric_names import metric_names
-from mlops_assets.schema.monitoring_section import Attribution, DataQuality, Drift, Groups, Monitoring, Performance, Retraining
+from mlops_assets.schema.monitoring_section import (
+    Attribution,
+    DataQuality,
+    Drift,
+    Groups,
+    Monitoring,
+    Performance,
+    Retraining,
+    RetrainingCosts,
+)
 from mlops_assets.schema.problem import PROBLEMS
 from mlops_assets.schema.solution import FeatureSource, Segments, Serving, Solution, SolutionPartitions, Spine, Worker
 from mlops_assets.schema.source import Column, DeliveryComparison, Query, RawTable, Source
@@ -81,6 +90,7 @@ COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
         Groups,
         Attribution,
         Retraining,
+        RetrainingCosts,
     ),
 }
 """The components that a `defs.yaml` may name, with the models of their attributes; a model is described once."""

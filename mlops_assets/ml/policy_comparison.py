@@ -7,6 +7,7 @@ import numpy as np
 
 from mlops_assets.ml.history import History
 from mlops_assets.ml.prequential import ArmResult, Prequential
+from mlops_assets.ml.training_forecast import TrainingCosts
 from mlops_assets.ml.update_policies import LossPolicy, NeverPolicy, PeriodicPolicy, ReportPolicy, UpdatePolicy
 from mlops_assets.schema.metric_names import greater_is_better
 
@@ -39,6 +40,7 @@ class ArmSettings:
     refits: bool = True
     weighted: bool = True
     histories: Sequence[History] = ()
+    costs: TrainingCosts | None = None
 
     @property
     def half_life(self) -> int:
@@ -93,6 +95,7 @@ def build_arms(settings: ArmSettings) -> dict[str, Arm]:
     def report_policy(*histories: History, refits: bool, **pieces: bool) -> ReportPolicy:
         return ReportPolicy(
             histories=histories,
+            costs=settings.costs,
             minimum_bad_windows=settings.minimum_bad_windows,
             recent_windows=settings.recent_windows,
             cooldown=settings.cooldown,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses
-    from mlops_assets.ml.training_forecast import TrainingForecast
+    from mlops_assets.ml.training_forecast import TrainingCosts, TrainingForecast
 
 Outcome = Literal["keep", "recalibrate", "roll back", "retrain", "wait", "ask"]
 """`roll back`: the model before loses less. `retrain`: there is a reason and nothing against it. `ask`: the same, but trainings did not help:
@@ -67,7 +67,7 @@ class RetrainingPolicy:
     `minimum_bad_windows` of the `recent_windows` last ones must be bad. A model trained for `trained_before` or earlier is too old (None:
     none is); a training for a day after `attempted_after` was too recent to be followed by another one, and so is a rollback. After
     `refused` trainings in a row that did not help a person is asked (None: never). The model before is compared for `watch` windows where
-    `rolls_back`.
+    `rolls_back`, and probes tell what a training gains where `forecasts`. With `costs` the forecast gain alone decides when it pays.
     """
 
     minimum_bad_windows: int
@@ -81,6 +81,7 @@ class RetrainingPolicy:
     rolls_back: bool
     recalibrates: bool
     forecasts: bool
+    costs: "TrainingCosts | None" = None
 
     def is_watching(self, served_windows: int) -> bool:
         """Whether a version may be rolled back after it served in so many windows."""
@@ -106,7 +107,8 @@ class RetrainingState:
 
     `losses` are those of `service_comparison.py` in the windows that the version predicted, `served_windows` of them by now. `rolled_back` is
     the day of the last rollback, `refused` counts the trainings in a row that did not end as the champion, `refused_recalibrations` those of
-    this version. `ages` are the losses of probes, as `training_forecast.py` reads them, of windows of `window_days`.
+    this version. `ages` are the losses of probes, as `training_forecast.py` reads them, of windows of `window_days` and
+    about `predictions` predictions.
     """
 
     day: date
@@ -123,6 +125,7 @@ class RetrainingState:
     refused_recalibrations: int = 0
     ages: "Sequence[WindowLosses]" = ()
     window_days: int = 7
+    predictions: float = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,20 +160,12 @@ class RetrainingDecision:
 def decide(state: RetrainingState, policy: RetrainingPolicy) -> RetrainingDecision:
     """Decide by `policy` what follows from `state`: first what undoes a mistake, then what learns, then what bends the predictions."""
     # Not at the head of the module: the definitions load without numpy.
-    from mlops_assets.ml.service_comparison import (
-        CHAMPION,
-        compare_recalibrated,
-        compare_with_previous,
-        describe_difference,
-        mean_loss,
-    )
-    from mlops_assets.ml.training_forecast import forecast_training
+    from mlops_assets.ml.service_comparison import compare_recalibrated, compare_with_previous, describe_difference
 
     rollback = compare_with_previous(state.losses, watch=policy.watch) if policy.is_watching(state.served_windows) else None
     bends = policy.recalibrates and not policy.gives_up(state.refused_recalibrations)
     recalibration = compare_recalibrated(state.losses) if bends else None
-    loss = mean_loss(state.losses, CHAMPION)
-    forecast = forecast_training(state.ages, loss=loss, window_days=state.window_days) if policy.forecasts else None
+    forecast = _forecast(state, policy) if policy.forecasts else None
     recent = state.windows[-policy.recent_windows :]
     problems = [problem for window in recent if (problem := window.problem)]
     drifts = [drift for window in recent if (drift := window.drift(policy.maximum_drifted_share))]
@@ -200,6 +195,17 @@ def decide(state: RetrainingState, policy: RetrainingPolicy) -> RetrainingDecisi
     if recalibration is not None and recalibration.is_better and state.running is None:
         return decision("recalibrate", [*reasons, f"recalibrated it loses less: {describe_difference(recalibration)}"], obstacles)
     return decision("wait" if reasons else "keep", reasons, obstacles)
+
+
+def _forecast(state: RetrainingState, policy: RetrainingPolicy) -> "TrainingForecast | None":
+    """Return what a training gains; without costs it may cost a tenth of the loss of a window, and must gain a fiftieth."""
+    from mlops_assets.ml.service_comparison import CHAMPION, mean_loss
+    from mlops_assets.ml.training_forecast import LEAST_GAIN, TRAINING_COST, forecast_training
+
+    loss, share, least_gain = mean_loss(state.losses, CHAMPION), TRAINING_COST, LEAST_GAIN
+    if policy.costs is not None and loss and state.predictions:
+        share, least_gain = policy.costs.share(loss, state.predictions), 0.0
+    return forecast_training(state.ages, loss=loss, window_days=state.window_days, training_cost=share, least_gain=least_gain)
 
 
 def _reasons(

@@ -19,8 +19,20 @@ TRAINING_COST = 0.1
 
 _CONFIDENCE = 0.998
 """Of the interval in which a younger model must be better: the question is put in every window."""
-_LEAST_GAIN = 0.02
+LEAST_GAIN = 0.02
 """The least gain of a training that is forecast, as a share of the loss."""
+
+
+@dataclass(frozen=True)
+class TrainingCosts:
+    """What a training costs, and what a unit of the mean loss costs per prediction, in one unit."""
+
+    training: float
+    loss: float
+
+    def share(self, mean_loss: float, predictions: float) -> float:
+        """Return the cost of a training as a share of what the loss of a window of so many predictions costs."""
+        return self.training / (self.loss * mean_loss * predictions)
 
 
 @dataclass(frozen=True)
@@ -37,12 +49,18 @@ class TrainingForecast:
 
 
 def forecast_training(
-    ages: Sequence[WindowLosses], *, loss: float | None, window_days: int, training_cost: float = TRAINING_COST, seed: int = 0
+    ages: Sequence[WindowLosses],
+    *,
+    loss: float | None,
+    window_days: int,
+    training_cost: float = TRAINING_COST,
+    least_gain: float = LEAST_GAIN,
+    seed: int = 0,
 ) -> TrainingForecast | None:
     """Forecast from `ages`, the losses of both probes divided by the days between them; None where they are too few.
 
     With a `loss` that grows by `slope` a day, trainings every T days cost C / T + slope T / 2 a day: least at T = sqrt(2 C / slope). Until
-    then it must have grown by a fiftieth too.
+    then it must have grown by the share `least_gain` too.
     """
     day_of_age = compare_losses(ages, YOUNGER, OLDER, fewest_windows=2, seed=seed)
     if day_of_age is None:
@@ -51,4 +69,4 @@ def forecast_training(
     if certain is None or not certain.is_better or not loss:
         return TrainingForecast(day_of_age, None)
     slope = -certain.value / loss
-    return TrainingForecast(day_of_age, max(sqrt(2 * training_cost * window_days / slope), _LEAST_GAIN / slope))
+    return TrainingForecast(day_of_age, max(sqrt(2 * training_cost * window_days / slope), least_gain / slope))

@@ -19,7 +19,7 @@ from mlops_assets.ml.service_comparison import (
     mean_loss,
     rise_of_loss,
 )
-from mlops_assets.ml.training_forecast import TRAINING_COST, forecast_training
+from mlops_assets.ml.training_forecast import TRAINING_COST, TrainingCosts, forecast_training
 
 Action = Literal["keep", "recalibrate", "roll back", "retrain"]
 
@@ -128,6 +128,7 @@ class ReportPolicy:
     """
 
     histories: Sequence[History]
+    costs: TrainingCosts | None = None
     minimum_bad_windows: int
     recent_windows: int
     cooldown: int
@@ -158,6 +159,7 @@ class ReportPolicy:
                 refused=facts.refused,
                 ages=facts.ages,
                 window_days=facts.window_days,
+                predictions=sum(int(window.rows.sum()) for window in facts.windows) / max(len(facts.windows), 1),
             ),
             RetrainingPolicy(
                 minimum_bad_windows=self.minimum_bad_windows,
@@ -171,6 +173,7 @@ class ReportPolicy:
                 rolls_back=self.rolls_back,
                 recalibrates=self.recalibrates,
                 forecasts=self.forecasts,
+                costs=self.costs,
             ),
         )
         match decision.outcome:

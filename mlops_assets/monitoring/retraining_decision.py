@@ -191,7 +191,7 @@ def decide_window(
     identity = fingerprint(connection, f"({rows})")
     labelled, new_rows = count_labelled(connection, inputs, rows, attempted)
     served_windows = count_served_windows(connection, inputs, version, window)
-    policy = _policy(inputs, day, labelled)
+    policy, predictions = _policy(inputs, day, labelled), count_predictions(connection, inputs, window)
     is_watched = policy.is_watching(served_windows) and history.may_roll_back
     previous = versions.before(version, champion.training.training_date) if is_watched else None
     compared = (
@@ -228,6 +228,7 @@ def decide_window(
         refused=history.refused,
         refused_recalibrations=history.refused_recalibrations,
         ages=[*map(losses_from_text, measured), *([] if probes.losses is None else [probes.losses])],
+        predictions=predictions,
         window_days=CADENCE_LENGTHS[inputs.solution.monitoring.window].fewest_days,
     )
     decision: RetrainingDecision = decide(state, policy)
@@ -242,7 +243,7 @@ def decide_window(
         "decided_for": day,
         MODEL_VERSION: version,
         "trained_for": trained_for,
-        "predictions": count_predictions(connection, inputs, window),
+        "predictions": predictions,
         "drifted_share": newest.drifted_share,
         "metric": newest.metric,
         "estimated": newest.estimated,
@@ -265,6 +266,8 @@ def decide_window(
 
 def _policy(inputs: SolutionInputs, day: date, labelled: int) -> RetrainingPolicy:
     """The conditions in the YAML of the solution, on a day with so many labelled rows."""
+    from mlops_assets.ml.training_forecast import TrainingCosts
+
     section = inputs.solution.retraining
     return RetrainingPolicy(
         minimum_bad_windows=section.minimum_bad_windows,
@@ -279,6 +282,7 @@ def _policy(inputs: SolutionInputs, day: date, labelled: int) -> RetrainingPolic
         # Without time there are no later rows to recalibrate by.
         recalibrates=section.recalibrate and inputs.solution.spine.has_time,
         forecasts=section.forecast and inputs.solution.spine.has_time,
+        costs=None if section.costs is None else TrainingCosts(section.costs.training, section.costs.loss),
     )
 
 

@@ -142,6 +142,7 @@ def publish_comparison(instance: "dg.DagsterInstance", solution: str, comparison
 def arm_settings(solution: Solution) -> "ArmSettings":
     """Return what the YAML of a solution makes of the arms."""
     from mlops_assets.ml.policy_comparison import ArmSettings
+    from mlops_assets.ml.training_forecast import TrainingCosts
 
     training, retraining = solution.training, solution.retraining
     return ArmSettings(
@@ -157,6 +158,7 @@ def arm_settings(solution: Solution) -> "ArmSettings":
         rolls_back=retraining.roll_back,
         recalibrates=retraining.recalibrate,
         forecasts=retraining.forecast,
+        costs=None if retraining.costs is None else TrainingCosts(retraining.costs.training, retraining.costs.loss),
         refits=solution.refits,
         histories=[
             history if history != WHOLE_WINDOW else History(days=maximum_days(training.window))

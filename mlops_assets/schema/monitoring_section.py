@@ -118,6 +118,16 @@ def _of_windows(text: str) -> str:
     return text
 
 
+class RetrainingCosts(YamlModel):
+    """What decides when a training pays: its cost, and that of the loss which it saves, in one unit."""
+
+    training: Annotated[float, Field(gt=0)]
+    """Of a training, with the work that it makes."""
+    loss: Annotated[float, Field(gt=0)]
+    """Of a unit of the mean loss per prediction. The loss is the negative logarithm of the probability of what happened, of a regression the
+    absolute error, or the squared one where the metric is not `mean_absolute_error`."""
+
+
 class Retraining(YamlModel):
     """When a solution is trained again: when enough of the last windows are bad, or the model is too old, and nothing speaks against it.
 
@@ -145,6 +155,8 @@ class Retraining(YamlModel):
     """Whether probes, two small models in every window, tell if newer history helps. Where it pays, that is a reason to train, and where it
     does not help, a candidate replaces the version only if it is better beyond chance, or the version is older than `max_age`. A table without
     time has no newer history."""
+    costs: RetrainingCosts | None = None
+    """What a training and the loss cost. Left out: a training costs a tenth of the loss of a window, and must gain a fiftieth of it."""
     refused: Annotated[int, Field(ge=1)] = 2
     """After how many trainings in a row that were refused or rolled back a person is asked, and none follows by itself. A training or a
     deployment by hand begins anew, and so does `max_age` after the last one."""

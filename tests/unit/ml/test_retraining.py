@@ -5,13 +5,14 @@ from datetime import date, timedelta
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.ml.loss_comparison import WindowLosses
 from mlops_assets.ml.retraining import RetrainingDecision, RetrainingPolicy, RetrainingState, WindowResult, decide
 from mlops_assets.ml.service_comparison import CHAMPION
-from mlops_assets.ml.training_forecast import OLDER, YOUNGER
+from mlops_assets.ml.training_forecast import OLDER, YOUNGER, TrainingCosts
 
 DAY = date(2013, 9, 2)
 
@@ -208,6 +209,16 @@ def test_a_training_that_pays_is_made_before_any_window_is_bad() -> None:
     assert "younger models lose less, so that a training pays after 15 days, and the model is 32 days old" in decision.text
     assert decide(replace(state, trained_for=DAY - timedelta(days=14)), POLICY).outcome == "keep"
     assert decide(state, replace(POLICY, forecasts=False)).outcome == "keep"
+
+
+def test_stated_costs_decide_when_a_training_pays() -> None:
+    state = replace(STATE, ages=ages(0.003), losses=champion_losses(), predictions=700)
+    # 700 predictions a week: a day of age costs 0.003 of the loss each, so trainings cost least every sqrt(2 C / 0.3 v) days.
+    for training, loss, due in ((100, 10, 8), (100, 1, 26), (1000, 1, 82)):
+        decision = decide(state, replace(POLICY, costs=TrainingCosts(training, loss)))
+        assert decision.forecast is not None
+        assert decision.forecast.due == pytest.approx(due, rel=0.1)
+        assert decision.outcome == ("retrain" if due < 32 else "keep")
 
 
 def test_a_training_that_nothing_shows_to_help_must_gain() -> None:
