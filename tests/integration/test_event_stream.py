@@ -188,10 +188,11 @@ def test_without_a_server_an_impatient_connection_is_an_error(nats: NatsServer) 
 def test_waiting_for_a_server_ends_when_asked_to_stop(nats: NatsServer, tmp_path: Path) -> None:
     nats.kill()
     shipper = start_shipper(nats, tmp_path / "home")
-    time.sleep(2)
+    assert shipper.stderr is not None
+    # It has looked for the server, and waits.
+    assert "Event stream at " in shipper.stderr.readline()
     shipper.send_signal(signal.SIGTERM)
     assert shipper.wait(10) == 0
-    assert shipper.stderr is not None
     assert "Traceback" not in shipper.stderr.read()
 
 
