@@ -94,7 +94,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
             *window_dependencies(inputs),
         ],
         retry_policy=RETRIES,
-        code_version="3",
+        code_version="4",
     )
     @step
     def retraining_decision(
