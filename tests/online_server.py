@@ -1,4 +1,4 @@
-"""A real online server on made bundles, and callers that never stop: for tests and benchmarks."""
+"""A real online server on made bundles, and callers that do not stop: for tests and benchmarks."""
 
 import http.client
 import json
@@ -28,6 +28,9 @@ from mlops_assets.serving.active import CHAMPION_LINK, activate
 from mlops_assets.serving.prediction_record import PredictionRecord, decode_record
 from mlops_assets.serving.reports import ProcessReport, read_reports
 from mlops_assets.serving.spool import segments
+
+_PAUSE_SECONDS = 0.01
+"""Of a caller between two requests. Callers without one take the processor from the processes whose replacement they watch."""
 
 TOKEN = "a token of tests"
 SOLUTION = "flights"
@@ -160,6 +163,7 @@ def load(server: OnlineServer, *, callers: int, patience: float = 10) -> Iterato
                 if answer.status == 200:
                     found.versions[body["model_version"]] += 1
                     found.prediction_ids.append(body["prediction_id"])
+            done.wait(_PAUSE_SECONDS)
         connection.close()
 
     threads = [threading.Thread(target=call) for _ in range(callers)]
