@@ -1,5 +1,6 @@
 """`mlops serve`, `predict`, `compare` and `score`: the online server in the foreground, a question to it, its challenger; the batch again."""
 
+import getpass
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -99,29 +100,39 @@ def score(
     first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first partition.")] = None,
     last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last partition.")] = None,
     look: Annotated[bool, typer.Option("--list", help="Show what is outdated and score nothing.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why; it is kept with each new prediction.")] = None,
+    supersede: Annotated[
+        bool,
+        typer.Option("--supersede", help="Let the new predictions count instead of the former, which are kept. Needs --reason."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score partitions again: those from one to another, or, without dates, those whose inputs were corrected or came late."""
     from mlops_assets.clients.dagster_client import DagsterClient
-    from mlops_assets.operations.rescoring import outdated_ranges
-    from mlops_assets.operations.runs import follow_run
+    from mlops_assets.operations.rescoring import outdated_ranges, score_again
 
     if (first is None) != (last is None):
         raise StackError("Give both --from and --to, or neither.", remedy=f"mlops score {solution} --list")
+    if supersede and not reason:
+        raise StackError(
+            "Predictions that no longer count need a reason.", remedy=f'mlops score {solution} --supersede --reason "..."'
+        )
     settings = running_settings()
     chosen = [(first.date().isoformat(), last.date().isoformat())] if first and last else outdated_ranges(settings, solution)
     client = DagsterClient.from_settings(settings)
+    configuration = {"actor": getpass.getuser(), "reason": reason, "supersede": supersede}
     for start, end in [] if look else chosen:
-        assets = client.assets()
-        needed = [assets[f"{solution}/{stage}"] for stage in ("predictions", "outcomes")]
         with run_progress(f"scoring {start} to {end}", error_console) as report:
-            run_id = client.launch(needed, start, end, {}, purpose="scoring again")
-            follow_run(client, run_id, f"scoring {start} to {end}", report)
+            score_again(client, solution, start, end, configuration, report)
     if as_json:
         print_json([{"first": start, "last": end} for start, end in chosen])
     else:
-        did = "outdated" if look else "scored again"
-        console.print("\n".join(f"{start} to {end} {did}" for start, end in chosen) or "Nothing is outdated.", highlight=False)
+        result = "outdated" if look else "scored again"
+        console.print("\n".join(f"{start} to {end} {result}" for start, end in chosen) or "Nothing is outdated.", highlight=False)
+        if chosen and not look and not supersede:
+            console.print(
+                "What was predicted before goes on counting; --supersede lets the new predictions count.", highlight=False
+            )
 
 
 def ask_server(settings: Settings, method: str, path: str, body: str | None) -> dict:

@@ -4,13 +4,18 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.schema.column_names import (
     CHANNEL,
+    COUNTED,
     FEATURE_VIEWS,
+    GENERATION,
     MODEL_VERSION,
     OUTPUTS,
     PREDICTION_ID,
     ROLE,
+    SCORED_BECAUSE,
+    SCORED_BY,
     SERVED_AT,
     SOURCE_SNAPSHOT,
+    TRAINED_ON,
     VIEW_FLAGS,
     VIEW_SNAPSHOTS,
 )
@@ -25,7 +30,7 @@ BATCH = "batch"
 CHAMPION_ROLE, CHALLENGER_ROLE = "champion", "challenger"
 
 PREDICTION_DESCRIPTIONS = {
-    PREDICTION_ID: "Batch: solution, key and model version. From a server: solution, channel and request.",
+    PREDICTION_ID: "Batch: solution, key, model version, and the generation after the first. From a server: solution, channel and request.",
     CHANNEL: "How the prediction was asked for: batch, online or stream.",
     ROLE: "Whether the model was the champion or a challenger.",
     MODEL_VERSION: "Version of the model that scored the row.",
@@ -34,6 +39,11 @@ PREDICTION_DESCRIPTIONS = {
     SOURCE_SNAPSHOT: "Batch: snapshot of the lake that the features were read from when these rows were written.",
     VIEW_SNAPSHOTS: "From a server: snapshot of the lake that the online values of each view reflect, as a JSON object.",
     SERVED_AT: "From a server: when it answered.",
+    GENERATION: "Batch: 1 for the first prediction of the row, and one more for each later one with another result.",
+    COUNTED: "Batch: whether outcomes, reports and decisions see it; of the generations of a row one at most.",
+    TRAINED_ON: "Batch: whether the version was trained on the row; such a prediction never counts.",
+    SCORED_BY: "Batch: who had the row scored.",
+    SCORED_BECAUSE: "Batch: the reason that was given.",
     "score": "Probability of the positive class, or of the predicted class.",
     "predicted_label": "The class predicted at the contract's threshold.",
     "value": "The predicted value.",

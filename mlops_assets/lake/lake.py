@@ -16,7 +16,14 @@ from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.schema_evolution import ColumnChange
 from mlops_assets.lake.sql import lake_name, literal
-from mlops_assets.lake.table_writes import ROW_HASH, STAGED, append_staged, in_wider_types, replace_staged
+from mlops_assets.lake.table_writes import (
+    ROW_HASH,
+    STAGED,
+    add_staged_generation,
+    append_staged,
+    in_wider_types,
+    replace_staged,
+)
 from mlops_assets.lake.tables import LakeError, column_types, current_snapshot, table_exists
 from mlops_assets.schema.column_names import audit_condition
 
@@ -39,6 +46,17 @@ class WriteResult:
     changed: bool
     fingerprint: str
     schema_changes: Sequence[ColumnChange]
+
+
+@dataclass(frozen=True)
+class GenerationResult(WriteResult):
+    """The result of adding a generation: how many of its rows are the `first` of their key, and how many came `again` with other values.
+
+    Rows and fingerprint are those that count in the range after it.
+    """
+
+    first: int
+    again: int
 
 
 @dataclass(frozen=True)
@@ -148,14 +166,35 @@ class Lake:
         queries = [query] if isinstance(query, str) else query
         with self._staged(connection, table=table, locked=[table], queries=iter(queries), form=hashed):
             written = replace_staged(connection, table=table, partition_range=partition_range)
-            if written["changed"] or written["schema_changes"]:
-                recorded = {"table": table, "fingerprint": written["fingerprint"], **(information or {})}
-                if written["schema_changes"]:
-                    recorded["schema_changes"] = [str(change) for change in written["schema_changes"]]
-                connection.execute(
-                    "CALL lake.set_commit_message(?, ?, extra_info => ?)", [author, f"replace {table}", json.dumps(recorded)]
-                )
+            _describe_commit(connection, f"replace {table}", written, author=author, information=information or {})
         return WriteResult(snapshot=current_snapshot(connection), **written)
+
+    def add_generation(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        table: str,
+        query: str,
+        key: Sequence[str],
+        identifier: str,
+        partition_range: PartitionRange,
+        author: str,
+        supersede: bool,
+    ) -> GenerationResult:
+        """Add the rows of `query` to `table`, in one transaction, beside what `partition_range` has; no row is changed or lost.
+
+        `query` has the columns `GENERATION`, 1 in each row, and `COUNTED`, whether the row may count at all. A row whose `key` has rows
+        already is added when no one of those has the same values in all other columns; it is the next generation, which its `identifier`
+        then ends with, and counts only while no earlier one does. With `supersede` it counts instead of the earlier one, whose mark goes.
+        The same rows can so be added again without harm. Creates, extends and widens the table as `replace` does. Raises LakeError when
+        `query` changes the type of a column otherwise, or has rows outside the range.
+        """
+        with self._staged(connection, table=table, locked=[table], queries=iter([query]), form="FROM ({})"):
+            added = add_staged_generation(
+                connection, table=table, key=key, identifier=identifier, partition_range=partition_range, supersede=supersede
+            )
+            _describe_commit(connection, f"add to {table}", added, author=author, information={})
+        return GenerationResult(snapshot=current_snapshot(connection), **added)
 
     def append(
         self, connection: duckdb.DuckDBPyConnection, *, table: str, query: str, identifier: str, author: str
@@ -215,3 +254,19 @@ class Lake:
                 raise
             finally:
                 connection.execute(f"DROP TABLE IF EXISTS {STAGED}")
+
+
+def _describe_commit(
+    connection: duckdb.DuckDBPyConnection,
+    message: str,
+    written: Mapping[str, Any],
+    *,
+    author: str,
+    information: Mapping[str, Any],
+) -> None:
+    """Record author and content with the snapshot that the open transaction makes; without a change it makes none."""
+    if written["changed"] or written["schema_changes"]:
+        recorded = {"table": written["table"], "fingerprint": written["fingerprint"], **information}
+        if written["schema_changes"]:
+            recorded["schema_changes"] = [str(change) for change in written["schema_changes"]]
+        connection.execute("CALL lake.set_commit_message(?, ?, extra_info => ?)", [author, message, json.dumps(recorded)])

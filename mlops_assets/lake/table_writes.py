@@ -9,7 +9,7 @@ from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.schema_evolution import ColumnChange, alter_statements, is_widening, refused_types_message
 from mlops_assets.lake.sql import lake_name, literal, quote
 from mlops_assets.lake.tables import LakeError, column_types, partition_fingerprints, query_value, row_hash, table_exists
-from mlops_assets.schema.column_names import fold, internal, is_audit
+from mlops_assets.schema.column_names import COUNTED, GENERATION, fold, internal, is_audit
 
 STAGED = "temp.main.staged_rows"
 ROW_HASH = internal("row_hash")
@@ -24,15 +24,8 @@ def replace_staged(
     """
     target = _target(connection, table)
     columns, dropped, changes = _aligned_columns(connection, table, target)
-    inside = "true"
-    if partition_range is not None:
-        inside = partition_range.predicate("t")
-        outside = query_value(connection, f"SELECT count(*) FROM {STAGED} t WHERE {inside} IS NOT TRUE")
-        if outside:
-            raise LakeError(
-                f"{outside} rows for {table} lie outside {partition_range}: the query must select exactly that range."
-            )
-    partition = f"coalesce(CAST(t.{quote(partition_range.column)} AS VARCHAR), '')" if partition_range else "''"
+    inside = "true" if partition_range is None else _predicate_of_staged(connection, table, partition_range)
+    partition = _partition_text(partition_range) if partition_range else "''"
     compared = [column for column in columns if not is_audit(column)]
     new = partition_fingerprints(connection, STAGED, partition=partition, row_hash=f"t.{ROW_HASH}", where="true")
     old = partition_fingerprints(connection, target, partition=partition, row_hash=row_hash(compared), where=inside)
@@ -51,6 +44,65 @@ def replace_staged(
         "changed": bool(differing),
         "fingerprint": f"{sum(total for _, total in new.values()) % 2**64:016x}",
         "schema_changes": changes,
+    }
+
+
+def add_staged_generation(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    table: str,
+    key: Sequence[str],
+    identifier: str,
+    partition_range: PartitionRange,
+    supersede: bool,
+) -> dict[str, Any]:
+    """Add the staged rows that are new or differ from what is there; return the fields of a `GenerationResult`. See `Lake.add_generation`."""
+    target = _target(connection, table)
+    columns, _, changes = _aligned_columns(connection, table, target)
+    inside, partition = _predicate_of_staged(connection, table, partition_range), _partition_text(partition_range)
+    value_hash = row_hash([column for column in columns if not is_audit(column) and column != identifier])
+    keys, counted = ", ".join(map(quote, key)), f"coalesce({COUNTED}, true)"
+    # Rows that were written before there were generations are the first, and count.
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE earlier_rows AS SELECT {keys}, coalesce({GENERATION}, 1) AS {GENERATION}, "
+        f"{counted} AS {COUNTED}, {value_hash} AS {ROW_HASH} FROM {target} t WHERE {inside}"
+    )
+    has_earlier = bool(query_value(connection, "SELECT count(*) FROM temp.main.earlier_rows"))
+    same_key = " AND ".join(f"e.{quote(name)} = t.{quote(name)}" for name in key)
+    is_superseding = f"({str(supersede).lower()} AND t.{COUNTED})"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE new_rows AS SELECT t.* REPLACE ("
+        f"coalesce(n.{GENERATION}, 0) + 1 AS {GENERATION}, "
+        f"t.{COUNTED} AND ({is_superseding} OR NOT coalesce(n.{COUNTED}, false)) AS {COUNTED}, "
+        f"t.{quote(identifier)} || CASE WHEN n.{GENERATION} IS NULL THEN '' ELSE ':' || (n.{GENERATION} + 1) END AS {quote(identifier)}) "
+        f"FROM {STAGED} t LEFT JOIN (SELECT {keys}, max({GENERATION}) AS {GENERATION}, bool_or({COUNTED}) AS {COUNTED} "
+        f"FROM temp.main.earlier_rows GROUP BY ALL) n USING ({keys}) "
+        f"WHERE NOT EXISTS (FROM temp.main.earlier_rows e WHERE {same_key} AND e.{ROW_HASH} = {value_hash} "
+        f"AND (e.{COUNTED} OR NOT {is_superseding}))"
+        if has_earlier
+        else f"CREATE OR REPLACE TEMP VIEW new_rows AS FROM {STAGED}"
+    )
+    if has_earlier and supersede:
+        connection.execute(
+            f"UPDATE {target} t SET {COUNTED} = false WHERE {inside} AND {counted} "
+            f"AND EXISTS (FROM temp.main.new_rows e WHERE {same_key} AND e.{COUNTED})"
+        )
+    names = ", ".join(map(quote, columns))
+    added = query_value(connection, f"INSERT INTO {target} ({names}) SELECT {names} FROM temp.main.new_rows")
+    first = query_value(connection, f"SELECT count(*) FROM temp.main.new_rows WHERE {GENERATION} = 1")
+    relation, where = (target, f"{inside} AND {counted}") if has_earlier else (STAGED, COUNTED)
+    fingerprints = partition_fingerprints(connection, relation, partition=partition, row_hash=value_hash, where=where)
+    connection.execute(f"DROP {'TABLE' if has_earlier else 'VIEW'} temp.main.new_rows")
+    connection.execute("DROP TABLE temp.main.earlier_rows")
+    return {
+        "table": table,
+        "rows": sum(rows for rows, _ in fingerprints.values()),
+        "rows_by_partition": {value: rows for value, (rows, _) in fingerprints.items()},
+        "changed": bool(added),
+        "fingerprint": f"{sum(total for _, total in fingerprints.values()) % 2**64:016x}",
+        "schema_changes": changes,
+        "first": first,
+        "again": added - first,
     }
 
 
@@ -74,6 +126,19 @@ def append_staged(connection: duckdb.DuckDBPyConnection, *, table: str, identifi
         f"WHERE NOT EXISTS (FROM {target} t WHERE t.{key} = s.{key}) QUALIFY row_number() OVER (PARTITION BY {key}) = 1"
     ).fetchall()[0][0]
     return {"table": table, "rows": added, "duplicates": staged - added, "schema_changes": changes}
+
+
+def _predicate_of_staged(connection: duckdb.DuckDBPyConnection, table: str, partition_range: PartitionRange) -> str:
+    """SQL that is true for the rows `t` of the range. Raises LakeError when staged rows lie outside."""
+    inside = partition_range.predicate("t")
+    outside = query_value(connection, f"SELECT count(*) FROM {STAGED} t WHERE {inside} IS NOT TRUE")
+    if outside:
+        raise LakeError(f"{outside} rows for {table} lie outside {partition_range}: the query must select exactly that range.")
+    return inside
+
+
+def _partition_text(partition_range: PartitionRange) -> str:
+    return f"coalesce(CAST(t.{quote(partition_range.column)} AS VARCHAR), '')"
 
 
 def _target(connection: duckdb.DuckDBPyConnection, table: str) -> str:

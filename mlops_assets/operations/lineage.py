@@ -24,13 +24,18 @@ from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.predictions.all_predictions import all_predictions
 from mlops_assets.schema.column_names import (
     CHANNEL,
+    COUNTED,
     FEATURE_VIEWS,
+    GENERATION,
     MODEL_VERSION,
     OUTPUTS,
     PREDICTION_ID,
     ROLE,
+    SCORED_BECAUSE,
+    SCORED_BY,
     SERVED_AT,
     SOURCE_SNAPSHOT,
+    TRAINED_ON,
     VIEW_FLAGS,
     VIEW_SNAPSHOTS,
     known_since_column,
@@ -153,10 +158,11 @@ class PredictionLineage:
 
     def _read_row(self) -> "pa.Table":
         with Lake.from_settings(self.settings).connect(read_only=True) as connection:
-            if (predictions := all_predictions(connection, self.solution_name)) is None:
+            if (predictions := all_predictions(connection, self.solution_name, every_generation=True)) is None:
                 raise StackError(
                     f"{self.prediction_id!r} names no solution with predictions.",
-                    remedy="An id is <solution>:<key>:<model version>, or <solution>:<channel>:<request id>.",
+                    remedy="An id is <solution>:<key>:<model version>, scored again with :<generation> behind it, or "
+                    "<solution>:<channel>:<request id>.",
                 )
             row = connection.execute(
                 f"SELECT * FROM {predictions} WHERE {PREDICTION_ID} = {literal(self.prediction_id)}"
@@ -164,8 +170,8 @@ class PredictionLineage:
         if row.num_rows != 1:
             example = f'mlops sql "SELECT {PREDICTION_ID} FROM {self.solution_name}.{ALL_PREDICTIONS} LIMIT 5"'
             raise StackError(
-                f"The lake holds no prediction {self.prediction_id!r} (a later version may have scored the row again; "
-                f"those of the servers come with the next run of {self.solution_name}/prediction_log).",
+                f"The lake holds no prediction {self.prediction_id!r} (those of the servers come with the next run of "
+                f"{self.solution_name}/prediction_log).",
                 remedy=f"Ids that exist: {example}",
             )
         return row
@@ -189,9 +195,14 @@ class PredictionLineage:
     def _prediction(self, partition: str) -> dict[str, Any]:
         spine = self.solution.spine
         of_the_row = (PREDICTION_ID, CHANNEL, spine.key, spine.prediction_time, SERVED_AT, *OUTPUTS)
+        of_the_scoring = (GENERATION, COUNTED, TRAINED_ON, SCORED_BY, SCORED_BECAUSE)
         of_the_features = (FEATURE_VIEWS, VIEW_FLAGS, SOURCE_SNAPSHOT, VIEW_SNAPSHOTS)
         # What another channel would have is null.
-        found = {name: value for name in (*of_the_row, *of_the_features) if (value := self.values.get(name)) is not None}
+        found = {
+            name: value
+            for name in (*of_the_row, *of_the_scoring, *of_the_features)
+            if (value := self.values.get(name)) is not None
+        }
         return {**found, "partition": partition, "dagster": self.client.asset_url(self._asset(), partition)}
 
     def _asset(self) -> str:

@@ -25,6 +25,7 @@ from mlops_assets.lake.sql import quote
 from mlops_assets.lake.tables import current_snapshot, fingerprint
 from mlops_assets.operations.replay_plan import Period
 from mlops_assets.operations.solutions import declared_solution
+from mlops_assets.predictions.all_predictions import counted_predictions
 from mlops_assets.schema.column_names import CHANNEL, MODEL_VERSION, SPLIT
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import read_bundle
@@ -96,7 +97,7 @@ class Comparison:
         key, label = quote(spine.key), quote(spine.label)
         inside = f"{column} BETWEEN DATE '{month.first}' AND DATE '{month.last}'"
         return connection.execute(
-            f"SELECT p.*, s.{label} FROM lake.{self._inputs.table(PREDICTIONS)} p "
+            f"SELECT p.*, s.{label} FROM ({counted_predictions(connection, self._inputs.table(PREDICTIONS))}) p "
             f"JOIN (SELECT {key}, {label} FROM lake.{self._inputs.spine.table} WHERE {inside} AND {label} IS NOT NULL) s "
             f"USING ({key}) WHERE p.{inside} AND p.{CHANNEL} = '{BATCH}' ORDER BY p.{quote(spine.prediction_time)}, {key}"
         ).to_arrow_table()

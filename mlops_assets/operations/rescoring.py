@@ -1,13 +1,15 @@
 """Batch predictions whose inputs were corrected or came late, and scoring them again on demand."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import duckdb
 
+from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.components.ml_solution import resolve_inputs
-from mlops_assets.core.keys import PREDICTIONS
+from mlops_assets.core.keys import OUTCOMES, PREDICTIONS
 from mlops_assets.core.prediction_columns import BATCH
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
@@ -16,9 +18,10 @@ from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import quote
 from mlops_assets.lake.table_changes import CHANGE, changes_query
-from mlops_assets.lake.tables import current_snapshot, table_exists
+from mlops_assets.lake.tables import column_types, current_snapshot, table_exists
+from mlops_assets.operations.runs import follow_run
 from mlops_assets.operations.training import check_overrides
-from mlops_assets.schema.column_names import CHANNEL, SOURCE_SNAPSHOT, internal
+from mlops_assets.schema.column_names import CHANNEL, SOURCE_SNAPSHOT, fold, internal, is_audit
 from mlops_assets.stages.inputs import SolutionInputs
 
 _DAY = internal("day")
@@ -42,11 +45,29 @@ def outdated_ranges(settings: Settings, solution: str) -> list[tuple[str, str]]:
         return adjacent_ranges(inputs, outdated_partitions(connection, inputs))
 
 
-def outdated_partitions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> list[date]:
-    """The partitions of the batch predictions whose spine or features differ now from the snapshot that they were scored from.
+def score_again(
+    client: DagsterClient,
+    solution: str,
+    first: str,
+    last: str,
+    configuration: Mapping[str, Any],
+    report: Callable[[RunState], None],
+) -> None:
+    """Score the partitions from `first` to `last` with the fields of `ScoringConfig`, and their outcomes; `report` hears how the run stands.
 
-    Rows that were written anew with the same values do not count. A view's row counts for the partitions that its values may be used
-    in: up to the view's freshness after it.
+    Raises StackError when the run fails.
+    """
+    assets, predictions = client.assets(), f"{solution}/{PREDICTIONS}"
+    needed = [assets[key] for key in (predictions, f"{solution}/{OUTCOMES}")]
+    given = {name: value for name, value in configuration.items() if value is not None}
+    run_id = client.launch(needed, first, last, {predictions: given}, purpose="scoring again")
+    follow_run(client, run_id, f"scoring {first} to {last}", report)
+
+
+def outdated_partitions(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> list[date]:
+    """The partitions with a row that was never predicted, or never from the values that it has now.
+
+    Looked at are those whose spine changed after the snapshot that they were scored from, or a view: up to its freshness after the changed row.
     """
     table, column = inputs.table(PREDICTIONS), quote(inputs.solution.partitions.column)
     if not table_exists(connection, table):
@@ -54,12 +75,35 @@ def outdated_partitions(connection: duckdb.DuckDBPyConnection, inputs: SolutionI
     scored = connection.execute(
         f"SELECT {SOURCE_SNAPSHOT}, list(DISTINCT {column}) FROM lake.{table} WHERE coalesce({CHANNEL}, '{BATCH}') = '{BATCH}' GROUP BY ALL"
     ).fetchall()
-    now, found = current_snapshot(connection), set[date]()
+    now, reached = current_snapshot(connection), set[date]()
     for snapshot, partitions in scored:
         if snapshot < now:
             changes = list(_changes(connection, inputs, snapshot, now))
-            found |= {each for each in partitions if any(change.first <= each <= change.last for change in changes)}
-    return sorted(found)
+            reached |= {day for day in partitions if any(change.first <= day <= change.last for change in changes)}
+    return sorted(
+        day
+        for first, last in adjacent_ranges(inputs, sorted(reached))
+        for day in _differing(connection, inputs, first, last, now)
+    )
+
+
+def _differing(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, first: str, last: str, snapshot: int) -> set[date]:
+    """The partitions from `first` to `last` with a row whose values at `snapshot` are those of no prediction of it."""
+    table, partition = f"lake.{inputs.table(PREDICTIONS)}", quote(inputs.solution.partitions.column)
+    end = inputs.partitions.time_window_for_partition_key(last).end.date()
+    frame = inputs.frame(
+        first=date.fromisoformat(first), end=end, condition=inputs.is_predicted, labelled=False, snapshot=snapshot
+    )
+    stored, days = {fold(name) for name in column_types(connection, table)}, set[date]()
+    for query in frame.built(connection):
+        names = [name for name in column_types(connection, f"({query})") if not is_audit(name) and fold(name) in stored]
+        values = ", ".join(map(quote, names))
+        rows = connection.execute(
+            f"SELECT DISTINCT {partition} FROM (SELECT {values} FROM ({query}) EXCEPT SELECT {values} FROM {table} "
+            f"WHERE {partition} >= DATE '{first}' AND {partition} < DATE '{end}')"
+        ).fetchall()
+        days |= {day for (day,) in rows}
+    return days
 
 
 def adjacent_ranges(inputs: SolutionInputs, partitions: Sequence[date]) -> list[tuple[str, str]]:

@@ -12,7 +12,8 @@ from mlops_assets.feature_store.point_in_time import SelectedView, is_fresh
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.sql import literal, quote
 from mlops_assets.lake.tables import table_exists
-from mlops_assets.schema.column_names import PREDICTION_ID, VIEW_FLAGS, internal
+from mlops_assets.predictions.all_predictions import counted_predictions
+from mlops_assets.schema.column_names import COUNTED, PREDICTION_ID, TRAINED_ON, VIEW_FLAGS, internal
 from mlops_assets.stages.execution import rows_by_partition_key
 from mlops_assets.stages.inputs import SolutionInputs
 
@@ -23,18 +24,26 @@ _MOST_STALE = 0.2
 def check_complete(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: PartitionRange, *, keys: Sequence[str]
 ) -> list[PartitionCheckResult]:
-    """Whether in each of the partitions `keys`, which are those of `window`, every row that the batch predicts has one prediction."""
+    """Whether in each of the partitions `keys`, which are those of `window`, every row that the batch predicts has one prediction that counts.
+
+    A row that its version was trained on has none. The prediction of a row that has left the spine stays.
+    """
     key, partition = quote(inputs.solution.spine.key), quote(window.column)
-    rows, day = internal("rows"), internal("day")
-    spine, predicted = (
-        f"(SELECT {key}, {partition} AS {day}, count(*) AS {rows} FROM lake.{table} t "
-        f"WHERE {window.predicate('t')} AND {condition} GROUP BY ALL)"
-        for table, condition in ((inputs.spine.table, inputs.is_predicted), (inputs.table(PREDICTIONS), "true"))
+    rows, day, trained = internal("rows"), internal("day"), internal("trained")
+    spine = (
+        f"(SELECT {key}, {partition} AS {day}, count(*) AS {rows} FROM lake.{inputs.spine.table} t "
+        f"WHERE {window.predicate('t')} AND {inputs.is_predicted} GROUP BY ALL)"
     )
+    predicted = (
+        f"(SELECT {key}, {partition} AS {day}, count(*) FILTER (WHERE coalesce({COUNTED}, true)) AS {rows}, "
+        f"coalesce(bool_or({TRAINED_ON}), false) AS {trained} FROM lake.{inputs.table(PREDICTIONS)} t "
+        f"WHERE {window.predicate('t')} GROUP BY ALL)"
+    )
+    is_wrong = f"(s.{rows} <> 1 OR (p.{rows} IS DISTINCT FROM 1 AND NOT coalesce(p.{rows} = 0 AND p.{trained}, false)))"
     by_date = connection.execute(
-        f"SELECT CAST({day} AS VARCHAR), count(*), count(*) FILTER (WHERE {_is_wrong('s', 'p', rows)}), "
-        f"list(CAST({key} AS VARCHAR) ORDER BY {key}) FILTER (WHERE {_is_wrong('s', 'p', rows)})[:{MOST_EXAMPLES}] "
-        f"FROM {spine} s FULL JOIN {predicted} p USING ({key}, {day}) GROUP BY 1"
+        f"SELECT CAST({day} AS VARCHAR), count(*), count(*) FILTER (WHERE {is_wrong}), "
+        f"list(CAST({key} AS VARCHAR) ORDER BY {key}) FILTER (WHERE {is_wrong})[:{MOST_EXAMPLES}] "
+        f"FROM {spine} s LEFT JOIN {predicted} p USING ({key}, {day}) GROUP BY 1"
     ).fetchall()
     total = rows_by_partition_key(keys, {date: count for date, count, _, _ in by_date})
     wrong = rows_by_partition_key(keys, {date: count for date, _, count, _ in by_date})
@@ -62,10 +71,6 @@ def check_complete(
     ]
 
 
-def _is_wrong(spine: str, predicted: str, rows: str) -> str:
-    return f"({spine}.{rows} IS DISTINCT FROM 1 OR {predicted}.{rows} IS DISTINCT FROM 1)"
-
-
 def _by_partition_key(keys: Sequence[str], by_date: Mapping[str, Sequence[str] | None]) -> dict[str, list[str]]:
     """The first examples of each partition, of those of its dates."""
     examples: dict[str, list[str]] = {name: [] for name in keys}
@@ -84,7 +89,7 @@ def check_finite(
     by_date = connection.execute(
         f"SELECT CAST({quote(window.column)} AS VARCHAR), count(*), count(*) FILTER (WHERE {is_wrong}), min({column}), max({column}), "
         f"list(CAST({key} AS VARCHAR) ORDER BY {key}) FILTER (WHERE {is_wrong})[:{MOST_EXAMPLES}] "
-        f"FROM lake.{inputs.table(PREDICTIONS)} t WHERE {window.predicate('t')} GROUP BY 1"
+        f"FROM ({counted_predictions(connection, inputs.table(PREDICTIONS))}) t WHERE {window.predicate('t')} GROUP BY 1"
     ).fetchall()
     rows = rows_by_partition_key(keys, {date: count for date, count, *_ in by_date})
     wrong = rows_by_partition_key(keys, {date: count for date, _, count, *_ in by_date})
@@ -134,8 +139,8 @@ def check_fresh_features(
         for old in (_too_old(chosen, prediction_time) for chosen in inputs.views)
     )
     by_date = connection.execute(
-        f"SELECT CAST({quote(window.column)} AS VARCHAR), count(*){counted} FROM lake.{inputs.table(PREDICTIONS)} t "
-        f"WHERE {window.predicate('t')} GROUP BY 1"
+        f"SELECT CAST({quote(window.column)} AS VARCHAR), count(*){counted} "
+        f"FROM ({counted_predictions(connection, inputs.table(PREDICTIONS))}) t WHERE {window.predicate('t')} GROUP BY 1"
     ).fetchall()
     rows, *stale = (
         rows_by_partition_key(keys, {day: counts[position] for day, *counts in by_date})

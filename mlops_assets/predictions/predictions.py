@@ -1,7 +1,10 @@
-"""The asset `predictions`: every row of the spine scored by the champion, with the features it read."""
+"""The asset `predictions`: every row of the spine scored by the champion, with the features it read.
+
+What was predicted stays: a row that is scored again with another result gets one more generation beside the former ones.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from itertools import chain
@@ -23,11 +26,16 @@ from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.predictions.all_predictions import separate_log, update_view
 from mlops_assets.schema.column_names import (
     CHANNEL,
+    COUNTED,
     FEATURE_VIEWS,
+    GENERATION,
     MODEL_VERSION,
     PREDICTION_ID,
     ROLE,
+    SCORED_BECAUSE,
+    SCORED_BY,
     SOURCE_SNAPSHOT,
+    TRAINED_ON,
     VIEW_FLAGS,
 )
 from mlops_assets.stages.column_lineage import frame_lineage
@@ -42,6 +50,7 @@ from mlops_assets.stages.execution import (
 )
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.training_dataset import labelled_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,6 +63,14 @@ BATCH_ROWS = 20_000
 
 PART_VALUES = 30_000_000
 """Feature values that are joined at once: beside them the rows that were scored before wait to be written."""
+
+
+class ScoringConfig(dg.Config):
+    """Run configuration: who asks and why, and whether the new predictions of rows that have some count in the place of those."""
+
+    actor: str = "dagster"
+    reason: str | None = None
+    supersede: bool = False
 
 
 def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
@@ -79,22 +96,29 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
     @step
     def predictions(
         context: dg.AssetExecutionContext,
+        config: ScoringConfig,
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[dg.MaterializeResult]:
         predicting = load_champions(context.instance, registry, settings, inputs)
+        training_dates = {version: _training_date(registry, inputs, version) for version in predicting.versions}
         window = partition_range(context, inputs.solution.partitions.column)
         with lake.connect(read_only=False) as connection:
             require_inputs(connection, inputs)
             separate_log(lake, connection, inputs.name, author=context.run.run_id)
-            with scored_rows(connection, inputs, predicting, first=window.start, end=window.end) as query:
-                written = lake.replace(
+            with scored_rows(
+                connection, inputs, predicting, training_dates, first=window.start, end=window.end, config=config
+            ) as query:
+                written = lake.add_generation(
                     connection,
                     table=inputs.table(PREDICTIONS),
                     query=query,
+                    key=(inputs.solution.spine.key, window.column),
+                    identifier=PREDICTION_ID,
                     partition_range=window,
                     author=context.run.run_id,
+                    supersede=config.supersede,
                 )
             update_view(lake, connection, inputs.name)
             schema = table_schema(
@@ -111,6 +135,8 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
             metadata={
                 **written_metadata(written),
                 "dagster/column_schema": schema,
+                "rows_scored_first": written.first,
+                "rows_scored_again": written.again,
                 MODEL_VERSION: predicting.default.contract.version,
                 **_segments(predicting),
                 "mlflow": dg.MetadataValue.url(f"{registry.url}/#/models/{inputs.name}"),
@@ -119,6 +145,10 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         )
 
     return predictions
+
+
+def _training_date(registry: ModelRegistry, inputs: SolutionInputs, version: int) -> date:
+    return registry.registered_record(registry.get(inputs.name, version)).training.training_date
 
 
 def _segments(predicting: "Champions") -> dict[str, Any]:
@@ -131,11 +161,19 @@ def _segments(predicting: "Champions") -> dict[str, Any]:
 
 @contextmanager
 def scored_rows(
-    connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, predicting: "Champions", *, first: date, end: date
+    connection: duckdb.DuckDBPyConnection,
+    inputs: SolutionInputs,
+    predicting: "Champions",
+    training_dates: Mapping[int, date],
+    *,
+    first: date,
+    end: date,
+    config: ScoringConfig,
 ) -> Iterator[str]:
     """SQL for the rows of the spine's partitions in `[first, end)` with their predictions, to be run once inside the `with` block.
 
-    They are read, scored and handed on in batches of `BATCH_ROWS`: memory does not grow with the partitions.
+    They are read, scored and handed on in batches of `BATCH_ROWS`: memory does not grow with the partitions. `training_dates` are those of
+    the versions of `predicting`.
     """
     import pyarrow as pa
 
@@ -154,7 +192,8 @@ def scored_rows(
             for scored in _with_predictions(pa.Table.from_batches([batch]), predicting).combine_chunks().to_batches()
         )
         connection.register("scored_rows", pa.RecordBatchReader.from_batches(empty.schema, batches))
-        yield _rows_query(inputs, predicting, snapshot)
+        trained_on = _trained_on(inputs, training_dates, first=first, end=end, snapshot=snapshot)
+        yield _rows_query(inputs, predicting, trained_on, snapshot, config)
 
 
 def _with_predictions(frame: "pa.Table", predicting: "Champions") -> "pa.Table":
@@ -164,7 +203,22 @@ def _with_predictions(frame: "pa.Table", predicting: "Champions") -> "pa.Table":
     return frame
 
 
-def _rows_query(inputs: SolutionInputs, predicting: "Champions", snapshot: int) -> str:
+def _trained_on(inputs: SolutionInputs, training_dates: Mapping[int, date], *, first: date, end: date, snapshot: int) -> str:
+    """SQL that is true for a row that its version was trained on, by its training date and the label that was known then.
+
+    Without time the batch predicts no such row.
+    """
+    key, partition = quote(inputs.solution.spine.key), quote(inputs.solution.partitions.column)
+    trained = [
+        f"SELECT {key}, {partition}, {version} FROM lake.{inputs.spine.table} AT (VERSION => {snapshot}) "
+        f"WHERE {partition} >= DATE '{first}' AND {partition} < DATE '{end}' AND {labelled_rows(inputs, training_date)}"
+        for version, training_date in training_dates.items()
+        if inputs.solution.spine.has_time and first < training_date
+    ]
+    return f"({key}, {partition}, {MODEL_VERSION}) IN ({' UNION ALL '.join(trained)})" if trained else "false"
+
+
+def _rows_query(inputs: SolutionInputs, predicting: "Champions", trained_on: str, snapshot: int, config: ScoringConfig) -> str:
     spine, partition = inputs.solution.spine, quote(inputs.solution.partitions.column)
     # Without time a row is predicted again in each snapshot.
     snapshot_of_row = "" if spine.has_time else f" || ':' || CAST({partition} AS VARCHAR)"
@@ -174,10 +228,14 @@ def _rows_query(inputs: SolutionInputs, predicting: "Champions", snapshot: int) 
         + literal(json.dumps({view.name: view.version for view in bundle.contract.feature_views}))
         for bundle in predicting.bundles
     )
+    reason = "NULL" if config.reason is None else literal(config.reason)
     return (
+        f"SELECT *, NOT {TRAINED_ON} AS {COUNTED} FROM ("
         f"SELECT {identifier} AS {PREDICTION_ID}, '{BATCH}' AS {CHANNEL}, '{CHAMPION_ROLE}' AS {ROLE}, "
         f"CAST({MODEL_VERSION} AS INTEGER) AS {MODEL_VERSION}, CASE {MODEL_VERSION} {views} END AS {FEATURE_VIEWS}, "
-        f"{_view_flags(inputs)} AS {VIEW_FLAGS}, {snapshot} AS {SOURCE_SNAPSHOT}, * EXCLUDE ({MODEL_VERSION}) FROM scored_rows"
+        f"{_view_flags(inputs)} AS {VIEW_FLAGS}, {snapshot} AS {SOURCE_SNAPSHOT}, * EXCLUDE ({MODEL_VERSION}), "
+        f"CAST(1 AS INTEGER) AS {GENERATION}, {trained_on} AS {TRAINED_ON}, {literal(config.actor)} AS {SCORED_BY}, "
+        f"CAST({reason} AS VARCHAR) AS {SCORED_BECAUSE} FROM scored_rows)"
     )
 
 

@@ -37,6 +37,15 @@ SERVED_AT: Final = "served_at"
 OUTPUTS: Final = ("score", "predicted_label", "value", "probabilities")
 """Columns of what a model answers."""
 
+GENERATION: Final = "_generation"
+"""Of a batch prediction: 1 for the first of its row, and one more each time that the row was scored again with another result."""
+COUNTED: Final = "_counted"
+"""Whether outcomes, reports and decisions see the prediction: of the generations of a row one at most."""
+TRAINED_ON: Final = "_trained_on"
+"""Whether the version was trained on the row, so that its prediction says nothing and never counts."""
+SCORED_BY: Final = "_scored_by"
+SCORED_BECAUSE: Final = "_scored_because"
+
 MATURED: Final = "matured"
 
 ROW_KEY: Final = "row_key"
@@ -51,7 +60,9 @@ HELD_OUT: Final = "held_out"
 REQUEST_ID: Final = "request_id"
 FEATURES: Final = "features"
 
-AUDIT_COLUMNS: Final = frozenset({LOADED_AT, SOURCE, SOURCE_SNAPSHOT, VIEW_SNAPSHOTS})
+AUDIT_COLUMNS: Final = frozenset(
+    {LOADED_AT, SOURCE, SOURCE_SNAPSHOT, VIEW_SNAPSHOTS, GENERATION, COUNTED, TRAINED_ON, SCORED_BY, SCORED_BECAUSE}
+)
 """Columns that describe how a row got into its table; see `is_audit`."""
 
 _KNOWN_SINCE_PREFIX, _KNOWN_SINCE_SUFFIX = "_", "_event_timestamp"

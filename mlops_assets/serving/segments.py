@@ -41,6 +41,11 @@ class Champions:
         """All of them, the default first."""
         return (self.default, *self.segments)
 
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The versions of the bundles, in their order."""
+        return tuple(bundle.contract.version for bundle in self.bundles)
+
     def of(self, row: Mapping[str, Any]) -> Bundle:
         """The bundle that predicts `row`, which maps column to value."""
         return next((bundle for bundle in self.segments if _segment(bundle).holds(row)), self.default)

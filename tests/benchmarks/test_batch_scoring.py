@@ -23,7 +23,8 @@ from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.pipeline import predict
 from mlops_assets.ml.pipeline_steps import PipelineStep
-from mlops_assets.predictions.predictions import scored_rows
+from mlops_assets.predictions.predictions import ScoringConfig, scored_rows
+from mlops_assets.schema.column_names import PREDICTION_ID
 from mlops_assets.serving.segments import Champions
 from mlops_assets.stages.inputs import SolutionInputs
 
@@ -66,8 +67,17 @@ def score(lake: Lake, inputs: SolutionInputs, bundle: Path, table: str) -> tuple
         connection.execute(f"DROP TABLE IF EXISTS {table}")
         began = time.perf_counter()
         window = PartitionRange(inputs.solution.partitions.column, FIRST, END)
-        with scored_rows(connection, inputs, champions, first=FIRST, end=END) as query:
-            written = lake.replace(connection, table=table, query=query, partition_range=window, author="benchmark")
+        with scored_rows(connection, inputs, champions, {}, first=FIRST, end=END, config=ScoringConfig()) as query:
+            written = lake.add_generation(
+                connection,
+                table=table,
+                query=query,
+                key=(inputs.solution.spine.key, window.column),
+                identifier=PREDICTION_ID,
+                partition_range=window,
+                author="benchmark",
+                supersede=False,
+            )
         seconds = time.perf_counter() - began
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None

@@ -43,9 +43,9 @@ def connection(shared_lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
             "TIMESTAMPTZ '2020-01-01 18:00:00+00' AS known_at FROM range(30) r(i)"
         )
         snapshot = current_snapshot(opened)
+        scored = INPUTS.frame_query(first=FIRST, end=day(30), condition="true", labelled=False, snapshot=snapshot)
         opened.execute(
-            f"CREATE TABLE {SOLUTION}.predictions AS SELECT id, day, 'batch' AS channel, {snapshot} AS _source_snapshot "
-            f"FROM {SOLUTION}.spine"
+            f"CREATE TABLE {SOLUTION}.predictions AS SELECT 'batch' AS channel, {snapshot} AS _source_snapshot, * FROM ({scored})"
         )
         yield opened
 
@@ -60,19 +60,25 @@ def test_nothing_is_outdated_by_what_predictions_do_not_see(connection: duckdb.D
     assert outdated_partitions(connection, INPUTS) == []
 
 
-def test_a_corrected_feature_outdates_the_days_that_may_have_used_it(connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_corrected_feature_outdates_the_rows_that_it_is_the_newest_of(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("UPDATE features.load SET waiting = 2 WHERE day = DATE '2020-01-11'")
-    # The view's values count for two days; a day of slack for time zones on both sides.
-    assert outdated_partitions(connection, INPUTS) == [day(number) for number in range(9, 14)]
+    # The day after has a newer row of its own, of the same value as before.
+    assert outdated_partitions(connection, INPUTS) == [day(10)]
+    connection.execute("DELETE FROM features.load WHERE day = DATE '2020-01-12'")
+    assert outdated_partitions(connection, INPUTS) == [day(10), day(11)]
+    # What was scored from these values, though it may not count, is not outdated.
+    snapshot = current_snapshot(connection)
+    scored = INPUTS.frame_query(first=day(10), end=day(11), condition="true", labelled=False, snapshot=snapshot)
+    connection.execute(
+        f"INSERT INTO {SOLUTION}.predictions BY NAME SELECT 'batch' AS channel, {snapshot} AS _source_snapshot, * FROM ({scored})"
+    )
+    assert outdated_partitions(connection, INPUTS) == [day(11)]
 
 
-def test_a_late_or_removed_row_of_the_spine_outdates_its_day(connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_late_row_of_the_spine_outdates_its_day_and_a_removed_one_does_not(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(f"INSERT INTO {SOLUTION}.spine SELECT * REPLACE (100 AS id) FROM {SOLUTION}.spine WHERE id = 3")
     connection.execute(f"DELETE FROM {SOLUTION}.spine WHERE id = 20")
-    assert outdated_partitions(connection, INPUTS) == [day(3), day(20)]
-    # Scored again.
-    connection.execute(f"UPDATE {SOLUTION}.predictions SET _source_snapshot = {current_snapshot(connection)} WHERE id = 3")
-    assert outdated_partitions(connection, INPUTS) == [day(20)]
+    assert outdated_partitions(connection, INPUTS) == [day(3)]
 
 
 def test_adjacent_partitions_are_one_run() -> None:

@@ -35,6 +35,7 @@ def materialize(
     last: str,
     resources: Mapping[str, Any],
     instance: dg.DagsterInstance | None = None,
+    run_config: Mapping[str, Any] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """One run of the assets `keys` for the partitions from `first` to `last`, which may fail.
 
@@ -50,6 +51,7 @@ def materialize(
         selection=[dg.AssetKey(key.split("/")) for key in keys],
         resources=resources,
         instance=instance,
+        run_config=run_config,
         tags=tags,
         partition_key=first if first == last else None,
         raise_on_error=False,

@@ -55,10 +55,15 @@ def versions_by_origin(platform: Platform) -> dict[str, set[int]]:
     """Score two days, and tell which versions scored the flights of each airport."""
     [predictions] = [each for each in inprocess.load_assets(SOLUTION) if dg.AssetKey([SOLUTION, "predictions"]) in each.keys]
     keys, (first, last) = [f"{SOLUTION}/predictions"], SCORED
-    assert inprocess.materialize([predictions], keys, first=first, last=last, resources=platform.resources).success
+    configuration = {"supersede": True, "reason": "another model predicts"}
+    run_config = {"ops": {f"{SOLUTION}__predictions": {"config": configuration}}}
+    result = inprocess.materialize(
+        [predictions], keys, first=first, last=last, resources=platform.resources, run_config=run_config
+    )
+    assert result.success, inprocess.failures(result)
     rows = platform.rows(
         f"SELECT origin, list(DISTINCT model_version) FROM {SOLUTION}.predictions "
-        f"WHERE flight_date BETWEEN DATE '{first}' AND DATE '{last}' GROUP BY origin"
+        f"WHERE _counted AND flight_date BETWEEN DATE '{first}' AND DATE '{last}' GROUP BY origin"
     )
     return {origin: set(versions) for origin, versions in rows}
 

@@ -1,6 +1,6 @@
 """A problem of three classes from raw rows to outcomes: which airport a flight leaves from, on the tables that the demo loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -81,12 +81,20 @@ def instance() -> dg.DagsterInstance:
 
 
 def run(
-    platform: Platform, instance: dg.DagsterInstance, inputs: SolutionInputs, factories: Sequence[Any], first: str, last: str
+    platform: Platform,
+    instance: dg.DagsterInstance,
+    inputs: SolutionInputs,
+    factories: Sequence[Any],
+    first: str,
+    last: str,
+    run_config: Mapping[str, Any] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Materialize what the factories build."""
     assets = [build(inputs) for build in factories]
     keys = [key.to_user_string() for asset in assets for key in asset.keys]
-    result = inprocess.materialize(assets, keys, first=first, last=last, resources=platform.resources, instance=instance)
+    result = inprocess.materialize(
+        assets, keys, first=first, last=last, resources=platform.resources, instance=instance, run_config=run_config
+    )
     assert result.success, (inprocess.failures(result), inprocess.failed_checks(result))
     return result
 
@@ -150,9 +158,13 @@ def test_a_carrier_with_a_model_of_its_own_is_predicted_by_it(
     partition = dg.MultiPartitionKey({"segment": "UA", "training_date": TRAINING_DATE})
     trained = run(platform, instance, segments, [build_model, build_evaluation, build_deployment], partition, partition)
     version = values(trained, "segment_deployment")["model_version"]
-    run(platform, instance, inputs, SCORING, TRAINING_DATE, LAST)
+    configuration = {"supersede": True, "reason": "a carrier has a model of its own"}
+    run_config = {"ops": {f"{SOLUTION}__predictions": {"config": configuration}}}
+    run(platform, instance, inputs, SCORING, TRAINING_DATE, LAST, run_config)
     versions = dict(
-        platform.rows(f"SELECT carrier = 'UA', list(DISTINCT model_version) FROM {SOLUTION}.predictions GROUP BY ALL")
+        platform.rows(
+            f"SELECT carrier = 'UA', list(DISTINCT model_version) FROM {SOLUTION}.predictions WHERE _counted GROUP BY ALL"
+        )
     )
     assert versions[True] == [version]
     assert version not in versions[False]

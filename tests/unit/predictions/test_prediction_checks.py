@@ -27,7 +27,8 @@ def predicted() -> duckdb.DuckDBPyConnection:
     )
     connection.execute(
         "CREATE TABLE lake.clinic.predictions AS SELECT id, day, 'batch' AS channel, "
-        "CASE WHEN id IN (901, 902, 905) THEN 'nan'::DOUBLE ELSE 0.5 END AS score FROM lake.clinic.visits WHERE id <> 203"
+        "CASE WHEN id IN (901, 902, 905) THEN 'nan'::DOUBLE ELSE 0.5 END AS score, true AS _counted, false AS _trained_on "
+        "FROM lake.clinic.visits WHERE id <> 203"
     )
     connection.execute("INSERT INTO lake.clinic.predictions SELECT * FROM lake.clinic.predictions WHERE id = 207")
     return connection
