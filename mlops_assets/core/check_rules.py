@@ -181,7 +181,7 @@ SERVED_VERSION = CheckRule(
 )
 COMPLETE = CheckRule(
     name="complete",
-    description="Every row of the spine has exactly one prediction.",
+    description="Every row of the spine has exactly one prediction that counts, or its version was trained on it.",
     blocking=True,
     evidence=Evidence(
         measured=("rows", "without_exactly_one_prediction"), bound=("maximum", "least_rows_of_the_run"), examples=("examples",)
