@@ -117,7 +117,7 @@ def test_every_flight_is_loaded(platform: Platform, demo: Demo) -> None:
 
 
 def test_every_flight_of_the_predicted_month_has_exactly_one_prediction(platform: Platform, demo: Demo) -> None:
-    rows, flights = platform.rows(f"SELECT count(*), count(DISTINCT flight_id) FROM {SOLUTION}.predictions")[0]
+    rows, flights = platform.rows(f"SELECT count(*), count(DISTINCT flight_id) FROM {SOLUTION}.predictions WHERE _counted")[0]
     assert rows == flights == 24951
     unmatched = (
         f"SELECT count(*) FROM (SELECT flight_id FROM {SOLUTION}.spine WHERE {PREDICTED}) ANTI JOIN {SOLUTION}.predictions"
@@ -132,7 +132,7 @@ def test_cancelled_flights_are_predicted_and_not_labelled(platform: Platform, de
     assert count == platform.value(f"SELECT count(*) FROM raw.flights WHERE dep_time IS NULL AND {PREDICTED}") == 1261
     predicted, labelled = platform.rows(
         f"SELECT count(*), count(*) FILTER (WHERE o.matured OR o.is_late IS NOT NULL) "
-        f"FROM ({cancelled}) JOIN {SOLUTION}.outcomes o USING (flight_id) JOIN {SOLUTION}.predictions p USING (flight_id)"
+        f"FROM ({cancelled}) JOIN {SOLUTION}.outcomes o USING (flight_id) JOIN {SOLUTION}.predictions p USING (prediction_id)"
     )[0]
     assert (predicted, labelled) == (count, 0)
     assert platform.value(f"SELECT count(*) FROM ({cancelled}) JOIN {SOLUTION}.training_dataset USING (flight_id)") == 0
@@ -295,7 +295,7 @@ def test_what_is_served_equals_scikit_learn(platform: Platform, demo: Demo) -> N
     pipeline = mlflow.sklearn.load_model(f"models:/{SOLUTION}/{champion.version}")
     bundle = load(platform.settings.serving_directory / SOLUTION / str(champion.version))
     with platform.lake.connect(read_only=True) as connection:
-        table = connection.execute(f"FROM {SOLUTION}.predictions ORDER BY flight_id").to_arrow_table()
+        table = connection.execute(f"FROM {SOLUTION}.predictions WHERE _counted ORDER BY flight_id").to_arrow_table()
     expected = pipeline.predict_proba(to_frame(table, bundle.contract.feature_schema))[:, 1]
     assert len(expected) == 24951
     assert expected.std() > 0.05
