@@ -1,4 +1,4 @@
-"""Predictions are history: what a row was predicted stays, whoever scores it again with whatever model or values, on a real lake and registry."""
+"""Predictions are history: what was predicted stays, whoever scores a row again with whatever model or values."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -112,7 +112,10 @@ def test_corrected_values_count_when_a_person_says_so_and_the_former_stay(scorin
 
     for _ in range(2):
         scoring.score("2020-02-20", "2020-02-20", reason="late ages")
-    of_day = "SELECT _generation, _counted, _scored_because, count(*) FROM {name}.predictions WHERE day = DATE '2020-02-20' GROUP BY ALL ORDER BY ALL"
+    of_day = (
+        "SELECT _generation, _counted, _scored_because, count(*) FROM {name}.predictions "
+        "WHERE day = DATE '2020-02-20' GROUP BY ALL ORDER BY ALL"
+    )
     assert scoring.rows(of_day) == [(1, True, None, 50), (2, False, "late ages", 10)]
     with scoring.lake.connect(read_only=True) as connection:
         assert outdated_partitions(connection, scoring.inputs) == []
@@ -130,9 +133,9 @@ def test_corrected_values_count_when_a_person_says_so_and_the_former_stay(scorin
     stored = dict(scoring.rows("SELECT prediction_id, score FROM {name}.predictions"))
     assert len(stored) == scoring.rows("SELECT count(*) FROM {name}.predictions")[0][0]
     assert all(stored[identifier] == score for identifier, score in identifiers)
-    assert scoring.rows("SELECT list(DISTINCT split_part(prediction_id, ':', 4)) FROM {name}.predictions WHERE _generation = 3") == [
-        (["3"],)
-    ]
+    assert scoring.rows(
+        "SELECT list(DISTINCT split_part(prediction_id, ':', 4)) FROM {name}.predictions WHERE _generation = 3"
+    ) == [(["3"],)]
 
 
 def test_a_prediction_stays_when_its_row_has_left_the_table(scoring: Scoring) -> None:
