@@ -52,7 +52,7 @@ def parquet() -> bytes:
     ("name", "content"),
     [
         ("day=1/seen.csv", b"id,seen\n1,a\n2,b\n"),
-        ("seen.csv.gz", gzip.compress(b"id,seen\n1,a\n2,b\n")),
+        ("seen.csv.gz", gzip.compress(b"id,seen\n1,a\n2,b\n", mtime=0)),
         ("seen.json", b'{"id": 1, "seen": "a"}\n{"id": 2, "seen": "b"}\n'),
         ("seen.parquet", parquet()),
     ],

@@ -25,13 +25,13 @@ def archive(files: dict[str, bytes]) -> bytes:
 
 
 PACKED: dict[str, bytes] = {
-    "f.csv.gz": gzip.compress(CONTENT),
-    "f.csv.GZ": gzip.compress(CONTENT[:4]) + gzip.compress(CONTENT[4:]),
+    "f.csv.gz": gzip.compress(CONTENT, mtime=0),
+    "f.csv.GZ": gzip.compress(CONTENT[:4], mtime=0) + gzip.compress(CONTENT[4:], mtime=0),
     "f.csv.bz2": bz2.compress(CONTENT),
     "f.csv.zst": pa.Codec("zstd").compress(CONTENT, asbytes=True),
     "f.ZIP": archive({"../../f.csv": CONTENT}),
     "mac.zip": archive({"d/": b"", "d/f.csv": CONTENT, "__MACOSX/d/._f.csv": b"\0", "d/.DS_Store": b"\0"}),
-    "twice.zip": archive({"f.csv.gz": gzip.compress(CONTENT)}),
+    "twice.zip": archive({"f.csv.gz": gzip.compress(CONTENT, mtime=0)}),
 }
 
 
