@@ -47,7 +47,7 @@ from mlops_assets.operations.trial import compare_versions
 from mlops_assets.predictions.outcomes import build_outcomes
 from mlops_assets.predictions.prediction_log import build_prediction_log
 from mlops_assets.predictions.predictions import build_predictions
-from mlops_assets.schema.column_names import RESERVED, fold
+from mlops_assets.schema.column_names import COUNTED, GENERATION, RESERVED, SCORED_BECAUSE, SCORED_BY, TRAINED_ON, fold
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.prediction_record import encode_record
@@ -493,7 +493,8 @@ def test_every_column_of_every_table_says_which_columns_it_comes_from(world: Wor
     # What is decided by the step itself, or comes with a request; the columns of the log are in the request otherwise.
     of_the_step = {"model_version", "channel", "role", "feature_views", "_source_snapshot"}
     with_the_request = {"prediction_id", "served_at", "_view_snapshots", "id", "day", "at_time", "place", *REQUEST, DERIVED}
-    assert constant.pop("predictions") == of_the_step
+    of_a_generation = {GENERATION, COUNTED, TRAINED_ON, SCORED_BY, SCORED_BECAUSE}
+    assert constant.pop("predictions") == of_the_step | of_a_generation
     for log in ("prediction_log", "shadow_predictions"):
         assert constant.pop(log) == (of_the_step - {"_source_snapshot"}) | with_the_request
     assert constant.pop("evaluation") == constant.pop("segment_evaluation") == {"model_version"}

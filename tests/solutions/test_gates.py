@@ -77,7 +77,10 @@ def test_a_candidate_below_its_floor_is_not_deployed(platform: Platform, demo: D
     assert champion.version == demo.summary["version"]
     newest = platform.registry.find(SOLUTION, {"training_date": TRAINING_DATE})
     assert newest is not None
-    assert newest.version == champion.version + 1
+    [model] = [
+        event for event in refused.get_asset_materialization_events() if event.asset_key == dg.AssetKey([SOLUTION, "model"])
+    ]
+    assert model.materialization.metadata["model_version"].value == newest.version > champion.version
     assert newest.tags["status"] == "rejected"
     assert newest.tags["rejected_because"].startswith("floor: roc_auc 0.")
     assert "floor 0.99 missed" in newest.tags["rejected_because"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from parcels import parcels_project
 from typer.testing import CliRunner
+from waiting import wait_for
 
 from mlops_assets.cli.main import app
 from mlops_assets.core import project as projects
@@ -75,7 +76,7 @@ def test_questions_are_answered_on_a_terminal(command: list[str], project: Proje
 def test_a_question_that_is_left_writes_nothing(command: list[str], project: Project) -> None:
     with _on_terminal(command, project) as terminal:
         terminal.read_until("> ")
-        terminal.write("\x03")
+        terminal.interrupt()
         assert "Aborted" in terminal.read_until("Aborted")
         assert terminal.process.wait() == 1
     assert not list(project.definitions_directory.glob("coins*"))
@@ -101,6 +102,15 @@ class _Terminal:
     def write(self, text: str) -> None:
         """Type `text`."""
         os.write(self.descriptor, text.encode())
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C, as often as it takes: between a question and the wait for its answer Python may miss one."""
+
+        def has_ended() -> bool:
+            self.write("\x03")
+            return self.process.poll() is not None
+
+        wait_for(has_ended, 60, every=2)
 
 
 @contextmanager

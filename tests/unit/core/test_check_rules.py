@@ -51,7 +51,13 @@ def rules_of_gates() -> list[CheckRule]:
     """The rules of all built-in gates."""
     solution = solution_inputs("daily").solution
     gates = Gates.model_validate(
-        {"floor": {"roc_auc": 0.5}, "slices": ["age"], "worst_slice": {"roc_auc": 0.4}, "maximum_calibration_error": 0.1}
+        {
+            "floor": {"roc_auc": 0.5},
+            "slices": ["age"],
+            "worst_slice": {"roc_auc": 0.4},
+            "groups": {"accuracy": 0.05},
+            "maximum_calibration_error": 0.1,
+        }
     )
     rules = gate_rules(solution.model_copy(update={"gates": gates}), own=False)
     assert {rule.name for rule in rules} == {name for name in GATES.names() if GATES.is_own(name)}
