@@ -181,13 +181,13 @@ class Lake:
         author: str,
         supersede: bool,
     ) -> GenerationResult:
-        """Add the rows of `query` to `table`, in one transaction, beside what `partition_range` has; no row is changed or lost.
+        """Add the rows of `query` to `table`, in one transaction, beside those that `partition_range` has: no row is lost or gets other values.
 
-        `query` has the columns `GENERATION`, 1 in each row, and `COUNTED`, whether the row may count at all. A row whose `key` has rows
-        already is added when no one of those has the same values in all other columns; it is the next generation, which its `identifier`
-        then ends with, and counts only while no earlier one does. With `supersede` it counts instead of the earlier one, whose mark goes.
-        The same rows can so be added again without harm. Creates, extends and widens the table as `replace` does. Raises LakeError when
-        `query` changes the type of a column otherwise, or has rows outside the range.
+        `query` has the columns `GENERATION`, 1 in each row, and `COUNTED`, whether the row may count at all. A row whose `key` has rows already
+        is added when none of them has the same values in all other columns. It is the next generation, whose number its `identifier` then ends
+        with (`:g2`), and counts only while no earlier one does. With `supersede` it counts instead of the earlier one, of which only the
+        mark changes. The same rows can so be added again without harm. Creates, extends and widens the table as `replace` does. Raises
+        LakeError when `query` changes the type of a column otherwise, or has rows outside the range.
         """
         with self._staged(connection, table=table, locked=[table], queries=iter([query]), form="FROM ({})"):
             added = add_staged_generation(

@@ -74,7 +74,7 @@ def add_staged_generation(
         f"CREATE OR REPLACE TEMP TABLE new_rows AS SELECT t.* REPLACE ("
         f"coalesce(n.{GENERATION}, 0) + 1 AS {GENERATION}, "
         f"t.{COUNTED} AND ({is_superseding} OR NOT coalesce(n.{COUNTED}, false)) AS {COUNTED}, "
-        f"t.{quote(identifier)} || CASE WHEN n.{GENERATION} IS NULL THEN '' ELSE ':' || (n.{GENERATION} + 1) END AS {quote(identifier)}) "
+        f"t.{quote(identifier)} || CASE WHEN n.{GENERATION} IS NULL THEN '' ELSE ':g' || (n.{GENERATION} + 1) END AS {quote(identifier)}) "
         f"FROM {STAGED} t LEFT JOIN (SELECT {keys}, max({GENERATION}) AS {GENERATION}, bool_or({COUNTED}) AS {COUNTED} "
         f"FROM temp.main.earlier_rows GROUP BY ALL) n USING ({keys}) "
         f"WHERE NOT EXISTS (FROM temp.main.earlier_rows e WHERE {same_key} AND e.{ROW_HASH} = {value_hash} "

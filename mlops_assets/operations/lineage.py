@@ -161,7 +161,7 @@ class PredictionLineage:
             if (predictions := all_predictions(connection, self.solution_name, every_generation=True)) is None:
                 raise StackError(
                     f"{self.prediction_id!r} names no solution with predictions.",
-                    remedy="An id is <solution>:<key>:<model version>, scored again with :<generation> behind it, or "
+                    remedy="An id is <solution>:<key>:<model version>, scored again with :g<generation> behind it, or "
                     "<solution>:<channel>:<request id>.",
                 )
             row = connection.execute(

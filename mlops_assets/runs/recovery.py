@@ -36,6 +36,9 @@ GIVEN_UP_SECONDS = 600.0
 MOST_QUESTIONS = 5
 """How old a failure may be that Dagster is asked about again, and how many failures of one run there may be."""
 
+RETRY_SECONDS = 60.0
+"""How long Dagster may take to try a run again that it said it would."""
+
 
 class Action(Enum):
     """The fate of a run: nothing, it fails (and is tried again), it is canceled, or its worker is killed."""
@@ -184,13 +187,22 @@ def _ask_again(instance: DagsterInstance) -> None:
     for record in instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.FAILURE], updated_after=recent)):
         run = record.dagster_run
         reason = RunFailureReason(run.tags.get(RUN_FAILURE_REASON_TAG, RunFailureReason.UNKNOWN.value))
-        if run.tags.get(WILL_RETRY_TAG) != "false" or AUTO_RETRY_RUN_ID_TAG in run.tags:
+        if AUTO_RETRY_RUN_ID_TAG in run.tags or not _is_given_up(record):
             continue
         if not auto_reexecution_should_retry_run(instance, run, reason):
             continue  # a step failed, or it was tried again as often as it may be
         if len(instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_FAILURE)) < MOST_QUESTIONS:
+            # Dagster stores the failure first and the tag after it: its daemon, which hears of the one, must not read the former other.
+            instance.add_run_tags(run.run_id, {WILL_RETRY_TAG: "true"})
             data = JobFailureData(error=None, failure_reason=reason)
             instance.report_run_failed(run, "Its code could not be reached when it was to be tried again.", data)
+
+
+def _is_given_up(record: RunRecord) -> bool:
+    """Whether Dagster will not try the failed run again: it said so, or said the contrary and did nothing for a minute."""
+    seconds = time.time() - (record.end_time or record.update_timestamp.timestamp())
+    will_retry = record.dagster_run.tags.get(WILL_RETRY_TAG)
+    return will_retry == "false" or (will_retry == "true" and seconds > RETRY_SECONDS)
 
 
 def _remove_files(instance: DagsterInstance, workers: Workers) -> None:

@@ -135,7 +135,7 @@ def test_corrected_values_count_when_a_person_says_so_and_the_former_stay(scorin
     assert all(stored[identifier] == score for identifier, score in identifiers)
     assert scoring.rows(
         "SELECT list(DISTINCT split_part(prediction_id, ':', 4)) FROM {name}.predictions WHERE _generation = 3"
-    ) == [(["3"],)]
+    ) == [(["g3"],)]
 
 
 def test_a_prediction_stays_when_its_row_has_left_the_table(scoring: Scoring) -> None:

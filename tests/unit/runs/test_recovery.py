@@ -5,6 +5,7 @@ import pytest
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus
 from dagster._core.test_utils import create_run_for_test
 
+from mlops_assets.runs import recovery
 from mlops_assets.runs.launcher import LAUNCHED_TAG
 from mlops_assets.runs.recovery import (
     END_SECONDS,
@@ -89,6 +90,35 @@ def test_a_run_whose_worker_was_killed_fails_frees_its_pool_and_is_to_be_tried_a
         assert instance.event_log_storage.get_concurrency_info("training").claimed_slots == []
         assert workers.run_ids() == [living.run_id]
         assert instance.get_run_by_id(living.run_id).status is STARTED  # type: ignore[union-attr]
+
+
+def test_dagster_is_asked_again_for_a_run_that_it_gave_up_on_and_for_one_that_it_forgot(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = create_run_for_test(instance, status=STARTED, tags={LAUNCHED_TAG: "log"})
+    recover_runs(instance, served=True)
+    told: list[str | None] = []
+    store_event = instance.event_log_storage.store_event
+
+    def store_and_look(event: dg.EventLogEntry) -> None:
+        store_event(event)
+        run = instance.get_run_by_id(lost.run_id)
+        told.append(run.tags.get("dagster/will_retry") if run else None)
+
+    monkeypatch.setattr(instance.event_log_storage, "store_event", store_and_look)
+    # Its code could not be reached. Whoever hears of the next failure finds that the run is to be tried again.
+    instance.add_run_tags(lost.run_id, {"dagster/will_retry": "false"})
+    recover_runs(instance, served=True)
+    assert told == ["true"]
+    # Dagster may be about to try it again, and after a minute it is not.
+    recover_runs(instance, served=True)
+    assert len(told) == 1
+    monkeypatch.setattr(recovery, "RETRY_SECONDS", 0.0)
+    for _ in range(2 * recovery.MOST_QUESTIONS):
+        recover_runs(instance, served=True)
+    assert len(told) == recovery.MOST_QUESTIONS - 1
+    instance.add_run_tags(lost.run_id, {"dagster/auto_retry_run_id": "the next"})
+    assert recover_runs(instance, served=True) == []
 
 
 def test_a_run_that_fails_in_a_step_is_not_tried_again(instance: DagsterInstance) -> None:
