@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -52,6 +52,7 @@ class PerformanceMonitor:
         """All metrics of every version, window and slice."""
         import pyarrow as pa
 
+        from mlops_assets.ml.monitoring_plots import performance_plot
         from mlops_assets.ml.performance import to_arrow
 
         inputs, metric = run.inputs, run.inputs.solution.training.metric
@@ -65,6 +66,7 @@ class PerformanceMonitor:
             tables.append(rows_of_version(to_arrow(version_rows), version))
         evaluated = [row for row in rows if row.metric == metric and row.slice is None]
         others = [row for row in rows if row.alert and row.metric != metric and row.slice is None]
+        plot = performance_plot(evaluated, metric)
         return Report(
             rows=pa.concat_tables(tables),
             check_results=[
@@ -72,7 +74,7 @@ class PerformanceMonitor:
                 for window in run.windows.ranges
                 for result in (_performance(inputs, rows, window), _agreement(inputs, rows, window))
             ],
-            metadata={"summary": dg.MetadataValue.md(_summary([*evaluated, *others])), **_plot(evaluated, metric)},
+            metadata={"summary": dg.MetadataValue.md(_summary([*evaluated, *others])), **plot_metadata({"performance": plot})},
             window_metadata={window: {"as_of": dg.MetadataValue.timestamp(as_of)} for window in run.windows.ranges},
         )
 
@@ -248,12 +250,6 @@ def _summary(evaluated: "Sequence[PerformanceRow]") -> str:
         known = f"{row.matured_share:.0%}{'' if row.complete else ' (partial)'}"
         lines.append((row.window, row.metric, *values, known, "**alert**" if row.alert else ""))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *lines))
-
-
-def _plot(evaluated: "Sequence[PerformanceRow]", metric: str) -> dict[str, Any]:
-    from mlops_assets.ml.monitoring_plots import performance_plot
-
-    return plot_metadata({"performance": performance_plot(evaluated, metric)})
 
 
 def _performance(inputs: SolutionInputs, rows: "Sequence[PerformanceRow]", window: str) -> PartitionCheckResult:

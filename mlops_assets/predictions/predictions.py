@@ -4,7 +4,7 @@ What was predicted stays: a row that is scored again with another result gets on
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from itertools import chain
@@ -50,6 +50,7 @@ from mlops_assets.stages.execution import (
 )
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.bundle_reading import fitted_version
 from mlops_assets.training.training_dataset import labelled_rows
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[dg.MaterializeResult]:
         predicting = load_champions(context.instance, registry, settings, inputs)
-        training_dates = {version: _training_date(registry, inputs, version) for version in predicting.versions}
+        training_dates = {version: training_dates_of(registry, inputs, version) for version in predicting.versions}
         window = partition_range(context, inputs.solution.partitions.column)
         with lake.connect(read_only=False) as connection:
             require_inputs(connection, inputs)
@@ -147,8 +148,12 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
     return predictions
 
 
-def _training_date(registry: ModelRegistry, inputs: SolutionInputs, version: int) -> date:
-    return registry.registered_record(registry.get(inputs.name, version)).training.training_date
+def training_dates_of(registry: ModelRegistry, inputs: SolutionInputs, version: int) -> frozenset[date]:
+    """Return the training date of a version, and that of the fitted one whose recalibration it is: it has learned from both."""
+    model = registry.get(inputs.name, version)
+    return frozenset(
+        registry.registered_record(learned).training.training_date for learned in (model, fitted_version(registry, model))
+    )
 
 
 def _segments(predicting: "Champions") -> dict[str, Any]:
@@ -164,7 +169,7 @@ def scored_rows(
     connection: duckdb.DuckDBPyConnection,
     inputs: SolutionInputs,
     predicting: "Champions",
-    training_dates: Mapping[int, date],
+    training_dates: Mapping[int, Collection[date]],
     *,
     first: date,
     end: date,
@@ -203,8 +208,10 @@ def _with_predictions(frame: "pa.Table", predicting: "Champions") -> "pa.Table":
     return frame
 
 
-def _trained_on(inputs: SolutionInputs, training_dates: Mapping[int, date], *, first: date, end: date, snapshot: int) -> str:
-    """SQL that is true for a row that its version was trained on, by its training date and the label that was known then.
+def _trained_on(
+    inputs: SolutionInputs, training_dates: Mapping[int, Collection[date]], *, first: date, end: date, snapshot: int
+) -> str:
+    """SQL that is true for a row that its version was trained on, by its training dates and the label that was known then.
 
     Without time the batch predicts no such row.
     """
@@ -212,7 +219,8 @@ def _trained_on(inputs: SolutionInputs, training_dates: Mapping[int, date], *, f
     trained = [
         f"SELECT {key}, {partition}, {version} FROM lake.{inputs.spine.table} AT (VERSION => {snapshot}) "
         f"WHERE {partition} >= DATE '{first}' AND {partition} < DATE '{end}' AND {labelled_rows(inputs, training_date)}"
-        for version, training_date in training_dates.items()
+        for version, dates in training_dates.items()
+        for training_date in sorted(dates)
         if inputs.solution.spine.has_time and first < training_date
     ]
     return f"({key}, {partition}, {MODEL_VERSION}) IN ({' UNION ALL '.join(trained)})" if trained else "false"

@@ -21,6 +21,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.deployment import load_champions
 from mlops_assets.lake.lake import Lake
 from mlops_assets.ml.recalibration_methods import FEWEST_ROWS
+from mlops_assets.predictions.predictions import training_dates_of
 from mlops_assets.schema.problem import Problem
 from mlops_assets.serving.bundle import Bundle
 from mlops_assets.training.bundle_reading import fitted_version, read_gated_bundle
@@ -68,6 +69,10 @@ def test_a_version_is_recalibrated_on_what_it_has_not_seen_and_predicts(problem:
     clinic, base, recalibrated = chains[problem].clinic, chains[problem].base, chains[problem].recalibrated
     record = clinic.registry.registered_record(recalibrated)
     assert (recalibrated.version, record.training.recalibrates) == (base.version + 1, base.version)
+    # Rows that either has learned from are no test of it.
+    learned = {clinic.registry.registered_record(model).training.training_date for model in (base, recalibrated)}
+    assert training_dates_of(clinic.registry, clinic.inputs, recalibrated.version) == learned
+    assert len(learned) == 2
     # 50 rows on each of 14 days, less those of the last hour, whose labels were not known.
     assert recalibrated.recalibration is not None
     assert recalibrated.recalibration.startswith(f"version {base.version} recalibrated (")
