@@ -4,12 +4,10 @@ They read what Dagster recorded, so that no asset has to think of notifications,
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import dagster as dg
-from dagster import AssetCheckKey
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from mlops_assets.clients.notifier import Notification, Notifier
 from mlops_assets.core.keys import (
@@ -27,10 +25,7 @@ from mlops_assets.runs.stuck import Blockage
 
 _INTERVAL_SECONDS = 30
 _TICK_SECONDS = 30.0
-_MOST_EVENTS = 100
-_MOST_RESULTS = 400
-"""Results of one check that a tick looks at: one for each partition of a year of days."""
-_EVALUATED = (AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED)
+_EVENTS_AT_ONCE = 1000
 _FAILED_CHECK = "DagsterAssetCheckFailedError"
 _WILL_RETRY_TAG = "dagster/will_retry"
 
@@ -65,29 +60,28 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
         graph = context.repository_def.asset_graph if context.repository_def else None
         if graph is None:
             return dg.SkipReason("the code location is not loaded")
-        cursor = json.loads(context.cursor) if context.cursor else None
-        if cursor is not None and "evaluated" not in cursor:
-            cursor = None  # a cursor of an earlier release
         last = context.instance.event_log_storage.get_maximum_record_id() or 0
-        if cursor is not None and cursor.get("last") == last:
+        # A cursor of an earlier release may lack the position.
+        position = json.loads(context.cursor).get("last") if context.cursor else None
+        if position == last:
             return dg.SkipReason("nothing happened")
-        tags = _tags(graph)
-        evaluations = _new_evaluations(
-            context.instance, sorted(graph.asset_check_keys), after=cursor["evaluated"] if cursor else 0.0
-        )
-        newest = max((moment for moment, _, _ in evaluations), default=cursor["evaluated"] if cursor else 0.0)
-        if cursor is None:
+        cursor = json.dumps({"last": last})
+        if position is None:
             # What happened before is no news.
-            context.update_cursor(json.dumps({"event": last, "evaluated": newest, "last": last}))
+            context.update_cursor(cursor)
             return dg.SkipReason("begins to listen")
-        events = list(_materializations(context.instance, tags, after=cursor["event"]))
-        candidates = [materialization_notification(settings, tags[key], key, record) for key, record in events]
-        candidates += check_notifications(settings, tags, [(run_id, evaluation) for _, run_id, evaluation in evaluations])
+        tags = _tags(graph)
+        candidates = [
+            materialization_notification(settings, tags[key], key, record)
+            for key, record in _materializations(context.instance, tags, after=position, last=last)
+        ]
+        candidates += check_notifications(
+            settings, tags, _newest_evaluations(context.instance, graph.asset_check_keys, after=position, last=last)
+        )
         pending = [notification for notification in candidates if notification is not None]
         dealt_with = notifier.notify(pending, seconds=_TICK_SECONDS)
         if dealt_with == len(pending):
-            position = max([cursor["event"], *(record.storage_id for _, record in events)])
-            context.update_cursor(json.dumps({"event": position, "evaluated": newest, "last": last}))
+            context.update_cursor(cursor)
         return dg.SkipReason(f"{dealt_with} of {len(pending)} notifications dealt with")
 
     return [run_failures, notifications]
@@ -228,34 +222,35 @@ def _tags(graph: Any) -> dict[dg.AssetKey, Mapping[str, str]]:
     return {key: graph.get(key).tags for key in graph.get_all_asset_keys()}
 
 
-def _new_evaluations(
-    instance: dg.DagsterInstance, keys: Sequence[AssetCheckKey], *, after: float
-) -> list[tuple[float, str, dg.AssetCheckEvaluation]]:
-    """The newest results of each check and partition, where they are later than the moment `after`: with the moment and the run."""
-    storage, evaluations = instance.event_log_storage, []
-    for key, newest in storage.get_latest_asset_check_execution_by_key(keys).items():
-        if newest.event is None or newest.event.timestamp <= after:
-            continue
-        history = storage.get_asset_check_execution_history(key, limit=_MOST_RESULTS)
-        by_partition = {record.partition: record for record in reversed(history) if record.status in _EVALUATED}
-        evaluations += [
-            (record.event.timestamp, record.run_id, record.event.asset_check_evaluation)
-            for record in by_partition.values()
-            if record.event and record.event.timestamp > after and record.event.asset_check_evaluation
-        ]
-    return evaluations
+def _newest_evaluations(
+    instance: dg.DagsterInstance, keys: Set[dg.AssetCheckKey], *, after: int, last: int
+) -> list[tuple[str, dg.AssetCheckEvaluation]]:
+    """The newest result of each check and partition among the events behind `after` up to `last`, with its run."""
+    newest: dict[tuple[dg.AssetCheckKey, str | None], tuple[str, dg.AssetCheckEvaluation]] = {}
+    for record in _events(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION, after=after, last=last):
+        evaluation = record.event_log_entry.asset_check_evaluation
+        if evaluation is not None and evaluation.asset_check_key in keys:
+            newest[evaluation.asset_check_key, evaluation.partition] = (record.run_id, evaluation)
+    return list(newest.values())
 
 
 def _materializations(
-    instance: dg.DagsterInstance, tags: Mapping[dg.AssetKey, Mapping[str, str]], *, after: int
+    instance: dg.DagsterInstance, tags: Mapping[dg.AssetKey, Mapping[str, str]], *, after: int, last: int
 ) -> Iterator[tuple[dg.AssetKey, dg.EventLogRecord]]:
-    """The materializations of models, deployments and decisions since the event `after`, oldest first of each asset."""
-    for key in sorted(
-        key for key, asset_tags in tags.items() if asset_tags.get(STAGE_TAG) in (*_MODELS, *_DEPLOYMENTS, RETRAINING_DECISION)
-    ):
-        unseen = dg.AssetRecordsFilter(asset_key=key, after_storage_id=after)
-        for record in instance.fetch_materializations(unseen, limit=_MOST_EVENTS, ascending=True).records:
+    """The materializations of models, deployments and decisions among the events behind `after` up to `last`, oldest first."""
+    for record in _events(instance, dg.DagsterEventType.ASSET_MATERIALIZATION, after=after, last=last):
+        key = record.asset_key
+        if key is not None and tags.get(key, {}).get(STAGE_TAG) in {*_MODELS, *_DEPLOYMENTS, RETRAINING_DECISION}:
             yield key, record
+
+
+def _events(instance: dg.DagsterInstance, kind: dg.DagsterEventType, *, after: int, last: int) -> Iterator[dg.EventLogRecord]:
+    """The events of a kind behind the position `after` up to `last`, oldest first, of all runs: one query of an index for a thousand."""
+    while events := instance.event_log_storage.get_logs_for_all_runs_by_log_id(after, kind, _EVENTS_AT_ONCE):
+        for after, entry in events.items():
+            if after > last:
+                return
+            yield dg.EventLogRecord(storage_id=after, event_log_entry=entry)
 
 
 def _run_name(run: dg.DagsterRun) -> str:
