@@ -18,6 +18,7 @@ import dagster as dg
 import pytest
 from examples import examples
 from hypothesis import HealthCheck, settings
+from power_failure import CAN_CUT_POWER
 from running_stack import CHROMIUM, Demo, Platform, temporary_platform
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
@@ -25,7 +26,12 @@ from xdist.scheduler import LoadFileScheduling
 from mlops_assets.core.check_rules import CheckRule
 from mlops_assets.local import control
 
-_STACK_FIXTURE, _BROWSER_FIXTURE = "platform", "browser"
+_STACK_FIXTURE, _BROWSER_FIXTURE, _POWER_FIXTURE = "platform", "browser", "disk_without_power"
+_WITHOUT = {
+    _BROWSER_FIXTURE: "no command `chromium`. On Debian: apt-get install chromium",
+    _POWER_FIXTURE: "only root on Linux mounts the disk image whose power is cut.",
+}
+"""What tests want that a machine may lack, by the fixture that gives it: why they did not run."""
 _ON_STACK_OF_CENSUS = (
     "tests/solutions/test_retraining_loop.py",
     "tests/solutions/test_employment.py",
@@ -41,7 +47,7 @@ _NICENESS_WITHOUT_STACK = 5
 
 _BENCHMARKS = "tests/benchmarks/"
 _WITHOUT_LONG = "not long"
-_LEFT_OUT = pytest.StashKey[int]()
+_LEFT_OUT = pytest.StashKey[Counter[str]]()
 _RUNNING = pytest.StashKey[Platform]()
 
 # A worker of the tests has one processor. Threads of OpenMP that wait for one another spin, and where others want the processors too, a
@@ -103,7 +109,7 @@ def _stack(nodeid: str) -> str | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The tests on the stack come first, and no other test uses it.
 
-    Without Chromium the browser tests are deselected, which pytest's last line counts.
+    Those that want what the machine lacks are deselected, which pytest's last line counts.
     """
     for item in items:
         if _uses_stack(item) and not item.nodeid.startswith((*_ON_STACK, _BENCHMARKS)):
@@ -121,11 +127,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return places[stack], order
 
     items.sort(key=place)
-    if CHROMIUM is None:
-        left_out = [item for item in items if _BROWSER_FIXTURE in getattr(item, "fixturenames", ())]
+    lacking = {_BROWSER_FIXTURE} if CHROMIUM is None else set()
+    if not CAN_CUT_POWER:
+        lacking.add(_POWER_FIXTURE)
+    left_out = {item: wanted for item in items for wanted in lacking & set(getattr(item, "fixturenames", ()))}
+    if left_out:
         items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
-        config.stash[_LEFT_OUT] = len(left_out)
+        config.hook.pytest_deselected(items=list(left_out))
+        config.stash[_LEFT_OUT] = Counter(left_out.values())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -133,9 +142,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if config.option.markexpr == _WITHOUT_LONG:
         terminalreporter.section("long variants", yellow=True)
         terminalreporter.line("Tests marked `long` did not run: `make test-all` runs them too.")
-    if left_out := config.stash.get(_LEFT_OUT, 0):
-        terminalreporter.section("browser tests", yellow=True)
-        terminalreporter.line(f"{left_out} browser tests did not run: no command `chromium`. On Debian: apt-get install chromium")
+    for wanted, count in config.stash.get(_LEFT_OUT, Counter()).items():
+        terminalreporter.section("tests that did not run", yellow=True)
+        terminalreporter.line(f"{count} with {wanted}: {_WITHOUT[wanted]}")
 
 
 def _uses_stack(item: pytest.Item) -> bool:

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 
 _SCHEME = b"bearer"
@@ -77,7 +78,11 @@ def ensure_secret(path: Path) -> str:
             pass
         finally:
             scratch.unlink()
-    return path.read_text().strip()
+    if not (secret := path.read_text().strip()):
+        raise StackError(
+            f"There is no secret in {path}.", remedy="Restore the file from a backup, or delete it: a new secret is made."
+        )
+    return secret
 
 
 def _write(directory: Path, secret: str) -> Path:
@@ -85,4 +90,7 @@ def _write(directory: Path, secret: str) -> Path:
     file, scratch = tempfile.mkstemp(dir=directory, prefix=".secret.")
     with os.fdopen(file, "w") as text:
         text.write(secret + "\n")
+        text.flush()
+        # An empty file, after a power failure, would be a secret that everybody knows.
+        os.fsync(file)
     return Path(scratch)

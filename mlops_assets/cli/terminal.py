@@ -70,6 +70,12 @@ def start_stack(settings: Settings) -> bool:
     def listen(name: str, event: str, display: "Status") -> None:
         if event == "closed":
             error_console.print(f"{name} was open to other users of this machine and is closed to them now.", highlight=False)
+        elif event == "buffered":
+            error_console.print(
+                f"{name}: a power failure may take away what is written there in its last half minute. Its file system puts nothing on the disk "
+                "at once: use ext4 or XFS, or set MLOPS_DURABILITY=buffered to be told no more.",
+                highlight=False,
+            )
         elif event == "starting":
             starting.append(name)
         elif name in starting:

@@ -1,6 +1,6 @@
-"""Numbers, switches and ports in environment variables, read with an error that names the variable and what is allowed."""
+"""Numbers, switches, choices and ports in environment variables, read with an error that names the variable and what is allowed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 Default = TypeVar("Default", bound=int | None)
@@ -24,6 +24,14 @@ def read_switch(environment: Mapping[str, str], variable: str, default: bool) ->
     if text not in {"on", "off"}:
         raise ValueError(f"{variable}={text!r} is neither on nor off: set it to one of them, or unset it.")
     return text == "on"
+
+
+def read_choice(environment: Mapping[str, str], variable: str, default: str, choices: Sequence[str]) -> str:
+    """The one of `choices` that `variable` names, or `default`. Raises ValueError for any other text."""
+    text = environment.get(variable) or default
+    if text not in choices:
+        raise ValueError(f"{variable}={text!r} is not {' or '.join(choices)}: set it to one of them, or unset it.")
+    return text
 
 
 def read_port(environment: Mapping[str, str], variable: str, default: int) -> int:

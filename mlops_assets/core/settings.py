@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from mlops_assets.core.environment_files import project_variables
-from mlops_assets.core.environment_values import read_count, read_port, read_switch
+from mlops_assets.core.environment_values import read_choice, read_count, read_port, read_switch
 from mlops_assets.core.project import current_project
 
 DUCKDB_EXTENSION_DIRECTORY = Path(sys.prefix) / "share" / "duckdb_extensions"
@@ -22,6 +22,8 @@ MLFLOW_DATABASE = "mlflow"
 LAKE_DATABASE = "lake"
 SEARCH_DATABASE = "search"
 DATABASES = (DAGSTER_DATABASE, MLFLOW_DATABASE, LAKE_DATABASE, SEARCH_DATABASE)
+
+DURABILITIES = ("fsync", "buffered")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class Settings:
     `notify_urls` are Apprise's addresses of those who are told what happens. `sensor_seconds` is the longest interval of a sensor; with None
     each has its own.
     With `warm_runs`, the processes of runs are forked from one that has loaded everything, which takes memory once; without, each loads it.
+    With `durability` `fsync`, what was acknowledged survives a power failure; `buffered`, the end of processes.
     With `ray_address` the trials of searches run on that Ray cluster.
     `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them.
     Only with `openlineage_url` does anything send OpenLineage events: to a receiver, or to a file.
@@ -53,6 +56,7 @@ class Settings:
     serving_token: str | None = field(default=None, repr=False)
     sensor_seconds: int | None = None
     warm_runs: bool = True
+    durability: str = "fsync"
     bundle_store: str = "folder"
     kept_bundles: int = 5
     openlineage_url: str | None = field(default=None, repr=False)
@@ -85,6 +89,7 @@ class Settings:
             serving_token=environment.get("MLOPS_SERVING_TOKEN") or None,
             sensor_seconds=read_count(environment, "MLOPS_SENSOR_SECONDS", cls.sensor_seconds),
             warm_runs=read_switch(environment, "MLOPS_WARM_RUNS", cls.warm_runs),
+            durability=read_choice(environment, "MLOPS_DURABILITY", cls.durability, DURABILITIES),
             bundle_store=environment.get("MLOPS_BUNDLE_STORE") or cls.bundle_store,
             kept_bundles=read_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),
             openlineage_url=environment.get("MLOPS_OPENLINEAGE_URL") or None,

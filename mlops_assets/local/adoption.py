@@ -23,7 +23,8 @@ _EVALUATIONS = ("evaluation", "segment_evaluation")
 
 def needs_signing(settings: Settings) -> bool:
     """Whether versions are deployed here, and there is no key."""
-    return settings.serving_directory.exists() and not settings.signing_key_file.exists()
+    served = settings.serving_directory
+    return served.is_dir() and any(served.iterdir()) and not settings.signing_key_file.exists()
 
 
 def sign_former_versions(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE
 from mlops_assets.local import (
     adoption,
     configuration,
+    durability,
     interrupted_runs,
     leftovers,
     logs,
@@ -31,7 +32,8 @@ STOP_TIMEOUT_SECONDS = 60.0
 END_RUNS_SECONDS = 10.0
 POLL_SECONDS = 0.1
 
-# Called with a service's name and what happened to it: "starting" or "ready"; with the state folder when it was "closed" to others.
+# Called with a service's name and what happened to it: "starting" or "ready"; with the state folder when it was "closed" to others, with one
+# below it that is "buffered": its file system keeps what is written in memory for a while.
 Listener = Callable[[str, str], None]
 
 
@@ -55,7 +57,7 @@ def up(settings: Settings, listener: Listener) -> bool:
                 prepare.prepare(settings)
             except StackError as error:
                 unprepared = error
-            _launch(settings, supervisor, files)
+            _launch(settings, supervisor, files, listener)
         started = _start_stopped(settings, supervisor, listener)
         if unsigned:
             adoption.sign_former_versions(settings)
@@ -162,13 +164,15 @@ def _check_unchanged(files: dict) -> None:
         )
 
 
-def _launch(settings: Settings, supervisor: Supervisor, files: dict) -> None:
+def _launch(settings: Settings, supervisor: Supervisor, files: dict, listener: Listener) -> None:
     # What a killed supervisor left behind would hold the ports and the data folder.
     leftovers.end_processes(leftovers.find_processes(settings))
     for service in services(settings):
         preflight.check_port(service)
-    for directory in (settings.log_directory, settings.lake_directory, settings.dagster_home, settings.mlflow_artifact_directory):
+    for directory in (settings.log_directory, settings.dagster_home):
         directory.mkdir(parents=True, exist_ok=True)
+    for directory in durability.make_durable(settings):
+        listener(str(directory), "buffered")
     if settings.postgres_url is None:
         postgres.initialise_data_directory(settings)
         postgres.remove_stale_pid_file(settings)

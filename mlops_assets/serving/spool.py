@@ -35,14 +35,14 @@ class SpoolError(Exception):
 class SpoolWriter:
     """Appends the predictions of one solution. Safe to call from several threads; each process makes its own."""
 
-    def __init__(self, directory: Path):
-        self._directory = directory
+    def __init__(self, directory: Path, *, durable: bool):
+        self._directory, self._durable = directory, durable
         self._lock = threading.Lock()
         self._file: int | None = None
         self._size = 0
 
     def append(self, *records: PredictionRecord) -> None:
-        """Hand the records to the operating system, all or none: they survive the end of this process, not a power failure.
+        """Write the records, all or none. They survive the end of this process; when the spool is durable, a power failure too.
 
         Raises SpoolError when they could not be kept: the predictions must not be answered.
         """
@@ -77,12 +77,16 @@ class SpoolWriter:
             raise SpoolError(f"The disk of {self._directory} has {free / 1e6:.0f} MB left: make room, or start the event stream.")
         while True:
             path = self._directory / f"{time.time_ns()}-{os.getpid()}{SEGMENT_SUFFIX}"
-            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+            # One call for all requests that were scored together: each write returns when its bytes are on the disk.
+            durable = os.O_DSYNC if self._durable else 0
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | durable, 0o600)
             fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file).st_nlink:
                 break
             # Taken for abandoned, and removed, before it was locked.
             os.close(file)
+        if self._durable:
+            _sync_names(self._directory)
         self._file, self._size = file, 0
 
     def _close_segment(self) -> None:
@@ -119,7 +123,9 @@ class Segment:
         self.path = path
         self._progress = path.with_suffix(".shipped")
         self._damaged = path.with_suffix(".damaged")
-        self.shipped = int(self._progress.read_text()) if self._progress.exists() else 0
+        # Nothing, when a power failure took what was written away: then all of it is shipped again, and stored once.
+        text = self._progress.read_text() if self._progress.exists() else ""
+        self.shipped = int(text) if text.isdecimal() else 0
 
     def pending_bytes(self) -> int:
         """The number of bytes that are still to be shipped."""
@@ -196,6 +202,16 @@ def _payload(line: bytes) -> bytes | None:
     """The JSON of a line without its end, None when the checksum is another's."""
     checksum, separator, payload = line[:8], line[8:9], line[9:]
     return payload if separator == b" " and checksum == b"%08x" % zlib.crc32(payload) else None
+
+
+def _sync_names(directory: Path) -> None:
+    """Put the names of the files in `directory` on the disk, and its own."""
+    for each in (directory, directory.parent):
+        file = os.open(each, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def _try_lock(file: int, kind: int) -> bool:

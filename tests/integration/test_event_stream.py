@@ -40,7 +40,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from prediction_records import prediction_record
 from mlops_assets.serving.spool import SpoolWriter
-writer = SpoolWriter(Path(sys.argv[1]) / "late")
+writer = SpoolWriter(Path(sys.argv[1]) / "late", durable=True)
 for number in range(int(sys.argv[3]), 1_000_000):
     writer.append(prediction_record(number))
     print(number, flush=True)
@@ -102,7 +102,7 @@ def test_nothing_is_lost_or_doubled_when_writers_shippers_and_the_server_are_kil
 
 def test_a_shipper_that_starts_again_does_not_ship_again(nats: NatsServer, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with SpoolWriter(home / "spool" / "late") as writer:
+    with SpoolWriter(home / "spool" / "late", durable=True) as writer:
         for number in range(3):
             writer.append(prediction_record(number))
         for _ in range(2):

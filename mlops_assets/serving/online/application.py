@@ -66,7 +66,8 @@ class PredictionAPI(litserve.LitAPI):
         signer = Signer(self._settings.signing_key_file)
         self.online_store = open_online_store(self._settings)
         self.solutions = LiveSolutions(open_bundle_store(self._settings), self.online_store, signer, WorkerModel)
-        self.predictor = Predictor(self.solutions, self._settings.spool_directory, self.metrics)
+        durable = self._settings.durability == "fsync"
+        self.predictor = Predictor(self.solutions, self._settings.spool_directory, self.metrics, durable=durable)
         self.solutions.refresh()
         # What is loaded by now stays: the garbage collector need not look at it again, nor at every few requests.
         gc.collect()

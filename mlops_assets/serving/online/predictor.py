@@ -73,11 +73,11 @@ class _Request(msgspec.Struct, eq=False, kw_only=True):
 
 
 class Predictor:
-    """Answers for every solution that this process serves."""
+    """Answers for every solution that this process serves. `durable`, its answers survive a power failure."""
 
-    def __init__(self, solutions: LiveSolutions, spool_directory: Path, metrics: Metrics):
+    def __init__(self, solutions: LiveSolutions, spool_directory: Path, metrics: Metrics, *, durable: bool):
         self.solutions = solutions
-        self._spool_directory, self._metrics = spool_directory, metrics
+        self._spool_directory, self._metrics, self._durable = spool_directory, metrics, durable
         self._spools: dict[str, SpoolWriter] = {}
         self._waiting: deque[_Request] = deque()
         # Requests without an id of their own get one that no other process gives: cheaper than a random one each.
@@ -257,7 +257,7 @@ class Predictor:
     def _keep(self, name: str, records: Sequence[PredictionRecord]) -> None:
         """Write the predictions to the spool. Raises ProblemError (503) when they cannot be kept: they must not be answered then."""
         if (spool := self._spools.get(name)) is None:
-            spool = self._spools[name] = SpoolWriter(self._spool_directory / name)
+            spool = self._spools[name] = SpoolWriter(self._spool_directory / name, durable=self._durable)
         try:
             spool.append(*records)
         except SpoolError as error:

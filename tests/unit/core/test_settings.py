@@ -131,7 +131,7 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
         "MLOPS_NOTIFY_URLS",
         "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
         "MLOPS_SERVING_PORT", "MLOPS_SERVING_PROCESSES", "MLOPS_SERVING_TOKEN",
-        "MLOPS_SENSOR_SECONDS", "MLOPS_WARM_RUNS", "MLOPS_BUNDLE_STORE", "MLOPS_KEPT_BUNDLES",
+        "MLOPS_SENSOR_SECONDS", "MLOPS_WARM_RUNS", "MLOPS_DURABILITY", "MLOPS_BUNDLE_STORE", "MLOPS_KEPT_BUNDLES",
         "MLOPS_OPENLINEAGE_URL", "MLOPS_OPENLINEAGE_API_KEY",
     }  # fmt: skip
     ports = Settings.from_environment({name: value for name, value in variables.items() if name.endswith("_PORT")})
@@ -141,6 +141,11 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
 @pytest.mark.parametrize(("text", "expected"), [("", True), ("on", True), ("off", False)])
 def test_runs_are_forked_unless_switched_off(text: str, expected: bool) -> None:
     assert Settings.from_environment({"MLOPS_HOME": "/srv", "MLOPS_WARM_RUNS": text}).warm_runs is expected
+
+
+def test_a_durability_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="MLOPS_DURABILITY='disk' is not fsync or buffered"):
+        Settings.from_environment({"MLOPS_HOME": "/srv", "MLOPS_DURABILITY": "disk"})
 
 
 def test_a_switch_that_is_neither_on_nor_off_is_refused() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from prediction_records import prediction_record
 from mlops_assets.serving.spool import SpoolWriter
-writer = SpoolWriter(Path(sys.argv[1]))
+writer = SpoolWriter(Path(sys.argv[1]), durable=True)
 for number in range(100):
     writer.append(prediction_record(number))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -39,7 +39,7 @@ def numbers(directory: Path) -> Iterator[int]:
 
 def test_every_thread_s_records_are_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "SEGMENT_BYTES", 5000)
-    with SpoolWriter(tmp_path) as writer, ThreadPoolExecutor(8) as threads:
+    with SpoolWriter(tmp_path, durable=True) as writer, ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda number: writer.append(prediction_record(number)), range(500)))
     assert sorted(numbers(tmp_path)) == list(range(500))
     assert len(segments(tmp_path)) > 10
@@ -56,7 +56,7 @@ def test_what_a_killed_writer_appended_is_there(tmp_path: Path) -> None:
 
 
 def test_a_segment_in_use_stays(tmp_path: Path) -> None:
-    with SpoolWriter(tmp_path) as writer:
+    with SpoolWriter(tmp_path, durable=True) as writer:
         writer.append(prediction_record(1))
         [segment] = segments(tmp_path)
         segment.mark_shipped(segment.read(1 << 20)[-1].end)
@@ -75,7 +75,7 @@ def test_a_segment_in_use_stays(tmp_path: Path) -> None:
 )
 def test_no_tail_costs_a_record_before_it_or_is_lost(tmp_path_factory: pytest.TempPathFactory, tail: bytes) -> None:
     directory = tmp_path_factory.mktemp("spool")
-    with SpoolWriter(directory) as writer:
+    with SpoolWriter(directory, durable=True) as writer:
         for number in range(3):
             writer.append(prediction_record(number))
     [path] = directory.glob("*.segment")
@@ -95,7 +95,7 @@ def test_no_tail_costs_a_record_before_it_or_is_lost(tmp_path_factory: pytest.Te
 
 
 def test_a_full_disk_is_an_error_and_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with SpoolWriter(tmp_path) as writer:
+    with SpoolWriter(tmp_path, durable=True) as writer:
         writer.append(prediction_record(1))
         monkeypatch.setattr(os, "write", lambda file, line, write=os.write: write(file, line[: len(line) // 2]))
         with pytest.raises(SpoolError, match="Make room"):
@@ -107,5 +107,5 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_record(tmp_path: Path, monke
 
 def test_without_room_no_segment_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "MINIMUM_FREE_BYTES", 1 << 60)
-    with SpoolWriter(tmp_path) as writer, pytest.raises(SpoolError, match="make room"):
+    with SpoolWriter(tmp_path, durable=True) as writer, pytest.raises(SpoolError, match="make room"):
         writer.append(prediction_record(1))

@@ -46,7 +46,7 @@ class Server:
         self.folder, self.spool = home / "serving" / "flights", home / "spool"
         self.metrics, self.signer = Metrics(), Signer(home / "signing_key")
         self.solutions = LiveSolutions(FolderStore(home / "serving"), store, self.signer)
-        self.predictor = Predictor(self.solutions, self.spool, self.metrics)
+        self.predictor = Predictor(self.solutions, self.spool, self.metrics, durable=True)
         self.endpoint = PredictEndpoint(self.predictor, TOKEN, self.metrics)
 
     def serve(self, fitted: Fitted, link: str) -> None:
