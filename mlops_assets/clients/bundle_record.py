@@ -201,7 +201,7 @@ def accepted_record(signer: Signer, version: RegisteredModel) -> tuple[BundleRec
     record = with_engine(registered_record(signer, version), version)
     status, signature = version.tags.get(GATES_TAG), version.tags.get(ACCEPTANCE_TAG)
     if status != GATES_PASSED:
-        evidence = f"tag {GATES_TAG} = {status or 'missing'}"
+        evidence = f"tag {GATES_TAG} = {status or 'missing'}{version.failed_gates}"
     elif signature is None:
         evidence = f"tag {GATES_TAG} = {status}, but without the tag {ACCEPTANCE_TAG}, the signature of its evaluation"
     elif not record.is_signed(signer, "accepted", signature):

@@ -29,6 +29,7 @@ from mlops_assets.clients.registered_model import (
     GATES_FAILED,
     GATES_PASSED,
     GATES_TAG,
+    REJECTION_TAG,
     RegisteredModel,
 )
 from mlops_assets.clients.signatures import Signer
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 BUNDLE_ARTIFACT, REFERENCE_ARTIFACT = "bundle", "reference"
-
-REJECTION_TAG = "rejected_because"
-"""On a rejected version: each gate that failed, and why."""
 
 _COMPLETE_TAG = "bundle"
 

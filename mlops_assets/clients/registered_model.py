@@ -20,6 +20,8 @@ ENGINE_TAG, ENGINE_REASON_TAG = "serving_engine", "serving_engine_reason"
 GATES_TAG = "status"
 """What the gates said of a version, for people: `GATES_PASSED` or `GATES_FAILED`; a version that was not evaluated has no such tag."""
 GATES_PASSED, GATES_FAILED = "accepted", "rejected"
+REJECTION_TAG = "rejected_because"
+"""On a rejected version: each gate that failed, and why."""
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,8 @@ class RegisteredModel:
     def recalibration(self) -> str | None:
         """Whose recalibration it is, in words; None for a version that was fitted."""
         return self.tags.get(RECALIBRATION_TAG)
+
+    @property
+    def failed_gates(self) -> str:
+        """The gates that it failed, with the reason of each, as the end of a phrase; nothing where none is recorded."""
+        return f"; failed {self.tags[REJECTION_TAG]}" if REJECTION_TAG in self.tags else ""

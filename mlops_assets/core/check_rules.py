@@ -159,7 +159,7 @@ ONNX_PARITY = CheckRule(
 # online_features
 ONLINE_OFFLINE_PARITY = CheckRule(
     name="online_offline_parity",
-    description="The online store serves what the point-in-time join of the lake gives, value by value, for entities of the newest rows.",
+    description="The online store holds what the point-in-time join of the lake gives, stale or not, for entities of the newest rows.",
     blocking=True,
     evidence=Evidence(
         measured=("compared_values", "differences"), bound=("maximum_differences",), examples=("first_differences",)

@@ -26,6 +26,7 @@ from mlops_assets.training.acceptance import was_deployed
 from mlops_assets.training.bundle_reading import bundles_of, read_bundle, require_passed_gates
 from mlops_assets.training.evaluation import find_candidate
 from mlops_assets.training.kept_bundles import prune_bundles
+from mlops_assets.training.recorded_checks import newest_result
 
 if TYPE_CHECKING:
     from mlops_assets.serving.bundle import Bundle
@@ -142,16 +143,13 @@ def choose_version(registry: ModelRegistry, inputs: SolutionInputs, training_dat
 
 def require_parity(instance: dg.DagsterInstance, inputs: SolutionInputs) -> None:
     """Raise Failure unless the last comparison of the online store with the lake found no difference, in whichever run it was."""
-    rule = check_rules.ONLINE_OFFLINE_PARITY
-    key = dg.AssetCheckKey(inputs.key(ONLINE_FEATURES), rule.name)
-    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
-    evaluation = record.event.asset_check_evaluation if record and record.event else None
-    if evaluation is None:
-        raise permanent_failure(f"Materialize {inputs.name}/{ONLINE_FEATURES} first: its check {rule.name} has never run.")
-    if not evaluation.passed:
+    rule, asset = check_rules.ONLINE_OFFLINE_PARITY, f"{inputs.name}/{ONLINE_FEATURES}"
+    result = newest_result(instance, dg.AssetCheckKey(inputs.key(ONLINE_FEATURES), rule.name))
+    if result.evaluation is None:
+        raise permanent_failure(f"Materialize {asset} first: its check {rule.name} {result.lacking}. The champion stays.")
+    if not result.evaluation.passed:
         raise permanent_failure(
-            f"{inputs.name}/{ONLINE_FEATURES} failed its check {rule.name}: {evaluation.description}. Materialize it with "
-            "`rebuild: true` and read the check. The champion stays."
+            f"{asset} failed its check {rule.name}: {result.evaluation.description}, and materialize it again. The champion stays."
         )
 
 

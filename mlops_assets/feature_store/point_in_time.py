@@ -135,7 +135,14 @@ class Frame:
 
 
 def point_in_time_query(
-    *, spine: str, prediction_time: str, views: Sequence[SelectedView], first: date, last: date, snapshot: int | None = None
+    *,
+    spine: str,
+    prediction_time: str,
+    views: Sequence[SelectedView],
+    first: date,
+    last: date,
+    snapshot: int | None = None,
+    few_entities: bool = False,
 ) -> str:
     """SQL for the rows of the query `spine` with the features of `views` as known at the column `prediction_time`.
 
@@ -143,15 +150,17 @@ def point_in_time_query(
     history yet, or values older than the view's freshness limit give nulls; the event timestamp is null, too, where it is older by more
     than `STALE_DAYS`. `first` and `last` bound the dates of the prediction times, so that only those partitions of a view are read that
     can matter. The views are read as of the lake's `snapshot`: what was loaded or corrected later does not count, and the same query
-    gives the same rows for ever. None reads the present.
+    gives the same rows for ever. None reads the present. With `few_entities` the rows of others are left out before the join, which sorts a
+    view as a whole; the spine is read twice then.
     """
     selected, joins = ["s.*"], []
     for position, chosen in enumerate(views):
         alias, view = f"v{position}", chosen.view
+        rows = _view_rows(chosen, first, last, snapshot, among=spine if few_entities else None)
         on = " AND ".join(f"s.{quote(key)} = {alias}.{quote(key)}" for key in view.entity)
         if view.event_timestamp is None:
             selected += [f"{alias}.{quote(feature)} AS {quote(feature)}" for feature in chosen.features]
-            joins.append(f"LEFT JOIN {_view_rows(chosen, first, last, snapshot)} {alias} ON {on}")
+            joins.append(f"LEFT JOIN {rows} {alias} ON {on}")
             continue
         known_since = f"{alias}.{quote(view.event_timestamp)}"
         moment = f"s.{quote(prediction_time)}"
@@ -159,7 +168,7 @@ def point_in_time_query(
         selected += [f"CASE WHEN {fresh} THEN {alias}.{quote(feature)} END AS {quote(feature)}" for feature in chosen.features]
         reported = is_fresh(moment, known_since, None if view.freshness_days is None else view.freshness_days + STALE_DAYS)
         selected.append(f"CASE WHEN {reported} THEN {known_since} END AS {quote(str(chosen.known_since))}")
-        joins.append(f"ASOF LEFT JOIN {_view_rows(chosen, first, last, snapshot)} {alias} ON {on} AND {moment} >= {known_since}")
+        joins.append(f"ASOF LEFT JOIN {rows} {alias} ON {on} AND {moment} >= {known_since}")
     return f"SELECT {', '.join(selected)} FROM ({spine}) s {' '.join(joins)}"
 
 
@@ -171,7 +180,8 @@ def is_fresh(moment: str, known_since: str, freshness_days: int | None) -> str:
     return f"epoch_us({moment}) - epoch_us({known_since}) <= {freshness_days * _MICROSECONDS_OF_A_DAY}"
 
 
-def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int | None) -> str:
+def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int | None, *, among: str | None) -> str:
+    """SQL for the rows of a view that can matter; those of the entities of the query `among`, or of all."""
     view = chosen.view
     names = [*view.entity, *([view.event_timestamp] if view.event_timestamp else []), *chosen.features]
     # DuckDB's ASOF join of a few rows takes null keys for equal.
@@ -183,6 +193,9 @@ def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int | No
         conditions.append(f"{partition} <= DATE '{last}' + 1")
         if view.freshness_days is not None:
             conditions.append(f"{partition} >= DATE '{first}' - {view.freshness_days + STALE_DAYS + 2}")
+    if among is not None:
+        keys = ", ".join(map(quote, view.entity))
+        conditions.append(f"({keys}) IN (SELECT ({keys}) FROM ({among}))")
     version = f" AT (VERSION => {snapshot})" if snapshot is not None else ""
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"(SELECT {', '.join(map(quote, names))} FROM lake.{view.model.table}{version}{where})"

@@ -6,7 +6,7 @@ from mlops_assets.core import check_rules
 from mlops_assets.core.keys import ONLINE_FEATURES
 from mlops_assets.core.settings import Settings
 from mlops_assets.features.online_push import PushResult, lock_name, push_view
-from mlops_assets.features.parity import check_parity
+from mlops_assets.features.parity_check import check_parity
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import current_snapshot, table_exists
 from mlops_assets.online_store.store import OnlineStore
@@ -58,7 +58,8 @@ def build_online_features(inputs: SolutionInputs) -> dg.AssetsDefinition:
             snapshot = current_snapshot(connection)
             for chosen in views:
                 pushed.append(push_view(connection, online_store, chosen.view, snapshot=snapshot, rebuild=config.rebuild))
-            parity = check_parity(connection, online_store, inputs, views=views, states=[push.state for push in pushed])
+            states = [push.state for push in pushed]
+            parity = check_parity(connection, online_store, inputs, views=views, states=states, snapshot=snapshot)
         return dg.MaterializeResult(
             check_results=[parity],
             metadata={

@@ -8,8 +8,8 @@ import yaml
 
 from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.dagster_client import DagsterClient, RunState, model_partition
-from mlops_assets.clients.model_registry import REJECTION_TAG, ModelRegistry
-from mlops_assets.clients.registered_model import GATES_TAG, RegisteredModel
+from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.clients.registered_model import GATES_TAG, REJECTION_TAG, RegisteredModel
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings

@@ -26,7 +26,7 @@ def gates_problem(instance: dg.DagsterInstance, signer: Signer, model: Registere
     if evaluation is not None and _metadata(evaluation).get(GATES_PASSED_METADATA) is False:
         return (
             f"{model} has not passed its gates (its newest evaluation, run {evaluation.run_id}, rejected it; the tags of its acceptance "
-            "are older): read the checks of that run."
+            f"are older{model.failed_gates}): read the checks of that run."
         )
     return None
 

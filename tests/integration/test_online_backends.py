@@ -1,19 +1,16 @@
 """What every online store promises, on LMDB and on a real Redis: exact values, flags, and pushes that are seen whole or not at all.
 
-Redis is `MLOPS_REDIS_URL`, or a `redis-server` started here; without either, its tests are left out with a warning.
+Which Redis: `tests/redis_server.py`.
 """
 
 import math
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +19,7 @@ from uuid import uuid4
 
 import pytest
 import redis
+from redis_server import STORES
 
 from mlops_assets.core.settings import Settings
 from mlops_assets.online_store.lmdb_store import LmdbStore
@@ -45,42 +43,10 @@ from mlops_assets.online_store.values import (
     ViewValues,
 )
 
-GIVEN_REDIS = os.environ.get("MLOPS_REDIS_URL")
-REDIS_SERVER = shutil.which("redis-server")
-STORES = ["lmdb", "redis"] if GIVEN_REDIS or REDIS_SERVER else ["lmdb"]
-if "redis" not in STORES:
-    warnings.warn("No tests on Redis: no command `redis-server` (Debian: apt-get install redis-server)", stacklevel=1)
-
 MOMENT = datetime(2020, 1, 10, tzinfo=UTC)
 FORK = multiprocessing.get_context("fork")
 
 Open = Callable[[], OnlineStore]
-
-
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    """Address of a real Redis."""
-    if GIVEN_REDIS:
-        yield GIVEN_REDIS
-        return
-    assert REDIS_SERVER is not None
-    home = Path(tempfile.mkdtemp(prefix="redis.", dir="/tmp"))
-    socket = home / "redis.sock"
-    command = [REDIS_SERVER, "--port", "0", "--unixsocket", str(socket), "--dir", str(home), "--save", ""]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    client = redis.Redis(unix_socket_path=str(socket))
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            client.ping()
-            break
-        except redis.ConnectionError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    yield f"unix://{socket}"
-    server.terminate()
-    server.wait()
-    shutil.rmtree(home)
 
 
 @pytest.fixture(params=STORES)
@@ -357,11 +323,12 @@ if "redis" in STORES:
         store, client = RedisStore(redis_url), redis.Redis.from_url(redis_url)
         state = push(store, view, [entity(str(n), 0.5, n) for n in range(1000)])
         script = (
-            "import sys; sys.path.insert(0, sys.argv[3]); import test_online_backends as t\n"
+            "import sys; sys.path[:0] = sys.argv[3:]; import test_online_backends as t\n"
             "values = [t.entity(str(n), 0.5, 999) for n in range(400_000)]\n"
             "t.push(t.RedisStore(sys.argv[1]), t.make_view(sys.argv[2]), values, snapshot=2)\n"
         )
-        process = subprocess.Popen([sys.executable, "-c", script, redis_url, view.name, str(Path(__file__).parent)])
+        folders = map(str, Path(__file__).parents[:2])
+        process = subprocess.Popen([sys.executable, "-c", script, redis_url, view.name, *folders])
         deadline = time.monotonic() + 120
         # The values are on the server, beside the former ones, when the process dies.
         while not (begun := list(client.scan_iter("mlops:online:next:*"))) or client.hlen(begun[0]) < 10_000:

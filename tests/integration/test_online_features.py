@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import dagster as dg
 import duckdb
 import late_inputs
 import pytest
+from redis_server import STORES
 
 from mlops_assets.deployment.deployment import require_parity
 from mlops_assets.feature_store.point_in_time import SelectedView
@@ -20,6 +21,7 @@ from mlops_assets.features.online_push import PushResult, describe_view, push_vi
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.online_store.lmdb_store import LmdbStore
+from mlops_assets.online_store.redis_store import RedisStore
 from mlops_assets.online_store.store import FeatureRequest, OnlineStore
 from mlops_assets.online_store.values import EntityValues, Flag, OnlineStoreError
 from mlops_assets.schema.solution import Solution
@@ -83,6 +85,22 @@ class World:
         [row] = self.store.read([LOAD_REQUEST], [{"place": place, "line": line}], moment)
         flag = row.views["load"].flag
         return tuple(row.values.values()) if flag in (Flag.OK, Flag.NEWER) else flag
+
+    def overwrite(self, place: str, line: int, hours: int, *values: Any) -> None:
+        """Write `values` of `load` over those of an entity in the store, known since `hours` after midnight, as no push does."""
+        state = self.store.state("load", 1)
+        assert state is not None
+        view = describe_view(self.connection, LOAD, state.snapshot)
+        since = int((NOON.replace(hour=0) + timedelta(hours=hours)).timestamp() * 1e6)
+        written = [EntityValues((place, line), since, values)]
+        self.store.push(view, source=state.source, snapshot=state.snapshot, base=state, written=written, removed=[])
+
+    def forget(self, place: str, line: int) -> None:
+        """Take an entity of `load` out of the store, as no push does."""
+        state = self.store.state("load", 1)
+        assert state is not None
+        view = describe_view(self.connection, LOAD, state.snapshot)
+        self.store.push(view, source=state.source, snapshot=state.snapshot, base=state, written=[], removed=[(place, line)])
 
     def run(self, *, rebuild: bool = False, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
         """The asset, and one that stands for the deployment behind it."""
@@ -259,8 +277,9 @@ def test_the_asset_pushes_all_views_and_online_equals_offline(world: World) -> N
     assert result.success
     [check] = result.get_asset_check_evaluations()
     assert check.passed
-    # 21 entities of the spine (a null place is one of them), five features each.
-    assert (check.metadata["entities"].value, check.metadata["compared_values"].value) == (21, 105)
+    # Of the 21 entities of the spine (a null place is one of them), `load` has 5 and `place` 12, with four features and one.
+    assert (check.metadata["entities"].value, check.metadata["compared_values"].value) == (21, 32)
+    assert check.metadata["values_of_view"].value == {"load": 20, "place": 12}
     # At 96 h only the values of 48 h and later count.
     flags = check.metadata["flags"].value
     assert flags == {
@@ -281,12 +300,7 @@ def test_the_asset_pushes_all_views_and_online_equals_offline(world: World) -> N
 def test_a_tampered_value_is_found_blocks_and_is_mended_by_a_rebuild(world: World) -> None:
     world.insert("'p1', 1, 3, 30, 0.1::DOUBLE, true, 'a'", "'p2', 2, 4, 40, 0.2::DOUBLE, true, 'b'")
     assert world.run().success
-    state = world.store.state("load", 1)
-    assert state is not None
-    view = describe_view(world.connection, LOAD, state.snapshot)
-    four = int(datetime(2020, 1, 1, 4, tzinfo=UTC).timestamp() * 1e6)
-    tampered = [EntityValues(("p2", 2), four, (40, 0.2000001, True, "b"))]
-    world.store.push(view, source=state.source, snapshot=state.snapshot, base=state, written=tampered, removed=[])
+    world.overwrite("p2", 2, 4, 40, 0.2000001, True, "b")
 
     with dg.DagsterInstance.ephemeral() as instance:
         result = world.run(instance=instance)
@@ -304,6 +318,84 @@ def test_a_tampered_value_is_found_blocks_and_is_mended_by_a_rebuild(world: Worl
 
     with dg.DagsterInstance.ephemeral() as instance:
         assert world.run(rebuild=True, instance=instance).success
+        require_parity(instance, INPUTS)
+
+
+@pytest.fixture(params=STORES)
+def stale_world(request: pytest.FixtureRequest, world: World) -> World:
+    """A world on each kind of store, whose values of p1 and p2 are older than the two days that the view allows."""
+    if request.param == "redis":
+        world = replace(world, store=RedisStore(request.getfixturevalue("redis_url")))
+    world.insert(
+        "'p1', 1, 3, 30, 0.1::DOUBLE, true, 'a'",
+        "'p2', 2, 3, 40, 0.2::DOUBLE, false, 'b'",
+        "'elsewhere', 1, 100, 1, 1::DOUBLE, true, ''",
+    )
+    assert world.run().success
+    assert world.online("p2", 2, NOON + timedelta(days=3)) is Flag.STALE
+    return world
+
+
+def first_differences(result: dg.ExecuteInProcessResult) -> list[tuple[Any, ...]]:
+    [check] = result.get_asset_check_evaluations()
+    return [tuple(record.data.values()) for record in check.metadata["first_differences"].records]  # type: ignore[attr-defined]
+
+
+def test_values_of_one_entity_over_those_of_another_are_found_though_all_are_stale(stale_world: World) -> None:
+    stale_world.overwrite("p2", 2, 3, 30, 0.1, True, "a")
+    result = stale_world.run()
+    assert not result.success
+    assert first_differences(result) == [
+        ("place='p2', line=2", "waiting", "30", "40"),
+        ("place='p2', line=2", "share", "0.1", "0.2"),
+        ("place='p2', line=2", "open", "True", "False"),
+        ("place='p2', line=2", "note", "'a'", "'b'"),
+    ]
+    assert stale_world.run(rebuild=True).success
+
+
+def test_a_stale_entity_that_the_store_lost_is_found(stale_world: World) -> None:
+    stale_world.forget("p2", 2)
+    assert ("place='p2', line=2", "waiting", "None", "40") in first_differences(stale_world.run())
+
+
+def test_the_same_values_of_another_time_are_found(stale_world: World) -> None:
+    stale_world.overwrite("p2", 2, 2, 40, 0.2, False, "b")
+    assert first_differences(stale_world.run()) == [
+        ("place='p2', line=2", "_load_event_timestamp", "2020-01-01T02:00:00+00:00", "2020-01-01T03:00:00+00:00")
+    ]
+
+
+def test_a_comparison_of_nothing_fails_and_blocks_with_the_remedy(world: World) -> None:
+    world.connection.execute("UPDATE features.place SET place = 'far ' || place")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = world.run(instance=instance)
+        with pytest.raises(dg.Failure, match=r"failed its check online_offline_parity: nothing was compared.*The champion stays"):
+            require_parity(instance, INPUTS)
+    [check] = result.get_asset_check_evaluations()
+    assert (check.passed, check.blocking, check.metadata["compared_values"].value) == (False, True, 0)
+    assert "21 entities" in str(check.description)
+    assert not result.asset_materializations_for_node("deployment")
+
+
+def test_a_refusal_tells_apart_what_failed_and_what_never_ran(world: World) -> None:
+    key, name = INPUTS.key("online_features"), "online_offline_parity"
+    with dg.DagsterInstance.ephemeral() as instance:
+        with pytest.raises(dg.Failure, match="its check online_offline_parity has never run"):
+            require_parity(instance, INPUTS)
+        # The run that plans the check has no result yet, or ended without one.
+        world.connection.execute("ALTER TABLE features.place RENAME TO elsewhere")
+        failed = world.run(instance=instance)
+        with pytest.raises(dg.Failure, match=f"run {failed.run_id} ended before it gave one"):
+            require_parity(instance, INPUTS)
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(key, name, passed=False, metadata={}, description="3 of 9 values differ", blocking=True)
+        )
+        world.run(instance=instance)
+        with pytest.raises(dg.Failure, match=r"failed its check online_offline_parity: 3 of 9 values differ"):
+            require_parity(instance, INPUTS)
+        instance.report_runless_asset_event(dg.AssetCheckEvaluation(key, name, passed=True, metadata={}, blocking=True))
+        world.run(instance=instance)
         require_parity(instance, INPUTS)
 
 

@@ -93,7 +93,7 @@ def test_deployment_alone_refuses_it_too(platform: Platform, demo: Demo, refused
     result = inprocess.materialize(assets, TRAINING[3:], first=TRAINING_DATE, last=TRAINING_DATE, resources=platform.resources)
     assert not result.success
     [message] = inprocess.failures(result)
-    assert "has not passed its gates (tag status = rejected)" in message
+    assert "has not passed its gates (tag status = rejected; failed floor: roc_auc 0." in message
     assert "The champion stays." in message
     champion = platform.registry.champion(SOLUTION)
     assert champion is not None

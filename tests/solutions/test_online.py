@@ -1,6 +1,7 @@
 """The demo's champion over HTTP: what a caller gets, what the lake predicted of the same values, and what the servers are seen to serve."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -10,7 +11,9 @@ from bundles import load
 from running_stack import Demo, Platform
 
 from mlops_assets.access.credentials import serving_token
+from mlops_assets.core.project import current_project
 from mlops_assets.deployment.served_version import ServedSolution, observe
+from mlops_assets.local.environment import process_environment
 
 SOLUTION = "flight_delay"
 CHECK = """
@@ -36,6 +39,18 @@ def test_a_flight_is_asked_for_by_its_keys(platform: Platform, demo: Demo) -> No
     wrong = platform.mlops("predict", SOLUTION, "--json", json.dumps(json.loads(example.stdout) | {"distance": "far"}))
     assert wrong.returncode == 1
     assert "distance: Expected int | null, got str; allowed: a whole number" in wrong.stderr
+
+
+def test_the_documented_look_up_answers(
+    platform: Platform, demo: Demo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (current_project().root / "docs" / "feature-store.md").read_text()
+    code = re.search(r"### Read online values\n\n```python\n(.*?)```", page, re.DOTALL)
+    assert code
+    for name, value in process_environment(platform.settings).items():
+        monkeypatch.setenv(name, value)
+    exec(code[1], {})
+    assert capsys.readouterr().out.split()[1] in ("ok", "stale")
 
 
 def test_the_same_values_get_the_same_prediction_as_in_the_batch(platform: Platform, demo: Demo) -> None:

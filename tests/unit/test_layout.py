@@ -31,6 +31,7 @@ _PARTS = {
     "features/contract_checks.py": "integration/test_features.py",
     "features/generated/raw_sources.py": "unit/features/generated/test_project_files.py",
     "features/generated/written_models.py": "unit/features/generated/test_project_files.py",
+    "features/parity_check.py": "integration/test_online_features.py",
     "features/sql_expressions.py": "unit/components/test_derived_features.py",
     "features/generated/snapshots.py": "integration/test_tables_without_time.py",
     "lake/table_writes.py": "integration/test_lake.py",

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 
 from mlops_assets.features.parity import find_differences
-from mlops_assets.online_store.store import OnlineRow
 
 NAN = float("nan")
 
 
 def differing(online: Any, offline: Any) -> bool:
-    return bool(find_differences([{"id": 1}], [OnlineRow({"f": online}, {})], [{"f": offline}]))
+    return bool(find_differences([{"id": 1}], [{"f": online}], [{"f": offline}]))
 
 
 @pytest.mark.parametrize("value", [None, 0, 1, True, 0.1, "", "x", NAN, float("inf")])
@@ -35,6 +34,6 @@ def test_another_value_or_type_differs(online: Any, offline: Any) -> None:
 
 def test_a_difference_names_the_entity_and_the_feature() -> None:
     entities = [{"id": 1}, {"id": 2}]
-    online = [OnlineRow({"a": 1, "b": 2}, {}), OnlineRow({"a": 1, "b": 3}, {})]
+    online = [{"a": 1, "b": 2}, {"a": 1, "b": 3}]
     [found] = find_differences(entities, online, [{"a": 1, "b": 2}, {"a": 1, "b": 2}])
     assert (found.entity, found.feature, found.online, found.offline) == ({"id": 2}, "b", 3, 2)

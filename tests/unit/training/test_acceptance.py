@@ -10,7 +10,7 @@ from bundles import record_of
 from msgspec.structs import replace as replace_struct
 
 from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, RECORD_TAG
-from mlops_assets.clients.registered_model import GATES_FAILED, GATES_PASSED, GATES_TAG, RegisteredModel
+from mlops_assets.clients.registered_model import GATES_FAILED, GATES_PASSED, GATES_TAG, REJECTION_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, SEGMENT, SEGMENT_STAGES, TRAINING_DATE, stage_key
 from mlops_assets.training.acceptance import GATES_PASSED_METADATA, gates_problem, was_deployed
@@ -57,7 +57,11 @@ def test_a_version_that_lacks_a_signature_may_not(tag: str, signer: Signer) -> N
 
 def test_a_status_or_a_signature_written_by_hand_is_none(signer: Signer, tmp_path: Path) -> None:
     instance = dg.DagsterInstance.ephemeral()
-    assert "has not passed its gates" in str(gates_problem(instance, signer, signed(signer, 1, status=GATES_FAILED)))
+    refused = signed(signer, 1, status=GATES_FAILED)
+    refused = replace(refused, tags={**refused.tags, REJECTION_TAG: "floor: roc_auc 0.61, floor 0.65 missed"})
+    assert "has not passed its gates (tag status = rejected; failed floor: roc_auc 0.61, floor 0.65 missed): materialize" in str(
+        gates_problem(instance, signer, refused)
+    )
     foreign = signed(Signer(tmp_path / "another"), 1)
     assert "was changed in MLflow" in str(gates_problem(instance, signer, foreign))
     # The signature under version 1 says nothing of version 2.
