@@ -4,6 +4,8 @@ From the first of March on, what happens to its visits is another function of wh
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -84,6 +86,10 @@ def visits(problem: Problem) -> str:
     )
 
 
+def _training_assets(inputs: SolutionInputs) -> list[dg.AssetsDefinition]:
+    return [build(inputs) for build in (build_training_dataset, build_model, build_evaluation, build_deployment)]
+
+
 class Registry(ModelRegistry):
     """A registry without a server, which would have pages."""
 
@@ -104,12 +110,19 @@ class Clinic:
         self.resources = {"lake": lake, "registry": registry, "settings": settings}
         self.reads = new_reads()
         self.instance = dg.DagsterInstance.ephemeral()
-        builders = (build_training_dataset, build_model, build_evaluation, build_deployment)
-        self.assets = [build(self.inputs) for build in builders]
+        self.assets = _training_assets(self.inputs)
         with lake.connect(read_only=False) as connection:
             lake.replace(connection, table=f"{self.name}.visits", query=visits(problem), partition_range=None, author="test")
         key, parity = self.inputs.key(ONLINE_FEATURES), check_rules.ONLINE_OFFLINE_PARITY.name
         self.instance.report_runless_asset_event(dg.AssetCheckEvaluation(key, parity, passed=True, metadata={}, blocking=True))
+
+    def under(self, **gates: Any) -> "Clinic":
+        """The same clinic with other gates."""
+        clinic = copy(self)
+        changed = self.inputs.solution.gates.model_copy(update=gates)
+        clinic.inputs = replace(self.inputs, solution=self.inputs.solution.model_copy(update={"gates": changed}))
+        clinic.assets = _training_assets(clinic.inputs)
+        return clinic
 
     def run(self, day: str, *stages: str, **configuration: Any) -> dg.ExecuteInProcessResult:
         """Materialize training stages for `day`; `configuration` is that of the model."""

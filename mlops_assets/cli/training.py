@@ -84,7 +84,7 @@ def _show(outcome: "TrainingOutcome") -> None:
         colour = "green" if outcome.succeeded else "red"
         console.print(f"Version {outcome.version}: [{colour}]{outcome.gates or 'not evaluated'}[/{colour}]", highlight=False)
     if outcome.rejected_because:
-        console.print(outcome.rejected_because, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"The candidate was refused. {outcome.rejected_because}", markup=False, highlight=False, soft_wrap=True)
     for problem in outcome.problems:
         error_console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
     for url in (outcome.version_url, outcome.run_url):

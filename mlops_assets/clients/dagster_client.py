@@ -18,6 +18,8 @@ from mlops_assets.core.settings import Settings
 
 _TIMEOUT_SECONDS = 60
 _FAILED_CHECK = "DagsterAssetCheckFailedError"
+_REFUSED = "refused_because"
+"""Spelled as in `stages/refusal.py`, which imports Dagster."""
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _PARTITION = "dagster/partition"
 _IMPLICIT_JOB = "__ASSET_JOB"
@@ -211,6 +213,15 @@ class DagsterClient:
                 failed.append(event["message"])
         # A step that was tried again evaluated its checks again.
         return list(dict.fromkeys([*failed_checks, *failed]))
+
+    def refusals(self, run_id: str) -> list[str]:
+        """Return the reasons why a run that succeeded refused its candidate: the failed checks, with the asset that they are of."""
+        return [
+            f"{'/'.join(event['assetKey']['path'])}: {entry['text']}"
+            for event in self.query(queries.REFUSALS, id=run_id)["logsForRun"]["events"]
+            for entry in event.get("metadataEntries", [])
+            if entry["label"] == _REFUSED
+        ]
 
     def messages(self, run_id: str, after: str | None) -> tuple[list[str], str]:
         """Return the messages that the assets of a run logged since the position `after` (None: its beginning), and the position reached."""

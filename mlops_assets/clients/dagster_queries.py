@@ -48,6 +48,10 @@ query Failures($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { eve
   ... on AssetCheckEvaluationEvent { evaluation { success severity checkName description assetKey { path } } }
   ... on RunFailureEvent { message } } } } }"""
 
+REFUSALS = """
+query Refusals($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __typename
+  ... on MaterializationEvent { assetKey { path } metadataEntries { label ... on TextMetadataEntry { text } } } } } } }"""
+
 MESSAGES = """
 query Messages($id: ID!, $after: String) { logsForRun(runId: $id, afterCursor: $after) { ... on EventConnection {
   cursor events { ... on LogMessageEvent { message } } } } }"""

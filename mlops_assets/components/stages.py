@@ -69,7 +69,7 @@ STAGES = (
         job="training",
         condition=None,
         freshness=model_freshness,
-        check_event=None,
+        check_event="gate_refused",
     ),
     Stage(
         name=EVALUATION,

@@ -26,6 +26,7 @@ from mlops_assets.runs.stuck import Blockage
 _INTERVAL_SECONDS = 30
 _TICK_SECONDS = 30.0
 _EVENTS_AT_ONCE = 1000
+_MEANINGS = {"gate_refused": "\nThe candidate is refused: it is not deployed."}
 _FAILED_CHECK = "DagsterAssetCheckFailedError"
 _WILL_RETRY_TAG = "dagster/will_retry"
 
@@ -198,7 +199,7 @@ def check_notifications(
             event=event,
             severity="failure" if blocking else "warning",
             title=f"{name}: {', '.join(sorted({evaluation.check_name for evaluation in blocking or evaluations}))} failed",
-            body="\n".join(described) + ("\nWhat is downstream was stopped." if blocking else ""),
+            body="\n".join(described) + ("\nWhat is downstream was stopped." if blocking else _MEANINGS.get(event, "")),
             identity=f"checks {name} {run_id}",
             links={**_run_link(settings, run_id), "Checks": f"{settings.dagster_url}/assets/{name}?view=checks"},
         )

@@ -218,9 +218,10 @@ class Replay:
             time.sleep(_POLL_SECONDS)
         began = time.monotonic()
         state = follow(found[0], RUN_NAMES[outcome])
-        problems = () if state.status == "SUCCESS" else tuple(self.client.failures(state.run_id)) or (state.status,)
+        succeeded = state.status == "SUCCESS"
+        problems = self.client.refusals(state.run_id) if succeeded else self.client.failures(state.run_id) or [state.status]
         return FollowingRun(
-            outcome=outcome, run_url=self.client.run_url(state.run_id), seconds=time.monotonic() - began, problems=problems
+            outcome=outcome, run_url=self.client.run_url(state.run_id), seconds=time.monotonic() - began, problems=tuple(problems)
         )
 
     def _described(self, windows: list[str]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlops_assets.clients.asset_state import AssetState, ancestors
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
+from mlops_assets.core.errors import StackError
 from mlops_assets.operations.partition_windows import PartitionCalendar
 from mlops_assets.operations.runs import follow_run
 
@@ -38,7 +39,10 @@ class StageRunResult:
 
 
 def run_stage(client: DagsterClient, stage: StageRun, report: Callable[[RunState], None]) -> StageRunResult:
-    """Materialize a stage in one run unless all of it is there; `report` hears how the run stands. Raises StackError on failure."""
+    """Materialize a stage in one run unless all of it is there; `report` hears how the run stands.
+
+    Raises StackError when the run fails, and when its candidate is refused: what comes after the stage has no version to go on with.
+    """
     assets = client.assets(with_checks=False)
     needed = [assets[key] for key in stage.assets]
     result = StageRunResult(stage)
@@ -48,6 +52,9 @@ def run_stage(client: DagsterClient, stage: StageRun, report: Callable[[RunState
     run_id = client.launch(needed, stage.first, stage.last, stage.configuration, purpose=stage.name)
     result.run_url = client.run_url(run_id)
     state = follow_run(client, run_id, stage.name, report)
+    if any(key.endswith("/evaluation") for key in stage.assets) and (refusals := client.refusals(state.run_id)):
+        reasons = "\n".join(refusals)
+        raise StackError(f"The candidate was refused.\n{reasons}", remedy=f"The run with its checks: {result.run_url}")
     result.seconds = time.monotonic() - began
     result.steps = state.seconds
     return result

@@ -9,7 +9,7 @@ import yaml
 from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.dagster_client import DagsterClient, RunState, model_partition
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.clients.registered_model import GATES_TAG, REJECTION_TAG, RegisteredModel
+from mlops_assets.clients.registered_model import GATES_TAG, RegisteredModel
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
@@ -24,8 +24,9 @@ from mlops_assets.schema.training_rules import override_training
 class TrainingOutcome:
     """What a training came to: the version (None when there is none), its metrics on the hold-out, what the gates said.
 
-    `skipped` says why nothing was fitted, and `recalibration` which version was recalibrated on which rows.
-    `problems` are the causes when the run failed; a candidate below its gates is one.
+    `succeeded` is whether a version was accepted: `rejected_because` names the gates of a refused candidate, whose run succeeded, and
+    `problems` are the causes of a run that failed. `skipped` says why nothing was fitted, and `recalibration` which version was recalibrated
+    on which rows.
     """
 
     solution: str
@@ -133,12 +134,14 @@ def train(
     made, evaluated = _made_by(client, run_ids, model), _made_by(client, run_ids, evaluation)
     version = made.get("model_version")
     registered = registry.get(solution, int(version)) if version is not None else None
-    tags = registered.tags if registered and evaluated else {}
+    failed = state.status != "SUCCESS"
+    refusals = [refusal for each in run_ids for refusal in client.refusals(each)]
+    tags = registered.tags if registered and (evaluated or refusals) else {}
     return TrainingOutcome(
         solution=solution,
         training_date=chosen,
         run_url=client.run_url(state.run_id),
-        succeeded=state.status == "SUCCESS",
+        succeeded=not failed and not refusals,
         version=registered.version if registered else None,
         version_url=registry.version_url(registered) if registered else None,
         estimator=made.get("estimator"),
@@ -146,8 +149,8 @@ def train(
         skipped=made.get("skipped"),
         metrics={name: evaluated[name] for name in declared.metrics if isinstance(evaluated.get(name), float)},
         gates=tags.get(GATES_TAG),
-        rejected_because=tags.get(REJECTION_TAG),
-        problems=[] if state.status == "SUCCESS" else client.failures(state.run_id) or [state.status],
+        rejected_because="; ".join(dict.fromkeys(refusals)) or None,
+        problems=(client.failures(state.run_id) or [state.status]) if failed else [],
     )
 
 

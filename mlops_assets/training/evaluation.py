@@ -1,6 +1,6 @@
 """`evaluation`: the candidate's serving bundle evaluated on the temporal hold-out, with the gates a deployment needs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from mlops_assets.stages.column_lineage import evaluation_lineage
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure, table_schema, written_metadata
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.stages.refusal import conclude
 from mlops_assets.training.acceptance import GATES_PASSED_METADATA
 from mlops_assets.training.all_evaluations import separate_segments
 from mlops_assets.training.bundle_reading import fitted_version, read_bundle, read_gated_bundle
@@ -29,7 +30,7 @@ from mlops_assets.training.candidate_evaluation import CandidateEvaluation, eval
 from mlops_assets.training.evaluation_page import draw_candidate_plots, plot_metadata, result_metadata
 from mlops_assets.training.gate import check_evaluation, gate_rules, rejection_reason
 from mlops_assets.training.kept_bundles import prune_bundles
-from mlops_assets.training.model import candidate_alias, dataset_mapping
+from mlops_assets.training.model import candidate_alias, dataset_mapping, parity_refusal
 from mlops_assets.training.monitoring_reference import copy_reference, log_reference
 from mlops_assets.training.recorded_checks import dataset_state
 from mlops_assets.training.reference_period import measure_period
@@ -62,6 +63,7 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         check_specs=[rule.spec(key) for rule in gate_rules(solution)],
         retry_policy=RETRIES,
         code_version="5",
+        output_required=False,
     )
     @step
     def evaluation(
@@ -69,7 +71,7 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         from mlops_assets.ml.model_card import render_html, render_markdown
         from mlops_assets.schema.problem import label_array
         from mlops_assets.serving.engine import choose_engine
@@ -141,7 +143,8 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                     importance={feature.feature: feature.loss for feature in importances.features} if importances else {},
                 )
         checks = check_evaluation(inputs, evaluated.candidate_result)
-        because = rejection_reason(checks)
+        parity = parity_refusal(record.precision, solution.gates.maximum_onnx_difference)
+        because = "; ".join(filter(None, (parity, rejection_reason(checks)))) or None
         engine = choose_engine(served.contract, solution.serving.engine, evaluated.candidate_result.latency)
         if because is None:
             registry.accept(candidate, record, engine=engine.engine, reason=engine.reason)
@@ -170,8 +173,8 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         )
         registry.log_texts(candidate.run_id, {CARD_HTML: render_html(card), CARD_MARKDOWN: render_markdown(card)})
         _log(registry, candidate, evaluated, checks, figures)
-        result = evaluated.candidate_result.result
-        return dg.MaterializeResult(
+        metrics = evaluated.candidate_result.result
+        result: dg.MaterializeResult = dg.MaterializeResult(
             data_version=dg.DataVersion(written.fingerprint),
             check_results=checks,
             metadata={
@@ -186,10 +189,11 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                 GATES_PASSED_METADATA: because is None,
                 "serving_engine": engine.engine,
                 "serving_engine_reason": engine.reason,
-                **result_metadata(result),
+                **result_metadata(metrics),
                 **plot_metadata(figures),
             },
         )
+        yield from conclude(context, result, because)
 
     return evaluation
 

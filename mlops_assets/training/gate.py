@@ -141,7 +141,8 @@ def _rule(name: str, gate: Gate) -> CheckRule:
         bound=getattr(gate, "bound", ()) or (_PARAMETERS,),
         no_examples="A gate evaluates the rows of the hold-out together.",
     )
-    return CheckRule(name, gate.description, blocking=True, evidence=evidence)
+    # A failed gate is a result: it refuses the candidate, and does not fail the run (`stages/refusal.py`).
+    return CheckRule(name, gate.description, blocking=False, evidence=evidence)
 
 
 def check_evaluation(inputs: SolutionInputs, candidate_result: CandidateResult) -> list[dg.AssetCheckResult]:

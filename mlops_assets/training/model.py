@@ -1,6 +1,6 @@
 """`model`: a candidate fitted on one training dataset, logged and registered in MLflow with its ONNX serving bundle."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -24,6 +24,7 @@ from mlops_assets.schema.training_rules import override_training
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.stages.refusal import conclude
 from mlops_assets.training.candidate import TrainingDataset, current_configuration_hash, train_candidate
 from mlops_assets.training.recalibrated_version import read_base, recalibrate_version
 from mlops_assets.training.training_dataset import dataset_query
@@ -58,6 +59,7 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         pool="training",
         code_version="3",
+        output_required=False,
     )
     @step
     def model(
@@ -66,7 +68,7 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         training_date, of_run = model_of_run(context, solution_inputs)
         inputs = _effective(of_run, config.overrides)
         dataset = _dataset(lake, inputs, training_date)
@@ -105,10 +107,11 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         registry.set_alias(inputs.name, candidate_alias(training_date, inputs.segment), registered.version)
         precision = registry.registered_record(registry.get(inputs.name, registered.version)).precision
         limit = inputs.solution.gates.maximum_onnx_difference
-        problem = _precision_problem(precision, limit)
-        if problem is not None:
-            registry.reject(registered, f"{check_rules.ONNX_PARITY.name}: {problem}")
-        return dg.MaterializeResult(
+        problem = precision_problem(precision, limit)
+        refused_because = parity_refusal(precision, limit)
+        if refused_because is not None:
+            registry.reject(registered, refused_because)
+        result: dg.MaterializeResult = dg.MaterializeResult(
             data_version=dg.DataVersion(f"{dataset.fingerprint}-{training.configuration_hash}"),
             metadata={
                 "model_version": registered.version,
@@ -137,11 +140,18 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                 )
             ],
         )
+        yield from conclude(context, result, refused_because)
 
     return model
 
 
-def _precision_problem(precision: Precision, limit: float) -> str | None:
+def parity_refusal(precision: Precision, limit: float) -> str | None:
+    """Return the reason why the precision of its bundle refuses a candidate, with the name of the check; None within the limit."""
+    problem = precision_problem(precision, limit)
+    return None if problem is None else f"{check_rules.ONNX_PARITY.name}: {problem}"
+
+
+def precision_problem(precision: Precision, limit: float) -> str | None:
     """Describe by how much the serving bundle predicts otherwise than the model; None within the limit."""
     if precision.largest_difference > limit:
         return (

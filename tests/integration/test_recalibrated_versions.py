@@ -138,6 +138,37 @@ def test_a_candidate_is_compared_with_a_recalibrated_champion_as_it_was_before_t
     assert f"version {champion.version} as it was before its refit" in check.description
 
 
+@pytest.mark.parametrize(
+    ("gates", "refusing", "check", "skipped"),
+    [
+        ({"floor": {"accuracy": 0.999}}, "evaluation", "floor", ["deployment"]),
+        ({"maximum_onnx_difference": 1e-12}, "model", "onnx_parity", ["evaluation", "deployment"]),
+    ],
+)
+def test_a_refused_candidate_is_a_result_and_no_failed_run(
+    chains: dict[Problem, Chain], gates: dict[str, Any], refusing: str, check: str, skipped: list[str]
+) -> None:
+    chain = chains["multiclass_classification"]
+    clinic, recalibrated = chain.clinic, chain.recalibrated
+    result = clinic.under(**gates).run(LATER, *STAGES[1:], recalibrate=chain.base.version)
+    assert result.success, inprocess.failures(result)
+    assert inprocess.failed_checks(result) == {(f"{clinic.name}/{refusing}", check)}
+    assert inprocess.skipped(result) == {f"{clinic.name}__{stage}" for stage in skipped}
+    made = {event.asset_key.path[-1]: event.materialization for event in result.get_asset_materialization_events()}
+    assert list(made) == [stage for stage in STAGES[1:] if stage not in skipped]
+    assert made[refusing].metadata["model_version"].value == recalibrated.version
+    assert str(made[refusing].metadata["refused_because"].value).startswith(f"{check}: ")
+    # The same rows are the same version of the data, refused or not.
+    assert made[refusing].tags["dagster/data_version"]
+    assert made[refusing].partition == LATER
+    # Neither a deployment nor an evaluation of its own brings the version to predict.
+    assert "has not passed its gates" in inprocess.failures(clinic.run(LATER, "deployment"))[0]
+    again = clinic.under(**gates).run(LATER, "evaluation", "deployment")
+    assert (again.success, inprocess.skipped(again)) == (True, {f"{clinic.name}__deployment"})
+    # By its own gates it is accepted as before.
+    assert clinic.run(LATER, *STAGES[1:], recalibrate=chain.base.version).success
+
+
 def test_the_base_predicts_again_after_a_rollback(chains: dict[Problem, Chain]) -> None:
     clinic, base = chains["binary_classification"].clinic, chains["binary_classification"].base
     back = clinic.run(FITTED, "deployment")

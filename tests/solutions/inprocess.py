@@ -70,6 +70,11 @@ def materialized(result: dg.ExecuteInProcessResult) -> set[str]:
     return {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
 
 
+def skipped(result: dg.ExecuteInProcessResult) -> set[str]:
+    """Steps that the run left out."""
+    return {str(event.step_key) for event in result.all_events if event.event_type_value == "STEP_SKIPPED"}
+
+
 def failures(result: dg.ExecuteInProcessResult) -> list[str]:
     """Why steps failed."""
     found = []

@@ -68,7 +68,9 @@ def refused(platform: Platform, demo: Demo) -> dg.ExecuteInProcessResult:
 
 
 def test_a_candidate_below_its_floor_is_not_deployed(platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult) -> None:
-    assert not refused.success
+    # What a training found out is a result: the run ends well, and what would follow is skipped.
+    assert refused.success
+    assert inprocess.skipped(refused) == {f"{SOLUTION}__deployment"}
     assert inprocess.failed_checks(refused) == {(f"{SOLUTION}/evaluation", "floor")}
     assert inprocess.materialized(refused) == set(TRAINING[:3])
     # It is a candidate like any other, but for its gates.
@@ -88,7 +90,7 @@ def test_a_candidate_below_its_floor_is_not_deployed(platform: Platform, demo: D
 
 
 def test_deployment_alone_refuses_it_too(platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult) -> None:
-    # A run of its own, with the gates as they are in the repository: blocking checks do not reach across runs.
+    # A run of its own, with the gates as they are in the repository: nothing is skipped for what another run found.
     assets = training_assets(resolve())
     result = inprocess.materialize(assets, TRAINING[3:], first=TRAINING_DATE, last=TRAINING_DATE, resources=platform.resources)
     assert not result.success
@@ -150,7 +152,7 @@ def test_a_candidate_of_shuffled_labels_is_refused(platform: Platform, demo: Dem
             f"WHERE t.flight_id = s.flight_id AND t.training_date = DATE '{day}'"
         )
     result = run(TRAINING[1:])
-    assert not result.success
+    assert result.success
     failed = {name for _, name in inprocess.failed_checks(result)}
     assert {"baseline", "floor", "against_champion"} <= failed
     assert "dataset_checks" not in failed

@@ -43,6 +43,8 @@ def test_the_command_says_what_came_out(trained: dict[str, Any], platform: Platf
     assert 0.5 < trained["metrics"]["roc_auc"] < 1
     assert trained["gates"] == ("accepted" if trained["succeeded"] else "rejected")
     assert trained["skipped"] is None
+    assert trained["problems"] == []
+    assert trained["succeeded"] == (trained["rejected_because"] is None)
     champion = platform.registry.champion(SOLUTION)
     assert champion is not None
     assert champion.version != trained["version"]

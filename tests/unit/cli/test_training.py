@@ -23,16 +23,25 @@ REFUSED = TrainingOutcome(
     metrics={"roc_auc": 0.71234},
     gates="failed",
     rejected_because="roc_auc [0.712] is below [0.75]",
-    problems=["the step [red]model[/red] failed"],
+    problems=[],
 )
+FAILED = replace(REFUSED, gates=None, rejected_because=None, problems=["the step [red]model[/red] failed"])
 
 
 def test_a_refused_candidate_is_shown_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     _show(REFUSED)
     shown = capsys.readouterr()
-    for words in ("Ridge for 2024-01-01", "0.7123", "Version 3: failed", REFUSED.rejected_because, "models/3", "runs/1"):
-        assert str(words) in shown.out
+    refused = f"The candidate was refused. {REFUSED.rejected_because}"
+    for words in ("Ridge for 2024-01-01", "0.7123", "Version 3: failed", refused, "models/3", "runs/1"):
+        assert words in shown.out
+    assert shown.err == ""
+
+
+def test_a_failed_run_is_shown_with_its_problems(capsys: pytest.CaptureFixture[str]) -> None:
+    _show(FAILED)
+    shown = capsys.readouterr()
     assert "the step [red]model[/red] failed" in shown.err
+    assert "refused" not in shown.out
 
 
 def test_what_was_not_fitted_says_why(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from http_servers import running
 
 from mlops_assets.clients.dagster_client import DagsterClient, QueryError
+from mlops_assets.stages.refusal import REFUSED_METADATA
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -66,6 +67,20 @@ def test_metadata_are_values(server: Server, client: DagsterClient) -> None:
         "a_kind_that_was_not_asked_for": None,
     }
     assert server.asked == [("Bearer secret", {"key": {"path": ["a", "b"]}, "partitions": ["2020-01-01"], "limit": 1})]
+
+
+def test_a_refusal_names_the_asset_whose_checks_refused(server: Server, client: DagsterClient) -> None:
+    def event(asset: str, **texts: str) -> dict[str, Any]:
+        entries = [{"label": label, "text": text} for label, text in texts.items()]
+        return {"__typename": "MaterializationEvent", "assetKey": {"path": ["a", asset]}, "metadataEntries": entries}
+
+    events = [
+        event("model", estimator="x.Y"),
+        {"__typename": "LogMessageEvent"},
+        event("evaluation", **{REFUSED_METADATA: "floor: 0.6", "gates": "no"}),
+    ]
+    server.answer = json.dumps({"data": {"logsForRun": {"events": events}}}).encode()
+    assert client.refusals("run") == ["a/evaluation: floor: 0.6"]
 
 
 @pytest.mark.parametrize(
