@@ -24,6 +24,7 @@ from mlops_assets.ml.recalibration_methods import FEWEST_ROWS
 from mlops_assets.predictions.predictions import training_dates_of
 from mlops_assets.schema.problem import Problem
 from mlops_assets.serving.bundle import Bundle
+from mlops_assets.stages.refusal import REFUSED_METADATA
 from mlops_assets.training.bundle_reading import fitted_version, read_gated_bundle
 from mlops_assets.training.monitoring_reference import load_reference
 
@@ -157,7 +158,7 @@ def test_a_refused_candidate_is_a_result_and_no_failed_run(
     made = {event.asset_key.path[-1]: event.materialization for event in result.get_asset_materialization_events()}
     assert list(made) == [stage for stage in STAGES[1:] if stage not in skipped]
     assert made[refusing].metadata["model_version"].value == recalibrated.version
-    assert str(made[refusing].metadata["refused_because"].value).startswith(f"{check}: ")
+    assert str(made[refusing].metadata[REFUSED_METADATA].value).startswith(f"{check}: ")
     # The same rows are the same version of the data, refused or not.
     assert made[refusing].tags["dagster/data_version"]
     assert made[refusing].partition == LATER
