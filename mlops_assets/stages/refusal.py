@@ -29,8 +29,6 @@ def conclude(
         return
     metadata: dict[str, Any] = {**(result.metadata or {}), REFUSED_METADATA: refused_because}
     tags = {DATA_VERSION_TAG: result.data_version.value} if result.data_version else {}
-    context.log_event(
-        dg.AssetMaterialization(context.asset_key, partition=context.partition_key, metadata=metadata, tags=tags)
-    )
+    context.log_event(dg.AssetMaterialization(context.asset_key, partition=context.partition_key, metadata=metadata, tags=tags))
     yield from result.check_results or []
     context.log.info(f"The candidate is refused, and what follows in this run is skipped. {refused_because}")
