@@ -140,7 +140,7 @@ def test_a_model_of_shuffled_labels_is_refused_for_every_reason(shuffled: Candid
     checks = outcome(inputs_with(worst_slice={"roc_auc": 0.6}, maximum_calibration_error=0.1), shuffled)
     failed = {name for name, check in checks.items() if not check.passed}
     assert failed == {"baseline", "floor", "worst_slice", "calibration", "against_champion"}
-    assert all(checks[name].severity == dg.AssetCheckSeverity.ERROR for name in failed)
+    assert all(checks[name].severity == dg.AssetCheckSeverity.WARN for name in failed)
     because = rejection_reason(list(checks.values()))
     assert because is not None
     assert because.startswith("baseline: roc_auc ")
