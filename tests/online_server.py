@@ -39,7 +39,10 @@ SOLUTION = "flights"
 class OnlineServer:
     """The server's processes on a state folder of their own, with the solution `flights` in `versions`. Nothing ships its spool."""
 
-    def __init__(self, home: Path, versions: dict[int, Fitted], processes: int = 2, engine: str = "process"):
+    def __init__(
+        self, home: Path, versions: dict[int, Fitted], processes: int = 2, engine: str = "process", *, restarted: bool = True
+    ):
+        self._restarted, self._started = restarted, list[subprocess.Popen[bytes]]()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         self.settings = Settings(home=home, serving_port=port, serving_processes=processes, serving_token=TOKEN)
@@ -53,12 +56,7 @@ class OnlineServer:
 
     def __enter__(self) -> Self:
         self._log = (self.settings.home / "server.log").open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlops_assets.serving.online.server"],
-            env=process_environment(self.settings),
-            stdout=self._log,
-            stderr=self._log,
-        )
+        self.start()
         try:
             wait_for(lambda: len(self.reports()) == self.settings.serving_processes and self._answers(), 60)
         except BaseException:
@@ -67,10 +65,27 @@ class OnlineServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
+        for process in self._started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+        wait_for(lambda: not self.reports(), 30)
         self._log.close()
+
+    def start(self) -> None:
+        """Start the process that starts those that answer, in a group of its own: as the stack's supervisor does, or `mlops serve`."""
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                f"from mlops_assets.serving.online.server import *; serve(Settings.from_environment(), restarted={self._restarted})",
+            ],
+            env=process_environment(self.settings),
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+        self._started.append(self.process)
 
     def log(self) -> str:
         """What the server wrote."""

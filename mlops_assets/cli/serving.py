@@ -38,7 +38,7 @@ def serve() -> None:
     settings = read_settings()
     [online] = [service for service in services(settings) if service.name == ONLINE]
     preflight.check_port(online)
-    server.serve(settings)
+    server.serve(settings, restarted=False)
 
 
 @app.command(epilog="""Example: [bold]mlops predict my_solution --json '{"id": 7}'[/bold]; the fields: --example""")

@@ -311,9 +311,28 @@ def test_hostile_requests_never_make_the_server_fail(server: OnlineServer) -> No
     assert server.post(server.row).ok
 
 
-def test_processes_do_not_outlive_the_one_that_started_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_that_is_started_again_answers_meanwhile(server: OnlineServer, ending: signal.Signals) -> None:
+    before = server.workers()
+    with load(server, callers=4) as found:
+        # While a process starts uvicorn heeds no signal.
+        os.kill(min(before), signal.SIGTERM)
+        wait_for(lambda: bool(server.workers() - before), 20)
+        os.kill(server.process.pid, ending)
+        server.process.wait(5)
+        asked = found.answered
+        wait_for(lambda: found.answered > asked + 20, 20)
+        server.start()
+        wait_for(lambda: len(server.workers()) == 2 and {report.pid for report in server.reports()} == server.workers(), 60)
+    assert (set(found.statuses), found.errors) == ({200}, [])
+    kept = [record.prediction_id for record in server.records()]
+    assert len(kept) == len(set(kept))
+    assert set(kept) >= set(found.prediction_ids)
+
+
+def test_processes_of_a_server_that_nobody_starts_again_do_not_outlive_the_one_that_started_them() -> None:
     home = Path(tempfile.mkdtemp(prefix="online.", dir="/tmp"))
-    with OnlineServer(home, flights(1)) as server:
+    with OnlineServer(home, flights(1), restarted=False) as server:
         workers = server.workers()
         kill(server.process.pid)
         wait_for(lambda: not any(psutil.pid_exists(pid) for pid in workers), 20)

@@ -7,6 +7,7 @@ without an ONNX form, run in workers of LitServe: `model_workers`.
 import asyncio
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -31,6 +32,7 @@ from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.online import documentation
 from mlops_assets.serving.online.endpoint import MAXIMUM_BODY_BYTES, PredictEndpoint, Receive, Scope, Send
 from mlops_assets.serving.online.feature_lookup import look_up
+from mlops_assets.serving.online.hot_restart import ListenerOffer, Succession
 from mlops_assets.serving.online.metrics import Metrics
 from mlops_assets.serving.online.model_workers import WorkerModel
 from mlops_assets.serving.online.openapi import describe
@@ -78,9 +80,9 @@ class PredictionAPI(litserve.LitAPI):
 class OnlineServer(litserve.LitServer):
     """LitServe, with workers for the models that need them. An ASGI application: `server` starts the processes that run it."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, *, restarted: bool):
         self.api = PredictionAPI(settings)
-        self._settings = settings
+        self._settings, self._restarted = settings, restarted
         self._stopping = threading.Event()
         super().__init__(self.api, accelerator="cpu", max_payload_size=MAXIMUM_BODY_BYTES, disable_openapi_url=True)
         self._guard = AccessGuard(
@@ -118,11 +120,15 @@ class OnlineServer(litserve.LitServer):
         self.endpoint = PredictEndpoint(self.api.predictor, self.api.token, self.api.metrics)
         follower = threading.Thread(target=self._follow, name="follower")
         follower.start()
+        offer = None
         exit_handler: Any = signal.getsignal(signal.SIGTERM)
         # In a test there is no uvicorn.
         if isinstance(server := getattr(exit_handler, "__self__", None), uvicorn.Server):
             self.endpoint.tasks = server.server_state.tasks
-            self._drain_before_exit(server)
+            if self._restarted:
+                directory = self._settings.server_reports_directory
+                offer = ListenerOffer(directory, lambda: server.servers[0].sockets[0].fileno())
+            self._drain_before_exit(server, offer)
         try:
             yield
         finally:
@@ -204,24 +210,23 @@ class OnlineServer(litserve.LitServer):
         )
 
     def _follow(self) -> None:
-        """Follow the links until the server stops. Without its parent, or when it cannot go on, the process ends and is started anew."""
-        parent = os.getppid()
+        """Follow the links until the server stops. When its parent is gone, or it cannot go on, the process ends and others answer."""
+        directory, parent = self._settings.server_reports_directory, multiprocessing.parent_process()
+        successors = self._settings.serving_processes if self._restarted else 0
+        succession = Succession(directory, lambda: parent is not None and not parent.is_alive(), successors)
 
         def looked() -> None:
             self.api.metrics.show_state(self.api.solutions, self.endpoint.in_flight)
-            if os.getppid() != parent:
-                _log.error("The parent process has ended: this one follows.")
+            if succession.is_over():
                 os.kill(os.getpid(), signal.SIGTERM)
 
         try:
-            follow_links(
-                self.api.solutions, self._settings.server_reports_directory, "online", stopping=self._stopping, changed=looked
-            )
+            follow_links(self.api.solutions, directory, "online", stopping=self._stopping, changed=looked)
         except Exception:
             _log.exception("The links are not followed any more: this process ends.")
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _drain_before_exit(self, server: uvicorn.Server) -> None:
+    def _drain_before_exit(self, server: uvicorn.Server, offer: ListenerOffer | None) -> None:
         """On SIGTERM stop accepting, ask every caller to connect anew, and only then let uvicorn close what is idle.
 
         It would close idle connections at once: a request that is on its way on one of them would be lost.
@@ -232,6 +237,8 @@ class OnlineServer(litserve.LitServer):
             if self.endpoint.draining:
                 return
             self.endpoint.draining = True
+            if offer is not None:
+                offer.withdraw()
             for listener in server.servers:
                 listener.close()
             loop.call_later(DRAIN_SECONDS, server.handle_exit, signal.SIGTERM, None)
@@ -241,8 +248,17 @@ class OnlineServer(litserve.LitServer):
 
 def create() -> OnlineServer:
     """The application of this installation, for uvicorn."""
+    return _create(restarted=False)
+
+
+def create_restarted() -> OnlineServer:
+    """The same, of a server that is started again whenever it ends."""
+    return _create(restarted=True)
+
+
+def _create(*, restarted: bool) -> OnlineServer:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return OnlineServer(Settings.from_environment())
+    return OnlineServer(Settings.from_environment(), restarted=restarted)
 
 
 def _may_have_a_session(headers: Iterable[tuple[bytes, bytes]]) -> bool:

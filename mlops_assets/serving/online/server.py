@@ -1,13 +1,17 @@
 """The processes of the online server: one that starts, watches and replaces those that answer.
 
 uvicorn's: a process that ended is started again, SIGTERM lets all end after their last answer, and SIGHUP replaces one after another,
-each when the new one is ready.
+each when the new one is ready. Where somebody starts the server again whenever it ends, its processes answer until the next ones do.
 """
+
+import os
+import signal
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from mlops_assets.core.settings import Settings
+from mlops_assets.serving.online.hot_restart import take_listener
 from mlops_assets.serving.online.metrics import share_between_processes
 from mlops_assets.serving.online.protocol import JoiningProtocol
 
@@ -17,11 +21,14 @@ _END_SECONDS = 10
 _KEEP_ALIVE_SECONDS = 75
 
 
-def serve(settings: Settings) -> None:
-    """Serve on the loopback interface until SIGTERM or SIGINT."""
+def serve(settings: Settings, *, restarted: bool) -> None:
+    """Serve on the loopback interface until SIGTERM or SIGINT.
+
+    `restarted` tells that whoever started this process does so again when it ends, and ends its group of processes for good.
+    """
     share_between_processes(settings.serving_metrics_directory)
     config = uvicorn.Config(
-        "mlops_assets.serving.online.application:create",
+        f"mlops_assets.serving.online.application:{'create_restarted' if restarted else 'create'}",
         factory=True,
         http=JoiningProtocol,
         host="127.0.0.1",
@@ -36,12 +43,17 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=_END_SECONDS,
         timeout_worker_healthcheck=30,
     )
-    Multiprocess(config, sockets=[config.bind_socket()]).run()
+    listener = take_listener(settings.server_reports_directory) if restarted else None
+    processes = Multiprocess(config, sockets=[listener or config.bind_socket()])
+    if restarted:
+        # The processes that answer go on. uvicorn would end them, and heeds no signal while one starts.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    processes.run()
 
 
 def main() -> None:
-    """Serve this installation."""
-    serve(Settings.from_environment())
+    """Serve this installation, as the stack's supervisor has it."""
+    serve(Settings.from_environment(), restarted=True)
 
 
 if __name__ == "__main__":
