@@ -27,7 +27,7 @@ from mlops_assets.monitoring.monitor import check_monitors
 from mlops_assets.monitoring.retraining_schedule import build_retraining_schedules
 from mlops_assets.monitoring.retraining_sensor import build_retraining_sensor
 from mlops_assets.schema.configuration_errors import ConfigurationError, ErrorCollector, nearest
-from mlops_assets.schema.duration import maximum_days
+from mlops_assets.schema.duration import delay_time, maximum_days
 from mlops_assets.schema.metric_names import check_metric
 from mlops_assets.schema.section_rules import check_sections
 from mlops_assets.schema.solution import FeatureSource, Solution
@@ -110,7 +110,7 @@ class MLSolution(YamlComponent):
     def _asset(self, stage: Stage, inputs: SolutionInputs, origin: Mapping[str, Any]) -> dg.AssetsDefinition:
         """The asset of a stage, which follows its inputs, becomes stale and names its failed checks as the stage declares."""
         conduct = StageConduct(
-            condition=stage.condition,
+            condition=stage.condition_of(inputs),
             freshness=None if inputs.by_segment else stage.freshness(self.solution),
             tags={CHECK_EVENT_TAG: stage.check_event} if stage.check_event else {},
             metadata=origin,
@@ -244,6 +244,7 @@ def _select_view(source: FeatureSource, registry: FeatureRegistry, spine: DbtMod
         view=view,
         features=tuple(source.columns or view.features),
         accepted_lag_days=maximum_days(source.accepted_lag) if source.accepted_lag else None,
+        may_be_late=delay_time(source.may_be_late) if source.may_be_late else None,
     )
 
 

@@ -14,6 +14,7 @@ from mlops_assets.deployment.challenger_sensor import build_challenger_sensor
 from mlops_assets.deployment.champion_sensor import build_champion_sensor
 from mlops_assets.deployment.served_version import build_served_version_sensor
 from mlops_assets.deployment.served_version_check import served_solution
+from mlops_assets.monitoring.late_inputs_sensor import build_late_inputs_sensor
 from mlops_assets.predictions.prediction_log_sensor import LoggedSolution, build_prediction_log_sensor
 from mlops_assets.stages.inputs import SolutionInputs
 
@@ -35,6 +36,7 @@ def build_solution_sensors(definitions: dg.Definitions) -> list[dg.SensorDefinit
         build_challenger_sensor({name: inputs.solution.serving for name, inputs in solutions.items()}),
         build_served_version_sensor({name: served_solution(inputs) for name, inputs in solutions.items()}),
         build_prediction_log_sensor(logged),
+        build_late_inputs_sensor(solutions),
     ]
 
 

@@ -4,11 +4,11 @@ A stage is added here and nowhere else, but for the reports of monitors, which a
 """
 
 from mlops_assets.core.conditions import (
-    ON_MISSING_PREDICTIONS,
     ON_NEW_OUTCOMES,
     ON_NEW_PARTITIONED_INPUTS,
     ON_NEW_PREDICTIONS,
     ON_NEW_REPORTS,
+    on_missing_predictions,
 )
 from mlops_assets.core.freshness import model_freshness, never_stale, partition_freshness, window_freshness
 from mlops_assets.core.keys import (
@@ -107,7 +107,7 @@ STAGES = (
         name=PREDICTIONS,
         build=build_predictions,
         job="scoring",
-        condition=ON_MISSING_PREDICTIONS,
+        condition=lambda inputs: on_missing_predictions(inputs.late_views),
         freshness=partition_freshness,
         check_event=None,
     ),

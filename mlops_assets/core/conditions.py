@@ -7,6 +7,7 @@ Training stages have no condition: they follow decisions (`monitoring/retraining
 
 import functools
 import operator
+from collections.abc import Sequence
 
 import dagster as dg
 
@@ -62,9 +63,6 @@ _EVERY_TRAINING = _stages(TRAINING_DATASET, EVALUATION, DEPLOYMENT, *SEGMENT_STA
 
 _BATCH, _PREDICTED, _OUTCOMES = _stages(PREDICTIONS), _stages(PREDICTIONS, PREDICTION_LOG), _stages(OUTCOMES)
 
-ON_NEW_INPUTS_BESIDE_TRAINING = ON_NEW_INPUTS.ignore(_EVERY_TRAINING).with_label("follow_inputs")
-"""Of what reads the result of one training."""
-
 ON_NEW_REPORTS = ON_NEW_INPUTS.ignore(_PREDICTED | _OUTCOMES | _EVERY_TRAINING).with_label("follow_reports")
 """Of the page and the decision of a window: they read the rows behind the reports, which waited for them."""
 
@@ -73,10 +71,21 @@ _HAS_CHAMPION = dg.AutomationCondition.any_deps_match(~dg.AutomationCondition.mi
 )
 """Somebody was deployed, for whatever training date."""
 
-ON_MISSING_PREDICTIONS = (ON_NEW_INPUTS_BESIDE_TRAINING & _HAS_CHAMPION & dg.AutomationCondition.missing()).with_label(
-    "follow_inputs_once"
-)
-"""Of predictions. What was predicted stays as it was predicted: a new champion or a corrected feature predicts what is new."""
+
+def on_missing_predictions(late_views: Sequence[dg.AssetKey]) -> dg.AutomationCondition:
+    """The condition of predictions. What was predicted stays as it was predicted: a new champion or a corrected feature predicts what is new.
+
+    A partition is predicted without those of `late_views` that are missing once its check `inputs_arrived` failed. A sensor, which knows the
+    time, records that failure when the wait for them is over: `monitoring/late_inputs_sensor.py`.
+    """
+    arrived: dg.AutomationCondition = ~dg.AutomationCondition.any_deps_missing()
+    if late_views:
+        is_told = dg.AutomationCondition.any_checks_match(dg.AutomationCondition.check_failed())
+        others_arrived = ~dg.AutomationCondition.any_deps_missing().ignore(dg.AssetSelection.assets(*late_views))
+        arrived = (arrived | (is_told & others_arrived)).with_label("inputs_arrived_or_may_be_late")
+    follows = (_WRITTEN & _IDLE & ~_STOPPED & arrived).ignore(_EVERY_TRAINING)
+    return (follows & _HAS_CHAMPION & dg.AutomationCondition.missing()).with_label("follow_inputs_once")
+
 
 _NOT_MISSING = ~dg.AutomationCondition.missing() | dg.AutomationCondition.will_be_requested()
 ON_NEW_PREDICTIONS = (

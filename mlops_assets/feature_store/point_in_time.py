@@ -27,11 +27,15 @@ _MICROSECONDS_OF_A_DAY = 24 * 60 * 60 * 1_000_000
 
 @dataclass(frozen=True)
 class SelectedView:
-    """The features of one view that a solution uses, and how many days old it accepts them to be (None = what the view allows)."""
+    """The features of one view that a solution uses, and how many days old it accepts them to be (None = what the view allows).
+
+    `may_be_late` is how long predictions wait for a partition of the view (None = until it is there).
+    """
 
     view: FeatureView
     features: tuple[str, ...]
     accepted_lag_days: int | None = None
+    may_be_late: timedelta | None = None
 
     @property
     def known_since(self) -> str | None:

@@ -21,6 +21,7 @@ from mlops_assets.core.keys import (
 )
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.monitoring.retraining_sensor import ACTOR, ATTEMPTED, OUTCOME, REASON
+from mlops_assets.predictions.input_arrival import INPUTS_ARRIVED
 from mlops_assets.runs.stuck import Blockage
 
 _INTERVAL_SECONDS = 30
@@ -189,6 +190,10 @@ def check_notifications(
         blocking = [evaluation for evaluation in evaluations if evaluation.severity == dg.AssetCheckSeverity.ERROR]
         event = tags.get(key, {}).get(CHECK_EVENT_TAG, "check_failed")
         if event == "check_failed" and not blocking:
+            # Of a stage without an event of its own one warning is told: that of a source that has not come.
+            evaluations = [evaluation for evaluation in evaluations if evaluation.check_name == INPUTS_ARRIVED.name]
+            event = "source_missing"
+        if not evaluations:
             continue
         name = "/".join(key.path)
         described = sorted(
@@ -200,8 +205,12 @@ def check_notifications(
             severity="failure" if blocking else "warning",
             title=f"{name}: {', '.join(sorted({evaluation.check_name for evaluation in blocking or evaluations}))} failed",
             body="\n".join(described) + ("\nWhat is downstream was stopped." if blocking else _MEANINGS.get(event, "")),
-            identity=f"checks {name} {run_id}",
-            links={**_run_link(settings, run_id), "Checks": f"{settings.dagster_url}/assets/{name}?view=checks"},
+            # A result that a sensor recorded is of no run.
+            identity=f"checks {name} {run_id or '; '.join(described)}",
+            links={
+                **(_run_link(settings, run_id) if run_id else {}),
+                "Checks": f"{settings.dagster_url}/assets/{name}?view=checks",
+            },
         )
 
 
@@ -228,7 +237,7 @@ def _newest_evaluations(
 ) -> list[tuple[str, dg.AssetCheckEvaluation]]:
     """The newest result of each check and partition among the events behind `after` up to `last`, with its run."""
     newest: dict[tuple[dg.AssetCheckKey, str | None], tuple[str, dg.AssetCheckEvaluation]] = {}
-    for record in _events(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION, after=after, last=last):
+    for record in events_between(instance, dg.DagsterEventType.ASSET_CHECK_EVALUATION, after=after, last=last):
         evaluation = record.event_log_entry.asset_check_evaluation
         if evaluation is not None and evaluation.asset_check_key in keys:
             newest[evaluation.asset_check_key, evaluation.partition] = (record.run_id, evaluation)
@@ -239,13 +248,15 @@ def _materializations(
     instance: dg.DagsterInstance, tags: Mapping[dg.AssetKey, Mapping[str, str]], *, after: int, last: int
 ) -> Iterator[tuple[dg.AssetKey, dg.EventLogRecord]]:
     """The materializations of models, deployments and decisions among the events behind `after` up to `last`, oldest first."""
-    for record in _events(instance, dg.DagsterEventType.ASSET_MATERIALIZATION, after=after, last=last):
+    for record in events_between(instance, dg.DagsterEventType.ASSET_MATERIALIZATION, after=after, last=last):
         key = record.asset_key
         if key is not None and tags.get(key, {}).get(STAGE_TAG) in {*_MODELS, *_DEPLOYMENTS, RETRAINING_DECISION}:
             yield key, record
 
 
-def _events(instance: dg.DagsterInstance, kind: dg.DagsterEventType, *, after: int, last: int) -> Iterator[dg.EventLogRecord]:
+def events_between(
+    instance: dg.DagsterInstance, kind: dg.DagsterEventType, *, after: int, last: int
+) -> Iterator[dg.EventLogRecord]:
     """The events of a kind behind the position `after` up to `last`, oldest first, of all runs: one query of an index for a thousand."""
     while events := instance.event_log_storage.get_logs_for_all_runs_by_log_id(after, kind, _EVENTS_AT_ONCE):
         for after, entry in events.items():

@@ -24,6 +24,7 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import literal, quote
 from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.predictions.all_predictions import separate_log, update_view
+from mlops_assets.predictions.input_arrival import INPUTS_ARRIVED, check_inputs_arrived
 from mlops_assets.schema.column_names import (
     CHANNEL,
     COUNTED,
@@ -77,7 +78,7 @@ class ScoringConfig(dg.Config):
 def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
     """The batch predictions of one solution."""
     key = inputs.key(PREDICTIONS)
-    rules_of_asset = [check_rules.COMPLETE, check_rules.FINITE, check_rules.FRESH_FEATURES]
+    rules_of_asset = [check_rules.COMPLETE, check_rules.FINITE, check_rules.FRESH_FEATURES, INPUTS_ARRIVED]
 
     @dg.asset(
         key=key,
@@ -129,6 +130,9 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 *check_complete(connection, inputs, window, keys=context.partition_keys),
                 *check_finite(connection, inputs, window, keys=context.partition_keys),
                 *check_fresh_features(connection, inputs, window, keys=context.partition_keys),
+                *check_inputs_arrived(
+                    context.instance, context.job_def.asset_layer.asset_graph, inputs, keys=context.partition_keys
+                ),
             ]
         record_partition_rows(context, written.rows_by_partition)
         record_range_metadata(context, frame_lineage(inputs, (column.name for column in schema.columns)))

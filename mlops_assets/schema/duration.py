@@ -1,4 +1,4 @@
-"""Calendar durations such as `14d` or `2y`, and dates moved by them."""
+"""Calendar durations such as `14d` or `2y` with dates moved by them, and delays such as `6h`."""
 
 import re
 from datetime import date, timedelta
@@ -16,6 +16,21 @@ def _duration(text: str) -> str:
 
 Duration = Annotated[str, AfterValidator(_duration)]
 """A span of calendar time: `14d`, `8w`, `6m` or `2y`."""
+
+
+def _delay(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*[hdw]", text):
+        raise ValueError("a delay is a number and h, d or w, for example 6h or 2d")
+    return text
+
+
+Delay = Annotated[str, AfterValidator(_delay)]
+"""A span of the clock: `6h`, `2d` or `1w`."""
+
+
+def delay_time(delay: Delay) -> timedelta:
+    """The length of `delay`: a day is 24 hours."""
+    return int(delay[:-1]) * {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}[delay[-1]]
 
 
 def subtract_duration(day: date, duration: Duration) -> date:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mlops_assets.schema.column_names import LABELLED_AT, ROW_KEY, SNAPSHOT_AT, SNAPSHOT_DATE
-from mlops_assets.schema.duration import Duration, maximum_days
+from mlops_assets.schema.duration import Delay, Duration, maximum_days
 from mlops_assets.schema.gates_section import DatasetChecks, Gates
 from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.monitoring_section import Monitoring, Retraining
@@ -70,6 +70,7 @@ class FeatureSource(YamlModel):
     """A feature view (all its features or `columns`), `request` (columns of the spine that the caller supplies), or `derived` from them.
 
     `accepted_lag`: how old a view's values may be at prediction time before the batch warns, where that is less than the view's freshness.
+    `may_be_late`: how long automation waits for a partition of the view before it predicts without it.
     """
 
     view: str | None = None
@@ -80,6 +81,9 @@ class FeatureSource(YamlModel):
     """Features of the view to use; left out, all."""
     accepted_lag: Duration | None = None
     """How old its values may be before the check `fresh_features` warns; left out, the view's `freshness_days`."""
+    may_be_late: Delay | None = None
+    """How long after the first input of a partition automation waits for that of the view; then it predicts from the view's older values, which
+    `view_flags` marks when they are stale. `h`, `d` or `w`. Left out, it waits until it is there, and tells after a day."""
     request: list[str] | None = None
     """Columns of the spine that the caller knows at prediction time, instead of a `view`."""
     derived: dict[Name, str] | None = None
@@ -89,8 +93,8 @@ class FeatureSource(YamlModel):
     def _one_kind(self) -> "FeatureSource":
         if [self.view, self.request, self.derived].count(None) != 2:
             raise ValueError("give either `view` (with `version`, `columns`) or `request` or `derived`")
-        if self.view is None and (self.version, self.columns, self.accepted_lag) != (None, None, None):
-            raise ValueError("`version`, `columns` and `accepted_lag` belong to a `view`")
+        if self.view is None and (self.version, self.columns, self.accepted_lag, self.may_be_late) != (None,) * 4:
+            raise ValueError("`version`, `columns`, `accepted_lag` and `may_be_late` belong to a `view`")
         return self
 
 

@@ -170,6 +170,11 @@ class SolutionInputs:
         """Asset of the spine."""
         return dg.AssetKey(self.spine.asset_path)
 
+    @property
+    def late_views(self) -> list[dg.AssetKey]:
+        """Assets of the feature views for which predictions do not wait for ever."""
+        return [self.view_key(chosen) for chosen in self.views if chosen.may_be_late is not None]
+
     def view_key(self, chosen: SelectedView) -> dg.AssetKey:
         """Asset of a feature view."""
         return dg.AssetKey(chosen.view.model.asset_path)

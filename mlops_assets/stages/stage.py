@@ -25,10 +25,16 @@ class Stage:
     name: str
     build: Callable[[SolutionInputs], dg.AssetsDefinition]
     job: Job | None
-    condition: dg.AutomationCondition | None
+    condition: dg.AutomationCondition | Callable[[SolutionInputs], dg.AutomationCondition] | None
     freshness: Callable[[Solution], dg.FreshnessPolicy | None]
     check_event: str | None
     also: tuple[str, ...] = ()
+
+    def condition_of(self, inputs: SolutionInputs) -> dg.AutomationCondition | None:
+        """The condition in the solution of `inputs`."""
+        if self.condition is None or isinstance(self.condition, dg.AutomationCondition):
+            return self.condition
+        return self.condition(inputs)
 
     @property
     def has_segments(self) -> bool:

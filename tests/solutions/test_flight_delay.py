@@ -23,7 +23,7 @@ CHECKS = {
     "evaluation": {"dataset_checks", "baseline", "floor", "worst_slice", "calibration", "against_champion", "refit", "latency"},
     "online_features": {"online_offline_parity"},
     "deployment": {"champion_deployed", "served_version"},
-    "predictions": {"complete", "finite_scores", "fresh_features"},
+    "predictions": {"complete", "finite_scores", "fresh_features", "inputs_arrived"},
     "outcomes": {"labels_matured"},
     "data_quality_report": {
         "missing_values",

@@ -7,12 +7,12 @@ import dagster as dg
 import pytest
 
 from mlops_assets.core.conditions import (
-    ON_MISSING_PREDICTIONS,
     ON_NEW_INPUTS,
     ON_NEW_OUTCOMES,
     ON_NEW_PREDICTIONS,
     ON_NEW_REPORTS,
     build_conditions_sensors,
+    on_missing_predictions,
 )
 from mlops_assets.core.keys import stage_tags
 
@@ -44,7 +44,7 @@ class Graph:
             deps=[feature, dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping())],
             tags=stage_tags(SOLUTION, "predictions"),
             check_specs=[dg.AssetCheckSpec("complete", asset="predictions", blocking=True, partitions_def=DAYS)],
-            automation_condition=ON_MISSING_PREDICTIONS,
+            automation_condition=on_missing_predictions([]),
         )
         def predictions() -> dg.MaterializeResult:
             return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
@@ -263,3 +263,56 @@ def test_one_day_whose_blocking_check_failed_stops_the_window_and_no_other_day()
         good["2013-08-05"] = True
         write("2013-08-05")
         assert tick() == ({"2013-08-05"}, {"2013-08-05"})
+
+
+@pytest.mark.parametrize("may_be_late", [False, True])
+def test_predictions_wait_for_a_missing_input_unless_it_may_be_late_and_the_wait_is_over(may_be_late: bool) -> None:
+    @dg.asset(partitions_def=DAYS)
+    def spine() -> None: ...
+
+    @dg.asset(partitions_def=DAYS)
+    def weather() -> None: ...
+
+    @dg.asset(partitions_def=DAYS)
+    def other() -> None: ...
+
+    @dg.asset(partitions_def=DAYS, tags=stage_tags(SOLUTION, "deployment"))
+    def deployment() -> None: ...
+
+    @dg.asset(
+        partitions_def=DAYS,
+        deps=[spine, weather, other, dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping())],
+        tags=stage_tags(SOLUTION, "predictions"),
+        check_specs=[dg.AssetCheckSpec("inputs_arrived", asset="predictions", partitions_def=DAYS)],
+        automation_condition=on_missing_predictions([dg.AssetKey("weather")] if may_be_late else []),
+    )
+    def predictions() -> dg.MaterializeResult:
+        return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+
+    definitions = dg.Definitions([spine, weather, other, deployment, predictions])
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("deployment", partition="2013-08-01"))
+        cursor = dg.evaluate_automation_conditions(definitions, instance).cursor
+
+        def arrive(key: str, *days: str) -> None:
+            for day in days:
+                instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day))
+
+        def asked() -> list[str]:
+            nonlocal cursor
+            result = dg.evaluate_automation_conditions(definitions, instance, cursor=cursor)
+            cursor = result.cursor
+            return sorted(filter(None, result.get_requested_partitions(dg.AssetKey("predictions"))))
+
+        arrive("spine", "2013-08-05", "2013-08-06", "2013-08-07")
+        arrive("other", "2013-08-05", "2013-08-06")
+        assert asked() == []
+        for day in ("2013-08-05", "2013-08-07"):
+            instance.report_runless_asset_event(
+                dg.AssetCheckEvaluation(dg.AssetKey("predictions"), "inputs_arrived", passed=False, metadata={}, partition=day)
+            )
+        # The wait for the 6th is not over, and the 7th lacks another input.
+        assert asked() == (["2013-08-05"] if may_be_late else [])
+        assert asked() == []
+        arrive("weather", "2013-08-06")
+        assert asked() == ["2013-08-06"]

@@ -208,6 +208,31 @@ def test_the_title_names_what_blocks_and_the_body_everything(tmp_path: Path) -> 
     assert told.body == "constant_columns: bad constant_columns\nduplicates: bad duplicates\nWhat is downstream was stopped."
 
 
+def test_each_source_that_has_not_come_is_told_though_no_run_found_it(tmp_path: Path) -> None:
+    key = stage_key(SOLUTION, "predictions")
+
+    def late(check: str, day: str) -> dg.AssetCheckEvaluation:
+        return dg.AssetCheckEvaluation(
+            key, check, passed=False, metadata={}, severity=dg.AssetCheckSeverity.WARN, description="raw/weather", partition=day
+        )
+
+    told = [
+        notification
+        for evaluation in (
+            late("inputs_arrived", "2013-08-05"),
+            late("inputs_arrived", "2013-08-06"),
+            late("fresh_features", "x"),
+        )
+        for notification in check_notifications(Settings(home=tmp_path), {}, [("", evaluation)])
+    ]
+    assert [(each.event, each.body) for each in told] == [
+        ("source_missing", "inputs_arrived of 2013-08-05: raw/weather"),
+        ("source_missing", "inputs_arrived of 2013-08-06: raw/weather"),
+    ]
+    assert len({each.identity for each in told}) == 2
+    assert [list(each.links) for each in told] == [["Checks"]] * 2
+
+
 def test_a_failed_run_is_told_with_its_cause(notified: Notified) -> None:
     failed = notified.run("problem/model", error="there is no dataset")
     [told] = notified.fail(failed)
