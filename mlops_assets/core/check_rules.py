@@ -235,7 +235,7 @@ DRIFT = CheckRule(
 )
 PERFORMANCE = CheckRule(
     name="performance",
-    description="No metric is worse than on the hold-out, by an effect that matters and beyond what chance and usual differences explain.",
+    description="No metric is worse than on the hold-out by what matters, beyond chance and usual differences, or below a floor of the gates.",
     blocking=False,
     evidence=Evidence(
         measured=("windows", "metrics_with_alert"),

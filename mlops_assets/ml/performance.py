@@ -8,6 +8,13 @@ The standard error of the change has three parts: the sampling errors of the win
 windows of the reference period (`reference_windows.py`), which the mean of the few windows of a hold-out has too. The probability of a false
 alarm is divided among the cells of a window (Bonferroni): one half among the metrics of all rows, the other among those of the slices.
 
+Two further limits do not sink with a version that was accepted at a lower level (`ml/best_version.py`, the section `gates` of the YAML):
+- The level of the best version on comparable rows: where an earlier version leads, the hold-out's value is that of this version, better by the
+  lead.
+- The floor of the gates. What a version must reach to be deployed, its predictions must reach too. It is a requirement: neither an effect that
+  matters nor usual differences between windows excuse a value below it. Chance does, the sampling errors of the window and of the hold-out: a
+  window at the level of its version is told below a floor once in a hundred.
+
 A metric that every disturbance of the rows raises, as the expected calibration error, is greater on fewer rows: it is compared with its mean on
 as many rows of the hold-out as the window has.
 """
@@ -33,6 +40,9 @@ _QUANTILE = 1.959964
 _BOUNDS = 3
 """Half the width of the bounds of an estimate in standard errors."""
 
+_FLOOR_FALSE_ALARMS = 0.01
+"""The probability that a window at the level of the hold-out is told below any floor, divided among the floors."""
+
 
 @dataclass(frozen=True)
 class Maturity:
@@ -45,28 +55,41 @@ class Maturity:
 
 @dataclass(frozen=True)
 class Limits:
-    """When a metric alerts: `tolerance` and `tolerances` are as in the YAML, `false_alarms` is the probability of any in a quiet window."""
+    """When a metric alerts: `tolerance` and `tolerances` are as in the YAML, `false_alarms` is the probability of any in a quiet window.
+
+    `floors` and `slice_floors` are the values that the gates ask for, of all rows and of every slice.
+    """
 
     tolerance: float
     tolerances: Mapping[str, float]
     false_alarms: float
+    floors: Mapping[str, float]
+    slice_floors: Mapping[str, float]
 
     def effect(self, metric: str, expected: float) -> float:
         """The least change from `expected` that matters."""
         stated = self.tolerances.get(metric)
         return least_effect(metric, expected, self.tolerance) if stated is None else stated
 
+    def floor_quantile(self) -> float:
+        """The number of sampling errors that a quiet window exceeds with the probability of a false alarm of one floor."""
+        from scipy.stats import norm
+
+        return float(norm.isf(_FLOOR_FALSE_ALARMS / max(1, len(self.floors) + len(self.slice_floors))))
+
 
 @dataclass(frozen=True)
 class UsualPerformance:
     """The hold-out of a version: its metrics, by how much windows differ, and `excess`, which is added to the metric for a smaller sample.
 
-    `excess` is by slice, metric and rows; one that is not there is zero.
+    `excess` is by slice, metric and rows; one that is not there is zero. `leads` are by metric, on all rows: how much better the best version
+    is.
     """
 
     evaluation: Evaluation
     variation: Variation
     excess: Mapping[tuple[str, str, int], float]
+    leads: Mapping[str, float]
 
 
 def performance_rows(
@@ -81,7 +104,8 @@ def performance_rows(
 ) -> list[PerformanceRow]:
     """The rows of one window. `maturity` names its slices; `estimates` are by slice and metric; `realised` is None without any known label."""
     reference, known = results_by_slice(usual.evaluation), results_by_slice(realised) if realised else {}
-    rows = []
+    rows: list[PerformanceRow] = []
+    errors: dict[tuple[str, str], float] = {}
     for name, mature in maturity.items():
         for metric in metrics:
             estimated = estimates.get((name, metric))
@@ -107,13 +131,21 @@ def performance_rows(
                 matured_share=mature.matured_rows / mature.rows,
                 complete=mature.complete,
                 alert=False,
+                best=None,
+                floor=None,
             )
             if held_out is not None and bounds is not None:
-                expected = held_out + usual.excess.get((name, metric, mature.matured_rows), 0.0)
-                error = _error(row, bounds, usual.variation.predicted(name, metric))
-                row = replace(row, expected=expected, effect=limits.effect(metric, expected), error=error)
+                excess = usual.excess.get((name, metric, mature.matured_rows), 0.0)
+                best = _best(metric, held_out + excess, usual.leads.get(metric, 0.0)) if name == WHOLE else None
+                effect = limits.effect(metric, held_out + excess if best is None else best)
+                row = replace(row, expected=held_out + excess, best=best, effect=effect)
+                if (sampling := _sampling_error(row, bounds)) is not None:
+                    stated = (limits.floors if name == WHOLE else limits.slice_floors).get(metric)
+                    floor = None if stated is None else stated + excess
+                    error = math.hypot(sampling, usual.variation.predicted(name, metric))
+                    row, errors[name, metric] = replace(row, floor=floor, error=error), sampling
             rows.append(row)
-    return [_with_threshold(row, rows, usual.variation, limits.false_alarms) for row in rows]
+    return [_with_threshold(row, rows, errors, usual.variation, limits) for row in rows]
 
 
 def results_by_slice(evaluation: Evaluation) -> dict[str, tuple[Mapping[str, float | None], dict[str, tuple[float, float]]]]:
@@ -146,8 +178,15 @@ def to_arrow(rows: Sequence[PerformanceRow]) -> pa.Table:
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=arrow_schema(row_columns(PerformanceRow)))
 
 
-def _error(row: PerformanceRow, reference: tuple[float, float], between: float) -> float | None:
-    """The standard error of the difference between the window's value and the hold-out's; None where the value has no interval.
+def _best(metric: str, expected: float, lead: float) -> float | None:
+    """The level of the best version on the rows of the hold-out; None where no version leads."""
+    if not lead:
+        return None
+    return expected + lead if greater_is_better(metric) else expected - lead
+
+
+def _sampling_error(row: PerformanceRow, reference: tuple[float, float]) -> float | None:
+    """The standard error of the difference between the window's value and the hold-out's by their rows; None without an interval.
 
     Of an interval the side that faces the other value counts: intervals of small samples are not symmetric.
     """
@@ -161,19 +200,27 @@ def _error(row: PerformanceRow, reference: tuple[float, float], between: float) 
     better = greater_is_better(row.metric)
     own = (interval[1] - value if better else value - interval[0]) / width
     held_out = (row.reference - reference[0] if better else reference[1] - row.reference) / _QUANTILE
-    return math.sqrt(max(own, 0.0) ** 2 + max(held_out, 0.0) ** 2 + between**2)
+    return math.hypot(max(own, 0.0), max(held_out, 0.0))
 
 
 def _with_threshold(
-    row: PerformanceRow, rows: Sequence[PerformanceRow], variation: Variation, false_alarms: float
+    row: PerformanceRow,
+    rows: Sequence[PerformanceRow],
+    errors: Mapping[tuple[str, str], float],
+    variation: Variation,
+    limits: Limits,
 ) -> PerformanceRow:
+    """The row with what its value must not be worse than: the closer of the limits by its level and by the floor."""
     if row.expected is None or row.effect is None or row.error is None:
         return row
     family = [other for other in rows if other.error is not None and (other.slice is None) == (row.slice is None)]
-    change = max(row.effect, variation.quantile(false_alarms / 2 / len(family)) * row.error)
+    change = max(row.effect, variation.quantile(limits.false_alarms / 2 / len(family)) * row.error)
     value, _ = evaluated_value(vars(row))
-    if greater_is_better(row.metric):
-        threshold = row.expected - change
-        return replace(row, threshold=threshold, alert=value is not None and value < threshold)
-    threshold = row.expected + change
-    return replace(row, threshold=threshold, alert=value is not None and value > threshold)
+    # Of a metric whose greater values are worse everything is turned round.
+    sign = 1 if greater_is_better(row.metric) else -1
+    level = row.expected if row.best is None else row.best
+    threshold = sign * level - change
+    if row.floor is not None:
+        chance = limits.floor_quantile() * errors[row.slice or WHOLE, row.metric]
+        threshold = max(threshold, min(sign * row.floor, sign * row.expected - chance))
+    return replace(row, threshold=sign * threshold, alert=value is not None and sign * value < threshold)

@@ -1,6 +1,6 @@
 """The performance of a window in words, the same on the page, in the check and its notification, and in the retraining decision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from mlops_assets.schema.metric_names import Aspect, metric_aspect
@@ -36,8 +36,16 @@ def _alerts(rows: Sequence[Row]) -> list[Row]:
 def _example(text: str, rows: Sequence[Row]) -> str:
     value, kind = evaluated_value(rows[0])
     held_out = "" if rows[0]["reference"] is None else f", hold-out {_number(rows[0]['reference'])}"
-    limit = f", limit {_number(rows[0]['threshold'])}" if rows[0]["alert"] and rows[0]["threshold"] is not None else ""
-    return f"{text} ({kind} {rows[0]['metric']} {_number(value or 0.0)}{held_out}{limit})"
+    return f"{text} ({kind} {rows[0]['metric']} {_number(value or 0.0)}{held_out}{describe_limits(rows[0], _number)})"
+
+
+def describe_limits(row: Row, form: Callable[[float], str]) -> str:
+    """The limits that a row with an alert was held against, in words; `form` writes a number. A row of an earlier release has fewer."""
+    if not row["alert"] or row["threshold"] is None:
+        return ""
+    best = "" if row.get("best") is None else f", best version {form(row['best'])}"
+    floor = "" if row.get("floor") is None else f", floor of the gates {form(row['floor'])}"
+    return f"{best}{floor}, limit {form(row['threshold'])}"
 
 
 def _number(value: float) -> str:

@@ -87,3 +87,7 @@ class PerformanceRow:
     alert: bool = column(
         "Whether the realised value of a complete window, or the estimate of a partial one, is worse than the threshold."
     )
+    best: float | None = column(
+        "The level of the best version on the rows of the hold-out, where an earlier version leads beyond chance; else null."
+    )
+    floor: float | None = column("The value that the gates ask for; null where none does.")

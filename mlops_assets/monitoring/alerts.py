@@ -16,7 +16,7 @@ from mlops_assets.lake.sql import is_one_of, literal, quote
 from mlops_assets.lake.tables import table_exists
 from mlops_assets.ml.charts import number_text
 from mlops_assets.ml.drift import impact
-from mlops_assets.ml.performance_words import evaluated_value
+from mlops_assets.ml.performance_words import describe_limits, evaluated_value
 from mlops_assets.ml.reference import OTHER_CATEGORY, WHOLE, Reference
 from mlops_assets.ml.report_rows import METHOD_NAMES
 from mlops_assets.monitoring.data_quality import wrong_value
@@ -140,7 +140,7 @@ def _performance(inputs: SolutionInputs, row: Mapping[str, Any]) -> Alert:
         version=row[MODEL_VERSION],
         feature=row["metric"],
         sentence=f"{metric_aspect(row['metric'])}: {row['metric']} is {number_text(value or 0.0)} ({kind}), on the hold-out it was "
-        f"{number_text(row['reference'])}, limit {number_text(row['threshold'])}",
+        f"{number_text(row['reference'])}{describe_limits(row, number_text)}",
         rows=f"{label} IS NOT NULL",
         order=f"{error} DESC",
     )

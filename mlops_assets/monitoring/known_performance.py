@@ -12,7 +12,7 @@ from mlops_assets.lake.sql import quote, sql_moment
 from mlops_assets.lake.tables import table_exists
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion, windows_from_keys
-from mlops_assets.monitoring.performance_report import is_complete, performance_with_labels
+from mlops_assets.monitoring.window_performance import is_complete, performance_with_labels
 from mlops_assets.schema.column_names import MATURED, MODEL_VERSION, PREDICTION_ID
 from mlops_assets.stages.inputs import SolutionInputs
 

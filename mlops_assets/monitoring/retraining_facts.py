@@ -12,7 +12,7 @@ from mlops_assets.clients.registered_model import RECALIBRATES_TAG
 from mlops_assets.core.keys import DRIFT_REPORT, OUTCOMES, PERFORMANCE_REPORT, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.lake.datasets import newest_dataset
 from mlops_assets.lake.sql import quote, sql_moment
-from mlops_assets.lake.tables import fingerprint, query_value, table_exists
+from mlops_assets.lake.tables import column_types, fingerprint, query_value, table_exists
 from mlops_assets.ml.performance_words import describe_performance
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.ml.retraining import WindowResult
@@ -151,10 +151,13 @@ def _reported_performance(
     connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, version: int, window: date
 ) -> list[PerformanceRow]:
     """Return the report on all predictions of `version` in `window`, one row a metric."""
+    table = f"lake.{inputs.table(PERFORMANCE_REPORT)}"
+    # A table of an earlier release lacks the newest columns.
+    present = column_types(connection, table)
     names = [name for name in row_columns(PerformanceRow) if name != "window"]
+    values = [name if name in present else f"NULL AS {name}" for name in names]
     rows = connection.execute(
-        f"SELECT {', '.join(names)} FROM lake.{inputs.table(PERFORMANCE_REPORT)} "
-        f"WHERE {WINDOW} = ? AND {MODEL_VERSION} = ? AND slice IS NULL ORDER BY metric",
+        f"SELECT {', '.join(values)} FROM {table} WHERE {WINDOW} = ? AND {MODEL_VERSION} = ? AND slice IS NULL ORDER BY metric",
         [window, version],
     ).fetchall()
     return [PerformanceRow(window=window.isoformat(), **dict(zip(names, row, strict=True))) for row in rows]

@@ -52,3 +52,10 @@ class Gates(YamlModel):
     """The longest time that 99 of 100 single rows may take to be predicted."""
     own: dict[str, dict[str, Any]] = {}
     """[Gates of your own](extend.md#gate): import path or name of an entry point -> parameters."""
+
+    @property
+    def all_floors(self) -> dict[str, float]:
+        """The value that each metric with one must reach on all rows, the calibration error included."""
+        if self.maximum_calibration_error is None:
+            return self.floor
+        return {"expected_calibration_error": self.maximum_calibration_error, **self.floor}

@@ -34,7 +34,7 @@ from mlops_assets.training.model import candidate_alias, dataset_mapping, parity
 from mlops_assets.training.monitoring_reference import copy_reference, log_reference
 from mlops_assets.training.recorded_checks import dataset_state
 from mlops_assets.training.reference_period import measure_period
-from mlops_assets.training.rival import find_rival
+from mlops_assets.training.rival import find_leads, find_rival
 from mlops_assets.training.training_dataset import dataset_query, dataset_rows_query
 
 if TYPE_CHECKING:
@@ -141,6 +141,13 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                     scored=evaluated.scored,
                     period=measure_period(connection, inputs, gated, training_date),
                     importance={feature.feature: feature.loss for feature in importances.features} if importances else {},
+                    leads=find_leads(
+                        registry,
+                        settings,
+                        candidate,
+                        champion=evaluated.candidate_result.champion,
+                        differences=evaluated.candidate_result.against_champion,
+                    ),
                 )
         checks = check_evaluation(inputs, evaluated.candidate_result)
         parity = parity_refusal(record.precision, solution.gates.maximum_onnx_difference)

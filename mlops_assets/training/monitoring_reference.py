@@ -10,10 +10,10 @@ import json
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -30,6 +30,7 @@ from mlops_assets.training.kept_folders import copy_of, keep_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mlops_assets.ml.best_version import Leads
     from mlops_assets.ml.reference import MonitoredColumn, Reference
     from mlops_assets.ml.reference_windows import Variation
     from mlops_assets.ml.usual_drift import UsualDrift
@@ -49,7 +50,8 @@ class VersionReference:
 
     The summary is of the whole period of training and hold-out where it has enough windows, else of the hold-out. Predictions are always those
     of the hold-out: the model was fitted on the others. `variation` is by how much the metrics of the windows of the period differ,
-    `usual_drift` how far their rows are from the whole, `importance` by how much the metric gets worse without a feature.
+    `usual_drift` how far their rows are from the whole, `importance` by how much the metric gets worse without a feature, `leads` are those of
+    the best versions over this one.
     """
 
     summary: "Reference"
@@ -58,6 +60,7 @@ class VersionReference:
     variation: "Variation"
     usual_drift: "UsualDrift"
     importance: Mapping[str, float]
+    leads: "Leads"
 
 
 def log_reference(
@@ -71,10 +74,11 @@ def log_reference(
     scored: "pa.Table",
     period: "ReferencePeriod | None",
     importance: Mapping[str, float],
+    leads: "Leads",
 ) -> None:
     """Summarise the `period`, or without one the `holdout` and its predictions `scored`, and store it with the run of `candidate`.
 
-    `importance` is by how much the metric gets worse without a feature.
+    `importance` is by how much the metric gets worse without a feature, `leads` are those of the best version.
     """
     from pyarrow import parquet
 
@@ -113,9 +117,9 @@ def log_reference(
     with tempfile.TemporaryDirectory() as folder:
         for name, table in tables.items():
             parquet.write_table(table, Path(folder) / name)
-        (Path(folder) / _FACTS).write_text(
-            json.dumps({"rows": summary.rows, "partitions": partitions, "windows": windows, "importance": importance})
-        )
+        facts = {"rows": summary.rows, "partitions": partitions, "windows": windows, "importance": importance}
+        facts["leads"] = {metric: asdict(lead) for metric, lead in leads.items()}
+        (Path(folder) / _FACTS).write_text(json.dumps(facts))
         _store(registry, settings, candidate, Path(folder))
 
 
@@ -178,7 +182,22 @@ def load_reference(registry: ModelRegistry, settings: Settings, model: Registere
         variation=variation,
         usual_drift=usual,
         importance=facts.get("importance", {}),
+        leads=_leads(facts),
     )
+
+
+def load_leads(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> "Leads":
+    """The leads over a version; none over one without a reference. Raises EvidenceError as `load_reference` does."""
+    if not registry.has_reference(model):
+        return {}
+    return _leads(json.loads(_signed_files(registry, settings, model)[_FACTS]))
+
+
+def _leads(facts: Mapping[str, Any]) -> "Leads":
+    """The leads in the facts of a reference; one of an earlier release has none."""
+    from mlops_assets.ml.best_version import Lead
+
+    return {metric: Lead(**values) for metric, values in facts.get("leads", {}).items()}
 
 
 def _signed_files(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> dict[str, bytes]:

@@ -1,5 +1,6 @@
 """The rival of a candidate: the champion, as it can be evaluated on a hold-out that it has not seen."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -15,10 +16,13 @@ from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import fitted_version, read_bundle, read_gated_bundle, require_passed_gates
 from mlops_assets.training.candidate_evaluation import ComparedChampion, comparison_problem
+from mlops_assets.training.monitoring_reference import load_leads
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mlops_assets.ml.best_version import Leads
+    from mlops_assets.ml.comparison import MetricDifference
     from mlops_assets.serving.bundle import Bundle
 
 
@@ -104,3 +108,28 @@ def present_champion(instance: dg.DagsterInstance, registry: ModelRegistry, inpu
                 "champions restores it within a minute; then materialize the evaluation again."
             )
     return None
+
+
+def find_leads(
+    registry: ModelRegistry,
+    settings: Settings,
+    candidate: RegisteredModel,
+    *,
+    champion: RegisteredModel | None,
+    differences: "Mapping[str, MetricDifference]",
+) -> "Leads":
+    """Return the leads of the best versions over `candidate`: those over the `champion`, and the `differences` to it on the same rows.
+
+    Without a comparison those that it has stay: so it is when the champion is evaluated again. Against a champion that reads other features,
+    and for the first version of a segment, the chain begins anew. Raises EvidenceError when the reference of the champion is not genuine.
+    """
+    from mlops_assets.ml.best_version import leads_over_candidate
+
+    if champion is None or not differences:
+        try:
+            return load_leads(registry, settings, candidate)
+        except EvidenceError:
+            # This evaluation is what makes the reference of the candidate genuine again.
+            return {}
+    over_champion = load_leads(registry, settings, champion) if champion.segment == candidate.segment else {}
+    return leads_over_candidate(over_champion, champion.version, differences)

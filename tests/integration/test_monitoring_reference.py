@@ -18,9 +18,10 @@ from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.adoption import sign_version
+from mlops_assets.ml.best_version import Lead
 from mlops_assets.ml.reference_windows import METRIC_SCHEMA, NO_VARIATION
 from mlops_assets.ml.usual_drift import NOTHING_USUAL
-from mlops_assets.training.monitoring_reference import load_reference, log_reference
+from mlops_assets.training.monitoring_reference import load_leads, load_reference, log_reference
 from mlops_assets.training.reference_period import REFERENCE_WINDOW, ReferencePeriod
 
 TRAINING = record_of("clinic", 1).training
@@ -76,7 +77,11 @@ def evaluate(
         scored=scored,
         period=period,
         importance={"age": 0.1},
+        leads=LEADS,
     )
+
+
+LEADS = {"roc_auc": Lead(version=1, loss=0.02, variance=1e-6)}
 
 
 def stored(registry: ModelRegistry, version: RegisteredModel, name: str) -> Path:
@@ -109,6 +114,7 @@ def test_a_reference_is_read_as_it_was_signed_and_may_be_signed_again(
 ) -> None:
     reference = load_reference(registry, settings, version)
     assert (reference.summary.rows, reference.partitions, reference.rows.num_rows) == (400, 17, 400)
+    assert reference.leads == load_leads(registry, settings, version) == LEADS
     evaluate(registry, settings, version, shift=5)
     again = registry.get("clinic", version.version)
     assert min(load_reference(registry, settings, again).rows.column("age").to_pylist()) == 5

@@ -26,7 +26,8 @@ from mlops_assets.schema.problem import Problem
 from mlops_assets.serving.bundle import Bundle
 from mlops_assets.stages.refusal import REFUSED_METADATA
 from mlops_assets.training.bundle_reading import fitted_version, read_gated_bundle
-from mlops_assets.training.monitoring_reference import load_reference
+from mlops_assets.training.monitoring_reference import load_leads, load_reference
+from mlops_assets.training.rival import find_leads
 
 CHAINS: tuple[Problem, ...] = ("binary_classification", "multiclass_classification")
 """A regression takes the same way: of it, only what the servers answer is of another kind (tests/unit/serving)."""
@@ -135,6 +136,17 @@ def test_a_candidate_is_compared_with_a_recalibrated_champion_as_it_was_before_t
     [check] = [check for check in result.get_asset_check_evaluations() if check.check_name == "against_champion"]
     assert check.metadata["champion"].value == champion.version
     assert check.metadata["champion_is_gated_fit"].value is True
+    # What it loses to the champion on these rows is the lead of the champion, with which its windows are compared.
+    made = {event.asset_key.path[-1]: event.materialization.metadata for event in result.get_asset_materialization_events()}
+    candidate = clinic.registry.get(clinic.name, int(made["model"]["model_version"].value))  # type: ignore[arg-type]
+    leads = load_leads(clinic.registry, clinic.settings, candidate)
+    assert leads
+    assert {lead.version for lead in leads.values()} == {champion.version}
+    [compared] = [record.data for record in check.metadata["differences"].records if record.data["metric"] == "log_loss"]  # type: ignore[attr-defined]
+    lost = float(str(compared["difference"]))
+    assert leads["log_loss"].loss == pytest.approx(lost, abs=1e-3) if lost > 0 else "log_loss" not in leads
+    # Evaluated again with nobody to compare it with, it keeps them.
+    assert find_leads(clinic.registry, clinic.settings, candidate, champion=None, differences={}) == leads
     assert check.description is not None
     assert f"version {champion.version} as it was before its refit" in check.description
 

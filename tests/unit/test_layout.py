@@ -47,6 +47,7 @@ _PARTS = {
     "training/group_comparison.py": "unit/monitoring/test_groups_report.py",
     "monitoring/performance_report.py": "solutions/test_flight_delay.py",
     "predictions/input_arrival.py": "unit/monitoring/test_late_inputs_sensor.py",
+    "monitoring/window_performance.py": "unit/monitoring/test_known_performance.py",
     "schema/duration.py": "unit/components/test_loading.py",
     "schema/first_choices.py": "unit/components/test_scaffolding.py",
     "schema/feature_views_section.py": "unit/features/generated/test_rolling_view.py",

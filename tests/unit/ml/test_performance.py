@@ -55,6 +55,7 @@ def rows_of(
     variation: Variation = NO_VARIATION,
     usual: UsualPerformance | None = None,
     rows: int = 3000,
+    floors: Mapping[str, float] = {},
 ) -> dict[tuple[str | None, str], PerformanceRow]:
     found = performance_rows(
         "w",
@@ -62,8 +63,8 @@ def rows_of(
         maturity={WHOLE: Maturity(rows, rows, complete), "place = north": Maturity(rows // 2, rows // 2, complete)},
         estimates={(WHOLE, metric): Estimate(estimated, estimated - 0.01, estimated + 0.01) for metric in metrics if estimated},
         realised=realised,
-        usual=usual or UsualPerformance(evaluated(1.0), variation, excess={}),
-        limits=Limits(tolerance=0.15, tolerances=tolerances, false_alarms=0.05),
+        usual=usual or UsualPerformance(evaluated(1.0), variation, excess={}, leads={}),
+        limits=Limits(tolerance=0.15, tolerances=tolerances, false_alarms=0.05, floors=floors, slice_floors={}),
     )
     return {(row.slice, row.metric): row for row in found}
 
@@ -139,7 +140,7 @@ def test_quiet_windows_and_their_slices_do_not_alert() -> None:
         (name, calibration, count): excess_of(scored(1.5, 3000, 0, 1.0), calibration, count, seed=0)
         for name, count in ((WHOLE, rows), ("place = north", rows // 2))
     }
-    usual = UsualPerformance(evaluated(1.5), NO_VARIATION, excess)
+    usual = UsualPerformance(evaluated(1.5), NO_VARIATION, excess, leads={})
     quiet = [
         rows_of(realised=evaluated(1.5, rows=rows, seed=seed), usual=usual, metrics=METRICS, rows=rows) for seed in range(1, 31)
     ]
@@ -155,3 +156,65 @@ def test_an_estimate_that_missed_is_named_when_the_window_is_complete() -> None:
     assert estimation_error(replace(row, effect=0.9)) is None
     assert estimation_error(replace(row, complete=False)) is None
     assert estimation_error(replace(row, realised=USUAL + 0.001)) is None
+
+
+WEAK = 3.05
+"""The noise of a model with a ROC AUC of 0.68."""
+
+
+def test_a_window_below_the_floor_of_the_gates_is_bad_whatever_its_version_reached() -> None:
+    # The first version was good, its successor was let through just above the floor, and so was its limit let down.
+    usual = UsualPerformance(evaluated(WEAK, rows=20_000), NO_VARIATION, excess={}, leads={})
+    held_out = float(usual.evaluation.metrics["roc_auc"] or 0)
+    below = evaluated(WEAK + 0.5, rows=20_000, seed=1)
+    value = float(below.metrics["roc_auc"] or 0)
+    assert 0.01 < held_out - value < 0.15 * (1 - held_out)
+    floor = value + 0.003
+    without, held_to = (rows_of(realised=below, usual=usual, floors=floors)[WHOLE_AUC] for floors in ({}, {"roc_auc": floor}))
+    assert (without.alert, held_to.alert) == (False, True)
+    assert without.threshold is not None
+    assert (held_to.threshold, held_to.floor) == (floor, floor)
+    assert without.threshold < value < floor
+    # By how much windows differ excuses nothing: the floor is what the team asks of every one.
+    varying = replace(usual, variation=Variation({(WHOLE, "roc_auc"): 0.05}, windows=25, held_out=2.0))
+    assert rows_of(realised=below, usual=varying, floors={"roc_auc": floor})[WHOLE_AUC].alert
+    # A floor that the window reaches says nothing, and slices have floors of their own.
+    assert not rows_of(realised=below, usual=usual, floors={"roc_auc": value - 0.001})[WHOLE_AUC].alert
+    assert all(
+        row.floor is None for (name, _), row in rows_of(realised=below, usual=usual, floors={"roc_auc": floor}).items() if name
+    )
+
+
+def test_where_smaller_is_better_a_floor_is_a_ceiling() -> None:
+    usual = UsualPerformance(evaluated(WEAK, rows=20_000), NO_VARIATION, excess={}, leads={})
+    worse, log_loss = evaluated(WEAK + 0.5, rows=20_000, seed=1), (None, "log_loss")
+    usual_loss = float(usual.evaluation.metrics["log_loss"] or 0)
+    ceiling = float(worse.metrics["log_loss"] or 0) - 0.003
+    row = rows_of(realised=worse, usual=usual, metrics=("log_loss",), floors={"log_loss": ceiling})[log_loss]
+    assert (row.alert, row.floor) == (True, ceiling)
+    assert row.threshold is not None
+    assert row.threshold < usual_loss + 0.15 * usual_loss
+    assert not rows_of(realised=worse, usual=usual, metrics=("log_loss",), floors={"log_loss": ceiling + 0.01})[log_loss].alert
+
+
+def test_quiet_windows_just_above_a_floor_do_not_alert() -> None:
+    # As close to it as the gate lets a candidate be: half of the quiet windows have a value below it.
+    usual = UsualPerformance(evaluated(WEAK, rows=6000), NO_VARIATION, excess={}, leads={})
+    floor = float(usual.evaluation.metrics["roc_auc"] or 0)
+    quiet = [
+        rows_of(realised=evaluated(WEAK, rows=600, seed=seed), usual=usual, rows=600, floors={"roc_auc": floor})[WHOLE_AUC]
+        for seed in range(1, 41)
+    ]
+    assert sum(row.realised is not None and row.realised < floor for row in quiet) > 10
+    assert sum(row.alert for row in quiet) == 0
+
+
+def test_a_window_is_held_to_the_best_version_that_leads_on_the_same_rows() -> None:
+    usual = UsualPerformance(evaluated(1.0), NO_VARIATION, excess={}, leads={"roc_auc": 0.01})
+    led = rows_of(estimated=USUAL - 0.01, realised=None, complete=False, usual=usual)[WHOLE_AUC]
+    assert (led.best, led.expected, led.reference) == (USUAL + 0.01, USUAL, USUAL)
+    assert led.alert
+    assert not rows_of(estimated=USUAL - 0.01, realised=None, complete=False)[WHOLE_AUC].alert
+    log_loss = float(evaluated(1.0).metrics["log_loss"] or 0)
+    smaller = rows_of(realised=evaluated(1.0), metrics=("log_loss",), usual=replace(usual, leads={"log_loss": 0.01}))
+    assert smaller[None, "log_loss"].best == log_loss - 0.01

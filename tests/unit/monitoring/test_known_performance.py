@@ -76,7 +76,7 @@ def reference(version: int) -> MonitoredVersion:
     described = contract(problem="binary_classification", classes=[0, 1], decision_threshold=0.5, version=version)
     rows = pa.table({"score": SCORES, "late": LATE.astype(int)})
     return MonitoredVersion(
-        version, described, VersionReference(cast("Reference", None), 5, rows, NO_VARIATION, NOTHING_USUAL, {})
+        version, described, VersionReference(cast("Reference", None), 5, rows, NO_VARIATION, NOTHING_USUAL, {}, {})
     )
 
 

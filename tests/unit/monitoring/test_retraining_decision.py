@@ -37,7 +37,7 @@ from mlops_assets.ml.reference_windows import NO_VARIATION
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.ml.usual_drift import NOTHING_USUAL
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion
-from mlops_assets.monitoring.performance_report import is_complete, performance_with_labels
+from mlops_assets.monitoring.window_performance import is_complete, performance_with_labels
 from mlops_assets.schema.table_columns import row_columns
 from mlops_assets.training.monitoring_reference import VersionReference
 
@@ -153,7 +153,7 @@ REFERENCE_SCORES = pa.table({"score": [0.2, 0.3, 0.5, 0.6, 0.4, 0.7] * 50, "late
 def reference(version: int) -> MonitoredVersion:
     described = contract(problem="binary_classification", classes=[0, 1], decision_threshold=0.5)
     return MonitoredVersion(
-        version, described, VersionReference(cast("Reference", None), 5, REFERENCE_SCORES, NO_VARIATION, NOTHING_USUAL, {})
+        version, described, VersionReference(cast("Reference", None), 5, REFERENCE_SCORES, NO_VARIATION, NOTHING_USUAL, {}, {})
     )
 
 
