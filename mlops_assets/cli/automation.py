@@ -21,6 +21,20 @@ RetrainingArgument = Annotated[
 ]
 
 
+class PartName(StrEnum):
+    """A part of automation."""
+
+    FEATURES = "features"
+    STAGES = "stages"
+    RETRAINING = "retraining"
+
+
+PartOption = Annotated[
+    list[PartName] | None,
+    typer.Option("--only", help="Switch this part alone; stages: predictions, outcomes, reports, decisions. Default: all."),
+]
+
+
 class StepName(StrEnum):
     """How much arrives at a time."""
 
@@ -47,15 +61,15 @@ def status(as_json: JsonOption = False) -> None:
 
 
 @automation.command(epilog="Example: [bold]mlops automation on[/bold]")
-def on(solution: RetrainingArgument = None) -> None:
+def on(solution: RetrainingArgument = None, only: PartOption = None) -> None:
     """Let features, predictions and reports follow new data, and retraining follow decisions. Dagster remembers it."""
-    _switch(solution, on=True)
+    _switch(solution, only, on=True)
 
 
 @automation.command(epilog="Example: [bold]mlops automation off[/bold]")
-def off(solution: RetrainingArgument = None) -> None:
+def off(solution: RetrainingArgument = None, only: PartOption = None) -> None:
     """Leave every run to whoever starts it. What runs already goes on."""
-    _switch(solution, on=False)
+    _switch(solution, only, on=False)
 
 
 @app.command(epilog="Example: [bold]mlops replay my_solution --from 2013-08-01 --to 2013-12-31 --step month[/bold]")
@@ -105,12 +119,14 @@ def replay(
         print_json(summary)
 
 
-def _switch(solution: str | None, *, on: bool) -> None:
+def _switch(solution: str | None, only: list[PartName] | None, *, on: bool) -> None:
+    if solution is not None and only:
+        raise typer.BadParameter("of a solution only its retraining is switched: leave --only out")
     from mlops_assets.clients.dagster_client import DagsterClient
     from mlops_assets.operations.automation import automation_sensors, switch_sensors
 
     client = DagsterClient.from_settings(running_settings())
-    sensors = automation_sensors(client, solution)
+    sensors = automation_sensors(client, solution, [part.value for part in only or PartName])
     switch_sensors(client, sensors, on=on)
     for sensor in sensors:
         console.print(f"{sensor.name} is {'on' if on else 'off'}.", highlight=False)

@@ -1,5 +1,6 @@
 """The table of a solution's retraining decisions: its columns with their origins, and the decisions that it holds."""
 
+import hashlib
 from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any, get_args
@@ -123,6 +124,16 @@ def earlier_decision(row: dict[str, Any]) -> EarlierDecision:
         outcome=row["outcome"],
         probes=row["probes"],
     )
+
+
+def decision_identity(row: dict[str, Any]) -> str:
+    """Return 16 hexadecimal digits: the same for the same decision on the same day about the same version.
+
+    The labelled rows are no part of it. A correction of some labels gives them another fingerprint, and would have the training of the day,
+    which may have been refused, launched once more, whatever the cooldown: a training counts as tried from the next day of a decision on.
+    """
+    names = (WINDOW, "decided_for", MODEL_VERSION, "outcome")
+    return hashlib.sha256("|".join(str(row[name]) for name in names).encode()).hexdigest()[:16]
 
 
 def decision_lineage(inputs: SolutionInputs) -> dict[str, dg.TableColumnLineage]:

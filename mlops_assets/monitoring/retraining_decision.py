@@ -5,7 +5,6 @@ made on the day after its window and looks at nothing later, so that a decision 
 later it sees nothing, although the reports, which show what is known now, may.
 """
 
-import hashlib
 from collections.abc import Sequence
 from datetime import date
 from functools import cache, partial
@@ -25,6 +24,7 @@ from mlops_assets.monitoring.compared_losses import NOT_COMPARED, ComparedVersio
 from mlops_assets.monitoring.decision_table import (
     COLUMNS,
     DIFFERENCES,
+    decision_identity,
     decision_lineage,
     difference_values,
     earlier_decision,
@@ -144,7 +144,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
                     OUTCOME: row["outcome"],
                     REASON: row["reason"],
                     TRAIN_FOR: row["decided_for"].isoformat(),
-                    DECISION: _identity(row),
+                    DECISION: decision_identity(row),
                     "bad_windows": row["bad_windows"],
                     "new_rows": row["new_rows"],
                     VERSION: row[MODEL_VERSION],
@@ -292,9 +292,3 @@ def _return_to(registry: ModelRegistry, inputs: SolutionInputs, row: dict[str, A
         return {}
     record = registry.registered_record(registry.get(inputs.name, row["previous_version"]))
     return {RETURN_TO: record.version, RETURN_PARTITION: record.training.training_date.isoformat()}
-
-
-def _identity(row: dict[str, Any]) -> str:
-    """16 hexadecimal digits: the same for the same decision on the same rows about the same version."""
-    names = (WINDOW, "decided_for", MODEL_VERSION, "rows_fingerprint", "outcome")
-    return hashlib.sha256("|".join(str(row[name]) for name in names).encode()).hexdigest()[:16]

@@ -1,9 +1,10 @@
 """Sensors of the running Dagster: their state, and the switch of those that launch work by themselves."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.core.conditions import CONDITIONS_SENSORS
@@ -62,19 +63,31 @@ def read_sensors(client: DagsterClient) -> dict[str, Sensor]:
     }
 
 
-def automation_sensors(client: DagsterClient, solution: str | None) -> list[Sensor]:
-    """The sensors that `mlops automation` switches: those that launch work which nobody asked for by hand, or the one of `solution`.
+Part = Literal["features", "stages", "retraining"]
+"""A part of automation: what follows of features; of predictions, outcomes, reports and decisions; and what decisions launch."""
+
+
+def automation_sensors(client: DagsterClient, solution: str | None, parts: Collection[Part]) -> list[Sensor]:
+    """The sensors that `mlops automation` switches, which launch work that nobody asked for by hand: of `parts`, or the one of `solution`.
 
     Raises StackError when there is no such solution.
     """
     sensors = dict(sorted(read_sensors(client).items()))
     retraining = [name for name in sensors if name.endswith(RETRAINING_SUFFIX)]
     if solution is None:
-        return [sensor for name, sensor in sensors.items() if name in CONDITIONS_SENSORS or name in retraining]
+        names = names_of_parts(retraining, parts)
+        return [sensor for name, sensor in sensors.items() if name in names]
     if sensor_name(solution) not in retraining:
         known = [name.removesuffix(RETRAINING_SUFFIX) for name in retraining]
         raise StackError(f"There is no solution {solution!r} to switch.", remedy=f"{nearest(solution, known).capitalize()}")
     return [sensors[sensor_name(solution)]]
+
+
+def names_of_parts(retraining: Sequence[str], parts: Collection[Part]) -> set[str]:
+    """Return the names of the sensors of `parts`, where those of `retraining` are the solutions'; each part has its own."""
+    features, stages = CONDITIONS_SENSORS
+    by_part: dict[Part, Sequence[str]] = {"features": [features], "stages": [stages], "retraining": retraining}
+    return {name for part in parts for name in by_part[part]}
 
 
 def switch_sensors(client: DagsterClient, sensors: Sequence[Sensor], *, on: bool) -> None:

@@ -1,4 +1,4 @@
-"""`mlops replay`: a plan that cannot be is refused before anything is started."""
+"""`mlops replay` and `mlops automation`: what cannot be is refused before anything is started."""
 
 from pathlib import Path
 
@@ -24,4 +24,18 @@ def test_a_plan_that_cannot_be_is_refused_without_a_stack(arguments: list[str], 
     assert result.exit_code in (1, 2)
     assert message in result.stderr
     assert "Traceback" not in result.output
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["my_solution", "--only", "features"], "of a solution only its retraining is switched"),
+        (["--only", "training"], "'training' is not one of"),
+    ],
+)
+def test_a_part_that_cannot_be_switched_is_refused_without_a_stack(arguments: list[str], message: str, home: Path) -> None:
+    result = CliRunner().invoke(app, ["automation", "on", *arguments], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert message in result.stderr
     assert not home.exists()

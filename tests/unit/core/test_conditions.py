@@ -39,6 +39,12 @@ class Graph:
         @dg.asset(partitions_def=DAYS, tags=stage_tags(SOLUTION, "deployment"))
         def deployment() -> None: ...
 
+        @dg.asset(partitions_def=DAYS, tags=stage_tags(SOLUTION, "training_dataset"))
+        def training_dataset() -> None: ...
+
+        @dg.asset(partitions_def=DAYS, deps=[training_dataset], tags=stage_tags(SOLUTION, "evaluation"))
+        def evaluation() -> None: ...
+
         @dg.asset(
             partitions_def=DAYS,
             deps=[feature, dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping())],
@@ -75,7 +81,10 @@ class Graph:
                 predictions,
                 prediction_log,
                 outcomes,
-                dg.AssetDep(deployment, partition_mapping=dg.AllPartitionMapping()),
+                *(
+                    dg.AssetDep(training, partition_mapping=dg.AllPartitionMapping())
+                    for training in (training_dataset, evaluation, deployment)
+                ),
             ],
             tags=stage_tags(SOLUTION, "retraining_decision"),
             automation_condition=ON_NEW_REPORTS,
@@ -83,7 +92,18 @@ class Graph:
         def retraining_decision() -> None: ...
 
         self.definitions = dg.Definitions(
-            [raw, feature, deployment, predictions, prediction_log, outcomes, drift_report, retraining_decision]
+            [
+                raw,
+                feature,
+                training_dataset,
+                evaluation,
+                deployment,
+                predictions,
+                prediction_log,
+                outcomes,
+                drift_report,
+                retraining_decision,
+            ]
         )
         self.cursors: dict[str, Any] = {}
 
@@ -188,6 +208,20 @@ def test_a_report_waits_for_the_last_day_of_its_window(graph: Graph) -> None:
     graph.report("outcomes", WEEK[-1])
     assert graph.tick() == {"drift_report": [WEEK[0]], "retraining_decision": [WEEK[0]]}
     assert graph.tick() == {}
+
+
+def test_a_training_for_an_earlier_date_starts_no_decision_about_a_later_window(graph: Graph) -> None:
+    for key in ("raw", "feature", "predictions", "outcomes"):
+        graph.report(key, *WEEK)
+    graph.report("drift_report", WEEK[0])
+    graph.report("retraining_decision", WEEK[0])
+    graph.tick()
+    for stage in ("training_dataset", "evaluation", "deployment"):
+        graph.report(stage, "2013-08-02")
+        assert graph.tick() == {}
+    # What the decision follows is its report.
+    graph.report("drift_report", WEEK[0])
+    assert graph.tick() == {"retraining_decision": [WEEK[0]]}
 
 
 def test_what_a_server_answered_reaches_the_decision_on_its_window_without_any_batch(graph: Graph) -> None:

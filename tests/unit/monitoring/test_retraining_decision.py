@@ -36,6 +36,7 @@ from mlops_assets.ml.reference import Reference
 from mlops_assets.ml.reference_windows import NO_VARIATION
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.ml.usual_drift import NOTHING_USUAL
+from mlops_assets.monitoring.decision_table import decision_identity
 from mlops_assets.monitoring.monitored_windows import MonitoredVersion
 from mlops_assets.monitoring.window_performance import is_complete, performance_with_labels
 from mlops_assets.schema.table_columns import row_columns
@@ -127,6 +128,28 @@ def test_a_decision_made_again_later_is_the_same(lake: duckdb.DuckDBPyConnection
     lake.execute("INSERT INTO lake.clinic.evaluation VALUES (DATE '2020-03-16', 2)")
     report(lake, WINDOWS[2], version=2, alert=True)
     assert decide(lake, WINDOWS[1]) == before
+
+
+def test_a_decision_on_corrected_labels_is_the_same_decision(lake: duckdb.DuckDBPyConnection) -> None:
+    for window in WINDOWS[:2]:
+        report(lake, window, version=1, alert=True, made_on=date(2020, 3, 16))
+    before = decide(lake, WINDOWS[1])
+    assert before["outcome"] == "retrain"
+    # Its training was refused. Then a few labels are corrected, and the window is decided anew.
+    lake.execute("INSERT INTO lake.clinic.evaluation VALUES (DATE '2020-03-16', 2)")
+    lake.execute(
+        "UPDATE lake.clinic.visits SET late = NOT late, known_at = TIMESTAMPTZ '2020-03-15' WHERE id % 100 = 0 AND id < 1000"
+    )
+    again = decide(lake, WINDOWS[1])
+    assert again["rows_fingerprint"] != before["rows_fingerprint"]
+    assert decision_identity(again) == decision_identity(before)
+    # Nor do they jump the cooldown of the next window.
+    for window in WINDOWS:
+        report(lake, window, version=1, alert=True)
+    lake.execute("INSERT INTO lake.clinic.evaluation VALUES (DATE '2020-03-18', 3)")
+    assert decide(lake, WINDOWS[2])["outcome"] == "wait"
+    other = [before | {"outcome": "keep"}, before | {"model_version": 2}, before | {"decided_for": date(2020, 3, 23)}]
+    assert len({decision_identity(row) for row in [before, *other]}) == 4
 
 
 def test_a_recent_training_is_an_obstacle_whatever_came_of_it(lake: duckdb.DuckDBPyConnection) -> None:
