@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from mlops_assets.cli import (
     automation,
+    backup,
     catalogue,
     dataset,
     deploying,
@@ -85,6 +86,7 @@ app.add_typer(deploying.app)
 app.add_typer(training.app)
 app.add_typer(automation.app)
 app.add_typer(serving.app)
+app.add_typer(backup.app)
 app.add_typer(stream.app, name="stream")
 app.add_typer(schema.app, name="schema")
 

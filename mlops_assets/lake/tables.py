@@ -35,9 +35,15 @@ def fingerprint(connection: duckdb.DuckDBPyConnection, relation: str) -> str:
     The sum modulo 2^64 of DuckDB's 64-bit row hashes (25 times faster than MD5); audit columns do not count. The same in every
     process, but another version of DuckDB may hash differently: the lock pins it.
     """
+    return counted_fingerprint(connection, relation)[1]
+
+
+def counted_fingerprint(connection: duckdb.DuckDBPyConnection, relation: str) -> tuple[int, str]:
+    """The number of rows of `relation`, and its `fingerprint`."""
     columns = [column for column in column_types(connection, relation) if not is_audit(column)]
     totals = partition_fingerprints(connection, relation, partition="''", row_hash=row_hash(columns), where="true")
-    return f"{sum(total for _, total in totals.values()) % 2**64:016x}"
+    rows, total = totals.get("", (0, 0))
+    return rows, f"{total % 2**64:016x}"
 
 
 def current_snapshot(connection: duckdb.DuckDBPyConnection) -> int:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 import psutil
 
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
+from mlops_assets.core.settings import Settings
 from mlops_assets.local import (
     adoption,
     configuration,
     durability,
     interrupted_runs,
+    lake_catalog,
     leftovers,
     logs,
     permissions,
@@ -24,6 +25,9 @@ from mlops_assets.local import (
 )
 from mlops_assets.local.services import CODE_LOCATION, DAEMON, NATS, POSTGRES, WEBSERVER, Service, services
 from mlops_assets.local.supervisor import ProcessState, Supervisor
+
+STORAGE = (POSTGRES, NATS)
+"""The servers that the others need."""
 
 READY_TIMEOUT_SECONDS = 120.0
 RELOAD_TIMEOUT_SECONDS = 600.0
@@ -83,6 +87,29 @@ def ensure_ready(settings: Settings, name: str) -> None:
         ensure_up(settings)
 
 
+@contextlib.contextmanager
+def storage(settings: Settings) -> Iterator[None]:
+    """Have Postgres and the event stream answer inside the block. They are started for it, alone, unless the stack runs.
+
+    Raises StackError as `up` does.
+    """
+    supervisor = Supervisor(settings)
+    stored = [service for service in services(settings) if service.name in STORAGE]
+    if supervisor.is_running():
+        _wait(supervisor, stored, lambda process: _is_ready(settings, process), _silent)
+        yield
+        return
+    preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES)
+    with _lock(settings):
+        _launch(settings, supervisor, configuration.render_files(settings))
+        try:
+            _start(supervisor, stored, _silent)
+            _wait(supervisor, stored, lambda process: _is_ready(settings, process), _silent)
+            yield
+        finally:
+            _shut_down(settings, supervisor)
+
+
 def down(settings: Settings) -> int:
     """Stop the stack and everything it started, run workers included. Returns how many processes were ended.
 
@@ -94,14 +121,9 @@ def down(settings: Settings) -> int:
         supervisor = Supervisor(settings)
         belonging = leftovers.find_processes(settings)
         if supervisor.is_running():
-            process = psutil.Process(supervisor.pid())
             supervisor.stop(DAEMON)  # it would start them again
             interrupted_runs.end_runs(settings, END_RUNS_SECONDS)
-            supervisor.shut_down()
-            with contextlib.suppress(psutil.TimeoutExpired):
-                process.wait(STOP_TIMEOUT_SECONDS)
-        leftovers.end_processes(leftovers.find_processes(settings))
-        settings.supervisor_socket.unlink(missing_ok=True)
+        _shut_down(settings, supervisor)
         return len(belonging)
 
 
@@ -141,6 +163,17 @@ def status(settings: Settings) -> list[dict[str, object]]:
         pid = process.pid if process is not None else None
         entries.append({"name": service.name, "state": state, "pid": pid, "port": service.port, "url": service.url})
     return entries
+
+
+def _shut_down(settings: Settings, supervisor: Supervisor) -> None:
+    """End the supervisor, what it started, and what others left behind."""
+    if supervisor.is_running():
+        process = psutil.Process(supervisor.pid())
+        supervisor.shut_down()
+        with contextlib.suppress(psutil.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_SECONDS)
+    leftovers.end_processes(leftovers.find_processes(settings))
+    settings.supervisor_socket.unlink(missing_ok=True)
 
 
 def _is_ready(settings: Settings, process: ProcessState) -> bool:
@@ -195,27 +228,18 @@ def keep_event_streams(settings: Settings) -> None:
 def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listener) -> bool:
     """Start the servers that do not run: first those that the others need, then the others side by side."""
     wanted = services(settings)
-    first = [service for service in wanted if service.name in {POSTGRES, NATS}]
+    first = [service for service in wanted if service.name in STORAGE]
     others = [service for service in wanted if service not in first]
     started = _start(supervisor, first, listener)
     _wait(supervisor, first, lambda process: _is_ready(settings, process), listener)
     postgres.create_databases(settings)
-    if not postgres.has_table(settings, LAKE_DATABASE, "ducklake_metadata"):
-        _create_lake(settings)
+    lake_catalog.ensure_catalog(settings)
     processes = supervisor.processes()
     served = any(processes[name].pid is not None for name in (DAEMON, WEBSERVER))
     interrupted_runs.recover_runs(settings, served=served)
     started = _start(supervisor, others, listener) or started
     _wait(supervisor, others, lambda process: _is_ready(settings, process), listener)
     return started
-
-
-def _create_lake(settings: Settings) -> None:
-    """Write the empty catalog, once and first: a reader cannot, and two writers that both did would collide."""
-    from mlops_assets.lake.lake import Lake
-
-    prepare.install_duckdb_extensions(DUCKDB_EXTENSION_DIRECTORY)
-    Lake.from_settings(settings).connect(read_only=False).close()
 
 
 def _start(supervisor: Supervisor, wanted: list[Service], listener: Listener) -> bool:

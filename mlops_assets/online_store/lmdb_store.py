@@ -78,6 +78,13 @@ def _renew_lock_after_fork() -> None:
 os.register_at_fork(after_in_child=_renew_lock_after_fork)
 
 
+def copy_files(directory: Path, target: Path) -> None:
+    """Copy the store in `directory`, as it is after its newest push, into the folder `target`, which is created; nothing without a store."""
+    if (directory / "data.mdb").exists():
+        target.mkdir(parents=True)
+        _open(directory.resolve(), INITIAL_MAP_BYTES).lmdb.copy(str(target), compact=True)
+
+
 class LmdbStore(OnlineStore):
     """An online store in the folder `directory`, which is created when it is first used."""
 

@@ -1,0 +1,70 @@
+"""Files that the lake's catalog names, and the folder that they are in. Read and written in Postgres, without DuckDB."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlops_assets.lake.tables import LakeError
+
+if TYPE_CHECKING:
+    import psycopg2.extensions
+
+_KEEP = "SELECT pg_advisory_lock_shared(hashtextextended('lake files', 0))"
+"""Whoever removes files of the lake takes the same lock exclusively."""
+
+_FILES = """
+WITH files AS (SELECT table_id, path, path_is_relative FROM ducklake_data_file
+               UNION ALL SELECT table_id, path, path_is_relative FROM ducklake_delete_file)
+SELECT DISTINCT CASE WHEN f.path_is_relative AND t.path_is_relative AND s.path_is_relative THEN s.path || t.path || f.path END, f.path
+FROM files f JOIN ducklake_table t USING (table_id) JOIN ducklake_schema s USING (schema_id) ORDER BY 1
+"""
+_DATA_PATH = "SELECT value FROM ducklake_metadata WHERE key = 'data_path' AND scope IS NULL"
+
+
+@contextlib.contextmanager
+def keep_files(catalog: str) -> Iterator[None]:
+    """Let nobody remove files of the lake inside the block. `catalog` is the libpq string of its database."""
+    import psycopg2
+
+    with contextlib.closing(psycopg2.connect(catalog)) as connection:
+        connection.autocommit = True  # an open transaction would keep Postgres from tidying up
+        with connection.cursor() as cursor:
+            cursor.execute(_KEEP)
+        yield
+
+
+def named_files(cursor: "psycopg2.extensions.cursor") -> list[str]:
+    """The files of all snapshots, relative to the folder of the lake, as the transaction of `cursor` sees the catalog.
+
+    Raises LakeError when one is elsewhere.
+    """
+    cursor.execute(_FILES)
+    rows: list[tuple[str | None, str]] = cursor.fetchall()
+    for relative, path in rows:
+        if relative is None:
+            raise LakeError(f"The lake refers to a file outside of its folder: {path}")
+    return [str(relative) for relative, _ in rows]
+
+
+def follow_folder(catalog: str, folder: Path) -> bool:
+    """Let the catalog name `folder` when the lake was moved there. Returns whether it named another one.
+
+    Only when every file is there: two installations with one Postgres must not take the catalog from each other. Raises LakeError
+    otherwise.
+    """
+    import psycopg2
+
+    with contextlib.closing(psycopg2.connect(catalog)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(_DATA_PATH)
+        [former] = cursor.fetchone() or [None]
+        current = f"{folder}/"
+        if former is None or former == current:
+            return False
+        missing = [name for name in named_files(cursor) if not (folder / name).exists()]
+        if missing:
+            raise LakeError(
+                f"The lake's catalog belongs to the folder {former}, and {len(missing)} of its files are not in {current}, such as {missing[0]}."
+            )
+        cursor.execute("UPDATE ducklake_metadata SET value = %s WHERE key = 'data_path' AND scope IS NULL", [current])
+        return True

@@ -1,0 +1,184 @@
+"""Making a backup while the installation runs."""
+
+import contextlib
+import errno
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlops_assets.access.credentials import event_stream_url
+from mlops_assets.clients.event_stream import EventStreamError
+from mlops_assets.clients.stream_snapshots import save_streams
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import LAKE_DATABASE, Settings
+from mlops_assets.lake.catalog_files import keep_files, named_files
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import lake_name
+from mlops_assets.lake.tables import LakeError, counted_fingerprint
+from mlops_assets.local import control
+from mlops_assets.online_store import lmdb_store
+from mlops_assets.operations.backup import databases
+from mlops_assets.operations.backup.point import (
+    DATABASES,
+    FORMAT,
+    STATE,
+    STREAMS,
+    Point,
+    StoredFile,
+    StoredTable,
+    installed_versions,
+)
+from mlops_assets.operations.backup.state_files import AT_ONCE, FIRST, state_files
+from mlops_assets.operations.backup.store import BackupStore
+
+Report = Callable[[str], None]
+"""Called with what is being done."""
+
+_TABLES = """
+SELECT s.schema_name || '.' || t.table_name FROM ducklake_table t JOIN ducklake_schema s USING (schema_id)
+WHERE t.end_snapshot IS NULL AND s.end_snapshot IS NULL ORDER BY 1
+"""
+_ONLINE_STORE = "online_store"
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup that was made: the point, the bytes that were new in the folder, the points that it replaced, and how long it took.
+
+    For `held_seconds` of them a moment of the databases was held.
+    """
+
+    point: Point
+    new_bytes: int
+    removed: int
+    seconds: float
+    held_seconds: float
+
+
+@dataclass
+class _Copies:
+    """What was copied so far. Files are taken from the folder of the point before when they did not change since."""
+
+    store: BackupStore
+    scratch: Path
+    known: dict[str, StoredFile]
+    files: dict[str, StoredFile] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    new_bytes: int = 0
+
+    def take(self, root: Path, paths: Iterable[Path], part: str) -> None:
+        """Copy the files and links `paths`, all below `root`, which is `part` of the backup."""
+        for path in paths:
+            name = f"{part}/{path.relative_to(root).as_posix()}"
+            if path.is_symlink():
+                self.links[name] = str(path.readlink())
+            else:
+                self.files[name], size = self.store.add(path, self.known.get(name), self.scratch)
+                self.new_bytes += size
+
+    def take_existing(self, root: Path, paths: Iterable[Path], part: str) -> None:
+        """Copy those of `paths` that nobody removes meanwhile: a log, a prediction that was shipped."""
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                self.take(root, [path], part)
+
+
+def create_backup(settings: Settings, folder: Path, *, keep: int | None, report: Report) -> Backup:
+    """Add a point of the installation, which may be working, to the backups in `folder`, and remove all but the newest `keep`.
+
+    Raises StackError when the folder cannot be used or is full, or when a server does not answer.
+    """
+    folder = folder.expanduser().resolve()
+    if folder.is_relative_to(settings.home) or settings.home.is_relative_to(folder):
+        raise StackError(
+            f"The folder of the backups {folder} and the state folder {settings.home} are within each other: one would be lost with the other.",
+            remedy="Name a folder on another disk.",
+        )
+    store = BackupStore(folder)
+    catalog = settings.postgres_connection_string(LAKE_DATABASE)
+    try:
+        with control.storage(settings), store.locked() as scratch, keep_files(catalog):
+            return _create(settings, store, scratch, keep, report)
+    except OSError as error:
+        raise _file_fault(folder, error) from error
+    except (LakeError, EventStreamError) as error:
+        raise StackError(str(error), remedy="See what does not run: mlops status") from error
+
+
+def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | None, report: Report) -> Backup:
+    began = time.monotonic()
+    newest = store.newest()
+    copies = _Copies(store, scratch, newest.files if newest else {})
+    report("Copying what waits to be written")
+    # A prediction goes from the spool to the event stream to the lake: copied in this order it is in one of them, and the lake takes
+    # it once.
+    copies.take_existing(settings.home, state_files(settings.home, only=FIRST), STATE)
+    (scratch / STREAMS).mkdir()
+    streams = save_streams(event_stream_url(settings), scratch / STREAMS)
+    copies.take(scratch, (scratch / STREAMS / name for name in streams), STREAMS)
+    report("Copying the databases")
+    (scratch / DATABASES).mkdir()
+    with databases.one_moment(settings) as moment:
+        held = time.monotonic()
+        name = _name(newest)
+        copies.take_existing(settings.home, state_files(settings.home, only=AT_ONCE), STATE)
+        lmdb_store.copy_files(settings.online_store_directory, scratch / _ONLINE_STORE)
+        moment.lake.execute("SELECT max(snapshot_id) FROM ducklake_snapshot")
+        [(snapshot,)] = moment.lake.fetchall()
+        lake_files = named_files(moment.lake)
+        moment.lake.execute(_TABLES)
+        tables = [table for (table,) in moment.lake.fetchall()]
+        databases.dump(settings, moment, scratch / DATABASES)
+    held_seconds = time.monotonic() - held
+    copies.take(scratch, sorted(path for path in (scratch / DATABASES).rglob("*") if path.is_file()), DATABASES)
+    copies.take(scratch, sorted((scratch / _ONLINE_STORE).glob("*")), STATE)
+    # Files of the lake never change, and nobody removes one meanwhile.
+    report(f"Copying {len(lake_files)} files of the lake")
+    copies.take(settings.home, (settings.lake_directory / file for file in lake_files), STATE)
+    report("Copying models and reports")
+    copies.take_existing(settings.home, state_files(settings.home, without=(*FIRST, *AT_ONCE)), STATE)
+    report(f"Reading {len(tables)} tables of the lake")
+    point = Point(
+        format=FORMAT,
+        name=name,
+        home=str(settings.home),
+        versions=installed_versions(),
+        snapshot=snapshot,
+        tables=_contents(Lake.from_settings(settings), tables, snapshot),
+        streams=streams,
+        files=copies.files,
+        links=copies.links,
+    )
+    store.commit(point, scratch)
+    removed = store.prune(keep) if keep else 0
+    return Backup(point, copies.new_bytes, removed, time.monotonic() - began, held_seconds)
+
+
+def _name(newest: Point | None) -> str:
+    name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}"
+    if newest and name <= newest.name:
+        raise StackError(
+            f"The clock of this machine shows {name}, and the newest backup is of {newest.name}.",
+            remedy="Correct the clock, or name another folder.",
+        )
+    return name
+
+
+def _contents(lake: Lake, tables: list[str], snapshot: int) -> dict[str, StoredTable]:
+    with lake.connect(read_only=True) as connection:
+        relations = {table: f"(FROM {lake_name(table)} AT (VERSION => {snapshot}))" for table in tables}
+        return {table: StoredTable(*counted_fingerprint(connection, relation)) for table, relation in relations.items()}
+
+
+def _file_fault(folder: Path, error: OSError) -> StackError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StackError(
+            f"The disk of {folder} is full. The backups that were there are as they were.",
+            remedy="Make room, or keep fewer backups there: --keep 7",
+        )
+    place = error.filename or folder
+    return StackError(
+        f"{place} cannot be used: {error.strerror}.", remedy="Correct its permissions, or name a folder that you own."
+    )

@@ -1,0 +1,100 @@
+"""Dumps of the platform's databases, all of one moment, by Postgres's own programs."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import DATABASES, LAKE_DATABASE, Settings
+from mlops_assets.local import postgres
+
+if TYPE_CHECKING:
+    import psycopg2.extensions
+
+_PATIENCE_SECONDS = 30.0
+_ALL_TABLES = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One moment of all databases: the exported snapshot of each, and a cursor that reads the catalog of the lake as it was then."""
+
+    snapshots: dict[str, str]
+    lake: "psycopg2.extensions.cursor"
+
+
+@contextlib.contextmanager
+def one_moment(settings: Settings) -> Iterator[Moment]:
+    """Hold one moment of all databases for the block, while others go on writing.
+
+    A server numbers the transactions of all of its databases in one row. Where the snapshots of all show the same ones as done, no
+    transaction ended between the first and the last. Raises StackError when that does not happen within half a minute.
+    """
+    import psycopg2
+    from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ
+
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    with contextlib.ExitStack() as stack:
+        connections = {}
+        for database in DATABASES:
+            connection = psycopg2.connect(settings.postgres_connection_string(database))
+            stack.callback(connection.close)
+            connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ, readonly=True)
+            connections[database] = connection
+        while True:
+            cursors = {database: connection.cursor() for database, connection in connections.items()}
+            rows = {database: _row(cursor) for database, cursor in cursors.items()}
+            if len({transactions for transactions, _ in rows.values()}) == 1:
+                break
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"The databases were written without a pause for {_PATIENCE_SECONDS:.0f} s: they have no moment in common.",
+                    remedy="Try again when fewer runs are in progress.",
+                )
+            for connection in connections.values():
+                connection.rollback()
+        yield Moment({database: snapshot for database, (_, snapshot) in rows.items()}, cursors[LAKE_DATABASE])
+
+
+def _row(cursor: "psycopg2.extensions.cursor") -> tuple[str, str]:
+    cursor.execute("SELECT pg_current_snapshot()::text, pg_export_snapshot()")
+    [(transactions, snapshot)] = cursor.fetchall()
+    return transactions, snapshot
+
+
+def dump(settings: Settings, moment: Moment, folder: Path) -> None:
+    """Write every database as it was at the `moment` into `folder`, a folder each with a file for each table."""
+    for database, snapshot in moment.snapshots.items():
+        options = ["--format=directory", "--no-owner", "--no-privileges", "--no-sync", f"--snapshot={snapshot}"]
+        _run(settings, "pg_dump", database, [*options, f"--file={folder / database}"])
+
+
+def restore(settings: Settings, folder: Path) -> None:
+    """Fill the databases, which exist and are empty, with the dumps in `folder`."""
+    for database in DATABASES:
+        _run(settings, "pg_restore", database, ["--no-owner", "--exit-on-error", "--jobs=2", str(folder / database)])
+
+
+def filled_databases(settings: Settings) -> list[str]:
+    """The databases that have tables."""
+    return [database for database in DATABASES if postgres.query_value(settings, database, _ALL_TABLES)]
+
+
+def _run(settings: Settings, program: str, database: str, arguments: list[str]) -> None:
+    from psycopg2.extensions import make_dsn, parse_dsn
+
+    parts = parse_dsn(settings.postgres_connection_string(database))
+    # Everybody can read a command line.
+    password = {"PGPASSWORD": parts.pop("password")} if "password" in parts else {}
+    command = [str(postgres.executable().with_name(program)), f"--dbname={make_dsn(**parts)}", *arguments]
+    ended = subprocess.run(command, env=os.environ | password, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise StackError(
+            f"{program} failed on the database {database}: {ended.stderr.strip()}",
+            remedy="Correct the cause that it names, then try again.",
+        )

@@ -1,0 +1,83 @@
+"""Restoring a backup into an empty state folder, on this machine or another one."""
+
+import shutil
+from pathlib import Path
+
+from mlops_assets.access.credentials import event_stream_url
+from mlops_assets.clients.event_stream import EventStreamError
+from mlops_assets.clients.stream_snapshots import last_numbers, restore_streams
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+from mlops_assets.local import control, lake_catalog, postgres, preflight
+from mlops_assets.operations.backup import databases
+from mlops_assets.operations.backup.creation import Report
+from mlops_assets.operations.backup.point import DATABASES, STATE, STREAMS, Point
+from mlops_assets.operations.backup.store import BackupStore
+
+_SCRATCH = ".restore"
+
+
+def restore_backup(settings: Settings, folder: Path, name: str | None, report: Report) -> Point:
+    """Make the state of the point `name` (None: the newest) in the state folder and in Postgres, which are empty. `up` goes on from there.
+
+    A failed attempt leaves the state folder empty. Raises StackError when there is something already, or the backup is damaged.
+    """
+    store = BackupStore(folder.expanduser().resolve())
+    point = store.read(name)
+    if settings.home.exists() and any(settings.home.iterdir()):
+        raise StackError(
+            f"The state folder {settings.home} is not empty.",
+            remedy="Set MLOPS_HOME to a new folder. To replace this one: mlops down, then move the folder away.",
+        )
+    preflight.check_home(settings, point.size + preflight.MINIMUM_FREE_BYTES)
+    try:
+        _check_servers_of_others(settings, point)
+        _restore(settings, store, point, report)
+    except EventStreamError as error:
+        _empty(settings.home)
+        raise StackError(str(error), remedy="Use an event stream without these streams, see MLOPS_NATS_URL.") from error
+    except BaseException:
+        _empty(settings.home)
+        raise
+    return point
+
+
+def _restore(settings: Settings, store: BackupStore, point: Point, report: Report) -> None:
+    scratch = settings.home / _SCRATCH
+    report(f"Copying {len(point.files)} files")
+    for part, target in ((STATE, settings.home), (DATABASES, scratch / DATABASES), (STREAMS, scratch / STREAMS)):
+        for path, stored in point.part(part).items():
+            store.restore(stored, target / path)
+    for path, link in point.links.items():
+        place = settings.home / path.removeprefix(f"{STATE}/")
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.symlink_to(link)
+    with control.storage(settings):
+        report("Filling the databases")
+        postgres.create_databases(settings)
+        databases.restore(settings, scratch / DATABASES)
+        lake_catalog.ensure_catalog(settings)
+        report("Filling the event stream")
+        restore_streams(event_stream_url(settings), scratch / STREAMS, point.streams)
+    shutil.rmtree(scratch)
+
+
+def _check_servers_of_others(settings: Settings, point: Point) -> None:
+    """Raise StackError when Postgres or NATS are not the state folder's own and hold something already."""
+    if settings.postgres_url is not None:
+        postgres.create_databases(settings)
+        if filled := databases.filled_databases(settings):
+            raise StackError(
+                f"Postgres has tables already in: {', '.join(filled)}.",
+                remedy="Use a Postgres without them, see MLOPS_POSTGRES_URL, or drop these databases.",
+            )
+    if settings.nats_url is not None and (present := last_numbers(settings.nats_url).keys() & point.streams):
+        raise EventStreamError(f"The event stream has already: {', '.join(sorted(present))}.")
+
+
+def _empty(home: Path) -> None:
+    for entry in home.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
