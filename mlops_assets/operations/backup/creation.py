@@ -117,7 +117,7 @@ def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | N
     copies.take_existing(settings.home, state_files(settings.home, only=FIRST), STATE)
     (scratch / STREAMS).mkdir()
     streams = save_streams(event_stream_url(settings), scratch / STREAMS)
-    copies.take(scratch, (scratch / STREAMS / name for name in streams), STREAMS)
+    copies.take(scratch / STREAMS, (scratch / STREAMS / name for name in streams), STREAMS)
     report("Copying the databases")
     (scratch / DATABASES).mkdir()
     with databases.one_moment(settings) as moment:
@@ -132,7 +132,7 @@ def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | N
         tables = [table for (table,) in moment.lake.fetchall()]
         databases.dump(settings, moment, scratch / DATABASES)
     held_seconds = time.monotonic() - held
-    copies.take(scratch, sorted(path for path in (scratch / DATABASES).rglob("*") if path.is_file()), DATABASES)
+    copies.take(scratch / DATABASES, sorted(path for path in (scratch / DATABASES).rglob("*") if path.is_file()), DATABASES)
     copies.take(scratch, sorted((scratch / _ONLINE_STORE).glob("*")), STATE)
     # Files of the lake never change, and nobody removes one meanwhile.
     report(f"Copying {len(lake_files)} files of the lake")
@@ -157,7 +157,8 @@ def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | N
 
 
 def _name(newest: Point | None) -> str:
-    name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}"
+    moment = datetime.now(UTC)
+    name = f"{moment:%Y-%m-%dT%H-%M-%S}.{moment.microsecond // 1000:03}Z"
     if newest and name <= newest.name:
         raise StackError(
             f"The clock of this machine shows {name}, and the newest backup is of {newest.name}.",
