@@ -126,6 +126,14 @@ class Platform:
 @contextlib.contextmanager
 def temporary_platform(prefix: str) -> Iterator[Platform]:
     """A stack with a state folder and ports of its own, stopped and removed at the end of the block."""
+    with new_home(prefix) as settings:
+        control.ensure_up(settings)
+        yield Platform(settings)
+
+
+@contextlib.contextmanager
+def new_home(prefix: str = "home.") -> Iterator[Settings]:
+    """An empty state folder with ports of its own. What was started in it is stopped, and it is removed, at the end of the block."""
     # Not pytest's own folder: its path is longer than a Unix socket may have.
     home = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
@@ -141,8 +149,7 @@ def temporary_platform(prefix: str) -> Iterator[Platform]:
         sensor_seconds=_SENSOR_SECONDS,
     )
     try:
-        control.ensure_up(settings)
-        yield Platform(settings)
+        yield settings
     finally:
         control.down(settings)
         shutil.rmtree(home)

@@ -3,9 +3,6 @@
 import asyncio
 import contextlib
 import json
-import shutil
-import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +10,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from running_stack import Platform
+from running_stack import Platform, new_home
 
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.clients.event_stream import REJECTS, Message, connect, subject
@@ -28,35 +25,21 @@ from mlops_assets.operations.backup.databases import one_moment
 FLIGHTS = "SELECT range AS id, range % 7 AS delay FROM range(1000)"
 
 
-def temporary_settings(**changes: object) -> Settings:
-    # Not pytest's own folder: its path is longer than a Unix socket may have.
-    home = Path(tempfile.mkdtemp(prefix="backup.", dir="/tmp"))
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return Settings(home=home, dagster_port=ports[0], mlflow_port=ports[1], nats_port=ports[2], serving_port=ports[3], **changes)
-
-
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
     """Postgres and NATS of an installation, with something in each of its parts."""
-    settings = temporary_settings()
-    with control.storage(settings):
+    with new_home() as settings, control.storage(settings):
         postgres.create_databases(settings)
         lake_catalog.ensure_catalog(settings)
         fill(settings)
         yield Platform(settings)
-    shutil.rmtree(settings.home)
 
 
 @pytest.fixture
 def elsewhere() -> Iterator[Platform]:
     """An empty state folder, with other ports."""
-    settings = temporary_settings()
-    yield Platform(settings)
-    control.down(settings)
-    shutil.rmtree(settings.home)
+    with new_home() as settings:
+        yield Platform(settings)
 
 
 def fill(settings: Settings) -> None:
@@ -126,17 +109,17 @@ def assert_another_folder_does_not_take_the_catalog(platform: Platform, folder: 
 
 def assert_restored_to_postgres(folder: Path, point: str, server: Settings) -> None:
     """Restore with the Postgres of `server` as one of somebody else's, which has the databases at first."""
-    settings = temporary_settings(postgres_url=f"postgresql://postgres:secret@/postgres?host={server.postgres_directory}")
-    with_tables = Platform(settings).mlops("restore", str(folder))
-    assert (with_tables.returncode, "Postgres has tables already in: mlflow, lake" in with_tables.stderr) == (1, True)
-    assert list(settings.home.iterdir()) == []
-    for database in DATABASES:
-        drop_database(server, database)
-    restored = Platform(settings).mlops("restore", str(folder), "--point", point)
-    assert restored.returncode == 0, restored.stderr
-    with Lake.from_settings(settings).connect(read_only=True) as connection:
-        assert connection.execute("SELECT count(*), sum(delay) FROM raw.flights").fetchall() == [(999, 2994)]
-    shutil.rmtree(settings.home)
+    with new_home() as empty:
+        settings = replace(empty, postgres_url=f"postgresql://postgres:secret@/postgres?host={server.postgres_directory}")
+        with_tables = Platform(settings).mlops("restore", str(folder))
+        assert (with_tables.returncode, "Postgres has tables already in: mlflow, lake" in with_tables.stderr) == (1, True)
+        assert list(settings.home.iterdir()) == []
+        for database in DATABASES:
+            drop_database(server, database)
+        restored = Platform(settings).mlops("restore", str(folder), "--point", point)
+        assert restored.returncode == 0, restored.stderr
+        with Lake.from_settings(settings).connect(read_only=True) as connection:
+            assert connection.execute("SELECT count(*), sum(delay) FROM raw.flights").fetchall() == [(999, 2994)]
 
 
 def drop_database(settings: Settings, database: str) -> None:

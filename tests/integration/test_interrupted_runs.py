@@ -8,11 +8,12 @@ import logging
 import os
 import signal
 import time
+from pathlib import Path
 
 import chaos
 import psutil
 import pytest
-from running_stack import Platform
+from running_stack import Platform, new_home
 from waiting import wait_for
 
 from mlops_assets.local import control
@@ -123,6 +124,34 @@ def test_a_killed_worker_takes_its_dbt_with_it_and_its_run_alone_is_tried_again_
     # Those of the training, should it have run before, are no part of it.
     assert stack.fingerprints().items() >= range_run.tables.items()
     assert json.loads(stack.mlops("status", "--json").stdout)["stuck"] == []
+
+
+@pytest.mark.long
+def test_a_backup_of_a_run_in_progress_goes_on_elsewhere_after_the_death_of_everything(
+    stack: Platform, range_run: chaos.Course, tmp_path: Path
+) -> None:
+    """The state of the running installation is lost; what was backed up meanwhile comes to the same tables in another folder."""
+    folder = tmp_path / "backups"
+    assert stack.mlops("backup", str(folder)).returncode == 0
+    chaos.drop(stack, DATA)
+    run_id = chaos.launch(stack, RANGE_RUN)
+    chaos.wait_for_moment(stack, run_id, range_run.moment(0.3))
+    backup = json.loads(stack.mlops("backup", str(folder), "--json").stdout)
+    in_progress = stack.client.run(run_id).status
+    chaos.kill_everything(stack)
+    assert in_progress == "STARTED", "the run should outlive the backup: that is what this test is about"
+    with new_home() as settings:
+        began = time.monotonic()
+        restored = Platform(settings)
+        assert restored.mlops("restore", str(folder)).returncode == 0
+        LOGGER.info("backup %s; restored after %.1f s", backup, time.monotonic() - began)
+        control.ensure_up(settings)
+        LOGGER.info("up after %.1f s", time.monotonic() - began)
+        runs = chaos.wait_until_done(restored, run_id)
+        LOGGER.info("done after %.1f s", time.monotonic() - began)
+        assert len(runs) > 1, "the run had ended in the backup"
+        assert restored.fingerprints().items() >= range_run.tables.items()
+        assert json.loads(restored.mlops("status", "--json").stdout)["stuck"] == []
 
 
 def states(stack: Platform) -> dict[str, int]:
