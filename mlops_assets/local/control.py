@@ -101,7 +101,7 @@ def storage(settings: Settings) -> Iterator[None]:
         return
     preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES)
     with _lock(settings):
-        _launch(settings, supervisor, configuration.render_files(settings))
+        _launch(settings, supervisor, configuration.render_files(settings), _silent)
         try:
             _start(supervisor, stored, _silent)
             _wait(supervisor, stored, lambda process: _is_ready(settings, process), _silent)

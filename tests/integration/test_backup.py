@@ -20,7 +20,9 @@ from mlops_assets.lake.catalog_files import follow_folder
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import LakeError
 from mlops_assets.local import control, lake_catalog, postgres
+from mlops_assets.operations.backup.creation import file_fault
 from mlops_assets.operations.backup.databases import one_moment
+from mlops_assets.operations.backup.store import BackupStore
 
 FLIGHTS = "SELECT range AS id, range % 7 AS delay FROM range(1000)"
 
@@ -155,15 +157,24 @@ def test_a_folder_that_cannot_hold_backups_is_refused(platform: Platform, tmp_pa
     assert (unusable.returncode, f"{tmp_path}/file cannot be used" in unusable.stderr) == (1, True)
 
 
-def test_a_full_disk_is_said_and_the_backups_before_stay(platform: Platform, tmp_path: Path) -> None:
+def test_a_backup_that_fails_leaves_those_before_as_they_were(platform: Platform, tmp_path: Path) -> None:
     folder = tmp_path / "backups"
     assert platform.mlops("backup", str(folder)).returncode == 0
-    names = list((folder / "points").iterdir())
     (folder / "objects").rename(folder / "kept")
     (folder / "objects").symlink_to("/dev/full")
-    full = platform.mlops("backup", str(folder))
-    assert full.returncode == 1
-    assert list((folder / "points").iterdir()) == names
+    assert platform.mlops("backup", str(folder)).returncode == 1
+    (folder / "objects").unlink()
+    (folder / "kept").rename(folder / "objects")
+    assert platform.mlops("verify", str(folder)).returncode == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "objects", "points"]
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    (tmp_path / "object").symlink_to("/dev/full")
+    (tmp_path / "source").write_text("content")
+    with pytest.raises(OSError, match="No space") as raised:
+        BackupStore(tmp_path / "backups").add(tmp_path / "source", None, tmp_path)
+    assert "The disk of /backups is full" in str(file_fault(Path("/backups"), raised.value))
 
 
 def test_the_databases_of_a_backup_are_of_one_moment(platform: Platform) -> None:

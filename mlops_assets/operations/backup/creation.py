@@ -102,7 +102,7 @@ def create_backup(settings: Settings, folder: Path, *, keep: int | None, report:
         with control.storage(settings), store.locked() as scratch, keep_files(catalog):
             return _create(settings, store, scratch, keep, report)
     except OSError as error:
-        raise _file_fault(folder, error) from error
+        raise file_fault(folder, error) from error
     except (LakeError, EventStreamError) as error:
         raise StackError(str(error), remedy="See what does not run: mlops status") from error
 
@@ -173,7 +173,8 @@ def _contents(lake: Lake, tables: list[str], snapshot: int) -> dict[str, StoredT
         return {table: StoredTable(*counted_fingerprint(connection, relation)) for table, relation in relations.items()}
 
 
-def _file_fault(folder: Path, error: OSError) -> StackError:
+def file_fault(folder: Path, error: OSError) -> StackError:
+    """The message for a file that cannot be read or written while a backup to `folder` is made."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StackError(
             f"The disk of {folder} is full. The backups that were there are as they were.",
