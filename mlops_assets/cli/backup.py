@@ -50,7 +50,7 @@ def backup(
     )
 
 
-@app.command(epilog="Example: [bold]MLOPS_HOME=/srv/mlops mlops restore /mnt/disk/mlops[/bold], then mlops up")
+@app.command(epilog="Example: [bold]mlops restore /mnt/disk/mlops[/bold], then mlops up")
 def restore(
     source: Annotated[Path, typer.Argument(metavar="FROM", help="Folder of the backups.")],
     point: PointOption = None,
