@@ -24,6 +24,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from mlops_assets.core.check_rules import CheckRule
+from mlops_assets.core.project import project_of_process
 from mlops_assets.local import control
 
 _STACK_FIXTURE, _BROWSER_FIXTURE, _POWER_FIXTURE = "platform", "browser", "disk_without_power"
@@ -66,11 +67,12 @@ settings.load_profile("mlops_assets")
 
 
 def pytest_configure() -> None:
-    """Let SIGTERM end what the tests start, also where a script runs them in the background.
+    """Find the project before a test works in another folder, and let SIGTERM end what the tests start, also in the background of a script.
 
     Its shell ignores SIGINT for them. Dagster gives SIGTERM the handler of SIGINT after each run in the process, and children inherit
     what is ignored.
     """
+    project_of_process()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
