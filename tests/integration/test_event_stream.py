@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -55,15 +54,14 @@ def start_shipper(nats: NatsServer, home: Path) -> subprocess.Popen:
     )
 
 
-def appended_until_killed(spool: Path, first: int, seconds: float) -> int:
-    """Start a writer, kill it with SIGKILL: the number of the first record of which it did not say that it was appended."""
+def appended_until_killed(spool: Path, first: int, records: int) -> int:
+    """Start a writer, kill it with SIGKILL behind at least so many records: the number of the first that it did not say was appended."""
     command = [sys.executable, "-c", APPENDER, str(spool), str(Path(__file__).parents[1]), str(first)]
     writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
-    writer.stdout.readline()
-    time.sleep(seconds)
+    said = [int(writer.stdout.readline()) for _ in range(records)]
     writer.kill()
-    said = [first, *map(int, writer.stdout.read().split())]
+    said += map(int, writer.stdout.read().split())
     return said[-1] + 1
 
 
@@ -71,13 +69,13 @@ def test_nothing_is_lost_or_doubled_when_writers_shippers_and_the_server_are_kil
     home = tmp_path / "home"
     spool = home / "spool"
     shipper = start_shipper(nats, home)
-    first = appended_until_killed(spool, 0, seconds=1.0)
+    first = appended_until_killed(spool, 0, records=500)
     nats.kill()
     # Each killed writer may have appended one more record than it could say.
-    second = appended_until_killed(spool, 10_000, seconds=1.0)
+    second = appended_until_killed(spool, 10_000, records=500)
     assert pending_bytes(spool) > 0
     nats.start()
-    third = appended_until_killed(spool, 20_000, seconds=0.5)
+    third = appended_until_killed(spool, 20_000, records=250)
     shipper.kill()
     shipper.wait()
     with (spool / "late" / "1-1.segment").open("wb") as torn:
