@@ -1,14 +1,15 @@
-"""What the sensors that watch all solutions have in common: a look at each of them, and one answer for the tick."""
+"""What the sensors that watch all solutions have in common: a look at each of them, the events of all runs, one answer for the tick."""
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import dagster as dg
 
 _Watched = TypeVar("_Watched")
 _MOST_NAMES = 5
+_EVENTS_AT_ONCE = 1000
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -53,3 +54,14 @@ def read_cursor(context: dg.SensorEvaluationContext) -> dict[str, Any]:
 def _listed(names: list[str]) -> str:
     others = len(names) - _MOST_NAMES
     return ", ".join(names[:_MOST_NAMES]) + (f" and {others} others" if others > 0 else "")
+
+
+def events_between(
+    instance: dg.DagsterInstance, kind: dg.DagsterEventType, *, after: int, last: int
+) -> Iterator[dg.EventLogRecord]:
+    """The events of a kind behind the position `after` up to `last`, oldest first, of all runs: one query of an index for a thousand."""
+    while events := instance.event_log_storage.get_logs_for_all_runs_by_log_id(after, kind, _EVENTS_AT_ONCE):
+        for after, entry in events.items():
+            if after > last:
+                return
+            yield dg.EventLogRecord(storage_id=after, event_log_entry=entry)

@@ -86,6 +86,8 @@ def _obstacle(
         return "the view's columns or limits changed"
     if state.source != source:
         return "the table was created anew"
+    if state.snapshot > snapshot:
+        return "the store is newer than the lake, which was restored"
     kept = _scalar(
         connection,
         f"SELECT count(*) FROM {_CATALOG}.ducklake_snapshot WHERE snapshot_id BETWEEN {state.snapshot} AND {snapshot}",

@@ -58,6 +58,15 @@ def check_home(settings: Settings, minimum_free_bytes: int) -> bool:
         ) from error
 
 
+def check_installation(settings: Settings) -> None:
+    """Raise StackError when nothing was ever started in the state folder: what reads an installation must not make one."""
+    if not settings.dagster_home.is_dir():
+        raise StackError(
+            f"There is no installation in {settings.home}.",
+            remedy="Set MLOPS_HOME to the state folder of one; mlops up makes a new one.",
+        )
+
+
 def check_port(service: Service) -> None:
     """Raise StackError when another process holds the port of `service`, naming it where the system tells us.
 

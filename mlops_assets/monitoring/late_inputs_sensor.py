@@ -15,9 +15,9 @@ from dagster._core.event_api import PartitionKeyFilter
 from mlops_assets.core.check_rules import PartitionCheckResult
 from mlops_assets.core.keys import DEPLOYMENT, PREDICTIONS
 from mlops_assets.core.settings import sensor_interval
-from mlops_assets.core.shared_sensors import read_cursor
-from mlops_assets.monitoring.notifications import events_between
+from mlops_assets.core.shared_sensors import events_between, read_cursor
 from mlops_assets.predictions.input_arrival import Arrivals, AssetPartition, arrival_result, list_partitions
+from mlops_assets.stages.check_events import partition_evaluation
 from mlops_assets.stages.inputs import SolutionInputs
 
 NAME = "late_inputs"
@@ -117,22 +117,12 @@ def _add_arrivals(
 
 def _record(instance: dg.DagsterInstance, result: PartitionCheckResult) -> bool:
     """Record a result without a run, once for each partition: Dagster takes no second one."""
-    key = dg.AssetCheckKey(result.asset_key or dg.AssetKey([]), result.check_name or "")
+    assert result.asset_key is not None
+    key = dg.AssetCheckKey(result.asset_key, str(result.check_name))
     former = instance.event_log_storage.get_asset_check_execution_history(
         key, limit=1, partition_filter=PartitionKeyFilter(key=result.partition)
     )
     if former:
         return False
-    instance.report_runless_asset_event(
-        dg.AssetCheckEvaluation(
-            asset_key=key.asset_key,
-            check_name=key.name,
-            passed=result.passed,
-            metadata=result.metadata,
-            severity=result.severity,
-            description=result.description,
-            partition=result.partition,
-            blocking=False,
-        )
-    )
+    instance.report_runless_asset_event(partition_evaluation(result, key.asset_key, blocking=False, target=None))
     return True

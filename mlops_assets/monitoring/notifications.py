@@ -20,13 +20,13 @@ from mlops_assets.core.keys import (
     STAGE_TAG,
 )
 from mlops_assets.core.settings import Settings, sensor_interval
+from mlops_assets.core.shared_sensors import events_between
 from mlops_assets.monitoring.retraining_sensor import ACTOR, ATTEMPTED, OUTCOME, REASON
 from mlops_assets.predictions.input_arrival import INPUTS_ARRIVED
 from mlops_assets.runs.stuck import Blockage
 
 _INTERVAL_SECONDS = 30
 _TICK_SECONDS = 30.0
-_EVENTS_AT_ONCE = 1000
 _MEANINGS = {"gate_refused": "\nThe candidate is refused: it is not deployed."}
 _FAILED_CHECK = "DagsterAssetCheckFailedError"
 _WILL_RETRY_TAG = "dagster/will_retry"
@@ -252,17 +252,6 @@ def _materializations(
         key = record.asset_key
         if key is not None and tags.get(key, {}).get(STAGE_TAG) in {*_MODELS, *_DEPLOYMENTS, RETRAINING_DECISION}:
             yield key, record
-
-
-def events_between(
-    instance: dg.DagsterInstance, kind: dg.DagsterEventType, *, after: int, last: int
-) -> Iterator[dg.EventLogRecord]:
-    """The events of a kind behind the position `after` up to `last`, oldest first, of all runs: one query of an index for a thousand."""
-    while events := instance.event_log_storage.get_logs_for_all_runs_by_log_id(after, kind, _EVENTS_AT_ONCE):
-        for after, entry in events.items():
-            if after > last:
-                return
-            yield dg.EventLogRecord(storage_id=after, event_log_entry=entry)
 
 
 def _run_name(run: dg.DagsterRun) -> str:

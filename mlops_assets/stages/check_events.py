@@ -49,26 +49,29 @@ class CheckEvents:
                     # What tells Dagster that a planned check took place.
                     self._outputs.add(name)
                     yield dg.Output(None, output_name=name)
-                evaluations.append(_evaluation(result, asset_key, spec, targets.get(result.partition)))
+                target = targets.get(result.partition)
+                evaluations.append(partition_evaluation(result, asset_key, blocking=spec.blocking, target=target))
         stops = [evaluation for evaluation in evaluations if _is_stop(evaluation)]
         yield from _batch(context.op_execution_context.get_step_execution_context(), [e for e in evaluations if not _is_stop(e)])
         yield from stops
 
 
-def _evaluation(
+def partition_evaluation(
     result: PartitionCheckResult,
     asset_key: dg.AssetKey,
-    spec: dg.AssetCheckSpec,
+    *,
+    blocking: bool,
     target: AssetCheckEvaluationTargetMaterializationData | None,
 ) -> dg.AssetCheckEvaluation:
+    """Return `result`, of the partition that it names, as Dagster stores it. `target` is the materialization that it is about."""
     return dg.AssetCheckEvaluation(
         asset_key=asset_key,
-        check_name=spec.name,
+        check_name=str(result.check_name),
         passed=result.passed,
         metadata=result.metadata,
         severity=result.severity,
         description=result.description,
-        blocking=spec.blocking,
+        blocking=blocking,
         partition=result.partition,
         target_materialization_data=target,
     )

@@ -165,6 +165,17 @@ def test_nothing_new_pushes_nothing(world: World) -> None:
     assert (again.written, again.removed, again.state) == (0, 0, first.state)
 
 
+@pytest.mark.parametrize("newer", [1, 2])
+def test_a_store_that_is_newer_than_the_lake_is_filled_anew(world: World, newer: int) -> None:
+    world.insert("'p1', 1, 3, 30, 0.1::DOUBLE, true, 'kept'")
+    restored = current_snapshot(world.connection)
+    world.insert(*["'p1', 1, 4, 40, 0.1::DOUBLE, true, 'lost with the machine'"] * newer)
+    world.push()
+    pushed = push_view(world.connection, world.store, LOAD, snapshot=restored, rebuild=False)
+    assert pushed.whole_view == "the store is newer than the lake, which was restored"
+    assert world.online("p1", 1) == (30, 0.1, True, "kept")
+
+
 def test_a_partition_that_is_replaced_by_equal_rows_pushes_nothing(world: World) -> None:
     world.insert("'p1', 1, 3, 30, 'NaN'::DOUBLE, true, 'a'", "'p1', 2, 3, 30, NULL, NULL, NULL")
     world.push()

@@ -17,7 +17,7 @@ from mlops_assets.lake.catalog_files import keep_files, named_files
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import lake_name
 from mlops_assets.lake.tables import LakeError, counted_fingerprint
-from mlops_assets.local import control
+from mlops_assets.local import control, preflight
 from mlops_assets.online_store import lmdb_store
 from mlops_assets.operations.backup import databases
 from mlops_assets.operations.backup.point import (
@@ -88,8 +88,11 @@ class _Copies:
 def create_backup(settings: Settings, folder: Path, *, keep: int | None, report: Report) -> Backup:
     """Add a point of the installation, which may be working, to the backups in `folder`, and remove all but the newest `keep`.
 
-    Raises StackError when the folder cannot be used or is full, or when a server does not answer.
+    Raises StackError when there is no installation, when the folder cannot be used or is full, or when a server does not answer.
     """
+    import psycopg2
+
+    preflight.check_installation(settings)
     folder = folder.expanduser().resolve()
     if folder.is_relative_to(settings.home) or settings.home.is_relative_to(folder):
         raise StackError(
@@ -103,8 +106,8 @@ def create_backup(settings: Settings, folder: Path, *, keep: int | None, report:
             return _create(settings, store, scratch, keep, report)
     except OSError as error:
         raise file_fault(folder, error) from error
-    except (LakeError, EventStreamError) as error:
-        raise StackError(str(error), remedy="See what does not run: mlops status") from error
+    except (LakeError, EventStreamError, psycopg2.Error) as error:
+        raise StackError(str(error).strip(), remedy="See what does not run: mlops status") from error
 
 
 def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | None, report: Report) -> Backup:
@@ -118,13 +121,14 @@ def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | N
     (scratch / STREAMS).mkdir()
     streams = save_streams(event_stream_url(settings), scratch / STREAMS)
     copies.take(scratch / STREAMS, (scratch / STREAMS / name for name in streams), STREAMS)
+    # Never newer than the lake: of what is pushed after a restore the store is given what changed since its snapshot.
+    lmdb_store.copy_files(settings.online_store_directory, scratch / _ONLINE_STORE)
     report("Copying the databases")
     (scratch / DATABASES).mkdir()
     with databases.one_moment(settings) as moment:
         held = time.monotonic()
         name = _name(newest)
         copies.take_existing(settings.home, state_files(settings.home, only=AT_ONCE), STATE)
-        lmdb_store.copy_files(settings.online_store_directory, scratch / _ONLINE_STORE)
         moment.lake.execute("SELECT max(snapshot_id) FROM ducklake_snapshot")
         [(snapshot,)] = moment.lake.fetchall()
         lake_files = named_files(moment.lake)

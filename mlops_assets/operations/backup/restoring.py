@@ -1,5 +1,6 @@
 """Restoring a backup into an empty state folder, on this machine or another one."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def _restore(settings: Settings, store: BackupStore, point: Point, report: Repor
         report("Filling the event stream")
         restore_streams(event_stream_url(settings), scratch / STREAMS, point.streams)
     shutil.rmtree(scratch)
+    os.sync()
 
 
 def _check_servers_of_others(settings: Settings, point: Point) -> None:

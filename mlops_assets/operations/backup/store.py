@@ -86,9 +86,13 @@ class BackupStore:
                 raise _damaged(path)
             header = msgspec.json.decode(sealed.point, type=_Header)
             check_readable(header.format, header.versions)
-            return msgspec.json.decode(sealed.point, type=Point)
+            point = msgspec.json.decode(sealed.point, type=Point)
         except msgspec.DecodeError as error:
             raise _damaged(path) from error
+        if any(_leads_out(name) for name in (*point.files, *point.links)):
+            # Nothing that this product wrote: a restore would write elsewhere.
+            raise _damaged(path)
+        return point
 
     def newest(self) -> Point | None:
         """The newest point, None in an empty folder. Raises StackError as `read` does."""
@@ -159,6 +163,11 @@ class BackupStore:
 
     def _path(self, sha256: str) -> Path:
         return self._objects / sha256[:2] / sha256
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a path of a point is outside of the folder that it is restored to."""
+    return name.startswith("/") or ".." in name.split("/")
 
 
 def _create(path: Path) -> BinaryIO:

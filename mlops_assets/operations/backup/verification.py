@@ -12,7 +12,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import lake_name
 from mlops_assets.lake.tables import LakeError, counted_fingerprint, table_exists
-from mlops_assets.local import control
+from mlops_assets.local import control, preflight
 from mlops_assets.operations.backup.creation import Report
 from mlops_assets.operations.backup.point import STATE, Point
 from mlops_assets.operations.backup.store import BackupStore
@@ -44,8 +44,9 @@ class Comparison:
 def verify_backup(settings: Settings, folder: Path, name: str | None, report: Report) -> Comparison:
     """Compare the point `name` (None: the newest) with what was stored, and the installation as it is now with the point.
 
-    Raises StackError when there is no such point, or a server does not answer.
+    Raises StackError when there is no such point or no installation, or a server does not answer.
     """
+    preflight.check_installation(settings)
     store = BackupStore(folder.expanduser().resolve())
     point = store.read(name)
     report(f"Reading {len(point.files)} files of the backup")

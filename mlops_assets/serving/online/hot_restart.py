@@ -64,10 +64,12 @@ def take_listener(directory: Path) -> socket.socket | None:
             try:
                 connection.connect(str(path))
                 _, files, _, _ = socket.recv_fds(connection, 16, 1)
-            except (FileNotFoundError, ConnectionError, TimeoutError):
+            except (FileNotFoundError, ConnectionError):
                 # Of a process that was killed, or has just ended.
                 path.unlink(missing_ok=True)
                 continue
+            except TimeoutError:
+                continue  # it is stopped, and may go on
         if files:
             return socket.socket(fileno=files[0])
     return None

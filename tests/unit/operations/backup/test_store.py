@@ -6,8 +6,11 @@ import msgspec
 import pytest
 
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.settings import Settings
+from mlops_assets.operations.backup.creation import create_backup
 from mlops_assets.operations.backup.point import FORMAT, Point, StoredFile, installed_versions
 from mlops_assets.operations.backup.store import BackupStore
+from mlops_assets.operations.backup.verification import verify_backup
 
 
 @pytest.fixture
@@ -131,3 +134,22 @@ def test_one_backup_at_a_time_and_a_killed_one_leaves_nothing(store: BackupStore
     with store.locked(), pytest.raises(StackError, match="Another backup"), store.locked():
         pass
     assert sorted(path.name for path in store.folder.iterdir()) == ["lock", "objects", "points"]
+
+
+@pytest.mark.parametrize("name", ["state/../../secret", "/etc/secret", "state/.."])
+def test_a_point_that_leads_out_of_the_folder_is_refused(store: BackupStore, name: str) -> None:
+    file = StoredFile(sha256="0" * 64, size=1, modified=0)
+    for changes in ({"files": {name: file}}, {"files": {}, "links": {name: "x"}}):
+        with store.locked() as scratch:
+            store.commit(point("1", **changes), scratch)  # type: ignore[arg-type]
+        with pytest.raises(StackError, match="is damaged"):
+            store.read(None)
+
+
+def test_a_backup_and_a_comparison_make_no_installation(store: BackupStore, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "mistyped")
+    with pytest.raises(StackError, match=r"There is no installation in .*mistyped"):
+        create_backup(settings, store.folder, keep=1, report=print)
+    with pytest.raises(StackError, match=r"There is no installation in .*mistyped"):
+        verify_backup(settings, store.folder, None, print)
+    assert not settings.home.exists()
