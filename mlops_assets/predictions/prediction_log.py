@@ -48,7 +48,8 @@ _DESCRIPTIONS = {
 """Stages that one step writes."""
 
 BATCH_RECORDS = 5000
-_ACKNOWLEDGE_SECONDS = 300.0
+_ACKNOWLEDGE_SECONDS = 60.0
+"""After a kill of NATS or of a run, what the run had taken waits so long. What comes again meanwhile is found to be in the lake."""
 _WAIT_SECONDS = 2.0
 
 
