@@ -19,7 +19,7 @@ import pytest
 from examples import examples
 from hypothesis import HealthCheck, settings
 from power_failure import CAN_CUT_POWER
-from running_stack import CHROMIUM, Demo, Platform, temporary_platform
+from running_stack import CHROMIUM, Demo, Platform, platform_with_canaries, temporary_platform
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -38,7 +38,7 @@ _ON_STACK_OF_CENSUS = (
     "tests/solutions/test_employment.py",
     "tests/integration/test_another_user.py",
 )
-_ON_STACK_OF_FLIGHTS = ("tests/solutions/", "tests/integration/test_dagster_ui.py")
+_ON_STACK_OF_FLIGHTS = ("tests/solutions/", "tests/integration/test_dagster_ui.py", "tests/integration/test_secrets.py")
 _ON_STACK_THAT_IS_KILLED = ("tests/integration/test_interrupted_runs.py", "tests/integration/test_stack.py")
 _ON_STACK = (*_ON_STACK_OF_CENSUS, *_ON_STACK_OF_FLIGHTS, *_ON_STACK_THAT_IS_KILLED)
 """The files whose tests use a worker's stack. pytest-xdist knows no more of a test than its name when it shares them out."""
@@ -172,8 +172,9 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.fixture(scope="session")
 def platform(pytestconfig: pytest.Config) -> Iterator[Platform]:
-    """A stack with a state folder and ports of its own."""
-    with temporary_platform("platform.") as platform:
+    """A stack with a state folder and ports of its own; that of the flights has a Postgres elsewhere, with a password."""
+    is_of_flights = _stack(os.environ["PYTEST_CURRENT_TEST"]) == "flights"
+    with platform_with_canaries("platform.") if is_of_flights else temporary_platform("platform.") as platform:
         pytestconfig.stash[_RUNNING] = platform
         yield platform
 

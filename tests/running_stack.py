@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import canaries
 import pytest
 from typer.testing import CliRunner
 
@@ -128,6 +129,18 @@ def temporary_platform(prefix: str) -> Iterator[Platform]:
     """A stack with a state folder and ports of its own, stopped and removed at the end of the block."""
     with new_home(prefix) as settings:
         control.ensure_up(settings)
+        yield Platform(settings)
+
+
+@contextlib.contextmanager
+def platform_with_canaries(prefix: str) -> Iterator[Platform]:
+    """A stack with a canary as every secret that a person sets, on a Postgres elsewhere that wants its password."""
+    with new_home("pg.") as elsewhere, canaries.own_postgres(elsewhere) as address, new_home(prefix) as settings:
+        settings = canaries.with_canaries(settings, address)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in canaries.SOURCE_SECRETS.items():
+                patch.setenv(name, value)
+            control.ensure_up(settings)
         yield Platform(settings)
 
 

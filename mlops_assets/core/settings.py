@@ -9,10 +9,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from mlops_assets.core.environment_files import project_variables
 from mlops_assets.core.environment_values import read_choice, read_count, read_port, read_switch
+from mlops_assets.core.password_file import keep_password
 from mlops_assets.core.project import current_project
 
 DUCKDB_EXTENSION_DIRECTORY = Path(sys.prefix) / "share" / "duckdb_extensions"
@@ -100,6 +101,11 @@ class Settings:
     def postgres_directory(self) -> Path:
         """Data folder of the embedded Postgres; its Unix socket is in it."""
         return self.home / "postgres"
+
+    @property
+    def postgres_password_file(self) -> Path:
+        """File of the password in `postgres_url`, which libpq reads."""
+        return self.home / "postgres_password"
 
     @property
     def dagster_home(self) -> Path:
@@ -242,7 +248,7 @@ class Settings:
         return self.nats_url or f"nats://127.0.0.1:{self.nats_port}"
 
     def postgres_connection_string(self, database: str) -> str:
-        """The libpq keyword string of `database`, as psycopg2 and DuckDB take it."""
+        """The libpq keyword string of `database`, as psycopg2 and DuckDB take it. It names the file that holds the password."""
         if self.postgres_url is None:
             parts = {"dbname": database, "user": "postgres", "host": str(self.postgres_directory)}
         else:
@@ -250,10 +256,9 @@ class Settings:
             parts = {
                 "dbname": database,
                 "user": unquote(url.username or ""),
-                "password": unquote(url.password or ""),
                 "host": unquote(url.hostname or ""),
                 "port": str(url.port or ""),
-                **dict(parse_qsl(url.query)),
+                **self._postgres_options(),
             }
         return " ".join(f"{key}={_libpq_value(value)}" for key, value in parts.items() if value)
 
@@ -263,11 +268,21 @@ class Settings:
         return self.postgres_connection_string(unquote(named) or "postgres")
 
     def sqlalchemy_url(self, database: str) -> str:
-        """The SQLAlchemy URL of `database`, with the psycopg2 driver that dagster-postgres ships."""
+        """The SQLAlchemy URL of `database`, with the psycopg2 driver that dagster-postgres ships. It names the file that holds the password."""
         if self.postgres_url is None:
             return f"postgresql+psycopg2://postgres:@/{database}?host={quote(str(self.postgres_directory), safe='')}"
         url = urlsplit(self.postgres_url)
-        return url._replace(scheme="postgresql+psycopg2", path=f"/{database}").geturl()
+        user, _, host = url.netloc.rpartition("@")
+        netloc = "@".join(part for part in (user.partition(":")[0], host) if part or user)
+        options = urlencode(self._postgres_options(), quote_via=quote)
+        return url._replace(scheme="postgresql+psycopg2", netloc=netloc, path=f"/{database}", query=options).geturl()
+
+    def _postgres_options(self) -> dict[str, str]:
+        """The options of `postgres_url`, with the file of its password, which is written, in place of the password."""
+        url = urlsplit(self.postgres_url or "")
+        options = dict(parse_qsl(url.query))
+        password = options.pop("password", None) or unquote(url.password or "")
+        return options | ({"passfile": str(keep_password(self.postgres_password_file, password))} if password else {})
 
 
 def _libpq_value(value: str) -> str:

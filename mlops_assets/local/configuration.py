@@ -12,8 +12,9 @@ from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.core.text_templates import text_templates
 from mlops_assets.local import postgres
-from mlops_assets.local.environment import scripts_directory
+from mlops_assets.local.environment import scripts_directory, withheld_variables
 from mlops_assets.local.services import services
+from mlops_assets.local.supervisor import MARKER_VARIABLE
 from mlops_assets.runs.slots import SLOTS_TAG, slots
 
 TEMPLATE_DIRECTORY = Path(__file__).parent / "templates"
@@ -43,6 +44,8 @@ def render_files(settings: Settings) -> dict[Path, str]:
     environment.filters["literal"] = _supervisor_literal
     variables = {
         "services": {service.name: service for service in services(settings)},
+        "withheld_variables": withheld_variables,
+        "marker_variable": MARKER_VARIABLE,
         "nats_platform": event_stream_platform(settings),
         "nats_caller": event_stream_caller(settings),
         "platform_account": EVENT_STREAM_ACCOUNT,

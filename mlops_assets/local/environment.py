@@ -6,6 +6,34 @@ from pathlib import Path
 
 from mlops_assets.core.project import PROJECT_VARIABLE, project_of_process
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
+from mlops_assets.local.services import MLFLOW, ONLINE, SHIPPER, STREAM, WEBSERVER
+
+_SECRET_VARIABLES = (
+    "MLOPS_POSTGRES_URL",
+    "MLOPS_NATS_URL",
+    "MLOPS_REDIS_URL",
+    "MLOPS_NOTIFY_URLS",
+    "MLOPS_SERVING_TOKEN",
+    "MLOPS_OPENLINEAGE_API_KEY",
+)
+"""The platform's own variables that may hold a secret."""
+
+_NEEDED_SECRETS = {
+    MLFLOW: {"MLOPS_POSTGRES_URL"},
+    ONLINE: {"MLOPS_REDIS_URL", "MLOPS_SERVING_TOKEN"},
+    STREAM: {"MLOPS_NATS_URL", "MLOPS_REDIS_URL"},
+    SHIPPER: {"MLOPS_NATS_URL"},
+    WEBSERVER: set[str](),
+}
+"""Those that a server needs. One that is not named runs code of the project or starts what does, and needs all; Postgres and NATS, whose
+configuration is in files, get no variable at all.
+"""
+
+
+def withheld_variables(service: str) -> list[str]:
+    """The variables with secrets that the process of a server gets empty, because it needs none of them."""
+    needed = _NEEDED_SECRETS.get(service, set(_SECRET_VARIABLES))
+    return [name for name in _SECRET_VARIABLES if name not in needed]
 
 
 def scripts_directory() -> Path:

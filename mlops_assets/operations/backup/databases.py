@@ -1,7 +1,6 @@
 """Dumps of the platform's databases, all of one moment, by Postgres's own programs."""
 
 import contextlib
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -86,13 +85,9 @@ def filled_databases(settings: Settings) -> list[str]:
 
 
 def _run(settings: Settings, program: str, database: str, arguments: list[str]) -> None:
-    from psycopg2.extensions import make_dsn, parse_dsn
-
-    parts = parse_dsn(settings.postgres_connection_string(database))
-    # Everybody can read a command line.
-    password = {"PGPASSWORD": parts.pop("password")} if "password" in parts else {}
-    command = [str(postgres.executable().with_name(program)), f"--dbname={make_dsn(**parts)}", *arguments]
-    ended = subprocess.run(command, env=os.environ | password, capture_output=True, text=True, check=False)
+    connection = settings.postgres_connection_string(database)
+    command = [str(postgres.executable().with_name(program)), f"--dbname={connection}", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         raise StackError(
             f"{program} failed on the database {database}: {ended.stderr.strip()}",

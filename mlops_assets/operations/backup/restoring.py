@@ -25,7 +25,7 @@ def restore_backup(settings: Settings, folder: Path, name: str | None, report: R
     """
     store = BackupStore(folder.expanduser().resolve())
     point = store.read(name)
-    if settings.home.exists() and any(settings.home.iterdir()):
+    if settings.home.exists() and set(settings.home.iterdir()) - {settings.postgres_password_file}:
         raise StackError(
             f"The state folder {settings.home} is not empty.",
             remedy="Set MLOPS_HOME to a new folder. To replace this one: mlops down, then move the folder away.",

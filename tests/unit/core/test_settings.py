@@ -85,29 +85,31 @@ def test_a_wrong_port_names_the_variable(text: str) -> None:
 @pytest.mark.parametrize(
     ("postgres_url", "expected"),
     [
-        (None, {"dbname": "lake", "user": "postgres", "host": "/srv/my mlops/postgres"}),
+        (None, {"dbname": "lake", "user": "postgres", "host": "HOME/postgres"}),
         (
             "postgresql://me:p%40ss%20w'ord%5C@db.example:5433/main?sslmode=require",
             {
                 "dbname": "lake",
                 "user": "me",
-                "password": "p@ss w'ord\\",
                 "host": "db.example",
                 "port": "5433",
                 "sslmode": "require",
+                "passfile": "HOME/postgres_password",
             },
         ),
         ("postgresql://postgres@/main?host=/run/postgres", {"dbname": "lake", "user": "postgres", "host": "/run/postgres"}),
     ],
 )
-def test_connection_strings_mean_what_libpq_reads(postgres_url: str | None, expected: dict[str, str]) -> None:
-    settings = Settings(home=Path("/srv/my mlops"), postgres_url=postgres_url)
+def test_connection_strings_mean_what_libpq_reads(postgres_url: str | None, expected: dict[str, str], tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "my mlops", postgres_url=postgres_url)
+    expected = {name: value.replace("HOME", str(settings.home)) for name, value in expected.items()}
     assert psycopg2.extensions.parse_dsn(settings.postgres_connection_string("lake")) == expected
     url = make_url(settings.sqlalchemy_url("lake"))
     assert url.drivername == "postgresql+psycopg2"
     assert url.database == "lake"
     assert (url.host or url.query["host"]) == expected["host"]
-    assert (url.password or None) == expected.get("password")
+    assert (url.username, url.password or "") == (expected["user"], "")
+    assert url.query.get("passfile") == expected.get("passfile")
 
 
 @pytest.mark.parametrize(
