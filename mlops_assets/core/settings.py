@@ -9,11 +9,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from mlops_assets.core.environment_files import project_variables
 from mlops_assets.core.environment_values import read_choice, read_count, read_port, read_switch
-from mlops_assets.core.password_file import keep_password
+from mlops_assets.core.postgres_address import connection_string, keywords, sqlalchemy_address
 from mlops_assets.core.project import current_project
 
 DUCKDB_EXTENSION_DIRECTORY = Path(sys.prefix) / "share" / "duckdb_extensions"
@@ -249,18 +249,9 @@ class Settings:
 
     def postgres_connection_string(self, database: str) -> str:
         """The libpq keyword string of `database`, as psycopg2 and DuckDB take it. It names the file that holds the password."""
-        if self.postgres_url is None:
-            parts = {"dbname": database, "user": "postgres", "host": str(self.postgres_directory)}
-        else:
-            url = urlsplit(self.postgres_url)
-            parts = {
-                "dbname": database,
-                "user": unquote(url.username or ""),
-                "host": unquote(url.hostname or ""),
-                "port": str(url.port or ""),
-                **self._postgres_options(),
-            }
-        return " ".join(f"{key}={_libpq_value(value)}" for key, value in parts.items() if value)
+        if self.postgres_url is not None:
+            return connection_string(self.postgres_url, database, self.postgres_password_file)
+        return keywords({"dbname": database, "user": "postgres", "host": str(self.postgres_directory)})
 
     def postgres_maintenance_connection_string(self) -> str:
         """The libpq keyword string of a database that exists before ours do: the one `postgres_url` names, or `postgres`."""
@@ -271,26 +262,7 @@ class Settings:
         """The SQLAlchemy URL of `database`, with the psycopg2 driver that dagster-postgres ships. It names the file that holds the password."""
         if self.postgres_url is None:
             return f"postgresql+psycopg2://postgres:@/{database}?host={quote(str(self.postgres_directory), safe='')}"
-        url = urlsplit(self.postgres_url)
-        user, _, host = url.netloc.rpartition("@")
-        netloc = "@".join(part for part in (user.partition(":")[0], host) if part or user)
-        options = urlencode(self._postgres_options(), quote_via=quote)
-        return url._replace(scheme="postgresql+psycopg2", netloc=netloc, path=f"/{database}", query=options).geturl()
-
-    def _postgres_options(self) -> dict[str, str]:
-        """The options of `postgres_url`, with the file of its password, which is written, in place of the password."""
-        url = urlsplit(self.postgres_url or "")
-        options = dict(parse_qsl(url.query))
-        password = options.pop("password", None) or unquote(url.password or "")
-        return options | ({"passfile": str(keep_password(self.postgres_password_file, password))} if password else {})
-
-
-def _libpq_value(value: str) -> str:
-    """`value` quoted as libpq reads it, where it has to be."""
-    if value and not any(character.isspace() or character in "'\\" for character in value):
-        return value
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+        return sqlalchemy_address(self.postgres_url, database, self.postgres_password_file)
 
 
 def sensor_interval(seconds: int) -> int:

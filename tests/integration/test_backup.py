@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 from running_stack import Platform, new_home
 
-from mlops_assets.access.credentials import event_stream_url
+from mlops_assets.access.credentials import event_stream_caller, event_stream_platform, event_stream_url
 from mlops_assets.clients.event_stream import REJECTS, Message, connect, subject
 from mlops_assets.clients.stream_snapshots import last_numbers
 from mlops_assets.core.settings import DATABASES, LAKE_DATABASE, Settings
@@ -71,6 +71,7 @@ def test_a_restored_installation_is_equal_in_another_folder_and_on_another_postg
         connection.execute("INSERT INTO raw.flights SELECT 2000 + range, 1 FROM range(100)")
     second = json.loads(platform.mlops("backup", str(folder), "--json").stdout)
     assert second["new_bytes"] < first["new_bytes"]
+    assert_points_hold_no_secret(platform.settings, folder)
     assert "has 1,099 rows instead of 999" in platform.mlops("verify", str(folder), "--point", first["point"]).stdout
 
     restored = elsewhere.mlops("restore", str(folder))
@@ -101,6 +102,14 @@ def moved(settings: Settings) -> Iterator[Platform]:
     finally:
         control.down(there.settings)
         home.rename(settings.home)
+
+
+def assert_points_hold_no_secret(settings: Settings, folder: Path) -> None:
+    """The lists of what a backup holds, which a person may show; its files hold the keys."""
+    secrets = [event_stream_platform(settings).password, event_stream_caller(settings).password]
+    lists = [path.read_text() for path in (folder / "points").rglob("*") if path.is_file()]
+    assert lists
+    assert not [secret for secret in secrets for text in lists if secret in text]
 
 
 def assert_another_folder_does_not_take_the_catalog(platform: Platform, folder: str) -> None:

@@ -1,5 +1,6 @@
 """Where the secrets of an installation are after the demo: in their files, and nowhere that a person, a program or a log looks at."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -102,14 +103,16 @@ def test_no_database_holds_a_secret(platform: Platform, secrets: dict[str, str])
 
 
 def test_no_table_of_the_lake_holds_a_secret(platform: Platform, secrets: dict[str, str]) -> None:
+    pattern = "|".join(map(re.escape, secrets.values()))
     with platform.lake.connect(read_only=True) as connection:
         tables = connection.execute(
-            "SELECT format('{}.{}', schema_name, table_name) FROM duckdb_tables() WHERE database_name = 'lake'"
+            """SELECT format('"{}"."{}"', schema_name, table_name), list(format('"{}"', column_name)) FROM duckdb_columns()
+            WHERE database_name = 'lake' AND NOT internal AND (data_type LIKE '%VARCHAR%' OR data_type LIKE '%JSON%') GROUP BY ALL"""
         ).fetchall()
-        assert tables
-        for (table,) in tables:
-            query = f"SELECT count(*) FROM {table} AS t WHERE list_bool_or([contains(t::VARCHAR, s) FOR s IN $1])"
-            assert connection.execute(query, [list(secrets.values())]).fetchone() == (0,), table
+        assert len(tables) > 20
+        for table, columns in tables:
+            query = f"SELECT count(*) FROM {table} WHERE regexp_matches(concat_ws(' ', {', '.join(columns)}), $1)"
+            assert connection.execute(query, [pattern]).fetchone() == (0,), table
 
 
 def test_what_cannot_be_reached_is_said_without_its_password(platform: Platform, tmp_path: Path) -> None:
