@@ -119,7 +119,7 @@ class Platform:
 
     def materialize(self, keys: tuple[str, ...], first: str, last: str) -> RunState:
         """Run assets through the daemon and wait for the end."""
-        assets = self.client.assets()
+        assets = self.client.assets(keys)
         run_id = self.client.launch([assets[key] for key in keys], first, last, {}, purpose="test")
         return follow_run(self.client, run_id, ", ".join(keys), lambda state: None)
 

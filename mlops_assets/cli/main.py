@@ -252,7 +252,7 @@ def _status(settings: Settings) -> dict:
     processes = control.status(settings)
     # Another installation's Dagster may have the port: only this one's is asked.
     answers = any(process["name"] == "dagster-webserver" and process["state"] == "running" for process in processes)
-    assets = DagsterClient.from_settings(settings).assets() if answers else {}
+    assets = DagsterClient.from_settings(settings).assets(with_checks=True) if answers else {}
     return {
         "processes": processes,
         "solutions": solution_states(settings, assets),

@@ -73,7 +73,7 @@ def _load(settings: Settings, solution: str) -> None:
     with error_console.status("Preparing the installation"):
         is_changed = bool(prepare(settings))
     has_started = start_stack(settings)
-    is_missing = not is_loaded(DagsterClient.from_settings(settings).assets(with_checks=False), declared_solution(solution))
+    is_missing = not is_loaded(DagsterClient.from_settings(settings).assets(), declared_solution(solution))
     if is_missing or (is_changed and not has_started):
         with error_console.status("Loading the definitions"):
             control.reload(settings)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -93,9 +93,13 @@ class DagsterClient:
         """The client of this installation's webserver."""
         return cls(url=settings.dagster_url, token=access_token(settings))
 
-    def assets(self, *, with_checks: bool = True) -> dict[str, AssetState]:
-        """All assets by key. The states of checks by partition are most of what the answer costs: without them no check is listed."""
-        nodes = self.query(queries.ASSETS, checks=with_checks)["assetNodes"]
+    def assets(self, keys: Collection[str] | None = None, *, with_checks: bool = False) -> dict[str, AssetState]:
+        """The assets of `keys` that exist, by key; all when None, which takes Dagster twenty times as long as a few.
+
+        The states of checks by partition are most of what the answer costs: without them no check is listed.
+        """
+        wanted = None if keys is None else [_key(key) for key in keys]
+        nodes = self.query(queries.ASSETS, keys=wanted, checks=with_checks)["assetNodes"]
         return {state.key: state for node in nodes for state in [asset_state(node, self._severity)]}
 
     def _severity(self, key: dict[str, list[str]], check: str, partition: str) -> str:

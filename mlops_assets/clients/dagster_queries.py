@@ -1,7 +1,7 @@
 """GraphQL queries and mutations of `dagster_client.py`."""
 
 ASSETS = """
-query Assets($checks: Boolean!) { assetNodes {
+query Assets($keys: [AssetKeyInput!], $checks: Boolean!) { assetNodes(assetKeys: $keys) {
   assetKey { path } description isPartitioned isExecutable
   tags { key value } dependencyKeys { path } opNames jobNames
   repository { name location { name } }

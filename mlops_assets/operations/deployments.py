@@ -110,10 +110,11 @@ def deploy(
 
 
 def _deployment_asset(client: DagsterClient, solution: str, segment: str | None) -> AssetState:
-    assets = client.assets()
-    if f"{solution}/deployment" not in assets:
+    deployment, of_segments = f"{solution}/deployment", f"{solution}/segment_deployment"
+    assets = client.assets((deployment, of_segments))
+    if deployment not in assets:
         raise StackError(f"There is no solution {solution!r}.", remedy="mlops status lists them.")
-    asset = assets.get(f"{solution}/{'segment_deployment' if segment else 'deployment'}")
+    asset = assets.get(of_segments if segment else deployment)
     if asset is None:
         raise StackError(f"{solution} has no models by segment.", remedy="State `segments` in its defs.yaml, then: mlops reload")
     return asset

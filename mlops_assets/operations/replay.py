@@ -83,7 +83,7 @@ class Replay:
         self.settings = settings
         self._fault = fault
         self.client = DagsterClient.from_settings(settings)
-        assets = self.client.assets(with_checks=False)
+        assets = self.client.assets()
         self._name = plan.solution
         solution = declared_solution(plan.solution)
         if not solution.spine.has_time:
@@ -136,7 +136,7 @@ class Replay:
 
     def _data_runs(self, arriving: list[PartitionWindow]) -> list[StageRun]:
         """The runs of the data of these partitions, and of their predictions."""
-        keys, assets = (*self._data, self._key(PREDICTIONS)), self.client.assets(with_checks=False)
+        keys, assets = (*self._data, self._key(PREDICTIONS)), self.client.assets()
         first, last = arriving[0].first, arriving[-1].last
         return data_runs(self._calendar, assets, keys, first=first, last=last, name="data and predictions")
 
@@ -161,6 +161,11 @@ class Replay:
         """A context in which the retraining sensor of the solution is on; afterwards it is as it was."""
         return switched_on(self.client, sensor_name(self._name))
 
+    def _ranges(self, stage: str) -> tuple[tuple[str, str], ...]:
+        """First and last partition of each range of materialized ones."""
+        key = self._key(stage)
+        return self.client.assets([key])[key].ranges
+
     def _key(self, stage: str) -> str:
         return f"{self._name}/{stage}"
 
@@ -180,20 +185,19 @@ class Replay:
         return [window for window in self._available if window.end is None or period.first < window.end <= period.end]
 
     def _first_prediction(self) -> date:
-        return date.fromisoformat(min(start for start, _ in self.client.assets(with_checks=False)[self._key(PREDICTIONS)].ranges))
+        return date.fromisoformat(min(start for start, _ in self._ranges(PREDICTIONS)))
 
     def _windows(self, period: Period) -> tuple[list[str], list[str]]:
         """Monitoring windows that end in the period and have predictions from their first day on; and earlier ones that were reported
         on before their last labels came, which have come by its end.
         """
-        assets = self.client.assets(with_checks=False)
-        if not assets[self._key(PREDICTIONS)].ranges:
+        if not self._ranges(PREDICTIONS):
             return [], []
         windows = self._calendar.windows(self._key(DRIFT_REPORT))
         ends = {window.key: window.end for window in windows}
         begin = self._first_prediction().isoformat()
         ended = [key for key, end in ends.items() if period.first < end <= period.end and begin <= key]
-        if not assets[self._key(PERFORMANCE_REPORT)].ranges:
+        if not self._ranges(PERFORMANCE_REPORT):
             return ended, []
         table = f"{self._name}.performance_report"
         _, found = run_query(self.settings, f"SELECT DISTINCT CAST(window_start AS VARCHAR) FROM {table} WHERE NOT complete")
@@ -205,7 +209,7 @@ class Replay:
         decision = self.client.metadata(key, window)
         if (outcome := decision[OUTCOME]) not in FOLLOWED:
             return None
-        newest = max(end for _, end in self.client.assets(with_checks=False)[key].ranges)
+        newest = max(end for _, end in self._ranges(RETRAINING_DECISION))
         deadline = time.monotonic() + _SENSOR_SECONDS
         while not (found := self.client.runs_with_tag(DECISION_TAG, decision[DECISION])):
             if window != newest:

@@ -57,8 +57,9 @@ def score_again(
 
     Raises StackError when the run fails.
     """
-    assets, predictions = client.assets(), f"{solution}/{PREDICTIONS}"
-    needed = [assets[key] for key in (predictions, f"{solution}/{OUTCOMES}")]
+    predictions, outcomes = f"{solution}/{PREDICTIONS}", f"{solution}/{OUTCOMES}"
+    assets = client.assets((predictions, outcomes))
+    needed = [assets[predictions], assets[outcomes]]
     given = {name: value for name, value in configuration.items() if value is not None}
     run_id = client.launch(needed, first, last, {predictions: given}, purpose="scoring again")
     follow_run(client, run_id, f"scoring {first} to {last}", report)

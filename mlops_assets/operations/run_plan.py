@@ -57,7 +57,7 @@ def plan_run(settings: Settings, client: DagsterClient, request: RunRequest) -> 
     Without a first day: the first that was predicted already; before any was, as many days at the end as the hold-out has, at least one
     monitoring window. Raises StackError when the solution was not loaded or has no data in these days.
     """
-    name, assets, calendar = request.solution, client.assets(with_checks=False), PartitionCalendar(client)
+    name, assets, calendar = request.solution, client.assets(), PartitionCalendar(client)
     solution = declared_solution(name)
     require_loaded(assets, solution)
     champion = registered_champion(settings, name)

@@ -145,7 +145,12 @@ def test_the_code_location_is_loaded(visit: Visit) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "plot"),
-    [("evaluation", "calibration"), ("outcomes", "ranking"), ("drift_report", "drift"), ("performance_report", "performance")],
+    [
+        ("evaluation", "calibration"),
+        pytest.param("outcomes", "ranking", marks=pytest.mark.long),
+        ("drift_report", "drift"),
+        pytest.param("performance_report", "performance", marks=pytest.mark.long),
+    ],
 )
 def test_the_page_of_an_asset_shows_its_plots(visit: Visit, stage: str, plot: str) -> None:
     visit.page.goto(f"/assets/flight_delay/{stage}")

@@ -127,6 +127,7 @@ def test_a_new_project_loads_and_passes_its_own_test(environment: Path, project:
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_the_solution_of_the_page_loads_in_it(environment: Path, project: Path, variables: dict[str, str]) -> None:
     _follow_page(project, variables)
     _mlops(environment, project, variables)("prepare")
@@ -141,6 +142,7 @@ def test_the_solution_of_the_page_loads_in_it(environment: Path, project: Path, 
     assert "--module-name my_company.definitions" in loaded["configuration"]["supervisord.conf"]
 
 
+@pytest.mark.long
 def test_the_models_of_the_second_page_fit_their_contracts(
     environment: Path, project: Path, variables: dict[str, str], tmp_path: Path
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_killed_worker_takes_its_child_with_it_and_its_run_goes_on(platform: P
     platform.goes_on(run_id)
 
 
+@pytest.mark.long
 def test_the_monitoring_of_dagster_notices_it_too_and_leaves_a_stopped_worker_alone(platform: Platform) -> None:
     run_id = platform.working()
     worker = psutil.Process(int((worker_files(platform.instance).directory / f"{run_id}.lock").read_text()))

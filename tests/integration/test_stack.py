@@ -189,6 +189,7 @@ def test_down_leaves_no_process_behind(stack: Settings) -> None:
     assert {state for state, _ in states(stack).values()} == {"stopped"}
 
 
+@pytest.mark.long
 def test_dev_shows_the_logs_until_it_is_stopped_and_then_stops_the_stack_and_leaves_postgres_of_ones_own(tmp_path: Path) -> None:
     own = temporary_settings()
     postgres.initialise_data_directory(own)

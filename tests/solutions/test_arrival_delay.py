@@ -6,6 +6,8 @@ import pytest
 from recorded_reads import Reads, new_reads, recorded_reads, undeclared_and_unread
 from running_stack import Demo, Platform
 
+pytestmark = pytest.mark.long
+
 SOLUTION = "arrival_delay"
 TRAINING_DATE = "2013-02-01"
 LAST = "2013-02-28"

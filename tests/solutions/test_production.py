@@ -172,7 +172,10 @@ def test_a_champion_whose_contract_was_changed_predicts_nowhere_anew(platform: P
     assert predict(platform).success
 
 
-@pytest.mark.parametrize("name", ["contract.json", "model.onnx", "sample.json"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("contract.json", marks=pytest.mark.long), "model.onnx", pytest.param("sample.json", marks=pytest.mark.long)],
+)
 def test_a_bundle_that_was_replaced_in_the_registry_is_refused(platform: Platform, versions: tuple[int, int], name: str) -> None:
     first, second = versions
     before = live(platform)

@@ -182,7 +182,7 @@ def test_automation_is_switched_as_a_whole_and_stays_so(platform: Platform, repl
 def followed(platform: Platform, replayed: Replayed) -> str:
     """A year whose raw rows arrived with automation on, once its decision was made."""
     decision, year = f"{SOLUTION}/retraining_decision", "2018-01-01"
-    assert not platform.client.assets()[decision].covers(year, year)
+    assert not platform.client.assets([decision])[decision].covers(year, year)
     # Not the sensor of retraining: what it launched would go on behind the tests that follow.
     with switched_on(platform.client, *CONDITIONS_SENSORS):
         platform.materialize(("raw/census",), year, year)
@@ -258,7 +258,8 @@ def test_what_the_servers_answered_reaches_the_decision_without_any_batch(platfo
     assert list(reached) == stages
     channels = f"SELECT channel, count(*), bool_and(matured) FROM {SOLUTION}.outcomes WHERE survey_date = DATE '{key}' GROUP BY 1 ORDER BY 1"
     assert platform.rows(channels) == [("online", 50, True), ("stream", 50, True)]
-    assert not platform.client.assets()[f"{SOLUTION}/predictions"].covers(key, key)
+    predictions = f"{SOLUTION}/predictions"
+    assert not platform.client.assets([predictions])[predictions].covers(key, key)
 
 
 def is_materialized(platform: Platform, stage: str, partition: str) -> bool:
