@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from mlops_assets.cli import (
     automation,
+    backfill,
     backup,
     catalogue,
     dataset,
@@ -86,6 +87,7 @@ app.add_typer(deploying.app)
 app.add_typer(training.app)
 app.add_typer(automation.app)
 app.add_typer(serving.app)
+app.add_typer(backfill.app)
 app.add_typer(backup.app)
 app.add_typer(stream.app, name="stream")
 app.add_typer(schema.app, name="schema")

@@ -1,7 +1,7 @@
 """The automation conditions of the stages, and the sensors that evaluate them.
 
-A condition asks for an asset's partitions whose inputs were written since its sensor is on, once all inputs are there, none is being
-written, and the blocking checks of all of them passed. What is older is left alone: switching automation on starts no backfill.
+A condition asks for an asset's partitions whose inputs were written with other rows since its sensor is on, once all inputs are there, none
+is being written, and the blocking checks of all of them passed. What is older is left alone: switching automation on starts no backfill.
 Training stages have no condition: they follow decisions (`monitoring/retraining_sensor.py`).
 """
 
@@ -40,7 +40,17 @@ _STOPPED = dg.AutomationCondition.any_deps_match(
 checks of one of its days passed."""
 
 _COMPLETE = _IDLE & ~_STOPPED & ~dg.AutomationCondition.any_deps_missing()
-_WRITTEN = dg.AutomationCondition.any_deps_updated().since_last_handled()
+
+_OTHER_CONTENT = dg.AutomationCondition.any_deps_match(
+    (dg.AutomationCondition.data_version_changed() & ~dg.AutomationCondition.executed_with_root_target())
+    | dg.AutomationCondition.will_be_requested()
+).with_label("any_deps_have_other_content")
+"""An input has other rows than before, or is about to be written. The data version of an asset is its content."""
+
+_FIRST_TIME = dg.AutomationCondition.missing() & dg.AutomationCondition.any_deps_updated()
+"""What was never made follows an input that was written again as it was."""
+
+_WRITTEN = (_OTHER_CONTENT | _FIRST_TIME).since_last_handled()
 
 ON_NEW_INPUTS = (_WRITTEN & _COMPLETE).with_label("follow_inputs")
 """Of assets with the partitions of their inputs: features, their statistics, pages."""
@@ -112,7 +122,7 @@ _AWAITED = ~_NOT_MISSING & (
 
 ON_NEW_OUTCOMES = (
     (
-        dg.AutomationCondition.any_deps_updated().allow(_OUTCOMES).since_last_handled()
+        (_OTHER_CONTENT.allow(_OUTCOMES) | _FIRST_TIME.allow(_OUTCOMES)).since_last_handled()
         & _IDLE
         & ~_STOPPED
         & dg.AutomationCondition.any_deps_match(_NOT_MISSING).allow(_OUTCOMES)

@@ -37,12 +37,21 @@ from mlops_assets.features.dbt_package import dbt_profile_variables
 from mlops_assets.features.dbt_schemas import follow_contracts
 from mlops_assets.features.dbt_translation import LakeTranslator, Node, describe_view, is_incremental, partition_column
 from mlops_assets.lake.lake import Lake
-from mlops_assets.lake.sql import quote
+from mlops_assets.lake.sql import lake_name, quote
+from mlops_assets.lake.tables import (
+    column_types,
+    counted_fingerprint,
+    current_snapshot,
+    partition_fingerprints,
+    query_value,
+    row_hash,
+)
 from mlops_assets.runs.slots import DBT, SLOTS_TAG
 from mlops_assets.schema.cadence import Cadence
+from mlops_assets.schema.column_names import is_audit
 from mlops_assets.schema.remembering import remembered
 from mlops_assets.stages.column_lineage import column_lineage
-from mlops_assets.stages.execution import RETRIES, permanent_failure, record_partition_rows
+from mlops_assets.stages.execution import RETRIES, permanent_failure, record_partitions
 from mlops_assets.stages.faults import step
 
 POOL = "dbt"
@@ -178,7 +187,7 @@ def run_dbt(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, s
                 for event in invocation.stream():
                     if isinstance(event, dg.Output):
                         key = context.asset_key_for_output(event.output_name)
-                        _add_row_counts(context, connection, key, nodes[key])
+                        _add_content(context, connection, key, nodes[key])
                         _add_column_lineage(context, selection.manifest, key, nodes[key], target=Path(target))
                     yield event
         except DagsterDbtCliRuntimeError as error:
@@ -260,23 +269,31 @@ def _add_column_lineage(context: dg.AssetExecutionContext, manifest: Node, key: 
     context.add_asset_metadata(lineage, asset_key=key, partition_key=partition)
 
 
-def _add_row_counts(
-    context: dg.AssetExecutionContext, connection: duckdb.DuckDBPyConnection, key: dg.AssetKey, node: Node
-) -> None:
-    """Attach the rows of a table just built, of each partition too, and the lake snapshot that holds them."""
-    schema, name = key.path
-    relation = f"lake.{quote(schema)}.{quote(name)}"
-    metadata = {"lake_snapshot": connection.execute("FROM lake.current_snapshot()").fetchall()[0][0]}
+def _add_content(context: dg.AssetExecutionContext, connection: duckdb.DuckDBPyConnection, key: dg.AssetKey, node: Node) -> None:
+    """Attach the rows of a table just built, of each partition too, their fingerprint, which is the data version, and the lake snapshot.
+
+    A view has no rows of its own: Dagster derives its version from its code and those of its inputs.
+    """
+    relation = lake_name(table_name(key))
+    metadata = {"lake_snapshot": current_snapshot(connection)}
     if not is_incremental(node):
-        rows = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0]
+        if node["config"].get("materialized") == "view":
+            rows = query_value(connection, f"SELECT count(*) FROM {relation}")
+        else:
+            rows, version = counted_fingerprint(connection, relation)
+            context.set_data_version(key, dg.DataVersion(version))
         context.add_asset_metadata({**metadata, "dagster/row_count": rows}, asset_key=key)
         return
     column = quote(partition_column(node) or "")
     window = context.partition_time_window
-    counts = connection.execute(
-        f"SELECT {column}::VARCHAR, count(*) FROM {relation} WHERE {column} >= ? AND {column} < ? GROUP BY ALL",
-        [window.start.date(), window.end.date()],
-    ).fetchall()
-    total = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0]
+    contents = partition_fingerprints(
+        connection,
+        relation,
+        partition=f"CAST(t.{column} AS VARCHAR)",
+        row_hash=row_hash([name for name in column_types(connection, relation) if not is_audit(name)]),
+        where=f"t.{column} >= DATE '{window.start.date()}' AND t.{column} < DATE '{window.end.date()}'",
+    )
+    total = query_value(connection, f"SELECT count(*) FROM {relation}")
     context.add_asset_metadata({**metadata, "dagster/row_count": total}, asset_key=key)
-    record_partition_rows(context, dict(counts), asset_key=key)
+    rows_by_date, hashes_by_date = ({day: content[part] for day, content in contents.items()} for part in (0, 1))
+    record_partitions(context, rows_by_date, hashes_by_date, asset_key=key)

@@ -31,7 +31,7 @@ from mlops_assets.stages.column_lineage import column_lineage
 from mlops_assets.stages.execution import (
     RETRIES,
     permanent_failure,
-    record_partition_rows,
+    record_partitions,
     record_range_metadata,
     run_time,
     table_schema,
@@ -91,7 +91,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
             ).fetchall()
             plot = _plot(connection, table, end, CADENCE_LENGTHS[selection.cadence].most_days)
             _show_views(context, connection, settings, selection)
-        record_partition_rows(context, written.rows_by_partition)
+        record_partitions(context, written.rows_by_partition, written.hashes_by_partition)
         missing = sorted(set(_names(selection.views.values())) - set(_names(views)))
         record_range_metadata(
             context,

@@ -36,13 +36,15 @@ class WriteResult:
     """The result of one write: the snapshot that holds it, its rows, and whether anything differed from what was there.
 
     `fingerprint` identifies the content without the audit columns and independent of row order. `rows_by_partition` counts the rows
-    of each value of the partition column. `schema_changes` are the columns that the write added or widened.
+    of each value of the partition column, `hashes_by_partition` sums their hashes. `schema_changes` are the columns that the write
+    added or widened.
     """
 
     table: str
     snapshot: int
     rows: int
     rows_by_partition: Mapping[str, int]
+    hashes_by_partition: Mapping[str, int]
     changed: bool
     fingerprint: str
     schema_changes: Sequence[ColumnChange]

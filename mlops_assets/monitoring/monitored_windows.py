@@ -23,7 +23,7 @@ from mlops_assets.schema.table_columns import TableColumn, descriptions
 from mlops_assets.stages.execution import (
     partition_range,
     permanent_failure,
-    record_partition_rows,
+    record_partitions,
     record_range_metadata,
     table_schema,
     written_metadata,
@@ -203,7 +203,7 @@ def write_report(
     written = lake.replace(
         connection, table=table, query=query, partition_range=partition_range(context, WINDOW), author=context.run.run_id
     )
-    record_partition_rows(context, written.rows_by_partition)
+    record_partitions(context, written.rows_by_partition, written.hashes_by_partition)
     record_range_metadata(context, lineage)
     return {
         **written_metadata(written),

@@ -26,7 +26,7 @@ from mlops_assets.stages.column_lineage import outcome_lineage
 from mlops_assets.stages.execution import (
     RETRIES,
     partition_range,
-    record_partition_rows,
+    record_partitions,
     record_range_metadata,
     rows_by_partition_key,
     table_schema,
@@ -96,7 +96,7 @@ def build_outcomes(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 f"lake.{table}",
                 inputs.column_descriptions | PREDICTION_DESCRIPTIONS | {MATURED: "Whether the label is known."},
             )
-        record_partition_rows(context, written.rows_by_partition)
+        record_partitions(context, written.rows_by_partition, written.hashes_by_partition)
         columns = (column.name for column in schema.columns)
         record_range_metadata(context, outcome_lineage(inputs, columns))
         predictions = rows_by_partition_key(context.partition_keys, written.rows_by_partition)

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import duckdb
 
+# Dagster has no public name for the tag.
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
+
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import MOST_EXAMPLES
@@ -25,7 +28,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.sql import quote
-from mlops_assets.lake.tables import current_snapshot, table_exists
+from mlops_assets.lake.tables import counted_fingerprint, current_snapshot, table_exists
 from mlops_assets.predictions.all_predictions import separate_log, update_view
 from mlops_assets.predictions.prediction_checks import check_logged_once, check_within_partitions
 from mlops_assets.predictions.prediction_records import RecordRows
@@ -35,6 +38,7 @@ from mlops_assets.stages.column_lineage import logged_lineage
 from mlops_assets.stages.execution import RETRIES, schema_change_metadata, table_schema
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.stages.partition_versions import PARTITION_FINGERPRINT
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -159,16 +163,19 @@ def _record_partitions(
     for key in partitions:
         window = inputs.partitions.time_window_for_partition_key(key)
         inside = PartitionRange(column, window.start.date(), window.end.date()).predicate("t")
-        [[rows]] = connection.execute(f"SELECT count(*) FROM lake.{table} t WHERE {inside}").fetchall()
+        rows, version = counted_fingerprint(connection, f"(FROM lake.{table} t WHERE {inside})")
         metadata: dict[str, Any] = {
             "dagster/table_name": f"lake.{table}",
             "dagster/column_schema": schema,
             # It describes all of them together, and is stored with the last one, from which the Dagster UI takes it.
             **(lineage if key == partitions[-1] else {}),
             "dagster/partition_row_count": rows,
+            PARTITION_FINGERPRINT: version,
             "lake_snapshot": current_snapshot(connection),
         }
-        context.log_event(dg.AssetMaterialization(inputs.key(stage), partition=key, metadata=metadata))
+        # What follows the log looks at its content.
+        tags = {DATA_VERSION_TAG: version}
+        context.log_event(dg.AssetMaterialization(inputs.key(stage), partition=key, metadata=metadata, tags=tags))
 
 
 def _partition_of(inputs: SolutionInputs, day: date) -> str | None:

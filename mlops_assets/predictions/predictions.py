@@ -43,7 +43,7 @@ from mlops_assets.stages.column_lineage import frame_lineage
 from mlops_assets.stages.execution import (
     RETRIES,
     partition_range,
-    record_partition_rows,
+    record_partitions,
     record_range_metadata,
     require_inputs,
     table_schema,
@@ -134,7 +134,7 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
                     context.instance, context.job_def.asset_layer.asset_graph, inputs, keys=context.partition_keys
                 ),
             ]
-        record_partition_rows(context, written.rows_by_partition)
+        record_partitions(context, written.rows_by_partition, written.hashes_by_partition)
         record_range_metadata(context, frame_lineage(inputs, (column.name for column in schema.columns)))
         yield dg.MaterializeResult(
             metadata={

@@ -16,7 +16,7 @@ from mlops_assets.core.freshness import cadence_freshness, freshness_policy
 from mlops_assets.core.keys import RAW_SCHEMA, group_name, table_key
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.settings import Settings
-from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.lake import Lake, WriteResult
 from mlops_assets.lake.sql import sql_moment
 from mlops_assets.lake.tables import LakeError
 from mlops_assets.schema.source import RawTable, Source
@@ -28,14 +28,16 @@ from mlops_assets.sources.table_checks import UNPARTITIONED
 from mlops_assets.stages.execution import (
     RETRIES,
     partition_range,
+    partition_versions,
     permanent_failure,
-    record_partition_rows,
+    record_partitions,
     rows_by_partition_key,
     run_time,
     table_schema,
     written_metadata,
 )
 from mlops_assets.stages.faults import step
+from mlops_assets.stages.partition_versions import PARTITION_FINGERPRINT
 
 _AUDIT_DESCRIPTIONS = {
     "_source": "File or database the row came from.",
@@ -167,13 +169,14 @@ def _take(
     refused = {name: results for name, results in failing.items() if results}
     results = [result for part in by_partition.values() for result in part]
     if not refused or config.accept is not None:
-        metadata, rows = _write(delivery, (), unused=unused)
+        written, metadata = _write(delivery, (), unused=unused)
+        version = None if delivery.replaced else dg.DataVersion(written.fingerprint)
         if delivery.replaced:
-            record_partition_rows(context, rows)
+            record_partitions(context, written.rows_by_partition, written.hashes_by_partition)
         if refused and config.accept is not None:
             results = [as_accepted(result, config.accept) if is_blocking(result) else result for result in results]
             metadata |= {"accepted_because": dg.MetadataValue.text(config.accept)}
-        yield dg.MaterializeResult(metadata=metadata, check_results=results)
+        yield dg.MaterializeResult(metadata=metadata, check_results=results, data_version=version)
         return
     if len(refused) < len(by_partition):
         yield from _materialize_others(context, delivery, list(refused), unused=unused)
@@ -193,19 +196,20 @@ def _materialize_others(
 
     A `MaterializeResult` would be one of every partition of the run.
     """
-    metadata, rows = _write(delivery, refused, unused=unused)
-    for name, count in rows_by_partition_key(delivery.keys, rows).items():
+    written, metadata = _write(delivery, refused, unused=unused)
+    versions = partition_versions(delivery.keys, written.hashes_by_partition)
+    for name, count in rows_by_partition_key(delivery.keys, written.rows_by_partition).items():
         if name not in refused:
             yield dg.AssetMaterialization(
                 asset_key=context.asset_key,
                 partition=name,
-                metadata=metadata | {"dagster/partition_row_count": count},
-                tags={DATA_VERSION_TAG: f"{metadata['fingerprint'].value}-{name}"},
+                metadata=metadata | {"dagster/partition_row_count": count, PARTITION_FINGERPRINT: versions[name]},
+                tags={DATA_VERSION_TAG: versions[name]},
             )
 
 
-def _write(delivery: Delivery, refused: Sequence[str], *, unused: Sequence[str]) -> tuple[dict[str, Any], Mapping[str, int]]:
-    """Write the partitions of the delivery but those `refused`; returns the metadata, and the rows of each date."""
+def _write(delivery: Delivery, refused: Sequence[str], *, unused: Sequence[str]) -> tuple[WriteResult, dict[str, Any]]:
+    """Write the partitions of the delivery but those `refused`; returns the result, and the metadata."""
     written = delivery.write(refused)
     descriptions = {name: column.description for name, column in delivery.table.columns.items()}
     metadata: dict[str, Any] = {
@@ -215,4 +219,4 @@ def _write(delivery: Delivery, refused: Sequence[str], *, unused: Sequence[str])
         "dagster/column_schema": table_schema(delivery.connection, delivery.raw, descriptions | _AUDIT_DESCRIPTIONS),
         "unused_source_columns": dg.MetadataValue.json(list(unused)),
     }
-    return metadata, written.rows_by_partition
+    return written, metadata

@@ -1,4 +1,4 @@
-"""Results of checks as Dagster stores them: one for each partition of a run. The one place that emits them."""
+"""Results of checks and materializations as Dagster stores them: one for each partition of a run. The one place that emits them."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
 from dagster._core.execution.context.system import StepExecutionContext
 
 from mlops_assets.core.check_rules import PartitionCheckResult
+from mlops_assets.stages.partition_versions import with_partition_versions
 
 
 class CheckEvents:
@@ -30,9 +31,11 @@ class CheckEvents:
         elif isinstance(event, dg.MaterializeResult):
             results = [result for result in event.check_results or [] if isinstance(result, PartitionCheckResult)]
             others = [result for result in event.check_results or [] if not isinstance(result, PartitionCheckResult)]
-            yield event._replace(check_results=others)
+            yield from with_partition_versions(event._replace(check_results=others))
             # After the materialization, which is what they are about.
             yield from self._evaluations(results)
+        elif isinstance(event, dg.Output):
+            yield from with_partition_versions(event)
         else:
             yield event
 

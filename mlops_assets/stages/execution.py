@@ -15,6 +15,7 @@ from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.schema_evolution import ColumnChange
 from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.stages.partition_versions import PARTITION_FINGERPRINT
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """For transient faults: a server restarting, a commit conflict. Faults of the data raise `permanent_failure`."""
@@ -79,7 +80,7 @@ def table_schema(connection: duckdb.DuckDBPyConnection, table: str, descriptions
 
 
 def rows_by_partition_key(keys: Iterable[str], rows_by_date: Mapping[str, int]) -> dict[str, int]:
-    """The rows of each partition, whose key is its first day, of rows that are counted by their date.
+    """The rows of each partition, whose key is its first day, of rows that are counted by their date; of sums of hashes the same.
 
     Rows without a date, and those before the first partition, are of none.
     """
@@ -91,14 +92,26 @@ def rows_by_partition_key(keys: Iterable[str], rows_by_date: Mapping[str, int]) 
     return rows
 
 
-def record_partition_rows(
-    context: dg.AssetExecutionContext, rows_by_date: Mapping[str, int], *, asset_key: dg.AssetKey | None = None
+def record_partitions(
+    context: dg.AssetExecutionContext,
+    rows_by_date: Mapping[str, int],
+    hashes_by_date: Mapping[str, int],
+    *,
+    asset_key: dg.AssetKey | None = None,
 ) -> None:
-    """Attach the row count of each partition to its materialization, of rows that are counted by their date."""
+    """Attach row count and fingerprint of each partition to its materialization, of rows that are counted and hashed by their date.
+
+    The fingerprint becomes the data version of the partition.
+    """
+    fingerprints = partition_versions(context.partition_keys, hashes_by_date)
     for key, rows in rows_by_partition_key(context.partition_keys, rows_by_date).items():
-        context.add_asset_metadata(
-            {"dagster/partition_row_count": rows}, asset_key=asset_key or context.asset_key, partition_key=key
-        )
+        metadata = {"dagster/partition_row_count": rows, PARTITION_FINGERPRINT: fingerprints[key]}
+        context.add_asset_metadata(metadata, asset_key=asset_key or context.asset_key, partition_key=key)
+
+
+def partition_versions(keys: Iterable[str], hashes_by_date: Mapping[str, int]) -> dict[str, str]:
+    """The fingerprint of each partition, of rows whose hashes are summed by their date."""
+    return {key: f"{total % 2**64:016x}" for key, total in rows_by_partition_key(keys, hashes_by_date).items()}
 
 
 def record_range_metadata(context: dg.AssetExecutionContext, metadata: Mapping[str, Any]) -> None:

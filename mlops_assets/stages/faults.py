@@ -63,7 +63,7 @@ def is_transient(error: BaseException) -> bool:
 def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """Let the function of an asset end at once, with a message, at an error that trying again cannot mend.
 
-    What a generator yields reaches Dagster by `CheckEvents`, with results of checks by partition.
+    What it yields or returns reaches Dagster by `CheckEvents`, with results of checks and data versions by partition.
     Goes directly below the decorator `dg.asset` or `dg.multi_asset`.
     """
     if inspect.isgeneratorfunction(compute):
@@ -84,7 +84,8 @@ def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Resu
     @functools.wraps(compute)
     def run(*args: _Parameters.args, **keywords: _Parameters.kwargs) -> _Result:
         try:
-            return compute(*args, **keywords)
+            result = compute(*args, **keywords)
+            return CheckEvents().of(result) if isinstance(result, dg.MaterializeResult) else result  # type: ignore[return-value]
         except Exception as error:  # as above
             if (evaluated := _evaluated(error)) is error:
                 raise

@@ -5,6 +5,7 @@ from datetime import date
 import dagster as dg
 import dbt_lake
 import pytest
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.core.project import current_project
@@ -13,6 +14,7 @@ from mlops_assets.features.dagster_dbt import DbtProject
 from mlops_assets.features.dbt_models import DbtSelection, build_dbt_assets
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.schema_evolution import ColumnChange, alter_statements
+from mlops_assets.lake.tables import fingerprint
 
 lake = dbt_lake.lake
 
@@ -93,6 +95,26 @@ def test_row_counts_are_those_of_the_lake(result: dg.ExecuteInProcessResult, lak
     assert seen == 3
 
 
+def versions(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str | None], str]:
+    """The data version of each asset and partition that the run made."""
+    return {
+        (event.asset_key.to_user_string(), event.partition): event.step_materialization_data.materialization.tags[
+            DATA_VERSION_TAG
+        ]
+        for event in result.get_asset_materialization_events()
+        if event.asset_key
+    }
+
+
+def test_the_data_version_of_a_partition_is_its_content(result: dg.ExecuteInProcessResult, lake: Lake) -> None:
+    made = versions(result)
+    with lake.connect(read_only=True) as connection:
+        for day in ("2013-06-01", "2013-06-02", "2013-06-03"):
+            rows = f"(FROM flight_delay.spine WHERE flight_date = DATE '{day}')"
+            assert made["flight_delay/spine", day] == fingerprint(connection, rows)
+        assert made["features/aircraft", None] == fingerprint(connection, "features.aircraft")
+
+
 def test_every_column_of_a_model_leads_to_columns_upstream(
     result: dg.ExecuteInProcessResult, assets: dg.AssetsDefinition
 ) -> None:
@@ -170,6 +192,7 @@ def test_a_wider_type_of_the_contract_is_followed_and_another_one_is_named_befor
     retype("INTEGER", "SMALLINT")
     widened = _materialize(assets, lake, start=END, end=END, selection=[spine])
     assert widened.success
+    assert versions(widened)["flight_delay/spine", END] == versions(result)["flight_delay/spine", END]
     event = widened.get_asset_materialization_events()[-1].step_materialization_data.materialization
     assert event.metadata["schema_changes"].value == ["distance SMALLINT -> INTEGER"]
     retype("INTEGER", "VARCHAR")

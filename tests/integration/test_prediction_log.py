@@ -196,11 +196,18 @@ def test_a_run_records_the_partitions_whose_rows_it_brought(lake: Lake, nats: Na
         days = [date(2020, 1, 2), date(2020, 1, 2), date(2020, 3, 4), date(2019, 12, 31), date(2021, 1, 1)]
         publish(nats, *(record(number, partition=day) for number, day in enumerate(days)))
         # What is of no partition of the solution is in the table, and nothing follows it.
-        assert recorded(ingest(lake, nats, instance)) == [("2020-01-02", 2), ("2020-03-04", 1)]
+        first = ingest(lake, nats, instance)
+        assert recorded(first) == [("2020-01-02", 2), ("2020-03-04", 1)]
         assert rows(lake, f"SELECT count(*) FROM {TABLE}") == [(5,)]
         assert recorded(ingest(lake, nats, instance)) == []
         publish(nats, record(7))
-        assert recorded(ingest(lake, nats, instance)) == [("2020-01-02", 3)]
+        second = ingest(lake, nats, instance)
+        assert recorded(second) == [("2020-01-02", 3)]
+        # What follows the log sees other content.
+        before, after = (
+            result.asset_materializations_for_node(f"{SOLUTION}__prediction_log")[0].tags for result in (first, second)
+        )
+        assert before and after and before["dagster/data_version"] != after["dagster/data_version"]
 
 
 def test_the_run_that_the_sensor_asks_for_reads_inputs_that_were_materialized_by_partition(lake: Lake, nats: NatsServer) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from mlops_assets.core.conditions import (
     ON_NEW_INPUTS,
@@ -27,11 +28,15 @@ class Graph:
     def __init__(self, instance: dg.DagsterInstance):
         self.instance = instance
         self.rows_are_good = True
+        self.rows: str | None = None
+        """What `raw` holds. None: other rows every time."""
+        self.reported = 0
         raw_check = dg.AssetCheckSpec("row_count", asset="raw", blocking=True)
 
         @dg.asset(partitions_def=DAYS, check_specs=[raw_check], backfill_policy=dg.BackfillPolicy.single_run())
         def raw() -> dg.MaterializeResult:
-            return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=self.rows_are_good)])
+            version = dg.DataVersion(self.rows) if self.rows else None
+            return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=self.rows_are_good)], data_version=version)
 
         @dg.asset(partitions_def=DAYS, deps=[raw], kinds={"dbt"}, automation_condition=ON_NEW_INPUTS)
         def feature() -> None: ...
@@ -115,9 +120,11 @@ class Graph:
             )
 
     def report(self, key: str, *days: str) -> None:
-        """As if `key` had been materialized, without its checks: faster than a run."""
+        """As if `key` had been materialized with other rows than before, without its checks: faster than a run."""
         for day in days:
-            self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day))
+            self.reported += 1
+            rows = {DATA_VERSION_TAG: f"rows {self.reported}"}
+            self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day, tags=rows))
 
     def tick(self) -> dict[str, list[str]]:
         """What one tick of each sensor asks for."""
@@ -155,6 +162,19 @@ def test_a_new_day_goes_down_to_the_predictions(graph: Graph) -> None:
     assert graph.tick() == {"feature": ["2013-08-05"]}
     graph.report("feature", "2013-08-05")
     assert graph.tick() == {"predictions": ["2013-08-05"], "outcomes": ["2013-08-05"]}
+
+
+def test_an_input_that_was_written_again_as_it_was_makes_nothing_follow_but_what_is_missing(graph: Graph) -> None:
+    day, other = "2013-08-05", "2013-08-06"
+    graph.rows = "rows"
+    graph.materialize("raw", day, other)
+    graph.report("feature", day)
+    graph.tick()
+    graph.materialize("raw", day, other)
+    assert graph.tick() == {"feature": [other]}
+    graph.rows = "corrected rows"
+    graph.materialize("raw", day)
+    assert graph.tick() == {"feature": [day]}
 
 
 def test_without_a_champion_nothing_is_predicted() -> None:
