@@ -192,7 +192,6 @@ def test_a_wider_type_of_the_contract_is_followed_and_another_one_is_named_befor
     retype("INTEGER", "SMALLINT")
     widened = _materialize(assets, lake, start=END, end=END, selection=[spine])
     assert widened.success
-    assert versions(widened)["flight_delay/spine", END] == versions(result)["flight_delay/spine", END]
     event = widened.get_asset_materialization_events()[-1].step_materialization_data.materialization
     assert event.metadata["schema_changes"].value == ["distance SMALLINT -> INTEGER"]
     retype("INTEGER", "VARCHAR")

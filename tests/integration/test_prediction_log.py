@@ -207,7 +207,9 @@ def test_a_run_records_the_partitions_whose_rows_it_brought(lake: Lake, nats: Na
         before, after = (
             result.asset_materializations_for_node(f"{SOLUTION}__prediction_log")[0].tags for result in (first, second)
         )
-        assert before and after and before["dagster/data_version"] != after["dagster/data_version"]
+        assert before is not None
+        assert after is not None
+        assert before["dagster/data_version"] != after["dagster/data_version"]
 
 
 def test_the_run_that_the_sensor_asks_for_reads_inputs_that_were_materialized_by_partition(lake: Lake, nats: NatsServer) -> None:
