@@ -16,6 +16,7 @@ from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, Sq
 from mlops_assets.core.check_rules import CheckRule, Evidence, PartitionCheckResult
 from mlops_assets.runs.event_storage import KEPT_CONNECTIONS, BatchingEventLog
 from mlops_assets.stages.faults import step
+from mlops_assets.stages.partition_versions import PARTITION_FINGERPRINT
 
 KEY = dg.AssetKey("readings")
 DAYS = dg.DailyPartitionsDefinition(start_date="2020-01-01", end_date="2020-12-31")
@@ -28,6 +29,9 @@ EVALUATION = dg.DagsterEventType.ASSET_CHECK_EVALUATION
 BAD: set[str] = set()
 """Days whose rows fail both checks."""
 
+CONTENT: dict[str, str] = {}
+"""The fingerprints of days that differ from the others'."""
+
 
 @dg.asset(
     key=KEY,
@@ -37,6 +41,8 @@ BAD: set[str] = set()
 )
 @step
 def readings(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+    for day in context.partition_keys:
+        context.add_asset_metadata({PARTITION_FINGERPRINT: CONTENT.get(day, "rows")}, asset_key=KEY, partition_key=day)
     yield dg.MaterializeResult(
         check_results=[
             PartitionCheckResult.from_result(
@@ -145,6 +151,22 @@ def test_a_bad_day_is_seen_as_that_day_until_it_passes(instance: dg.DagsterInsta
     assert failed == {("blocking", bad), ("warning", bad)}
     assert run(instance, [bad], bad=set()).success
     assert {status for status, _ in state(instance).values()} == {"SUCCEEDED"}
+
+
+def test_each_partition_of_a_range_has_a_version_of_its_own(instance: dg.DagsterInstance) -> None:
+    log, corrected = log_of(instance), ALL_DAYS[5]
+    run(instance, ALL_DAYS, bad=set())
+    seen = max(log.get_latest_storage_id_by_partition(KEY, dg.DagsterEventType.ASSET_MATERIALIZATION).values())
+    run(instance, ALL_DAYS, bad=set())
+    assert log.get_updated_data_version_partitions(KEY, ALL_DAYS, seen) == set()
+    CONTENT[corrected] = "corrected rows"
+    try:
+        run(instance, ALL_DAYS, bad=set())
+    finally:
+        CONTENT.clear()
+    assert log.get_updated_data_version_partitions(KEY, ALL_DAYS, seen) == {corrected}
+    # As many as Dagster makes: one a run and partition.
+    assert stored(instance)[1][dg.DagsterEventType.ASSET_MATERIALIZATION.value, KEY.to_string(), corrected] == 3
 
 
 @contextmanager
