@@ -67,7 +67,6 @@ _PARTS = {
     "sources/reader_options.py": "unit/sources/test_python_reader.py",
     "sources/readers.py": "unit/sources/test_python_reader.py",
     "sources/table_checks.py": "integration/test_raw_tables.py",
-    "stages/partition_versions.py": "integration/test_backfill.py",
     "training/dataset_scan.py": "unit/training/test_dataset_checks.py",
     "training/dataset_schema.py": "unit/training/test_dataset_checks.py",
     "training/recalibrated_version.py": "integration/test_recalibrated_versions.py",
