@@ -1,25 +1,22 @@
 """The lineage of one prediction back to its raw rows, and the contributions of its features."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
-from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.clients.asset_state import AssetState, ancestors
 from mlops_assets.clients.bundle_record import BundleRecord, EvidenceError
 from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.keys import ALL_PREDICTIONS, PREDICTION_LOG, PREDICTIONS, RAW_SCHEMA, stage_key
+from mlops_assets.core.keys import ALL_PREDICTIONS, PREDICTION_LOG, PREDICTIONS, stage_key
 from mlops_assets.core.prediction_columns import BATCH, CHALLENGER_ROLE, predictions_array
-from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.datasets import RecordedDataset, recorded_datasets
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import literal, quote
 from mlops_assets.operations.deployments import deployment_at, deployment_history
+from mlops_assets.operations.row_origins import RowOrigins
 from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.predictions.all_predictions import all_predictions
 from mlops_assets.schema.column_names import (
@@ -38,7 +35,6 @@ from mlops_assets.schema.column_names import (
     TRAINED_ON,
     VIEW_FLAGS,
     VIEW_SNAPSHOTS,
-    known_since_column,
 )
 from mlops_assets.training.bundle_reading import fitted_version, read_bundle
 
@@ -90,7 +86,7 @@ class PredictionLineage:
 
     def trace(self) -> dict[str, Any]:
         """The chain from the prediction to the raw partitions, each link with its page in Dagster or MLflow. Values suit JSON."""
-        assets = self.client.assets()
+        origins = RowOrigins(self.settings, self.client, self.solution, self.values)
         partition = str(self.values[self.solution.partitions.column])
         training_date = self.record.training.training_date.isoformat()
         dataset = self._dataset()
@@ -115,12 +111,8 @@ class PredictionLineage:
                 "dagster": self.client.asset_url(f"{self.solution_name}/training_dataset", training_date),
                 "rebuild": f"mlops dataset rebuild {self.solution_name} {self.record.training.dataset_fingerprint}",
             },
-            "feature_views": self._feature_views(),
-            "raw_partitions": [
-                self._raw(assets[key], training_date=training_date, partition=partition)
-                for key in sorted(ancestors(assets, [self._asset()]))
-                if key.startswith(f"{RAW_SCHEMA}/")
-            ],
+            "feature_views": origins.feature_views(),
+            "raw_partitions": origins.raw_partitions(dataset),
         }
 
     def explain(self) -> "Explanation":
@@ -241,36 +233,3 @@ class PredictionLineage:
             datasets = recorded_datasets(connection, f"{self.solution_name}.training_dataset")
         fingerprint = self.record.training.dataset_fingerprint
         return next((each for each in reversed(datasets) if each.fingerprint == fingerprint), None)
-
-    def _feature_views(self) -> list[dict[str, Any]]:
-        import json
-
-        from mlops_assets.feature_store.registry import FeatureRegistry
-
-        registry = FeatureRegistry.from_manifest(current_project().dbt_manifest)
-        views: Mapping[str, int] = json.loads(self.values[FEATURE_VIEWS])
-        found = []
-        for name, version in views.items():
-            table = registry.view(name, version).model.table
-            found.append(
-                {
-                    "view": name,
-                    "version": version,
-                    "table": table,
-                    "values_from": self.values.get(known_since_column(name)),
-                    "dagster": self.client.asset_url(table.replace(".", "/"), None),
-                }
-            )
-        return found
-
-    def _raw(self, asset: AssetState, *, training_date: str, partition: str) -> dict[str, Any]:
-        """The partitions of a raw table that were there: those before the training date for the model, up to the row's for it."""
-        last = (date.fromisoformat(training_date) - timedelta(days=1)).isoformat()
-        trained = [(start, min(end, last)) for start, end in asset.ranges if start <= last]
-        scored = [(start, min(end, partition)) for start, end in asset.ranges if start <= partition]
-        return {
-            "table": asset.key.replace("/", "."),
-            "training": [" to ".join(each) for each in trained] if asset.partitioned else "all rows",
-            "prediction": [" to ".join(each) for each in scored] if asset.partitioned else "all rows",
-            "dagster": self.client.asset_url(asset.key, partition if asset.partitioned else None),
-        }

@@ -238,9 +238,14 @@ def test_a_prediction_is_traced_to_the_raw_partitions(platform: Platform, demo: 
     assert all(
         view["values_from"] < traced["prediction"]["predicted_at"] for view in traced["feature_views"] if view["values_from"]
     )
+    day, snapshot = traced["prediction"]["partition"], traced["prediction"]["_source_snapshot"]
+    assert {view["snapshot"] for view in traced["feature_views"]} == {snapshot}
+    assert all(view["partition"] <= day and view["loaded_at"] for view in traced["feature_views"] if view["values_from"])
     [flights] = [table for table in traced["raw_partitions"] if table["table"] == "raw.flights"]
     assert flights["training"] == ["2013-01-01 to 2013-01-31"]
-    assert flights["prediction"] == [f"2013-01-01 to {traced['prediction']['partition']}"]
+    # The row's own day, and those that the rolling features of the values look back to.
+    assert flights["prediction"][-1].endswith(f" to {day}")
+    assert flights["snapshots"] == [snapshot]
     # The addresses lead to pages that exist.
     assert platform.client.run(traced["training_run"]["dagster"].rpartition("/")[2]).status == "SUCCESS"
     assert platform.registry.client.get_run(traced["training_run"]["mlflow_run_id"]).info.status == "FINISHED"

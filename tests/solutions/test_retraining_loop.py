@@ -106,6 +106,12 @@ def test_after_the_repair_the_tables_are_those_of_a_true_delivery(
     assert {name: content for name, content in platform.fingerprints().items() if name in names} == before
 
 
+def test_after_the_repair_nothing_of_it_is_outdated(platform: Platform, replayed: Replayed) -> None:
+    answer = json.loads(platform.mlops("backfill", "--from-changes", "--dry-run", "--json").stdout)
+    assert answer["built"] == {}
+    assert [asset for asset in answer["touched"] if "census" in asset["asset"] or asset["asset"].startswith(f"{SOLUTION}/")] == []
+
+
 def test_the_decision_trained_and_deployed_once(platform: Platform, replayed: Replayed) -> None:
     [step] = replayed.first["steps"]
     [window] = step["windows"]
