@@ -2,12 +2,14 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.core.errors import StackError
 
+_RAW = "raw/"
+"""How the keys of raw tables begin; spelled as in `keys.py`, which imports Dagster."""
 _POLL_SECONDS = 0.5
 _STEP_POLLS = 10
 """The steps are asked for in one of so many polls: of a run with thousands of events each answer takes Dagster a tenth of a second."""
@@ -17,8 +19,10 @@ def follow_run(client: DagsterClient, run_id: str, name: str, report: Callable[[
     """Wait until the run has succeeded; `report` hears how it stands. Raises StackError with the causes when it fails."""
     state = wait_for_run(client, run_id, report)
     if state.status != "SUCCESS":
-        reasons = "\n".join(client.failures(state.run_id)) or state.status
-        raise StackError(f"The run of {name} failed.\n{reasons}", remedy=f"The run with its logs: {client.run_url(state.run_id)}")
+        causes = client.failures(state.run_id)
+        reasons = "\n".join(causes) or state.status
+        remedy = f"{_of_deliveries(causes)}The run with its logs: {client.run_url(state.run_id)}"
+        raise StackError(f"The run of {name} failed.\n{reasons}", remedy=remedy)
     return state
 
 
@@ -45,3 +49,13 @@ def poll_run(client: DagsterClient, run_id: str) -> Iterator[RunState]:
         if state.finished and not asks_steps:
             state = client.run(run_id)
         known = state if asks_steps or state.finished else replace(known, status=state.status)
+
+
+def _of_deliveries(causes: Sequence[str]) -> str:
+    """What to do about the raw tables whose checks are among the `causes` of a failed run."""
+    keys = sorted({cause.partition(":")[0] for cause in causes if cause.startswith(_RAW)})
+    return "".join(
+        f"Deliver corrected rows, or take those of {key} as they are: materialize it in Dagster with the configuration "
+        f"`ops: {{{key.replace('/', '__')}: {{config: {{accept: why}}}}}}`\n"
+        for key in keys
+    )

@@ -95,8 +95,7 @@ def _rows(
     rows, former = row_count(columns), [row_count(profiles) for profiles in reference.partitions]
     weekday = reference.rows_of_weekday(partition)
     least, count = min(former), len(former)
-    # Where Sundays have a third of the rows, a holiday may have a third of a Sunday's.
-    if _are_few(rows, least, share=min(rules.fewest_rows, least / median(former))):
+    if has_too_few_rows(rows, former, rules):
         yield DeliveryFinding(partition, None, "rows", True, f"{rows} rows, the {count} partitions before have at least {least}")
     elif len(weekday) >= _LEAST_WEEKS and _are_few(rows, int(median(weekday)), share=rules.fewest_rows):
         text = f"{rows} rows, a usual {partition:%A} has {median(weekday):.0f}"
@@ -105,6 +104,12 @@ def _rows(
         yield DeliveryFinding(
             partition, None, "rows", False, f"{rows} rows, the {count} partitions before have at most {max(former)}"
         )
+
+
+def has_too_few_rows(rows: int, former: Sequence[int], rules: DeliveryComparison) -> bool:
+    """Whether a partition of so many `rows` is stopped for it, after partitions with the `former` numbers of rows."""
+    # Where Sundays have a third of the rows, a holiday may have a third of a Sunday's.
+    return _are_few(rows, min(former), share=min(rules.fewest_rows, min(former) / median(former)))
 
 
 def _are_few(rows: int, least: int, *, share: float) -> bool:

@@ -1,6 +1,7 @@
 """The partitions of a table with time, as fine as its rows fill them, and the spans of its training."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from mlops_assets.operations.new_solution.origin import free_name
 from mlops_assets.operations.new_solution.table_facts import TYPED, TableFacts
 from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
 from mlops_assets.schema.duration import add_duration
+from mlops_assets.schema.source import DeliveryComparison
 from mlops_assets.schema.time_partitions import Partitions, period_start
+from mlops_assets.sources.deliveries import has_too_few_rows
 
 _MOST_PARTITIONS = 1_500
 _FEWEST_ROWS = 5
@@ -56,6 +59,10 @@ def infer_calendar(
     spans = {cadence: _spans(counts, cadence) for cadence in CADENCE_LENGTHS}
     cadence, decision = _cadence(spans, counts, answers)
     start, end, filled, partitions = spans[cadence]
+    if unfinished := _unfinished_partition(counts, cadence):
+        # Its delivery would be stopped, and with it the first run.
+        end, told = unfinished
+        filled, partitions, decision = filled - 1, partitions - 1, replace(decision, reason=f"{decision.reason} {told}")
     window, holdout = _lengths(start, end, cadence)
     calendar = Calendar(column, expression, start, end, cadence, zone, filled < partitions, window, holdout)
     return calendar, [decision]
@@ -92,6 +99,24 @@ def _spans(counts: dict[date, int], cadence: Cadence) -> tuple[date, date, int, 
     while here <= begins[-1]:
         number, here = number + 1, add_duration(here, CADENCE_LENGTHS[cadence].duration)
     return begins[0], here, len(begins), number
+
+
+def _unfinished_partition(counts: dict[date, int], cadence: Cadence) -> tuple[date, str] | None:
+    """The first day of the last partition and what is told of it, where it has so few rows that its delivery would be stopped.
+
+    A file that was written in the middle of a day ends with such a partition.
+    """
+    rows: Counter[date] = Counter()
+    for day, count in counts.items():
+        rows[period_start(day, cadence)] += count
+    rules, (*earlier, last) = DeliveryComparison(), sorted(rows)
+    former = [rows[each] for each in earlier[-rules.partitions :]]
+    if len(former) < rules.minimum_partitions or not has_too_few_rows(rows[last], former, rules):
+        return None
+    return last, (
+        f"The last one, of {last}, has {rows[last]} rows and each of the {len(former)} before it at least {min(former)}: it seems not to be "
+        "whole and is left out (`end` of the partitions)."
+    )
 
 
 def _cadence(

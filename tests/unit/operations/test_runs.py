@@ -84,3 +84,11 @@ def test_a_run_that_fails_is_told_with_its_causes_and_its_page(status: str, reas
 
 def test_waiting_takes_any_end() -> None:
     assert wait_for_run(Scripted([state("a", "FAILURE")]), "a", lambda each: None).status == "FAILURE"
+
+
+def test_a_delivery_that_was_set_aside_may_be_taken_as_it_is() -> None:
+    failures = ["raw/orders: delivery: 2025-02-17: 26 rows", "raw/orders: duplicates: 3 keys", "features: a fault"]
+    with pytest.raises(StackError) as raised:
+        follow_run(Scripted([state("a", "FAILURE")], failures), "a", "data", lambda each: None)
+    assert raised.value.remedy.count("raw/orders") == 1
+    assert "`ops: {raw__orders: {config: {accept: why}}}`" in raised.value.remedy

@@ -116,6 +116,17 @@ def test_partitions_are_as_fine_as_rows_fill_them(tmp_path: Path, days: int, eac
     assert decided(proposal)["cadence"] == cadence
 
 
+def test_a_last_day_that_is_not_whole_is_left_out(tmp_path: Path) -> None:
+    start = datetime(2015, 1, 1, 6, tzinfo=UTC)
+    # The file was written on its 40th day, at three in the morning.
+    moments = [start + timedelta(minutes=15 * number) for number in range(39 * 96 - 12)]
+    rows = [{"at": moment.isoformat(), "x": number % 7, "y": (number * 5) % 2} for number, moment in enumerate(moments)]
+    proposal = propose_rows(tmp_path, rows, label="y", time="at", label_delay="1d")
+    [reason] = [decision.reason for decision in proposal.decisions if decision.field == "cadence"]
+    assert "The last one, of 2015-02-09, has 12 rows and each of the 28 before it at least 96" in reason
+    assert solution(proposal).partitions.end == date(2015, 2, 9)
+
+
 def test_a_table_of_one_day_has_no_time_to_train_on(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="--time none"):
         propose_rows(
