@@ -2,7 +2,7 @@
 # Needs Python 3.11 or 3.12, make and git; uv is used when it is there.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check lock dev chaos bench clean
+.PHONY: help install demo test test-all check audit lock dev chaos bench clean
 SHELL := /bin/bash
 
 # Compiled bytecode starts every process two to three times faster.
@@ -45,6 +45,10 @@ check: install  ## Lint, format, types and import layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+audit: install  ## Ask for known vulnerabilities of the locked packages (needs the network)
+	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit==2.9.0; }
+	@$(VENV)/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --progress-spinner off
 
 dev: install  ## Run the stack in the foreground with all logs; Ctrl-C stops it
 	@$(MLOPS) dev

@@ -58,8 +58,14 @@ def renew_access_token(settings: Settings) -> str:
 
 def is_authorized(header: bytes | None, token: str) -> bool:
     """Whether the header `Authorization` holds the token; takes the same time wherever a wrong one differs."""
+    given = bearer_token(header)
+    return given is not None and hmac.compare_digest(given, token.encode())
+
+
+def bearer_token(header: bytes | None) -> bytes | None:
+    """The token in the header `Authorization`, None where there is none."""
     scheme, _, credentials = (header or b"").partition(b" ")
-    return scheme.lower() == _SCHEME and hmac.compare_digest(credentials.strip(), token.encode())
+    return credentials.strip() if scheme.lower() == _SCHEME else None
 
 
 def authorization(token: str) -> dict[str, str]:

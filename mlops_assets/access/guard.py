@@ -4,7 +4,6 @@ An ASGI application around another one. Whatever a web page elsewhere makes a br
 (DNS rebinding), requests that another origin began (CSRF), frames.
 """
 
-import hmac
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,7 +12,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from mlops_assets.access.credentials import is_authorized
+from mlops_assets.access.credentials import bearer_token
+from mlops_assets.access.identities import IDENTITY, Identities, Identity
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,14 +32,14 @@ _POLICY = (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store")
 class AccessGuard:
     """The guard of one application.
 
-    `name` is of the service and `token` returns what opens it. `command` is what a person types to get in, `file` is the name of the
-    file in the state folder in which a program finds the token.
+    `name` is of the service and `identities` tell whom it opens to; the application finds who it is in the scope. `command` is what a person
+    types to get in, `file` is the name of the file in the state folder in which a program finds the token.
     """
 
-    def __init__(self, application: Application, *, name: str, token: Callable[[], str], command: str, file: str):
+    def __init__(self, application: Application, *, name: str, identities: Identities, command: str, file: str):
         self._application = application
         self._name = name
-        self._token = token
+        self._identities = identities
         self._command = command
         self._file = file
 
@@ -51,33 +51,36 @@ class AccessGuard:
         headers = _Headers(scope)
         host = _LOOPBACK.fullmatch(headers.get(b"host"))
         if host is None:
-            await _refuse(scope, send, HTTPStatus.FORBIDDEN, "This server answers under the names 127.0.0.1 and localhost alone.")
+            await refuse(scope, send, HTTPStatus.FORBIDDEN, "This server answers under the names 127.0.0.1 and localhost alone.")
             return
-        token = self._token()
-        if is_authorized(headers.get(b"authorization"), token):
-            await self._application(scope, receive, send)
+        token = bearer_token(headers.get(b"authorization"))
+        identity = None if token is None else self._identities.of_token(token)
+        if identity is not None:
+            await self._admit(identity, scope, receive, send)
         elif TOKEN_PARAMETER in dict(parse_qsl(scope["query_string"].decode("latin-1"))):
-            await self._open_session(scope, send, headers, token, host)
-        elif not self._has_session(headers, token, host):
+            await self._open_session(scope, send, headers, host)
+        elif (identity := self._identity_of_session(headers, host)) is None:
             await self._show_the_way(scope, send, headers)
         elif _is_of_another_origin(scope, headers):
-            await _refuse(scope, send, HTTPStatus.FORBIDDEN, f"{self._name} takes nothing that a page of another origin sends.")
+            await refuse(scope, send, HTTPStatus.FORBIDDEN, f"{self._name} takes nothing that a page of another origin sends.")
         else:
-            await self._application(scope, receive, send)
+            await self._admit(identity, scope, receive, send)
 
-    async def _open_session(self, scope: Scope, send: Send, headers: "_Headers", token: str, host: re.Match[bytes]) -> None:
+    async def _admit(self, identity: Identity, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[IDENTITY] = identity
+        await self._application(scope, receive, send)
+
+    async def _open_session(self, scope: Scope, send: Send, headers: "_Headers", host: re.Match[bytes]) -> None:
         """Exchange the token in the address for a cookie, and lead to the address without it."""
         parameters = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        presented_token = dict(parameters)[TOKEN_PARAMETER]
-        if scope["type"] != "http" or not hmac.compare_digest(presented_token.encode(), token.encode()):
+        token = dict(parameters)[TOKEN_PARAMETER].encode()
+        if scope["type"] != "http" or self._identities.of_token(token) is None:
             await self._show_the_way(scope, send, headers)
             return
         left = urlencode([(name, value) for name, value in parameters if name != TOKEN_PARAMETER])
         # The path as it was sent; two slashes at its beginning would name another host.
         path = "/" + scope.get("raw_path", scope["path"].encode()).decode("latin-1").lstrip("/")
-        cookie = (
-            f"{self._cookie_name(host)}={self._session(token)}; Path=/; Max-Age={_SESSION_SECONDS}; HttpOnly; SameSite=Strict"
-        )
+        cookie = f"{self._cookie_name(host)}={self._identities.session(token)}; Path=/; Max-Age={_SESSION_SECONDS}; HttpOnly; SameSite=Strict"
         await _answer(
             send,
             HTTPStatus.SEE_OTHER,
@@ -86,25 +89,22 @@ class AccessGuard:
             (b"set-cookie", cookie.encode()),
         )
 
-    def _has_session(self, headers: "_Headers", token: str, host: re.Match[bytes]) -> bool:
-        name, expected = self._cookie_name(host), self._session(token)
+    def _identity_of_session(self, headers: "_Headers", host: re.Match[bytes]) -> Identity | None:
+        name = self._cookie_name(host)
         pairs = (pair.strip().partition("=") for pair in headers.get(b"cookie").decode("latin-1").split(";"))
-        return any(key == name and hmac.compare_digest(value.encode("latin-1"), expected.encode()) for key, _, value in pairs)
+        sessions = (self._identities.of_session(value.encode("latin-1")) for key, _, value in pairs if key == name)
+        return next((identity for identity in sessions if identity is not None), None)
 
     def _cookie_name(self, host: re.Match[bytes]) -> str:
         """Browsers keep one set of cookies for all ports of a host: the name tells them apart."""
         return f"mlops_session_{(host[2] or b'80').decode()}"
-
-    def _session(self, token: str) -> str:
-        """Return the content of the cookie: not the token, since it goes to every port of the host, and of no use at another service."""
-        return hmac.new(token.encode(), f"session of {self._name}".encode(), "sha256").hexdigest()
 
     async def _show_the_way(self, scope: Scope, send: Send, headers: "_Headers") -> None:
         """Say how to get in: a page for a browser, JSON for a program."""
         sentence = f"{self._name} opens with the link that `{self._command}` prints."
         if not _is_navigation(scope, headers):
             program = f"A program gives the token in the file {self._file} of the state folder: `Authorization: Bearer <token>`."
-            await _refuse(scope, send, HTTPStatus.UNAUTHORIZED, f"{sentence} {program}")
+            await refuse(scope, send, HTTPStatus.UNAUTHORIZED, f"{sentence} {program}")
             return
         # A browser keeps a strict cookie back when a link elsewhere, as in a mail, leads here: asked again from here it sends it.
         again = _AGAIN if headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site") else ""
@@ -146,7 +146,8 @@ def _is_of_another_origin(scope: Scope, headers: _Headers) -> bool:
     return bool(origin) and origin.lower() != own.lower()
 
 
-async def _refuse(scope: Scope, send: Send, status: HTTPStatus, reason: str) -> None:
+async def refuse(scope: Scope, send: Send, status: HTTPStatus, reason: str) -> None:
+    """Answer a request with an error, which says why."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
         return

@@ -16,6 +16,8 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from mlops_assets.cli import (
+    access,
+    audit,
     automation,
     backfill,
     backup,
@@ -41,11 +43,16 @@ from mlops_assets.local.permissions import PRIVATE_UMASK
 class _Commands(TyperGroup):
     """Shows a fault that a person can remedy as a message instead of a traceback, and exits with 1."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        self._words = list(args)
+        return list(super().parse_args(ctx, args))
+
     def invoke(self, ctx: Any) -> Any:
         # What a command writes, and what it starts, is nobody else's to read.
         os.umask(PRIVATE_UMASK)
         try:
-            return super().invoke(ctx)
+            with audit.recorded(self, self._words):
+                return super().invoke(ctx)
         except StackError as error:
             fault = error
         except ModuleNotFoundError as error:
@@ -89,8 +96,10 @@ app.add_typer(automation.app)
 app.add_typer(serving.app)
 app.add_typer(backfill.app)
 app.add_typer(backup.app)
+app.add_typer(audit.app)
 app.add_typer(stream.app, name="stream")
 app.add_typer(schema.app, name="schema")
+app.add_typer(access.app, name="access")
 
 
 @app.command(epilog="Example: [bold]mlops up[/bold]")

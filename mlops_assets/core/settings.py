@@ -198,6 +198,21 @@ class Settings:
         return self.home / "serving_token"
 
     @property
+    def callers_file(self) -> Path:
+        """File of the applications that may ask the online server, with the hashes of their tokens."""
+        return self.home / "callers.json"
+
+    @property
+    def rate_limits_directory(self) -> Path:
+        """Folder of the counts by which the processes of the online server limit their callers together."""
+        return self.home / "rate_limits"
+
+    @property
+    def audit_log(self) -> Path:
+        """File of who did what, one JSON object a line."""
+        return self.home / "audit.jsonl"
+
+    @property
     def signing_key_file(self) -> Path:
         """File of the key that signs which bundles were registered and accepted; whoever loses it trains the versions again."""
         return self.home / "signing_key"

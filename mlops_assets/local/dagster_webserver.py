@@ -6,14 +6,13 @@ runs the same application with the guard before it.
 
 import contextlib
 from collections.abc import AsyncIterator
-from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs
 
-from mlops_assets.access.credentials import access_token
-from mlops_assets.access.guard import AccessGuard, Application, Receive, Scope, Send
+from mlops_assets.access.guard import AccessGuard
+from mlops_assets.access.identities import IDENTITY, identities
 from mlops_assets.access.protocol import serve
 from mlops_assets.core.settings import Settings
+from mlops_assets.local.doors import DagsterDoor
 
 # As the command has them.
 _STATEMENT_TIMEOUT_MILLISECONDS, _POOL_RECYCLE_SECONDS, _POOL_MAXIMUM_OVERFLOW = 15_000, 3_600, 20
@@ -23,12 +22,27 @@ _POLL_MILLISECONDS = 2_000
 def main() -> None:
     """Serve the UI and GraphQL until told to stop."""
     from dagster import DagsterInstance
-    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget
     from dagster._utils.interrupts import setup_interrupt_handlers
     from dagster._utils.log import configure_loggers
     from dagster_webserver.app import create_app_from_workspace_process_context
     from dagster_webserver.version import __version__
+    from starlette.requests import HTTPConnection
+
+    class _RoleContext(WorkspaceProcessContext):
+        """Tells the pages of a viewer that nothing may be changed, so that they offer nothing else. The door refuses it in any case."""
+
+        def create_request_context(self, source: Any = None) -> WorkspaceRequestContext:
+            identity = source.scope.get(IDENTITY) if isinstance(source, HTTPConnection) else None
+            return WorkspaceRequestContext(
+                instance=self.instance,
+                current_workspace=self.get_current_workspace(),
+                process_context=self,
+                version=self.version,
+                source=source,
+                read_only=identity is not None and identity.role != "operator",
+            )
 
     settings = Settings.from_environment()
     configure_loggers(formatter="colored", log_level="INFO")
@@ -36,35 +50,18 @@ def main() -> None:
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(_STATEMENT_TIMEOUT_MILLISECONDS, _POOL_RECYCLE_SECONDS, _POOL_MAXIMUM_OVERFLOW)
         workspace = WorkspaceFileTarget(paths=[str(settings.dagster_home / "workspace.yaml")])
-        with WorkspaceProcessContext(
+        with _RoleContext(
             instance, version=__version__, read_only=False, workspace_load_target=workspace, code_server_log_level="warning"
         ) as context:
             application = create_app_from_workspace_process_context(context, "", _POLL_MILLISECONDS, lifespan=_lifespan)
             guard = AccessGuard(
-                _QueriesByPost(application),
+                DagsterDoor(application, settings.audit_log),
                 name="Dagster",
-                token=lambda: access_token(settings),
+                identities=identities(settings, "Dagster"),
                 command="mlops open",
                 file=settings.access_token_file.name,
             )
             serve(guard, settings.dagster_port)
-
-
-class _QueriesByPost:
-    """GraphQL by POST and WebSocket alone: Dagster runs mutations that a GET asks for, and a GET must change nothing."""
-
-    def __init__(self, application: Application):
-        self._application = application
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asks = scope["type"] == "http" and scope["path"] == "/graphql" and b"query" in parse_qs(scope["query_string"])
-        if asks and scope["method"] != "POST":
-            body = b"GraphQL is asked by POST.\n"
-            headers = [(b"allow", b"POST"), (b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
-            await send({"type": "http.response.start", "status": int(HTTPStatus.METHOD_NOT_ALLOWED), "headers": headers})
-            await send({"type": "http.response.body", "body": body})
-        else:
-            await self._application(scope, receive, send)
 
 
 @contextlib.asynccontextmanager

@@ -7,10 +7,11 @@ up by the same variables, in the process that supervisor watches: half the memor
 
 import os
 
-from mlops_assets.access.credentials import access_token
 from mlops_assets.access.guard import AccessGuard
+from mlops_assets.access.identities import identities
 from mlops_assets.access.protocol import serve
 from mlops_assets.core.settings import MLFLOW_DATABASE, Settings
+from mlops_assets.local.doors import MlflowDoor
 
 
 def main() -> None:
@@ -37,9 +38,9 @@ def main() -> None:
     from mlflow.server.fastapi_app import app
 
     guard = AccessGuard(
-        app,
+        MlflowDoor(app, settings.audit_log),
         name="MLflow",
-        token=lambda: access_token(settings),
+        identities=identities(settings, "MLflow"),
         command="mlops open mlflow",
         file=settings.access_token_file.name,
     )

@@ -133,6 +133,36 @@ def test_a_page_elsewhere_uses_no_session_of_a_person(platform: Platform) -> Non
         assert browser.get(f"{url}/graphql", params={"query": LAUNCH}, timeout=30).status_code == 405
 
 
+def test_a_viewer_looks_and_an_operator_is_recorded(platform: Platform) -> None:
+    dagster, mlflow = platform.settings.dagster_url, platform.settings.mlflow_url
+    tokens = {}
+    for name, role in (("anna", "viewer"), ("ben", "operator")):
+        tokens[name] = json.loads(platform.mlops("access", "add", name, "--role", role, "--json").stdout)["token"]
+    search, tag = "/api/2.0/mlflow/runs/search", "/api/2.0/mlflow/registered-models/set-tag"
+    permission = {"query": "{ canBulkTerminate permissions { permission value } }"}
+    with requests.Session() as anna, requests.Session() as ben:
+        for name, browser in (("anna", anna), ("ben", ben)):
+            for url in (dagster, mlflow):
+                assert browser.get(link(url, tokens[name]), timeout=30).ok
+            assert browser.post(f"{mlflow}{search}", json={"experiment_ids": ["0"]}, timeout=30).ok
+        allowed = [browser.post(f"{dagster}/graphql", json=permission, timeout=30).json()["data"] for browser in (anna, ben)]
+        assert [any(each["value"] for each in data["permissions"]) for data in allowed] == [False, True]
+        for url, path, content in (
+            (dagster, "/graphql", {"query": LAUNCH}),
+            (mlflow, tag, {"name": SOLUTION, "key": "a", "value": "b"}),
+        ):
+            refused = anna.post(f"{url}{path}", json=content, timeout=30)
+            assert (refused.status_code, refused.json()["detail"].startswith("anna looks only")) == (403, True)
+            assert ben.post(f"{url}{path}", json=content, timeout=30).status_code not in (401, 403)
+        entries = json.loads(platform.mlops("audit", "--json").stdout)
+        done = [(entry["door"], entry["action"]) for entry in entries if entry["actor"] == "ben"]
+        assert done == [("Dagster", "POST /graphql"), ("MLflow", f"POST {tag}")]
+        assert not [entry for entry in entries if entry["actor"].startswith("anna")]
+        assert platform.mlops("access", "remove", "ben").returncode == 0
+        assert ben.post(f"{dagster}/graphql", json=permission, timeout=30).status_code == 401
+    assert [entry["action"] for entry in entries if entry["details"] and "anna" in entry["details"]] == ["mlops access add"]
+
+
 def test_the_event_stream_takes_nothing_without_a_password(platform: Platform) -> None:
     def talk() -> bytes:
         with socket.create_connection(("127.0.0.1", platform.settings.nats_port), timeout=10) as connection:

@@ -25,6 +25,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from running_stack import CHROMIUM
 from waiting import wait_for
 
+from mlops_assets.access.callers import add_caller, remove_caller
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.local.environment import scripts_directory
 from mlops_assets.local.links import link
@@ -74,6 +75,24 @@ def test_one_row_and_many_are_answered(either_server: OnlineServer) -> None:
     assert server.post(json.dumps(unknown).encode()).json()["flags"] == {"planes": "missing"}
     late = json.loads(server.row) | {"predicted_at": "2021-01-01T00:00:00Z"}
     assert server.post(json.dumps(late).encode()).json()["flags"] == {"planes": "stale"}
+
+
+def test_a_running_server_takes_a_new_caller_and_its_processes_limit_it_together(server: OnlineServer) -> None:
+    token = add_caller(server.settings, "shop", (SOLUTION,), requests_per_second=1e-6, burst=4)
+    own = {"Authorization": f"Bearer {token}"}
+    wait_for(lambda: server.post(server.row, **own).status_code != 401, SWAP_SECONDS)
+    # Each on a connection of its own; a process that has not seen the file yet refuses by 401.
+    wait_for(lambda: server.post(server.row, **own).status_code == 429, SWAP_SECONDS)
+    assert {server.post(server.row, **own).status_code for _ in range(20)} <= {429}
+    admitted = re.search(r'caller_requests_total{caller="shop",outcome="admitted"} (\d+)', server.get("/metrics").text)
+    assert admitted
+    assert admitted[1] == "4"
+    other_paths = (f"/{SOLUTION}/model", "/metrics", "/features/planes?tailnum=N1")
+    others = [requests.get(f"{server.settings.serving_url}{path}", headers=own, timeout=10) for path in other_paths]
+    assert {answer.status_code for answer in others} == {401}
+    assert set(requests.get(f"{server.settings.serving_url}/readyz", headers=own, timeout=10).json()) == {"status"}
+    remove_caller(server.settings, "shop")
+    wait_for(lambda: {server.post(server.row, **own).status_code for _ in range(8)} == {401}, SWAP_SECONDS)
 
 
 def test_an_answer_is_one_packet_also_after_a_caller_waited_to_send(server: OnlineServer) -> None:

@@ -22,8 +22,10 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+from mlops_assets.access.admission import Admission
 from mlops_assets.access.credentials import is_authorized, serving_token
 from mlops_assets.access.guard import AccessGuard
+from mlops_assets.access.identities import Identities
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
 from mlops_assets.online_store.store import open_online_store
@@ -60,7 +62,7 @@ class PredictionAPI(litserve.LitAPI):
     def __init__(self, settings: Settings):
         super().__init__(api_path="/{solution}/predict")
         self._settings = settings
-        self.token = serving_token(settings)
+        self.token, self.admission = serving_token(settings), Admission(settings)
 
     def setup(self, device: str) -> None:
         """Load what serves now. Called in the process that answers: connections must not cross a fork."""
@@ -71,6 +73,7 @@ class PredictionAPI(litserve.LitAPI):
         durable = self._settings.durability == "fsync"
         self.predictor = Predictor(self.solutions, self._settings.spool_directory, self.metrics, durable=durable)
         self.solutions.refresh()
+        self.admission.refresh()
         # What is loaded by now stays: the garbage collector need not look at it again, nor at every few requests.
         gc.collect()
         gc.freeze()
@@ -88,7 +91,7 @@ class OnlineServer(litserve.LitServer):
         self._guard = AccessGuard(
             self._behind_guard,
             name="The online server",
-            token=lambda: self.api.token,
+            identities=Identities("The online server", lambda: self.api.token, list),
             command="mlops open serving",
             file=settings.serving_token_file.name,
         )
@@ -117,7 +120,7 @@ class OnlineServer(litserve.LitServer):
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Load the models, follow the links, drain on SIGTERM; at the end give the spools to the shipper."""
         self.api.setup("cpu")
-        self.endpoint = PredictEndpoint(self.api.predictor, self.api.token, self.api.metrics)
+        self.endpoint = PredictEndpoint(self.api.predictor, self.api.token, self.api.admission, self.api.metrics)
         follower = threading.Thread(target=self._follow, name="follower")
         follower.start()
         offer = None
@@ -216,6 +219,7 @@ class OnlineServer(litserve.LitServer):
         succession = Succession(directory, lambda: parent is not None and not parent.is_alive(), successors)
 
         def looked() -> None:
+            self.api.admission.refresh()
             self.api.metrics.show_state(self.api.solutions, self.endpoint.in_flight)
             if succession.is_over():
                 os.kill(os.getpid(), signal.SIGTERM)

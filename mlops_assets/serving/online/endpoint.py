@@ -5,11 +5,13 @@ In front of the web framework, which would cost several times what a prediction 
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
+from mlops_assets.access.admission import Admission
 from mlops_assets.access.credentials import is_authorized
 from mlops_assets.serving.online.metrics import Metrics
 from mlops_assets.serving.online.predictor import Predictor
@@ -36,9 +38,9 @@ class _DisconnectedError(Exception):
 class PredictEndpoint:
     """Answers predictions; `draining`, it asks callers to connect anew, which leads them to another process."""
 
-    def __init__(self, predictor: Predictor, token: str, metrics: Metrics):
+    def __init__(self, predictor: Predictor, token: str, admission: Admission, metrics: Metrics):
         self.draining = False
-        self._predictor, self._token, self._metrics = predictor, token, metrics
+        self._predictor, self._token, self._admission, self._metrics = predictor, token, admission, metrics
         self._uploads = _Uploads()
         self.in_flight = 0
         self.tasks: Collection[object] = ()
@@ -74,7 +76,7 @@ class PredictEndpoint:
         self, name: str, scope: Scope, receive: Receive, began: float
     ) -> tuple[HTTPStatus, bytes, list[tuple[bytes, bytes]]]:
         try:
-            self._check(scope)
+            self._check(name, scope)
             # Requests that arrived together are all counted here before the first of them is answered.
             if self.in_flight > MAXIMUM_IN_FLIGHT:
                 raise retry_later(HTTPStatus.TOO_MANY_REQUESTS, "The server is busy.")
@@ -92,7 +94,7 @@ class PredictEndpoint:
             return _refusal(ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed; its log says why.", {}))
         return HTTPStatus.OK, answer, [(b"content-type", b"application/json")]
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, name: str, scope: Scope) -> None:
         """Raise ProblemError for what the headers tell already."""
         headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
         authorization = length = None
@@ -102,12 +104,31 @@ class PredictEndpoint:
             elif field == b"content-length":
                 length = int(value)
         if not is_authorized(authorization, self._token):
-            detail = "Give the token of this server: `Authorization: Bearer <token>`."
-            raise ProblemError(HTTPStatus.UNAUTHORIZED, detail, {"www-authenticate": "Bearer"})
+            self._admit(name, authorization)
         if scope["method"] != "POST":
             raise ProblemError(HTTPStatus.METHOD_NOT_ALLOWED, "Predictions are asked for with POST.", {"allow": "POST"})
         if length is not None and length > MAXIMUM_BODY_BYTES:
             raise _too_large()
+
+    def _admit(self, name: str, authorization: bytes | None) -> None:
+        """Raise ProblemError unless it is the token of a caller who may ask the solution, and not too often."""
+        admitted = self._admission.find(authorization)
+        if admitted is None:
+            detail = "Give the token of this server: `Authorization: Bearer <token>`."
+            raise ProblemError(HTTPStatus.UNAUTHORIZED, detail, {"www-authenticate": "Bearer"})
+        caller = admitted.caller
+        if not caller.may_ask(name):
+            # The same for a solution that there is not: who may not ask learns nothing of it.
+            self._count(caller.name, "forbidden")
+            raise ProblemError(HTTPStatus.FORBIDDEN, f"The caller {caller.name} may not ask {name!r}.", {})
+        if admitted.limit is not None and (wait := admitted.limit.take()):
+            self._count(caller.name, "limited")
+            detail = f"The caller {caller.name} has {caller.requests_per_second:g} requests a second, {caller.burst} at once."
+            raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, detail, {"retry-after": str(math.ceil(wait))})
+        self._count(caller.name, "admitted")
+
+    def _count(self, caller: str, outcome: str) -> None:
+        asyncio.get_running_loop().call_soon(self._metrics.count_caller, caller, outcome)
 
 
 _CLOSE = {"connection": "close"}

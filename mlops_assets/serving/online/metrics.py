@@ -44,6 +44,12 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._callers = Counter(
+            "mlops_caller_requests",
+            "Requests by caller: admitted, limited or forbidden.",
+            ["caller", "outcome"],
+            registry=self.registry,
+        )
         self._predictions = Counter(
             "mlops_predictions", "Predictions made.", ["solution", "model_version", "role"], registry=self.registry
         )
@@ -94,6 +100,10 @@ class Metrics:
         """Count a request that was answered."""
         self._child(self._requests, solution, status).inc()
         self._child(self._seconds, solution).observe(seconds)
+
+    def count_caller(self, caller: str, outcome: str) -> None:
+        """Count a request that came with a caller's own token."""
+        self._child(self._callers, caller, outcome).inc()
 
     def _child(self, metric: Any, *labels: Any) -> Any:
         """`metric.labels(*labels)`, which takes ten times as long."""

@@ -20,11 +20,12 @@ _TEXT_EXAMPLE = "example"
 _ERRORS = {
     "400": "The body is not JSON, or neither an object nor an array.",
     "401": "The token is missing or wrong.",
+    "403": "The caller may not ask this solution.",
     "404": "There is no such solution or view online.",
     "408": "The body did not arrive in time.",
     "413": "The body is too long.",
     "422": "A field is wrong: which one, what is wrong, and what is allowed.",
-    "429": "The server is busy: try again after `Retry-After` seconds.",
+    "429": "The server is busy, or the caller asks too often: try again after `Retry-After` seconds.",
     "503": "The solution has no champion, or the server cannot answer in time: try again after `Retry-After` seconds.",
     "504": "A model in workers did not answer in time: try again after `Retry-After` seconds.",
 }

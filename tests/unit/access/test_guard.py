@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 import requests
@@ -12,8 +13,10 @@ import uvicorn
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from mlops_assets.access.callers import Caller, Role, TokenHash, hash_token
 from mlops_assets.access.credentials import authorization
 from mlops_assets.access.guard import AccessGuard, Receive, Scope, Send
+from mlops_assets.access.identities import IDENTITY, Identities, Identity
 from mlops_assets.local.links import link
 
 NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept": "text/html"}
@@ -25,6 +28,8 @@ class Server:
 
     port: int
     token: str = "a-token"
+    persons: list[Caller] = field(default_factory=list)
+    identities: list[Identity] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
     @property
@@ -37,6 +42,7 @@ class Server:
             await send({"type": "websocket.send", "text": "welcome"})
         elif scope["type"] == "http":
             self.asked.append(scope["path"])
+            self.identities.append(scope[IDENTITY])
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": scope["path"].encode() + b"?" + scope["query_string"]})
 
@@ -53,7 +59,8 @@ def running() -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     server = Server(port)
-    guard = AccessGuard(server.application, name="A service", token=lambda: server.token, command="mlops open x", file="a_file")
+    who = Identities("A service", lambda: server.token, lambda: server.persons)
+    guard = AccessGuard(server.application, name="A service", identities=who, command="mlops open x", file="a_file")
     uvicorn_server = uvicorn.Server(uvicorn.Config(guard, host="127.0.0.1", port=port, log_level="error", lifespan="off"))
     thread = threading.Thread(target=uvicorn_server.run)
     thread.start()
@@ -67,7 +74,9 @@ def running() -> Iterator[Server]:
 @pytest.fixture
 def server(running: Server) -> Server:
     running.token = "a-token"
+    running.persons = []
     running.asked.clear()
+    running.identities.clear()
     return running
 
 
@@ -189,3 +198,38 @@ def test_websockets_take_a_session_and_the_own_origin(server: Server) -> None:
     for origin, headers in ((server.url, {}), ("http://evil.example", cookie), (None, cookie)):
         with pytest.raises(InvalidStatus, match="403"):
             connect(address, origin=origin, additional_headers=headers, proxy=None)  # type: ignore[arg-type]
+
+
+def person(name: str, token: str, *, role: Role = "viewer", expires_at: datetime | None = None) -> Caller:
+    entry = TokenHash(sha256=hash_token(token), created_at=datetime.now(UTC), expires_at=expires_at)
+    return Caller(name=name, role=role, solutions=(), requests_per_second=None, burst=1, tokens=(entry,))
+
+
+def test_the_application_is_told_who_asks(server: Server) -> None:
+    server.persons = [
+        person("anna", "token-of-anna"),
+        person("ben", "token-of-ben", role="operator"),
+        person("shop", "x", role="caller"),
+    ]
+    for token in ("a-token", "token-of-anna", "token-of-ben"):
+        assert requests.get(server.url, headers=authorization(token), timeout=10).ok
+    assert requests.get(server.url, headers=authorization("x"), timeout=10).status_code == 401
+    with requests.Session() as browser:
+        assert browser.get(link(server.url, "token-of-anna"), timeout=10).ok
+        assert "token-of-anna" not in str(browser.cookies.items())
+    assert server.identities == [
+        Identity("owner", "operator", has_session=False),
+        Identity("anna", "viewer", has_session=False),
+        Identity("ben", "operator", has_session=False),
+        Identity("anna", "viewer", has_session=True),
+    ]
+
+
+def test_the_session_of_a_person_ends_with_the_token(server: Server) -> None:
+    server.persons = [person("anna", "token-of-anna")]
+    with requests.Session() as browser:
+        assert browser.get(link(server.url, "token-of-anna"), timeout=10).ok
+        server.persons = [person("anna", "token-of-anna", expires_at=datetime.now(UTC))]
+        assert browser.get(server.url, timeout=10).status_code == 401
+        server.persons = []
+        assert browser.get(server.url, timeout=10).status_code == 401

@@ -4,13 +4,17 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bundles import NOON, Fitted, fit_flights, push_planes
 
+from mlops_assets.access.admission import Admission
+from mlops_assets.access.callers import ALL_SOLUTIONS, add_caller, remove_caller, rotate_token
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.settings import Settings
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, activate, write_options
@@ -45,9 +49,11 @@ class Server:
         push_planes(store)
         self.folder, self.spool = home / "serving" / "flights", home / "spool"
         self.metrics, self.signer = Metrics(), Signer(home / "signing_key")
+        self.settings = Settings(home=home)
+        self.admission = Admission(self.settings)
         self.solutions = LiveSolutions(FolderStore(home / "serving"), store, self.signer)
         self.predictor = Predictor(self.solutions, self.spool, self.metrics, durable=True)
-        self.endpoint = PredictEndpoint(self.predictor, TOKEN, self.metrics)
+        self.endpoint = PredictEndpoint(self.predictor, TOKEN, self.admission, self.metrics)
 
     def serve(self, fitted: Fitted, link: str) -> None:
         path = self.folder / str(fitted.contract.version)
@@ -352,3 +358,50 @@ def test_everything_is_counted(server: Server) -> None:
     ):
         assert line in counted
     assert "invented" not in counted
+
+
+def test_a_caller_asks_its_solutions_with_a_token_of_its_own(server: Server) -> None:
+    token = add_caller(server.settings, "shop", ("flights",), requests_per_second=None, burst=1)
+    other = add_caller(server.settings, "other", ("another",), requests_per_second=None, burst=1)
+    assert server.post(ROW, token=token).status == 401
+    server.admission.refresh()
+    assert server.post(ROW, token=token).status == 200
+    refused, unknown = server.post(ROW, token=other), server.post(ROW, token=other, path="/nothing/predict")
+    assert (refused.status, unknown.status) == (403, 403)
+    assert refused.body["detail"] == "The caller other may not ask 'flights'."
+    assert server.post(ROW, token=token + "x").status == 401
+    assert 'mlops_caller_requests_total{caller="shop",outcome="admitted"} 1.0' in server.counted()
+    assert 'mlops_caller_requests_total{caller="other",outcome="forbidden"} 2.0' in server.counted()
+
+
+def test_a_new_token_is_taken_beside_the_old_one_until_that_ends(server: Server) -> None:
+    old = add_caller(server.settings, "shop", (ALL_SOLUTIONS,), requests_per_second=None, burst=1)
+    new, _ = rotate_token(server.settings, "shop", timedelta(hours=1))
+    server.admission.refresh()
+    assert (server.post(ROW, token=old).status, server.post(ROW, token=new).status) == (200, 200)
+    newest, _ = rotate_token(server.settings, "shop", timedelta())
+    server.admission.refresh()
+    assert [server.post(ROW, token=token).status for token in (old, new, newest)] == [401, 401, 200]
+    remove_caller(server.settings, "shop")
+    server.admission.refresh()
+    assert server.post(ROW, token=newest).status == 401
+
+
+def test_a_caller_that_asks_too_often_is_told_when_to_come_again(server: Server) -> None:
+    token = add_caller(server.settings, "shop", (ALL_SOLUTIONS,), requests_per_second=0.01, burst=2)
+    server.admission.refresh()
+    answers = [server.post(ROW, token=token) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert answers[2].headers["retry-after"] == "100"
+    assert answers[2].body["detail"] == "The caller shop has 0.01 requests a second, 2 at once."
+    # Nobody else waits for it.
+    assert server.post(ROW).status == 200
+
+
+def test_a_file_of_callers_that_cannot_be_read_admits_nobody(server: Server) -> None:
+    token = add_caller(server.settings, "shop", (ALL_SOLUTIONS,), requests_per_second=None, burst=1)
+    server.admission.refresh()
+    server.settings.callers_file.write_text("[{")
+    server.admission.refresh()
+    assert server.post(ROW, token=token).status == 401
+    assert server.post(ROW).status == 200

@@ -1,0 +1,48 @@
+"""The audit log: written before an action and after it, whole beside others, and only ever added to."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.access.audit import audited, read_audit_log
+from mlops_assets.core.errors import StackError
+
+
+def act(path: Path, action: str, *, fails: bool = False, details: object = None) -> None:
+    with audited(path, actor="anna", role="operator", door="a door", action=action, details=details):
+        assert read_audit_log(path)[-1].id
+        if fails:
+            raise ValueError("it\ncannot")
+
+
+def test_an_action_is_there_before_it_is_done_and_gets_its_outcome(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    with audited(path, actor="anna", role="operator", door="a door", action="promote", details=["x"]):
+        [entry] = read_audit_log(path)
+        assert (entry.actor, entry.action, entry.details, entry.outcome) == ("anna", "promote", ["x"], "began")
+    [done] = read_audit_log(path)
+    assert (done.id, done.at, done.outcome) == (entry.id, entry.at, "done")
+    with pytest.raises(ValueError, match="it"):
+        act(path, "rollback", fails=True)
+    assert [entry.outcome for entry in read_audit_log(path)] == ["done", "ValueError: it"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_there_is_never_changed_and_lines_of_many_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    act(path, "first")
+    before = path.read_bytes()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: act(path, f"action {number}", details={"text": "ä\n" * 2000}), range(20)))
+    assert path.read_bytes().startswith(before)
+    assert {entry.action for entry in read_audit_log(path)} == {"first", *(f"action {number}" for number in range(20))}
+
+
+def test_a_line_of_somebody_else_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    act(path, "first")
+    with path.open("a") as log:
+        log.write("nothing happened\n")
+    with pytest.raises(StackError, match="Line 3 of"):
+        read_audit_log(path)
