@@ -46,9 +46,9 @@ check: install  ## Lint, format, types and import layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-audit: install  ## Ask for known vulnerabilities of the locked packages (needs the network)
+audit: install  ## Ask for known vulnerabilities of the locked packages (needs the network; fails when it cannot ask)
 	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit==2.9.0; }
-	@$(VENV)/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --progress-spinner off
+	@$(VENV)/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict --progress-spinner off
 
 dev: install  ## Run the stack in the foreground with all logs; Ctrl-C stops it
 	@$(MLOPS) dev
