@@ -6,6 +6,7 @@ where that matters.
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from typing import Any
 import msgspec
 
 from mlops_assets.core.errors import StackError
+
+_log = logging.getLogger(__name__)
 
 BEGAN = "began"
 DONE = "done"
@@ -36,15 +39,18 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def audited(path: Path, *, actor: str, role: str, door: str, action: str, details: object) -> Iterator[list[str]]:
+def audited(
+    path: Path, *, actor: str, role: str, door: str, action: str, details: object, is_required: bool
+) -> Iterator[list[str]]:
     """Record the action of the block in the audit log `path` before it begins, and its end.
 
-    What the block adds to the list is the outcome; without that it is done, or the error that it raises.
+    What the block adds to the list is the outcome; without that it is done, or the error that it raises. Nothing that `is_required` to be
+    recorded is done when the log cannot be written, which raises OSError; anything else is, with a warning.
     """
     entry = AuditEntry(
         id=secrets.token_hex(8), at=datetime.now(UTC), actor=actor, role=role, door=door, action=action, details=details
     )
-    _append(path, entry)
+    _keep(path, entry, is_required=is_required)
     outcome: list[str] = []
     try:
         yield outcome
@@ -53,7 +59,8 @@ def audited(path: Path, *, actor: str, role: str, door: str, action: str, detail
             outcome.append(f"{type(error).__name__}: {error}".partition("\n")[0])
         raise
     finally:
-        _append(path, msgspec.structs.replace(entry, at=datetime.now(UTC), outcome="; ".join(outcome) or DONE))
+        end = msgspec.structs.replace(entry, at=datetime.now(UTC), outcome="; ".join(outcome) or DONE)
+        _keep(path, end, is_required=is_required)
 
 
 def read_audit_log(path: Path) -> list[AuditEntry]:
@@ -71,6 +78,15 @@ def read_audit_log(path: Path) -> list[AuditEntry]:
         began = entries.get(entry.id, entry)
         entries[entry.id] = msgspec.structs.replace(entry, at=began.at)
     return list(entries.values())
+
+
+def _keep(path: Path, entry: AuditEntry, *, is_required: bool) -> None:
+    try:
+        _append(path, entry)
+    except OSError as error:
+        if is_required:
+            raise
+        _log.warning("%s is not recorded in the audit log: %s", entry.action, error)
 
 
 def _append(path: Path, entry: AuditEntry) -> None:

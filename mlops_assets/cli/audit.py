@@ -72,6 +72,7 @@ def _record(command: _Command) -> AbstractContextManager[list[str]]:
         door="command line",
         action=f"mlops {command.name}",
         details=list(command.arguments),
+        is_required=False,  # the disk may be full, and the command what mends it
     )
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import duckdb
 
 from mlops_assets.feature_store.registry import FeatureView
-from mlops_assets.lake.sql import quote
+from mlops_assets.lake.sql import lake_name, quote
 from mlops_assets.schema.column_names import internal, known_since_column
 
 PART_VALUES = 80_000_000
@@ -202,4 +202,4 @@ def _view_rows(chosen: SelectedView, first: date, last: date, snapshot: int | No
         conditions.append(f"({keys}) IN (SELECT ({keys}) FROM ({among}))")
     version = f" AT (VERSION => {snapshot})" if snapshot is not None else ""
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"(SELECT {', '.join(map(quote, names))} FROM lake.{view.model.table}{version}{where})"
+    return f"(SELECT {', '.join(map(quote, names))} FROM {lake_name(view.model.table)}{version}{where})"

@@ -14,7 +14,7 @@ import duckdb
 from mlops_assets.feature_store.catalog import FeatureCatalog
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.feature_store.statistics import PARTITION, statistics_history
-from mlops_assets.lake.sql import quote
+from mlops_assets.lake.sql import lake_name, quote
 from mlops_assets.lake.tables import table_exists
 
 _LAST_ROWS = 5
@@ -105,7 +105,7 @@ def _last_rows(view: FeatureView, connection: duckdb.DuckDBPyConnection | None) 
     names = [*view.entity, *([view.event_timestamp] if view.event_timestamp else []), *view.features]
     by = f"ORDER BY {quote(order)} DESC" if order else "ORDER BY ALL"
     rows = connection.execute(
-        f"SELECT {', '.join(map(quote, names))} FROM lake.{view.model.table} {by} LIMIT {_LAST_ROWS}"
+        f"SELECT {', '.join(map(quote, names))} FROM {lake_name(view.model.table)} {by} LIMIT {_LAST_ROWS}"
     ).fetchall()
     return {"columns": names, "rows": [["" if value is None else str(value) for value in row] for row in rows]}
 

@@ -12,7 +12,7 @@ import duckdb
 
 from mlops_assets.core.missing_values import finite_value, is_infinite, numeric_value
 from mlops_assets.feature_store.registry import FeatureView
-from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.sql import lake_name, literal, quote
 from mlops_assets.lake.tables import table_exists
 from mlops_assets.schema.column_names import internal
 
@@ -66,7 +66,7 @@ def statistics_query(view: FeatureView, *, types: dict[str, str], starts: Sequen
     return (
         f"SELECT {PARTITION}, {literal(view.name)} AS view, {view.version} AS version, unnest(described, recursive := true) "
         f"FROM (SELECT {partition} AS {PARTITION}, unnest([{described}]) AS described "
-        f"FROM lake.{view.model.table}{where} GROUP BY 1)"
+        f"FROM {lake_name(view.model.table)}{where} GROUP BY 1)"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from mlops_assets.feature_store.registry import FeatureView
-from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.sql import lake_name, literal, quote
 from mlops_assets.lake.table_changes import CHANGE, changes_query
 from mlops_assets.lake.tables import column_types
 from mlops_assets.online_store.store import OnlineStore
@@ -178,7 +178,7 @@ def _newest_rows(
 
 
 def _at(view: FeatureView, snapshot: int) -> str:
-    return f"lake.{view.model.table} AT (VERSION => {snapshot})"
+    return f"{lake_name(view.model.table)} AT (VERSION => {snapshot})"
 
 
 def _moment(view: FeatureView) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from mlops_assets.feature_store.point_in_time import SelectedView, point_in_time_query
-from mlops_assets.lake.sql import quote
+from mlops_assets.lake.sql import lake_name, quote
 from mlops_assets.lake.tables import column_types
 from mlops_assets.online_store.store import FeatureRequest, OnlineStore
 from mlops_assets.schema.column_names import internal
@@ -105,7 +105,7 @@ def sample_entities(
     keys = list(dict.fromkeys(key for chosen in views for key in chosen.view.entity))
     names = ", ".join(map(quote, keys))
     rows = connection.execute(
-        f"SELECT {names}, {quote(spine.prediction_time)} FROM lake.{inputs.spine.table} AT (VERSION => {snapshot}) "
+        f"SELECT {names}, {quote(spine.prediction_time)} FROM {lake_name(inputs.spine.table)} AT (VERSION => {snapshot}) "
         f"ORDER BY {quote(spine.prediction_time)} DESC, {quote(spine.key)} DESC LIMIT {SAMPLE_ROWS}"
     ).fetchall()
     distinct = dict.fromkeys(row[:-1] for row in rows)
@@ -149,7 +149,7 @@ def _offline_values(
 ) -> list[dict[str, Any]]:
     """The features of each entity at `moment` and since when they are known, from the same join that builds training datasets."""
     keys = list(entities[0])
-    types = column_types(connection, f"lake.{inputs.spine.table} AT (VERSION => {snapshot})")
+    types = column_types(connection, f"{lake_name(inputs.spine.table)} AT (VERSION => {snapshot})")
     columns = ", ".join(f"unnest(CAST(${n} AS {types[key]}[])) AS {quote(key)}" for n, key in enumerate(keys, start=1))
     spine = (
         f"SELECT *, TIMESTAMPTZ '{moment.isoformat()}' AS {_ASKED_AT} "

@@ -98,7 +98,9 @@ async def _record(
     identity: Identity = scope[IDENTITY]
     action = f"{scope['method']} {scope['path']}"
     actor = identity.name if identity.has_session else f"{identity.name} (token)"
-    with audited(audit_log, actor=actor, role=identity.role, door=door, action=action, details=dict(details)) as outcome:
+    with audited(
+        audit_log, actor=actor, role=identity.role, door=door, action=action, details=dict(details), is_required=True
+    ) as outcome:
 
         async def watch(message: Any) -> None:
             if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:

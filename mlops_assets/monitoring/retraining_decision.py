@@ -17,6 +17,7 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import DEPLOYMENT, DRIFT_REPORT, PERFORMANCE_REPORT, RETRAINING_DECISION, TRAINING_DATASET
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.sql import lake_name
 from mlops_assets.lake.tables import fingerprint
 from mlops_assets.ml.decision_history import DecisionHistory, EarlierDecision
 from mlops_assets.ml.retraining import RetrainingDecision, RetrainingPolicy, RetrainingState, decide
@@ -187,7 +188,7 @@ def decide_window(
     evaluated = evaluated_dates(connection, registry, inputs, day, since=trained_for)
     history = DecisionHistory(earlier, version, trained_for, evaluated.every, evaluated.recalibrations)
     attempted = history.attempted
-    rows = f"SELECT {content_columns(inputs)} FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, day)}"
+    rows = f"SELECT {content_columns(inputs)} FROM {lake_name(inputs.spine.table)} WHERE {labelled_rows(inputs, day)}"
     identity = fingerprint(connection, f"({rows})")
     labelled, new_rows = count_labelled(connection, inputs, rows, attempted)
     served_windows = count_served_windows(connection, inputs, version, window)

@@ -11,7 +11,7 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import RECALIBRATES_TAG
 from mlops_assets.core.keys import DRIFT_REPORT, OUTCOMES, PERFORMANCE_REPORT, TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.lake.datasets import newest_dataset
-from mlops_assets.lake.sql import quote, sql_moment
+from mlops_assets.lake.sql import lake_name, quote, sql_moment
 from mlops_assets.lake.tables import column_types, fingerprint, query_value, table_exists
 from mlops_assets.ml.performance_words import describe_performance
 from mlops_assets.ml.report_rows import PerformanceRow
@@ -32,7 +32,9 @@ def training_day(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, 
     if inputs.solution.spine.has_time:
         return date.fromisoformat(max(key for key in inputs.partitions.get_partition_keys() if key <= end.isoformat()))
     column = quote(inputs.solution.partitions.column)
-    [[newest]] = connection.execute(f"SELECT max({column}) FROM lake.{inputs.spine.table} WHERE {column} < ?", [end]).fetchall()
+    [[newest]] = connection.execute(
+        f"SELECT max({column}) FROM {lake_name(inputs.spine.table)} WHERE {column} < ?", [end]
+    ).fetchall()
     if newest is None:
         raise permanent_failure(f"{inputs.spine.table} has no snapshot before {end}: materialize it first.")
     return newest
@@ -196,7 +198,7 @@ def count_labelled(
         since = f"{quote(spine.label_time)} >= {sql_moment(inputs.midnight(attempted))}"
     elif attempted is not None:
         key = quote(spine.key)
-        known = f"SELECT {key} FROM lake.{inputs.spine.table} WHERE {labelled_rows(inputs, attempted)}"
+        known = f"SELECT {key} FROM {lake_name(inputs.spine.table)} WHERE {labelled_rows(inputs, attempted)}"
         since = f"{key} NOT IN ({known})"
     labelled, new = connection.execute(f"SELECT count(*), count(*) FILTER (WHERE {since}) FROM ({rows})").fetchall()[0]
     return int(labelled), int(new)
@@ -209,6 +211,6 @@ def trained_rows_fingerprint(connection: duckdb.DuckDBPyConnection, inputs: Solu
         return None
     return fingerprint(
         connection,
-        f"(SELECT {content_columns(inputs)} FROM lake.{inputs.spine.table} AT (VERSION => {dataset.source_snapshot}) "
+        f"(SELECT {content_columns(inputs)} FROM {lake_name(inputs.spine.table)} AT (VERSION => {dataset.source_snapshot}) "
         f"WHERE {labelled_rows(inputs, attempted)})",
     )

@@ -18,7 +18,7 @@ from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake
-from mlops_assets.lake.sql import quote
+from mlops_assets.lake.sql import lake_name, quote
 from mlops_assets.lake.tables import current_snapshot, fingerprint, table_exists
 from mlops_assets.ml.history import History
 from mlops_assets.operations.replay_plan import Period, ReplayPlan, StepLength
@@ -209,7 +209,7 @@ def _rows(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, perio
             f"There is no table {inputs.spine.table} yet: nothing was loaded for {inputs.name}.",
             remedy=f"mlops run {inputs.name}",
         )
-    answer = connection.execute(f"SELECT min({column}) FROM lake.{inputs.spine.table}").fetchone()
+    answer = connection.execute(f"SELECT min({column}) FROM {lake_name(inputs.spine.table)}").fetchone()
     if answer is None or answer[0] is None or answer[0] >= period.first:
         raise StackError(
             f"{inputs.spine.table} has no rows before {period.first}: there is nothing to train the first model on.",

@@ -21,7 +21,7 @@ from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake
-from mlops_assets.lake.sql import quote
+from mlops_assets.lake.sql import lake_name, quote
 from mlops_assets.lake.tables import current_snapshot, fingerprint
 from mlops_assets.operations.replay_plan import Period
 from mlops_assets.operations.solutions import declared_solution
@@ -98,7 +98,7 @@ class Comparison:
         inside = f"{column} BETWEEN DATE '{month.first}' AND DATE '{month.last}'"
         return connection.execute(
             f"SELECT p.*, s.{label} FROM ({counted_predictions(connection, self._inputs.table(PREDICTIONS))}) p "
-            f"JOIN (SELECT {key}, {label} FROM lake.{self._inputs.spine.table} WHERE {inside} AND {label} IS NOT NULL) s "
+            f"JOIN (SELECT {key}, {label} FROM {lake_name(self._inputs.spine.table)} WHERE {inside} AND {label} IS NOT NULL) s "
             f"USING ({key}) WHERE p.{inside} AND p.{CHANNEL} = '{BATCH}' ORDER BY p.{quote(spine.prediction_time)}, {key}"
         ).to_arrow_table()
 
@@ -127,7 +127,7 @@ class Comparison:
         """The metric of the model trained for the first day of the month."""
         day, configuration = month.first, current_configuration_hash(self._inputs, with_budget=True)
         connection.register("evaluated_rows", rows)
-        labelled = f"(SELECT * FROM lake.{self._inputs.spine.table} WHERE {labelled_rows(self._inputs, day)})"
+        labelled = f"(SELECT * FROM {lake_name(self._inputs.spine.table)} WHERE {labelled_rows(self._inputs, day)})"
         identity = f"{day} {configuration} {fingerprint(connection, labelled)} {fingerprint(connection, 'evaluated_rows')}"
         kept = json.loads(self._cache.read_text()) if self._cache.exists() else {}
         if identity not in kept:

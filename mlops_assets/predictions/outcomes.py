@@ -17,7 +17,7 @@ from mlops_assets.core.prediction_columns import PREDICTION_DESCRIPTIONS, predic
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
-from mlops_assets.lake.sql import quote, sql_moment
+from mlops_assets.lake.sql import lake_name, quote, sql_moment
 from mlops_assets.lake.tables import column_types
 from mlops_assets.predictions.all_predictions import require_predictions
 from mlops_assets.schema.column_names import CHANNEL, MATURED, MODEL_VERSION, OUTPUTS, PREDICTION_ID, internal
@@ -181,7 +181,7 @@ def _joined(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, windo
     return (
         f"SELECT {predicted}, s.{label}, s.{label_time}, s.{label} IS NOT NULL AS {MATURED} "
         f"FROM {predictions} p "
-        f"LEFT JOIN (SELECT {key}, {label}, {label_time}, {partition} AS {of_spine} FROM lake.{inputs.spine.table} WHERE {known}) s "
+        f"LEFT JOIN (SELECT {key}, {label}, {label_time}, {partition} AS {of_spine} FROM {lake_name(inputs.spine.table)} WHERE {known}) s "
         f"USING ({key}) WHERE {window.predicate('p')} "
         f"QUALIFY row_number() OVER (PARTITION BY p.{PREDICTION_ID} ORDER BY abs(s.{of_spine} - p.{partition}), s.{of_spine}) = 1"
     )

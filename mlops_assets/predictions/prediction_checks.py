@@ -10,7 +10,7 @@ from mlops_assets.core.check_rules import MOST_EXAMPLES, PartitionCheckResult
 from mlops_assets.core.keys import PREDICTION_LOG, PREDICTIONS
 from mlops_assets.feature_store.point_in_time import SelectedView, is_fresh
 from mlops_assets.lake.partition_range import PartitionRange
-from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.sql import lake_name, literal, quote
 from mlops_assets.lake.tables import table_exists
 from mlops_assets.predictions.all_predictions import counted_predictions
 from mlops_assets.schema.column_names import COUNTED, PREDICTION_ID, TRAINED_ON, VIEW_FLAGS, internal
@@ -31,7 +31,7 @@ def check_complete(
     key, partition = quote(inputs.solution.spine.key), quote(window.column)
     rows, day, trained = internal("rows"), internal("day"), internal("trained")
     spine = (
-        f"(SELECT {key}, {partition} AS {day}, count(*) AS {rows} FROM lake.{inputs.spine.table} t "
+        f"(SELECT {key}, {partition} AS {day}, count(*) AS {rows} FROM {lake_name(inputs.spine.table)} t "
         f"WHERE {window.predicate('t')} AND {inputs.is_predicted} GROUP BY ALL)"
     )
     predicted = (

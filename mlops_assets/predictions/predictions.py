@@ -21,7 +21,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.deployment import load_champions
 from mlops_assets.feature_store.point_in_time import SelectedView, is_fresh
 from mlops_assets.lake.lake import Lake
-from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.sql import lake_name, literal, quote
 from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.predictions.all_predictions import separate_log, update_view
 from mlops_assets.predictions.input_arrival import INPUTS_ARRIVED, check_inputs_arrived
@@ -221,7 +221,7 @@ def _trained_on(
     """
     key, partition = quote(inputs.solution.spine.key), quote(inputs.solution.partitions.column)
     trained = [
-        f"SELECT {key}, {partition}, {version} FROM lake.{inputs.spine.table} AT (VERSION => {snapshot}) "
+        f"SELECT {key}, {partition}, {version} FROM {lake_name(inputs.spine.table)} AT (VERSION => {snapshot}) "
         f"WHERE {partition} >= DATE '{first}' AND {partition} < DATE '{end}' AND {labelled_rows(inputs, training_date)}"
         for version, dates in training_dates.items()
         for training_date in sorted(dates)

@@ -25,7 +25,7 @@ from mlops_assets.core.missing_values import is_present
 from mlops_assets.core.partitions import build_partitions
 from mlops_assets.feature_store.point_in_time import Frame, SelectedView
 from mlops_assets.feature_store.registry import DbtModel
-from mlops_assets.lake.sql import literal, quote
+from mlops_assets.lake.sql import lake_name, literal, quote
 from mlops_assets.schema.column_names import HELD_OUT
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.derived import with_derived
@@ -229,7 +229,7 @@ class SolutionInputs:
         # Named as they are declared: the lake keeps the case in which they were written.
         names = ", ".join(f"{quote(name)} AS {quote(name)}" for name in self.spine_columns(labelled=labelled))
         rows = (
-            f"SELECT {names} FROM lake.{self.spine.table} AT (VERSION => {snapshot}) WHERE {quote(partition)} >= DATE '{first}' "
+            f"SELECT {names} FROM {lake_name(self.spine.table)} AT (VERSION => {snapshot}) WHERE {quote(partition)} >= DATE '{first}' "
             f"AND {quote(partition)} < DATE '{end}' AND {condition}"
         )
         return Frame(

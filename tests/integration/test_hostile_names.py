@@ -32,7 +32,7 @@ from mlops_assets.features.online_features import build_online_features
 from mlops_assets.features.online_push import push_view
 from mlops_assets.lake.datasets import find_dataset, rebuild_dataset
 from mlops_assets.lake.lake import Lake
-from mlops_assets.lake.sql import quote
+from mlops_assets.lake.sql import lake_name, quote
 from mlops_assets.lake.tables import column_types, current_snapshot
 from mlops_assets.monitoring.alerts import alert_rows, find_alerts
 from mlops_assets.monitoring.monitor import monitors_of
@@ -128,10 +128,13 @@ def model(name: str, table: str, columns: dict[str, str], partition_column: str 
     return DbtModel(name, table, "", columns, dict.fromkeys(columns, "described"), partition_column)
 
 
+VIEW_TABLE, SPINE_TABLE = 'features.Load "of"; now', "hostile.spine' where--"
+"""The tables of dbt models, whose names are those of files."""
+
 VIEW = FeatureView(
     model=model(
         "load",
-        "features.load",
+        VIEW_TABLE,
         {
             "place": "varchar",
             "moment": "timestamptz",
@@ -150,7 +153,7 @@ VIEW = FeatureView(
 )
 SPINE = model(
     "spine",
-    "hostile.spine",
+    SPINE_TABLE,
     {"id": "bigint", "day": "date", "at_time": "timestamptz", "place": "varchar", **dict.fromkeys(REQUEST, "bigint")}
     | {"was late": "bigint", "known_at": "timestamptz"},
     "day",
@@ -305,13 +308,14 @@ def world(make_lake: Callable[[], Lake], nats_server: NatsServer, tmp_path_facto
         numbers = ", ".join(f"{number(each, 'p', 'd')} AS {quote(name)}" for each, name in enumerate(NUMBERS, 1))
         texts = ", ".join(f"'t' || ((p + d) % 3 + {10 * each}) AS {quote(name)}" for each, name in enumerate(TEXTS, 1))
         connection.execute(
-            f"CREATE TABLE features.load AS SELECT 'p' || p AS place, TIMESTAMPTZ '2020-01-01 00:00:00+00' + INTERVAL 1 DAY * d AS moment, "
+            f"CREATE TABLE {lake_name(VIEW_TABLE)} AS "
+            "SELECT 'p' || p AS place, TIMESTAMPTZ '2020-01-01 00:00:00+00' + INTERVAL 1 DAY * d AS moment, "
             f"DATE '{FIRST}' + d::INTEGER AS day, {numbers}, {texts}, now() AS _loaded_at "
             f"FROM range({(END - FIRST).days}) a(d), range({PLACES}) b(p)"
         )
         requested = ", ".join(f"(i * {each} + d) % 13 + {100 * each} AS {quote(name)}" for each, name in enumerate(REQUEST, 1))
         connection.execute(
-            f"CREATE TABLE hostile.spine AS SELECT d * 1000 + i AS id, DATE '{FIRST}' + d::INTEGER AS day, "
+            f"CREATE TABLE {lake_name(SPINE_TABLE)} AS SELECT d * 1000 + i AS id, DATE '{FIRST}' + d::INTEGER AS day, "
             f"TIMESTAMPTZ '2020-01-01 06:00:00+00' + INTERVAL 1 DAY * d + INTERVAL 1 MINUTE * i AS at_time, 'p' || (i % {PLACES}) AS place, "
             f'{requested}, CAST((i * 37 + d * 11) % 100 < 20 + 5 * (i % {PLACES}) AS BIGINT) AS "was late", '
             f"TIMESTAMPTZ '2020-01-01 20:00:00+00' + INTERVAL 1 DAY * d AS known_at FROM range({(END - FIRST).days}) a(d), range({ROWS}) b(i)"
@@ -370,7 +374,7 @@ def mistakes(table: str, where: str) -> str:
     """SQL that counts the values of `table` that are not those of the view at the row's prediction time, for each feature."""
     wrong = ", ".join(f"count(*) FILTER (f.{quote(name)} IS DISTINCT FROM t.{quote(name)})" for name in (*NUMBERS, *TEXTS))
     return (
-        f"SELECT count(*), {wrong} FROM lake.{table} t JOIN lake.features.load f "
+        f"SELECT count(*), {wrong} FROM lake.{table} t JOIN {lake_name(VIEW_TABLE)} f "
         f"ON f.place = t.place AND f.day = CAST(t.at_time AT TIME ZONE 'UTC' AS DATE) WHERE {where}"
     )
 
@@ -543,7 +547,7 @@ def test_reports_name_every_feature_and_find_nothing_that_is_not_there(world: Wo
 
 def test_statistics_describe_every_feature(world: World) -> None:
     with world.lake.connect(read_only=True) as connection:
-        types = column_types(connection, "lake.features.load")
+        types = column_types(connection, lake_name(VIEW_TABLE))
         for starts in (["2020-01-01", "2020-01-02", "2020-01-03"], ["2020-01-01", "2020-01-15", "2020-02-01"]):
             query = statistics_query(VIEW, types=types, starts=starts)
             found = connection.execute(f"SELECT feature, min(minimum), sum(rows) FROM ({query}) GROUP BY 1").fetchall()
@@ -562,9 +566,9 @@ def test_a_correction_of_each_feature_reaches_the_online_store_and_nothing_else_
     newest = END - timedelta(days=1)
     with world.lake.connect(read_only=False) as connection:
         connection.execute(
-            f"UPDATE features.load SET change_type = 5, _score = 6, rowid = 7 WHERE place = 'p1' AND day = DATE '{newest}'"
+            f"UPDATE {lake_name(VIEW_TABLE)} SET change_type = 5, _score = 6, rowid = 7 WHERE place = 'p1' AND day = DATE '{newest}'"
         )
-        connection.execute("UPDATE features.load SET _loaded_at = now()")
+        connection.execute(f"UPDATE {lake_name(VIEW_TABLE)} SET _loaded_at = now()")
     pushed = push()
     assert (pushed.written, pushed.removed, pushed.whole_view) == (1, 0, None)
     [row] = world.store.read([FeatureRequest("load", 1, None)], [{"place": "p1"}], datetime(2020, 3, 15, 6, tzinfo=UTC))

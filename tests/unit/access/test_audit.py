@@ -10,7 +10,7 @@ from mlops_assets.core.errors import StackError
 
 
 def act(path: Path, action: str, *, fails: bool = False, details: object = None) -> None:
-    with audited(path, actor="anna", role="operator", door="a door", action=action, details=details):
+    with audited(path, actor="anna", role="operator", door="a door", action=action, details=details, is_required=True):
         assert read_audit_log(path)[-1].id
         if fails:
             raise ValueError("it\ncannot")
@@ -18,7 +18,7 @@ def act(path: Path, action: str, *, fails: bool = False, details: object = None)
 
 def test_an_action_is_there_before_it_is_done_and_gets_its_outcome(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    with audited(path, actor="anna", role="operator", door="a door", action="promote", details=["x"]):
+    with audited(path, actor="anna", role="operator", door="a door", action="promote", details=["x"], is_required=True):
         [entry] = read_audit_log(path)
         assert (entry.actor, entry.action, entry.details, entry.outcome) == ("anna", "promote", ["x"], "began")
     [done] = read_audit_log(path)
@@ -46,3 +46,21 @@ def test_a_line_of_somebody_else_is_named(tmp_path: Path) -> None:
         log.write("nothing happened\n")
     with pytest.raises(StackError, match="Line 3 of"):
         read_audit_log(path)
+
+
+@pytest.mark.parametrize("is_required", [True, False])
+def test_what_must_be_recorded_is_not_done_when_the_log_cannot_be_written(tmp_path: Path, is_required: bool) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.symlink_to("/dev/full")
+    done = []
+
+    def try_to() -> None:
+        with audited(path, actor="a", role="operator", door="d", action="x", details=None, is_required=is_required):
+            done.append("it")
+
+    if is_required:
+        with pytest.raises(OSError, match="No space"):
+            try_to()
+    else:
+        try_to()
+    assert done == ([] if is_required else ["it"])
