@@ -128,8 +128,8 @@ def model(name: str, table: str, columns: dict[str, str], partition_column: str 
     return DbtModel(name, table, "", columns, dict.fromkeys(columns, "described"), partition_column)
 
 
-VIEW_TABLE, SPINE_TABLE = 'features.Load "of"; now', "hostile.spine' where--"
-"""The tables of dbt models, whose names are those of files."""
+VIEW_TABLE, SPINE_TABLE = "features.SELECT", "hostile.Order"
+"""The tables of dbt models. Dagster takes letters, digits and underscores in the keys of their assets: the words of SQL are left."""
 
 VIEW = FeatureView(
     model=model(

@@ -65,7 +65,7 @@ def test_a_keyword_of_libpq_is_what_it_was(parts: dict[str, str]) -> None:
 
 
 def test_a_table_of_a_dbt_model_is_nowhere_named_unquoted() -> None:
-    """Its name is that of a file, which nothing restricts. Names in YAML are checked where they are read."""
+    """Its name is that of a file, of which Dagster lets pass the words of SQL. Names in YAML are checked where they are read."""
     unquoted = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in PACKAGE.rglob("*.py")
