@@ -13,13 +13,10 @@ import duckdb
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.lake.sql import lake_name, literal, quote
 from mlops_assets.lake.table_changes import CHANGE, changes_query
-from mlops_assets.lake.tables import column_types
+from mlops_assets.lake.tables import CATALOG, column_types
 from mlops_assets.online_store.store import OnlineStore
 from mlops_assets.online_store.values import EntityValues, Key, OnlineView, ViewState, build_columns
 from mlops_assets.schema.column_names import LOADED_AT, internal
-
-_CATALOG = "__ducklake_metadata_lake"
-"""DuckLake's own tables, attached beside the lake."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def _obstacle(
         return "the store is newer than the lake, which was restored"
     kept = _scalar(
         connection,
-        f"SELECT count(*) FROM {_CATALOG}.ducklake_snapshot WHERE snapshot_id BETWEEN {state.snapshot} AND {snapshot}",
+        f"SELECT count(*) FROM {CATALOG}.ducklake_snapshot WHERE snapshot_id BETWEEN {state.snapshot} AND {snapshot}",
     )
     if kept != snapshot - state.snapshot + 1:
         return "snapshots since the last push have expired"
@@ -102,7 +99,7 @@ def _source(connection: duckdb.DuckDBPyConnection, table: str, snapshot: int) ->
     schema, _, name = table.partition(".")
     identity = _scalar(
         connection,
-        f"SELECT t.table_uuid FROM {_CATALOG}.ducklake_table t JOIN {_CATALOG}.ducklake_schema s USING (schema_id) "
+        f"SELECT t.table_uuid FROM {CATALOG}.ducklake_table t JOIN {CATALOG}.ducklake_schema s USING (schema_id) "
         f"WHERE s.schema_name = {literal(schema)} AND t.table_name = {literal(name)} "
         f"AND s.end_snapshot IS NULL AND t.begin_snapshot <= {snapshot} "
         f"AND (t.end_snapshot IS NULL OR t.end_snapshot > {snapshot})",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import psycopg2.extensions
 
 _KEEP = "SELECT pg_advisory_lock_shared(hashtextextended('lake files', 0))"
-"""Whoever removes files of the lake takes the same lock exclusively."""
+_REMOVE = "SELECT pg_advisory_lock(hashtextextended('lake files', 0))"
 
 _FILES = """
 WITH files AS (SELECT table_id, path, path_is_relative FROM ducklake_data_file
@@ -22,15 +22,24 @@ FROM files f JOIN ducklake_table t USING (table_id) JOIN ducklake_schema s USING
 _DATA_PATH = "SELECT value FROM ducklake_metadata WHERE key = 'data_path' AND scope IS NULL"
 
 
-@contextlib.contextmanager
-def keep_files(catalog: str) -> Iterator[None]:
+def keep_files(catalog: str) -> contextlib.AbstractContextManager[None]:
     """Let nobody remove files of the lake inside the block. `catalog` is the libpq string of its database."""
+    return _locked(catalog, _KEEP)
+
+
+def may_remove_files(catalog: str) -> contextlib.AbstractContextManager[None]:
+    """Have the right to remove files of the lake for the block, once nobody keeps them or removes some any more."""
+    return _locked(catalog, _REMOVE)
+
+
+@contextlib.contextmanager
+def _locked(catalog: str, statement: str) -> Iterator[None]:
     import psycopg2
 
     with contextlib.closing(psycopg2.connect(catalog)) as connection:
         connection.autocommit = True  # an open transaction would keep Postgres from tidying up
         with connection.cursor() as cursor:
-            cursor.execute(_KEEP)
+            cursor.execute(statement)
         yield
 
 

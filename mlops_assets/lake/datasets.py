@@ -55,6 +55,14 @@ def recorded_datasets(connection: duckdb.DuckDBPyConnection, table: str) -> list
     return datasets
 
 
+def dataset_snapshots(connection: duckdb.DuckDBPyConnection) -> set[int]:
+    """The snapshots that the datasets of all tables need: what each was read from, and the one that records it."""
+    rows = connection.execute(
+        "SELECT snapshot_id, commit_extra_info FROM lake.snapshots() WHERE commit_extra_info LIKE '%\"source_snapshot\"%'"
+    ).fetchall()
+    return {number for recorded, text in rows for number in (recorded, int(json.loads(text)["source_snapshot"]))}
+
+
 def newest_dataset(connection: duckdb.DuckDBPyConnection, table: str, training_date: date) -> RecordedDataset | None:
     """The dataset of `training_date` as `table` holds it now; None when its commit is no longer in the lake's history."""
     dated = [dataset for dataset in recorded_datasets(connection, table) if dataset.training_date == training_date.isoformat()]

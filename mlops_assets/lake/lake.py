@@ -5,10 +5,10 @@ The connection, the writer locks and the transactions of writes. A Dagster asset
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -27,8 +27,15 @@ from mlops_assets.lake.table_writes import (
 from mlops_assets.lake.tables import LakeError, column_types, current_snapshot, table_exists
 from mlops_assets.schema.column_names import audit_condition
 
+if TYPE_CHECKING:
+    import psycopg2.extensions
+
 MEMORY_LIMIT = "3GB"
 """What one connection may hold in memory; joins and sorts of more go to disk, so that several processes fit on one machine."""
+
+
+class TableInUseError(LakeError):
+    """Another process writes the table."""
 
 
 @dataclass(frozen=True)
@@ -124,24 +131,35 @@ class Lake:
         return connection
 
     @contextmanager
-    def writer_lock(self, tables: Sequence[str]) -> Iterator[None]:
+    def writer_lock(self, tables: Sequence[str], *, patience_seconds: float | None = None) -> Iterator[None]:
         """Hold the right to write `tables` (each `schema.table`) against every other process, waiting for it as long as needed.
 
         Postgres advisory locks in one order for all, so that two holders of several tables cannot wait for each other. The
         server releases them when the process dies. Needed because two DuckLake transactions that each delete nothing and insert
-        the same rows both commit (duckdb/ducklake#1393), and because commits to one table conflict.
+        the same rows both commit (duckdb/ducklake#1393), and because commits to one table conflict. Raises TableInUseError when
+        one of them is not free within `patience_seconds`, where those are given.
         """
+        import psycopg2.errors
+
+        with self.catalog_cursor() as cursor:
+            if patience_seconds is not None:
+                cursor.execute("SELECT set_config('lock_timeout', %s, false)", (f"{patience_seconds * 1000:.0f}ms",))
+            for table in sorted(set(tables)):
+                try:
+                    cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"lake:{table}",))
+                except psycopg2.errors.LockNotAvailable as error:
+                    raise TableInUseError(f"{table} was being written for {patience_seconds} s.") from error
+            yield
+
+    @contextmanager
+    def catalog_cursor(self) -> "Iterator[psycopg2.extensions.cursor]":
+        """A cursor of a connection of its own to the catalog's database, where each statement is a transaction."""
         import psycopg2
 
-        connection = psycopg2.connect(self.catalog)
-        try:
+        with closing(psycopg2.connect(self.catalog)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                for table in sorted(set(tables)):
-                    cursor.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"lake:{table}",))
-            yield
-        finally:
-            connection.close()
+                yield cursor
 
     def replace(
         self,

@@ -10,6 +10,10 @@ from mlops_assets.lake.sql import lake_name, quote
 from mlops_assets.schema.column_names import is_audit
 
 
+CATALOG = "__ducklake_metadata_lake"
+"""DuckLake's own tables, attached beside the lake."""
+
+
 class LakeError(Exception):
     """The lake cannot do what was asked; the message says what to change."""
 
@@ -52,13 +56,22 @@ def current_snapshot(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 def snapshot_at(connection: duckdb.DuckDBPyConnection, moment: datetime) -> int:
-    """The newest snapshot that was committed at `moment` (with a time zone) or before. Raises LakeError when there is none."""
-    snapshot = connection.execute("SELECT max(snapshot_id) FROM lake.snapshots() WHERE snapshot_time <= ?", [moment]).fetchall()[
-        0
-    ][0]
-    if snapshot is None:
+    """The newest snapshot that was committed at `moment` (with a time zone) or before.
+
+    Raises LakeError when there is none, or when it has expired: what the lake held then is not known any more.
+    """
+    before, after = connection.execute(
+        "SELECT max(snapshot_id) FILTER (snapshot_time <= $1), min(snapshot_id) FILTER (snapshot_time > $1) FROM lake.snapshots()",
+        [moment],
+    ).fetchall()[0]
+    if before is None:
         raise LakeError(f"The lake holds nothing from {moment.isoformat()} or before: its first snapshot is younger.")
-    return int(snapshot)
+    if after is not None and after > before + 1:
+        raise LakeError(
+            f"What the lake held at {moment.isoformat()} has expired: of the snapshots around, {before} and {after} are left. "
+            "MLOPS_KEPT_SNAPSHOT_DAYS is for how long every snapshot is kept."
+        )
+    return int(before)
 
 
 def table_exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:

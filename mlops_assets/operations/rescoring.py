@@ -17,7 +17,7 @@ from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import quote
-from mlops_assets.lake.table_changes import CHANGE, changes_query
+from mlops_assets.lake.table_changes import CHANGE, changes_since
 from mlops_assets.lake.tables import column_types, current_snapshot, table_exists
 from mlops_assets.operations.runs import follow_run
 from mlops_assets.operations.training import check_overrides
@@ -146,7 +146,7 @@ def _changed_days(
     day = f"CAST({quote(partition)} AS DATE)" if partition else "CAST(NULL AS DATE)"
     names = ", ".join(map(quote, columns))
     rows = connection.execute(
-        f"SELECT DISTINCT {_DAY} FROM (SELECT {day} AS {_DAY}, {names} FROM ({changes_query(table, first=former + 1, last=now)}) "
+        f"SELECT DISTINCT {_DAY} FROM (SELECT {day} AS {_DAY}, {names} FROM ({changes_since(table, former=former, last=now)}) "
         f"GROUP BY ALL HAVING sum({CHANGE}) <> 0)"
     ).fetchall()
     return [found for (found,) in rows]
