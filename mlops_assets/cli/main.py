@@ -25,6 +25,7 @@ from mlops_assets.cli import (
     dataset,
     deploying,
     features,
+    maintenance,
     models,
     monitoring,
     project,
@@ -97,6 +98,7 @@ app.add_typer(serving.app)
 app.add_typer(backfill.app)
 app.add_typer(backup.app)
 app.add_typer(audit.app)
+app.add_typer(maintenance.app)
 app.add_typer(stream.app, name="stream")
 app.add_typer(schema.app, name="schema")
 app.add_typer(access.app, name="access")

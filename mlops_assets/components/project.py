@@ -16,6 +16,11 @@ from mlops_assets.core.environment_files import export_project_variables
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
+from mlops_assets.maintenance.lake_maintenance import (
+    build_lake_maintenance,
+    build_maintenance_job,
+    build_maintenance_schedule,
+)
 from mlops_assets.monitoring.lineage_events import build_lineage_events_sensor
 from mlops_assets.monitoring.notifications import build_notification_sensors
 from mlops_assets.monitoring.run_recovery import build_run_recovery_sensor
@@ -48,7 +53,7 @@ def with_platform(loaded: dg.Definitions) -> dg.Definitions:
 
 
 def platform_definitions() -> dg.Definitions:
-    """What every project needs besides its own: the clients that assets ask for, and the sensors that act on the whole graph.
+    """What every project needs besides its own: the clients that assets ask for, the sensors that act on the whole graph, maintenance.
 
     Steps run in the process of the run: a step costs 0.2 s there against 1.4 s from a fork server.
     """
@@ -58,6 +63,9 @@ def platform_definitions() -> dg.Definitions:
     if settings.openlineage_url:
         sensors.append(build_lineage_events_sensor())
     return dg.Definitions(
+        assets=[build_lake_maintenance()],
+        jobs=[build_maintenance_job()],
+        schedules=[build_maintenance_schedule()],
         resources={
             "settings": settings,
             "lake": Lake.from_settings(settings),

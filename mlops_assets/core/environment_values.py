@@ -6,13 +6,13 @@ from typing import TypeVar
 Default = TypeVar("Default", bound=int | None)
 
 
-def read_count(environment: Mapping[str, str], variable: str, default: Default) -> int | Default:
-    """The number from 1 to 64 that `variable` holds, or `default`. Raises ValueError for any other text."""
+def read_count(environment: Mapping[str, str], variable: str, default: Default, *, most: int = 64) -> int | Default:
+    """The number from 1 to `most` that `variable` holds, or `default`. Raises ValueError for any other text."""
     text = environment.get(variable)
     if not text:
         return default
-    if not text.isdecimal() or not 1 <= int(text) <= 64:
-        raise ValueError(f"{variable}={text!r} is no count: set it to a number from 1 to 64, or unset it.")
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise ValueError(f"{variable}={text!r} is no count: set it to a number from 1 to {most}, or unset it.")
     return int(text)
 
 

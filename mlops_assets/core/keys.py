@@ -8,6 +8,9 @@ RAW_SCHEMA = "raw"
 STAGING_SCHEMA = "staging"
 FEATURES_SCHEMA = "features"
 
+PLATFORM = "platform"
+"""First part of the key of what serves all solutions, and its group."""
+
 STAGE_TAG = "mlops/stage"
 SOLUTION_TAG = "mlops/solution"
 PURPOSE_TAG = "mlops/purpose"

@@ -62,7 +62,9 @@ def compact(lake: Lake, connection: duckdb.DuckDBPyConnection, table: str) -> bo
                 ).fetchall()
             arguments = f"'lake', {literal(name)}, schema => {literal(schema)}"
             if need and need.rewrite:
-                connection.execute(f"CALL ducklake_rewrite_data_files({arguments}, delete_threshold => {_MOST_DELETED})").fetchall()
+                connection.execute(
+                    f"CALL ducklake_rewrite_data_files({arguments}, delete_threshold => {_MOST_DELETED})"
+                ).fetchall()
             for least, most in need.merge if need else ():
                 connection.execute(
                     f"CALL ducklake_merge_adjacent_files({arguments}, min_file_size => {least}, max_file_size => {most})"

@@ -30,11 +30,18 @@ def sort_snapshots(connection: duckdb.DuckDBPyConnection, *, boundary: datetime,
     values are of, of any table that has such columns: also that of a solution that was removed. `needed` are those of the online store,
     whose values the predictions of tomorrow will be of.
     """
-    rows = connection.execute(f"SELECT snapshot_id, snapshot_time FROM {CATALOG}.ducklake_snapshot ORDER BY snapshot_id").fetchall()
+    rows = connection.execute(
+        f"SELECT snapshot_id, snapshot_time FROM {CATALOG}.ducklake_snapshot ORDER BY snapshot_id"
+    ).fetchall()
     older = [number for number, moment in rows if moment < boundary]
     # What was known at a moment of the last days is in the snapshot before it.
     recent = {number for number, moment in rows if moment >= boundary} | set(older[-1:]) | {number for number, _ in rows[-1:]}
-    kept = {DATASETS: dataset_snapshots(connection), PREDICTIONS: _of_predictions(connection), ONLINE_STORE: needed, RECENT: recent}
+    kept = {
+        DATASETS: dataset_snapshots(connection),
+        PREDICTIONS: _of_predictions(connection),
+        ONLINE_STORE: needed,
+        RECENT: recent,
+    }
     there = {number for number, _ in rows}
     stay = set().union(*kept.values())
     return KeptSnapshots({reason: numbers & there for reason, numbers in kept.items()}, tuple(n for n in older if n not in stay))
@@ -49,11 +56,7 @@ def _of_predictions(connection: duckdb.DuckDBPyConnection) -> set[int]:
     ).fetchall()
     numbers = set()
     for table, column in columns:
-        value = (
-            quote(column)
-            if column == SOURCE_SNAPSHOT
-            else f"unnest(CAST(json_extract({quote(column)}, '$.*') AS BIGINT[]))"
-        )
+        value = quote(column) if column == SOURCE_SNAPSHOT else f"unnest(CAST(json_extract({quote(column)}, '$.*') AS BIGINT[]))"
         rows = connection.execute(
             f"SELECT DISTINCT {value} FROM (SELECT DISTINCT {quote(column)} FROM {lake_name(table)} WHERE {quote(column)} IS NOT NULL)"
         ).fetchall()

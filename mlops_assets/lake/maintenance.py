@@ -124,7 +124,9 @@ def _expire(
     result.expired = len(sorted_snapshots.expirable)
     if not dry_run:
         for versions in _parts(sorted_snapshots.expirable):
-            connection.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{', '.join(map(str, versions))}])").fetchall()
+            connection.execute(
+                f"CALL ducklake_expire_snapshots('lake', versions => [{', '.join(map(str, versions))}])"
+            ).fetchall()
 
 
 def _parts(numbers: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

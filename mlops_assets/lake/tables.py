@@ -9,7 +9,6 @@ import duckdb
 from mlops_assets.lake.sql import lake_name, quote
 from mlops_assets.schema.column_names import is_audit
 
-
 CATALOG = "__ducklake_metadata_lake"
 """DuckLake's own tables, attached beside the lake."""
 

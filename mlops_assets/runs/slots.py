@@ -15,6 +15,7 @@ DBT = "dbt"
 PREDICTION_LOG = "prediction_log"
 VERSION_CHECK = "version_check"
 CHAMPION = "champion"
+MAINTENANCE = "maintenance"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def slots() -> dict[str, Slots]:
     `work` has as many as there are processors, from 2 to 8. The others are short and mostly wait, so that they come on top:
     dbt is a pool of one (a second dbt run that waited among `work` would keep others from starting); two logs, so that one solution's
     backlog does not hold up another's; one check of versions, of some seconds; two switches of a champion, so that a rollback does not
-    wait for another solution's.
+    wait for another solution's; one maintenance, which may wait for a backup.
     """
     return {
         WORK: Slots(count=max(2, min(8, os.cpu_count() or 2)), priority=0, longest_seconds=None),
@@ -48,6 +49,7 @@ def slots() -> dict[str, Slots]:
         PREDICTION_LOG: Slots(count=2, priority=5, longest_seconds=3600),
         VERSION_CHECK: Slots(count=1, priority=5, longest_seconds=600),
         CHAMPION: Slots(count=2, priority=10, longest_seconds=1800),
+        MAINTENANCE: Slots(count=1, priority=-5, longest_seconds=None),
     }
 
 

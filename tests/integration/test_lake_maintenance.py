@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlops_assets.core.settings import Settings
 from mlops_assets.lake.catalog_files import keep_files
 from mlops_assets.lake.datasets import dataset_information, find_dataset, rebuild_dataset
 from mlops_assets.lake.lake import Lake
@@ -22,6 +24,8 @@ from mlops_assets.lake.maintenance import LakeMaintenance, LakePolicy, maintain_
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.table_changes import CHANGE, changes_since, newest_change
 from mlops_assets.lake.tables import LakeError, current_snapshot, fingerprint, query_value, snapshot_at
+from mlops_assets.maintenance.lake_maintenance import build_lake_maintenance
+from mlops_assets.online_store.lmdb_store import LmdbStore
 
 SPAWN = multiprocessing.get_context("spawn")
 POLICY = LakePolicy(kept_days=30, grace_hours=24)
@@ -80,9 +84,7 @@ def record_dataset(lake: Lake, connection: duckdb.DuckDBPyConnection) -> str:
     snapshot = current_snapshot(connection)
     query = f"SELECT * FROM lake.{TABLE} AT (VERSION => {snapshot})"
     information = dataset_information(query=query, training_date=date(2020, 2, 1), source_snapshot=snapshot, feature_views={})
-    written = lake.replace(
-        connection, table=DATASET, query=query, partition_range=None, author="run", information=information
-    )
+    written = lake.replace(connection, table=DATASET, query=query, partition_range=None, author="run", information=information)
     return written.fingerprint
 
 
@@ -116,7 +118,10 @@ def test_a_dataset_and_predictions_keep_their_snapshots_and_the_rest_goes(
         append(lake, connection, f"a{number}", 3)
     record_prediction(lake, connection, batch=snapshots[2], online=snapshots[14])
     pinned = (snapshots[2], snapshots[14])
-    before, now = {snapshot: content(connection, TABLE, snapshot) for snapshot in pinned}, fingerprint(connection, f"lake.{TABLE}")
+    before, now = (
+        {snapshot: content(connection, TABLE, snapshot) for snapshot in pinned},
+        fingerprint(connection, f"lake.{TABLE}"),
+    )
     done = maintain(lake)
     assert {snapshot: content(connection, TABLE, snapshot) for snapshot in before} == before
     assert fingerprint(connection, f"lake.{TABLE}") == now
@@ -273,6 +278,32 @@ def killed(lake: Lake, step: int) -> None:
     maintain_lake(lake, POLICY, now=after_days(40), dry_run=False, report=report)
 
 
+def test_the_asset_shows_sizes_and_keeps_what_the_online_store_holds(
+    lake: Lake, connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    for day in range(12):
+        write_day(lake, connection, day)
+    resources = {
+        "lake": lake,
+        "settings": Settings(home=tmp_path),
+        "online_store": LmdbStore(tmp_path / "online_store"),
+    }
+    result = dg.materialize([build_lake_maintenance()], resources=resources)
+    [made] = result.asset_materializations_for_node("platform__lake_maintenance")
+    assert made.metadata["tables_merged"].value == [TABLE]
+    assert made.metadata["files"].value == len(files(lake))
+    assert made.metadata["snapshots_expired"].value == 0
+    needed = maintain_lake(
+        lake,
+        LakePolicy(kept_days=1, grace_hours=1, needed={3}),
+        now=after_days(40),
+        dry_run=False,
+        report=lambda _: None,
+    )
+    assert needed.kept["online store"] == 1
+    assert is_readable(connection, 3)
+
+
 def test_a_kill_between_two_steps_changes_no_row_and_the_next_maintenance_goes_on(
     lake: Lake, connection: duckdb.DuckDBPyConnection
 ) -> None:
@@ -286,7 +317,9 @@ def test_a_kill_between_two_steps_changes_no_row_and_the_next_maintenance_goes_o
         assert process.exitcode == -signal.SIGKILL
         assert fingerprint(connection, f"lake.{TABLE}") == identity
     # Killed while it removed: a file is gone, and still listed as one to remove.
-    [(listed,)] = connection.execute("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_files_scheduled_for_deletion").fetchall()
+    [(listed,)] = connection.execute(
+        "SELECT count(*) FROM __ducklake_metadata_lake.ducklake_files_scheduled_for_deletion"
+    ).fetchall()
     scheduled = maintain(lake, dry_run=True).removed
     assert len(scheduled) == listed > 0
     Path(scheduled[0]).unlink()

@@ -1,0 +1,44 @@
+"""`mlops maintenance`: what grows with use is made small again."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings, running_settings
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: [bold]mlops maintenance --dry-run[/bold]")
+def maintenance(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Merge small files of the lake, expire snapshots that nothing needs, remove files that nothing names. Each night a schedule does it."""
+    from mlops_assets.clients.dagster_client import DagsterClient
+    from mlops_assets.operations.maintenance import plan_maintenance, run_maintenance
+
+    if not dry_run:
+        client = DagsterClient.from_settings(running_settings())
+        with error_console.status("Maintaining the lake"):
+            run_id = run_maintenance(client, lambda _: None)
+        if as_json:
+            print_json({"run_id": run_id, "dagster": client.run_url(run_id)})
+        else:
+            console.print(f"[green]Done.[/green] What it did: {client.run_url(run_id)}", highlight=False, soft_wrap=True)
+        return
+    with error_console.status("Measuring the lake") as display:
+        plan = plan_maintenance(read_settings(), display.update)
+    if as_json:
+        print_json(asdict(plan))
+        return
+    kept = ", ".join(f"{count:,} {reason}" for reason, count in plan.kept.items())
+    table = Table("what", "now", "would go")
+    table.add_row("snapshots", f"{plan.before.snapshots:,}", f"{plan.expired:,}")
+    table.add_row("files", f"{plan.before.files:,}", f"{len(plan.removed) + len(plan.orphans):,}, orphans: {len(plan.orphans):,}")
+    console.print(table)
+    console.print(f"Snapshots that stay: {kept}. Tables to merge: {', '.join(plan.compacted) or 'none'}.", highlight=False)
+    for path in plan.orphans:
+        console.print(f"Orphan: {path}", highlight=False, soft_wrap=True)

@@ -1,0 +1,94 @@
+"""The asset that keeps the lake small, its job and its schedule."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from mlops_assets.core.asset_jobs import AssetJob, define_job
+from mlops_assets.core.keys import PLATFORM, job_name
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
+from mlops_assets.feature_store.registry import FeatureRegistry
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.maintenance import LakeMaintenance, LakePolicy, maintain_lake
+from mlops_assets.online_store.store import OnlineStore
+from mlops_assets.runs.slots import MAINTENANCE, SLOTS_TAG
+from mlops_assets.stages.execution import RETRIES
+from mlops_assets.stages.faults import step
+
+LAKE_MAINTENANCE = dg.AssetKey([PLATFORM, "lake_maintenance"])
+_PURPOSE = "maintenance"
+
+
+def build_lake_maintenance() -> dg.AssetsDefinition:
+    """The asset. It reads no rows but the numbers of the snapshots that predictions name, and depends on nothing."""
+
+    @dg.asset(
+        key=LAKE_MAINTENANCE,
+        group_name=PLATFORM,
+        description="The lake with its small files merged, without snapshots that nothing needs, and without files that nothing names.",
+        kinds={"duckdb"},
+        op_tags={SLOTS_TAG: MAINTENANCE},
+        retry_policy=RETRIES,
+    )
+    @step
+    def lake_maintenance(
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        online_store: dg.ResourceParam[OnlineStore],
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.MaterializeResult:
+        policy = lake_policy(settings, online_store)
+        done = maintain_lake(lake, policy, now=datetime.now(UTC), dry_run=False, report=context.log.info)
+        return dg.MaterializeResult(metadata=_metadata(done))
+
+    return lake_maintenance
+
+
+def lake_policy(settings: Settings, online_store: OnlineStore) -> LakePolicy:
+    """What the settings allow, and the snapshots that the values of the online store are of."""
+    views = FeatureRegistry.from_manifest(current_project().dbt_manifest).views
+    states = (online_store.state(name, version) for name, version in views)
+    return LakePolicy(
+        kept_days=settings.kept_snapshot_days,
+        grace_hours=settings.file_grace_hours,
+        needed={state.snapshot for state in states if state is not None},
+    )
+
+
+def build_maintenance_job() -> AssetJob:
+    """The job that the schedule and `mlops maintenance` launch."""
+    return define_job(
+        job_name(PLATFORM, _PURPOSE),
+        selection=dg.AssetSelection.assets(LAKE_MAINTENANCE),
+        description="Keeps small what grows with use: files and snapshots of the lake.",
+    )
+
+
+def build_maintenance_schedule() -> dg.ScheduleDefinition:
+    """The schedule: every night, and on."""
+    name = job_name(PLATFORM, _PURPOSE)
+    return dg.ScheduleDefinition(
+        name=f"{name}_schedule",
+        job_name=name,
+        cron_schedule="30 3 * * *",
+        execution_timezone="UTC",
+        description="Maintains the lake every night at 03:30 (UTC).",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+
+
+def _metadata(done: LakeMaintenance) -> dict[str, dg.MetadataValue]:
+    after = done.after or done.before
+    return {
+        **{name: dg.MetadataValue.int(value) for name, value in asdict(after).items()},
+        "before": dg.MetadataValue.json(asdict(done.before)),
+        "tables_merged": dg.MetadataValue.json(done.compacted),
+        "tables_in_use": dg.MetadataValue.json(done.in_use),
+        "snapshots_expired": dg.MetadataValue.int(done.expired),
+        "snapshots_kept": dg.MetadataValue.json(done.kept),
+        "files_removed": dg.MetadataValue.int(len(done.removed)),
+        "orphans_removed": dg.MetadataValue.json(done.orphans[:100]),
+        "oldest_work": dg.MetadataValue.timestamp(done.oldest_work),
+    }
