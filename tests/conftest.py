@@ -34,6 +34,7 @@ _WITHOUT = {
 }
 """What tests want that a machine may lack, by the fixture that gives it: why they did not run."""
 _ON_STACK_OF_CENSUS = (
+    "tests/solutions/test_maintenance.py",
     "tests/solutions/test_retraining_loop.py",
     "tests/solutions/test_employment.py",
     "tests/integration/test_another_user.py",

@@ -28,6 +28,7 @@ def plan_maintenance(settings: Settings, report: Callable[[str], None]) -> LakeM
 
 def run_maintenance(client: DagsterClient, report: Callable[[RunState], None]) -> str:
     """Launch the job and wait for it; `report` hears how the run stands. Returns its id. Raises StackError when it fails."""
-    asset = client.assets()[LAKE_MAINTENANCE.to_user_string()]
+    key = LAKE_MAINTENANCE.to_user_string()
+    asset = client.assets([key])[key]
     run_id = client.launch([asset], None, None, {}, purpose="maintenance")
     return follow_run(client, run_id, "maintenance", report).run_id

@@ -34,6 +34,8 @@ _PARTS = {
     "features/parity_check.py": "integration/test_online_features.py",
     "features/sql_expressions.py": "unit/components/test_derived_features.py",
     "features/generated/snapshots.py": "integration/test_tables_without_time.py",
+    "lake/compaction.py": "integration/test_lake_maintenance.py",
+    "lake/kept_snapshots.py": "integration/test_lake_maintenance.py",
     "lake/table_writes.py": "integration/test_lake.py",
     "ml/history.py": "unit/ml/test_update_policies.py",
     "ml/figures.py": "unit/ml/test_evaluation_plots.py",
