@@ -29,6 +29,7 @@ def build_lake_maintenance() -> dg.AssetsDefinition:
         group_name=PLATFORM,
         description="The lake with its small files merged, without snapshots that nothing needs, and without files that nothing names.",
         kinds={"duckdb"},
+        code_version="1",
         owners=["team:platform"],
         op_tags={SLOTS_TAG: MAINTENANCE},
         retry_policy=RETRIES,
