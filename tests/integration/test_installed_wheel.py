@@ -95,6 +95,14 @@ def project(environment: Path, variables: dict[str, str], tmp_path_factory: pyte
     return folder / "my_company"
 
 
+@pytest.fixture(scope="module")
+def followed(environment: Path, project: Path, variables: dict[str, str]) -> Path:
+    """The project with what the page adds to it."""
+    _follow_page(project, variables)
+    _mlops(environment, project, variables)("prepare")
+    return project
+
+
 def _mlops(environment: Path, folder: Path, variables: dict[str, str]) -> Mlops:
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         done = subprocess.run(
@@ -128,26 +136,24 @@ def test_a_new_project_loads_and_passes_its_own_test(environment: Path, project:
 
 
 @pytest.mark.long
-def test_the_solution_of_the_page_loads_in_it(environment: Path, project: Path, variables: dict[str, str]) -> None:
-    _follow_page(project, variables)
-    _mlops(environment, project, variables)("prepare")
-    loaded = _load(environment, project, variables)
+def test_the_solution_of_the_page_loads_in_it(environment: Path, followed: Path, variables: dict[str, str]) -> None:
+    loaded = _load(environment, followed, variables)
     assert Path(loaded["package"]).is_relative_to(environment)
     assert {"raw/parcels", "features/depot_history", "parcel_delay/spine", "parcel_delay/evaluation"} <= set(loaded["assets"])
     assert not [key for key in loaded["assets"] if key.startswith("configuration_error")]
     # Nothing of this repository is there.
     assert {key.split("/")[0] for key in loaded["assets"]} == {"raw", "features", "parcel_delay"}
     assert {"parcel_delay_training", "parcel_delay_scoring", "parcel_delay_monitoring"} <= set(loaded["jobs"])
-    assert f"directory={project}" in loaded["configuration"]["supervisord.conf"]
+    assert f"directory={followed}" in loaded["configuration"]["supervisord.conf"]
     assert "--module-name my_company.definitions" in loaded["configuration"]["supervisord.conf"]
 
 
 @pytest.mark.long
 def test_the_models_of_the_second_page_fit_their_contracts(
-    environment: Path, project: Path, variables: dict[str, str], tmp_path: Path
+    environment: Path, followed: Path, variables: dict[str, str], tmp_path: Path
 ) -> None:
     written = tmp_path / "my_company"
-    shutil.copytree(project, written, symlinks=True)
+    shutil.copytree(followed, written, symlinks=True)
     _write_files(written, MODELS_PAGE)
     (spine,) = re.findall(r"^```yaml\n(spine: .*?)^```", MODELS_PAGE, re.DOTALL | re.MULTILINE)
     _change(written / "my_company/defs/parcel_delay/defs.yaml", lambda attributes: attributes.update(yaml.safe_load(spine)))
@@ -165,13 +171,13 @@ def test_the_models_of_the_second_page_fit_their_contracts(
     assert [file.name for file in (written / "dbt_project" / "generated").rglob("*.sql")] == ["plants_spine.sql"]
 
 
-def test_it_loads_beside_the_assets_of_an_existing_project(environment: Path, project: Path, variables: dict[str, str]) -> None:
-    (project / "my_company" / "definitions.py").write_text(EXISTING_PROJECT)
+def test_it_loads_beside_the_assets_of_an_existing_project(environment: Path, followed: Path, variables: dict[str, str]) -> None:
+    (followed / "my_company" / "definitions.py").write_text(EXISTING_PROJECT)
     # A variable of the project, named by its YAML.
-    (project / ".env").write_text("LOGISTICS=team:logistics\n")
-    source = project / "my_company" / "defs" / "parcels" / "defs.yaml"
+    (followed / ".env").write_text("LOGISTICS=team:logistics\n")
+    source = followed / "my_company" / "defs" / "parcels" / "defs.yaml"
     source.write_text(source.read_text().replace("owners: [team:logistics]", 'owners: ["{{ env.LOGISTICS }}"]'))
-    loaded = _load(environment, project, variables)
+    loaded = _load(environment, followed, variables)
     assert {"sales", "raw/parcels", "parcel_delay/evaluation"} <= set(loaded["assets"])
 
 
