@@ -3,6 +3,7 @@
 Everything heavy is imported inside the command that needs it, so that `mlops --help` stays instant.
 """
 
+import csv
 import os
 import signal
 import sys
@@ -69,7 +70,7 @@ _PLATFORM = "Install what operates a project: uv pip install 'mlops-assets[local
 
 
 def _has_platform() -> bool:
-    """Whether the extra `platform` is installed. Without it the command makes projects, and the servers may run."""
+    """Whether the extra `local` is installed. Without it the command makes projects, and the servers may run."""
     try:
         import dagster  # noqa: F401
     except ModuleNotFoundError:
@@ -244,8 +245,6 @@ def sql(
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     elif as_csv:
-        import csv
-
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
@@ -289,9 +288,7 @@ def _print_addresses(settings: Settings) -> None:
 
 
 def _table(entries: list[dict]) -> Table:
-    table = Table()
-    for column in entries[0]:
-        table.add_column(column)
+    table = Table(*entries[0])
     for entry in entries:
         table.add_row(*(_cell(value) for value in entry.values()))
     return table
