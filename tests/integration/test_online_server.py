@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -312,6 +313,15 @@ def test_a_process_that_is_killed_comes_back_and_every_answer_is_on_disk(server:
     assert len(kept) == len(set(kept))
     assert set(kept) >= set(found.prediction_ids)
     assert f'pid="{killed}"' not in server.get("/metrics").text
+
+
+def test_a_process_that_ends_while_it_is_asked_whether_it_lives_is_replaced_at_once(server: OnlineServer) -> None:
+    stopped = min(server.workers())
+    os.kill(stopped, signal.SIGSTOP)
+    # It is asked twice a second, and would be given 30 s for the answer.
+    time.sleep(1.5)
+    kill(stopped)
+    wait_for(lambda: len(server.workers() - {stopped}) == 2 and len(server.reports()) == 2, 20)
 
 
 def test_hostile_requests_never_make_the_server_fail(server: OnlineServer) -> None:

@@ -21,6 +21,18 @@ _END_SECONDS = 10
 _KEEP_ALIVE_SECONDS = 75
 
 
+class WatchedProcesses(Multiprocess):
+    """The processes that answer, of which the end of each is noticed at once."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace each that ended, or does not say that it is alive."""
+        for process in self.processes:
+            # While this end is open too, nothing tells that a process ended after it was asked whether it is alive: uvicorn would wait
+            # for its answer as long as for that of a busy one, and heed no other process and no signal meanwhile.
+            process.child_conn.close()
+        super().keep_subprocess_alive()
+
+
 def serve(settings: Settings, *, restarted: bool) -> None:
     """Serve on the loopback interface until SIGTERM or SIGINT.
 
@@ -44,7 +56,7 @@ def serve(settings: Settings, *, restarted: bool) -> None:
         timeout_worker_healthcheck=30,
     )
     listener = take_listener(settings.server_reports_directory) if restarted else None
-    processes = Multiprocess(config, sockets=[listener or config.bind_socket()])
+    processes = WatchedProcesses(config, sockets=[listener or config.bind_socket()])
     if restarted:
         # The processes that answer go on. uvicorn would end them, and heeds no signal while one starts.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
