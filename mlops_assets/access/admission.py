@@ -34,7 +34,10 @@ class Admission:
         self._tokens: dict[bytes, tuple[bytes, float, AdmittedCaller]] = {}
 
     def refresh(self) -> None:
-        """Read the callers again when their file has changed. Requests go on with those of before until all are read."""
+        """Read the callers again when their file has changed. Requests go on with those of before until all are read.
+
+        The server goes on whatever is wrong with the file: the operator's token opens it still.
+        """
         seen = _identity(self._file)
         if seen == self._seen:
             return
@@ -49,7 +52,12 @@ class Admission:
                 continue
             limit = None
             if caller.requests_per_second is not None:
-                limit = RateLimit(self._limits / caller.name, per_second=caller.requests_per_second, burst=caller.burst)
+                try:
+                    limit = RateLimit(self._limits / caller.name, per_second=caller.requests_per_second, burst=caller.burst)
+                except OSError as error:
+                    # A full disk, say. Not one who asks without a limit.
+                    _log.error("The caller %s is not admitted: its limit cannot be kept: %s", caller.name, error)
+                    continue
             admitted = AdmittedCaller(caller, limit)
             for token in caller.tokens:
                 digest = bytes.fromhex(token.sha256)

@@ -30,14 +30,15 @@ Role = Literal["caller", "viewer", "operator"]
 """What a token is for: to ask for predictions, to look at Dagster and MLflow, or to operate there."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class TokenHash(msgspec.Struct, frozen=True, kw_only=True):
     """One token of a caller: its SHA-256, when it was made, and until when it is valid (None: until it is replaced)."""
 
-    sha256: str
-    created_at: datetime
-    expires_at: datetime | None = None
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    created_at: _Moment
+    expires_at: _Moment | None = None
 
     def is_valid(self, now: datetime) -> bool:
         """Whether the token is taken at this moment."""
@@ -50,7 +51,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     Without `requests_per_second` it is not limited; `burst` may come at once.
     """
 
-    name: str
+    name: Annotated[str, msgspec.Meta(pattern=f"^{_NAME.pattern}$")]
     role: Role
     solutions: tuple[str, ...]
     requests_per_second: Annotated[float, msgspec.Meta(gt=0)] | None
@@ -73,6 +74,10 @@ def read_callers(path: Path) -> list[Caller]:
         return msgspec.json.decode(path.read_bytes(), type=list[Caller])
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StackError(
+            f"{path} cannot be read: {error.strerror}.", remedy="Make it readable by the user of the servers."
+        ) from error
     except msgspec.MsgspecError as error:
         raise StackError(
             f"{path} is no file of callers: {error}.", remedy="Restore it from a backup, or delete it and add the callers again."

@@ -12,7 +12,8 @@ class RateLimit:
     """The bucket of one caller: `burst` tokens, refilled at `per_second`.
 
     The file holds the moment at which the bucket is full again (the generic cell rate algorithm), of the clock that all processes of a
-    machine share. Nothing is locked: two processes that take a token at the same instant may both get the last one.
+    machine share. Nothing is locked: two processes that take a token at the same instant may both get the last one. Raises OSError when
+    the file cannot be made.
     """
 
     def __init__(self, path: Path, *, per_second: float, burst: int):
@@ -20,7 +21,8 @@ class RateLimit:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.ftruncate(file, _SIZE)
+            # On the disk now: a hole that a full disk cannot fill would kill the process when it is written.
+            os.posix_fallocate(file, 0, _SIZE)
             self._map = mmap.mmap(file, _SIZE)
         finally:
             os.close(file)

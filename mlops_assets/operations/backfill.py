@@ -70,7 +70,7 @@ def rebuild_from_changes(
 ) -> dict[str, int]:
     """Build what is outdated in runs of the local Dagster; `report` hears how each stands. Raises StackError when one fails."""
     client = DagsterClient.from_settings(settings)
-    states = client.assets(with_checks=False)
+    states = client.assets()
 
     def launch(keys: Sequence[dg.AssetKey], first: str | None, last: str | None) -> None:
         names = [key.to_user_string() for key in keys]

@@ -17,6 +17,7 @@ from running_stack import Platform, new_home
 from waiting import wait_for
 
 from mlops_assets.local import control
+from mlops_assets.runs.recovery import RETRY_SECONDS
 from mlops_assets.runs.workers import Workers
 
 LOGGER = logging.getLogger(__name__)
@@ -25,9 +26,9 @@ MOMENTS = int(os.environ.get("MLOPS_CHAOS_MOMENTS", "1"))
 FRACTIONS = [(number + 0.5) / MOMENTS for number in range(MOMENTS)]
 """The parts of a run after which all is killed."""
 
-RETRIED_SECONDS = 120.0
-"""Dagster is asked for the retry while the code location starts, and may give up: the sensor asks again every 10 s, and the daemon
-looks for failures every 5 s. The rest is for a machine with much other work.
+RETRIED_SECONDS = RETRY_SECONDS + 30.0
+"""Dagster is asked for the retry while the code location starts, and may give up, or say that it will and do nothing: then it is asked
+again after `RETRY_SECONDS`, by a sensor that looks every 10 s, and the daemon looks for failures every 5 s. The rest is for a busy machine.
 """
 
 DATA = (
