@@ -92,10 +92,13 @@ def _keep(path: Path, entry: AuditEntry, *, is_required: bool) -> None:
 def _append(path: Path, entry: AuditEntry) -> None:
     """Add a line, whole also beside other processes, and on the disk before it returns."""
     line = json.dumps(msgspec.to_builtins(entry), ensure_ascii=False).encode() + b"\n"
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
-        os.write(file, line)
+        size = os.fstat(file).st_size
+        # A full disk or a power failure cut the line before: it stays a line by itself, which is named when the log is read.
+        is_cut = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+        os.write(file, b"\n" + line if is_cut else line)
         os.fsync(file)
     finally:
         os.close(file)

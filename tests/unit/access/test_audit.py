@@ -64,3 +64,14 @@ def test_what_must_be_recorded_is_not_done_when_the_log_cannot_be_written(tmp_pa
     else:
         try_to()
     assert done == ([] if is_required else ["it"])
+
+
+def test_a_line_that_was_cut_takes_no_other_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_text('{"id": "a", "at": ')
+    with audited(path, actor="anna", role="operator", door="Dagster", action="launch", details={}, is_required=True):
+        pass
+    cut, *whole = path.read_text().splitlines()
+    assert cut == '{"id": "a", "at": '
+    path.write_text("".join(f"{line}\n" for line in whole))
+    assert [entry.action for entry in read_audit_log(path)] == ["launch"]
