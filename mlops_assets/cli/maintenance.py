@@ -16,29 +16,32 @@ def maintenance(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Merge small files of the lake, expire snapshots that nothing needs, remove files that nothing names. Each night a schedule does it."""
+    """Merge files of the lake, expire what nothing needs, remove logs of old runs. Each night a schedule does it."""
     from mlops_assets.clients.dagster_client import DagsterClient
     from mlops_assets.operations.maintenance import plan_maintenance, run_maintenance
 
     if not dry_run:
         client = DagsterClient.from_settings(running_settings())
-        with error_console.status("Maintaining the lake"):
+        with error_console.status("Maintaining"):
             run_id = run_maintenance(client, lambda _: None)
         if as_json:
             print_json({"run_id": run_id, "dagster": client.run_url(run_id)})
         else:
             console.print(f"[green]Done.[/green] What it did: {client.run_url(run_id)}", highlight=False, soft_wrap=True)
         return
-    with error_console.status("Measuring the lake") as display:
+    with error_console.status("Measuring") as display:
         plan = plan_maintenance(read_settings(), display.update)
     if as_json:
         print_json(asdict(plan))
         return
-    kept = ", ".join(f"{count:,} {reason}" for reason, count in plan.kept.items())
+    lake, runs = plan.lake, plan.runs
+    kept = ", ".join(f"{count:,} {reason}" for reason, count in lake.kept.items())
     table = Table("what", "now", "would go")
-    table.add_row("snapshots", f"{plan.before.snapshots:,}", f"{plan.expired:,}")
-    table.add_row("files", f"{plan.before.files:,}", f"{len(plan.removed) + len(plan.orphans):,}, orphans: {len(plan.orphans):,}")
+    table.add_row("snapshots", f"{lake.before.snapshots:,}", f"{lake.expired:,}")
+    table.add_row("files", f"{lake.before.files:,}", f"{len(lake.removed) + len(lake.orphans):,}, orphans: {len(lake.orphans):,}")
+    table.add_row("runs", f"{runs.before.runs:,}", f"{len(runs.deleted):,}, of others the log: {runs.expired:,}")
+    table.add_row("events of runs", f"{runs.before.events:,}", f"{runs.events:,}")
     console.print(table)
-    console.print(f"Snapshots that stay: {kept}. Tables to merge: {', '.join(plan.compacted) or 'none'}.", highlight=False)
-    for path in plan.orphans:
+    console.print(f"Snapshots that stay: {kept}. Tables to merge: {', '.join(lake.compacted) or 'none'}.", highlight=False)
+    for path in lake.orphans:
         console.print(f"Orphan: {path}", highlight=False, soft_wrap=True)

@@ -16,11 +16,7 @@ from mlops_assets.core.environment_files import export_project_variables
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
-from mlops_assets.maintenance.lake_maintenance import (
-    build_lake_maintenance,
-    build_maintenance_job,
-    build_maintenance_schedule,
-)
+from mlops_assets.maintenance.nightly import build_maintenance_assets, build_maintenance_job, build_maintenance_schedule
 from mlops_assets.monitoring.lineage_events import build_lineage_events_sensor
 from mlops_assets.monitoring.notifications import build_notification_sensors
 from mlops_assets.monitoring.run_recovery import build_run_recovery_sensor
@@ -63,7 +59,7 @@ def platform_definitions() -> dg.Definitions:
     if settings.openlineage_url:
         sensors.append(build_lineage_events_sensor())
     return dg.Definitions(
-        assets=[build_lake_maintenance()],
+        assets=build_maintenance_assets(),
         jobs=[build_maintenance_job()],
         schedules=[build_maintenance_schedule()],
         resources={

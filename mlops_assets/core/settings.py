@@ -40,6 +40,7 @@ class Settings:
     With `ray_address` the trials of searches run on that Ray cluster.
     `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them.
     Every snapshot of the lake stays for `kept_snapshot_days`, and a file of the lake that nothing names for `file_grace_hours`.
+    Logs of runs stay for `kept_run_days`.
     Only with `openlineage_url` does anything send OpenLineage events: to a receiver, or to a file.
     """
 
@@ -63,6 +64,7 @@ class Settings:
     kept_bundles: int = 5
     kept_snapshot_days: int = 30
     file_grace_hours: int = 24
+    kept_run_days: int = 180
     openlineage_url: str | None = field(default=None, repr=False)
     openlineage_api_key: str | None = field(default=None, repr=False)
 
@@ -98,6 +100,7 @@ class Settings:
             kept_bundles=read_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),
             kept_snapshot_days=read_count(environment, "MLOPS_KEPT_SNAPSHOT_DAYS", cls.kept_snapshot_days, most=3650),
             file_grace_hours=read_count(environment, "MLOPS_FILE_GRACE_HOURS", cls.file_grace_hours, most=720),
+            kept_run_days=read_count(environment, "MLOPS_KEPT_RUN_DAYS", cls.kept_run_days, most=3650),
             openlineage_url=environment.get("MLOPS_OPENLINEAGE_URL") or None,
             openlineage_api_key=environment.get("MLOPS_OPENLINEAGE_API_KEY") or None,
         )

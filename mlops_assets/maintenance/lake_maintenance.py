@@ -1,38 +1,28 @@
-"""The asset that keeps the lake small, its job and its schedule."""
+"""The asset that keeps the lake small."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from mlops_assets.core.asset_jobs import AssetJob, define_job
-from mlops_assets.core.keys import PLATFORM, job_name
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.maintenance import LakeMaintenance, LakePolicy, maintain_lake
+from mlops_assets.maintenance.upkeep import LAKE_MAINTENANCE, upkeep_asset
 from mlops_assets.online_store.store import OnlineStore
-from mlops_assets.runs.slots import MAINTENANCE, SLOTS_TAG
-from mlops_assets.stages.execution import RETRIES
 from mlops_assets.stages.faults import step
-
-LAKE_MAINTENANCE = dg.AssetKey([PLATFORM, "lake_maintenance"])
-_PURPOSE = "maintenance"
 
 
 def build_lake_maintenance() -> dg.AssetsDefinition:
     """The asset. It reads no rows but the numbers of the snapshots that predictions name, and depends on nothing."""
 
-    @dg.asset(
+    @upkeep_asset(
         key=LAKE_MAINTENANCE,
-        group_name=PLATFORM,
         description="The lake with its small files merged, without snapshots that nothing needs, and without files that nothing names.",
         kinds={"duckdb"},
         code_version="1",
-        owners=["team:platform"],
-        op_tags={SLOTS_TAG: MAINTENANCE},
-        retry_policy=RETRIES,
     )
     @step
     def lake_maintenance(
@@ -56,28 +46,6 @@ def lake_policy(settings: Settings, online_store: OnlineStore) -> LakePolicy:
         kept_days=settings.kept_snapshot_days,
         grace_hours=settings.file_grace_hours,
         needed={state.snapshot for state in states if state is not None},
-    )
-
-
-def build_maintenance_job() -> AssetJob:
-    """The job that the schedule and `mlops maintenance` launch."""
-    return define_job(
-        job_name(PLATFORM, _PURPOSE),
-        selection=dg.AssetSelection.assets(LAKE_MAINTENANCE),
-        description="Keeps small what grows with use: files and snapshots of the lake.",
-    )
-
-
-def build_maintenance_schedule() -> dg.ScheduleDefinition:
-    """The schedule: every night, and on."""
-    name = job_name(PLATFORM, _PURPOSE)
-    return dg.ScheduleDefinition(
-        name=f"{name}_schedule",
-        job_name=name,
-        cron_schedule="30 3 * * *",
-        execution_timezone="UTC",
-        description="Maintains the lake every night at 03:30 (UTC).",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
     )
 
 

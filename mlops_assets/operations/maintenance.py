@@ -1,7 +1,10 @@
 """Maintenance on request: a run of its job, or what such a run would do."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import dagster as dg
 
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.core.errors import StackError
@@ -10,25 +13,39 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.maintenance import LakeMaintenance, maintain_lake
 from mlops_assets.lake.tables import LakeError
 from mlops_assets.local import control, preflight
-from mlops_assets.maintenance.lake_maintenance import LAKE_MAINTENANCE, lake_policy
+from mlops_assets.maintenance.lake_maintenance import lake_policy
+from mlops_assets.maintenance.run_logs import RunLogMaintenance
+from mlops_assets.maintenance.run_maintenance import maintain_run_logs
+from mlops_assets.maintenance.upkeep import MAINTENANCE_ASSETS
 from mlops_assets.online_store.store import open_online_store
 from mlops_assets.operations.runs import follow_run
 
 
-def plan_maintenance(settings: Settings, report: Callable[[str], None]) -> LakeMaintenance:
+@dataclass(frozen=True)
+class MaintenancePlan:
+    """What maintenance would do now, of each of its assets."""
+
+    lake: LakeMaintenance
+    runs: RunLogMaintenance
+
+
+def plan_maintenance(settings: Settings, report: Callable[[str], None]) -> MaintenancePlan:
     """Find what maintenance would do now, and do none of it. Raises StackError when there is no installation."""
     preflight.check_installation(settings)
     try:
-        with control.storage(settings):
+        with control.storage(settings), dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
             policy = lake_policy(settings, open_online_store(settings))
-            return maintain_lake(Lake.from_settings(settings), policy, now=datetime.now(UTC), dry_run=True, report=report)
+            lake = Lake.from_settings(settings)
+            return MaintenancePlan(
+                lake=maintain_lake(lake, policy, now=datetime.now(UTC), dry_run=True, report=report),
+                runs=maintain_run_logs(instance, settings, dry_run=True, report=report),
+            )
     except LakeError as error:
         raise StackError(str(error), remedy="See what does not run: mlops status") from error
 
 
 def run_maintenance(client: DagsterClient, report: Callable[[RunState], None]) -> str:
     """Launch the job and wait for it; `report` hears how the run stands. Returns its id. Raises StackError when it fails."""
-    key = LAKE_MAINTENANCE.to_user_string()
-    asset = client.assets([key])[key]
-    run_id = client.launch([asset], None, None, {}, purpose="maintenance")
+    states = client.assets([key.to_user_string() for key in MAINTENANCE_ASSETS])
+    run_id = client.launch(list(states.values()), None, None, {}, purpose="maintenance")
     return follow_run(client, run_id, "maintenance", report).run_id

@@ -21,11 +21,11 @@ def test_maintenance_runs_as_an_asset_and_its_dry_run_does_nothing(platform: Pla
             )
         before = fingerprint(connection, f"lake.{TABLE}")
     planned = json.loads(platform.mlops("maintenance", "--dry-run", "--json").stdout)
-    assert TABLE in planned["compacted"]
-    assert planned["before"] == planned["after"]
-    assert f"Tables to merge: {', '.join(planned['compacted'])}" in platform.mlops("maintenance", "--dry-run").stdout.replace(
-        "\n", " "
-    )
+    assert TABLE in planned["lake"]["compacted"]
+    assert all(planned[part]["before"] == planned[part]["after"] for part in planned)
+    assert f"Tables to merge: {', '.join(planned['lake']['compacted'])}" in platform.mlops(
+        "maintenance", "--dry-run"
+    ).stdout.replace("\n", " ")
     done = platform.mlops("maintenance", "--json")
     assert done.returncode == 0, done.stderr
     assert platform.client.run(json.loads(done.stdout)["run_id"]).status == "SUCCESS"

@@ -37,6 +37,7 @@ _PARTS = {
     "lake/compaction.py": "integration/test_lake_maintenance.py",
     "lake/kept_snapshots.py": "integration/test_lake_maintenance.py",
     "lake/table_writes.py": "integration/test_lake.py",
+    "maintenance/nightly.py": "solutions/test_maintenance.py",
     "ml/history.py": "unit/ml/test_update_policies.py",
     "ml/figures.py": "unit/ml/test_evaluation_plots.py",
     "ml/monitoring_plots.py": "unit/ml/test_evaluation_plots.py",
