@@ -1,23 +1,22 @@
 """The event stream: NATS JetStream with one stream for the requests, one for the predictions, one for the rejected requests.
 
-Streams and publishing belong here, reading to `event_flow.py`; what the messages say to neither. Each stream has a subject a solution:
-`predictions.<solution>`. For asyncio: a connection belongs to the event loop that made it.
+Streams belong here, publishing to `publishing.py`, reading to `event_flow.py`, what the messages say to none of them. Each stream has a
+subject a solution: `predictions.<solution>`. For asyncio: a connection belongs to the event loop that made it.
 """
 
 import asyncio
-import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from nats import errors
 from nats.js import api
 from nats.js import errors as jetstream_errors
 
+from mlops_assets.clients.publishing import EventStreamError, Message, Publisher
 from mlops_assets.clients.stopping import done_before, wait_for
 
 if TYPE_CHECKING:
@@ -39,31 +38,12 @@ _DAY_SECONDS = 24 * 60 * 60.0
 _WAIT_SECONDS = 5.0
 _RECONNECT_SECONDS = 0.5
 _SHOWN_BYTES = 100_000
-_HEADER_SAFE = ":/@+,;=()"
-"""A header is a line whose ends do not count: other characters than these, letters and digits are encoded as in an address."""
 
 _log = logging.getLogger(__name__)
 
 
-class EventStreamError(Exception):
-    """The event stream cannot do what was asked; the message says what to change."""
-
-
-class NotStoredError(EventStreamError):
-    """Not every message is known to be stored. Those that are will not be doubled when all are published again."""
-
-
 class StoppedError(EventStreamError):
     """The process was asked to stop while it waited for the server."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message to publish; `message_id` makes it unique within the duplicate window."""
-
-    subject: str
-    message_id: str
-    payload: bytes
 
 
 def subject(stream: str, solution: str) -> str:
@@ -110,6 +90,7 @@ def stream_configurations() -> list[api.StreamConfig]:
             discard=discard,
             duplicate_window=DUPLICATE_WINDOW_SECONDS,
             storage=api.StorageType.FILE,
+            allow_atomic=True,
         )
 
     work_queue, limits = api.RetentionPolicy.WORK_QUEUE, api.RetentionPolicy.LIMITS
@@ -121,46 +102,17 @@ def stream_configurations() -> list[api.StreamConfig]:
     ]
 
 
-class _Batch:
-    """Messages on their way. They share one reply address: it does not matter which of them an acknowledgement is for."""
-
-    def __init__(self, size: int):
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._missing = size
-        if not size:
-            self.done.set_result(None)
-
-    def count(self, answer: "Msg") -> None:
-        """Take the answer for one message: an acknowledgement, or why it was not stored."""
-        if self.done.done():
-            return
-        self._missing -= 1
-        if answer.headers and answer.headers.get(api.Header.STATUS.value) == "503":
-            self.done.set_exception(NotStoredError("no stream takes the subject"))
-        elif b'"error"' in answer.data:
-            self.done.set_exception(NotStoredError(json.loads(answer.data)["error"]["description"]))
-        elif not self._missing:
-            self.done.set_result(None)
-
-
 class EventStream:
     """A connection to the event stream, made by `connect`."""
 
     def __init__(self, client: "Client"):
         self.client = client
         self.jetstream: JetStreamContext = client.jetstream(timeout=_WAIT_SECONDS)
-        self._inbox = client.new_inbox()
-        self._numbers = itertools.count()
-        self._batches: dict[int, _Batch] = {}
+        self._publisher = Publisher(client)
 
     async def open(self) -> None:
         """Receive the acknowledgements of what is published."""
-        # Not `JetStreamContext.publish_async` (nats-py 2.16), which never ends when a message is refused.
-        await self.client.subscribe(f"{self._inbox}.*", cb=self._count)
-
-    async def _count(self, answer: "Msg") -> None:
-        if batch := self._batches.get(int(answer.subject.rpartition(".")[2])):
-            batch.count(answer)
+        await self._publisher.open()
 
     @property
     def maximum_payload(self) -> int:
@@ -180,23 +132,8 @@ class EventStream:
         return True
 
     async def publish(self, messages: Sequence[Message]) -> None:
-        """Store `messages` in their order; returns when the server has acknowledged every one.
-
-        Raises NotStoredError when the server is away, a stream is full, a message is larger than `maximum_payload`, or an
-        acknowledgement did not come in time.
-        """
-        number = next(self._numbers)
-        batch = self._batches[number] = _Batch(len(messages))
-        try:
-            async with asyncio.timeout(_WAIT_SECONDS):
-                for message in messages:
-                    headers = {api.Header.MSG_ID.value: quote(message.message_id, safe=_HEADER_SAFE)}
-                    await self.client.publish(message.subject, message.payload, f"{self._inbox}.{number}", headers)
-                await batch.done
-        except (NotStoredError, errors.Error, TimeoutError, OSError) as error:
-            raise NotStoredError(f"Not all of {len(messages)} messages were stored: {error or 'no acknowledgement'}.") from error
-        finally:
-            del self._batches[number]
+        """Store `messages`, see `Publisher.publish`."""
+        await self._publisher.publish(messages)
 
     async def waiting(self, stream: str, solution: str, *, durable: str) -> int:
         """Count the messages of a solution that the consumer `durable` has still to acknowledge; all of them when it does not exist yet."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlops_assets.clients.event_stream import INBOX_PREFIX, EventStreamError
+from mlops_assets.clients.event_stream import INBOX_PREFIX
+from mlops_assets.clients.publishing import EventStreamError
 
 if TYPE_CHECKING:
     from nats.aio.client import Client

@@ -11,7 +11,8 @@ from nats import errors
 from nats.js import api
 
 from mlops_assets.access.credentials import event_stream_url
-from mlops_assets.clients.event_stream import REQUESTS, EventStreamError, Message, connect, subject
+from mlops_assets.clients.event_stream import REQUESTS, connect, subject
+from mlops_assets.clients.publishing import EventStreamError, Message
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project

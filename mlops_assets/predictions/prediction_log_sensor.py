@@ -54,7 +54,7 @@ def build_prediction_log_sensor(solutions: Mapping[str, LoggedSolution]) -> dg.S
     def prediction_logs(
         context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
     ) -> dg.SensorResult | dg.SkipReason:
-        from mlops_assets.clients.event_stream import EventStreamError
+        from mlops_assets.clients.publishing import EventStreamError
 
         seen = read_cursor(context)
         try:

@@ -11,14 +11,8 @@ from pathlib import Path
 import msgspec
 
 from mlops_assets.access.credentials import event_stream_url
-from mlops_assets.clients.event_stream import (
-    PREDICTIONS,
-    EventStream,
-    Message,
-    NotStoredError,
-    connect,
-    subject,
-)
+from mlops_assets.clients.event_stream import PREDICTIONS, EventStream, connect, subject
+from mlops_assets.clients.publishing import Message, NotStoredError
 from mlops_assets.clients.stopping import wait_for
 from mlops_assets.core.settings import Settings
 from mlops_assets.serving.process import run

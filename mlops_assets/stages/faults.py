@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import dagster as dg
 
 from mlops_assets.clients.champion import RegistryUnreachableError
-from mlops_assets.clients.event_stream import EventStreamError
+from mlops_assets.clients.publishing import EventStreamError
 from mlops_assets.online_store.store import PushConflictError
 from mlops_assets.stages.check_events import CheckEvents
 from mlops_assets.stages.execution import permanent_failure

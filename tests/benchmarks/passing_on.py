@@ -5,7 +5,8 @@ import os
 import sys
 
 from mlops_assets.clients.event_flow import open_flow
-from mlops_assets.clients.event_stream import PREDICTIONS, REQUESTS, Message, connect, scorer_consumer, subject
+from mlops_assets.clients.event_stream import PREDICTIONS, REQUESTS, connect, scorer_consumer, subject
+from mlops_assets.clients.publishing import Message
 from mlops_assets.serving.process import run
 
 

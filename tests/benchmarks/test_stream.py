@@ -20,7 +20,8 @@ from feast_environment import show
 from nats_server import NatsServer
 
 from mlops_assets.clients.event_flow import open_flow
-from mlops_assets.clients.event_stream import PREDICTIONS, REQUESTS, EventStream, Message, subject
+from mlops_assets.clients.event_stream import PREDICTIONS, REQUESTS, EventStream, subject
+from mlops_assets.clients.publishing import Message
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
 from mlops_assets.ml.matrix import FeatureSchema

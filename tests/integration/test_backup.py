@@ -13,7 +13,8 @@ import pytest
 from running_stack import Platform, new_home
 
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform, event_stream_url
-from mlops_assets.clients.event_stream import REJECTS, Message, connect, subject
+from mlops_assets.clients.event_stream import REJECTS, connect, subject
+from mlops_assets.clients.publishing import Message
 from mlops_assets.clients.stream_snapshots import last_numbers
 from mlops_assets.core.settings import DATABASES, LAKE_DATABASE, Settings
 from mlops_assets.lake.catalog_files import follow_folder

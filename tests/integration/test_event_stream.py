@@ -16,17 +16,8 @@ from waiting import wait_for
 
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
 from mlops_assets.clients.event_flow import open_flow
-from mlops_assets.clients.event_stream import (
-    PREDICTIONS,
-    REJECTS,
-    REQUESTS,
-    EventStream,
-    EventStreamError,
-    Message,
-    NotStoredError,
-    connect,
-    subject,
-)
+from mlops_assets.clients.event_stream import PREDICTIONS, REJECTS, REQUESTS, EventStream, connect, subject
+from mlops_assets.clients.publishing import EventStreamError, Message, NotStoredError
 from mlops_assets.local import control
 from mlops_assets.local.environment import scripts_directory
 from mlops_assets.serving.prediction_record import decode_record
@@ -83,7 +74,7 @@ def test_nothing_is_lost_or_doubled_when_writers_shippers_and_the_server_are_kil
     last = start_shipper(nats, home)
     wait_for(lambda: not list((spool / "late").glob("*.segment")), 30)
     last.send_signal(signal.SIGTERM)
-    assert last.wait(10) == 0
+    assert last.wait(60) == 0
     assert last.stderr is not None
     log = last.stderr.read()
 
@@ -126,17 +117,42 @@ def test_a_message_id_is_stored_once_also_by_a_server_that_was_killed(nats: Nats
     assert len(nats.messages(PREDICTIONS, "late")) == 501
 
 
+def test_more_messages_than_a_batch_has_are_stored_in_order_and_each_once(nats: NatsServer) -> None:
+    messages = [Message(subject(PREDICTIONS, "late"), str(number), str(number).encode()) for number in range(2500)]
+
+    async def use(stream: EventStream) -> None:
+        await stream.publish(messages[600:700])
+        await stream.publish([*messages, messages[3], Message(subject(REJECTS, "late"), "r", b"why")])
+
+    nats.run(use)
+    stored = [int(message.data) for message in nats.messages(PREDICTIONS, "late")]
+    assert stored == [*range(600, 700), *range(600), *range(700, 2500)]
+    assert [message.data for message in nats.messages(REJECTS, "late")] == [b"why"]
+
+
+def test_of_messages_that_do_not_fit_those_that_do_are_stored(nats: NatsServer) -> None:
+    async def use(stream: EventStream) -> None:
+        configuration = (await stream.jetstream.stream_info(PREDICTIONS)).config
+        configuration.max_bytes = 2000
+        await stream.jetstream.update_stream(configuration)
+        await stream.publish([Message(subject(PREDICTIONS, "late"), str(number), b"x" * 100) for number in range(100)])
+
+    with pytest.raises(NotStoredError, match="maximum bytes exceeded"):
+        nats.run(use)
+    assert 5 < len(nats.messages(PREDICTIONS, "late")) < 20
+
+
 def test_several_processes_share_a_consumer_and_what_one_leaves_is_given_out_again(nats: NatsServer) -> None:
     async def use(stream: EventStream) -> tuple[list[bytes], list[bytes], int]:
         await stream.publish([Message(subject(PREDICTIONS, "late"), str(n), str(n).encode()) for n in range(6)])
         shared = {"durable": "shared", "acknowledge_seconds": 1, "ahead": 3}
         async with open_flow(stream, PREDICTIONS, "late", **shared) as flow:
-            lost = await flow.take(minimum=3, maximum=3, wait_seconds=5)
+            lost = await flow.take(minimum=3, maximum=3, wait_seconds=30)
         async with open_flow(stream, PREDICTIONS, "late", **shared) as flow:
-            taken = await flow.take(minimum=3, maximum=3, wait_seconds=5)
+            taken = await flow.take(minimum=3, maximum=3, wait_seconds=30)
             for message in taken:
                 await message.ack_sync()
-            again = await flow.take(minimum=3, maximum=3, wait_seconds=5)
+            again = await flow.take(minimum=3, maximum=3, wait_seconds=30)
         pending = await stream.waiting(PREDICTIONS, "late", durable="shared")
         assert {message.data for message in lost} == {message.data for message in again}
         return [message.data for message in taken], [message.data for message in again], pending
@@ -190,7 +206,7 @@ def test_waiting_for_a_server_ends_when_asked_to_stop(nats: NatsServer, tmp_path
     # It has looked for the server, and waits.
     assert "Event stream at " in shipper.stderr.readline()
     shipper.send_signal(signal.SIGTERM)
-    assert shipper.wait(10) == 0
+    assert shipper.wait(60) == 0
     assert "Traceback" not in shipper.stderr.read()
 
 
@@ -228,7 +244,7 @@ def test_a_caller_has_nothing_answered_into_the_platforms_subjects(nats: NatsSer
         client = await connect_as(nats.settings.nats_server_url, user=caller.name, password=caller.password)
         for question, payload in ((subject(REQUESTS, "late"), b"{}"), (f"$JS.API.STREAM.MSG.GET.{PREDICTIONS}", b'{"seq":1}')):
             await client.publish(question, payload, reply=reply)
-            assert b'"seq":' in (await client.request(question, payload, timeout=5)).data
+            assert b'"seq":' in (await client.request(question, payload, timeout=30)).data
         await client.close()
         states = [(await stream.jetstream.stream_info(name)).state for name in (REQUESTS, PREDICTIONS, REJECTS)]
         return [int(state.messages) for state in states], heard
@@ -243,7 +259,7 @@ def test_a_caller_reads_new_predictions_and_stored_ones(nats: NatsServer) -> Non
         predictions = await client.subscribe(f"{PREDICTIONS}.*")
         await client.flush()
         await stream.publish([Message(subject(PREDICTIONS, "late"), "1", b"late by 5")])
-        new = (await predictions.next_msg(timeout=5)).data
+        new = (await predictions.next_msg(timeout=30)).data
         stored = (await client.jetstream().get_msg(PREDICTIONS, 1)).data
         await client.close()
         return new, stored

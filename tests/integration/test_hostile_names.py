@@ -19,8 +19,9 @@ from documented_pieces import write_modules
 from nats_server import NatsServer
 from recorded_reads import Reads, new_reads, recorded_reads, undeclared_and_unread
 
-from mlops_assets.clients.event_stream import PREDICTIONS, Message, subject
+from mlops_assets.clients.event_stream import PREDICTIONS, subject
 from mlops_assets.clients.model_registry import ModelRegistry, RegisteredModel
+from mlops_assets.clients.publishing import Message
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.settings import Settings

@@ -346,7 +346,7 @@ def test_a_server_that_is_started_again_answers_meanwhile(server: OnlineServer, 
         os.kill(min(before), signal.SIGTERM)
         wait_for(lambda: bool(server.workers() - before), 20)
         os.kill(server.process.pid, ending)
-        server.process.wait(5)
+        server.process.wait(60)
         asked = found.answered
         wait_for(lambda: found.answered > asked + 20, 20)
         server.start()

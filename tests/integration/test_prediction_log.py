@@ -17,7 +17,8 @@ from late_inputs import INPUTS, SOLUTION
 from nats_server import NatsServer
 from prediction_records import prediction_record
 
-from mlops_assets.clients.event_stream import PREDICTIONS, REJECTS, Message, subject
+from mlops_assets.clients.event_stream import PREDICTIONS, REJECTS, subject
+from mlops_assets.clients.publishing import Message
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange

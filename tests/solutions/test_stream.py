@@ -17,15 +17,8 @@ from running_stack import Demo, Platform
 from waiting import wait_for
 
 from mlops_assets.access.credentials import event_stream_url, serving_token
-from mlops_assets.clients.event_stream import (
-    REJECTS,
-    REQUESTS,
-    Message,
-    NotStoredError,
-    connect,
-    scorer_consumer,
-    subject,
-)
+from mlops_assets.clients.event_stream import REJECTS, REQUESTS, connect, scorer_consumer, subject
+from mlops_assets.clients.publishing import Message, NotStoredError
 from mlops_assets.local import control
 from mlops_assets.operations.events import read_answers, requests_of_day
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle

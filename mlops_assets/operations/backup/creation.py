@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_assets.access.credentials import event_stream_url
-from mlops_assets.clients.event_stream import EventStreamError
+from mlops_assets.clients.publishing import EventStreamError
 from mlops_assets.clients.stream_snapshots import save_streams
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import LAKE_DATABASE, Settings

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from mlops_assets.access.credentials import event_stream_url
-from mlops_assets.clients.event_stream import EventStreamError
+from mlops_assets.clients.publishing import EventStreamError
 from mlops_assets.clients.stream_snapshots import last_numbers, restore_streams
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mlops_assets.clients.event_stream import PREDICTIONS, Message, reject_message, subject
+from mlops_assets.clients.event_stream import PREDICTIONS, reject_message, subject
+from mlops_assets.clients.publishing import Message
 from mlops_assets.serving.prediction_record import encode_record
 from mlops_assets.serving.requests import RequestError, Row
 from mlops_assets.serving.scorer import ScoredRow

@@ -11,14 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from mlops_assets.clients.event_flow import EventFlow, open_flow
-from mlops_assets.clients.event_stream import (
-    REQUESTS,
-    EventStream,
-    Message,
-    NotStoredError,
-    connect,
-    scorer_consumer,
-)
+from mlops_assets.clients.event_stream import REQUESTS, EventStream, connect, scorer_consumer
+from mlops_assets.clients.publishing import Message, NotStoredError
 from mlops_assets.clients.stopping import wait_for
 from mlops_assets.serving.live import LiveSolution, LiveSolutions
 from mlops_assets.serving.reports import FOLLOW_SECONDS, follow_links

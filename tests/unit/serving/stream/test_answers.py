@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from mlops_assets.clients.event_stream import Message
+from mlops_assets.clients.publishing import Message
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.schema.solution import Serving
