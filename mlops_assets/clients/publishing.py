@@ -7,6 +7,7 @@ Source: NATS architecture decision 50, "JetStream Batch Publishing".
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -114,15 +115,11 @@ class Publisher:
 
     async def _publish_part(self, part: Sequence[Message]) -> None:
         if len(part) > 1:
-            try:
-                stored = await self._send(part, as_batch=True)
-            except _RefusedError:
-                # One that is stored already refuses a whole batch. By themselves the others are stored, and each tells what is wrong.
-                pass
-            else:
-                if stored != len(part):
-                    raise NotStoredError("the server does not know batches; NATS 2.12 or newer is needed")
-                return
+            # One that is stored already refuses its whole batch, and a server before 2.12 confirms the last message alone.
+            # By themselves those that are missing are stored, and each tells what is wrong.
+            with contextlib.suppress(_RefusedError):
+                if await self._send(part, as_batch=True) == len(part):
+                    return
         for start in range(0, len(part), _SINGLE_MESSAGES):
             await self._send(part[start : start + _SINGLE_MESSAGES], as_batch=False)
 
