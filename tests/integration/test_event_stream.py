@@ -257,6 +257,8 @@ def test_a_caller_reads_new_predictions_and_stored_ones(nats: NatsServer) -> Non
         caller = event_stream_caller(nats.settings)
         client = await connect_as(nats.settings.nats_server_url, user=caller.name, password=caller.password)
         predictions = await client.subscribe(f"{PREDICTIONS}.*")
+        # The ping of the first overtakes the subscription, which nats-py writes afterwards; the second follows it.
+        await client.flush()
         await client.flush()
         await stream.publish([Message(subject(PREDICTIONS, "late"), "1", b"late by 5")])
         new = (await predictions.next_msg(timeout=30)).data
