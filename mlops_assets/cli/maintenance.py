@@ -16,7 +16,7 @@ def maintenance(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Merge files of the lake, expire what nothing needs, remove logs of old runs. Each night a schedule does it."""
+    """Merge files of the lake, expire what nothing needs, remove logs of old runs and refused candidates. Each night a schedule does it."""
     from mlops_assets.clients.dagster_client import DagsterClient
     from mlops_assets.operations.maintenance import plan_maintenance, run_maintenance
 
@@ -34,13 +34,21 @@ def maintenance(
     if as_json:
         print_json(asdict(plan))
         return
-    lake, runs = plan.lake, plan.runs
+    lake, runs, models = plan.lake, plan.runs, plan.models
     kept = ", ".join(f"{count:,} {reason}" for reason, count in lake.kept.items())
     table = Table("what", "now", "would go")
     table.add_row("snapshots", f"{lake.before.snapshots:,}", f"{lake.expired:,}")
     table.add_row("files", f"{lake.before.files:,}", f"{len(lake.removed) + len(lake.orphans):,}, orphans: {len(lake.orphans):,}")
     table.add_row("runs", f"{runs.before.runs:,}", f"{len(runs.deleted):,}, of others the log: {runs.expired:,}")
     table.add_row("events of runs", f"{runs.before.events:,}", f"{runs.events:,}")
+    if models is None:
+        table.add_row("versions in MLflow", "unknown", "MLflow does not answer: mlops up")
+    else:
+        table.add_row("versions in MLflow", f"{models.versions:,}", f"the runs of {len(models.expired):,} refused ones")
+        table.add_row(
+            "runs in MLflow", f"{models.runs:,}", f"{len(models.abandoned):,}, of deleted ones the files: {len(models.removed):,}"
+        )
+        table.add_row("searches", "", f"{len(models.studies):,}")
     console.print(table)
     console.print(f"Snapshots that stay: {kept}. Tables to merge: {', '.join(lake.compacted) or 'none'}.", highlight=False)
     for path in lake.orphans:

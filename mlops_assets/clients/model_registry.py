@@ -24,16 +24,19 @@ from mlops_assets.clients.bundle_record import (
     registered_record,
 )
 from mlops_assets.clients.registered_model import (
+    COMPLETE,
+    COMPLETE_TAG,
     ENGINE_REASON_TAG,
     ENGINE_TAG,
     GATES_FAILED,
     GATES_PASSED,
     GATES_TAG,
     REJECTION_TAG,
+    WITHDRAWN,
     RegisteredModel,
 )
 from mlops_assets.clients.signatures import Signer
-from mlops_assets.clients.tracking_server import TrackingServer
+from mlops_assets.clients.tracking_server import ABSENT, TrackingServer
 from mlops_assets.clients.trusted_types import RegistryError, trusted_types
 from mlops_assets.core.settings import Settings
 
@@ -43,10 +46,7 @@ if TYPE_CHECKING:
 
 BUNDLE_ARTIFACT, REFERENCE_ARTIFACT = "bundle", "reference"
 
-_COMPLETE_TAG = "bundle"
-
 _LONGEST_TAG = 4000
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class ModelRegistry(TrackingServer):
 
         A version whose training was interrupted has no bundle and does not count, nor does one whose tags somebody else wrote.
         """
-        required = {**tags, _COMPLETE_TAG: "complete"}
+        required = {**tags, COMPLETE_TAG: COMPLETE}
         conditions = [f"name = '{solution}'", *(f"tags.`{key}` = '{value}'" for key, value in required.items())]
         versions = self.client.search_model_versions(" AND ".join(conditions))
         newest_first = sorted(map(_registered, versions), key=lambda model: -model.version)
@@ -120,8 +120,19 @@ class ModelRegistry(TrackingServer):
     def versions(self, solution: str) -> list[RegisteredModel]:
         """All complete versions of the solution, whoever registered them."""
         return list(
-            map(_registered, self.client.search_model_versions(f"name = '{solution}' AND tags.`{_COMPLETE_TAG}` = 'complete'"))
+            map(_registered, self.client.search_model_versions(f"name = '{solution}' AND tags.`{COMPLETE_TAG}` = '{COMPLETE}'"))
         )
+
+    def every_version(self, solution: str) -> list[RegisteredModel]:
+        """All versions of the solution, whoever registered them, complete or not."""
+        return list(map(_registered, self.client.search_model_versions(f"name = '{solution}'")))
+
+    def withdraw(self, model: RegisteredModel) -> None:
+        """Have nobody find the version any more, whose files go next. It stays with its tags; a training on the same data makes a new one."""
+        self.tag(model.solution, model.version, {COMPLETE_TAG: WITHDRAWN})
+        for alias, version in self.aliases(model.solution).items():
+            if version == model.version:
+                self.remove_alias(model.solution, alias)
 
     def get(self, solution: str, version: int) -> RegisteredModel:
         """One version of the solution. Raises RegistryError when there is none."""
@@ -130,7 +141,7 @@ class ModelRegistry(TrackingServer):
         try:
             return _registered(self.client.get_model_version(solution, str(version)))
         except MlflowException as error:
-            if error.error_code in _ABSENT:
+            if error.error_code in ABSENT:
                 raise RegistryError(f"{solution} has no version {version} in the model registry.") from error
             raise
 
@@ -141,7 +152,7 @@ class ModelRegistry(TrackingServer):
         try:
             return _registered(self.client.get_model_version_by_alias(solution, alias))
         except MlflowException as error:
-            if error.error_code in _ABSENT:
+            if error.error_code in ABSENT:
                 return None
             raise
 
@@ -222,7 +233,7 @@ class ModelRegistry(TrackingServer):
     def sign_bundle(self, record: BundleRecord) -> None:
         """Sign the record of a bundle as its registration does."""
         tags = {BUNDLE_TAG: record.sha256, RECORD_TAG: record.text, **record.sign(self.signer, "registered")}
-        self.tag(record.solution, record.version, {**tags, _COMPLETE_TAG: "complete"})
+        self.tag(record.solution, record.version, {**tags, COMPLETE_TAG: COMPLETE})
 
     def log_reference(self, model: RegisteredModel, folder: Path) -> None:
         """Store the monitoring reference in `folder` with the model's run, and sign its record."""

@@ -17,6 +17,10 @@ RECALIBRATION_TAG = "recalibration"
 ENGINE_TAG, ENGINE_REASON_TAG = "serving_engine", "serving_engine_reason"
 """On an accepted version: which engine answers online unless the YAML file names another, and why. Its acceptance signs them."""
 
+COMPLETE_TAG = "bundle"
+"""Whether the version has its files: `COMPLETE`, `WITHDRAWN` once they went, nothing while its training lasts or when that was interrupted."""
+COMPLETE, WITHDRAWN = "complete", "expired"
+
 GATES_TAG = "status"
 """What the gates said of a version, for people: `GATES_PASSED` or `GATES_FAILED`; a version that was not evaluated has no such tag."""
 GATES_PASSED, GATES_FAILED = "accepted", "rejected"
@@ -45,6 +49,11 @@ class RegisteredModel:
     def recalibration(self) -> str | None:
         """Whose recalibration it is, in words; None for a version that was fitted."""
         return self.tags.get(RECALIBRATION_TAG)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it has its files, and failed no gate."""
+        return self.tags.get(COMPLETE_TAG) == COMPLETE and self.tags.get(GATES_TAG) != GATES_FAILED
 
     @property
     def failed_gates(self) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mlops_assets.core.settings import SEARCH_DATABASE, Settings
@@ -35,3 +36,29 @@ def search_storage(settings: Settings, study: str) -> "Iterator[BaseStorage]":
         if storage is not None:
             storage.engine.dispose()
         connection.close()
+
+
+def ended_studies(settings: Settings, *, before: datetime) -> list[str]:
+    """The studies whose last trial began or ended before a moment, in the order of their names."""
+    import psycopg2
+
+    address = settings.postgres_connection_string(SEARCH_DATABASE)
+    with contextlib.closing(psycopg2.connect(address)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('trials')")
+        if cursor.fetchone() == (None,):
+            return []  # nobody has searched yet
+        # Optuna writes times without a zone, those of this machine.
+        cursor.execute(
+            "SELECT study_name FROM studies JOIN trials USING (study_id) GROUP BY 1 "
+            "HAVING max(coalesce(datetime_complete, datetime_start)) < %s ORDER BY 1",
+            (before.astimezone().replace(tzinfo=None),),
+        )
+        return [name for (name,) in cursor.fetchall()]
+
+
+def delete_study(settings: Settings, study: str) -> None:
+    """Delete a study with its trials. A search that works on it is waited for."""
+    import optuna
+
+    with search_storage(settings, study) as storage:
+        optuna.delete_study(study_name=study, storage=storage)

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_PAGE = 1000
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow answers about something that is not there."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,32 @@ class TrackingServer:
     def finish_run(self, run_id: str, *, succeeded: bool) -> None:
         """Close the run."""
         self.client.set_terminated(run_id, status="FINISHED" if succeeded else "FAILED")
+
+    def find_runs(self, experiment_ids: Sequence[str], conditions: str, *, are_deleted: bool) -> "list[Run]":
+        """All runs of the experiments that fit the conditions, or all of those that were deleted and can be restored."""
+        from mlflow.entities import ViewType
+
+        view = ViewType.DELETED_ONLY if are_deleted else ViewType.ACTIVE_ONLY
+        runs: list[Run] = []
+        token = None
+        while experiment_ids:
+            page = self.client.search_runs(list(experiment_ids), conditions, view, _PAGE, page_token=token)
+            runs += page
+            token = page.token
+            if not token:
+                break
+        return runs
+
+    def delete_logged_models(self, run: "Run") -> None:
+        """Delete the models that the run logged; they can be restored until `mlflow gc`. Of one that is deleted nothing more is."""
+        from mlflow.exceptions import MlflowException
+
+        for output in run.outputs.model_outputs if run.outputs else ():
+            try:
+                self.client.delete_logged_model(output.model_id)
+            except MlflowException as error:
+                if error.error_code not in ABSENT:
+                    raise
 
     def run_url(self, run_id: str) -> str:
         """Page of the run in the MLflow UI."""

@@ -40,7 +40,7 @@ class Settings:
     With `ray_address` the trials of searches run on that Ray cluster.
     `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them.
     Every snapshot of the lake stays for `kept_snapshot_days`, and a file of the lake that nothing names for `file_grace_hours`.
-    Logs of runs stay for `kept_run_days`.
+    Logs of runs, and MLflow's runs of refused candidates, stay for `kept_run_days`.
     Only with `openlineage_url` does anything send OpenLineage events: to a receiver, or to a file.
     """
 

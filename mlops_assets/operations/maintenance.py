@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from mlops_assets.clients.champion import RegistryUnreachableError
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
+from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
@@ -14,6 +16,7 @@ from mlops_assets.lake.maintenance import LakeMaintenance, maintain_lake
 from mlops_assets.lake.tables import LakeError
 from mlops_assets.local import control, preflight
 from mlops_assets.maintenance.lake_maintenance import lake_policy
+from mlops_assets.maintenance.refused_versions import ModelMaintenance, ModelUpkeep
 from mlops_assets.maintenance.run_logs import RunLogMaintenance
 from mlops_assets.maintenance.run_maintenance import maintain_run_logs
 from mlops_assets.maintenance.upkeep import MAINTENANCE_ASSETS
@@ -27,6 +30,8 @@ class MaintenancePlan:
 
     lake: LakeMaintenance
     runs: RunLogMaintenance
+    models: ModelMaintenance | None
+    """None where MLflow does not answer."""
 
 
 def plan_maintenance(settings: Settings, report: Callable[[str], None]) -> MaintenancePlan:
@@ -39,9 +44,21 @@ def plan_maintenance(settings: Settings, report: Callable[[str], None]) -> Maint
             return MaintenancePlan(
                 lake=maintain_lake(lake, policy, now=datetime.now(UTC), dry_run=True, report=report),
                 runs=maintain_run_logs(instance, settings, dry_run=True, report=report),
+                models=_plan_models(settings, instance, lake, report),
             )
     except LakeError as error:
         raise StackError(str(error), remedy="See what does not run: mlops status") from error
+
+
+def _plan_models(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, report: Callable[[str], None]
+) -> ModelMaintenance | None:
+    registry = ModelRegistry.from_settings(settings)
+    with lake.connect(read_only=True) as connection:
+        try:
+            return ModelUpkeep(registry, instance, connection, settings, datetime.now(UTC)).run(dry_run=True, report=report)
+        except RegistryUnreachableError:
+            return None
 
 
 def run_maintenance(client: DagsterClient, report: Callable[[RunState], None]) -> str:

@@ -28,7 +28,14 @@ from mlops_assets.training.exported_fit import ExportedFit, feature_schema, fit_
 from mlops_assets.training.fitting import default_estimator, run_search
 from mlops_assets.training.provenance import code_versions
 from mlops_assets.training.training_dataset import dataset_rows_query
-from mlops_assets.training.training_runs import log_dataset, log_trial, logged_trials, unfinished_run
+from mlops_assets.training.training_runs import (
+    MAKER_TAG,
+    SOLUTION_TAG,
+    log_dataset,
+    log_trial,
+    logged_trials,
+    unfinished_run,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -107,7 +114,7 @@ def training_run(
     run_id = unfinished_run(registry, inputs.name, training.tags) or registry.start_run(
         inputs.name,
         name=" ".join(filter(None, (training.training_date.isoformat(), training.segment))),
-        tags={**training.tags, "dagster_run_id": context.run.run_id, "solution": inputs.name},
+        tags={**training.tags, MAKER_TAG: context.run.run_id, SOLUTION_TAG: inputs.name},
     )
     succeeded = False
     try:

@@ -167,9 +167,13 @@ def precision_problem(precision: Precision, limit: float) -> str | None:
     return None
 
 
+CANDIDATE_PREFIX = "candidate-"
+"""Aliases of candidates begin with it."""
+
+
 def candidate_alias(training_date: date, segment: str | None) -> str:
     """The MLflow alias of the version that `model` made, or found again, for `training_date` (and `segment`)."""
-    return segment_alias(f"candidate-{training_date}", segment)
+    return segment_alias(f"{CANDIDATE_PREFIX}{training_date}", segment)
 
 
 def dataset_mapping(inputs: SolutionInputs) -> dg.PartitionMapping | None:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.clients.model_registry import ModelRegistry
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
+
     from mlops_assets.ml.search import TrialResult
+
+MAKER_TAG, SOLUTION_TAG = "dagster_run_id", "solution"
+"""On the run of a training: the run of Dagster that made it, and the solution."""
 
 _PARENT_TAG = "mlflow.parentRunId"
 _TRIAL_TAG = "trial"
@@ -23,6 +28,20 @@ def unfinished_run(registry: ModelRegistry, solution: str, tags: Mapping[str, st
     conditions = ["attributes.status = 'RUNNING'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())]
     runs = registry.client.search_runs([experiment.experiment_id], " AND ".join(conditions), max_results=1)
     return runs[0].info.run_id if runs else None
+
+
+def runs_of_trainings(registry: ModelRegistry, solution: str) -> "list[Run]":
+    """The runs of all trainings of the solution that were not deleted; not the trials below them, nor what a person recorded."""
+    experiment = registry.client.get_experiment_by_name(solution)
+    if experiment is None:
+        return []
+    return registry.find_runs([experiment.experiment_id], f"tags.`{SOLUTION_TAG}` = '{solution}'", are_deleted=False)
+
+
+def trials_below(registry: ModelRegistry, run: "Run") -> "list[Run]":
+    """The trials of the search of a run that were not deleted."""
+    conditions = f"tags.`{_PARENT_TAG}` = '{run.info.run_id}'"
+    return registry.find_runs([run.info.experiment_id], conditions, are_deleted=False)
 
 
 def logged_trials(registry: ModelRegistry, parent: str) -> set[int]:

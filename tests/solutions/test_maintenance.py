@@ -22,7 +22,7 @@ def test_maintenance_runs_as_an_asset_and_its_dry_run_does_nothing(platform: Pla
         before = fingerprint(connection, f"lake.{TABLE}")
     planned = json.loads(platform.mlops("maintenance", "--dry-run", "--json").stdout)
     assert TABLE in planned["lake"]["compacted"]
-    assert all(planned[part]["before"] == planned[part]["after"] for part in planned)
+    assert all(planned[part]["before"] == planned[part]["after"] for part in ("lake", "runs"))
     assert f"Tables to merge: {', '.join(planned['lake']['compacted'])}" in platform.mlops(
         "maintenance", "--dry-run"
     ).stdout.replace("\n", " ")
