@@ -237,7 +237,7 @@ def drop(platform: Platform, keys: Sequence[str]) -> None:
 def is_dbt(process: psutil.Process) -> bool:
     """Whether the process is a dbt command."""
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        return any(part.endswith("/dbt") for part in process.cmdline()[:3])
+        return process.name() == "dbt"
     return False
 
 

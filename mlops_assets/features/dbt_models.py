@@ -1,7 +1,7 @@
 """dbt models as one Dagster op: its specs, the dbt call, and the row counts of what it built. Configuration goes elsewhere."""
 
 import os
-import sysconfig
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +46,7 @@ from mlops_assets.lake.tables import (
     query_value,
     row_hash,
 )
+from mlops_assets.runs.dbt_processes import start_dbt
 from mlops_assets.runs.slots import DBT, SLOTS_TAG
 from mlops_assets.schema.cadence import Cadence
 from mlops_assets.schema.column_names import is_audit
@@ -67,6 +68,7 @@ _TRANSIENT = (
     "server closed the connection",
 )
 
+_PARSED_PROJECT = "partial_parse.msgpack"
 _ASSETS = ("model", "seed", "snapshot")
 
 
@@ -214,7 +216,7 @@ def _window_arguments(context: dg.AssetExecutionContext, nodes: Mapping[dg.Asset
 def _call_dbt(
     context: dg.AssetExecutionContext, lake: Lake, selection: DbtSelection, *, arguments: Sequence[str], target: Path
 ) -> DbtCliInvocation:
-    """Start dbt. `DbtCliResource.cli` does the same and, for seconds, asks dbt its version and opens an adapter of its own."""
+    """Start dbt. `DbtCliResource.cli` does the same and, for seconds, imports dbt, asks its version and opens an adapter of its own."""
     parameters = get_updated_cli_invocation_params_for_context(
         context=cast(dg.AssetExecutionContext, DbtContext(context)),
         manifest=selection.manifest,
@@ -237,18 +239,22 @@ def _call_dbt(
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if parameters.indirect_selection:
         environment["DBT_INDIRECT_SELECTION"] = parameters.indirect_selection
-    return DbtCliInvocation.run(
-        args=[str(Path(sysconfig.get_path("scripts")) / "dbt"), *arguments, *parameters.selection_args],
-        env=environment,
+    # What `mlops prepare` parsed: parsing anew takes longer than most commands.
+    parsed = Path(project.project_dir) / "target" / _PARSED_PROJECT
+    if parsed.exists():
+        shutil.copy(parsed, target)
+    command = [*arguments, *parameters.selection_args]
+    return DbtCliInvocation(
+        process=cast(Any, start_dbt(command, directory=Path(project.project_dir), environment=environment)),
         manifest=parameters.manifest,
         dagster_dbt_translator=selection.translator,
+        project=project,
         project_dir=Path(project.project_dir),
         target_path=target,
         raise_on_error=True,
+        cli_version=Version(version("dbt-core")),
         context=context,
         adapter=None,
-        cli_version=Version(version("dbt-core")),
-        dbt_project=project,
     )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.core.project import Project, current_project
-from mlops_assets.runs import worker
+from mlops_assets.runs import dbt_processes, worker
 
 _log = logging.getLogger(__name__)
 
@@ -120,6 +120,10 @@ def _load(project: Project) -> bool:
     except Exception:
         _log.exception("The definitions cannot be loaded.")
         return False
+    finally:
+        # After the definitions, which do without dbt (mlops_assets/features/dagster_dbt.py).
+        for name in dbt_processes.LIBRARIES:
+            importlib.import_module(name)
     # A run finds what was loaded where it would load it from.
     sys.modules[project.entry_point].defs = repository  # type: ignore[attr-defined]
     return True

@@ -1,6 +1,6 @@
 """The process that executes one run: `python -m mlops_assets.runs.worker <locked file> <folder> <arguments of Dagster>`.
 
-Its children end with it: a guard, forked before anything else, kills the process group as soon as the worker is gone.
+Its children end with it: a guard, forked before there is a thread, kills the process group as soon as the worker is gone.
 """
 
 import os
@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from mlops_assets.runs import dbt_processes
 from mlops_assets.runs.workers import Workers
 
 _GUARD_SECONDS = 0.5
@@ -20,6 +21,8 @@ def main(lock: int, directory: Path, serialized: str) -> None:
     # An ignored signal is inherited, and Dagster ignores SIGTERM where SIGINT is: canceling would not reach this process.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if set(dbt_processes.LIBRARIES) <= sys.modules.keys():
+        dbt_processes.fork_server(lock)
     _guard(lock)
     from dagster._cli.api import execute_run_command
     from dagster._grpc.types import ExecuteRunArgs

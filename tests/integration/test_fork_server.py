@@ -28,6 +28,8 @@ CODE = """
 import os, pathlib, random, subprocess
 import dagster as dg
 import numpy
+import psutil
+from mlops_assets.runs.dbt_processes import start_dbt
 
 folder = pathlib.Path(__file__).parents[1]
 version = 1
@@ -39,7 +41,12 @@ def defs():
 
     @dg.asset
     def first():
-        facts = [os.getppid(), version, random.random(), numpy.random.random()]
+        dbt = start_dbt(["--help"], directory=folder, environment=os.environ)
+        with dbt.stdout:
+            assert b"Usage: dbt" in dbt.stdout.read()
+        assert dbt.wait() == 0
+        with_dbt = any("mlops_assets.runs.dbt_processes" in child.cmdline() for child in psutil.Process().children())
+        facts = [os.getppid(), version, random.random(), numpy.random.random(), with_dbt]
         with (folder / "facts").open("a") as file:
             print(*facts, file=file)
         print("what a step prints")
@@ -112,6 +119,8 @@ def test_workers_share_what_was_loaded_and_nothing_else(company: Company) -> Non
     assert first[0] == second[0] == str(company.server.pid)
     assert first[2] != second[2]
     assert first[3] != second[3]
+    # dbt was loaded too.
+    assert first[4] == second[4] == "False"
     # Each launch above has loaded them once, to make its run.
     assert (company.root / "loads").read_text() == loads + "loaded " * len(runs)
 
