@@ -39,7 +39,7 @@ class Settings:
     With `durability` `fsync`, what was acknowledged survives a power failure; `buffered`, the end of processes.
     With `ray_address` the trials of searches run on that Ray cluster.
     `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them.
-    Every snapshot of the lake stays for `kept_snapshot_days`, and a file of the lake that nothing names for `file_grace_hours`.
+    Every snapshot of the lake stays for `kept_snapshot_days`, that of the values of a prediction for `kept_trace_days`, and a file of the lake that nothing names for `file_grace_hours`.
     Logs of runs, and MLflow's runs of refused candidates, stay for `kept_run_days`.
     Only with `openlineage_url` does anything send OpenLineage events: to a receiver, or to a file.
     """
@@ -63,6 +63,7 @@ class Settings:
     bundle_store: str = "folder"
     kept_bundles: int = 5
     kept_snapshot_days: int = 30
+    kept_trace_days: int = 365
     file_grace_hours: int = 24
     kept_run_days: int = 180
     openlineage_url: str | None = field(default=None, repr=False)
@@ -99,6 +100,7 @@ class Settings:
             bundle_store=environment.get("MLOPS_BUNDLE_STORE") or cls.bundle_store,
             kept_bundles=read_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),
             kept_snapshot_days=read_count(environment, "MLOPS_KEPT_SNAPSHOT_DAYS", cls.kept_snapshot_days, most=3650),
+            kept_trace_days=read_count(environment, "MLOPS_KEPT_TRACE_DAYS", cls.kept_trace_days, most=36500),
             file_grace_hours=read_count(environment, "MLOPS_FILE_GRACE_HOURS", cls.file_grace_hours, most=720),
             kept_run_days=read_count(environment, "MLOPS_KEPT_RUN_DAYS", cls.kept_run_days, most=3650),
             openlineage_url=environment.get("MLOPS_OPENLINEAGE_URL") or None,

@@ -12,7 +12,7 @@ import duckdb
 
 from mlops_assets.lake.catalog_files import may_remove_files
 from mlops_assets.lake.compaction import compact, compactable_tables
-from mlops_assets.lake.kept_snapshots import sort_snapshots
+from mlops_assets.lake.kept_snapshots import number_ranges, sort_snapshots
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import sql_moment
 from mlops_assets.lake.tables import CATALOG
@@ -25,9 +25,13 @@ _EXPIRED_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class LakePolicy:
-    """For how many days every snapshot is kept, and for how many hours a file that is named nowhere. `needed` snapshots stay as well."""
+    """For how many days every snapshot is kept, for how many that of a prediction, and for how many hours a file that is named nowhere.
+
+    `needed` snapshots stay as well.
+    """
 
     kept_days: int
+    traced_days: float
     grace_hours: int
     needed: Set[int] = frozenset()
 
@@ -47,8 +51,8 @@ class LakeSize:
 class LakeMaintenance:
     """The result: the size before and after, and what was done, or with a dry run would be.
 
-    `kept` counts the snapshots that stay by the reason. `in_use` are tables that were being written all the time. What is younger than
-    the `oldest_work` that is still under way stays, snapshots and files.
+    `expired_numbers` are first and last of adjacent snapshots that expired. `kept` counts the snapshots that stay by the reason. `in_use` are
+    tables that were being written all the time. What is younger than the `oldest_work` that is still under way stays, snapshots and files.
     """
 
     before: LakeSize
@@ -57,6 +61,7 @@ class LakeMaintenance:
     compacted: list[str] = field(default_factory=list)
     in_use: list[str] = field(default_factory=list)
     expired: int = 0
+    expired_numbers: list[tuple[int, int]] = field(default_factory=list)
     kept: dict[str, int] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
@@ -119,9 +124,11 @@ def _expire(
     connection: duckdb.DuckDBPyConnection, policy: LakePolicy, now: datetime, dry_run: bool, result: LakeMaintenance
 ) -> None:
     boundary = min(now - timedelta(days=policy.kept_days), result.oldest_work)
-    sorted_snapshots = sort_snapshots(connection, boundary=boundary, needed=policy.needed)
+    traced_since = min(now - timedelta(days=policy.traced_days), boundary)
+    sorted_snapshots = sort_snapshots(connection, boundary=boundary, traced_since=traced_since, needed=policy.needed)
     result.kept = {reason: len(numbers) for reason, numbers in sorted_snapshots.by_reason.items()}
     result.expired = len(sorted_snapshots.expirable)
+    result.expired_numbers = number_ranges(sorted_snapshots.expirable)
     if not dry_run:
         for versions in _parts(sorted_snapshots.expirable):
             connection.execute(

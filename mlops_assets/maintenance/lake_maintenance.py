@@ -14,6 +14,9 @@ from mlops_assets.maintenance.upkeep import LAKE_MAINTENANCE, upkeep_asset
 from mlops_assets.online_store.store import OnlineStore
 from mlops_assets.stages.faults import step
 
+EXPIRED_NUMBERS_METADATA = "expired_numbers"
+"""Metadata of a maintenance: first and last of adjacent snapshots that expired. `mlops trace` reads when one did."""
+
 
 def build_lake_maintenance() -> dg.AssetsDefinition:
     """The asset. It reads no rows but the numbers of the snapshots that predictions name, and depends on nothing."""
@@ -44,6 +47,7 @@ def lake_policy(settings: Settings, online_store: OnlineStore) -> LakePolicy:
     states = (online_store.state(name, version) for name, version in views)
     return LakePolicy(
         kept_days=settings.kept_snapshot_days,
+        traced_days=settings.kept_trace_days,
         grace_hours=settings.file_grace_hours,
         needed={state.snapshot for state in states if state is not None},
     )
@@ -57,6 +61,7 @@ def _metadata(done: LakeMaintenance) -> dict[str, dg.MetadataValue]:
         "tables_merged": dg.MetadataValue.json(done.compacted),
         "tables_in_use": dg.MetadataValue.json(done.in_use),
         "snapshots_expired": dg.MetadataValue.int(done.expired),
+        EXPIRED_NUMBERS_METADATA: dg.MetadataValue.json(done.expired_numbers),
         "snapshots_kept": dg.MetadataValue.json(done.kept),
         "files_removed": dg.MetadataValue.int(len(done.removed)),
         "orphans_removed": dg.MetadataValue.json(done.orphans[:100]),

@@ -89,9 +89,10 @@ class PredictionLineage:
         origins = RowOrigins(self.settings, self.client, self.solution, self.values)
         partition = str(self.values[self.solution.partitions.column])
         training_date = self.record.training.training_date.isoformat()
-        dataset = self._dataset()
+        dataset, expired = self._dataset(), origins.expired()
         return {
             "prediction": self._prediction(partition),
+            **({"expired": expired} if expired else {}),
             "deployment": self._deployment(),
             "model_version": {
                 "version": self.model.version,

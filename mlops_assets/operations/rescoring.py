@@ -69,6 +69,7 @@ def outdated_partitions(connection: duckdb.DuckDBPyConnection, inputs: SolutionI
     """The partitions with a row that was never predicted, or never from the values that it has now.
 
     Looked at are those whose spine changed after the snapshot that they were scored from, or a view: up to its freshness after the changed row.
+    So are those whose snapshot has expired.
     """
     table, column = inputs.table(PREDICTIONS), quote(inputs.solution.partitions.column)
     if not table_exists(connection, table):
@@ -77,8 +78,12 @@ def outdated_partitions(connection: duckdb.DuckDBPyConnection, inputs: SolutionI
         f"SELECT {SOURCE_SNAPSHOT}, list(DISTINCT {column}) FROM lake.{table} WHERE coalesce({CHANNEL}, '{BATCH}') = '{BATCH}' GROUP BY ALL"
     ).fetchall()
     now, reached = current_snapshot(connection), set[date]()
+    kept = {number for (number,) in connection.execute("SELECT snapshot_id FROM lake.snapshots()").fetchall()}
     for snapshot, partitions in scored:
-        if snapshot < now:
+        if snapshot not in kept:
+            # What has changed since is not known any more.
+            reached |= set(partitions)
+        elif snapshot < now:
             changes = list(_changes(connection, inputs, snapshot, now))
             reached |= {day for day in partitions if any(change.first <= day <= change.last for change in changes)}
     return sorted(

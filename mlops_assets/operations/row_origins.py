@@ -14,6 +14,8 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.datasets import RecordedDataset
 from mlops_assets.lake.lake import Lake
+from mlops_assets.maintenance.lake_maintenance import EXPIRED_NUMBERS_METADATA
+from mlops_assets.maintenance.upkeep import LAKE_MAINTENANCE
 from mlops_assets.operations.partition_windows import PartitionCalendar, PartitionWindow
 from mlops_assets.operations.value_origins import (
     Days,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from mlops_assets.schema.solution import Solution
 
 _ALL_ROWS = "all rows"
+_MOST_MAINTENANCES = 5000
 
 
 class RowOrigins:
@@ -55,6 +58,25 @@ class RowOrigins:
         with self._lake.connect(read_only=True) as connection:
             return value_origins(connection, self._registry, self._values)
 
+    def expired(self) -> list[str]:
+        """Each snapshot of the values that has expired, as a sentence that says since when, and what is not known for it."""
+        numbers = {origin.snapshot for origin in self._origins if origin.is_expired and origin.snapshot is not None}
+        return [self._expiry(number) for number in sorted(numbers)]
+
+    def _expiry(self, snapshot: int) -> str:
+        key = LAKE_MAINTENANCE.to_user_string()
+        maintained = (
+            event
+            for event in self._client.materializations(key, _MOST_MAINTENANCES)
+            if any(first <= snapshot <= last for first, last in event.metadata.get(EXPIRED_NUMBERS_METADATA, []))
+        )
+        event = next(maintained, None)
+        since = f"on {event.at:%Y-%m-%d} (run {event.run_id} of {key})" if event else "before its expiry was recorded"
+        return (
+            f"Snapshot {snapshot} of the lake, which the values were read from, expired {since}: the rows of the views and the raw "
+            "partitions behind them are not known any more. MLOPS_KEPT_TRACE_DAYS is for how long they are."
+        )
+
     def feature_views(self) -> list[dict[str, Any]]:
         """The row of each view that the values came from: its time, partition and load, and the snapshot at which it was read."""
         found = []
@@ -69,6 +91,7 @@ class RowOrigins:
                     "flag": origin.flag,
                     "values_from": origin.values_from,
                     "snapshot": origin.snapshot,
+                    **({"snapshot_expired": True} if origin.is_expired else {}),
                     "partition": partition,
                     "loaded_at": origin.loaded_at,
                     "dagster": self._client.asset_url(key, partition),

@@ -57,7 +57,7 @@ class ValueOrigin:
 
     `snapshot` is that of the lake, or the one that the online store held of the view; None of values that came with the request. The date of
     the row's partition and the time at which its newest raw row was loaded are None where the view has none, where the entity has no row,
-    and where the snapshot has expired.
+    and where the snapshot has expired: `is_expired`.
     """
 
     view: FeatureView
@@ -67,6 +67,7 @@ class ValueOrigin:
     partition: date | None
     loaded_at: datetime | None
     has_row: bool
+    is_expired: bool
 
 
 def value_origins(
@@ -80,9 +81,12 @@ def value_origins(
         # A server names the snapshot of each view, the batch one of all.
         snapshot = snapshots.get(name) if snapshots else values.get(SOURCE_SNAPSHOT)
         moment = values.get(known_since_column(name))
-        row = None if snapshot is None else _row(connection, view, snapshot, values, moment)
+        is_expired = snapshot is not None and not is_kept(connection, snapshot)
+        row = None if snapshot is None or is_expired else _row(connection, view, snapshot, values, moment)
         partition, loaded_at = row or (None, None)
-        origins.append(ValueOrigin(view, flags.get(name), snapshot, moment, partition, loaded_at, row is not None))
+        origins.append(
+            ValueOrigin(view, flags.get(name), snapshot, moment, partition, loaded_at, row is not None, is_expired=is_expired)
+        )
     return origins
 
 
@@ -93,11 +97,11 @@ def _row(
     values: Mapping[str, Any],
     moment: datetime | None,
 ) -> tuple[date | None, datetime | None] | None:
-    """Partition and load time of the row of `view` at `snapshot`; None when there was none, or the snapshot has expired."""
+    """Partition and load time of the row of `view` at `snapshot`; None when there was none."""
     identity = {key: values.get(key) for key in view.entity}
     if view.event_timestamp:
         identity[view.event_timestamp] = moment
-    if None in identity.values() or not is_kept(connection, snapshot):
+    if None in identity.values():
         return None
     partition = f"CAST({quote(view.model.partition_column)} AS DATE)" if view.model.partition_column else "CAST(NULL AS DATE)"
     loaded = quote(LOADED_AT) if LOADED_AT in view.model.columns else "CAST(NULL AS TIMESTAMPTZ)"

@@ -1,8 +1,8 @@
 """Growth of the lake in a year of daily operation of three solutions, with nightly maintenance and without.
 
 The table of docs/maintenance.md is written by this benchmark. `MLOPS_SIMULATED_DAYS` shortens the year. The writes are those of the assets,
-by the same methods, of few rows: what grows is files, snapshots and the catalog. Snapshots are kept for 30 simulated days; the grace for
-files is none, since nobody else works on these lakes.
+by the same methods, of few rows: what grows is files, snapshots and the catalog. Snapshots are kept for 30 simulated days, those of
+predictions for 60; the grace for files is none, since nobody else works on these lakes.
 """
 
 import multiprocessing
@@ -31,7 +31,7 @@ from mlops_assets.lake.tables import current_snapshot
 
 PAGE = Path(__file__).parents[2] / "docs" / "maintenance.md"
 DAYS = int(os.environ.get("MLOPS_SIMULATED_DAYS", "365"))
-KEPT_DAYS, MEASURED_EVERY = 30, 30
+KEPT_DAYS, TRACED_DAYS, MEASURED_EVERY = 30, 60, 30
 SOLUTIONS = ("orders", "parcels", "visits")
 ROWS = 200
 FIRST = date(2024, 1, 1)
@@ -110,9 +110,11 @@ def simulate(lake: Lake, maintained: bool, results: "multiprocessing.Queue[tuple
                 write_day(lake, connection, solution, day)
         writes = time.perf_counter() - started
         if maintained:
-            # Snapshots of the last 30 simulated days stay.
+            # The moment of maintenance, at which the first of the kept simulated days was one real day ago.
             now = began[max(day - KEPT_DAYS, 0)] + timedelta(days=1)
-            maintain_lake(lake, LakePolicy(kept_days=1, grace_hours=1), now=now, dry_run=False, report=lambda _: None)
+            traced = (now - began[max(day - TRACED_DAYS, 0)]) / timedelta(days=1)
+            policy = LakePolicy(kept_days=1, traced_days=traced, grace_hours=1)
+            maintain_lake(lake, policy, now=now, dry_run=False, report=lambda _: None)
         if day % MEASURED_EVERY == MEASURED_EVERY - 1 or day == DAYS - 1:
             results.put((maintained, measure(lake, day + 1, writes)))
 

@@ -28,7 +28,7 @@ from mlops_assets.maintenance.lake_maintenance import build_lake_maintenance
 from mlops_assets.online_store.lmdb_store import LmdbStore
 
 SPAWN = multiprocessing.get_context("spawn")
-POLICY = LakePolicy(kept_days=30, grace_hours=24)
+POLICY = LakePolicy(kept_days=30, traced_days=365, grace_hours=24)
 TABLE, LOG, DATASET, PREDICTIONS = "shop.orders", "shop.log", "shop.training_dataset", "shop.predictions"
 
 MakeLake = Callable[[], Lake]
@@ -143,6 +143,33 @@ def test_a_dataset_and_predictions_keep_their_snapshots_and_the_rest_goes(
     assert (again.compacted, again.removed, again.orphans) == ([], [], [])
 
 
+def test_the_snapshots_of_predictions_stay_for_the_time_that_they_are_traced_and_those_of_datasets_for_good(
+    lake: Lake, connection: duckdb.DuckDBPyConnection
+) -> None:
+    snapshots = [write_day(lake, connection, day) for day in range(8)]
+    identity = record_dataset(lake, connection)
+    snapshots += [write_day(lake, connection, day, factor=2) for day in range(8)]
+    record_prediction(lake, connection, batch=snapshots[2], online=snapshots[14])
+    # A server that answers with old values keeps their snapshot for as long after it has answered.
+    query = f"""SELECT 's' AS id, '{{"orders": {snapshots[11]}}}' AS _view_snapshots, now() + INTERVAL 100 DAY AS served_at"""
+    lake.append(connection, table="shop.prediction_log", query=query, identifier="id", author="test")
+    for day in range(8):
+        write_day(lake, connection, day, factor=3)
+
+    def readable() -> list[int]:
+        return [snapshot for snapshot in snapshots if is_readable(connection, snapshot)]
+
+    maintain(lake, days=364)
+    assert readable() == [snapshots[2], snapshots[7], snapshots[11], snapshots[14]]
+    done = maintain(lake, days=366)
+    assert readable() == [snapshots[7], snapshots[11]]
+    assert done.kept["predictions"] == 1
+    assert {(number, number) for number in (snapshots[2], snapshots[14])} <= set(done.expired_numbers)
+    maintain(lake, days=466)
+    assert readable() == [snapshots[7]]
+    assert rebuild_dataset(connection, find_dataset(connection, DATASET, identity)) == identity
+
+
 def test_every_snapshot_of_the_last_days_stays(lake: Lake, connection: duckdb.DuckDBPyConnection) -> None:
     snapshots = [write_day(lake, connection, day) for day in range(12)]
     maintain(lake, days=29)
@@ -166,7 +193,7 @@ def test_whatever_was_written_a_kept_snapshot_and_the_changes_since_it_read_the_
         connection.execute(f"DELETE FROM lake.{TABLE} WHERE id % 3 = 0")
         snapshots.append(current_snapshot(connection))
         kept = data.draw(st.sets(st.sampled_from(snapshots), min_size=1, max_size=3))
-        policy = LakePolicy(kept_days=1, grace_hours=1, needed=kept)
+        policy = LakePolicy(kept_days=1, traced_days=1, grace_hours=1, needed=kept)
         for _ in range(2):
             for day in range(10):
                 write_day(lake, connection, day, factor=4)
@@ -295,7 +322,7 @@ def test_the_asset_shows_sizes_and_keeps_what_the_online_store_holds(
     assert made.metadata["snapshots_expired"].value == 0
     needed = maintain_lake(
         lake,
-        LakePolicy(kept_days=1, grace_hours=1, needed={3}),
+        LakePolicy(kept_days=1, traced_days=1, grace_hours=1, needed={3}),
         now=after_days(40),
         dry_run=False,
         report=lambda _: None,

@@ -111,6 +111,16 @@ def test_the_row_is_found_as_it_was_when_it_was_read(
     assert not now.has_row
 
 
+def test_of_an_expired_snapshot_no_row_is_told_and_the_rest_is(connection: duckdb.DuckDBPyConnection) -> None:
+    values = batch(connection, 10)
+    expired = values["_source_snapshot"]
+    connection.execute("DELETE FROM features.load WHERE day > DATE '2020-01-05'")
+    connection.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{expired}])")
+    [origin] = value_origins(connection, REGISTRY, values)
+    assert (origin.is_expired, origin.has_row, origin.partition) == (True, False, None)
+    assert (origin.snapshot, origin.flag, origin.values_from) == (expired, "ok", values["_load_event_timestamp"])
+
+
 def test_values_that_came_with_the_request_and_those_that_are_missing_have_no_row(connection: duckdb.DuckDBPyConnection) -> None:
     requested = online(connection, 10) | {
         "_view_snapshots": json.dumps({"load": None}),

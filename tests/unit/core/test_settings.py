@@ -34,6 +34,7 @@ def test_every_variable_is_read() -> None:
             "MLOPS_BUNDLE_STORE": "my_team.stores:bucket",
             "MLOPS_KEPT_BUNDLES": "7",
             "MLOPS_KEPT_SNAPSHOT_DAYS": "400",
+            "MLOPS_KEPT_TRACE_DAYS": "1000",
             "MLOPS_FILE_GRACE_HOURS": "48",
             "MLOPS_KEPT_RUN_DAYS": "90",
             "MLOPS_OPENLINEAGE_URL": "http://receiver",
@@ -56,6 +57,7 @@ def test_every_variable_is_read() -> None:
         bundle_store="my_team.stores:bucket",
         kept_bundles=7,
         kept_snapshot_days=400,
+        kept_trace_days=1000,
         file_grace_hours=48,
         kept_run_days=90,
         openlineage_url="http://receiver",
@@ -140,7 +142,7 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
         "MLOPS_DAGSTER_PORT", "MLOPS_MLFLOW_PORT", "MLOPS_NATS_PORT",
         "MLOPS_SERVING_PORT", "MLOPS_SERVING_PROCESSES", "MLOPS_SERVING_TOKEN",
         "MLOPS_SENSOR_SECONDS", "MLOPS_WARM_RUNS", "MLOPS_DURABILITY", "MLOPS_BUNDLE_STORE", "MLOPS_KEPT_BUNDLES",
-        "MLOPS_KEPT_SNAPSHOT_DAYS", "MLOPS_FILE_GRACE_HOURS", "MLOPS_KEPT_RUN_DAYS",
+        "MLOPS_KEPT_SNAPSHOT_DAYS", "MLOPS_KEPT_TRACE_DAYS", "MLOPS_FILE_GRACE_HOURS", "MLOPS_KEPT_RUN_DAYS",
         "MLOPS_OPENLINEAGE_URL", "MLOPS_OPENLINEAGE_API_KEY",
     }  # fmt: skip
     ports = Settings.from_environment({name: value for name, value in variables.items() if name.endswith("_PORT")})
