@@ -39,7 +39,8 @@ class Settings:
     With `durability` `fsync`, what was acknowledged survives a power failure; `buffered`, the end of processes.
     With `ray_address` the trials of searches run on that Ray cluster.
     `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them.
-    Every snapshot of the lake stays for `kept_snapshot_days`, that of the values of a prediction for `kept_trace_days`, and a file of the lake that nothing names for `file_grace_hours`.
+    Every snapshot of the lake stays for `kept_snapshot_days`, that of the values of a prediction for `kept_trace_days`, and a file of the lake
+    that nothing names for `file_grace_hours`.
     Logs of runs, and MLflow's runs of refused candidates, stay for `kept_run_days`.
     Only with `openlineage_url` does anything send OpenLineage events: to a receiver, or to a file.
     """

@@ -124,7 +124,7 @@ def _expire(
     connection: duckdb.DuckDBPyConnection, policy: LakePolicy, now: datetime, dry_run: bool, result: LakeMaintenance
 ) -> None:
     boundary = min(now - timedelta(days=policy.kept_days), result.oldest_work)
-    traced_since = min(now - timedelta(days=policy.traced_days), boundary)
+    traced_since = now - timedelta(days=policy.traced_days)
     sorted_snapshots = sort_snapshots(connection, boundary=boundary, traced_since=traced_since, needed=policy.needed)
     result.kept = {reason: len(numbers) for reason, numbers in sorted_snapshots.by_reason.items()}
     result.expired = len(sorted_snapshots.expirable)

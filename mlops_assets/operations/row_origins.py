@@ -2,12 +2,12 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.clients.dagster_client import DagsterClient
+from mlops_assets.clients.dagster_client import DagsterClient, Materialization
 from mlops_assets.core.keys import RAW_SCHEMA
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
@@ -61,21 +61,10 @@ class RowOrigins:
     def expired(self) -> list[str]:
         """Each snapshot of the values that has expired, as a sentence that says since when, and what is not known for it."""
         numbers = {origin.snapshot for origin in self._origins if origin.is_expired and origin.snapshot is not None}
-        return [self._expiry(number) for number in sorted(numbers)]
-
-    def _expiry(self, snapshot: int) -> str:
-        key = LAKE_MAINTENANCE.to_user_string()
-        maintained = (
-            event
-            for event in self._client.materializations(key, _MOST_MAINTENANCES)
-            if any(first <= snapshot <= last for first, last in event.metadata.get(EXPIRED_NUMBERS_METADATA, []))
-        )
-        event = next(maintained, None)
-        since = f"on {event.at:%Y-%m-%d} (run {event.run_id} of {key})" if event else "before its expiry was recorded"
-        return (
-            f"Snapshot {snapshot} of the lake, which the values were read from, expired {since}: the rows of the views and the raw "
-            "partitions behind them are not known any more. MLOPS_KEPT_TRACE_DAYS is for how long they are."
-        )
+        if not numbers:
+            return []
+        maintenances = self._client.materializations(LAKE_MAINTENANCE.to_user_string(), _MOST_MAINTENANCES)
+        return [describe_expiry(number, maintenances) for number in sorted(numbers)]
 
     def feature_views(self) -> list[dict[str, Any]]:
         """The row of each view that the values came from: its time, partition and load, and the snapshot at which it was read."""
@@ -166,6 +155,21 @@ class RowOrigins:
     @property
     def _spine_table(self) -> str:
         return self._registry.model(self._solution.spine_model).table
+
+
+def describe_expiry(snapshot: int, maintenances: Sequence[Materialization]) -> str:
+    """Describe since when a snapshot of the lake has expired, by the maintenances that Dagster recorded, and what is not known for it."""
+    expired = (
+        event
+        for event in maintenances
+        if any(first <= snapshot <= last for first, last in event.metadata.get(EXPIRED_NUMBERS_METADATA, []))
+    )
+    event = next(expired, None)
+    since = f"on {event.at:%Y-%m-%d} (run {event.run_id})" if event else "at a time that was not recorded"
+    return (
+        f"Snapshot {snapshot} of the lake, from which the values were read, expired {since}. The rows of the views and the raw partitions "
+        "behind the values are not known any more. MLOPS_KEPT_TRACE_DAYS is for how long they are."
+    )
 
 
 def _by_table(reads: Iterable[Mapping[str, TableRead]]) -> dict[str, list[TableRead]]:

@@ -81,6 +81,14 @@ def test_a_late_row_of_the_spine_outdates_its_day_and_a_removed_one_does_not(con
     assert outdated_partitions(connection, INPUTS) == [day(3)]
 
 
+def test_a_row_whose_snapshot_has_expired_is_outdated_when_its_values_differ(connection: duckdb.DuckDBPyConnection) -> None:
+    scored = current_snapshot(connection) - 1
+    connection.execute("UPDATE features.load SET waiting = 2 WHERE day = DATE '2020-01-11'")
+    expired = connection.execute(f"SELECT snapshot_id FROM lake.snapshots() WHERE snapshot_id BETWEEN 1 AND {scored}").fetchall()
+    connection.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{', '.join(str(number) for (number,) in expired)}])")
+    assert outdated_partitions(connection, INPUTS) == [day(10)]
+
+
 def test_adjacent_partitions_are_one_run() -> None:
     assert adjacent_ranges(INPUTS, [day(5), day(3), day(4), day(9)]) == [
         ("2020-01-04", "2020-01-06"),

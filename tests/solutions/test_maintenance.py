@@ -29,6 +29,8 @@ def test_maintenance_runs_as_an_asset_and_its_dry_run_does_nothing(platform: Pla
     done = platform.mlops("maintenance", "--json")
     assert done.returncode == 0, done.stderr
     assert platform.client.run(json.loads(done.stdout)["run_id"]).status == "SUCCESS"
+    [recorded] = platform.client.materializations("platform/lake_maintenance", 1)
+    assert recorded.metadata["expired_numbers"] == []  # what `mlops trace` reads
     with platform.lake.connect(read_only=False) as connection:
         assert fingerprint(connection, f"lake.{TABLE}") == before
         live = connection.execute("SELECT count(*) FROM ducklake_list_files('lake', 'numbers', schema => 'upkeep')").fetchall()
