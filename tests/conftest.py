@@ -67,13 +67,16 @@ settings.register_profile(
 settings.load_profile("mlops_assets")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Find the project before a test works in another folder, and let SIGTERM end what the tests start, also in the background of a script.
 
     Its shell ignores SIGINT for them. Dagster gives SIGTERM the handler of SIGINT after each run in the process, and children inherit
     what is ignored.
     """
     project_of_process()
+    if hasattr(config, "workerinput"):
+        # A worker needs it in any case. It looks for each of its thousand functions in all modules that are loaded.
+        import skops.io  # noqa: F401
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
