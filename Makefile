@@ -31,7 +31,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: install  ## The whole loop on the real flights: load, train, deploy, score, watch (MONTHS=2 for a short one)
 	@$(MLOPS) demo $(if $(MONTHS),--months $(MONTHS))
 
-# Shared out by file, the tests on one running stack as one file (tests/conftest.py). Three workers have a stack and wait for it half of the time, one has none.
+# Shared out by file, the tests on one running stack as one file (tests/conftest.py). Two workers have a stack and wait for it half of the time, two have none.
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25
 
 test: install  ## Run the tests but the long variants (TESTS="tests/unit -k word" for some of them)

@@ -1,8 +1,8 @@
 """A real stack, started when its first test asks for it, with the demo run on it once.
 
 Tests on it run one after another: those that want the flights of the demo in one worker of pytest-xdist, those of the census, which do
-without the demo, in another one, and those that kill its processes in a third one, each on a stack of its own. The files of the other
-tests are shared by the workers.
+without the demo, in another one, each on a stack of its own. Those that kill its processes are the last on that of the census. The files
+of the other tests are shared by the workers.
 """
 
 import gc
@@ -33,15 +33,18 @@ _WITHOUT = {
     _POWER_FIXTURE: "only root on Linux mounts the disk image whose power is cut.",
 }
 """What tests want that a machine may lack, by the fixture that gives it: why they did not run."""
+_KILLS_ITS_STACK = ("tests/integration/test_interrupted_runs.py", "tests/integration/test_stack.py")
+"""The last files on a stack, in this order: the second one stops it for good."""
+
 _ON_STACK_OF_CENSUS = (
     "tests/solutions/test_maintenance.py",
     "tests/solutions/test_retraining_loop.py",
     "tests/solutions/test_employment.py",
     "tests/integration/test_another_user.py",
+    *_KILLS_ITS_STACK,
 )
 _ON_STACK_OF_FLIGHTS = ("tests/solutions/", "tests/integration/test_dagster_ui.py", "tests/integration/test_secrets.py")
-_ON_STACK_THAT_IS_KILLED = ("tests/integration/test_interrupted_runs.py", "tests/integration/test_stack.py")
-_ON_STACK = (*_ON_STACK_OF_CENSUS, *_ON_STACK_OF_FLIGHTS, *_ON_STACK_THAT_IS_KILLED)
+_ON_STACK = (*_ON_STACK_OF_CENSUS, *_ON_STACK_OF_FLIGHTS)
 """The files whose tests use a worker's stack. pytest-xdist knows no more of a test than its name when it shares them out."""
 
 _NICENESS_WITHOUT_STACK = 5
@@ -107,7 +110,7 @@ class FilesAndStacks(LoadFileScheduling):
 
 def _stack(nodeid: str) -> str | None:
     """Whose data the stack of a test has, None without a stack."""
-    stacks = {"census": _ON_STACK_OF_CENSUS, "flights": _ON_STACK_OF_FLIGHTS, "killed": _ON_STACK_THAT_IS_KILLED}
+    stacks = {"census": _ON_STACK_OF_CENSUS, "flights": _ON_STACK_OF_FLIGHTS}
     return next((stack for stack, files in stacks.items() if nodeid.startswith(files)), None)
 
 
@@ -122,15 +125,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(
                 f"{item.nodeid} uses the fixture {_STACK_FIXTURE}: add its file to _ON_STACK in tests/conftest.py."
             )
-    # The files with most tests first, the demo's own before all: some want what others do to the stack not done yet. Of the stack that is
-    # killed the other way round: that of the runs comes before that which stops it for good.
+    # The files with most tests first, the demo's own before all: some want what others do to the stack not done yet.
     tests = Counter(item.path for item in items)
-    places: dict[str | None, int] = {"flights": 0, "census": 1, "killed": 2, None: 3}
+    places: dict[str | None, int] = {"flights": 0, "census": 1, None: 2}
 
-    def place(item: pytest.Item) -> tuple[int, int]:
+    def place(item: pytest.Item) -> tuple[int, int, int]:
         stack = _stack(item.nodeid)
-        order = {None: 0, "killed": tests[item.path]}.get(stack, -tests[item.path])
-        return places[stack], order
+        kills = next((number for number, file in enumerate(_KILLS_ITS_STACK, 1) if item.nodeid.startswith(file)), 0)
+        return places[stack], kills, -tests[item.path] if stack else 0
 
     items.sort(key=place)
     lacking = {_BROWSER_FIXTURE} if CHROMIUM is None else set()
@@ -180,13 +182,6 @@ def platform(pytestconfig: pytest.Config) -> Iterator[Platform]:
     is_of_flights = _stack(os.environ["PYTEST_CURRENT_TEST"]) == "flights"
     with platform_with_canaries("platform.") if is_of_flights else temporary_platform("platform.") as platform:
         pytestconfig.stash[_RUNNING] = platform
-        yield platform
-
-
-@pytest.fixture(scope="session")
-def killed_platform() -> Iterator[Platform]:
-    """A stack whose processes are killed; the last tests on it stop it."""
-    with temporary_platform("killed.") as platform:
         yield platform
 
 

@@ -148,7 +148,7 @@ def test_the_code_location_is_loaded(visit: Visit) -> None:
     [
         ("evaluation", "calibration"),
         pytest.param("outcomes", "ranking", marks=pytest.mark.long),
-        ("drift_report", "drift"),
+        pytest.param("drift_report", "drift", marks=pytest.mark.long),
         pytest.param("performance_report", "performance", marks=pytest.mark.long),
     ],
 )

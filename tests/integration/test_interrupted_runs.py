@@ -8,12 +8,14 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import chaos
 import psutil
 import pytest
-from running_stack import Platform, new_home
+from running_stack import Platform, new_home, temporary_platform
 from waiting import wait_for
 
 from mlops_assets.local import control
@@ -46,12 +48,13 @@ BYSTANDER = chaos.Work("bystander", ("raw/flights",), "2013-01-01", "2013-03-31"
 
 
 @pytest.fixture(scope="module")
-def stack(killed_platform: Platform) -> Platform:
-    return killed_platform
+def stack(platform: Platform) -> Platform:
+    return platform
 
 
 @pytest.fixture(scope="module")
 def range_run(stack: Platform) -> chaos.Course:
+    chaos.drop(stack, DATA)
     return chaos.undisturbed(stack, RANGE_RUN)
 
 
@@ -61,14 +64,25 @@ def one_year(stack: Platform) -> chaos.Course:
     return chaos.undisturbed(stack, ONE_YEAR)
 
 
+@dataclass(frozen=True)
+class Training:
+    """A training on a stack of its own, whose registry has no model yet, and its undisturbed course."""
+
+    stack: Platform
+    work: chaos.Work
+    course: chaos.Course
+
+
 @pytest.fixture(scope="module")
-def training(stack: Platform, range_run: object, tmp_path_factory: pytest.TempPathFactory) -> tuple[chaos.Work, chaos.Course]:
-    control.down(stack.settings)
+def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
     before = tmp_path_factory.mktemp("state") / "before"
-    chaos.save(stack.settings.home, before)
-    control.ensure_up(stack.settings)
-    work = chaos.Work("training", TRAINING, "2017-01-01", "2017-01-01", before=before)
-    return work, chaos.undisturbed(stack, work)
+    with temporary_platform("training.") as stack:
+        chaos.undisturbed(stack, RANGE_RUN)
+        control.down(stack.settings)
+        chaos.save(stack.settings.home, before)
+        control.ensure_up(stack.settings)
+        work = chaos.Work("training", TRAINING, "2017-01-01", "2017-01-01", before=before)
+        yield Training(stack, work, chaos.undisturbed(stack, work))
 
 
 def assert_goes_on(outcome: chaos.Outcome) -> None:
@@ -87,11 +101,8 @@ def test_a_range_run_survives_the_death_of_everything(stack: Platform, range_run
 
 @pytest.mark.long
 @pytest.mark.parametrize("fraction", FRACTIONS)
-def test_a_training_survives_the_death_of_everything(
-    stack: Platform, training: tuple[chaos.Work, chaos.Course], fraction: float
-) -> None:
-    work, course = training
-    assert_goes_on(chaos.kill_at(stack, work, fraction, course))
+def test_a_training_survives_the_death_of_everything(training: Training, fraction: float) -> None:
+    assert_goes_on(chaos.kill_at(training.stack, training.work, fraction, training.course))
 
 
 def test_a_killed_worker_takes_its_dbt_with_it_and_its_run_alone_is_tried_again_without_up(
@@ -130,7 +141,7 @@ def test_a_killed_worker_takes_its_dbt_with_it_and_its_run_alone_is_tried_again_
     LOGGER.info("tried again %.1f s after the daemon woke up", time.monotonic() - awake)
     chaos.wait_until_done(stack, run_id)
     [_undisturbed] = chaos.wait_until_done(stack, bystander)
-    # Those of the training, should it have run before, are no part of it.
+    # The tables of other tests on this stack are no part of it.
     assert stack.fingerprints().items() >= one_year.tables.items()
     assert json.loads(stack.mlops("status", "--json").stdout)["stuck"] == []
 

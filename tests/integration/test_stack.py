@@ -65,9 +65,9 @@ def temporary_settings(**changes: object) -> Settings:
 
 
 @pytest.fixture
-def stack(killed_platform: Platform) -> Settings:
-    control.ensure_up(killed_platform.settings)
-    return killed_platform.settings
+def stack(platform: Platform) -> Settings:
+    control.ensure_up(platform.settings)
+    return platform.settings
 
 
 def test_status_reports_every_server_as_running(stack: Settings) -> None:
@@ -82,7 +82,7 @@ def test_status_reports_every_server_as_running(stack: Settings) -> None:
     assert isinstance(report["solutions"], dict)
 
 
-def test_sql_reads_the_new_empty_lake(stack: Settings) -> None:
+def test_sql_reads_the_lake(stack: Settings) -> None:
     answer = mlops(stack, "sql", "--json", "SELECT 42 AS answer, current_database() AS lake")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout) == [{"answer": 42, "lake": "lake"}]

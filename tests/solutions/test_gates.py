@@ -130,6 +130,7 @@ def test_the_champion_goes_on_predicting(platform: Platform, demo: Demo, refused
     assert before[0][1:3] == (demo.summary["version"], demo.summary["version"])
 
 
+@pytest.mark.long
 def test_a_candidate_of_shuffled_labels_is_refused(platform: Platform, demo: Demo) -> None:
     inputs, day = resolve(), "2013-02-10"
     instance = dg.DagsterInstance.ephemeral()

@@ -19,6 +19,9 @@ OVERRIDES: dict[str, Any] = {
     "training.search.trials": 2,
     "training.folds": 2,
     "training.estimator.parameters.max_iter": 20,
+    # scikit-learn finds the bins of weighted rows one by one, each by all rows.
+    "training.estimator.parameters.max_bins": 31,
+    "training.search.candidates.0.parameters.max_bins": 31,
     "training.search.candidates.0.space.max_iter": {"choices": [15, 20]},
     "training.class_weight": "balanced",
     "training.calibration": "sigmoid",
