@@ -14,6 +14,7 @@ WITHOUT_COLUMNS = {
 WITHOUT_UPSTREAM = {
     "platform/lake_maintenance": "no table: files and snapshots of the whole lake",
     "platform/model_maintenance": "no table: MLflow's own database and files",
+    "platform/report_maintenance": "no table: HTML pages",
     "platform/run_maintenance": "no table: Dagster's own database",
     "staging/airport_additions": "a file of the dbt project",
     "staging/us_federal_holidays": "a file of the dbt project",

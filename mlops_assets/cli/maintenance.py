@@ -16,7 +16,7 @@ def maintenance(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Merge files of the lake, expire what nothing needs, remove logs of old runs and refused candidates. Each night a schedule does it."""
+    """Merge files of the lake, expire what nothing needs, remove old logs, reports and refused candidates. Each night a schedule does it."""
     from mlops_assets.clients.dagster_client import DagsterClient
     from mlops_assets.operations.maintenance import plan_maintenance, run_maintenance
 
@@ -49,6 +49,7 @@ def maintenance(
             "runs in MLflow", f"{models.runs:,}", f"{len(models.abandoned):,}, of deleted ones the files: {len(models.removed):,}"
         )
         table.add_row("searches", "", f"{len(models.studies):,}")
+    table.add_row("HTML reports", f"{plan.reports.pages:,}", f"{len(plan.reports.removed):,}")
     console.print(table)
     console.print(f"Snapshots that stay: {kept}. Tables to merge: {', '.join(lake.compacted) or 'none'}.", highlight=False)
     for path in lake.orphans:

@@ -41,7 +41,8 @@ class Settings:
     `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them.
     Every snapshot of the lake stays for `kept_snapshot_days`, that of the values of a prediction for `kept_trace_days`, and a file of the lake
     that nothing names for `file_grace_hours`.
-    Logs of runs, and MLflow's runs of refused candidates, stay for `kept_run_days`.
+    Logs of runs, and MLflow's runs of refused candidates, stay for `kept_run_days`, HTML reports for
+    `kept_report_days`.
     Only with `openlineage_url` does anything send OpenLineage events: to a receiver, or to a file.
     """
 
@@ -67,6 +68,7 @@ class Settings:
     kept_trace_days: int = 365
     file_grace_hours: int = 24
     kept_run_days: int = 180
+    kept_report_days: int = 365
     openlineage_url: str | None = field(default=None, repr=False)
     openlineage_api_key: str | None = field(default=None, repr=False)
 
@@ -104,6 +106,7 @@ class Settings:
             kept_trace_days=read_count(environment, "MLOPS_KEPT_TRACE_DAYS", cls.kept_trace_days, most=36500),
             file_grace_hours=read_count(environment, "MLOPS_FILE_GRACE_HOURS", cls.file_grace_hours, most=720),
             kept_run_days=read_count(environment, "MLOPS_KEPT_RUN_DAYS", cls.kept_run_days, most=3650),
+            kept_report_days=read_count(environment, "MLOPS_KEPT_REPORT_DAYS", cls.kept_report_days, most=36500),
             openlineage_url=environment.get("MLOPS_OPENLINEAGE_URL") or None,
             openlineage_api_key=environment.get("MLOPS_OPENLINEAGE_API_KEY") or None,
         )

@@ -6,6 +6,7 @@ from mlops_assets.core.asset_jobs import AssetJob, define_job
 from mlops_assets.core.keys import PLATFORM, job_name
 from mlops_assets.maintenance.lake_maintenance import build_lake_maintenance
 from mlops_assets.maintenance.model_maintenance import build_model_maintenance
+from mlops_assets.maintenance.report_maintenance import build_report_maintenance
 from mlops_assets.maintenance.run_maintenance import build_run_maintenance
 from mlops_assets.maintenance.upkeep import MAINTENANCE_ASSETS
 
@@ -14,7 +15,7 @@ _NAME = job_name(PLATFORM, "maintenance")
 
 def build_maintenance_assets() -> list[dg.AssetsDefinition]:
     """The assets, of which each keeps something small."""
-    return [build_lake_maintenance(), build_run_maintenance(), build_model_maintenance()]
+    return [build_lake_maintenance(), build_run_maintenance(), build_model_maintenance(), build_report_maintenance()]
 
 
 def build_maintenance_job() -> AssetJob:
@@ -22,7 +23,7 @@ def build_maintenance_job() -> AssetJob:
     return define_job(
         _NAME,
         selection=dg.AssetSelection.assets(*MAINTENANCE_ASSETS),
-        description="Keeps small what grows with use: the lake, the logs of runs, what MLflow holds of refused candidates.",
+        description="Keeps small what grows with use: the lake, the logs of runs, what MLflow holds of refused candidates, HTML reports.",
     )
 
 

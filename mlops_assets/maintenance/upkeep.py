@@ -8,11 +8,11 @@ from mlops_assets.core.keys import PLATFORM
 from mlops_assets.runs.slots import MAINTENANCE, SLOTS_TAG
 from mlops_assets.stages.execution import RETRIES
 
-LAKE_MAINTENANCE, RUN_MAINTENANCE, MODEL_MAINTENANCE = (
-    dg.AssetKey([PLATFORM, f"{name}_maintenance"]) for name in ("lake", "run", "model")
+LAKE_MAINTENANCE, RUN_MAINTENANCE, MODEL_MAINTENANCE, REPORT_MAINTENANCE = (
+    dg.AssetKey([PLATFORM, f"{name}_maintenance"]) for name in ("lake", "run", "model", "report")
 )
 
-MAINTENANCE_ASSETS = (LAKE_MAINTENANCE, RUN_MAINTENANCE, MODEL_MAINTENANCE)
+MAINTENANCE_ASSETS = (LAKE_MAINTENANCE, RUN_MAINTENANCE, MODEL_MAINTENANCE, REPORT_MAINTENANCE)
 """All of them: each is a step of its own, and one that fails stops no other."""
 
 upkeep_asset = partial(

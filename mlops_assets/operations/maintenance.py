@@ -17,6 +17,7 @@ from mlops_assets.lake.tables import LakeError
 from mlops_assets.local import control, preflight
 from mlops_assets.maintenance.lake_maintenance import lake_policy
 from mlops_assets.maintenance.refused_versions import ModelMaintenance, ModelUpkeep
+from mlops_assets.maintenance.report_maintenance import ReportMaintenance, expire_reports
 from mlops_assets.maintenance.run_logs import RunLogMaintenance
 from mlops_assets.maintenance.run_maintenance import maintain_run_logs
 from mlops_assets.maintenance.upkeep import MAINTENANCE_ASSETS
@@ -32,6 +33,7 @@ class MaintenancePlan:
     runs: RunLogMaintenance
     models: ModelMaintenance | None
     """None where MLflow does not answer."""
+    reports: ReportMaintenance
 
 
 def plan_maintenance(settings: Settings, report: Callable[[str], None]) -> MaintenancePlan:
@@ -45,6 +47,7 @@ def plan_maintenance(settings: Settings, report: Callable[[str], None]) -> Maint
                 lake=maintain_lake(lake, policy, now=datetime.now(UTC), dry_run=True, report=report),
                 runs=maintain_run_logs(instance, settings, dry_run=True, report=report),
                 models=_plan_models(settings, instance, lake, report),
+                reports=expire_reports(settings, now=datetime.now(UTC), dry_run=True),
             )
     except LakeError as error:
         raise StackError(str(error), remedy="See what does not run: mlops status") from error

@@ -37,6 +37,7 @@ def test_every_variable_is_read() -> None:
             "MLOPS_KEPT_TRACE_DAYS": "1000",
             "MLOPS_FILE_GRACE_HOURS": "48",
             "MLOPS_KEPT_RUN_DAYS": "90",
+            "MLOPS_KEPT_REPORT_DAYS": "91",
             "MLOPS_OPENLINEAGE_URL": "http://receiver",
             "MLOPS_OPENLINEAGE_API_KEY": "secret",
         }
@@ -60,6 +61,7 @@ def test_every_variable_is_read() -> None:
         kept_trace_days=1000,
         file_grace_hours=48,
         kept_run_days=90,
+        kept_report_days=91,
         openlineage_url="http://receiver",
         openlineage_api_key="secret",
     )
@@ -143,6 +145,7 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
         "MLOPS_SERVING_PORT", "MLOPS_SERVING_PROCESSES", "MLOPS_SERVING_TOKEN",
         "MLOPS_SENSOR_SECONDS", "MLOPS_WARM_RUNS", "MLOPS_DURABILITY", "MLOPS_BUNDLE_STORE", "MLOPS_KEPT_BUNDLES",
         "MLOPS_KEPT_SNAPSHOT_DAYS", "MLOPS_KEPT_TRACE_DAYS", "MLOPS_FILE_GRACE_HOURS", "MLOPS_KEPT_RUN_DAYS",
+        "MLOPS_KEPT_REPORT_DAYS",
         "MLOPS_OPENLINEAGE_URL", "MLOPS_OPENLINEAGE_API_KEY",
     }  # fmt: skip
     ports = Settings.from_environment({name: value for name, value in variables.items() if name.endswith("_PORT")})

@@ -43,10 +43,15 @@ def step() -> Iterator[None]:
 
 def test_what_nobody_needs_goes_and_all_else_stays(settings: Settings) -> None:
     report(settings, 7, segments={"south": 8})
+    references = settings.references_directory / "example"
+    for version in range(1, 13):
+        (references / str(version)).mkdir(parents=True)
+        (references / str(version) / "rows.parquet").touch()
     registry = Aliases("", "", Signer(settings.home / "key"))
     with step():
         assert sorted(prune_bundles(registry, settings, "example")) == [1, 6, 9, 10]
         left = [bundle.version for bundle in open_bundle_store(settings).of("example").stored()]
         assert sorted(left) == [2, 3, 4, 5, 7, 8, 11, 12]
+        assert sorted(int(folder.name) for folder in references.iterdir()) == sorted(left)
         assert prune_bundles(registry, settings, "example") == []
         assert prune_bundles(registry, settings, "another") == []
