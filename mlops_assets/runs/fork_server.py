@@ -123,8 +123,7 @@ def _load(project: Project) -> bool:
         return False
     finally:
         # After the definitions, which do without dbt (mlops_assets/features/dagster_dbt.py).
-        for name in dbt_processes.LIBRARIES:
-            importlib.import_module(name)
+        dbt_processes.load_dbt()
     # A run finds what was loaded where it would load it from.
     sys.modules[project.entry_point].defs = repository  # type: ignore[attr-defined]
     return True
