@@ -100,12 +100,11 @@ def explain(prediction_id: PredictionArgument, as_json: JsonOption = False) -> N
 
 
 def _deploy(solution: str, *, version: int | None, role: str, segment: str | None, reason: str, as_json: bool) -> None:
-    from mlops_assets.clients.model_registry import ModelRegistry
     from mlops_assets.operations import deployments
 
     settings = running_settings()
     if version is None:
-        version = deployments.version_with_role(ModelRegistry.from_settings(settings), solution, role, segment)
+        version = deployments.version_with_role(settings, solution, role, segment)
     with error_console.status(f"Deploying version {version}"):
         deployed = deployments.deploy(
             settings,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.access.credentials import access_token, authorization
 from mlops_assets.clients.aliases import CHAMPION, segment_alias
 from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.core.errors import AwayError
 from mlops_assets.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ Aliases = Mapping[str, Mapping[str, int]]
 """Solution -> alias -> version."""
 
 
-class RegistryUnreachableError(Exception):
+class RegistryUnreachableError(AwayError):
     """The model registry does not answer, or answers with an error of its own."""
 
 
@@ -31,7 +32,15 @@ def registered_champion(settings: Settings, solution: str, segment: str | None =
 
 def registered_version(settings: Settings, solution: str, alias: str) -> RegisteredModel | None:
     """The version of `solution` that carries `alias`, or None when there is none. Raises RegistryUnreachableError."""
-    response = _get(settings, "alias", name=solution, alias=alias)
+    return _version(solution, _get(settings, "registered-models/alias", name=solution, alias=alias))
+
+
+def registered_number(settings: Settings, solution: str, number: int) -> RegisteredModel | None:
+    """The version `number` of `solution`, or None when there is none. Raises RegistryUnreachableError."""
+    return _version(solution, _get(settings, "model-versions/get", name=solution, version=number))
+
+
+def _version(solution: str, response: "Response") -> RegisteredModel | None:
     if not response.ok:
         return None
     version = response.json()["model_version"]
@@ -48,7 +57,7 @@ def registered_aliases(settings: Settings) -> Aliases:
     aliases: dict[str, dict[str, int]] = {}
     page = ""
     while True:
-        response = _get(settings, "search", max_results=_PAGE, page_token=page)
+        response = _get(settings, "registered-models/search", max_results=_PAGE, page_token=page)
         if not response.ok:
             raise RegistryUnreachableError(
                 f"The model registry answers with status {response.status_code} to a search of models."
@@ -62,12 +71,12 @@ def registered_aliases(settings: Settings) -> Aliases:
 
 
 def _get(settings: Settings, path: str, **parameters: Any) -> "Response":
-    """The answer of the registry to a question about registered models, whatever its status below 500."""
+    """The answer of the registry to a question, whatever its status below 500."""
     import requests
 
     try:
         response = requests.get(
-            f"{settings.mlflow_url}/api/2.0/mlflow/registered-models/{path}",
+            f"{settings.mlflow_url}/api/2.0/mlflow/{path}",
             params=parameters,
             headers=authorization(access_token(settings)),
             timeout=_TIMEOUT_SECONDS,

@@ -1,23 +1,28 @@
 """The client of the Dagster webserver's GraphQL: assets and how they stand, launching runs, following them. Nothing else speaks GraphQL."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any
+from uuid import uuid4
 
 import requests
 
 from mlops_assets.access.credentials import access_token, authorization
 from mlops_assets.clients import dagster_queries as queries
 from mlops_assets.clients.asset_state import AssetState, asset_state
-from mlops_assets.core.errors import StackError
+from mlops_assets.core.errors import AwayError, StackError
+from mlops_assets.core.patience import LOST_CONNECTION, PATIENCE_SECONDS, patiently
 from mlops_assets.core.settings import Settings
 
 _TIMEOUT_SECONDS = 60
 _FAILED_CHECK = "DagsterAssetCheckFailedError"
+_AWAY = re.compile(rf"{LOST_CONNECTION.pattern}|DagsterUserCodeUnreachableError", LOST_CONNECTION.flags)
 _REFUSED = "refused_because"
 """Spelled as in `stages/refusal.py`, which imports Dagster."""
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -25,17 +30,18 @@ _PARTITION = "dagster/partition"
 _IMPLICIT_JOB = "__ASSET_JOB"
 # Spelled as in `keys.py`, which imports Dagster: too slow for a status command.
 _PURPOSE_TAG = "mlops/purpose"
+_REQUEST_TAG = "mlops/request"
 _WILL_RETRY, _RETRIED_BY = "dagster/will_retry", "dagster/auto_retry_run_id"
 # Dagster joins the dimensions of a partition in the order of their names.
 _DIMENSIONS, _BETWEEN = ("dagster/partition/segment", "dagster/partition/training_date"), "|"
 
 
 class QueryError(StackError):
-    """Dagster did not answer a query; `is_refused` when it never will, because the query itself is wrong."""
+    """Dagster did not answer a query."""
 
-    def __init__(self, message: str, *, remedy: str, is_refused: bool):
-        super().__init__(message, remedy=remedy)
-        self.is_refused = is_refused
+
+class UnansweredError(QueryError, AwayError):
+    """Dagster, its database or the code location is away."""
 
 
 def model_partition(training_date: str, segment: str | None) -> str:
@@ -82,11 +88,12 @@ class Materialization:
 
 @dataclass(frozen=True)
 class DagsterClient:
-    """Access to one Dagster webserver. Raises QueryError when it does not answer or refuses."""
+    """Access to one Dagster webserver. Raises QueryError when it refuses, UnansweredError when it is away for `patience_seconds`."""
 
     url: str
     token: str = field(repr=False)
     timeout_seconds: float = _TIMEOUT_SECONDS
+    patience_seconds: float = PATIENCE_SECONDS
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "DagsterClient":
@@ -138,7 +145,8 @@ class DagsterClient:
         `model_partition(...)`. The run is one of the job that has all of the assets. Where none has, as with assets of different
         partitions, it is one of Dagster's implicit job, and `purpose`, which the run list shows, tells what it is.
         """
-        tags = {_PURPOSE_TAG: purpose}
+        request = uuid4().hex
+        tags = {_PURPOSE_TAG: purpose, _REQUEST_TAG: request}
         if first is not None and last is not None:
             tags |= {_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last}
         if first is not None and _BETWEEN in first:
@@ -162,7 +170,15 @@ class DagsterClient:
             },
             "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
         }
-        answer = self.query(queries.LAUNCH, parameters=parameters)["launchRun"]
+        return patiently(partial(self._launch_once, parameters, request), seconds=self.patience_seconds)
+
+    def _launch_once(self, parameters: Mapping[str, Any], request: str) -> str:
+        """Launch the run of `request`, unless a former attempt whose answer was lost did so."""
+        # One that was stored and not queued never begins.
+        known = self._ask(queries.TAGGED, tags=[{"key": _REQUEST_TAG, "value": request}])["runsOrError"]["results"]
+        if begun := [run for run in known if run["status"] != "NOT_STARTED"]:
+            return str(begun[0]["runId"])
+        answer = self._ask(queries.LAUNCH, parameters=parameters)["launchRun"]
         if answer["__typename"] != "LaunchRunSuccess":
             raise StackError(f"Dagster did not launch the run: {answer}", remedy="See `mlops logs code-location`.")
         return str(answer["run"]["runId"])
@@ -241,7 +257,10 @@ class DagsterClient:
         return f"{self.url}/assets/{key}" + (f"?view=partitions&partition={partition}" if partition else "")
 
     def query(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The data that GraphQL answers to `query`."""
+        """The data that GraphQL answers to `query`, which may be asked more than once."""
+        return patiently(partial(self._ask, query, **variables), seconds=self.patience_seconds)
+
+    def _ask(self, query: str, **variables: Any) -> dict[str, Any]:
         try:
             response = requests.post(
                 f"{self.url}/graphql",
@@ -251,14 +270,18 @@ class DagsterClient:
             )
             answer = response.json()
         except requests.RequestException as error:
-            raise QueryError(f"Dagster does not answer at {self.url}: {error}", remedy="mlops up", is_refused=False) from error
-        if answer.get("errors"):
-            raise QueryError(
-                f"Dagster refused a query: {answer['errors'][0]['message']}",
-                remedy="mlops logs dagster-webserver",
-                is_refused=response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR,
-            )
-        return dict(answer["data"])
+            raise UnansweredError(f"Dagster does not answer at {self.url}: {error}", remedy="mlops up") from error
+        data = answer.get("data") or {}
+        refusals = [str(error["message"]) for error in answer.get("errors") or []]
+        # A union of GraphQL tells of an error as one of its members.
+        errors = [str(member["message"]) for member in data.values() if isinstance(member, dict) and "message" in member]
+        if any(_AWAY.search(message) for message in (*refusals, *errors)):
+            raise UnansweredError("Dagster does not answer: its database or the code location is away.", remedy="mlops status")
+        if refusals and response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise UnansweredError(f"Dagster failed at a query: {refusals[0]}", remedy="mlops logs dagster-webserver")
+        if refusals:
+            raise QueryError(f"Dagster refused a query: {refusals[0]}", remedy="mlops logs dagster-webserver")
+        return dict(data)
 
 
 def _materialization(event: dict[str, Any]) -> Materialization:

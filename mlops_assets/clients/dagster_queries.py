@@ -35,23 +35,25 @@ mutation Launch($parameters: ExecutionParams!) { launchRun(executionParams: $par
   ... on RunConfigValidationInvalid { errors { message } } } }"""
 
 RUN = """
-query Run($id: ID!, $steps: Boolean!) { runOrError(runId: $id) { ... on Run { status startTime endTime tags { key value }
+query Run($id: ID!, $steps: Boolean!) { runOrError(runId: $id) { ... on PythonError { message }
+  ... on Run { status startTime endTime tags { key value }
   executionPlan @include(if: $steps) { steps { key } }
   stepStats @include(if: $steps) { stepKey status startTime endTime } } } }"""
 
 TAGGED = """
-query Tagged($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}) { ... on Runs { results { runId } } } }"""
+query Tagged($tags: [ExecutionTag!]) { runsOrError(filter: {tags: $tags}) { ... on PythonError { message }
+  ... on Runs { results { runId status } } } }"""
 
 FAILURES = """
-query Failures($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __typename
+query Failures($id: ID!) { logsForRun(runId: $id) { ... on PythonError { message } ... on EventConnection { events { __typename
   ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } failureMetadata { description } }
   ... on AssetCheckEvaluationEvent { evaluation { success severity checkName description assetKey { path } } }
   ... on RunFailureEvent { message } } } } }"""
 
 REFUSALS = """
-query Refusals($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __typename
+query Refusals($id: ID!) { logsForRun(runId: $id) { ... on PythonError { message } ... on EventConnection { events { __typename
   ... on MaterializationEvent { assetKey { path } metadataEntries { label ... on TextMetadataEntry { text } } } } } } }"""
 
 MESSAGES = """
-query Messages($id: ID!, $after: String) { logsForRun(runId: $id, afterCursor: $after) { ... on EventConnection {
+query Messages($id: ID!, $after: String) { logsForRun(runId: $id, afterCursor: $after) { ... on PythonError { message } ... on EventConnection {
   cursor events { ... on LogMessageEvent { message } } } } }"""

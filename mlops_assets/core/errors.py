@@ -1,4 +1,4 @@
-"""The one exception of the local stack: what is wrong, and what to do about it."""
+"""The exceptions of the local stack: what is wrong, and what to do about it."""
 
 
 class StackError(Exception):
@@ -11,3 +11,7 @@ class StackError(Exception):
         super().__init__(f"{problem}\n{remedy}")
         self.problem = problem
         self.remedy = remedy
+
+
+class AwayError(Exception):
+    """A server does not answer now. The same question may be answered later."""

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from mlops_assets.clients.aliases import segment_alias
 from mlops_assets.clients.asset_state import AssetState
+from mlops_assets.clients.champion import registered_champion, registered_number, registered_version
 from mlops_assets.clients.dagster_client import DagsterClient, Materialization, RunState, model_partition, partition_parts
-from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG
-from mlops_assets.clients.trusted_types import RegistryError
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import Settings
 from mlops_assets.operations.runs import follow_run
 
@@ -66,17 +67,18 @@ def deployment_at(deployments: Sequence[Deployment], version: int, answered_at: 
     return next(iter(begun or of_version[-1:]), None)
 
 
-def version_with_role(registry: ModelRegistry, solution: str, role: str, segment: str | None) -> int:
+def version_with_role(settings: Settings, solution: str, role: str, segment: str | None) -> int:
     """The version that is the challenger or the previous champion (of `segment`). Raises StackError when none is."""
     alias = segment_alias(role, segment)
-    found = registry.by_alias(solution, alias)
+    found = patiently(partial(registered_version, settings, solution, alias))
     if found is None:
         raise StackError(
             f"No version of {solution} has the alias {alias}.", remedy=f"Name one with --to; mlops history {solution} lists them."
         )
-    if segment is not None and found.segment is None and (champion := registry.champion(solution)):
+    if segment is not None and found.segment is None:
         # Before its first champion the segment was predicted by the solution's, whichever that is by now.
-        return champion.version
+        champion = patiently(partial(registered_champion, settings, solution))
+        return found.version if champion is None else champion.version
     return found.version
 
 
@@ -96,10 +98,9 @@ def deploy(
     """
     client = DagsterClient.from_settings(settings)
     asset = _deployment_asset(client, solution, segment)
-    try:
-        model = ModelRegistry.from_settings(settings).get(solution, version)
-    except RegistryError as error:
-        raise StackError(str(error), remedy=f"mlops history {solution}") from error
+    model = patiently(partial(registered_number, settings, solution, version))
+    if model is None:
+        raise StackError(f"{solution} has no version {version} in the model registry.", remedy=f"mlops history {solution}")
     partition = model_partition(model.tags[TRAINING_DATE_TAG], segment)
     if partition not in client.partition_keys(asset.key):
         raise StackError(f"{solution} has no partition {partition}.", remedy="Its partitions are listed in Dagster.")

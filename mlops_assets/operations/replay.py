@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import partial
 from typing import Any
 
 from mlops_assets.clients.champion import registered_champion
@@ -24,6 +25,7 @@ from mlops_assets.core.keys import (
     RETRAINING_DECISION,
     TRAINING_DATASET,
 )
+from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import Settings
 from mlops_assets.ml.retraining import Outcome
 from mlops_assets.monitoring.retraining_sensor import DECISION, DECISION_TAG, FOLLOWED, OUTCOME, sensor_name
@@ -91,7 +93,7 @@ class Replay:
                 f"The table of {plan.solution} has no time: there is nothing to replay.", remedy=f"mlops run {plan.solution}"
             )
         self._label_delay = solution.monitoring.performance.label_delay
-        if registered_champion(settings, plan.solution) is None:
+        if patiently(partial(registered_champion, settings, plan.solution)) is None:
             raise StackError(f"{plan.solution} has no champion that could predict.", remedy=f"mlops run {plan.solution}")
         self._calendar = PartitionCalendar(self.client)
         self._data = tuple(sorted(data_assets(assets, self._key(TRAINING_DATASET))))
@@ -124,7 +126,7 @@ class Replay:
             step.windows = self._described(windows)
         if ended:
             step.followed_by = self._following_run(ended[-1], follow)
-        champion = registered_champion(self.settings, self._name)
+        champion = patiently(partial(registered_champion, self.settings, self._name))
         step.champion = champion.version if champion else None
         step.seconds = time.monotonic() - began
         return step

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 
 from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.champion import registered_champion
@@ -11,6 +12,7 @@ from mlops_assets.clients.registered_model import TRAINING_DATE_TAG
 from mlops_assets.components.stages import stages, stages_of
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import DRIFT_REPORT, PREDICTIONS, RAW_SCHEMA, TRAINING_DATASET
+from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import Settings
 from mlops_assets.operations.partition_windows import PartitionCalendar, PartitionWindow
 from mlops_assets.operations.solutions import configuration_errors, declared_solution
@@ -60,7 +62,7 @@ def plan_run(settings: Settings, client: DagsterClient, request: RunRequest) -> 
     name, assets, calendar = request.solution, client.assets(), PartitionCalendar(client)
     solution = declared_solution(name)
     require_loaded(assets, solution)
-    champion = registered_champion(settings, name)
+    champion = patiently(partial(registered_champion, settings, name))
     data = data_assets(assets, f"{name}/{TRAINING_DATASET}")
     available = available_partitions(calendar, assets, solution)
     if request.last is not None:

@@ -6,7 +6,6 @@ ends the step with one message, and is not retried.
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,6 +13,7 @@ import dagster as dg
 
 from mlops_assets.clients.champion import RegistryUnreachableError
 from mlops_assets.clients.publishing import EventStreamError
+from mlops_assets.core.patience import LOST_CONNECTION
 from mlops_assets.online_store.store import PushConflictError
 from mlops_assets.stages.check_events import CheckEvents
 from mlops_assets.stages.execution import permanent_failure
@@ -42,11 +42,6 @@ _MLFLOW_CODES = {
     "ABORTED",
 }
 """What MLflow answers when it, its database or the way to it is in trouble; the other codes are about the request."""
-
-_LOST_CONNECTION = re.compile(
-    r"server closed the connection|terminating connection|connection (?:refused|reset)|no connection to", re.I
-)
-"""DuckDB reports a Postgres that went away under several of its classes."""
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -127,6 +122,6 @@ def _is_transient(error: BaseException) -> bool:
             return True
         if library == "mlflow" and kind.__name__ == "MlflowException":
             return getattr(error, "error_code", None) in _MLFLOW_CODES
-        if library == "duckdb" and _LOST_CONNECTION.search(str(error)):
+        if library == "duckdb" and LOST_CONNECTION.search(str(error)):
             return True
     return False

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,6 +145,25 @@ def test_a_killed_worker_takes_its_dbt_with_it_and_its_run_alone_is_tried_again_
     # The tables of other tests on this stack are no part of it.
     assert stack.fingerprints().items() >= one_year.tables.items()
     assert json.loads(stack.mlops("status", "--json").stdout)["stuck"] == []
+
+
+def test_commands_wait_for_a_database_that_is_killed_while_they_ask(stack: Platform, one_year: chaos.Course) -> None:
+    """Each is killed under while it runs: a run that it launches is launched once, what it reads is what there was before."""
+    count = ("sql", "SELECT count(*) FROM employment.spine", "--json")
+    before = stack.mlops(*count).stdout
+    launched = set(stack.client.runs_with_tag("mlops/purpose", "another look"))
+    asset = stack.client.assets(["raw/census"])["raw/census"]
+    with ThreadPoolExecutor() as commands:
+        for _ in range(3):
+            postmaster = int((stack.settings.postgres_directory / "postmaster.pid").read_text().split()[0])
+            os.kill(postmaster, signal.SIGKILL)
+            counted = commands.submit(stack.mlops, *count)
+            run = commands.submit(stack.client.launch, [asset], "2015-01-01", "2015-01-01", {}, purpose="another look")
+            assert counted.result().stdout == before, counted.result().stderr
+            chaos.wait_until_done(stack, run.result())
+            launched.add(run.result())
+    assert set(stack.client.runs_with_tag("mlops/purpose", "another look")) == launched
+    assert len(launched) == 3
 
 
 @pytest.mark.long
