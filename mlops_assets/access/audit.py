@@ -4,10 +4,8 @@ Lines are added and never changed by the platform. Whoever may write the state f
 where that matters.
 """
 
-import fcntl
 import json
 import logging
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from typing import Any
 import msgspec
 
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.line_files import append_line, read_lines
 
 _log = logging.getLogger(__name__)
 
@@ -66,9 +65,7 @@ def audited(
 def read_audit_log(path: Path) -> list[AuditEntry]:
     """The actions in the audit log, oldest first, each with the outcome that is known. Raises StackError naming a line that is none."""
     entries: dict[str, AuditEntry] = {}
-    if not path.exists():
-        return []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             entry = msgspec.json.decode(line, type=AuditEntry)
         except msgspec.MsgspecError as error:
@@ -82,23 +79,8 @@ def read_audit_log(path: Path) -> list[AuditEntry]:
 
 def _keep(path: Path, entry: AuditEntry, *, is_required: bool) -> None:
     try:
-        _append(path, entry)
+        append_line(path, json.dumps(msgspec.to_builtins(entry), ensure_ascii=False).encode())
     except OSError as error:
         if is_required:
             raise
         _log.warning("%s is not recorded in the audit log: %s", entry.action, error)
-
-
-def _append(path: Path, entry: AuditEntry) -> None:
-    """Add a line, whole also beside other processes, and on the disk before it returns."""
-    line = json.dumps(msgspec.to_builtins(entry), ensure_ascii=False).encode() + b"\n"
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        size = os.fstat(file).st_size
-        # A full disk or a power failure cut the line before: it stays a line by itself, which is named when the log is read.
-        is_cut = size > 0 and os.pread(file, 1, size - 1) != b"\n"
-        os.write(file, b"\n" + line if is_cut else line)
-        os.fsync(file)
-    finally:
-        os.close(file)

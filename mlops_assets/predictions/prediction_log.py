@@ -29,7 +29,7 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.sql import quote
 from mlops_assets.lake.tables import counted_fingerprint, current_snapshot, table_exists
-from mlops_assets.predictions.all_predictions import separate_log, update_view
+from mlops_assets.predictions.all_predictions import update_view
 from mlops_assets.predictions.prediction_checks import check_logged_once, check_within_partitions
 from mlops_assets.predictions.prediction_records import RecordRows
 from mlops_assets.runs import slots
@@ -111,9 +111,7 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
     def prediction_log(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
     ) -> Iterator[dg.AssetCheckResult]:
-        author = context.run.run_id
         with lake.connect(read_only=False) as connection:
-            separate_log(lake, connection, inputs.name, author=author)
             for stage in _DESCRIPTIONS:
                 _record_partitions(context, connection, inputs, stage, _unrecorded_days(context, connection, inputs, stage))
             ingested = asyncio.run(_ingest(context, connection, lake, event_stream_url(settings), inputs))

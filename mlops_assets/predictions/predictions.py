@@ -23,7 +23,7 @@ from mlops_assets.feature_store.point_in_time import SelectedView, is_fresh
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import lake_name, literal, quote
 from mlops_assets.lake.tables import current_snapshot
-from mlops_assets.predictions.all_predictions import separate_log, update_view
+from mlops_assets.predictions.all_predictions import update_view
 from mlops_assets.predictions.input_arrival import INPUTS_ARRIVED, check_inputs_arrived
 from mlops_assets.schema.column_names import (
     CHANNEL,
@@ -108,7 +108,6 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         window = partition_range(context, inputs.solution.partitions.column)
         with lake.connect(read_only=False) as connection:
             require_inputs(connection, inputs)
-            separate_log(lake, connection, inputs.name, author=context.run.run_id)
             with scored_rows(
                 connection, inputs, predicting, training_dates, first=window.start, end=window.end, config=config
             ) as query:

@@ -6,7 +6,6 @@ Each has a table of its own, `evaluation` and `segment_evaluation`, and an asset
 import duckdb
 
 from mlops_assets.core.keys import EVALUATION, SEGMENT, SEGMENT_STAGES, stage_table
-from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import column_types, table_exists
 
 _STAGES = (EVALUATION, SEGMENT_STAGES[EVALUATION])
@@ -25,15 +24,3 @@ def whole_evaluations(connection: duckdb.DuckDBPyConnection, solution: str) -> s
     table = f"lake.{stage_table(solution, EVALUATION)}"
     has_segments = SEGMENT in column_types(connection, table)
     return f"(FROM {table} WHERE NOT {_OF_A_SEGMENT})" if has_segments else f"(FROM {table})"
-
-
-def separate_segments(lake: Lake, connection: duckdb.DuckDBPyConnection, solution: str, *, author: str) -> None:
-    """Move the rows of segments out of the table `evaluation`, where former releases kept them, into a table of their own.
-
-    In one transaction, and under the locks of both tables: whoever reads them finds every row once, before it and after it.
-    """
-    source, target = (stage_table(solution, stage) for stage in _STAGES)
-    if not table_exists(connection, source) or SEGMENT not in column_types(connection, f"lake.{source}"):
-        return
-    if connection.execute(f"SELECT 1 FROM lake.{source} WHERE {_OF_A_SEGMENT} LIMIT 1").fetchall():
-        lake.move(connection, source=source, target=target, condition=_OF_A_SEGMENT, identifier=None, author=author)

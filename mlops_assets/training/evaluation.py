@@ -24,7 +24,6 @@ from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.stages.refusal import conclude
 from mlops_assets.training.acceptance import GATES_PASSED_METADATA
-from mlops_assets.training.all_evaluations import separate_segments
 from mlops_assets.training.bundle_reading import fitted_version, read_bundle, read_gated_bundle
 from mlops_assets.training.candidate_evaluation import CandidateEvaluation, evaluate_candidate
 from mlops_assets.training.evaluation_page import draw_candidate_plots, plot_metadata, result_metadata
@@ -266,7 +265,6 @@ def _write(
     # The models of all segments are evaluated in one table, each on its own rows.
     own_rows = ColumnValue(SEGMENT, inputs.segment) if inputs.segment else None
     segment = f"{literal(own_rows.value)} AS {SEGMENT}, " if own_rows else ""
-    separate_segments(lake, connection, inputs.name, author=context.run.run_id)
     return lake.replace(
         connection,
         table=inputs.table(EVALUATION),

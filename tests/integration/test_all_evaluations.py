@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from mlops_assets.lake.lake import Lake
-from mlops_assets.training.all_evaluations import all_evaluations, separate_segments, whole_evaluations
+from mlops_assets.local.state_steps import STEPS
+from mlops_assets.training.all_evaluations import all_evaluations, whole_evaluations
 
 SOLUTION = "late"
 
@@ -25,7 +26,7 @@ def test_rows_of_segments_get_a_table_of_their_own_once(make_lake: Callable[[], 
         assert counted(all_evaluations(connection, SOLUTION)) == every
         assert counted(whole_evaluations(connection, SOLUTION)) == every[:2]
         for _ in range(2):
-            separate_segments(lake, connection, SOLUTION, author="test")
+            STEPS[1].apply(lake, connection)
         assert counted(all_evaluations(connection, SOLUTION)) == every
         assert counted(whole_evaluations(connection, SOLUTION)) == every[:2]
         assert counted(f"{SOLUTION}.evaluation") == every[:2]

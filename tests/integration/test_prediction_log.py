@@ -22,9 +22,10 @@ from mlops_assets.clients.publishing import Message
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
+from mlops_assets.local.state_steps import STEPS
 from mlops_assets.online_store.values import Flag, ViewValues
 from mlops_assets.predictions import prediction_log
-from mlops_assets.predictions.all_predictions import all_predictions, separate_log
+from mlops_assets.predictions.all_predictions import all_predictions
 from mlops_assets.predictions.outcomes import _joined
 from mlops_assets.predictions.prediction_log_sensor import LoggedSolution, build_prediction_log_sensor
 from mlops_assets.serving.prediction_record import Outputs, PredictionRecord, encode_record
@@ -244,6 +245,8 @@ def test_rows_that_a_former_release_kept_with_the_batch_are_moved_once(lake: Lak
         connection.execute(f"CREATE TABLE {BATCH_TABLE} AS {batch} UNION ALL BY NAME FROM {TABLE} ORDER BY id")
         connection.execute(f"UPDATE {BATCH_TABLE} SET channel = NULL WHERE prediction_id = 'late:1:3'")
         connection.execute(f"DELETE FROM {TABLE} WHERE id > 0")
+        for _ in range(2):
+            STEPS[0].apply(lake, connection)
     with dg.DagsterInstance.ephemeral() as instance:
         assert recorded(ingest(lake, nats, instance)) == [("2020-01-02", 3)]
         assert recorded(ingest(lake, nats, instance)) == []
@@ -261,8 +264,9 @@ def test_before_and_after_they_are_moved_every_prediction_is_read_once(lake: Lak
         )
         counted = f"SELECT count(*), count(DISTINCT prediction_id) FROM {all_predictions(connection, SOLUTION)}"
         assert connection.execute(counted).fetchall() == [(5, 5)]
-        separate_log(lake, connection, SOLUTION, author="test")
-        separate_log(lake, connection, SOLUTION, author="test")
+        assert STEPS[0].is_needed(connection)
+        STEPS[0].apply(lake, connection)
+        assert not STEPS[0].is_needed(connection)
         counted = f"SELECT count(*), count(DISTINCT prediction_id) FROM {all_predictions(connection, SOLUTION)}"
         assert connection.execute(counted).fetchall() == [(5, 5)]
         assert connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall() == [(2,)]

@@ -18,6 +18,7 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import lake_name
 from mlops_assets.lake.tables import LakeError, counted_fingerprint
 from mlops_assets.local import control, preflight
+from mlops_assets.local.version_log import FIRST_RELEASE, PRODUCT, last_writer
 from mlops_assets.online_store import lmdb_store
 from mlops_assets.operations.backup import databases
 from mlops_assets.operations.backup.point import (
@@ -28,7 +29,6 @@ from mlops_assets.operations.backup.point import (
     Point,
     StoredFile,
     StoredTable,
-    installed_versions,
 )
 from mlops_assets.operations.backup.state_files import AT_ONCE, FIRST, state_files
 from mlops_assets.operations.backup.store import BackupStore
@@ -85,9 +85,10 @@ class _Copies:
                 self.take(root, [path], part)
 
 
-def create_backup(settings: Settings, folder: Path, *, keep: int | None, report: Report) -> Backup:
+def create_backup(settings: Settings, folder: Path, *, keep: int | None, report: Report, with_tables: bool = True) -> Backup:
     """Add a point of the installation, which may be working, to the backups in `folder`, and remove all but the newest `keep`.
 
+    Only `with_tables` does it have fingerprints of the tables, for which this release must be able to read them.
     Raises StackError when there is no installation, when the folder cannot be used or is full, or when a server does not answer.
     """
     import psycopg2
@@ -103,14 +104,14 @@ def create_backup(settings: Settings, folder: Path, *, keep: int | None, report:
     catalog = settings.postgres_connection_string(LAKE_DATABASE)
     try:
         with control.storage(settings), store.locked() as scratch, keep_files(catalog):
-            return _create(settings, store, scratch, keep, report)
+            return _create(settings, store, scratch, keep, report, with_tables)
     except OSError as error:
         raise file_fault(folder, error) from error
     except (LakeError, EventStreamError, psycopg2.Error) as error:
         raise StackError(str(error).strip(), remedy="See what does not run: mlops status") from error
 
 
-def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | None, report: Report) -> Backup:
+def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | None, report: Report, with_tables: bool) -> Backup:
     began = time.monotonic()
     newest = store.newest()
     copies = _Copies(store, scratch, newest.files if newest else {})
@@ -133,7 +134,7 @@ def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | N
         [(snapshot,)] = moment.lake.fetchall()
         lake_files = named_files(moment.lake)
         moment.lake.execute(_TABLES)
-        tables = [table for (table,) in moment.lake.fetchall()]
+        tables = [table for (table,) in moment.lake.fetchall() if with_tables]
         databases.dump(settings, moment, scratch / DATABASES)
     held_seconds = time.monotonic() - held
     copies.take(scratch / DATABASES, sorted(path for path in (scratch / DATABASES).rglob("*") if path.is_file()), DATABASES)
@@ -144,13 +145,14 @@ def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | N
     report("Copying models and reports")
     copies.take_existing(settings.home, state_files(settings.home, without=(*FIRST, *AT_ONCE)), STATE)
     report(f"Reading {len(tables)} tables of the lake")
+    writer = last_writer(settings)
     point = Point(
         format=FORMAT,
         name=name,
         home=str(settings.home),
-        versions=installed_versions(),
+        versions=writer.versions if writer else {PRODUCT: FIRST_RELEASE},
         snapshot=snapshot,
-        tables=_contents(Lake.from_settings(settings), tables, snapshot),
+        tables=_contents(Lake.from_settings(settings), tables, snapshot) if tables else {},
         streams=streams,
         files=copies.files,
         links=copies.links,

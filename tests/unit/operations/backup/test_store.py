@@ -7,8 +7,9 @@ import pytest
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
+from mlops_assets.local.version_log import installed_versions
 from mlops_assets.operations.backup.creation import create_backup
-from mlops_assets.operations.backup.point import FORMAT, Point, StoredFile, installed_versions
+from mlops_assets.operations.backup.point import FORMAT, Point, StoredFile
 from mlops_assets.operations.backup.store import BackupStore
 from mlops_assets.operations.backup.verification import verify_backup
 
