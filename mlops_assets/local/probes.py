@@ -53,7 +53,7 @@ def ask_for_reload(settings: Settings, timeout_seconds: float) -> None:
 
     Raises StackError when the webserver does not answer within `timeout_seconds`.
     """
-    client = replace(DagsterClient.from_settings(settings), timeout_seconds=timeout_seconds)
+    client = replace(DagsterClient.from_settings(settings), timeout_seconds=timeout_seconds, patience_seconds=0)
     client.query(_RELOAD, location=current_project().code_location)
 
 
