@@ -277,10 +277,9 @@ class DagsterClient:
         errors = [str(member["message"]) for member in data.values() if isinstance(member, dict) and "message" in member]
         if any(_AWAY.search(message) for message in (*refusals, *errors)):
             raise UnansweredError("Dagster does not answer: its database or the code location is away.", remedy="mlops status")
-        if refusals and response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise UnansweredError(f"Dagster failed at a query: {refusals[0]}", remedy="mlops logs dagster-webserver")
         if refusals:
-            raise QueryError(f"Dagster refused a query: {refusals[0]}", remedy="mlops logs dagster-webserver")
+            kind = UnansweredError if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR else QueryError
+            raise kind(f"Dagster refused a query: {refusals[0]}", remedy="mlops logs dagster-webserver")
         return dict(data)
 
 

@@ -94,7 +94,7 @@ def test_a_refusal_names_the_asset_whose_checks_refused(server: Server, client: 
     ("status", "answer", "problem", "is_refused"),
     [
         (400, b'{"errors": [{"message": "Cannot query field"}]}', "Dagster refused a query: Cannot query field", True),
-        (500, b'{"errors": [{"message": "database"}]}', "Dagster failed at a query: database", False),
+        (500, b'{"errors": [{"message": "database"}]}', "Dagster refused a query: database", False),
         (502, b"<html>", "Dagster does not answer at http://127.0.0.1", False),
         (200, b"", "Dagster does not answer at http://127.0.0.1", False),
     ],
