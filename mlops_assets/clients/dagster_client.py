@@ -44,6 +44,10 @@ class UnansweredError(QueryError, AwayError):
     """Dagster, its database or the code location is away."""
 
 
+class FailedQueryError(QueryError):
+    """Dagster failed at a query, for a reason of its own."""
+
+
 def model_partition(training_date: str, segment: str | None) -> str:
     """The key of the partition of a model: its training date, of a segment's model with the segment."""
     return training_date if segment is None else f"{segment}{_BETWEEN}{training_date}"
@@ -278,7 +282,7 @@ class DagsterClient:
         if any(_AWAY.search(message) for message in (*refusals, *errors)):
             raise UnansweredError("Dagster does not answer: its database or the code location is away.", remedy="mlops status")
         if refusals:
-            kind = UnansweredError if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR else QueryError
+            kind = FailedQueryError if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR else QueryError
             raise kind(f"Dagster refused a query: {refusals[0]}", remedy="mlops logs dagster-webserver")
         return dict(data)
 

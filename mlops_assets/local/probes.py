@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlops_assets.access.credentials import access_token, authorization
-from mlops_assets.clients.dagster_client import DagsterClient, UnansweredError
+from mlops_assets.clients.dagster_client import DagsterClient, FailedQueryError, UnansweredError
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
@@ -158,7 +158,7 @@ def _ask(settings: Settings, query: str) -> dict[str, Any] | None:
     """The data that Dagster answers to `query`, None while it does not answer. Raises StackError when it refuses."""
     try:
         return _client(settings).query(query)
-    except UnansweredError:
+    except (UnansweredError, FailedQueryError):
         return None
 
 

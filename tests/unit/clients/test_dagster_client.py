@@ -10,7 +10,7 @@ import pytest
 from http_servers import running
 
 from mlops_assets.clients.asset_state import asset_state
-from mlops_assets.clients.dagster_client import DagsterClient, QueryError
+from mlops_assets.clients.dagster_client import DagsterClient, FailedQueryError, QueryError, UnansweredError
 from mlops_assets.core.errors import AwayError
 from mlops_assets.stages.refusal import REFUSED_METADATA
 
@@ -91,22 +91,22 @@ def test_a_refusal_names_the_asset_whose_checks_refused(server: Server, client: 
 
 
 @pytest.mark.parametrize(
-    ("status", "answer", "problem", "is_refused"),
+    ("status", "answer", "problem", "kind"),
     [
-        (400, b'{"errors": [{"message": "Cannot query field"}]}', "Dagster refused a query: Cannot query field", True),
-        (500, b'{"errors": [{"message": "database"}]}', "Dagster refused a query: database", False),
-        (502, b"<html>", "Dagster does not answer at http://127.0.0.1", False),
-        (200, b"", "Dagster does not answer at http://127.0.0.1", False),
+        (400, b'{"errors": [{"message": "Cannot query field"}]}', "Dagster refused a query: Cannot query field", QueryError),
+        (500, b'{"errors": [{"message": "database"}]}', "Dagster refused a query: database", FailedQueryError),
+        (502, b"<html>", "Dagster does not answer at http://127.0.0.1", UnansweredError),
+        (200, b"", "Dagster does not answer at http://127.0.0.1", UnansweredError),
     ],
 )
 def test_a_query_that_has_no_answer(
-    server: Server, client: DagsterClient, status: int, answer: bytes, problem: str, is_refused: bool
+    server: Server, client: DagsterClient, status: int, answer: bytes, problem: str, kind: type[QueryError]
 ) -> None:
     server.status, server.answer = status, answer
     with pytest.raises(QueryError) as caught:
         replace(client, patience_seconds=0).query("{ version }")
     assert caught.value.problem.startswith(problem)
-    assert isinstance(caught.value, AwayError) != is_refused
+    assert type(caught.value) is kind
 
 
 def test_nobody_listens() -> None:
@@ -146,6 +146,13 @@ def test_a_database_that_is_away_is_waited_for(server: Server, client: DagsterCl
     server.answer = json.dumps({"data": RUNS}).encode()
     assert client.runs_with_tag("a", "b") == ["r1", "r2"]
     assert len(server.asked) == 2
+
+
+def test_an_error_of_its_own_is_told_at_once(server: Server, client: DagsterClient) -> None:
+    server.status, server.answer = 500, b'{"errors": [{"message": "KeyError"}]}'
+    with pytest.raises(FailedQueryError):
+        client.runs_with_tag("a", "b")
+    assert len(server.asked) == 1
 
 
 def test_a_run_whose_launch_was_not_answered_is_not_launched_again(server: Server, client: DagsterClient) -> None:
