@@ -63,7 +63,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 settings.register_profile(
     "mlops_assets",
     parent=settings.get_profile(settings.get_current_profile_name()),
-    max_examples=examples(25),
+    max_examples=examples(50),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

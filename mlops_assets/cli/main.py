@@ -38,7 +38,8 @@ from mlops_assets.cli import (
     upgrade,
 )
 from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings, start_stack
-from mlops_assets.core.errors import StackError
+from mlops_assets.core.errors import AwayError, StackError
+from mlops_assets.core.patience import LOST_CONNECTION
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.permissions import PRIVATE_UMASK
 
@@ -62,6 +63,11 @@ class _Commands(TyperGroup):
             if _has_platform():
                 raise
             fault = StackError(f"This command needs {error.name}, which is not installed.", remedy=_PLATFORM)
+        except Exception as error:
+            # A server that stayed away, or a database that went away under one of the libraries.
+            if not isinstance(error, AwayError) and not LOST_CONNECTION.search(str(error)):
+                raise
+            fault = StackError(str(error).strip(), remedy="mlops status shows which server is away. Then call the command again.")
         error_console.print(fault.problem, style="red", markup=False, highlight=False)
         error_console.print(fault.remedy, markup=False, highlight=False)
         raise typer.Exit(1) from fault

@@ -3,12 +3,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg2
 import pytest
 from rich.console import Console
+from typer import Typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from mlops_assets.cli.main import _table, app
+from mlops_assets.cli.main import _Commands, _table, app
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -18,6 +20,24 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert f"Example: mlops {command}" in result.stdout
+
+
+def test_a_database_that_is_away_is_a_message(home: Path) -> None:
+    def connect() -> None:
+        psycopg2.connect(host="127.0.0.1", port=9, user="nobody")
+
+    def divide() -> None:
+        raise ZeroDivisionError
+
+    commands = Typer(cls=_Commands)
+    commands.command()(connect)
+    commands.command()(divide)
+    result = CliRunner().invoke(commands, ["connect"])
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    assert "refused" in result.stderr
+    assert "mlops status shows which server is away" in result.stderr
+    # A fault of the program is shown whole.
+    assert isinstance(CliRunner().invoke(commands, ["divide"]).exception, ZeroDivisionError)
 
 
 def test_help_loads_nothing_heavy() -> None:
