@@ -25,6 +25,7 @@ from mlops_assets.cli import (
     catalogue,
     dataset,
     deploying,
+    diff,
     features,
     maintenance,
     models,
@@ -93,6 +94,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(project.app)
+app.add_typer(diff.app)
 app.add_typer(features.app, name="features")
 app.add_typer(catalogue.app)
 app.add_typer(dataset.app, name="dataset")

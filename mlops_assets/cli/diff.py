@@ -1,0 +1,72 @@
+"""`mlops diff`: what a change does before it is merged. Options and printing only."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings
+
+if TYPE_CHECKING:
+    from mlops_assets.operations.review.review import Review
+
+app = typer.Typer()
+
+BREAKS = 2
+"""The exit code when something breaks. 1 is an error: the review itself was not possible."""
+
+_COLOURS = {"passed": "green", "failed": "red", "allowed": "yellow", "unknown": "yellow"}
+
+
+@app.command(epilog="Example: [bold]mlops diff main --output review.md[/bold]")
+def diff(
+    reference: Annotated[
+        str,
+        typer.Argument(metavar="[REF]", help="A branch, tag or commit: compared with is where the working tree parted from it."),
+    ] = "HEAD",
+    output: Annotated[Path | None, typer.Option(help="Write the review as one Markdown report to this file.")] = None,
+    allow: Annotated[list[str] | None, typer.Option(help="A gate that may fail; may be given more than once.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the working tree changes since REF: definitions, dbt models, contracts, live models. Exits with 2 when something breaks."""
+    from mlops_assets.operations.review.report import render_report
+    from mlops_assets.operations.review.review import review_change
+
+    settings = read_settings()
+    began = time.monotonic()
+    with error_console.status("Reviewing") as display:
+        review = review_change(settings, reference, allowed=allow or [], report=display.update)
+    if output is not None:
+        output.write_text(render_report(review), encoding="utf-8")
+    if as_json:
+        print_json({"breaks": review.breaks, **asdict(review)})
+    else:
+        _print(review)
+        console.print(
+            f"{time.monotonic() - began:.0f} s" + (f", report in {output}" if output else ""), style="dim", highlight=False
+        )
+    if review.breaks:
+        raise typer.Exit(BREAKS)
+
+
+def _print(review: "Review") -> None:
+    from mlops_assets.operations.review.report import model_name
+
+    def line(text: str, style: str | None = None) -> None:
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    line(f"Since {review.commit[:12]} ({review.reference})")
+    for change in review.definitions:
+        details = f": {'; '.join(change.details)}" if change.details else ""
+        line(f"  {change.change:<8}{change.kind} {change.name}{details}")
+    for label, names in (("modified", review.dbt.modified), ("follows", review.dbt.downstream), ("removed", review.dbt.removed)):
+        for name in names:
+            line(f"  {label:<9}dbt {model_name(name)}")
+    if not review.definitions and not review.dbt.built and not review.dbt.removed:
+        line("  nothing differs")
+    for gate in review.gates:
+        line(f"{gate.outcome:<8}{gate.name}" + (f": {gate.obstacle}" if gate.obstacle else ""), _COLOURS[gate.outcome])
+        for problem in gate.problems:
+            line(f"        {problem}", _COLOURS[gate.outcome])
