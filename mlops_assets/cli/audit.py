@@ -17,7 +17,7 @@ from mlops_assets.core.errors import StackError
 app = typer.Typer()
 
 READS = {
-    *("audit", "check", "compare", "debug", "explain", "history", "logs", "sql", "status", "trace", "verify"),
+    *("audit", "check", "compare", "debug", "diff", "explain", "history", "logs", "sql", "status", "trace", "verify"),
     *("access list", "automation status", "dataset list", "schema plan", "stream tail", "catalogue"),
     # What is asked for is kept with the predictions.
     *("predict", "stream send"),

@@ -6,6 +6,7 @@ location, and whose `[tool.mlops]` in `pyproject.toml` makes it one of this plat
 
 import functools
 import os
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,6 +45,16 @@ class Project:
     def dbt_manifest(self) -> Path:
         """The parsed dbt project, as `mlops prepare` writes it."""
         return self.dbt_project / "target" / "manifest.json"
+
+    @property
+    def import_directory(self) -> Path:
+        """The folder that Python must search for the modules of the project."""
+        return self.definitions_directory.parents[self.definitions_module.count(".")]
+
+    def make_importable(self) -> None:
+        """Make the modules of a project importable that is not installed, as Dagster's servers do, which run in its folder."""
+        if (folder := str(self.import_directory)) not in sys.path:
+            sys.path.insert(0, folder)
 
     @property
     def environment_file(self) -> Path:

@@ -5,7 +5,6 @@ tables, columns that are known after the label, values of parameters, files, and
 """
 
 import re
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,7 +93,7 @@ class _Check:
             parts = solution_parts(self._project, manifest)
         if name is not None:
             self.folders &= {name, *(folder.name for folder in parts[name].folders)} if name in parts else {name}
-        _make_importable(self._project)
+        self._project.make_importable()
         loaded = read_folders(self._project.definitions_module, self._project.definitions_directory)
         chosen = [folder for folder in loaded if folder.path.name in self.folders]
         self.faults += [fault for folder in chosen for fault in folder.faults]
@@ -182,10 +181,3 @@ class _Check:
         file, line = _DBT_FILE.search(text), _DBT_LINE.search(text)
         path = self._project.dbt_project / (file.group() if file else "dbt_project.yml")
         self.faults.append(Fault(path, int(line.group(1)) if line and file else None, "", " ".join(text.split())))
-
-
-def _make_importable(project: Project) -> None:
-    """Make the modules of a project importable that is not installed, as Dagster's servers do, which run in its folder."""
-    folder = str(project.definitions_directory.parents[project.definitions_module.count(".")])
-    if folder not in sys.path:
-        sys.path.insert(0, folder)

@@ -25,8 +25,10 @@ class DefinitionChange:
 
 
 def compare_dumps(before: Dump, after: Dump) -> list[DefinitionChange]:
-    """Return the definitions that differ, by kind and name."""
-    return [change for kind in after for change in _compare(kind, before.get(kind, {}), after[kind])]
+    """Return the definitions that differ, by kind and name. Checks come and go with their asset, and are not listed then."""
+    moved = before["asset"].keys() ^ after["asset"].keys()
+    changes = [change for kind in after for change in _compare(kind, before.get(kind, {}), after[kind])]
+    return [change for change in changes if change.kind != "check" or _asset_of(change.name) not in moved]
 
 
 def compare_solutions(before: Mapping[str, Solution], after: Mapping[str, Solution]) -> list[DefinitionChange]:
@@ -39,8 +41,7 @@ def removed_gates(before: Dump, after: Dump) -> list[str]:
     """Return a line for each blocking check of an asset that stays, which is gone or blocks no more."""
     lines = []
     for name, check in before["check"].items():
-        asset = name.partition(": ")[0]
-        if not check["blocking"] or asset not in after["asset"]:
+        if not check["blocking"] or _asset_of(name) not in after["asset"]:
             continue
         if name not in after["check"]:
             lines.append(f"{name} is gone")
@@ -53,6 +54,10 @@ def load_errors(before: Dump, after: Dump) -> list[str]:
     """Return the folders of `defs/` that can no longer be loaded."""
     names = [name for name in after["asset"] if name.startswith(CONFIGURATION_ERROR) and name not in before["asset"]]
     return [f"defs/{name.removeprefix(CONFIGURATION_ERROR)} cannot be loaded: mlops check" for name in names]
+
+
+def _asset_of(check: str) -> str:
+    return check.partition(": ")[0]
 
 
 def _compare(
@@ -72,17 +77,16 @@ def _details(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[st
         former, present = before.get(field), after.get(field)
         if former == present:
             continue
-        label = field.replace("_", " ")
         if field in _LONG_TEXTS:
-            yield label
+            yield field
         elif isinstance(former, Mapping) and isinstance(present, Mapping):
-            yield f"{label}: {', '.join(_entries(former, present))}"
+            yield f"{field}: {', '.join(_entries(former, present))}"
         elif isinstance(former, list) and isinstance(present, list):
             added = [f"+ {entry}" for entry in present if entry not in former]
             gone = [f"- {entry}" for entry in former if entry not in present]
-            yield f"{label}: {', '.join([*added, *gone]) or 'another order'}"
+            yield f"{field}: {', '.join([*added, *gone]) or 'another order'}"
         else:
-            yield f"{label}: {_shown(former)} → {_shown(present)}"
+            yield f"{field}: {_shown(former)} → {_shown(present)}"
 
 
 def _entries(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

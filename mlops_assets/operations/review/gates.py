@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-DEFINITIONS, CONTRACTS, LIVE_MODELS, CHECKS = "definitions", "contracts", "live models", "checks"
+DEFINITIONS, CONTRACTS, LIVE_MODELS, CHECKS = "definitions", "contracts", "live_models", "checks"
 
 MEANINGS = {
     DEFINITIONS: "Every folder of `defs/` that loaded before still loads.",

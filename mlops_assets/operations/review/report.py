@@ -6,7 +6,7 @@ from mlops_assets.operations.review.gates import MEANINGS
 from mlops_assets.operations.review.review import Review
 
 MARKER = "<!-- mlops diff -->"
-"""First line of a report, by which a workflow finds the comment that it updates."""
+"""First line of a report, by which a program finds it among other comments."""
 
 _SIGNS = {"passed": "✅", "failed": "❌", "allowed": "⚠️", "unknown": "❔"}
 _KINDS = ("solution", "asset", "check", "job", "schedule", "sensor")

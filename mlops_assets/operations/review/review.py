@@ -1,10 +1,13 @@
 """The review of a change: the working tree beside a revision, part by part. Nothing of the installation's state is written."""
 
+import importlib
 import tempfile
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import dagster as dg
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import Project, current_project
@@ -14,6 +17,7 @@ from mlops_assets.feature_store.usage import declared_solutions
 from mlops_assets.features.contracts import recorded_contracts
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import LakeError
+from mlops_assets.local.prepare import prepare
 from mlops_assets.operations.review import gates
 from mlops_assets.operations.review.broken_contracts import (
     BrokenContract,
@@ -33,10 +37,9 @@ from mlops_assets.operations.review.definition_changes import (
     load_errors,
     removed_gates,
 )
-from mlops_assets.operations.review.revision import checked_out, dump_projects
+from mlops_assets.operations.review.definitions_dump import dump_definitions
+from mlops_assets.operations.review.revision import Dump, checked_out, dumped
 from mlops_assets.schema.configuration_errors import nearest
-
-_BEFORE, _AFTER = "before", "after"
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,11 @@ def review_change(settings: Settings, reference: str, *, allowed: Collection[str
         raise StackError(f"There is no gate {unknown[0]!r}.", remedy=f"Gates: {nearest(unknown[0], sorted(gates.MEANINGS))}")
     project = current_project()
     report(f"reading {reference}")
-    with checked_out(project, reference) as revision, tempfile.TemporaryDirectory(prefix="mlops_diff_") as scratch:
+    with tempfile.TemporaryDirectory(prefix="mlops_diff_") as scratch, checked_out(project, reference) as revision:
         report("loading the definitions of before and after")
-        dumps = dump_projects({_BEFORE: revision.project, _AFTER: project}, Path(scratch))
+        with dumped(revision, Path(scratch)) as wait:
+            after_dump = _load_definitions(settings, project)
+            before_dump = wait()
         report("comparing the dbt models")
         dbt = find_dbt_changes(
             settings, before=revision.project.dbt_project, after=project.dbt_project, target=Path(scratch) / "dbt"
@@ -80,7 +85,7 @@ def review_change(settings: Settings, reference: str, *, allowed: Collection[str
         broken_models = find_broken_models(models or [], before, after)
         obstacle = None if models is not None else f"{settings.home} has no deployed models: it is not known which are live"
         outcomes = (
-            gates.judge(gates.DEFINITIONS, load_errors(dumps[_BEFORE], dumps[_AFTER]), allowed=allowed),
+            gates.judge(gates.DEFINITIONS, load_errors(before_dump, after_dump), allowed=allowed),
             gates.judge(
                 gates.CONTRACTS, [f"{each.view} version {each.version}: {each.problem}" for each in broken], allowed=allowed
             ),
@@ -90,9 +95,9 @@ def review_change(settings: Settings, reference: str, *, allowed: Collection[str
                 allowed=allowed,
                 obstacle=obstacle,
             ),
-            gates.judge(gates.CHECKS, removed_gates(dumps[_BEFORE], dumps[_AFTER]), allowed=allowed),
+            gates.judge(gates.CHECKS, removed_gates(before_dump, after_dump), allowed=allowed),
         )
-        changes = compare_dumps(dumps[_BEFORE], dumps[_AFTER])
+        changes = compare_dumps(before_dump, after_dump)
         return Review(
             reference=revision.reference,
             commit=revision.commit,
@@ -103,6 +108,15 @@ def review_change(settings: Settings, reference: str, *, allowed: Collection[str
             broken_models=tuple(broken_models),
             gates=outcomes,
         )
+
+
+def _load_definitions(settings: Settings, project: Project) -> Dump:
+    prepare(settings)
+    project.make_importable()
+    try:
+        return dump_definitions(importlib.import_module(project.entry_point).defs())
+    except dg.DagsterError as error:
+        raise StackError(f"The definitions cannot be loaded: {error}", remedy="mlops check names every fault.") from error
 
 
 def _parts(project: Project) -> RevisionParts:

@@ -1,4 +1,4 @@
-"""A revision of a project beside the working tree: its files in a scratch folder, its definitions loaded by processes of their own."""
+"""A revision of a project beside the working tree: its files in a scratch folder, its definitions loaded by a process of its own."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,37 +52,39 @@ def checked_out(project: Project, reference: str) -> Iterator[Revision]:
         yield Revision(reference, commit, Project.read(tree.resolve()))
 
 
-def dump_projects(projects: Mapping[str, Project], folder: Path) -> dict[str, Dump]:
-    """Prepare and load each of `projects`, all at once, and return their definitions by the same name.
+@contextmanager
+def dumped(revision: Revision, folder: Path) -> Iterator[Callable[[], Dump]]:
+    """Load the definitions of `revision` in a process of its own while the block goes on; yields what waits for them.
 
-    `folder` gets the state that they would use. Raises StackError with the message of one that cannot be loaded.
+    `folder` gets the state that the process would use. What is yielded raises StackError with the message of definitions that cannot be loaded.
     """
-    processes = {name: _start_dump(project, folder / name) for name, project in projects.items()}
-    messages = {name: process.communicate()[0] for name, process in processes.items()}
-    for name, process in processes.items():
-        if process.returncode != 0:
-            lines = [line for line in messages[name].strip().splitlines() if line.strip()]
-            raise StackError(
-                f"The definitions of {name} cannot be loaded:\n" + "\n".join(lines[-12:]),
-                remedy="mlops check, in that revision, names every fault.",
-            )
-    return {name: json.loads((folder / name / "definitions.json").read_text()) for name in projects}
-
-
-def _start_dump(project: Project, folder: Path) -> "subprocess.Popen[str]":
-    folder.mkdir(parents=True)
-    importable = project.definitions_directory.parents[project.definitions_module.count(".")]
+    project, target = revision.project, folder / "definitions.json"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
-        "PYTHONPATH": str(importable),
+        "PYTHONPATH": str(project.import_directory),
         PROJECT_VARIABLE: str(project.root),
         # Nothing of the installation's own state is written.
         "MLOPS_HOME": str(folder),
     }
-    command = [sys.executable, "-P", str(_DUMP_PROGRAM), project.entry_point, str(folder / "definitions.json")]
-    return subprocess.Popen(
+    command = [sys.executable, "-P", str(_DUMP_PROGRAM), project.entry_point, str(target)]
+    with subprocess.Popen(
         command, cwd=project.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    ) as process:
+
+        def wait() -> Dump:
+            lines = [line for line in process.communicate()[0].splitlines() if line.strip()]
+            if process.returncode != 0:
+                raise StackError(
+                    f"The definitions of {revision.reference} cannot be loaded:\n" + "\n".join(lines[-12:]),
+                    remedy="mlops check, in that revision, names every fault.",
+                )
+            return json.loads(target.read_text())
+
+        try:
+            yield wait
+        finally:
+            if process.poll() is None:
+                process.terminate()
 
 
 def _git(project: Project, *arguments: str) -> str:
