@@ -27,19 +27,32 @@ def diff(
         typer.Argument(metavar="[REF]", help="A branch, tag or commit: compared with is where the working tree parted from it."),
     ] = "HEAD",
     output: Annotated[Path | None, typer.Option(help="Write the review as one Markdown report to this file.")] = None,
+    data: Annotated[
+        bool,
+        typer.Option(
+            "--data", help="Build the changed dbt models and what follows beside production, and compare rows and values."
+        ),
+    ] = False,
+    models: Annotated[
+        bool,
+        typer.Option("--models", help="Also train the solutions that the change touches, before and after, and compare them."),
+    ] = False,
+    windows: Annotated[int, typer.Option(min=1, help="How many of the last monitoring windows are compared.")] = 4,
     allow: Annotated[list[str] | None, typer.Option(help="A gate that may fail; may be given more than once.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the working tree changes since REF: definitions, dbt models, contracts, live models. Exits with 2 when something breaks."""
-    from mlops_assets.operations.review.report import render_report
+    """Show what the working tree changes since REF: definitions, contracts, live models, data and models. Exits with 2 when something breaks."""
+    from mlops_assets.operations.review.effects import Scope
+    from mlops_assets.operations.review.report import write_report
     from mlops_assets.operations.review.review import review_change
 
     settings = read_settings()
     began = time.monotonic()
+    scope = Scope(builds=data or models, trains=models, windows=windows)
     with error_console.status("Reviewing") as display:
-        review = review_change(settings, reference, allowed=allow or [], report=display.update)
+        review = review_change(settings, reference, scope=scope, allowed=allow or [], report=display.update)
     if output is not None:
-        output.write_text(render_report(review), encoding="utf-8")
+        write_report(review, output)
     if as_json:
         print_json({"breaks": review.breaks, **asdict(review)})
     else:
@@ -52,6 +65,7 @@ def diff(
 
 
 def _print(review: "Review") -> None:
+    from mlops_assets.operations.review.effects_report import describe_model, describe_table
     from mlops_assets.operations.review.report import model_name
 
     def line(text: str, style: str | None = None) -> None:
@@ -66,6 +80,14 @@ def _print(review: "Review") -> None:
             line(f"  {label:<9}dbt {model_name(name)}")
     if not review.definitions and not review.dbt.built and not review.dbt.removed:
         line("  nothing differs")
+    if review.effects.data is not None:
+        for table in review.effects.data.tables:
+            line(f"  {describe_table(table)}")
+        for reason in review.effects.data.not_compared:
+            line(f"  not compared: {reason}", "dim")
+    for model in review.effects.models:
+        for text in describe_model(model):
+            line(f"  {text}")
     for gate in review.gates:
         line(f"{gate.outcome:<8}{gate.name}" + (f": {gate.obstacle}" if gate.obstacle else ""), _COLOURS[gate.outcome])
         for problem in gate.problems:

@@ -112,7 +112,7 @@ class FeatureRegistry:
 def _read_manifest(path: Path, modified: int) -> FeatureRegistry:
     manifest = json.loads(path.read_text())
     nodes = manifest["nodes"].values()
-    unique = _unique_columns(nodes)
+    unique = unique_keys(nodes)
     required, accepted = _tested_values(nodes)
     models: dict[str, DbtModel] = {}
     views: dict[tuple[str, int], FeatureView] = {}
@@ -213,7 +213,7 @@ def _meta_problem(model: DbtModel, path: tuple[str | int, ...], message: str) ->
     return ModelProblem(model.file, model.name, ("meta", "feature_view", *path), message)
 
 
-def _unique_columns(nodes: Iterable[Mapping[str, Any]]) -> dict[str, list[set[str]]]:
+def unique_keys(nodes: Iterable[Mapping[str, Any]]) -> dict[str, list[set[str]]]:
     """Model's id -> the sets of columns that a data test holds to be unique together."""
     columns_by_model: dict[str, list[set[str]]] = {}
     for node in nodes:

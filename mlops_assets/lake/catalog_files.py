@@ -19,7 +19,8 @@ WITH files AS (SELECT table_id, path, path_is_relative FROM ducklake_data_file
 SELECT DISTINCT CASE WHEN f.path_is_relative AND t.path_is_relative AND s.path_is_relative THEN s.path || t.path || f.path END, f.path
 FROM files f JOIN ducklake_table t USING (table_id) JOIN ducklake_schema s USING (schema_id) ORDER BY 1
 """
-_DATA_PATH = "SELECT value FROM ducklake_metadata WHERE key = 'data_path' AND scope IS NULL"
+DATA_PATH = "SELECT value FROM ducklake_metadata WHERE key = 'data_path' AND scope IS NULL"
+"""Query for the folder of the lake, as its catalog names it."""
 
 
 def keep_files(catalog: str) -> contextlib.AbstractContextManager[None]:
@@ -65,7 +66,7 @@ def follow_folder(catalog: str, folder: Path) -> bool:
     import psycopg2
 
     with contextlib.closing(psycopg2.connect(catalog)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute(_DATA_PATH)
+        cursor.execute(DATA_PATH)
         [former] = cursor.fetchone() or [None]
         current = f"{folder}/"
         if former is None or former == current:

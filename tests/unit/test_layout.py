@@ -39,6 +39,7 @@ _PARTS = {
     "lake/compaction.py": "integration/test_lake_maintenance.py",
     "lake/kept_snapshots.py": "integration/test_lake_maintenance.py",
     "lake/table_writes.py": "integration/test_lake.py",
+    "local/scratch_postgres.py": "integration/test_review.py",
     "local/state_parts.py": "integration/test_upgrade.py",
     "maintenance/nightly.py": "solutions/test_maintenance.py",
     "ml/history.py": "unit/ml/test_update_policies.py",

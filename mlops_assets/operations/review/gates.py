@@ -4,12 +4,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 DEFINITIONS, CONTRACTS, LIVE_MODELS, CHECKS = "definitions", "contracts", "live_models", "checks"
+PERFORMANCE = "performance"
 
 MEANINGS = {
     DEFINITIONS: "Every folder of `defs/` that loaded before still loads.",
     CONTRACTS: "No version of a feature view loses, renames or retypes a column.",
     LIVE_MODELS: "Every version in production still finds all that it reads.",
     CHECKS: "No asset that stays loses a blocking check.",
+    PERFORMANCE: "No changed model is worse than that of before by more than `gates.against_champion` lets pass.",
 }
 """Name -> what holds when it passes."""
 

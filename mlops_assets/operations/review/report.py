@@ -1,7 +1,9 @@
 """The review of a change as one Markdown report, for a file or a comment of a merge request."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from mlops_assets.operations.review.effects_report import draw_figures, render_effects
 from mlops_assets.operations.review.gates import MEANINGS
 from mlops_assets.operations.review.review import Review
 
@@ -14,9 +16,31 @@ _MOST = 40
 """Lines of one list; a comment of GitHub holds 65,536 characters."""
 
 
-def render_report(review: Review) -> str:
-    """Return the report of `review`."""
-    return "\n".join([MARKER, *_verdict(review), *_gates(review), *_models(review), *_definitions(review), *_dbt(review)]) + "\n"
+def write_report(review: Review, path: Path) -> None:
+    """Write the report of `review` to the file `path`, its figures into a folder beside it: no host of code shows images within a comment."""
+    folder = path.with_name(f"{path.stem}_files")
+    path.write_text(render_report(review, folder.name), encoding="utf-8")
+    for name, content in draw_figures(review.effects).items():
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def render_report(review: Review, folder: str) -> str:
+    """Return the report of `review`, whose figures are in `folder`."""
+    return (
+        "\n".join(
+            [
+                MARKER,
+                *_verdict(review),
+                *_gates(review),
+                *_models(review),
+                *_definitions(review),
+                *_dbt(review),
+                *render_effects(review.effects, folder),
+            ]
+        )
+        + "\n"
+    )
 
 
 def _verdict(review: Review) -> Iterator[str]:

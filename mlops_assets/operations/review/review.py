@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import dagster as dg
-
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import Project, current_project
 from mlops_assets.core.settings import Settings
@@ -38,6 +36,7 @@ from mlops_assets.operations.review.definition_changes import (
     removed_gates,
 )
 from mlops_assets.operations.review.definitions_dump import dump_definitions
+from mlops_assets.operations.review.effects import Effects, Scope, review_effects
 from mlops_assets.operations.review.revision import Dump, checked_out, dumped
 from mlops_assets.schema.configuration_errors import nearest
 
@@ -53,6 +52,7 @@ class Review:
     broken_contracts: tuple[BrokenContract, ...]
     live_models: tuple[str, ...] | None
     broken_models: tuple[BrokenModel, ...]
+    effects: Effects
     gates: tuple[gates.Gate, ...]
 
     @property
@@ -61,10 +61,13 @@ class Review:
         return any(gate.outcome == "failed" for gate in self.gates)
 
 
-def review_change(settings: Settings, reference: str, *, allowed: Collection[str], report: Callable[[str], None]) -> Review:
+def review_change(
+    settings: Settings, reference: str, *, scope: Scope, allowed: Collection[str], report: Callable[[str], None]
+) -> Review:
     """Compare the working tree of the current project with the commit where it and `reference` parted.
 
-    `allowed` are names of gates that may fail; `report` hears what takes time. Raises StackError when one of both cannot be loaded.
+    `scope` is how far the comparison goes, `allowed` are names of gates that may fail; `report` hears what takes time.
+    Raises StackError when one of both cannot be loaded.
     """
     if unknown := sorted(set(allowed) - set(gates.MEANINGS)):
         raise StackError(f"There is no gate {unknown[0]!r}.", remedy=f"Gates: {nearest(unknown[0], sorted(gates.MEANINGS))}")
@@ -83,6 +86,16 @@ def review_change(settings: Settings, reference: str, *, allowed: Collection[str
         broken = find_broken_contracts(before, after, _recorded(settings))
         models = read_live_models(settings)
         broken_models = find_broken_models(models or [], before, after)
+        effects = review_effects(
+            settings,
+            project,
+            before=before,
+            after=after,
+            dbt=dbt,
+            scope=scope,
+            folder=Path(scratch) / "state",
+            report=report,
+        )
         obstacle = None if models is not None else f"{settings.home} has no deployed models: it is not known which are live"
         outcomes = (
             gates.judge(gates.DEFINITIONS, load_errors(before_dump, after_dump), allowed=allowed),
@@ -96,6 +109,7 @@ def review_change(settings: Settings, reference: str, *, allowed: Collection[str
                 obstacle=obstacle,
             ),
             gates.judge(gates.CHECKS, removed_gates(before_dump, after_dump), allowed=allowed),
+            *([_judge_performance(effects, allowed)] if scope.trains else []),
         )
         changes = compare_dumps(before_dump, after_dump)
         return Review(
@@ -106,8 +120,18 @@ def review_change(settings: Settings, reference: str, *, allowed: Collection[str
             broken_contracts=tuple(broken),
             live_models=None if models is None else tuple(model.label for model in models),
             broken_models=tuple(broken_models),
+            effects=effects,
             gates=outcomes,
         )
+
+
+def _judge_performance(effects: Effects, allowed: Collection[str]) -> gates.Gate:
+    reasons = [f"{model.solution}: {model.obstacle}" for model in effects.models if model.obstacle]
+    reasons += [
+        f"{model.solution}: {model.relabelled} labels are others than before" for model in effects.models if model.relabelled
+    ]
+    problems = [problem for model in effects.models for problem in model.problems]
+    return gates.judge(gates.PERFORMANCE, problems, allowed=allowed, obstacle="; ".join(reasons) or None)
 
 
 def _load_definitions(settings: Settings, project: Project) -> Dump:
@@ -115,7 +139,7 @@ def _load_definitions(settings: Settings, project: Project) -> Dump:
     project.make_importable()
     try:
         return dump_definitions(importlib.import_module(project.entry_point).defs())
-    except dg.DagsterError as error:
+    except Exception as error:  # code of the project may raise anything
         raise StackError(f"The definitions cannot be loaded: {error}", remedy="mlops check names every fault.") from error
 
 

@@ -1,0 +1,63 @@
+"""A branch of a lake: another catalog that names the same files, so that it has all tables and snapshots without a copy of data.
+
+What is written to a branch goes to files and a catalog of its own. Read and written in Postgres, without DuckDB.
+"""
+
+import contextlib
+from itertools import groupby
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import TYPE_CHECKING
+
+from mlops_assets.lake.catalog_files import DATA_PATH
+
+if TYPE_CHECKING:
+    import psycopg2.extensions
+
+_MEMORY_BYTES = 32 << 20
+_COLUMNS = """
+SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE n.nspname = current_schema() AND c.relname LIKE 'ducklake\\_%' AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY c.relname, a.attnum
+"""
+_NAME_FILES = """
+UPDATE {files} f SET path_is_relative = false, path = CASE WHEN t.path_is_relative THEN
+    CASE WHEN s.path_is_relative THEN %s || s.path ELSE s.path END || t.path ELSE t.path END || f.path
+FROM ducklake_table t JOIN ducklake_schema s USING (schema_id) WHERE t.table_id = f.table_id AND f.path_is_relative
+"""
+
+
+def branch_catalog(source: str, target: str, folder: Path) -> None:
+    """Fill the empty database `target` with a branch of the catalog in `source`, both libpq strings, that writes files into `folder`.
+
+    The catalog is read as it is at one moment, by a transaction that can write nothing. Whoever removes files of the lake must be kept from it
+    for as long as the branch is read (`keep_files`). Nobody may remove files of a branch: those of its first snapshot are the lake's.
+    """
+    import psycopg2
+    from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ
+
+    with contextlib.closing(psycopg2.connect(source)) as origin, contextlib.closing(psycopg2.connect(target)) as branch:
+        origin.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ, readonly=True)
+        with branch, branch.cursor() as written, origin.cursor() as read:
+            _copy_tables(read, written)
+            written.execute(DATA_PATH)
+            [(former,)] = written.fetchall()
+            for files in ("ducklake_data_file", "ducklake_delete_file"):
+                written.execute(_NAME_FILES.format(files=files), [former])
+            # Files that the lake will remove are not the branch's to remove.
+            written.execute("DELETE FROM ducklake_files_scheduled_for_deletion")
+            written.execute("UPDATE ducklake_metadata SET value = %s WHERE key = 'data_path' AND scope IS NULL", [f"{folder}/"])
+
+
+def _copy_tables(read: "psycopg2.extensions.cursor", written: "psycopg2.extensions.cursor") -> None:
+    from psycopg2 import sql
+
+    read.execute(_COLUMNS)
+    for table, rows in groupby(read.fetchall(), key=lambda row: row[0]):
+        columns = sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for _, name, kind in rows)
+        written.execute(sql.SQL("CREATE TABLE {} ({})").format(sql.Identifier(table), columns))
+        with SpooledTemporaryFile(_MEMORY_BYTES) as content:
+            read.copy_expert(sql.SQL("COPY {} TO STDOUT (FORMAT binary)").format(sql.Identifier(table)), content)
+            content.seek(0)
+            written.copy_expert(sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(sql.Identifier(table)), content)

@@ -1,0 +1,48 @@
+"""A branch of a lake: all tables and snapshots without a copy of data, and writes that the lake never sees."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from mlops_assets.lake.branching import branch_catalog
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.tables import current_snapshot
+
+
+def _rows(lake: Lake, version: int | None = None) -> list[tuple[int, str]]:
+    at = "" if version is None else f" AT (VERSION => {version})"
+    with lake.connect(read_only=True) as connection:
+        return connection.execute(f"SELECT * FROM shop.orders{at} ORDER BY ALL").fetchall()
+
+
+def test_a_branch_reads_the_lake_and_writes_beside_it(
+    make_lake: Callable[[], Lake], create_database: Callable[[str], str], tmp_path: Path
+) -> None:
+    lake = make_lake()
+    with lake.connect(read_only=False) as connection:
+        connection.execute("CREATE SCHEMA shop; CREATE TABLE shop.orders AS SELECT i, 'first' AS state FROM range(1000) r(i)")
+        snapshot = current_snapshot(connection)
+        # Rows that are few are in the catalog itself, and deleted ones in files of their own.
+        connection.execute("INSERT INTO shop.orders VALUES (1000, 'few')")
+        connection.execute("DELETE FROM shop.orders WHERE i BETWEEN 100 AND 199")
+    rows, files = _rows(lake), sorted(lake.data_directory.rglob("*"))
+    branch = replace(lake, catalog=create_database("branch_of_a_lake"), data_directory=tmp_path / "branch")
+    branch.data_directory.mkdir()
+    branch_catalog(lake.catalog, branch.catalog, branch.data_directory)
+    assert (len(rows), _rows(branch), len(_rows(branch, snapshot))) == (901, rows, 1000)
+    assert list(branch.data_directory.rglob("*")) == []
+
+    with branch.connect(read_only=False) as connection:
+        connection.execute(
+            "UPDATE shop.orders SET state = 'branched'; INSERT INTO shop.orders SELECT i, 'new' FROM range(5000, 6000) r(i)"
+        )
+        connection.execute("DROP TABLE shop.orders; CREATE TABLE shop.orders AS SELECT 1 AS i, 'other' AS state")
+        connection.execute("CREATE TABLE shop.more AS SELECT 1 AS i FROM range(1000)")
+    assert (_rows(lake), sorted(lake.data_directory.rglob("*"))) == (rows, files)
+    assert _rows(branch) == [(1, "other")]
+    assert len(_rows(branch, snapshot)) == 1000
+    assert list(branch.data_directory.rglob("*.parquet")) != []
+
+    with lake.connect(read_only=False) as connection:
+        connection.execute("INSERT INTO shop.orders VALUES (7000, 'later')")
+    assert (len(_rows(lake)), len(_rows(branch))) == (902, 1)
