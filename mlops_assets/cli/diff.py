@@ -1,5 +1,6 @@
 """`mlops diff`: what a change does before it is merged. Options and printing only."""
 
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -47,6 +48,8 @@ def diff(
     from mlops_assets.operations.review.review import review_change
 
     settings = read_settings()
+    # A pipeline that is cancelled ends with SIGTERM: the scratch folder and its Postgres go then too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     scope = Scope(builds=data or models, trains=models, windows=windows)
     with error_console.status("Reviewing") as display:
