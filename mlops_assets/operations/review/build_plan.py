@@ -80,9 +80,10 @@ def plan_builds(
 ) -> list[BuildPlan]:
     """Return what is to be built of the models `built` for each of `solutions`, given with all the models that it is computed from.
 
-    Solutions whose windows end together share a build. With `for_models` it reaches back to the beginning of a training.
+    Solutions that share a model or the end of their windows share a build: what is built again replaces what was.
+    With `for_models` it reaches back to the beginning of a training.
     """
-    plans: dict[date, BuildPlan] = {}
+    plans: list[BuildPlan] = []
     for inputs, models, windows in solutions:
         needed = tuple(key for key in built if key in models)
         if not needed:
@@ -94,14 +95,19 @@ def plan_builds(
         lookback = _freshness_days(inputs, manifest, needed)
         oldest = min(_oldest(connection, manifest, needed), default=begin)
         first = oldest if lookback is None else max(oldest, begin - timedelta(days=back + lookback))
-        former = plans.get(windows.end, BuildPlan((), first, windows.first, windows.end))
-        plans[windows.end] = BuildPlan(
-            tuple(dict.fromkeys([*former.models, *needed])),
-            min(former.first, first),
-            min(former.compared, windows.first),
-            windows.end,
-        )
-    return list(plans.values())
+        plan = BuildPlan(needed, first, windows.first, windows.end)
+        shared = [other for other in plans if other.end == plan.end or set(other.models) & set(plan.models)]
+        plans = [other for other in plans if other not in shared] + [_merge([*shared, plan])]
+    return plans
+
+
+def _merge(plans: Sequence[BuildPlan]) -> BuildPlan:
+    return BuildPlan(
+        tuple(dict.fromkeys(key for plan in plans for key in plan.models)),
+        first=min(plan.first for plan in plans),
+        compared=min(plan.compared for plan in plans),
+        end=max(plan.end for plan in plans),
+    )
 
 
 def _history_days(manifest: Mapping[str, Any], models: Sequence[str]) -> int:

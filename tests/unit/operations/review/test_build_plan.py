@@ -35,7 +35,9 @@ MANIFEST = {
 ALL = tuple(MANIFEST["nodes"])
 
 
-def _plan(*built: str, freshness_days: int | None = 3, for_models: bool = False) -> list[BuildPlan]:
+def _plan(
+    *built: str, freshness_days: int | None = 3, for_models: bool = False, windows: tuple[ComparedWindows, ...] = (WINDOWS,)
+) -> list[BuildPlan]:
     model = DbtModel("history", "clinic.history", "", {"patient": "", "at": "", "n": ""}, {}, "day")
     view = FeatureView(model, version=1, entity=("patient",), event_timestamp="at", freshness_days=freshness_days, owner=None)
     inputs = replace(solution_inputs("daily"), views=(SelectedView(view, ("n",)),))
@@ -43,7 +45,8 @@ def _plan(*built: str, freshness_days: int | None = 3, for_models: bool = False)
         for name in ("stays", "history", "visits"):
             connection.execute(f"CREATE TABLE lake.clinic.{name} AS SELECT DATE '2020-01-01' AS day")
         keys = [f"model.p.{name}" for name in built]
-        return plan_builds(connection, MANIFEST, built=keys, solutions=[(inputs, ALL, WINDOWS)], for_models=for_models)
+        solutions = [(inputs, ALL, span) for span in windows]
+        return plan_builds(connection, MANIFEST, built=keys, solutions=solutions, for_models=for_models)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +72,9 @@ def test_values_that_never_expire_are_built_from_the_first_day_on() -> None:
 
 def test_what_the_solution_does_not_use_is_not_built() -> None:
     assert _plan() == []
+
+
+def test_solutions_that_share_a_model_have_it_built_once() -> None:
+    later = ComparedWindows((date(2020, 6, 8),), date(2020, 7, 1))
+    [plan] = _plan("visits", windows=(WINDOWS, later))
+    assert (plan.models, plan.compared, plan.end) == (("model.p.visits",), date(2020, 6, 1), date(2020, 7, 1))
