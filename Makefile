@@ -2,7 +2,7 @@
 # Needs Python 3.11 or 3.12, make and git; uv is used when it is there.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check audit lock dev chaos bench clean
+.PHONY: help install demo test test-all check audit build lock dev chaos bench clean
 SHELL := /bin/bash
 
 # Compiled bytecode starts every process two to three times faster.
@@ -11,11 +11,14 @@ unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 MLOPS := $(BIN)/mlops
+TOOLS := $(VENV)/tools
 
 # How many months of data `make demo` loads; all of them when empty.
 MONTHS ?=
 # More arguments for pytest, such as TESTS="tests/unit -k settings".
 TESTS ?=
+# UPGRADE=yes makes `make lock` take the newest packages that pyproject.toml allows.
+UPGRADE ?=
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,9 +49,19 @@ check: install  ## Lint, format, types and import layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-audit: install  ## Ask for known vulnerabilities of the locked packages (needs the network; fails when it cannot ask)
-	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit==2.9.0; }
-	@$(VENV)/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict --progress-spinner off
+# Programs whose packages do not fit beside those of the lock.
+$(TOOLS)/.installed: $(VENV)/.installed
+	@$(BIN)/python -m venv $(TOOLS)
+	@$(TOOLS)/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
+
+audit: $(TOOLS)/.installed  ## Ask for known vulnerabilities of the locked packages (needs the network; fails when it cannot ask)
+	@$(TOOLS)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict --progress-spinner off
+
+build: $(TOOLS)/.installed  ## Build the wheel, and the list of the locked packages (CycloneDX), into dist/: the same bytes from the same commit
+	@rm -rf dist
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build --target wheel
+	@$(TOOLS)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file dist/mlops-assets.cdx.json
 
 dev: install  ## Run the stack in the foreground with all logs; Ctrl-C stops it
 	@$(MLOPS) dev
@@ -60,10 +73,10 @@ bench: install  ## Run the benchmarks
 	@$(BIN)/python -m pytest tests/benchmarks -s
 
 lock:  ## Recompile requirements.lock from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-annotate --no-header \
+	uv pip compile $(if $(UPGRADE),--upgrade) pyproject.toml --extra dev --python-version 3.11 --no-annotate --no-header \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock
 
 clean:  ## Stop the stack, then remove .venv, the state and all caches
 	@if [ -x $(MLOPS) ]; then $(MLOPS) down; fi
-	@rm -rf $(VENV) .mlops dbt_project/target dbt_project/logs dbt_project/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .mlops dist dbt_project/target dbt_project/logs dbt_project/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

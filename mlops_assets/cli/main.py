@@ -3,17 +3,11 @@
 Everything heavy is imported inside the command that needs it, so that `mlops --help` stays instant.
 """
 
-import csv
 import os
-import signal
-import sys
-import time
-from dataclasses import asdict
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 from typer.core import TyperGroup
 
 from mlops_assets.cli import (
@@ -34,14 +28,14 @@ from mlops_assets.cli import (
     running,
     schema,
     serving,
+    stack,
     stream,
     training,
     upgrade,
 )
-from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings, start_stack
+from mlops_assets.cli.terminal import console, error_console
 from mlops_assets.core.errors import AwayError, StackError
 from mlops_assets.core.patience import LOST_CONNECTION
-from mlops_assets.core.settings import Settings
 from mlops_assets.local.permissions import PRIVATE_UMASK
 
 
@@ -88,11 +82,11 @@ def _has_platform() -> bool:
 
 app = typer.Typer(
     cls=_Commands,
-    help="An end-to-end MLOps platform as a Dagster asset graph.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(stack.app)
 app.add_typer(project.app)
 app.add_typer(diff.app)
 app.add_typer(features.app, name="features")
@@ -115,196 +109,16 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(access.app, name="access")
 
 
-@app.command(epilog="Example: [bold]mlops up[/bold]")
-def up(as_json: JsonOption = False) -> None:
-    """Start the local stack: Postgres, NATS, MLflow, Dagster and the servers of predictions. Already running, it changes nothing."""
-    settings = read_settings()
-    began = time.monotonic()
-    started = start_stack(settings)
-    if as_json:
-        print_json(_status(settings))
-        return
-    seconds = time.monotonic() - began
-    console.print(f"[green]Ready[/green] after {seconds:.1f} s." if started else "Already running, nothing changed.")
-    _print_addresses(settings)
+def _print_version(asked: bool) -> None:
+    if asked:
+        console.print(f"mlops-assets {version('mlops-assets')}", highlight=False)
+        raise typer.Exit
 
 
-@app.command(name="open", epilog="Example: [bold]mlops open mlflow[/bold]")
-def open_page(
-    page: Annotated[str, typer.Argument(help="dagster, mlflow, or serving: the page that describes the API.")] = "dagster",
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the links only.")] = False,
-    new_token: Annotated[
-        bool, typer.Option("--new-token", help="Make a new token for Dagster and MLflow: links and sessions of before end.")
+@app.callback()
+def main(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version of the platform and exit.")
     ] = False,
 ) -> None:
-    """Print the links that open Dagster, MLflow and the API with one click, and open one where there is a browser."""
-    from mlops_assets.access.credentials import renew_access_token
-    from mlops_assets.local.links import PAGES, open_in_browser
-
-    if page not in PAGES:
-        raise StackError(f"There is no page {page!r}.", remedy=f"Choose one of: {', '.join(PAGES)}")
-    settings = read_settings()
-    start_stack(settings)
-    if new_token:
-        renew_access_token(settings)
-    _print_addresses(settings)
-    if not no_browser and open_in_browser(settings, PAGES[page]):
-        console.print(f"{PAGES[page].title} opens in your browser. If it does not, use the link.", style="dim")
-
-
-@app.command(epilog="Example: [bold]mlops down[/bold]")
-def down() -> None:
-    """Stop the local stack and everything it started, runs included. The state stays."""
-    from mlops_assets.local import control
-
-    with console.status("Stopping the stack"):
-        count = control.down(read_settings())
-    console.print(f"Stopped {count} processes." if count else "Nothing was running.")
-
-
-@app.command(epilog="Example: [bold]mlops status --json[/bold]")
-def status(as_json: JsonOption = False) -> None:
-    """Show every server with its address, runs that stand still, and every solution with its champion and failing checks."""
-    answer = _status(read_settings())
-    if as_json:
-        print_json(answer)
-        return
-    console.print(_table(answer["processes"]))
-    for line in answer["configuration_errors"]:
-        console.print(line, style="red", highlight=False, soft_wrap=True)
-    for stuck in answer["stuck"]:
-        console.print(_stuck_line(stuck), style="yellow", highlight=False, soft_wrap=True)
-    if answer["solutions"]:
-        console.print(_table([{"solution": name, **state} for name, state in answer["solutions"].items()]))
-
-
-@app.command(epilog="Example: [bold]mlops reload[/bold], after a change of YAML, SQL or Python")
-def reload() -> None:
-    """Load changed definitions: parse the dbt project and restart the server of the code location. Runs in progress go on."""
-    from mlops_assets.local import control
-
-    with console.status("Loading the definitions"):
-        control.reload(read_settings())
-    console.print("[green]Definitions loaded.[/green]")
-
-
-@app.command(epilog="Example: [bold]mlops dev[/bold], then Ctrl-C")
-def dev() -> None:
-    """Run the stack in the foreground with the logs of all servers; Ctrl-C stops it."""
-    from mlops_assets.local import control, logs
-    from mlops_assets.local.services import services
-
-    settings = read_settings()
-    # A process manager stops with SIGTERM; a shell script's background job is started with SIGINT ignored.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        start_stack(settings)
-        _print_addresses(settings)
-        console.print("The logs follow; Ctrl-C stops the stack.", style="dim")
-        for name, line in logs.follow(services(settings), 0.3, lambda: True):
-            console.print(f"{name:<18}", style="cyan", end="", highlight=False)
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    except KeyboardInterrupt:
-        console.print("Stopping the stack")
-    finally:
-        control.down(settings)
-
-
-@app.command(epilog="Example: [bold]mlops logs mlflow --lines 50[/bold]")
-def logs(
-    name: Annotated[str, typer.Argument(help="The server, as `mlops status` names it.")],
-    lines: Annotated[int, typer.Option(min=1, help="How many of the last lines.")] = 30,
-) -> None:
-    """Show the end of a server's log and where the whole log is."""
-    from mlops_assets.local.logs import last_lines
-    from mlops_assets.local.services import services
-
-    known = {service.name: service for service in services(read_settings())}
-    if name not in known:
-        raise StackError(f"There is no server {name!r}.", remedy=f"Choose one of: {', '.join(known)}")
-    for line in last_lines(known[name].log, lines):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    error_console.print(f"The whole log: {known[name].log}", style="dim", highlight=False)
-
-
-@app.command(epilog="Example: [bold]mlops prepare[/bold]")
-def prepare() -> None:
-    """Install the DuckDB extensions from their wheels and parse the dbt project; skips what is there."""
-    from mlops_assets.local.prepare import prepare as prepare_installation
-
-    with console.status("Preparing the installation"):
-        done = prepare_installation(read_settings())
-    for line in done or ["Nothing to prepare."]:
-        console.print(line)
-
-
-@app.command(epilog='Example: [bold]mlops sql "SELECT table_schema, table_name FROM information_schema.tables"[/bold]')
-def sql(
-    query: Annotated[str, typer.Argument(help="One DuckDB query; tables are named schema.table.")],
-    as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="The most rows a table shows; JSON and CSV have them all.")] = 100,
-) -> None:
-    """Query the lake, read-only; it never waits for a run that writes."""
-    from mlops_assets.operations.query import run_query
-
-    settings = read_settings()
-    start_stack(settings)
-    columns, rows = run_query(settings, query)
-    if as_json:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
-    elif as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-    else:
-        table = Table(*map(escape, columns))
-        for row in rows[:limit]:
-            table.add_row(*map(_cell, row))
-        console.print(table)
-        console.print(f"{len(rows)} rows" if len(rows) <= limit else f"{limit} of {len(rows)} rows (--limit)", style="dim")
-
-
-def _status(settings: Settings) -> dict:
-    from mlops_assets.clients.dagster_client import DagsterClient
-    from mlops_assets.local import control, interrupted_runs
-    from mlops_assets.operations.solutions import configuration_errors, solution_states
-
-    processes = control.status(settings)
-    # Another installation's Dagster may have the port: only this one's is asked.
-    answers = any(process["name"] == "dagster-webserver" and process["state"] == "running" for process in processes)
-    assets = DagsterClient.from_settings(settings).assets(with_checks=True) if answers else {}
-    return {
-        "processes": processes,
-        "solutions": solution_states(settings, assets),
-        "configuration_errors": configuration_errors(assets),
-        "stuck": [asdict(stuck) for stuck in interrupted_runs.find_blockages(settings)] if answers else [],
-    }
-
-
-def _stuck_line(stuck: dict[str, Any]) -> str:
-    behind = f" by {', '.join(stuck['behind'])}" if stuck["behind"] else ""
-    waited = f"{'queued' if stuck['kind'] == 'queued' else 'for'} {stuck['seconds']:.0f} s"
-    return f"Run {stuck['run_id']} ({stuck['name']}), {waited}: {stuck['reason']}{behind}"
-
-
-def _print_addresses(settings: Settings) -> None:
-    from mlops_assets.local.links import PAGES
-
-    addresses = {page.title: page.link(settings) for page in PAGES.values()}
-    addresses["State"] = str(settings.home)
-    console.print("\n".join(f"{name:<8}{address}" for name, address in addresses.items()), highlight=False, soft_wrap=True)
-
-
-def _table(entries: list[dict]) -> Table:
-    table = Table(*entries[0])
-    for entry in entries:
-        table.add_row(*(_cell(value) for value in entry.values()))
-    return table
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return escape("\n".join(map(str, value))) or "none"
-    return "" if value is None else escape(str(value))
+    """An end-to-end MLOps platform as a Dagster asset graph."""

@@ -3,6 +3,7 @@
 import importlib.util
 import keyword
 import re
+import stat
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,11 @@ _FILES = {
     "requirements.lock": "requirements.lock",
     ".env.example": "env.example",
     ".gitignore": "gitignore",
-    ".github/workflows/ci.yml": "ci.yml.j2",
+    ".github/workflows/ci.yml": "github/ci.yml",
+    ".github/workflows/deploy.yml": "github/deploy.yml",
+    ".github/workflows/nightly.yml": "github/nightly.yml",
+    ".gitlab-ci.yml": "gitlab-ci.yml",
+    "deployments/deploy": "deploy",
     "deployments/local.env": "local.env",
     "deployments/staging.env": "staging.env",
     "deployments/prod.env": "prod.env",
@@ -33,6 +38,8 @@ _EMPTY_FILES = (
     "dbt_project/models/features/.gitkeep",
     "dbt_project/models/solutions/.gitkeep",
 )
+
+_PROGRAM = Path("deployments/deploy")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 _TAKEN = {"mlops", "dbt", "dbt_duckdb", "tests", "deployments", "dbt_project"}
@@ -61,6 +68,8 @@ def create_project(folder: Path) -> list[Path]:
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
+    program = folder / _PROGRAM
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return sorted(files)
 
 

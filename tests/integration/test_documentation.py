@@ -19,15 +19,25 @@ from mlops_assets.schema.source import Source
 PAGES = [
     current_project().root / "README.md",
     current_project().root / "CONTRIBUTING.md",
+    current_project().root / "CHANGELOG.md",
     *sorted((current_project().root / "docs").rglob("*.md")),
 ]
 NAMES = [str(page.relative_to(current_project().root)) for page in PAGES]
 TEXTS = {name: page.read_text() for name, page in zip(NAMES, PAGES, strict=True)}
 
 ROOTS = ("mlops_assets", "dbt_project", "deployments", "docs", "tests", ".ci", ".github")
-ROOT_FILES = (".env.example", "Makefile", "pyproject.toml", "requirements.lock", "workspace.yaml", "LICENSE", "CONTRIBUTING.md")
+ROOT_FILES = (
+    ".env.example",
+    "Makefile",
+    "pyproject.toml",
+    "requirements.lock",
+    "workspace.yaml",
+    "LICENSE",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+)
 # What a reader is told to create.
-EXAMPLE = ("parcel", "depot_history", "delivered_at", "sent_date", "iris_species")
+EXAMPLE = ("deployments/deploy", "parcel", "depot_history", "delivered_at", "sent_date", "iris_species")
 # Names that the code puts together.
 JOBS = ("_training", "_scoring", "_monitoring")
 # Of other software that is written about.
@@ -201,3 +211,10 @@ def test_decision_records_are_numbered_and_complete() -> None:
         text = TEXTS[f"docs/adr/{record}"]
         assert text.startswith(f"# {record[:4]} ")
         assert all(f"\n## {part}\n" in text for part in ("Context", "Decision", "Consequences"))
+
+
+def test_the_version_has_an_entry_below_what_is_unreleased() -> None:
+    root = current_project().root
+    own = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^## \[(.+?)\]", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[:2] == ["Unreleased", own]

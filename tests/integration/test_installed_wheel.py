@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from running_stack import new_home
 
 from mlops_assets.core.project import current_project
 
@@ -181,25 +183,78 @@ def test_it_loads_beside_the_assets_of_an_existing_project(environment: Path, fo
     assert {"sales", "raw/parcels", "parcel_delay/evaluation"} <= set(loaded["assets"])
 
 
-@pytest.mark.long
-def test_the_workflow_of_a_new_project_passes(environment: Path, variables: dict[str, str], tmp_path: Path) -> None:
-    _mlops(environment, tmp_path, variables)("init", "my_company")
-    project = tmp_path / "my_company"
-    [job] = yaml.safe_load((project / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
-    [python] = [step["with"]["python-version"] for step in job["steps"] if "setup-uv" in step.get("uses", "")]
-    assert python in ("3.11", "3.12")
+@pytest.fixture
+def machine_with_uv(environment: Path, variables: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The variables of a machine as a team has it: uv, the Python of this test, an index with the wheel, and no environment yet."""
     venv.create(tmp_path / "tools", with_pip=True)
     subprocess.run([str(tmp_path / "tools" / "bin" / "pip"), "install", "--quiet", "uv"], check=True)
-    # As the machine of a team has it: uv, the Python of this test, an index with the wheel, and no environment yet.
-    path = f"{tmp_path / 'tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     own = {name: value for name, value in variables.items() if name != "VIRTUAL_ENV"}
-    own |= {"PATH": path, "UV_FIND_LINKS": str(environment.parent)}
-    commands = [step["run"] for step in job["steps"] if "run" in step]
+    path = f"{tmp_path / 'tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return own | {"PATH": path, "UV_FIND_LINKS": str(environment.parent)}
+
+
+@pytest.mark.long
+def test_the_workflow_of_a_new_project_passes(
+    environment: Path, variables: dict[str, str], machine_with_uv: dict[str, str], tmp_path: Path
+) -> None:
+    _mlops(environment, tmp_path, variables)("init", "my_company")
+    project = tmp_path / "my_company"
+    steps = yaml.safe_load((project / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["test"]["steps"]
+    [python] = [step["with"]["python-version"] for step in steps if "setup-uv" in step.get("uses", "")]
+    assert python in ("3.11", "3.12")
+    commands = [step["run"] for step in steps if "run" in step]
     for command in commands:
-        done = subprocess.run(["bash", "-e", "-c", command], cwd=project, env=own, capture_output=True, text=True, check=False)
+        done = _shell(command, project, machine_with_uv)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     assert "1 passed" in done.stdout
-    assert len(commands) == 4
+    assert len(commands) == 5
+
+
+@pytest.fixture
+def folder_for_all() -> Iterator[Path]:
+    """An empty folder that others may read: for root, Postgres runs as another user and loads its parts from the environment."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.long
+def test_a_commit_is_deployed_and_one_with_a_fault_is_not(
+    environment: Path, variables: dict[str, str], machine_with_uv: dict[str, str], folder_for_all: Path
+) -> None:
+    _mlops(environment, folder_for_all, variables)("init", "my_company")
+    project, clone = folder_for_all / "my_company", folder_for_all / "clone"
+    _shell("git init --quiet && git add . && git commit --quiet --message first", project, GIT)
+    _shell(f"git clone --quiet {project} {clone}", folder_for_all, GIT)
+    # A path of tests is longer than a Unix socket may have.
+    with new_home() as settings:
+        machine = machine_with_uv | GIT | {"MLOPS_ENV": "staging", "MLOPS_HOME": str(settings.home)}
+        for name in ("dagster", "mlflow", "nats", "serving"):
+            machine[f"MLOPS_{name.upper()}_PORT"] = str(getattr(settings, f"{name}_port"))
+        deployed = _shell(f"deployments/deploy {clone}", project, machine)
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        first = _shell("git rev-parse HEAD", project, GIT).stdout
+        assert f"staging has {first.strip()}." in deployed.stdout
+        faulty = project / "my_company" / "defs" / "parcels" / "defs.yaml"
+        faulty.parent.mkdir()
+        faulty.write_text("type: mlops_assets.RawTables\nattributes: {nothing: true}\n")
+        _shell("git add . && git commit --quiet --message faulty", project, GIT)
+        refused = _shell(f"deployments/deploy {clone}", project, machine)
+        assert (refused.returncode, f"Back to {first.strip()}" in refused.stderr) == (1, True), refused.stdout + refused.stderr
+        assert _shell("git rev-parse HEAD", clone, GIT).stdout == first
+        state = json.loads(_shell(".venv/bin/mlops status --json", clone, machine).stdout)
+        assert {process["state"] for process in state["processes"]} == {"running"}
+
+
+GIT = {
+    f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in (("NAME", "a"), ("EMAIL", "a@example.org"))
+}
+"""Who commits."""
+
+
+def _shell(command: str, folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"]} | variables
+    return subprocess.run(["bash", "-e", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def _write_plants(file: Path) -> None:

@@ -1,16 +1,15 @@
-import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import psycopg2
 import pytest
-from rich.console import Console
 from typer import Typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from mlops_assets.cli.main import _Commands, _table, app
+from mlops_assets.cli.main import _Commands, app
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -20,6 +19,11 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert f"Example: mlops {command}" in result.stdout
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"mlops-assets {version('mlops-assets')}\n")
 
 
 def test_a_database_that_is_away_is_a_message(home: Path) -> None:
@@ -45,35 +49,12 @@ def test_help_loads_nothing_heavy() -> None:
     code = f"""
 import sys
 from typer.testing import CliRunner
-from mlops_assets.cli.main import _table, app
+from mlops_assets.cli.main import app
 assert CliRunner().invoke(app, ["--help"]).exit_code == 0
 print(sorted(set({heavy.split()}) & set(sys.modules)))
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
-
-
-def test_status_without_a_stack_says_stopped_and_creates_nothing(home: Path) -> None:
-    result = CliRunner().invoke(app, ["status", "--json"])
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
-    assert report["solutions"] == {}
-    assert {entry["state"] for entry in report["processes"]} == {"stopped"}
-    assert {entry["pid"] for entry in report["processes"]} == {None}
-    assert not home.exists()
-
-
-def test_status_leaves_out_the_servers_that_run_elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLOPS_NATS_URL", "nats://host:4222")
-    report = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
-    assert "nats" not in {entry["name"] for entry in report["processes"]}
-
-
-def test_down_without_a_stack_does_nothing(home: Path) -> None:
-    result = CliRunner().invoke(app, ["down"])
-    assert result.exit_code == 0, result.output
-    assert "Nothing was running." in result.stdout
-    assert not home.exists()
 
 
 @pytest.mark.parametrize(
@@ -101,13 +82,6 @@ def test_a_fault_is_a_message_and_exit_code_1(
     assert result.exit_code == 1
     assert message in result.stderr
     assert "Traceback" not in result.output
-
-
-def test_values_of_tables_are_shown_as_they_are(terminal: Console) -> None:
-    terminal.print(_table([{"name": "[/red] [blink]", "list": ["[bold]", 1], "none": None, "empty": []}]))
-    text = terminal.export_text()
-    for words in ("[/red] [blink]", "[bold]", "none"):
-        assert words in text
 
 
 def test_a_command_of_an_extra_that_is_left_out_is_told(tmp_path: Path) -> None:
