@@ -144,8 +144,8 @@ def _run_by_the_stack() -> set[Path]:
 
 
 def _run_as_commands() -> set[Path]:
-    """The modules of commands that a test on real parts runs (`platform.mlops("train", ...)`), with what only commands import."""
-    commands = {word for source in _REAL_TESTS for word in re.findall(r"\bmlops\(\s*\"([a-z-]+)\"", source)}
+    """The modules of commands that a test on real parts runs (`mlops("train", ...)`, `invoke(app, ["diff"`), with what only commands import."""
+    commands = {word for source in _REAL_TESTS for word in re.findall(r"\b(?:mlops\(|invoke\(app, \[)\s*\"([a-z-]+)\"", source)}
     modules = [path for path in (_PACKAGE / "cli").glob("*.py") if commands & set(_commands(path))]
     return _closure(modules, _COMMAND_FOLDERS)
 
