@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.clients.event_flow import open_flow
 from mlops_assets.clients.event_stream import EventStream, connect
+from mlops_assets.core.listening import Listening
 from mlops_assets.core.settings import Settings
 from mlops_assets.local import configuration
 from mlops_assets.local.environment import scripts_directory
@@ -21,10 +22,10 @@ T = TypeVar("T")
 class NatsServer:
     """`nats-server` with the stack's own configuration, and its state in a folder. `url` is that of the platform's user."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, listening: Listening | None = None):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = listener.getsockname()[1]
-        self.settings = Settings(home=directory, nats_port=self.port)
+        self.settings = Settings(home=directory, nats_port=self.port, listening=listening or Listening())
         self.url = event_stream_url(self.settings)
         self._directory = directory
         self._process: subprocess.Popen | None = None
@@ -45,6 +46,11 @@ class NatsServer:
             except OSError:
                 assert time.monotonic() < deadline, (self._directory / "log").read_text()
                 time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        """Send the server a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """End the server as SIGKILL does."""

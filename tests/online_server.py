@@ -20,7 +20,9 @@ import requests
 from bundles import Fitted, fit_flights, push_planes
 from waiting import wait_for
 
+from mlops_assets.access.tls import client_context, verification
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.listening import Listening
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.environment import process_environment
 from mlops_assets.online_store.lmdb_store import LmdbStore
@@ -40,12 +42,26 @@ class OnlineServer:
     """The server's processes on a state folder of their own, with the solution `flights` in `versions`. Nothing ships its spool."""
 
     def __init__(
-        self, home: Path, versions: dict[int, Fitted], processes: int = 2, engine: str = "process", *, restarted: bool = True
+        self,
+        home: Path,
+        versions: dict[int, Fitted],
+        processes: int = 2,
+        engine: str = "process",
+        *,
+        restarted: bool = True,
+        listening: Listening | None = None,
     ):
         self._restarted, self._started = restarted, list[subprocess.Popen[bytes]]()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-        self.settings = Settings(home=home, serving_port=port, serving_processes=processes, serving_token=TOKEN)
+        self.settings = Settings(
+            home=home,
+            listening=listening or Listening(),
+            serving_port=port,
+            serving_processes=processes,
+            serving_token=TOKEN,
+        )
+        self._verify = verification(self.settings.listening)
         self.folder = self.settings.serving_directory / SOLUTION
         self.address = f"{self.settings.serving_url}/{SOLUTION}/predict"
         self.headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
@@ -123,11 +139,11 @@ class OnlineServer:
 
     def post(self, body: bytes, **headers: str) -> requests.Response:
         """One request on a connection of its own."""
-        return requests.post(self.address, data=body, headers={**self.headers, **headers}, timeout=10)
+        return requests.post(self.address, data=body, headers={**self.headers, **headers}, timeout=10, verify=self._verify)
 
     def get(self, path: str) -> requests.Response:
         """One other request, with the token."""
-        return requests.get(f"{self.settings.serving_url}{path}", headers=self.headers, timeout=10)
+        return requests.get(f"{self.settings.serving_url}{path}", headers=self.headers, timeout=10, verify=self._verify)
 
     def records(self) -> list[PredictionRecord]:
         """Every prediction on the disk."""
@@ -160,9 +176,16 @@ class Load:
 def load(server: OnlineServer, *, callers: int, patience: float = 10) -> Iterator[Load]:
     """Callers that ask again and again on connections that they keep, each answer awaited, until the block ends."""
     done, found, lock = threading.Event(), Load(), threading.Lock()
+    listening = server.settings.listening
+    context = client_context(listening.authorities) if listening.has_tls else None
 
     def call() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.settings.serving_port, timeout=patience)
+        where = "127.0.0.1", server.settings.serving_port
+        connection = (
+            http.client.HTTPSConnection(*where, timeout=patience, context=context)
+            if context
+            else http.client.HTTPConnection(*where, timeout=patience)
+        )
         while not done.is_set():
             try:
                 connection.request("POST", f"/{SOLUTION}/predict", server.row, server.headers)

@@ -6,6 +6,7 @@ import secrets
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
@@ -42,11 +43,19 @@ def event_stream_caller(settings: Settings) -> EventStreamUser:
 
 
 def event_stream_url(settings: Settings) -> str:
-    """The address of the event stream with the platform's user; of one elsewhere `MLOPS_NATS_URL`, which names its own."""
-    if settings.nats_url is not None:
-        return settings.nats_url
-    user = event_stream_platform(settings)
-    return settings.nats_server_url.replace("://", f"://{user.name}:{user.password}@", 1)
+    """The address of the event stream with the platform's user; of one elsewhere `MLOPS_NATS_URL`, which names its own.
+
+    One with TLS has options, which `connection_options` reads: the file of the authorities, and that the server begins with TLS.
+    """
+    parts = urlsplit(settings.nats_server_url)
+    options = {}
+    if parts.scheme == "tls" and settings.listening.authorities:
+        options["tls_ca"] = str(settings.listening.authorities)
+    if settings.nats_url is None:
+        user = event_stream_platform(settings)
+        parts = parts._replace(netloc=f"{user.name}:{user.password}@{parts.netloc}")
+        options |= {"tls_first": "on"} if parts.scheme == "tls" else {}
+    return parts._replace(query="&".join(filter(None, [urlencode(options), parts.query]))).geturl()
 
 
 def renew_access_token(settings: Settings) -> str:

@@ -7,6 +7,7 @@ An ASGI application around another one. Whatever a web page elsewhere makes a br
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
 from typing import Any
@@ -14,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from mlops_assets.access.credentials import bearer_token
 from mlops_assets.access.identities import IDENTITY, Identities, Identity
+from mlops_assets.core.listening import Listening
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -23,8 +25,6 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 TOKEN_PARAMETER = "token"  # noqa: S105 - its name, not a token
 """`?token=...` opens a session and leads to the same address without it."""
 
-# Any port, so that a tunnel to this machine works.
-_LOOPBACK = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(?::(\d{1,5}))?", re.IGNORECASE)
 _SESSION_SECONDS = 30 * 24 * 60 * 60
 _POLICY = (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store")
 
@@ -36,10 +36,13 @@ class AccessGuard:
     types to get in, `file` is the name of the file in the state folder in which a program finds the token.
     """
 
-    def __init__(self, application: Application, *, name: str, identities: Identities, command: str, file: str):
+    def __init__(
+        self, application: Application, *, name: str, identities: Identities, listening: Listening, command: str, file: str
+    ):
         self._application = application
         self._name = name
         self._identities = identities
+        self._hosts, self._names = _OwnHosts(listening), ", ".join(listening.own_names)
         self._command = command
         self._file = file
 
@@ -49,9 +52,9 @@ class AccessGuard:
             await self._application(scope, receive, send)
             return
         headers = _Headers(scope)
-        host = _LOOPBACK.fullmatch(headers.get(b"host"))
+        host = self._hosts.find(headers.get(b"host"))
         if host is None:
-            await refuse(scope, send, HTTPStatus.FORBIDDEN, "This server answers under the names 127.0.0.1 and localhost alone.")
+            await refuse(scope, send, HTTPStatus.FORBIDDEN, f"This server answers under its own names alone: {self._names}.")
             return
         token = bearer_token(headers.get(b"authorization"))
         identity = None if token is None else self._identities.of_token(token)
@@ -61,7 +64,7 @@ class AccessGuard:
             await self._open_session(scope, send, headers, host)
         elif (identity := self._identity_of_session(headers, host)) is None:
             await self._show_the_way(scope, send, headers)
-        elif _is_of_another_origin(scope, headers):
+        elif _is_of_another_origin(scope, headers, host.origin):
             await refuse(scope, send, HTTPStatus.FORBIDDEN, f"{self._name} takes nothing that a page of another origin sends.")
         else:
             await self._admit(identity, scope, receive, send)
@@ -70,7 +73,7 @@ class AccessGuard:
         scope[IDENTITY] = identity
         await self._application(scope, receive, send)
 
-    async def _open_session(self, scope: Scope, send: Send, headers: "_Headers", host: re.Match[bytes]) -> None:
+    async def _open_session(self, scope: Scope, send: Send, headers: "_Headers", host: "_Host") -> None:
         """Exchange the token in the address for a cookie, and lead to the address without it."""
         parameters = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         token = dict(parameters)[TOKEN_PARAMETER].encode()
@@ -80,7 +83,7 @@ class AccessGuard:
         left = urlencode([(name, value) for name, value in parameters if name != TOKEN_PARAMETER])
         # The path as it was sent; two slashes at its beginning would name another host.
         path = "/" + scope.get("raw_path", scope["path"].encode()).decode("latin-1").lstrip("/")
-        cookie = f"{self._cookie_name(host)}={self._identities.session(token)}; Path=/; Max-Age={_SESSION_SECONDS}; HttpOnly; SameSite=Strict"
+        cookie = f"{host.cookie}={self._identities.session(token)}; Path=/; Max-Age={_SESSION_SECONDS}; {host.cookie_attributes}"
         await _answer(
             send,
             HTTPStatus.SEE_OTHER,
@@ -89,15 +92,10 @@ class AccessGuard:
             (b"set-cookie", cookie.encode()),
         )
 
-    def _identity_of_session(self, headers: "_Headers", host: re.Match[bytes]) -> Identity | None:
-        name = self._cookie_name(host)
+    def _identity_of_session(self, headers: "_Headers", host: "_Host") -> Identity | None:
         pairs = (pair.strip().partition("=") for pair in headers.get(b"cookie").decode("latin-1").split(";"))
-        sessions = (self._identities.of_session(value.encode("latin-1")) for key, _, value in pairs if key == name)
+        sessions = (self._identities.of_session(value.encode("latin-1")) for key, _, value in pairs if key == host.cookie)
         return next((identity for identity in sessions if identity is not None), None)
-
-    def _cookie_name(self, host: re.Match[bytes]) -> str:
-        """Browsers keep one set of cookies for all ports of a host: the name tells them apart."""
-        return f"mlops_session_{(host[2] or b'80').decode()}"
 
     async def _show_the_way(self, scope: Scope, send: Send, headers: "_Headers") -> None:
         """Say how to get in: a page for a browser, JSON for a program."""
@@ -111,6 +109,42 @@ class AccessGuard:
         page = _PAGE.format(name=escape(self._name), command=escape(self._command), again=again)
         kind = (b"content-type", b"text/html; charset=utf-8")
         await _answer(send, HTTPStatus.UNAUTHORIZED, page.encode(), kind, (b"x-frame-options", b"DENY"))
+
+
+@dataclass(frozen=True)
+class _Host:
+    """The host of a request, one of the server's own: its port as the request has it, and the origin of its pages."""
+
+    port: str
+    origin: bytes
+
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie. Browsers keep one set of cookies for all ports of a host: the name tells them apart."""
+        return f"mlops_session_{self.port}"
+
+    @property
+    def cookie_attributes(self) -> str:
+        """Who gets the cookie."""
+        secure = "; Secure" if self.origin.startswith(b"https:") else ""
+        return f"HttpOnly; SameSite=Strict{secure}"
+
+
+class _OwnHosts:
+    """The hosts that a server answers as: its own names at any port, so that a tunnel works."""
+
+    def __init__(self, listening: Listening):
+        self._listening = listening
+        names = "|".join(map(re.escape, listening.own_names))
+        self._pattern = re.compile(rf"({names})(?::(\d{{1,5}}))?".encode(), re.IGNORECASE)
+
+    def find(self, header: bytes) -> _Host | None:
+        """The host that the header names, None for another one's."""
+        if (match := self._pattern.fullmatch(header)) is None:
+            return None
+        scheme = self._listening.scheme(match[1].decode().lower())
+        port = match[2].decode() if match[2] else {"http": "80", "https": "443"}[scheme]
+        return _Host(port, f"{scheme}://".encode() + header.lower())
 
 
 class _Headers:
@@ -135,15 +169,14 @@ def _is_navigation(scope: Scope, headers: _Headers) -> bool:
     return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and is_page
 
 
-def _is_of_another_origin(scope: Scope, headers: _Headers) -> bool:
+def _is_of_another_origin(scope: Scope, headers: _Headers, own: bytes) -> bool:
     """Whether a page of another origin made the browser send this. Following a link is allowed: it shows a page and changes nothing."""
     origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
-    own = b"http://" + headers.get(b"host")
     if scope["type"] == "websocket":
-        return origin.lower() != own.lower()
+        return origin.lower() != own
     if site:
         return site not in (b"same-origin", b"none") and not _is_navigation(scope, headers)
-    return bool(origin) and origin.lower() != own.lower()
+    return bool(origin) and origin.lower() != own
 
 
 async def refuse(scope: Scope, send: Send, status: HTTPStatus, reason: str) -> None:

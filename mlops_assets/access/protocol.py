@@ -7,6 +7,9 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from mlops_assets.access.tls import check_listening, server_options
+from mlops_assets.core.listening import Listening
+
 MAXIMUM_HEAD_BYTES = 64 << 10
 """About so long may the head of a request be: uvicorn's parser keeps what comes, however much."""
 
@@ -14,16 +17,23 @@ HEAD_SECONDS = 10.0
 """Within this time a head has to be complete, and on a new connection to begin."""
 
 
-def serve(application: Any, port: int) -> None:
-    """Serve an ASGI application on the loopback interface until SIGTERM or SIGINT, without a log of addresses: they may hold a token."""
+def serve(application: Any, listening: Listening, port: int) -> None:
+    """Serve an ASGI application until SIGTERM or SIGINT, without a log of addresses: they may hold a token.
+
+    Raises StackError where it may not listen without TLS.
+    """
+    check_listening(listening)
     uvicorn.run(
         application,
-        host="127.0.0.1",
+        host=listening.address,
         port=port,
         http=LimitedProtocol,
         log_level="warning",
         access_log=False,
         server_header=False,
+        # Nobody reads the address of who asks, and the guard is told of a proxy by a setting.
+        proxy_headers=False,
+        **server_options(listening),
     )
 
 

@@ -37,7 +37,7 @@ def serve() -> None:
 
     settings = read_settings()
     [online] = [service for service in services(settings) if service.name == ONLINE]
-    preflight.check_port(online)
+    preflight.check_port(settings.listening, online)
     server.serve(settings, restarted=False)
 
 
@@ -140,11 +140,14 @@ def ask_server(settings: Settings, method: str, path: str, body: str | None) -> 
     import requests
 
     from mlops_assets.access.credentials import serving_token
+    from mlops_assets.access.tls import verification
 
-    address = f"{settings.serving_url}{path}"
+    address, verify = f"{settings.serving_url}{path}", verification(settings.listening)
     headers = {"Authorization": f"Bearer {serving_token(settings)}", "Content-Type": "application/json"}
     try:
-        answer = requests.request(method, address, data=body and body.encode(), headers=headers, timeout=_TIMEOUT_SECONDS)
+        answer = requests.request(
+            method, address, data=body and body.encode(), headers=headers, timeout=_TIMEOUT_SECONDS, verify=verify
+        )
         content = json.loads(answer.content)
     except (requests.RequestException, ValueError) as error:
         raise StackError(f"The online server does not answer at {address}: {error}", remedy="mlops logs online") from error

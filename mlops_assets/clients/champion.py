@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.access.credentials import access_token, authorization
+from mlops_assets.access.tls import verification
 from mlops_assets.clients.aliases import CHAMPION, segment_alias
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.core.errors import AwayError
@@ -80,6 +81,7 @@ def _get(settings: Settings, path: str, **parameters: Any) -> "Response":
             params=parameters,
             headers=authorization(access_token(settings)),
             timeout=_TIMEOUT_SECONDS,
+            verify=verification(settings.listening),
         )
     except requests.RequestException as error:
         raise RegistryUnreachableError(f"The model registry does not answer at {settings.mlflow_url}: {error}") from error

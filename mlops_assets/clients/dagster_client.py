@@ -14,6 +14,7 @@ from uuid import uuid4
 import requests
 
 from mlops_assets.access.credentials import access_token, authorization
+from mlops_assets.access.tls import verification
 from mlops_assets.clients import dagster_queries as queries
 from mlops_assets.clients.asset_state import AssetState, asset_state
 from mlops_assets.core.errors import AwayError, StackError
@@ -96,13 +97,14 @@ class DagsterClient:
 
     url: str
     token: str = field(repr=False)
+    verify: str | bool = True
     timeout_seconds: float = _TIMEOUT_SECONDS
     patience_seconds: float = PATIENCE_SECONDS
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "DagsterClient":
         """The client of this installation's webserver."""
-        return cls(url=settings.dagster_url, token=access_token(settings))
+        return cls(url=settings.dagster_url, token=access_token(settings), verify=verification(settings.listening))
 
     def assets(self, keys: Collection[str] | None = None, *, with_checks: bool = False) -> dict[str, AssetState]:
         """The assets of `keys` that exist, by key; all when None, which takes Dagster twenty times as long as a few.
@@ -271,6 +273,7 @@ class DagsterClient:
                 json={"query": query, "variables": variables},
                 headers=authorization(self.token),
                 timeout=self.timeout_seconds,
+                verify=self.verify,
             )
             answer = response.json()
         except requests.RequestException as error:

@@ -9,13 +9,15 @@ import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 from nats import errors
 from nats.js import api
 from nats.js import errors as jetstream_errors
 
+from mlops_assets.access.tls import client_context
 from mlops_assets.clients.publishing import EventStreamError, Message, Publisher
 from mlops_assets.clients.stopping import done_before, wait_for
 
@@ -183,7 +185,7 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
 
     connecting = asyncio.ensure_future(
         nats.connect(
-            url,
+            **connection_options(url),
             name=name,
             inbox_prefix=INBOX_PREFIX.encode(),
             allow_reconnect=stopping is not None,
@@ -218,6 +220,24 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
         await client.close()
 
 
+def connection_options(url: str) -> dict[str, Any]:
+    """The arguments of `nats.connect` for an address, whose options are the platform's own.
+
+    `tls_ca` is the file of the authorities that its certificate is verified by. With `tls_first=on` nothing is said before TLS: otherwise
+    somebody on the way could say that the server has none, and would be given the password.
+    """
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    tls: dict[str, Any] = {}
+    if parts.scheme == "tls":
+        authorities = options.get("tls_ca")
+        tls = {
+            "tls": client_context(Path(authorities) if authorities else None),
+            "tls_handshake_first": options.get("tls_first") == "on",
+        }
+    return {"servers": parts._replace(query="").geturl(), **tls}
+
+
 def _without_user(url: str) -> str:
     parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

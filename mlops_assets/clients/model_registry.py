@@ -61,7 +61,12 @@ class ModelRegistry(TrackingServer):
     @classmethod
     def from_settings(cls, settings: Settings) -> "ModelRegistry":
         """The registry of this installation."""
-        return cls(url=settings.mlflow_url, token=access_token(settings), signer=Signer(settings.signing_key_file))
+        return cls(
+            url=settings.mlflow_url,
+            token=access_token(settings),
+            signer=Signer(settings.signing_key_file),
+            authorities=settings.listening.authorities,
+        )
 
     def register(self, solution: str, run_id: str, pipeline: "Pipeline", tags: Mapping[str, str]) -> RegisteredModel:
         """Store `pipeline` in skops format (no pickle) as a model of the run, and register it as the solution's next version.

@@ -29,12 +29,15 @@ class TrackingServer:
 
     url: str
     token: str = field(repr=False)
+    authorities: Path | None = field(default=None, kw_only=True)
 
     @property
     def client(self) -> "MlflowClient":
         """MLflow's client."""
         # It looks for its token here at each request, and nowhere else: another registry of this process has another one.
         os.environ["MLFLOW_TRACKING_TOKEN"] = self.token
+        if self.authorities:
+            os.environ["MLFLOW_TRACKING_SERVER_CERT_PATH"] = str(self.authorities)
         return self._client
 
     @cached_property

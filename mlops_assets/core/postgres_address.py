@@ -3,11 +3,12 @@
 import os
 import tempfile
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 
-def connection_string(url: str, database: str, password_file: Path) -> str:
+def connection_string(url: str, database: str, password_file: Path, authorities: Path | None) -> str:
     """The libpq keyword string of `database` on the server at `url`, as psycopg2 and DuckDB take it."""
     parts = urlsplit(url)
     return keywords(
@@ -16,7 +17,7 @@ def connection_string(url: str, database: str, password_file: Path) -> str:
             "user": unquote(parts.username or ""),
             "host": unquote(parts.hostname or ""),
             "port": str(parts.port or ""),
-            **_options(url, password_file),
+            **_options(url, password_file, authorities),
         }
     )
 
@@ -26,21 +27,36 @@ def keywords(parts: Mapping[str, str]) -> str:
     return " ".join(f"{key}={_quoted(value)}" for key, value in parts.items() if value)
 
 
-def sqlalchemy_address(url: str, database: str, password_file: Path) -> str:
+def sqlalchemy_address(url: str, database: str, password_file: Path, authorities: Path | None) -> str:
     """The SQLAlchemy URL of `database` on the server at `url`."""
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     netloc = f"{user.partition(':')[0]}@{host}" if user else host
-    options = urlencode(_options(url, password_file), quote_via=quote)
+    options = urlencode(_options(url, password_file, authorities), quote_via=quote)
     return parts._replace(scheme="postgresql+psycopg2", netloc=netloc, path=f"/{database}", query=options).geturl()
 
 
-def _options(url: str, password_file: Path) -> dict[str, str]:
-    """The options of `url`, with the file of its password, which is written, in place of the password."""
+def _options(url: str, password_file: Path, authorities: Path | None) -> dict[str, str]:
+    """The options of `url`, with the file of its password, which is written, in place of the password.
+
+    With `authorities`, the certificate of a server on another machine is verified, unless the address says otherwise.
+    """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     password = options.pop("password", None) or unquote(parts.password or "")
+    if authorities and "sslmode" not in options and _is_elsewhere(parts.hostname or options.get("host", "")):
+        options |= {"sslmode": "verify-full", "sslrootcert": str(authorities)}
     return options | ({"passfile": str(keep_password(password_file, password))} if password else {})
+
+
+def _is_elsewhere(host: str) -> bool:
+    """Whether a host, as libpq takes it, is another machine: neither loopback nor a Unix socket."""
+    if not host or unquote(host).startswith("/"):
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
 
 
 def _quoted(value: str) -> str:

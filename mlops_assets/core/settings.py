@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from mlops_assets.core.environment_files import project_variables
 from mlops_assets.core.environment_values import read_choice, read_count, read_port, read_switch
+from mlops_assets.core.listening import Listening
 from mlops_assets.core.postgres_address import connection_string, keywords, sqlalchemy_address
 from mlops_assets.core.project import current_project
 
@@ -45,6 +46,7 @@ class Settings:
     """
 
     home: Path
+    listening: Listening = field(default_factory=Listening)
     postgres_url: str | None = field(default=None, repr=False)
     nats_url: str | None = field(default=None, repr=False)
     mlflow_server: str | None = None
@@ -84,6 +86,7 @@ class Settings:
         home = environment.get("MLOPS_HOME") or current_project().state_directory
         return cls(
             home=Path(home).expanduser().resolve(),
+            listening=Listening.from_environment(environment),
             postgres_url=environment.get("MLOPS_POSTGRES_URL") or None,
             nats_url=environment.get("MLOPS_NATS_URL") or None,
             mlflow_server=environment.get("MLOPS_MLFLOW_URL") or None,
@@ -259,27 +262,28 @@ class Settings:
     @property
     def dagster_url(self) -> str:
         """Address of the Dagster webserver."""
-        return f"http://127.0.0.1:{self.dagster_port}"
+        return self.listening.url(self.dagster_port)
 
     @property
     def mlflow_url(self) -> str:
         """Address of the MLflow tracking server: `mlflow_server`, or that of the local stack."""
-        return self.mlflow_server or f"http://127.0.0.1:{self.mlflow_port}"
+        return self.mlflow_server or self.listening.url(self.mlflow_port)
 
     @property
     def serving_url(self) -> str:
         """Address of the online server."""
-        return f"http://127.0.0.1:{self.serving_port}"
+        return self.listening.url(self.serving_port)
 
     @property
     def nats_server_url(self) -> str:
         """Address of the NATS server: `nats_url`, or that of the embedded one."""
-        return self.nats_url or f"nats://127.0.0.1:{self.nats_port}"
+        scheme = "tls" if self.listening.has_tls else "nats"
+        return self.nats_url or f"{scheme}://{self.listening.authority(self.nats_port)}"
 
     def postgres_connection_string(self, database: str) -> str:
         """The libpq keyword string of `database`, as psycopg2 and DuckDB take it. It names the file that holds the password."""
         if self.postgres_url is not None:
-            return connection_string(self.postgres_url, database, self.postgres_password_file)
+            return connection_string(self.postgres_url, database, self.postgres_password_file, self.listening.authorities)
         return keywords({"dbname": database, "user": "postgres", "host": str(self.postgres_directory)})
 
     def postgres_maintenance_connection_string(self) -> str:
@@ -291,7 +295,7 @@ class Settings:
         """The SQLAlchemy URL of `database`, with the psycopg2 driver that dagster-postgres ships. It names the file that holds the password."""
         if self.postgres_url is None:
             return f"postgresql+psycopg2://postgres:@/{database}?host={quote(str(self.postgres_directory), safe='')}"
-        return sqlalchemy_address(self.postgres_url, database, self.postgres_password_file)
+        return sqlalchemy_address(self.postgres_url, database, self.postgres_password_file, self.listening.authorities)
 
 
 def sensor_interval(seconds: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
+from mlops_assets.core.listening import bracketed
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.core.text_templates import text_templates
@@ -42,6 +43,7 @@ def render_files(settings: Settings) -> dict[Path, str]:
     environment = text_templates(TEMPLATE_DIRECTORY)
     environment.filters["argument"] = _supervisor_argument
     environment.filters["literal"] = _supervisor_literal
+    environment.filters["bracketed"] = bracketed
     variables = {
         "services": {service.name: service for service in services(settings)},
         "withheld_variables": withheld_variables,

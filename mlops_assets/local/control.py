@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
+from mlops_assets.access.tls import check_listening
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 from mlops_assets.local import (
@@ -111,7 +112,7 @@ def storage(settings: Settings) -> Iterator[None]:
     with _lock(settings):
         _launch(settings, supervisor, configuration.render_files(settings), _silent)
         try:
-            _start(supervisor, stored, _silent)
+            _start(settings, supervisor, stored, _silent)
             _wait(supervisor, stored, lambda process: _is_ready(settings, process), _silent)
             yield
         finally:
@@ -144,6 +145,8 @@ def reload(settings: Settings) -> None:
     supervisor = Supervisor(settings)
     if not supervisor.is_running():
         raise StackError("The stack is not running.", remedy="Start it: mlops up")
+    if settings.nats_url is None and settings.listening.has_tls:
+        supervisor.signal(NATS, "HUP")  # it reads a renewed certificate
     prepare.prepare(settings)
     supervisor.restart(CODE_LOCATION)
     code_location = [service for service in services(settings) if service.name == CODE_LOCATION]
@@ -209,8 +212,9 @@ def _launch(settings: Settings, supervisor: Supervisor, files: dict, listener: L
     # What a killed supervisor left behind would hold the ports and the data folder.
     leftovers.end_processes(leftovers.find_processes(settings))
     version_check.check_folder(settings)
+    check_listening(settings.listening)
     for service in services(settings):
-        preflight.check_port(service)
+        preflight.check_port(settings.listening, service)
     for directory in (settings.log_directory, settings.dagster_home):
         directory.mkdir(parents=True, exist_ok=True)
     for directory in durability.make_durable(settings):
@@ -238,7 +242,7 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
     wanted = services(settings)
     first = [service for service in wanted if service.name in STORAGE]
     others = [service for service in wanted if service not in first]
-    started = _start(supervisor, first, listener)
+    started = _start(settings, supervisor, first, listener)
     _wait(supervisor, first, lambda process: _is_ready(settings, process), listener)
     postgres.create_databases(settings)
     lake_catalog.ensure_catalog(settings)
@@ -246,16 +250,16 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
     processes = supervisor.processes()
     served = any(processes[name].pid is not None for name in (DAEMON, WEBSERVER))
     interrupted_runs.recover_runs(settings, served=served)
-    started = _start(supervisor, others, listener) or started
+    started = _start(settings, supervisor, others, listener) or started
     _wait(supervisor, others, lambda process: _is_ready(settings, process), listener)
     return started
 
 
-def _start(supervisor: Supervisor, wanted: list[Service], listener: Listener) -> bool:
+def _start(settings: Settings, supervisor: Supervisor, wanted: list[Service], listener: Listener) -> bool:
     processes = supervisor.processes()
     stopped = [service for service in wanted if processes[service.name].state in {"STOPPED", "EXITED", "FATAL"}]
     for service in stopped:
-        preflight.check_port(service)
+        preflight.check_port(settings.listening, service)
         listener(service.name, "starting")
         supervisor.start(service.name)
     return bool(stopped)

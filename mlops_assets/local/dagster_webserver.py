@@ -58,10 +58,11 @@ def main() -> None:
                 DagsterDoor(application, settings.audit_log),
                 name="Dagster",
                 identities=identities(settings, "Dagster"),
+                listening=settings.listening,
                 command="mlops open",
                 file=settings.access_token_file.name,
             )
-            serve(guard, settings.dagster_port)
+            serve(guard, settings.listening, settings.dagster_port)
 
 
 @contextlib.asynccontextmanager

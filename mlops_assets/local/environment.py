@@ -56,6 +56,8 @@ def process_environment(settings: Settings) -> dict[str, str]:
             **_project_variables(),
             "DAGSTER_HOME": str(settings.dagster_home),
             "MLFLOW_TRACKING_URI": settings.mlflow_url,
+            # Set to nothing, MLflow's client would verify nothing.
+            **({"MLFLOW_TRACKING_SERVER_CERT_PATH": str(authorities)} if (authorities := settings.listening.authorities) else {}),
             # The three variables that the dbt profile reads.
             "MLOPS_LAKE_CATALOG": settings.postgres_connection_string(LAKE_DATABASE),
             "MLOPS_LAKE_DATA": str(settings.lake_directory),
@@ -80,6 +82,7 @@ def _project_variables() -> dict[str, str]:
 def _settings_variables(settings: Settings) -> dict[str, str]:
     return {
         "MLOPS_HOME": str(settings.home),
+        **settings.listening.variables(),
         "MLOPS_POSTGRES_URL": settings.postgres_url or "",
         "MLOPS_NATS_URL": settings.nats_url or "",
         "MLOPS_MLFLOW_URL": settings.mlflow_server or "",

@@ -6,6 +6,7 @@ up by the same variables, in the process that supervisor watches: half the memor
 """
 
 import os
+from collections.abc import Sequence
 
 from mlops_assets.access.guard import AccessGuard
 from mlops_assets.access.identities import identities
@@ -17,8 +18,11 @@ from mlops_assets.local.doors import MlflowDoor
 def main() -> None:
     """Initialise the tracking database, then serve until told to stop. Artifacts are stored and served by the server itself."""
     settings = Settings.from_environment()
-    # Loopback names only, at any port so that a tunnel works: what a web page elsewhere makes a browser send is refused.
-    os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] = "127.0.0.1:*,localhost:*"
+    # Own names only, at any port so that a tunnel works: what a web page elsewhere makes a browser send is refused. The guard knows the port.
+    names = settings.listening.own_names
+    origins = [f"{settings.listening.scheme(name)}://{name}" for name in names]
+    os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] = _at_any_port(names)
+    os.environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = _at_any_port(origins)
     # The job runner is for evaluations by language models; it would start four more processes.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 
@@ -41,10 +45,15 @@ def main() -> None:
         MlflowDoor(app, settings.audit_log),
         name="MLflow",
         identities=identities(settings, "MLflow"),
+        listening=settings.listening,
         command="mlops open mlflow",
         file=settings.access_token_file.name,
     )
-    serve(guard, settings.mlflow_port)
+    serve(guard, settings.listening, settings.mlflow_port)
+
+
+def _at_any_port(hosts: Sequence[str]) -> str:
+    return ",".join(form for host in hosts for form in (host, f"{host}:*"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Conditions for starting a server: a usable state folder, room on the disk, free ports."""
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ import time
 import psutil
 
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.listening import Listening
 from mlops_assets.core.settings import Settings
 from mlops_assets.local import permissions
 from mlops_assets.local.services import Service
@@ -67,7 +69,7 @@ def check_installation(settings: Settings) -> None:
         )
 
 
-def check_port(service: Service) -> None:
+def check_port(listening: Listening, service: Service) -> None:
     """Raise StackError when another process holds the port of `service`, naming it where the system tells us.
 
     A process that was killed a moment ago holds it until its last thread has ended: it is waited for.
@@ -75,7 +77,7 @@ def check_port(service: Service) -> None:
     if service.port is None:
         return
     deadline = time.monotonic() + DYING_SECONDS
-    while not _is_free(service.port):
+    while not _is_free(listening.address, service.port):
         holder = _holder(service.port)
         # The system does not tell the files of a process that is half gone, nor those of another user's.
         may_leave = holder is None or _is_dying(holder)
@@ -91,13 +93,17 @@ def _taken(service: Service, holder: psutil.Process | None) -> StackError:
     )
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+def _is_free(address: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as listener:
         # As the servers do: a connection of a former server that is still closing does not hold the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
+            listener.bind((address, port))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise StackError(
+                    f"{address} is no address of this machine.", remedy="Correct MLOPS_LISTEN_ADDRESS: ip address shows them."
+                ) from error
             return False
     return True
 

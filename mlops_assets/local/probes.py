@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlops_assets.access.credentials import access_token, authorization
+from mlops_assets.access.tls import client_context
 from mlops_assets.clients.dagster_client import DagsterClient, FailedQueryError, UnansweredError
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
@@ -89,18 +90,18 @@ def _postgres_is_ready(settings: Settings) -> bool:
 
 def _nats_is_ready(settings: Settings) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", settings.nats_port), timeout=TIMEOUT_SECONDS) as connection:
+        with socket.create_connection((settings.listening.host, settings.nats_port), timeout=TIMEOUT_SECONDS) as connection:
             return connection.recv(4096).startswith(b"INFO ")
     except OSError:
         return False
 
 
 def _mlflow_is_ready(settings: Settings) -> bool:
-    return _get(_authorized(settings, f"{settings.mlflow_url}/health")) == b"OK"
+    return _get(settings, _authorized(settings, f"{settings.mlflow_url}/health")) == b"OK"
 
 
 def _online_is_ready(settings: Settings) -> bool:
-    return _get(f"{settings.serving_url}/readyz") is not None
+    return _get(settings, f"{settings.serving_url}/readyz") is not None
 
 
 def _stream_is_ready(settings: Settings) -> bool:
@@ -116,7 +117,7 @@ def _shipper_is_ready(settings: Settings) -> bool:
 
 
 def _webserver_is_ready(settings: Settings) -> bool:
-    body = _get(_authorized(settings, f"{settings.dagster_url}/server_info"))
+    body = _get(settings, _authorized(settings, f"{settings.dagster_url}/server_info"))
     return body is not None and "dagster_webserver_version" in json.loads(body)
 
 
@@ -171,10 +172,11 @@ def _authorized(settings: Settings, address: str) -> urllib.request.Request:
     return urllib.request.Request(address, headers=authorization(access_token(settings)))  # noqa: S310 - our own servers
 
 
-def _get(request: str | urllib.request.Request) -> bytes | None:
+def _get(settings: Settings, request: str | urllib.request.Request) -> bytes | None:
     """The body of the answer, None when there is none or it is an error."""
+    context = client_context(settings.listening.authorities) if settings.listening.has_tls else None
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 - our own servers
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=context) as response:  # noqa: S310 - our own servers
             return response.read()
     except (urllib.error.URLError, http.client.HTTPException, OSError):
         return None

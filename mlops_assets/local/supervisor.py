@@ -98,6 +98,10 @@ class Supervisor:
         self.stop(name)
         self._proxy.startProcess(name, False)
 
+    def signal(self, name: str, signal: str) -> None:
+        """Send a process, which runs, a signal such as `HUP`."""
+        self._proxy.signalProcess(name, signal)
+
     def shut_down(self) -> None:
         """Ask the supervisor to stop every process and then itself; returns at once."""
         # All side by side: by itself it would stop one after the other. Postgres, which the others need to end well, comes last.

@@ -73,7 +73,7 @@ def _check_servers_of_others(settings: Settings, point: Point) -> None:
                 f"Postgres has tables already in: {', '.join(filled)}.",
                 remedy="Use a Postgres without them, see MLOPS_POSTGRES_URL, or drop these databases.",
             )
-    if settings.nats_url is not None and (present := last_numbers(settings.nats_url).keys() & point.streams):
+    if settings.nats_url is not None and (present := last_numbers(event_stream_url(settings)).keys() & point.streams):
         raise EventStreamError(f"The event stream has already: {', '.join(sorted(present))}.")
 
 

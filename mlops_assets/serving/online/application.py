@@ -92,6 +92,7 @@ class OnlineServer(litserve.LitServer):
             self._behind_guard,
             name="The online server",
             identities=Identities("The online server", lambda: self.api.token, list),
+            listening=settings.listening,
             command="mlops open serving",
             file=settings.serving_token_file.name,
         )

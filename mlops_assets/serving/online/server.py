@@ -10,6 +10,7 @@ import signal
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from mlops_assets.access.tls import check_listening, server_options
 from mlops_assets.core.settings import Settings
 from mlops_assets.serving.online.hot_restart import take_listener
 from mlops_assets.serving.online.metrics import share_between_processes
@@ -34,16 +35,18 @@ class WatchedProcesses(Multiprocess):
 
 
 def serve(settings: Settings, *, restarted: bool) -> None:
-    """Serve on the loopback interface until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     `restarted` tells that whoever started this process does so again when it ends, and ends its group of processes for good.
+    Raises StackError where the server may not listen without TLS.
     """
+    check_listening(settings.listening)
     share_between_processes(settings.serving_metrics_directory)
     config = uvicorn.Config(
         f"mlops_assets.serving.online.application:{'create_restarted' if restarted else 'create'}",
         factory=True,
         http=JoiningProtocol,
-        host="127.0.0.1",
+        host=settings.listening.address,
         port=settings.serving_port,
         workers=settings.serving_processes,
         log_level="warning",
@@ -54,6 +57,7 @@ def serve(settings: Settings, *, restarted: bool) -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_END_SECONDS,
         timeout_worker_healthcheck=30,
+        **server_options(settings.listening),
     )
     listener = take_listener(settings.server_reports_directory) if restarted else None
     processes = WatchedProcesses(config, sockets=[listener or config.bind_socket()])

@@ -1,11 +1,14 @@
 """The guard before a real server: who gets through it, and what a page of another origin cannot do."""
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -17,6 +20,7 @@ from mlops_assets.access.callers import Caller, Role, TokenHash, hash_token
 from mlops_assets.access.credentials import authorization
 from mlops_assets.access.guard import AccessGuard, Receive, Scope, Send
 from mlops_assets.access.identities import IDENTITY, Identities, Identity
+from mlops_assets.core.listening import Listening
 from mlops_assets.local.links import link
 
 NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept": "text/html"}
@@ -60,7 +64,9 @@ def running() -> Iterator[Server]:
         port = listener.getsockname()[1]
     server = Server(port)
     who = Identities("A service", lambda: server.token, lambda: server.persons)
-    guard = AccessGuard(server.application, name="A service", identities=who, command="mlops open x", file="a_file")
+    guard = AccessGuard(
+        server.application, name="A service", identities=who, listening=Listening(), command="mlops open x", file="a_file"
+    )
     uvicorn_server = uvicorn.Server(uvicorn.Config(guard, host="127.0.0.1", port=port, log_level="error", lifespan="off"))
     thread = threading.Thread(target=uvicorn_server.run)
     thread.start()
@@ -233,3 +239,66 @@ def test_the_session_of_a_person_ends_with_the_token(server: Server) -> None:
         assert browser.get(server.url, timeout=10).status_code == 401
         server.persons = []
         assert browser.get(server.url, timeout=10).status_code == 401
+
+
+def told(listening: Listening, *, headers: dict[str, str], query: str = "", method: str = "POST") -> dict[str, str]:
+    """The status and the headers that a guard of its own answers an application of the token's session with."""
+    who = Identities("A service", lambda: "a-token", list)
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    guard = AccessGuard(application, name="A service", identities=who, listening=listening, command="mlops open x", file="a_file")
+    given = {"cookie": "; ".join(f"mlops_session_{port}={who.session(b'a-token')}" for port in ("80", "443", "3000")), **headers}
+    raw = [(name.lower().encode(), value.encode()) for name, value in given.items()]
+    scope = {"type": "http", "method": method, "path": "/", "query_string": query.encode(), "headers": raw}
+    asyncio.run(guard(scope, receive, send))
+    return {"status": str(sent[0]["status"]), **{name.decode(): value.decode() for name, value in sent[0]["headers"]}}
+
+
+TLS = Listening(address="0.0.0.0", names=("mlops.example.org",), certificate=Path("/c"), key=Path("/k"))
+PROXIED = Listening(names=("mlops.example.org",), is_behind_proxy=True)
+
+
+@pytest.mark.parametrize(
+    ("listening", "host", "origin", "status"),
+    [
+        (TLS, "mlops.example.org:3000", "https://mlops.example.org:3000", "200"),
+        (TLS, "MLOPS.example.org:3000", "https://mlops.example.org:3000", "200"),
+        (TLS, "mlops.example.org:3000", "http://mlops.example.org:3000", "403"),
+        (TLS, "mlops.example.org:3000", "https://mlops.example.org", "403"),
+        (TLS, "127.0.0.1:3000", "https://127.0.0.1:3000", "200"),
+        (TLS, "evil.example.org:3000", "https://evil.example.org:3000", "403"),
+        (TLS, "mlops.example.org.evil:3000", "https://mlops.example.org.evil:3000", "403"),
+        (TLS, "mlopsXexample.org:3000", "https://mlopsXexample.org:3000", "403"),
+        (TLS, "0.0.0.0:3000", "https://0.0.0.0:3000", "403"),
+        (PROXIED, "mlops.example.org", "https://mlops.example.org", "200"),
+        (PROXIED, "mlops.example.org", "http://mlops.example.org", "403"),
+        (PROXIED, "127.0.0.1:3000", "http://127.0.0.1:3000", "200"),
+        (Listening(), "mlops.example.org:3000", "http://mlops.example.org:3000", "403"),
+    ],
+)
+def test_with_tls_the_own_origin_is_one_of_https(listening: Listening, host: str, origin: str, status: str) -> None:
+    assert told(listening, headers={"host": host, "origin": origin})["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("listening", "host", "is_secure"),
+    [
+        (TLS, "mlops.example.org:3000", True),
+        (PROXIED, "mlops.example.org", True),
+        (PROXIED, "127.0.0.1:3000", False),
+        (Listening(), "localhost:3000", False),
+    ],
+)
+def test_a_session_that_was_opened_by_tls_is_never_sent_without(listening: Listening, host: str, is_secure: bool) -> None:
+    answer = told(listening, headers={"host": host}, query="token=a-token", method="GET")
+    assert answer["status"] == "303"
+    assert answer["set-cookie"].endswith("; HttpOnly; SameSite=Strict" + ("; Secure" if is_secure else ""))

@@ -5,6 +5,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from mlops_assets.core.environment_files import read_environment_file
+from mlops_assets.core.listening import Listening
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings, sensor_interval
 
@@ -20,6 +21,7 @@ def test_every_variable_is_read() -> None:
     settings = Settings.from_environment(
         {
             "MLOPS_HOME": "/srv/mlops",
+            "MLOPS_LISTEN_ADDRESS": "::1",
             "MLOPS_POSTGRES_URL": "postgresql://host/db",
             "MLOPS_NATS_URL": "nats://host:4",
             "MLOPS_MLFLOW_URL": "http://host:5000",
@@ -45,6 +47,7 @@ def test_every_variable_is_read() -> None:
     )
     assert settings == Settings(
         home=Path("/srv/mlops"),
+        listening=Listening(address="::1"),
         postgres_url="postgresql://host/db",
         nats_url="nats://host:4",
         mlflow_server="http://host:5000",

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from mlops_assets.core.listening import Listening
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.environment import process_environment, scripts_directory
 
@@ -10,6 +11,7 @@ from mlops_assets.local.environment import process_environment, scripts_director
 def test_a_child_reads_the_same_settings() -> None:
     settings = Settings(
         home=Path("/srv/mlops"),
+        listening=Listening(names=("a.example",), authorities=Path("/ca")),
         nats_url="nats://host:4",
         dagster_port=1,
         mlflow_port=2,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.listening import Listening
 from mlops_assets.core.settings import Settings
 from mlops_assets.local import preflight
 from mlops_assets.local.services import Service
@@ -46,15 +47,21 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_free_port_and_a_server_without_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    preflight.check_port(service(port))
-    preflight.check_port(service(None))
+    preflight.check_port(Listening(), service(port))
+    preflight.check_port(Listening(), service(None))
+
+
+def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
+    with pytest.raises(StackError, match=r"192\.0\.2\.1 is no address of this machine") as raised:
+        preflight.check_port(Listening(address="192.0.2.1"), service(1))
+    assert "MLOPS_LISTEN_ADDRESS" in raised.value.remedy
 
 
 def test_a_taken_port_names_its_holder() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(StackError, match=f"Port {port}, which mlflow needs, is taken by process {os.getpid()}") as raised:
-            preflight.check_port(service(port))
+            preflight.check_port(Listening(), service(port))
     assert "MLOPS_MLFLOW_PORT=" in raised.value.remedy
 
 
@@ -66,7 +73,7 @@ def test_a_port_is_free_as_soon_as_its_killed_holder_is_gone() -> None:
     assert holder.stdout is not None
     port = int(holder.stdout.readline())
     with pytest.raises(StackError, match=f"taken by process {holder.pid}"):
-        preflight.check_port(service(port))
+        preflight.check_port(Listening(), service(port))
     holder.kill()
-    preflight.check_port(service(port))
+    preflight.check_port(Listening(), service(port))
     holder.wait()
