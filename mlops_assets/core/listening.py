@@ -109,4 +109,5 @@ def bracketed(host: str) -> str:
 
 def _file(environment: Mapping[str, str], variable: str) -> Path | None:
     text = environment.get(variable)
-    return Path(text).expanduser().resolve() if text else None
+    # Where it is, not what a link points to now: certbot renews by another target.
+    return Path(text).expanduser().absolute() if text else None

@@ -28,6 +28,13 @@ def test_every_variable_is_read_and_given_on() -> None:
     assert Listening.from_environment({}) == Listening() == Listening.from_environment(Listening().variables())
 
 
+def test_a_link_stays_one_since_a_renewal_changes_where_it_leads(tmp_path: Path) -> None:
+    link = tmp_path / "fullchain.pem"
+    link.symlink_to(tmp_path / "fullchain1.pem")
+    listening = Listening.from_environment({"MLOPS_TLS_CERTIFICATE": str(link), "MLOPS_TLS_KEY": "~/key.pem"})
+    assert (listening.certificate, listening.key) == (link, Path.home() / "key.pem")
+
+
 @pytest.mark.parametrize("variables", [{"MLOPS_LISTEN_ADDRESS": "mlops.example.org"}, {"MLOPS_TLS_CERTIFICATE": "/x"}])
 def test_what_cannot_be_used_names_the_variable(variables: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=next(iter(variables))):
