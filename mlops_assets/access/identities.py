@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from mlops_assets.access.callers import Caller, Role, hash_token, read_callers
 from mlops_assets.access.credentials import access_token
+from mlops_assets.access.person_sessions import PersonSessions
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 
@@ -27,13 +28,16 @@ class Identity:
 
 
 class Identities:
-    """Who is let in, and by which session. `owner` returns the token that opens everything; `persons` returns who else may come in.
+    """Who is let in, and by which session. `owner` returns the token that opens everything; `persons` returns who else may come in,
+    `signed_in` are those that the OpenID provider knows.
 
     A session is an HMAC under the owner's token, so that what is kept of other tokens makes none.
     """
 
-    def __init__(self, service: str, owner: Callable[[], str], persons: Callable[[], list[Caller]]):
-        self._service, self._owner, self._persons = service, owner, persons
+    def __init__(
+        self, service: str, owner: Callable[[], str], persons: Callable[[], list[Caller]], signed_in: PersonSessions | None = None
+    ):
+        self._service, self._owner, self._persons, self._signed_in = service, owner, persons, signed_in
 
     def of_token(self, token: bytes) -> Identity | None:
         """Whose token it is. Takes the same time wherever a wrong one differs."""
@@ -51,6 +55,8 @@ class Identities:
         """Whose session it is."""
         if hmac.compare_digest(session, self._session(None).encode()):
             return Identity("owner", "operator", has_session=True)
+        if self._signed_in and (found := self._signed_in.find(session)):
+            return Identity(*found, has_session=True)
         return next(
             (
                 Identity(name, role, True)
@@ -80,7 +86,7 @@ class Identities:
         ]
 
 
-def identities(settings: Settings, service: str) -> Identities:
+def identities(settings: Settings, service: str, signed_in: PersonSessions | None) -> Identities:
     """The persons of this installation at `service`. Files are read at each request: a change needs no restart.
 
     A file of persons that cannot be read lets in nobody but the owner.
@@ -93,4 +99,4 @@ def identities(settings: Settings, service: str) -> Identities:
             _log.error("Nobody but the owner is let in: %s", error.problem)
             return []
 
-    return Identities(service, lambda: access_token(settings), persons)
+    return Identities(service, lambda: access_token(settings), persons, signed_in)

@@ -16,6 +16,7 @@ from mlops_assets.core.environment_values import read_choice, read_count, read_p
 from mlops_assets.core.listening import Listening
 from mlops_assets.core.postgres_address import connection_string, keywords, sqlalchemy_address
 from mlops_assets.core.project import current_project
+from mlops_assets.core.sign_on import SignOn
 
 DUCKDB_EXTENSION_DIRECTORY = Path(sys.prefix) / "share" / "duckdb_extensions"
 
@@ -47,6 +48,7 @@ class Settings:
 
     home: Path
     listening: Listening = field(default_factory=Listening)
+    sign_on: SignOn | None = None
     postgres_url: str | None = field(default=None, repr=False)
     nats_url: str | None = field(default=None, repr=False)
     mlflow_server: str | None = None
@@ -87,6 +89,7 @@ class Settings:
         return cls(
             home=Path(home).expanduser().resolve(),
             listening=Listening.from_environment(environment),
+            sign_on=SignOn.from_environment(environment),
             postgres_url=environment.get("MLOPS_POSTGRES_URL") or None,
             nats_url=environment.get("MLOPS_NATS_URL") or None,
             mlflow_server=environment.get("MLOPS_MLFLOW_URL") or None,
@@ -223,6 +226,11 @@ class Settings:
     def rate_limits_directory(self) -> Path:
         """Folder of the counts by which the processes of the online server limit their callers together."""
         return self.home / "rate_limits"
+
+    @property
+    def sessions_directory(self) -> Path:
+        """Folder of the sessions of people who signed in by the OpenID provider."""
+        return self.home / "sessions"
 
     @property
     def audit_log(self) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 from mlops_assets.access.guard import AccessGuard
 from mlops_assets.access.identities import IDENTITY, identities
 from mlops_assets.access.protocol import serve
+from mlops_assets.access.sign_in import signing_in
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.doors import DagsterDoor
 
@@ -45,6 +46,7 @@ def main() -> None:
             )
 
     settings = Settings.from_environment()
+    sessions, sign_in = signing_in(settings, "Dagster")
     configure_loggers(formatter="colored", log_level="INFO")
     setup_interrupt_handlers()
     with DagsterInstance.get() as instance:
@@ -57,10 +59,11 @@ def main() -> None:
             guard = AccessGuard(
                 DagsterDoor(application, settings.audit_log),
                 name="Dagster",
-                identities=identities(settings, "Dagster"),
+                identities=identities(settings, "Dagster", sessions),
                 listening=settings.listening,
                 command="mlops open",
                 file=settings.access_token_file.name,
+                sign_in=sign_in,
             )
             serve(guard, settings.listening, settings.dagster_port)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.access.audit import audited
-from mlops_assets.access.guard import Application, Receive, Scope, Send, refuse
+from mlops_assets.access.exchange import Application, Receive, Scope, Send, refuse
 from mlops_assets.access.identities import IDENTITY, Identity
 
 MAXIMUM_QUERY_BYTES = 8 << 20

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlops_assets.core.project import PROJECT_VARIABLE, project_of_process
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
+from mlops_assets.core.sign_on import sign_on_variables
 from mlops_assets.local.services import MLFLOW, ONLINE, SHIPPER, STREAM, WEBSERVER
 
 _SECRET_VARIABLES = (
@@ -15,15 +16,16 @@ _SECRET_VARIABLES = (
     "MLOPS_NOTIFY_URLS",
     "MLOPS_SERVING_TOKEN",
     "MLOPS_OPENLINEAGE_API_KEY",
+    "MLOPS_OIDC_CLIENT_SECRET",
 )
 """The platform's own variables that may hold a secret."""
 
 _NEEDED_SECRETS = {
-    MLFLOW: {"MLOPS_POSTGRES_URL"},
+    MLFLOW: {"MLOPS_POSTGRES_URL", "MLOPS_OIDC_CLIENT_SECRET"},
     ONLINE: {"MLOPS_REDIS_URL", "MLOPS_SERVING_TOKEN"},
     STREAM: {"MLOPS_NATS_URL", "MLOPS_REDIS_URL"},
     SHIPPER: {"MLOPS_NATS_URL"},
-    WEBSERVER: set[str](),
+    WEBSERVER: {"MLOPS_OIDC_CLIENT_SECRET"},
 }
 """Those that a server needs. One that is not named runs code of the project or starts what does, and needs all; Postgres and NATS, whose
 configuration is in files, get no variable at all.
@@ -83,6 +85,7 @@ def _settings_variables(settings: Settings) -> dict[str, str]:
     return {
         "MLOPS_HOME": str(settings.home),
         **settings.listening.variables(),
+        **sign_on_variables(settings.sign_on),
         "MLOPS_POSTGRES_URL": settings.postgres_url or "",
         "MLOPS_NATS_URL": settings.nats_url or "",
         "MLOPS_MLFLOW_URL": settings.mlflow_server or "",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from mlops_assets.access.guard import AccessGuard
 from mlops_assets.access.identities import identities
 from mlops_assets.access.protocol import serve
+from mlops_assets.access.sign_in import signing_in
 from mlops_assets.core.settings import MLFLOW_DATABASE, Settings
 from mlops_assets.local.doors import MlflowDoor
 
@@ -41,13 +42,15 @@ def main() -> None:
     initialize_backend_stores(store, store, "mlflow-artifacts:/")
     from mlflow.server.fastapi_app import app
 
+    sessions, sign_in = signing_in(settings, "MLflow")
     guard = AccessGuard(
         MlflowDoor(app, settings.audit_log),
         name="MLflow",
-        identities=identities(settings, "MLflow"),
+        identities=identities(settings, "MLflow", sessions),
         listening=settings.listening,
         command="mlops open mlflow",
         file=settings.access_token_file.name,
+        sign_in=sign_in,
     )
     serve(guard, settings.listening, settings.mlflow_port)
 

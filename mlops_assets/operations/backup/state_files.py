@@ -7,7 +7,7 @@ from pathlib import Path
 _COPIED_OTHERWISE = {"postgres", "nats", "lake", "online_store"}
 _MADE_AT_START = {
     *("supervisord.conf", "supervisord.pid", "nats.conf", "postgres_password", "stack.lock"),
-    *("servers", "metrics", "rate_limits", "run_workers", "logs"),
+    *("sessions", "servers", "metrics", "rate_limits", "run_workers", "logs"),
 }
 _MAY_BE_DELETED = {"staged_windows", "replay", "catalogue", "lineage", "datasets", "duckdb_spill"}
 _LEFT_OUT = _COPIED_OTHERWISE | _MADE_AT_START | _MAY_BE_DELETED

@@ -14,7 +14,7 @@ OWNER = Identity("owner", "operator", has_session=False)
 def test_a_session_is_of_one_service_and_of_one_token(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     token = add_person(settings, "anna", "viewer").encode()
-    dagster, mlflow = identities(settings, "Dagster"), identities(settings, "MLflow")
+    dagster, mlflow = identities(settings, "Dagster", None), identities(settings, "MLflow", None)
     session = dagster.session(token).encode()
     assert dagster.of_session(session) == Identity("anna", "viewer", has_session=True)
     assert mlflow.of_session(session) is None
@@ -30,7 +30,7 @@ def test_a_session_is_of_one_service_and_of_one_token(tmp_path: Path) -> None:
 def test_a_new_token_of_the_owner_ends_all_sessions(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     anna = add_person(settings, "anna", "operator").encode()
-    door = identities(settings, "Dagster")
+    door = identities(settings, "Dagster", None)
     sessions = [door.session(token).encode() for token in (anna, access_token(settings).encode())]
     assert [door.of_session(session) is not None for session in sessions] == [True, True]
     renew_access_token(settings)
@@ -41,6 +41,6 @@ def test_a_file_that_cannot_be_read_lets_in_the_owner_alone(tmp_path: Path) -> N
     settings = Settings(home=tmp_path)
     anna = add_person(settings, "anna", "operator").encode()
     settings.callers_file.write_text("{")
-    door = identities(settings, "Dagster")
+    door = identities(settings, "Dagster", None)
     assert (door.of_token(anna), door.of_token(b"\xff")) == (None, None)
     assert door.of_token(access_token(settings).encode()) == OWNER

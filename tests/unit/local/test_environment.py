@@ -5,6 +5,7 @@ import pytest
 
 from mlops_assets.core.listening import Listening
 from mlops_assets.core.settings import Settings
+from mlops_assets.core.sign_on import SignOn
 from mlops_assets.local.environment import process_environment, scripts_directory
 
 
@@ -13,6 +14,7 @@ def test_a_child_reads_the_same_settings() -> None:
         home=Path("/srv/mlops"),
         listening=Listening(names=("a.example",), authorities=Path("/ca")),
         nats_url="nats://host:4",
+        sign_on=SignOn(issuer="https://login.example.org", client_id="mlops", client_secret="secret", viewers=("staff",)),
         dagster_port=1,
         mlflow_port=2,
         nats_port=3,
