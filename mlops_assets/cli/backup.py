@@ -1,7 +1,7 @@
 """`mlops backup`, `restore` and `verify`: copies of an installation while it runs, and a new one made of them."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,13 +23,22 @@ def backup(
     keep: Annotated[
         int | None, typer.Option(min=1, help="Remove all but the newest so many backups. Default: remove none.")
     ] = None,
+    recipients: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipient", help="Encrypt to this recipient of age (age1...); may be repeated. Default: MLOPS_BACKUP_RECIPIENTS."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Copy the installation while it works: databases, lake, event stream, models, keys. What is in the folder already is not copied again."""
     from mlops_assets.operations.backup.creation import create_backup
 
+    settings = read_settings()
+    if recipients:
+        settings = replace(settings, backup_recipients=tuple(recipients))
     with error_console.status("Preparing") as display:
-        made = create_backup(read_settings(), to, keep=keep, report=display.update)
+        made = create_backup(settings, to, keep=keep, report=display.update)
     if as_json:
         sizes = {"bytes": made.point.size, "new_bytes": made.new_bytes, "files": len(made.point.files)}
         times = {"seconds": made.seconds, "held_seconds": made.held_seconds}
@@ -45,15 +54,19 @@ def backup(
         f"of which {_megabytes(made.new_bytes)} new, in {made.seconds:.1f} s{removed}.",
         highlight=False,
     )
-    console.print(
-        f"{to.resolve()} holds the keys of this installation: whoever reads it gets in.", highlight=False, soft_wrap=True
+    told = (
+        f"Encrypted to {', '.join(made.point.recipients)}. Keep the identity elsewhere: nothing is restored without it."
+        if made.point.recipients
+        else f"{to.resolve()} holds the keys of this installation: whoever reads it gets in."
     )
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: [bold]mlops restore /mnt/disk/mlops[/bold], then mlops up")
 def restore(
     source: Annotated[Path, typer.Argument(metavar="FROM", help="Folder of the backups.")],
     point: PointOption = None,
+    identity: Annotated[Path | None, typer.Option(help="File with an identity of age, of an encrypted backup.")] = None,
 ) -> None:
     """Make a state folder, which is empty, and its databases as they were at a backup. The path, machine and Postgres may be others."""
     from mlops_assets.operations.backup.restoring import restore_backup
@@ -61,7 +74,7 @@ def restore(
     settings = read_settings()
     began = time.monotonic()
     with error_console.status("Reading the backup") as display:
-        restored = restore_backup(settings, source, point, display.update)
+        restored = restore_backup(settings, source, point, identity, display.update)
     console.print(
         f"[green]Restored {restored.name}[/green] into {settings.home}: {len(restored.files):,} files, {_megabytes(restored.size)}, "
         f"in {time.monotonic() - began:.1f} s.",

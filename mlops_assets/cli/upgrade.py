@@ -72,10 +72,11 @@ def _way_back(plan: "Plan", made: "Upgrade") -> str:
 
     if made.backup is None:
         return "none, without a backup"
+    identity = " --identity <its file>" if read_settings().backup_recipients else ""
     packages = " ".join(f"'{name}=={version}'" for name, version in former_packages(plan.written_by).items())
     return (
         f"uv pip install {packages}, then with an empty MLOPS_HOME: "
-        f"mlops restore {made.backup.folder} --point {made.backup.point} && mlops up"
+        f"mlops restore {made.backup.folder} --point {made.backup.point}{identity} && mlops up"
     )
 
 

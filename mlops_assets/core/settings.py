@@ -39,7 +39,8 @@ class Settings:
     each has its own.
     With `warm_runs`, the processes of runs are forked from one that has loaded everything, which takes memory once; without, each loads it.
     With `durability` `fsync`, what was acknowledged survives a power failure; `buffered`, the end of processes.
-    The backup of an upgrade goes to `backup_folder`. With `ray_address` the trials of searches run on that Ray cluster. `bundle_store` names
+    The backup of an upgrade goes to `backup_folder`; backups are encrypted to the `backup_recipients` of age.
+    With `ray_address` the trials of searches run on that Ray cluster. `bundle_store` names
     where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them. Every snapshot of the lake stays for
     `kept_snapshot_days`, that of the values of a prediction for `kept_trace_days`, and a file of the lake that nothing names for
     `file_grace_hours`. Logs of runs, and MLflow's runs of refused candidates, stay for `kept_run_days`, HTML reports for `kept_report_days`.
@@ -65,6 +66,7 @@ class Settings:
     warm_runs: bool = True
     durability: str = "fsync"
     backup_folder: Path | None = None
+    backup_recipients: tuple[str, ...] = ()
     bundle_store: str = "folder"
     kept_bundles: int = 5
     kept_snapshot_days: int = 30
@@ -105,6 +107,7 @@ class Settings:
             sensor_seconds=read_count(environment, "MLOPS_SENSOR_SECONDS", cls.sensor_seconds),
             warm_runs=read_switch(environment, "MLOPS_WARM_RUNS", cls.warm_runs),
             backup_folder=Path(backups).expanduser().resolve() if (backups := environment.get("MLOPS_BACKUP_FOLDER")) else None,
+            backup_recipients=tuple(environment.get("MLOPS_BACKUP_RECIPIENTS", "").split()),
             durability=read_choice(environment, "MLOPS_DURABILITY", cls.durability, DURABILITIES),
             bundle_store=environment.get("MLOPS_BUNDLE_STORE") or cls.bundle_store,
             kept_bundles=read_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),

@@ -102,6 +102,7 @@ def _settings_variables(settings: Settings) -> dict[str, str]:
         "MLOPS_WARM_RUNS": "on" if settings.warm_runs else "off",
         "MLOPS_DURABILITY": settings.durability,
         "MLOPS_BACKUP_FOLDER": str(settings.backup_folder or ""),
+        "MLOPS_BACKUP_RECIPIENTS": " ".join(settings.backup_recipients),
         "MLOPS_OPENLINEAGE_URL": settings.openlineage_url or "",
         "MLOPS_OPENLINEAGE_API_KEY": settings.openlineage_api_key or "",
     }

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psycopg2
+import pyrage
 import pytest
 from running_stack import Platform, new_home
 
@@ -157,6 +158,41 @@ def test_a_damaged_backup_is_named_and_leaves_the_folder_empty(platform: Platfor
     assert restored.returncode == 1
     assert f"{model}, which holds model, is missing or was changed" in restored.stderr
     assert list(elsewhere.settings.home.iterdir()) == []
+
+
+def test_an_encrypted_backup_is_read_by_its_identity_alone(platform: Platform, elsewhere: Platform, tmp_path: Path) -> None:
+    folder, canary = tmp_path / "backups", b"canary-9c41"
+    (platform.settings.home / "spool/flight_delay/2.spool").write_bytes(canary)
+    identities = [pyrage.x25519.Identity.generate() for _ in range(2)]
+    for number, identity in enumerate(identities):
+        (tmp_path / f"{number}.txt").write_text(f"{identity}\n")
+    recipient = ("--recipient", str(identities[0].to_public()))
+    first, second = (json.loads(platform.mlops("backup", str(folder), *recipient, "--json").stdout) for _ in range(2))
+    assert second["new_bytes"] < first["new_bytes"]
+    assert not list(platform.settings.home.glob(".backup.*"))
+    secrets = [
+        canary,
+        b"CREATE TABLE",
+        b"PGDMP",
+        *(path.read_bytes().strip() for path in platform.settings.home.glob("*_password")),
+    ]
+    content = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert (content.count(b"age-encryption.org/v1"), [secret for secret in secrets if secret in content]) == (
+        len(list((folder / "objects").rglob("*/*"))),
+        [],
+    )
+    clear = platform.mlops("backup", str(folder))
+    assert (clear.returncode, "are encrypted, and this one would not be" in clear.stderr) == (1, True)
+    assert platform.mlops("verify", str(folder)).returncode == 0
+    for option, reason in (((), "is encrypted to age1"), (("--identity", str(tmp_path / "1.txt")), "does not open this backup")):
+        refused = elsewhere.mlops("restore", str(folder), *option)
+        assert (refused.returncode, reason in refused.stderr) == (1, True)
+        assert list(elsewhere.settings.home.iterdir()) == []
+    restored = elsewhere.mlops("restore", str(folder), "--identity", str(tmp_path / "0.txt"))
+    assert restored.returncode == 0, restored.stderr
+    with control.storage(elsewhere.settings):
+        assert elsewhere.fingerprints() == platform.fingerprints()
+    assert (elsewhere.settings.home / "spool/flight_delay/2.spool").read_bytes() == canary
 
 
 def test_a_folder_that_cannot_hold_backups_is_refused(platform: Platform, tmp_path: Path) -> None:

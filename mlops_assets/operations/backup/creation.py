@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +23,13 @@ from mlops_assets.local import control, preflight
 from mlops_assets.local.version_log import FIRST_RELEASE, PRODUCT, last_writer
 from mlops_assets.online_store import lmdb_store
 from mlops_assets.operations.backup import databases
+from mlops_assets.operations.backup.encryption import Recipients
 from mlops_assets.operations.backup.point import (
     DATABASES,
     FORMAT,
     STATE,
     STREAMS,
+    UNENCRYPTED_FORMAT,
     Point,
     StoredFile,
     StoredTable,
@@ -41,6 +45,7 @@ SELECT s.schema_name || '.' || t.table_name FROM ducklake_table t JOIN ducklake_
 WHERE t.end_snapshot IS NULL AND s.end_snapshot IS NULL ORDER BY 1
 """
 _ONLINE_STORE = "online_store"
+_PLAIN = ".backup."
 
 
 @dataclass(frozen=True)
@@ -100,21 +105,42 @@ def create_backup(settings: Settings, folder: Path, *, keep: int | None, report:
             f"The folder of the backups {folder} and the state folder {settings.home} are within each other: one would be lost with the other.",
             remedy="Name a folder on another disk.",
         )
-    store = BackupStore(folder)
+    recipients = Recipients(settings.backup_recipients) if settings.backup_recipients else None
+    store = BackupStore(folder, recipients)
     catalog = settings.postgres_connection_string(LAKE_DATABASE)
     try:
-        with control.storage(settings), store.locked() as scratch, keep_files(catalog):
-            return _create(settings, store, scratch, keep, report, with_tables)
+        with (
+            control.storage(settings),
+            store.locked() as scratch,
+            keep_files(catalog),
+            _plain_scratch(settings, scratch, recipients) as plain,
+        ):
+            return _create(settings, store, (scratch, plain), keep, report, with_tables)
     except OSError as error:
         raise file_fault(folder, error) from error
     except (LakeError, EventStreamError, psycopg2.Error) as error:
         raise StackError(str(error).strip(), remedy="See what does not run: mlops status") from error
 
 
-def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | None, report: Report, with_tables: bool) -> Backup:
+@contextlib.contextmanager
+def _plain_scratch(settings: Settings, scratch: Path, recipients: Recipients | None) -> Iterator[Path]:
+    """The folder for what is dumped, which goes into the backup from there. What is encrypted is never on its disk in another form."""
+    if recipients is None:
+        yield scratch
+        return
+    for left in settings.home.glob(f"{_PLAIN}*"):
+        shutil.rmtree(left)  # of a backup that was killed
+    with tempfile.TemporaryDirectory(dir=settings.home, prefix=_PLAIN) as folder:
+        yield Path(folder)
+
+
+def _create(
+    settings: Settings, store: BackupStore, folders: tuple[Path, Path], keep: int | None, report: Report, with_tables: bool
+) -> Backup:
     began = time.monotonic()
     newest = store.newest()
-    copies = _Copies(store, scratch, newest.files if newest else {})
+    stored, scratch = folders
+    copies = _Copies(store, stored, store.take_up(newest) if newest else {})
     report("Copying what waits to be written")
     # A prediction goes from the spool to the event stream to the lake: copied in this order it is in one of them, and the lake takes
     # it once.
@@ -147,7 +173,7 @@ def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | N
     report(f"Reading {len(tables)} tables of the lake")
     writer = last_writer(settings)
     point = Point(
-        format=FORMAT,
+        format=FORMAT if store.recipients else UNENCRYPTED_FORMAT,
         name=name,
         home=str(settings.home),
         versions=writer.versions if writer else {PRODUCT: FIRST_RELEASE},
@@ -156,8 +182,9 @@ def _create(settings: Settings, store: BackupStore, scratch: Path, keep: int | N
         streams=streams,
         files=copies.files,
         links=copies.links,
+        recipients=store.recipients.names if store.recipients else [],
     )
-    store.commit(point, scratch)
+    store.commit(point, stored)
     removed = store.prune(keep) if keep else 0
     return Backup(point, copies.new_bytes, removed, time.monotonic() - began, held_seconds)
 

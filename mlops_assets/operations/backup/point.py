@@ -9,19 +9,31 @@ from mlops_assets.clients.stream_snapshots import StreamSnapshot
 from mlops_assets.core.errors import StackError
 from mlops_assets.local.version_log import PRODUCT
 
-FORMAT = 1
+FORMAT = 2
 """The layout of a backup. A change that an earlier release cannot read gets the next number."""
+
+UNENCRYPTED_FORMAT = 1
+"""That of a point without recipients, which earlier releases can read."""
 
 STATE, DATABASES, STREAMS = "state", "databases", "streams"
 """The first part of a file's path: where it goes. Files of the state folder, dumps, snapshots of streams."""
 
 
-class StoredFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file: the SHA-256 of its content, its size, and when it was last changed (Unix time in nanoseconds)."""
+class StoredFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A file: the SHA-256 of its content, its size, and when it was last changed (Unix time in nanoseconds).
+
+    `encrypted` is the SHA-256 of what is stored where that is not the content itself.
+    """
 
     sha256: str
     size: int
     modified: int
+    encrypted: str | None = None
+
+    @property
+    def stored(self) -> str:
+        """The SHA-256 of what is stored, which is its name."""
+        return self.encrypted or self.sha256
 
 
 class StoredTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,12 +43,12 @@ class StoredTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fingerprint: str
 
 
-class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """One point of an installation.
 
     `name` is the moment (UTC) of the databases. `files` and `links` (with their targets) go by paths such as `state/lake/...`. `snapshot`
     is that of the lake, whose `tables` are described too. `home` is where the state folder was. `versions` are those of the packages that wrote
-    the state, which can open it after a restore.
+    the state, which can open it after a restore. The files are encrypted to the `recipients`; without any they are not.
     """
 
     format: int
@@ -48,6 +60,7 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     streams: dict[str, StreamSnapshot]
     files: dict[str, StoredFile]
     links: dict[str, str]
+    recipients: list[str] = []
 
     @property
     def size(self) -> int:

@@ -12,19 +12,27 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.local import control, lake_catalog, postgres, preflight
 from mlops_assets.operations.backup import databases
 from mlops_assets.operations.backup.creation import Report
+from mlops_assets.operations.backup.encryption import Identity
 from mlops_assets.operations.backup.point import DATABASES, STATE, STREAMS, Point
 from mlops_assets.operations.backup.store import BackupStore
 
 _SCRATCH = ".restore"
 
 
-def restore_backup(settings: Settings, folder: Path, name: str | None, report: Report) -> Point:
+def restore_backup(settings: Settings, folder: Path, name: str | None, identity: Path | None, report: Report) -> Point:
     """Make the state of the point `name` (None: the newest) in the state folder and in Postgres, which are empty. `up` goes on from there.
 
+    One that is encrypted is read by the `identity`.
     A failed attempt leaves the state folder empty. Raises StackError when there is something already, or the backup is damaged.
     """
     store = BackupStore(folder.expanduser().resolve())
     point = store.read(name)
+    if point.recipients and identity is None:
+        raise StackError(
+            f"The backup {point.name} is encrypted to {', '.join(point.recipients)}.",
+            remedy="Name the file with the identity of one of them: --identity identity.txt",
+        )
+    key = Identity(identity) if point.recipients and identity else None
     if settings.home.exists() and set(settings.home.iterdir()) - {settings.postgres_password_file}:
         raise StackError(
             f"The state folder {settings.home} is not empty.",
@@ -33,7 +41,7 @@ def restore_backup(settings: Settings, folder: Path, name: str | None, report: R
     preflight.check_home(settings, point.size + preflight.MINIMUM_FREE_BYTES)
     try:
         _check_servers_of_others(settings, point)
-        _restore(settings, store, point, report)
+        _restore(settings, store, point, key, report)
     except EventStreamError as error:
         _empty(settings.home)
         raise StackError(str(error), remedy="Use an event stream without these streams, see MLOPS_NATS_URL.") from error
@@ -43,12 +51,12 @@ def restore_backup(settings: Settings, folder: Path, name: str | None, report: R
     return point
 
 
-def _restore(settings: Settings, store: BackupStore, point: Point, report: Report) -> None:
+def _restore(settings: Settings, store: BackupStore, point: Point, identity: Identity | None, report: Report) -> None:
     scratch = settings.home / _SCRATCH
     report(f"Copying {len(point.files)} files")
     for part, target in ((STATE, settings.home), (DATABASES, scratch / DATABASES), (STREAMS, scratch / STREAMS)):
         for path, stored in point.part(part).items():
-            store.restore(stored, target / path)
+            store.restore(stored, target / path, identity)
     for path, link in point.links.items():
         place = settings.home / path.removeprefix(f"{STATE}/")
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""A folder of backups: each file once, under the SHA-256 of its content, and a description for each point.
+"""A folder of backups: each file once, under its SHA-256, and a description for each point.
 
-objects/3b/3b24...   content of a file
+objects/3b/3b24...   content of a file, encrypted where there are recipients; named by the SHA-256 of what is stored
 points/<name>.json   a point (`point.py`) with its own SHA-256
 """
 
@@ -17,6 +17,7 @@ from typing import BinaryIO
 import msgspec
 
 from mlops_assets.core.errors import StackError
+from mlops_assets.operations.backup.encryption import DecryptionError, Identity, Recipients
 from mlops_assets.operations.backup.point import Point, StoredFile, check_readable
 
 _CHUNK_BYTES = 1 << 20
@@ -38,10 +39,11 @@ class _SealedPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BackupStore:
-    """The backups in `folder`. Only its owner can read it: it holds the keys of the installation."""
+    """The backups in `folder`. Only its owner can read it: it holds the keys of the installation. What is added is encrypted to `recipients`."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, recipients: Recipients | None = None):
+        self.folder, self.recipients = folder, recipients
+        self._encrypted: dict[str, StoredFile] = {}
         self._objects, self._points = folder / "objects", folder / "points"
 
     @contextmanager
@@ -98,24 +100,46 @@ class BackupStore:
         """The newest point, None in an empty folder. Raises StackError as `read` does."""
         return self.read(None) if self.names() else None
 
+    def take_up(self, point: Point) -> dict[str, StoredFile]:
+        """The files of the `point` that may be named again for what has not changed: those that the same recipients can read.
+
+        Raises StackError when they are encrypted, and what is added now would not be.
+        """
+        if point.recipients and not self.recipients:
+            raise StackError(
+                f"The backups in {self.folder} are encrypted, and this one would not be.",
+                remedy="Name the recipients, in MLOPS_BACKUP_RECIPIENTS or by --recipient, or another folder.",
+            )
+        if point.recipients != (self.recipients.names if self.recipients else []):
+            return {}
+        self._encrypted = {file.sha256: file for file in point.files.values() if self._path(file).exists()}
+        return point.files
+
     def add(self, source: Path, known: StoredFile | None, scratch: Path) -> tuple[StoredFile, int]:
         """Store the content of `source`. Returns its description, and the bytes that were new in the folder.
 
         A file of the size and time of `known` is taken for that one, without reading it.
         """
         status = source.stat()
-        if known and (known.size, known.modified) == (status.st_size, status.st_mtime_ns) and self._path(known.sha256).exists():
+        if known and (known.size, known.modified) == (status.st_size, status.st_mtime_ns) and self._path(known).exists():
             return known, 0
-        copy = scratch / "object"
+        copy, encrypted = scratch / "object", None
         with source.open("rb") as original, _create(copy) as target:
-            sha256, size = _copy(original, target)
-        stored = StoredFile(sha256=sha256, size=size, modified=status.st_mtime_ns)
-        path = self._path(sha256)
+            if self.recipients:
+                sha256, size, encrypted = self.recipients.encrypt(original, target)
+                # The same content is encrypted to other bytes each time.
+                encrypted = self._encrypted[sha256].encrypted if sha256 in self._encrypted else encrypted
+            else:
+                sha256, size = _copy(original, target)
+        stored = StoredFile(sha256=sha256, size=size, modified=status.st_mtime_ns, encrypted=encrypted)
+        self._encrypted[sha256] = stored
+        new_bytes = copy.stat().st_size
+        path = self._path(stored)
         if path.exists():
             return stored, 0
         path.parent.mkdir(mode=0o700, exist_ok=True)
         copy.replace(path)
-        return stored, size
+        return stored, new_bytes
 
     def commit(self, point: Point, scratch: Path) -> None:
         """Add the point, once everything that it names has reached the disk."""
@@ -133,7 +157,7 @@ class BackupStore:
         """Remove all points but the newest `keep`, and what no point names any more. Returns how many points were removed."""
         names = self.names()
         removed = names[:-keep]
-        needed = {file.sha256 for name in names[-keep:] for file in self.read(name).files.values()}
+        needed = {file.stored for name in names[-keep:] for file in self.read(name).files.values()}
         for name in removed:
             (self._points / f"{name}.json").unlink()
         for path in self._objects.glob("*/*"):
@@ -141,28 +165,44 @@ class BackupStore:
                 path.unlink()
         return len(removed)
 
-    def restore(self, stored: StoredFile, target: Path) -> None:
-        """Write the file to `target`, readable by its owner alone. Raises StackError when the backup has another content by now."""
+    def restore(self, stored: StoredFile, target: Path, identity: Identity | None = None) -> None:
+        """Write the file to `target`, readable by its owner alone; an encrypted one needs the `identity`.
+
+        Raises StackError when the backup has another content by now, or the identity is not one that it is encrypted to.
+        """
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._path(stored.sha256)
+        path = self._path(stored)
         if not path.exists():
             raise _damaged(path, target.name)
         with path.open("rb") as source, _create(target) as copy:
-            sha256, _ = _copy(source, copy)
+            if stored.encrypted is None:
+                sha256, _ = _copy(source, copy)
+            elif identity is None:
+                raise StackError("The backup is encrypted.", remedy="Name the file of an identity that can read it: --identity")
+            else:
+                try:
+                    sha256, _ = identity.decrypt(source, copy)
+                except DecryptionError as error:
+                    if not self.is_intact(stored):
+                        raise _damaged(path, target.name) from error
+                    raise StackError(
+                        f"The identity in {identity.path} does not open this backup: {error}.",
+                        remedy="Name that of one of its recipients, which the file of the point lists.",
+                    ) from error
         if sha256 != stored.sha256:
             raise _damaged(path, target.name)
         os.utime(target, ns=(stored.modified, stored.modified))
 
     def is_intact(self, stored: StoredFile) -> bool:
-        """Whether the content of the file is what was stored."""
-        path = self._path(stored.sha256)
+        """Whether what is stored of the file is what it was; tells it without an identity."""
+        path = self._path(stored)
         if not path.exists():
             return False
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == stored.sha256
+            return hashlib.file_digest(file, "sha256").hexdigest() == stored.stored
 
-    def _path(self, sha256: str) -> Path:
-        return self._objects / sha256[:2] / sha256
+    def _path(self, file: StoredFile) -> Path:
+        return self._objects / file.stored[:2] / file.stored
 
 
 def _leads_out(name: str) -> bool:

@@ -15,6 +15,7 @@ def test_a_child_reads_the_same_settings() -> None:
         listening=Listening(names=("a.example",), authorities=Path("/ca")),
         nats_url="nats://host:4",
         sign_on=SignOn(issuer="https://login.example.org", client_id="mlops", client_secret="secret", viewers=("staff",)),
+        backup_recipients=("age1a", "age1b"),
         dagster_port=1,
         mlflow_port=2,
         nats_port=3,

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import msgspec
 import pytest
+from backup_points import objects, point
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
-from mlops_assets.local.version_log import installed_versions
 from mlops_assets.operations.backup.creation import create_backup
-from mlops_assets.operations.backup.point import FORMAT, Point, StoredFile
+from mlops_assets.operations.backup.point import FORMAT, StoredFile
 from mlops_assets.operations.backup.store import BackupStore
 from mlops_assets.operations.backup.verification import verify_backup
 
@@ -17,25 +16,6 @@ from mlops_assets.operations.backup.verification import verify_backup
 @pytest.fixture
 def store(tmp_path: Path) -> BackupStore:
     return BackupStore(tmp_path / "backups")
-
-
-def point(name: str, files: dict[str, StoredFile], **changes: object) -> Point:
-    empty = Point(
-        format=FORMAT,
-        name=name,
-        home="/state",
-        versions=installed_versions(),
-        snapshot=0,
-        tables={},
-        streams={},
-        files=files,
-        links={},
-    )
-    return msgspec.structs.replace(empty, **changes)
-
-
-def objects(store: BackupStore) -> list[Path]:
-    return [path for path in (store.folder / "objects").rglob("*") if path.is_file()]
 
 
 def test_equal_contents_are_stored_once_and_come_back_with_their_times(store: BackupStore, tmp_path: Path) -> None:
