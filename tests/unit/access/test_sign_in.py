@@ -110,6 +110,22 @@ def service(provider: OpenIdProvider, tmp_path: Path) -> Iterator[Service]:
         thread.join()
 
 
+def test_neither_the_pages_nor_the_log_have_a_secret(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    tokens: list[str] = []
+
+    def keep(claims: dict[str, Any]) -> None:
+        claims["aud"] = "another client"
+        tokens.append(service.provider.sign(claims))
+
+    service.provider.change = keep
+    _, page = service.sign_in("olga")
+    log = "".join(record.getMessage() for record in caplog.records if not record.name.startswith("werkzeug"))
+    assert "Nobody was signed in" in log
+    assert tokens
+    assert not [secret for secret in (*tokens, "a-secret", "a-token") if secret in page.text + log]
+    assert "a-secret" not in repr(service.sign_on)
+
+
 @pytest.mark.parametrize(("name", "role"), [("olga", "operator"), ("vera", "viewer")])
 def test_a_person_signs_in_with_the_role_of_their_group(service: Service, name: str, role: str) -> None:
     browser, page = service.sign_in(name, "/runs?view=a&b='c'")

@@ -6,7 +6,7 @@ import pytest
 from mlops_assets.core.listening import Listening
 from mlops_assets.core.settings import Settings
 from mlops_assets.core.sign_on import SignOn
-from mlops_assets.local.environment import process_environment, scripts_directory
+from mlops_assets.local.environment import process_environment, scripts_directory, withheld_variables
 
 
 def test_a_child_reads_the_same_settings() -> None:
@@ -43,3 +43,15 @@ def test_what_the_tools_read() -> None:
     assert environment["MLOPS_LAKE_CATALOG"] == "dbname=lake user=postgres host=/srv/postgres"
     assert environment["MLOPS_LAKE_DATA"] == "/srv/lake"
     assert environment["PATH"].split(os.pathsep)[0] == str(scripts_directory())
+
+
+def test_the_secret_of_the_openid_client_is_for_the_two_doors_alone() -> None:
+    assert [service for service in ("mlflow", "dagster-webserver", "online", "stream", "shipper") if _withheld(service)] == [
+        "online",
+        "stream",
+        "shipper",
+    ]
+
+
+def _withheld(service: str) -> bool:
+    return "MLOPS_OIDC_CLIENT_SECRET" in withheld_variables(service)
