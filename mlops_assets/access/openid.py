@@ -107,9 +107,9 @@ def _told() -> Iterator[None]:
 
 
 def person(claims: Mapping[str, Any]) -> str:
-    """The name of who signed in: the subject, which stays the same, with what people know them by."""
-    known = claims.get("email") or claims.get("preferred_username")
-    return f"{claims['sub']} ({known})" if known and known != claims["sub"] else str(claims["sub"])
+    """The name of who signed in: the subject, which stays the same, with what people know them by. No name of a token has a space."""
+    known = claims.get("email") or claims.get("preferred_username") or "OpenID"
+    return f"{claims['sub']} ({known})"
 
 
 def groups(sign_on: SignOn, claims: Mapping[str, Any]) -> list[str]:

@@ -100,7 +100,7 @@ class SignIn:
         ):
             raise SignInError("this answer fits no question of this browser, or was given before")
         if "error" in parameters:
-            raise SignInError(f"the provider says {parameters['error']} {parameters.get('error_description', '')}".rstrip())
+            raise SignInError(f"the provider says {parameters['error']!r}: {parameters.get('error_description', '')!r}")
         # RFC 9207: a provider that tells who it is may not be another one.
         if parameters.get("iss", self._sign_on.issuer) != self._sign_on.issuer:
             raise SignInError("another provider answered")

@@ -127,12 +127,14 @@ class BackupStore:
         with source.open("rb") as original, _create(copy) as target:
             if self.recipients:
                 sha256, size, encrypted = self.recipients.encrypt(original, target)
-                # The same content is encrypted to other bytes each time.
-                encrypted = self._encrypted[sha256].encrypted if sha256 in self._encrypted else encrypted
             else:
                 sha256, size = _copy(original, target)
         stored = StoredFile(sha256=sha256, size=size, modified=status.st_mtime_ns, encrypted=encrypted)
-        self._encrypted[sha256] = stored
+        if encrypted:
+            # The same content is encrypted to other bytes each time.
+            former = self._encrypted.setdefault(sha256, stored)
+            if self._path(former).exists():
+                return msgspec.structs.replace(stored, encrypted=former.encrypted), 0
         new_bytes = copy.stat().st_size
         path = self._path(stored)
         if path.exists():
