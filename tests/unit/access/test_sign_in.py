@@ -3,7 +3,6 @@
 import html
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,80 +12,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-import uvicorn
+from guarded_service import GuardedService, guarded_service
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 from openid_provider import OpenIdProvider, openid_provider
 
 from mlops_assets.access.audit import read_audit_log
-from mlops_assets.access.exchange import Receive, Scope, Send
-from mlops_assets.access.guard import AccessGuard
-from mlops_assets.access.identities import IDENTITY, Identities, Identity
-from mlops_assets.access.person_sessions import PersonSessions
-from mlops_assets.access.sign_in import SignIn
-from mlops_assets.core.listening import Listening
-from mlops_assets.core.sign_on import SignOn
-
-NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept": "text/html"}
-
-
-class Service:
-    """A guarded application, and browsers that go through its pages."""
-
-    def __init__(self, provider: OpenIdProvider, folder: Path, port: int):
-        self.provider, self.url, self.port, self.token = provider, f"http://127.0.0.1:{port}", port, "a-token"
-        self.audit_log, self.folder = folder / "audit.jsonl", folder / "sessions"
-        self.asked: list[Identity] = []
-        self.sign_on = SignOn(
-            issuer=provider.issuer,
-            client_id="mlops",
-            client_secret="a-secret",
-            operators=("admins",),
-            viewers=("readers", "staff"),
-        )
-        self.sessions = self.sessions_of("A service")
-        self.guard = self.guarded(self.sign_on)
-
-    def sessions_of(self, service: str, sign_on: SignOn | None = None) -> PersonSessions:
-        return PersonSessions(self.folder, service, lambda: self.token, sign_on or self.sign_on)
-
-    def guarded(self, sign_on: SignOn) -> AccessGuard:
-        return AccessGuard(
-            self._application,
-            name="A service",
-            identities=Identities("A service", lambda: self.token, list, self.sessions),
-            listening=Listening(),
-            command="mlops open x",
-            file="a_file",
-            sign_in=SignIn("A service", sign_on, self.sessions, self.audit_log),
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.guard(scope, receive, send)
-
-    async def _application(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked.append(scope[IDENTITY])
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"let in"})
-
-    def begin(self, browser: requests.Session, page: str = "/") -> requests.Response:
-        """Go to a page without a session, and by its link to the provider."""
-        answer = browser.get(f"{self.url}{page}", headers=NAVIGATION, timeout=10)
-        link = re.search(r'href="(/\.mlops/sign-in[^"]*)"', answer.text)
-        assert (answer.status_code, link is not None) == (401, True)
-        assert link is not None
-        return browser.get(f"{self.url}{html.unescape(link[1])}", timeout=10)
-
-    def answered(self, browser: requests.Session, name: str, page: str = "/") -> str:
-        """Where the provider sends a browser back to that signed in there."""
-        asked = self.begin(browser, page)
-        given = browser.post(asked.url, data={"sub": name}, timeout=10, allow_redirects=False)
-        assert given.status_code == 302, given.text
-        return given.headers["location"]
-
-    def sign_in(self, name: str, page: str = "/") -> tuple[requests.Session, requests.Response]:
-        browser = requests.Session()
-        return browser, browser.get(self.answered(browser, name, page), timeout=10)
+from mlops_assets.access.identities import Identity
 
 
 @pytest.fixture(scope="module")
@@ -96,21 +28,12 @@ def provider() -> Iterator[OpenIdProvider]:
 
 
 @pytest.fixture
-def service(provider: OpenIdProvider, tmp_path: Path) -> Iterator[Service]:
-    provider.change, provider.metadata = None, {}
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        service = Service(provider, tmp_path, listener.getsockname()[1])
-        server = uvicorn.Server(uvicorn.Config(service, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
+def service(provider: OpenIdProvider, tmp_path: Path) -> Iterator[GuardedService]:
+    with guarded_service(provider, tmp_path) as service:
         yield service
-        server.should_exit = True
-        thread.join()
 
 
-def test_neither_the_pages_nor_the_log_have_a_secret(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_neither_the_pages_nor_the_log_have_a_secret(service: GuardedService, caplog: pytest.LogCaptureFixture) -> None:
     tokens: list[str] = []
 
     def keep(claims: dict[str, Any]) -> None:
@@ -127,7 +50,7 @@ def test_neither_the_pages_nor_the_log_have_a_secret(service: Service, caplog: p
 
 
 @pytest.mark.parametrize(("name", "role"), [("olga", "operator"), ("vera", "viewer")])
-def test_a_person_signs_in_with_the_role_of_their_group(service: Service, name: str, role: str) -> None:
+def test_a_person_signs_in_with_the_role_of_their_group(service: GuardedService, name: str, role: str) -> None:
     browser, page = service.sign_in(name, "/runs?view=a&b='c'")
     assert page.status_code == 200
     leads = re.search(r'http-equiv="refresh" content="0; url=([^"]*)"', page.text)
@@ -185,7 +108,7 @@ def _without(name: str) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_a_token_for_others_of_others_or_of_another_time_signs_in_nobody(
-    service: Service, change: Callable[[dict[str, Any]], str | None]
+    service: GuardedService, change: Callable[[dict[str, Any]], str | None]
 ) -> None:
     service.provider.change = change
     browser, page = service.sign_in("olga")
@@ -195,7 +118,7 @@ def test_a_token_for_others_of_others_or_of_another_time_signs_in_nobody(
     assert not service.folder.exists()
 
 
-def test_an_answer_counts_once_in_the_browser_that_asked(service: Service) -> None:
+def test_an_answer_counts_once_in_the_browser_that_asked(service: GuardedService) -> None:
     browser = requests.Session()
     answer = service.answered(browser, "olga")
     # Of somebody who was made to follow it: they would work as olga.
@@ -212,19 +135,19 @@ def test_an_answer_counts_once_in_the_browser_that_asked(service: Service) -> No
     assert other.get(mixed + answer.partition("state=")[2].partition("&")[0], timeout=10).status_code == 403
 
 
-def test_another_provider_cannot_answer(service: Service) -> None:
+def test_another_provider_cannot_answer(service: GuardedService) -> None:
     browser = requests.Session()
     answer = service.answered(browser, "olga")
     assert "another provider answered" in browser.get(f"{answer}&iss=https://evil.example", timeout=10).text
 
 
-def test_somebody_without_a_group_that_has_a_role_is_told_so(service: Service) -> None:
+def test_somebody_without_a_group_that_has_a_role_is_told_so(service: GuardedService) -> None:
     _, page = service.sign_in("nobody")
     assert page.status_code == 403
     assert "nobody (nobody@example.org) has none of the groups that have a role here" in page.text
 
 
-def test_who_declines_at_the_provider_is_told_what_it_says(service: Service) -> None:
+def test_who_declines_at_the_provider_is_told_what_it_says(service: GuardedService) -> None:
     browser = requests.Session()
     asked = service.begin(browser)
     denied = browser.post(asked.url, data={"action": "deny"}, timeout=10, allow_redirects=False).headers["location"]
@@ -244,7 +167,7 @@ def test_who_declines_at_the_provider_is_told_what_it_says(service: Service) -> 
         ('/"><script>alert(1)</script>', '/"><script>alert(1)</script>'),
     ],
 )
-def test_signing_in_leads_to_no_other_host(service: Service, to: str, page: str) -> None:
+def test_signing_in_leads_to_no_other_host(service: GuardedService, to: str, page: str) -> None:
     browser = requests.Session()
     asked = browser.get(f"{service.url}/.mlops/sign-in", params={"to": to}, timeout=10)
     answer = browser.post(asked.url, data={"sub": "olga"}, timeout=10)
@@ -254,14 +177,14 @@ def test_signing_in_leads_to_no_other_host(service: Service, to: str, page: str)
     assert "<script>" not in answer.text
 
 
-def test_the_provider_leads_back_to_this_door_alone(service: Service) -> None:
+def test_the_provider_leads_back_to_this_door_alone(service: GuardedService) -> None:
     asked = service.begin(requests.Session())
     assert parse_qs(urlsplit(asked.url).query)["redirect_uri"] == [f"{service.url}/.mlops/signed-in"]
     foreign = requests.get(f"{service.url}/.mlops/sign-in", headers={"Host": "evil.example"}, timeout=10)
     assert foreign.status_code == 403
 
 
-def test_who_signs_out_ends_the_session_for_every_copy_of_it(service: Service) -> None:
+def test_who_signs_out_ends_the_session_for_every_copy_of_it(service: GuardedService) -> None:
     browser, _ = service.sign_in("vera")
     copy = {"Cookie": f"mlops_session_{service.port}={browser.cookies[f'mlops_session_{service.port}']}"}
     out = f"{service.url}/.mlops/sign-out"
@@ -274,7 +197,7 @@ def test_who_signs_out_ends_the_session_for_every_copy_of_it(service: Service) -
     assert [entry.action for entry in read_audit_log(service.audit_log)] == ["sign in", "sign out"]
 
 
-def test_a_session_is_of_one_service_of_the_groups_that_count_now_and_ends(service: Service) -> None:
+def test_a_session_is_of_one_service_of_the_groups_that_count_now_and_ends(service: GuardedService) -> None:
     browser, _ = service.sign_in("vera")
     session = browser.cookies[f"mlops_session_{service.port}"].encode()
     assert service.sessions.find(session) == ("vera (vera@example.org)", "viewer")
@@ -294,7 +217,7 @@ def test_a_session_is_of_one_service_of_the_groups_that_count_now_and_ends(servi
     assert browser.get(service.url, timeout=10).status_code == 401
 
 
-def test_a_provider_that_is_another_or_away_signs_in_nobody(service: Service) -> None:
+def test_a_provider_that_is_another_or_away_signs_in_nobody(service: GuardedService) -> None:
     service.provider.metadata = {"issuer": "https://evil.example"}
     refused = requests.get(f"{service.url}/.mlops/sign-in", timeout=10)
     assert (refused.status_code, "says that it is &#x27;https://evil.example&#x27;" in refused.text) == (403, True)
@@ -304,7 +227,7 @@ def test_a_provider_that_is_another_or_away_signs_in_nobody(service: Service) ->
     assert "the provider does not answer" in requests.get(f"{service.url}/.mlops/sign-in", timeout=10).text
 
 
-def test_a_signature_by_the_secret_of_the_client_is_none(service: Service) -> None:
+def test_a_signature_by_the_secret_of_the_client_is_none(service: GuardedService) -> None:
     service.provider.metadata = {"id_token_signing_alg_values_supported": ["none", "HS256", "RS256"]}
     service.provider.change = _unsigned
     _, page = service.sign_in("olga")
