@@ -10,6 +10,9 @@ ENVIRONMENT_VARIABLE = "MLOPS_ENV"
 
 DEFAULT_ENVIRONMENT = "local"
 
+_FOLDERS = ("MLOPS_HOME", "MLOPS_BACKUP_FOLDER")
+"""Variables that name a folder. In a file of the project it is one of the project, wherever a command is called."""
+
 
 def project_variables() -> dict[str, str]:
     """The variables that the project of this process states: those of `.env` before those of its environment; none without a project.
@@ -25,7 +28,9 @@ def project_variables() -> dict[str, str]:
     if name is not None and name not in known:
         raise ValueError(f"{ENVIRONMENT_VARIABLE}={name!r}: there is no {name}.env in {project.environments_directory}.")
     shared = known.get(name or DEFAULT_ENVIRONMENT)
-    return {**(read_environment_file(shared) if shared else {}), **own}
+    variables = {**(read_environment_file(shared) if shared else {}), **own}
+    folders = {name: str(project.root / Path(variables[name]).expanduser()) for name in _FOLDERS if variables.get(name)}
+    return {**variables, **folders}
 
 
 def export_project_variables() -> None:
