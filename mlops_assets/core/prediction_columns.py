@@ -42,7 +42,7 @@ PREDICTION_DESCRIPTIONS = {
     GENERATION: "Batch: 1 for the first prediction of the row, and one more for each later one with another result.",
     COUNTED: "Batch: whether outcomes, reports and decisions see it; of the generations of a row one at most.",
     TRAINED_ON: "Batch: whether the version was trained on the row; such a prediction never counts.",
-    SCORED_BY: "Batch: who had the row scored.",
+    SCORED_BY: "Batch: who had the row scored. Online: the caller that asked, where it has a token of its own.",
     SCORED_BECAUSE: "Batch: the reason that was given.",
     "score": "Probability of the positive class, or of the predicted class.",
     "predicted_label": "The class predicted at the contract's threshold.",

@@ -16,6 +16,7 @@ from mlops_assets.schema.column_names import (
     OUTPUTS,
     PREDICTION_ID,
     ROLE,
+    SCORED_BY,
     SERVED_AT,
     VIEW_FLAGS,
     VIEW_SNAPSHOTS,
@@ -37,6 +38,7 @@ _TYPES = {
     VIEW_FLAGS: "VARCHAR",
     VIEW_SNAPSHOTS: "VARCHAR",
     SERVED_AT: "TIMESTAMP WITH TIME ZONE",
+    SCORED_BY: "VARCHAR",
 }
 
 
@@ -103,6 +105,8 @@ def _texts(inputs: SolutionInputs, record: "PredictionRecord") -> dict[str, str 
         spine.key: record.key,
         spine.prediction_time: record.prediction_time,
         **dict(_outputs(record)),
+        # No column before there are callers.
+        **({SCORED_BY: record.caller} if record.caller is not None else {}),
     }
     return {name: _text(value) for name, value in values.items()}
 

@@ -31,7 +31,8 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
     `role` is that of the model; `answered` tells whether the caller got this prediction (False for a challenger in the shadow).
     `key` is the spine's key, `partition` the date of its partition. `features` are all features of the model, after overrides; those in
-    `unseen` have a category that training did not hold. `classes` are those of the probabilities, in their order.
+    `unseen` have a category that training did not hold. `classes` are those of the probabilities, in their order. `caller` has asked with a
+    token of its own.
     """
 
     prediction_id: str
@@ -50,6 +51,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     served_at: datetime
     classes: Sequence[int | str] = ()
     unseen: Sequence[str] = ()
+    caller: str | None = None
 
 
 def build_prediction_id(*, solution: str, channel: Channel, request_id: str, role: Role) -> str:

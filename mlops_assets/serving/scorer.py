@@ -46,7 +46,9 @@ class ScoredRow(msgspec.Struct, frozen=True, kw_only=True):
     classes: Sequence[int | str] = ()
     unseen: Sequence[str] = ()
 
-    def record(self, *, solution: str, channel: Channel, role: Role, answered: bool, request_id: str) -> PredictionRecord:
+    def record(
+        self, *, solution: str, channel: Channel, role: Role, answered: bool, request_id: str, caller: str | None
+    ) -> PredictionRecord:
         """The prediction as it is logged, served now."""
         return PredictionRecord(
             prediction_id=build_prediction_id(solution=solution, channel=channel, request_id=request_id, role=role),
@@ -65,6 +67,7 @@ class ScoredRow(msgspec.Struct, frozen=True, kw_only=True):
             views=self.views,
             classes=self.classes,
             unseen=self.unseen,
+            caller=caller,
         )
 
 

@@ -360,7 +360,7 @@ def log_online_predictions(world: World, nats: NatsServer) -> None:
     rows = decoder.decode(json.dumps(bodies).encode(), datetime(2020, 3, 15, 6, tzinfo=UTC))
     assert isinstance(rows, list)
     records = [
-        scored.record(solution="hostile", channel="online", role=role, answered=answered, request_id=str(each))
+        scored.record(solution="hostile", channel="online", role=role, answered=answered, request_id=str(each), caller=None)
         for each, scored in enumerate(scorer.score(rows))
         for role, answered in (("champion", True), ("challenger", False))
     ]

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -86,6 +87,7 @@ def test_a_running_server_takes_a_new_caller_and_its_processes_limit_it_together
     admitted = re.search(r'caller_requests_total{caller="shop",outcome="admitted"} (\d+)', server.get("/metrics").text)
     assert admitted
     assert admitted[1] == "4"
+    assert Counter(record.caller for record in server.records() if record.caller) == {"shop": 4}
     other_paths = (f"/{SOLUTION}/model", "/metrics", "/features/planes?tailnum=N1")
     others = [requests.get(f"{server.settings.serving_url}{path}", headers=own, timeout=10) for path in other_paths]
     assert {answer.status_code for answer in others} == {401}

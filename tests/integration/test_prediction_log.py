@@ -158,6 +158,19 @@ def test_two_runs_at_once_and_a_record_that_comes_after_the_window_add_each_once
     assert rows(lake, f"SELECT count(*), count(DISTINCT prediction_id) FROM {TABLE}") == [(300, 300)]
 
 
+def test_a_log_names_the_callers_that_have_a_token_of_their_own(lake: Lake, nats: NatsServer) -> None:
+    publish(nats, record(1))
+    assert ingest(lake, nats).success
+    assert "_scored_by" not in [name for (name,) in rows(lake, f"SELECT column_name FROM (DESCRIBE {TABLE})")]
+    publish(nats, record(2, caller="shop"), record(3))
+    assert ingest(lake, nats).success
+    named = f"SELECT id, _scored_by FROM {VIEW} ORDER BY id"
+    assert rows(lake, named) == [(1, None), (2, "shop"), (3, None)]
+    publish(nats, record(4))
+    assert ingest(lake, nats).success
+    assert rows(lake, named)[-1] == (4, None)
+
+
 def test_what_is_no_prediction_is_rejected_with_the_reason_and_holds_nothing_up(lake: Lake, nats: NatsServer) -> None:
     broken = [
         b"",

@@ -76,13 +76,13 @@ class PredictEndpoint:
         self, name: str, scope: Scope, receive: Receive, began: float
     ) -> tuple[HTTPStatus, bytes, list[tuple[bytes, bytes]]]:
         try:
-            self._check(name, scope)
+            caller = self._check(name, scope)
             # Requests that arrived together are all counted here before the first of them is answered.
             if self.in_flight > MAXIMUM_IN_FLIGHT:
                 raise retry_later(HTTPStatus.TOO_MANY_REQUESTS, "The server is busy.")
             body = await self._uploads.read(receive, began + TIME_LIMIT_SECONDS)
             deadline, alone = began + TIME_LIMIT_SECONDS, len(self.tasks) == 1
-            answer = await self._predictor.predict(name, body, deadline, began=began, alone=alone)
+            answer = await self._predictor.predict(name, body, deadline, began=began, alone=alone, caller=caller)
         except ProblemError as problem:
             return _refusal(problem)
         except TimeoutError:
@@ -94,8 +94,8 @@ class PredictEndpoint:
             return _refusal(ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed; its log says why.", {}))
         return HTTPStatus.OK, answer, [(b"content-type", b"application/json")]
 
-    def _check(self, name: str, scope: Scope) -> None:
-        """Raise ProblemError for what the headers tell already."""
+    def _check(self, name: str, scope: Scope) -> str | None:
+        """The caller whose token it is, None for the operator's. Raises ProblemError for what the headers tell already."""
         headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
         authorization = length = None
         for field, value in headers:
@@ -103,15 +103,15 @@ class PredictEndpoint:
                 authorization = value
             elif field == b"content-length":
                 length = int(value)
-        if not is_authorized(authorization, self._token):
-            self._admit(name, authorization)
+        caller = None if is_authorized(authorization, self._token) else self._admit(name, authorization)
         if scope["method"] != "POST":
             raise ProblemError(HTTPStatus.METHOD_NOT_ALLOWED, "Predictions are asked for with POST.", {"allow": "POST"})
         if length is not None and length > MAXIMUM_BODY_BYTES:
             raise _too_large()
+        return caller
 
-    def _admit(self, name: str, authorization: bytes | None) -> None:
-        """Raise ProblemError unless it is the token of a caller who may ask the solution, and not too often."""
+    def _admit(self, name: str, authorization: bytes | None) -> str:
+        """The caller whose token it is. Raises ProblemError unless there is one who may ask the solution, and not too often."""
         admitted = self._admission.find(authorization)
         if admitted is None:
             detail = "Give the token of this server: `Authorization: Bearer <token>`."
@@ -126,6 +126,7 @@ class PredictEndpoint:
             detail = f"The caller {caller.name} has {caller.requests_per_second:g} requests a second, {caller.burst} at once."
             raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, detail, {"retry-after": str(math.ceil(wait))})
         self._count(caller.name, "admitted")
+        return caller.name
 
     def _count(self, caller: str, outcome: str) -> None:
         asyncio.get_running_loop().call_soon(self._metrics.count_caller, caller, outcome)

@@ -67,6 +67,7 @@ class _Request(msgspec.Struct, eq=False, kw_only=True):
     deadline: float
     rows: Sequence[Row]
     many: bool
+    caller: str | None
     scored: list[ScoredRow] = []
     tried: tuple[dict[int, ScoredRow], set[int]] | None = None
     answer: bytes | Exception | None = None
@@ -99,10 +100,10 @@ class Predictor:
             raise retry_later(HTTPStatus.SERVICE_UNAVAILABLE, detail)
         return champions
 
-    async def predict(self, name: str, body: bytes, deadline: float, *, began: float, alone: bool) -> bytes:
+    async def predict(self, name: str, body: bytes, deadline: float, *, began: float, alone: bool, caller: str | None) -> bytes:
         """The JSON answer for the row or the rows in `body`, whose predictions are in the spool by then.
 
-        `alone` tells that no other request has arrived, for which it would have to wait.
+        `alone` tells that no other request has arrived, for which it would have to wait. `caller` asks, None for the operator.
 
         Raises ProblemError: for a request that is not valid, and when `deadline` (of `time.monotonic`) passes before all is scored. Workers
         have the time limit of the solution, from when the request `began`.
@@ -124,6 +125,7 @@ class Predictor:
             deadline=deadline,
             rows=rows,
             many=rows is decoded,
+            caller=caller,
         )
         if champions.has_workers or (challenger is not None and challenger.remote is not None):
             request.deadline = began + solution.options.worker.timeout_seconds
@@ -221,7 +223,12 @@ class Predictor:
         def record(position: int, scored_row: ScoredRow, role: Role) -> PredictionRecord:
             answered = (position in by_challenger) == (role == "challenger")
             return scored_row.record(
-                solution=name, channel="online", role=role, answered=answered, request_id=identifiers[position]
+                solution=name,
+                channel="online",
+                role=role,
+                answered=answered,
+                request_id=identifiers[position],
+                caller=request.caller,
             )
 
         records = [record(position, scored_row, "champion") for position, scored_row in enumerate(request.scored)]

@@ -54,5 +54,7 @@ def _prediction(solution: str, event: "Msg", row: Row, scored: ScoredRow) -> Mes
     origin = event.metadata
     # A stream that is made anew counts from 1 again: with the time it cannot repeat an id.
     request_id = row.request_id or f"{origin.timestamp:%Y%m%dT%H%M%S%f}-{origin.sequence.stream}"
-    record = scored.record(solution=solution, channel="stream", role="champion", answered=True, request_id=request_id)
+    record = scored.record(
+        solution=solution, channel="stream", role="champion", answered=True, request_id=request_id, caller=None
+    )
     return Message(subject(PREDICTIONS, solution), record.prediction_id, encode_record(record))

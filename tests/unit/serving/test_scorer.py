@@ -207,6 +207,6 @@ def test_probabilities_of_several_classes_have_their_names(scorers: dict[Problem
     scored = one(several)
     assert list(scored.classes) == list(several.bundle.contract.classes or ())
     assert len(scored.classes) == len(scored.outputs.probabilities or ())
-    record = scored.record(solution="a", channel="online", role="champion", answered=True, request_id="1")
+    record = scored.record(solution="a", channel="online", role="champion", answered=True, request_id="1", caller=None)
     assert list(record.classes) == list(scored.classes)
     assert list(one(scorers["binary_classification"]).classes) == []
