@@ -29,7 +29,10 @@ class Question:
 
 
 class Provider:
-    """One OpenID provider. Its methods wait for it: call them in a thread. Raises StackError without the package that they need."""
+    """One OpenID provider. Its methods wait for it: call them in a thread.
+
+    Raises StackError without the package that they need, or the secret of the client.
+    """
 
     def __init__(self, sign_on: SignOn):
         try:
@@ -39,6 +42,11 @@ class Provider:
             raise StackError(
                 "MLOPS_OIDC_ISSUER needs a package that is not installed.", remedy="pip install 'mlops-assets[oidc]'"
             ) from error
+
+        if not sign_on.client_secret:
+            raise StackError(
+                "MLOPS_OIDC_CLIENT_SECRET is not set.", remedy="Set it to the one that the provider of MLOPS_OIDC_ISSUER names."
+            )
 
         class _Client(OAuth2Mixin, OpenIDMixin, BaseApp):
             """As Authlib composes it for each framework."""

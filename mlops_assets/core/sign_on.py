@@ -10,7 +10,10 @@ from mlops_assets.core.environment_values import read_count
 
 @dataclass(frozen=True, kw_only=True)
 class SignOn:
-    """A client of an OpenID provider. A person has the role of the values that the claim `role_claim` has of theirs, operator before viewer."""
+    """A client of an OpenID provider. Its secret is empty in processes that do not need it.
+
+    A person has the role of the values that the claim `role_claim` has of theirs, operator before viewer.
+    """
 
     issuer: str
     client_id: str
@@ -28,16 +31,15 @@ class SignOn:
             return None
         if not _is_safe(issuer):
             raise ValueError(f"MLOPS_OIDC_ISSUER={issuer!r} is no address that begins with https://.")
-        for variable in ("MLOPS_OIDC_CLIENT_ID", "MLOPS_OIDC_CLIENT_SECRET"):
-            if not environment.get(variable):
-                raise ValueError(f"{variable} is not set: the provider of MLOPS_OIDC_ISSUER names one for this client.")
+        if not (client_id := environment.get("MLOPS_OIDC_CLIENT_ID")):
+            raise ValueError("MLOPS_OIDC_CLIENT_ID is not set: the provider of MLOPS_OIDC_ISSUER names one for this client.")
         viewers, operators = _names(environment, "MLOPS_OIDC_VIEWERS"), _names(environment, "MLOPS_OIDC_OPERATORS")
         if not viewers and not operators:
             raise ValueError("Nobody could sign in: name groups in MLOPS_OIDC_VIEWERS or MLOPS_OIDC_OPERATORS.")
         return cls(
             issuer=issuer,
-            client_id=environment["MLOPS_OIDC_CLIENT_ID"],
-            client_secret=environment["MLOPS_OIDC_CLIENT_SECRET"],
+            client_id=client_id,
+            client_secret=environment.get("MLOPS_OIDC_CLIENT_SECRET", ""),
             role_claim=environment.get("MLOPS_OIDC_ROLE_CLAIM") or cls.role_claim,
             viewers=viewers,
             operators=operators,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
+from mlops_assets.access.openid import Provider
 from mlops_assets.access.tls import check_listening
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
@@ -46,9 +47,9 @@ Listener = Callable[[str, str], None]
 def up(settings: Settings, listener: Listener) -> bool:
     """Start what is not running and wait until every server answers. Returns whether anything had to be started.
 
-    Raises StackError when the state folder, the disk or a port is unusable, when the state is newer than this release or has to be migrated,
-    when a server does not come up (with the end of its log), when the stack runs with other settings than these, or, once it runs, when the
-    dbt project cannot be parsed.
+    Raises StackError when the state folder, the disk, a port, the certificate or the client of single sign-on is unusable, when the state is
+    newer than this release or has to be migrated, when a server does not come up (with the end of its log), when the stack runs with other
+    settings than these, or, once it runs, when the dbt project cannot be parsed.
     """
     if preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES):
         listener(str(settings.home), "closed")
@@ -213,6 +214,8 @@ def _launch(settings: Settings, supervisor: Supervisor, files: dict, listener: L
     leftovers.end_processes(leftovers.find_processes(settings))
     version_check.check_folder(settings)
     check_listening(settings.listening)
+    if settings.sign_on is not None:
+        Provider(settings.sign_on)
     for service in services(settings):
         preflight.check_port(settings.listening, service)
     for directory in (settings.log_directory, settings.dagster_home):

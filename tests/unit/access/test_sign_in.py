@@ -19,6 +19,7 @@ from openid_provider import OpenIdProvider, openid_provider
 
 from mlops_assets.access.audit import read_audit_log
 from mlops_assets.access.identities import Identity
+from mlops_assets.core.errors import StackError
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +226,11 @@ def test_a_provider_that_is_another_or_away_signs_in_nobody(service: GuardedServ
         port = listener.getsockname()[1]
     service.guard = service.guarded(replace(service.sign_on, issuer=f"http://127.0.0.1:{port}"))
     assert "the provider does not answer" in requests.get(f"{service.url}/.mlops/sign-in", timeout=10).text
+
+
+def test_a_door_does_not_open_without_the_secret_of_its_client(service: GuardedService) -> None:
+    with pytest.raises(StackError, match="MLOPS_OIDC_CLIENT_SECRET is not set"):
+        service.guarded(replace(service.sign_on, client_secret=""))
 
 
 def test_a_signature_by_the_secret_of_the_client_is_none(service: GuardedService) -> None:

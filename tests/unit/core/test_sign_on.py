@@ -37,7 +37,6 @@ def test_every_variable_is_read_and_given_on() -> None:
         ({"MLOPS_OIDC_ISSUER": "http://login.example.org"}, "MLOPS_OIDC_ISSUER"),
         ({"MLOPS_OIDC_ISSUER": "login.example.org"}, "MLOPS_OIDC_ISSUER"),
         ({"MLOPS_OIDC_CLIENT_ID": ""}, "MLOPS_OIDC_CLIENT_ID"),
-        ({"MLOPS_OIDC_CLIENT_SECRET": ""}, "MLOPS_OIDC_CLIENT_SECRET"),
         ({"MLOPS_OIDC_VIEWERS": "", "MLOPS_OIDC_OPERATORS": " , "}, "Nobody could sign in"),
         ({"MLOPS_OIDC_SESSION_HOURS": "long"}, "MLOPS_OIDC_SESSION_HOURS"),
     ],

@@ -7,6 +7,7 @@ from mlops_assets.core.listening import Listening
 from mlops_assets.core.settings import Settings
 from mlops_assets.core.sign_on import SignOn
 from mlops_assets.local.environment import process_environment, scripts_directory, withheld_variables
+from mlops_assets.local.services import services
 
 
 def test_a_child_reads_the_same_settings() -> None:
@@ -43,6 +44,15 @@ def test_what_the_tools_read() -> None:
     assert environment["MLOPS_LAKE_CATALOG"] == "dbname=lake user=postgres host=/srv/postgres"
     assert environment["MLOPS_LAKE_DATA"] == "/srv/lake"
     assert environment["PATH"].split(os.pathsep)[0] == str(scripts_directory())
+
+
+def test_each_server_reads_its_settings_without_the_secrets_that_it_does_not_need() -> None:
+    sign_on = SignOn(issuer="https://login.example.org", client_id="mlops", client_secret="secret", viewers=("staff",))
+    settings = Settings(home=Path("/srv/mlops"), sign_on=sign_on, serving_token="secret", postgres_url="postgresql://host/db")
+    for service in services(settings):
+        environment = process_environment(settings) | dict.fromkeys(withheld_variables(service.name), "")
+        read = Settings.from_environment(environment)
+        assert (read.home, read.sign_on and read.sign_on.issuer) == (settings.home, sign_on.issuer)
 
 
 def test_the_secret_of_the_openid_client_is_for_the_two_doors_alone() -> None:
