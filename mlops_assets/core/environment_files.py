@@ -10,8 +10,8 @@ ENVIRONMENT_VARIABLE = "MLOPS_ENV"
 
 DEFAULT_ENVIRONMENT = "local"
 
-_FOLDERS = ("MLOPS_HOME", "MLOPS_BACKUP_FOLDER")
-"""Variables that name a folder. In a file of the project it is one of the project, wherever a command is called."""
+_PATHS = ("MLOPS_HOME", "MLOPS_BACKUP_FOLDER", "MLOPS_TLS_CERTIFICATE", "MLOPS_TLS_KEY", "MLOPS_TLS_CA")
+"""Variables that name a folder or a file. In a file of the project it is one of the project, wherever a command is called."""
 
 
 def project_variables() -> dict[str, str]:
@@ -29,8 +29,8 @@ def project_variables() -> dict[str, str]:
         raise ValueError(f"{ENVIRONMENT_VARIABLE}={name!r}: there is no {name}.env in {project.environments_directory}.")
     shared = known.get(name or DEFAULT_ENVIRONMENT)
     variables = {**(read_environment_file(shared) if shared else {}), **own}
-    folders = {name: str(project.root / Path(variables[name]).expanduser()) for name in _FOLDERS if variables.get(name)}
-    return {**variables, **folders}
+    paths = {name: str(project.root / Path(variables[name]).expanduser()) for name in _PATHS if variables.get(name)}
+    return {**variables, **paths}
 
 
 def export_project_variables() -> None:

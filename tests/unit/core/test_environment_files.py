@@ -50,19 +50,21 @@ def test_the_environment_names_a_file_of_variables(tmp_path: Path) -> None:
     assert "MLOPS_ENV='prod': there is no prod.env in" in ports(MLOPS_ENV="prod").stderr
 
 
-def test_a_state_folder_is_one_of_the_project_wherever_a_command_is_called(tmp_path: Path) -> None:
+def test_a_path_is_one_of_the_project_wherever_a_command_is_called(tmp_path: Path) -> None:
     root = tmp_path / "company"
     (root / "deployments").mkdir(parents=True)
     (root / "pyproject.toml").write_text("[tool.mlops]\n")
-    (root / "deployments" / "prod.env").write_text("MLOPS_HOME=.mlops-prod\nMLOPS_BACKUP_FOLDER=/mnt/disk\n")
+    (root / "deployments" / "prod.env").write_text(
+        "MLOPS_HOME=.mlops-prod\nMLOPS_BACKUP_FOLDER=/mnt/disk\nMLOPS_TLS_CA=tls/ca.pem\n"
+    )
     read = (
         "from mlops_assets.core.settings import Settings; s = Settings.from_environment(); "
-        f"print(s.home.relative_to({str(root.resolve())!r}), s.backup_folder)"
+        f"r = {str(root.resolve())!r}; print(s.home.relative_to(r), s.backup_folder, s.listening.authorities.relative_to(r))"
     )
     for folder in (root, root / "deployments"):
         command = [sys.executable, "-c", read]
         done = subprocess.run(command, cwd=folder, env={"MLOPS_ENV": "prod"}, capture_output=True, text=True, check=False)
-        assert done.stdout == ".mlops-prod /mnt/disk\n", done.stderr
+        assert done.stdout == ".mlops-prod /mnt/disk tls/ca.pem\n", done.stderr
 
 
 def test_the_variables_of_a_team_are_exported_and_those_of_the_platform_not(tmp_path: Path) -> None:
