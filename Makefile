@@ -15,6 +15,9 @@ TOOLS := $(VENV)/tools
 
 # How many months of data `make demo` loads; all of them when empty.
 MONTHS ?=
+# How many processes `make chaos` kills, each kind once when empty; and at how many moments of a range run and of a training it kills all.
+KILLS ?=
+MOMENTS ?= 3
 # More arguments for pytest, such as TESTS="tests/unit -k settings".
 TESTS ?=
 # UPGRADE=yes makes `make lock` take the newest packages that pyproject.toml allows.
@@ -66,8 +69,8 @@ build: $(TOOLS)/.installed  ## Build the wheel, and the list of the locked packa
 dev: install  ## Run the stack in the foreground with all logs; Ctrl-C stops it
 	@$(MLOPS) dev
 
-chaos: install  ## Kill every process of the stack at ten moments of two runs, and see them go on (about half an hour)
-	@MLOPS_CHAOS_MOMENTS=10 $(BIN)/python -m pytest tests/integration/test_interrupted_runs.py --log-cli-level=INFO
+chaos: install  ## Disturb a replay under load by every fault of docs/faults.md, as root (an hour; KILLS=100 for a night)
+	@MLOPS_CHAOS_KILLS=$(KILLS) MLOPS_CHAOS_MOMENTS=$(MOMENTS) $(BIN)/python -m pytest --log-cli-level=INFO $(or $(TESTS),tests/faults tests/integration/test_interrupted_runs.py)
 
 bench: install  ## Run the benchmarks
 	@$(BIN)/python -m pytest tests/benchmarks -s

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -159,11 +160,12 @@ class OnlineServer:
 
 @dataclass
 class Load:
-    """What callers got: how many of each status, versions, prediction ids, and what went wrong with connections."""
+    """What callers got: how many of each status; of predictions version, id and moment; and what went wrong with connections."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     versions: Counter[int] = field(default_factory=Counter)
     prediction_ids: list[str] = field(default_factory=list)
+    answered_at: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -175,12 +177,28 @@ class Load:
 @contextmanager
 def load(server: OnlineServer, *, callers: int, patience: float = 10) -> Iterator[Load]:
     """Callers that ask again and again on connections that they keep, each answer awaited, until the block ends."""
+    with asked(server.settings, SOLUTION, server.row, server.headers, callers=callers, patience=patience) as found:
+        yield found
+
+
+@contextmanager
+def asked(
+    settings: Settings,
+    solution: str,
+    row: bytes,
+    headers: dict[str, str],
+    *,
+    callers: int,
+    patience: float,
+    pause: float = _PAUSE_SECONDS,
+) -> Iterator[Load]:
+    """The same of any running server: callers that send `row`, each with a `pause` between two requests."""
     done, found, lock = threading.Event(), Load(), threading.Lock()
-    listening = server.settings.listening
+    listening = settings.listening
     context = client_context(listening.authorities) if listening.has_tls else None
 
     def call() -> None:
-        where = "127.0.0.1", server.settings.serving_port
+        where = "127.0.0.1", settings.serving_port
         connection = (
             http.client.HTTPSConnection(*where, timeout=patience, context=context)
             if context
@@ -188,7 +206,7 @@ def load(server: OnlineServer, *, callers: int, patience: float = 10) -> Iterato
         )
         while not done.is_set():
             try:
-                connection.request("POST", f"/{SOLUTION}/predict", server.row, server.headers)
+                connection.request("POST", f"/{solution}/predict", row, headers)
                 answer = connection.getresponse()
                 body = json.loads(answer.read())
             except (OSError, http.client.HTTPException) as error:
@@ -201,7 +219,8 @@ def load(server: OnlineServer, *, callers: int, patience: float = 10) -> Iterato
                 if answer.status == 200:
                     found.versions[body["model_version"]] += 1
                     found.prediction_ids.append(body["prediction_id"])
-            done.wait(_PAUSE_SECONDS)
+                    found.answered_at.append(time.monotonic())
+            done.wait(pause)
         connection.close()
 
     threads = [threading.Thread(target=call) for _ in range(callers)]

@@ -72,7 +72,7 @@ class Platform:
         umask = os.umask(PRIVATE_UMASK)
         try:
             with pytest.MonkeyPatch.context() as patch:
-                for name, value in self._environment.items():
+                for name, value in self.environment.items():
                     patch.setenv(name, value)
                 for each in (console, error_console):
                     # It has read COLUMNS when it was made.
@@ -87,10 +87,11 @@ class Platform:
     def mlops_process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the `mlops` command on this stack as a person does."""
         command = [str(scripts_directory() / "mlops"), *arguments]
-        return subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=1800, check=False)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=1800, check=False)
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The variables with which a process works on this stack."""
         return process_environment(self.settings) | {"COLUMNS": str(_COLUMNS)}
 
     @property

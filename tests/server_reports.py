@@ -8,7 +8,7 @@ import msgspec
 import psutil
 
 from mlops_assets.core.settings import Settings
-from mlops_assets.serving.reports import ProcessReport, ServedModel
+from mlops_assets.serving.reports import ProcessReport, ServedModel, process_start
 
 
 def report(settings: Settings, version: int | None, *, channel: Any = "online", age: float = 0, **fields: Any) -> None:
@@ -17,7 +17,7 @@ def report(settings: Settings, version: int | None, *, channel: Any = "online", 
     written = ProcessReport(
         channel=channel,
         pid=os.getpid(),
-        started=psutil.Process().create_time(),
+        started=process_start(psutil.Process()),
         written_at=datetime.now(UTC) - timedelta(seconds=age),
         models={"example": ServedModel(version=version, **model)},
     )

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import psutil
@@ -27,7 +28,7 @@ from mlops_assets.local import (
     version_check,
 )
 from mlops_assets.local.services import CODE_LOCATION, DAEMON, NATS, POSTGRES, WEBSERVER, Service, services
-from mlops_assets.local.supervisor import ProcessState, Supervisor
+from mlops_assets.local.supervisor import BACKOFF, ProcessState, Supervisor
 
 STORAGE = (POSTGRES, NATS)
 """The servers that the others need."""
@@ -38,6 +39,8 @@ RELOAD_TIMEOUT_SECONDS = 600.0
 STOP_TIMEOUT_SECONDS = 60.0
 END_RUNS_SECONDS = 10.0
 POLL_SECONDS = 0.1
+FAILED_STARTS = 4
+"""After so many starts that fail `up` gives up, though supervisor goes on."""
 
 # Called with a service's name and what happened to it: "starting" or "ready"; with the state folder when it was "closed" to others, with one
 # below it that is "buffered": its file system keeps what is written in memory for a while.
@@ -168,7 +171,7 @@ def status(settings: Settings) -> list[dict[str, object]]:
         process = processes.get(service.name)
         if process is None or process.state in {"STOPPED", "STOPPING"}:
             state = "stopped"
-        elif process.state in {"FATAL", "EXITED", "UNKNOWN"}:
+        elif process.state in {BACKOFF, "FATAL", "EXITED", "UNKNOWN"}:
             state = "failed"
         else:
             state = _state_by_probe(settings, process)
@@ -260,11 +263,12 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
 
 def _start(settings: Settings, supervisor: Supervisor, wanted: list[Service], listener: Listener) -> bool:
     processes = supervisor.processes()
-    stopped = [service for service in wanted if processes[service.name].state in {"STOPPED", "EXITED", "FATAL"}]
+    stopped = [service for service in wanted if processes[service.name].state in {BACKOFF, "STOPPED", "EXITED", "FATAL"}]
     for service in stopped:
         preflight.check_port(settings.listening, service)
         listener(service.name, "starting")
-        supervisor.start(service.name)
+        # Not when supervisor would try again, which may be in minutes.
+        supervisor.restart(service.name)
     return bool(stopped)
 
 
@@ -274,13 +278,15 @@ def _silent(name: str, event: str) -> None:
 
 def _wait(supervisor: Supervisor, wanted: list[Service], is_ready: Callable[[ProcessState], bool], listener: Listener) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-    waiting = list(wanted)
+    waiting, starts = list(wanted), defaultdict[str, set[int]](set)
     while waiting:
         processes = supervisor.processes()
         for service in list(waiting):
-            if processes[service.name].state == "FATAL":
+            process = processes[service.name]
+            starts[service.name].add(process.started_at)
+            if process.state == "FATAL" or (process.state == BACKOFF and len(starts[service.name]) >= FAILED_STARTS):
                 raise _failure(service, f"{service.name} does not start")
-            if processes[service.name].pid is not None and is_ready(processes[service.name]):
+            if process.pid is not None and is_ready(process):
                 waiting.remove(service)
                 listener(service.name, "ready")
         if waiting and time.monotonic() > deadline:

@@ -17,6 +17,9 @@ MARKER_VARIABLE = "MLOPS_SUPERVISED_HOME"
 
 START_TIMEOUT_SECONDS = 15.0
 
+BACKOFF = "BACKOFF"
+"""The state of a process that ended as soon as it had started, until it is started again."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessState:
@@ -89,8 +92,9 @@ class Supervisor:
         self._proxy.startProcess(name, False)
 
     def stop(self, name: str) -> None:
-        """Stop a process and wait for its end; nothing when it does not run."""
-        if self.processes()[name].pid is not None:
+        """Stop a process, or its next start, and wait for its end; nothing when it does not run."""
+        process = self.processes()[name]
+        if process.pid is not None or process.state == BACKOFF:
             self._proxy.stopProcess(name, True)
 
     def restart(self, name: str) -> None:

@@ -69,7 +69,8 @@ def build_prediction_log_sensor(solutions: Mapping[str, LoggedSolution]) -> dg.S
                 return "no prediction waits"
             if context.instance.get_run_ids(dg.RunsFilter(tags={_TAG: name}, statuses=UNFINISHED), limit=1):
                 return f"{waiting[name]} predictions wait, and a run is taking them"
-            if now < launched.get(name, 0) + sensor_interval(solution.interval_seconds):
+            # A moment that is to come was written before the clock was set back.
+            if abs(now - launched.get(name, 0)) < sensor_interval(solution.interval_seconds):
                 return f"{waiting[name]} predictions wait until {solution.interval_seconds} s after the run before"
             launched[name] = now
             # There is one: a model that predicts was trained for a partition.

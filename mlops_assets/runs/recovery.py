@@ -140,12 +140,17 @@ def run_name(record: RunRecord) -> str:
     return ", ".join(first_keys) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") or run.job_name
 
 
+def elapsed_seconds(since: float) -> float:
+    """Return the seconds between a moment and now. One that is to come was written before the clock was set back, and is long ago."""
+    return abs(time.time() - since)
+
+
 def run_action(record: RunRecord, workers: Workers, *, served: bool) -> Action:
     """Decide the action for the run now."""
     run = record.dagster_run
     since = record.end_time if run.is_finished and record.end_time else record.update_timestamp.timestamp()
     return decide_action(
-        run.status, workers.state(run.run_id), launched=is_launched(run), served=served, seconds=time.time() - since
+        run.status, workers.state(run.run_id), launched=is_launched(run), served=served, seconds=elapsed_seconds(since)
     )
 
 
@@ -200,7 +205,7 @@ def _ask_again(instance: DagsterInstance) -> None:
 
 def _is_given_up(record: RunRecord) -> bool:
     """Whether Dagster will not try the failed run again: it said so, or said the contrary and did nothing for a minute."""
-    seconds = time.time() - (record.end_time or record.update_timestamp.timestamp())
+    seconds = elapsed_seconds(record.end_time or record.update_timestamp.timestamp())
     will_retry = record.dagster_run.tags.get(WILL_RETRY_TAG)
     return will_retry == "false" or (will_retry == "true" and seconds > RETRY_SECONDS)
 

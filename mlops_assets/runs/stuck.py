@@ -1,12 +1,11 @@
 """Runs and pools that do not go on, with the runs they wait for: for `mlops status` and for notifications."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
-from mlops_assets.runs.recovery import UNWATCHED, Action, has_workers, run_action, run_name, worker_files
+from mlops_assets.runs.recovery import UNWATCHED, Action, elapsed_seconds, has_workers, run_action, run_name, worker_files
 from mlops_assets.runs.slots import SLOTS_TAG, WORK, slots
 
 QUEUED_SECONDS = 60.0
@@ -36,7 +35,6 @@ class Queue:
 
 def find_blockages(instance: DagsterInstance) -> list[Blockage]:
     """The runs without a worker, the runs that have waited for long, and the pools that ended runs hold."""
-    now = time.time()
     records = instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.QUEUED, *UNWATCHED]), ascending=True)
     storage = instance.event_log_storage
     pools = storage.get_concurrency_infos(sorted(storage.get_concurrency_keys()))
@@ -49,11 +47,11 @@ def find_blockages(instance: DagsterInstance) -> list[Blockage]:
     for record in queue.executed if has_workers(instance) else ():
         if (action := run_action(record, worker_files(instance), served=True)) is not Action.KEEP:
             reason = "does not end and will be killed" if action is Action.KILL else "has no worker"
-            blockages.append(_stuck("worker", record, now, reason, ()))
+            blockages.append(_stuck("worker", record, reason, ()))
     for record in queue.queued:
-        if now - record.update_timestamp.timestamp() > QUEUED_SECONDS:
+        if elapsed_seconds(record.update_timestamp.timestamp()) > QUEUED_SECONDS:
             reason, behind = queue_reason(record, queue)
-            blockages.append(_stuck("queued", record, now, reason, behind))
+            blockages.append(_stuck("queued", record, reason, behind))
     return [*blockages, *_held_by_the_dead(queue)]
 
 
@@ -72,8 +70,8 @@ def queue_reason(record: RunRecord, queue: Queue) -> tuple[str, tuple[str, ...]]
     return "the daemon does not start it: mlops logs dagster-daemon", ()
 
 
-def _stuck(kind: str, record: RunRecord, now: float, reason: str, behind: tuple[str, ...]) -> Blockage:
-    seconds = round(now - record.update_timestamp.timestamp(), 1)
+def _stuck(kind: str, record: RunRecord, reason: str, behind: tuple[str, ...]) -> Blockage:
+    seconds = round(elapsed_seconds(record.update_timestamp.timestamp()), 1)
     return Blockage(kind, record.dagster_run.run_id, run_name(record), seconds, reason, behind)
 
 

@@ -3,7 +3,9 @@
 Whoever asks whether the champion really serves reads these instead of the links, which only say what should be.
 """
 
+import logging
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +27,11 @@ RENEW_SECONDS = 5.0
 STALE_AFTER = timedelta(seconds=30)
 """A process whose report is older does not follow the links any more."""
 
+_SAME_START_SECONDS = 0.05
+"""The system counts hundredths."""
+
 Channel = Literal["online", "stream"]
+_log = logging.getLogger(__name__)
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +49,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One process: its channel, when it was started (as the system knows it), when it wrote this, and its models by solution."""
+    """One process: its channel, its start (`process_start`), when it wrote this, and its models by solution."""
 
     channel: Channel
     pid: int
@@ -54,6 +60,11 @@ class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
     def is_stale(self, now: datetime) -> bool:
         """Whether the process has not written for so long that it must be stuck."""
         return now - self.written_at > STALE_AFTER
+
+
+def process_start(process: psutil.Process) -> float:
+    """Return the seconds from the start of the machine to that of the process, which no change of the clock changes."""
+    return process.create_time() - psutil.boot_time()
 
 
 def served_models(solutions: "LiveSolutions") -> dict[str, ServedModel]:
@@ -75,21 +86,29 @@ def served_models(solutions: "LiveSolutions") -> dict[str, ServedModel]:
 def follow_links(
     solutions: "LiveSolutions", directory: Path, channel: Channel, *, stopping: Event, changed: Callable[[], None]
 ) -> None:
-    """Follow the links until `stopping` is set, and report to the folder `directory`; `changed` is called after each look."""
+    """Follow the links until `stopping` is set, and report to the folder `directory`; `changed` is called after each look.
+
+    A report for which the disk has no room is written later.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{channel}-{os.getpid()}.json"
-    started, reported, due = psutil.Process().create_time(), dict[str, ServedModel](), datetime.min.replace(tzinfo=UTC)
+    started, reported, due = process_start(psutil.Process()), dict[str, ServedModel](), 0.0
     try:
         while not stopping.is_set():
             solutions.refresh()
             changed()
-            models, now = served_models(solutions), datetime.now(UTC)
-            if models != reported or now >= due:
-                report = ProcessReport(channel=channel, pid=os.getpid(), started=started, written_at=now, models=models)
+            models = served_models(solutions)
+            if models != reported or time.monotonic() >= due:
+                report = ProcessReport(
+                    channel=channel, pid=os.getpid(), started=started, written_at=datetime.now(UTC), models=models
+                )
                 scratch = path.with_suffix(".scratch")
-                scratch.write_bytes(msgspec.json.encode(report))
-                scratch.replace(path)
-                reported, due = models, now + timedelta(seconds=RENEW_SECONDS)
+                try:
+                    scratch.write_bytes(msgspec.json.encode(report))
+                    scratch.replace(path)
+                except OSError as error:
+                    _log.warning("What this process serves cannot be reported: %s", error)
+                reported, due = models, time.monotonic() + RENEW_SECONDS
             stopping.wait(FOLLOW_SECONDS)
     finally:
         path.unlink(missing_ok=True)
@@ -114,6 +133,6 @@ def _is_running(report: ProcessReport) -> bool:
     """Whether the very process runs, not another that was given its number."""
     try:
         process = psutil.Process(report.pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() == report.started
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process_start(process) - report.started) < _SAME_START_SECONDS
     except psutil.NoSuchProcess:
         return False

@@ -1,6 +1,6 @@
 """Runs on the real stack whose processes are killed: they go on by themselves, to the same tables.
 
-One moment of each run by default, that of a training in `make test-all` alone; `make chaos` kills at ten (MLOPS_CHAOS_MOMENTS).
+One moment of each run by default, that of a training in `make test-all` alone; `make chaos` kills at three (MLOPS_CHAOS_MOMENTS).
 """
 
 import json

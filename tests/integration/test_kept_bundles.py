@@ -14,7 +14,7 @@ from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
 from mlops_assets.serving.active import CHAMPION_LINK, activate
 from mlops_assets.serving.bundle_store import StoredBundle, open_bundle_store
-from mlops_assets.serving.reports import ProcessReport, ServedModel
+from mlops_assets.serving.reports import ProcessReport, ServedModel, process_start
 from mlops_assets.training.kept_bundles import prune_bundles
 
 ALIASES = {"champion": 2, "previous": 1, "challenger-north": 4, "candidate-2020-03-01": 5}
@@ -40,7 +40,7 @@ def report(settings: Settings, version: int) -> None:
     """What a process of the online server writes that still serves `version`."""
     settings.server_reports_directory.mkdir(parents=True)
     model = ServedModel(version=version, model_sha256="", since=None, segments={}, problems=())
-    started = psutil.Process().create_time()
+    started = process_start(psutil.Process())
     written = ProcessReport(
         channel="online", pid=os.getpid(), started=started, written_at=datetime.now(UTC), models={"clinic": model}
     )

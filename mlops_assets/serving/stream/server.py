@@ -45,13 +45,16 @@ async def serve(solutions: LiveSolutions, reports: Path, url: str, stopping: asy
     try:
         async with connect(url, name="stream scorer", stopping=stopping) as stream, asyncio.TaskGroup() as tasks:
             served: set[str] = set()
-            while not stopping.is_set():
+            # Without its thread the links would be followed no more: its error ends this process, and another one begins.
+            while not (stopping.is_set() or following.done()):
                 for name in solutions.keys() - served:
                     if _answers(solutions[name]):
                         served.add(name)
                         tasks.create_task(_serve_solution(solutions[name], stream, stopping))
                 looked.clear()
                 await wait_for(looked, FOLLOW_SECONDS)
+            if following.done():
+                await following
     finally:
         halted.set()
         await following

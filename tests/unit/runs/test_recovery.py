@@ -1,5 +1,7 @@
 """What becomes of a run, by its status, its worker and the time; and what is done about it, on a real instance."""
 
+import time
+
 import dagster as dg
 import pytest
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRunStatus
@@ -13,6 +15,7 @@ from mlops_assets.runs.recovery import (
     QUEUE_SECONDS,
     Action,
     decide_action,
+    elapsed_seconds,
     recover_runs,
     worker_files,
 )
@@ -148,3 +151,10 @@ def test_a_run_that_died_between_its_status_and_its_worker_is_not_failed_too_ear
     assert failed is not None
     assert failed.status is DagsterRunStatus.FAILURE
     assert failed.tags["dagster/will_retry"] == "true"
+
+
+def test_what_was_written_before_the_clock_was_set_back_is_long_ago() -> None:
+    """A run that had begun to start when that happened would hold its slot until the clock had caught up."""
+    assert (
+        decide_action(STARTING, ABSENT, launched=True, served=True, seconds=elapsed_seconds(time.time() + HOURS)) is Action.FAIL
+    )

@@ -254,7 +254,7 @@ def test_a_process_reports_what_it_serves_until_it_ends(folder: Path, signer: Si
 
 
 def test_the_report_of_another_process_of_that_number_is_none(tmp_path: Path) -> None:
-    report = ProcessReport(channel="online", pid=1, started=0.5, written_at=datetime.now(UTC), models={})
+    report = ProcessReport(channel="online", pid=1, started=-1.0, written_at=datetime.now(UTC), models={})
     (tmp_path / "online-1.json").write_bytes(msgspec.json.encode(report))
     assert read_reports(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
