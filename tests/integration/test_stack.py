@@ -122,21 +122,6 @@ def test_a_killed_server_comes_back(stack: Settings, name: str) -> None:
     wait_for(lambda: (now := states(stack)[name])[0] == "running" and now[1] != before, 120)
 
 
-def test_a_server_that_could_not_start_for_long_comes_back_when_it_can(stack: Settings) -> None:
-    supervisor, starts = Supervisor(stack), set[int]()
-    supervisor.stop("nats")
-    with socket.create_server(("127.0.0.1", stack.nats_port)):
-        supervisor.start("nats")
-
-        def fails_again() -> bool:
-            starts.add(supervisor.processes()["nats"].started_at)
-            return len(starts) > 5
-
-        wait_for(fails_again, 60)
-        assert states(stack)["nats"][0] == "failed"
-    wait_for(lambda: states(stack)["nats"][0] == "running", 60)
-
-
 def test_a_killed_supervisor_leaves_servers_that_up_replaces(stack: Settings) -> None:
     orphans = {process.pid for process in leftovers.find_processes(stack)}
     os.kill(Supervisor(stack).pid(), signal.SIGKILL)
@@ -185,6 +170,27 @@ def test_a_server_that_does_not_start_shows_the_end_of_its_log() -> None:
     assert "not a directory" in answer.stderr
     assert f"The whole log: {settings.log_directory / 'nats.log'}" in answer.stderr
     assert stopped > 0
+
+
+def test_a_server_that_could_not_start_for_long_comes_back_when_it_can() -> None:
+    settings = temporary_settings()
+    try:
+        with control.storage(settings):
+            supervisor, starts = Supervisor(settings), set[int]()
+            supervisor.stop("nats")
+            with socket.create_server(("127.0.0.1", settings.nats_port)):
+                supervisor.start("nats")
+
+                def fails_again() -> bool:
+                    starts.add(supervisor.processes()["nats"].started_at)
+                    return len(starts) > 5
+
+                wait_for(fails_again, 60)
+                wait_for(lambda: states(settings)["nats"][0] == "failed", 60)
+            wait_for(lambda: states(settings)["nats"][0] == "running", 60)
+    finally:
+        control.down(settings)
+        shutil.rmtree(settings.home)
 
 
 def test_down_leaves_no_process_behind(stack: Settings) -> None:
