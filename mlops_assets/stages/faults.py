@@ -1,11 +1,13 @@
 """The rule for errors in a step: one list of those that are retried, for every asset.
 
-A step that loses a server, a lock or its memory may pass on a second try. Any other error, ours or a library's, comes back unchanged: it
-ends the step with one message, and is not retried.
+A step that loses a server, a lock or its memory may pass on a second try, and one whose disk is full when somebody has made room. Any
+other error, ours or a library's, comes back unchanged: it ends the step with one message, and is not retried.
 """
 
+import errno
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,6 +19,12 @@ from mlops_assets.core.patience import LOST_CONNECTION
 from mlops_assets.online_store.store import PushConflictError
 from mlops_assets.stages.check_events import CheckEvents
 from mlops_assets.stages.execution import permanent_failure
+
+NO_ROOM = os.strerror(errno.ENOSPC)
+"""What the system says of a full disk, whichever library or command repeats it."""
+
+ROOM_SECONDS, _ROOM_TRIES = 15.0, 20
+"""A step tries for five minutes whether there is room again. Others on that disk wait too."""
 
 _TRANSIENT = (MemoryError, OSError, EventStreamError, PushConflictError, RegistryUnreachableError)
 _PERMANENT_OF_THESE = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -53,6 +61,11 @@ def is_transient(error: BaseException) -> bool:
     if _is_transient(error):
         return True
     return error.__cause__ is not None and is_transient(error.__cause__)
+
+
+def lacks_room(error: BaseException) -> bool:
+    """Whether the disk was full, as `error` or one that it was raised from tells."""
+    return NO_ROOM in str(error) or (error.__cause__ is not None and lacks_room(error.__cause__))
 
 
 def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
@@ -105,6 +118,8 @@ def describe_error(error: BaseException) -> str:
 
 def _evaluated(error: Exception) -> Exception:
     """`error` itself when Dagster should see it as it is, otherwise the failure that takes its place."""
+    if lacks_room(error):
+        return dg.RetryRequested(max_retries=_ROOM_TRIES, seconds_to_wait=ROOM_SECONDS)
     if isinstance(error, dg.Failure | dg.DagsterError | dg.RetryRequested) or is_transient(error):
         return error
     message = describe_error(error)

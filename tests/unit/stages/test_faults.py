@@ -12,12 +12,14 @@ import psycopg2
 import pyarrow as pa
 import pytest
 import requests
+from dagster._core.test_utils import instance_for_test
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from mlops_assets.clients.bundle_record import EvidenceError
 from mlops_assets.lake.tables import LakeError
 from mlops_assets.serving.bundle import BundleError
+from mlops_assets.stages import faults
 from mlops_assets.stages.faults import is_transient, step
 
 
@@ -102,3 +104,26 @@ def test_a_lost_server_is_tried_again_and_shown_as_it_is() -> None:
     tries, message = run(ConnectionResetError("reset"))
     assert tries == 3
     assert "ConnectionResetError: reset" in message
+
+
+def test_a_step_whose_disk_is_full_goes_on_when_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "ROOM_SECONDS", 0.01)
+    # A device on which there is never room.
+    disk, tries = [Path("/dev/full")] * 4 + [tmp_path / "written"], list[int]()
+
+    @dg.asset
+    @step
+    def written(context: dg.AssetExecutionContext) -> None:
+        tries.append(context.retry_number)
+        disk[context.retry_number].write_text("x" * 10_000)
+
+    with instance_for_test() as instance:
+        result = dg.materialize([written], instance=instance)
+        [retried, *_] = [
+            event
+            for event in instance.all_logs(result.run_id)
+            if event.dagster_event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY
+        ]
+    assert result.success
+    assert tries == [0, 1, 2, 3, 4]
+    assert faults.NO_ROOM in str(retried.get_dagster_event().step_retry_data.error)
