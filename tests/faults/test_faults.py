@@ -101,7 +101,8 @@ def outcomes() -> Iterator[list[Outcome]]:
     outcomes: list[Outcome] = []
     yield outcomes
     LOGGER.info("%s", "\n".join(["", *(outcome.row() for outcome in outcomes)]))
-    write_table(PAGE, outcomes, list(FAULTS))
+    if outcomes:
+        write_table(PAGE, outcomes, list(FAULTS))
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
