@@ -213,6 +213,7 @@ def asked(
                 connection.close()
                 with lock:
                     found.errors.append(repr(error))
+                done.wait(pause)
                 continue
             with lock:
                 found.statuses[answer.status] += 1

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import chaos
@@ -18,7 +19,7 @@ import pytest
 from fault_kinds import TARGETS, Fault, Installation, faults
 from machine import machine
 from running_stack import Platform, new_home
-from trials import Course, Outcome, Trials, write_table
+from trials import FIRST, SOLUTION, Course, Outcome, Trials, write_table
 
 from mlops_assets.local import control
 
@@ -71,8 +72,21 @@ def prepare(installation: Installation, before: Path) -> None:
     """Save the state of an installation with a deployed version and two months of data in the folder `before`."""
     platform, settings = installation.platform, installation.platform.settings
     control.ensure_up(settings)
-    done = platform.mlops("demo", "--months", "2", "--json")
-    assert done.returncode == 0, done.stderr
+    # The training that the demo's last decision asks for ends here, and in no step.
+    week = (
+        "replay",
+        SOLUTION,
+        "--from",
+        str(FIRST - timedelta(days=3)),
+        "--to",
+        str(FIRST - timedelta(days=1)),
+        "--step",
+        "week",
+        "--json",
+    )
+    for command in (("demo", "--months", "2", "--json"), week):
+        done = platform.mlops(*command)
+        assert done.returncode == 0, done.stderr
     control.down(settings)
     chaos.save(settings.home, before)
     shutil.rmtree(settings.home)
