@@ -33,6 +33,7 @@ _IMPLICIT_JOB = "__ASSET_JOB"
 _PURPOSE_TAG = "mlops/purpose"
 _REQUEST_TAG = "mlops/request"
 _WILL_RETRY, _RETRIED_BY = "dagster/will_retry", "dagster/auto_retry_run_id"
+_FAILURE_REASON, _INTERRUPTIONS = "dagster/failure_reason", ("UNEXPECTED_TERMINATION", "START_TIMEOUT")
 # Dagster joins the dimensions of a partition in the order of their names.
 _DIMENSIONS, _BETWEEN = ("dagster/partition/segment", "dagster/partition/training_date"), "|"
 
@@ -64,7 +65,8 @@ def partition_parts(partition: str) -> tuple[str, str | None]:
 class RunState:
     """The state of a run: Dagster's status, its steps in order, those running, and seconds per finished step.
 
-    A run that was interrupted is followed by another one, which goes on with it: `followed_by`, once it is there.
+    A run that was interrupted is followed by another one, which goes on with it: `followed_by`, once it is there. Dagster may give up on
+    one, and be asked again (`runs/recovery.py`): `is_interrupted` without `is_followed`.
     """
 
     run_id: str
@@ -72,6 +74,7 @@ class RunState:
     steps: tuple[str, ...]
     running: tuple[str, ...]
     seconds: dict[str, float]
+    is_interrupted: bool
     is_followed: bool
     followed_by: str | None
 
@@ -209,6 +212,7 @@ class DagsterClient:
             seconds={
                 step["stepKey"]: step["endTime"] - step["startTime"] for step in stats if step["endTime"] and step["startTime"]
             },
+            is_interrupted=run["status"] == "FAILURE" and tags.get(_FAILURE_REASON) in _INTERRUPTIONS,
             # A run inherits the tags of the one that it follows.
             is_followed=run["status"] == "FAILURE" and tags.get(_WILL_RETRY) == "true",
             followed_by=tags.get(_RETRIED_BY) if run["status"] == "FAILURE" else None,

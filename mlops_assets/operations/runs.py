@@ -7,10 +7,13 @@ from dataclasses import replace
 
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.patience import PATIENCE_SECONDS
 
 _RAW = "raw/"
 """How the keys of raw tables begin; spelled as in `keys.py`, which imports Dagster."""
 _POLL_SECONDS = 0.5
+_GIVEN_UP_SECONDS = PATIENCE_SECONDS
+"""So long is waited for the run that goes on with one on which Dagster gave up, since its code could not be reached at that moment."""
 _STEP_POLLS = 10
 """The steps are asked for in one of so many polls: of a run with thousands of events each answer takes Dagster a tenth of a second."""
 
@@ -38,11 +41,14 @@ def wait_for_run(client: DagsterClient, run_id: str, report: Callable[[RunState]
 
 def poll_run(client: DagsterClient, run_id: str) -> Iterator[RunState]:
     """Yield the state of the run twice a second until it will not change any more; its steps may be some seconds old before that."""
-    known = client.run(run_id)
+    known, ended_at = client.run(run_id), None
     for poll in itertools.count(1):
         yield known
         if known.finished:
-            return
+            ended_at = ended_at or time.monotonic()
+            may_go_on = known.is_interrupted and known.followed_by is None
+            if not may_go_on or time.monotonic() - ended_at > _GIVEN_UP_SECONDS:
+                return
         time.sleep(_POLL_SECONDS)
         asks_steps = poll % _STEP_POLLS == 0
         state = client.run(run_id, with_steps=asks_steps)

@@ -36,7 +36,7 @@ def test_a_wrong_variable_is_a_message_with_its_name_and_where_it_comes_from(mon
 
 
 def test_progress_into_a_file_writes_nothing(tmp_path: Path) -> None:
-    state = RunState("r", "STARTED", ("a__b", "c"), ("a__b",), {}, is_followed=False, followed_by=None)
+    state = RunState("r", "STARTED", ("a__b", "c"), ("a__b",), {}, is_interrupted=False, is_followed=False, followed_by=None)
     with (tmp_path / "log").open("w") as file, run_progress("scoring", Console(file=file)) as report:
         report(state)
     assert (tmp_path / "log").read_text() == ""
@@ -45,5 +45,9 @@ def test_progress_into_a_file_writes_nothing(tmp_path: Path) -> None:
 def test_progress_on_a_terminal_names_what_runs() -> None:
     terminal = Console(width=160, record=True, force_terminal=True, file=StringIO())
     with run_progress("scoring", terminal) as report:
-        report(RunState("r", "STARTED", ("a__b", "c"), ("a__b",), {"c": 1.0}, is_followed=False, followed_by=None))
+        report(
+            RunState(
+                "r", "STARTED", ("a__b", "c"), ("a__b",), {"c": 1.0}, is_interrupted=False, is_followed=False, followed_by=None
+            )
+        )
     assert "scoring: a/b" in terminal.export_text()

@@ -11,8 +11,12 @@ from mlops_assets.operations import runs
 from mlops_assets.operations.runs import follow_run, wait_for_run
 
 
-def state(run_id: str, status: str, *, is_followed: bool = False, followed_by: str | None = None) -> RunState:
-    return RunState(run_id, status, ("fit",), (), {}, is_followed=is_followed, followed_by=followed_by)
+def state(
+    run_id: str, status: str, *, is_interrupted: bool = False, is_followed: bool = False, followed_by: str | None = None
+) -> RunState:
+    return RunState(
+        run_id, status, ("fit",), (), {}, is_interrupted=is_interrupted, is_followed=is_followed, followed_by=followed_by
+    )
 
 
 class Scripted(DagsterClient):
@@ -70,6 +74,18 @@ def test_an_interrupted_run_is_followed_by_the_one_that_goes_on_with_it() -> Non
     client = Scripted(states)
     assert follow_run(client, "a", "training", lambda each: None).run_id == "b"
     assert client.asked == ["a", "a", "b", "b"]
+
+
+def test_an_interrupted_run_on_which_dagster_gave_up_is_followed_when_dagster_was_asked_again() -> None:
+    given_up = state("a", "FAILURE", is_interrupted=True)
+    states = [given_up, given_up, replace(given_up, is_followed=True, followed_by="b"), state("b", "SUCCESS")]
+    assert follow_run(Scripted(states), "a", "training", lambda each: None).run_id == "b"
+
+
+def test_an_interrupted_run_that_nothing_goes_on_with_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_GIVEN_UP_SECONDS", 0)
+    with pytest.raises(StackError):
+        follow_run(Scripted([state("a", "FAILURE", is_interrupted=True)] * 3), "a", "training", lambda each: None)
 
 
 @pytest.mark.parametrize(
