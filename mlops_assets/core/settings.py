@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 from mlops_assets.core.environment_files import project_variables
 from mlops_assets.core.environment_values import read_choice, read_count, read_port, read_switch
 from mlops_assets.core.listening import Listening
+from mlops_assets.core.object_storage import read_storage
 from mlops_assets.core.postgres_address import connection_string, keywords, sqlalchemy_address
 from mlops_assets.core.project import current_project
 from mlops_assets.core.sign_on import SignOn
@@ -39,6 +40,7 @@ class Settings:
     each has its own.
     With `warm_runs`, the processes of runs are forked from one that has loaded everything, which takes memory once; without, each loads it.
     With `durability` `fsync`, what was acknowledged survives a power failure; `buffered`, the end of processes.
+    With `storage`, `s3://bucket/prefix`, the files of the lake, MLflow's artifacts, bundles and reports are there; else in the state folder.
     The backup of an upgrade goes to `backup_folder`; backups are encrypted to the `backup_recipients` of age.
     With `ray_address` the trials of searches run on that Ray cluster. `bundle_store` names
     where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them. Every snapshot of the lake stays for
@@ -67,6 +69,7 @@ class Settings:
     durability: str = "fsync"
     backup_folder: Path | None = None
     backup_recipients: tuple[str, ...] = ()
+    storage: str | None = None
     bundle_store: str = "folder"
     kept_bundles: int = 5
     kept_snapshot_days: int = 30
@@ -109,6 +112,7 @@ class Settings:
             backup_folder=Path(backups).expanduser().resolve() if (backups := environment.get("MLOPS_BACKUP_FOLDER")) else None,
             backup_recipients=tuple(environment.get("MLOPS_BACKUP_RECIPIENTS", "").split()),
             durability=read_choice(environment, "MLOPS_DURABILITY", cls.durability, DURABILITIES),
+            storage=read_storage(environment),
             bundle_store=environment.get("MLOPS_BUNDLE_STORE") or cls.bundle_store,
             kept_bundles=read_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),
             kept_snapshot_days=read_count(environment, "MLOPS_KEPT_SNAPSHOT_DAYS", cls.kept_snapshot_days, most=3650),
@@ -147,8 +151,13 @@ class Settings:
 
     @property
     def mlflow_artifact_directory(self) -> Path:
-        """Folder of the artifacts that the MLflow server stores and serves."""
+        """Folder of the artifacts that the MLflow server stores and serves, unless they are in object storage."""
         return self.home / "mlflow" / "artifacts"
+
+    @property
+    def mlflow_artifact_location(self) -> str:
+        """The address at which the MLflow server stores artifacts."""
+        return f"{self.storage}/mlflow" if self.storage else self.mlflow_artifact_directory.as_uri()
 
     @property
     def log_directory(self) -> Path:
@@ -172,8 +181,13 @@ class Settings:
 
     @property
     def lake_directory(self) -> Path:
-        """Folder of the lake's Parquet files."""
+        """Folder of the lake's Parquet files, unless they are in object storage."""
         return self.home / "lake"
+
+    @property
+    def lake_location(self) -> str:
+        """Where the lake's Parquet files are: a folder, or an address in object storage."""
+        return f"{self.storage}/lake" if self.storage else str(self.lake_directory)
 
     @property
     def deliveries_directory(self) -> Path:

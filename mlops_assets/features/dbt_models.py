@@ -233,7 +233,7 @@ def _call_dbt(
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
         "MLOPS_LAKE_CATALOG": lake.catalog,
-        "MLOPS_LAKE_DATA": str(lake.data_directory),
+        "MLOPS_LAKE_DATA": lake.data_path.rstrip("/"),
         "MLOPS_DUCKDB_EXTENSIONS": str(lake.extension_directory),
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -1,14 +1,15 @@
-"""Files that the lake's catalog names, and the folder that they are in. Read and written in Postgres, without DuckDB."""
+"""Files that the lake's catalog names, and the place that they are in. Read and written in Postgres, without DuckDB."""
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlops_assets.lake.tables import LakeError
 
 if TYPE_CHECKING:
     import psycopg2.extensions
+
+    from mlops_assets.lake.lake import Lake
 
 _KEEP = "SELECT pg_advisory_lock_shared(hashtextextended('lake files', 0))"
 _REMOVE = "SELECT pg_advisory_lock(hashtextextended('lake files', 0))"
@@ -57,24 +58,23 @@ def named_files(cursor: "psycopg2.extensions.cursor") -> list[str]:
     return [str(relative) for relative, _ in rows]
 
 
-def follow_folder(catalog: str, folder: Path) -> bool:
-    """Let the catalog name `folder` when the lake was moved there. Returns whether it named another one.
+def follow_files(lake: "Lake") -> bool:
+    """Let the catalog name the place of the files of `lake` when they were moved there. Returns whether it named another one.
 
     Only when every file is there: two installations with one Postgres must not take the catalog from each other. Raises LakeError
     otherwise.
     """
     import psycopg2
 
-    with contextlib.closing(psycopg2.connect(catalog)) as connection, connection, connection.cursor() as cursor:
+    with contextlib.closing(psycopg2.connect(lake.catalog)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(DATA_PATH)
         [former] = cursor.fetchone() or [None]
-        current = f"{folder}/"
+        current = lake.data_path
         if former is None or former == current:
             return False
-        missing = [name for name in named_files(cursor) if not (folder / name).exists()]
-        if missing:
+        if missing := lake.missing_files(named_files(cursor)):
             raise LakeError(
-                f"The lake's catalog belongs to the folder {former}, and {len(missing)} of its files are not in {current}, such as {missing[0]}."
+                f"The lake's catalog belongs to {former}, and {len(missing)} of its files are not in {current}, such as {missing[0]}."
             )
         cursor.execute("UPDATE ducklake_metadata SET value = %s WHERE key = 'data_path' AND scope IS NULL", [current])
         return True

@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 
 from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.object_secret import grant_lake
 from mlops_assets.lake.sql import literal
 from mlops_assets.lake.tables import LakeError
 
@@ -27,9 +28,10 @@ def migrate_catalog(lake: Lake) -> None:
     """
     with _session(lake.extension_directory) as connection:
         try:
+            grant_lake(connection, lake.data_path)
             connection.execute(
                 f"ATTACH {literal('ducklake:postgres:' + lake.catalog)} AS lake "
-                f"(DATA_PATH {literal(str(lake.data_directory) + '/')}, AUTOMATIC_MIGRATION true)"
+                f"(DATA_PATH {literal(lake.data_path)}, AUTOMATIC_MIGRATION true)"
             )
         except duckdb.Error as error:
             raise LakeError(f"DuckLake cannot migrate the lake's catalog: {error}") from error

@@ -1,4 +1,4 @@
-"""The lake: DuckLake tables with their catalog in Postgres and their Parquet files in one folder.
+"""The lake: DuckLake tables with their catalog in Postgres and their Parquet files in one folder, local or in object storage.
 
 The connection, the writer locks and the transactions of writes. A Dagster asset takes it as `dg.ResourceParam[Lake]`.
 """
@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from mlops_assets.core.object_storage import ObjectFolder, StorageError
+from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
+from mlops_assets.lake.object_secret import ObjectSecretError, grant_lake
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.schema_evolution import ColumnChange
 from mlops_assets.lake.sql import lake_name, literal
@@ -81,11 +84,15 @@ class AppendResult:
 
 @dataclass(frozen=True)
 class Lake:
-    """Address of one lake: libpq string of the catalog database, data folder, folder of the DuckDB extensions."""
+    """Address of one lake: libpq string of the catalog database, data folder, folder of the DuckDB extensions.
+
+    The files are in `storage` where that is given. What DuckDB spills is beside the data folder all the same.
+    """
 
     catalog: str
     data_directory: Path
     extension_directory: Path
+    storage: ObjectFolder | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Lake":
@@ -94,16 +101,37 @@ class Lake:
             catalog=settings.postgres_connection_string(LAKE_DATABASE),
             data_directory=settings.lake_directory,
             extension_directory=DUCKDB_EXTENSION_DIRECTORY,
+            storage=ObjectFolder(settings.lake_location) if settings.storage else None,
         )
+
+    @property
+    def data_path(self) -> str:
+        """Where the files are, with a slash at its end: a folder, or an address in object storage."""
+        return f"{self.storage.url}/" if self.storage else f"{self.data_directory}/"
+
+    def file_sizes(self) -> list[int]:
+        """The bytes of each Parquet file that is there, named by the catalog or not."""
+        if self.storage:
+            return [stored.size for name, stored in self.storage.objects().items() if name.endswith(".parquet")]
+        return [path.stat().st_size for path in self.data_directory.rglob("*.parquet")]
+
+    def missing_files(self, names: Sequence[str]) -> list[str]:
+        """Those of the files `names`, relative to `data_path`, that are not there."""
+        if self.storage:
+            present = self.storage.objects()
+            return [name for name in names if name not in present]
+        return [name for name in names if not (self.data_directory / name).exists()]
 
     def connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection whose default catalog is the lake, in UTC. Close it, or use it in a `with` statement.
 
         Any number of connections of any number of processes read and write at once. Raises LakeError when the extensions are not
-        installed or the catalog cannot be reached.
+        installed, the catalog cannot be reached, or there is no right to the files in object storage.
         """
         if not self.extension_directory.is_dir():
             raise LakeError(f"No DuckDB extensions in {self.extension_directory}: run `mlops prepare` once.")
+        if self.storage:
+            self._wait_for(self.storage)
         connection = duckdb.connect(
             config={
                 "extension_directory": str(self.extension_directory),
@@ -118,17 +146,27 @@ class Lake:
         mode = ", READ_ONLY" if read_only else ""
         try:
             connection.execute("SET TimeZone = 'UTC'")
+            grant_lake(connection, self.data_path)
             connection.execute(
-                f"ATTACH {literal('ducklake:postgres:' + self.catalog)} AS lake "
-                f"(DATA_PATH {literal(str(self.data_directory) + '/')}{mode})"
+                f"ATTACH {literal('ducklake:postgres:' + self.catalog)} AS lake (DATA_PATH {literal(self.data_path)}{mode})"
             )
             connection.execute("USE lake")
+        except ObjectSecretError as error:
+            connection.close()
+            raise LakeError(f"The lake's files in {self.data_path} cannot be used: {error}") from error
         except duckdb.Error as error:
             connection.close()
             raise LakeError(
                 f"The lake's catalog cannot be opened: {error} Is Postgres running? `mlops up` starts it, `mlops status` shows it."
             ) from error
         return connection
+
+    def _wait_for(self, storage: ObjectFolder) -> None:
+        """Wait for an object store that is away, and say so. DuckDB, which also does, would not. Raises LakeError when it refuses."""
+        try:
+            patiently(storage.check)
+        except StorageError as error:
+            raise LakeError(str(error)) from error
 
     @contextmanager
     def writer_lock(self, tables: Sequence[str], *, patience_seconds: float | None = None) -> Iterator[None]:

@@ -96,7 +96,7 @@ def maintain_lake(lake: Lake, policy: LakePolicy, *, now: datetime, dry_run: boo
 def measure_lake(lake: Lake, connection: duckdb.DuckDBPyConnection) -> LakeSize:
     """The size of the lake as it is now."""
     [(snapshots,)] = connection.execute(f"SELECT count(*) FROM {CATALOG}.ducklake_snapshot").fetchall()
-    sizes = [path.stat().st_size for path in lake.data_directory.rglob("*.parquet")]
+    sizes = lake.file_sizes()
     with lake.catalog_cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE tablename LIKE 'ducklake%'")
         counts = " + ".join(f'(SELECT count(*) FROM "{table}")' for (table,) in cursor.fetchall())

@@ -62,7 +62,7 @@ def process_environment(settings: Settings) -> dict[str, str]:
             **({"MLFLOW_TRACKING_SERVER_CERT_PATH": str(authorities)} if (authorities := settings.listening.authorities) else {}),
             # The three variables that the dbt profile reads.
             "MLOPS_LAKE_CATALOG": settings.postgres_connection_string(LAKE_DATABASE),
-            "MLOPS_LAKE_DATA": str(settings.lake_directory),
+            "MLOPS_LAKE_DATA": settings.lake_location,
             "MLOPS_DUCKDB_EXTENSIONS": str(DUCKDB_EXTENSION_DIRECTORY),
             # A run over a range of partitions: materializations are stored in batches, and the plan is one event an asset
             # instead of one a partition (200 days of 14 assets: 50 s before the first step). See docs/adr/0005.
@@ -89,6 +89,7 @@ def _settings_variables(settings: Settings) -> dict[str, str]:
         "MLOPS_POSTGRES_URL": settings.postgres_url or "",
         "MLOPS_NATS_URL": settings.nats_url or "",
         "MLOPS_MLFLOW_URL": settings.mlflow_server or "",
+        "MLOPS_STORAGE": settings.storage or "",
         "MLOPS_RAY_ADDRESS": settings.ray_address or "",
         "MLOPS_REDIS_URL": settings.redis_url or "",
         "MLOPS_NOTIFY_URLS": " ".join(settings.notify_urls),

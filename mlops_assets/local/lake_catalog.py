@@ -1,16 +1,19 @@
 """The catalog of the lake at each start: written when there is none, and told where the state folder is."""
 
-from mlops_assets.core.errors import StackError
+from functools import partial
+
+from mlops_assets.core.errors import AwayError, StackError
+from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
 from mlops_assets.local import postgres, prepare
 
 
 def ensure_catalog(settings: Settings) -> None:
-    """Have the catalog of the lake name the state folder, which may have been moved since. Postgres must answer.
+    """Have the catalog of the lake name the place of its files, which may have been moved since. Postgres must answer.
 
-    Raises StackError when the files that it names are not in the state folder.
+    Waits for an object store that is away. Raises StackError when it stays so, and when the files that the catalog names are not in that place.
     """
-    from mlops_assets.lake.catalog_files import follow_folder
+    from mlops_assets.lake.catalog_files import follow_files
     from mlops_assets.lake.lake import Lake
     from mlops_assets.lake.tables import LakeError
 
@@ -19,10 +22,16 @@ def ensure_catalog(settings: Settings) -> None:
         prepare.install_duckdb_extensions(DUCKDB_EXTENSION_DIRECTORY)
         Lake.from_settings(settings).connect(read_only=False).close()
         return
+    lake = Lake.from_settings(settings)
     try:
-        follow_folder(settings.postgres_connection_string(LAKE_DATABASE), settings.lake_directory)
+        patiently(partial(follow_files, lake))
+    except AwayError as error:
+        raise StackError(str(error), remedy="Start it, or correct AWS_ENDPOINT_URL_S3 and MLOPS_STORAGE.") from error
     except LakeError as error:
+        place = settings.lake_location
         raise StackError(
             str(error),
-            remedy="Set MLOPS_HOME to the state folder that this Postgres belongs to, or copy the folder `lake` of it into this one.",
+            remedy=f"Copy these files to {place} (`aws s3 sync`), or correct MLOPS_STORAGE."
+            if settings.storage
+            else "Set MLOPS_HOME to the state folder that this Postgres belongs to, or copy the folder `lake` of it into this one.",
         ) from error

@@ -12,6 +12,7 @@ from mlops_assets.access.guard import AccessGuard
 from mlops_assets.access.identities import identities
 from mlops_assets.access.protocol import serve
 from mlops_assets.access.sign_in import signing_in
+from mlops_assets.core.object_storage import StoreAccess
 from mlops_assets.core.settings import MLFLOW_DATABASE, Settings
 from mlops_assets.local.doors import MlflowDoor
 
@@ -32,8 +33,10 @@ def main() -> None:
     store = settings.sqlalchemy_url(MLFLOW_DATABASE)
     os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = store
     os.environ[constants.REGISTRY_STORE_URI_ENV_VAR] = store
+    if settings.storage:
+        os.environ["MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE"] = StoreAccess.from_environment(os.environ).style
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = "mlflow-artifacts:/"
-    os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = settings.mlflow_artifact_directory.as_uri()
+    os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = settings.mlflow_artifact_location
     os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
 
     from mlflow.server.handlers import initialize_backend_stores

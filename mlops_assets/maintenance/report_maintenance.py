@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import Settings
 from mlops_assets.maintenance.upkeep import REPORT_MAINTENANCE, upkeep_asset
+from mlops_assets.monitoring.report_pages import report_storage
 from mlops_assets.stages.faults import step
 
 
@@ -46,13 +48,30 @@ def expire_reports(settings: Settings, *, now: datetime, dry_run: bool) -> Repor
     """Remove pages written more than `kept_report_days` before `now`, but for the newest of each solution; with `dry_run` only find them."""
     oldest = (now - timedelta(days=settings.kept_report_days)).timestamp()
     result = ReportMaintenance()
-    for folder in sorted(settings.reports_directory.glob("*/")):
-        written = sorted((page.stat().st_mtime, page) for page in folder.glob("*.html"))
+    storage = report_storage(settings)
+    local = _local_pages(settings)
+    stored = {name: (page.modified, page.size) for name, page in patiently(storage.objects).items()} if storage else local
+    pages: dict[str, list[tuple[float, int, str]]] = {}
+    for name, (moment, size) in stored.items():
+        pages.setdefault(name.partition("/")[0], []).append((moment, size, name))
+    for solution in sorted(pages):
+        written = sorted(pages[solution])
         result.pages += len(written)
-        result.bytes += sum(page.stat().st_size for _, page in written)
-        for moment, page in written[:-1]:
-            if moment < oldest:
-                result.removed.append(str(page.relative_to(settings.reports_directory)))
-                if not dry_run:
-                    page.unlink()
+        result.bytes += sum(size for _, size, _ in written)
+        result.removed += [name for moment, _, name in written[:-1] if moment < oldest]
+    if not dry_run:
+        for name in result.removed:
+            if storage:
+                storage.remove(name)
+        # This machine may have copies of pages that another one removed.
+        kept = stored.keys() - set(result.removed)
+        for name in local.keys() - kept:
+            (settings.reports_directory / name).unlink()
     return result
+
+
+def _local_pages(settings: Settings) -> dict[str, tuple[float, int]]:
+    """The pages on this machine: when each was written, and its bytes, by its name."""
+    folder = settings.reports_directory
+    statuses = {str(page.relative_to(folder)): page.stat() for page in folder.glob("*/*.html")}
+    return {name: (status.st_mtime, status.st_size) for name, status in statuses.items()}

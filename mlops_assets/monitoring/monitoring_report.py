@@ -2,7 +2,6 @@
 
 from collections import Counter
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -25,6 +24,7 @@ from mlops_assets.monitoring.monitored_windows import (
     window_dependencies,
     windows_from_keys,
 )
+from mlops_assets.monitoring.report_pages import write_report
 from mlops_assets.monitoring.staged_rows import ROWS
 from mlops_assets.stages.execution import RETRIES
 from mlops_assets.stages.faults import step
@@ -77,12 +77,12 @@ def build_monitoring_report(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 if not _is_predicted(connection, window):
                     continue
                 alerts = find_alerts(connection, inputs, window, monitored_versions)
-                path = _write_page(
+                place = _write_page(
                     connection, inputs, settings, windows, window=window, monitored_versions=monitored_versions, alerts=alerts
                 )
                 context.add_asset_metadata(
                     {
-                        "report": dg.MetadataValue.path(str(path)),
+                        "report": dg.MetadataValue.path(place),
                         "alerts": len(alerts),
                         "summary": dg.MetadataValue.md(_summary(alerts)),
                     },
@@ -97,11 +97,6 @@ def _is_predicted(connection: duckdb.DuckDBPyConnection, window: str) -> bool:
     return bool(connection.execute(f"SELECT 1 FROM {ROWS} WHERE {STAGED_WINDOW} = DATE '{window}' LIMIT 1").fetchall())
 
 
-def report_path(settings: Settings, solution: str, window: str) -> Path:
-    """The HTML page of one window."""
-    return settings.reports_directory / solution / f"window-{window}.html"
-
-
 def _write_page(
     connection: duckdb.DuckDBPyConnection,
     inputs: SolutionInputs,
@@ -111,7 +106,7 @@ def _write_page(
     window: str,
     monitored_versions: dict[int, MonitoredVersion],
     alerts: "list[Alert]",
-) -> Path:
+) -> str:
     from mlops_assets.ml.report import AlertLine, ReportPage, render_monitoring_report
     from mlops_assets.monitoring.alerts import EXAMPLES, alert_rows
 
@@ -133,10 +128,7 @@ def _write_page(
         links=_links(inputs, settings, windows, window),
         command=f"mlops debug {inputs.name} --window {window}",
     )
-    path = report_path(settings, inputs.name, window)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_monitoring_report(page))
-    return path
+    return write_report(settings, inputs.name, window, render_monitoring_report(page))
 
 
 def _reports(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, window: str) -> "Reports":

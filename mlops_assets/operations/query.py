@@ -36,7 +36,7 @@ def _run_once(settings: Settings, query: str) -> tuple[list[str], list[tuple[Any
         raise kind(str(error), remedy="Start what is missing: mlops up") from error
     try:
         # Nothing outside the lake's own folder can be opened from here on, and the query cannot change that.
-        connection.execute(f"SET allowed_directories = [{literal(f'{lake.data_directory}/')}]")
+        connection.execute(f"SET allowed_directories = [{literal(lake.data_path)}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         kinds = [statement.type for statement in connection.extract_statements(query)]

@@ -17,7 +17,7 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import table_exists
 from mlops_assets.monitoring.alerts import alert_rows, find_alerts
 from mlops_assets.monitoring.monitored_windows import load_monitored_version, stage_rows, windows_from_keys
-from mlops_assets.monitoring.monitoring_report import report_path
+from mlops_assets.monitoring.report_pages import fetch_report
 from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.serving.bundle import BundleError
 
@@ -61,7 +61,7 @@ def window_alerts(settings: Settings, solution: str, window: str | None, *, limi
     return {
         "solution": solution,
         "window": chosen,
-        "report": str(report_path(settings, solution, chosen)),
+        "report": str(fetch_report(settings, solution, chosen)),
         "dagster": DagsterClient.from_settings(settings).asset_url(f"{solution}/{MONITORING_REPORT}", chosen),
         "alerts": alerts,
     }

@@ -17,8 +17,8 @@ from mlops_assets.access.credentials import event_stream_caller, event_stream_pl
 from mlops_assets.clients.event_stream import REJECTS, connect, subject
 from mlops_assets.clients.publishing import Message
 from mlops_assets.clients.stream_snapshots import last_numbers
-from mlops_assets.core.settings import DATABASES, LAKE_DATABASE, Settings
-from mlops_assets.lake.catalog_files import follow_folder
+from mlops_assets.core.settings import DATABASES, Settings
+from mlops_assets.lake.catalog_files import follow_files
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import LakeError
 from mlops_assets.local import control, lake_catalog, postgres
@@ -115,9 +115,9 @@ def assert_points_hold_no_secret(settings: Settings, folder: Path) -> None:
 
 
 def assert_another_folder_does_not_take_the_catalog(platform: Platform, folder: str) -> None:
-    catalog = platform.settings.postgres_connection_string(LAKE_DATABASE)
-    with pytest.raises(LakeError, match=f"belongs to the folder {folder}, and 2 of its files are not in"):
-        follow_folder(catalog, platform.settings.home / "another")
+    lake = replace(Lake.from_settings(platform.settings), data_directory=platform.settings.home / "another")
+    with pytest.raises(LakeError, match=f"belongs to {folder}, and 2 of its files are not in"):
+        follow_files(lake)
 
 
 def assert_restored_to_postgres(folder: Path, point: str, server: Settings) -> None:

@@ -75,7 +75,7 @@ class Sandbox:
     def parse(self) -> DbtSelection:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
             "MLOPS_LAKE_CATALOG": self.lake.catalog,
-            "MLOPS_LAKE_DATA": str(self.lake.data_directory),
+            "MLOPS_LAKE_DATA": self.lake.data_path.rstrip("/"),
             "MLOPS_DUCKDB_EXTENSIONS": str(self.lake.extension_directory),
             "DO_NOT_TRACK": "1",
             **dbt_profile_variables(),

@@ -38,8 +38,9 @@ from mlops_assets.lake.tables import column_types, current_snapshot
 from mlops_assets.monitoring.alerts import alert_rows, find_alerts
 from mlops_assets.monitoring.monitor import monitors_of
 from mlops_assets.monitoring.monitored_windows import load_monitored_version, stage_rows, windows_from_keys
-from mlops_assets.monitoring.monitoring_report import build_monitoring_report, report_path
+from mlops_assets.monitoring.monitoring_report import build_monitoring_report
 from mlops_assets.monitoring.report_asset import build_report
+from mlops_assets.monitoring.report_pages import report_path
 from mlops_assets.monitoring.retraining_decision import build_retraining_decision
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.online_store.store import FeatureRequest

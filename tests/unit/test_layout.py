@@ -40,6 +40,8 @@ _PARTS = {
     "features/generated/snapshots.py": "integration/test_tables_without_time.py",
     "lake/catalog_format.py": "integration/test_upgrade.py",
     "lake/compaction.py": "integration/test_lake_maintenance.py",
+    "features/dbt_storage.py": "integration/test_lake_in_object_storage.py",
+    "lake/object_secret.py": "integration/test_lake_in_object_storage.py",
     "lake/kept_snapshots.py": "integration/test_lake_maintenance.py",
     "lake/table_writes.py": "integration/test_lake.py",
     "local/scratch_postgres.py": "integration/test_review.py",

@@ -165,15 +165,16 @@ def _create(
     held_seconds = time.monotonic() - held
     copies.take(scratch / DATABASES, sorted(path for path in (scratch / DATABASES).rglob("*") if path.is_file()), DATABASES)
     copies.take(scratch, sorted((scratch / _ONLINE_STORE).glob("*")), STATE)
-    # Files of the lake never change, and nobody removes one meanwhile.
-    report(f"Copying {len(lake_files)} files of the lake")
-    copies.take(settings.home, (settings.lake_directory / file for file in lake_files), STATE)
+    if settings.storage is None:
+        # Files of the lake never change, and nobody removes one meanwhile.
+        report(f"Copying {len(lake_files)} files of the lake")
+        copies.take(settings.home, (settings.lake_directory / file for file in lake_files), STATE)
     report("Copying models and reports")
     copies.take_existing(settings.home, state_files(settings.home, without=(*FIRST, *AT_ONCE)), STATE)
     report(f"Reading {len(tables)} tables of the lake")
     writer = last_writer(settings)
     point = Point(
-        format=FORMAT if store.recipients else UNENCRYPTED_FORMAT,
+        format=FORMAT if store.recipients or settings.storage else UNENCRYPTED_FORMAT,
         name=name,
         home=str(settings.home),
         versions=writer.versions if writer else {PRODUCT: FIRST_RELEASE},
@@ -183,6 +184,7 @@ def _create(
         files=copies.files,
         links=copies.links,
         recipients=store.recipients.names if store.recipients else [],
+        storage=settings.storage,
     )
     store.commit(point, stored)
     removed = store.prune(keep) if keep else 0

@@ -10,10 +10,11 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.local.version_log import PRODUCT
 
 FORMAT = 2
-"""The layout of a backup. A change that an earlier release cannot read gets the next number."""
+"""The newest layout of a backup. A change that an earlier release cannot read gets the next number: 2 is encrypted,
+or names files that are elsewhere."""
 
 UNENCRYPTED_FORMAT = 1
-"""That of a point without recipients, which earlier releases can read."""
+"""That of a point without either, which earlier releases can read."""
 
 STATE, DATABASES, STREAMS = "state", "databases", "streams"
 """The first part of a file's path: where it goes. Files of the state folder, dumps, snapshots of streams."""
@@ -48,7 +49,8 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     `name` is the moment (UTC) of the databases. `files` and `links` (with their targets) go by paths such as `state/lake/...`. `snapshot`
     is that of the lake, whose `tables` are described too. `home` is where the state folder was. `versions` are those of the packages that wrote
-    the state, which can open it after a restore. The files are encrypted to the `recipients`; without any they are not.
+    the state, which can open it after a restore. The files are encrypted to the `recipients`; without any they are not. Those of the lake are
+    not copied where they are in object storage, `storage`.
     """
 
     format: int
@@ -61,6 +63,7 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     files: dict[str, StoredFile]
     links: dict[str, str]
     recipients: list[str] = []
+    storage: str | None = None
 
     @property
     def size(self) -> int:

@@ -9,6 +9,8 @@ from mlops_assets.clients.publishing import EventStreamError
 from mlops_assets.clients.stream_snapshots import last_numbers, restore_streams
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
+from mlops_assets.lake.catalog_files import named_files
+from mlops_assets.lake.lake import Lake
 from mlops_assets.local import control, lake_catalog, postgres, preflight
 from mlops_assets.operations.backup import databases
 from mlops_assets.operations.backup.creation import Report
@@ -38,6 +40,7 @@ def restore_backup(settings: Settings, folder: Path, name: str | None, identity:
             f"The state folder {settings.home} is not empty.",
             remedy="Set MLOPS_HOME to a new folder. To replace this one: mlops down, then move the folder away.",
         )
+    _check_place_of_files(settings, point)
     preflight.check_home(settings, point.size + preflight.MINIMUM_FREE_BYTES)
     try:
         _check_servers_of_others(settings, point)
@@ -66,10 +69,39 @@ def _restore(settings: Settings, store: BackupStore, point: Point, identity: Ide
         postgres.create_databases(settings)
         databases.restore(settings, scratch / DATABASES)
         lake_catalog.ensure_catalog(settings)
+        _check_files(settings, point)
         report("Filling the event stream")
         restore_streams(event_stream_url(settings), scratch / STREAMS, point.streams)
     shutil.rmtree(scratch)
     os.sync()
+
+
+def _check_place_of_files(settings: Settings, point: Point) -> None:
+    """Raise StackError when the lake of one is in a folder and that of the other in object storage."""
+    if point.storage and not settings.storage:
+        raise StackError(
+            f"This backup is without the files of the lake, which are in {point.storage}.",
+            remedy=f"Set MLOPS_STORAGE={point.storage}, or to a copy of it.",
+        )
+    if settings.storage and not point.storage:
+        raise StackError(
+            "This backup has the files of the lake, which a restore puts into the state folder.",
+            remedy="Restore without MLOPS_STORAGE. Then copy the folders as docs/object-storage.md says.",
+        )
+
+
+def _check_files(settings: Settings, point: Point) -> None:
+    """Raise StackError when files in object storage that the restored catalog names are gone."""
+    lake = Lake.from_settings(settings)
+    if lake.storage is None:
+        return
+    with lake.catalog_cursor() as cursor:
+        missing = lake.missing_files(named_files(cursor))
+    if missing:
+        raise StackError(
+            f"{len(missing)} files that the backup names are not in {lake.data_path}, such as {missing[0]}: they were removed since.",
+            remedy=f"Have the bucket give back its versions of {point.name}, or restore a newer backup.",
+        )
 
 
 def _check_servers_of_others(settings: Settings, point: Point) -> None:
