@@ -251,10 +251,26 @@ def record_file(bundle: Path) -> Path:
 
 def write_record(bundle: Path, record: BundleRecord, signature: str) -> None:
     """Put the record beside the folder `bundle`. A reader sees the former file or this one."""
+    write_served(bundle, encode_served(record, signature))
+
+
+def write_served(bundle: Path, content: bytes) -> None:
+    """Put the `content` that `encode_served` gives beside the folder `bundle`, as `write_record` does."""
     path = record_file(bundle)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps({"record": msgspec.to_builtins(record), "signature": signature}, indent=1) + "\n")
+    scratch.write_bytes(content)
     scratch.replace(path)
+
+
+def encode_served(record: BundleRecord, signature: str) -> bytes:
+    """The content of the file beside a bundle that serves."""
+    return (json.dumps({"record": msgspec.to_builtins(record), "signature": signature}, indent=1) + "\n").encode()
+
+
+def parse_served(content: bytes) -> tuple[BundleRecord, str]:
+    """The record and the signature in the file beside a bundle. Raises ValueError when it is none."""
+    served = msgspec.convert(json.loads(content), _ServedRecord)
+    return served.record, served.signature
 
 
 def served_record(signer: Signer, bundle: Path) -> BundleRecord:
@@ -265,10 +281,9 @@ def served_record(signer: Signer, bundle: Path) -> BundleRecord:
     if not path.is_file():
         raise EvidenceError(f"{path}, the signed record of the bundle, is missing. {remedy}")
     try:
-        served = msgspec.convert(json.loads(path.read_bytes()), _ServedRecord)
+        record, signature = parse_served(path.read_bytes())
     except ValueError as error:
         raise EvidenceError(f"{path} is no record of a bundle of this release: {error}. {remedy}") from error
-    record, signature = served.record, served.signature
     if (record.solution, str(record.version)) != (solution, version) or not record.is_signed(signer, "accepted", signature):
         raise EvidenceError(
             f"{path} was changed after deployment, or belongs to another bundle: its signature does not fit. {remedy}"

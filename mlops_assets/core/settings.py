@@ -113,7 +113,8 @@ class Settings:
             backup_recipients=tuple(environment.get("MLOPS_BACKUP_RECIPIENTS", "").split()),
             durability=read_choice(environment, "MLOPS_DURABILITY", cls.durability, DURABILITIES),
             storage=read_storage(environment),
-            bundle_store=environment.get("MLOPS_BUNDLE_STORE") or cls.bundle_store,
+            bundle_store=environment.get("MLOPS_BUNDLE_STORE")
+            or ("object_storage" if environment.get("MLOPS_STORAGE") else cls.bundle_store),
             kept_bundles=read_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),
             kept_snapshot_days=read_count(environment, "MLOPS_KEPT_SNAPSHOT_DAYS", cls.kept_snapshot_days, most=3650),
             kept_trace_days=read_count(environment, "MLOPS_KEPT_TRACE_DAYS", cls.kept_trace_days, most=36500),

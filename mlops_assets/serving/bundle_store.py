@@ -1,7 +1,7 @@
 """The protocol of a bundle store, which holds the bundles of the solutions and the links to those that predict, and the store in use.
 
-The store of the platform is a folder (`folder_store.py`). A team's own is named by `MLOPS_BUNDLE_STORE`, by import path or as an entry
-point of the group `mlops_assets.bundle_stores`.
+Those of the platform are a folder of this machine (`folder_store.py`) and object storage (`object_store.py`). A team's own is named
+by `MLOPS_BUNDLE_STORE`, by import path or as an entry point of the group `mlops_assets.bundle_stores`.
 """
 
 from collections.abc import Collection, Sequence
@@ -103,10 +103,28 @@ class BundleStoreKind(Protocol):
         ...
 
 
+@runtime_checkable
+class FollowedStoreKind(BundleStoreKind, Protocol):
+    """A class whose stores servers open in another way than the stages that write them."""
+
+    def follow(self, settings: Settings) -> BundleStore:
+        """The store for servers: what was served goes on while it is away."""
+        ...
+
+
+@runtime_checkable
+class FollowedBundles(Protocol):
+    """Bundles of a solution that are kept like those elsewhere."""
+
+    def problems(self) -> Sequence[str]:
+        """Why something elsewhere is not followed."""
+        ...
+
+
 BUNDLE_STORES = Registry(
     "bundle store",
     group="mlops_assets.bundle_stores",
-    builtin="mlops_assets.serving.folder_store",
+    builtin="mlops_assets.serving.bundle_stores",
     protocol=BundleStoreKind,  # type: ignore[type-abstract]
 )
 
@@ -115,6 +133,15 @@ def open_bundle_store(settings: Settings) -> BundleStore:
     """The store that `MLOPS_BUNDLE_STORE` names. Raises ValueError, with the nearest names, when there is none."""
     try:
         return BUNDLE_STORES.get(settings.bundle_store).open(settings)
+    except ValueError as error:
+        raise ValueError(f"MLOPS_BUNDLE_STORE: {error}") from error
+
+
+def open_followed_store(settings: Settings) -> BundleStore:
+    """The same store for a server. Raises ValueError as `open_bundle_store` does."""
+    try:
+        kind = BUNDLE_STORES.get(settings.bundle_store)
+        return kind.follow(settings) if isinstance(kind, FollowedStoreKind) else kind.open(settings)
     except ValueError as error:
         raise ValueError(f"MLOPS_BUNDLE_STORE: {error}") from error
 

@@ -23,7 +23,7 @@ from mlops_assets.schema.solution import Serving, Worker
 from mlops_assets.serving.active import CHALLENGER_LINK, CHAMPION_LINK, segment_links
 from mlops_assets.serving.bundle import Bundle, BundleError, RemoteModel
 from mlops_assets.serving.bundle_loading import load_contract, load_deployed, open_bundle
-from mlops_assets.serving.bundle_store import BundleStore, SolutionBundles
+from mlops_assets.serving.bundle_store import BundleStore, FollowedBundles, SolutionBundles
 from mlops_assets.serving.contract import Contract
 from mlops_assets.serving.engine import EngineChoice, recorded_engine
 from mlops_assets.serving.requests import RequestDecoder, RequestError, Row
@@ -232,6 +232,8 @@ class LiveSolution:
         for live in followed:
             live.refresh(self.options)
         problems = [live.problem for live in followed if live.problem]
+        if isinstance(self._bundles, FollowedBundles):
+            problems += self._bundles.problems()
         try:
             self.champions = self._together()
         except BundleError as error:

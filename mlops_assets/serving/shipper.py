@@ -12,6 +12,7 @@ import msgspec
 
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.clients.event_stream import PREDICTIONS, EventStream, connect, subject
+from mlops_assets.clients.notices import follow_notices
 from mlops_assets.clients.publishing import Message, NotStoredError
 from mlops_assets.clients.stopping import wait_for
 from mlops_assets.core.settings import Settings
@@ -32,6 +33,14 @@ class _Identified(msgspec.Struct):
 
 
 _IDENTIFIER = msgspec.json.Decoder(_Identified)
+
+
+async def serve(settings: Settings, url: str, stopping: asyncio.Event) -> None:
+    """Ship the spool, and where bundles are in object storage have notices of their changes noticed, until `stopping` is set."""
+    tasks = [ship(settings.spool_directory, url, stopping)]
+    if settings.storage:
+        tasks.append(follow_notices(url, settings.serving_directory, stopping))
+    await asyncio.gather(*tasks)
 
 
 async def ship(spool: Path, url: str, stopping: asyncio.Event) -> None:
@@ -107,4 +116,4 @@ def _message(target: str, line: Line, maximum: int) -> Message | None:
 
 if __name__ == "__main__":
     settings = Settings.from_environment()
-    run(lambda stopping: ship(settings.spool_directory, event_stream_url(settings), stopping))
+    run(lambda stopping: serve(settings, event_stream_url(settings), stopping))

@@ -29,7 +29,7 @@ from mlops_assets.access.identities import Identities
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
 from mlops_assets.online_store.store import open_online_store
-from mlops_assets.serving.bundle_store import open_bundle_store
+from mlops_assets.serving.bundle_store import open_followed_store
 from mlops_assets.serving.live import LiveSolutions
 from mlops_assets.serving.online import documentation
 from mlops_assets.serving.online.endpoint import MAXIMUM_BODY_BYTES, PredictEndpoint, Receive, Scope, Send
@@ -69,7 +69,7 @@ class PredictionAPI(litserve.LitAPI):
         self.metrics = Metrics()
         signer = Signer(self._settings.signing_key_file)
         self.online_store = open_online_store(self._settings)
-        self.solutions = LiveSolutions(open_bundle_store(self._settings), self.online_store, signer, WorkerModel)
+        self.solutions = LiveSolutions(open_followed_store(self._settings), self.online_store, signer, WorkerModel)
         durable = self._settings.durability == "fsync"
         self.predictor = Predictor(self.solutions, self._settings.spool_directory, self.metrics, durable=durable)
         self.solutions.refresh()

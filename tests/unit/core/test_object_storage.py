@@ -19,6 +19,9 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 def test_every_part_of_the_state_is_below_the_address_or_in_the_folder() -> None:
     settings = Settings(home=Path("/srv"), storage=read_storage({"MLOPS_STORAGE": "s3://bucket/prefix/"}))
     assert (settings.lake_location, settings.mlflow_artifact_location) == ("s3://bucket/prefix/lake", "s3://bucket/prefix/mlflow")
+    environment = {"MLOPS_HOME": "/srv", "MLOPS_STORAGE": "s3://bucket/prefix"}
+    assert Settings.from_environment(environment).bundle_store == "object_storage"
+    assert Settings.from_environment(environment | {"MLOPS_BUNDLE_STORE": "folder"}).bundle_store == "folder"
     settings = Settings(home=Path("/srv"))
     assert (settings.lake_location, settings.mlflow_artifact_location) == ("/srv/lake", "file:///srv/mlflow/artifacts")
 
