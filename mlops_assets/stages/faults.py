@@ -34,7 +34,7 @@ _TRANSIENT_NAMES = {
     "duckdb": {"OperationalError", "InterruptException"},
     "psycopg2": {"OperationalError", "InterfaceError"},
     "sqlalchemy": {"OperationalError", "InterfaceError", "TimeoutError"},
-    "redis": {"ConnectionError", "TimeoutError"},
+    "redis": {"ConnectionError", "TimeoutError", "ClusterError", "RedisClusterException"},
     "lmdb": {"LockError", "MapResizedError", "ReadersFullError"},
     "nats": {"Error"},
     "concurrent": {"BrokenExecutor"},

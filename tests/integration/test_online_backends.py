@@ -54,7 +54,7 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Open the store; every call gives a new client of the same one."""
     if request.param == "lmdb":
         return lambda: LmdbStore(tmp_path / "store")
-    url = request.getfixturevalue("redis_url")
+    url = request.getfixturevalue(f"{request.param}_url")
     return lambda: RedisStore(url)
 
 
@@ -352,9 +352,10 @@ def assert_former_values(store: OnlineStore, view: OnlineView, state: ViewState)
     assert store.read([request(view)], [{"id": "1000"}], MOMENT)[0].views[view.name].flag is Flag.MISSING
 
 
-def test_a_redis_that_does_not_answer_is_named_without_its_password() -> None:
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+def test_a_redis_that_does_not_answer_is_named_without_its_password(scheme: str) -> None:
     with pytest.raises(OnlineStoreError, match=r"Redis at 127\.0\.0\.1:1 does not answer.*correct MLOPS_REDIS_URL") as raised:
-        RedisStore("redis://me:secret@127.0.0.1:1/0").state("view", 1)
+        RedisStore(f"{scheme}://me:secret@127.0.0.1:1/0").state("view", 1)
     assert "secret" not in str(raised.value)
 
 
