@@ -13,7 +13,7 @@ from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.core.shared_sensors import look_at_each, read_cursor, tick_result
 from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.active import CHALLENGER_LINK
-from mlops_assets.serving.bundle_store import open_bundle_store
+from mlops_assets.serving.bundle_store import open_followed_store
 
 NAME = "challengers"
 _INTERVAL_SECONDS = 30
@@ -35,7 +35,8 @@ def declared_assignment(aliases: Aliases, solution: str, options: Serving) -> Ch
 
 def current_assignment(settings: Settings, solution: str) -> ChallengerAssignment:
     """Return the assignment that the servers of this machine follow."""
-    bundles = open_bundle_store(settings).of(solution)
+    # As the servers do: it does not wait for a store that is away.
+    bundles = open_followed_store(settings).of(solution)
     bundle = bundles.active(CHALLENGER_LINK)
     return ChallengerAssignment(bundles.read_options(), int(bundle.name) if bundle else None)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mlops_assets.core.object_storage import ObjectFolder, StorageError
+from mlops_assets.core.object_storage import ObjectFolder, StorageAwayError, StorageError
 from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
 from mlops_assets.lake.object_secret import ObjectSecretError, grant_lake
@@ -162,11 +162,14 @@ class Lake:
         return connection
 
     def _wait_for(self, storage: ObjectFolder) -> None:
-        """Wait for an object store that is away, and say so. DuckDB, which also does, would not. Raises LakeError when it refuses."""
+        """Wait for an object store that is away, and say so. DuckDB, which also does, would not.
+
+        Raises LakeError when it stays away, or refuses.
+        """
         try:
             patiently(storage.check)
-        except StorageError as error:
-            raise LakeError(str(error)) from error
+        except (StorageError, StorageAwayError) as error:
+            raise LakeError(f"The lake's files cannot be used. {error}") from error
 
     @contextmanager
     def writer_lock(self, tables: Sequence[str], *, patience_seconds: float | None = None) -> Iterator[None]:

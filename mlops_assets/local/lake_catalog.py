@@ -17,12 +17,15 @@ def ensure_catalog(settings: Settings) -> None:
     from mlops_assets.lake.lake import Lake
     from mlops_assets.lake.tables import LakeError
 
+    lake = Lake.from_settings(settings)
     if not postgres.has_table(settings, LAKE_DATABASE, "ducklake_metadata"):
         # Written once and first: a reader cannot, and two writers that both did would collide.
         prepare.install_duckdb_extensions(DUCKDB_EXTENSION_DIRECTORY)
-        Lake.from_settings(settings).connect(read_only=False).close()
+        try:
+            lake.connect(read_only=False).close()
+        except LakeError as error:
+            raise StackError(str(error), remedy="Correct the cause, then try again: mlops up") from error
         return
-    lake = Lake.from_settings(settings)
     try:
         patiently(partial(follow_files, lake))
     except AwayError as error:

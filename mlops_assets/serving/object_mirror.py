@@ -86,20 +86,26 @@ class BundleMirror:
 
     def solutions(self) -> Sequence[str]:
         """Those on this machine, after a look at the store where one is due."""
+        self._look_when_due()
+        return FolderStore(self._directory).solutions()
+
+    def of(self, solution: str) -> MirroredBundles:
+        """The bundles of `solution` on this machine, after a look at the store where one is due."""
+        self._look_when_due()
+        return self._bundles(solution)
+
+    def _bundles(self, solution: str) -> MirroredBundles:
+        return MirroredBundles(self._directory / solution)
+
+    def _look_when_due(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         if self._is_due():
             with (self._directory / _LOCK).open("w") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    pass  # another process looks
-                else:
-                    self._look()
-        return FolderStore(self._directory).solutions()
-
-    def of(self, solution: str) -> MirroredBundles:
-        """The bundles of `solution` on this machine."""
-        return MirroredBundles(self._directory / solution)
+                    return  # another process looks
+                self._look()
 
     def _is_due(self) -> bool:
         try:
@@ -129,10 +135,13 @@ class BundleMirror:
                 self._seen[name] = stored
         self._newest = max((stored.modified for stored in objects.values()), default=0)
         for solution in {name.partition("/")[0] for name in objects}:
-            bundles = self.of(solution)
+            bundles = self._bundles(solution)
             for alias in bundles.aliases():
                 if f"{solution}/{alias}.json" not in objects:
                     bundles.deactivate(alias)
+            for problem in bundles.folder.glob(f"{_PROBLEM}*"):
+                if f"{solution}/{problem.name.removeprefix(_PROBLEM)}.json" not in objects:
+                    problem.unlink(missing_ok=True)
             prune(bundles, needed=(), keep=self._kept)
 
     def _take(self, name: str) -> bool:
@@ -144,7 +153,7 @@ class BundleMirror:
         former, until = self._refused.get(name, (b"", 0.0))
         if content == former and time.monotonic() < until:
             return False
-        bundles, alias = self.of(solution), file.removesuffix(".json")
+        bundles, alias = self._bundles(solution), file.removesuffix(".json")
         bundles.folder.mkdir(parents=True, exist_ok=True)
         problem = bundles.folder / f"{_PROBLEM}{alias}"
         try:
