@@ -76,8 +76,11 @@ def reject_message(solution: str, source: "Msg", reason: str) -> Message:
     return Message(subject(REJECTS, solution), f"{origin.stream}-{origin.sequence.stream}", json.dumps(reject).encode())
 
 
-def stream_configurations() -> list[api.StreamConfig]:
-    """The streams and their limits. Requests leave when they are answered; a full stream refuses what is new instead of losing the old."""
+def stream_configurations(replicas: int) -> list[api.StreamConfig]:
+    """The streams and their limits, each on so many servers of a cluster.
+
+    Requests leave when they are answered; a full stream refuses what is new instead of losing the old.
+    """
 
     def configuration(
         name: str, description: str, retention: api.RetentionPolicy, *, megabytes: int, discard: api.DiscardPolicy
@@ -92,6 +95,7 @@ def stream_configurations() -> list[api.StreamConfig]:
             discard=discard,
             duplicate_window=DUPLICATE_WINDOW_SECONDS,
             storage=api.StorageType.FILE,
+            num_replicas=replicas,
             allow_atomic=True,
         )
 
@@ -107,8 +111,9 @@ def stream_configurations() -> list[api.StreamConfig]:
 class EventStream:
     """A connection to the event stream, made by `connect`."""
 
-    def __init__(self, client: "Client"):
+    def __init__(self, client: "Client", replicas: int):
         self.client = client
+        self._replicas = replicas
         self.jetstream: JetStreamContext = client.jetstream(timeout=_WAIT_SECONDS)
         self._publisher = Publisher(client)
 
@@ -124,7 +129,7 @@ class EventStream:
     async def create_streams(self) -> bool:
         """Create the streams that do not exist, and give the others the limits of this version. False when JetStream is not ready."""
         try:
-            for configuration in stream_configurations():
+            for configuration in stream_configurations(self._replicas):
                 try:
                     await self.jetstream.add_stream(configuration)
                 except jetstream_errors.BadRequestError:
@@ -168,6 +173,7 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
     """
     import nats
 
+    replicas = stream_replicas(url)
     # The address holds a password.
     address = _without_user(url)
     reported: set[str] = set()
@@ -206,7 +212,7 @@ async def connect(url: str, *, name: str, stopping: asyncio.Event | None) -> Asy
             "`mlops up` starts it, `mlops status` shows it."
         ) from error
     try:
-        stream = EventStream(client)
+        stream = EventStream(client, replicas)
         await stream.open()
         while not await stream.create_streams():
             if stopping is None:
@@ -224,7 +230,7 @@ def connection_options(url: str) -> dict[str, Any]:
     """The arguments of `nats.connect` for an address, whose options are the platform's own.
 
     `tls_ca` is the file of the authorities that its certificate is verified by. With `tls_first=on` nothing is said before TLS: otherwise
-    somebody on the way could say that the server has none, and would be given the password.
+    somebody on the way could say that the server has none, and would be given the password. Commas separate the servers of a cluster.
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
@@ -236,7 +242,18 @@ def connection_options(url: str) -> dict[str, Any]:
             "tls": client_context(Path(authorities) if authorities else None),
             "tls_handshake_first": options.get("tls_first") == "on",
         }
-    return {"servers": parts._replace(query="").geturl(), **tls}
+    user, at, hosts = parts.netloc.rpartition("@")
+    return {"servers": [f"{parts.scheme}://{user}{at}{host}" for host in hosts.split(",")], **tls}
+
+
+def stream_replicas(url: str) -> int:
+    """On how many servers of a cluster each stream is: the option `replicas` of an address. Raises EventStreamError for another number."""
+    text = dict(parse_qsl(urlsplit(url).query)).get("replicas", "1")
+    if text not in ("1", "3", "5"):
+        raise EventStreamError(
+            f"replicas={text} in MLOPS_NATS_URL is not 1, 3 or 5: of an even number, half may be lost, as of one less."
+        )
+    return int(text)
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from pathlib import Path
 
+from mlops_assets.clients.event_stream import connection_options
 from mlops_assets.clients.stopping import wait_for
 
 BUNDLES_CHANGED = "bundles.changed"
@@ -32,7 +33,11 @@ async def _publish(url: str) -> None:
 
     try:
         client = await nats.connect(
-            url, connect_timeout=_CONNECT_SECONDS, allow_reconnect=False, max_reconnect_attempts=1, error_cb=_ignore
+            **connection_options(url),
+            connect_timeout=_CONNECT_SECONDS,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            error_cb=_ignore,
         )
         await client.publish(BUNDLES_CHANGED)
         await client.flush()
@@ -51,7 +56,9 @@ async def follow_notices(url: str, directory: Path, stopping: asyncio.Event) -> 
 
     while not stopping.is_set():
         try:
-            client = await nats.connect(url, name="bundle notices", max_reconnect_attempts=-1, error_cb=_ignore)
+            client = await nats.connect(
+                **connection_options(url), name="bundle notices", max_reconnect_attempts=-1, error_cb=_ignore
+            )
         except (errors.Error, OSError):
             await wait_for(stopping, _RECONNECT_SECONDS)
             continue
