@@ -37,6 +37,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: install  ## The whole loop on the real flights: load, train, deploy, score, watch (MONTHS=2 for a short one)
 	@$(MLOPS) demo $(if $(MONTHS),--months $(MONTHS))
 
+demo-elsewhere: install  ## The demo with its state on S3, Redis, NATS and Postgres, which it starts for the time (MONTHS=2 for a short one)
+	@$(BIN)/python tests/elsewhere.py $(MLOPS) demo $(if $(MONTHS),--months $(MONTHS))
+
 # Shared out by file, the tests on one running stack as one file (tests/conftest.py). Two workers have a stack and wait for it half of the time, two have none.
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25
 

@@ -10,7 +10,7 @@ from waiting import wait_for
 
 from mlops_assets.local.environment import scripts_directory
 
-_PASSWORD = "cluster-password"
+PASSWORD = "cluster-password"
 
 
 class NatsCluster:
@@ -23,7 +23,7 @@ class NatsCluster:
             ports = [listener.getsockname()[1] for listener in listeners]
         self.ports, self._routes = ports[:3], ports[3:]
         hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
-        self.url = f"nats://platform:{_PASSWORD}@{hosts}?replicas=3"
+        self.url = f"nats://platform:{PASSWORD}@{hosts}?replicas=3"
         self._servers: dict[str, subprocess.Popen] = {}
 
     def start(self, name: str) -> None:
@@ -33,7 +33,7 @@ class NatsCluster:
         configuration = self._folder / f"{name}.conf"
         configuration.write_text(
             f'server_name: {name}\nlisten: "127.0.0.1:{self.ports[number]}"\n'
-            f'authorization {{ user: platform, password: "{_PASSWORD}" }}\n'
+            f'authorization {{ user: platform, password: "{PASSWORD}" }}\n'
             f'jetstream {{ store_dir: "{self._folder}/{name}" }}\n'
             f'cluster {{ name: mlops, listen: "127.0.0.1:{self._routes[number]}", routes: [{routes}] }}\n'
         )
