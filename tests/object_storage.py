@@ -63,6 +63,9 @@ class ObjectStore:
     def read(self, name: str) -> bytes:
         return self._client().get_object(Bucket=self.bucket, Key=name)["Body"].read()
 
+    def remove(self, name: str) -> None:
+        self._client().delete_object(Bucket=self.bucket, Key=name)
+
     def names(self, prefix: str) -> list[str]:
         """The objects below `prefix`."""
         pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
