@@ -34,6 +34,7 @@ def render_manifests(settings: Settings, pods: RunsInPods, *, storage: str) -> s
         "MLOPS_MLFLOW_URL": inside.mlflow_url,
         "MLFLOW_TRACKING_URI": inside.mlflow_url,
         "MLOPS_WARM_RUNS": "off",
+        **({"MLOPS_STORAGE": settings.storage} if settings.storage else {}),
     }
     template = text_templates(TEMPLATE_DIRECTORY).get_template("kubernetes.yaml.j2")
     return template.render(pods=pods, storage=storage, variables=variables, dagster_yaml=dagster_yaml(inside, pods))

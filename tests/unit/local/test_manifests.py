@@ -5,6 +5,7 @@ No Kubernetes runs here: what a cluster makes of them is not tested.
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def test_the_api_accepts_every_manifest(manifests: list[dict[str, Any]], version
     assert {manifest["kind"] for manifest in manifests} == {
         "ServiceAccount", "Role", "RoleBinding", "PersistentVolumeClaim", "ConfigMap",
     }  # fmt: skip
+
+
+def test_pods_find_the_files_of_the_state_in_object_storage() -> None:
+    assert "MLOPS_STORAGE" not in render_manifests(SETTINGS, PODS, storage="20Gi")
+    text = render_manifests(replace(SETTINGS, storage="s3://models/parcels"), PODS, storage="20Gi")
+    assert {"MLOPS_STORAGE": "s3://models/parcels"}.items() <= {
+        name: value for each in yaml.safe_load_all(text) if each["kind"] == "ConfigMap" for name, value in each["data"].items()
+    }.items()
 
 
 def test_no_secret_is_in_them(manifests: list[dict[str, Any]]) -> None:
