@@ -37,6 +37,7 @@ _TRANSIENT_NAMES = {
     "redis": {"ConnectionError", "TimeoutError", "ClusterError", "RedisClusterException"},
     "lmdb": {"LockError", "MapResizedError", "ReadersFullError"},
     "nats": {"Error"},
+    "botocore": {"ConnectionError", "HTTPClientError"},
     "concurrent": {"BrokenExecutor"},
     "subprocess": {"TimeoutExpired"},
 }

@@ -54,6 +54,8 @@ def database(create_database: Callable[[str], str], postgres_directory: Path) ->
 @pytest.fixture(autouse=True)
 def environment(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # MLflow keeps its client of a process for whoever has the same address here: another test's store is gone.
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", store.endpoint)
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
 

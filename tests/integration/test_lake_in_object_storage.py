@@ -36,6 +36,8 @@ def environment(store: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     """The variables of an installation; no credentials of whoever runs the tests."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # MLflow keeps its client of a process for whoever has the same address here: another test's store is gone.
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", store.endpoint)
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
 

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import botocore.session
 import dagster as dg
 import duckdb
 import psycopg2
@@ -33,6 +34,11 @@ def raised(act: Callable[[], object]) -> BaseException:
 TRANSIENT = {
     "a server that does not answer": lambda: requests.get("http://127.0.0.1:1", timeout=1),
     "a database that does not answer": lambda: psycopg2.connect("host=127.0.0.1 port=1"),
+    "an object store that does not answer": lambda: (
+        botocore.session.get_session()
+        .create_client("s3", "x", endpoint_url="http://127.0.0.1:1", aws_access_key_id="a", aws_secret_access_key="b")
+        .list_buckets()
+    ),
     "no memory": lambda: [0] * (1 << 60),
     "a file that cannot be read just now": lambda: duckdb.sql("FROM read_parquet('/nowhere/x.parquet')"),
     "a command that takes too long": lambda: subprocess.run(["sleep", "5"], timeout=0.01, check=False),
