@@ -46,6 +46,8 @@ class ObjectStore:
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
             "-s3",
+            "-s3.port.iceberg=0",  # these have ports of their own, which a second store finds taken
+            "-s3.port.lance=0",
             f"-s3.config={self._folder / 'users.json'}",
             "-master.volumeSizeLimitMB=64",
             *(f"-{name}={port}" for name, port in self._ports.items()),

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import botocore.config
 import botocore.session
 import dagster as dg
 import duckdb
@@ -31,12 +32,16 @@ def raised(act: Callable[[], object]) -> BaseException:
     return caught.value
 
 
+ONCE = botocore.config.Config(retries={"max_attempts": 0})
+
 TRANSIENT = {
     "a server that does not answer": lambda: requests.get("http://127.0.0.1:1", timeout=1),
     "a database that does not answer": lambda: psycopg2.connect("host=127.0.0.1 port=1"),
     "an object store that does not answer": lambda: (
         botocore.session.get_session()
-        .create_client("s3", "x", endpoint_url="http://127.0.0.1:1", aws_access_key_id="a", aws_secret_access_key="b")
+        .create_client(
+            "s3", "x", endpoint_url="http://127.0.0.1:1", config=ONCE, aws_access_key_id="a", aws_secret_access_key="b"
+        )
         .list_buckets()
     ),
     "no memory": lambda: [0] * (1 << 60),
