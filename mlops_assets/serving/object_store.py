@@ -137,7 +137,11 @@ class ObjectBundles:
             with connection.cursor() as cursor:
                 cursor.execute(statement, [self._lock])
                 [(is_locked,)] = cursor.fetchall()
-            yield bool(is_locked)
+                try:
+                    yield bool(is_locked)
+                finally:
+                    # A closed connection has ended at the server only some time later.
+                    cursor.execute("SELECT pg_advisory_unlock_all()")
 
 
 class ObjectStore:
