@@ -107,6 +107,7 @@ def call_dbt(lake: Lake, project: Path, target: Path, *arguments: str) -> "subpr
 
     What `mlops prepare` parsed is copied: parsing anew takes longer than most commands.
     """
+    target.mkdir(exist_ok=True)
     parsed = project / "target" / _PARSED_PROJECT
     if parsed.exists() and not (target / _PARSED_PROJECT).exists():
         shutil.copy(parsed, target)

@@ -174,7 +174,7 @@ def _evaluation(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs,
     from mlops_assets.ml.prequential import Prequential
 
     solution = inputs.solution
-    table = _rows(connection, inputs, period)
+    table = labelled_rows(connection, inputs, period)
     connection.register(_ROWS, table)
     content = fingerprint(connection, _ROWS)
     models = solution_models(
@@ -199,7 +199,7 @@ def _evaluation(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs,
     )
 
 
-def _rows(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, period: Period) -> "pa.Table":
+def labelled_rows(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, period: Period) -> "pa.Table":
     """All labelled rows of the spine up to the end of `period`, in order of time, with the features as known at prediction."""
     import pyarrow as pa
 
