@@ -82,7 +82,10 @@ def replay(
     ] = StepName.WEEK,
     inject: Annotated[
         str | None,
-        typer.Option(help="A fault of a source, kind:table:first:last. Kinds: shift, corrupt, duplicate, drop, delay."),
+        typer.Option(
+            help="A fault of a source, kind:table:first:last. Kinds: shift, corrupt, duplicate, drop, delay. With --policy a change of the "
+            "relation of features and label, kind:column=value:first:last. Kinds: abrupt, gradual, recurring, seasonal."
+        ),
     ] = None,
     policy: Annotated[
         str | None,
@@ -103,11 +106,15 @@ def replay(
     if last < first:
         raise typer.BadParameter("--to is before --from")
     if policy is not None:
-        if inject is not None:
-            raise typer.BadParameter("--inject changes what arrives; with --policy nothing does")
-        period = Period(first.date(), last.date())
+        from mlops_assets.operations.changed_rows import RelationChange
+
         compared = run_policy_comparison(
-            running_settings(), error_console if as_json else console, solution, period, policy.split(",")
+            running_settings(),
+            error_console if as_json else console,
+            solution,
+            Period(first.date(), last.date()),
+            policy.split(","),
+            change=RelationChange.read(inject) if inject else None,
         )
         if as_json:
             print_json(compared)

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from mlops_assets.cli.terminal import run_progress, show_stage
 from mlops_assets.clients.dagster_client import RunState
 from mlops_assets.core.settings import Settings
+from mlops_assets.operations.changed_rows import RelationChange
 from mlops_assets.operations.replay import RUN_NAMES, Replay, ReplayStep
 from mlops_assets.operations.replay_faults import Fault
 from mlops_assets.operations.replay_plan import Period, ReplayPlan
@@ -62,7 +63,13 @@ def run_replay(settings: Settings, console: Console, plan: ReplayPlan, fault: Fa
 
 
 def run_policy_comparison(
-    settings: Settings, console: Console, solution: str, period: Period, names: Sequence[str]
+    settings: Settings,
+    console: Console,
+    solution: str,
+    period: Period,
+    names: Sequence[str],
+    *,
+    change: RelationChange | None = None,
 ) -> dict[str, Any]:
     """Compare policies of retraining, show them on `console`, and return the comparison with values that JSON can hold."""
     from mlops_assets.operations.policy_comparison import compare_policies
@@ -70,7 +77,7 @@ def run_policy_comparison(
     began = time.monotonic()
     with console.status("Comparing policies") as display:
         comparison = compare_policies(
-            settings, solution, period, names, lambda text: display.update(f"Comparing policies: {text}")
+            settings, solution, period, names, lambda text: display.update(f"Comparing policies: {text}"), change=change
         )
     table = Table(
         Column("policy", no_wrap=True), Column("mean, 95 %", no_wrap=True), "log loss" if comparison.loss == "log_loss" else "error",

@@ -31,9 +31,7 @@ def changed_share(kind: ChangeKind, ages: np.ndarray, length: int) -> np.ndarray
     return np.where((ages >= 0) & (ages < length), share, 0.0)
 
 
-def change_labels(
-    problem: Problem, labels: np.ndarray, shares: np.ndarray, *, classes: int = 2, seed: int = 0
-) -> np.ndarray:
+def change_labels(problem: Problem, labels: np.ndarray, shares: np.ndarray, *, classes: int = 2, seed: int = 0) -> np.ndarray:
     """Return the labels, of which a share by row follows the changed rule; labels of classes are positions from 0 on."""
     changed = np.random.default_rng(seed).random(len(labels)) < shares
     other = 2 * np.median(labels) - labels if problem == "regression" else (labels + 1) % classes

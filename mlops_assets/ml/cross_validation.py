@@ -42,17 +42,22 @@ class ModelSpecification:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The frame of `matrix.to_frame`, the labels of `problem.label_array`, and a weight a row or none; `balanced` weighs classes."""
+    """The frame of `matrix.to_frame`, the labels of `problem.label_array`, and a weight a row or none; `balanced` weighs classes.
+
+    `histories` are the weights of all rows in each history of which models are averaged, beside `weights`; none: one model of all rows.
+    """
 
     frame: "pd.DataFrame"
     labels: np.ndarray
     weights: np.ndarray | None
     balanced: bool
+    histories: tuple[np.ndarray, ...] = ()
 
     def take(self, positions: np.ndarray) -> "TrainingRows":
         """The rows at `positions`."""
         weights = None if self.weights is None else self.weights[positions]
-        return TrainingRows(self.frame.iloc[positions], self.labels[positions], weights, self.balanced)
+        histories = tuple(history[positions] for history in self.histories)
+        return TrainingRows(self.frame.iloc[positions], self.labels[positions], weights, self.balanced, histories)
 
     def fit_weights(self) -> np.ndarray | None:
         """Return the weights of the rows in fitting: `weights`, times rows / (classes x rows of the class) when `balanced`."""
@@ -72,7 +77,9 @@ def check_weights(weights: np.ndarray) -> np.ndarray:
 
 def fit_rows(specification: ModelSpecification, estimator: PipelineStep, rows: TrainingRows) -> "Pipeline":
     """A pipeline with `estimator` fitted on `rows`. Raises ValueError when it cannot be."""
-    return fit_pipeline(specification.build(estimator), rows.frame, rows.labels, rows.fit_weights())
+    weights = rows.fit_weights()
+    histories = [history if weights is None else history * weights for history in rows.histories]
+    return fit_pipeline(specification.build(estimator), rows.frame, rows.labels, weights, histories=histories)
 
 
 def fold_predictions(

@@ -14,5 +14,6 @@ class History:
     def name(self) -> str:
         """The history in words."""
         if self.half_life is not None:
-            return f"half-life of {self.half_life} days"
+            limit = "" if self.days is None else f" in the last {self.days} days"
+            return f"half-life of {self.half_life} days{limit}"
         return "all" if self.days is None else f"last {self.days} days"

@@ -87,6 +87,7 @@ def to_onnx(pipeline: "Pipeline", schema: FeatureSchema, problem: Problem) -> by
     steps = ", ".join(map(class_path, fitted_steps(exportable)))
     with _no_form(f"The pipeline of {steps} cannot be exported to ONNX"):
         model = convert_sklearn(exportable, name="model", initial_types=inputs, options=options, target_opset=_OPERATOR_SETS)
+        _drop_unused(model)
         _rename_outputs(model, [VALUE_OUTPUT] if problem == "regression" else [LABEL_OUTPUT, PROBABILITIES_OUTPUT])
     if curve is not None:
         append_curve(model, curve, label=LABEL_OUTPUT, probabilities=PROBABILITIES_OUTPUT)
@@ -231,6 +232,14 @@ def _lower_thresholds(pipeline: "Pipeline") -> None:
             for tree in iteration:
                 tree.nodes["num_threshold"] = floor32(tree.nodes["num_threshold"])
         lower_thresholds(step)
+
+
+def _drop_unused(model: "onnx.ModelProto") -> None:
+    """Remove the constants that no operator reads: the export of an average leaves one, and the runtime warns of it."""
+    read = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
+    kept = [constant for constant in model.graph.initializer if constant.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 def _rename_outputs(model: "onnx.ModelProto", names: list[str]) -> None:

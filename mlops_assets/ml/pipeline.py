@@ -96,11 +96,17 @@ def default_preprocessing(problem: Problem, model: Any, seed: int) -> tuple[list
 
 
 def fit_pipeline(
-    pipeline: "Pipeline", frame: "pd.DataFrame", labels: np.ndarray, weights: np.ndarray | None = None
+    pipeline: "Pipeline",
+    frame: "pd.DataFrame",
+    labels: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    histories: Sequence[np.ndarray] = (),
 ) -> "Pipeline":
     """Fit `pipeline` on `frame` (from `matrix.to_frame`) and `labels` (from `problem.label_array`), and return it.
 
-    `weights` of the rows, if any, go to the estimator; transformers do not read them.
+    `weights` of the rows, if any, go to the estimator; transformers do not read them. Several `histories`, the weights of all rows in each,
+    make its estimator the average of one fit on each.
 
     The encodings that a TargetEncoder learned are rounded to float32, because ONNX stores them so: without it a value
     next to a threshold would take another branch.
@@ -112,12 +118,27 @@ def fit_pipeline(
     labels = labels_for(pipeline.named_steps[ESTIMATOR_STEP], labels)
     estimator = class_path(pipeline.named_steps[ESTIMATOR_STEP])
     with explained(*_fit_advice(estimator, frame)):
-        pipeline.fit(frame, labels, **({} if weights is None else {f"{ESTIMATOR_STEP}__sample_weight": weights}))
+        if not _fit_average(pipeline, frame, labels, histories):
+            pipeline.fit(frame, labels, **({} if weights is None else {f"{ESTIMATOR_STEP}__sample_weight": weights}))
     for step in fitted_steps(pipeline):
         if isinstance(step, TargetEncoder):
             step.encodings_ = [np.float64(np.float32(encoding)) for encoding in step.encodings_]
             step.target_mean_ = np.float64(np.float32(step.target_mean_))
     return pipeline
+
+
+def _fit_average(pipeline: "Pipeline", frame: "pd.DataFrame", labels: np.ndarray, histories: Sequence[np.ndarray]) -> bool:
+    """Fit the transformers on all rows and the estimator on each history, in place. Return whether there is any that can be fitted."""
+    from mlops_assets.ml.averaging import fit_average
+
+    if not histories:
+        return False
+    features = pipeline.named_steps[FEATURES_STEP]
+    average = fit_average(pipeline.named_steps[ESTIMATOR_STEP], features.fit_transform(frame, labels), labels, histories)
+    if average is None:
+        return False
+    pipeline.steps[-1] = (ESTIMATOR_STEP, average)
+    return True
 
 
 def predict(pipeline: "Pipeline", frame: "pd.DataFrame", problem: Problem) -> np.ndarray:
@@ -128,8 +149,9 @@ def predict(pipeline: "Pipeline", frame: "pd.DataFrame", problem: Problem) -> np
 
 
 def fitted_steps(pipeline: "Pipeline") -> Iterator[Any]:
-    """Every transformer and estimator inside a fitted `pipeline`, whatever the nesting."""
+    """Every transformer and estimator inside a fitted `pipeline`, whatever the nesting; of an average those that it is of too."""
     from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import VotingClassifier, VotingRegressor
     from sklearn.pipeline import Pipeline
 
     for _, step in pipeline.steps:
@@ -139,6 +161,8 @@ def fitted_steps(pipeline: "Pipeline") -> Iterator[Any]:
                 yield from fitted_steps(part)
             elif not isinstance(part, str):
                 yield part
+            if isinstance(part, VotingClassifier | VotingRegressor):
+                yield from part.estimators_
 
 
 def _fit_advice(estimator: str, frame: "pd.DataFrame") -> tuple[str, str]:

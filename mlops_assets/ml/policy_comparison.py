@@ -21,7 +21,7 @@ FIXED = ("never", "sliding", "expanding")
 class ArmSettings:
     """What the arms are made of, in days: the configured `window`, the `period` of fixed trainings, and the section `retraining`.
 
-    `histories` are those of which the training section chooses (none: the whole window).
+    `histories` are those whose models the training section averages (none: the whole window).
     """
 
     window: int
@@ -38,7 +38,6 @@ class ArmSettings:
     recalibrates: bool = True
     forecasts: bool = True
     refits: bool = True
-    weighted: bool = True
     histories: Sequence[History] = ()
     costs: TrainingCosts | None = None
 
@@ -50,10 +49,10 @@ class ArmSettings:
 
 @dataclass(frozen=True)
 class Arm:
-    """A policy with the history of its first model."""
+    """A policy with the histories of its first model."""
 
     policy: UpdatePolicy
-    first_history: History
+    first_histories: tuple[History, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,6 @@ class ArmSummary:
 def build_arms(settings: ArmSettings) -> dict[str, Arm]:
     """Return every arm by its name: the fixed ones, the live rule with and without losses, each piece with nothing else, and all together."""
     sliding, expanding = History(days=settings.window), History()
-    weighted = History(half_life=settings.half_life) if settings.weighted else expanding
 
     def loss_policy(*histories: History, **pieces: bool) -> LossPolicy:
         switched = {"recalibrates": False, "rolls_back": False, "forecasts": False, "refits": False, **pieces}
@@ -107,33 +105,36 @@ def build_arms(settings: ArmSettings) -> dict[str, Arm]:
             **pieces,
         )
 
-    def live_policy(*histories: History, forecasts: bool) -> ReportPolicy:
+    def live_policy(*histories: History, forecasts: bool, averages: bool = True) -> ReportPolicy:
         return report_policy(
             *histories,
             refits=settings.refits,
+            averages=averages,
             rolls_back=settings.rolls_back,
             recalibrates=settings.recalibrates,
             forecasts=forecasts,
         )
 
-    portfolio = tuple(dict.fromkeys((weighted, sliding, expanding)))
-    policies: dict[str, tuple[UpdatePolicy, History]] = {
-        "never": (NeverPolicy(), sliding),
-        "sliding": (PeriodicPolicy(days=settings.period, history=sliding), sliding),
-        "expanding": (PeriodicPolicy(days=settings.period, history=expanding), sliding),
-        "present": (report_policy(sliding, refits=False), sliding),
-        "refit": (report_policy(sliding, refits=True), sliding),
-        "live": (live_policy(*(settings.histories or (sliding,)), forecasts=settings.forecasts), sliding),
-        "chosen": (live_policy(*portfolio, forecasts=True), sliding),
-        "loss": (loss_policy(sliding, refits=True), sliding),
-        "weighted": (loss_policy(weighted, refits=True), sliding),
-        "portfolio": (loss_policy(*portfolio, refits=True), sliding),
-        "forecast": (loss_policy(sliding, refits=True, forecasts=True), sliding),
-        "recalibration": (loss_policy(sliding, refits=True, recalibrates=True), sliding),
-        "rollback": (loss_policy(sliding, refits=True, rolls_back=True), sliding),
-        "all": (loss_policy(*portfolio, refits=True, forecasts=True, recalibrates=True, rolls_back=True), sliding),
+    averaged = tuple(settings.histories) or (sliding,)
+    chosen, reach = (History(half_life=settings.half_life), sliding, expanding), (*averaged, expanding)
+    policies: dict[str, tuple[UpdatePolicy, tuple[History, ...]]] = {
+        "never": (NeverPolicy(), (sliding,)),
+        "sliding": (PeriodicPolicy(days=settings.period, histories=(sliding,)), (sliding,)),
+        "expanding": (PeriodicPolicy(days=settings.period, histories=(expanding,)), (sliding,)),
+        "monthly": (PeriodicPolicy(days=settings.period, histories=averaged), averaged),
+        "present": (report_policy(sliding, refits=False), (sliding,)),
+        "refit": (report_policy(sliding, refits=True), (sliding,)),
+        "single": (live_policy(sliding, forecasts=settings.forecasts), (sliding,)),
+        "live": (live_policy(*averaged, forecasts=settings.forecasts), averaged),
+        "chosen": (live_policy(*averaged, forecasts=settings.forecasts, averages=False), (sliding,)),
+        "reach": (live_policy(*reach, forecasts=settings.forecasts), reach),
+        "loss": (loss_policy(sliding, refits=True), (sliding,)),
+        "forecast": (loss_policy(sliding, refits=True, forecasts=True), (sliding,)),
+        "recalibration": (loss_policy(sliding, refits=True, recalibrates=True), (sliding,)),
+        "rollback": (loss_policy(sliding, refits=True, rolls_back=True), (sliding,)),
+        "all": (loss_policy(*chosen, refits=True, forecasts=True, recalibrates=True, rolls_back=True), (sliding,)),
     }
-    return {name: Arm(policy, history) for name, (policy, history) in policies.items()}
+    return {name: Arm(policy, histories) for name, (policy, histories) in policies.items()}
 
 
 def run_arms(evaluation: Prequential, arms: Mapping[str, Arm], report: Callable[[str], None]) -> dict[str, ArmResult]:
@@ -141,7 +142,7 @@ def run_arms(evaluation: Prequential, arms: Mapping[str, Arm], report: Callable[
     results = {}
     for name, arm in arms.items():
         report(name)
-        results[name] = evaluation.run(arm.policy, arm.first_history)
+        results[name] = evaluation.run(arm.policy, arm.first_histories)
     return results
 
 

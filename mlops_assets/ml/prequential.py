@@ -27,16 +27,17 @@ from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import greater_is_better
 
 _RECALIBRATION_WINDOWS = 8
+_CANDIDATE = "candidate"
 
 
 @dataclass(frozen=True)
 class Service:
-    """A model in service from `since` on: its history, the day of its fit, the training date, and what it predicts with its recalibration.
+    """A model in service from `since` on: its histories, the day of its fit, the training date, and what it predicts with its recalibration.
 
-    `reference` is what the fit that the gates saw lost on its hold-out.
+    Of several histories it is the average. `reference` is what the fit that the gates saw lost on its hold-out.
     """
 
-    history: History
+    histories: tuple[History, ...]
     fitted_for: date
     trained_for: date
     since: date
@@ -91,15 +92,13 @@ class Prequential:
         self._positions = {start: rows for start, rows in positions.items() if len(rows)}
         self.windows = [window for window in windows if window[0] in self._positions]
         self._window_days = round(float(np.median([(end - start).days for start, end in windows])))
-        self._bent: dict[tuple[History, date, date], np.ndarray | None] = {}
+        self._bent: dict[tuple[tuple[History, ...], date, date], np.ndarray | None] = {}
 
-    def run(self, policy: UpdatePolicy, first_history: History) -> ArmResult:
-        """Let `policy` decide at the begin of each window, and evaluate what predicts in it."""
+    def run(self, policy: UpdatePolicy, first_histories: Sequence[History]) -> ArmResult:
+        """Let `policy` decide at the begin of each window, and evaluate what predicts in it: at first the average of `first_histories`."""
         arm, began = ArmResult(), time.process_time()
         day = self.windows[0][0]
-        service = self._train(arm, policy, day, UpdateDecision("retrain", "the first", (first_history,)), None)
-        if service is None:
-            raise ValueError("Without a champion no gate refuses a model.")
+        service = self._first(arm, policy, tuple(first_histories), day)
         previous: Service | None = None
         attempts = [day]
         ages: list[tuple[date, FittedPredictions, FittedPredictions, int]] = []
@@ -127,37 +126,50 @@ class Prequential:
         return arm
 
     def _train(
-        self, arm: ArmResult, policy: UpdatePolicy, day: date, decision: UpdateDecision, service: Service | None
+        self, arm: ArmResult, policy: UpdatePolicy, day: date, decision: UpdateDecision, service: Service
     ) -> Service | None:
-        """Fit a model for each history, choose one on the hold-out, and let the gate see it there; None when it is refused."""
+        """Fit the candidate, and let the gate see it on the hold-out; None when it is refused."""
         if not policy.gated:
-            [history] = decision.histories
-            return self._service(arm, history, day, day)
+            return self._service(arm, tuple(decision.histories), day, day)
         holdout = day - timedelta(days=self._holdout_days)
-        known = self._known(holdout, day, day)
-        losses = {history.name: self._fit(arm, history, holdout).losses[known] for history in decision.histories}
-        plain = WindowLosses.from_rows(losses, self._blocks(known))
-        best = min(decision.histories, key=lambda history: plain.sums[history.name].sum())
+        best = self._choose(arm, policy, decision.histories, day)
         seen = self._fit(arm, best, holdout)
-        if service is not None:
-            own = self._known(max(holdout, service.fitted_for), day, day)
-            shared = WindowLosses.from_rows({best.name: seen.losses[own], CHAMPION: service.losses[own]}, self._blocks(own))
-            difference = compare_losses([shared], best.name, CHAMPION)
-            gains = difference is not None and difference.is_better
-            loses = difference is not None and difference.is_worse
-            if loses or (decision.must_gain and not gains):
-                return None
-        reference = WindowLosses(sums={PLAIN: plain.sums[best.name]}, rows=plain.rows)
-        trained = self._service(arm, best, day if policy.refits else holdout, day)
+        own = self._known(max(holdout, service.fitted_for), day, day)
+        shared = WindowLosses.from_rows({_CANDIDATE: seen.losses[own], CHAMPION: service.losses[own]}, self._blocks(own))
+        difference = compare_losses([shared], _CANDIDATE, CHAMPION)
+        gains = difference is not None and difference.is_better
+        loses = difference is not None and difference.is_worse
+        if loses or (decision.must_gain and not gains):
+            return None
+        return self._accepted(arm, policy, best, day)
+
+    def _first(self, arm: ArmResult, policy: UpdatePolicy, histories: tuple[History, ...], day: date) -> Service:
+        """The first model, which replaces none."""
+        return self._accepted(arm, policy, histories, day) if policy.gated else self._service(arm, histories, day, day)
+
+    def _accepted(self, arm: ArmResult, policy: UpdatePolicy, histories: tuple[History, ...], day: date) -> Service:
+        """A candidate that passed the gates, refitted if the policy does, with what it had on its hold-out."""
+        holdout = day - timedelta(days=self._holdout_days)
+        known, seen = self._known(holdout, day, day), self._fit(arm, histories, holdout)
+        reference = WindowLosses.from_rows({PLAIN: seen.losses[known]}, self._blocks(known))
+        trained = self._service(arm, histories, day if policy.refits else holdout, day)
         return replace(trained, reference=reference, reference_metric=self._measure(seen.predictions, known))
 
-    def _fit(self, arm: ArmResult, history: History, day: date) -> FittedPredictions:
-        arm.fits.add((history, day))
-        return self._models.get(history, day)
+    def _choose(self, arm: ArmResult, policy: UpdatePolicy, histories: Sequence[History], day: date) -> tuple[History, ...]:
+        """All histories, whose average is the candidate, or the one that loses least on the hold-out."""
+        if policy.averages or len(histories) == 1:
+            return tuple(histories)
+        holdout = day - timedelta(days=self._holdout_days)
+        known = self._known(holdout, day, day)
+        return (min(histories, key=lambda history: float(self._fit(arm, (history,), holdout).losses[known].sum())),)
 
-    def _service(self, arm: ArmResult, history: History, fitted_for: date, day: date) -> Service:
-        fitted = self._fit(arm, history, fitted_for)
-        return Service(history, fitted_for, day, day, fitted.predictions, fitted.losses)
+    def _fit(self, arm: ArmResult, histories: tuple[History, ...], day: date) -> FittedPredictions:
+        arm.fits.update((history, day) for history in histories)
+        return self._models.average(histories, day)
+
+    def _service(self, arm: ArmResult, histories: tuple[History, ...], fitted_for: date, day: date) -> Service:
+        fitted = self._fit(arm, histories, fitted_for)
+        return Service(histories, fitted_for, day, day, fitted.predictions, fitted.losses)
 
     def _aged(self, start: date, service: Service) -> tuple[date, FittedPredictions, FittedPredictions, int]:
         """A window with two probes, fitted for it and for its model in service, at least a hold-out earlier, and the days between."""
@@ -194,7 +206,7 @@ class Prequential:
         """The losses of one window by the models that a policy compares, of the rows whose label is known on `day`."""
         rows = self._positions[start]
         rows = rows[self._stream.known[rows] <= np.datetime64(day)]
-        losses = {PLAIN: self._models.get(service.history, service.fitted_for).losses}
+        losses = {PLAIN: self._models.average(service.histories, service.fitted_for).losses}
         if start >= service.since:
             losses[CHAMPION] = service.losses
             if previous is not None:
@@ -237,11 +249,11 @@ class Prequential:
 
     def _recalibrate(self, service: Service, day: date) -> np.ndarray | None:
         """What the model predicts once it is recalibrated on `day`, or None where its labels do not allow it."""
-        identity = (service.history, service.fitted_for, day)
+        identity = (service.histories, service.fitted_for, day)
         if identity not in self._bent:
             first = max(service.fitted_for, day - timedelta(days=_RECALIBRATION_WINDOWS * self._window_days))
             rows = self._known(first, day, day)
-            predictions = self._models.get(service.history, service.fitted_for).predictions
+            predictions = self._models.average(service.histories, service.fitted_for).predictions
             fitted, bent = fit_recent(self._stream.problem, predictions[rows], self._stream.labels[rows]), None
             if fitted is not None:
                 bent = np.full(predictions.shape, np.nan)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses
     from mlops_assets.ml.training_forecast import TrainingCosts, TrainingForecast
 
+_MOST_DOUBLINGS = 6
+"""Of the wait after trainings that did not help: beyond it a cooldown of a week is more than a year."""
+
 Outcome = Literal["keep", "recalibrate", "roll back", "retrain", "wait", "ask"]
 """`roll back`: the model before loses less. `retrain`: there is a reason and nothing against it. `ask`: the same, but trainings did not help:
 a person is needed. `recalibrate`: the recalibrated model loses less, and nothing is trained. `wait`: there is a reason, and something against
@@ -225,12 +228,20 @@ def _train_or_ask(
 ) -> tuple[Outcome, list[str]]:
     """Return the outcome where there is a reason and no obstacle.
 
-    After a training that is too old itself, another one is tried, and so it is when probes show that newer history `helps`.
+    After a training that is too old itself, another one is tried, and so it is when probes show that newer history `helps`. Otherwise the
+    wait for the next one doubles with each that did not help: who is asked may be away, and the world may have changed.
     """
     is_recent = state.attempted is not None and (policy.trained_before is None or state.attempted > policy.trained_before)
-    if helps or not policy.gives_up(state.refused) or not is_recent:
+    if helps or not policy.gives_up(state.refused) or not is_recent or state.attempted is None:
         return "retrain", list(reasons)
-    tried = f"the last {state.refused} trainings, the newest for {state.attempted}, were refused or rolled back: a person has to decide"
+    cooldown = state.day - policy.attempted_after
+    again = state.attempted + cooldown * 2 ** min(state.refused, _MOST_DOUBLINGS)
+    if state.day >= again:
+        return "retrain", list(reasons)
+    tried = (
+        f"the last {state.refused} trainings, the newest for {state.attempted}, were refused or rolled back: a person has to decide; "
+        f"without one the next is tried from {again} on"
+    )
     return "ask", [*reasons, tried]
 
 

@@ -59,11 +59,24 @@ class Models:
         self._folder = folder
         self._identity = identity
         self._fitted: dict[tuple[History, date, int | None], FittedPredictions] = {}
+        self._averages: dict[tuple[tuple[History, ...], date], FittedPredictions] = {}
         self.fitted_now = 0
 
     def get(self, history: History, day: date) -> FittedPredictions:
         """Return the model fitted on `history` before `day` with the labels known then."""
         return self._get(history, day, None)
+
+    def average(self, histories: tuple[History, ...], day: date) -> FittedPredictions:
+        """Return the average of the models fitted on `histories` before `day`."""
+        if len(histories) == 1:
+            return self.get(histories[0], day)
+        if (histories, day) not in self._averages:
+            fits = [self.get(history, day) for history in histories]
+            predictions = np.mean([fit.predictions for fit in fits], axis=0)
+            self._averages[histories, day] = FittedPredictions(
+                predictions, self.losses(predictions), sum(fit.seconds for fit in fits)
+            )
+        return self._averages[histories, day]
 
     def probe(self, history: History, day: date) -> FittedPredictions:
         """Return such a model fitted on a sample of the rows, drawn by their weights: it is worse, ages as soon, and costs little."""

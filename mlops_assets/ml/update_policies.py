@@ -78,6 +78,10 @@ class UpdatePolicy(Protocol):
         """Whether a candidate must not be worse than the model in service on its hold-out. Otherwise it is fitted once and deployed."""
 
     @property
+    def averages(self) -> bool:
+        """Whether a candidate is the average of the models of its histories. Otherwise it is the one that loses least on the hold-out."""
+
+    @property
     def forecasts(self) -> bool:
         """Whether it looks at `UpdateFacts.ages`."""
 
@@ -93,7 +97,7 @@ class UpdatePolicy(Protocol):
 class NeverPolicy:
     """Keep the first model."""
 
-    refits = gated = recalibrates = forecasts = False
+    refits = gated = averages = recalibrates = forecasts = False
 
     def decide(self, facts: UpdateFacts) -> UpdateDecision:
         """Return `keep`."""
@@ -102,10 +106,11 @@ class NeverPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class PeriodicPolicy:
-    """Train on `history` every `days`, whatever happened."""
+    """Train on `histories` every `days`, whatever happened."""
 
     days: int
-    history: History
+    histories: tuple[History, ...]
+    averages: bool = True
     refits: bool = True
     gated: bool = False
     recalibrates: bool = False
@@ -116,7 +121,7 @@ class PeriodicPolicy:
         age = (facts.day - facts.trained_for).days
         if age < self.days:
             return UpdateDecision("keep", f"the model is {age} days old")
-        return UpdateDecision("retrain", f"the model is {age} days old", (self.history,))
+        return UpdateDecision("retrain", f"the model is {age} days old", self.histories)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +142,7 @@ class ReportPolicy:
     refused: int | None
     watch: int
     refits: bool = False
+    averages: bool = False
     rolls_back: bool = False
     recalibrates: bool = False
     gated: bool = True
@@ -206,6 +212,7 @@ class LossPolicy:
     rolls_back: bool = True
     forecasts: bool = True
     refits: bool = True
+    averages: bool = False
     gated: bool = True
     seed: int = 0
 

@@ -6,7 +6,7 @@ Models are fitted here with the solution's estimator, without a search, a calibr
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +20,14 @@ from mlops_assets.feature_store.registry import FeatureRegistry
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.sql import lake_name, quote
 from mlops_assets.lake.tables import current_snapshot, fingerprint, table_exists
-from mlops_assets.ml.history import History
+from mlops_assets.operations.changed_rows import RelationChange
 from mlops_assets.operations.replay_plan import Period, ReplayPlan, StepLength
 from mlops_assets.operations.solutions import declared_solution
 from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
-from mlops_assets.schema.configuration_errors import method_parameters
 from mlops_assets.schema.duration import maximum_days
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.allowed_histories import WHOLE_WINDOW, allowed_histories
+from mlops_assets.training.allowed_histories import allowed_histories
 from mlops_assets.training.candidate import current_configuration_hash
 from mlops_assets.training.labelled_stream import solution_models
 
@@ -58,19 +57,25 @@ class PolicyComparison:
 
 
 def compare_policies(
-    settings: Settings, solution: str, period: Period, names: Sequence[str], report: Callable[[str], None]
+    settings: Settings,
+    solution: str,
+    period: Period,
+    names: Sequence[str],
+    report: Callable[[str], None],
+    *,
+    change: RelationChange | None = None,
 ) -> PolicyComparison:
     """Compare the policies `names` ("every": all of them) on the windows of `period`, and show them in Dagster and as a file.
 
-    `report` hears what takes time. Raises StackError when the solution has no time, a policy is unknown, or there are no rows before the
-    period to train on.
+    With `change` the relation of features and label is another one in some rows. `report` hears what takes time. Raises StackError when the
+    solution has no time, a policy is unknown, or there are no rows before the period to train on.
     """
     import dagster as dg
 
     inputs = resolve_inputs(declared_solution(solution), FeatureRegistry.from_manifest(current_project().dbt_manifest))
     folder = settings.home / "replay"
     with Lake.from_settings(settings).connect(read_only=True) as connection:
-        comparison = compare_on_lake(connection, inputs, period, names, folder=folder, report=report)
+        comparison = compare_on_lake(connection, inputs, period, names, folder=folder, report=report, change=change)
     with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
         publish_comparison(instance, solution, comparison)
     return comparison
@@ -84,6 +89,7 @@ def compare_on_lake(
     *,
     folder: Path,
     report: Callable[[str], None],
+    change: RelationChange | None = None,
 ) -> PolicyComparison:
     """Compare the policies on the rows of one lake; fits and the figure are kept in `folder`. Raises StackError."""
     from mlops_assets.ml.policy_comparison import build_arms, run_arms, summarise_arms
@@ -99,7 +105,7 @@ def compare_on_lake(
         raise StackError(f"There is no policy {', '.join(unknown)}.", remedy=f"Choose of: {', '.join(arms)}, or every")
     chosen = {name: arm for name, arm in arms.items() if "every" in names or name in names}
     report("reading the rows")
-    evaluation = _evaluation(connection, inputs, period, folder / "policies")
+    evaluation = _evaluation(connection, inputs, period, folder / "policies", change)
     results = run_arms(evaluation, chosen, report)
     metric, windows = solution.training.metric, [start for start, _ in evaluation.windows]
     path = folder / f"{solution.name}-policies.png"
@@ -145,8 +151,9 @@ def arm_settings(solution: Solution) -> "ArmSettings":
     from mlops_assets.ml.training_forecast import TrainingCosts
 
     training, retraining = solution.training, solution.retraining
+    window = maximum_days(training.window)
     return ArmSettings(
-        window=maximum_days(training.window),
+        window=window,
         period=max(_PERIOD_DAYS, CADENCE_LENGTHS[solution.monitoring.window].fewest_days),
         cooldown=maximum_days(retraining.cooldown),
         maximum_age=maximum_days(retraining.max_age) if retraining.max_age else None,
@@ -160,21 +167,21 @@ def arm_settings(solution: Solution) -> "ArmSettings":
         forecasts=retraining.forecast,
         costs=None if retraining.costs is None else TrainingCosts(retraining.costs.training, retraining.costs.loss),
         refits=solution.refits,
-        histories=[
-            history if history != WHOLE_WINDOW else History(days=maximum_days(training.window))
-            for history in allowed_histories(solution)
-        ],
-        weighted="sample_weight" in (method_parameters(training.estimator.type, "fit") or ()),
+        histories=[replace(history, days=history.days or window) for history in allowed_histories(solution)],
     )
 
 
-def _evaluation(connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, period: Period, folder: Path) -> "Prequential":
+def _evaluation(
+    connection: "duckdb.DuckDBPyConnection", inputs: SolutionInputs, period: Period, folder: Path, change: RelationChange | None
+) -> "Prequential":
     import numpy as np
 
     from mlops_assets.ml.prequential import Prequential
 
     solution = inputs.solution
     table = labelled_rows(connection, inputs, period)
+    if change is not None:
+        table = change.apply(solution, table)
     connection.register(_ROWS, table)
     content = fingerprint(connection, _ROWS)
     models = solution_models(

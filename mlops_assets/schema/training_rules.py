@@ -51,7 +51,7 @@ def check_training(solution: Solution) -> None:
         check_metric(training.metric, solution.problem, ("training", "metric"))
     _check_problem(solution, errors)
     weighted = training.sample_weight is not None or training.class_weight is not None
-    weighted |= any(history.half_life is not None for history in training.histories)
+    weighted |= any(history.half_life is not None for history in training.histories or ())
     if training.histories and not solution.spine.has_time:
         errors.add(("training", "histories"), "a table without time has no history; leave it out")
     needs_onnx = solution.serving.engine == "process"

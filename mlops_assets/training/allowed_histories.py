@@ -1,8 +1,9 @@
-"""The histories that a solution allows, on the rows of its training dataset: up to the newest row, as a refit has it too."""
+"""The histories that a solution fits, on the rows of its training dataset: up to the newest row, as a refit has it too."""
 
 from typing import TYPE_CHECKING
 
 from mlops_assets.ml.history import History
+from mlops_assets.schema.configuration_errors import method_parameters
 from mlops_assets.schema.duration import maximum_days
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
@@ -14,31 +15,41 @@ if TYPE_CHECKING:
 WHOLE_WINDOW = History()
 """Every row of the training window, each as much as the others."""
 
+_HALF_LIVES = 3
+"""Half-lives in the window, of the history that is averaged with the whole window where the YAML file names none."""
+
 
 def allowed_histories(solution: Solution) -> tuple[History, ...]:
-    """Return the histories of the YAML file; without any, the whole window."""
-    return tuple(
-        History(
-            days=maximum_days(history.span) if history.span else None,
-            half_life=maximum_days(history.half_life) if history.half_life else None,
-        )
-        for history in solution.training.histories
-    ) or (WHOLE_WINDOW,)
+    """Return the histories of the YAML file, whose models are averaged.
+
+    Without any they are the whole window and, where the estimator takes weights and the table has time, the window by its recency.
+    """
+    named = solution.training.histories
+    if named is not None:
+        return tuple(
+            History(
+                days=maximum_days(history.span) if history.span else None,
+                half_life=maximum_days(history.half_life) if history.half_life else None,
+            )
+            for history in named
+        ) or (WHOLE_WINDOW,)
+    takes_weights = "sample_weight" in (method_parameters(solution.training.estimator.type, "fit") or ())
+    if not solution.spine.has_time or not takes_weights:
+        return (WHOLE_WINDOW,)
+    return WHOLE_WINDOW, History(half_life=max(maximum_days(solution.training.window) // _HALF_LIVES, 1))
 
 
-def rows_of_history(inputs: SolutionInputs, rows: "pa.Table", history: History) -> "pa.Table":
-    """Return the `rows` that are not older than the history."""
-    if history.days is None:
-        return rows
-    return rows.filter(_ages(inputs, rows) < history.days)
+def history_weights(inputs: SolutionInputs, rows: "pa.Table", history: History) -> "np.ndarray":
+    """Return how much each row counts, 0 for those that are older than the history."""
+    import numpy as np
 
-
-def history_weights(inputs: SolutionInputs, rows: "pa.Table", history: History) -> "np.ndarray | None":
-    """Return how much each row counts; None where all count the same."""
-    return None if history.half_life is None else 0.5 ** (_ages(inputs, rows) / history.half_life)
-
-
-def _ages(inputs: SolutionInputs, rows: "pa.Table") -> "np.ndarray":
-    """The age of each row in days, from the newest one on."""
+    weights = np.ones(rows.num_rows)
+    if history == WHOLE_WINDOW:
+        return weights
     times = rows.column(inputs.solution.spine.prediction_time).to_numpy()
-    return (times.max() - times).astype("timedelta64[s]").astype(float) / 86_400
+    ages = (times.max() - times).astype("timedelta64[s]").astype(float) / 86_400
+    if history.half_life is not None:
+        weights *= 0.5 ** (ages / history.half_life)
+    if history.days is not None:
+        weights *= ages < history.days
+    return weights

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -24,7 +24,7 @@ from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import keep_bundle
 from mlops_assets.training.bundle_writing import parity_sample, write_model_bundle
-from mlops_assets.training.exported_fit import ExportedFit, feature_schema, fit_histories, least_precise, refit
+from mlops_assets.training.exported_fit import ExportedFit, feature_schema, fit_and_export, least_precise, refit
 from mlops_assets.training.fitting import default_estimator, run_search
 from mlops_assets.training.provenance import code_versions
 from mlops_assets.training.training_dataset import dataset_rows_query
@@ -83,7 +83,7 @@ def train_candidate(
             schema = feature_schema(inputs, train)
             searched = _search(context, registry, settings, inputs, schema=schema, train=train, dataset=dataset, run_id=run_id)
             estimator = searched.best.step if searched else default_estimator(inputs)
-            gated, losses = fit_histories(inputs, train, holdout, estimator)
+            gated = fit_and_export(inputs, train, holdout, estimator)
             served = refit(inputs, gated, holdout)
         except ValueError as error:
             raise permanent_failure(str(error)) from error
@@ -103,7 +103,7 @@ def train_candidate(
                 _write(bundle / GATED_FOLDER, inputs, gated, holdout, registered)
             registry.log_bundle(registered, bundle, training=training, precision=precision)
             keep_bundle(settings, registered, bundle)
-    return registered, _described(inputs, served, searched) | _described_choice(served, losses)
+    return registered, _described(inputs, served, searched)
 
 
 @contextmanager
@@ -230,7 +230,7 @@ def _log(
             **training.model_dump(mode="json", include={"window", "holdout", "seed", *_options(inputs)}),
             "chosen_threshold": fitted.threshold,
             "refit": inputs.solution.refits,
-            "history": served.history.name,
+            "histories": ", ".join(history.name for history in served.histories),
             "features": len(inputs.features),
             "feature_views": json.dumps(inputs.view_versions),
         },
@@ -267,13 +267,6 @@ def _options(inputs: SolutionInputs) -> set[str]:
     }
 
 
-def _described_choice(served: ExportedFit, losses: Mapping[str, float]) -> dict[str, Any]:
-    """Return the metadata of the choice among histories, if there was one: the loss on the hold-out by history."""
-    if not losses:
-        return {}
-    return {"history": served.history.name, "loss_by_history": dg.MetadataValue.json(dict(losses))}
-
-
 def _described(inputs: SolutionInputs, served: ExportedFit, searched: "SearchResult | None") -> dict[str, Any]:
     """Return the metadata of the fit that serves for the page of the asset."""
     fitted, no_onnx = served.fitted, served.exported.no_onnx
@@ -283,6 +276,7 @@ def _described(inputs: SolutionInputs, served: ExportedFit, searched: "SearchRes
         "fit_seconds": fitted.seconds,
         "refit": inputs.solution.refits,
         "fitted_rows": served.rows.num_rows,
+        "histories": ", ".join(history.name for history in served.histories),
     }
     if no_onnx is not None:
         metadata["no_onnx"] = no_onnx

@@ -1,13 +1,13 @@
 """A model fitted on rows, in the form in which it serves, with the precision of that form."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_assets.clients.bundle_record import Precision
 from mlops_assets.ml.history import History
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.allowed_histories import WHOLE_WINDOW, allowed_histories, rows_of_history
+from mlops_assets.training.allowed_histories import allowed_histories
 from mlops_assets.training.export import ExportedModel, export_model
 from mlops_assets.training.fitting import FittedModel, fit_model
 
@@ -22,10 +22,10 @@ _PARITY_ROWS = 20_000
 
 @dataclass(frozen=True)
 class ExportedFit:
-    """A model fitted on `rows` by its `history`, the schema of its features, its serving form, and how exactly that predicts."""
+    """A model fitted on `rows` by its `histories`, the schema of its features, its serving form, and how exactly that predicts."""
 
     rows: "pa.Table"
-    history: History
+    histories: Sequence[History]
     schema: "FeatureSchema"
     fitted: FittedModel
     exported: ExportedModel
@@ -39,19 +39,16 @@ def feature_schema(inputs: SolutionInputs, rows: "pa.Table") -> "FeatureSchema":
     return with_origins(FeatureSchema.from_arrow(rows.schema, inputs.features), rows)
 
 
-def fit_and_export(
-    inputs: SolutionInputs, rows: "pa.Table", holdout: "pa.Table", estimator: "PipelineStep", history: History = WHOLE_WINDOW
-) -> ExportedFit:
-    """Fit `estimator` on those of `rows` that `history` takes, export it, and compare the export with it on the `holdout`.
+def fit_and_export(inputs: SolutionInputs, rows: "pa.Table", holdout: "pa.Table", estimator: "PipelineStep") -> ExportedFit:
+    """Fit `estimator` on `rows`, on each history of the solution, export the average, and compare the export with it on the `holdout`.
 
     Raises ValueError when that is not possible.
     """
     from mlops_assets.ml.matrix import to_exact_frame, to_frame
     from mlops_assets.ml.onnx import measure_parity, measure_rounding
 
-    rows = rows_of_history(inputs, rows, history)
-    solution, schema = inputs.solution, feature_schema(inputs, rows)
-    fitted = fit_model(inputs, schema, rows, estimator, history)
+    solution, schema, histories = inputs.solution, feature_schema(inputs, rows), allowed_histories(inputs.solution)
+    fitted = fit_model(inputs, schema, rows, estimator, histories)
     exported = export_model(fitted.pipeline, schema, solution)
     compared_rows = holdout.slice(0, _PARITY_ROWS)
     compared = measure_parity(fitted.pipeline, exported.model, to_frame(compared_rows, schema), schema, solution.problem)
@@ -65,37 +62,7 @@ def fit_and_export(
         float32_changed=rounded.changed_share,
         float32_mean_change=rounded.mean_change,
     )
-    return ExportedFit(rows, history, schema, fitted, exported, precision)
-
-
-def fit_histories(
-    inputs: SolutionInputs, rows: "pa.Table", holdout: "pa.Table", estimator: "PipelineStep"
-) -> tuple[ExportedFit, Mapping[str, float]]:
-    """Fit `estimator` on each history that the solution allows; return the fit that loses least on the `holdout`, and the losses by history."""
-    fits = [fit_and_export(inputs, rows, holdout, estimator, history) for history in allowed_histories(inputs.solution)]
-    if len(fits) == 1:
-        return fits[0], {}
-    losses = {fit.history.name: _mean_loss(inputs, fit, holdout) for fit in fits}
-    return min(fits, key=lambda fit: losses[fit.history.name]), losses
-
-
-def _mean_loss(inputs: SolutionInputs, fit: ExportedFit, holdout: "pa.Table") -> float:
-    import numpy as np
-
-    from mlops_assets.ml.loss_comparison import row_losses
-    from mlops_assets.ml.matrix import to_frame
-    from mlops_assets.ml.pipeline import predict
-    from mlops_assets.schema.problem import label_array
-
-    problem = inputs.solution.problem
-    labels = label_array(holdout.column(inputs.solution.spine.label), problem)
-    predictions = predict(fit.fitted.pipeline, to_frame(holdout, fit.schema), problem)
-    if problem == "binary_classification":
-        predictions = predictions[:, 1]
-    if problem == "multiclass_classification":
-        labels = np.searchsorted(fit.fitted.pipeline.classes_, labels)
-    squared = inputs.solution.training.metric != "mean_absolute_error"
-    return float(np.mean(row_losses(problem, labels, predictions, squared=squared)))
+    return ExportedFit(rows, histories, schema, fitted, exported, precision)
 
 
 def refit(inputs: SolutionInputs, gated: ExportedFit, holdout: "pa.Table") -> ExportedFit:
@@ -105,7 +72,7 @@ def refit(inputs: SolutionInputs, gated: ExportedFit, holdout: "pa.Table") -> Ex
     if not inputs.solution.refits:
         return gated
     rows = pa.concat_tables([gated.rows, holdout])
-    return fit_and_export(inputs, rows, holdout, gated.fitted.estimator, gated.history)
+    return fit_and_export(inputs, rows, holdout, gated.fitted.estimator)
 
 
 def least_precise(first: Precision, second: Precision) -> Precision:

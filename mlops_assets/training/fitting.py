@@ -107,16 +107,22 @@ def _trials(scores: "FoldScores", ray_address: str | None) -> "Iterator[tuple[Fo
 
 
 def fit_model(
-    inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", estimator: "PipelineStep", history: History = WHOLE_WINDOW
+    inputs: SolutionInputs,
+    schema: "FeatureSchema",
+    train: "pa.Table",
+    estimator: "PipelineStep",
+    histories: Sequence[History] = (WHOLE_WINDOW,),
 ) -> FittedModel:
-    """Fit `estimator` on all training rows, weighted by `history`; calibrate it and choose its threshold on out-of-fold predictions.
+    """Fit `estimator` on all training rows, as the average of one fit on each of `histories`.
+
+    Calibrate it and choose its threshold on out-of-fold predictions.
 
     Raises ValueError when the rows do not allow it.
     """
     from mlops_assets.ml.cross_validation import fit_rows, out_of_fold
 
     training = inputs.solution.training
-    specification, rows = model_specification(inputs, schema), training_rows(inputs, schema, train, history)
+    specification, rows = model_specification(inputs, schema), training_rows(inputs, schema, train, histories)
     began = time.perf_counter()
     pipeline = fit_rows(specification, estimator, rows)
     seconds = time.perf_counter() - began
@@ -224,9 +230,9 @@ def model_specification(inputs: SolutionInputs, schema: "FeatureSchema") -> "Mod
 
 
 def training_rows(
-    inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", history: History = WHOLE_WINDOW
+    inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", histories: Sequence[History] = (WHOLE_WINDOW,)
 ) -> "TrainingRows":
-    """Return the rows of `train`, weighted by `history`, as an estimator is fitted on them.
+    """Return the rows of `train`, with their weights in each of `histories`, as an estimator is fitted on them.
 
     Raises ValueError for a weight or a label that is none.
     """
@@ -237,15 +243,17 @@ def training_rows(
     from mlops_assets.schema.problem import label_array
 
     solution = inputs.solution
-    weights = history_weights(inputs, train, history)
+    weights = None
     if (column := solution.training.sample_weight) is not None:
-        stated = check_weights(train.column(column).cast(pa.float64()).to_numpy())
-        weights = stated if weights is None else weights * stated
+        weights = check_weights(train.column(column).cast(pa.float64()).to_numpy())
     return TrainingRows(
         frame=to_frame(train, schema),
         labels=label_array(train.column(solution.spine.label), solution.problem),
         weights=weights,
         balanced=solution.training.class_weight == "balanced",
+        histories=()
+        if tuple(histories) == (WHOLE_WINDOW,)
+        else tuple(history_weights(inputs, train, history) for history in histories),
     )
 
 

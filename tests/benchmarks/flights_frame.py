@@ -13,7 +13,6 @@ from mlops_assets import defs
 from mlops_assets.components.ml_solution import resolve_inputs
 from mlops_assets.core.project import current_project
 from mlops_assets.feature_store.registry import FeatureRegistry
-from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.operations.replay_plan import Period
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs

@@ -19,6 +19,7 @@ import pandas as pd
 from flights_frame import bundled_inputs, flights_rows
 
 from mlops_assets.ml.changed_relation import ChangeKind, change_labels, changed_share
+from mlops_assets.ml.history import History
 from mlops_assets.ml.policy_comparison import ArmSettings
 from mlops_assets.ml.prequential import Prequential, equal_windows
 from mlops_assets.ml.shared_fits import Models, Stream
@@ -56,6 +57,7 @@ class Rows:
         """What a solution without any section of its own has, but for the window and what these rows need."""
         return ArmSettings(
             window=self.window,
+            histories=(History(days=self.window), History(days=self.window, half_life=self.window // 3)),
             period=self.period,
             cooldown=self.cooldown,
             maximum_age=self.maximum_age,
@@ -142,7 +144,10 @@ class Trees:
 
 
 def sea(thresholds: Sequence[float], name: str, *, weeks: int, seed: int = 0) -> Rows:
-    """Return SEA: three features, of which the sum of two exceeds a threshold; a tenth of the labels is wrong. Each threshold holds equally long."""
+    """Return SEA: three features, of which the sum of two exceeds a threshold; a tenth of the labels is wrong.
+
+    Each threshold holds equally long.
+    """
     random, count = np.random.default_rng(seed), weeks * 7 * 60
     features = random.uniform(0, 10, size=(count, 3))
     held = np.repeat(thresholds, -(-count // len(thresholds)))[:count]
@@ -212,12 +217,16 @@ def car_loan() -> Rows:
 
 def credit_cards() -> Rows:
     """Return NannyML's multiclass data: which of three cards a customer takes."""
-    reference, analysis = (pd.read_csv(_nannyml(f"mc_{name}.csv"), parse_dates=["timestamp"]) for name in ("reference", "analysis"))
+    reference, analysis = (
+        pd.read_csv(_nannyml(f"mc_{name}.csv"), parse_dates=["timestamp"]) for name in ("reference", "analysis")
+    )
     if "y_true" not in analysis:
-        analysis = analysis.merge(pd.read_csv(_nannyml("mc_analysis_gt.csv")), left_index=True, right_index=True, suffixes=("", "_"))
+        analysis = analysis.merge(
+            pd.read_csv(_nannyml("mc_analysis_gt.csv")), left_index=True, right_index=True, suffixes=("", "_")
+        )
     rows = pd.concat([reference, analysis]).sort_values("timestamp", kind="stable").reset_index(drop=True)
     days, (labels, classes) = _days(rows["timestamp"]), pd.factorize(rows["y_true"], sort=True)
-    dropped = [name for name in rows if name.startswith("y_") or name.startswith("id") or name == "timestamp"]
+    dropped = [name for name in rows if name.startswith(("y_", "id")) or name == "timestamp"]
     features = rows.drop(columns=dropped)
     return Rows(
         name="credit cards",
@@ -262,11 +271,30 @@ def car_prices() -> Rows:
 def census() -> Rows:
     """Return the US census: employment by year."""
     parts = [pd.read_parquet(_nannyml(f"employment_MA_{name}.pq")) for name in ("reference", "analysis", "analysis_target")]
-    rows = pd.concat([parts[0], parts[1].merge(parts[2], on="id")]).sample(frac=1, random_state=0).sort_values("year", kind="stable")
+    rows = (
+        pd.concat([parts[0], parts[1].merge(parts[2], on="id")]).sample(frac=1, random_state=0).sort_values("year", kind="stable")
+    )
     rows = rows.reset_index(drop=True)
     days = rows["year"].map(lambda year: np.datetime64(f"{year}-01-01")).to_numpy().astype("datetime64[D]")
-    kept = ["AGEP", "SCHL", "MAR", "RELP", "DIS", "ESP", "CIT", "MIG", "MIL", "ANC", "NATIVITY", "DEAR", "DEYE", "DREM", "SEX", "RAC1P"]
-    features = rows[kept].astype({name: str for name in kept[1:]})
+    kept = [
+        "AGEP",
+        "SCHL",
+        "MAR",
+        "RELP",
+        "DIS",
+        "ESP",
+        "CIT",
+        "MIG",
+        "MIL",
+        "ANC",
+        "NATIVITY",
+        "DEAR",
+        "DEYE",
+        "DREM",
+        "SEX",
+        "RAC1P",
+    ]
+    features = rows[kept].astype(dict.fromkeys(kept[1:], str))
     return Rows(
         name="census",
         problem="binary_classification",

@@ -291,6 +291,13 @@ def test_after_two_trainings_in_vain_a_person_is_asked() -> None:
     assert "the last 2 trainings, the newest for 2013-08-20, were refused or rolled back: a person has to decide" in decision.text
     assert decide(replace(refused, refused=1), POLICY).outcome == "retrain"
     assert decide(refused, replace(POLICY, refused=None)).outcome == "retrain"
+    # Nobody came: the wait doubles with each training in vain, and then the world may have changed.
+    again = date(2013, 8, 20) + (DAY - POLICY.attempted_after) * 4
+    assert f"without one the next is tried from {again} on" in decision.text
+    later = replace(refused, day=again, attempted=date(2013, 8, 20))
+    waited = replace(POLICY, attempted_after=again - (DAY - POLICY.attempted_after), trained_before=None)
+    assert decide(later, waited).outcome == "retrain"
+    assert decide(replace(later, refused=3), waited).outcome == "ask"
     # A training that is too old itself, by `max_age`, says no more that another one is in vain.
     assert decide(replace(refused, attempted=DAY - timedelta(days=60)), POLICY).outcome == "retrain"
     assert decide(replace(refused, windows=bad()), POLICY).outcome == "keep"

@@ -116,7 +116,7 @@ def test_age_is_a_reason_by_itself():
 
 
 def test_a_training_every_period():
-    policy = PeriodicPolicy(days=28, history=History())
+    policy = PeriodicPolicy(days=28, histories=(History(),))
     assert policy.decide(FACTS).action == "retrain"
     assert policy.decide(replace(FACTS, trained_for=DAY - timedelta(days=27))).action == "keep"
     assert NeverPolicy().decide(FACTS).action == "keep"

@@ -7,15 +7,19 @@ from typing import Any
 
 import dagster as dg
 import duckdb
+import numpy as np
 import pytest
 from lake_in_folder import lake_in_folder
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.feature_store.registry import DbtModel
+from mlops_assets.ml.history import History
+from mlops_assets.operations.changed_rows import RelationChange
 from mlops_assets.operations.policy_comparison import (
     PolicyComparison,
     arm_settings,
     compare_on_lake,
+    labelled_rows,
     publish_comparison,
 )
 from mlops_assets.operations.replay_plan import Period
@@ -126,7 +130,32 @@ def test_what_cannot_be_compared_is_said(lake: duckdb.DuckDBPyConnection, tmp_pa
 def test_the_arms_follow_the_yaml():
     settings = arm_settings(inputs(retraining={"bad_windows": "1 of 3", "cooldown": "2w", "max_age": None}).solution)
     assert (settings.window, settings.cooldown, settings.maximum_age) == (30, 14, None)
-    assert (settings.minimum_bad_windows, settings.recent_windows, settings.weighted) == (1, 3, True)
+    assert (settings.minimum_bad_windows, settings.recent_windows) == (1, 3)
+    assert settings.histories == [History(days=30), History(days=30, half_life=10)]
     training = inputs().solution.training.model_dump(exclude_none=True)
     unweighted = {**training, "estimator": {"type": "sklearn.neighbors.KNeighborsClassifier"}}
-    assert not arm_settings(inputs(training=unweighted).solution).weighted
+    assert arm_settings(inputs(training=unweighted).solution).histories == [History(days=30)]
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_change_of_the_relation_is_put_into_the_rows(lake: duckdb.DuckDBPyConnection, tmp_path: Path, problem: str):
+    made = inputs(problem)
+    rows = labelled_rows(lake, made, PERIOD)
+    label, ages = made.solution.spine.label, rows.column("age").to_numpy()
+    for kind, least, most in (("abrupt", 1, 1), ("gradual", 0.3, 0.7), ("seasonal", 0.3, 0.7), ("recurring", 0.4, 0.6)):
+        change = RelationChange.read(f"{kind}:age=42.0:2020-03-02:2020-04-26")
+        changed = change.apply(made.solution, rows)
+        differ = np.array(rows.column(label).to_pylist()) != np.array(changed.column(label).to_pylist())
+        chosen = (ages == 42) & (rows.column("day").to_numpy() >= np.datetime64("2020-03-02"))
+        assert not differ[~chosen].any()
+        assert least <= differ[chosen].mean() <= most
+    for text, expected in (
+        ("often:age=1:2020-03-02:2020-03-03", "There is no change 'often'"),
+        ("abrupt:age:2020-03-02:2020-03-03", "is no change of a relation"),
+        ("abrupt:age=1:2020-03-03:2020-03-02", "before it begins"),
+    ):
+        with pytest.raises(StackError, match=expected):
+            RelationChange.read(text)
+    for chosen_rows, expected in (("height=1", "has no feature height"), ("age=-1", "age is never -1")):
+        with pytest.raises(StackError, match=expected):
+            RelationChange.read(f"abrupt:{chosen_rows}:2020-03-02:2020-03-03").apply(made.solution, rows)

@@ -1,31 +1,37 @@
-"""Histories that a solution allows: the one that loses least on the hold-out is fitted, and serves after its refit."""
+"""Histories of a solution: the average of a fit on each is gated, exported and refitted."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
-from evaluated_candidates import Case, case
+from evaluated_candidates import case
 from pydantic import ValidationError
+from sklearn.linear_model import LogisticRegression
 
+from mlops_assets.ml.averaging import fit_average
+from mlops_assets.ml.history import History
+from mlops_assets.ml.matrix import to_frame
+from mlops_assets.ml.pipeline import predict
 from mlops_assets.schema.configuration_errors import ConfigurationError
-from mlops_assets.schema.problem import PROBLEMS, Problem
+from mlops_assets.schema.duration import maximum_days
+from mlops_assets.schema.problem import PROBLEMS, Problem, label_array
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.training_rules import check_training
 from mlops_assets.schema.training_section import TrainingHistory
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.allowed_histories import allowed_histories, history_weights, rows_of_history
-from mlops_assets.training.exported_fit import ExportedFit, fit_histories, refit
+from mlops_assets.training.allowed_histories import WHOLE_WINDOW, allowed_histories, history_weights
+from mlops_assets.training.exported_fit import fit_and_export, refit
 from mlops_assets.training.fitting import default_estimator
 
-HISTORIES = [{}, {"span": "10d"}, {"half_life": "4d"}]
+HISTORIES: list[dict[str, str]] = [{}, {"span": "10d"}, {"half_life": "4d"}]
 
 
-def with_histories(inputs: SolutionInputs) -> SolutionInputs:
+def with_histories(inputs: SolutionInputs, histories: Sequence[dict[str, str]] = HISTORIES) -> SolutionInputs:
     attributes = inputs.solution.model_dump(exclude_unset=True)
-    attributes["training"] |= {"histories": HISTORIES}
+    attributes["training"] |= {"histories": list(histories)}
     return replace(inputs, solution=Solution.model_validate(attributes))
 
 
@@ -38,45 +44,66 @@ def hourly(rows: pa.Table, first: int, *, changed_before: int = 0) -> pa.Table:
     return rows.set_column(rows.column_names.index("distance"), "distance", pa.array(np.where(old, 2600 - distance, distance)))
 
 
-def fit(chosen: Case, *, changed_before: int) -> tuple[ExportedFit, ExportedFit, dict[str, float]]:
-    """The fit that the gates see, the one that serves, and the losses by history; the hold-out begins after 1000 hours."""
-    inputs = with_histories(chosen.inputs)
-    train, holdout = hourly(chosen.train, 0, changed_before=changed_before), hourly(chosen.holdout, 1000)
-    gated, losses = fit_histories(inputs, train, holdout, default_estimator(inputs))
-    return gated, refit(inputs, gated, holdout), dict(losses)
-
-
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_after_a_change_a_history_without_the_old_rows_is_fitted_and_serves(problem: Problem) -> None:
-    gated, served, losses = fit(case(problem), changed_before=700)
-    assert gated.history.name == served.history.name == min(losses, key=lambda name: losses[name]) != "all"
-    assert losses["all"] > 1.1 * losses["last 10 days"]
-    assert list(losses) == ["all", "last 10 days", "half-life of 4 days"]
+def test_what_serves_is_the_average_of_a_fit_on_each_history(problem: Problem) -> None:
+    chosen = case(problem)
+    inputs = with_histories(chosen.inputs)
+    train, holdout = hourly(chosen.train, 0, changed_before=700), hourly(chosen.holdout, 1000)
+    gated = fit_and_export(inputs, train, holdout, default_estimator(inputs))
+    average = gated.fitted.pipeline.named_steps["estimator"]
+    assert len(average.estimators_) == 3
+    frame = to_frame(holdout, gated.schema)
+    features = gated.fitted.pipeline.named_steps["features"].transform(frame)
+    parts = [part.predict(features) if problem == "regression" else part.predict_proba(features) for part in average.estimators_]
+    assert predict(gated.fitted.pipeline, frame, problem) == pytest.approx(np.mean(parts, axis=0))
+    # It serves as ONNX, and equals the pipeline.
+    assert gated.exported.no_onnx is None
+    assert gated.precision.largest_difference < 1e-5
+    assert refit(inputs, gated, holdout).rows.num_rows == 2000
 
 
-def test_where_nothing_changed_every_row_is_taken() -> None:
-    gated, served, _ = fit(case("regression"), changed_before=0)
-    assert (gated.history.name, gated.rows.num_rows, served.rows.num_rows) == ("all", 1000, 2000)
+def test_after_a_change_the_average_loses_less_than_the_whole_window() -> None:
+    chosen = case("regression")
+    train, holdout = hourly(chosen.train, 0, changed_before=700), hourly(chosen.holdout, 1000)
+    errors = []
+    for histories in ([], HISTORIES):
+        inputs = with_histories(chosen.inputs, histories)
+        fit = fit_and_export(inputs, train, holdout, default_estimator(inputs))
+        labels = label_array(holdout.column(inputs.solution.spine.label), "regression")
+        errors.append(np.abs(predict(fit.fitted.pipeline, to_frame(holdout, fit.schema), "regression") - labels).mean())
+    assert errors[1] < 0.97 * errors[0]
 
 
 def test_rows_are_taken_and_weighed_up_to_the_newest_one() -> None:
     chosen = case("regression")
     inputs = with_histories(chosen.inputs)
-    _, span, half_life = allowed_histories(inputs.solution)
+    whole, span, half_life = allowed_histories(inputs.solution)
     rows = hourly(chosen.train, 0)
-    taken = rows_of_history(inputs, rows, span)
-    assert taken.num_rows == 240
-    assert pc.max(taken.column("predicted_at")) == pc.max(rows.column("predicted_at"))
+    assert (history_weights(inputs, rows, whole) == 1).all()
+    taken = history_weights(inputs, rows, span)
+    assert (taken[-240:] == 1).all()
+    assert taken.sum() == 240
     weights = history_weights(inputs, rows, half_life)
-    assert weights is not None
     assert weights[-1] == 1
     assert weights[-1 - 96] == pytest.approx(0.5)
 
 
-def test_without_histories_the_whole_window_is_fitted_alone() -> None:
-    chosen = case("regression")
-    gated, losses = fit_histories(chosen.inputs, chosen.train, chosen.holdout, default_estimator(chosen.inputs))
-    assert (gated.history.name, losses) == ("all", {})
+def test_a_history_that_lacks_a_class_is_left_out() -> None:
+    labels = np.repeat([0, 1], 50)
+    average = fit_average(LogisticRegression(), np.arange(100.0)[:, None], labels, [np.ones(100), np.repeat([0.0, 1.0], 50)])
+    assert isinstance(average, LogisticRegression)
+
+
+def test_without_a_section_recent_rows_count_twice_where_weights_are_taken() -> None:
+    solution = case("regression").inputs.solution
+    window = maximum_days(solution.training.window)
+    assert allowed_histories(solution) == (WHOLE_WINDOW, History(half_life=window // 3))
+    neighbours = solution.training.estimator.model_copy(
+        update={"type": "sklearn.neighbors.KNeighborsRegressor", "parameters": {}}
+    )
+    for update in ({"estimator": neighbours}, {"histories": []}):
+        training = solution.training.model_copy(update=update)
+        assert allowed_histories(solution.model_copy(update={"training": training})) == (WHOLE_WINDOW,)
 
 
 def test_a_history_has_a_span_or_a_half_life() -> None:

@@ -1,0 +1,47 @@
+"""Average of estimators that were fitted on different histories of the same rows, in the form of a voting estimator of scikit-learn."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import VotingClassifier, VotingRegressor
+
+
+def fit_average(estimator: Any, features: Any, labels: np.ndarray, histories: Sequence[np.ndarray]) -> Any:
+    """Fit a copy of `estimator` for each of `histories`, the weights of all rows, 0 for those that it does not take, and average them.
+
+    Histories without rows of every class are left out; None where none is left, and where one is, its fit alone.
+    """
+    from sklearn.base import clone, is_classifier
+
+    classes = np.unique(labels) if is_classifier(estimator) else None
+    fitted = []
+    for weights in histories:
+        taken = np.flatnonzero(weights > 0)
+        if not len(taken) or (classes is not None and len(np.unique(labels[taken])) < len(classes)):
+            continue
+        alike = np.ptp(weights[taken]) == 0
+        fitted.append(
+            clone(estimator).fit(features[taken], labels[taken], **({} if alike else {"sample_weight": weights[taken]}))
+        )
+    if len(fitted) < 2:
+        return fitted[0] if fitted else None
+    return average_of(fitted, classes)
+
+
+def average_of(fitted: Sequence[Any], classes: np.ndarray | None) -> "VotingClassifier | VotingRegressor":
+    """Return the average of fitted estimators: of their probabilities of `classes`, or of their values (None)."""
+    from sklearn.ensemble import VotingClassifier, VotingRegressor
+    from sklearn.preprocessing import LabelEncoder
+    from sklearn.utils import Bunch
+
+    named = [(f"history_{number}", member) for number, member in enumerate(fitted)]
+    average = VotingRegressor(named) if classes is None else VotingClassifier(named, voting="soft", flatten_transform=False)
+    average.estimators_ = list(fitted)
+    average.named_estimators_ = Bunch(**dict(named))
+    if classes is not None:
+        average.le_ = LabelEncoder().fit(classes)
+        average.classes_ = average.le_.classes_
+    return average
