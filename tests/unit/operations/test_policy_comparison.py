@@ -7,7 +7,6 @@ from typing import Any
 
 import dagster as dg
 import duckdb
-import numpy as np
 import pytest
 from lake_in_folder import lake_in_folder
 
@@ -19,7 +18,6 @@ from mlops_assets.operations.policy_comparison import (
     PolicyComparison,
     arm_settings,
     compare_on_lake,
-    labelled_rows,
     publish_comparison,
 )
 from mlops_assets.operations.replay_plan import Period
@@ -137,25 +135,10 @@ def test_the_arms_follow_the_yaml():
     assert arm_settings(inputs(training=unweighted).solution).histories == [History(days=30)]
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_a_change_of_the_relation_is_put_into_the_rows(lake: duckdb.DuckDBPyConnection, tmp_path: Path, problem: str):
-    made = inputs(problem)
-    rows = labelled_rows(lake, made, PERIOD)
-    label, ages = made.solution.spine.label, rows.column("age").to_numpy()
-    for kind, least, most in (("abrupt", 1, 1), ("gradual", 0.2, 0.8), ("seasonal", 0.2, 0.8), ("recurring", 0.2, 0.8)):
-        change = RelationChange.read(f"{kind}:age=42:2020-03-02:2020-04-26")
-        changed = change.apply(made.solution, rows)
-        differ = np.array(rows.column(label).to_pylist()) != np.array(changed.column(label).to_pylist())
-        chosen = (ages == 42) & (rows.column("day").to_numpy() >= np.datetime64("2020-03-02"))
-        assert not differ[~chosen].any()
-        assert least <= differ[chosen].mean() <= most
-    for text, expected in (
-        ("often:age=1:2020-03-02:2020-03-03", "There is no change 'often'"),
-        ("abrupt:age:2020-03-02:2020-03-03", "is no change of a relation"),
-        ("abrupt:age=1:2020-03-03:2020-03-02", "before it begins"),
-    ):
-        with pytest.raises(StackError, match=expected):
-            RelationChange.read(text)
-    for chosen_rows, expected in (("height=1", "has no feature height"), ("age=-1", "age is never -1")):
-        with pytest.raises(StackError, match=expected):
-            RelationChange.read(f"abrupt:{chosen_rows}:2020-03-02:2020-03-03").apply(made.solution, rows)
+def test_a_change_of_the_relation_is_compared_apart(lake: duckdb.DuckDBPyConnection, tmp_path: Path):
+    change = RelationChange("abrupt", "age", "42", PERIOD.first, PERIOD.last)
+    plain, changed = (
+        compare_on_lake(lake, inputs(), PERIOD, ["never"], folder=tmp_path, report=lambda text: None, change=each)
+        for each in (None, change)
+    )
+    assert plain.results["never"].metrics != changed.results["never"].metrics

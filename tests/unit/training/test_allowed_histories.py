@@ -9,9 +9,7 @@ import pyarrow as pa
 import pytest
 from evaluated_candidates import case
 from pydantic import ValidationError
-from sklearn.linear_model import LogisticRegression
 
-from mlops_assets.ml.averaging import fit_average
 from mlops_assets.ml.history import History
 from mlops_assets.ml.matrix import to_frame
 from mlops_assets.ml.pipeline import predict
@@ -86,12 +84,6 @@ def test_rows_are_taken_and_weighed_up_to_the_newest_one() -> None:
     weights = history_weights(inputs, rows, half_life)
     assert weights[-1] == 1
     assert weights[-1 - 96] == pytest.approx(0.5)
-
-
-def test_a_history_that_lacks_a_class_is_left_out() -> None:
-    labels = np.repeat([0, 1], 50)
-    average = fit_average(LogisticRegression(), np.arange(100.0)[:, None], labels, [np.ones(100), np.repeat([0.0, 1.0], 50)])
-    assert isinstance(average, LogisticRegression)
 
 
 def test_without_a_section_recent_rows_count_twice_where_weights_are_taken() -> None:
