@@ -1,5 +1,6 @@
 """Average of estimators that were fitted on different histories of the same rows, in the form of a voting estimator of scikit-learn."""
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ def fit_average(estimator: Any, features: Any, labels: np.ndarray, histories: Se
 
     Histories without rows of every class are left out; None where none is left, and where one is, its fit alone.
     """
-    from sklearn.base import clone, is_classifier
+    from sklearn.base import is_classifier
 
     classes = np.unique(labels) if is_classifier(estimator) else None
     fitted = []
@@ -24,7 +25,7 @@ def fit_average(estimator: Any, features: Any, labels: np.ndarray, histories: Se
             continue
         alike = np.ptp(weights[taken]) == 0
         fitted.append(
-            clone(estimator).fit(features[taken], labels[taken], **({} if alike else {"sample_weight": weights[taken]}))
+            copy.deepcopy(estimator).fit(features[taken], labels[taken], **({} if alike else {"sample_weight": weights[taken]}))
         )
     if len(fitted) < 2:
         return fitted[0] if fitted else None

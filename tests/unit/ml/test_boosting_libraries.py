@@ -37,13 +37,17 @@ def labels(flights: pa.Table, problem: Problem) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("problem", "path"), [(problem, path) for problem, paths in LIBRARIES.items() for path in paths])
-def test_on_real_flights_the_export_answers_as_the_model(flights: pa.Table, problem: Problem, path: str) -> None:
+@pytest.mark.parametrize("half_lives", [(), (100, 1000)], ids=["one", "averaged"])
+def test_on_real_flights_the_export_answers_as_the_model(
+    flights: pa.Table, problem: Problem, path: str, half_lives: tuple[int, ...]
+) -> None:
     def fitted():
         step = PipelineStep(path, {"n_estimators": 10})
         pipeline = build_pipeline(problem=problem, schema=SCHEMA, estimator=step, numeric=None, categorical=None, seed=0)
-        return fit_pipeline(pipeline, frame, labels(flights, problem))
+        return fit_pipeline(pipeline, frame, labels(flights, problem), histories=histories)
 
     frame = to_frame(flights, SCHEMA)
+    histories = [0.5 ** (np.arange(len(frame))[::-1] / half_life) for half_life in half_lives]
     assert frame["dep_delay"].isna().any()
     pipeline = fitted()
     model = to_onnx(pipeline, SCHEMA, problem)
