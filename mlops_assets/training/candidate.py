@@ -22,6 +22,7 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.schema.training_rules import configuration_hash
 from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.allowed_histories import allowed_histories
 from mlops_assets.training.bundle_reading import keep_bundle
 from mlops_assets.training.bundle_writing import parity_sample, write_model_bundle
 from mlops_assets.training.exported_fit import ExportedFit, feature_schema, fit_and_export, least_precise, refit
@@ -230,7 +231,7 @@ def _log(
             **training.model_dump(mode="json", include={"window", "holdout", "seed", *_options(inputs)}),
             "chosen_threshold": fitted.threshold,
             "refit": inputs.solution.refits,
-            "histories": ", ".join(history.name for history in served.histories),
+            "histories": ", ".join(history.name for history in allowed_histories(inputs.solution)),
             "features": len(inputs.features),
             "feature_views": json.dumps(inputs.view_versions),
         },
@@ -276,7 +277,7 @@ def _described(inputs: SolutionInputs, served: ExportedFit, searched: "SearchRes
         "fit_seconds": fitted.seconds,
         "refit": inputs.solution.refits,
         "fitted_rows": served.rows.num_rows,
-        "histories": ", ".join(history.name for history in served.histories),
+        "histories": ", ".join(history.name for history in allowed_histories(inputs.solution)),
     }
     if no_onnx is not None:
         metadata["no_onnx"] = no_onnx

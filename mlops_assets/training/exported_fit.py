@@ -1,13 +1,10 @@
 """A model fitted on rows, in the form in which it serves, with the precision of that form."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_assets.clients.bundle_record import Precision
-from mlops_assets.ml.history import History
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.allowed_histories import allowed_histories
 from mlops_assets.training.export import ExportedModel, export_model
 from mlops_assets.training.fitting import FittedModel, fit_model
 
@@ -22,10 +19,9 @@ _PARITY_ROWS = 20_000
 
 @dataclass(frozen=True)
 class ExportedFit:
-    """A model fitted on `rows` by its `histories`, the schema of its features, its serving form, and how exactly that predicts."""
+    """A model fitted on `rows`, the schema of its features, its serving form, and how exactly that predicts."""
 
     rows: "pa.Table"
-    histories: Sequence[History]
     schema: "FeatureSchema"
     fitted: FittedModel
     exported: ExportedModel
@@ -47,8 +43,8 @@ def fit_and_export(inputs: SolutionInputs, rows: "pa.Table", holdout: "pa.Table"
     from mlops_assets.ml.matrix import to_exact_frame, to_frame
     from mlops_assets.ml.onnx import measure_parity, measure_rounding
 
-    solution, schema, histories = inputs.solution, feature_schema(inputs, rows), allowed_histories(inputs.solution)
-    fitted = fit_model(inputs, schema, rows, estimator, histories)
+    solution, schema = inputs.solution, feature_schema(inputs, rows)
+    fitted = fit_model(inputs, schema, rows, estimator)
     exported = export_model(fitted.pipeline, schema, solution)
     compared_rows = holdout.slice(0, _PARITY_ROWS)
     compared = measure_parity(fitted.pipeline, exported.model, to_frame(compared_rows, schema), schema, solution.problem)
@@ -62,7 +58,7 @@ def fit_and_export(inputs: SolutionInputs, rows: "pa.Table", holdout: "pa.Table"
         float32_changed=rounded.changed_share,
         float32_mean_change=rounded.mean_change,
     )
-    return ExportedFit(rows, histories, schema, fitted, exported, precision)
+    return ExportedFit(rows, schema, fitted, exported, precision)
 
 
 def refit(inputs: SolutionInputs, gated: ExportedFit, holdout: "pa.Table") -> ExportedFit:

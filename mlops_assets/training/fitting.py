@@ -15,7 +15,7 @@ from mlops_assets.schema.training_rules import needs_folds
 from mlops_assets.schema.training_section import Step as DeclaredStep
 from mlops_assets.schema.training_section import ThresholdRule
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.allowed_histories import WHOLE_WINDOW, history_weights
+from mlops_assets.training.allowed_histories import WHOLE_WINDOW, allowed_histories, history_weights
 from mlops_assets.training.export import export_model
 
 if TYPE_CHECKING:
@@ -106,14 +106,8 @@ def _trials(scores: "FoldScores", ray_address: str | None) -> "Iterator[tuple[Fo
         yield trials.fold_scores, trials.processors
 
 
-def fit_model(
-    inputs: SolutionInputs,
-    schema: "FeatureSchema",
-    train: "pa.Table",
-    estimator: "PipelineStep",
-    histories: Sequence[History] = (WHOLE_WINDOW,),
-) -> FittedModel:
-    """Fit `estimator` on all training rows, as the average of one fit on each of `histories`.
+def fit_model(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", estimator: "PipelineStep") -> FittedModel:
+    """Fit `estimator` on all training rows, as the average of one fit on each history of the solution.
 
     Calibrate it and choose its threshold on out-of-fold predictions.
 
@@ -122,7 +116,10 @@ def fit_model(
     from mlops_assets.ml.cross_validation import fit_rows, out_of_fold
 
     training = inputs.solution.training
-    specification, rows = model_specification(inputs, schema), training_rows(inputs, schema, train, histories)
+    specification, rows = (
+        model_specification(inputs, schema),
+        training_rows(inputs, schema, train, allowed_histories(inputs.solution)),
+    )
     began = time.perf_counter()
     pipeline = fit_rows(specification, estimator, rows)
     seconds = time.perf_counter() - began
