@@ -20,6 +20,8 @@ KILLS ?=
 MOMENTS ?= 3
 # More arguments for pytest, such as TESTS="tests/unit -k settings".
 TESTS ?=
+# One file of benchmarks for `make bench`; all of them when empty.
+BENCH ?=
 # UPGRADE=yes makes `make lock` take the newest packages that pyproject.toml allows.
 UPGRADE ?=
 
@@ -75,8 +77,8 @@ dev: install  ## Run the stack in the foreground with all logs; Ctrl-C stops it
 chaos: install  ## Disturb a replay under load by every fault of docs/faults.md, as root (an hour; KILLS=100 for a night)
 	@MLOPS_CHAOS_KILLS=$(KILLS) MLOPS_CHAOS_MOMENTS=$(MOMENTS) $(BIN)/python -m pytest --log-cli-level=INFO $(or $(TESTS),tests/faults tests/integration/test_interrupted_runs.py)
 
-bench: install  ## Run the benchmarks
-	@$(BIN)/python -m pytest tests/benchmarks -s
+bench: install  ## Run the benchmarks and write docs/benchmarks.md (BENCH=stream: those of tests/benchmarks/test_stream.py)
+	@$(BIN)/python -m pytest tests/benchmarks$(if $(BENCH),/test_$(BENCH).py) -s --page docs/benchmarks.md
 
 lock:  ## Recompile requirements.lock from pyproject.toml (needs uv)
 	uv pip compile $(if $(UPGRADE),--upgrade) pyproject.toml --extra dev --python-version 3.11 --no-annotate --no-header \

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from figures import compare
 from running_stack import Platform
 
 from mlops_assets import defs
@@ -33,6 +34,7 @@ from mlops_assets.stages.inputs import SolutionInputs
 
 TAG = "nycflights13"
 MONTHS = 7
+RATIO_GOAL = 2.0
 
 
 def test_the_demo_beside_a_plain_script(platform: Platform, tmp_path: Path) -> None:
@@ -54,6 +56,14 @@ def test_the_demo_beside_a_plain_script(platform: Platform, tmp_path: Path) -> N
     plain = json.loads((tmp_path / "result.json").read_text())
 
     show(demo, plain, plain_seconds)
+    compare(
+        f"demo of {MONTHS} months",
+        ours=demo["seconds"],
+        beside="the same steps in a plain script",
+        theirs=plain_seconds,
+        unit="s",
+        at_most=RATIO_GOAL,
+    )
     assert plain["rows"]["predicted"] == demo["rows"][f"{plan.solution}.predictions"]
     assert abs(plain["realised_roc_auc"] - demo["metrics"]["realised"]["roc_auc"]) < 0.01
 

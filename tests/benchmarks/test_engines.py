@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import Fitted, fit_flights
+from figures import record
 from online_server import SOLUTION, OnlineServer
 from waiting import wait_for
 
@@ -31,10 +32,10 @@ def test_engines(model: str) -> None:
         for callers in (1, 8):
             taken = measure(fitted, engine, callers)
             p50, p99 = np.quantile(taken, [0.5, 0.99]) * 1000
-            print(  # noqa: T201
-                f"\n{model}, {engine}, {callers} callers: {len(taken) / SECONDS:.0f} requests/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms",
-                end="",
-            )
+            name = f"model {model}, engine {engine}, {callers} callers"
+            record(name, ours=len(taken) / SECONDS, unit="requests/s")
+            record(f"{name}, p50", ours=p50, unit="ms")
+            record(f"{name}, p99", ours=p99, unit="ms")
 
 
 def measure(fitted: Fitted, engine: str, callers: int) -> list[float]:

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from figures import compare
+
 import mlops_assets
 
 RUNS = 5
@@ -28,5 +30,6 @@ def test_loading_the_code_location() -> None:
     # Alternating, so that other load on the machine falls on both; the first pair fills the file caches.
     pairs = [(seconds(LOADING), seconds(REFERENCE)) for _ in range(RUNS + 1)][1:]
     loading, reference = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"\ncode location {loading:.2f} s, import dagster_dbt {reference:.2f} s, ratio {loading / reference:.2f}")  # noqa: T201
-    assert loading / reference <= LIMIT
+    assert compare(
+        "loading the code location", ours=loading, beside="import dagster_dbt", theirs=reference, unit="s", at_most=LIMIT
+    )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from figures import compare
 from many_solutions import write_project
 
 RUNS = 5
@@ -35,5 +36,6 @@ def test_loading_fifty_solutions(tmp_path: Path) -> None:
     # Alternating, so that other load on the machine falls on both; the first pair fills the file caches.
     pairs = [(processor_seconds(projects[FEW]), processor_seconds(projects[MANY])) for _ in range(RUNS + 1)][1:]
     few, many = (min(column) for column in zip(*pairs, strict=True))
-    print(f"\n{FEW} solutions {few:.2f} s, {MANY} solutions {many:.2f} s, ratio {many / few:.2f}")  # noqa: T201
-    assert many / few <= LIMIT
+    assert compare(
+        f"loading {MANY} solutions, processor time", ours=many, beside=f"{FEW} solutions", theirs=few, unit="s", at_most=LIMIT
+    )

@@ -31,6 +31,7 @@ import pytest
 import requests
 from bundles import NOON, Fitted, fit_bundle
 from feast_environment import show
+from figures import compare
 from online_server import OnlineServer, flights
 from waiting import wait_for
 
@@ -112,7 +113,15 @@ def test_throughput_beside_a_peer(peer: str, tmp_path: Path) -> None:
             show(
                 f"{name:>20}, {number:>2} connections: {each.per_second:7.0f} requests/s, p50 {each.p50:7.3f} ms, p99 {each.p99:7.3f} ms"
             )
-        show(f"ours has {ratios[number]:5.2f}x the throughput")
+        ours_rate, their_rate = (statistics.median(one.per_second for one in runs) for runs in zip(*measured, strict=True))
+        compare(
+            f"online server, {number} connections, beside {peer}",
+            ours=ours_rate,
+            beside=peer,
+            theirs=their_rate,
+            unit="requests/s",
+            at_least=GOALS.get((peer, number)),
+        )
     assert [one for measured in rounds.values() for both in measured for one in both if one.failures] == []
     assert [number for number, ratio in ratios.items() if ratio < GOALS.get((peer, number), 0)] == []
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from bundles import NOON, fit_bundle
-from feast_environment import show
+from figures import compare, record
 from nats_server import NatsServer
 
 from mlops_assets.clients.event_flow import open_flow
@@ -141,9 +141,10 @@ def seconds_for(nats: NatsServer, home: Path, *arguments: str) -> float:
 def test_predictions_a_second_beside_passing_events_on(nats: NatsServer, home: Path) -> None:
     passing = 1 / seconds_for(nats, home, str(Path(__file__).with_name("passing_on.py")), SOLUTION)
     scoring = 1 / seconds_for(nats, home, "-m", "mlops_assets.serving.stream")
-    show(f"stream, events that wait, to predictions that are stored: {scoring:,.0f}/s (goal {THROUGHPUT_GOAL:,.0f})")
-    show(f"the same client passing each event on without a model:    {passing:,.0f}/s, ratio {scoring / passing:.2f}")
-    assert scoring >= THROUGHPUT_GOAL
+    compare(
+        "waiting events to stored predictions", ours=scoring, beside="passed on without a model", theirs=passing, unit="events/s"
+    )
+    assert record("waiting events to stored predictions, rate", ours=scoring, unit="events/s", at_least=THROUGHPUT_GOAL)
 
 
 def test_how_late_predictions_are_at_a_steady_rate(nats: NatsServer, home: Path) -> None:
@@ -171,7 +172,5 @@ def test_how_late_predictions_are_at_a_steady_rate(nats: NatsServer, home: Path)
     with scorer(nats, home, "-m", "mlops_assets.serving.stream"):
         late = sorted(nats.run(measure))
     p50, p99 = late[len(late) // 2], late[len(late) * 99 // 100]
-    show(
-        f"stream at {RATE:,}/s, from sent to received: p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms (goal {P99_GOAL * 1e3:.0f})"
-    )
-    assert p99 <= P99_GOAL
+    record(f"event to prediction at {RATE:,} events/s, p50", ours=p50 * 1e3, unit="ms")
+    assert record(f"event to prediction at {RATE:,} events/s, p99", ours=p99 * 1e3, unit="ms", at_most=P99_GOAL * 1e3)
