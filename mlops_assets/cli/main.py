@@ -34,6 +34,7 @@ from mlops_assets.cli import (
     upgrade,
 )
 from mlops_assets.cli.terminal import console, error_console
+from mlops_assets.core.environment_files import ENVIRONMENT_VARIABLE
 from mlops_assets.core.errors import AwayError, StackError
 from mlops_assets.core.patience import LOST_CONNECTION
 from mlops_assets.local.permissions import PRIVATE_UMASK
@@ -117,8 +118,17 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def main(
+    environment: Annotated[
+        str | None,
+        typer.Option(
+            "--env", help="The environment: its variables are in deployments/<name>.env. Default: MLOPS_ENV, else local."
+        ),
+    ] = None,
     _: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version of the platform and exit.")
     ] = False,
 ) -> None:
     """An end-to-end MLOps platform as a Dagster asset graph."""
+    if environment is not None:
+        # The processes that the command starts are of the same one.
+        os.environ[ENVIRONMENT_VARIABLE] = environment

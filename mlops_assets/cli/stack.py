@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings, start_stack
+from mlops_assets.core.environment_files import environment_name
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 
@@ -72,6 +73,7 @@ def status(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(answer)
         return
+    console.print(f"Environment {answer['environment']}", highlight=False)
     console.print(_table(answer["processes"]))
     for line in answer["configuration_errors"]:
         console.print(line, style="red", highlight=False, soft_wrap=True)
@@ -179,6 +181,7 @@ def _status(settings: Settings) -> dict:
     answers = any(process["name"] == "dagster-webserver" and process["state"] == "running" for process in processes)
     assets = DagsterClient.from_settings(settings).assets(with_checks=True) if answers else {}
     return {
+        "environment": environment_name(),
         "processes": processes,
         "solutions": solution_states(settings, assets),
         "configuration_errors": configuration_errors(assets),
@@ -197,7 +200,8 @@ def _print_addresses(settings: Settings) -> None:
 
     addresses = {page.title: page.link(settings) for page in PAGES.values()}
     addresses["State"] = str(settings.home)
-    console.print("\n".join(f"{name:<8}{address}" for name, address in addresses.items()), highlight=False, soft_wrap=True)
+    addresses["Environment"] = environment_name()
+    console.print("\n".join(f"{name:<12}{address}" for name, address in addresses.items()), highlight=False, soft_wrap=True)
 
 
 def _table(entries: list[dict]) -> Table:

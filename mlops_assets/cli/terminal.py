@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from mlops_assets.core.environment_files import export_project_variables
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
+from mlops_assets.local.environment_owner import check_folder
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -31,10 +32,15 @@ SolutionArgument = Annotated[str, typer.Argument(help="The solution, as `mlops s
 
 
 def read_settings() -> Settings:
-    """The settings of this installation. Raises StackError naming the variable that is wrong."""
+    """The settings of this installation.
+
+    Raises StackError naming the variable that is wrong, and when the state folder is of another environment.
+    """
     try:
         export_project_variables()
-        return Settings.from_environment()
+        settings = Settings.from_environment()
+        check_folder(settings)
+        return settings
     except ValueError as error:
         raise StackError(
             str(error), remedy="Variables come from the environment or from .env; .env.example lists them."

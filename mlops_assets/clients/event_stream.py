@@ -20,6 +20,7 @@ from nats.js import errors as jetstream_errors
 from mlops_assets.access.tls import client_context
 from mlops_assets.clients.publishing import EventStreamError, Message, Publisher
 from mlops_assets.clients.stopping import done_before, wait_for
+from mlops_assets.core.environment_files import environment_name, refuse_other_environment
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -37,6 +38,8 @@ INBOX_PREFIX = "_INBOX.platform"
 """What the platform's connections are answered at: a caller's may not listen there."""
 
 _DAY_SECONDS = 24 * 60 * 60.0
+_ENVIRONMENT = "mlops_environment"
+"""In the metadata of a stream: the environment that it serves."""
 _WAIT_SECONDS = 5.0
 _RECONNECT_SECONDS = 0.5
 _SHOWN_BYTES = 100_000
@@ -97,6 +100,7 @@ def stream_configurations(replicas: int) -> list[api.StreamConfig]:
             storage=api.StorageType.FILE,
             num_replicas=replicas,
             allow_atomic=True,
+            metadata={_ENVIRONMENT: environment_name()},
         )
 
     work_queue, limits = api.RetentionPolicy.WORK_QUEUE, api.RetentionPolicy.LIMITS
@@ -127,12 +131,18 @@ class EventStream:
         return int(self.client.max_payload)
 
     async def create_streams(self) -> bool:
-        """Create the streams that do not exist, and give the others the limits of this version. False when JetStream is not ready."""
+        """Create the streams that do not exist, and give the others the limits of this version. False when JetStream is not ready.
+
+        Raises StackError when they are of another environment.
+        """
         try:
             for configuration in stream_configurations(self._replicas):
                 try:
                     await self.jetstream.add_stream(configuration)
                 except jetstream_errors.BadRequestError:
+                    known = (await self.jetstream.stream_info(str(configuration.name))).config.metadata or {}
+                    if owner := known.get(_ENVIRONMENT):
+                        refuse_other_environment(f"The stream {configuration.name} of MLOPS_NATS_URL", owner)
                     await self.jetstream.update_stream(configuration)
         except (errors.TimeoutError, errors.NoRespondersError, jetstream_errors.ServiceUnavailableError):
             return False

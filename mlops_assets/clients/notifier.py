@@ -9,12 +9,13 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Literal
 
 from mlops_assets.clients.channels import CHANNELS, DeliveryError, split_addresses
+from mlops_assets.core.environment_files import DEFAULT_ENVIRONMENT, environment_name
 from mlops_assets.core.settings import Settings
 
 Severity = Literal["info", "success", "warning", "failure"]
@@ -66,6 +67,9 @@ class Notifier:
         if not notifications:
             return 0
         deadline = time.monotonic() + seconds
+        name = environment_name()
+        # Those of one machine need no name.
+        prefix = "" if name == DEFAULT_ENVIRONMENT else f"[{name}] "
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -76,7 +80,8 @@ class Notifier:
                 if notification.identity in logged:
                     continue
                 logged.add(notification.identity)
-                line = {"at": datetime.now(UTC).isoformat(), **asdict(notification), "problem": self._deliver(notification)}
+                problem = self._deliver(replace(notification, title=f"{prefix}{notification.title}"))
+                line = {"at": datetime.now(UTC).isoformat(), "environment": name, **asdict(notification), "problem": problem}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 file.flush()
         return len(notifications)

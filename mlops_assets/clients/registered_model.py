@@ -6,6 +6,8 @@ from dataclasses import dataclass
 TRAINING_DATE_TAG = "training_date"
 DATASET_FINGERPRINT_TAG = "dataset_fingerprint"
 CONFIGURATION_TAG = "configuration_hash"
+ENVIRONMENT_TAG = "environment"
+"""Where it was trained: the name of the environment, for people."""
 SEGMENT_TAG = "segment"
 """On the version of a segment: which one."""
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import project_of_process
 
 ENVIRONMENT_VARIABLE = "MLOPS_ENV"
@@ -31,6 +32,27 @@ def project_variables() -> dict[str, str]:
     variables = {**(read_environment_file(shared) if shared else {}), **own}
     paths = {name: str(project.root / Path(variables[name]).expanduser()) for name in _PATHS if variables.get(name)}
     return {**variables, **paths}
+
+
+def environment_name() -> str:
+    """The name of the environment of this process: `MLOPS_ENV`, of the process or of the project's `.env`; else `local`.
+
+    Raises ValueError when a line of the file is no variable.
+    """
+    project = project_of_process()
+    own = read_environment_file(project.environment_file) if project else {}
+    return os.environ.get(ENVIRONMENT_VARIABLE) or own.get(ENVIRONMENT_VARIABLE) or DEFAULT_ENVIRONMENT
+
+
+def refuse_other_environment(what: str, owner: str) -> None:
+    """Raise StackError when `what`, which is of the environment `owner`, is not of that of this process."""
+    name = environment_name()
+    if owner != name:
+        raise StackError(
+            f"{what} is of the environment {owner}, and this process is of {name}: one does not write what is of the other.",
+            remedy=f"For {owner}: mlops --env {owner} ... For {name}, name a place of its own: a variable of the process or of .env "
+            f"wins over deployments/{name}.env.",
+        )
 
 
 def export_project_variables() -> None:

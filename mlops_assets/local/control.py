@@ -16,6 +16,7 @@ from mlops_assets.local import (
     adoption,
     configuration,
     durability,
+    environment_owner,
     interrupted_runs,
     lake_catalog,
     leftovers,
@@ -57,6 +58,7 @@ def up(settings: Settings, listener: Listener) -> bool:
     if preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES):
         listener(str(settings.home), "closed")
     with _lock(settings):
+        environment_owner.claim_folder(settings)
         version_check.begin_start(settings)
         unsigned = adoption.needs_signing(settings)
         supervisor = Supervisor(settings)
@@ -251,6 +253,7 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
     started = _start(settings, supervisor, first, listener)
     _wait(supervisor, first, lambda process: _is_ready(settings, process), listener)
     postgres.create_databases(settings)
+    environment_owner.claim_servers(settings)
     lake_catalog.ensure_catalog(settings)
     version_check.check_state(settings)
     processes = supervisor.processes()

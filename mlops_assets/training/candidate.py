@@ -13,8 +13,9 @@ import dagster as dg
 
 from mlops_assets.clients.bundle_record import GATED_FOLDER, Precision, TrainingIdentity
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.clients.registered_model import ENVIRONMENT_TAG, RegisteredModel
 from mlops_assets.clients.search_storage import search_storage
+from mlops_assets.core.environment_files import environment_name
 from mlops_assets.core.keys import TRAINING_DATASET
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
@@ -131,6 +132,7 @@ def version_tags(
     """The tags of a version from the run `context`: its identity, and what else it was made from."""
     return {
         **training.tags,
+        ENVIRONMENT_TAG: environment_name(),
         "dagster_run_id": context.run.run_id,
         "lake_snapshot": str(dataset.source_snapshot),
         "feature_views": json.dumps(inputs.view_versions),

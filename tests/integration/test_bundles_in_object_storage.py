@@ -19,10 +19,12 @@ from waiting import wait_for
 from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, BundleRecord, folder_files
 from mlops_assets.clients.notices import FOLLOWED, follow_notices, publish_notice
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.errors import StackError
 from mlops_assets.core.object_storage import ObjectFolder
 from mlops_assets.core.settings import LAKE_DATABASE, Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import fingerprint
+from mlops_assets.local.environment_owner import claim_servers
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.predictions.predictions import build_predictions
 from mlops_assets.schema.solution import Serving
@@ -256,3 +258,14 @@ def test_a_chain_gives_the_same_rows_as_on_a_folder(
         *("lake", "mlflow", "bundles", "served")
     }
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
+
+def test_a_storage_and_a_postgres_are_each_of_one_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_ENV", "prod")
+    for _ in range(2):
+        claim_servers(settings)
+    monkeypatch.setenv("MLOPS_ENV", "dev")
+    with pytest.raises(StackError, match=r"^The Postgres of MLOPS_POSTGRES_URL is of the environment prod"):
+        claim_servers(settings)
+    with pytest.raises(StackError, match=f"^{settings.storage} is of the environment prod, and this process is of dev"):
+        claim_servers(replace(settings, postgres_url=None))

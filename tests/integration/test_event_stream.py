@@ -18,6 +18,7 @@ from mlops_assets.access.credentials import event_stream_caller, event_stream_pl
 from mlops_assets.clients.event_flow import open_flow
 from mlops_assets.clients.event_stream import PREDICTIONS, REJECTS, REQUESTS, EventStream, connect, subject
 from mlops_assets.clients.publishing import EventStreamError, Message, NotStoredError
+from mlops_assets.core.errors import StackError
 from mlops_assets.local import control
 from mlops_assets.local.environment import scripts_directory
 from mlops_assets.serving.prediction_record import decode_record
@@ -54,6 +55,20 @@ def appended_until_killed(spool: Path, first: int, records: int) -> int:
     writer.kill()
     said += map(int, writer.stdout.read().split())
     return said[-1] + 1
+
+
+def test_the_streams_are_of_one_environment(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def create(stream: EventStream) -> bool:
+        return await stream.create_streams()
+
+    assert nats.run(create)
+    monkeypatch.setenv("MLOPS_ENV", "staging")
+    with pytest.raises(
+        StackError, match=r"^The stream requests of MLOPS_NATS_URL is of the environment local, and this process is of staging"
+    ):
+        nats.run(create)
+    monkeypatch.delenv("MLOPS_ENV")
+    assert nats.run(create)
 
 
 def test_nothing_is_lost_or_doubled_when_writers_shippers_and_the_server_are_killed(nats: NatsServer, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import DATABASES, LAKE_DATABASE, Settings
-from mlops_assets.local import postgres
+from mlops_assets.local import environment_owner, postgres
 
 if TYPE_CHECKING:
     import psycopg2.extensions
@@ -70,6 +70,7 @@ def dump(settings: Settings, moment: Moment, folder: Path) -> None:
     """Write every database as it was at the `moment` into `folder`, a folder each with a file for each table."""
     for database, snapshot in moment.snapshots.items():
         options = ["--format=directory", "--no-owner", "--no-privileges", "--no-sync", f"--snapshot={snapshot}"]
+        options.append(f"--exclude-table=public.{environment_owner.TABLE}")
         _run(settings, "pg_dump", database, [*options, f"--file={folder / database}"])
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,19 @@ def test_values_of_tables_are_shown_as_they_are(terminal: Console) -> None:
     text = terminal.export_text()
     for words in ("[/red] [blink]", "[bold]", "none"):
         assert words in text
+
+
+def test_every_command_is_refused_on_the_state_of_another_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # `--env` is for the process; the test gives its own back.
+    monkeypatch.setitem(os.environ, "MLOPS_ENV", "local")
+    home.mkdir()
+    (home / "environment").write_text("prod\n")
+    refused = CliRunner().invoke(app, ["status", "--json"])
+    assert refused.exit_code == 1
+    message = " ".join(refused.stderr.split())
+    assert f"The state in {home} is of the environment prod, and this process is of local" in message
+    assert "mlops --env prod" in message
+    (home / "environment").write_text("local\n")
+    assert json.loads(CliRunner().invoke(app, ["--env", "local", "status", "--json"]).stdout)["environment"] == "local"
+    unknown = CliRunner().invoke(app, ["--env", "moon", "status"])
+    assert (unknown.exit_code, "there is no moon.env in" in " ".join(unknown.stderr.split())) == (1, True)

@@ -59,6 +59,18 @@ def test_it_is_delivered_once_with_its_links(tmp_path: Path, webhook: tuple[str,
     assert [(line["identity"], line["problem"]) for line in lines(notifier.log)] == [("a", None), ("b", None)]
 
 
+def test_it_says_of_which_environment_it_is(
+    tmp_path: Path, webhook: tuple[str, list[dict]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, arrived = webhook
+    monkeypatch.setenv("MLOPS_ENV", "prod")
+    notifier = Notifier(log=tmp_path / "notifications.jsonl", urls=(url,))
+    notifier.notify([notification("a")], seconds=30)
+    assert arrived[0]["title"] == "[prod] problem/drift_report: drift failed"
+    [line] = lines(notifier.log)
+    assert (line["environment"], line["title"]) == ("prod", "problem/drift_report: drift failed")
+
+
 def test_without_an_address_the_file_is_all(tmp_path: Path) -> None:
     notifier = Notifier(log=tmp_path / "notifications.jsonl", urls=())
     notifier.notify([notification("a")], seconds=30)

@@ -1,0 +1,56 @@
+"""Which environment a state is of: its folder, a Postgres elsewhere and an object storage each serve one, and no other writes there.
+
+The first start writes the name down.
+"""
+
+from mlops_assets.core.environment_files import environment_name, refuse_other_environment
+from mlops_assets.core.settings import LAKE_DATABASE, Settings
+
+_NAME = "environment"
+"""The file in the state folder, and the object in the storage."""
+
+TABLE = "mlops_environment"
+"""Of the database of the lake. It is in no backup: a backup may be restored for another environment."""
+
+
+def check_folder(settings: Settings) -> None:
+    """Raise StackError when the state folder is of another environment."""
+    file = settings.home / _NAME
+    if file.exists():
+        refuse_other_environment(f"The state in {settings.home}", file.read_text().strip())
+
+
+def claim_folder(settings: Settings) -> None:
+    """Have the state folder, which exists, be of this environment. Raises StackError when it is of another one."""
+    check_folder(settings)
+    (settings.home / _NAME).write_text(f"{environment_name()}\n")
+
+
+def claim_servers(settings: Settings) -> None:
+    """Have a Postgres elsewhere and an object storage be of this environment. Raises StackError when one is of another."""
+    if settings.postgres_url is not None:
+        refuse_other_environment("The Postgres of MLOPS_POSTGRES_URL", _owner_of_postgres(settings))
+    if settings.storage is not None:
+        from mlops_assets.core.object_storage import ObjectFolder
+
+        folder = ObjectFolder(settings.storage)
+        owner = folder.read(_NAME)
+        if owner is None:
+            folder.write(_NAME, environment_name().encode())
+        else:
+            refuse_other_environment(settings.storage, owner.decode().strip())
+
+
+def _owner_of_postgres(settings: Settings) -> str:
+    """The environment that its table names, which is this one where none did."""
+    from contextlib import closing
+
+    import psycopg2
+
+    connection = psycopg2.connect(settings.postgres_connection_string(LAKE_DATABASE))
+    with closing(connection), connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (only_row boolean PRIMARY KEY CHECK (only_row), name text NOT NULL)")
+        cursor.execute(f"INSERT INTO {TABLE} VALUES (true, %s) ON CONFLICT DO NOTHING", (environment_name(),))
+        cursor.execute(f"SELECT name FROM {TABLE}")
+        [[name]] = cursor.fetchall()
+        return str(name)
