@@ -22,6 +22,7 @@ from mlops_assets.training.acceptance import gates_problem
 NAME = "champions"
 _INTERVAL_SECONDS = 30
 _ACTOR = "mlflow"
+_IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 def build_champion_sensor(
@@ -61,7 +62,7 @@ def build_champion_sensor(
             outcome = "as it was deployed" if before.get(name) == state else _reconcile(context.instance, settings, target)
             if isinstance(outcome, str):
                 agreed[name] = state
-            return outcome
+            return outcome or "a deployment is in progress"
 
         try:
             requests, reason = look_at_each(by_name, look)
@@ -82,8 +83,8 @@ def _newest_deployments(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey
     return {record.asset_entry.asset_key: record.asset_entry.last_materialization_storage_id for record in records}
 
 
-def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: DeploymentTarget) -> dg.RunRequest | str:
-    """The run that brings history and registry together; a phrase when they agree."""
+def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: DeploymentTarget) -> dg.RunRequest | str | None:
+    """The run that brings history and registry together; a phrase when they agree, None while a deployment moves one after the other."""
     recorded = target.newest_deployment(instance)
     if recorded is None:
         return "nothing was deployed yet"
@@ -92,6 +93,8 @@ def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: Deploym
     registered = registered_champion(settings, target.solution, target.segment)
     if (registered.version if registered else None) == expected:
         return f"version {deployed} is deployed and is the champion"
+    if _is_deploying(instance, target) or target.newest_deployment(instance) != recorded:
+        return None
     refused = None if registered is None else _refusal(instance, settings, target, registered)
     if registered is not None and refused is None:
         version, partition = registered.version, target.partition_key(registered.tags[TRAINING_DATE_TAG])
@@ -112,6 +115,21 @@ def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: Deploym
         partition_key=partition,
         run_config={"ops": {target.key.to_python_identifier(): {"config": configuration}}},
     )
+
+
+def _is_deploying(instance: dg.DagsterInstance, target: DeploymentTarget) -> bool:
+    """Whether a run is in progress whose deployment has not ended: it moves the alias first, and is recorded later.
+
+    A step that seems not to have begun counts: its events are stored in batches.
+    """
+    step = target.key.to_python_identifier()
+    for run in instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS)):
+        plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id) if run.execution_plan_snapshot_id else None
+        if plan is not None and step in plan.step_keys_to_execute:
+            stats = instance.get_run_step_stats(run.run_id, [step])
+            if not any(each.end_time for each in stats):
+                return True
+    return False
 
 
 def _refusal(

@@ -31,12 +31,14 @@ def postgres_directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def create_database(postgres_directory: Path) -> Callable[[str], str]:
-    """Create a database on the session's Postgres and return its libpq connection string."""
+    """Create an empty database on the session's Postgres and return its libpq connection string."""
 
     def create(name: str) -> str:
         connection = psycopg2.connect(dbname="postgres", user="postgres", host=str(postgres_directory))
         connection.autocommit = True
         with connection.cursor() as cursor:
+            # Of the platform's names there is one a module.
+            cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             cursor.execute(f"CREATE DATABASE {name}")
         connection.close()
         return f"dbname={name} user=postgres host={postgres_directory}"

@@ -173,6 +173,8 @@ DECLARED = {
         "holdout": "14d",
         "metric": "roc_auc",
         "estimator": {"type": "sklearn.ensemble.HistGradientBoostingClassifier", "parameters": {"max_iter": 5}},
+        # There are too few rows for half of them to beat a constant.
+        "histories": [],
     },
     "checks": {"minimum_rows": 100},
     # How fast a busy machine predicts is not what is tested.
@@ -261,7 +263,6 @@ class World:
         assert result.success, [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
         failed = {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
         assert failed <= {
-            "beats_baseline",
             "latency",
             "window_rows",
             "labels_matured",

