@@ -1,6 +1,8 @@
 """Dumps of the platform's databases, all of one moment, by Postgres's own programs."""
 
 import contextlib
+import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -87,10 +89,22 @@ def filled_databases(settings: Settings) -> list[str]:
 
 def _run(settings: Settings, program: str, database: str, arguments: list[str]) -> None:
     connection = settings.postgres_connection_string(database)
-    command = [str(postgres.executable().with_name(program)), f"--dbname={connection}", *arguments]
+    command = [str(_executable(settings, program)), f"--dbname={connection}", *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         raise StackError(
             f"{program} failed on the database {database}: {ended.stderr.strip()}",
-            remedy="Correct the cause that it names, then try again.",
+            remedy="Correct the cause that it names, then try again. The wheel's programs know no TLS and no Postgres newer than themselves: "
+            "for such a server install its client (Debian: apt-get install postgresql-client).",
         )
+
+
+def _executable(settings: Settings, program: str) -> Path:
+    """The program that suits the server: of the wheel, or for one elsewhere that of the PATH, unless it is older than the server."""
+    of_wheel, of_path = postgres.executable().with_name(program), shutil.which(program)
+    if settings.postgres_url is None or of_path is None:
+        return of_wheel
+    server = int(str(postgres.query_value(settings, LAKE_DATABASE, "SHOW server_version_num"))) // 10_000
+    answer = subprocess.run([of_path, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\(PostgreSQL\) (\d+)", answer)
+    return Path(of_path) if found and int(found[1]) >= server else of_wheel
