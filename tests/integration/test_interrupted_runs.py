@@ -106,6 +106,7 @@ def test_a_training_survives_the_death_of_everything(training: Training, fractio
     assert_goes_on(chaos.kill_at(training.stack, training.work, fraction, training.course))
 
 
+@pytest.mark.long
 def test_a_killed_worker_takes_its_dbt_with_it_and_its_run_alone_is_tried_again_without_up(
     stack: Platform, one_year: chaos.Course
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_killed_server_comes_back(stack: Settings, name: str) -> None:
     wait_for(lambda: (now := states(stack)[name])[0] == "running" and now[1] != before, 120)
 
 
+@pytest.mark.long
 def test_a_killed_supervisor_leaves_servers_that_up_replaces(stack: Settings) -> None:
     orphans = {process.pid for process in leftovers.find_processes(stack)}
     os.kill(Supervisor(stack).pid(), signal.SIGKILL)
