@@ -213,8 +213,8 @@ class DagsterClient:
                 step["stepKey"]: step["endTime"] - step["startTime"] for step in stats if step["endTime"] and step["startTime"]
             },
             is_interrupted=run["status"] == "FAILURE" and tags.get(_FAILURE_REASON) in _INTERRUPTIONS,
-            # A run inherits the tags of the one that it follows.
-            is_followed=run["status"] == "FAILURE" and tags.get(_WILL_RETRY) == "true",
+            # Dagster stores the failure first, and then whether it tries again. A run inherits the tags of the one that it follows.
+            is_followed=run["status"] == "FAILURE" and tags.get(_WILL_RETRY) != "false",
             followed_by=tags.get(_RETRIED_BY) if run["status"] == "FAILURE" else None,
         )
 

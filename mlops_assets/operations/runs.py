@@ -54,7 +54,8 @@ def poll_run(client: DagsterClient, run_id: str) -> Iterator[RunState]:
         state = client.run(run_id, with_steps=asks_steps)
         if state.finished and not asks_steps:
             state = client.run(run_id)
-        known = state if asks_steps or state.finished else replace(known, status=state.status)
+        has_steps = asks_steps or state.finished
+        known = state if has_steps else replace(state, steps=known.steps, running=known.running, seconds=known.seconds)
 
 
 def _of_deliveries(causes: Sequence[str]) -> str:

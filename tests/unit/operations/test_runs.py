@@ -76,6 +76,12 @@ def test_an_interrupted_run_is_followed_by_the_one_that_goes_on_with_it() -> Non
     assert client.asked == ["a", "a", "b", "b"]
 
 
+def test_a_run_that_fails_between_two_questions_about_its_steps_is_followed() -> None:
+    failed = state("a", "FAILURE", is_interrupted=True, is_followed=True)
+    states = [state("a", "STARTED"), failed, failed, replace(failed, followed_by="b"), replace(failed, followed_by="b")]
+    assert follow_run(Scripted([*states, state("b", "SUCCESS")]), "a", "training", lambda each: None).run_id == "b"
+
+
 def test_an_interrupted_run_on_which_dagster_gave_up_is_followed_when_dagster_was_asked_again() -> None:
     given_up = state("a", "FAILURE", is_interrupted=True)
     states = [given_up, given_up, replace(given_up, is_followed=True, followed_by="b"), state("b", "SUCCESS")]
