@@ -24,7 +24,7 @@ def project_variables() -> dict[str, str]:
     if project is None:
         return {}
     own = read_environment_file(project.environment_file)
-    name = os.environ.get(ENVIRONMENT_VARIABLE) or own.get(ENVIRONMENT_VARIABLE)
+    name = _named_environment(own)
     known = {path.stem: path for path in project.environments_directory.glob("*.env")}
     if name is not None and name not in known:
         raise ValueError(f"{ENVIRONMENT_VARIABLE}={name!r}: there is no {name}.env in {project.environments_directory}.")
@@ -41,7 +41,12 @@ def environment_name() -> str:
     """
     project = project_of_process()
     own = read_environment_file(project.environment_file) if project else {}
-    return os.environ.get(ENVIRONMENT_VARIABLE) or own.get(ENVIRONMENT_VARIABLE) or DEFAULT_ENVIRONMENT
+    return _named_environment(own) or DEFAULT_ENVIRONMENT
+
+
+def _named_environment(own: dict[str, str]) -> str | None:
+    """The environment that the process, or else the variables of its `.env`, name."""
+    return os.environ.get(ENVIRONMENT_VARIABLE) or own.get(ENVIRONMENT_VARIABLE)
 
 
 def refuse_other_environment(what: str, owner: str) -> None:

@@ -3,7 +3,11 @@
 The first start writes the name down.
 """
 
+from functools import partial
+
 from mlops_assets.core.environment_files import environment_name, refuse_other_environment
+from mlops_assets.core.errors import AwayError, StackError
+from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import LAKE_DATABASE, Settings
 
 _NAME = "environment"
@@ -14,16 +18,28 @@ TABLE = "mlops_environment"
 
 
 def check_folder(settings: Settings) -> None:
-    """Raise StackError when the state folder is of another environment."""
-    file = settings.home / _NAME
-    if file.exists():
-        refuse_other_environment(f"The state in {settings.home}", file.read_text().strip())
+    """Raise StackError when the state folder is of another environment, or somebody else's."""
+    try:
+        owner = (settings.home / _NAME).read_text().strip()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StackError(
+            f"The state folder {settings.home} cannot be read: {error.strerror}.",
+            remedy="Set MLOPS_HOME to a folder that you own.",
+        ) from error
+    refuse_other_environment(f"The state in {settings.home}", owner)
 
 
 def claim_folder(settings: Settings) -> None:
     """Have the state folder, which exists, be of this environment. Raises StackError when it is of another one."""
     check_folder(settings)
-    (settings.home / _NAME).write_text(f"{environment_name()}\n")
+    file = settings.home / _NAME
+    if not file.exists():
+        # Complete when it gets its name: a start may be killed.
+        scratch = settings.home / f".{_NAME}"
+        scratch.write_text(f"{environment_name()}\n")
+        scratch.replace(file)
 
 
 def claim_servers(settings: Settings) -> None:
@@ -34,7 +50,10 @@ def claim_servers(settings: Settings) -> None:
         from mlops_assets.core.object_storage import ObjectFolder
 
         folder = ObjectFolder(settings.storage)
-        owner = folder.read(_NAME)
+        try:
+            owner = patiently(partial(folder.read, _NAME))
+        except AwayError as error:
+            raise StackError(str(error), remedy="Start it, or correct AWS_ENDPOINT_URL_S3 and MLOPS_STORAGE.") from error
         if owner is None:
             folder.write(_NAME, environment_name().encode())
         else:
