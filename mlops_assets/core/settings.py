@@ -29,6 +29,9 @@ DATABASES = (DAGSTER_DATABASE, MLFLOW_DATABASE, LAKE_DATABASE, SEARCH_DATABASE)
 
 DURABILITIES = ("fsync", "buffered")
 
+PROCESS, RAY = "process", "ray"
+ENGINES = (PROCESS, RAY)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -42,8 +45,8 @@ class Settings:
     With `durability` `fsync`, what was acknowledged survives a power failure; `buffered`, the end of processes.
     With `storage`, `s3://bucket/prefix`, the files of the lake, MLflow's artifacts, bundles and reports are there; else in the state folder.
     The backup of an upgrade goes to `backup_folder`; backups are encrypted to the `backup_recipients` of age.
-    With `ray_address` the trials of searches run on that Ray cluster. `bundle_store` names
-    where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them. Every snapshot of the lake stays for
+    With `engine` `ray`, work that splits into parts runs on the Ray cluster at `ray_address`, or on one of this machine; with the address
+    alone, the trials of searches do. A task there has `task_memory_gb`. `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them. Every snapshot of the lake stays for
     `kept_snapshot_days`, that of the values of a prediction for `kept_trace_days`, and a file of the lake that nothing names for
     `file_grace_hours`. Logs of runs, and MLflow's runs of refused candidates, stay for `kept_run_days`, HTML reports for `kept_report_days`.
     Only with `openlineage_url` does anything send OpenLineage events: to a receiver, or to a file.
@@ -55,7 +58,9 @@ class Settings:
     postgres_url: str | None = field(default=None, repr=False)
     nats_url: str | None = field(default=None, repr=False)
     mlflow_server: str | None = None
+    engine: str = PROCESS
     ray_address: str | None = None
+    task_memory_gb: int = 3
     redis_url: str | None = field(default=None, repr=False)
     notify_urls: tuple[str, ...] = field(default=(), repr=False)
     dagster_port: int = 3000
@@ -98,7 +103,9 @@ class Settings:
             postgres_url=environment.get("MLOPS_POSTGRES_URL") or None,
             nats_url=environment.get("MLOPS_NATS_URL") or None,
             mlflow_server=environment.get("MLOPS_MLFLOW_URL") or None,
+            engine=read_choice(environment, "MLOPS_ENGINE", cls.engine, ENGINES),
             ray_address=environment.get("MLOPS_RAY_ADDRESS") or None,
+            task_memory_gb=read_count(environment, "MLOPS_TASK_MEMORY_GB", cls.task_memory_gb, most=1024),
             redis_url=environment.get("MLOPS_REDIS_URL") or None,
             notify_urls=tuple(environment.get("MLOPS_NOTIFY_URLS", "").split()),
             dagster_port=read_port(environment, "MLOPS_DAGSTER_PORT", cls.dagster_port),
@@ -124,6 +131,16 @@ class Settings:
             openlineage_url=environment.get("MLOPS_OPENLINEAGE_URL") or None,
             openlineage_api_key=environment.get("MLOPS_OPENLINEAGE_API_KEY") or None,
         )
+
+    @property
+    def search_engine(self) -> str:
+        """The engine of the trials of searches: an address is enough for Ray."""
+        return RAY if self.ray_address else self.engine
+
+    @property
+    def task_memory(self) -> int:
+        """The bytes that a task of an engine may use."""
+        return self.task_memory_gb * 2**30
 
     @property
     def postgres_directory(self) -> Path:

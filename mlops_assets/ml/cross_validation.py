@@ -89,39 +89,48 @@ def fold_predictions(
 
     Raises ValueError when a fold's rows to fit on lack a class.
     """
+    for number, fold in enumerate(folds):
+        yield _fold_prediction(specification, estimator, rows, fold, number)
+
+
+def _fold_prediction(
+    specification: ModelSpecification, estimator: PipelineStep, rows: TrainingRows, fold: Fold, number: int
+) -> np.ndarray:
     classes = np.unique(rows.labels) if specification.problem != "regression" else None
-    for number, fold in enumerate(folds, start=1):
-        train = rows.take(fold.train)
-        if classes is not None and len(missing := np.setdiff1d(classes, train.labels)):
-            raise ValueError(
-                f"The rows to fit on in fold {number} lack the class {missing[0]}: lower training.folds or widen training.window."
-            )
-        pipeline = fit_rows(specification, estimator, train)
-        yield predict(pipeline, rows.frame.iloc[fold.validation], specification.problem)
+    train = rows.take(fold.train)
+    if classes is not None and len(missing := np.setdiff1d(classes, train.labels)):
+        raise ValueError(
+            f"The rows to fit on in fold {number + 1} lack the class {missing[0]}: lower training.folds or widen training.window."
+        )
+    pipeline = fit_rows(specification, estimator, train)
+    return predict(pipeline, rows.frame.iloc[fold.validation], specification.problem)
 
 
-def fold_scores(
-    *,
-    specification: ModelSpecification,
-    estimator: PipelineStep,
-    rows: TrainingRows,
-    folds: Sequence[Fold],
-    metric: str,
-    threshold: float,
-) -> Iterator[float]:
-    """Per fold the value of `metric`, computed when it is asked for: a caller may stop early.
+@dataclass(frozen=True)
+class ScoredFolds:
+    """The folds of `rows` and the metric by which models are compared."""
 
-    Raises ValueError when a fold does not define it, such as a ranking of rows of one class.
-    """
-    classes = tuple(np.unique(rows.labels).tolist()) if specification.problem != "regression" else ()
-    predictions = fold_predictions(specification, estimator, rows, folds)
-    for number, (fold, predicted) in enumerate(zip(folds, predictions, strict=True), start=1):
-        scored = predicted[:, 1] if specification.problem == "binary_classification" else predicted
-        evaluated = WeightedMetrics(specification.problem, rows.labels[fold.validation], scored, classes, threshold)
-        value = evaluated.values((metric,))[metric]
+    specification: ModelSpecification
+    rows: TrainingRows
+    folds: Sequence[Fold]
+    metric: str
+    threshold: float
+
+    def score(self, part: tuple[PipelineStep, int]) -> float:
+        """The value of the metric for an estimator in the fold of a number from 0.
+
+        Raises ValueError when the fold does not define it, such as a ranking of rows of one class.
+        """
+        (estimator, number), problem = part, self.specification.problem
+        fold, labels = self.folds[number], self.rows.labels
+        classes = tuple(np.unique(labels).tolist()) if problem != "regression" else ()
+        predicted = _fold_prediction(self.specification, estimator, self.rows, fold, number)
+        scored = predicted[:, 1] if problem == "binary_classification" else predicted
+        evaluated = WeightedMetrics(problem, labels[fold.validation], scored, classes, self.threshold)
+        value = evaluated.values((self.metric,))[self.metric]
         if value is None:
-            raise ValueError(f"Fold {number} does not define {metric}: lower training.folds or widen training.window.")
-        yield value
+            raise ValueError(f"Fold {number + 1} does not define {self.metric}: lower training.folds or widen training.window.")
+        return value
 
 
 def out_of_fold(

@@ -19,6 +19,7 @@ from mlops_assets.core.environment_files import environment_name
 from mlops_assets.core.keys import TRAINING_DATASET
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
+from mlops_assets.engine.engine import open_engine
 from mlops_assets.lake.lake import Lake
 from mlops_assets.schema.training_rules import configuration_hash
 from mlops_assets.stages.execution import permanent_failure
@@ -202,15 +203,10 @@ def _search(
         if trial.ordinal not in logged:
             log_trial(registry, run_id, trial, metric)
 
-    return run_search(
-        inputs,
-        schema,
-        train,
-        storage=search_storage(settings, study),
-        name=study,
-        report=report,
-        ray_address=settings.ray_address,
-    )
+    with open_engine(settings.search_engine, settings) as engine:
+        return run_search(
+            inputs, schema, train, storage=search_storage(settings, study), name=study, report=report, engine=engine
+        )
 
 
 def _log(

@@ -5,11 +5,11 @@ All of it sees the training rows alone; the hold-out never comes here. Registeri
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.engine.engine import Engine
 from mlops_assets.ml.history import History
 from mlops_assets.schema.training_rules import needs_folds
 from mlops_assets.schema.training_section import Step as DeclaredStep
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlops_assets.ml.folds import Fold
     from mlops_assets.ml.matrix import FeatureSchema
     from mlops_assets.ml.pipeline_steps import PipelineStep
-    from mlops_assets.ml.search import FoldScores, Report, SearchPlan, SearchResult
+    from mlops_assets.ml.search import Report, SearchPlan, SearchResult
 
 _DEFAULT_THRESHOLD = 0.5
 _TRIED_ROWS = 100
@@ -61,49 +61,35 @@ def run_search(
     storage: "AbstractContextManager[BaseStorage]",
     name: str,
     report: "Report",
-    ray_address: str | None = None,
+    engine: Engine,
 ) -> "SearchResult":
-    """The search that the training section declares, as the study `name` in `storage`; on a Ray cluster when `ray_address` names one.
+    """The search that the training section declares, as the study `name` in `storage`, whose trials run on `engine`.
 
     Raises ValueError when it cannot begin.
     """
-    from mlops_assets.ml.cross_validation import fold_scores
+    from mlops_assets.ml.cross_validation import ScoredFolds
     from mlops_assets.ml.search import search
 
     training = inputs.solution.training
     rule = training.decision_threshold
-    specification, rows, folds = model_specification(inputs, schema), training_rows(inputs, schema, train), _folds(inputs, train)
-
-    def scores(estimator: "PipelineStep") -> Any:
-        return fold_scores(
-            specification=specification,
-            estimator=estimator,
-            rows=rows,
-            folds=folds,
-            metric=training.metric,
-            threshold=_DEFAULT_THRESHOLD if isinstance(rule, ThresholdRule) else rule,
-        )
-
+    scored = ScoredFolds(
+        model_specification(inputs, schema),
+        training_rows(inputs, schema, train),
+        _folds(inputs, train),
+        training.metric,
+        _DEFAULT_THRESHOLD if isinstance(rule, ThresholdRule) else rule,
+    )
     plan = _plan(inputs)
     for step in (plan.default, *(candidate.step for candidate in plan.candidates)):
         # A wrong parameter, or an estimator that cannot serve, is a mistake in the file: it ends the search before it begins.
-        _check_export(inputs, specification, schema, step, rows)
-    with storage as opened, _trials(scores, ray_address) as (fold_scores_of, processors):
-        return search(plan, fold_scores_of, storage=opened, name=name, report=report, processors=processors)
+        _check_export(inputs, scored.specification, schema, step, scored.rows)
+    score = scored.score  # one function, which goes to the engine once
 
+    def fold_scores(step: "PipelineStep") -> "Iterator[float]":
+        return engine.map(score, ((step, number) for number in range(len(scored.folds))), in_flight=1)
 
-@contextmanager
-def _trials(scores: "FoldScores", ray_address: str | None) -> "Iterator[tuple[FoldScores, int | None]]":
-    """The place where fold scores are computed, and its processors: this machine's, or those of a Ray cluster."""
-    if ray_address is None:
-        yield scores, None
-        return
-    if find_spec("ray") is None:
-        raise ValueError("MLOPS_RAY_ADDRESS is set and Ray is not installed: install mlops-assets[ray], or unset the variable.")
-    from mlops_assets.ml.ray_trials import on_ray
-
-    with on_ray(scores, ray_address) as trials:
-        yield trials.fold_scores, trials.processors
+    with storage as opened:
+        return search(plan, fold_scores, storage=opened, name=name, report=report, processors=engine.processors)
 
 
 def fit_model(inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", estimator: "PipelineStep") -> FittedModel:

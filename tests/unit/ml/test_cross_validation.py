@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mlops_assets.ml.cross_validation import ModelSpecification, TrainingRows, check_weights, fit_rows, fold_scores, out_of_fold
+from mlops_assets.ml.cross_validation import ModelSpecification, ScoredFolds, TrainingRows, check_weights, fit_rows, out_of_fold
 from mlops_assets.ml.folds import Fold
 from mlops_assets.ml.pipeline import predict
 from mlops_assets.ml.pipeline_steps import PipelineStep
@@ -29,31 +29,18 @@ def test_a_fold_is_scored_by_a_model_of_its_own_rows_alone(problem, sample) -> N
     path, metric = ESTIMATORS[problem]
     estimator = PipelineStep(path, {"max_iter": 5})
     data = rows(sample, problem)
-    scores = list(
-        fold_scores(
-            specification=specification(sample, problem),
-            estimator=estimator,
-            rows=data,
-            folds=FOLDS,
-            metric=metric,
-            threshold=0.5,
-        )
-    )
+
+    def fold_scores(scored: TrainingRows) -> list[float]:
+        folds = ScoredFolds(specification(sample, problem), scored, FOLDS, metric, threshold=0.5)
+        return [folds.score((estimator, number)) for number in range(len(FOLDS))]
+
+    scores = fold_scores(data)
     assert len(scores) == 2
     # Rows outside both parts of a fold, such as those after it, do not matter.
     spoilt = data.labels.copy()
     spoilt[2500:] = spoilt[2500:][::-1]
     again = TrainingRows(frame=data.frame, labels=spoilt, weights=None, balanced=False)
-    assert scores == list(
-        fold_scores(
-            specification=specification(sample, problem),
-            estimator=estimator,
-            rows=again,
-            folds=FOLDS,
-            metric=metric,
-            threshold=0.5,
-        )
-    )
+    assert scores == fold_scores(again)
 
 
 def test_predictions_out_of_fold_are_those_of_the_folds(sample) -> None:

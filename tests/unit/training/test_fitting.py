@@ -20,6 +20,7 @@ from mlops_assets.schema.problem import PROBLEMS
 from mlops_assets.schema.solution import Serving, Solution
 from mlops_assets.schema.training_rules import override_training
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.engine.engine import ProcessEngine
 from mlops_assets.training.fitting import FittedModel, default_estimator, fit_model, run_search
 
 ROWS = 2000
@@ -93,7 +94,13 @@ def inputs(problem: str, **training: Any) -> SolutionInputs:
 
 def found(chosen: SolutionInputs, train: pa.Table) -> SearchResult:
     return run_search(
-        chosen, SCHEMA, train, storage=nullcontext(InMemoryStorage()), name="study", report=lambda trial, best: None
+        chosen,
+        SCHEMA,
+        train,
+        storage=nullcontext(InMemoryStorage()),
+        name="study",
+        report=lambda trial, best: None,
+        engine=ProcessEngine(),
     )
 
 

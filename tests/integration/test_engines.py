@@ -1,0 +1,182 @@
+"""Both engines do the same work with the same results, on a real Ray cluster of three nodes whose raylets are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from optuna.storages import InMemoryStorage
+from ray_cluster import GB, RayCluster, ray_processes, running_ray_cluster
+from waiting import wait_for
+
+from mlops_assets.core.settings import PROCESS, RAY, Settings
+from mlops_assets.engine.engine import Engine, ProcessEngine, open_engine
+from mlops_assets.engine.ray_engine import ray_engine
+from mlops_assets.ml.cross_validation import ModelSpecification, ScoredFolds, TrainingRows
+from mlops_assets.ml.folds import Fold
+from mlops_assets.ml.matrix import FeatureSchema
+from mlops_assets.ml.pipeline_steps import PipelineStep
+from mlops_assets.ml.search import Candidate, Dimension, SearchPlan, SearchResult, search
+
+BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
+PLAN = SearchPlan(
+    default=PipelineStep(BOOSTING, {"max_iter": 5}),
+    candidates=[
+        Candidate(PipelineStep(BOOSTING, {"max_iter": 5}), {"learning_rate": Dimension(0.01, 0.5, True, None)}),
+        # Half of its configurations fail: `max_iter` has to be positive.
+        Candidate(PipelineStep(BOOSTING, {}), {"max_iter": Dimension(-5, 5, False, None)}),
+    ],
+    trials=8,
+    seconds=None,
+    pruning=True,
+    jobs=2,
+    seed=0,
+    greater_is_better=True,
+)
+ROWS = 2000
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with running_ray_cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def engine(cluster: RayCluster) -> Iterator[Engine]:
+    with ray_engine(cluster.address, memory=GB // 2) as engine:
+        yield engine
+
+
+def kill_when_written(marker: Path, cluster: RayCluster) -> threading.Thread:
+    """Kill the raylet of the node whose id is written into `marker`."""
+
+    def kill() -> None:
+        wait_for(lambda: marker.exists() and marker.read_text(), seconds=60)
+        cluster.kill_raylet(marker.read_text())
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+def dying_once(function: Callable, marker: Path) -> Callable:  # type: ignore[type-arg]
+    """`function`, which names its node in `marker` the first time, and waits for its end."""
+
+    def call(part: object) -> object:
+        import ray
+
+        if not marker.exists():
+            marker.write_text(ray.get_runtime_context().get_node_id())
+            time.sleep(120)
+        return function(part)
+
+    return call
+
+
+def scored_folds() -> ScoredFolds:
+    random = np.random.default_rng(7)
+    schema = FeatureSchema(numeric=("a", "b"), categorical=())
+    frame = pd.DataFrame({name: random.normal(size=ROWS).astype(np.float32) for name in schema.numeric})
+    labels = ((frame["a"] + random.normal(size=ROWS)) > 0).to_numpy().astype(np.int64)
+    specification = ModelSpecification("binary_classification", schema, numeric=None, categorical=None, seed=0)
+    folds = [Fold(np.arange(0, end), np.arange(end, end + 200)) for end in (1000, 1200, 1400)]
+    return ScoredFolds(specification, TrainingRows(frame, labels, weights=None, balanced=False), folds, "roc_auc", 0.5)
+
+
+def run(engine: Engine, score: Callable, plan: SearchPlan) -> SearchResult:  # type: ignore[type-arg]
+    def fold_scores(step: PipelineStep) -> Iterator[float]:
+        return engine.map(score, ((step, number) for number in range(3)), in_flight=1)
+
+    storage = InMemoryStorage()
+    return search(plan, fold_scores, storage=storage, name="s", report=lambda *_: None, processors=engine.processors)
+
+
+def test_a_search_is_that_of_this_process_though_a_raylet_is_killed(engine: Engine, cluster: RayCluster, tmp_path: Path) -> None:
+    score, one_at_once = scored_folds().score, replace(PLAN, jobs=1)
+    killing = kill_when_written(tmp_path / "node", cluster)
+    there = run(engine, dying_once(score, tmp_path / "node"), one_at_once)
+    killing.join()
+    cluster.restore()
+    here = run(ProcessEngine(), score, one_at_once)
+    assert [replace(trial, seconds=0) for trial in there.trials] == [replace(trial, seconds=0) for trial in here.trials]
+    assert {trial.state for trial in there.trials} >= {"complete", "failed"}
+    at_once = run(engine, score, replace(PLAN, trials=4))
+    assert (len(at_once.trials), at_once.default.fold_scores) == (4, here.default.fold_scores)
+
+
+def test_results_come_in_order_and_no_more_parts_begin_than_are_allowed(engine: Engine) -> None:
+    asked = []
+
+    def parts() -> Iterator[int]:
+        for part in range(9):
+            asked.append(part)
+            yield part
+
+    def slower_at_first(part: int) -> int:
+        time.sleep(0.3 if part == 0 else 0)
+        return part * 2
+
+    results = engine.map(slower_at_first, parts(), in_flight=3)
+    assert next(results) == 0
+    assert asked == [0, 1, 2]
+    assert list(results) == [part * 2 for part in range(1, 9)]
+    assert list(ProcessEngine().map(slower_at_first, range(3), in_flight=3)) == [0, 2, 4]
+
+
+def test_an_error_is_that_of_the_function(engine: Engine) -> None:
+    def failing(part: int) -> None:
+        raise KeyError(f"part {part}")
+
+    for chosen in (engine, ProcessEngine()):
+        with pytest.raises(KeyError, match="part 4"):
+            list(chosen.map(failing, [4], in_flight=1))
+
+
+def test_a_task_gets_no_more_memory_than_its_own(engine: Engine) -> None:
+    with pytest.raises(MemoryError):
+        list(engine.map(lambda size: len(bytearray(size)), [GB], in_flight=1))
+    assert list(engine.map(lambda size: len(bytearray(size)), [GB // 16], in_flight=1)) == [GB // 16]
+
+
+def test_a_task_that_fits_on_no_node_is_refused(engine: Engine, cluster: RayCluster) -> None:
+    # In a process of its own: one has one connection.
+    script = (
+        "from mlops_assets.engine.ray_engine import ray_engine\n"
+        f"with ray_engine({cluster.address!r}, memory={2 * GB}) as engine: engine.processors"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "A task may use 2 GB, and no node of the Ray cluster" in answer.stderr
+    assert "Lower MLOPS_TASK_MEMORY_GB" in answer.stderr
+
+
+def test_a_killed_driver_leaves_no_cluster_of_its_own(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, time\n"
+        "from mlops_assets.core.settings import Settings\n"
+        "from mlops_assets.engine.engine import open_engine\n"
+        f"with open_engine('ray', Settings(home=pathlib.Path('/nowhere'), task_memory_gb=1)) as engine:\n"
+        f"    pathlib.Path({str(tmp_path / 'begun')!r}).write_text(str(list(engine.map(abs, [-1], in_flight=1))))\n"
+        "    time.sleep(120)\n"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", script])
+    wait_for(lambda: (tmp_path / "begun").exists(), seconds=60)
+    assert ray_processes(f"_{driver.pid}/")
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    wait_for(lambda: not ray_processes(f"_{driver.pid}/"), seconds=30)
+
+
+def test_an_address_is_enough_for_searches_and_ray_is_not_started_before_it_is_needed() -> None:
+    assert Settings(home=Path("/"), ray_address="host:6379").search_engine == RAY
+    assert Settings(home=Path("/"), ray_address="host:6379").engine == PROCESS
+    with open_engine(RAY, Settings(home=Path("/"), ray_address="192.0.2.99:1")) as engine:
+        assert not engine.shares_process
