@@ -46,7 +46,8 @@ class Settings:
     With `storage`, `s3://bucket/prefix`, the files of the lake, MLflow's artifacts, bundles and reports are there; else in the state folder.
     The backup of an upgrade goes to `backup_folder`; backups are encrypted to the `backup_recipients` of age.
     With `engine` `ray`, work that splits into parts runs on the Ray cluster at `ray_address`, or on one of this machine; with the address
-    alone, the trials of searches do. A task there has `task_memory_gb`. `bundle_store` names where bundles lie, and `kept_bundles` is how many of the newest stay there though nobody needs them. Every snapshot of the lake stays for
+    alone, the trials of searches do. A task there has `task_memory_gb`. `bundle_store` names where bundles lie, and
+    `kept_bundles` is how many of the newest stay there though nobody needs them. Every snapshot of the lake stays for
     `kept_snapshot_days`, that of the values of a prediction for `kept_trace_days`, and a file of the lake that nothing names for
     `file_grace_hours`. Logs of runs, and MLflow's runs of refused candidates, stay for `kept_run_days`, HTML reports for `kept_report_days`.
     Only with `openlineage_url` does anything send OpenLineage events: to a receiver, or to a file.

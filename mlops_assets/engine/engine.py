@@ -40,7 +40,7 @@ class Engine(Protocol):
 
 
 class ProcessEngine:
-    """This process, one part after another; several for several threads that ask."""
+    """The process that asks, one part after another; several for several of its threads."""
 
     shares_process = True
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from optuna.storages import InMemoryStorage
 
+from mlops_assets.engine.engine import ProcessEngine
 from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.ml.estimators.calibrated import CalibratedClassifier
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
@@ -20,7 +21,6 @@ from mlops_assets.schema.problem import PROBLEMS
 from mlops_assets.schema.solution import Serving, Solution
 from mlops_assets.schema.training_rules import override_training
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.engine.engine import ProcessEngine
 from mlops_assets.training.fitting import FittedModel, default_estimator, fit_model, run_search
 
 ROWS = 2000
