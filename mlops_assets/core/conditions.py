@@ -14,6 +14,7 @@ import dagster as dg
 from mlops_assets.core.keys import (
     DEPLOYMENT,
     EVALUATION,
+    FOLLOWS_RUNS,
     OUTCOMES,
     PREDICTION_LOG,
     PREDICTIONS,
@@ -157,6 +158,7 @@ def _sensor(name: str, target: dg.AssetSelection, description: str) -> dg.Sensor
         description=description,
         default_status=dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
+        tags=FOLLOWS_RUNS,
         # What follows in one tick has different partitions, so that its run is one of Dagster's implicit job.
         run_tags={PURPOSE_TAG: "following new partitions"},
     )

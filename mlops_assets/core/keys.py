@@ -17,6 +17,8 @@ PURPOSE_TAG = "mlops/purpose"
 """On runs of Dagster's implicit job and those of commands: what they are for, in words, as the run list shows it."""
 MUST_GAIN_TAG = "mlops/must_gain"
 """On the run of a training: its candidate must be better than the champion beyond chance, since nothing shows that newer history helps."""
+FOLLOWS_RUNS: dict[str, str] = {"mlops/follows": "runs"}
+"""On sensors that look at what runs have done: they are evaluated as soon as one has ended, not only at their interval."""
 CHECK_EVENT_TAG = "mlops/check_event"
 """How failed checks of an asset are called in notifications; without it `check_failed`, told when they block."""
 

@@ -1,4 +1,4 @@
-"""Dagster's daemon, which goes on when the clock is set back: `python -m mlops_assets.local.dagster_daemon`.
+"""Dagster's daemon, which hears of runs and goes on when the clock is set back: `python -m mlops_assets.local.dagster_daemon`.
 
 The daemon of the command `dagster-daemon` waits by the clock of the day. Set back by an hour, it would start no run and evaluate no
 sensor for that hour. So the process ends then, supervisor starts it again, and no sensor waits for an evaluation that is to come.
@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mlops_assets.core.settings import Settings
@@ -26,13 +27,27 @@ _log = logging.getLogger(__name__)
 def main() -> None:
     """Run the daemon until told to stop, or until the clock is set back."""
     from dagster import DagsterInstance
-    from dagster._daemon.cli import run_command
+    from dagster._core.workspace.load_target import WorkspaceFileTarget
+    from dagster._daemon.controller import daemon_controller_from_instance
+    from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
+
+    from mlops_assets.runs.event_storage import RunStorage
+    from mlops_assets.runs.prompt_daemons import create_prompt_daemons
+    from mlops_assets.runs.run_notices import listen
 
     threading.Thread(target=_end_when_set_back, name="clock", daemon=True).start()
-    with DagsterInstance.get() as instance:
+    workspace = WorkspaceFileTarget([str(Settings.from_environment().dagster_home / "workspace.yaml")])
+    setup_interrupt_handlers()
+    with suppress(KeyboardInterrupt), capture_interrupts(), DagsterInstance.get() as instance:
         forget_evaluations_to_come(instance)
-    workspace = Settings.from_environment().dagster_home / "workspace.yaml"
-    run_command.main(["--workspace", str(workspace)])
+        daemons, hear = create_prompt_daemons(instance)
+        storage = instance.run_storage
+        assert isinstance(storage, RunStorage)
+        threading.Thread(target=listen, args=(storage.engine, hear), name="notices", daemon=True).start()
+        with daemon_controller_from_instance(
+            instance, workspace, gen_daemons=lambda _: daemons, code_server_log_level="warning"
+        ) as controller:
+            controller.check_daemon_loop()
 
 
 def forget_evaluations_to_come(instance: "DagsterInstance") -> int:

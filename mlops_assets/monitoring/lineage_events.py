@@ -16,6 +16,7 @@ import dagster as dg
 from dagster import RunStatusChangeRecordsFilter
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+from mlops_assets.core.keys import FOLLOWS_RUNS
 from mlops_assets.core.settings import Settings, sensor_interval
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def build_lineage_events_sensor() -> dg.SensorDefinition:
         name="lineage_events",
         description="Sends OpenLineage events of what each run materialized to the receiver in MLOPS_OPENLINEAGE_URL.",
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
+        tags=FOLLOWS_RUNS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def lineage_events(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SkipReason:

@@ -13,6 +13,7 @@ from mlops_assets.clients.notifier import Notification, Notifier
 from mlops_assets.core.keys import (
     CHECK_EVENT_TAG,
     DEPLOYMENT,
+    FOLLOWS_RUNS,
     MODEL,
     RETRAINING_DECISION,
     SEGMENT_STAGES,
@@ -42,6 +43,7 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
         name="run_failures",
         description="Notifies of every run that failed, with its cause.",
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
+        tags=FOLLOWS_RUNS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def run_failures(
@@ -54,6 +56,7 @@ def build_notification_sensors() -> list[dg.SensorDefinition]:
         name="notifications",
         description="Notifies of trainings, promotions, rollbacks, what a person has to decide, refused candidates and failed checks.",
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
+        tags=FOLLOWS_RUNS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def notifications(

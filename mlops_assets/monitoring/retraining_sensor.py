@@ -8,7 +8,7 @@ from dagster import DagsterInstance, RunsFilter
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mlops_assets.core.deployment_target import DeploymentTarget
-from mlops_assets.core.keys import DEPLOYMENT, MODEL, MUST_GAIN_TAG, RETRAINING_DECISION, job_name, stage_key
+from mlops_assets.core.keys import DEPLOYMENT, FOLLOWS_RUNS, MODEL, MUST_GAIN_TAG, RETRAINING_DECISION, job_name, stage_key
 from mlops_assets.core.settings import sensor_interval
 from mlops_assets.runs.unfinished import UNFINISHED
 
@@ -68,6 +68,7 @@ def build_retraining_sensor(target: DeploymentTarget, jobs: Sequence[UnresolvedA
         jobs=[job for job in jobs if job.name in launched],
         description="Launches the training, the recalibration or the rollback that the newest retraining decision asks for.",
         minimum_interval_seconds=sensor_interval(_INTERVAL_SECONDS),
+        tags=FOLLOWS_RUNS,
         # Off until `mlops automation on`: docs/retraining.md.
         default_status=dg.DefaultSensorStatus.STOPPED,
     )

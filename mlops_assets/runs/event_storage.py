@@ -5,13 +5,16 @@ for the sensors. They store no batches but those of materializations. A range ru
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from functools import partial
 from typing import Any, Self
 
-from dagster import DagsterEventType
+from dagster import DagsterEvent, DagsterEventType
 from dagster._core.events.log import EventLogEntry
+from dagster._core.scheduler.instigation import InstigatorState, SensorInstigatorData
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log import SqlEventLogStorageTable
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
@@ -24,6 +27,8 @@ from dagster_postgres.schedule_storage import PostgresScheduleStorage
 from dagster_postgres.utils import create_pg_engine, get_token_provider_from_config, pg_url_from_config
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection, Engine
+
+from mlops_assets.runs import run_notices
 
 _PLANNED = {DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, DagsterEventType.ASSET_MATERIALIZATION_PLANNED}
 _UNIQUE = ("asset_key", "check_name", "run_id", "partition")
@@ -110,13 +115,51 @@ class BatchingEventLog(PostgresEventLogStorage):
 class RunStorage(PostgresRunStorage):
     """Dagster's runs in Postgres. Whether a column is there is looked up once in a process."""
 
+    @property
+    def engine(self) -> Engine:
+        """The connections of this process."""
+        return self._engine
+
     def has_run_stats_index_cols(self) -> bool:
         """Whether the runs have their times as columns. Dagster asks for each list of runs."""
         return _is_there(self.postgres_url, "run times", super().has_run_stats_index_cols)
 
+    def handle_run_event(self, run_id: str, event: DagsterEvent, update_timestamp: datetime | None = None) -> None:
+        """Store the run's new status, and tell the daemon of one that it waits for."""
+        super().handle_run_event(run_id, event, update_timestamp)
+        if notice := run_notices.NOTICES.get(event.event_type):
+            run_notices.send(self.engine, notice)
+
 
 class ScheduleStorage(PostgresScheduleStorage):
     """Dagster's sensors and schedules in Postgres. Whether a table is there is looked up once in a process: each tick asks five times."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.due: Mapping[str, float] = {}
+        """The selector of a sensor -> a moment. If its last evaluation began before that, this process sees it as if its interval were over."""
+
+    def get_instigator_state(self, origin_id: str, selector_id: str) -> InstigatorState | None:
+        """The state of a sensor or a schedule."""
+        state = super().get_instigator_state(origin_id, selector_id)
+        return state and self._when_due(state)
+
+    def all_instigator_state(self, *args: Any, **keywords: Any) -> Sequence[InstigatorState]:
+        """The states of sensors and schedules."""
+        return [self._when_due(state) for state in super().all_instigator_state(*args, **keywords)]
+
+    def _when_due(self, state: InstigatorState) -> InstigatorState:
+        data, moment = state.instigator_data, self.due.get(state.selector_id)
+        if moment is None or not isinstance(data, SensorInstigatorData):
+            return state
+        started, ended = data.last_tick_start_timestamp, data.last_tick_timestamp
+        if max(started or 0, ended or 0) >= moment:
+            return state
+        over = time.time() - (data.min_interval or 0)
+        aged = data._replace(
+            last_tick_start_timestamp=started and min(started, over), last_tick_timestamp=ended and min(ended, over)
+        )
+        return state.with_data(aged)
 
     def has_instigators_table(self) -> bool:
         """Whether the database has the table of sensors."""
