@@ -7,13 +7,14 @@ import subprocess
 import sysconfig
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import botocore.config
 import botocore.exceptions
 import botocore.session
+from ports import free_ports
 from waiting import wait_for
 
 KEY, SECRET = "team", "secret of the team"
@@ -30,7 +31,7 @@ class ObjectStore:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         self._process: subprocess.Popen | None = None
         self.endpoint = f"http://127.0.0.1:{self._ports['s3.port']}"
         actions = ["Admin", "Read", "Write", "List"]
@@ -110,12 +111,6 @@ class ObjectStore:
         )
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]
-
-
 class Door:
     """A port that leads to a server, and can be shut: who comes then is refused, and who is inside is put out."""
 
@@ -123,7 +118,7 @@ class Door:
         self._target = urlsplit(endpoint)
         self._listener: socket.socket | None = None
         self._inside: set[socket.socket] = set()
-        [self._port] = _free_ports(1)
+        [self._port] = free_ports(1)
         self.endpoint = f"http://127.0.0.1:{self._port}"
         self.open()
 

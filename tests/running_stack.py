@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import canaries
 import pytest
+from ports import free_ports
 from typer.testing import CliRunner
 
 from mlops_assets.access.credentials import access_token, authorization
@@ -150,10 +150,7 @@ def new_home(prefix: str = "home.") -> Iterator[Settings]:
     """An empty state folder with ports of its own. What was started in it is stopped, and it is removed, at the end of the block."""
     # Not pytest's own folder: its path is longer than a Unix socket may have.
     home = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    dagster_port, mlflow_port, nats_port, serving_port = (listener.getsockname()[1] for listener in sockets)
-    for listener in sockets:
-        listener.close()
+    dagster_port, mlflow_port, nats_port, serving_port = free_ports(4)
     settings = Settings(
         home=home,
         dagster_port=dagster_port,

@@ -26,7 +26,8 @@ from mlops_assets.monitoring.retraining_sensor import ACTOR, ATTEMPTED, OUTCOME,
 from mlops_assets.predictions.input_arrival import INPUTS_ARRIVED
 from mlops_assets.runs.stuck import Blockage
 
-_INTERVAL_SECONDS = 30
+_INTERVAL_SECONDS = 120
+"""They follow runs: they are evaluated at once when one has ended."""
 _TICK_SECONDS = 30.0
 _MEANINGS = {"gate_refused": "\nThe candidate is refused: it is not deployed."}
 _FAILED_CHECK = "DagsterAssetCheckFailedError"

@@ -49,6 +49,12 @@ class BatchingEventLog(PostgresEventLogStorage):
         super().__init__(*args, **keywords)
         self._engine = _shared_engine(self.postgres_url, self._token_provider)
 
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store the event. What somebody records outside of runs is at its end at once: the daemon is told as of a run."""
+        super().store_event(event)
+        if not event.run_id:
+            run_notices.send(self._engine, run_notices.RunNotice.ENDED)
+
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store all `events` or none."""
         if all(map(_is_of_partition, events)):

@@ -10,11 +10,9 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
-import psycopg2
 from dagster import DagsterEventType
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError
 
 _CHANNEL = "mlops_runs"
 _ALIVE_SECONDS = 60.0
@@ -27,6 +25,7 @@ class RunNotice(StrEnum):
 
     QUEUED = "queued"
     ENDED = "ended"
+    """Or something was recorded outside of runs."""
 
 
 NOTICES = {
