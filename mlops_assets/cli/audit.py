@@ -23,7 +23,7 @@ READS = {
     *("predict", "stream send"),
     *("features impact", "features list", "features online", "features search", "features show"),
     # These write the project, not the installation, or run in the foreground of who started them.
-    *("features eject", "init", "manifests", "new", "prepare", "serve"),
+    *("features eject", "exec", "init", "new", "prepare", "serve"),
 }
 """The commands that are not recorded. Any other is: one that is added need not think of it."""
 

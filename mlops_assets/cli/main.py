@@ -18,7 +18,6 @@ from mlops_assets.cli import (
     backup,
     catalogue,
     dataset,
-    deploying,
     diff,
     features,
     maintenance,
@@ -96,7 +95,6 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(models.app)
 app.add_typer(monitoring.app)
 app.add_typer(running.app)
-app.add_typer(deploying.app)
 app.add_typer(training.app)
 app.add_typer(automation.app)
 app.add_typer(serving.app)

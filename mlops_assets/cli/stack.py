@@ -1,6 +1,7 @@
 """`mlops up`, `down`, `status` and what else is asked of a stack as a whole. Options and printing only."""
 
 import csv
+import os
 import signal
 import sys
 import time
@@ -131,6 +132,26 @@ def logs(
     for line in last_lines(known[name].log, lines):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     error_console.print(f"The whole log: {known[name].log}", style="dim", highlight=False)
+
+
+@app.command(
+    name="exec",
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+    epilog="Example: [bold]mlops exec dagster instance info[/bold]",
+)
+def execute(
+    command: Annotated[list[str], typer.Argument(help="A program with its arguments.", show_default=False)],
+) -> None:
+    """Become another program, with the variables that the platform's servers run with: what a container begins with."""
+    from mlops_assets.local.environment import process_environment
+
+    environment = process_environment(read_settings())
+    try:
+        os.execvpe(command[0], command, environment)  # noqa: S606 - it is given as a list, without a shell
+    except OSError as error:
+        raise StackError(
+            f"{command[0]} cannot be run: {error.strerror}.", remedy="Name a program of this Python, or its path."
+        ) from error
 
 
 @app.command(epilog="Example: [bold]mlops prepare[/bold]")

@@ -3,9 +3,7 @@
 import os
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
 from mlops_assets.core.listening import bracketed
@@ -22,20 +20,6 @@ TEMPLATE_DIRECTORY = Path(__file__).parent / "templates"
 
 EVENT_STREAM_ACCOUNT = "PLATFORM"
 """The account of NATS that holds the streams, and the name of their folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunsInPods:
-    """Where runs get pods: the image with the project and the namespace, and the names of what is there for them."""
-
-    image: str
-    namespace: str
-    name: str = "mlops"
-    instance: str = "mlops-dagster"
-    environment: str = "mlops-environment"
-    secrets: str = "mlops-secrets"
-    state: str = "mlops-state"
-    storage_variable: str = "DAGSTER_STORAGE_URL"
 
 
 def render_files(settings: Settings) -> dict[Path, str]:
@@ -57,7 +41,9 @@ def render_files(settings: Settings) -> dict[Path, str]:
         "postgres_executable": postgres.executable() if settings.postgres_url is None else None,
         "postgres_user": postgres.user_for_supervisor(),
         "is_root": os.geteuid() == 0,
-        **_dagster_variables(settings, None),
+        "settings": settings,
+        "slots": slots(),
+        "slots_tag": SLOTS_TAG,
     }
     return {
         path: environment.get_template(template).render(variables)
@@ -68,15 +54,6 @@ def render_files(settings: Settings) -> dict[Path, str]:
             ("workspace.yaml.j2", settings.dagster_home / "workspace.yaml"),
         )
     }
-
-
-def dagster_yaml(settings: Settings, runs_in_pods: RunsInPods) -> str:
-    """Dagster's configuration for servers in Kubernetes that start each run in a pod of its own."""
-    return text_templates(TEMPLATE_DIRECTORY).get_template("dagster.yaml.j2").render(_dagster_variables(settings, runs_in_pods))
-
-
-def _dagster_variables(settings: Settings, runs_in_pods: RunsInPods | None) -> dict[str, Any]:
-    return {"settings": settings, "slots": slots(), "slots_tag": SLOTS_TAG, "runs_in_pods": runs_in_pods}
 
 
 def write_files(files: dict[Path, str]) -> None:

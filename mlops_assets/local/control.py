@@ -108,8 +108,11 @@ def storage(settings: Settings) -> Iterator[None]:
 
     Raises StackError as `up` does.
     """
-    supervisor = Supervisor(settings)
     stored = [service for service in services(settings) if service.name in STORAGE]
+    if not stored:
+        yield  # both are elsewhere, and not ours to start
+        return
+    supervisor = Supervisor(settings)
     if supervisor.is_running():
         _wait(supervisor, stored, lambda process: _is_ready(settings, process), _silent)
         yield

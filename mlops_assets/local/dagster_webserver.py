@@ -1,10 +1,11 @@
-"""The Dagster webserver behind the guard: `python -m mlops_assets.local.dagster_webserver`.
+"""The Dagster webserver behind the guard: `python -m mlops_assets.local.dagster_webserver`; with `--read-only` it changes nothing.
 
 The command `dagster-webserver` takes anything from anyone who reaches its port, mutations in the address of a GET included. This
 runs the same application with the guard before it.
 """
 
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,15 +14,15 @@ from mlops_assets.access.identities import IDENTITY, identities
 from mlops_assets.access.protocol import serve
 from mlops_assets.access.sign_in import signing_in
 from mlops_assets.core.settings import Settings
-from mlops_assets.local.doors import DagsterDoor
+from mlops_assets.local.doors import DagsterDoor, ViewersDoor
 
 # As the command has them.
 _STATEMENT_TIMEOUT_MILLISECONDS, _POOL_RECYCLE_SECONDS, _POOL_MAXIMUM_OVERFLOW = 15_000, 3_600, 20
 _POLL_MILLISECONDS = 2_000
 
 
-def main() -> None:
-    """Serve the UI and GraphQL until told to stop."""
+def main(*, read_only: bool) -> None:
+    """Serve the UI and GraphQL until told to stop. With `read_only` everybody is a viewer."""
     from dagster import DagsterInstance
     from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget
@@ -56,8 +57,9 @@ def main() -> None:
             instance, version=__version__, read_only=False, workspace_load_target=workspace, code_server_log_level="warning"
         ) as context:
             application = create_app_from_workspace_process_context(context, "", _POLL_MILLISECONDS, lifespan=_lifespan)
+            door = DagsterDoor(application, settings.audit_log)
             guard = AccessGuard(
-                DagsterDoor(application, settings.audit_log),
+                ViewersDoor(door) if read_only else door,
                 name="Dagster",
                 identities=identities(settings, "Dagster", sessions),
                 listening=settings.listening,
@@ -78,4 +80,4 @@ async def _lifespan(application: Any) -> AsyncIterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    main(read_only="--read-only" in sys.argv[1:])

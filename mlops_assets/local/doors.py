@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,19 @@ class DagsterDoor:
         else:
             details = {"mutations": mutations, "variables": _variables(body)}
             await _record(self._application, self._audit_log, "Dagster", details, scope, _again(body, receive), send)
+
+
+class ViewersDoor:
+    """A door before another one, behind which everybody is a viewer."""
+
+    def __init__(self, application: Application):
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if identity := scope.get(IDENTITY):
+            scope[IDENTITY] = replace(identity, role="viewer")
+        await self._application(scope, receive, send)
 
 
 class MlflowDoor:

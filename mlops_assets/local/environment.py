@@ -5,7 +5,7 @@ import sysconfig
 from pathlib import Path
 
 from mlops_assets.core.project import PROJECT_VARIABLE, project_of_process
-from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
+from mlops_assets.core.settings import DAGSTER_DATABASE, DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
 from mlops_assets.core.sign_on import sign_on_variables
 from mlops_assets.local.services import MLFLOW, ONLINE, SHIPPER, STREAM, WEBSERVER
 
@@ -57,6 +57,8 @@ def process_environment(settings: Settings) -> dict[str, str]:
             **_settings_variables(settings),
             **_project_variables(),
             "DAGSTER_HOME": str(settings.dagster_home),
+            # By which the dagster.yaml of pods names the database. It holds no password.
+            "DAGSTER_STORAGE_URL": settings.sqlalchemy_url(DAGSTER_DATABASE),
             "MLFLOW_TRACKING_URI": settings.mlflow_url,
             # Set to nothing, MLflow's client would verify nothing.
             **({"MLFLOW_TRACKING_SERVER_CERT_PATH": str(authorities)} if (authorities := settings.listening.authorities) else {}),

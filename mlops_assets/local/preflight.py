@@ -61,8 +61,11 @@ def check_home(settings: Settings, minimum_free_bytes: int) -> bool:
 
 
 def check_installation(settings: Settings) -> None:
-    """Raise StackError when nothing was ever started in the state folder: what reads an installation must not make one."""
-    if not settings.dagster_home.is_dir():
+    """Raise StackError when nothing was ever started in the state folder: what reads an installation must not make one.
+
+    One whose databases are elsewhere is there, whatever is in the folder.
+    """
+    if settings.postgres_url is None and not settings.dagster_home.is_dir():
         raise StackError(
             f"There is no installation in {settings.home}.",
             remedy="Set MLOPS_HOME to the state folder of one; mlops up makes a new one.",

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.tables import LakeError
-from mlops_assets.local import control, lake_catalog, postgres, preflight, version_check
+from mlops_assets.local import control, environment_owner, lake_catalog, postgres, preflight, version_check
 from mlops_assets.local.state_parts import LAKE, Condition, Part, inspect_state
 from mlops_assets.local.version_log import (
     BEGAN,
@@ -100,5 +100,6 @@ def _back_up(settings: Settings, plan: Plan, folder: Path | None, report: Report
 def _databases(settings: Settings) -> Iterator[None]:
     with control.storage(settings):
         postgres.create_databases(settings)
+        environment_owner.claim_servers(settings)
         lake_catalog.ensure_catalog(settings)
         yield

@@ -24,6 +24,8 @@ BATCH_BYTES = 256 << 10
 
 _IDLE_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
+_END_SECONDS = 10.0
+"""How long it goes on when it is asked to stop: a pod takes the rest of its spool with it."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +69,17 @@ async def _ship(spool: Path, stream: EventStream, stopping: asyncio.Event) -> No
         else:
             if not shipped:
                 await wait_for(stopping, _IDLE_SECONDS)
+    await _ship_rest(spool, stream)
+
+
+async def _ship_rest(spool: Path, stream: EventStream) -> None:
+    """Ship until nothing is left, or the time is over, or the event stream takes nothing."""
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            while await ship_once(spool, stream):
+                pass
+    except (NotStoredError, TimeoutError) as error:
+        _log.warning("%s What is left of the predictions stays in %s: %.1f MB.", error, spool, pending_bytes(spool) / 1e6)
 
 
 async def ship_once(spool: Path, stream: EventStream) -> int:

@@ -22,7 +22,7 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.local import control
 from mlops_assets.local.environment import scripts_directory
 from mlops_assets.serving.prediction_record import decode_record
-from mlops_assets.serving.shipper import pending_bytes
+from mlops_assets.serving.shipper import pending_bytes, ship
 from mlops_assets.serving.spool import SpoolWriter
 
 APPENDER = """
@@ -102,6 +102,29 @@ def test_nothing_is_lost_or_doubled_when_writers_shippers_and_the_server_are_kil
     assert "is damaged" in log
     assert "not completely written" in log
     assert (spool / "late" / "1-1.damaged").read_bytes() == b"0badc0de {}\n12345678 {"
+
+
+def test_a_shipper_that_is_asked_to_stop_leaves_nothing_behind(nats: NatsServer, tmp_path: Path) -> None:
+    """The spool of a pod ends with the pod."""
+    nats.run(lambda stream: stream.create_streams())
+    spool, stopping = tmp_path / "spool", asyncio.Event()
+    with SpoolWriter(spool / "late", durable=False) as writer:
+        writer.append(*[prediction_record(number) for number in range(3000)])
+
+    async def stop_once_connected() -> None:
+        shipping = asyncio.ensure_future(ship(spool, nats.url, stopping))
+        while not nats_has_messages():
+            await asyncio.sleep(0)
+        stopping.set()
+        await shipping
+
+    def nats_has_messages() -> bool:
+        return pending_bytes(spool) < whole
+
+    whole = pending_bytes(spool)
+    asyncio.run(stop_once_connected())
+    assert pending_bytes(spool) == 0
+    assert len(nats.messages(PREDICTIONS, "late")) == 3000
 
 
 def test_a_shipper_that_starts_again_does_not_ship_again(nats: NatsServer, tmp_path: Path) -> None:

@@ -44,7 +44,6 @@ _PARTS = {
     "lake/object_secret.py": "integration/test_lake_in_object_storage.py",
     "lake/kept_snapshots.py": "integration/test_lake_maintenance.py",
     "lake/table_writes.py": "integration/test_lake.py",
-    "local/scratch_postgres.py": "integration/test_review.py",
     "local/state_parts.py": "integration/test_upgrade.py",
     "maintenance/nightly.py": "solutions/test_maintenance.py",
     "ml/history.py": "unit/ml/test_update_policies.py",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from mlops_assets.access.audit import AuditEntry, read_audit_log
 from mlops_assets.access.identities import IDENTITY, Identity
-from mlops_assets.local.doors import MAXIMUM_QUERY_BYTES, DagsterDoor, MlflowDoor
+from mlops_assets.local.doors import MAXIMUM_QUERY_BYTES, DagsterDoor, MlflowDoor, ViewersDoor
 
 OWNER = Identity("owner", "operator", has_session=False)
 BEN = Identity("ben", "operator", has_session=True)
@@ -23,7 +24,7 @@ HARMLESS = 'query { runs(name: "mutation") { id } } # mutation'
 class Door:
     """A door with an application that keeps what comes through and answers with a status."""
 
-    def __init__(self, kind: type[DagsterDoor | MlflowDoor], home: Path):
+    def __init__(self, kind: Callable[[Any, Path], Any], home: Path):
         self.passed: list[bytes] = []
         self.status = 200
         self.log = home / "audit.jsonl"
@@ -89,6 +90,14 @@ def test_a_viewer_mutates_nothing(dagster: Door, text: str) -> None:
     assert dagster.ask(ANNA, "POST", "/graphql", escaped) == 403
     assert dagster.ask(ANNA, "POST", "/report_asset_materialization/raw/flights") == 403
     assert (dagster.passed, dagster.entries()) == ([], [])
+
+
+def test_at_a_server_for_viewers_nobody_mutates_anything(tmp_path: Path) -> None:
+    viewers = Door(lambda application, log: ViewersDoor(DagsterDoor(application, log)), tmp_path)
+    for who in (OWNER, BEN, ANNA):
+        assert viewers.graphql(who, HARMLESS) == 200
+        assert viewers.graphql(who, LAUNCH) == 403
+    assert (len(viewers.passed), viewers.entries()) == (3, [])
 
 
 @pytest.mark.parametrize("who", [OWNER, BEN, ANNA])
