@@ -17,6 +17,7 @@ from mlops_assets.components import json_schema
 from mlops_assets.components.dbt_models import DbtModelsAttributes, DbtPartitions
 from mlops_assets.components.json_schema import component_schema
 from mlops_assets.monitoring.monitor import builtin_monitors
+from mlops_assets.schema.deployment_section import Deployment
 from mlops_assets.schema.feature_view import FeatureViewMeta
 from mlops_assets.schema.feature_views_section import FeatureViewSection, RollingFeature
 from mlops_assets.schema.gates_section import DatasetChecks, Gates
@@ -81,6 +82,7 @@ COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
         Segments,
         DatasetChecks,
         Gates,
+        Deployment,
         Serving,
         Worker,
         Monitoring,

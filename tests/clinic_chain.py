@@ -118,9 +118,12 @@ class Clinic:
 
     def under(self, **gates: Any) -> "Clinic":
         """The same clinic with other gates."""
+        return self.declaring(gates=self.inputs.solution.gates.model_copy(update=gates))
+
+    def declaring(self, **sections: Any) -> "Clinic":
+        """The same clinic with other sections in its YAML."""
         clinic = copy(self)
-        changed = self.inputs.solution.gates.model_copy(update=gates)
-        clinic.inputs = replace(self.inputs, solution=self.inputs.solution.model_copy(update={"gates": changed}))
+        clinic.inputs = replace(self.inputs, solution=self.inputs.solution.model_copy(update=sections))
         clinic.assets = _training_assets(clinic.inputs)
         return clinic
 
@@ -130,9 +133,13 @@ class Clinic:
         return self.materialize(day, stages, run_config)
 
     def materialize(
-        self, day: str, stages: Sequence[str], run_config: Mapping[str, Any] | None = None
+        self,
+        day: str,
+        stages: Sequence[str],
+        run_config: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Run `stages` for `day`, which may fail."""
+        """Run `stages` for `day`, which may fail. The run has `tags`."""
         with recorded_reads(self.reads):
             return dg.materialize(
                 self.assets,
@@ -141,6 +148,7 @@ class Clinic:
                 instance=self.instance,
                 partition_key=day,
                 run_config=run_config,
+                tags=dict(tags or {}),
                 raise_on_error=False,
             )
 

@@ -1,7 +1,5 @@
 """`mlops audit`: who did what; and the record of each command that may change an installation."""
 
-import os
-import pwd
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +15,21 @@ from mlops_assets.core.errors import StackError
 app = typer.Typer()
 
 READS = {
-    *("audit", "check", "compare", "debug", "diff", "explain", "history", "logs", "sql", "status", "trace", "verify"),
+    *(
+        "approvals",
+        "audit",
+        "check",
+        "compare",
+        "debug",
+        "diff",
+        "explain",
+        "history",
+        "logs",
+        "sql",
+        "status",
+        "trace",
+        "verify",
+    ),
     *("access list", "automation status", "dataset list", "schema plan", "stream tail", "catalogue"),
     # What is asked for is kept with the predictions.
     *("predict", "stream send"),
@@ -53,6 +65,7 @@ def recorded(group: Any, words: Sequence[str]) -> Iterator[None]:
 
 def _record(command: _Command) -> AbstractContextManager[list[str]]:
     from mlops_assets.access.audit import audited
+    from mlops_assets.access.launchers import system_user
 
     try:
         settings = read_settings()
@@ -60,14 +73,9 @@ def _record(command: _Command) -> AbstractContextManager[list[str]]:
         return nullcontext([])  # the command says what is wrong with the settings
     if not settings.dagster_home.is_dir():
         return nullcontext([])
-    # Not by a variable of the environment, which anybody may set. In a container the user may have no name.
-    try:
-        actor = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        actor = str(os.getuid())
     return audited(
         settings.audit_log,
-        actor=actor,
+        actor=system_user(),
         role="operator",
         door="command line",
         action=f"mlops {command.name}",

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from mlops_assets.cli import (
     access,
+    approvals,
     audit,
     automation,
     backfill,
@@ -93,6 +94,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(catalogue.app)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(models.app)
+app.add_typer(approvals.app)
 app.add_typer(monitoring.app)
 app.add_typer(running.app)
 app.add_typer(training.app)

@@ -1,6 +1,5 @@
 """`mlops promote`, `rollback`, `history`, `trace` and `explain`: the version that predicts, its history, and the origin of a prediction."""
 
-import getpass
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,6 +99,7 @@ def explain(prediction_id: PredictionArgument, as_json: JsonOption = False) -> N
 
 
 def _deploy(solution: str, *, version: int | None, role: str, segment: str | None, reason: str, as_json: bool) -> None:
+    from mlops_assets.access.launchers import system_user
     from mlops_assets.operations import deployments
 
     settings = running_settings()
@@ -111,12 +111,16 @@ def _deploy(solution: str, *, version: int | None, role: str, segment: str | Non
             solution,
             version=version,
             segment=segment,
-            actor=getpass.getuser(),
+            actor=system_user(),
             reason=reason,
+            approve=None,
             report=lambda state: None,
         )
     if as_json:
-        print_json(asdict(deployed))
+        print_json(None if deployed is None else asdict(deployed))
+        return
+    if deployed is None:
+        console.print(f"Version {version} of {solution} waits for approval: mlops approvals", highlight=False)
         return
     before = f", after version {deployed.version_before}" if deployed.version_before else ""
     rows = f" the rows of {segment}" if segment else ""
@@ -133,7 +137,7 @@ def _history_table(deployments: "Sequence[Deployment]") -> Table:
             f"{each.since:%Y-%m-%d %H:%M:%S}",
             until,
             each.recalibration or each.training_date,
-            escape(each.actor),
+            escape(each.actor) + (f", approved by {escape(each.approved_by)}" if each.approved_by else ""),
             escape(each.reason),
             each.run_id[:8],
         )

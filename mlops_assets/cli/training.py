@@ -83,6 +83,8 @@ def _show(outcome: "TrainingOutcome") -> None:
     if outcome.version is not None:
         colour = "green" if outcome.succeeded else "red"
         console.print(f"Version {outcome.version}: [{colour}]{outcome.gates or 'not evaluated'}[/{colour}]", highlight=False)
+    if outcome.waits:
+        console.print("It waits for approval: mlops approvals", highlight=False)
     if outcome.rejected_because:
         console.print(f"The candidate was refused. {outcome.rejected_because}", markup=False, highlight=False, soft_wrap=True)
     for problem in outcome.problems:

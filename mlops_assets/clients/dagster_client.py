@@ -14,6 +14,7 @@ from uuid import uuid4
 import requests
 
 from mlops_assets.access.credentials import access_token, authorization
+from mlops_assets.access.launchers import system_user_tags
 from mlops_assets.access.tls import verification
 from mlops_assets.clients import dagster_queries as queries
 from mlops_assets.clients.asset_state import AssetState, asset_state
@@ -155,7 +156,7 @@ class DagsterClient:
         partitions, it is one of Dagster's implicit job, and `purpose`, which the run list shows, tells what it is.
         """
         request = uuid4().hex
-        tags = {_PURPOSE_TAG: purpose, _REQUEST_TAG: request}
+        tags = {_PURPOSE_TAG: purpose, _REQUEST_TAG: request, **system_user_tags()}
         if first is not None and last is not None:
             tags |= {_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last}
         if first is not None and _BETWEEN in first:

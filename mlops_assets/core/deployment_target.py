@@ -9,6 +9,9 @@ from mlops_assets.core.keys import DEPLOYMENT, SEGMENT, SEGMENT_STAGES, TRAINING
 LEFT_TO_SOLUTION = "left_to_solution"
 """Metadata of a deployment: whether it took from a segment its own champion, so that the solution's predicts its rows."""
 
+APPROVED_BY = "approved_by"
+"""Metadata of a deployment: who approved the version, where the YAML wants somebody to."""
+
 _MOST_DEPLOYMENTS = 1000
 
 
@@ -24,11 +27,15 @@ class RecordedDeployment:
 
 @dataclass(frozen=True)
 class DeploymentTarget:
-    """The owner of a champion: a solution, or a segment of it, with its deployment asset and that asset's partitions."""
+    """The owner of a champion: a solution, or a segment of it, with its deployment asset and that asset's partitions.
+
+    With `needs_approval` a version waits for a person before it predicts for the first time.
+    """
 
     solution: str
     segment: str | None
     partitions: dg.PartitionsDefinition
+    needs_approval: bool = False
 
     @property
     def key(self) -> dg.AssetKey:

@@ -274,6 +274,11 @@ class Settings:
         return self.home / "audit.jsonl"
 
     @property
+    def approvals_file(self) -> Path:
+        """File of what was asked, approved and refused of versions, one signed entry a line."""
+        return self.home / "approvals.jsonl"
+
+    @property
     def signing_key_file(self) -> Path:
         """File of the key that signs which bundles were registered and accepted; whoever loses it trains the versions again."""
         return self.home / "signing_key"

@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mlops_assets.clients.aliases import CHAMPION, segment_alias
+from mlops_assets.clients.bundle_record import accepted_record
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_aliases, registered_champion
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
@@ -17,6 +18,7 @@ from mlops_assets.core.deployment_target import DeploymentTarget
 from mlops_assets.core.keys import job_name
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.core.shared_sensors import look_at_each, read_cursor, tick_result
+from mlops_assets.deployment.approval import approval_problem
 from mlops_assets.training.acceptance import gates_problem
 
 NAME = "champions"
@@ -138,4 +140,8 @@ def _refusal(
     """The reason why `registered` may not become the champion of `target`, or None."""
     if registered.segment != target.segment:
         return f"{registered} was trained for {registered.segment or 'all rows'}, not for {target.segment or 'all rows'}."
-    return gates_problem(instance, Signer(settings.signing_key_file), registered)
+    signer = Signer(settings.signing_key_file)
+    if (problem := gates_problem(instance, signer, registered)) or not target.needs_approval:
+        return problem
+    record, _ = accepted_record(signer, registered)
+    return approval_problem(instance, settings, registered, record)

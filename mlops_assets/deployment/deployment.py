@@ -3,6 +3,7 @@
 Every change of the champion is a materialization of this asset; those, newest first, are the history of what was in production.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -13,9 +14,10 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.registered_model import GATES_PASSED, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.trusted_types import RegistryError
 from mlops_assets.core import check_rules
-from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION
+from mlops_assets.core.deployment_target import APPROVED_BY, LEFT_TO_SOLUTION
 from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, MODEL, ONLINE_FEATURES
 from mlops_assets.core.settings import Settings
+from mlops_assets.deployment.approval import APPROVAL, require_approval, rollback_result, settle_approval
 from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
 from mlops_assets.serving.active import champion_link
 from mlops_assets.serving.bundle_store import open_bundle_store
@@ -37,16 +39,21 @@ DEPLOYED_TAG = "deployed_by_run"
 
 
 class DeploymentConfig(dg.Config):
-    """Run configuration: which version to promote (default: the candidate of the training date), who asks, and why."""
+    """Run configuration: which version to promote (default: the candidate of the training date), who asks, and why.
+
+    With `approve` whoever launched the run decides about a version that waits for approval: `true` deploys it, `false` refuses it.
+    """
 
     version: int | None = None
     actor: str = "dagster"
     reason: str = "the candidate passed its gates"
+    approve: bool | None = None
 
 
 def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
     """The deployment of one solution; its partition key is that of the version that becomes the champion."""
     key = solution_inputs.key(DEPLOYMENT)
+    needs_approval = solution_inputs.solution.deployment.needs_approval
 
     @dg.asset(
         key=key,
@@ -61,11 +68,13 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
             *(solution_inputs.key(stage) for stage in (MODEL, EVALUATION, ONLINE_FEATURES)),
             *_champion_of_all(solution_inputs),
         ],
-        check_specs=[check_rules.CHAMPION_DEPLOYED.spec(key)],
+        check_specs=[check_rules.CHAMPION_DEPLOYED.spec(key), *([APPROVAL.spec(key)] if needs_approval else [])],
         retry_policy=RETRIES,
         code_version="1",
         pool=f"{solution_inputs.name}_deployment",
         op_tags={SLOTS_TAG: CHAMPION},
+        # A version that waits for approval is not deployed, and its run succeeds.
+        output_required=not needs_approval,
     )
     @step
     def deployment(
@@ -73,13 +82,40 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         config: DeploymentConfig,
         registry: dg.ResourceParam[ModelRegistry],
         settings: dg.ResourceParam[Settings],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         training_date, inputs = model_of_run(context, solution_inputs)
         chosen = choose_version(registry, inputs, training_date, config.version)
         record, signature = require_passed_gates(context.instance, registry, chosen)
-        if not was_deployed(context.instance, chosen):
-            # A version that served before may come back whatever the store says: a rollback must not wait for a repair.
-            require_parity(context.instance, inputs)
+        approvals: list[dg.AssetCheckResult] = []
+        approved_by: dict[str, str] = {}
+        if was_deployed(context.instance, chosen):
+            # A version that served before may come back whatever the store says, and whoever is asleep: a rollback waits for nothing.
+            if config.approve is not None:
+                raise permanent_failure(f"{chosen} predicted before, and waits for nobody: mlops rollback {inputs.name}")
+            if needs_approval:
+                approvals = [rollback_result(inputs, chosen)]
+        else:
+            if config.approve is not False:
+                require_parity(context.instance, inputs)
+            if needs_approval:
+                verdict = settle_approval(
+                    context,
+                    settings,
+                    inputs,
+                    chosen,
+                    record,
+                    actor=config.actor,
+                    reason=config.reason,
+                    approve=config.approve,
+                )
+                approvals, approved_by = [verdict.check_result(inputs)], {APPROVED_BY: verdict.latest.by}
+                if not verdict.is_approved:
+                    context.log.info(f"Nothing is deployed: {verdict.in_words}")
+                    yield from approvals
+                    yield _check(inputs, registry, settings, may_be_absent=True)
+                    return
+            elif config.approve is not None:
+                raise permanent_failure(f"{inputs.name} asks for no approval (deployment.approval): leave `approve` out.")
         bundles, alias = bundles_of(settings, chosen), champion_link(inputs.segment)
         with bundles.using():
             bundle = deployable_bundle(registry, settings, chosen)
@@ -93,7 +129,7 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         if DEPLOYED_TAG not in chosen.tags:
             registry.tag(inputs.name, chosen.version, {DEPLOYED_TAG: context.run.run_id})
         prune_bundles(registry, settings, inputs.name)
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={
                 "model_version": chosen.version,
                 "version_before": dg.MetadataValue.null() if before is None else before,
@@ -101,13 +137,14 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                 LEFT_TO_SOLUTION: left_to_solution,
                 "actor": config.actor,
                 "reason": config.reason,
+                **approved_by,
                 "gates": GATES_PASSED,
                 "recalibration": dg.MetadataValue.null() if chosen.recalibration is None else chosen.recalibration,
                 "bundle": dg.MetadataValue.path(str(bundle.path)),
                 "bundle_sha256": record.sha256,
                 "mlflow": dg.MetadataValue.url(registry.version_url(chosen)),
             },
-            check_results=[_check(inputs, registry, settings)],
+            check_results=[_check(inputs, registry, settings, may_be_absent=inputs.segment is not None), *approvals],
         )
 
     return deployment
@@ -194,20 +231,21 @@ def load_champions(
     names = inputs.solution.segments.values if inputs.solution.segments else []
     champions = [champion, *filter(None, (registry.champion(inputs.name, segment) for segment in names))]
     for model in champions:
-        require_passed_gates(instance, registry, model)
+        record, _ = require_passed_gates(instance, registry, model)
+        require_approval(instance, settings, inputs, model, record)
     default, *others = (read_bundle(registry, settings, model) for model in champions)
     return Champions(default=default, segments=tuple(others))
 
 
-def _check(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings) -> dg.AssetCheckResult:
+def _check(inputs: SolutionInputs, registry: ModelRegistry, settings: Settings, *, may_be_absent: bool) -> dg.AssetCheckResult:
+    """The check of the serving folder. A segment may be left to the solution's champion, and before the first deployment there is none."""
     from mlops_assets.serving.bundle_loading import load_deployed
 
     champion = registry.champion(inputs.name, inputs.segment)
     folder = open_bundle_store(settings).of(inputs.name).active(champion_link(inputs.segment))
     bundle = load_deployed(folder, registry.signer) if folder else None
     versions = (champion.version if champion else None, bundle.contract.version if bundle else None)
-    # A segment may be left to the solution's champion.
-    present = inputs.segment is not None or champion is not None
+    present = may_be_absent or champion is not None
     named = ["no version" if version is None else f"version {version}" for version in versions]
     passed = present and versions[0] == versions[1]
     return check_rules.CHAMPION_DEPLOYED.result(

@@ -11,6 +11,7 @@ from typing import Any
 
 from mlops_assets.access.guard import AccessGuard
 from mlops_assets.access.identities import IDENTITY, identities
+from mlops_assets.access.launchers import signed_in_tags
 from mlops_assets.access.protocol import serve
 from mlops_assets.access.sign_in import signing_in
 from mlops_assets.core.settings import Settings
@@ -32,12 +33,18 @@ def main(*, read_only: bool) -> None:
     from dagster_webserver.version import __version__
     from starlette.requests import HTTPConnection
 
+    class _PersonContext(WorkspaceRequestContext):
+        """Has the runs of a backfill name who asked for it; those of a single run are named by the run coordinator."""
+
+        def get_viewer_tags(self) -> dict[str, str]:
+            return signed_in_tags(self.source)
+
     class _RoleContext(WorkspaceProcessContext):
         """Tells the pages of a viewer that nothing may be changed, so that they offer nothing else. The door refuses it in any case."""
 
         def create_request_context(self, source: Any = None) -> WorkspaceRequestContext:
             identity = source.scope.get(IDENTITY) if isinstance(source, HTTPConnection) else None
-            return WorkspaceRequestContext(
+            return _PersonContext(
                 instance=self.instance,
                 current_workspace=self.get_current_workspace(),
                 process_context=self,

@@ -22,6 +22,7 @@ from mlops_assets.core.keys import (
 )
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.core.shared_sensors import events_between
+from mlops_assets.deployment.approval import APPROVAL
 from mlops_assets.monitoring.retraining_sensor import ACTOR, ATTEMPTED, OUTCOME, REASON
 from mlops_assets.predictions.input_arrival import INPUTS_ARRIVED
 from mlops_assets.runs.stuck import Blockage
@@ -191,6 +192,10 @@ def check_notifications(
         if evaluation is not None and not evaluation.passed:
             failed.setdefault((evaluation.asset_key, run_id), []).append(evaluation)
     for (key, run_id), evaluations in sorted(failed.items(), key=lambda item: item[0]):
+        yield from (
+            _approval_notification(settings, key, run_id, each) for each in evaluations if each.check_name == APPROVAL.name
+        )
+        evaluations = [evaluation for evaluation in evaluations if evaluation.check_name != APPROVAL.name]
         blocking = [evaluation for evaluation in evaluations if evaluation.severity == dg.AssetCheckSeverity.ERROR]
         event = tags.get(key, {}).get(CHECK_EVENT_TAG, "check_failed")
         if event == "check_failed" and not blocking:
@@ -216,6 +221,22 @@ def check_notifications(
                 "Checks": f"{settings.dagster_url}/assets/{name}?view=checks",
             },
         )
+
+
+def _approval_notification(
+    settings: Settings, key: dg.AssetKey, run_id: str, evaluation: dg.AssetCheckEvaluation
+) -> Notification:
+    """Build the notification of a version that waits for a person, or that one refused."""
+    values = {name: entry.value for name, entry in evaluation.metadata.items()}
+    solution, version, is_refused = key.path[0], values["model_version"], values["decision"] == "refused"
+    return Notification(
+        event="approval_refused" if is_refused else "waits_for_approval",
+        severity="warning",
+        title=f"{solution}: version {version} {'was refused' if is_refused else 'waits for approval'}",
+        body=f"{evaluation.description}\nAsked for by {values['asked_by']}: {values['reason']}. The champion stays.",
+        identity=f"approval {solution} {version} {values['decision']} {run_id}",
+        links={**_run_link(settings, run_id), "Checks": f"{settings.dagster_url}/assets/{'/'.join(key.path)}?view=checks"},
+    )
 
 
 def blockage_notification(settings: Settings, stuck: Blockage) -> Notification:

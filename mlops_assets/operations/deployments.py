@@ -10,6 +10,7 @@ from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.champion import registered_champion, registered_number, registered_version
 from mlops_assets.clients.dagster_client import DagsterClient, Materialization, RunState, model_partition, partition_parts
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG
+from mlops_assets.core.deployment_target import APPROVED_BY
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import Settings
@@ -21,7 +22,7 @@ _LIMIT = 1000
 
 @dataclass(frozen=True)
 class Deployment:
-    """One version in production from `since` to `until` (None: it is live), who put it there, why, and by which run.
+    """One version in production from `since` to `until` (None: it is live), who put it there and approved it, why, and by which run.
 
     With `segment` it predicted the rows of that segment alone. `recalibration` tells of a recalibrated version whose it is.
     """
@@ -33,6 +34,7 @@ class Deployment:
     training_date: str | None
     version_before: int | None
     actor: str
+    approved_by: str | None
     reason: str
     gates: str
     recalibration: str | None
@@ -90,10 +92,12 @@ def deploy(
     segment: str | None,
     actor: str,
     reason: str,
+    approve: bool | None,
     report: Callable[[RunState], None],
-) -> Deployment:
+) -> Deployment | None:
     """Materialize the deployment of `version` (for `segment`) and wait for it; returns the deployment that is live then.
 
+    With `approve` it is that of a version which waits for approval, or its refusal. None where the version waits, or is refused.
     Raises StackError when the version does not exist, or the run refuses it.
     """
     client = DagsterClient.from_settings(settings)
@@ -104,10 +108,13 @@ def deploy(
     partition = model_partition(model.tags[TRAINING_DATE_TAG], segment)
     if partition not in client.partition_keys(asset.key):
         raise StackError(f"{solution} has no partition {partition}.", remedy="Its partitions are listed in Dagster.")
-    configuration = {asset.key: {"version": version, "actor": actor, "reason": reason}}
-    run_id = client.launch([asset], partition, partition, configuration, purpose=f"deployment of version {version}")
+    configuration: dict[str, object] = {"version": version, "actor": actor, "reason": reason}
+    if approve is not None:
+        configuration["approve"] = approve
+    run_id = client.launch([asset], partition, partition, {asset.key: configuration}, purpose=f"deployment of version {version}")
     follow_run(client, run_id, f"the deployment of version {version}", report)
-    return deployment_history(client, solution, segment)[0]
+    newest = next(iter(deployment_history(client, solution, segment)), None)
+    return newest if newest is not None and newest.version == version else None
 
 
 def _deployment_asset(client: DagsterClient, solution: str, segment: str | None) -> AssetState:
@@ -132,6 +139,7 @@ def _deployment(client: DagsterClient, event: Materialization, until: datetime |
         training_date=training_date,
         version_before=values["version_before"],
         actor=values["actor"],
+        approved_by=values.get(APPROVED_BY),
         reason=values["reason"],
         gates=values["gates"],
         # Older deployments have no such metadata.

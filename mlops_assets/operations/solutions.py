@@ -1,10 +1,13 @@
 """The state of solutions for `mlops status`: champion, last partition, failing checks. Also the YAML that declares one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from mlops_assets.clients.approvals import read_approvals, waiting_versions
 from mlops_assets.clients.asset_state import SOLUTION_TAG, STAGE_TAG, AssetState, ancestors
+from mlops_assets.clients.bundle_record import EvidenceError
 from mlops_assets.clients.champion import RegistryUnreachableError, registered_champion
+from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
@@ -31,9 +34,11 @@ def solution_states(settings: Settings, assets: Mapping[str, AssetState]) -> dic
     for asset in assets.values():
         if SOLUTION_TAG in asset.tags:
             solutions.setdefault(asset.tags[SOLUTION_TAG], {})[asset.tags[STAGE_TAG]] = asset
+    waiting = _waiting(settings, solutions)
     return {
         name: {
             "champion": _champion_version(settings, name),
+            "waits_for_approval": waiting[name],
             "last_partition": max((end for _, end in stages["predictions"].ranges), default=None),
             "failing_checks": [
                 f"{key}: {check}"
@@ -44,6 +49,19 @@ def solution_states(settings: Settings, assets: Mapping[str, AssetState]) -> dic
         }
         for name, stages in sorted(solutions.items())
     }
+
+
+def _waiting(settings: Settings, solutions: Iterable[str]) -> dict[str, list[str]]:
+    """The versions of each of `solutions` that wait for a person, with the segment of one that has one."""
+    versions: dict[str, list[str]] = {name: [] for name in solutions}
+    try:
+        entries = waiting_versions(read_approvals(settings.approvals_file, Signer(settings.signing_key_file)))
+    except EvidenceError:
+        return {name: ["unknown, the record was changed: mlops approvals"] for name in versions}
+    for entry in entries:
+        if entry.solution in versions:
+            versions[entry.solution].append(f"{entry.version}{f' ({entry.segment})' if entry.segment else ''}")
+    return versions
 
 
 def _champion_version(settings: Settings, solution: str) -> int | None:

@@ -14,6 +14,7 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.usage import declared_solutions
+from mlops_assets.operations.approvals import waiting
 from mlops_assets.operations.runs import poll_run
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
@@ -25,8 +26,8 @@ class TrainingOutcome:
     """What a training came to: the version (None when there is none), its metrics on the hold-out, what the gates said.
 
     `succeeded` is whether a version was accepted: `rejected_because` names the gates of a refused candidate, whose run succeeded, and
-    `problems` are the causes of a run that failed. `skipped` says why nothing was fitted, and `recalibration` which version was recalibrated
-    on which rows.
+    `problems` are the causes of a run that failed. `waits` is whether the version waits for approval. `skipped` says why nothing was fitted,
+    and `recalibration` which version was recalibrated on which rows.
     """
 
     solution: str
@@ -40,6 +41,7 @@ class TrainingOutcome:
     skipped: str | None
     metrics: Mapping[str, float]
     gates: str | None
+    waits: bool
     rejected_because: str | None
     problems: Sequence[str]
 
@@ -149,9 +151,15 @@ def train(
         skipped=made.get("skipped"),
         metrics={name: evaluated[name] for name in declared.metrics if isinstance(evaluated.get(name), float)},
         gates=tags.get(GATES_TAG),
+        waits=deploy and registered is not None and _waits(settings, registered),
         rejected_because="; ".join(dict.fromkeys(refusals)) or None,
         problems=(client.failures(state.run_id) or [state.status]) if failed else [],
     )
+
+
+def _waits(settings: Settings, model: RegisteredModel) -> bool:
+    named = {(entry.solution, entry.version) for entry in waiting(settings)}
+    return (model.solution, model.version) in named
 
 
 def _champion(registry: ModelRegistry, solution: str, segment: str | None) -> RegisteredModel:

@@ -21,6 +21,9 @@ def check_sections(solution: Solution, errors: ErrorCollector) -> None:
     _check_ranges(solution, errors)
     _check_reachable(solution, errors)
     _check_serving(solution, errors)
+    if solution.deployment.needs_approval and solution.serving.canary > 0:
+        message = "has a version answer that nobody approved; leave it out, or deployment.approval. `shadow` answers nobody"
+        errors.add(("serving", "canary"), message)
 
 
 def find_doubts(solution: Solution) -> list[ConfigurationError]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mlops_assets.schema.column_names import LABELLED_AT, ROW_KEY, SNAPSHOT_AT, SNAPSHOT_DATE
+from mlops_assets.schema.deployment_section import Deployment
 from mlops_assets.schema.duration import Delay, Duration, maximum_days
 from mlops_assets.schema.gates_section import DatasetChecks, Gates
 from mlops_assets.schema.metric_names import metric_names
@@ -186,6 +187,8 @@ class Solution(YamlModel):
     """What the training dataset must hold before anything is fitted."""
     gates: Gates = Gates()
     """What a candidate must reach before it is deployed."""
+    deployment: Deployment = Deployment()
+    """Who decides that an accepted version predicts."""
     serving: Serving = Serving()
     """Which channels answer, and what a challenger may do."""
     monitoring: Monitoring = Monitoring()

@@ -107,7 +107,7 @@ class SolutionInputs:
     @property
     def deployment_target(self) -> DeploymentTarget:
         """The solution or segment whose champion the model of this run may become."""
-        return DeploymentTarget(self.name, self.segment, self.training_partitions)
+        return DeploymentTarget(self.name, self.segment, self.training_partitions, self.solution.deployment.needs_approval)
 
     @property
     def segment_deployment_targets(self) -> list[DeploymentTarget]:

@@ -5,7 +5,7 @@ import dagster as dg
 from mlops_assets.clients.bundle_record import EvidenceError, accepted_record
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
-from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, SEGMENT, SEGMENT_STAGES, TRAINING_DATE, stage_key
+from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, MODEL, SEGMENT, SEGMENT_STAGES, TRAINING_DATE, stage_key
 
 GATES_PASSED_METADATA = "gates_passed"
 """Metadata of an evaluation: whether the version passed every gate."""
@@ -33,7 +33,13 @@ def gates_problem(instance: dg.DagsterInstance, signer: Signer, model: Registere
 
 def was_deployed(instance: dg.DagsterInstance, model: RegisteredModel) -> bool:
     """Whether `model` predicted before, as Dagster's event log has it."""
-    return bool(_materializations(instance, model, DEPLOYMENT))
+    # One without a run was reported by somebody, and deployed nothing.
+    return any(record.run_id for record in _materializations(instance, model, DEPLOYMENT))
+
+
+def training_runs(instance: dg.DagsterInstance, model: RegisteredModel) -> list[str]:
+    """The ids of the runs that trained `model`, or found it again, newest first, as Dagster's event log has them."""
+    return list(dict.fromkeys(record.run_id for record in _materializations(instance, model, MODEL)))
 
 
 def _materializations(instance: dg.DagsterInstance, model: RegisteredModel, stage: str) -> list[dg.EventLogRecord]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,7 @@ import pytest
 from running_stack import Demo, Platform
 from waiting import wait_for
 
+from mlops_assets.access.launchers import LAUNCHED_BY_TAG, system_user
 from mlops_assets.deployment.served_version import ServedSolution, observe
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 
@@ -85,6 +87,34 @@ def test_a_version_that_does_not_exist_is_a_message(platform: Platform, versions
     unknown = platform.mlops("history", "nothing")
     assert unknown.returncode == 1
     assert "There is no solution 'nothing'." in unknown.stderr
+
+
+def test_a_run_names_the_person_who_launched_it(platform: Platform, versions: tuple[int, int]) -> None:
+    version = live(platform)[0]
+    token = json.loads(platform.mlops("access", "add", "carla", "--role", "operator", "--json").stdout)["token"]
+    # The client names the user of the system, as commands do: only the owner's token vouches for that.
+    client = replace(platform.client, token=token)
+    asset = client.assets((f"{SOLUTION}/deployment",))[f"{SOLUTION}/deployment"]
+    partition = platform.registry.get(SOLUTION, version).tags["training_date"]
+    run_id = client.launch([asset], partition, partition, {asset.key: {"version": version}}, purpose="test")
+    wait_for(lambda: client.run(run_id).finished, RECONCILED_SECONDS, every=1)
+    assert client.runs_with_tag(LAUNCHED_BY_TAG, "carla") == [run_id]
+    assert run_id not in client.runs_with_tag(LAUNCHED_BY_TAG, system_user())
+    assert client.runs_with_tag(LAUNCHED_BY_TAG, system_user())
+
+
+def test_a_version_that_predicted_waits_for_nobody(platform: Platform, versions: tuple[int, int]) -> None:
+    before = history(platform)
+    assert json.loads(platform.mlops("approvals", "--json").stdout) == []
+    assert platform.mlops("approvals", "--all").stdout.strip() == "Nothing was ever asked."
+    for command in ("approve", "refuse"):
+        done = platform.mlops(command, SOLUTION, "--version", str(before[0]["version"]), "--reason", "x")
+        assert done.returncode == 1
+        assert f"predicted before, and waits for nobody: mlops rollback {SOLUTION}" in done.stderr
+    unknown = platform.mlops("approve", SOLUTION, "--version", "999", "--reason", "x")
+    assert f"{SOLUTION} has no version 999 in the model registry." in unknown.stderr
+    assert history(platform) == before
+    assert json.loads(platform.mlops("status", "--json").stdout)["solutions"][SOLUTION]["waits_for_approval"] == []
 
 
 def test_an_alias_moved_by_hand_is_recorded(platform: Platform, versions: tuple[int, int]) -> None:

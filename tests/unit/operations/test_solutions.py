@@ -1,11 +1,15 @@
 """What `mlops status` says of solutions, from the states of their assets and a registry that answers over HTTP."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from alias_registry import AliasRegistry
 from asset_states import asset
 
+from mlops_assets.clients.approvals import ApprovalEntry, record_approval
+from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import stage_tags
 from mlops_assets.core.settings import Settings
@@ -29,18 +33,40 @@ ASSETS = {
 }
 
 
+def question(version: int, segment: str | None) -> ApprovalEntry:
+    return ApprovalEntry(
+        step="asked",
+        solution="x",
+        version=version,
+        segment=segment,
+        bundle_sha256="0",
+        by="dagster",
+        identified_by="",
+        reason="passed",
+        run_id="r",
+        at=datetime(2024, 1, 1, tzinfo=UTC),
+    )
+
+
 def test_a_solution_fails_by_the_checks_of_all_that_it_needs_and_nothing_else(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    for version, segment in ((4, None), (5, "UA")):
+        record_approval(settings.approvals_file, Signer(settings.signing_key_file), question(version, segment))
     with AliasRegistry() as registry:
         registry.aliases["champion"] = 3
-        states = solution_states(Settings(home=tmp_path, mlflow_port=registry.port), ASSETS)
+        states = solution_states(replace(settings, mlflow_port=registry.port), ASSETS)
     assert list(states) == ["a", "x"]
     assert states["x"] == {
         "champion": 3,
+        "waits_for_approval": ["4", "5 (UA)"],
         "last_partition": "2024-02-03",
         "failing_checks": ["raw/orders: row_count"],
         "warnings": ["x/model: constant_columns"],
     }
     assert (states["a"]["last_partition"], states["a"]["failing_checks"]) == (None, [])
+    assert states["a"]["waits_for_approval"] == []
+    settings.signing_key_file.unlink()
+    assert "the record was changed" in str(solution_states(settings, ASSETS)["x"]["waits_for_approval"])
 
 
 def test_without_a_registry_the_champion_is_not_known_and_the_rest_is(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_a_plain_solution_has_no_contradiction() -> None:
         ),
         ({"retraining": {"cooldown": "60d", "max_age": "30d"}}, ("retraining", "cooldown"), "max_age of 30d has no effect"),
         ({"serving": {"online": False, "canary": 0.1}}, ("serving", "canary"), "the online channel"),
+        ({"deployment": {"approval": "required"}, "serving": {"canary": 0.1}}, ("serving", "canary"), "that nobody approved"),
         ({"name": "features"}, ("name",), "choose another name"),
     ],
 )
