@@ -33,6 +33,7 @@ def deployment() -> Deployment:
         training_date="2024-01-01",
         version_before=2,
         actor="an[na]",
+        approved_by=None,
         reason="[urgent] complaints [/b]",
         gates="passed",
         recalibration=None,

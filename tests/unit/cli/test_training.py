@@ -22,6 +22,7 @@ REFUSED = TrainingOutcome(
     skipped=None,
     metrics={"roc_auc": 0.71234},
     gates="failed",
+    waits=False,
     rejected_because="roc_auc [0.712] is below [0.75]",
     problems=[],
 )

@@ -14,6 +14,7 @@ def deployment(version: int, since: datetime, until: datetime | None) -> Deploym
         training_date="2013-07-01",
         version_before=None,
         actor="anna",
+        approved_by=None,
         reason="",
         gates="accepted",
         recalibration=None,
