@@ -52,6 +52,11 @@ class NatsServer:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def wait(self) -> None:
+        """Wait until the server has ended."""
+        assert self._process is not None
+        self._process.wait(30)
+
     def kill(self) -> None:
         """End the server as SIGKILL does."""
         if self._process is not None:

@@ -42,17 +42,31 @@ def event_stream_caller(settings: Settings) -> EventStreamUser:
     return EventStreamUser("caller", ensure_secret(settings.nats_caller_password_file))
 
 
+def event_stream_system(settings: Settings) -> EventStreamUser:
+    """The user of NATS's system account, who sees its health and no message."""
+    return EventStreamUser("system", ensure_secret(settings.nats_system_password_file))
+
+
 def event_stream_url(settings: Settings) -> str:
     """The address of the event stream with the platform's user; of one elsewhere `MLOPS_NATS_URL`, which names its own.
 
     One with TLS has options, which `connection_options` reads: the file of the authorities, and that the server begins with TLS.
     """
+    return _event_stream_url(settings, event_stream_platform(settings) if settings.nats_url is None else None)
+
+
+def event_stream_system_url(settings: Settings) -> str:
+    """The address of the embedded event stream with the user of its system account."""
+    return _event_stream_url(settings, event_stream_system(settings))
+
+
+def _event_stream_url(settings: Settings, user: EventStreamUser | None) -> str:
+    """The address, with `user` of the embedded event stream."""
     parts = urlsplit(settings.nats_server_url)
     options = {}
     if parts.scheme == "tls" and settings.listening.authorities:
         options["tls_ca"] = str(settings.listening.authorities)
-    if settings.nats_url is None:
-        user = event_stream_platform(settings)
+    if user is not None:
         parts = parts._replace(netloc=f"{user.name}:{user.password}@{parts.netloc}")
         options |= {"tls_first": "on"} if parts.scheme == "tls" else {}
     return parts._replace(query="&".join(filter(None, [urlencode(options), parts.query]))).geturl()

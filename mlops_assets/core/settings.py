@@ -244,6 +244,16 @@ class Settings:
         return self.home / "nats_platform_password"
 
     @property
+    def nats_system_password_file(self) -> Path:
+        """File of the password with which the embedded event stream is asked for its health."""
+        return self.home / "nats_system_password"
+
+    @property
+    def nats_pid_file(self) -> Path:
+        """File with the number of the process of the embedded event stream."""
+        return self.home / "nats.pid"
+
+    @property
     def nats_caller_password_file(self) -> Path:
         """File of the password with which applications ask by events and read predictions, on the embedded event stream."""
         return self.home / "nats_caller_password"

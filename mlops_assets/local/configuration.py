@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from mlops_assets.access.credentials import event_stream_caller, event_stream_platform
+from mlops_assets.access.credentials import event_stream_caller, event_stream_platform, event_stream_system
 from mlops_assets.core.listening import bracketed
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
@@ -34,6 +34,7 @@ def render_files(settings: Settings) -> dict[Path, str]:
         "marker_variable": MARKER_VARIABLE,
         "nats_platform": event_stream_platform(settings),
         "nats_caller": event_stream_caller(settings),
+        "nats_system": event_stream_system(settings),
         "platform_account": EVENT_STREAM_ACCOUNT,
         "project": current_project(),
         "python": sys.executable,

@@ -22,7 +22,15 @@ from mlops_assets.local.control import status
 from mlops_assets.local.environment import process_environment
 
 OWN_FILES = {
-    *("access_token", "serving_token", "signing_key", "nats_platform_password", "nats_caller_password", "nats.conf"),
+    *(
+        "access_token",
+        "serving_token",
+        "signing_key",
+        "nats_platform_password",
+        "nats_caller_password",
+        "nats_system_password",
+        "nats.conf",
+    ),
     "postgres_password",
 }
 """Files of the state folder whose content is secrets."""
