@@ -34,6 +34,8 @@ READS = {
     # What is asked for is kept with the predictions.
     *("predict", "stream send"),
     *("features impact", "features list", "features online", "features search", "features show"),
+    # These write a folder beside the installation, which they only read.
+    *("branch down", "branch list", "branch up"),
     # These write the project, not the installation, or run in the foreground of who started them.
     *("features eject", "exec", "init", "new", "prepare", "serve"),
 }

@@ -17,6 +17,7 @@ from mlops_assets.cli import (
     automation,
     backfill,
     backup,
+    branch,
     catalogue,
     dataset,
     diff,
@@ -90,6 +91,7 @@ app = typer.Typer(
 app.add_typer(stack.app)
 app.add_typer(project.app)
 app.add_typer(diff.app)
+app.add_typer(branch.app, name="branch")
 app.add_typer(features.app, name="features")
 app.add_typer(catalogue.app)
 app.add_typer(dataset.app, name="dataset")

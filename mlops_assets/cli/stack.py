@@ -31,7 +31,7 @@ def up(as_json: JsonOption = False) -> None:
         return
     seconds = time.monotonic() - began
     console.print(f"[green]Ready[/green] after {seconds:.1f} s." if started else "Already running, nothing changed.")
-    _print_addresses(settings)
+    print_addresses(settings)
 
 
 @app.command(name="open", epilog="Example: [bold]mlops open mlflow[/bold]")
@@ -52,7 +52,7 @@ def open_page(
     start_stack(settings)
     if new_token:
         renew_access_token(settings)
-    _print_addresses(settings)
+    print_addresses(settings)
     if not no_browser and open_in_browser(settings, PAGES[page]):
         console.print(f"{PAGES[page].title} opens in your browser. If it does not, use the link.", style="dim")
 
@@ -106,7 +106,7 @@ def dev() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         start_stack(settings)
-        _print_addresses(settings)
+        print_addresses(settings)
         console.print("The logs follow; Ctrl-C stops the stack.", style="dim")
         for name, line in logs.follow(services(settings), 0.3, lambda: True):
             console.print(f"{name:<18}", style="cyan", end="", highlight=False)
@@ -216,7 +216,8 @@ def _stuck_line(stuck: dict[str, Any]) -> str:
     return f"Run {stuck['run_id']} ({stuck['name']}), {waited}: {stuck['reason']}{behind}"
 
 
-def _print_addresses(settings: Settings) -> None:
+def print_addresses(settings: Settings) -> None:
+    """Print the links that open the pages, the state folder and the environment."""
     from mlops_assets.local.links import PAGES
 
     addresses = {page.title: page.link(settings) for page in PAGES.values()}

@@ -1,10 +1,14 @@
-"""Variables in files of the project: `.env` is of one installation, `deployments/<environment>.env` is shared by all of an environment."""
+"""Variables in files of the project: `.env` is of one installation, `deployments/<environment>.env` is shared by all of an environment.
+
+A branch environment has a file of its own in its folder (`branches.py`).
+"""
 
 import os
 from pathlib import Path
 
+from mlops_assets.core.branches import BRANCH_FILE, BRANCH_OF_VARIABLE, branch_name
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.project import project_of_process
+from mlops_assets.core.project import Project, project_of_process
 
 ENVIRONMENT_VARIABLE = "MLOPS_ENV"
 """Names the file of `deployments/` whose variables count."""
@@ -18,13 +22,50 @@ _PATHS = ("MLOPS_HOME", "MLOPS_BACKUP_FOLDER", "MLOPS_TLS_CERTIFICATE", "MLOPS_T
 def project_variables() -> dict[str, str]:
     """The variables that the project of this process states: those of `.env` before those of its environment; none without a project.
 
-    Raises ValueError when `MLOPS_ENV` names no file of `deployments/`, or a line of a file is no variable.
+    A branch has the variables of the environment that it is of, but for the platform's, which are its own. Raises ValueError when `MLOPS_ENV`
+    names no file of `deployments/` and no branch, or a line of a file is no variable.
     """
     project = project_of_process()
     if project is None:
         return {}
     own = read_environment_file(project.environment_file)
     name = _named_environment(own)
+    if name is not None and branch_name(name) is not None:
+        branched = _branch_variables(project, name)
+        of = branched[BRANCH_OF_VARIABLE]
+        stated = _stated_variables(project, own, None if of == DEFAULT_ENVIRONMENT else of)
+        return {**_without_platform(stated), **branched}
+    return _stated_variables(project, own, name)
+
+
+def environment_variables() -> dict[str, str]:
+    """The variables that count: those of the process before those of the project.
+
+    In a branch the platform's are those of its file alone: one that was left set in a shell leads to production. Raises ValueError as
+    `project_variables` does.
+    """
+    process = dict(os.environ)
+    return {**project_variables(), **(_without_platform(process) if is_branch() else process)}
+
+
+def is_branch() -> bool:
+    """Whether this process is of a branch environment."""
+    return branch_name(environment_name()) is not None
+
+
+def _without_platform(variables: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if not name.startswith("MLOPS_")}
+
+
+def _branch_variables(project: Project, environment: str) -> dict[str, str]:
+    file = project.branches_directory / str(branch_name(environment)) / BRANCH_FILE
+    if not file.exists():
+        raise ValueError(f"{ENVIRONMENT_VARIABLE}={environment!r}: there is no such branch; `mlops branch list` shows them.")
+    return read_environment_file(file)
+
+
+def _stated_variables(project: Project, own: dict[str, str], name: str | None) -> dict[str, str]:
+    """The variables of `.env` before those of the environment `name`."""
     known = {path.stem: path for path in project.environments_directory.glob("*.env")}
     if name is not None and name not in known:
         raise ValueError(f"{ENVIRONMENT_VARIABLE}={name!r}: there is no {name}.env in {project.environments_directory}.")

@@ -67,6 +67,11 @@ class Project:
         return self.root / "deployments"
 
     @property
+    def branches_directory(self) -> Path:
+        """The folder with the state of each branch environment, which is beside that of others and not in it."""
+        return self.state_directory.with_name(f"{self.state_directory.name}-branches")
+
+    @property
     def demo_file(self) -> Path:
         """The file with the plan that `mlops demo` runs."""
         return self.definitions_directory / "demo.yaml"

@@ -6,6 +6,7 @@ from datetime import datetime
 import dagster as dg
 from dagster._utils.schedules import is_valid_cron_string, reverse_cron_string_iterator
 
+from mlops_assets.core.environment_files import is_branch
 from mlops_assets.core.keys import job_name
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.time_partitions import Schedule
@@ -23,7 +24,7 @@ def check_schedule(schedule: Schedule | None) -> None:
 
 
 def build_schedule(schedule: Schedule, *, owner: str, purpose: str, what: str, evaluate: Evaluate) -> dg.ScheduleDefinition:
-    """The schedule of a job of a source or a solution, which launches what `evaluate` yields. One that is declared runs."""
+    """The schedule of a job of a source or a solution, which launches what `evaluate` yields. One that is declared runs, but for those of a branch."""
 
     @dg.schedule(
         name=f"{job_name(owner, purpose)}_schedule",
@@ -31,12 +32,17 @@ def build_schedule(schedule: Schedule, *, owner: str, purpose: str, what: str, e
         cron_schedule=schedule.cron,
         execution_timezone=schedule.time_zone,
         description=f"{what} Ticks at {schedule.cron} ({schedule.time_zone}).",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        default_status=schedule_status(),
     )
     def scheduled(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         yield from evaluate(context)
 
     return scheduled
+
+
+def schedule_status() -> dg.DefaultScheduleStatus:
+    """Whether a schedule runs that nobody switched on or off: not in a branch environment, where a person starts what they want to see."""
+    return dg.DefaultScheduleStatus.STOPPED if is_branch() else dg.DefaultScheduleStatus.RUNNING
 
 
 def tick_before(schedule: Schedule, tick: datetime) -> datetime:

@@ -4,14 +4,13 @@ Every process reads the same few variables through `Settings.from_environment`, 
 no other module but that of the project reads `MLOPS_*`.
 """
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from mlops_assets.core.environment_files import project_variables
+from mlops_assets.core.environment_files import environment_variables
 from mlops_assets.core.environment_values import read_choice, read_count, read_port, read_switch
 from mlops_assets.core.listening import Listening
 from mlops_assets.core.object_storage import read_storage
@@ -91,11 +90,11 @@ class Settings:
         """Read `MLOPS_*` from `environment`.
 
         By default the process's variables count, then those of the project's `.env`, then those of `deployments/<MLOPS_ENV>.env`
-        (`local` unless named). Raises ValueError naming the variable when a port is not a number from 1 to 65535, or the line of a file
-        that cannot be read; StackError when there is neither `MLOPS_HOME` nor a project.
+        (`local` unless named); in a branch environment those of its file alone. Raises ValueError naming the variable when a port is
+        not a number from 1 to 65535, or the line of a file that cannot be read; StackError when there is neither `MLOPS_HOME` nor a project.
         """
         if environment is None:
-            environment = {**project_variables(), **os.environ}
+            environment = environment_variables()
         home = environment.get("MLOPS_HOME") or current_project().state_directory
         return cls(
             home=Path(home).expanduser().resolve(),

@@ -31,23 +31,34 @@ FROM ducklake_table t JOIN ducklake_schema s USING (schema_id) WHERE t.table_id 
 def branch_catalog(source: str, target: str, folder: Path) -> None:
     """Fill the empty database `target` with a branch of the catalog in `source`, both libpq strings, that writes files into `folder`.
 
-    The catalog is read as it is at one moment, by a transaction that can write nothing. Whoever removes files of the lake must be kept from it
-    for as long as the branch is read (`keep_files`). Nobody may remove files of a branch: those of its first snapshot are the lake's.
+    The catalog is read as it is at one moment, by a transaction that can write nothing.
     """
     import psycopg2
     from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ
 
-    with contextlib.closing(psycopg2.connect(source)) as origin, contextlib.closing(psycopg2.connect(target)) as branch:
+    with contextlib.closing(psycopg2.connect(source)) as origin:
         origin.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ, readonly=True)
-        with branch, branch.cursor() as written, origin.cursor() as read:
-            _copy_tables(read, written)
-            written.execute(DATA_PATH)
-            [(former,)] = written.fetchall()
-            for files in ("ducklake_data_file", "ducklake_delete_file"):
-                written.execute(_NAME_FILES.format(files=files), [former])
-            # Files that the lake will remove are not the branch's to remove.
-            written.execute("DELETE FROM ducklake_files_scheduled_for_deletion")
-            written.execute("UPDATE ducklake_metadata SET value = %s WHERE key = 'data_path' AND scope IS NULL", [f"{folder}/"])
+        with origin.cursor() as read:
+            copy_catalog(read, target, folder)
+
+
+def copy_catalog(read: "psycopg2.extensions.cursor", target: str, folder: Path) -> None:
+    """Fill the empty database `target` with a branch of the catalog as the transaction of `read` sees it.
+
+    Whoever removes files of the lake must be kept from it while the branch is read (`keep_files`), or wait until nobody needs it. Nobody may
+    remove files of a branch: those of its first snapshot are the lake's. `may_remove_files` gives nobody the right.
+    """
+    import psycopg2
+
+    with contextlib.closing(psycopg2.connect(target)) as branch, branch, branch.cursor() as written:
+        _copy_tables(read, written)
+        written.execute(DATA_PATH)
+        [(former,)] = written.fetchall()
+        for files in ("ducklake_data_file", "ducklake_delete_file"):
+            written.execute(_NAME_FILES.format(files=files), [former])
+        # Files that the lake will remove are not the branch's to remove.
+        written.execute("DELETE FROM ducklake_files_scheduled_for_deletion")
+        written.execute("UPDATE ducklake_metadata SET value = %s WHERE key = 'data_path' AND scope IS NULL", [f"{folder}/"])
 
 
 def _copy_tables(read: "psycopg2.extensions.cursor", written: "psycopg2.extensions.cursor") -> None:

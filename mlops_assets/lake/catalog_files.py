@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _KEEP = "SELECT pg_advisory_lock_shared(hashtextextended('lake files', 0))"
 _REMOVE = "SELECT pg_advisory_lock(hashtextextended('lake files', 0))"
 
+_OF_OTHERS = "SELECT EXISTS (SELECT FROM ducklake_data_file WHERE NOT path_is_relative)"
 _FILES = """
 WITH files AS (SELECT table_id, path, path_is_relative FROM ducklake_data_file
                UNION ALL SELECT table_id, path, path_is_relative FROM ducklake_delete_file)
@@ -29,9 +30,21 @@ def keep_files(catalog: str) -> contextlib.AbstractContextManager[None]:
     return _locked(catalog, _KEEP)
 
 
-def may_remove_files(catalog: str) -> contextlib.AbstractContextManager[None]:
-    """Have the right to remove files of the lake for the block, once nobody keeps them or removes some any more."""
-    return _locked(catalog, _REMOVE)
+@contextlib.contextmanager
+def may_remove_files(catalog: str) -> Iterator[None]:
+    """Have the right to remove files of the lake for the block, once nobody keeps them or removes some any more.
+
+    Raises LakeError for a branch, whose catalog names files of another lake.
+    """
+    import psycopg2
+
+    with contextlib.closing(psycopg2.connect(catalog)) as connection, connection.cursor() as cursor:
+        cursor.execute(_OF_OTHERS)
+        [(is_branch,)] = cursor.fetchall()
+    if is_branch:
+        raise LakeError("This lake is a branch of another one, whose files it names: nobody removes files of a branch.")
+    with _locked(catalog, _REMOVE):
+        yield
 
 
 @contextlib.contextmanager

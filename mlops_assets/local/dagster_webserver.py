@@ -9,11 +9,13 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
+from mlops_assets.access.environment_banner import EnvironmentBanner
 from mlops_assets.access.guard import AccessGuard
 from mlops_assets.access.identities import IDENTITY, identities
 from mlops_assets.access.launchers import signed_in_tags
 from mlops_assets.access.protocol import serve
 from mlops_assets.access.sign_in import signing_in
+from mlops_assets.core.environment_files import environment_name
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.doors import DagsterDoor, ViewersDoor
 
@@ -66,7 +68,7 @@ def main(*, read_only: bool) -> None:
             application = create_app_from_workspace_process_context(context, "", _POLL_MILLISECONDS, lifespan=_lifespan)
             door = DagsterDoor(application, settings.audit_log)
             guard = AccessGuard(
-                ViewersDoor(door) if read_only else door,
+                EnvironmentBanner(ViewersDoor(door) if read_only else door, environment_name()),
                 name="Dagster",
                 identities=identities(settings, "Dagster", sessions),
                 listening=settings.listening,

@@ -54,7 +54,7 @@ def process_environment(settings: Settings) -> dict[str, str]:
         {
             "PATH": os.pathsep.join([str(scripts_directory()), environment.get("PATH", os.defpath)]),
             "PYTHONUNBUFFERED": "1",
-            **_settings_variables(settings),
+            **settings_variables(settings),
             **_project_variables(),
             "DAGSTER_HOME": str(settings.dagster_home),
             # By which the dagster.yaml of pods names the database. It holds no password.
@@ -83,7 +83,8 @@ def _project_variables() -> dict[str, str]:
     return {PROJECT_VARIABLE: str(project.root)} if project else {}
 
 
-def _settings_variables(settings: Settings) -> dict[str, str]:
+def settings_variables(settings: Settings) -> dict[str, str]:
+    """The platform's variables with which a process has the same state, servers and ports."""
     return {
         "MLOPS_HOME": str(settings.home),
         **settings.listening.variables(),

@@ -8,10 +8,12 @@ up by the same variables, in the process that supervisor watches: half the memor
 import os
 from collections.abc import Sequence
 
+from mlops_assets.access.environment_banner import EnvironmentBanner
 from mlops_assets.access.guard import AccessGuard
 from mlops_assets.access.identities import identities
 from mlops_assets.access.protocol import serve
 from mlops_assets.access.sign_in import signing_in
+from mlops_assets.core.environment_files import environment_name
 from mlops_assets.core.object_storage import StoreAccess
 from mlops_assets.core.settings import MLFLOW_DATABASE, Settings
 from mlops_assets.local.doors import MlflowDoor
@@ -47,7 +49,7 @@ def main() -> None:
 
     sessions, sign_in = signing_in(settings, "MLflow")
     guard = AccessGuard(
-        MlflowDoor(app, settings.audit_log),
+        EnvironmentBanner(MlflowDoor(app, settings.audit_log), environment_name()),
         name="MLflow",
         identities=identities(settings, "MLflow", sessions),
         listening=settings.listening,

@@ -112,6 +112,17 @@ def remove_stale_pid_file(settings: Settings) -> None:
         (settings.postgres_directory / "postmaster.pid").unlink(missing_ok=True)
 
 
+def release_memory(settings: Settings) -> None:
+    """Free the shared memory that a server left which was killed; nothing when none was. Its data folder is not used any more."""
+    directory = settings.postgres_directory
+    if running_process(settings) is None and (directory / "postmaster.pid").exists():
+        # A start without clients finds what is left by that file, and ends at once: it has nothing to read.
+        command = [str(executable()), "--single", "-D", str(directory), "postgres"]
+        subprocess.run(
+            command, user=user_for_supervisor(), cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+
+
 def create_databases(settings: Settings) -> None:
     """Create the platform's databases where they are missing. Raises StackError when the server does not let us."""
     import psycopg2

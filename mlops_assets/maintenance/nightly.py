@@ -4,6 +4,7 @@ import dagster as dg
 
 from mlops_assets.core.asset_jobs import AssetJob, define_job
 from mlops_assets.core.keys import PLATFORM, job_name
+from mlops_assets.core.schedules import schedule_status
 from mlops_assets.maintenance.lake_maintenance import build_lake_maintenance
 from mlops_assets.maintenance.model_maintenance import build_model_maintenance
 from mlops_assets.maintenance.report_maintenance import build_report_maintenance
@@ -28,12 +29,12 @@ def build_maintenance_job() -> AssetJob:
 
 
 def build_maintenance_schedule() -> dg.ScheduleDefinition:
-    """The schedule: every night, and on."""
+    """The schedule: every night, and on, but for a branch."""
     return dg.ScheduleDefinition(
         name=f"{_NAME}_schedule",
         job_name=_NAME,
         cron_schedule="30 3 * * *",
         execution_timezone="UTC",
         description="Maintains every night at 03:30 (UTC).",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        default_status=schedule_status(),
     )

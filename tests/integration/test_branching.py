@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import pytest
 
 from mlops_assets.lake.branching import branch_catalog
 from mlops_assets.lake.lake import Lake
-from mlops_assets.lake.tables import current_snapshot
+from mlops_assets.lake.maintenance import LakePolicy, maintain_lake
+from mlops_assets.lake.tables import LakeError, current_snapshot
 
 
 def _rows(lake: Lake, version: int | None = None) -> list[tuple[int, str]]:
@@ -46,3 +50,21 @@ def test_a_branch_reads_the_lake_and_writes_beside_it(
     with lake.connect(read_only=False) as connection:
         connection.execute("INSERT INTO shop.orders VALUES (7000, 'later')")
     assert (len(_rows(lake)), len(_rows(branch))) == (902, 1)
+
+
+def test_nobody_removes_files_of_a_branch(
+    make_lake: Callable[[], Lake], create_database: Callable[[str], str], tmp_path: Path
+) -> None:
+    lake = make_lake()
+    with lake.connect(read_only=False) as connection:
+        connection.execute("CREATE SCHEMA shop; CREATE TABLE shop.orders AS SELECT i FROM range(1000) r(i)")
+        # The first files belong to snapshots that the branch could let expire.
+        connection.execute("CREATE OR REPLACE TABLE shop.orders AS SELECT i FROM range(2000) r(i)")
+    files = sorted(lake.data_directory.rglob("*.parquet"))
+    branch = replace(lake, catalog=create_database("branch_that_is_maintained"), data_directory=tmp_path / "branch")
+    branch.data_directory.mkdir()
+    branch_catalog(lake.catalog, branch.catalog, branch.data_directory)
+    policy = LakePolicy(kept_days=0, traced_days=0, grace_hours=0)
+    with pytest.raises(LakeError, match="a branch of another one"):
+        maintain_lake(branch, policy, now=datetime.now(UTC) + timedelta(days=1), dry_run=False, report=lambda text: None)
+    assert (sorted(lake.data_directory.rglob("*.parquet")), len(files) > 1) == (files, True)

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,15 @@ _ALL_TABLES = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment of all databases: the exported snapshot of each, and a cursor that reads the catalog of the lake as it was then."""
+    """One moment of all databases: the exported snapshot of each, and a cursor that reads it as it was then."""
 
     snapshots: dict[str, str]
-    lake: "psycopg2.extensions.cursor"
+    cursors: dict[str, "psycopg2.extensions.cursor"]
+
+    @property
+    def lake(self) -> "psycopg2.extensions.cursor":
+        """The cursor that reads the catalog of the lake."""
+        return self.cursors[LAKE_DATABASE]
 
 
 @contextlib.contextmanager
@@ -59,7 +64,7 @@ def one_moment(settings: Settings) -> Iterator[Moment]:
                 )
             for connection in connections.values():
                 connection.rollback()
-        yield Moment({database: snapshot for database, (_, snapshot) in rows.items()}, cursors[LAKE_DATABASE])
+        yield Moment({database: snapshot for database, (_, snapshot) in rows.items()}, cursors)
 
 
 def _row(cursor: "psycopg2.extensions.cursor") -> tuple[str, str]:
@@ -70,16 +75,25 @@ def _row(cursor: "psycopg2.extensions.cursor") -> tuple[str, str]:
 
 def dump(settings: Settings, moment: Moment, folder: Path) -> None:
     """Write every database as it was at the `moment` into `folder`, a folder each with a file for each table."""
-    for database, snapshot in moment.snapshots.items():
-        options = ["--format=directory", "--no-owner", "--no-privileges", "--no-sync", f"--snapshot={snapshot}"]
-        options.append(f"--exclude-table=public.{environment_owner.TABLE}")
-        _run(settings, "pg_dump", database, [*options, f"--file={folder / database}"])
+    for database in moment.snapshots:
+        dump_database(settings, moment, database, folder, [f"--exclude-table=public.{environment_owner.TABLE}"])
+
+
+def dump_database(settings: Settings, moment: Moment, database: str, folder: Path, options: Sequence[str]) -> None:
+    """Write one database as it was at the `moment` into its folder in `folder`, by pg_dump with further `options`."""
+    common = ["--format=directory", "--no-owner", "--no-privileges", "--no-sync", f"--snapshot={moment.snapshots[database]}"]
+    _run(settings, "pg_dump", database, [*common, *options, f"--file={folder / database}"])
 
 
 def restore(settings: Settings, folder: Path) -> None:
     """Fill the databases, which exist and are empty, with the dumps in `folder`."""
     for database in DATABASES:
-        _run(settings, "pg_restore", database, ["--no-owner", "--exit-on-error", "--jobs=2", str(folder / database)])
+        restore_database(settings, database, folder)
+
+
+def restore_database(settings: Settings, database: str, folder: Path) -> None:
+    """Fill one database, which exists and is empty, with its dump in `folder`."""
+    _run(settings, "pg_restore", database, ["--no-owner", "--exit-on-error", "--jobs=2", str(folder / database)])
 
 
 def filled_databases(settings: Settings) -> list[str]:

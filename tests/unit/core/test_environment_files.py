@@ -79,3 +79,27 @@ def test_the_variables_of_a_team_are_exported_and_those_of_the_platform_not(tmp_
     environment = {"PATH": "/usr/bin:/bin", "REGION": "us"}
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == ["parcels", "us", None]
+
+
+def test_no_variable_that_was_left_set_leads_a_branch_to_another_environment(tmp_path: Path) -> None:
+    root = tmp_path / "company"
+    branch = root / ".mlops-branches" / "try"
+    (root / "deployments").mkdir(parents=True)
+    branch.mkdir(parents=True)
+    (root / "pyproject.toml").write_text("[tool.mlops]\n")
+    (root / ".env").write_text("MLOPS_POSTGRES_URL=postgresql://prod/x\nBUCKET=parcels\n")
+    (root / "deployments" / "prod.env").write_text("MLOPS_STORAGE=s3://prod\nREGION=eu\nMLOPS_NATS_PORT=5\n")
+    (branch / "branch.env").write_text(f"MLOPS_BRANCH_OF='prod'\nMLOPS_HOME='{branch}'\nMLOPS_DAGSTER_PORT='7'\n")
+    read = (
+        "import os; from mlops_assets.core.settings import Settings; from mlops_assets.core.environment_files import *; "
+        "export_project_variables(); s = Settings.from_environment(); "
+        "print(s.home, s.postgres_url, s.storage, s.dagster_port, s.nats_port, os.environ['BUCKET'], os.environ['REGION'])"
+    )
+
+    def settings(environment: str) -> subprocess.CompletedProcess:
+        left = {"MLOPS_ENV": environment, "MLOPS_HOME": "/srv/prod", "MLOPS_NATS_PORT": "6", "MLOPS_REDIS_URL": "redis://prod"}
+        return subprocess.run([sys.executable, "-c", read], cwd=root, env=left, capture_output=True, text=True, check=False)
+
+    assert settings("branch-try").stdout == f"{branch} None None 7 4222 parcels eu\n"
+    assert settings("prod").stdout == "/srv/prod postgresql://prod/x s3://prod 3000 6 parcels eu\n"
+    assert "MLOPS_ENV='branch-gone': there is no such branch" in settings("branch-gone").stderr

@@ -28,6 +28,18 @@ def test_no_schedule_is_as_good_as_a_sound_one() -> None:
     check_schedule(Schedule(cron="*/15 6-18 * * MON-FRI", time_zone="Europe/Berlin"))
 
 
+def test_a_declared_schedule_runs_but_in_a_branch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def status() -> dg.DefaultScheduleStatus:
+        schedule = build_schedule(
+            Schedule(cron="0 6 * * *"), owner="a", purpose="b", what="Does.", evaluate=lambda context: iter(())
+        )
+        return schedule.default_status
+
+    assert status() is dg.DefaultScheduleStatus.RUNNING
+    monkeypatch.setenv("MLOPS_ENV", "branch-try")
+    assert status() is dg.DefaultScheduleStatus.STOPPED
+
+
 @settings(max_examples=50)
 @given(st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)), st.integers(0, 23))
 def test_no_tick_lies_between_a_moment_and_the_tick_before_it(moment: datetime, hour: int) -> None:

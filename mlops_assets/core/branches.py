@@ -1,0 +1,31 @@
+"""Names of branch environments: scratch environments for a change, each beside the environment that it is of."""
+
+import re
+
+BRANCH_FILE = "branch.env"
+"""The variables of a branch, in its folder. It is written when the branch is complete."""
+
+BRANCH_OF_VARIABLE = "MLOPS_BRANCH_OF"
+"""Names the environment that the branch is of."""
+
+_PREFIX = "branch-"
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
+
+
+def branch_environment(name: str) -> str:
+    """The name of the environment of the branch `name`, for `MLOPS_ENV` and on pages."""
+    return f"{_PREFIX}{name}"
+
+
+def branch_name(environment: str) -> str | None:
+    """The name of the branch whose environment this is, None for any other environment."""
+    name = environment.removeprefix(_PREFIX)
+    return name if name != environment and _NAME.fullmatch(name) else None
+
+
+def branch_name_of(text: str) -> str:
+    """The name of the branch for `text`, such as a branch of git: lower case, digits and hyphens. Raises ValueError when nothing is left."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower())[:30].strip("-")
+    if not name:
+        raise ValueError(f"{text!r} has no letter and no digit.")
+    return name

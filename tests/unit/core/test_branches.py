@@ -1,0 +1,24 @@
+"""Names of branches, made of those of git."""
+
+import pytest
+
+from mlops_assets.core.branches import branch_environment, branch_name, branch_name_of
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("main", "main"), ("feature/New_Label.v2\n", "feature-new-label-v2"), ("x" * 40, "x" * 30), ("-a" * 20, "a-" * 14 + "a")],
+)
+def test_a_branch_of_git_gives_a_name_that_a_folder_and_an_environment_can_have(text: str, name: str) -> None:
+    assert branch_name_of(text) == name
+    assert branch_name(branch_environment(name)) == name
+
+
+def test_what_has_no_letter_gives_no_name() -> None:
+    with pytest.raises(ValueError, match="has no letter and no digit"):
+        branch_name_of("../..")
+
+
+@pytest.mark.parametrize("environment", ["local", "prod", "branch-", "branch-../x", "my-branch-x"])
+def test_other_environments_are_no_branches(environment: str) -> None:
+    assert branch_name(environment) is None
