@@ -24,7 +24,7 @@ def check_schedule(schedule: Schedule | None) -> None:
 
 
 def build_schedule(schedule: Schedule, *, owner: str, purpose: str, what: str, evaluate: Evaluate) -> dg.ScheduleDefinition:
-    """The schedule of a job of a source or a solution, which launches what `evaluate` yields. One that is declared runs, but for those of a branch."""
+    """The schedule of a job of a source or a solution, which launches what `evaluate` yields. It runs, unless in a branch."""
 
     @dg.schedule(
         name=f"{job_name(owner, purpose)}_schedule",
