@@ -13,7 +13,9 @@ from mlops_assets.core.environment_files import ENVIRONMENT_VARIABLE
 from mlops_assets.core.project import current_project
 
 app = typer.Typer(
-    no_args_is_help=True, help="Scratch environments of the working tree's code, which only read the environment they are of."
+    no_args_is_help=True,
+    help="Scratch environments of the working tree's code, which only read the environment that they are of.",
+    epilog="Example: [bold]mlops branch up[/bold]",
 )
 
 NameArgument = Annotated[
