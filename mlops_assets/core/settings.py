@@ -45,7 +45,8 @@ class Settings:
     With `storage`, `s3://bucket/prefix`, the files of the lake, MLflow's artifacts, bundles and reports are there; else in the state folder.
     The backup of an upgrade goes to `backup_folder`; backups are encrypted to the `backup_recipients` of age.
     With `engine` `ray`, work that splits into parts runs on the Ray cluster at `ray_address`, or on one of this machine; with the address
-    alone, the trials of searches do. A task there has `task_memory_gb`. `bundle_store` names where bundles lie, and
+    alone, the trials of searches do. A task there has `task_memory_gb`. Rows of features are worked on in parts
+    of about `part_values` values; with None of as many as suit one process. `bundle_store` names where bundles lie, and
     `kept_bundles` is how many of the newest stay there though nobody needs them. Every snapshot of the lake stays for
     `kept_snapshot_days`, that of the values of a prediction for `kept_trace_days`, and a file of the lake that nothing names for
     `file_grace_hours`. Logs of runs, and MLflow's runs of refused candidates, stay for `kept_run_days`, HTML reports for `kept_report_days`.
@@ -61,6 +62,7 @@ class Settings:
     engine: str = PROCESS
     ray_address: str | None = None
     task_memory_gb: int = 3
+    part_values: int | None = None
     redis_url: str | None = field(default=None, repr=False)
     notify_urls: tuple[str, ...] = field(default=(), repr=False)
     dagster_port: int = 3000
@@ -106,6 +108,7 @@ class Settings:
             engine=read_choice(environment, "MLOPS_ENGINE", cls.engine, ENGINES),
             ray_address=environment.get("MLOPS_RAY_ADDRESS") or None,
             task_memory_gb=read_count(environment, "MLOPS_TASK_MEMORY_GB", cls.task_memory_gb, most=1024),
+            part_values=read_count(environment, "MLOPS_PART_VALUES", cls.part_values, most=10**9),
             redis_url=environment.get("MLOPS_REDIS_URL") or None,
             notify_urls=tuple(environment.get("MLOPS_NOTIFY_URLS", "").split()),
             dagster_port=read_port(environment, "MLOPS_DAGSTER_PORT", cls.dagster_port),

@@ -1,7 +1,7 @@
 """The protocol of an engine, and the choice of the one that the settings name."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Protocol, TypeVar
@@ -30,6 +30,10 @@ class Engine(Protocol):
         """Whether the function runs in this process, so that nothing has to be sent to it."""
         ...
 
+    def other_hosts(self) -> Sequence[str]:
+        """The machines, other than this one, on which parts may run."""
+        ...
+
     def map(self, function: Callable[[Part], Result], parts: Iterable[Part], *, in_flight: int) -> Iterator[Result]:
         """Give the results of `function` for `parts`, in their order, each as soon as it and those before are there.
 
@@ -48,6 +52,10 @@ class ProcessEngine:
     def processors(self) -> int:
         """The processors of this machine that this process may use."""
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def other_hosts(self) -> Sequence[str]:
+        """None."""
+        return ()
 
     def map(self, function: Callable[[Part], Result], parts: Iterable[Part], *, in_flight: int) -> Iterator[Result]:
         """Apply `function` to each part when its result is asked for. See `Engine.map`."""

@@ -73,7 +73,7 @@ class RayEngine:
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError) as error:
             raise EngineError(
                 f"A part lost its worker {_RETRIES + 1} times: {error}",
-                remedy="Give a task more memory: MLOPS_TASK_MEMORY_GB.",
+                remedy="Give a task more memory (MLOPS_TASK_MEMORY_GB), or make parts of tables smaller (MLOPS_PART_VALUES).",
             ) from error
         finally:
             for reference in running:
@@ -88,12 +88,9 @@ class RayEngine:
                 self._ray = None
 
     def other_hosts(self) -> list[str]:
-        """The nodes that are not this machine."""
+        """The machines of the cluster but this one."""
         here = socket.gethostname()
-        return sorted({node["NodeManagerHostname"] for node in self._nodes() if node["NodeManagerHostname"] != here})
-
-    def _nodes(self) -> list[dict[str, Any]]:
-        return [node for node in self._connected().nodes() if node["Alive"]]
+        return sorted({node["NodeManagerHostname"] for node in self._connected().nodes() if node["Alive"]} - {here})
 
     def _connected(self) -> Any:
         with self._lock:

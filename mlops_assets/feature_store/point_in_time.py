@@ -70,13 +70,16 @@ class Frame:
 
         Raises duckdb.InvalidInputException when a view has two rows of an entity that hold at all times.
         """
-        for part in self._parts(connection, part_values):
-            with part._built(connection) as query:
+        for part in self.parts(connection, part_values):
+            with part.opened(connection) as query:
                 yield query
 
-    def _parts(self, connection: duckdb.DuckDBPyConnection, part_values: int) -> list["Frame"]:
-        """Frames of some days each, together all rows; those without a prediction time are in the last one."""
-        at, features = quote(self.prediction_time), sum(len(chosen.features) for chosen in self.views)
+    def parts(self, connection: duckdb.DuckDBPyConnection, part_values: int) -> list["Frame"]:
+        """Frames of some days each, together all rows, with about `part_values` feature values each.
+
+        Rows without a prediction time are in the last one.
+        """
+        at, features = quote(self.prediction_time), max(1, sum(len(chosen.features) for chosen in self.views))
         # Of timestamps with time zone the day comes from a calendar, which takes ten times as long.
         counted = connection.execute(
             f"SELECT day, sum(n) OVER (ORDER BY day) * {features} // {part_values} FROM (SELECT epoch_us({at}) // "
@@ -96,7 +99,7 @@ class Frame:
         return parts
 
     @contextmanager
-    def _built(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    def opened(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
         """SQL for all rows, in order of prediction time, from temporary tables that exist inside the `with` block."""
         rows, at = f"{_STEP}_spine", quote(self.prediction_time)
         tables = [rows, *(f"{_STEP}_{position}" for position in range(len(self.views)))]

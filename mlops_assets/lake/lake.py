@@ -16,6 +16,7 @@ from mlops_assets.core.object_storage import ObjectFolder, StorageAwayError, Sto
 from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
 from mlops_assets.lake.object_secret import ObjectSecretError, grant_lake
+from mlops_assets.lake.part_files import PartFiles
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.schema_evolution import ColumnChange
 from mlops_assets.lake.sql import lake_name, literal
@@ -207,14 +208,15 @@ class Lake:
         connection: duckdb.DuckDBPyConnection,
         *,
         table: str,
-        query: str | Iterable[str],
+        query: str | Iterable[str] | PartFiles,
         partition_range: PartitionRange | None,
         author: str,
         information: Mapping[str, Any] | None = None,
     ) -> WriteResult:
         """Make the rows of `table` (in `partition_range`, or all) equal to the rows of `query`, in one transaction.
 
-        Several queries, which have the same columns, are run one after another, each before the next is asked for.
+        Several queries, which have the same columns, are run one after another, each before the next is asked for. Rows that other
+        processes wrote into files are taken as these files, where all of them are new.
 
         Creates the schema and table, adds columns that are new in `query` (null in older rows), and widens a column when every
         value keeps its value; a column that is wider already stays so. Columns that `query` lacks are null in the new rows.
@@ -224,9 +226,8 @@ class Lake:
         """
         # Hashed while they pass: what is staged may be more than fits into memory.
         hashed = f"SELECT *, hash(*COLUMNS(lambda name: NOT {audit_condition('name')})) AS {ROW_HASH} FROM ({{}})"
-        queries = [query] if isinstance(query, str) else query
-        with self._staged(connection, table=table, locked=[table], queries=iter(queries), form=hashed):
-            written = replace_staged(connection, table=table, partition_range=partition_range)
+        with self._staged(connection, table=table, locked=[table], rows=query, form=hashed) as files:
+            written = replace_staged(connection, table=table, partition_range=partition_range, files=files)
             _describe_commit(connection, f"replace {table}", written, author=author, information=information or {})
         return WriteResult(snapshot=current_snapshot(connection), **written)
 
@@ -235,7 +236,7 @@ class Lake:
         connection: duckdb.DuckDBPyConnection,
         *,
         table: str,
-        query: str,
+        query: str | Iterable[str] | PartFiles,
         key: Sequence[str],
         identifier: str,
         partition_range: PartitionRange,
@@ -244,15 +245,21 @@ class Lake:
     ) -> GenerationResult:
         """Add the rows of `query` to `table`, in one transaction, beside those that `partition_range` has: no row is lost or gets other values.
 
-        `query` has the columns `GENERATION`, 1 in each row, and `COUNTED`, whether the row may count at all. A row whose `key` has rows already
+        `query` is as in `replace`, with the columns `GENERATION`, 1 in each row, and `COUNTED`, if it may count. A row whose `key` has rows
         is added when none of them has the same values in all other columns. It is the next generation, whose number its `identifier` then ends
         with (`:g2`), and counts only while no earlier one does. With `supersede` it counts instead of the earlier one, of which only the
         mark changes. The same rows can so be added again without harm. Creates, extends and widens the table as `replace` does. Raises
         LakeError when `query` changes the type of a column otherwise, or has rows outside the range.
         """
-        with self._staged(connection, table=table, locked=[table], queries=iter([query]), form="FROM ({})"):
+        with self._staged(connection, table=table, locked=[table], rows=query, form="FROM ({})") as files:
             added = add_staged_generation(
-                connection, table=table, key=key, identifier=identifier, partition_range=partition_range, supersede=supersede
+                connection,
+                table=table,
+                key=key,
+                identifier=identifier,
+                partition_range=partition_range,
+                supersede=supersede,
+                files=files,
             )
             _describe_commit(connection, f"add to {table}", added, author=author, information={})
         return GenerationResult(snapshot=current_snapshot(connection), **added)
@@ -266,7 +273,7 @@ class Lake:
         processes. Creates, extends and widens the table as `replace` does. Raises LakeError when `query` changes the type of a column
         otherwise, or has rows without an identifier, which would be added again every time.
         """
-        with self._staged(connection, table=table, locked=[table], queries=iter([query]), form="FROM ({})"):
+        with self._staged(connection, table=table, locked=[table], rows=query, form="FROM ({})"):
             appended = append_staged(connection, table=table, identifier=identifier)
             connection.execute("CALL lake.set_commit_message(?, ?)", [author, f"append to {table}"])
         return AppendResult(snapshot=current_snapshot(connection), **appended)
@@ -286,7 +293,7 @@ class Lake:
         As with `append`, a row whose `identifier` is in `target` already is not added again; without an identifier all are added.
         """
         rows = f"SELECT * FROM {lake_name(source)} WHERE {condition}"
-        with self._staged(connection, table=target, locked=[source, target], queries=iter([rows]), form="FROM ({})"):
+        with self._staged(connection, table=target, locked=[source, target], rows=rows, form="FROM ({})"):
             appended = append_staged(connection, table=target, identifier=identifier)
             connection.execute(f"DELETE FROM {lake_name(source)} WHERE {condition}")
             connection.execute("CALL lake.set_commit_message(?, ?)", [author, f"move from {source} to {target}"])
@@ -294,27 +301,50 @@ class Lake:
 
     @contextmanager
     def _staged(
-        self, connection: duckdb.DuckDBPyConnection, *, table: str, locked: Sequence[str], queries: Iterator[str], form: str
-    ) -> Iterator[None]:
-        """A transaction under the writer locks of `locked`, with the rows of `queries`, each in `form`, in a temporary table.
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        table: str,
+        locked: Sequence[str],
+        rows: str | Iterable[str] | PartFiles,
+        form: str,
+    ) -> Iterator[PartFiles | None]:
+        """A transaction under the writer locks of `locked`, with the rows of queries, each in `form`, in a temporary table.
 
-        They have the types of `table` where those are wider.
+        They have the types of `table` where those are wider. Rows in files are not read: a view has them, and gives the files, unless the
+        table has other types by now than those that the files were written for.
         """
         with self.writer_lock(locked):
             existing = column_types(connection, lake_name(table)) if table_exists(connection, table) else {}
-            aligned = (form.format(in_wider_types(connection, query, existing)) for query in queries)
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {next(aligned)}")
-            for further in aligned:
-                connection.execute(f"INSERT INTO {STAGED} {further}")
+            if isinstance(rows, PartFiles):
+                query = form.format(in_wider_types(connection, rows.query, existing))
+                connection.execute(f"CREATE OR REPLACE TEMP VIEW staged_rows AS {query}")
+            else:
+                queries = iter([rows] if isinstance(rows, str) else rows)
+                aligned = (form.format(in_wider_types(connection, query, existing)) for query in queries)
+                connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_rows AS {next(aligned)}")
+                for further in aligned:
+                    connection.execute(f"INSERT INTO {STAGED} {further}")
             connection.execute("BEGIN")
             try:
-                yield
+                yield rows if isinstance(rows, PartFiles) and rows.target.types == existing else None
                 connection.execute("COMMIT")
             except BaseException:  # an interrupt too leaves no open transaction, and is raised again
                 connection.execute("ROLLBACK")
                 raise
             finally:
-                connection.execute(f"DROP TABLE IF EXISTS {STAGED}")
+                connection.execute(f"DROP {'VIEW' if isinstance(rows, PartFiles) else 'TABLE'} IF EXISTS {STAGED}")
+        if isinstance(rows, PartFiles):
+            # Only now: whether a commit that failed was done is not known.
+            self._remove_files(rows.unregistered(connection))
+
+    def _remove_files(self, names: Sequence[str]) -> None:
+        """Remove files by their names relative to `data_path`; those that are gone already are no fault."""
+        for name in names:
+            if self.storage:
+                self.storage.remove(name)
+            else:
+                (self.data_directory / name).unlink(missing_ok=True)
 
 
 def _describe_commit(

@@ -5,6 +5,7 @@ from typing import Any
 
 import duckdb
 
+from mlops_assets.lake.part_files import PartFiles
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.schema_evolution import ColumnChange, alter_statements, is_widening, refused_types_message
 from mlops_assets.lake.sql import lake_name, literal, quote
@@ -16,18 +17,24 @@ ROW_HASH = internal("row_hash")
 
 
 def replace_staged(
-    connection: duckdb.DuckDBPyConnection, *, table: str, partition_range: PartitionRange | None
+    connection: duckdb.DuckDBPyConnection, *, table: str, partition_range: PartitionRange | None, files: PartFiles | None
 ) -> dict[str, Any]:
     """Make the rows of `table` (in `partition_range`, or all) equal to the staged rows; return the fields of a `WriteResult`.
+
+    Where the staged rows are those of `files`, their fingerprints are taken, and if all rows are new the files themselves.
 
     Raises LakeError when staged rows lie outside the range, or change the type of a column.
     """
     target = _target(connection, table)
     columns, dropped, changes = _aligned_columns(connection, table, target)
-    inside = "true" if partition_range is None else _predicate_of_staged(connection, table, partition_range)
+    inside = "true" if partition_range is None else _predicate_of_staged(connection, table, partition_range, files)
     partition = _partition_text(partition_range) if partition_range else "''"
     compared = [column for column in columns if not is_audit(column)]
-    new = partition_fingerprints(connection, STAGED, partition=partition, row_hash=f"t.{ROW_HASH}", where="true")
+    new = (
+        files.fingerprints
+        if files
+        else partition_fingerprints(connection, STAGED, partition=partition, row_hash=f"t.{ROW_HASH}", where="true")
+    )
     old = partition_fingerprints(connection, target, partition=partition, row_hash=row_hash(compared), where=inside)
     outdated = _partitions_with_values(connection, target, partition=partition, columns=dropped, where=inside)
     differing = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key) or key in outdated)
@@ -35,8 +42,11 @@ def replace_staged(
         keys = ", ".join(literal(key) for key in differing)
         if any(key in old for key in differing):
             connection.execute(f"DELETE FROM {target} t WHERE {inside} AND {partition} IN ({keys})")
-        names = ", ".join(quote(column) for column in columns)
-        connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {STAGED} t WHERE {partition} IN ({keys})")
+        if files and new.keys() <= set(differing) and files.can_be_registered(connection):
+            files.register(connection)
+        else:
+            names = ", ".join(quote(column) for column in columns)
+            connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {STAGED} t WHERE {partition} IN ({keys})")
     return {
         "table": table,
         "rows": sum(rows for rows, _ in new.values()),
@@ -56,11 +66,12 @@ def add_staged_generation(
     identifier: str,
     partition_range: PartitionRange,
     supersede: bool,
+    files: PartFiles | None,
 ) -> dict[str, Any]:
     """Add the staged rows that are new or differ from what is there; return the fields of a `GenerationResult`. See `Lake.add_generation`."""
     target = _target(connection, table)
     columns, _, changes = _aligned_columns(connection, table, target)
-    inside, partition = _predicate_of_staged(connection, table, partition_range), _partition_text(partition_range)
+    inside, partition = _predicate_of_staged(connection, table, partition_range, files), _partition_text(partition_range)
     value_hash = row_hash([column for column in columns if not is_audit(column) and column != identifier])
     keys, counted = ", ".join(map(quote, key)), f"coalesce({COUNTED}, true)"
     # Rows that were written before there were generations are the first, and count.
@@ -88,11 +99,16 @@ def add_staged_generation(
             f"UPDATE {target} t SET {COUNTED} = false WHERE {inside} AND {counted} "
             f"AND EXISTS (FROM temp.main.new_rows e WHERE {same_key} AND e.{COUNTED})"
         )
-    names = ", ".join(map(quote, columns))
-    added = query_value(connection, f"INSERT INTO {target} ({names}) SELECT {names} FROM temp.main.new_rows")
-    first = query_value(connection, f"SELECT count(*) FROM temp.main.new_rows WHERE {GENERATION} = 1")
-    relation, where = (target, f"{inside} AND {counted}") if has_earlier else (STAGED, COUNTED)
-    fingerprints = partition_fingerprints(connection, relation, partition=partition, row_hash=value_hash, where=where)
+    if files and not has_earlier and files.can_be_registered(connection):
+        files.register(connection)
+        added = first = files.rows
+        fingerprints = files.fingerprints
+    else:
+        names = ", ".join(map(quote, columns))
+        added = query_value(connection, f"INSERT INTO {target} ({names}) SELECT {names} FROM temp.main.new_rows")
+        first = query_value(connection, f"SELECT count(*) FROM temp.main.new_rows WHERE {GENERATION} = 1")
+        relation, where = (target, f"{inside} AND {counted}") if has_earlier else (STAGED, COUNTED)
+        fingerprints = partition_fingerprints(connection, relation, partition=partition, row_hash=value_hash, where=where)
     connection.execute(f"DROP {'TABLE' if has_earlier else 'VIEW'} temp.main.new_rows")
     connection.execute("DROP TABLE temp.main.earlier_rows")
     return {
@@ -130,9 +146,13 @@ def append_staged(connection: duckdb.DuckDBPyConnection, *, table: str, identifi
     return {"table": table, "rows": added, "duplicates": staged - added, "schema_changes": changes}
 
 
-def _predicate_of_staged(connection: duckdb.DuckDBPyConnection, table: str, partition_range: PartitionRange) -> str:
-    """SQL that is true for the rows `t` of the range. Raises LakeError when staged rows lie outside."""
+def _predicate_of_staged(
+    connection: duckdb.DuckDBPyConnection, table: str, partition_range: PartitionRange, files: PartFiles | None
+) -> str:
+    """SQL that is true for the rows `t` of the range. Raises LakeError when staged rows lie outside; in `files` it was looked already."""
     inside = partition_range.predicate("t")
+    if files:
+        return inside
     outside = query_value(connection, f"SELECT count(*) FROM {STAGED} t WHERE {inside} IS NOT TRUE")
     if outside:
         raise LakeError(f"{outside} rows for {table} lie outside {partition_range}: the query must select exactly that range.")

@@ -96,6 +96,7 @@ def settings_variables(settings: Settings) -> dict[str, str]:
         "MLOPS_ENGINE": settings.engine,
         "MLOPS_RAY_ADDRESS": settings.ray_address or "",
         "MLOPS_TASK_MEMORY_GB": str(settings.task_memory_gb),
+        "MLOPS_PART_VALUES": str(settings.part_values or ""),
         "MLOPS_REDIS_URL": settings.redis_url or "",
         "MLOPS_NOTIFY_URLS": " ".join(settings.notify_urls),
         "MLOPS_DAGSTER_PORT": str(settings.dagster_port),

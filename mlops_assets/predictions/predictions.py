@@ -5,9 +5,7 @@ What was predicted stays: a row that is scored again with another result gets on
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import date
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -16,15 +14,19 @@ import duckdb
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core import check_rules
 from mlops_assets.core.keys import PREDICTIONS
-from mlops_assets.core.prediction_columns import BATCH, CHAMPION_ROLE, PREDICTION_DESCRIPTIONS, prediction_columns
+from mlops_assets.core.prediction_columns import BATCH, CHAMPION_ROLE, PREDICTION_DESCRIPTIONS
 from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.deployment import load_champions
-from mlops_assets.feature_store.point_in_time import SelectedView, is_fresh
+from mlops_assets.engine.engine import open_engine
+from mlops_assets.engine.table_parts import TableParts
+from mlops_assets.feature_store.point_in_time import Frame, SelectedView, is_fresh
 from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.sql import lake_name, literal, quote
 from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.predictions.all_predictions import update_view
 from mlops_assets.predictions.input_arrival import INPUTS_ARRIVED, check_inputs_arrived
+from mlops_assets.predictions.scored_parts import SCORED, BundleReference, ScoredParts, StoredChampions
 from mlops_assets.schema.column_names import (
     CHANNEL,
     COUNTED,
@@ -55,13 +57,8 @@ from mlops_assets.training.bundle_reading import fitted_version
 from mlops_assets.training.training_dataset import labelled_rows
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from mlops_assets.serving.segments import Champions
 from mlops_assets.predictions.prediction_checks import check_complete, check_finite, check_fresh_features
-
-BATCH_ROWS = 20_000
-"""Rows that are scored at once."""
 
 PART_VALUES = 30_000_000
 """Feature values that are joined at once: beside them the rows that were scored before wait to be written."""
@@ -108,13 +105,21 @@ def build_predictions(inputs: SolutionInputs) -> dg.AssetsDefinition:
         window = partition_range(context, inputs.solution.partitions.column)
         with lake.connect(read_only=False) as connection:
             require_inputs(connection, inputs)
-            with scored_rows(
-                connection, inputs, predicting, training_dates, first=window.start, end=window.end, config=config
-            ) as query:
+            with open_engine(settings.engine, settings) as engine:
+                rows = scored_rows(
+                    connection,
+                    inputs,
+                    predicting,
+                    stored_champions(registry, settings, predicting),
+                    training_dates,
+                    window=window,
+                    config=config,
+                    part_values=settings.part_values or PART_VALUES,
+                )
                 written = lake.add_generation(
                     connection,
-                    table=inputs.table(PREDICTIONS),
-                    query=query,
+                    table=rows.table,
+                    query=rows.computed(engine, lake, connection, settings),
                     key=(inputs.solution.spine.key, window.column),
                     identifier=PREDICTION_ID,
                     partition_range=window,
@@ -159,6 +164,15 @@ def training_dates_of(registry: ModelRegistry, inputs: SolutionInputs, version: 
     )
 
 
+def stored_champions(registry: ModelRegistry, settings: Settings, champions: "Champions") -> StoredChampions:
+    """Where the bundles of `champions` are, for processes that have to load them."""
+    name = champions.default.contract.name
+    records = [registry.registered_record(registry.get(name, version)) for version in champions.versions]
+    return StoredChampions(
+        settings, name, tuple(BundleReference(record.version, record.sha256, record.files) for record in records)
+    )
+
+
 def _segments(predicting: "Champions") -> dict[str, Any]:
     """The champions of segments, for the asset's page."""
     versions = {
@@ -167,48 +181,32 @@ def _segments(predicting: "Champions") -> dict[str, Any]:
     return {"segments": dg.MetadataValue.json(versions)} if versions else {}
 
 
-@contextmanager
 def scored_rows(
     connection: duckdb.DuckDBPyConnection,
     inputs: SolutionInputs,
-    predicting: "Champions",
+    champions: "Champions",
+    stored: StoredChampions,
     training_dates: Mapping[int, Collection[date]],
     *,
-    first: date,
-    end: date,
+    window: PartitionRange,
     config: ScoringConfig,
-) -> Iterator[str]:
-    """SQL for the rows of the spine's partitions in `[first, end)` with their predictions, to be run once inside the `with` block.
+    part_values: int,
+) -> TableParts[Frame]:
+    """The rows of the spine's partitions in `window` with their predictions, in parts of about `part_values` feature values.
 
-    They are read, scored and handed on in batches of `BATCH_ROWS`: memory does not grow with the partitions. `training_dates` are those of
-    the versions of `predicting`.
+    `training_dates` are those of the versions of `champions`, which are `stored`.
     """
-    import pyarrow as pa
-
-    snapshot = current_snapshot(connection)
+    first, end, snapshot = window.start, window.end, current_snapshot(connection)
     frame = inputs.frame(first=first, end=end, condition=inputs.is_predicted, labelled=False, snapshot=snapshot)
-    # A connection of its own: one that is being read from can do nothing else.
-    with connection.cursor() as reading:
-        reading.execute("SET TimeZone = 'UTC'")
-        parts = (reading.execute(query).to_arrow_reader(BATCH_ROWS) for query in frame.built(reading, PART_VALUES))
-        first_part = next(parts)
-        empty = _with_predictions(first_part.schema.empty_table(), predicting)
-        batches = (
-            scored
-            for part in chain([first_part], parts)
-            for batch in part
-            for scored in _with_predictions(pa.Table.from_batches([batch]), predicting).combine_chunks().to_batches()
-        )
-        connection.register("scored_rows", pa.RecordBatchReader.from_batches(empty.schema, batches))
-        trained_on = _trained_on(inputs, training_dates, first=first, end=end, snapshot=snapshot)
-        yield _rows_query(inputs, predicting, trained_on, snapshot, config)
-
-
-def _with_predictions(frame: "pa.Table", predicting: "Champions") -> "pa.Table":
-    scored = predicting.score(frame)
-    for name in (MODEL_VERSION, *prediction_columns(scored)):
-        frame = frame.append_column(name, scored.column(name))
-    return frame
+    trained_on = _trained_on(inputs, training_dates, first=first, end=end, snapshot=snapshot)
+    return TableParts(
+        rows=ScoredParts(_rows_query(inputs, champions, trained_on, snapshot, config), stored, champions),
+        parts=frame.parts(connection, part_values),
+        table=inputs.table(PREDICTIONS),
+        partition_range=window,
+        uncounted=PREDICTION_ID,
+        counted=COUNTED,
+    )
 
 
 def _trained_on(
@@ -246,7 +244,7 @@ def _rows_query(inputs: SolutionInputs, predicting: "Champions", trained_on: str
         f"CAST({MODEL_VERSION} AS INTEGER) AS {MODEL_VERSION}, CASE {MODEL_VERSION} {views} END AS {FEATURE_VIEWS}, "
         f"{_view_flags(inputs)} AS {VIEW_FLAGS}, {snapshot} AS {SOURCE_SNAPSHOT}, * EXCLUDE ({MODEL_VERSION}), "
         f"CAST(1 AS INTEGER) AS {GENERATION}, {trained_on} AS {TRAINED_ON}, {literal(config.actor)} AS {SCORED_BY}, "
-        f"CAST({reason} AS VARCHAR) AS {SCORED_BECAUSE} FROM scored_rows)"
+        f"CAST({reason} AS VARCHAR) AS {SCORED_BECAUSE} FROM {SCORED})"
     )
 
 

@@ -1,6 +1,7 @@
 """Both engines do the same work with the same results, on a real Ray cluster of three nodes whose raylets are killed."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -8,23 +9,33 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import inprocess
 import numpy as np
 import pandas as pd
 import pytest
+from clinic_chain import Clinic, Registry
 from optuna.storages import InMemoryStorage
 from ray_cluster import GB, RayCluster, ray_processes, running_ray_cluster
 from waiting import wait_for
 
+from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import PROCESS, RAY, Settings
 from mlops_assets.engine.engine import Engine, ProcessEngine, open_engine
 from mlops_assets.engine.ray_engine import ray_engine
+from mlops_assets.lake.catalog_files import named_files
+from mlops_assets.lake.lake import Lake
+from mlops_assets.lake.maintenance import LakePolicy, maintain_lake
+from mlops_assets.lake.tables import counted_fingerprint, current_snapshot, table_exists
 from mlops_assets.ml.cross_validation import ModelSpecification, ScoredFolds, TrainingRows
 from mlops_assets.ml.folds import Fold
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.search import Candidate, Dimension, SearchPlan, SearchResult, search
+from mlops_assets.predictions.predictions import build_predictions
+from mlops_assets.schema.column_names import is_audit
 
 BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
 PLAN = SearchPlan(
@@ -42,6 +53,29 @@ PLAN = SearchPlan(
     greater_is_better=True,
 )
 ROWS = 2000
+SLOW_PARTS = 200
+SLOW_DRIVER = f"""
+import pickle, sys, time
+from contextlib import contextmanager
+from datetime import date
+from mlops_assets.engine.engine import open_engine
+from mlops_assets.engine.table_parts import TableParts
+from mlops_assets.lake.partition_range import PartitionRange
+
+class Slow:
+    @contextmanager
+    def opened(self, connection, part):
+        time.sleep(0.3)
+        yield f"SELECT DATE '2020-01-01' AS day, {{part}} AS number"
+
+lake, settings = pickle.loads(bytes.fromhex(sys.argv[1]))
+days = PartitionRange("day", date(2020, 1, 1), date(2020, 1, 2))
+rows = TableParts(rows=Slow(), parts=range({SLOW_PARTS}), table="slow.rows", partition_range=days, uncounted=None, counted="true")
+with open_engine(settings.engine, settings) as engine, lake.connect(read_only=False) as connection:
+    computed = rows.computed(engine, lake, connection, settings)
+    lake.replace(connection, table=rows.table, query=computed, partition_range=days, author="test")
+"""
+"""A process that writes a table of parts which take a third of a second each."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +84,7 @@ def cluster() -> Iterator[RayCluster]:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def engine(cluster: RayCluster) -> Iterator[Engine]:
     with ray_engine(cluster.address, memory=GB // 2) as engine:
         yield engine
@@ -180,3 +214,103 @@ def test_an_address_is_enough_for_searches_and_ray_is_not_started_before_it_is_n
     assert Settings(home=Path("/"), ray_address="host:6379").engine == PROCESS
     with open_engine(RAY, Settings(home=Path("/"), ray_address="192.0.2.99:1")) as engine:
         assert not engine.shares_process
+
+
+@pytest.fixture(scope="module")
+def clinic(make_lake: Callable[[], Lake], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+    """A clinic with a champion; no row is scored."""
+    home = tmp_path_factory.mktemp("engines")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(home)
+        registry = Registry(f"sqlite:///{home}/mlflow.db", "", Signer(home / "signing_key"))
+        clinic = Clinic("binary_classification", make_lake(), registry, Settings(home=home / "home"))
+        clinic.train("2020-02-10")
+        yield clinic
+
+
+def on(cluster: RayCluster, settings: Settings, part_values: int) -> Settings:
+    return replace(settings, engine=RAY, ray_address=cluster.address, task_memory_gb=1, part_values=part_values)
+
+
+def score(clinic: Clinic, settings: Settings) -> dict[str, object]:
+    """Score all days, and return what the materialization tells."""
+    result = inprocess.materialize(
+        [build_predictions(clinic.inputs)],
+        [f"{clinic.name}/predictions"],
+        first="2020-01-01",
+        last="2020-03-30",
+        resources={"lake": clinic.lake, "registry": clinic.registry, "settings": settings},
+        instance=clinic.instance,
+    )
+    assert result.success, inprocess.failures(result)
+    metadata = [event.materialization.metadata for event in result.get_asset_materialization_events()]
+    return {name: value.value for name, value in metadata[-1].items()}
+
+
+def part_files(lake: Lake) -> set[str]:
+    return {path.name for path in lake.data_directory.rglob("part-*.parquet")}
+
+
+def test_predictions_are_those_of_this_process_though_a_raylet_is_killed(clinic: Clinic, cluster: RayCluster) -> None:
+    table, lake = f"lake.{clinic.name}.predictions", clinic.lake
+    here = score(clinic, clinic.settings)
+    with lake.connect(read_only=False) as connection:
+        expected = counted_fingerprint(connection, table)
+        partitions = connection.execute(f"FROM {table} ORDER BY ALL").to_arrow_table()
+        connection.execute(f"DROP TABLE {table}; DROP VIEW IF EXISTS lake.{clinic.name}.all_predictions")
+        before = current_snapshot(connection)
+
+    def kill() -> None:
+        wait_for(lambda: part_files(lake), seconds=60)
+        cluster.kill_raylet()
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    there = score(clinic, on(cluster, clinic.settings, part_values=100))
+    killing.join()
+    cluster.restore()
+    with lake.connect(read_only=True) as connection:
+        assert counted_fingerprint(connection, table) == expected
+        columns = [column for column in partitions.column_names if not is_audit(column)]
+        assert connection.execute(f"FROM {table} ORDER BY ALL").to_arrow_table().select(columns) == partitions.select(columns)
+        # One transaction for all parts; the other is that of the view of all predictions.
+        assert current_snapshot(connection) == before + 2
+        with lake.catalog_cursor() as cursor:
+            registered = {name.rpartition("/")[2] for name in named_files(cursor)} & part_files(lake)
+        assert len(registered) > 40
+    assert {name: there[name] for name in ("fingerprint", "dagster/row_count")} == {
+        name: here[name] for name in ("fingerprint", "dagster/row_count")
+    }
+
+    # A second time nothing is new: its files are gone.
+    left = part_files(lake)
+    assert score(clinic, on(cluster, clinic.settings, part_values=1000))["rows_scored_again"] == 0
+    assert part_files(lake) == left
+
+
+def test_a_killed_driver_leaves_orphans_at_most_and_no_task(
+    make_lake: Callable[[], Lake], cluster: RayCluster, tmp_path: Path
+) -> None:
+    lake, settings = make_lake(), on(cluster, Settings(home=tmp_path), part_values=1)
+    sent = pickle.dumps((lake, settings)).hex()
+    driver = subprocess.Popen([sys.executable, "-c", SLOW_DRIVER, sent])
+    wait_for(lambda: len(part_files(lake)) > 2, seconds=60)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+
+    def has_stopped() -> bool:
+        before = part_files(lake)
+        time.sleep(2)
+        return part_files(lake) == before
+
+    wait_for(has_stopped, seconds=60)
+    left = part_files(lake)
+    assert len(left) < SLOW_PARTS
+    with lake.connect(read_only=True) as connection:
+        assert not table_exists(connection, "slow.rows")
+    policy = LakePolicy(kept_days=30, traced_days=365, grace_hours=0)
+    kept = maintain_lake(lake, replace(policy, grace_hours=24), now=datetime.now(UTC), dry_run=False, report=lambda _: None)
+    assert (kept.orphans, part_files(lake)) == ([], left)
+    removed = maintain_lake(lake, policy, now=datetime.now(UTC), dry_run=False, report=lambda _: None)
+    assert {Path(name).name for name in removed.orphans} >= left
+    assert part_files(lake) == set()
