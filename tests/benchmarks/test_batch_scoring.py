@@ -18,13 +18,16 @@ from feast_environment import show
 from figures import compare, record
 from test_training_frame import FIRST, FLIGHTS, Year, replicate, year  # noqa: F401
 
+from mlops_assets.core.settings import Settings
+from mlops_assets.engine.engine import ProcessEngine
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.ml.matrix import FeatureSchema, to_frame
 from mlops_assets.ml.pipeline import predict
 from mlops_assets.ml.pipeline_steps import PipelineStep
-from mlops_assets.predictions.predictions import ScoringConfig, scored_rows
+from mlops_assets.predictions.predictions import PART_VALUES, ScoringConfig, scored_rows
+from mlops_assets.predictions.scored_parts import StoredChampions
 from mlops_assets.schema.column_names import PREDICTION_ID
 from mlops_assets.serving.segments import Champions
 from mlops_assets.stages.inputs import SolutionInputs
@@ -68,17 +71,21 @@ def score(lake: Lake, inputs: SolutionInputs, bundle: Path, table: str) -> tuple
         connection.execute(f"DROP TABLE IF EXISTS {table}")
         began = time.perf_counter()
         window = PartitionRange(inputs.solution.partitions.column, FIRST, END)
-        with scored_rows(connection, inputs, champions, {}, first=FIRST, end=END, config=ScoringConfig()) as query:
-            written = lake.add_generation(
-                connection,
-                table=table,
-                query=query,
-                key=(inputs.solution.spine.key, window.column),
-                identifier=PREDICTION_ID,
-                partition_range=window,
-                author="benchmark",
-                supersede=False,
-            )
+        settings = Settings(home=bundle.parent)
+        stored = StoredChampions(settings, inputs.name, ())
+        scored = scored_rows(
+            connection, inputs, champions, stored, {}, window=window, config=ScoringConfig(), part_values=PART_VALUES
+        )
+        written = lake.add_generation(
+            connection,
+            table=table,
+            query=scored.computed(ProcessEngine(), lake, connection, settings),
+            key=(inputs.solution.spine.key, window.column),
+            identifier=PREDICTION_ID,
+            partition_range=window,
+            author="benchmark",
+            supersede=False,
+        )
         seconds = time.perf_counter() - began
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None

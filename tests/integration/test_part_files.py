@@ -136,5 +136,5 @@ def test_a_table_that_changed_since_the_files_were_written_is_what_counts(lake: 
 def test_rows_outside_the_range_are_refused(lake: Lake) -> None:
     with lake.connect(read_only=False) as connection:
         target = target_of(lake, connection, "s.outside")
-        with pytest.raises(LakeError, match="100 rows for s[.]outside lie outside"):
+        with pytest.raises(LakeError, match=r"100 rows for s\.outside lie outside"):
             write_part(connection, target, day(7))
