@@ -263,7 +263,9 @@ def test_predictions_are_those_of_this_process_though_a_raylet_is_killed(clinic:
     def kill() -> None:
         wait_for(lambda: part_files(lake), seconds=60)
         cluster.kill_raylet()
+        written.append(len(part_files(lake)))
 
+    written: list[int] = []
     killing = threading.Thread(target=kill)
     killing.start()
     there = score(clinic, on(cluster, clinic.settings, part_values=100))
@@ -277,6 +279,7 @@ def test_predictions_are_those_of_this_process_though_a_raylet_is_killed(clinic:
         assert current_snapshot(connection) == before + 2
         with lake.catalog_cursor() as cursor:
             registered = {name.rpartition("/")[2] for name in named_files(cursor)} & part_files(lake)
+        assert written[0] < len(registered)
         assert len(registered) > 40
     assert {name: there[name] for name in ("fingerprint", "dagster/row_count")} == {
         name: here[name] for name in ("fingerprint", "dagster/row_count")
