@@ -10,15 +10,16 @@ from typing import Any
 import psutil
 
 GB = 2**30
-WORKERS = 3
 _OBJECT_STORE_BYTES = 100_000_000
 
 
 @dataclass
 class RayCluster:
-    """A head, which runs no tasks, and nodes of one processor and 1 GB each."""
+    """A head, which runs no tasks, and so many `workers`: nodes of one processor and `memory` bytes each."""
 
     cluster: Any
+    workers: int
+    memory: int
     nodes: list[Any] = field(default_factory=list)
 
     @property
@@ -28,7 +29,7 @@ class RayCluster:
 
     def add_node(self) -> None:
         """Start a raylet."""
-        self.nodes.append(self.cluster.add_node(num_cpus=1, memory=GB, object_store_memory=_OBJECT_STORE_BYTES))
+        self.nodes.append(self.cluster.add_node(num_cpus=1, memory=self.memory, object_store_memory=_OBJECT_STORE_BYTES))
 
     def kill_raylet(self, node_id: str | None = None) -> None:
         """Kill the raylet of a node, or of any, with signal 9. Its workers end when they see that it is gone: it must not stay a zombie."""
@@ -40,18 +41,18 @@ class RayCluster:
 
     def restore(self) -> None:
         """Start raylets in place of those that were killed. In the main thread: Ray handles signals."""
-        while len(self.nodes) < WORKERS:
+        while len(self.nodes) < self.workers:
             self.add_node()
 
 
 @contextmanager
-def running_ray_cluster() -> Iterator[RayCluster]:
+def running_ray_cluster(workers: int = 3, memory: int = GB) -> Iterator[RayCluster]:
     """The cluster, which ends with the block."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
-    running = RayCluster(Cluster(initialize_head=True, head_node_args=head))
+    running = RayCluster(Cluster(initialize_head=True, head_node_args=head), workers, memory)
     try:
         running.restore()
         running.cluster.wait_for_nodes()

@@ -108,6 +108,10 @@ class ObjectFolder:
     def __hash__(self) -> int:
         return hash(self.url)
 
+    def __reduce__(self) -> tuple[type["ObjectFolder"], tuple[str]]:
+        """Send the address alone to another process, which has a client and credentials of its own."""
+        return ObjectFolder, (self.url,)
+
     def below(self, name: str) -> "ObjectFolder":
         """The folder `name` in this one."""
         return ObjectFolder(f"{self.url}/{name}")

@@ -8,7 +8,10 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.core.keys import TRAINING_DATASET, TRAINING_DATE
-from mlops_assets.feature_store.point_in_time import Frame
+from mlops_assets.core.settings import Settings
+from mlops_assets.engine.engine import open_engine
+from mlops_assets.engine.table_parts import TableParts
+from mlops_assets.feature_store.point_in_time import PART_VALUES, Frame
 from mlops_assets.lake.datasets import dataset_information
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
@@ -30,9 +33,13 @@ from mlops_assets.stages.execution import (
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training import dataset_checks as checks
+from mlops_assets.training.frame_parts import FrameParts
 
 _SPLIT = internal(SPLIT)
 """The split before it is chosen by: a condition would take a column of the data for the one of the same statement."""
+
+_FRAME = internal("frame_of_part")
+"""The place of the rows of a part in the query of the dataset."""
 
 
 class TrainingDatasetConfig(dg.Config):
@@ -61,7 +68,10 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
     )
     @step
     def training_dataset(
-        context: dg.AssetExecutionContext, config: TrainingDatasetConfig, lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext,
+        config: TrainingDatasetConfig,
+        lake: dg.ResourceParam[Lake],
+        settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
         training_date = partition_date(context)
         table = inputs.table(TRAINING_DATASET)
@@ -75,14 +85,23 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
                 source_snapshot=source_snapshot,
                 feature_views=inputs.view_versions,
             )
-            written = lake.replace(
-                connection,
+            rows_of_parts = TableParts(
+                rows=FrameParts(*split_query(inputs, training_date, _FRAME).split(_FRAME)),
+                parts=frame.parts(connection, settings.part_values or PART_VALUES),
                 table=table,
-                query=(split_query(inputs, training_date, rows) for rows in frame.built(connection)),
                 partition_range=PartitionRange(TRAINING_DATE, training_date, date.fromordinal(training_date.toordinal() + 1)),
-                author=context.run.run_id,
-                information=information,
+                uncounted=None,
+                counted="true",
             )
+            with open_engine(settings.engine, settings) as engine:
+                written = lake.replace(
+                    connection,
+                    table=table,
+                    query=rows_of_parts.computed(engine, lake, connection, settings),
+                    partition_range=rows_of_parts.partition_range,
+                    author=context.run.run_id,
+                    information=information,
+                )
             if not written.rows:
                 place = f"lies in the {training.window} before" if inputs.solution.spine.has_time else "is in the snapshot of"
                 raise permanent_failure(

@@ -9,6 +9,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.point_in_time import SelectedView
 from mlops_assets.feature_store.registry import DbtModel, FeatureView
 from mlops_assets.lake.datasets import find_dataset, rebuild_dataset, recorded_datasets
@@ -105,7 +106,7 @@ def build(lake: Lake, as_known_at: str | None) -> str:
     """Materialize the dataset and return its fingerprint."""
     result = dg.materialize(
         [build_training_dataset(inputs())],
-        resources={"lake": lake},
+        resources={"lake": lake, "settings": Settings(home=lake.data_directory)},
         partition_key=TRAINING_DATE,
         run_config={"ops": {"arrivals__training_dataset": {"config": {"as_known_at": as_known_at} if as_known_at else {}}}},
         raise_on_error=False,
@@ -156,7 +157,7 @@ def test_an_unknown_fingerprint_names_the_known_ones(lake: Lake) -> None:
 def test_a_moment_before_the_first_load_is_refused(lake: Lake) -> None:
     result = dg.materialize(
         [build_training_dataset(inputs())],
-        resources={"lake": lake},
+        resources={"lake": lake, "settings": Settings(home=lake.data_directory)},
         partition_key=TRAINING_DATE,
         run_config={"ops": {"arrivals__training_dataset": {"config": {"as_known_at": "2001-01-01T00:00:00+00:00"}}}},
         raise_on_error=False,

@@ -26,6 +26,7 @@ from mlops_assets.core.settings import PROCESS, RAY, Settings
 from mlops_assets.engine.engine import Engine, ProcessEngine, open_engine
 from mlops_assets.engine.ray_engine import ray_engine
 from mlops_assets.lake.catalog_files import named_files
+from mlops_assets.lake.datasets import find_dataset, rebuild_dataset
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.maintenance import LakePolicy, maintain_lake
 from mlops_assets.lake.tables import counted_fingerprint, current_snapshot, table_exists
@@ -36,6 +37,7 @@ from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.search import Candidate, Dimension, SearchPlan, SearchResult, search
 from mlops_assets.predictions.predictions import build_predictions
 from mlops_assets.schema.column_names import is_audit
+from mlops_assets.training.training_dataset import build_training_dataset
 
 BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
 PLAN = SearchPlan(
@@ -289,6 +291,33 @@ def test_predictions_are_those_of_this_process_though_a_raylet_is_killed(clinic:
     left = part_files(lake)
     assert score(clinic, on(cluster, clinic.settings, part_values=1000))["rows_scored_again"] == 0
     assert part_files(lake) == left
+
+
+def test_a_training_dataset_is_that_of_this_process(clinic: Clinic, cluster: RayCluster) -> None:
+    made = {}
+    before = part_files(clinic.lake)
+    for name, settings in (("there", on(cluster, clinic.settings, part_values=200)), ("here", clinic.settings)):
+        result = inprocess.materialize(
+            [build_training_dataset(clinic.inputs)],
+            [f"{clinic.name}/training_dataset"],
+            first="2020-03-10",
+            last="2020-03-10",
+            resources={"lake": clinic.lake, "settings": settings},
+            instance=clinic.instance,
+        )
+        assert result.success, inprocess.failures(result)
+        [event] = result.get_asset_materialization_events()
+        made[name] = {key: value.value for key, value in event.materialization.metadata.items()}
+    assert made["there"]["changed"]
+    # The rows are those that were there already: it changes nothing.
+    assert not made["here"]["changed"]
+    for key in ("fingerprint", "dagster/row_count", "rows_by_split"):
+        assert made["here"][key] == made["there"][key]
+    assert len(part_files(clinic.lake) - before) > 10
+    with clinic.lake.connect(read_only=False) as connection:
+        rebuild_dataset(
+            connection, find_dataset(connection, f"{clinic.name}.training_dataset", str(made["there"]["fingerprint"]))
+        )
 
 
 def test_a_killed_driver_leaves_orphans_at_most_and_no_task(

@@ -15,6 +15,7 @@ import pytest
 from bundles import fit_bundle, load
 from new_tables import propose_text, raw_table, solution
 
+from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.features.generated.dbt_model import GeneratedModel
 from mlops_assets.features.generated.spine import derive_spine
@@ -124,7 +125,11 @@ def test_a_table_becomes_a_model_that_answers(kind: Kind, make_lake: Callable[[]
     day = _write_tables(lake, proposal, tmp_path)
     inputs = _inputs(proposal)
     assert len(inputs.features) == kind.features
-    result = dg.materialize([build_training_dataset(inputs)], resources={"lake": lake}, partition_key=day.isoformat())
+    result = dg.materialize(
+        [build_training_dataset(inputs)],
+        resources={"lake": lake, "settings": Settings(home=lake.data_directory)},
+        partition_key=day.isoformat(),
+    )
     failed = {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
     assert failed == set()
     label, problem = inputs.solution.spine.label, inputs.solution.problem

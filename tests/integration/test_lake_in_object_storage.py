@@ -1,6 +1,7 @@
 """The lake's files in a real object store: the rows of a folder, upkeep, a move, a store that is away, and no credentials in any file."""
 
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -18,6 +19,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.catalog_files import follow_files
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.maintenance import LakePolicy, maintain_lake
+from mlops_assets.lake.part_files import PartFiles, part_target, write_part
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.tables import LakeError, fingerprint
 from mlops_assets.monitoring.report_pages import fetch_report, report_path, write_report
@@ -72,6 +74,34 @@ def test_the_rows_are_those_of_a_folder_and_nothing_is_on_this_disk(
     before = store.names(prefix(lake))
     write_days(lake, 3)
     assert store.names(prefix(lake)) == before
+
+
+def test_files_that_others_wrote_become_the_tables_and_those_of_no_use_are_removed(
+    lake: Lake, make_lake: Callable[[], Lake], store: ObjectStore
+) -> None:
+    days = PartitionRange(column="day", start=date(2020, 1, 1), end=date(2020, 1, 4))
+
+    def queries() -> list[str]:
+        return [f"SELECT DATE '2020-01-01' + {day} AS day, i AS id, i * 0.1 AS amount FROM range(50) r(i)" for day in range(3)]
+
+    def write() -> bool:
+        with pickle.loads(pickle.dumps(lake)).connect(read_only=False) as connection:
+            target = part_target(
+                connection, table=TABLE, data_path=lake.data_path, partition_range=days, uncounted=None, counted="true"
+            )
+            files = PartFiles(target, [write_part(connection, target, query) for query in queries()])
+            return lake.replace(connection, table=TABLE, query=files, partition_range=days, author="test").changed
+
+    def parts() -> list[str]:
+        return [name for name in store.names(prefix(lake)) if "/part-" in name]
+
+    assert write()
+    written = parts()
+    assert len(written) == 3
+    with lake.connect(read_only=True) as connection:
+        assert fingerprint(connection, f"lake.{TABLE}") == write_days(make_lake(), 3)
+    assert not write()
+    assert parts() == written
 
 
 def test_upkeep_merges_expires_and_removes_files_and_orphans(lake: Lake, store: ObjectStore) -> None:

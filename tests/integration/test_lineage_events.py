@@ -105,7 +105,7 @@ def world(lake: Lake) -> Iterator[World]:
     solution = Solution.model_validate(DECLARED | {"checks": {"minimum_rows": 5}})
     asset = build_training_dataset(replace(INPUTS, solution=solution))
     with dg.DagsterInstance.ephemeral() as instance:
-        yield World(dg.Definitions([asset], resources={"lake": lake}), instance)
+        yield World(dg.Definitions([asset], resources={"lake": lake, "settings": Settings(home=lake.data_directory)}), instance)
 
 
 def settings(receiver: Receiver, tmp_path: Path) -> Settings:

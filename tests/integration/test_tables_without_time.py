@@ -9,6 +9,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.features.generated.spine import derive_spine
 from mlops_assets.lake.lake import Lake
@@ -123,7 +124,11 @@ def test_a_training_is_one_snapshot_and_what_it_uses_is_not_predicted(lake: Lake
     of_solution = inputs(declared())
     with lake.connect(read_only=False) as connection:
         take_snapshot(lake, connection, declared(), date(2024, 3, 2))
-    result = dg.materialize([build_training_dataset(of_solution)], resources={"lake": lake}, partition_key=DAY.isoformat())
+    result = dg.materialize(
+        [build_training_dataset(of_solution)],
+        resources={"lake": lake, "settings": Settings(home=lake.data_directory)},
+        partition_key=DAY.isoformat(),
+    )
     [event] = result.get_asset_materialization_events()
     assert event.materialization.metadata["rows_by_split"].value == {"holdout": 54, "train": 216}
     failed = {each.check_name for each in result.get_asset_check_evaluations() if not each.passed}

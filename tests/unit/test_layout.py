@@ -81,6 +81,7 @@ _PARTS = {
     "sources/table_checks.py": "integration/test_raw_tables.py",
     "training/dataset_scan.py": "unit/training/test_dataset_checks.py",
     "training/dataset_schema.py": "unit/training/test_dataset_checks.py",
+    "training/frame_parts.py": "integration/test_engines.py",
     "training/recalibrated_version.py": "integration/test_recalibrated_versions.py",
 }
 """Modules that only another module uses, with the tests that they are tested by."""
