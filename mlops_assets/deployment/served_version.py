@@ -1,5 +1,6 @@
 """Observation of the versions that the servers answer with, and the sensor that has a change of them checked."""
 
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ from mlops_assets.core.check_rules import SERVED_VERSION
 from mlops_assets.core.keys import DEPLOYMENT, job_name, stage_key
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.core.shared_sensors import look_at_each, read_cursor, tick_result
-from mlops_assets.serving.reports import Channel, ProcessReport, read_reports
+from mlops_assets.serving.report_exchange import ReportsUnreachableError, read_all_reports
+from mlops_assets.serving.reports import Channel, ProcessReport
 
 NAME = "served_versions"
 _INTERVAL_SECONDS = 30
@@ -31,6 +33,7 @@ class ServedSolution:
 class ServedVersion:
     """The versions that one process serves of a solution (None = nothing), of its segments too, and the problems it reports."""
 
+    machine: str
     channel: str
     pid: int
     version: int | None
@@ -56,7 +59,8 @@ class Observation:
         absent = [channel for channel in self.channels if channel not in {served.channel for served in self.processes}]
         faults = [f"no process of the channel {channel} runs" for channel in absent]
         for served in self.processes:
-            process = f"process {served.pid} ({served.channel})"
+            elsewhere = f" on {served.machine}" if served.machine not in ("", socket.gethostname()) else ""
+            process = f"process {served.pid} ({served.channel}){elsewhere}"
             if served.is_stale:
                 faults.append(f"{process} has not reported for a while")
             if (served.version, served.segments) != (self.version, self.segments):
@@ -68,10 +72,10 @@ class Observation:
 
 
 def observe(settings: Settings, solution: str, served: ServedSolution) -> Observation:
-    """The registry's champions and what the processes of this machine report. Raises RegistryUnreachableError."""
+    """The registry's champions and what the processes report. Raises RegistryUnreachableError or ReportsUnreachableError."""
     champions = {segment: registered_champion(settings, solution, segment) for segment in (None, *served.segments)}
     versions = {segment: champion.version for segment, champion in champions.items() if champion}
-    return _compare(solution, served, versions, read_reports(settings.server_reports_directory))
+    return _compare(solution, served, versions, read_all_reports(settings))
 
 
 def build_served_version_sensor(solutions: Mapping[str, ServedSolution]) -> dg.SensorDefinition:
@@ -98,10 +102,9 @@ def build_served_version_sensor(solutions: Mapping[str, ServedSolution]) -> dg.S
         context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
     ) -> dg.SensorResult | dg.SkipReason:
         try:
-            aliases = registered_aliases(settings)
-        except RegistryUnreachableError as error:
+            aliases, reports = registered_aliases(settings), read_all_reports(settings)
+        except (RegistryUnreachableError, ReportsUnreachableError) as error:
             return dg.SkipReason(str(error))
-        reports = read_reports(settings.server_reports_directory)
         checked = {name: state for name, state in read_cursor(context).items() if name in solutions}
 
         def look(name: str, served: ServedSolution) -> dg.RunRequest | str:
@@ -150,6 +153,7 @@ def _compare(
 def _served(report: ProcessReport, solution: str, now: datetime) -> ServedVersion:
     model = report.models.get(solution)
     return ServedVersion(
+        machine=report.machine,
         channel=report.channel,
         pid=report.pid,
         version=model.version if model else None,

@@ -58,6 +58,7 @@ def evaluate(key: dg.AssetKey, observation: Observation) -> dg.AssetCheckResult:
                 [
                     dg.TableRecord(
                         {
+                            "machine": served.machine,
                             "channel": served.channel,
                             "pid": served.pid,
                             "version": "none" if served.version is None else str(served.version),
@@ -69,6 +70,7 @@ def evaluate(key: dg.AssetKey, observation: Observation) -> dg.AssetCheckResult:
                 ],
                 schema=dg.TableSchema(
                     [
+                        dg.TableColumn("machine", "string"),
                         dg.TableColumn("channel", "string"),
                         dg.TableColumn("pid", "int"),
                         dg.TableColumn("version", "string"),

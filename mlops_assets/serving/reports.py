@@ -5,8 +5,10 @@ Whoever asks whether the champion really serves reads these instead of the links
 
 import logging
 import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -49,13 +51,19 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One process: its channel, its start (`process_start`), when it wrote this, and its models by solution."""
+    """One process: its channel, its start (`process_start`), its machine, when it wrote this, and its models by solution."""
 
     channel: Channel
     pid: int
+    machine: str = ""
     started: float
     written_at: datetime
     models: dict[str, ServedModel]
+
+    @property
+    def identity(self) -> tuple[str, str, int]:
+        """What tells processes that run apart."""
+        return self.machine, self.channel, self.pid
 
     def is_stale(self, now: datetime) -> bool:
         """Whether the process has not written for so long that it must be stuck."""
@@ -100,7 +108,12 @@ def follow_links(
             models = served_models(solutions)
             if models != reported or time.monotonic() >= due:
                 report = ProcessReport(
-                    channel=channel, pid=os.getpid(), started=started, written_at=datetime.now(UTC), models=models
+                    channel=channel,
+                    pid=os.getpid(),
+                    machine=socket.gethostname(),
+                    started=started,
+                    written_at=datetime.now(UTC),
+                    models=models,
                 )
                 scratch = path.with_suffix(".scratch")
                 try:
@@ -117,16 +130,23 @@ def follow_links(
 def read_reports(directory: Path) -> list[ProcessReport]:
     """The reports of the processes that run, by channel and process; files of processes that have ended are removed."""
     reports = []
-    for path in sorted(directory.glob("*.json")):
-        try:
-            report = msgspec.json.decode(path.read_bytes(), type=ProcessReport)
-        except FileNotFoundError:
-            continue  # its process ended between the two
+    for path, report in _read(directory):
         if _is_running(report):
             reports.append(report)
         else:
             path.unlink(missing_ok=True)
     return reports
+
+
+def read_fresh_reports(directory: Path, now: datetime) -> list[ProcessReport]:
+    """The reports that are not stale at the time `now`: of processes that may run in another container, whose numbers are not seen here."""
+    return [report for _, report in _read(directory) if not report.is_stale(now)]
+
+
+def _read(directory: Path) -> Iterator[tuple[Path, ProcessReport]]:
+    for path in sorted(directory.glob("*.json")):
+        with suppress(FileNotFoundError):  # its process ended between the two
+            yield path, msgspec.json.decode(path.read_bytes(), type=ProcessReport)
 
 
 def _is_running(report: ProcessReport) -> bool:

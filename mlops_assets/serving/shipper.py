@@ -18,6 +18,7 @@ from mlops_assets.clients.publishing import Message, NotStoredError
 from mlops_assets.clients.stopping import wait_for
 from mlops_assets.core.settings import Settings
 from mlops_assets.serving.process import run
+from mlops_assets.serving.report_exchange import answer_with_reports
 from mlops_assets.serving.spool import Line, Segment, segments, shipping
 
 BATCH_BYTES = 256 << 10
@@ -43,7 +44,7 @@ async def serve(settings: Settings, url: str, stopping: asyncio.Event) -> None:
 
     Where bundles are in object storage, notices of their changes are followed as well. The embedded event stream is kept able to store.
     """
-    tasks = [ship(settings.spool_directory, url, stopping)]
+    tasks = [ship(settings.spool_directory, url, stopping, reports=settings.server_reports_directory)]
     if settings.nats_url is None:
         tasks.append(end_after_failed_writes(settings, stopping))
     if settings.storage:
@@ -51,8 +52,8 @@ async def serve(settings: Settings, url: str, stopping: asyncio.Event) -> None:
     await asyncio.gather(*tasks)
 
 
-async def ship(spool: Path, url: str, stopping: asyncio.Event) -> None:
-    """Ship what is in the folder `spool`, and what comes, until `stopping` is set.
+async def ship(spool: Path, url: str, stopping: asyncio.Event, *, reports: Path) -> None:
+    """Ship what is in the folder `spool`, and what comes, until `stopping` is set. Who asks is told the reports in the folder `reports`.
 
     A second shipper waits until the first has ended. While the event stream is away or full, the predictions stay in the spool.
     """
@@ -60,6 +61,7 @@ async def ship(spool: Path, url: str, stopping: asyncio.Event) -> None:
         with shipping(spool) as allowed:
             if allowed:
                 async with connect(url, name="spool shipper", stopping=stopping) as stream:
+                    await answer_with_reports(stream.client, reports)
                     await _ship(spool, stream, stopping)
             else:
                 await wait_for(stopping, _RETRY_SECONDS)

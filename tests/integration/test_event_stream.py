@@ -112,7 +112,7 @@ def test_a_shipper_that_is_asked_to_stop_leaves_nothing_behind(nats: NatsServer,
         writer.append(*[prediction_record(number) for number in range(3000)])
 
     async def stop_once_connected() -> None:
-        shipping = asyncio.ensure_future(ship(spool, nats.url, stopping))
+        shipping = asyncio.ensure_future(ship(spool, nats.url, stopping, reports=tmp_path))
         while not nats_has_messages():
             await asyncio.sleep(0)
         stopping.set()

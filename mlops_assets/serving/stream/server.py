@@ -15,6 +15,7 @@ from mlops_assets.clients.event_stream import REQUESTS, EventStream, connect, sc
 from mlops_assets.clients.publishing import Message, NotStoredError
 from mlops_assets.clients.stopping import wait_for
 from mlops_assets.serving.live import LiveSolution, LiveSolutions
+from mlops_assets.serving.report_exchange import answer_with_reports
 from mlops_assets.serving.reports import FOLLOW_SECONDS, follow_links
 from mlops_assets.serving.stream.answers import answer
 
@@ -44,6 +45,7 @@ async def serve(solutions: LiveSolutions, reports: Path, url: str, stopping: asy
     following = asyncio.create_task(asyncio.to_thread(follow_links, solutions, reports, "stream", stopping=halted, changed=tell))
     try:
         async with connect(url, name="stream scorer", stopping=stopping) as stream, asyncio.TaskGroup() as tasks:
+            await answer_with_reports(stream.client, reports)
             served: set[str] = set()
             # Without its thread the links would be followed no more: its error ends this process, and another one begins.
             while not (stopping.is_set() or following.done()):

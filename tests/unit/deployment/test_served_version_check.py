@@ -54,6 +54,7 @@ def test_each_process_is_shown_with_what_it_serves(settings: Settings, registry:
     assert result.metadata["registry"].value == 2
     [row] = result.metadata["processes"].records
     assert row.data == {
+        "machine": "",
         "channel": "online",
         "pid": os.getpid(),
         "version": "2",
