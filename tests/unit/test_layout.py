@@ -59,7 +59,6 @@ _PARTS = {
     "monitoring/performance_report.py": "solutions/test_flight_delay.py",
     "predictions/scored_parts.py": "integration/test_engines.py",
     "predictions/input_arrival.py": "unit/monitoring/test_late_inputs_sensor.py",
-    "serving/object_store.py": "integration/test_bundles_in_object_storage.py",
     "monitoring/window_performance.py": "unit/monitoring/test_known_performance.py",
     "schema/duration.py": "unit/components/test_loading.py",
     "schema/first_choices.py": "unit/components/test_scaffolding.py",
