@@ -34,6 +34,7 @@ from mlops_assets.cli import (
     training,
     upgrade,
 )
+from mlops_assets.cli.environment_words import split_environment
 from mlops_assets.cli.terminal import console, error_console
 from mlops_assets.core.environment_files import ENVIRONMENT_VARIABLE
 from mlops_assets.core.errors import AwayError, StackError
@@ -45,7 +46,10 @@ class _Commands(TyperGroup):
     """Shows a fault that a person can remedy as a message instead of a traceback, and exits with 1."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        self._words = list(args)
+        environment, self._words = split_environment(args)
+        if environment:
+            # The audit log, and the processes that the command starts, are of the same one.
+            os.environ[ENVIRONMENT_VARIABLE] = environment
         return list(super().parse_args(ctx, args))
 
     def invoke(self, ctx: Any) -> Any:
@@ -120,7 +124,7 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def main(
-    environment: Annotated[
+    _environment: Annotated[
         str | None,
         typer.Option(
             "--env", help="The environment: its variables are in deployments/<name>.env. Default: MLOPS_ENV, else local."
@@ -131,6 +135,3 @@ def main(
     ] = False,
 ) -> None:
     """An end-to-end MLOps platform as a Dagster asset graph."""
-    if environment is not None:
-        # The processes that the command starts are of the same one.
-        os.environ[ENVIRONMENT_VARIABLE] = environment

@@ -11,6 +11,8 @@ from rich.table import Column, Table
 from rich.tree import Tree
 
 from mlops_assets.cli.terminal import JsonOption, SolutionArgument, console, error_console, print_json, running_settings
+from mlops_assets.core.environment_files import environment_name
+from mlops_assets.core.errors import StackError
 
 if TYPE_CHECKING:
     from mlops_assets.ml.contributions import Explanation
@@ -30,14 +32,36 @@ PredictionArgument = Annotated[str, typer.Argument(help="The prediction's id: so
 def promote(
     solution: SolutionArgument,
     reason: ReasonOption,
-    to: Annotated[int | None, typer.Option(min=1, help="The version. Default: the challenger.")] = None,
+    to: Annotated[str | None, typer.Option(help="The version, by default the challenger. With --from the environment.")] = None,
     segment: SegmentOption = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Another environment: its version is copied here, and all gates run on the data here."),
+    ] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="With --from: the version there. Default: its champion.")] = None,
+    date: Annotated[
+        str | None,
+        typer.Option(help="With --from: the training date whose hold-out the gates take. Default: the later one of both models."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a version that passed its gates the champion."""
+    """Make a version that passed its gates the champion; with --from one of another environment that passes them here."""
     from mlops_assets.clients.aliases import CHALLENGER
 
-    _deploy(solution, version=to, role=CHALLENGER, segment=segment, reason=reason, as_json=as_json)
+    if source is not None:
+        if segment is not None:
+            raise StackError("The models of segments are not copied.", remedy="Leave out --segment, or train it here.")
+        _promote_from(source, solution, target=to, version=version, date=date, reason=reason, as_json=as_json)
+        return
+    if version is not None or date is not None:
+        raise StackError(
+            "--version and --date belong to --from.", remedy=f"mlops promote {solution} --to 3 names a version here."
+        )
+    if to is not None and not (to.isdecimal() and int(to) > 0):
+        raise StackError(
+            f"--to {to} is no version.", remedy=f"Another environment: mlops promote {solution} --from staging --to {to}"
+        )
+    _deploy(solution, version=int(to) if to else None, role=CHALLENGER, segment=segment, reason=reason, as_json=as_json)
 
 
 @app.command(epilog='Example: [bold]mlops rollback my_solution --reason "complaints since Monday"[/bold]')
@@ -128,6 +152,36 @@ def _deploy(solution: str, *, version: int | None, role: str, segment: str | Non
     console.print(deployed.run_url, highlight=False, soft_wrap=True)
 
 
+def _promote_from(
+    environment: str, solution: str, *, target: str | None, version: int | None, date: str | None, reason: str, as_json: bool
+) -> None:
+    from mlops_assets.cli.training import show_outcome
+    from mlops_assets.operations.promotion import promote_from
+
+    if target is not None and target != environment_name():
+        raise StackError(
+            f"--to {target}, but the command is of the environment {environment_name()}.",
+            remedy="Leave out one of --env and --to.",
+        )
+    settings = running_settings()
+    with error_console.status(f"Copying from {environment}"):
+        outcome = promote_from(
+            settings,
+            solution,
+            environment=environment,
+            version=version,
+            date=date,
+            reason=reason,
+            report=lambda state, messages: None,
+        )
+    if as_json:
+        print_json(asdict(outcome))
+    else:
+        show_outcome(outcome)
+    if not outcome.succeeded:
+        raise typer.Exit(1)
+
+
 def _history_table(deployments: "Sequence[Deployment]") -> Table:
     table = Table("version", "from", "to", "trained for", "by", "why", "run")
     for each in deployments:
@@ -136,7 +190,7 @@ def _history_table(deployments: "Sequence[Deployment]") -> Table:
             str(each.version),
             f"{each.since:%Y-%m-%d %H:%M:%S}",
             until,
-            each.recalibration or each.training_date,
+            each.recalibration or each.copied_from or each.training_date,
             escape(each.actor) + (f", approved by {escape(each.approved_by)}" if each.approved_by else ""),
             escape(each.reason),
             each.run_id[:8],

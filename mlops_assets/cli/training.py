@@ -60,18 +60,20 @@ def train(
             segment=segment,
             overrides=values,
             recalibrate=recalibrate,
+            copied=None,
             deploy=deploy,
             report=report,
         )
     if as_json:
         print_json(asdict(outcome))
     else:
-        _show(outcome)
+        show_outcome(outcome)
     if not outcome.succeeded:
         raise typer.Exit(1)
 
 
-def _show(outcome: "TrainingOutcome") -> None:
+def show_outcome(outcome: "TrainingOutcome") -> None:
+    """Print what a training, or the evaluation of a copied version, came to."""
     if outcome.version is not None:
         fitted = outcome.recalibration or f"{outcome.estimator} for {outcome.training_date}"
         console.print(outcome.skipped or fitted, highlight=False, soft_wrap=True)

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from mlops_assets.clients.registered_model import (
     CONFIGURATION_TAG,
+    COPIED_FROM_TAG,
     DATASET_FINGERPRINT_TAG,
     ENGINE_REASON_TAG,
     ENGINE_TAG,
@@ -46,7 +47,7 @@ GATED_FOLDER = "gated"
 """Folder in a bundle with the bundle of the fit that the gates evaluated, where another one, fitted with the hold-out too, serves."""
 
 Purpose = Literal["registered", "accepted", "reference"]
-_TRAINING_TAGS = (TRAINING_DATE_TAG, DATASET_FINGERPRINT_TAG, CONFIGURATION_TAG, SEGMENT_TAG, RECALIBRATES_TAG)
+_TRAINING_TAGS = (TRAINING_DATE_TAG, DATASET_FINGERPRINT_TAG, CONFIGURATION_TAG, SEGMENT_TAG, RECALIBRATES_TAG, COPIED_FROM_TAG)
 _SIGNATURE_TAGS: dict[Purpose, str] = {"registered": REGISTRATION_TAG, "accepted": ACCEPTANCE_TAG, "reference": REFERENCE_TAG}
 
 
@@ -57,7 +58,8 @@ class EvidenceError(Exception):
 class TrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The identity of a training. Its data end on `training_date`; without a `segment` it is trained on all rows.
 
-    One that fits no model has the number of the version that it `recalibrates`.
+    One that fits no model has the number of the version that it `recalibrates`, or what it was `copied_from`: its data end then at the latest
+    on that date.
     """
 
     training_date: date
@@ -65,6 +67,7 @@ class TrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     configuration_hash: str
     segment: str | None
     recalibrates: int | None = None
+    copied_from: str | None = None
 
     @property
     def tags(self) -> dict[str, str]:
@@ -75,6 +78,7 @@ class TrainingIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
             CONFIGURATION_TAG: self.configuration_hash,
             **({SEGMENT_TAG: self.segment} if self.segment is not None else {}),
             **({RECALIBRATES_TAG: str(self.recalibrates)} if self.recalibrates is not None else {}),
+            **({COPIED_FROM_TAG: self.copied_from} if self.copied_from is not None else {}),
         }
 
 

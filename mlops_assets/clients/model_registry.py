@@ -275,6 +275,17 @@ class ModelRegistry(TrackingServer):
         """The serving bundle of `model`, downloaded below `folder`. Whoever loads it compares it with its record."""
         return self.download(model.run_id, BUNDLE_ARTIFACT, folder)
 
+    def download_pipeline(self, model: RegisteredModel, folder: Path) -> bytes:
+        """The skops file of the pipeline that `register` stored with `model`, downloaded below `folder`. It is not signed."""
+        import mlflow
+
+        # An address models:/... would be looked up at the server of the process, whichever that is.
+        source = str(self.client.get_model_version(model.solution, str(model.version)).source)
+        stored = self.client.get_logged_model(source.rpartition("/")[2]).artifact_location
+        path = Path(mlflow.artifacts.download_artifacts(artifact_uri=stored, dst_path=str(folder), tracking_uri=self.url))
+        [file] = path.rglob("*.skops")
+        return file.read_bytes()
+
     def version_url(self, model: RegisteredModel) -> str:
         """Page of the version in the MLflow UI."""
         return f"{self.url}/#/models/{model.solution}/versions/{model.version}"

@@ -16,6 +16,11 @@ RECALIBRATES_TAG = "recalibrates"
 RECALIBRATION_TAG = "recalibration"
 """On a recalibrated version: the version it is made of, by which method, and on how many rows, in words for people."""
 
+COPIED_FROM_TAG = "copied_from"
+"""On a version that was copied from another environment: `<environment> version <number>`."""
+ORIGIN_TAG = "origin"
+"""On a copied version: where it was made, as JSON: runs, dataset, snapshot, training date, SHA-256 of the bundle. For people."""
+
 ENGINE_TAG, ENGINE_REASON_TAG = "serving_engine", "serving_engine_reason"
 """On an accepted version: which engine answers online unless the YAML file names another, and why. Its acceptance signs them."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlops_assets.core.branches import BRANCH_FILE, BRANCH_OF_VARIABLE, branch_name
 from mlops_assets.core.errors import StackError
-from mlops_assets.core.project import Project, project_of_process
+from mlops_assets.core.project import Project, current_project, project_of_process
 
 ENVIRONMENT_VARIABLE = "MLOPS_ENV"
 """Names the file of `deployments/` whose variables count."""
@@ -71,6 +71,20 @@ def _stated_variables(project: Project, own: dict[str, str], name: str | None) -
         raise ValueError(f"{ENVIRONMENT_VARIABLE}={name!r}: there is no {name}.env in {project.environments_directory}.")
     shared = known.get(name or DEFAULT_ENVIRONMENT)
     variables = {**(read_environment_file(shared) if shared else {}), **own}
+    return _with_paths(variables, project)
+
+
+def variables_of_environment(name: str) -> dict[str, str]:
+    """The variables that the file of the environment `name` states, and no others. Raises ValueError as `project_variables` does."""
+    project = current_project()
+    path = project.environments_directory / f"{name}.env"
+    if path not in project.environments_directory.glob("*.env"):
+        raise ValueError(f"There is no {name}.env in {project.environments_directory}.")
+    return _with_paths(read_environment_file(path), project)
+
+
+def _with_paths(variables: dict[str, str], project: Project) -> dict[str, str]:
+    """The variables with those that name a folder or a file as paths of the project."""
     paths = {name: str(project.root / Path(variables[name]).expanduser()) for name in _PATHS if variables.get(name)}
     return {**variables, **paths}
 

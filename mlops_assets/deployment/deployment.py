@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.clients.registered_model import GATES_PASSED, TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.clients.registered_model import COPIED_FROM_TAG, GATES_PASSED, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.trusted_types import RegistryError
 from mlops_assets.core import check_rules
 from mlops_assets.core.deployment_target import APPROVED_BY, LEFT_TO_SOLUTION
@@ -140,6 +140,7 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                 **approved_by,
                 "gates": GATES_PASSED,
                 "recalibration": dg.MetadataValue.null() if chosen.recalibration is None else chosen.recalibration,
+                **({COPIED_FROM_TAG: chosen.tags[COPIED_FROM_TAG]} if COPIED_FROM_TAG in chosen.tags else {}),
                 "bundle": dg.MetadataValue.path(str(bundle.path)),
                 "bundle_sha256": record.sha256,
                 "mlflow": dg.MetadataValue.url(registry.version_url(chosen)),

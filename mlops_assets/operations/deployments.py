@@ -9,7 +9,7 @@ from mlops_assets.clients.aliases import segment_alias
 from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.champion import registered_champion, registered_number, registered_version
 from mlops_assets.clients.dagster_client import DagsterClient, Materialization, RunState, model_partition, partition_parts
-from mlops_assets.clients.registered_model import TRAINING_DATE_TAG
+from mlops_assets.clients.registered_model import COPIED_FROM_TAG, TRAINING_DATE_TAG
 from mlops_assets.core.deployment_target import APPROVED_BY
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.patience import patiently
@@ -24,7 +24,8 @@ _LIMIT = 1000
 class Deployment:
     """One version in production from `since` to `until` (None: it is live), who put it there and approved it, why, and by which run.
 
-    With `segment` it predicted the rows of that segment alone. `recalibration` tells of a recalibrated version whose it is.
+    With `segment` it predicted the rows of that segment alone. `recalibration` tells of a recalibrated version whose it is,
+    `copied_from` of one of another environment which.
     """
 
     version: int
@@ -38,6 +39,7 @@ class Deployment:
     reason: str
     gates: str
     recalibration: str | None
+    copied_from: str | None
     run_id: str
     run_url: str
 
@@ -144,6 +146,7 @@ def _deployment(client: DagsterClient, event: Materialization, until: datetime |
         gates=values["gates"],
         # Older deployments have no such metadata.
         recalibration=values.get("recalibration"),
+        copied_from=values.get(COPIED_FROM_TAG),
         run_id=event.run_id,
         run_url=client.run_url(event.run_id),
     )

@@ -1,5 +1,6 @@
 """The lineage of one prediction back to its raw rows, and the contributions of its features."""
 
+import json
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.clients.bundle_record import BundleRecord, EvidenceError
 from mlops_assets.clients.dagster_client import DagsterClient
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.clients.registered_model import RegisteredModel
+from mlops_assets.clients.registered_model import ORIGIN_TAG, RegisteredModel
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.keys import ALL_PREDICTIONS, PREDICTION_LOG, PREDICTIONS, stage_key
 from mlops_assets.core.prediction_columns import BATCH, CHALLENGER_ROLE, predictions_array
@@ -100,6 +101,7 @@ class PredictionLineage:
                 "tags": dict(sorted(self.model.tags.items())),
             },
             **self._base(),
+            **({"copied_from": json.loads(origin)} if (origin := self.model.tags.get(ORIGIN_TAG)) else {}),
             "training_run": {
                 "dagster": self.client.run_url(self.model.tags["dagster_run_id"]),
                 "mlflow": self.registry.run_url(self.model.run_id),

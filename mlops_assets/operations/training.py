@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from mlops_assets.access.launchers import system_user
 from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.dagster_client import DagsterClient, RunState, model_partition
 from mlops_assets.clients.model_registry import ModelRegistry
@@ -19,6 +20,15 @@ from mlops_assets.operations.runs import poll_run
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.training_rules import override_training
+
+
+@dataclass(frozen=True)
+class CopiedModel:
+    """A version of another environment that is copied, and the reason why it is to predict here."""
+
+    environment: str
+    version: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -99,13 +109,15 @@ def train(
     segment: str | None,
     overrides: Mapping[str, Any],
     recalibrate: bool,
+    copied: CopiedModel | None,
     deploy: bool,
     report: Callable[[RunState, Sequence[str]], None],
 ) -> TrainingOutcome:
     """Run the training stages for `date`; `report` hears how the run stands and what it logged since.
 
     With `segment` the model of that segment is trained, on the training dataset that is there. With `recalibrate` no model is fitted: the
-    champion is recalibrated. Without `deploy` the candidate stays a candidate. Raises StackError when the run cannot be started.
+    champion is recalibrated; with `copied` that version is copied. Without `deploy` the candidate stays a candidate. Raises StackError when
+    the run cannot be started.
     """
     from mlops_assets.components.stages import stages_of
     from mlops_assets.core.keys import SEGMENT_STAGES
@@ -129,7 +141,13 @@ def train(
     configuration: dict[str, dict[str, Any]] = {model: {"overrides": dict(overrides)}} if overrides else {}
     if recalibrate:
         configuration = {model: {"recalibrate": _champion(registry, solution, segment).version}}
-    purpose = "training" if deploy else "training without deployment"
+    if copied:
+        deployment = next(key for key in keys if key.endswith("deployment"))
+        configuration = {
+            model: {"copy_from": copied.environment, "copy_version": copied.version},
+            deployment: {"actor": system_user(), "reason": copied.reason},
+        }
+    purpose = f"promotion from {copied.environment}" if copied else "training" if deploy else "training without deployment"
     run_id = client.launch([assets[key] for key in keys], partition, partition, configuration, purpose=purpose)
     states = _follow(client, run_id, report)
     state, run_ids = states[-1], [each.run_id for each in states]

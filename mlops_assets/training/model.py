@@ -26,6 +26,7 @@ from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.stages.refusal import conclude
 from mlops_assets.training.candidate import TrainingDataset, current_configuration_hash, train_candidate
+from mlops_assets.training.copied_version import copy_version, read_original
 from mlops_assets.training.recalibrated_version import read_base, recalibrate_version
 from mlops_assets.training.training_dataset import dataset_query
 
@@ -37,11 +38,14 @@ themselves; up to 0.7 % where trees read what another step has computed of them 
 class ModelConfig(dg.Config):
     """Run configuration: fields of the training section with other values for this run, such as `training.search.trials: 30`.
 
-    With `recalibrate`, the number of a version, nothing is fitted but a recalibration of that version.
+    With `recalibrate`, the number of a version, nothing is fitted but a recalibration of that version. With `copy_from`, the name of another
+    environment, nothing is fitted at all: its version `copy_version` is copied.
     """
 
     overrides: dict[str, Any] = {}
     recalibrate: int | None = None
+    copy_from: str | None = None
+    copy_version: int | None = None
 
 
 def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
@@ -80,7 +84,12 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
             configuration_hash=current_configuration_hash(inputs, with_budget=True),
             segment=inputs.segment,
         )
-        base = None
+        base, original = None, None
+        if config.copy_from is not None:
+            if config.overrides or config.recalibrate is not None:
+                raise permanent_failure("A copied version is not fitted: leave `overrides` and `recalibrate` out.")
+            original = read_original(config.copy_from, inputs.name, config.copy_version)
+            training = original.identify(training)
         if config.recalibrate is not None:
             base = read_base(context.instance, registry, settings, inputs, config.recalibrate)
             training = base.identify(training, refits=inputs.solution.refits)
@@ -94,6 +103,11 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         elif base is not None:
             registered, described = recalibrate_version(
                 context, registry, settings, inputs, lake=lake, dataset=dataset, training=training, base=base
+            )
+            fit_metadata |= described
+        elif original is not None:
+            registered, described = copy_version(
+                context, registry, settings, inputs, lake=lake, dataset=dataset, training=training, original=original
             )
             fit_metadata |= described
         else:

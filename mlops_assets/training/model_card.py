@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.clients.registered_model import COPIED_FROM_TAG, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.lake.datasets import RecordedDataset
 from mlops_assets.ml.model_card import ModelCard, Section, Table
 from mlops_assets.stages.evidence import format_interval, format_value
@@ -78,6 +78,9 @@ def build_card(sources: CardSources, *, links: Mapping[str, str], figures: Mappi
 
 
 def _fitted_on(sources: CardSources) -> dict[str, str]:
+    if COPIED_FROM_TAG in sources.candidate.tags:
+        facts = {"copied from": sources.candidate.tags[COPIED_FROM_TAG], "trained there for": sources.parameters["trained_for"]}
+        return {**facts, "evaluated for": sources.candidate.tags[TRAINING_DATE_TAG]}
     if sources.candidate.recalibration is not None:
         return {"made of": sources.candidate.recalibration}
     served_on = sources.training_rows + (sources.evaluated.candidate_result.result.rows if sources.is_refitted else 0)

@@ -37,6 +37,7 @@ def deployment() -> Deployment:
         reason="[urgent] complaints [/b]",
         gates="passed",
         recalibration=None,
+        copied_from=None,
         run_id="0123456789",
         run_url="http://localhost/runs/0123456789",
     )

@@ -18,6 +18,7 @@ def deployment(version: int, since: datetime, until: datetime | None) -> Deploym
         reason="",
         gates="accepted",
         recalibration=None,
+        copied_from=None,
         run_id="",
         run_url="",
     )

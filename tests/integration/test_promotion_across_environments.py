@@ -1,0 +1,236 @@
+"""A version of staging that is copied to prod: two lakes, two registries, two state folders. Prod decides, and staging stays as it is."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import inprocess
+import pytest
+from clinic_chain import STAGES, Clinic, Registry
+
+from mlops_assets.access.credentials import access_token
+from mlops_assets.access.launchers import IDENTIFIED_BY_TAG, LAUNCHED_BY_TAG, SIGN_IN
+from mlops_assets.clients.bundle_record import accepted_record
+from mlops_assets.clients.registered_model import COPIED_FROM_TAG, ENVIRONMENT_TAG, ORIGIN_TAG, RegisteredModel
+from mlops_assets.clients.signatures import Signer
+from mlops_assets.core import environment_files
+from mlops_assets.core.errors import StackError
+from mlops_assets.core.project import current_project
+from mlops_assets.core.settings import Settings
+from mlops_assets.deployment.deployment import load_champions
+from mlops_assets.lake.lake import Lake
+from mlops_assets.schema.deployment_section import Deployment
+from mlops_assets.serving.contract import DerivedFeature, FeatureView
+from mlops_assets.stages.refusal import REFUSED_METADATA
+from mlops_assets.training.copied_version import differences, read_original
+
+MADE_FOR, OWN, LATER = "2020-02-10", "2020-02-12", "2020-02-20"
+"""For what staging trained, for what prod did, and a date after both."""
+ANNA = {LAUNCHED_BY_TAG: "anna", IDENTIFIED_BY_TAG: SIGN_IN}
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Staging with a champion, prod with one of its own, and the folder that holds all of staging."""
+
+    staging: Clinic
+    prod: Clinic
+    folder: Path
+    original: RegisteredModel
+    champion: RegisteredModel
+
+    def copy(self, day: str, *, clinic: Clinic | None = None, version: int | None = None) -> Any:
+        """Run the training stages of prod for `day` with a copy of the version of staging."""
+        return (clinic or self.prod).run(day, *STAGES, copy_from="staging", copy_version=version or self.original.version)
+
+    @property
+    def predicts(self) -> int:
+        champion = self.prod.registry.champion(self.prod.name)
+        assert champion is not None
+        return champion.version
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """The content of every file of staging: its registry, artifacts, key and state folder."""
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def environments(make_lake: Callable[[], Lake], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environments]:
+    root = tmp_path_factory.mktemp("environments")
+    (root / "deployments").mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        project = replace(current_project(), root=root)
+        patched.setattr(environment_files, "current_project", lambda: project)
+        clinics = {}
+        for name in ("staging", "prod"):
+            folder = root / name
+            settings = Settings(home=folder / "home", mlflow_server=f"sqlite:///{folder}/mlflow.db")
+            settings.home.mkdir(parents=True)
+            (settings.home / "environment").write_text(f"{name}\n")
+            access_token(settings)
+            (root / "deployments" / f"{name}.env").write_text(f"MLOPS_HOME={name}/home\nMLOPS_MLFLOW_URL={settings.mlflow_url}\n")
+            # The artifacts of a database without a server lie in the current folder.
+            patched.chdir(folder)
+            patched.setenv("MLOPS_ENV", name)
+            registry = Registry(settings.mlflow_url, "", Signer(settings.signing_key_file))
+            clinics[name] = Clinic("binary_classification", make_lake(), registry, settings)
+            clinics[name].train(MADE_FOR if name == "staging" else OWN)
+        staging, prod = clinics["staging"], clinics["prod"]
+        original, champion = (clinic.registry.champion(clinic.name) for clinic in (staging, prod))
+        assert original is not None
+        assert champion is not None
+        yield Environments(staging, prod, root / "staging", original, champion)
+
+
+def test_a_version_is_copied_judged_on_prods_data_approved_and_rolled_back(environments: Environments) -> None:
+    prod, before = environments.prod, environments.fingerprint
+    asking = prod.declaring(deployment=Deployment(approval="required"))
+    result = environments.copy(OWN, clinic=asking)
+    assert result.success, inprocess.failures(result)
+    made = {event.asset_key.path[-1]: event.materialization.metadata for event in result.get_asset_materialization_events()}
+    assert list(made) == ["training_dataset", "model", "evaluation"]
+    version = int(made["model"]["model_version"].value)  # type: ignore[arg-type]
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    # Compared on the hold-out of prod, with the champion of prod as it was before it had seen those rows.
+    assert checks["against_champion"].metadata["champion"].value == environments.champion.version
+    assert checks["against_champion"].metadata["compared"].value is True
+    assert checks["onnx_parity"].metadata["rows"].value == checks["against_champion"].metadata["rows"].value == 350
+    assert checks["onnx_parity"].passed
+    assert checks["approval"].metadata["decision"].value == "waits"
+    assert environments.predicts == environments.champion.version
+    copied = prod.registry.get(prod.name, version)
+    record, _ = accepted_record(prod.registry.signer, copied)
+    name = f"staging version {environments.original.version}"
+    assert record.training.copied_from == copied.tags[COPIED_FROM_TAG] == name
+    assert copied.tags[ENVIRONMENT_TAG] == "staging"
+    there = environments.staging.registry.registered_record(environments.original)
+    origin = json.loads(copied.tags[ORIGIN_TAG])
+    assert (origin["training_date"], origin["bundle_sha256"]) == (MADE_FOR, there.sha256)
+    assert origin["dataset_fingerprint"] == there.training.dataset_fingerprint != record.training.dataset_fingerprint
+    artifacts = {file.path for file in prod.registry.client.list_artifacts(copied.run_id, "origin")}
+    assert artifacts == {"origin/model_card.md", "origin/evaluation.json"}
+    decided = asking.materialize(
+        OWN,
+        ["deployment"],
+        {"ops": {f"{prod.name}__deployment": {"config": {"approve": True, "reason": "read both cards"}}}},
+        ANNA,
+    )
+    assert decided.success, inprocess.failures(decided)
+    [deployed] = decided.get_asset_materialization_events()
+    assert deployed.materialization.metadata[COPIED_FROM_TAG].value == name
+    [predicting] = load_champions(prod.instance, prod.registry, prod.settings, asking.inputs).bundles
+    assert predicting.contract.version == version == environments.predicts
+    [serving] = load_champions(
+        environments.staging.instance, environments.staging.registry, environments.staging.settings, environments.staging.inputs
+    ).bundles
+    assert predicting.contract.model_sha256 == serving.contract.model_sha256
+    # The same again is the same version; and it is left as any other is.
+    again = environments.copy(OWN)
+    [model] = [event for event in again.get_asset_materialization_events() if event.asset_key.path[-1] == "model"]
+    assert (model.materialization.metadata["model_version"].value, model.materialization.metadata["reused"].value) == (
+        version,
+        True,
+    )
+    back = prod.materialize(
+        OWN, ["deployment"], {"ops": {f"{prod.name}__deployment": {"config": {"version": environments.champion.version}}}}
+    )
+    assert back.success, inprocess.failures(back)
+    assert environments.predicts == environments.champion.version
+    assert environments.fingerprint == before
+
+
+def test_the_gates_of_prod_refuse_it_by_name(environments: Environments) -> None:
+    before = environments.predicts
+    result = environments.copy(LATER, clinic=environments.prod.under(floor={"accuracy": 0.999}))
+    assert result.success, inprocess.failures(result)
+    assert inprocess.failed_checks(result) == {(f"{environments.prod.name}/evaluation", "floor")}
+    made = {event.asset_key.path[-1]: event.materialization.metadata for event in result.get_asset_materialization_events()}
+    assert str(made["evaluation"][REFUSED_METADATA].value).startswith("floor: accuracy 0.")
+    assert "deployment" not in made
+    assert environments.predicts == before
+
+
+def test_a_bundle_that_was_changed_in_staging_is_refused(environments: Environments) -> None:
+    versions = len(environments.prod.registry.every_version(environments.prod.name))
+    stored = [path for path in environments.folder.rglob("model.onnx") if environments.original.run_id in str(path)]
+    good = {path: path.read_bytes() for path in stored if "bundle" in path.parts}
+    assert good
+    try:
+        for path, content in good.items():
+            path.write_bytes(content + b"x")
+        result = environments.copy("2020-02-14")
+        assert not result.success
+        assert "was changed after promotion: the SHA-256 is not the one of the signed record" in inprocess.failures(result)[0]
+    finally:
+        for path, content in good.items():
+            path.write_bytes(content)
+    staging, original = environments.staging, environments.original
+    tag = {"acceptance_signature": "0" * 64}
+    staging.registry.tag(staging.name, original.version, tag)
+    try:
+        with pytest.raises(StackError, match="In staging: Version 1 of clinic_binary has not passed its gates"):
+            read_original("staging", staging.name, original.version)
+    finally:
+        staging.registry.tag(staging.name, original.version, {name: original.tags[name] for name in tag})
+    assert len(environments.prod.registry.every_version(environments.prod.name)) == versions
+
+
+def test_a_model_that_reads_something_else_or_has_seen_the_hold_out_is_refused(environments: Environments) -> None:
+    prod = environments.prod
+    early = environments.copy("2020-02-08")
+    assert f"it was trained for {MADE_FOR}, and has seen rows of the hold-out of 2020-02-08" in inprocess.failures(early)[0]
+    longer = prod.declaring(training=prod.inputs.solution.training.model_copy(update={"holdout": "10d"}))
+    assert "all but the last 7d, and 10d are held out here" in inprocess.failures(environments.copy(MADE_FOR, clinic=longer))[0]
+    contract = prod.bundle(environments.champion).contract
+    rows = prod.query("SELECT age FROM {name}.visits LIMIT 0")
+    assert differences(contract, prod.inputs, rows) == []
+    view = FeatureView(name="weather", version=2, entity=("id",), features=("age",), online=True)
+    other = contract.model_copy(
+        update={
+            "feature_views": (view,),
+            "derived_features": (DerivedFeature(name="old", expression="age > 80"),),
+            "features": (contract.features[0].model_copy(update={"type": "int64"}),),
+            "time_zone": "Europe/Berlin",
+        }
+    )
+    assert differences(other, prod.inputs, rows) == [
+        "it reads the feature view weather, which is not used here",
+        "old is age > 80 there, and nothing here",
+        "age is int64 there, and double here",
+        "the time zone is Europe/Berlin there, and UTC here",
+    ]
+
+
+def test_an_environment_that_cannot_be_read_is_a_message(environments: Environments) -> None:
+    name = environments.prod.name
+    with pytest.raises(StackError, match="prod is the environment of this process"):
+        read_original("prod", name, None)
+    with pytest.raises(StackError, match=r"There is no test\.env in"):
+        read_original("test", name, None)
+    with pytest.raises(StackError, match="In staging: clinic_binary has no version 99"):
+        read_original("staging", name, 99)
+    assert read_original("staging", name, None).record.training.training_date == date.fromisoformat(MADE_FOR)
+    owner = environments.staging.settings.home / "environment"
+    owner.write_text("other\n")
+    try:
+        with pytest.raises(StackError, match="is of the environment other, not of staging"):
+            read_original("staging", name, None)
+        owner.unlink()
+        with pytest.raises(StackError, match="The state folder of staging cannot be read"):
+            read_original("staging", name, None)
+    finally:
+        owner.write_text("staging\n")
+    key = environments.staging.settings.signing_key_file
+    key.rename(key.with_suffix(".away"))
+    try:
+        with pytest.raises(StackError, match=r"staging has no .*signing_key"):
+            read_original("staging", name, None)
+        assert not key.exists()
+    finally:
+        key.with_suffix(".away").rename(key)
