@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mlops_assets.cli.main import app
-from mlops_assets.cli.training import _show
+from mlops_assets.cli.training import show_outcome
 from mlops_assets.operations.training import TrainingOutcome
 
 REFUSED = TrainingOutcome(
@@ -30,7 +30,7 @@ FAILED = replace(REFUSED, gates=None, rejected_because=None, problems=["the step
 
 
 def test_a_refused_candidate_is_shown_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    _show(REFUSED)
+    show_outcome(REFUSED)
     shown = capsys.readouterr()
     refused = f"The candidate was refused. {REFUSED.rejected_because}"
     for words in ("Ridge for 2024-01-01", "0.7123", "Version 3: failed", refused, "models/3", "runs/1"):
@@ -39,14 +39,14 @@ def test_a_refused_candidate_is_shown_with_the_reason(capsys: pytest.CaptureFixt
 
 
 def test_a_failed_run_is_shown_with_its_problems(capsys: pytest.CaptureFixture[str]) -> None:
-    _show(FAILED)
+    show_outcome(FAILED)
     shown = capsys.readouterr()
     assert "the step [red]model[/red] failed" in shown.err
     assert "refused" not in shown.out
 
 
 def test_what_was_not_fitted_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    _show(
+    show_outcome(
         replace(REFUSED, succeeded=True, skipped="The data is that of version 3.", gates=None, rejected_because=None, problems=[])
     )
     shown = capsys.readouterr()
@@ -56,12 +56,12 @@ def test_what_was_not_fitted_says_why(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_recalibration_says_what_it_is_made_of(capsys: pytest.CaptureFixture[str]) -> None:
-    _show(replace(REFUSED, estimator=None, recalibration="version 2 recalibrated (sigmoid) on 900 rows known at 2024-01-01"))
+    show_outcome(replace(REFUSED, estimator=None, recalibration="version 2 recalibrated (sigmoid) on 900 rows known at 2024-01-01"))
     assert "version 2 recalibrated (sigmoid) on 900 rows known at 2024-01-01" in capsys.readouterr().out
 
 
 def test_a_run_without_a_version_shows_its_address(capsys: pytest.CaptureFixture[str]) -> None:
-    _show(replace(REFUSED, version=None, version_url=None, metrics={}, rejected_because=None))
+    show_outcome(replace(REFUSED, version=None, version_url=None, metrics={}, rejected_because=None))
     assert capsys.readouterr().out.strip() == "http://localhost/runs/1"
 
 
