@@ -19,6 +19,7 @@ from mlops_assets.clients.registered_model import COPIED_FROM_TAG, ENVIRONMENT_T
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core import environment_files
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.other_environments import other_settings
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.deployment import load_champions
@@ -209,6 +210,10 @@ def test_a_model_that_reads_something_else_or_has_seen_the_hold_out_is_refused(e
 
 def test_an_environment_that_cannot_be_read_is_a_message(environments: Environments) -> None:
     name = environments.prod.name
+    # Its file alone counts, and no variable of this process.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLOPS_HOME", str(environments.prod.settings.home))
+        assert other_settings("staging") == environments.staging.settings
     with pytest.raises(StackError, match="prod is the environment of this process"):
         read_original("prod", name, None)
     with pytest.raises(StackError, match=r"There is no test\.env in"):

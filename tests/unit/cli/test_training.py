@@ -56,7 +56,9 @@ def test_what_was_not_fitted_says_why(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_recalibration_says_what_it_is_made_of(capsys: pytest.CaptureFixture[str]) -> None:
-    show_outcome(replace(REFUSED, estimator=None, recalibration="version 2 recalibrated (sigmoid) on 900 rows known at 2024-01-01"))
+    show_outcome(
+        replace(REFUSED, estimator=None, recalibration="version 2 recalibrated (sigmoid) on 900 rows known at 2024-01-01")
+    )
     assert "version 2 recalibrated (sigmoid) on 900 rows known at 2024-01-01" in capsys.readouterr().out
 
 
