@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import keep_bundle
 from mlops_assets.training.candidate import TrainingDataset, describe_version, log_training_dataset, training_run, version_tags
+from mlops_assets.training.copied_contract import differences, seen_rows
 from mlops_assets.training.training_dataset import dataset_rows_query
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops_assets.serving.bundle import Bundle
-    from mlops_assets.serving.contract import Contract
 
 _CARD, _EVALUATION = "model_card.md", "evaluation.json"
 _COPIED_TEXTS = "origin"
@@ -145,7 +144,7 @@ def copy_version(
     with original.bundles() as (served, gated):
         if problems := [
             *differences(served.contract, inputs, holdout),
-            *_seen_rows(inputs, parameters, made_for, dataset.training_date),
+            *seen_rows(inputs, parameters, made_for, dataset.training_date),
         ]:
             raise permanent_failure(
                 f"{original.name} of {inputs.name} does not fit here, and is not copied: {'; '.join(problems)}."
@@ -181,50 +180,6 @@ def copy_version(
                 registry.log_bundle(registered, bundle, training=training, precision=_worst(measured, original.record.precision))
                 keep_bundle(settings, registered, bundle)
     return registered, {"copied_from": original.name, "trained_for": made_for.isoformat()}
-
-
-def differences(contract: "Contract", inputs: SolutionInputs, rows: "pa.Table") -> list[str]:
-    """What the model of `contract` reads otherwise than `inputs` and their `rows` have it here, in phrases."""
-    spine, found = inputs.spine, []
-    views = inputs.view_versions
-    for view in contract.feature_views:
-        if view.name not in views:
-            found.append(f"it reads the feature view {view.name}, which is not used here")
-        elif views[view.name] != view.version:
-            found.append(f"it reads {view.name} version {view.version}, here is version {views[view.name]}")
-    for feature in contract.derived_features:
-        if inputs.derived.get(feature.name) != feature.expression:
-            found.append(f"{feature.name} is {feature.expression} there, and {inputs.derived.get(feature.name, 'nothing')} here")
-    for described in contract.features:
-        if described.name not in inputs.features:
-            found.append(f"it reads {described.name}, which is no feature here")
-        elif (here := str(rows.schema.field(described.name).type)) != described.type:
-            found.append(f"{described.name} is {described.type} there, and {here} here")
-    for column in (contract.key, *contract.entity_keys, *contract.request_columns):
-        if (kind := spine.columns.get(column.name)) != column.type:
-            found.append(f"the column {column.name} is {column.type} there, and {kind or 'missing'} here")
-    for name, there, here in (
-        ("problem", contract.problem, inputs.solution.problem),
-        ("key", contract.key.name, inputs.solution.spine.key),
-        ("prediction time", contract.prediction_time_column, inputs.solution.spine.prediction_time),
-        ("column of partitions", contract.partition_column, inputs.solution.partitions.column),
-        ("time zone", contract.time_zone, inputs.solution.partitions.time_zone),
-    ):
-        if there != here:
-            found.append(f"the {name} is {there} there, and {here} here")
-    return found
-
-
-def _seen_rows(inputs: SolutionInputs, parameters: dict[str, str], made_for: date, training_date: date) -> list[str]:
-    """Why the gated fit may have seen rows of the hold-out of `training_date`."""
-    if made_for > training_date:
-        return [f"it was trained for {made_for}, and has seen rows of the hold-out of {training_date}: take a later date"]
-    held_out = parameters.get("holdout")
-    if inputs.solution.spine.has_time and made_for == training_date and held_out != str(inputs.solution.training.holdout):
-        return [
-            f"it was fitted on all but the last {held_out}, and {inputs.solution.training.holdout} are held out here: take a later date"
-        ]
-    return []
 
 
 def _read_pipeline(original: Original, inputs: SolutionInputs) -> Any:

@@ -27,7 +27,8 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.schema.deployment_section import Deployment
 from mlops_assets.serving.contract import DerivedFeature, FeatureView
 from mlops_assets.stages.refusal import REFUSED_METADATA
-from mlops_assets.training.copied_version import differences, read_original
+from mlops_assets.training.copied_contract import differences
+from mlops_assets.training.copied_version import read_original
 
 MADE_FOR, OWN, LATER = "2020-02-10", "2020-02-12", "2020-02-20"
 """For what staging trained, for what prod did, and a date after both."""
