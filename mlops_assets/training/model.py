@@ -86,8 +86,10 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         )
         base, original = None, None
         if config.copy_from is not None:
-            if config.overrides or config.recalibrate is not None:
-                raise permanent_failure("A copied version is not fitted: leave `overrides` and `recalibrate` out.")
+            if config.overrides or config.recalibrate is not None or inputs.segment is not None:
+                raise permanent_failure(
+                    "A copied version is not fitted, and of no segment: leave `overrides` and `recalibrate` out."
+                )
             original = read_original(config.copy_from, inputs.name, config.copy_version)
             training = original.identify(training)
         if config.recalibrate is not None:
