@@ -7,6 +7,7 @@ import typer
 
 from mlops_assets.cli import init, new
 from mlops_assets.cli.terminal import JsonOption, SolutionArgument, console, print_json, read_settings
+from mlops_assets.core.errors import StackError
 
 app = typer.Typer()
 app.add_typer(init.app)
@@ -18,12 +19,20 @@ def check(
     name: Annotated[
         str | None, typer.Argument(help="A solution, with all that it needs, or a folder of defs/. Default: everything.")
     ] = None,
+    changed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF", help="Only what changed since the working tree parted from REF, and all that follows from it."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find every fault of the YAML and dbt files before a run, each with file and line. Needs no running stack; exits with 1 for an error."""
     from mlops_assets.operations.project_check import check_project
 
-    found = check_project(read_settings(), name)
+    if name is not None and changed is not None:
+        raise StackError("A name and --changed are two selections.", remedy="Give one of them.")
+    found = check_project(read_settings(), name, changed)
     if as_json:
         print_json(
             {
@@ -40,6 +49,7 @@ def check(
                     for fault in found.faults
                 ],
                 "not_checked": found.not_checked,
+                "untouched": found.untouched,
             }
         )
     else:
@@ -48,6 +58,9 @@ def check(
             console.print(str(fault), markup=False, highlight=False, soft_wrap=True)
         for reason in found.not_checked:
             console.print(f"Not checked: {reason}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        if found.untouched:
+            untouched = f"Not touched by the change: {', '.join(found.untouched)}"
+            console.print(untouched, style="dim", markup=False, highlight=False, soft_wrap=True)
         warnings = len(found.faults) - len(found.errors)
         counts = f"{_count(len(found.errors), 'error')}, {_count(warnings, 'warning')} in {_count(len(found.folders), 'folder')}"
         console.print(counts if found.faults else f"Nothing is wrong in {_count(len(found.folders), 'folder')}.", highlight=False)

@@ -5,7 +5,7 @@ tables, columns that are known after the label, values of parameters, files, and
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -33,6 +33,7 @@ from mlops_assets.operations.solution_parts import (
     read_manifest,
     solution_parts,
 )
+from mlops_assets.operations.touched_parts import TouchedParts, find_touched_parts, untouched_solutions
 from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
 from mlops_assets.schema.declarations import declared_sources, declared_tables, read_declarations
 from mlops_assets.schema.section_rules import find_doubts
@@ -47,11 +48,15 @@ _DBT_LINE = re.compile(r"\bline (\d+)")
 
 @dataclass(frozen=True)
 class ProjectCheck:
-    """What was found: `faults` in the order of the files, the `folders` that were checked, and what was `not_checked`, with the reason."""
+    """What was found: `faults` in the order of the files, the `folders` that were checked, and what was `not_checked`, with the reason.
+
+    `untouched` are the solutions that were left out because the change does not touch them.
+    """
 
     faults: tuple[Fault, ...]
     folders: tuple[str, ...]
     not_checked: tuple[str, ...]
+    untouched: tuple[str, ...] = ()
 
     @property
     def errors(self) -> list[Fault]:
@@ -59,8 +64,11 @@ class ProjectCheck:
         return [fault for fault in self.faults if fault.severity == "error"]
 
 
-def check_project(settings: Settings, name: str | None) -> ProjectCheck:
-    """Check every folder of `defs/`, or those that the solution or folder `name` needs. Raises StackError when there is none."""
+def check_project(settings: Settings, name: str | None, changed_since: str | None = None) -> ProjectCheck:
+    """Check every folder of `defs/`, or those that the solution or folder `name` needs, or what changed since the revision `changed_since`.
+
+    Raises StackError when there is no such name or revision.
+    """
     project = current_project()
     folders = definition_folders(project)
     solutions = declared_solutions(project.definitions_directory).solutions
@@ -69,9 +77,11 @@ def check_project(settings: Settings, name: str | None) -> ProjectCheck:
             f"No folder of defs/ declares {name!r}.", remedy=f"Names: {nearest(name, sorted({*folders, *solutions}))}"
         )
     check = _Check(settings, project)
-    check.run(name)
+    check.run(name, changed_since)
     order = sorted(set(check.faults), key=lambda fault: (fault.file, fault.line or 0, fault.field, fault.message))
-    return ProjectCheck(tuple(order), tuple(sorted(check.folders)), tuple(dict.fromkeys(check.not_checked)))
+    return ProjectCheck(
+        tuple(order), tuple(sorted(check.folders)), tuple(dict.fromkeys(check.not_checked)), tuple(check.untouched)
+    )
 
 
 class _Check:
@@ -83,16 +93,20 @@ class _Check:
         self.folders = set(definition_folders(project))
         self.faults: list[Fault] = []
         self.not_checked: list[str] = []
+        self.untouched: list[str] = []
 
-    def run(self, name: str | None) -> None:
-        """Check everything, or what the solution or folder `name` needs."""
+    def run(self, name: str | None, changed_since: str | None) -> None:
+        """Check everything, or what the solution or folder `name` needs, or what changed since a revision and what follows from it."""
         is_parsed = self._parse()
         manifest = read_manifest(self._project)
         parts: dict[str, SolutionParts] = {}
         with suppress(FeatureViewError):  # is among the faults of the folders
             parts = solution_parts(self._project, manifest)
+        touched = TouchedParts(reason="nothing is left out")
         if name is not None:
             self.folders &= {name, *(folder.name for folder in parts[name].folders)} if name in parts else {name}
+        elif changed_since is not None:
+            touched = self._touched(changed_since, is_parsed, parts)
         self._project.make_importable()
         loaded = read_folders(self._project.definitions_module, self._project.definitions_directory)
         chosen = [folder for folder in loaded if folder.path.name in self.folders]
@@ -101,13 +115,26 @@ class _Check:
         if not is_parsed:
             return
         models = None if name is None else parts[name].models if name in parts else frozenset()
+        if not touched.reason:
+            models = touched.models.union(*(part.models for solution, part in parts.items() if solution not in self.untouched))
         origins = self._check_models(manifest, models)
         right = {folder.path for folder in chosen if folder.definitions is not None}
         solutions = declared_solutions(self._project.definitions_directory).solutions
         for solution, part in parts.items():
-            if part.folder in right and name in (None, solution, part.folder.name):
+            if part.folder in right and name in (None, solution, part.folder.name) and touched.touches(part):
                 inputs = resolve_inputs(solutions[solution], FeatureRegistry.from_manifest(self._project.dbt_manifest))
                 self._check_solution(inputs, part, origins)
+
+    def _touched(self, reference: str, is_parsed: bool, parts: Mapping[str, SolutionParts]) -> TouchedParts:
+        """What changed since `reference`; leaves out the folders that no touched solution needs."""
+        if not is_parsed:
+            return TouchedParts(reason="dbt cannot read the project")
+        touched = find_touched_parts(self._settings, self._project, reference)
+        if not touched.reason:
+            self.untouched = untouched_solutions(touched, parts)
+            needed = {folder.name for name, part in parts.items() if name not in self.untouched for folder in part.folders}
+            self.folders &= touched.folders | needed
+        return touched
 
     def _parse(self) -> bool:
         """Parse the dbt project, where it changed; returns whether it can be read."""

@@ -202,7 +202,8 @@ def test_the_workflow_of_a_new_project_passes(
     steps = yaml.safe_load((project / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["test"]["steps"]
     [python] = [step["with"]["python-version"] for step in steps if "setup-uv" in step.get("uses", "")]
     assert python in ("3.11", "3.12")
-    commands = [step["run"] for step in steps if "run" in step]
+    # Those of a push to main.
+    commands = [step["run"] for step in steps if "run" in step and "== 'pull_request'" not in step.get("if", "")]
     for command in commands:
         done = _shell(command, project, machine_with_uv)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"

@@ -37,12 +37,12 @@ def checked_out(project: Project, reference: str) -> Iterator[Revision]:
 
     Raises StackError when the project is in no git repository, or there is no such commit.
     """
-    commit = _git(project, "merge-base", reference, "HEAD").strip()
-    prefix = _git(project, "rev-parse", "--show-prefix").strip()
+    commit = run_git(project, "merge-base", reference, "HEAD").strip()
+    prefix = run_git(project, "rev-parse", "--show-prefix").strip()
     with TemporaryDirectory(prefix="mlops_diff_") as name:
         archive, tree = Path(name) / "tree.tar", Path(name) / "tree"
         # By git's archive: a work tree would be recorded in the repository, and stay there after a kill.
-        _git(project, "archive", "--format=tar", f"--output={archive}", f"{commit}:{prefix}")
+        run_git(project, "archive", "--format=tar", f"--output={archive}", f"{commit}:{prefix}")
         with tarfile.open(archive) as opened:
             opened.extractall(tree, filter="data")
         archive.unlink()
@@ -87,7 +87,8 @@ def dumped(revision: Revision, folder: Path) -> Iterator[Callable[[], Dump]]:
                 process.terminate()
 
 
-def _git(project: Project, *arguments: str) -> str:
+def run_git(project: Project, *arguments: str) -> str:
+    """What git answers in the folder of the project. Raises StackError with what it says when it fails."""
     program = shutil.which("git")
     if program is None:
         raise StackError("There is no program `git`.", remedy="Install it: the revision to compare with is read by it.")
