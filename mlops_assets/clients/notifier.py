@@ -4,7 +4,6 @@ How it is delivered is in `channels.py`. Which events are worth telling is decid
 `monitoring/notifications.py`.
 """
 
-import fcntl
 import json
 import logging
 import time
@@ -12,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from mlops_assets.clients.channels import CHANNELS, DeliveryError, split_addresses
 from mlops_assets.core.environment_files import DEFAULT_ENVIRONMENT, environment_name
+from mlops_assets.core.line_files import lines_of, locked, write_line
 from mlops_assets.core.settings import Settings
 
 Severity = Literal["info", "success", "warning", "failure"]
@@ -71,9 +71,8 @@ class Notifier:
         # Those of one machine need no name.
         prefix = "" if name == DEFAULT_ENVIRONMENT else f"[{name}] "
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            logged = _identities(file)
+        with locked(self.log) as file:
+            logged = self._identities(lines_of(file))
             for number, notification in enumerate(notifications):
                 if time.monotonic() > deadline:
                     return number
@@ -82,8 +81,7 @@ class Notifier:
                 logged.add(notification.identity)
                 problem = self._deliver(replace(notification, title=f"{prefix}{notification.title}"))
                 line = {"at": datetime.now(UTC).isoformat(), "environment": name, **asdict(notification), "problem": problem}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                file.flush()
+                write_line(file, json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace"))
         return len(notifications)
 
     def _deliver(self, notification: Notification) -> str | None:
@@ -104,7 +102,13 @@ class Notifier:
             _LOGGER.error("Not delivered: %s (%s)", notification.title, problem)
         return problem
 
-
-def _identities(file: IO[str]) -> set[str]:
-    file.seek(0)
-    return {str(json.loads(line)["identity"]) for line in file if line.strip()}
+    def _identities(self, lines: Sequence[bytes]) -> set[str]:
+        """The occurrences that were told. One whose line is not whole, after a power failure, may be told again."""
+        identities = set()
+        for number, line in enumerate(lines, start=1):
+            try:
+                identities.add(str(json.loads(line)["identity"]))
+            except (ValueError, KeyError, TypeError):
+                if line.strip():
+                    _LOGGER.warning("Line %d of %s is not whole.", number, self.log)
+        return identities

@@ -78,6 +78,17 @@ def test_without_an_address_the_file_is_all(tmp_path: Path) -> None:
     assert (line["event"], line["links"]) == ("drift", {"Run": "http://127.0.0.1:3000/runs/1"})
 
 
+def test_a_line_that_is_not_whole_silences_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "notifications.jsonl"
+    log.write_text('{"identity": "first"}\n{"identity": "sec')
+    notifier = Notifier(log, ())
+    for _ in range(2):
+        assert notifier.notify([notification(identity="first"), notification(identity="second")], seconds=60) == 2
+    lines = log.read_text().splitlines()
+    assert len(lines) == 3
+    assert json.loads(lines[2])["identity"] == "second"
+
+
 def test_a_far_end_that_is_away_or_unknown_is_recorded_without_its_secret(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
