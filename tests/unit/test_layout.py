@@ -26,7 +26,6 @@ _PARTS = {
     "components/tagged_models.py": "unit/components/test_dbt_models.py",
     "components/yaml_component.py": "unit/components/test_loading.py",
     "core/environment_values.py": "unit/core/test_settings.py",
-    "core/line_files.py": "unit/access/test_audit.py",
     "access/exchange.py": "unit/access/test_guard.py",
     "access/openid.py": "unit/access/test_sign_in.py",
     "access/person_sessions.py": "unit/access/test_sign_in.py",
