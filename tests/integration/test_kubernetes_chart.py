@@ -189,6 +189,18 @@ def test_servers_of_predictions_are_added_and_drained() -> None:
     assert "replicas" not in named("production", "Deployment", "parcels-stream")["spec"]
 
 
+def test_tasks_on_ray_reach_the_state() -> None:
+    cluster = named("ray", "RayCluster", "parcels-ray")["spec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        [container] = pod["containers"]
+        assert container["image"] == containers("ray")["code-location"]["image"]
+        assert {"configMapRef": {"name": "parcels-environment"}} in container["envFrom"]
+        assert {variable["name"] for variable in container["env"]} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+        assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/var/lib/mlops", "/var/lib/mlops/signing_key"}
+        assert pod["securityContext"]["runAsNonRoot"]
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_migrations_need_nothing_that_comes_after_them(example: str) -> None:
     job = named(example, "Job", "parcels-migrations")
