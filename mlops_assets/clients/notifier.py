@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlops_assets.clients.channels import CHANNELS, DeliveryError, split_addresses
-from mlops_assets.core.environment_files import DEFAULT_ENVIRONMENT, environment_name
+from mlops_assets.core.environment_files import environment_name, environment_prefix
 from mlops_assets.core.line_files import lines_of, locked, write_line
 from mlops_assets.core.settings import Settings
 
@@ -68,8 +68,7 @@ class Notifier:
             return 0
         deadline = time.monotonic() + seconds
         name = environment_name()
-        # Those of one machine need no name.
-        prefix = "" if name == DEFAULT_ENVIRONMENT else f"[{name}] "
+        prefix = environment_prefix()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.log) as file:
             logged = self._identities(lines_of(file))

@@ -99,6 +99,12 @@ def environment_name() -> str:
     return _named_environment(own) or DEFAULT_ENVIRONMENT
 
 
+def environment_prefix() -> str:
+    """What titles and lines of logs begin with: the name of the environment in brackets. The default one has none."""
+    name = environment_name()
+    return "" if name == DEFAULT_ENVIRONMENT else f"[{name}] "
+
+
 def _named_environment(own: dict[str, str]) -> str | None:
     """The environment that the process, or else the variables of its `.env`, name."""
     return os.environ.get(ENVIRONMENT_VARIABLE) or own.get(ENVIRONMENT_VARIABLE)

@@ -8,6 +8,7 @@ import dagster as dg
 import duckdb
 
 from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core.environment_files import environment_prefix
 from mlops_assets.core.keys import DATA_QUALITY_REPORT, DRIFT_REPORT, MONITORING_REPORT, OUTCOMES, PERFORMANCE_REPORT, PREDICTIONS
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
@@ -114,7 +115,7 @@ def _write_page(
     samples = {version: sampled_windows(connection, inputs, version) for version in monitored_versions}
     predicted = [version for version, tables in samples.items() if window in tables]
     page = ReportPage(
-        title=inputs.solution.description,
+        title=f"{environment_prefix()}{inputs.solution.description}",
         period=f"{first:%-d %B %Y} to {last:%-d %B %Y}" if last > first else f"{first:%-d %B %Y}",
         metric=inputs.solution.training.metric,
         versions=predicted,

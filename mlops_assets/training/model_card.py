@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlops_assets.clients.registered_model import COPIED_FROM_TAG, TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.core.environment_files import environment_prefix
 from mlops_assets.lake.datasets import RecordedDataset
 from mlops_assets.ml.model_card import ModelCard, Section, Table
 from mlops_assets.stages.evidence import format_interval, format_value
@@ -53,7 +54,7 @@ def build_card(sources: CardSources, *, links: Mapping[str, str], figures: Mappi
         f"a constant prediction has {format_value(result.baseline[metric])}."
     )
     return ModelCard(
-        title=f"{solution.name} version {sources.candidate.version}",
+        title=f"{environment_prefix()}{solution.name} version {sources.candidate.version}",
         accepted=not failed,
         headline=f"Gates failed: {', '.join(failed)}. {headline}" if failed else headline,
         facts={

@@ -27,6 +27,7 @@ from mlops_assets.access.credentials import is_authorized, serving_token
 from mlops_assets.access.guard import AccessGuard
 from mlops_assets.access.identities import Identities
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.environment_files import environment_prefix
 from mlops_assets.core.settings import Settings
 from mlops_assets.online_store.store import open_online_store
 from mlops_assets.serving.bundle_store import open_followed_store
@@ -262,7 +263,7 @@ def create_restarted() -> OnlineServer:
 
 
 def _create(*, restarted: bool) -> OnlineServer:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format=f"{environment_prefix()}%(asctime)s %(levelname)s %(name)s: %(message)s")
     return OnlineServer(Settings.from_environment(), restarted=restarted)
 
 

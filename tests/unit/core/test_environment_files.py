@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.core.environment_files import read_environment_file
+from mlops_assets.core.environment_files import environment_prefix, read_environment_file
 
 
 def test_environment_file(tmp_path: Path) -> None:
@@ -103,3 +103,10 @@ def test_no_variable_that_was_left_set_leads_a_branch_to_another_environment(tmp
     assert settings("branch-try").stdout == f"{branch} None None 7 4222 parcels eu\n"
     assert settings("prod").stdout == "/srv/prod postgresql://prod/x s3://prod 3000 6 parcels eu\n"
     assert "MLOPS_ENV='branch-gone': there is no such branch" in settings("branch-gone").stderr
+
+
+def test_titles_and_logs_begin_with_an_environment_that_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_ENV", "local")
+    assert environment_prefix() == ""
+    monkeypatch.setenv("MLOPS_ENV", "prod")
+    assert environment_prefix() == "[prod] "
