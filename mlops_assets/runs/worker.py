@@ -3,11 +3,14 @@
 Its children end with it: a guard, forked before there is a thread, kills the process group as soon as the worker is gone.
 """
 
+import atexit
 import os
 import select
 import signal
 import sys
+import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from mlops_assets.runs import dbt_processes
 from mlops_assets.runs.workers import Workers
@@ -15,8 +18,24 @@ from mlops_assets.runs.workers import Workers
 _GUARD_SECONDS = 0.5
 
 
-def main(lock: int, directory: Path, serialized: str) -> None:
-    """Execute the run that the arguments name; its files are removed when that ended in an orderly way, whatever the outcome."""
+def main(lock: int, directory: Path, serialized: str) -> NoReturn:
+    """Execute the run that the arguments name, and end. Its files are removed when that ended in an orderly way, whatever the outcome."""
+    code = 1
+    try:
+        _execute(lock, directory, serialized)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # Without the end of the interpreter, which waits for threads of libraries: one of DuckDB's that waited for the interpreter kept a
+        # process, and its locks in the lake, for good, while the run had ended. All that a run writes is written.
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _execute(lock: int, directory: Path, serialized: str) -> None:
     os.set_inheritable(lock, False)
     # An ignored signal is inherited, and Dagster ignores SIGTERM where SIGINT is: canceling would not reach this process.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,6 +47,9 @@ def main(lock: int, directory: Path, serialized: str) -> None:
     from dagster._grpc.types import ExecuteRunArgs
     from dagster._serdes import deserialize_value
 
+    from mlops_assets.runs import pool_waits
+
+    pool_waits.sleep_until_due()
     execute_run_command.main([serialized], standalone_mode=False)
     Workers(directory).remove(deserialize_value(serialized, ExecuteRunArgs).run_id)
 

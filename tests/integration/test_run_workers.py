@@ -24,7 +24,7 @@ from mlops_assets.runs.workers import WorkerState
 
 # The second asset waits for its child until the file `go` is there, and so can be killed while it works.
 CODE = """
-import os, pathlib, subprocess, time
+import os, pathlib, subprocess, threading, time
 import dagster as dg
 
 folder = pathlib.Path(__file__).parent
@@ -36,6 +36,9 @@ def first():
 
 @dg.asset(deps=[first])
 def second():
+    if (folder / "lingers").exists():
+        (folder / "worker").write_text(str(os.getpid()))
+        threading.Thread(target=time.sleep, args=(600,)).start()
     if not (folder / "go").exists():
         child = subprocess.Popen(["sleep", "600"])
         (folder / "child").write_text(str(child.pid))
@@ -160,6 +163,16 @@ def test_a_run_that_is_canceled_ends_with_its_child_and_is_not_tried_again(platf
     wait_for(lambda: is_gone(child), 120)
     platform.retry()
     assert platform.instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) == []
+
+
+def test_a_worker_ends_with_its_run_whatever_a_thread_of_it_waits_for(platform: Platform) -> None:
+    for name in ("lingers", "go"):
+        (platform.folder / name).touch()
+    run_id = platform.submit()
+    platform.start()
+    platform.wait_for(run_id, DagsterRunStatus.SUCCESS)
+    wait_for(lambda: is_gone(int((platform.folder / "worker").read_text())), 60)
+    assert worker_files(platform.instance).state(run_id) is WorkerState.ABSENT
 
 
 def test_a_worker_that_dies_while_it_starts_is_noticed(platform: Platform) -> None:
