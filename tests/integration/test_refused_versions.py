@@ -15,6 +15,7 @@ import dagster as dg
 import optuna
 import psycopg2
 import pytest
+from materialized import materialize_in_run
 from mlflow.exceptions import MlflowException
 from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import Pipeline
@@ -165,13 +166,8 @@ def test_what_nothing_names_goes_with_its_files_and_all_else_stays(
     registry.set_alias("clinic", "champion", champion.version)
     registry.set_alias("clinic", "previous", before.version)
     registry.set_alias("clinic", "candidate-2020-01-02", refused.version)
-    instance.report_runless_asset_event(
-        dg.AssetMaterialization(
-            ["clinic", "deployment"],
-            partition=deployed.tags[TRAINING_DATE_TAG],
-            metadata={"model_version": deployed.version},
-        )
-    )
+    deployment = dg.AssetKey(["clinic", "deployment"])
+    materialize_in_run(instance, deployment, deployed.tags[TRAINING_DATE_TAG], {"model_version": deployed.version})
     with lake.connect(read_only=False) as connection:
         query = f"SELECT 'p' AS prediction_id, {predicting.version} AS model_version"
         lake.append(connection, table="clinic.predictions", query=query, identifier="prediction_id", author="test")

@@ -144,7 +144,9 @@ def test_a_dataset_is_made_of_the_tables_of_other_assets(definitions: dg.Definit
         (assets[2], {"dagster/partition": "2024-02-20"}),
     ):
         partition = tags.get("dagster/partition")
-        assert dg.materialize([asset], resources={"lake": lake}, tags=tags, partition_key=partition).success
+        assert dg.materialize(
+            [asset], resources={"lake": lake, "settings": Settings.from_environment()}, tags=tags, partition_key=partition
+        ).success
     with lake.connect(read_only=True) as connection:
         [(rows, with_rain)] = connection.execute(
             "SELECT count(*), count(*) FILTER (rain = (day(sent_at) % 3 = 0)::integer) FROM lake.shipment_delay.training_dataset"

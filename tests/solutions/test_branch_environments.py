@@ -1,5 +1,6 @@
 """Branch environments beside the flights' stack, which is production here: what they read, and that they write nothing of it."""
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -16,8 +17,9 @@ import psycopg2
 import pytest
 import requests
 from running_stack import Demo, Platform
+from waiting import wait_for
 
-from mlops_assets.access.credentials import access_token, authorization
+from mlops_assets.access.credentials import access_token, authorization, event_stream_url
 from mlops_assets.clients.bundle_record import EvidenceError, served_record
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.project import Project, current_project
@@ -26,6 +28,7 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.local import control, leftovers
 from mlops_assets.local.supervisor import Supervisor
 from mlops_assets.operations.branches.environments import Branch, find_branches, make_branch, remove_branch
+from mlops_assets.predictions.prediction_log_sensor import _waiting
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 from mlops_assets.serving.bundle_loading import load_bundle
 
@@ -33,8 +36,18 @@ SOLUTION = "flight_delay"
 NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept": "text/html"}
 
 
+UNFINISHED = "query { runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) { ... on Runs { results { id } } } }"
+
+
+def has_work(production: Platform) -> bool:
+    """Whether something is about to be written there: by a run, or of the predictions of former tests, which a sensor has taken."""
+    waiting = asyncio.run(_waiting(event_stream_url(production.settings), [SOLUTION], empty_at=None))[1]
+    return any(waiting.values()) or bool(production.client.query(UNFINISHED)["runsOrError"]["results"])
+
+
 def state(production: Platform) -> tuple[object, ...]:
     """Everything that production keeps: snapshots and content of the lake, events of Dagster, versions and aliases, files."""
+    wait_for(lambda: not has_work(production), 180)
     home = production.settings.home
     names = (
         "lake",

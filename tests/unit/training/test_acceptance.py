@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from bundles import record_of
+from materialized import materialize_in_run
 from msgspec.structs import replace as replace_struct
 
 from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, RECORD_TAG
@@ -36,12 +37,7 @@ def signed(signer: Signer, version: int, *, segment: str | None = None, status: 
 def record_event(instance: dg.DagsterInstance, model: RegisteredModel, stage: str, **metadata: object) -> None:
     name = stage if model.segment is None else SEGMENT_STAGES[stage]
     partition = DAY if model.segment is None else str(dg.MultiPartitionKey({SEGMENT: model.segment, TRAINING_DATE: DAY}))
-    event = dg.AssetMaterialization(
-        stage_key("x", name),
-        partition=partition,
-        metadata={"model_version": model.version, **metadata},  # type: ignore[dict-item]
-    )
-    instance.report_runless_asset_event(event)
+    materialize_in_run(instance, stage_key("x", name), partition, {"model_version": model.version, **metadata})
 
 
 def test_a_version_whose_evaluation_signed_it_may_predict(signer: Signer) -> None:
@@ -91,3 +87,10 @@ def test_what_was_deployed_is_told_by_version_and_segment(signer: Signer) -> Non
     record_event(instance, north, DEPLOYMENT)
     assert [was_deployed(instance, model) for model in (whole, north)] == [False, True]
     assert not was_deployed(instance, signed(signer, 2, segment="north"))
+
+
+def test_what_somebody_reported_as_a_deployment_was_none(signer: Signer) -> None:
+    instance, model = dg.DagsterInstance.ephemeral(), signed(signer, 1)
+    event = dg.AssetMaterialization(stage_key("x", DEPLOYMENT), partition=DAY, metadata={"model_version": model.version})
+    instance.report_runless_asset_event(event)
+    assert not was_deployed(instance, model)
