@@ -180,6 +180,14 @@ def as_utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC)
 
 
+@dataclass(frozen=True)
+class OfRead:
+    """What is computed of a text whose spaces the reader may leave out: known once it was read."""
+
+    base: str
+    compute: Callable[[Any], Any]
+
+
 @dataclass
 class Delivery:
     """A table as YAML declares it, the function that writes it into a folder, and what must be read: values, or reasons by row."""
@@ -214,6 +222,8 @@ class Delivery:
             column, value = self.table["columns"][name], outcomes[base]
             result = None if value is None else function(value)
             outcome = result if result is None or result is FAILED else rule(result, column["type"])
+            if isinstance(value, Json) and outcome is not None and outcome not in (FAILED, REJECT):
+                outcome = OfRead(base, lambda read, f=function, r=rule, stated=column["type"]: r(f(read), stated))
             computed.append((name, column, outcome, None))
         return computed
 
