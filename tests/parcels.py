@@ -87,6 +87,19 @@ name = "{module}"
 root_module = "{module}"
 """
 
+SPINE_COLUMNS = {
+    "parcel_id": "varchar",
+    "sent_date": "date",
+    "sent_at": "timestamp with time zone",
+    "depot": "varchar",
+    "weight_kg": "double",
+    "distance_km": "integer",
+    "is_late": "integer",
+    "delivered_at": "timestamp with time zone",
+    "_loaded_at": "timestamp with time zone",
+}
+"""Of a spine with the label `is_late`: the columns and their types."""
+
 
 def parcels_project(root: Path, module: str = "shop") -> Project:
     """A project in the empty folder `root` with the source and the solution, and a dbt project without models of its own.

@@ -5,6 +5,7 @@ health check `/healthz` decide about its life.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -42,7 +43,8 @@ async def end_after_failed_write(settings: Settings) -> bool:
         _log.error("The event stream stores nothing more, and its disk has %.0f MB left: make room. %s", free / 1e6, error)
         return False
     _log.error("The event stream stores nothing more and is started again: %s", error)
-    os.kill(int(settings.nats_pid_file.read_text()), signal.SIGTERM)
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended of its own meanwhile
+        os.kill(int(settings.nats_pid_file.read_text()), signal.SIGTERM)
     return True
 
 

@@ -13,6 +13,8 @@ from mlops_assets.core.project import Project, current_project, project_of_proce
 ENVIRONMENT_VARIABLE = "MLOPS_ENV"
 """Names the file of `deployments/` whose variables count."""
 
+OWNER_FILE = "environment"
+"""Of a state folder and of an object storage: the name of the environment that it is of, written by the first start."""
 DEFAULT_ENVIRONMENT = "local"
 
 _PATHS = ("MLOPS_HOME", "MLOPS_BACKUP_FOLDER", "MLOPS_TLS_CERTIFICATE", "MLOPS_TLS_KEY", "MLOPS_TLS_CA")

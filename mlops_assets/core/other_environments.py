@@ -1,11 +1,8 @@
 """Settings of another environment of the project, to read from it. Nothing of this process's own environment counts."""
 
-from mlops_assets.core.environment_files import environment_name, variables_of_environment
+from mlops_assets.core.environment_files import OWNER_FILE, environment_name, variables_of_environment
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
-
-_OWNER_FILE = "environment"
-"""Of a state folder: the environment that it is of, written by its first start."""
 
 
 def other_settings(name: str) -> Settings:
@@ -19,7 +16,7 @@ def other_settings(name: str) -> Settings:
         settings = Settings.from_environment(variables_of_environment(name))
     except ValueError as error:
         raise StackError(str(error), remedy="mlops --env NAME up starts an environment whose file is in deployments/.") from error
-    owner = settings.home / _OWNER_FILE
+    owner = settings.home / OWNER_FILE
     try:
         found = owner.read_text().strip()
     except OSError as error:

@@ -5,13 +5,10 @@ The first start writes the name down.
 
 from functools import partial
 
-from mlops_assets.core.environment_files import environment_name, refuse_other_environment
+from mlops_assets.core.environment_files import OWNER_FILE, environment_name, refuse_other_environment
 from mlops_assets.core.errors import AwayError, StackError
 from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import LAKE_DATABASE, Settings
-
-_NAME = "environment"
-"""The file in the state folder, and the object in the storage."""
 
 TABLE = "mlops_environment"
 """Of the database of the lake. It is in no backup: a backup may be restored for another environment."""
@@ -20,7 +17,7 @@ TABLE = "mlops_environment"
 def check_folder(settings: Settings) -> None:
     """Raise StackError when the state folder is of another environment, or somebody else's."""
     try:
-        owner = (settings.home / _NAME).read_text().strip()
+        owner = (settings.home / OWNER_FILE).read_text().strip()
     except FileNotFoundError:
         return
     except OSError as error:
@@ -34,10 +31,10 @@ def check_folder(settings: Settings) -> None:
 def claim_folder(settings: Settings) -> None:
     """Have the state folder, which exists, be of this environment. Raises StackError when it is of another one."""
     check_folder(settings)
-    file = settings.home / _NAME
+    file = settings.home / OWNER_FILE
     if not file.exists():
         # Complete when it gets its name: a start may be killed.
-        scratch = settings.home / f".{_NAME}"
+        scratch = settings.home / f".{OWNER_FILE}"
         scratch.write_text(f"{environment_name()}\n")
         scratch.replace(file)
 
@@ -51,11 +48,11 @@ def claim_servers(settings: Settings) -> None:
 
         folder = ObjectFolder(settings.storage)
         try:
-            owner = patiently(partial(folder.read, _NAME))
+            owner = patiently(partial(folder.read, OWNER_FILE))
         except AwayError as error:
             raise StackError(str(error), remedy="Start it, or correct AWS_ENDPOINT_URL_S3 and MLOPS_STORAGE.") from error
         if owner is None:
-            folder.write(_NAME, environment_name().encode())
+            folder.write(OWNER_FILE, environment_name().encode())
         else:
             refuse_other_environment(settings.storage, owner.decode().strip())
 

@@ -29,8 +29,7 @@ from dagster_postgres.utils import create_pg_engine, get_token_provider_from_con
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection, Engine
 
-from mlops_assets.runs import run_notices
-from mlops_assets.runs.pool_waits import TRY_SECONDS
+from mlops_assets.runs import pool_waits, run_notices
 
 _PLANNED = {DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, DagsterEventType.ASSET_MATERIALIZATION_PLANNED}
 _UNIQUE = ("asset_key", "check_name", "run_id", "partition")
@@ -106,7 +105,7 @@ class BatchingEventLog(PostgresEventLogStorage):
     ) -> ConcurrencyClaimStatus:
         """Ask for a step's place in a pool. Where there is none, it is asked for again in a second, not in up to 15 s."""
         claim = super().claim_concurrency_slot(concurrency_key, run_id, step_key, priority)
-        return claim if claim.is_claimed else claim.with_sleep_interval(TRY_SECONDS)
+        return claim if claim.is_claimed else claim.with_sleep_interval(pool_waits.TRY_SECONDS)
 
     def has_table(self, table_name: str) -> bool:
         """Whether the database has the table. Dagster asks for each event."""
@@ -192,6 +191,7 @@ class EventStorage(DagsterPostgresStorage):
     """Dagster's storage in Postgres for `storage: custom:` in dagster.yaml: `BatchingEventLog`, whose connections runs and schedules share."""
 
     def __init__(self, postgres_url: str, should_autocreate_tables: bool, **keywords: Any) -> None:
+        pool_waits.sleep_until_due()
         # Whether the tables are there is looked up once in a process.
         super().__init__(postgres_url, should_autocreate_tables and postgres_url not in _ENGINES, **keywords)
         provider = keywords.get("token_provider")

@@ -97,7 +97,7 @@ def fork_worker(path: Path, request: ForkRequest) -> int:
 
 
 def main(path: Path) -> None:
-    """Serve at the socket `path` until stopped; returns never, or in a forked worker once its run has ended."""
+    """Serve at the socket `path` until stopped. A forked worker ends with its run."""
     path.unlink(missing_ok=True)
     project = current_project()
     loaded = _load(project)

@@ -47,9 +47,6 @@ def _execute(lock: int, directory: Path, serialized: str) -> None:
     from dagster._grpc.types import ExecuteRunArgs
     from dagster._serdes import deserialize_value
 
-    from mlops_assets.runs import pool_waits
-
-    pool_waits.sleep_until_due()
     execute_run_command.main([serialized], standalone_mode=False)
     Workers(directory).remove(deserialize_value(serialized, ExecuteRunArgs).run_id)
 

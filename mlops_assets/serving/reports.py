@@ -61,9 +61,9 @@ class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ServedModel]
 
     @property
-    def identity(self) -> tuple[str, str, int]:
-        """What tells processes that run apart."""
-        return self.machine, self.channel, self.pid
+    def identity(self) -> tuple[str, str, int, float]:
+        """What tells processes apart: containers of one machine have the same numbers."""
+        return self.machine, self.channel, self.pid, self.started
 
     def is_stale(self, now: datetime) -> bool:
         """Whether the process has not written for so long that it must be stuck."""

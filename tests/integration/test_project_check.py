@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parcels import SOLUTION, SOURCE, declare, parcels_project
+from parcels import SOLUTION, SOURCE, SPINE_COLUMNS, declare, parcels_project
 
 from mlops_assets.core.project import Project
 
@@ -25,21 +25,10 @@ SPINE = """select
 from {{ source('raw', 'parcels') }}
 where {{ mlops.in_window('sent_date') }}
 """
-COLUMNS = {
-    "parcel_id": "varchar",
-    "sent_date": "date",
-    "sent_at": "timestamp with time zone",
-    "depot": "varchar",
-    "weight_kg": "double",
-    "distance_km": "integer",
-    "is_late": "integer",
-    "delivered_at": "timestamp with time zone",
-    "_loaded_at": "timestamp with time zone",
-}
 
 
 def spine_yaml(name: str, **types: str) -> str:
-    columns = "\n".join(f"      - {{name: {column}, data_type: {kind}}}" for column, kind in {**COLUMNS, **types}.items())
+    columns = "\n".join(f"      - {{name: {column}, data_type: {kind}}}" for column, kind in {**SPINE_COLUMNS, **types}.items())
     return (
         f"models:\n  - name: {name}\n    config: {{schema: {name}, alias: spine, materialized: incremental, tags: [parcels], "
         f"meta: {{partition_column: sent_date}}}}\n    columns:\n{columns}\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parcels import SOLUTION, SOURCE, current_project_is, declare
+from parcels import SOLUTION, SOURCE, SPINE_COLUMNS, current_project_is, declare
 from typer.testing import CliRunner
 
 from mlops_assets.cli.main import app
@@ -26,17 +26,6 @@ SPINE = """select
     delivered_at, _loaded_at
 from {{ ref('stg_parcels') }}
 """
-COLUMNS = {
-    "parcel_id": "varchar",
-    "sent_date": "date",
-    "sent_at": "timestamp with time zone",
-    "depot": "varchar",
-    "weight_kg": "double",
-    "distance_km": "integer",
-    "is_late": "integer",
-    "delivered_at": "timestamp with time zone",
-    "_loaded_at": "timestamp with time zone",
-}
 DELAY = SOLUTION.replace("    table: parcels\n", "    model: parcel_spine\n").replace(
     "    expressions: {is_late: delivered_at - sent_at > INTERVAL 24 HOUR}\n", ""
 )
@@ -59,7 +48,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     models = project.dbt_project / "models"
     (models / "staging" / "stg_parcels.sql").write_text(STAGING)
     (models / "solutions" / "parcel_spine.sql").write_text(SPINE)
-    columns = [f"      - {{name: {column}, data_type: {kind}}}\n" for column, kind in COLUMNS.items()]
+    columns = [f"      - {{name: {column}, data_type: {kind}}}\n" for column, kind in SPINE_COLUMNS.items()]
     staged = "".join(column for column in columns if "is_late" not in column)
     (models / "staging" / "stg_parcels.yml").write_text(f"models:\n  - name: stg_parcels\n    columns:\n{staged}")
     (models / "solutions" / "parcel_spine.yml").write_text(
