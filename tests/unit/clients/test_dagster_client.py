@@ -138,6 +138,7 @@ RUNS = {"runsOrError": {"results": [{"runId": "r1", "status": "QUEUED"}, {"runId
         {"errors": [{"message": LOST}]},
         {"data": {"runsOrError": {"message": f"sqlalchemy.exc.OperationalError: {LOST}"}}},
         {"errors": [{"message": 'connection to server on socket "x" failed: No such file or directory'}]},
+        {"errors": [{"message": "too many retries for DB connection"}]},
         None,
     ],
 )
