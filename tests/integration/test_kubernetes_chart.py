@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +21,7 @@ from dagster._config import validate_config
 from dagster._core.instance.config import dagster_instance_config_schema
 from dagster._core.launcher.base import LaunchRunContext
 from dagster._core.test_utils import create_run_for_test, instance_for_test
+from helm_chart import CHART, EXAMPLES, containers, helm, named, objects, pods
 from http_servers import running
 from run_instances import CODE, REMOTE
 from typer.main import get_command
@@ -41,44 +41,9 @@ from mlops_assets.runs.recovery import recover_runs
 from mlops_assets.runs.slots import SLOTS_TAG, WORK, slots
 from mlops_assets.runs.stuck import find_blockages
 
-CHART = Path(__file__).parents[2] / "deployments" / "kubernetes"
-EXAMPLES = ("small", "production", "ray")
 VERSIONS = ("1.30", "1.35", kubernetes_validate.latest_version())
 OTHERS = {"ScaledObject", "RayCluster"}
 """Kinds of KEDA and KubeRay, of which there are no schemas."""
-
-
-def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(scripts_directory() / "helm"), *arguments], capture_output=True, text=True, check=False)
-
-
-@cache
-def objects(example: str) -> list[dict[str, Any]]:
-    values = str(CHART / "examples" / f"{example}.yaml")
-    rendered = helm("template", "parcels", str(CHART), "--namespace", "ml", "--values", values)
-    assert rendered.returncode == 0, rendered.stderr
-    return [each for each in yaml.safe_load_all(rendered.stdout) if each]
-
-
-def named(example: str, kind: str, name: str) -> dict[str, Any]:
-    [found] = [each for each in objects(example) if (each["kind"], each["metadata"]["name"]) == (kind, name)]
-    return found
-
-
-def pods(example: str) -> dict[str, dict[str, Any]]:
-    return {
-        each["metadata"]["name"]: each["spec"]["template"]["spec"]
-        for each in objects(example)
-        if each["kind"] in {"Deployment", "StatefulSet", "Job"}
-    }
-
-
-def containers(example: str) -> dict[str, dict[str, Any]]:
-    return {
-        container["name"]: container
-        for pod in pods(example).values()
-        for container in [*pod["containers"], *pod.get("initContainers", [])]
-    }
 
 
 def dagster_configuration(example: str) -> dict[str, Any]:
