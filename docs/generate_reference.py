@@ -33,6 +33,7 @@ from mlops_assets.schema.monitoring_section import (
     RetrainingCosts,
 )
 from mlops_assets.schema.problem import PROBLEMS
+from mlops_assets.schema.resources_section import StageResources
 from mlops_assets.schema.solution import FeatureSource, Segments, Serving, Solution, SolutionPartitions, Spine, Worker
 from mlops_assets.schema.source import Column, DeliveryComparison, Query, RawTable, Source
 from mlops_assets.schema.source_reader import READERS
@@ -93,6 +94,7 @@ COMPONENTS: dict[str, tuple[type[BaseModel], ...]] = {
         Attribution,
         Retraining,
         RetrainingCosts,
+        StageResources,
     ),
 }
 """The components that a `defs.yaml` may name, with the models of their attributes; a model is described once."""

@@ -11,7 +11,7 @@ from mlops_assets.components.derived_features import check_derived
 from mlops_assets.components.group_checks import check_groups
 from mlops_assets.components.scaffolding import MLSolutionScaffolder
 from mlops_assets.components.solution_columns import check_columns
-from mlops_assets.components.stages import STAGES, stages, stages_of
+from mlops_assets.components.stages import STAGES, check_resources, stages, stages_of
 from mlops_assets.components.tagged_models import build_own_models
 from mlops_assets.components.yaml_component import YamlComponent
 from mlops_assets.core.asset_jobs import define_job
@@ -155,6 +155,8 @@ def _check_alone(solution: Solution) -> ErrorCollector:
     for check in (check_gates, lambda checked: check_monitors(checked, [stage.name for stage in STAGES]), check_training):
         with errors.collect():
             check(solution)
+    with errors.collect():
+        check_resources(solution)
     return errors
 
 

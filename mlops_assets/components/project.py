@@ -11,6 +11,7 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.notifier import Notifier
 from mlops_assets.components.loading import load_folders
 from mlops_assets.components.solution_sensors import build_solution_sensors
+from mlops_assets.components.step_executor import step_executor
 from mlops_assets.core.conditions import build_conditions_sensors
 from mlops_assets.core.environment_files import export_project_variables
 from mlops_assets.core.project import current_project
@@ -49,10 +50,7 @@ def with_platform(loaded: dg.Definitions) -> dg.Definitions:
 
 
 def platform_definitions() -> dg.Definitions:
-    """What every project needs besides its own: the clients that assets ask for, the sensors that act on the whole graph, maintenance.
-
-    Steps run in the process of the run: a step costs 0.2 s there against 1.4 s from a fork server.
-    """
+    """What every project needs besides its own: the clients that assets ask for, the sensors that act on the whole graph, maintenance."""
     export_project_variables()
     settings = Settings.from_environment()
     sensors = [*build_conditions_sensors(), *build_notification_sensors(), build_run_recovery_sensor()]
@@ -70,5 +68,5 @@ def platform_definitions() -> dg.Definitions:
             "notifier": Notifier.from_settings(settings),
         },
         sensors=sensors,
-        executor=dg.in_process_executor,
+        executor=step_executor(settings),
     )

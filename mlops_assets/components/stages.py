@@ -35,6 +35,7 @@ from mlops_assets.monitoring.retraining_decision import build_retraining_decisio
 from mlops_assets.predictions.outcomes import build_outcomes
 from mlops_assets.predictions.prediction_log import build_prediction_log
 from mlops_assets.predictions.predictions import build_predictions
+from mlops_assets.schema.configuration_errors import ErrorCollector, nearest
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.stage import Job, Stage
 from mlops_assets.training.evaluation import build_evaluation
@@ -157,3 +158,12 @@ def stages(solution: Solution) -> tuple[Stage, ...]:
 def stages_of(job: Job, solution: Solution) -> tuple[str, ...]:
     """The names of the stages of `solution` that a job runs."""
     return tuple(stage.name for stage in stages(solution) if stage.job == job)
+
+
+def check_resources(solution: Solution) -> None:
+    """Raise ConfigurationError where `resources` name a stage that `solution` has not."""
+    errors, names = ErrorCollector(), [stage.name for stage in stages(solution)]
+    for name in solution.resources:
+        if name not in names:
+            errors.add(("resources", name), f"the solution has no stage {name!r}; {nearest(name, names)}")
+    errors.raise_errors()

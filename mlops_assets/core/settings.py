@@ -31,6 +31,9 @@ DURABILITIES = ("fsync", "buffered")
 PROCESS, RAY = "process", "ray"
 ENGINES = (PROCESS, RAY)
 
+PODS = "pods"
+STEPS = (PROCESS, PODS)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -41,6 +44,7 @@ class Settings:
     `notify_urls` are Apprise's addresses of those who are told what happens. `sensor_seconds` is the longest interval of a sensor; with None
     each has its own.
     With `warm_runs`, the processes of runs are forked from one that has loaded everything, which takes memory once; without, each loads it.
+    With `steps` `pods`, each step of a run is a pod of Kubernetes; else all share the process of the run.
     With `durability` `fsync`, what was acknowledged survives a power failure; `buffered`, the end of processes.
     With `storage`, `s3://bucket/prefix`, the files of the lake, MLflow's artifacts, bundles and reports are there; else in the state folder.
     The backup of an upgrade goes to `backup_folder`; backups are encrypted to the `backup_recipients` of age.
@@ -73,6 +77,7 @@ class Settings:
     serving_token: str | None = field(default=None, repr=False)
     sensor_seconds: int | None = None
     warm_runs: bool = True
+    steps: str = PROCESS
     durability: str = "fsync"
     backup_folder: Path | None = None
     backup_recipients: tuple[str, ...] = ()
@@ -119,6 +124,7 @@ class Settings:
             serving_token=environment.get("MLOPS_SERVING_TOKEN") or None,
             sensor_seconds=read_count(environment, "MLOPS_SENSOR_SECONDS", cls.sensor_seconds),
             warm_runs=read_switch(environment, "MLOPS_WARM_RUNS", cls.warm_runs),
+            steps=read_choice(environment, "MLOPS_STEPS", cls.steps, STEPS),
             backup_folder=Path(backups).expanduser().resolve() if (backups := environment.get("MLOPS_BACKUP_FOLDER")) else None,
             backup_recipients=tuple(environment.get("MLOPS_BACKUP_RECIPIENTS", "").split()),
             durability=read_choice(environment, "MLOPS_DURABILITY", cls.durability, DURABILITIES),

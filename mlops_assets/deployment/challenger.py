@@ -7,7 +7,7 @@ from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import CHALLENGER, DEPLOYMENT
 from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.deployment import deployable_bundle
-from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
+from mlops_assets.runs.slots import CHAMPION
 from mlops_assets.serving.active import CHALLENGER_LINK
 from mlops_assets.serving.bundle_store import open_bundle_store
 from mlops_assets.stages.execution import RETRIES
@@ -27,11 +27,10 @@ def build_challenger(inputs: SolutionInputs) -> dg.AssetsDefinition:
             "passed its gates and waits."
         ),
         kinds={"mlflow", "onnx"},
-        **inputs.asset_attributes(CHALLENGER),
+        **inputs.asset_attributes(CHALLENGER, slots=CHAMPION),
         deps=[inputs.key(DEPLOYMENT)],
         retry_policy=RETRIES,
         code_version="1",
-        op_tags={SLOTS_TAG: CHAMPION},
     )
     @step
     def challenger(

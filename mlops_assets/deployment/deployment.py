@@ -18,7 +18,7 @@ from mlops_assets.core.deployment_target import APPROVED_BY, LEFT_TO_SOLUTION
 from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, MODEL, ONLINE_FEATURES
 from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.approval import APPROVAL, require_approval, rollback_result, settle_approval
-from mlops_assets.runs.slots import CHAMPION, SLOTS_TAG
+from mlops_assets.runs.slots import CHAMPION
 from mlops_assets.serving.active import champion_link
 from mlops_assets.serving.bundle_store import open_bundle_store
 from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failure
@@ -62,7 +62,7 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
             "configuration any version that passed its gates: that is how to roll back."
         ),
         kinds={"mlflow", "onnx"},
-        **solution_inputs.asset_attributes(DEPLOYMENT),
+        **solution_inputs.asset_attributes(DEPLOYMENT, slots=CHAMPION),
         partitions_def=solution_inputs.training_partitions,
         deps=[
             *(solution_inputs.key(stage) for stage in (MODEL, EVALUATION, ONLINE_FEATURES)),
@@ -72,7 +72,6 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="1",
         pool=f"{solution_inputs.name}_deployment",
-        op_tags={SLOTS_TAG: CHAMPION},
         # A version that waits for approval is not deployed, and its run succeeds.
         output_required=not needs_approval,
     )

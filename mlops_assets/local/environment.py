@@ -107,6 +107,7 @@ def settings_variables(settings: Settings) -> dict[str, str]:
         "MLOPS_SERVING_TOKEN": settings.serving_token or "",
         "MLOPS_SENSOR_SECONDS": str(settings.sensor_seconds or ""),
         "MLOPS_WARM_RUNS": "on" if settings.warm_runs else "off",
+        "MLOPS_STEPS": settings.steps,
         "MLOPS_DURABILITY": settings.durability,
         "MLOPS_BACKUP_FOLDER": str(settings.backup_folder or ""),
         "MLOPS_BACKUP_RECIPIENTS": " ".join(settings.backup_recipients),

@@ -86,7 +86,7 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
             skippable=True,
             description=description,
             kinds={"nats", "duckdb"},
-            **inputs.asset_attributes(stage),
+            **inputs.spec_attributes(stage),
             partitions_def=inputs.partitions,
             # Of the spine and the views it reads what type their columns have.
             deps=[*predicting[stage], *inputs.upstream_keys],
@@ -105,7 +105,7 @@ def build_prediction_log(inputs: SolutionInputs) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
         code_version="1",
-        op_tags={slots.SLOTS_TAG: slots.PREDICTION_LOG},
+        op_tags=inputs.op_tags(PREDICTION_LOG, slots=slots.PREDICTION_LOG),
     )
     @step
     def prediction_log(

@@ -12,6 +12,7 @@ from mlops_assets.schema.gates_section import DatasetChecks, Gates
 from mlops_assets.schema.metric_names import metric_names
 from mlops_assets.schema.monitoring_section import Monitoring, Retraining
 from mlops_assets.schema.problem import Problem
+from mlops_assets.schema.resources_section import StageResources
 from mlops_assets.schema.time_partitions import Partitions, Schedule
 from mlops_assets.schema.training_section import Training
 from mlops_assets.schema.yaml_model import Name, Owners, YamlModel
@@ -195,6 +196,8 @@ class Solution(YamlModel):
     """How predictions are watched."""
     retraining: Retraining = Retraining()
     """When it is trained again."""
+    resources: dict[str, StageResources] = {}
+    """Name of a stage, such as `model` -> what its pod gets on Kubernetes. Models of segments have those of the stage."""
 
     @property
     def spine_model(self) -> str:

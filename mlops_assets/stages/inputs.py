@@ -26,9 +26,11 @@ from mlops_assets.core.partitions import build_partitions
 from mlops_assets.feature_store.point_in_time import Frame, SelectedView
 from mlops_assets.feature_store.registry import DbtModel
 from mlops_assets.lake.sql import lake_name, literal, quote
+from mlops_assets.runs.slots import SLOTS_TAG
 from mlops_assets.schema.column_names import HELD_OUT
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.derived import with_derived
+from mlops_assets.stages.pod_tags import pod_tags
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,15 @@ class SolutionInputs:
         """Lake table of one stage."""
         return stage_table(self.name, self._stage(stage))
 
-    def asset_attributes(self, stage: str) -> dict[str, Any]:
+    def asset_attributes(self, stage: str, slots: str | None = None) -> dict[str, Any]:
+        """The arguments of `dg.asset` that every stage of a solution has. Its runs have `slots` of a kind, or those of work."""
+        return {**self.spec_attributes(stage), "op_tags": self.op_tags(stage, slots)}
+
+    def op_tags(self, stage: str, slots: str | None = None) -> dict[str, Any]:
+        """The tags of the step of a stage."""
+        return {**({SLOTS_TAG: slots} if slots else {}), **pod_tags(self.solution.resources.get(stage))}
+
+    def spec_attributes(self, stage: str) -> dict[str, Any]:
         """The arguments of `dg.asset` and `dg.AssetSpec` that every stage of a solution has."""
         return {
             "owners": self.solution.owners,

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import kubernetes_validate
 import pytest
 import yaml
@@ -29,6 +30,7 @@ from typer.testing import CliRunner
 
 from mlops_assets.cli.main import app
 from mlops_assets.clients.event_stream import REQUESTS, scorer_consumer
+from mlops_assets.components.step_executor import step_executor
 from mlops_assets.core.settings import LAKE_DATABASE, Settings
 from mlops_assets.core.text_templates import text_templates
 from mlops_assets.local.configuration import TEMPLATE_DIRECTORY
@@ -40,6 +42,8 @@ from mlops_assets.local.services import MLFLOW, ONLINE, SHIPPER, STREAM, WEBSERV
 from mlops_assets.runs.recovery import recover_runs
 from mlops_assets.runs.slots import SLOTS_TAG, WORK, slots
 from mlops_assets.runs.stuck import find_blockages
+from mlops_assets.schema.resources_section import StageResources
+from mlops_assets.stages.pod_tags import pod_tags
 
 VERSIONS = ("1.30", "1.35", kubernetes_validate.latest_version())
 OTHERS = {"ScaledObject", "RayCluster"}
@@ -76,7 +80,8 @@ def test_pods_may_do_little(example: str) -> None:
             # No program stands in the place of the image's own beginning, which sets the variables of the platform.
             assert "command" not in container, name
     [binding] = [each for each in objects(example) if each["kind"] == "RoleBinding"]
-    assert {subject["name"] for subject in binding["subjects"]} == {"parcels-daemon", "parcels-operators"}
+    launchers = {"parcels-daemon", "parcels-operators"} | ({"parcels-runs"} if example == "production" else set())
+    assert {subject["name"] for subject in binding["subjects"]} == launchers
     assert not [each for each in objects(example) if each["kind"].startswith("ClusterRole")]
 
 
@@ -243,6 +248,7 @@ class _Api(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.posted: list[tuple[str, dict[str, Any]]] = []
+        self.refuses = False
         super().__init__(("127.0.0.1", 0), _Handler)
 
 
@@ -252,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.posted.append((self.path, json.loads(body)))
-        self.send_response(201)
+        self.send_response(403 if self.server.refuses else 201)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(body)
@@ -305,6 +311,39 @@ def test_a_run_gets_a_pod_with_variables_secrets_and_few_rights(api: _Api, insta
     assert job["spec"]["template"]["metadata"]["labels"]["mlops/release"] == "parcels"
     # A pod that is started again beside a run that Dagster tries again would be two runs at once.
     assert (job["spec"]["backoffLimit"], pod["restartPolicy"]) == (0, "Never")
+
+
+@dg.asset(op_tags=pod_tags(StageResources(cpu=4, memory="16Gi")))
+def model() -> None:
+    """A stage whose YAML has resources."""
+
+
+def pods_for_steps() -> dg.JobDefinition:
+    settings = Settings.from_environment({"MLOPS_HOME": "/", **named("production", "ConfigMap", "parcels-environment")["data"]})
+    job = dg.define_asset_job("steps", selection=[model])
+    return dg.Definitions(assets=[model], jobs=[job], executor=step_executor(settings)).resolve_job_def("steps")
+
+
+def test_a_step_gets_a_pod_with_the_resources_of_its_stage(api: _Api, instance: DagsterInstance) -> None:
+    api.refuses = True  # nobody would work on the step
+    ended = dg.execute_job(dg.reconstructable(pods_for_steps), instance=instance)
+    assert not ended.success
+    [(path, job)] = api.posted
+    assert path.startswith("/apis/batch/v1/namespaces/ml/jobs")
+    for version in VERSIONS:
+        kubernetes_validate.validate(job, version, strict=True)
+    pod = job["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["resources"] == {"requests": {"cpu": "4", "memory": "16Gi"}, "limits": {"memory": "16Gi"}}
+    assert "execute_step" in container["args"]
+    # All else is that of the pods of runs.
+    assert not container.get("command")
+    assert container["image"] == "registry.example.org/parcels:3f2a9c1"
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert {"configMapRef": {"name": "parcels-environment"}} in container["envFrom"]
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/var/lib/mlops", "/var/lib/mlops/signing_key", "/tmp"}
+    assert job["spec"]["template"]["metadata"]["labels"]["mlops/release"] == "parcels"
+    assert (job["spec"]["backoffLimit"], pod["restartPolicy"], pod["serviceAccountName"]) == (0, "Never", "parcels-runs")
 
 
 def test_a_run_in_a_pod_is_not_taken_for_one_whose_process_is_gone(instance: DagsterInstance) -> None:
