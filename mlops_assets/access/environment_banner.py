@@ -26,7 +26,7 @@ class EnvironmentBanner:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and put the name on the page that answers it. What is no page passes as it is."""
-        if not self._banner or not is_navigation(scope, Headers(scope)):
+        if not self._banner or scope["type"] != "http" or not is_navigation(scope, Headers(scope)):
             await self._application(scope, receive, send)
             return
         # A page that is compressed or unchanged could not be added to.
@@ -55,7 +55,8 @@ class _Page:
 
     async def _finish(self, start: MutableMapping[str, Any]) -> None:
         before, end, after = self._body.rpartition(_END)
-        body = before + self._banner + end + after if end else self._body
+        # Without an end it goes on with what is added.
+        body = before + self._banner + end + after if end else self._body + self._banner
         kept = [(name, value) for name, value in start["headers"] if name.lower() not in _OWN_HEADERS]
         await self._send({**start, "headers": [*kept, (b"content-length", b"%d" % len(body))]})
         await self._send({"type": "http.response.body", "body": body})

@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 
+from mlops_assets.core.environment_files import environment_prefix
 from mlops_assets.feature_store.catalog import FeatureCatalog
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.feature_store.statistics import PARTITION, statistics_history
@@ -29,7 +30,9 @@ def render_site(catalog: FeatureCatalog, connection: duckdb.DuckDBPyConnection |
 
     environment = jinja2.Environment(loader=jinja2.PackageLoader("mlops_assets.feature_store"), autoescape=True)
     views = [_described(catalog, view, connection) for _, view in sorted(catalog.registry.views.items())]
-    return environment.get_template("catalogue.html.j2").render(views=views, with_values=connection is not None)
+    return environment.get_template("catalogue.html.j2").render(
+        views=views, with_values=connection is not None, title=f"{environment_prefix()}Features"
+    )
 
 
 def render_view(catalog: FeatureCatalog, view: FeatureView, connection: duckdb.DuckDBPyConnection) -> str:

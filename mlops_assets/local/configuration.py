@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform, event_stream_system
+from mlops_assets.core.environment_files import environment_name, environment_prefix
 from mlops_assets.core.listening import bracketed
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
@@ -36,6 +37,8 @@ def render_files(settings: Settings) -> dict[Path, str]:
         "nats_caller": event_stream_caller(settings),
         "nats_system": event_stream_system(settings),
         "platform_account": EVENT_STREAM_ACCOUNT,
+        "environment_name": environment_name(),
+        "environment_prefix": environment_prefix(),
         "project": current_project(),
         "python": sys.executable,
         "scripts": scripts_directory(),

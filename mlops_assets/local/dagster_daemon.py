@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from mlops_assets.core.named_lines import name_lines
 from mlops_assets.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 def main() -> None:
     """Run the daemon until told to stop, or until the clock is set back."""
+    name_lines()
     from dagster import DagsterInstance
     from dagster._core.workspace.load_target import WorkspaceFileTarget
     from dagster._daemon.controller import daemon_controller_from_instance

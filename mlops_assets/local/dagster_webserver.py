@@ -16,6 +16,7 @@ from mlops_assets.access.launchers import signed_in_tags
 from mlops_assets.access.protocol import serve
 from mlops_assets.access.sign_in import signing_in
 from mlops_assets.core.environment_files import environment_name
+from mlops_assets.core.named_lines import name_lines
 from mlops_assets.core.settings import Settings
 from mlops_assets.local.doors import DagsterDoor, ViewersDoor
 
@@ -26,6 +27,7 @@ _POLL_MILLISECONDS = 2_000
 
 def main(*, read_only: bool) -> None:
     """Serve the UI and GraphQL until told to stop. With `read_only` everybody is a viewer."""
+    name_lines()
     from dagster import DagsterInstance
     from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget
@@ -68,7 +70,7 @@ def main(*, read_only: bool) -> None:
             application = create_app_from_workspace_process_context(context, "", _POLL_MILLISECONDS, lifespan=_lifespan)
             door = DagsterDoor(application, settings.audit_log)
             guard = AccessGuard(
-                EnvironmentBanner(ViewersDoor(door) if read_only else door, environment_name()),
+                ViewersDoor(door) if read_only else door,
                 name="Dagster",
                 identities=identities(settings, "Dagster", sessions),
                 listening=settings.listening,
@@ -76,7 +78,7 @@ def main(*, read_only: bool) -> None:
                 file=settings.access_token_file.name,
                 sign_in=sign_in,
             )
-            serve(guard, settings.listening, settings.dagster_port)
+            serve(EnvironmentBanner(guard, environment_name()), settings.listening, settings.dagster_port)
 
 
 @contextlib.asynccontextmanager

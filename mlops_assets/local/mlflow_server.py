@@ -14,6 +14,7 @@ from mlops_assets.access.identities import identities
 from mlops_assets.access.protocol import serve
 from mlops_assets.access.sign_in import signing_in
 from mlops_assets.core.environment_files import environment_name
+from mlops_assets.core.named_lines import name_lines
 from mlops_assets.core.object_storage import StoreAccess
 from mlops_assets.core.settings import MLFLOW_DATABASE, Settings
 from mlops_assets.local.doors import MlflowDoor
@@ -21,6 +22,7 @@ from mlops_assets.local.doors import MlflowDoor
 
 def main() -> None:
     """Initialise the tracking database, then serve until told to stop. Artifacts are stored and served by the server itself."""
+    name_lines()
     settings = Settings.from_environment()
     # Own names only, at any port so that a tunnel works: what a web page elsewhere makes a browser send is refused. The guard knows the port.
     names = settings.listening.own_names
@@ -49,7 +51,7 @@ def main() -> None:
 
     sessions, sign_in = signing_in(settings, "MLflow")
     guard = AccessGuard(
-        EnvironmentBanner(MlflowDoor(app, settings.audit_log), environment_name()),
+        MlflowDoor(app, settings.audit_log),
         name="MLflow",
         identities=identities(settings, "MLflow", sessions),
         listening=settings.listening,
@@ -57,7 +59,7 @@ def main() -> None:
         file=settings.access_token_file.name,
         sign_in=sign_in,
     )
-    serve(guard, settings.listening, settings.mlflow_port)
+    serve(EnvironmentBanner(guard, environment_name()), settings.listening, settings.mlflow_port)
 
 
 def _at_any_port(hosts: Sequence[str]) -> str:

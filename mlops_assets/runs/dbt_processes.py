@@ -20,6 +20,8 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from mlops_assets.core.named_lines import unname_lines
+
 LIBRARIES = ("dbt.cli.main", "dbt.adapters.duckdb")
 """What a dbt command imports."""
 
@@ -160,6 +162,7 @@ def _execute(request: Mapping[str, Any], output: int, answers: int) -> NoReturn:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
+    unname_lines()
     code = 1
     try:
         os.chdir(request["directory"])

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.core.named_lines import name_lines
 from mlops_assets.core.project import Project, current_project
 from mlops_assets.runs import dbt_processes, worker
 
@@ -228,4 +229,5 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 if __name__ == "__main__":
+    name_lines()
     main(Path(sys.argv[1]))

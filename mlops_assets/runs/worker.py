@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+from mlops_assets.core.named_lines import name_lines
 from mlops_assets.runs import dbt_processes
 from mlops_assets.runs.workers import Workers
 
@@ -72,4 +73,5 @@ def _guard(lock: int) -> None:
 
 
 if __name__ == "__main__":
+    name_lines()
     main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

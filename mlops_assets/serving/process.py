@@ -7,12 +7,13 @@ import signal
 from collections.abc import Callable, Coroutine
 
 from mlops_assets.clients.event_stream import StoppedError
-from mlops_assets.core.environment_files import environment_prefix
+from mlops_assets.core.named_lines import name_lines
 
 
 def run(serve: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> None:
     """Run `serve` to its end. It gets an event that SIGTERM and SIGINT set: it finishes what it has begun, then returns."""
-    logging.basicConfig(level=logging.INFO, format=f"{environment_prefix()}%(asctime)s %(levelname)s %(name)s: %(message)s")
+    name_lines()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with contextlib.suppress(StoppedError):
         asyncio.run(_run(serve))
 

@@ -250,11 +250,15 @@ def test_dagster_shows_the_page_of_each_view(built: dg.ExecuteInProcessResult) -
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines() if line.startswith("|")}) <= 1, table
 
 
-def test_what_a_catalogue_shows_is_escaped(built: dg.ExecuteInProcessResult, make_sandbox: Callable[[], Sandbox]) -> None:
+def test_what_a_catalogue_shows_is_escaped(
+    built: dg.ExecuteInProcessResult, make_sandbox: Callable[[], Sandbox], monkeypatch: pytest.MonkeyPatch
+) -> None:
     changed = make_sandbox()
     changed.edit("origin_weather.yml", ("Hourly weather at the origin. An", "<img src=x onerror=alert(1)> An"))
     changed.parse()
+    monkeypatch.setenv("MLOPS_ENV", "prod")
     page = render_site(FeatureCatalog(changed.directory, current_project().definitions_directory, changed.settings), None)
+    assert "<title>[prod] Features</title>" in page
     assert "<img" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
     assert "Without values" in page

@@ -159,6 +159,7 @@ def test_branches_run_side_by_side_and_write_nothing_of_production(platform: Pla
     try:
         assert "Environment branch-side-a" in page(first.settings, first.settings.dagster_url)
         assert "Environment branch-side-a" in page(first.settings, first.settings.mlflow_url)
+        assert "Environment branch-side-a" in page(first.settings, first.settings.serving_url + "/docs")
         answered = on_branch(platform, "predict", SOLUTION, "--example")
         assert answered.returncode == 0, answered.stderr
         asked = on_branch(platform, "predict", SOLUTION, "--json", json.dumps(json.loads(answered.stdout)))
@@ -171,6 +172,7 @@ def test_branches_run_side_by_side_and_write_nothing_of_production(platform: Pla
         reported = on_branch(platform, "status", "--json")
         assert json.loads(reported.stdout)["environment"] == "branch-side-a"
         assert json.loads(reported.stdout)["solutions"][SOLUTION]["champion"] != demo.summary["version"]
+        assert unnamed_lines(first.settings) == {}
         assert state(platform) == production
     finally:
         kill_everything(first)
@@ -192,6 +194,15 @@ def on_branch(platform: Platform, *arguments: str) -> subprocess.CompletedProces
 def page(settings: Settings, url: str) -> str:
     headers = authorization(access_token(settings)) | NAVIGATION
     return requests.get(url, headers=headers, timeout=30).text
+
+
+def unnamed_lines(settings: Settings) -> dict[str, list[str]]:
+    """Lines of the logs of all servers and workers that do not begin with the environment, but of NATS and supervisor, which cannot."""
+    logs = [*settings.log_directory.glob("*.log"), *settings.run_worker_directory.glob("*.log")]
+    named = {log.name: log.read_text().splitlines() for log in logs if log.stem not in ("nats", "supervisord")}
+    assert sum(map(len, named.values())) > len(named)
+    unnamed = {name: [line for line in lines if not line.startswith("[branch-side-a] ")] for name, lines in named.items()}
+    return {name: lines for name, lines in unnamed.items() if lines}
 
 
 def kill_everything(branch: Branch) -> None:

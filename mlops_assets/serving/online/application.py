@@ -24,10 +24,12 @@ from starlette.exceptions import HTTPException
 
 from mlops_assets.access.admission import Admission
 from mlops_assets.access.credentials import is_authorized, serving_token
+from mlops_assets.access.environment_banner import EnvironmentBanner
 from mlops_assets.access.guard import AccessGuard
 from mlops_assets.access.identities import Identities
 from mlops_assets.clients.signatures import Signer
-from mlops_assets.core.environment_files import environment_prefix
+from mlops_assets.core.environment_files import environment_name
+from mlops_assets.core.named_lines import name_lines
 from mlops_assets.core.settings import Settings
 from mlops_assets.online_store.store import open_online_store
 from mlops_assets.serving.bundle_store import open_followed_store
@@ -89,6 +91,7 @@ class OnlineServer(litserve.LitServer):
         self._settings, self._restarted = settings, restarted
         self._stopping = threading.Event()
         super().__init__(self.api, accelerator="cpu", max_payload_size=MAXIMUM_BODY_BYTES, disable_openapi_url=True)
+        self._pages = EnvironmentBanner(self._answer, environment_name())
         self._guard = AccessGuard(
             self._behind_guard,
             name="The online server",
@@ -105,7 +108,12 @@ class OnlineServer(litserve.LitServer):
         """
         if scope["type"] == "http" and PredictEndpoint.serves(scope["path"]) and not _may_have_a_session(scope["headers"]):
             await self.endpoint(scope, receive, send)
-        elif scope["type"] != "http" or scope["path"] in _PROBES or _has_token(scope["headers"], self.api.token):
+        else:
+            await self._pages(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer whatever is no prediction of a program."""
+        if scope["type"] != "http" or scope["path"] in _PROBES or _has_token(scope["headers"], self.api.token):
             await self.app(scope, receive, send)
         else:
             await self._guard(scope, receive, send)
@@ -263,7 +271,8 @@ def create_restarted() -> OnlineServer:
 
 
 def _create(*, restarted: bool) -> OnlineServer:
-    logging.basicConfig(level=logging.INFO, format=f"{environment_prefix()}%(asctime)s %(levelname)s %(name)s: %(message)s")
+    name_lines()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return OnlineServer(Settings.from_environment(), restarted=restarted)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from mlops_assets.core.environment_files import environment_prefix
 from mlops_assets.schema.column_names import FEATURES
 from mlops_assets.serving.contract import CategoricalFeature, Contract, NumericFeature
 from mlops_assets.serving.live import LiveSolution, Model
@@ -67,7 +68,7 @@ def describe(solutions: Mapping[str, LiveSolution]) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "Predictions",
+            "title": f"{environment_prefix()}Predictions",
             "version": ", ".join(f"{name} {model.contract.version}" for name, model in served.items()) or "0",
             "description": "Predictions of the champions. Made of the contracts of the versions that serve now.",
         },

@@ -11,6 +11,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from mlops_assets.access.tls import check_listening, server_options
+from mlops_assets.core.named_lines import name_lines
 from mlops_assets.core.settings import Settings
 from mlops_assets.serving.online.hot_restart import take_listener
 from mlops_assets.serving.online.metrics import share_between_processes
@@ -40,6 +41,7 @@ def serve(settings: Settings, *, restarted: bool) -> None:
     `restarted` tells that whoever started this process does so again when it ends, and ends its group of processes for good.
     Raises StackError where the server may not listen without TLS.
     """
+    name_lines()
     check_listening(settings.listening)
     share_between_processes(settings.serving_metrics_directory)
     config = uvicorn.Config(
@@ -50,6 +52,7 @@ def serve(settings: Settings, *, restarted: bool) -> None:
         port=settings.serving_port,
         workers=settings.serving_processes,
         log_level="warning",
+        log_config=None,  # its handlers would be made before the lines are named
         access_log=False,
         server_header=False,
         # Nobody reads the caller's address.

@@ -52,6 +52,23 @@ def test_a_page_names_the_environment() -> None:
     assert asked == [b"accept"]
 
 
+def test_a_page_without_an_end_names_it_too() -> None:
+    _, body, _ = answer("prod", "text/html", b"<!doctype html><title>Runs</title>", BROWSER)
+    assert body.startswith(b"<!doctype html><title>Runs</title><div ")
+    assert b"Environment prod" in body
+
+
+def test_what_is_no_request_passes() -> None:
+    passed = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        passed.append(scope)
+
+    lifespan = {"type": "lifespan"}
+    asyncio.run(EnvironmentBanner(application, "prod")(lifespan, None, None))  # type: ignore[arg-type]
+    assert passed == [lifespan]
+
+
 @pytest.mark.parametrize(
     ("environment", "kind", "headers"),
     [

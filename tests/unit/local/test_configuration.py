@@ -44,6 +44,12 @@ def test_a_home_with_spaces_and_per_cent_signs_survives(settings: Settings) -> N
     assert f"'{settings.postgres_directory}'".replace("%", "%%") in parser["program:postgres"]["command"]
 
 
+def test_programs_of_others_name_an_environment_in_their_logs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_ENV", "prod")
+    assert sections(settings)["program:postgres"]["command"].endswith(" -c 'log_line_prefix=[prod] %%m [%%p] '")
+    assert 'server_name: "mlops-prod"' in configuration.render_files(settings)[settings.home / "nats.conf"]
+
+
 def test_dagster_yaml_is_what_dagster_accepts(tmp_path: Path) -> None:
     from dagster._config import validate_config
     from dagster._core.instance.config import dagster_instance_config_schema
