@@ -114,6 +114,7 @@ def call_dbt(lake: Lake, project: Path, target: Path, *arguments: str) -> "subpr
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
         "MLOPS_LAKE_CATALOG": lake.catalog,
         "MLOPS_LAKE_DATA": lake.data_path.rstrip("/"),
+        "MLOPS_LAKE_BRANCHED": lake.branched.url if lake.branched else "",
         "MLOPS_DUCKDB_EXTENSIONS": str(lake.extension_directory),
         "DBT_TARGET_PATH": str(target),
         "DBT_LOG_PATH": str(target),

@@ -26,7 +26,7 @@ NameArgument = Annotated[
 @app.command(epilog="Example: [bold]mlops branch up[/bold], or [bold]mlops --env prod branch up new-features[/bold]")
 def up(name: NameArgument = None) -> None:
     """Start a branch: the working tree's code on the data of this environment, at one snapshot. Writes go to the branch."""
-    from mlops_assets.operations.branches.environments import checked_name, default_name, make_branch
+    from mlops_assets.operations.branches.environments import check_files, checked_name, default_name, make_branch
 
     project, production = current_project(), read_settings()
     chosen = checked_name(name) if name else default_name(project)
@@ -41,6 +41,7 @@ def up(name: NameArgument = None) -> None:
     os.environ[ENVIRONMENT_VARIABLE] = branch.environment
     settings = read_settings()
     started = start_stack(settings)
+    check_files(branch)
     seconds = time.monotonic() - began
     console.print(f"[green]Ready[/green] after {seconds:.1f} s." if started else "Already running, nothing changed.")
     print_addresses(settings)

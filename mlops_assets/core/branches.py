@@ -8,6 +8,12 @@ BRANCH_FILE = "branch.env"
 BRANCH_OF_VARIABLE = "MLOPS_BRANCH_OF"
 """Names the environment that the branch is of."""
 
+BRANCH_MADE_VARIABLE = "MLOPS_BRANCH_MADE"
+"""Names the moment since which the branch reads files of the lake of that environment."""
+
+BRANCHED_STORAGE_VARIABLE = "MLOPS_BRANCHED_STORAGE"
+"""Names where the environment that the branch is of has the files of its lake, unless in its state folder."""
+
 _PREFIX = "branch-"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
 

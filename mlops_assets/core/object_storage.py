@@ -162,6 +162,15 @@ class ObjectFolder:
             if file.is_file():
                 self.write(file.relative_to(folder).as_posix(), file.read_bytes())
 
+    def download(self, folder: Path) -> None:
+        """Write every object into the local `folder`, which may be there."""
+        for name in self.objects():
+            content = self.read(name)
+            if content is not None:  # else it was removed meanwhile
+                file = folder / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+
     @property
     def _store(self) -> "S3FileSystem":
         if self._client is None or self._client[0] != os.getpid():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from mlops_assets.core.branches import BRANCHED_STORAGE_VARIABLE
 from mlops_assets.core.environment_files import environment_variables
 from mlops_assets.core.environment_values import read_choice, read_count, read_port, read_switch
 from mlops_assets.core.listening import Listening
@@ -47,6 +48,7 @@ class Settings:
     With `steps` `pods`, each step of a run is a pod of Kubernetes; else all share the process of the run.
     With `durability` `fsync`, what was acknowledged survives a power failure; `buffered`, the end of processes.
     With `storage`, `s3://bucket/prefix`, the files of the lake, MLflow's artifacts, bundles and reports are there; else in the state folder.
+    A branch environment reads files of the lake that it is of below `branched_storage`, where that one has them in object storage.
     The backup of an upgrade goes to `backup_folder`; backups are encrypted to the `backup_recipients` of age.
     With `engine` `ray`, work that splits into parts runs on the Ray cluster at `ray_address`, or on one of this machine; with the address
     alone, the trials of searches do. A task there has `task_memory_gb`. Rows of features are worked on in parts
@@ -82,6 +84,7 @@ class Settings:
     backup_folder: Path | None = None
     backup_recipients: tuple[str, ...] = ()
     storage: str | None = None
+    branched_storage: str | None = None
     bundle_store: str = "folder"
     kept_bundles: int = 5
     kept_snapshot_days: int = 30
@@ -129,6 +132,7 @@ class Settings:
             backup_recipients=tuple(environment.get("MLOPS_BACKUP_RECIPIENTS", "").split()),
             durability=read_choice(environment, "MLOPS_DURABILITY", cls.durability, DURABILITIES),
             storage=read_storage(environment),
+            branched_storage=environment.get(BRANCHED_STORAGE_VARIABLE) or None,
             bundle_store=environment.get("MLOPS_BUNDLE_STORE")
             or ("object_storage" if environment.get("MLOPS_STORAGE") else cls.bundle_store),
             kept_bundles=read_count(environment, "MLOPS_KEPT_BUNDLES", cls.kept_bundles),

@@ -234,6 +234,7 @@ def _call_dbt(
         "PYTHONUNBUFFERED": "1",
         "MLOPS_LAKE_CATALOG": lake.catalog,
         "MLOPS_LAKE_DATA": lake.data_path.rstrip("/"),
+        "MLOPS_LAKE_BRANCHED": lake.branched.url if lake.branched else "",
         "MLOPS_DUCKDB_EXTENSIONS": str(lake.extension_directory),
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

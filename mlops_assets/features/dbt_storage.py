@@ -13,4 +13,4 @@ class Plugin(BasePlugin):
 
     def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
         """Give the connection the right, in no text that dbt logs."""
-        grant_lake(conn, os.environ["MLOPS_LAKE_DATA"] + "/")
+        grant_lake(conn, os.environ["MLOPS_LAKE_DATA"] + "/", os.environ.get("MLOPS_LAKE_BRANCHED") or None)

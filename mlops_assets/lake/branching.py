@@ -14,6 +14,8 @@ from mlops_assets.lake.catalog_files import DATA_PATH
 if TYPE_CHECKING:
     import psycopg2.extensions
 
+    from mlops_assets.lake.lake import Lake
+
 _MEMORY_BYTES = 32 << 20
 _COLUMNS = """
 SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_class c
@@ -25,6 +27,11 @@ _NAME_FILES = """
 UPDATE {files} f SET path_is_relative = false, path = CASE WHEN t.path_is_relative THEN
     CASE WHEN s.path_is_relative THEN %s || s.path ELSE s.path END || t.path ELSE t.path END || f.path
 FROM ducklake_table t JOIN ducklake_schema s USING (schema_id) WHERE t.table_id = f.table_id AND f.path_is_relative
+"""
+
+_OF_OTHERS = """
+SELECT path FROM ducklake_data_file WHERE NOT path_is_relative
+UNION SELECT path FROM ducklake_delete_file WHERE NOT path_is_relative ORDER BY path
 """
 
 
@@ -45,7 +52,7 @@ def branch_catalog(source: str, target: str, folder: Path) -> None:
 def copy_catalog(read: "psycopg2.extensions.cursor", target: str, folder: Path) -> None:
     """Fill the empty database `target` with a branch of the catalog as the transaction of `read` sees it.
 
-    Whoever removes files of the lake must be kept from it while the branch is read (`keep_files`), or wait until nobody needs it. Nobody may
+    Whoever removes files of the lake must be kept from it while the branch is read (`keep_files`, or `LakePolicy.branched`). Nobody may
     remove files of a branch: those of its first snapshot are the lake's. `may_remove_files` gives nobody the right.
     """
     import psycopg2
@@ -59,6 +66,17 @@ def copy_catalog(read: "psycopg2.extensions.cursor", target: str, folder: Path) 
         # Files that the lake will remove are not the branch's to remove.
         written.execute("DELETE FROM ducklake_files_scheduled_for_deletion")
         written.execute("UPDATE ducklake_metadata SET value = %s WHERE key = 'data_path' AND scope IS NULL", [f"{folder}/"])
+
+
+def lost_files(lake: "Lake") -> list[str]:
+    """The files that the catalog of a branch names in the lake that it is of, and that are not there any more."""
+    with lake.catalog_cursor() as cursor:
+        cursor.execute(_OF_OTHERS)
+        names = [name for (name,) in cursor.fetchall()]
+    if lake.branched is None:
+        return [name for name in names if not Path(name).exists()]
+    present = {f"{lake.branched.url}/{name}" for name in lake.branched.objects()}
+    return [name for name in names if name not in present]
 
 
 def _copy_tables(read: "psycopg2.extensions.cursor", written: "psycopg2.extensions.cursor") -> None:

@@ -28,7 +28,7 @@ def migrate_catalog(lake: Lake) -> None:
     """
     with _session(lake.extension_directory) as connection:
         try:
-            grant_lake(connection, lake.data_path)
+            grant_lake(connection, lake.data_path, lake.branched.url if lake.branched else None)
             connection.execute(
                 f"ATTACH {literal('ducklake:postgres:' + lake.catalog)} AS lake "
                 f"(DATA_PATH {literal(lake.data_path)}, AUTOMATIC_MIGRATION true)"

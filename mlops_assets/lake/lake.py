@@ -87,13 +87,15 @@ class AppendResult:
 class Lake:
     """Address of one lake: libpq string of the catalog database, data folder, folder of the DuckDB extensions.
 
-    The files are in `storage` where that is given. What DuckDB spills is beside the data folder all the same.
+    The files are in `storage` where that is given. What DuckDB spills is beside the data folder all the same. A branch of a lake in object
+    storage reads that one's files in `branched`.
     """
 
     catalog: str
     data_directory: Path
     extension_directory: Path
     storage: ObjectFolder | None = None
+    branched: ObjectFolder | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Lake":
@@ -103,6 +105,7 @@ class Lake:
             data_directory=settings.lake_directory,
             extension_directory=DUCKDB_EXTENSION_DIRECTORY,
             storage=ObjectFolder(settings.lake_location) if settings.storage else None,
+            branched=ObjectFolder(settings.branched_storage) if settings.branched_storage else None,
         )
 
     @property
@@ -131,8 +134,8 @@ class Lake:
         """
         if not self.extension_directory.is_dir():
             raise LakeError(f"No DuckDB extensions in {self.extension_directory}: run `mlops prepare` once.")
-        if self.storage:
-            self._wait_for(self.storage)
+        for storage in filter(None, (self.storage, self.branched)):
+            self._wait_for(storage)
         connection = duckdb.connect(
             config={
                 "extension_directory": str(self.extension_directory),
@@ -147,7 +150,7 @@ class Lake:
         mode = ", READ_ONLY" if read_only else ""
         try:
             connection.execute("SET TimeZone = 'UTC'")
-            grant_lake(connection, self.data_path)
+            grant_lake(connection, self.data_path, self.branched.url if self.branched else None)
             connection.execute(
                 f"ATTACH {literal('ducklake:postgres:' + self.catalog)} AS lake (DATA_PATH {literal(self.data_path)}{mode})"
             )

@@ -27,13 +27,14 @@ _EXPIRED_AT_ONCE = 1000
 class LakePolicy:
     """For how many days every snapshot is kept, for how many that of a prediction, and for how many hours a file that is named nowhere.
 
-    `needed` snapshots stay as well.
+    `needed` snapshots stay as well, and every file that was there at the moment `branched`, since which branches read it.
     """
 
     kept_days: int
     traced_days: float
     grace_hours: int
     needed: Set[int] = frozenset()
+    branched: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ def maintain_lake(lake: Lake, policy: LakePolicy, *, now: datetime, dry_run: boo
         # Again, for those who began before a merge was done.
         result.oldest_work = min(result.oldest_work, _oldest_work(lake))
         before = min(now - timedelta(hours=policy.grace_hours), result.oldest_work)
+        if policy.branched is not None and policy.branched < before:
+            report(
+                f"Files stay that a branch may read, which was made at {policy.branched:%Y-%m-%d %H:%M} UTC: mlops branch list"
+            )
+            before = policy.branched
         report("Removing files")
         result.removed = _remove(connection, "ducklake_cleanup_old_files", before, dry_run)
         report("Removing orphaned files")

@@ -51,12 +51,15 @@ def grant_access(connection: duckdb.DuckDBPyConnection, *, name: str, scope: str
         ) from None
 
 
-def grant_lake(connection: duckdb.DuckDBPyConnection, data_path: str) -> None:
-    """Let `connection` use the lake's files in `data_path`, where that is in object storage, and wait for a store that is away.
+def grant_lake(connection: duckdb.DuckDBPyConnection, data_path: str, branched: str | None) -> None:
+    """Let `connection` use the lake's files in `data_path` and `branched`, where that is in object storage, and wait for a store that is away.
 
     Raises ObjectSecretError as `grant_access` does.
     """
-    if data_path.startswith("s3://"):
+    addresses = {"mlops_lake": data_path, "mlops_branched_lake": f"{branched}/" if branched else ""}
+    for name, address in addresses.items():
+        if not address.startswith("s3://"):
+            continue
         connection.execute(f"SET http_retries = {_RETRIES}; SET http_retry_wait_ms = {_FIRST_WAIT_MILLISECONDS}")
         connection.execute(f"SET http_retry_backoff = {_BACKOFF}")
-        grant_access(connection, name="mlops_lake", scope=data_path)
+        grant_access(connection, name=name, scope=address)

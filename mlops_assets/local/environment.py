@@ -4,6 +4,7 @@ import os
 import sysconfig
 from pathlib import Path
 
+from mlops_assets.core.branches import BRANCHED_STORAGE_VARIABLE
 from mlops_assets.core.project import PROJECT_VARIABLE, project_of_process
 from mlops_assets.core.settings import DAGSTER_DATABASE, DUCKDB_EXTENSION_DIRECTORY, LAKE_DATABASE, Settings
 from mlops_assets.core.sign_on import sign_on_variables
@@ -62,9 +63,10 @@ def process_environment(settings: Settings) -> dict[str, str]:
             "MLFLOW_TRACKING_URI": settings.mlflow_url,
             # Set to nothing, MLflow's client would verify nothing.
             **({"MLFLOW_TRACKING_SERVER_CERT_PATH": str(authorities)} if (authorities := settings.listening.authorities) else {}),
-            # The three variables that the dbt profile reads.
+            # The variables that the dbt profile reads.
             "MLOPS_LAKE_CATALOG": settings.postgres_connection_string(LAKE_DATABASE),
             "MLOPS_LAKE_DATA": settings.lake_location,
+            "MLOPS_LAKE_BRANCHED": settings.branched_storage or "",
             "MLOPS_DUCKDB_EXTENSIONS": str(DUCKDB_EXTENSION_DIRECTORY),
             # A run over a range of partitions: materializations are stored in batches, and the plan is one event an asset
             # instead of one a partition (200 days of 14 assets: 50 s before the first step). See docs/adr/0005.
@@ -93,6 +95,7 @@ def settings_variables(settings: Settings) -> dict[str, str]:
         "MLOPS_NATS_URL": settings.nats_url or "",
         "MLOPS_MLFLOW_URL": settings.mlflow_server or "",
         "MLOPS_STORAGE": settings.storage or "",
+        BRANCHED_STORAGE_VARIABLE: settings.branched_storage or "",
         "MLOPS_ENGINE": settings.engine,
         "MLOPS_RAY_ADDRESS": settings.ray_address or "",
         "MLOPS_TASK_MEMORY_GB": str(settings.task_memory_gb),

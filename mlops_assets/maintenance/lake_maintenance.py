@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from mlops_assets.core.living_branches import oldest_branch
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.registry import FeatureRegistry
@@ -42,14 +43,16 @@ def build_lake_maintenance() -> dg.AssetsDefinition:
 
 
 def lake_policy(settings: Settings, online_store: OnlineStore) -> LakePolicy:
-    """What the settings allow, and the snapshots that the values of the online store are of."""
-    views = FeatureRegistry.from_manifest(current_project().dbt_manifest).views
+    """What the settings allow, the snapshots that the values of the online store are of, and since when branches read files."""
+    project = current_project()
+    views = FeatureRegistry.from_manifest(project.dbt_manifest).views
     states = (online_store.state(name, version) for name, version in views)
     return LakePolicy(
         kept_days=settings.kept_snapshot_days,
         traced_days=settings.kept_trace_days,
         grace_hours=settings.file_grace_hours,
         needed={state.snapshot for state in states if state is not None},
+        branched=oldest_branch(project),
     )
 
 

@@ -147,8 +147,8 @@ class ObjectBundles:
 class ObjectStore:
     """The bundles of all solutions in the storage of an installation."""
 
-    def __init__(self, settings: Settings, storage: str):
-        self._settings, self._storage = settings, ObjectFolder(storage)
+    def __init__(self, settings: Settings, storage: str, *, cache: Path):
+        self._settings, self._storage, self._folder = settings, ObjectFolder(storage), cache
 
     def solutions(self) -> Sequence[str]:
         """The first parts of the names."""
@@ -161,7 +161,7 @@ class ObjectStore:
         return ObjectBundles(
             self._storage,
             solution,
-            cache=FolderBundles(settings.serving_directory / solution),
+            cache=FolderBundles(self._folder / solution),
             catalog=settings.postgres_connection_string(LAKE_DATABASE),
             notify=lambda: publish_notice(event_stream_url(settings), settings.serving_directory),
         )
@@ -172,7 +172,7 @@ class ObjectStoreKind:
 
     def open(self, settings: Settings) -> BundleStore:
         """The store for stages."""
-        return ObjectStore(settings, _storage(settings))
+        return ObjectStore(settings, _storage(settings), cache=settings.serving_directory)
 
     def follow(self, settings: Settings) -> BundleStore:
         """The store for servers."""

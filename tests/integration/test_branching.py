@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.lake.branching import branch_catalog
+from mlops_assets.lake.branching import branch_catalog, lost_files
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.maintenance import LakePolicy, maintain_lake
 from mlops_assets.lake.tables import LakeError, current_snapshot
@@ -68,3 +68,32 @@ def test_nobody_removes_files_of_a_branch(
     with pytest.raises(LakeError, match="a branch of another one"):
         maintain_lake(branch, policy, now=datetime.now(UTC) + timedelta(days=1), dry_run=False, report=lambda text: None)
     assert (sorted(lake.data_directory.rglob("*.parquet")), len(files) > 1) == (files, True)
+
+
+def test_maintenance_keeps_the_files_that_a_branch_reads(
+    make_lake: Callable[[], Lake], create_database: Callable[[str], str], tmp_path: Path
+) -> None:
+    lake = make_lake()
+    with lake.connect(read_only=False) as connection:
+        connection.execute("CREATE SCHEMA shop; CREATE TABLE shop.orders AS SELECT i, 'first' AS state FROM range(1000) r(i)")
+        for first in range(1000, 5000, 1000):
+            connection.execute(f"INSERT INTO shop.orders SELECT i, 'next' FROM range({first}, {first} + 1000) r(i)")
+    made, rows = datetime.now(UTC), _rows(lake)
+    branch = replace(lake, catalog=create_database("branch_beside_maintenance"), data_directory=tmp_path / "branch")
+    branch.data_directory.mkdir()
+    branch_catalog(lake.catalog, branch.catalog, branch.data_directory)
+    with lake.connect(read_only=False) as connection:
+        connection.execute("DELETE FROM shop.orders WHERE i < 1000")
+
+    def maintain(branched: datetime | None) -> None:
+        policy = LakePolicy(kept_days=0, traced_days=0, grace_hours=0, branched=branched)
+        # The files of what one maintenance merges and lets expire are removed by the next one.
+        for days in (40, 80):
+            maintain_lake(lake, policy, now=datetime.now(UTC) + timedelta(days=days), dry_run=False, report=lambda text: None)
+
+    maintain(made)
+    assert (len(_rows(lake)), _rows(branch), lost_files(branch)) == (4000, rows, [])
+    maintain(None)
+    assert len(_rows(lake)) == 4000
+    assert all(name.startswith(f"{lake.data_directory}/shop/orders/") for name in lost_files(branch))
+    assert lost_files(branch) != []

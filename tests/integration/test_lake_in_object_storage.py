@@ -16,6 +16,7 @@ from object_storage import SECRET, Door, ObjectStore, object_store
 from mlops_assets.core.object_storage import ObjectFolder, StorageAwayError
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
+from mlops_assets.lake.branching import branch_catalog, lost_files
 from mlops_assets.lake.catalog_files import follow_files
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.maintenance import LakePolicy, maintain_lake
@@ -138,6 +139,31 @@ def test_dbt_writes_there(lake: Lake, store: ObjectStore, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout
     assert [name for name in store.names(prefix(lake)) if name.endswith(".parquet")]
     assert_hidden(tmp_path, done.stdout)
+
+
+def test_a_branch_reads_there_and_writes_here(
+    lake: Lake, create_database: Callable[[str], str], store: ObjectStore, tmp_path: Path
+) -> None:
+    content, before = write_days(lake, 3), store.names("")
+    folder = tmp_path / "branch" / "lake"
+    folder.mkdir(parents=True)
+    branch = replace(
+        lake, catalog=create_database("branch_of_objects"), data_directory=folder, storage=None, branched=lake.storage
+    )
+    branch_catalog(lake.catalog, branch.catalog, folder)
+    with branch.connect(read_only=False) as connection:
+        assert fingerprint(connection, f"lake.{TABLE}") == content
+        connection.execute(f"DELETE FROM {TABLE} WHERE id < 10; INSERT INTO {TABLE} SELECT day, 1000 + id, 0 FROM {TABLE}")
+        assert connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall() == [(240,)]
+    done = call_dbt(branch, current_project().dbt_project, tmp_path / "target", "seed")
+    assert done.returncode == 0, done.stdout
+    assert list(folder.rglob("*.parquet")) != []
+    assert (store.names(""), lost_files(branch)) == (before, [])
+    with lake.connect(read_only=True) as connection:
+        assert fingerprint(connection, f"lake.{TABLE}") == content
+    file = next(name for name in before if name.startswith(prefix(lake)) and name.endswith(".parquet"))
+    store.remove(file)
+    assert lost_files(branch) == [f"s3://parcels/{file}"]
 
 
 def test_a_store_that_is_away_is_waited_for(

@@ -64,10 +64,9 @@ def fill_branch(production: Settings, branch: Settings, report: Callable[[str], 
 
 
 def _check(production: Settings) -> None:
-    if production.storage is not None or production.mlflow_server is not None:
-        variable = "MLOPS_STORAGE" if production.storage else "MLOPS_MLFLOW_URL"
+    if production.mlflow_server is not None:
         raise StackError(
-            f"A branch reads an environment whose files are in its state folder, and {variable} names another place.",
+            "A branch copies the database of the environment's own MLflow, and MLOPS_MLFLOW_URL names another server.",
             remedy="mlops diff shows what a change does without a branch.",
         )
     preflight.check_installation(production)

@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mlops_assets.core.branches import BRANCH_FILE, BRANCH_OF_VARIABLE, branch_environment, branch_name_of
+from mlops_assets.core.branches import BRANCH_FILE, BRANCH_MADE_VARIABLE, BRANCH_OF_VARIABLE, branch_environment, branch_name_of
 from mlops_assets.core.environment_files import environment_name, is_branch, read_environment_file
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import Project
 from mlops_assets.core.settings import Settings
+from mlops_assets.lake.branching import lost_files
+from mlops_assets.lake.lake import Lake
 from mlops_assets.local import control, postgres
 from mlops_assets.local.environment import settings_variables
 from mlops_assets.operations.branches.creation import fill_branch
 
 _FIRST_PORT, _LAST_PORT, _PORTS = 20_000, 29_999, 4
-_SNAPSHOT, _MADE = "MLOPS_BRANCH_SNAPSHOT", "MLOPS_BRANCH_MADE"
+_SNAPSHOT = "MLOPS_BRANCH_SNAPSHOT"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def make_branch(project: Project, production: Settings, name: str, report: Calla
         _remove(folder)
         settings = _branch_settings(production, folder, _free_ports(name, _used_ports(project, production)))
         folder.mkdir(mode=0o700)
+        # Before it: what the environment no longer needs from now on, the branch does.
+        began = datetime.now(UTC)
         beginning = fill_branch(production, settings, report)
         variables = {
             **settings_variables(settings),
@@ -95,10 +99,20 @@ def make_branch(project: Project, production: Settings, name: str, report: Calla
             "MLOPS_BUNDLE_STORE": settings.bundle_store,
             BRANCH_OF_VARIABLE: environment_name(),
             _SNAPSHOT: str(beginning.snapshot),
-            _MADE: datetime.now(UTC).isoformat(timespec="seconds"),
+            BRANCH_MADE_VARIABLE: began.isoformat(timespec="seconds"),
         }
         _write_variables(folder / BRANCH_FILE, variables)
         return _read(folder)
+
+
+def check_files(branch: Branch) -> None:
+    """Raise StackError when files that `branch` reads are gone. Its Postgres runs."""
+    lost = lost_files(Lake.from_settings(branch.settings))
+    if lost:
+        raise StackError(
+            f"{branch.name} is too old: maintenance of {branch.of} has removed {len(lost)} files that it reads, such as {lost[0]}.",
+            remedy=f"Make it anew: mlops branch down {branch.name}, then mlops branch up {branch.name}",
+        )
 
 
 def remove_branch(project: Project, name: str) -> int | None:
@@ -129,7 +143,7 @@ def _read(folder: Path) -> Branch:
         folder=folder,
         of=variables.get(BRANCH_OF_VARIABLE),
         snapshot=int(variables[_SNAPSHOT]) if _SNAPSHOT in variables else None,
-        made=datetime.fromisoformat(variables[_MADE]) if _MADE in variables else None,
+        made=datetime.fromisoformat(variables[BRANCH_MADE_VARIABLE]) if BRANCH_MADE_VARIABLE in variables else None,
         settings=Settings.from_environment({"MLOPS_HOME": str(folder), **variables}),
     )
 
@@ -147,6 +161,7 @@ def _branch_settings(production: Settings, folder: Path, ports: tuple[int, ...])
         sensor_seconds=production.sensor_seconds,
         warm_runs=production.warm_runs,
         durability="buffered",
+        branched_storage=production.lake_location if production.storage else None,
     )
 
 

@@ -22,9 +22,11 @@ from mlops_assets.clients.bundle_record import (
 )
 from mlops_assets.clients.registered_model import COMPLETE, COMPLETE_TAG, WITHDRAWN, RegisteredModel
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.object_storage import ObjectFolder
 from mlops_assets.core.settings import MLFLOW_DATABASE, Settings
 from mlops_assets.operations.backup.databases import Moment, dump_database, restore_database
-from mlops_assets.serving.bundle_store import open_bundle_store
+from mlops_assets.serving.bundle_store import BundleStore, open_bundle_store
+from mlops_assets.serving.object_store import ObjectStore
 
 if TYPE_CHECKING:
     import psycopg2.extensions
@@ -58,7 +60,7 @@ def copy_registry(production: Settings, branch: Settings, moment: Moment, scratc
     dump_database(production, moment, MLFLOW_DATABASE, scratch, [])
     restore_database(branch, MLFLOW_DATABASE, scratch)
     signers = Signer(production.signing_key_file), Signer(branch.signing_key_file)
-    kept = _copy_bundles(production, branch, *signers) if production.signing_key_file.exists() else set()
+    kept = _copy_bundles(production, branch, *signers, scratch) if production.signing_key_file.exists() else set()
     connection = psycopg2.connect(branch.postgres_connection_string(MLFLOW_DATABASE))
     with contextlib.closing(connection), connection, connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('model_versions') IS NULL")
@@ -99,9 +101,13 @@ def _named_by_aliases(cursor: "psycopg2.extensions.cursor") -> set[Version]:
 def _copy_artifacts(production: Settings, branch: Settings, address: str) -> None:
     """Copy a folder of artifacts, which may be gone. Copied, not linked: what is written to a linked file is written to both."""
     relative = address.removeprefix(_ARTIFACTS).lstrip("/")
-    source = production.mlflow_artifact_directory / relative
-    if address.startswith(_ARTIFACTS) and source.is_dir():
-        shutil.copytree(source, branch.mlflow_artifact_directory / relative, dirs_exist_ok=True)
+    source, target = production.mlflow_artifact_directory / relative, branch.mlflow_artifact_directory / relative
+    if not address.startswith(_ARTIFACTS):
+        return
+    if production.storage is not None:
+        ObjectFolder(production.mlflow_artifact_location).below(relative).download(target)
+    elif source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def _signed_anew(version: RegisteredModel, theirs: Signer, ours: Signer) -> dict[str, str]:
@@ -119,10 +125,15 @@ def _signed_anew(version: RegisteredModel, theirs: Signer, ours: Signer) -> dict
     return tags
 
 
-def _copy_bundles(production: Settings, branch: Settings, theirs: Signer, ours: Signer) -> set[Version]:
+def _copy_bundles(production: Settings, branch: Settings, theirs: Signer, ours: Signer, scratch: Path) -> set[Version]:
     """Copy every stored bundle, and let the aliases name those that predict there. Returns their versions."""
     kept = set[Version]()
-    source, target = open_bundle_store(production), open_bundle_store(branch)
+    target = open_bundle_store(branch)
+    # What it fetches is not laid beside what the servers of the environment have fetched.
+    if production.storage is not None and production.bundle_store == "object_storage":
+        source: BundleStore = ObjectStore(production, production.storage, cache=scratch / "bundles")
+    else:
+        source = open_bundle_store(production)
     for solution in source.solutions():
         bundles, copies = source.of(solution), target.of(solution)
         with bundles.using():

@@ -74,7 +74,14 @@ def scratch_lake(settings: Settings, folder: Path) -> Iterator[ScratchLake]:
     """
     production = Lake.from_settings(settings)
     production.connect(read_only=True).close()
-    scratch = replace(settings, home=folder.resolve(), postgres_url=None)
+    scratch = replace(
+        settings,
+        home=folder.resolve(),
+        postgres_url=None,
+        storage=None,
+        # Of a branch that is itself reviewed, the files are where it reads them.
+        branched_storage=settings.lake_location if settings.storage else settings.branched_storage,
+    )
     scratch.lake_directory.mkdir(parents=True)
     with keep_files(production.catalog), scratch_postgres(scratch):
         branch_catalog(production.catalog, scratch.postgres_connection_string(LAKE_DATABASE), scratch.lake_directory)
