@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.clients.event_flow import open_flow
 from mlops_assets.clients.event_stream import EventStream, connect
+from mlops_assets.clients.event_stream_callers import write_callers
 from mlops_assets.core.listening import Listening
 from mlops_assets.core.settings import Settings
 from mlops_assets.local import configuration
@@ -34,6 +35,7 @@ class NatsServer:
         configuration.write_files(
             {path: text for path, text in configuration.render_files(self.settings).items() if path.name == "nats.conf"}
         )
+        write_callers(self.settings)
         command = [str(scripts_directory() / "nats-server"), "--config", str(self._directory / "nats.conf")]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)

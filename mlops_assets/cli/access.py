@@ -122,14 +122,18 @@ def list_callers(as_json: JsonOption = False) -> None:
 
 def _show(settings: Settings, name: str, token: str, former_until: datetime | None, *, as_json: bool) -> None:
     from mlops_assets.access.callers import read_callers
+    from mlops_assets.clients.event_stream_callers import caller_address
     from mlops_assets.local.links import link
 
+    [caller] = [caller for caller in read_callers(settings.callers_file) if caller.name == name]
+    # A NATS elsewhere has its own users.
+    has_events = caller.role == "caller" and settings.nats_url is None
+    events = caller_address(settings, name, caller.tokens[-1]) if has_events else None
     if as_json:
-        print_json({"name": name, "token": token, "former_until": former_until})
+        print_json({"name": name, "token": token, "former_until": former_until, "event_stream": events})
         return
-    console.print(token, markup=False, highlight=False, soft_wrap=True)
-    [role] = [caller.role for caller in read_callers(settings.callers_file) if caller.name == name]
-    for address in [settings.dagster_url, settings.mlflow_url] if role != "caller" else []:
-        console.print(link(address, token), markup=False, highlight=False, soft_wrap=True)
+    links = [link(address, token) for address in (settings.dagster_url, settings.mlflow_url)] if caller.role != "caller" else []
+    for line in (token, *links, *filter(None, [events])):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     former = f" The former token is taken until {former_until:%Y-%m-%d %H:%M:%S} UTC." if former_until else ""
     console.print(f"The token of {name}, shown this once.{former} {_APPLIES}", style="dim", highlight=False, soft_wrap=True)

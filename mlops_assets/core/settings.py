@@ -271,6 +271,11 @@ class Settings:
         return self.home / "nats_caller_password"
 
     @property
+    def nats_callers_file(self) -> Path:
+        """File of the accounts that the embedded event stream has for the callers; its configuration includes it."""
+        return self.home / "nats_callers.conf"
+
+    @property
     def serving_token_file(self) -> Path:
         """File of the token of the online server, unless `serving_token` gives it."""
         return self.home / "serving_token"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mlops_assets.access.credentials import event_stream_caller, event_stream_platform, event_stream_system
+from mlops_assets.clients.event_stream_callers import PLATFORM_ACCOUNT
 from mlops_assets.core.environment_files import environment_name, environment_prefix
 from mlops_assets.core.listening import bracketed
 from mlops_assets.core.project import current_project
@@ -18,9 +19,6 @@ from mlops_assets.local.supervisor import MARKER_VARIABLE
 from mlops_assets.runs.slots import SLOTS_TAG, slots
 
 TEMPLATE_DIRECTORY = Path(__file__).parent / "templates"
-
-EVENT_STREAM_ACCOUNT = "PLATFORM"
-"""The account of NATS that holds the streams, and the name of their folder."""
 
 
 def render_files(settings: Settings) -> dict[Path, str]:
@@ -36,7 +34,7 @@ def render_files(settings: Settings) -> dict[Path, str]:
         "nats_platform": event_stream_platform(settings),
         "nats_caller": event_stream_caller(settings),
         "nats_system": event_stream_system(settings),
-        "platform_account": EVENT_STREAM_ACCOUNT,
+        "platform_account": PLATFORM_ACCOUNT,
         "environment_name": environment_name(),
         "environment_prefix": environment_prefix(),
         "project": current_project(),

@@ -10,6 +10,7 @@ import psutil
 
 from mlops_assets.access.openid import Provider
 from mlops_assets.access.tls import check_listening
+from mlops_assets.clients.event_stream_callers import PLATFORM_ACCOUNT, write_callers
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 from mlops_assets.local import (
@@ -235,6 +236,7 @@ def _launch(settings: Settings, supervisor: Supervisor, files: dict, listener: L
         postgres.remove_stale_pid_file(settings)
     if settings.nats_url is None:
         keep_event_streams(settings)
+        write_callers(settings)
     configuration.write_files(files)
     # Whatever the caller's umask made them.
     permissions.close_folder(settings.home)
@@ -243,7 +245,7 @@ def _launch(settings: Settings, supervisor: Supervisor, files: dict, listener: L
 
 def keep_event_streams(settings: Settings) -> None:
     """Give the streams of an installation whose event stream had no accounts to the platform's account. The server does not run."""
-    former, current = (settings.home / "nats" / "jetstream" / account for account in ("$G", configuration.EVENT_STREAM_ACCOUNT))
+    former, current = (settings.home / "nats" / "jetstream" / account for account in ("$G", PLATFORM_ACCOUNT))
     if former.exists() and not current.exists():
         former.rename(current)
 

@@ -12,6 +12,7 @@ import msgspec
 
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.clients.event_stream import PREDICTIONS, EventStream, connect, subject
+from mlops_assets.clients.event_stream_callers import follow_callers
 from mlops_assets.clients.event_stream_health import end_after_failed_writes
 from mlops_assets.clients.notices import follow_notices
 from mlops_assets.clients.publishing import Message, NotStoredError
@@ -42,11 +43,12 @@ _IDENTIFIER = msgspec.json.Decoder(_Identified)
 async def serve(settings: Settings, url: str, stopping: asyncio.Event) -> None:
     """Ship the spool until `stopping` is set.
 
-    Where bundles are in object storage, notices of their changes are followed as well. The embedded event stream is kept able to store.
+    Where bundles are in object storage, notices of their changes are followed as well. The embedded event stream is kept able to store,
+    and knows its callers.
     """
     tasks = [ship(settings.spool_directory, url, stopping, reports=settings.server_reports_directory)]
     if settings.nats_url is None:
-        tasks.append(end_after_failed_writes(settings, stopping))
+        tasks += [end_after_failed_writes(settings, stopping), follow_callers(settings, stopping)]
     if settings.storage:
         tasks.append(follow_notices(url, settings.serving_directory, stopping))
     await asyncio.gather(*tasks)

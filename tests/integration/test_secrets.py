@@ -30,6 +30,7 @@ OWN_FILES = {
         "nats_caller_password",
         "nats_system_password",
         "nats.conf",
+        "nats_callers.conf",
     ),
     "postgres_password",
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 _COPIED_OTHERWISE = {"postgres", "nats", "lake", "online_store"}
 _MADE_AT_START = {
-    *("supervisord.conf", "supervisord.pid", "nats.conf", "postgres_password", "stack.lock", "environment"),
+    *("supervisord.conf", "supervisord.pid", "nats.conf", "nats_callers.conf", "postgres_password", "stack.lock", "environment"),
     *("sessions", "servers", "metrics", "rate_limits", "run_workers", "logs"),
 }
 _MAY_BE_DELETED = {"staged_windows", "replay", "catalogue", "lineage", "datasets", "duckdb_spill"}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from typer.testing import CliRunner
 
@@ -15,7 +16,9 @@ def mlops(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_an_application_gets_a_token_a_new_one_and_none(home: Path) -> None:
-    first = json.loads(mlops("add", "shop", "--solution", "flights", "--rate", "5", "--json")[1])["token"]
+    added = json.loads(mlops("add", "shop", "--solution", "flights", "--rate", "5", "--json")[1])
+    first, events = added["token"], added["event_stream"]
+    assert events.startswith(f"nats://shop-{hash_token(first)[:8]}:")
     second = json.loads(mlops("rotate", "shop", "--overlap", "48", "--json")[1])["token"]
     code, listed, _ = mlops("list", "--json")
     assert code == 0
@@ -25,6 +28,7 @@ def test_an_application_gets_a_token_a_new_one_and_none(home: Path) -> None:
     kept = (home / "callers.json").read_text()
     assert [token in listed + kept for token in (first, second)] == [False, False]
     assert [hash_token(token) in kept for token in (first, second)] == [True, True]
+    assert urlsplit(events).password not in kept
     assert mlops("remove", "shop")[0] == 0
     assert json.loads(mlops("list", "--json")[1]) == []
     code, _, error = mlops("rotate", "shop")
