@@ -50,6 +50,21 @@ def running_redis() -> Iterator[str]:
     shutil.rmtree(home)
 
 
+@contextmanager
+def saving_redis(folder: Path) -> Iterator[tuple[int, str]]:
+    """The process and the address of a Redis that saves what it has in `folder` a second after a change."""
+    assert REDIS_SERVER is not None
+    socket = folder / "redis.sock"
+    command = [REDIS_SERVER, "--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--save", "1", "1"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: _answers(redis.Redis(unix_socket_path=str(socket))), 20)
+        yield server.pid, f"unix://{socket}"
+    finally:
+        server.kill()
+        server.wait()
+
+
 _SLOTS = 16384
 
 

@@ -65,8 +65,16 @@ def is_transient(error: BaseException) -> bool:
 
 
 def lacks_room(error: BaseException) -> bool:
-    """Whether the disk was full, as `error` or one that it was raised from tells."""
-    return NO_ROOM in str(error) or (error.__cause__ is not None and lacks_room(error.__cause__))
+    """Whether the disk, or the memory of a Redis, was full, as `error` or one that it was raised from tells."""
+    if NO_ROOM in str(error) or _is_full_redis(error):
+        return True
+    return error.__cause__ is not None and lacks_room(error.__cause__)
+
+
+def _is_full_redis(error: BaseException) -> bool:
+    """Whether a Redis takes no writes: it could not save to its disk, which it tells by this word alone, or has no memory left."""
+    kind = type(error)
+    return kind.__module__ == "redis.exceptions" and (kind.__name__ == "OutOfMemoryError" or "MISCONF" in str(error))
 
 
 def step(compute: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:

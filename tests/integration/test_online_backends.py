@@ -6,11 +6,13 @@ Which Redis: `tests/redis_server.py`.
 import math
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +21,8 @@ from uuid import uuid4
 
 import pytest
 import redis
-from redis_server import STORES
+from redis_server import REDIS_SERVER, STORES, saving_redis
+from waiting import wait_for
 
 from mlops_assets.core.settings import Settings
 from mlops_assets.online_store.lmdb_store import LmdbStore
@@ -42,6 +45,7 @@ from mlops_assets.online_store.values import (
     ViewState,
     ViewValues,
 )
+from mlops_assets.stages.faults import lacks_room
 
 MOMENT = datetime(2020, 1, 10, tzinfo=UTC)
 FORK = multiprocessing.get_context("fork")
@@ -357,6 +361,37 @@ def test_a_redis_that_does_not_answer_is_named_without_its_password(scheme: str)
     with pytest.raises(OnlineStoreError, match=r"Redis at 127\.0\.0\.1:1 does not answer.*correct MLOPS_REDIS_URL") as raised:
         RedisStore(f"{scheme}://me:secret@127.0.0.1:1/0").state("view", 1)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("saves", [running for running in (saving_redis,) if REDIS_SERVER])
+def test_a_redis_whose_disk_is_full_answers_on_and_takes_a_push_once_there_is_room(
+    saves: Callable[[Path], AbstractContextManager[tuple[int, str]]], tmp_path: Path, view: OnlineView
+) -> None:
+    def push_and_save(snapshot: int) -> ViewState:
+        state = push(store, view, [entity("x", 0.5, snapshot)], snapshot=snapshot)
+        wait_for(lambda: not client.info("persistence")["rdb_bgsave_in_progress"], 30)
+        # Now, instead of within five seconds.
+        client.bgsave()
+        return state
+
+    with saves(tmp_path) as (process, url):
+        store, client = RedisStore(url), redis.Redis.from_url(url)
+        push_and_save(1)
+        # No file of it may become longer: a save fails as on a full disk.
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        with pytest.raises(redis.ResponseError) as refused:
+            wait_for(lambda: push_and_save(2).snapshot != 2, 60)
+        assert lacks_room(refused.value), "its step waits for room, and fails for nothing else"
+        [row] = store.read([request(view, "a")], [{"id": "x"}], MOMENT)
+        assert row.values == {"a": 0.5}
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok", 60)
+        assert push(store, view, [entity("x", 0.7, 3)], snapshot=3).snapshot == 3
+
+
+def test_a_redis_without_memory_left_lacks_room() -> None:
+    assert lacks_room(redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."))
+    assert not lacks_room(redis.ResponseError("WRONGTYPE"))
 
 
 def test_the_map_grows_when_it_is_full_and_open_readers_follow(tmp_path: Path, view: OnlineView) -> None:
