@@ -31,6 +31,7 @@ PLATFORM_ACCOUNT = "PLATFORM"
 _STORED, _STORED_ALIAS = f"$JS.API.STREAM.MSG.GET.{PREDICTIONS}", f"stored.{PREDICTIONS}"
 _LOOK_SECONDS = 0.5
 _ANSWER_SECONDS = 5.0
+_RETRY_SECONDS = 10.0
 _HEALTH, _RELOAD = "$SYS.REQ.SERVER.PING.HEALTHZ", "$SYS.REQ.SERVER.{}.RELOAD"
 _ALL = "*"
 """In a subject: every solution."""
@@ -64,9 +65,12 @@ def write_callers(settings: Settings) -> bool:
             return False
     # Readable by the owner alone, and complete when it gets its name: it holds passwords.
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".nats_callers.")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    Path(scratch).replace(path)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(scratch).replace(path)
+    finally:
+        Path(scratch).unlink(missing_ok=True)
     return True
 
 
@@ -74,8 +78,14 @@ async def follow_callers(settings: Settings, stopping: asyncio.Event) -> None:
     """Until `stopping` is set, have the server know who may connect, as soon as that changes or a token is over."""
     is_known = False
     while not await wait_for(stopping, _LOOK_SECONDS):
-        if write_callers(settings) or not is_known:
-            is_known = await reload_callers(settings)
+        try:
+            is_known = not write_callers(settings) and is_known
+        except OSError as error:
+            is_known = False
+            _log.error("The callers of the event stream are not written to %s: %s", settings.nats_callers_file, error)
+            await wait_for(stopping, _RETRY_SECONDS)
+        else:
+            is_known = is_known or await reload_callers(settings)
 
 
 async def reload_callers(settings: Settings) -> bool:
