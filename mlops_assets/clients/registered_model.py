@@ -34,6 +34,9 @@ GATES_PASSED, GATES_FAILED = "accepted", "rejected"
 REJECTION_TAG = "rejected_because"
 """On a rejected version: each gate that failed, and why."""
 
+APPROVED_BY = "approved_by"
+"""Metadata of a deployment in Dagster: who approved the version, where the YAML wants somebody to."""
+
 
 @dataclass(frozen=True)
 class RegisteredModel:

@@ -9,9 +9,6 @@ from mlops_assets.core.keys import DEPLOYMENT, SEGMENT, SEGMENT_STAGES, TRAINING
 LEFT_TO_SOLUTION = "left_to_solution"
 """Metadata of a deployment: whether it took from a segment its own champion, so that the solution's predicts its rows."""
 
-APPROVED_BY = "approved_by"
-"""Metadata of a deployment: who approved the version, where the YAML wants somebody to."""
-
 _MOST_DEPLOYMENTS = 1000
 
 

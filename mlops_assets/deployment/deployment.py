@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.clients.registered_model import COPIED_FROM_TAG, GATES_PASSED, TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.clients.registered_model import APPROVED_BY, COPIED_FROM_TAG, GATES_PASSED, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.trusted_types import RegistryError
 from mlops_assets.core import check_rules
-from mlops_assets.core.deployment_target import APPROVED_BY, LEFT_TO_SOLUTION
+from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION
 from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, MODEL, ONLINE_FEATURES
 from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.approval import APPROVAL, require_approval, rollback_result, settle_approval

@@ -19,13 +19,11 @@ from mlops_assets.local import (
     durability,
     environment_owner,
     interrupted_runs,
-    lake_catalog,
     leftovers,
     logs,
     permissions,
     postgres,
     preflight,
-    prepare,
     probes,
     version_check,
 )
@@ -67,7 +65,7 @@ def up(settings: Settings, listener: Listener) -> bool:
         unprepared = None
         if is_launched := not supervisor.is_running():
             try:
-                prepare.prepare(settings)
+                _prepare(settings)
             except StackError as error:
                 unprepared = error
             _launch(settings, supervisor, files, listener)
@@ -89,7 +87,23 @@ def up(settings: Settings, listener: Listener) -> bool:
 
 def ensure_up(settings: Settings) -> None:
     """Start what is missing of the stack, silently. Raises StackError as `up` does."""
-    up(settings, _silent)
+    if not _is_complete(settings):
+        up(settings, _silent)
+
+
+def _is_complete(settings: Settings) -> bool:
+    """Whether every server runs and answers, with these settings and this release: what a start does besides was done by the one before.
+
+    Most commands find it so, and a rollback does not wait then for what `up` looks at: databases, the catalog of the lake, runs.
+    """
+    supervisor = Supervisor(settings)
+    if not supervisor.is_running() or adoption.needs_signing(settings) or not version_check.is_of_this_release(settings):
+        return False
+    version_check.begin_start(settings)
+    _check_unchanged(configuration.render_files(settings))
+    processes = supervisor.processes()
+    wanted = [processes[service.name] for service in services(settings)]
+    return all(process.pid is not None for process in wanted) and all(_is_ready(settings, process) for process in wanted)
 
 
 def ensure_ready(settings: Settings, name: str) -> None:
@@ -157,7 +171,7 @@ def reload(settings: Settings) -> None:
         raise StackError("The stack is not running.", remedy="Start it: mlops up")
     if settings.nats_url is None and settings.listening.has_tls:
         supervisor.signal(NATS, "HUP")  # it reads a renewed certificate
-    prepare.prepare(settings)
+    _prepare(settings)
     supervisor.restart(CODE_LOCATION)
     code_location = [service for service in services(settings) if service.name == CODE_LOCATION]
     _wait(supervisor, code_location, lambda process: probes.code_server_is_listening(settings), _silent)
@@ -259,7 +273,9 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
     _wait(supervisor, first, lambda process: _is_ready(settings, process), listener)
     postgres.create_databases(settings)
     environment_owner.claim_servers(settings)
-    lake_catalog.ensure_catalog(settings)
+    from mlops_assets.local.lake_catalog import ensure_catalog
+
+    ensure_catalog(settings)
     version_check.check_state(settings)
     processes = supervisor.processes()
     served = any(processes[name].pid is not None for name in (DAEMON, WEBSERVER))
@@ -278,6 +294,13 @@ def _start(settings: Settings, supervisor: Supervisor, wanted: list[Service], li
         # Not when supervisor would try again, which may be in minutes.
         supervisor.restart(service.name)
     return bool(stopped)
+
+
+def _prepare(settings: Settings) -> None:
+    # Here, not above: it imports for half a second what most commands do without.
+    from mlops_assets.local.prepare import prepare
+
+    prepare(settings)
 
 
 def _silent(name: str, event: str) -> None:

@@ -9,8 +9,7 @@ from mlops_assets.clients.aliases import segment_alias
 from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.champion import registered_champion, registered_number, registered_version
 from mlops_assets.clients.dagster_client import DagsterClient, Materialization, RunState, model_partition, partition_parts
-from mlops_assets.clients.registered_model import COPIED_FROM_TAG, TRAINING_DATE_TAG
-from mlops_assets.core.deployment_target import APPROVED_BY
+from mlops_assets.clients.registered_model import APPROVED_BY, COPIED_FROM_TAG, TRAINING_DATE_TAG
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import Settings
@@ -49,7 +48,11 @@ def deployment_history(client: DagsterClient, solution: str, segment: str | None
 
     Raises StackError when there is no such solution, or it has no models by segment.
     """
-    asset = _deployment_asset(client, solution, segment)
+    return _history(client, _deployment_asset(client, solution, segment), segment)
+
+
+def _history(client: DagsterClient, asset: AssetState, segment: str | None) -> list[Deployment]:
+    """The deployments of `asset` that changed the champion (of `segment`), newest first."""
     found: list[Deployment] = []
     until = None
     for event in client.materializations(asset.key, _LIMIT):
@@ -115,7 +118,7 @@ def deploy(
         configuration["approve"] = approve
     run_id = client.launch([asset], partition, partition, {asset.key: configuration}, purpose=f"deployment of version {version}")
     follow_run(client, run_id, f"the deployment of version {version}", report)
-    newest = next(iter(deployment_history(client, solution, segment)), None)
+    newest = next(iter(_history(client, asset, segment)), None)
     return newest if newest is not None and newest.version == version else None
 
 

@@ -12,6 +12,8 @@ from mlops_assets.core.patience import PATIENCE_SECONDS
 _RAW = "raw/"
 """How the keys of raw tables begin; spelled as in `keys.py`, which imports Dagster."""
 _POLL_SECONDS = 0.5
+_SHORT_POLL_SECONDS, _SHORT_RUN_SECONDS = 0.1, 5.0
+"""A run may be a rollback, for which somebody waits: it is asked for more often while it is young."""
 _GIVEN_UP_SECONDS = PATIENCE_SECONDS
 """So long is waited for the run that goes on with one on which Dagster gave up, since its code could not be reached at that moment."""
 _STEP_POLLS = 10
@@ -40,8 +42,9 @@ def wait_for_run(client: DagsterClient, run_id: str, report: Callable[[RunState]
 
 
 def poll_run(client: DagsterClient, run_id: str) -> Iterator[RunState]:
-    """Yield the state of the run twice a second until it will not change any more; its steps may be some seconds old before that."""
-    known, ended_at = client.run(run_id), None
+    """Yield the state of the run, twice a second or more often, until it will not change any more; its steps may be some seconds old."""
+    began, ended_at = time.monotonic(), None
+    known = client.run(run_id)
     for poll in itertools.count(1):
         yield known
         if known.finished:
@@ -49,7 +52,7 @@ def poll_run(client: DagsterClient, run_id: str) -> Iterator[RunState]:
             may_go_on = known.is_interrupted and known.followed_by is None
             if not may_go_on or time.monotonic() - ended_at > _GIVEN_UP_SECONDS:
                 return
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_SHORT_POLL_SECONDS if time.monotonic() - began < _SHORT_RUN_SECONDS else _POLL_SECONDS)
         asks_steps = poll % _STEP_POLLS == 0
         state = client.run(run_id, with_steps=asks_steps)
         if state.finished and not asks_steps:

@@ -46,7 +46,8 @@ class Scripted(DagsterClient):
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "_POLL_SECONDS", 0)
+    for name in ("_POLL_SECONDS", "_SHORT_POLL_SECONDS"):
+        monkeypatch.setattr(runs, name, 0)
 
 
 def test_a_run_is_followed_until_it_ends_and_each_state_is_told() -> None:
