@@ -1,7 +1,7 @@
 """Callers of the embedded NATS: an account for each application that has a token, with the subjects of its solutions and no others.
 
 The accounts are in a file of their own, which the configuration of NATS includes. It follows the file of the callers: NATS reads it again,
-keeps the connections of those who stay, and ends those of a credential that was taken away. See docs/adr/0078.
+keeps the connections of those who stay, and ends those of a credential that was taken away. See docs/adr/0079.
 """
 
 import asyncio
