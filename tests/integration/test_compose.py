@@ -177,8 +177,8 @@ def test_dagster_is_configured_as_without_containers(monkeypatch: pytest.MonkeyP
 
 
 def accounts(configuration: str) -> str:
-    """What the users of the event stream may do, without comments, passwords and the account of its health."""
-    text = re.sub(r"#.*", "", configuration)
+    """What the users of the event stream may do, without comments, passwords, the account of its health and those of single callers."""
+    text = re.sub(r"#.*|include .*", "", configuration)
     text = text[text.index("accounts {") : text.index("jetstream {\n")]
     text = re.sub(r"SYSTEM \{.*?\n  \}|system_account: SYSTEM", "", text, flags=re.DOTALL)
     return "".join(re.sub(r"password: [^ \n]+", "", text).split())
