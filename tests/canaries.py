@@ -13,12 +13,14 @@ import psycopg2
 from waiting import wait_for
 
 from mlops_assets.core.settings import Settings
+from mlops_assets.core.sign_on import SignOn
 from mlops_assets.local import postgres
 from mlops_assets.local.permissions import PRIVATE_UMASK
 
 POSTGRES_PASSWORD = "canary:postgres\\ pass'word"
 SERVING_TOKEN = "canary-serving-token"
 NOTIFICATION_PASSWORD = "canary-notification-password"
+CLIENT_SECRET = "canary-openid-client-secret"
 SOURCE_SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "canary-source-key",
     "SOURCE_URL": "postgresql://me:canary-source-password@127.0.0.1:1/x",
@@ -29,6 +31,7 @@ ALL = {
     "password of Postgres": POSTGRES_PASSWORD,
     "quoted password of Postgres": quote(POSTGRES_PASSWORD, safe=""),
     "token of callers": SERVING_TOKEN,
+    "secret of the OpenID client": CLIENT_SECRET,
     "address of notifications": NOTIFICATION_PASSWORD,
     "key of a source": SOURCE_SECRETS["AWS_SECRET_ACCESS_KEY"],
     "password of a source": "canary-source-password",
@@ -55,9 +58,10 @@ def own_postgres(settings: Settings) -> Iterator[str]:
 
 
 def with_canaries(settings: Settings, postgres_url: str) -> Settings:
-    """The settings with a canary as every secret that a person sets. Nobody listens where notifications go."""
+    """The settings with a canary as every secret that a person sets. Nobody listens where notifications go, and no provider answers."""
     notified = (f"json://me:{NOTIFICATION_PASSWORD}@127.0.0.1:1/",)
-    return replace(settings, postgres_url=postgres_url, serving_token=SERVING_TOKEN, notify_urls=notified)
+    sign_on = SignOn(issuer="http://127.0.0.1:1", client_id="mlops", client_secret=CLIENT_SECRET, viewers=("staff",))
+    return replace(settings, postgres_url=postgres_url, serving_token=SERVING_TOKEN, notify_urls=notified, sign_on=sign_on)
 
 
 def _set_password(directory: Path) -> bool:

@@ -1,14 +1,18 @@
 """Where the secrets of an installation are after the demo: in their files, and nowhere that a person, a program or a log looks at."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import canaries
 import psutil
 import psycopg2
 import pytest
+import requests
 from psycopg2 import sql
 from running_stack import Demo, Platform
 from waiting import wait_for
@@ -38,18 +42,18 @@ OWN_FILES = {
 
 NEEDED = {
     "nats": set[str](),
-    "mlflow": {"MLOPS_POSTGRES_URL"},
+    "mlflow": {"MLOPS_POSTGRES_URL", "MLOPS_OIDC_CLIENT_SECRET"},
     "online": {"MLOPS_SERVING_TOKEN"},
     "stream": set[str](),
     "shipper": set[str](),
-    "dagster-webserver": set[str](),
+    "dagster-webserver": {"MLOPS_OIDC_CLIENT_SECRET"},
 }
 """The variables with canaries that a server's process has; those that run code of the project have them all."""
 
 
 @pytest.fixture(scope="module")
-def secrets(platform: Platform, demo: Demo) -> dict[str, str]:
-    """Every secret of the installation by its name, after runs that succeeded and one that was made to read a secret."""
+def secrets(platform: Platform, demo: Demo) -> Iterator[dict[str, str]]:
+    """Every secret of the installation by its name, after runs that succeeded, one that was made to read a secret, and vain signing in."""
     settings = platform.settings
     assets = platform.client.assets()
     table = next(key for key, asset in assets.items() if key.startswith("raw/") and asset.partitioned)
@@ -58,15 +62,25 @@ def secrets(platform: Platform, demo: Demo) -> dict[str, str]:
     run_id = platform.client.launch([assets[table]], first, first, configuration, purpose="test")
     wait_for(lambda: platform.client.run(run_id).finished, 180, every=0.5)
     assert platform.mlops("open", "--no-browser").returncode == 0
+    for door in (settings.dagster_url, settings.mlflow_url):
+        answer = requests.get(f"{door}/.mlops/sign-in", timeout=60)
+        assert "Nobody was signed in" in answer.text
+        assert canaries.found_in(canaries.ALL, [answer.text, str(answer.headers)]) == set()
+    name = f"canary-{uuid4().hex}"
+    events = json.loads(platform.mlops("access", "add", name, "--solution", "x", "--json").stdout)["event_stream"]
+    wait_for(lambda: name in settings.nats_callers_file.read_text(), 30)
+    assert platform.mlops("access", "rotate", name).returncode == 0
     own = {
         "access token": access_token(settings),
         "serving token": serving_token(settings),
         "signing key": settings.signing_key_file.read_text().strip(),
         "platform's password": event_stream_platform(settings).password,
         "caller's password": event_stream_caller(settings).password,
+        "password of a caller of one solution": str(urlsplit(events).password),
     }
     assert all(own.values())
-    return own | canaries.ALL
+    yield own | canaries.ALL
+    assert platform.mlops("access", "remove", name).returncode == 0
 
 
 def test_the_installation_has_every_canary(platform: Platform) -> None:
