@@ -7,6 +7,8 @@ explain. The value compared is the realised one once the window is complete, and
 The standard error of the change has three parts: the sampling errors of the window and of the hold-out, and the standard deviation between
 windows of the reference period (`reference_windows.py`), which the mean of the few windows of a hold-out has too. The probability of a false
 alarm is divided among the cells of a window (Bonferroni): one half among the metrics of all rows, the other among those of the slices.
+What was realised on all rows is no guess: there a usual difference excuses as much as it is, one standard deviation between windows. An
+estimate, and the hundreds of cells of the slices, must exceed what is unusual among the windows too.
 
 Two further limits do not sink with a version that was accepted at a lower level (`ml/best_version.py`, the section `gates` of the YAML):
 - The level of the best version on comparable rows: where an earlier version leads, the hold-out's value is that of this version, better by the
@@ -25,6 +27,7 @@ from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 
+from mlops_assets.ml.bootstrap import errors_of_chance
 from mlops_assets.ml.evaluation import Evaluation
 from mlops_assets.ml.performance_estimation import Estimate
 from mlops_assets.ml.performance_words import evaluated_value
@@ -214,13 +217,18 @@ def _with_threshold(
     if row.expected is None or row.effect is None or row.error is None:
         return row
     family = [other for other in rows if other.error is not None and (other.slice is None) == (row.slice is None)]
-    change = max(row.effect, variation.quantile(limits.false_alarms / 2 / len(family)) * row.error)
-    value, _ = evaluated_value(vars(row))
+    probability, sampling = limits.false_alarms / 2 / len(family), errors[row.slice or WHOLE, row.metric]
+    value, kind = evaluated_value(vars(row))
+    if kind == "realised" and row.slice is None:
+        explained = math.hypot(errors_of_chance(probability) * sampling, variation.predicted(WHOLE, row.metric))
+    else:
+        explained = variation.quantile(probability) * row.error
+    change = max(row.effect, explained)
     # Of a metric whose greater values are worse everything is turned round.
     sign = 1 if greater_is_better(row.metric) else -1
     level = row.expected if row.best is None else row.best
     threshold = sign * level - change
     if row.floor is not None:
-        chance = limits.floor_quantile() * errors[row.slice or WHOLE, row.metric]
+        chance = limits.floor_quantile() * sampling
         threshold = max(threshold, min(sign * row.floor, sign * row.expected - chance))
     return replace(row, threshold=sign * threshold, alert=value is not None and sign * value < threshold)

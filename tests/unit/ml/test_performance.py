@@ -109,6 +109,18 @@ def test_a_change_as_large_as_those_between_the_windows_before_is_no_alert() -> 
     assert rows_of(estimated=USUAL - 0.3, realised=None, complete=False, variation=varying)[WHOLE_AUC].alert
 
 
+def test_what_all_rows_realised_is_excused_by_one_usual_deviation_and_an_estimate_by_what_is_unusual() -> None:
+    worse = evaluated(1.5)
+    fall = USUAL - float(worse.metrics["roc_auc"] or 0)
+    varying = Variation({(WHOLE, "roc_auc"): fall / 2}, windows=25, held_out=2.0)
+    realised, north = (rows_of(realised=worse, variation=varying)[name, "roc_auc"] for name in (None, "place = north"))
+    assert realised.alert
+    assert not north.alert
+    assert not rows_of(estimated=USUAL - fall, realised=None, complete=False, variation=varying)[WHOLE_AUC].alert
+    wider = Variation({(WHOLE, "roc_auc"): fall}, windows=25, held_out=2.0)
+    assert not rows_of(realised=worse, variation=wider)[WHOLE_AUC].alert
+
+
 def test_where_smaller_is_better_worse_is_greater() -> None:
     usual, log_loss = float(evaluated(1.0).metrics["log_loss"] or 0), (None, "log_loss")
     worse = rows_of(estimated=usual + 0.1, realised=None, complete=False, metrics=("log_loss",))[log_loss]
