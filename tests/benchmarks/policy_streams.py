@@ -120,7 +120,7 @@ class Trees:
     _matrix: np.ndarray | None = field(default=None, init=False)
 
     def fit_predict(self, rows: np.ndarray, weights: np.ndarray | None, later: np.ndarray) -> np.ndarray:
-        """Fit on `rows`, and predict `later`, in one thread: on a busy machine several wait for each other ten times longer than they compute."""
+        """Fit on `rows`, and predict `later`, in one thread: several wait for each other longer than they compute."""
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1):
