@@ -13,6 +13,9 @@ from mlops_assets.core.settings import Settings
 
 _SCHEME = b"bearer"
 
+PLATFORM_ACCOUNT = "PLATFORM"
+"""The account of NATS that holds the streams, and the name of their folder."""
+
 
 def access_token(settings: Settings) -> str:
     """The token that opens Dagster and MLflow."""

@@ -19,14 +19,11 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from mlops_assets.access.callers import ALL_SOLUTIONS, Caller, TokenHash, read_callers
-from mlops_assets.access.credentials import EventStreamUser, event_stream_platform, event_stream_system_url
+from mlops_assets.access.credentials import PLATFORM_ACCOUNT, EventStreamUser, event_stream_platform, event_stream_system_url
 from mlops_assets.clients.event_stream import PREDICTIONS, REQUESTS, connection_options, subject
 from mlops_assets.clients.stopping import wait_for
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
-
-PLATFORM_ACCOUNT = "PLATFORM"
-"""The account of NATS that holds the streams, and the name of their folder."""
 
 _STORED, _STORED_ALIAS = f"$JS.API.STREAM.MSG.GET.{PREDICTIONS}", f"stored.{PREDICTIONS}"
 _LOOK_SECONDS = 0.5

@@ -5,8 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from mlops_assets.access.credentials import event_stream_caller, event_stream_platform, event_stream_system
-from mlops_assets.clients.event_stream_callers import PLATFORM_ACCOUNT
+from mlops_assets.access.credentials import PLATFORM_ACCOUNT, event_stream_caller, event_stream_platform, event_stream_system
 from mlops_assets.core.environment_files import environment_name, environment_prefix
 from mlops_assets.core.listening import bracketed
 from mlops_assets.core.project import current_project

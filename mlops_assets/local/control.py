@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
+from mlops_assets.access.credentials import PLATFORM_ACCOUNT
 from mlops_assets.access.openid import Provider
 from mlops_assets.access.tls import check_listening
-from mlops_assets.clients.event_stream_callers import PLATFORM_ACCOUNT, write_callers
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
 from mlops_assets.local import (
@@ -249,6 +249,8 @@ def _launch(settings: Settings, supervisor: Supervisor, files: dict, listener: L
         postgres.initialise_data_directory(settings)
         postgres.remove_stale_pid_file(settings)
     if settings.nats_url is None:
+        from mlops_assets.clients.event_stream_callers import write_callers
+
         keep_event_streams(settings)
         write_callers(settings)
     configuration.write_files(files)

@@ -35,6 +35,13 @@ def test_importing_the_modules_imports_no_library_that_only_a_function_needs() -
     assert answer.stdout.strip() == "[]"
 
 
+def test_a_rollback_does_not_wait_for_imports_that_it_does_without() -> None:
+    code = f"""import sys, mlops_assets.cli.main, mlops_assets.local.control, mlops_assets.operations.deployments
+print([name for name in {(*HEAVY, "duckdb", "nats", "aiohttp")} if name in sys.modules])"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
 def test_no_library_keeps_anything_about_its_use(tmp_path: Path) -> None:
     variables = {
         name: value for name, value in os.environ.items() if name not in {*mlops_assets.QUIET_LIBRARIES, "XDG_CACHE_HOME"}
