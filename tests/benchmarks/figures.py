@@ -66,7 +66,7 @@ def _note(
         ratio=ratio,
         goal=", ".join(goals),
         met=("yes" if met else "**no**") if goals else "",
-        measured=f"{time.strftime('%Y-%m-%d')}, {_machine()}",
+        measured=f"{time.strftime('%Y-%m-%d')}, {machine()}",
     )
     FIGURES.append(figure)
     shown = ", ".join(part for part in (ours, beside, f"ratio {ratio}" if ratio else "", *goals, figure.met) if part)
@@ -96,6 +96,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The processors of this machine."""
     found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return f"{os.cpu_count()} x {found[1].strip() if found else platform.machine()}"
