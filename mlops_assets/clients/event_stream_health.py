@@ -55,7 +55,11 @@ async def _write_error(url: str) -> str | None:
 
     try:
         client = await nats.connect(
-            **connection_options(url), allow_reconnect=False, connect_timeout=_ANSWER_SECONDS, error_cb=_ignore
+            **connection_options(url),
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            connect_timeout=_ANSWER_SECONDS,
+            error_cb=_ignore,
         )
         try:
             answer = await client.request(_HEALTH, timeout=_ANSWER_SECONDS)

@@ -107,7 +107,11 @@ async def _connection(url: str) -> AsyncIterator["Client"]:
 
     try:
         client = await nats.connect(
-            **connection_options(url), name="backup", inbox_prefix=INBOX_PREFIX.encode(), allow_reconnect=False
+            **connection_options(url),
+            name="backup",
+            inbox_prefix=INBOX_PREFIX.encode(),
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
         )
     except (errors.Error, OSError) as error:
         raise EventStreamError(f"The event stream cannot be reached: {error or type(error).__name__}.") from error
