@@ -8,6 +8,7 @@ import dagster as dg
 import inprocess
 import pytest
 from clinic_chain import STAGES, Clinic, Registry
+from registry_database import new_registry_url
 
 from mlops_assets.access.launchers import IDENTIFIED_BY_TAG, LAUNCHED_BY_TAG, SIGN_IN, SYSTEM_USER
 from mlops_assets.clients.approvals import ApprovalEntry, read_approvals, waiting_versions
@@ -65,7 +66,7 @@ def ward(make_lake: Callable[[], Lake], tmp_path: Any, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     settings = Settings(home=tmp_path / "home")
     settings.home.mkdir()
-    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db", "", Signer(settings.signing_key_file))
+    registry = Registry(new_registry_url(tmp_path), "", Signer(settings.signing_key_file))
     ward = Ward("binary_classification", make_lake(), registry, settings)
     ward.train(FIRST)
     changed = ward.under(**TOLERANT)

@@ -14,6 +14,7 @@ from clinic_chain import Clinic, Registry
 from nats_server import NatsServer
 from object_storage import SECRET, Door, ObjectStore, object_store
 from online_server import SOLUTION, OnlineServer, load
+from registry_database import new_registry_url
 from waiting import wait_for
 
 from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, BundleRecord, folder_files
@@ -226,7 +227,7 @@ def test_a_notice_has_servers_of_other_machines_look_at_once(nats: NatsServer, t
 
 def chain(settings: Settings, lake: Lake, tmp_path: Path) -> dict[str, str]:
     """Run a clinic from its visits to predictions, and return the fingerprint of each table."""
-    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db", "", Signer(settings.signing_key_file))
+    registry = Registry(new_registry_url(tmp_path), "", Signer(settings.signing_key_file))
     clinic = Clinic("binary_classification", lake, registry, settings)
     if settings.storage:
         registry.client.create_experiment(clinic.name, artifact_location=settings.mlflow_artifact_location)
@@ -238,6 +239,7 @@ def chain(settings: Settings, lake: Lake, tmp_path: Path) -> dict[str, str]:
         return {table: fingerprint(connection, f"lake.{table}") for (table,) in tables}
 
 
+@pytest.mark.long
 def test_a_chain_gives_the_same_rows_as_on_a_folder(
     settings: Settings, make_lake: Callable[[], Lake], store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

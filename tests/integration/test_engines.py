@@ -19,6 +19,7 @@ import pytest
 from clinic_chain import Clinic, Registry
 from optuna.storages import InMemoryStorage
 from ray_cluster import GB, RayCluster, ray_processes, running_ray_cluster
+from registry_database import new_registry_url
 from waiting import wait_for
 
 from mlops_assets.clients.signatures import Signer
@@ -224,7 +225,7 @@ def clinic(make_lake: Callable[[], Lake], tmp_path_factory: pytest.TempPathFacto
     home = tmp_path_factory.mktemp("engines")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(home)
-        registry = Registry(f"sqlite:///{home}/mlflow.db", "", Signer(home / "signing_key"))
+        registry = Registry(new_registry_url(home), "", Signer(home / "signing_key"))
         clinic = Clinic("binary_classification", make_lake(), registry, Settings(home=home / "home"))
         clinic.train("2020-02-10")
         yield clinic

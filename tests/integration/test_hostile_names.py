@@ -18,6 +18,7 @@ from catalogue_reasons import WITHOUT_COLUMNS
 from documented_pieces import write_modules
 from nats_server import NatsServer
 from recorded_reads import Reads, new_reads, recorded_reads, undeclared_and_unread
+from registry_database import new_registry_url
 
 from mlops_assets.clients.event_stream import PREDICTIONS, subject
 from mlops_assets.clients.model_registry import ModelRegistry, RegisteredModel
@@ -328,7 +329,7 @@ def world(make_lake: Callable[[], Lake], nats_server: NatsServer, tmp_path_facto
             inputs=resolve_inputs(Solution.model_validate(DECLARED), registry),
             lake=lake,
             settings=Settings(home=home, nats_url=nats_server.url),
-            registry=LocalRegistry(url=f"sqlite:///{home}/mlflow.db", token="", signer=Signer(home / "signing_key")),
+            registry=LocalRegistry(url=new_registry_url(home), token="", signer=Signer(home / "signing_key")),
             store=LmdbStore(home / "store"),
             instance=instance,
             reads=new_reads(),

@@ -173,6 +173,7 @@ def test_the_models_of_the_second_page_fit_their_contracts(
     assert [file.name for file in (written / "dbt_project" / "generated").rglob("*.sql")] == ["plants_spine.sql"]
 
 
+@pytest.mark.long
 def test_it_loads_beside_the_assets_of_an_existing_project(environment: Path, followed: Path, variables: dict[str, str]) -> None:
     (followed / "my_company" / "definitions.py").write_text(EXISTING_PROJECT)
     # A variable of the project, named by its YAML.

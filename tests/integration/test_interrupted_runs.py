@@ -148,18 +148,20 @@ def test_a_killed_worker_takes_its_dbt_with_it_and_its_run_alone_is_tried_again_
     assert json.loads(stack.mlops("status", "--json").stdout)["stuck"] == []
 
 
-def test_commands_wait_for_a_database_that_is_killed_while_they_ask(stack: Platform, one_year: chaos.Course) -> None:
+def test_commands_wait_for_a_database_that_is_killed_while_they_ask(stack: Platform) -> None:
     """Each is killed under while it runs: a run that it launches is launched once, what it reads is what there was before."""
-    count = ("sql", "SELECT count(*) FROM employment.spine", "--json")
+    flights, day = "raw/flights", "2013-01-01"
+    assert stack.materialize((flights,), day, day).status == "SUCCESS"
+    count = ("sql", f"SELECT count(*) FROM raw.flights WHERE flight_date = DATE '{day}'", "--json")
     before = stack.mlops(*count).stdout
     launched = set(stack.client.runs_with_tag("mlops/purpose", "another look"))
-    asset = stack.client.assets(["raw/census"])["raw/census"]
+    asset = stack.client.assets([flights])[flights]
     with ThreadPoolExecutor() as commands:
         for _ in range(3):
             postmaster = int((stack.settings.postgres_directory / "postmaster.pid").read_text().split()[0])
             os.kill(postmaster, signal.SIGKILL)
             counted = commands.submit(stack.mlops, *count)
-            run = commands.submit(stack.client.launch, [asset], "2015-01-01", "2015-01-01", {}, purpose="another look")
+            run = commands.submit(stack.client.launch, [asset], day, day, {}, purpose="another look")
             assert counted.result().stdout == before, counted.result().stderr
             chaos.wait_until_done(stack, run.result())
             launched.add(run.result())

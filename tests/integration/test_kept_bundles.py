@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+from registry_database import new_registry_url
 
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.clients.signatures import Signer
@@ -26,7 +27,7 @@ def registry(tmp_path: Path) -> Iterator[ModelRegistry]:
     with pytest.MonkeyPatch.context() as patched:
         # The artifacts of a database without a server lie in the current folder.
         patched.chdir(tmp_path)
-        registry = ModelRegistry(f"sqlite:///{tmp_path}/mlflow.db", "", Signer(tmp_path / "signing_key"))
+        registry = ModelRegistry(new_registry_url(tmp_path), "", Signer(tmp_path / "signing_key"))
         registry.client.create_registered_model("clinic")
         run_id = registry.start_run("clinic", name="run", tags={})
         for _ in range(9):

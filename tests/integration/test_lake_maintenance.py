@@ -331,10 +331,11 @@ def test_the_asset_shows_sizes_and_keeps_what_the_online_store_holds(
     assert is_readable(connection, 3)
 
 
+@pytest.mark.parametrize("steps", [[4], pytest.param([4, 3, 2, 1, 0], marks=pytest.mark.long)], ids=["one", "all"])
 def test_a_kill_between_two_steps_changes_no_row_and_the_next_maintenance_goes_on(
-    lake: Lake, connection: duckdb.DuckDBPyConnection
+    lake: Lake, connection: duckdb.DuckDBPyConnection, steps: list[int]
 ) -> None:
-    for step in reversed(range(5)):
+    for step in steps:
         for day in range(12):
             write_day(lake, connection, day, factor=step)
         identity = fingerprint(connection, f"lake.{TABLE}")

@@ -10,6 +10,7 @@ import inprocess
 import pytest
 from clinic_chain import STAGES, Clinic, Registry
 from recorded_reads import recorded_reads, undeclared_and_unread
+from registry_database import new_registry_url
 
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.asset_jobs import define_job
@@ -89,7 +90,7 @@ def loop(make_lake: Callable[[], Lake], tmp_path_factory: pytest.TempPathFactory
     home = tmp_path_factory.mktemp("loop")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(home)
-        registry = Registry(f"sqlite:///{home}/mlflow.db", "", Signer(home / "signing_key"))
+        registry = Registry(new_registry_url(home), "", Signer(home / "signing_key"))
         loop = Loop("binary_classification", make_lake(), registry, Settings(home=home / "home"))
         loop.build()
         loop.train(TRAINED)

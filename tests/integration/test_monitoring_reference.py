@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from bundles import record_of
 from clinic import solution_inputs
+from registry_database import new_registry_url
 
 from mlops_assets.clients.bundle_record import EvidenceError
 from mlops_assets.clients.model_registry import ModelRegistry
@@ -34,7 +35,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelRegistry
     with pytest.MonkeyPatch.context() as patched:
         # The artifacts of a database without a server lie in the current folder.
         patched.chdir(home)
-        registry = ModelRegistry(f"sqlite:///{home}/mlflow.db", "", Signer(home / "signing_key"))
+        registry = ModelRegistry(new_registry_url(home), "", Signer(home / "signing_key"))
         registry.client.create_registered_model("clinic")
         yield registry
 

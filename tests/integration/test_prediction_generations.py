@@ -7,6 +7,7 @@ import dagster as dg
 import inprocess
 import pytest
 from clinic_chain import Clinic, Registry
+from registry_database import new_registry_url
 
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.settings import Settings
@@ -64,7 +65,7 @@ def scoring(make_lake: Callable[[], Lake], tmp_path_factory: pytest.TempPathFact
     home = tmp_path_factory.mktemp("scoring")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(home)
-        registry = Registry(f"sqlite:///{home}/mlflow.db", "", Signer(home / "signing_key"))
+        registry = Registry(new_registry_url(home), "", Signer(home / "signing_key"))
         clinic = Scoring("binary_classification", make_lake(), registry, Settings(home=home / "home"))
         clinic.train(TRAINED)
         clinic.score(FIRST, LAST, reason="as it came")

@@ -11,6 +11,7 @@ from typing import Any
 import inprocess
 import pytest
 from clinic_chain import STAGES, Clinic, Registry
+from registry_database import new_registry_url
 
 from mlops_assets.access.credentials import access_token
 from mlops_assets.access.launchers import IDENTIFIED_BY_TAG, LAUNCHED_BY_TAG, SIGN_IN
@@ -72,8 +73,8 @@ def environments(make_lake: Callable[[], Lake], tmp_path_factory: pytest.TempPat
         clinics = {}
         for name in ("staging", "prod"):
             folder = root / name
-            settings = Settings(home=folder / "home", mlflow_server=f"sqlite:///{folder}/mlflow.db")
-            settings.home.mkdir(parents=True)
+            (folder / "home").mkdir(parents=True)
+            settings = Settings(home=folder / "home", mlflow_server=new_registry_url(folder))
             (settings.home / "environment").write_text(f"{name}\n")
             access_token(settings)
             (root / "deployments" / f"{name}.env").write_text(f"MLOPS_HOME={name}/home\nMLOPS_MLFLOW_URL={settings.mlflow_url}\n")

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from clinic_chain import STAGES, Clinic, Registry
 from recorded_reads import undeclared_and_unread
+from registry_database import new_registry_url
 
 from mlops_assets.clients.registered_model import RegisteredModel
 from mlops_assets.clients.signatures import Signer
@@ -51,7 +52,7 @@ def chains(make_lake: Callable[[], Lake], tmp_path_factory: pytest.TempPathFacto
     with pytest.MonkeyPatch.context() as patched:
         # The artifacts of a database without a server lie in the current folder.
         patched.chdir(home)
-        registry = Registry(f"sqlite:///{home}/mlflow.db", "", Signer(home / "signing_key"))
+        registry = Registry(new_registry_url(home), "", Signer(home / "signing_key"))
         chains, lake = {}, make_lake()
         for problem in CHAINS:
             clinic = Clinic(problem, lake, registry, Settings(home=home / "home"))

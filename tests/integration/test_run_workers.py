@@ -165,6 +165,7 @@ def test_a_run_that_is_canceled_ends_with_its_child_and_is_not_tried_again(platf
     assert platform.instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) == []
 
 
+@pytest.mark.long
 def test_a_worker_ends_with_its_run_whatever_a_thread_of_it_waits_for(platform: Platform) -> None:
     for name in ("lingers", "go"):
         (platform.folder / name).touch()
@@ -175,6 +176,7 @@ def test_a_worker_ends_with_its_run_whatever_a_thread_of_it_waits_for(platform: 
     assert worker_files(platform.instance).state(run_id) is WorkerState.ABSENT
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_while_it_starts_is_noticed(platform: Platform) -> None:
     run_id = platform.submit()
     platform.start()
@@ -185,6 +187,7 @@ def test_a_worker_that_dies_while_it_starts_is_noticed(platform: Platform) -> No
     platform.goes_on(run_id)
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_after_its_last_step_has_all_done_again(platform: Platform) -> None:
     for name in ("go", "hang"):
         (platform.folder / name).touch()

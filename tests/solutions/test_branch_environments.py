@@ -126,6 +126,7 @@ def test_a_branch_has_what_production_has_and_is_gone_without_a_trace(platform: 
     assert remove_branch(project, "a-change") is None
 
 
+@pytest.mark.long
 def test_an_interrupted_up_is_done_again_and_removed_as_well(platform: Platform, demo: Demo, project: Project) -> None:
     production = state(platform)
 

@@ -22,8 +22,8 @@ TRAINING = ("training_dataset", "model", "evaluation", "online_features", "deplo
 
 
 @pytest.fixture(scope="module")
-def reads(platform: Platform, request: pytest.FixtureRequest) -> Reads:
-    """What every asset read that ran: those of the data of one year, or all of them from raw rows to the decision of the last year."""
+def reads(platform: Platform) -> Reads:
+    """What every asset read, from raw rows to the decision of the last year."""
     assets, reads = inprocess.load_assets(*FOLDERS), new_reads()
     data = [key.to_user_string() for asset in assets for key in asset.keys if key.path[-1] not in STAGES]
     years = (TRAINING_DATE, "2018-01-01")
@@ -34,8 +34,6 @@ def reads(platform: Platform, request: pytest.FixtureRequest) -> Reads:
         ([f"{SOLUTION}/{stage}" for stage in REPORTS], *years),
         ([f"{SOLUTION}/retraining_decision"], *years),
     ]
-    if not request.param:
-        runs = [(data, "2015-01-01", "2015-01-01")]
     with recorded_reads(reads):
         for keys, first, last in runs:
             result = inprocess.materialize(assets, keys, first=first, last=last, resources=platform.resources)
@@ -69,7 +67,7 @@ def test_the_graph_has_the_same_stages_as_every_solution() -> None:
     assert keys <= others
 
 
-@pytest.mark.parametrize("reads", [False, pytest.param(True, marks=pytest.mark.long)], ids=["data", "all stages"], indirect=True)
+@pytest.mark.long
 def test_every_asset_declares_what_it_reads_and_reads_what_it_declares(reads: Reads) -> None:
     """The stages are those of `test_hostile_names.py`, which runs every one."""
     # Nothing was asked of a server.
@@ -80,7 +78,6 @@ def test_every_asset_declares_what_it_reads_and_reads_what_it_declares(reads: Re
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("reads", [True], ids=["all stages"], indirect=True)
 def test_the_performance_estimated_without_labels_is_the_realised_one(platform: Platform, reads: Reads) -> None:
     """As that of flights in `test_flight_delay.py`, here in every year."""
     errors = platform.rows(

@@ -168,6 +168,7 @@ def test_a_candidate_of_shuffled_labels_is_refused(platform: Platform, demo: Dem
     assert champion.version == demo.summary["version"]
 
 
+@pytest.mark.long
 def test_a_failed_check_of_the_dataset_reaches_the_gates_of_a_later_run(
     platform: Platform, demo: Demo, refused: dg.ExecuteInProcessResult
 ) -> None:

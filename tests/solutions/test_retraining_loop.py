@@ -21,6 +21,8 @@ from mlops_assets.operations.automation import switched_on
 from mlops_assets.operations.events import requests_of_day, send_requests
 from mlops_assets.operations.stage_runs import data_assets
 
+pytestmark = pytest.mark.long
+
 SOLUTION = "employment"
 FIRST_YEAR = "2017-01-01"
 """The first that is predicted."""
