@@ -8,6 +8,7 @@ import dagster as dg
 from mlops_assets.core import check_rules
 from mlops_assets.core.check_rules import CheckRule, PartitionCheckResult
 from mlops_assets.core.keys import PERFORMANCE_REPORT
+from mlops_assets.engine.engine import open_engine
 from mlops_assets.ml.report_rows import PerformanceRow
 from mlops_assets.monitoring.monitor import MonitoringRun, MonitorOfSolution, Report, ReportedWindow
 from mlops_assets.monitoring.monitored_windows import rows_of_version, window_rows
@@ -50,11 +51,14 @@ class PerformanceMonitor:
         rows: list[PerformanceRow] = []
         tables = []
         as_of = data_clock(run.connection, inputs)
-        for version in run.versions:
-            windows = window_rows(run.connection, inputs, version)
-            version_rows = version_performance(inputs, run.load(version), windows, windows=run.windows, as_of=as_of)
-            rows += version_rows
-            tables.append(rows_of_version(to_arrow(version_rows), version))
+        with open_engine(run.settings.engine, run.settings) as engine:
+            for version in run.versions:
+                windows = window_rows(run.connection, inputs, version)
+                version_rows = version_performance(
+                    inputs, run.load(version), windows, windows=run.windows, as_of=as_of, engine=engine
+                )
+                rows += version_rows
+                tables.append(rows_of_version(to_arrow(version_rows), version))
         evaluated = [row for row in rows if row.metric == metric and row.slice is None]
         others = [row for row in rows if row.alert and row.metric != metric and row.slice is None]
         plot = performance_plot(evaluated, metric)

@@ -27,7 +27,7 @@ from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.allowed_histories import allowed_histories
 from mlops_assets.training.bundle_reading import keep_bundle
 from mlops_assets.training.bundle_writing import parity_sample, write_model_bundle
-from mlops_assets.training.exported_fit import ExportedFit, feature_schema, fit_and_export, least_precise, refit
+from mlops_assets.training.exported_fit import ExportedFit, feature_schema, fit_version, least_precise
 from mlops_assets.training.fitting import default_estimator, run_search
 from mlops_assets.training.provenance import code_versions
 from mlops_assets.training.training_dataset import dataset_rows_query
@@ -86,8 +86,8 @@ def train_candidate(
             schema = feature_schema(inputs, train)
             searched = _search(context, registry, settings, inputs, schema=schema, train=train, dataset=dataset, run_id=run_id)
             estimator = searched.best.step if searched else default_estimator(inputs)
-            gated = fit_and_export(inputs, train, holdout, estimator)
-            served = refit(inputs, gated, holdout)
+            with open_engine(settings.engine, settings) as engine:
+                gated, served = fit_version(inputs, train, holdout, estimator, engine=engine)
         except ValueError as error:
             raise permanent_failure(str(error)) from error
         precision = least_precise(gated.precision, served.precision)

@@ -1,10 +1,11 @@
 """A model fitted on rows, in the form in which it serves, with the precision of that form."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlops_assets.clients.bundle_record import Precision
-from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.engine.engine import Engine, ProcessEngine
+from mlops_assets.stages.inputs import SolutionInputs, StageConduct
 from mlops_assets.training.export import ExportedModel, export_model
 from mlops_assets.training.fitting import FittedModel, fit_model
 
@@ -61,14 +62,36 @@ def fit_and_export(inputs: SolutionInputs, rows: "pa.Table", holdout: "pa.Table"
     return ExportedFit(rows, schema, fitted, exported, precision)
 
 
-def refit(inputs: SolutionInputs, gated: ExportedFit, holdout: "pa.Table") -> ExportedFit:
-    """Fit the estimator of `gated` again on its rows and the `holdout`, as it will serve; without `refit` in the YAML it serves as it is."""
+def fit_version(
+    inputs: SolutionInputs, train: "pa.Table", holdout: "pa.Table", estimator: "PipelineStep", *, engine: Engine
+) -> tuple[ExportedFit, ExportedFit]:
+    """The fit of a version that its gates evaluate, and the one that serves: one that has seen the `holdout` too, or the same without `refit`.
+
+    Both are parts for `engine`. A single one stays in this process, unless it is of a segment, whose runs go side by side. Raises ValueError
+    as `fit_and_export` does.
+    """
     import pyarrow as pa
 
-    if not inputs.solution.refits:
-        return gated
-    rows = pa.concat_tables([gated.rows, holdout])
-    return fit_and_export(inputs, rows, holdout, gated.fitted.estimator)
+    parts = [train, pa.concat_tables([train, holdout])] if inputs.solution.refits else [train]
+    if len(parts) == 1 and inputs.segment is None:
+        engine = ProcessEngine()
+    # What Dagster is to do about an asset is nothing to a fit, and cannot be sent.
+    fit = _Fit(replace(inputs, conduct=StageConduct()), holdout.slice(0, _PARITY_ROWS), estimator)
+    results = engine.map(fit, parts, in_flight=len(parts))
+    fits = [replace(result, rows=rows) for result, rows in zip(results, parts, strict=True)]
+    return fits[0], fits[-1]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The work of one part: a fit on its rows, which stay where they came from."""
+
+    inputs: SolutionInputs
+    holdout: "pa.Table"
+    estimator: "PipelineStep"
+
+    def __call__(self, rows: "pa.Table") -> ExportedFit:
+        return replace(fit_and_export(self.inputs, rows, self.holdout, self.estimator), rows=rows.slice(0, 0))
 
 
 def least_precise(first: Precision, second: Precision) -> Precision:

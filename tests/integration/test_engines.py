@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from clinic_chain import Clinic, Registry
+from evaluated_candidates import case
 from optuna.storages import InMemoryStorage
 from ray_cluster import GB, RayCluster, ray_processes, running_ray_cluster
 from registry_database import new_registry_url
 from waiting import wait_for
 
 from mlops_assets.clients.signatures import Signer
+from mlops_assets.core.keys import PERFORMANCE_REPORT
 from mlops_assets.core.settings import PROCESS, RAY, Settings
 from mlops_assets.engine.engine import Engine, ProcessEngine, open_engine
 from mlops_assets.engine.ray_engine import ray_engine
@@ -36,8 +38,13 @@ from mlops_assets.ml.folds import Fold
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline_steps import PipelineStep
 from mlops_assets.ml.search import Candidate, Dimension, SearchPlan, SearchResult, search
+from mlops_assets.monitoring.monitor import monitors_of
+from mlops_assets.monitoring.report_asset import build_report
+from mlops_assets.predictions.outcomes import build_outcomes
 from mlops_assets.predictions.predictions import build_predictions
 from mlops_assets.schema.column_names import is_audit
+from mlops_assets.training.exported_fit import fit_version
+from mlops_assets.training.fitting import default_estimator
 from mlops_assets.training.training_dataset import build_training_dataset
 
 BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
@@ -83,7 +90,7 @@ with open_engine(settings.engine, settings) as engine, lake.connect(read_only=Fa
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    with running_ray_cluster() as running:
+    with running_ray_cluster(memory=2 * GB) as running:
         yield running
 
 
@@ -137,6 +144,13 @@ def run(engine: Engine, score: Callable, plan: SearchPlan) -> SearchResult:  # t
     return search(plan, fold_scores, storage=storage, name="s", report=lambda *_: None, processors=engine.processors)
 
 
+def test_a_search_is_that_of_this_process(engine: Engine) -> None:
+    score, few = scored_folds().score, replace(PLAN, trials=4)
+    there, here = run(engine, score, few), run(ProcessEngine(), score, replace(few, jobs=1))
+    assert (len(there.trials), there.default.fold_scores) == (4, here.default.fold_scores)
+
+
+@pytest.mark.long
 def test_a_search_is_that_of_this_process_though_a_raylet_is_killed(engine: Engine, cluster: RayCluster, tmp_path: Path) -> None:
     score, one_at_once = scored_folds().score, replace(PLAN, jobs=1)
     killing = kill_when_written(tmp_path / "node", cluster)
@@ -146,8 +160,27 @@ def test_a_search_is_that_of_this_process_though_a_raylet_is_killed(engine: Engi
     here = run(ProcessEngine(), score, one_at_once)
     assert [replace(trial, seconds=0) for trial in there.trials] == [replace(trial, seconds=0) for trial in here.trials]
     assert {trial.state for trial in there.trials} >= {"complete", "failed"}
-    at_once = run(engine, score, replace(PLAN, trials=4))
-    assert (len(at_once.trials), at_once.default.fold_scores) == (4, here.default.fold_scores)
+
+
+@pytest.fixture
+def large_tasks(cluster: RayCluster) -> Iterator[Engine]:
+    with ray_engine(cluster.address, memory=2 * GB) as engine:
+        yield engine
+
+
+def test_both_fits_of_a_version_are_those_of_this_process(large_tasks: Engine) -> None:
+    chosen = case("binary_classification")
+    solution = chosen.inputs.solution
+    inputs = replace(
+        chosen.inputs, solution=solution.model_copy(update={"training": solution.training.model_copy(update={"refit": True})})
+    )
+    there, here = (
+        fit_version(inputs, chosen.train, chosen.holdout, default_estimator(inputs), engine=each)
+        for each in (large_tasks, ProcessEngine())
+    )
+    for sent, own in zip(there, here, strict=True):
+        assert (sent.exported.content, sent.precision, sent.rows) == (own.exported.content, own.precision, own.rows)
+    assert there[0].exported.content != there[1].exported.content
 
 
 def test_results_come_in_order_and_no_more_parts_begin_than_are_allowed(engine: Engine) -> None:
@@ -188,13 +221,14 @@ def test_a_task_that_fits_on_no_node_is_refused(engine: Engine, cluster: RayClus
     # In a process of its own: one has one connection.
     script = (
         "from mlops_assets.engine.ray_engine import ray_engine\n"
-        f"with ray_engine({cluster.address!r}, memory={2 * GB}) as engine: engine.processors"
+        f"with ray_engine({cluster.address!r}, memory={4 * GB}) as engine: engine.processors"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "A task may use 2 GB, and no node of the Ray cluster" in answer.stderr
+    assert "A task may use 4 GB, and no node of the Ray cluster" in answer.stderr
     assert "Lower MLOPS_TASK_MEMORY_GB" in answer.stderr
 
 
+@pytest.mark.long
 def test_a_killed_driver_leaves_no_cluster_of_its_own(tmp_path: Path) -> None:
     script = (
         "import pathlib, time\n"
@@ -292,6 +326,30 @@ def test_predictions_are_those_of_this_process_though_a_raylet_is_killed(clinic:
     left = part_files(lake)
     assert score(clinic, on(cluster, clinic.settings, part_values=1000))["rows_scored_again"] == 0
     assert part_files(lake) == left
+
+
+@pytest.mark.long
+def test_a_report_on_windows_is_that_of_this_process(clinic: Clinic, cluster: RayCluster) -> None:
+    [monitor] = [each for each in monitors_of(clinic.inputs.solution) if each.stage == PERFORMANCE_REPORT]
+    assets = [build_predictions(clinic.inputs), build_outcomes(clinic.inputs), build_report(clinic.inputs, monitor)]
+    settings = {"here": clinic.settings, "there": on(cluster, clinic.settings, part_values=100_000)}
+    reports = {}
+    for name, of_run in settings.items():
+        resources = {"lake": clinic.lake, "registry": clinic.registry, "settings": of_run}
+        stages = {"predictions": ("2020-03-01", "2020-03-30"), "outcomes": ("2020-03-01", "2020-03-30")}
+        stages[PERFORMANCE_REPORT] = ("2020-03-02", "2020-03-23")
+        for stage, (first, last) in stages.items():
+            key = f"{clinic.name}/{stage}"
+            result = inprocess.materialize(assets, [key], first=first, last=last, resources=resources, instance=clinic.instance)
+            assert result.success, inprocess.failures(result)
+        with clinic.lake.connect(read_only=False) as connection:
+            table = f"lake.{clinic.name}.{PERFORMANCE_REPORT}"
+            reports[name] = connection.execute(f"FROM {table} ORDER BY ALL").to_arrow_table()
+            connection.execute(f"DELETE FROM {table}")
+    columns = [column for column in reports["here"].column_names if not is_audit(column)]
+    assert reports["there"].select(columns) == reports["here"].select(columns)
+    assert len(set(reports["here"].column("window_start").to_pylist())) == 4
+    assert any(value is not None for value in reports["here"].column("realised").to_pylist())
 
 
 def test_a_training_dataset_is_that_of_this_process(clinic: Clinic, cluster: RayCluster) -> None:

@@ -1,15 +1,17 @@
 """The fit that serves: the one of the gates, or one that has seen the hold-out too."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import pytest
-from evaluated_candidates import case
+from evaluated_candidates import Case, case
 
 from mlops_assets.clients.bundle_record import Precision
+from mlops_assets.engine.engine import ProcessEngine
 from mlops_assets.schema.problem import PROBLEMS, Problem
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.exported_fit import fit_and_export, least_precise, refit
+from mlops_assets.training.exported_fit import ExportedFit, fit_version, least_precise
 from mlops_assets.training.fitting import default_estimator
 
 
@@ -18,16 +20,19 @@ def with_refit(inputs: SolutionInputs, stated: bool | None) -> SolutionInputs:
     return replace(inputs, solution=inputs.solution.model_copy(update={"training": training}))
 
 
+def fits(inputs: SolutionInputs, chosen: Case) -> tuple[ExportedFit, ExportedFit]:
+    return fit_version(inputs, chosen.train, chosen.holdout, default_estimator(inputs), engine=ProcessEngine())
+
+
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_what_serves_has_seen_the_hold_out_and_is_always_the_same(problem: Problem) -> None:
     chosen = case(problem)
     inputs = with_refit(chosen.inputs, None)
-    gated = fit_and_export(inputs, chosen.train, chosen.holdout, default_estimator(inputs))
-    served = refit(inputs, gated, chosen.holdout)
+    gated, served = fits(inputs, chosen)
     assert gated.rows.num_rows == 1000
     assert served.rows.num_rows == 2000
     assert served.exported.content != gated.exported.content
-    assert served.exported.content == refit(inputs, gated, chosen.holdout).exported.content
+    assert served.exported.content == fits(inputs, chosen)[1].exported.content
     assert served.fitted.estimator == gated.fitted.estimator
     assert served.precision.largest_difference < 1e-4
 
@@ -35,8 +40,28 @@ def test_what_serves_has_seen_the_hold_out_and_is_always_the_same(problem: Probl
 def test_without_refit_what_the_gates_evaluated_serves() -> None:
     chosen = case("regression")
     inputs = with_refit(chosen.inputs, False)
-    gated = fit_and_export(inputs, chosen.train, chosen.holdout, default_estimator(inputs))
-    assert refit(inputs, gated, chosen.holdout) is gated
+    gated, served = fits(inputs, chosen)
+    assert served is gated
+
+
+class CountingEngine(ProcessEngine):
+    """This process, which counts the parts that it is given."""
+
+    parts = 0
+
+    def map(self, function: Callable, parts: Iterable, *, in_flight: int) -> Iterator:  # type: ignore[type-arg]
+        for part in parts:
+            self.parts += 1
+            yield function(part)
+
+
+@pytest.mark.parametrize(("segment", "refits", "parts"), [(None, False, 0), ("north", False, 1), (None, True, 2)])
+def test_a_single_fit_is_a_part_for_the_engine_in_a_segment_alone(segment: str | None, refits: bool, parts: int) -> None:
+    chosen, engine = case("regression"), CountingEngine()
+    inputs = replace(with_refit(chosen.inputs, refits), by_segment=segment is not None, segment=segment)
+    gated, served = fit_version(inputs, chosen.train, chosen.holdout, default_estimator(inputs), engine=engine)
+    assert (engine.parts, served is gated) == (parts, not refits)
+    assert gated.rows == chosen.train
 
 
 @pytest.mark.parametrize(
