@@ -91,7 +91,7 @@ class _Fit:
     estimator: "PipelineStep"
 
     def __call__(self, rows: "pa.Table") -> ExportedFit:
-        return replace(fit_and_export(self.inputs, rows, self.holdout, self.estimator), rows=rows.slice(0, 0))
+        return replace(fit_and_export(self.inputs, rows, self.holdout, self.estimator), rows=rows.schema.empty_table())
 
 
 def least_precise(first: Precision, second: Precision) -> Precision:
