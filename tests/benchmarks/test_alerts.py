@@ -247,7 +247,7 @@ def test_table_of_alerts() -> None:
     assert replaced == 1
     PAGE.write_text(text)
     _, fell, _, _, announced, alerts, wrong = count(parts["all drifting"])
-    assert announced >= 0.75 * fell
+    assert announced >= 0.8 * fell  # 132 of 166 on 2026-11-29: missed by one
     assert wrong <= 0.2 * alerts
     windows, *_, alerts, _ = count(parts["all stationary"])
     assert alerts <= 0.01 * windows
