@@ -72,13 +72,18 @@ def registered_aliases(settings: Settings) -> Aliases:
 
 
 def _get(settings: Settings, path: str, **parameters: Any) -> "Response":
-    """The answer of the registry to a question, whatever its status below 500."""
+    return ask_registry(settings, "GET", path, params=parameters)
+
+
+def ask_registry(settings: Settings, method: str, path: str, **content: Any) -> "Response":
+    """The answer of the registry to a request, whatever its status below 500. Raises RegistryUnreachableError."""
     import requests
 
     try:
-        response = requests.get(
+        response = requests.request(
+            method,
             f"{settings.mlflow_url}/api/2.0/mlflow/{path}",
-            params=parameters,
+            **content,
             headers=authorization(access_token(settings)),
             timeout=_TIMEOUT_SECONDS,
             verify=verification(settings.listening),

@@ -275,6 +275,7 @@ def _start_stopped(settings: Settings, supervisor: Supervisor, listener: Listene
     _wait(supervisor, first, lambda process: _is_ready(settings, process), listener)
     postgres.create_databases(settings)
     environment_owner.claim_servers(settings)
+    environment_owner.claim_stores(settings)
     from mlops_assets.local.lake_catalog import ensure_catalog
 
     ensure_catalog(settings)

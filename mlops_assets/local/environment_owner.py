@@ -1,10 +1,11 @@
-"""Which environment a state is of: its folder, a Postgres elsewhere and an object storage each serve one, and no other writes there.
+"""Which environment a state is of: its folder, and each server and storage elsewhere, serve one, and no other writes there.
 
 The first start writes the name down.
 """
 
 from functools import partial
 
+from mlops_assets.clients.registry_owner import claim_registry
 from mlops_assets.core.environment_files import OWNER_FILE, environment_name, refuse_other_environment
 from mlops_assets.core.errors import AwayError, StackError
 from mlops_assets.core.patience import patiently
@@ -55,6 +56,25 @@ def claim_servers(settings: Settings) -> None:
             folder.write(OWNER_FILE, environment_name().encode())
         else:
             refuse_other_environment(settings.storage, owner.decode().strip())
+
+
+def claim_stores(settings: Settings) -> None:
+    """Have a Redis and an MLflow elsewhere be of this environment. Raises StackError when one is of another, or does not answer."""
+    if settings.redis_url is not None:
+        from mlops_assets.online_store.redis_store import RedisStore
+        from mlops_assets.online_store.values import OnlineStoreError
+
+        try:
+            owner = RedisStore(settings.redis_url).claim(environment_name())
+        except OnlineStoreError as error:
+            raise StackError(str(error), remedy="Then try again: mlops up") from error
+        refuse_other_environment("The Redis of MLOPS_REDIS_URL", owner)
+    if settings.mlflow_server is not None:
+        try:
+            owner = patiently(partial(claim_registry, settings, environment_name()))
+        except AwayError as error:
+            raise StackError(str(error), remedy="Start it, or correct MLOPS_MLFLOW_URL.") from error
+        refuse_other_environment("The MLflow of MLOPS_MLFLOW_URL", owner)
 
 
 def _owner_of_postgres(settings: Settings) -> str:

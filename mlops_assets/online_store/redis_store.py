@@ -22,6 +22,7 @@ Item = TypeVar("Item")
 _CLUSTER = "+cluster"
 _CLUSTER_ERRORS = (ClusterDownError, ClusterError, RedisClusterException)
 _NAMESPACE = "mlops:online"
+_OWNER = "mlops:environment"
 _FIELDS_PER_COMMAND = 5_000
 _ABANDONED_SECONDS = 3_600
 """A view under construction whose process was killed disappears after this time."""
@@ -40,6 +41,12 @@ class RedisStore(OnlineStore):
         self._url = url.replace(f"{_CLUSTER}://", "://", 1)
         self._place = f"{parts.hostname}:{parts.port}" if parts.hostname else parts.path
         self._opened: tuple[int, Any] | None = None
+
+    def claim(self, environment: str) -> str:
+        """Write down that the store is of `environment`, where it is of none. Returns the one that it is of. Raises OnlineStoreError."""
+        with self._explained():
+            self._client.set(_OWNER, environment, nx=True)
+            return bytes(self._client.get(_OWNER)).decode()
 
     @property
     def _client(self) -> Any:

@@ -73,7 +73,8 @@ def test_a_branch_has_what_is_there_and_writes_nothing_there(store: ObjectStore,
         before = {name: store.read(name) for name in store.names("")}
         here = sorted(home.serving_directory.rglob("*"))
         rows = Platform(home).fingerprints()
-        with scratch_lake(home, tmp_path / "review") as scratch, scratch.lake.connect(read_only=False) as connection:
+        review = project.state_directory.with_name("review")
+        with scratch_lake(home, review) as scratch, scratch.lake.connect(read_only=False) as connection:
             connection.execute("CREATE TABLE raw.twice AS SELECT * FROM raw.flights UNION ALL FROM raw.flights")
             assert connection.execute("SELECT count(*) FROM raw.twice").fetchall() == [(2000,)]
         branch = make_branch(project, home, "objects", lambda text: None)

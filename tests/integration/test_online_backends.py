@@ -24,7 +24,9 @@ import redis
 from redis_server import REDIS_SERVER, STORES, saving_redis
 from waiting import wait_for
 
+from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
+from mlops_assets.local.environment_owner import claim_stores
 from mlops_assets.online_store.lmdb_store import LmdbStore
 from mlops_assets.online_store.redis_store import RedisStore
 from mlops_assets.online_store.store import (
@@ -344,6 +346,18 @@ if "redis" in STORES:
         assert 0 < client.ttl(begun[0]) <= 3600
         client.delete(*begun)
         assert push(store, view, [entity("0", 0.5, 7)], snapshot=3, base=state).entities == 1000
+
+    def test_a_redis_is_of_one_environment(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = Settings(home=tmp_path, redis_url=redis_url)
+        monkeypatch.setenv("MLOPS_ENV", "prod")
+        for _ in range(2):
+            claim_stores(settings)
+        monkeypatch.setenv("MLOPS_ENV", "dev")
+        with pytest.raises(
+            StackError, match="The Redis of MLOPS_REDIS_URL is of the environment prod, and this process is of dev"
+        ):
+            claim_stores(settings)
+        redis.Redis.from_url(redis_url).delete("mlops:environment")
 
     def test_the_settings_choose_redis(redis_url: str, tmp_path: Path) -> None:
         assert isinstance(open_online_store(Settings(home=tmp_path, redis_url=redis_url)), RedisStore)
