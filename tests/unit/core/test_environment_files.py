@@ -105,6 +105,35 @@ def test_no_variable_that_was_left_set_leads_a_branch_to_another_environment(tmp
     assert "MLOPS_ENV='branch-gone': there is no such branch" in settings("branch-gone").stderr
 
 
+def test_what_an_environment_has_of_its_own_is_in_its_file(tmp_path: Path) -> None:
+    root = tmp_path / "company"
+    (root / "deployments").mkdir(parents=True)
+    (root / "pyproject.toml").write_text("[tool.mlops]\n")
+    (root / "deployments" / "dev.env").write_text("MLOPS_HOME=.mlops-dev\nMLOPS_DAGSTER_PORT=3100\n")
+    (root / "deployments" / "prod.env").write_text(
+        "MLOPS_HOME=.mlops-prod\nMLOPS_STORAGE=s3://company/prod\nMLOPS_POSTGRES_URL=postgresql://prod-db/\nMLOPS_NATS_URL=nats://prod\n"
+        "MLOPS_MLFLOW_URL=http://mlflow-prod\nMLOPS_DAGSTER_PORT=3200\nMLOPS_ENGINE=ray\nAPPROVAL=four_eyes\nCOOLDOWN=30d\n"
+    )
+    read = (
+        "from mlops_assets.core.settings import Settings; from mlops_assets.core.environment_files import export_project_variables; "
+        "from mlops_assets.schema.deployment_section import Deployment; from mlops_assets.schema.monitoring_section import Retraining; "
+        "export_project_variables(); s = Settings.from_environment(); "
+        "deployment = Deployment.model_validate({'approval': \"{{ env('APPROVAL', 'none') }}\"}); "
+        "retraining = Retraining.model_validate({'cooldown': \"{{ env('COOLDOWN', '1d') }}\"}); "
+        "print(s.home.name, s.storage, s.postgres_url, s.nats_url, s.mlflow_server, s.dagster_port, s.engine, deployment.approval, "
+        "retraining.cooldown)"
+    )
+
+    def stated(environment: str) -> str:
+        variables = {"MLOPS_ENV": environment}
+        done = subprocess.run([sys.executable, "-c", read], cwd=root, env=variables, capture_output=True, text=True, check=False)
+        return done.stdout or done.stderr
+
+    assert stated("dev") == ".mlops-dev None None None None 3100 process none 1d\n"
+    prod = ".mlops-prod s3://company/prod postgresql://prod-db/ nats://prod http://mlflow-prod 3200 ray four_eyes 30d\n"
+    assert stated("prod") == prod
+
+
 def test_titles_and_logs_begin_with_an_environment_that_is_not_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLOPS_ENV", "local")
     assert environment_prefix() == ""
