@@ -86,7 +86,8 @@ def visits(problem: Problem) -> str:
     )
 
 
-def _training_assets(inputs: SolutionInputs) -> list[dg.AssetsDefinition]:
+def training_assets(inputs: SolutionInputs) -> list[dg.AssetsDefinition]:
+    """The training stages of `inputs`."""
     return [build(inputs) for build in (build_training_dataset, build_model, build_evaluation, build_deployment)]
 
 
@@ -110,7 +111,7 @@ class Clinic:
         self.resources = {"lake": lake, "registry": registry, "settings": settings}
         self.reads = new_reads()
         self.instance = dg.DagsterInstance.ephemeral()
-        self.assets = _training_assets(self.inputs)
+        self.assets = training_assets(self.inputs)
         with lake.connect(read_only=False) as connection:
             lake.replace(connection, table=f"{self.name}.visits", query=visits(problem), partition_range=None, author="test")
         key, parity = self.inputs.key(ONLINE_FEATURES), check_rules.ONLINE_OFFLINE_PARITY.name
@@ -124,7 +125,7 @@ class Clinic:
         """The same clinic with other sections in its YAML."""
         clinic = copy(self)
         clinic.inputs = replace(self.inputs, solution=self.inputs.solution.model_copy(update=sections))
-        clinic.assets = _training_assets(clinic.inputs)
+        clinic.assets = training_assets(clinic.inputs)
         return clinic
 
     def run(self, day: str, *stages: str, **configuration: Any) -> dg.ExecuteInProcessResult:

@@ -49,9 +49,7 @@ def promote(
     from mlops_assets.clients.aliases import CHALLENGER
 
     if source is not None:
-        if segment is not None:
-            raise StackError("The models of segments are not copied.", remedy="Leave out --segment, or train it here.")
-        _promote_from(source, solution, target=to, version=version, date=date, reason=reason, as_json=as_json)
+        _promote_from(source, solution, target=to, version=version, date=date, segment=segment, reason=reason, as_json=as_json)
         return
     if version is not None or date is not None:
         raise StackError(
@@ -153,7 +151,15 @@ def _deploy(solution: str, *, version: int | None, role: str, segment: str | Non
 
 
 def _promote_from(
-    environment: str, solution: str, *, target: str | None, version: int | None, date: str | None, reason: str, as_json: bool
+    environment: str,
+    solution: str,
+    *,
+    target: str | None,
+    version: int | None,
+    date: str | None,
+    segment: str | None,
+    reason: str,
+    as_json: bool,
 ) -> None:
     from mlops_assets.cli.training import show_outcome
     from mlops_assets.operations.promotion import promote_from
@@ -171,6 +177,7 @@ def _promote_from(
             environment=environment,
             version=version,
             date=date,
+            segment=segment,
             reason=reason,
             report=lambda state, messages: None,
         )

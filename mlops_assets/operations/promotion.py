@@ -19,6 +19,7 @@ def promote_from(
     environment: str,
     version: int | None,
     date: str | None,
+    segment: str | None,
     reason: str,
     report: Callable[[RunState, Sequence[str]], None],
 ) -> TrainingOutcome:
@@ -27,14 +28,16 @@ def promote_from(
     The hold-out is that of `date`: without one the later of the dates for which the version and the champion here were trained, so that both
     can be compared on it. Raises StackError when the version cannot be read there, or the run cannot be started.
     """
-    original = read_original(environment, solution, version)
-    champion = patiently(partial(registered_champion, settings, solution))
+    original = read_original(environment, solution, version, segment)
+    # The rows of a segment without a model of its own are predicted by that of all rows.
+    champions = (patiently(partial(registered_champion, settings, solution, of)) for of in dict.fromkeys((segment, None)))
+    champion = next(filter(None, champions), None)
     dates = [original.record.training.training_date.isoformat(), *([champion.tags[TRAINING_DATE_TAG]] if champion else [])]
     return train(
         settings,
         solution,
         date=date or max(dates),
-        segment=None,
+        segment=segment,
         overrides={},
         recalibrate=False,
         copied=CopiedModel(environment, original.model.version, reason),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def differences(contract: "Contract", inputs: SolutionInputs, rows: "pa.Table") -> list[str]:
     """What the model of `contract` reads otherwise than `inputs` and their `rows` have it here, in phrases."""
-    spine, found = inputs.spine, []
+    spine, segments, found = inputs.spine, inputs.solution.segments, []
     views = inputs.view_versions
     for view in contract.feature_views:
         if view.name not in views:
@@ -38,6 +38,7 @@ def differences(contract: "Contract", inputs: SolutionInputs, rows: "pa.Table") 
         ("prediction time", contract.prediction_time_column, inputs.solution.spine.prediction_time),
         ("column of partitions", contract.partition_column, inputs.solution.partitions.column),
         ("time zone", contract.time_zone, inputs.solution.partitions.time_zone),
+        ("column of segments", contract.segment and contract.segment.column, segments and inputs.segment and segments.column),
     ):
         if there != here:
             found.append(f"the {name} is {there} there, and {here} here")

@@ -82,29 +82,32 @@ class Original:
             yield served, load_bundle(path / GATED_FOLDER, gated_files) if gated_files else served
 
 
-def read_original(environment: str, solution: str, version: int | None) -> Original:
-    """The version of `environment`, its champion where none is named, with its signed record.
+def read_original(environment: str, solution: str, version: int | None, segment: str | None) -> Original:
+    """The version of `environment` of all rows or of a `segment`, its champion where none is named, with its signed record.
 
     Raises StackError when the environment cannot be read, or has no such version that passed its gates there.
     """
     settings = other_settings(environment)
     registry = _registry_to_read(settings, environment)
     try:
-        model = registry.champion(solution) if version is None else registry.get(solution, version)
+        model = registry.champion(solution, segment) if version is None else registry.get(solution, version)
         if model is None:
             raise StackError(
-                f"{solution} has no champion in {environment}.", remedy="Name a version that passed its gates there."
+                f"{solution} has no champion{f' of the segment {segment}' if segment else ''} in {environment}.",
+                remedy="Name a version that passed its gates there.",
             )
         record, _ = accepted_record(registry.signer, model)
     except (RegistryError, EvidenceError) as error:
         raise StackError(f"In {environment}: {error}", remedy=f"mlops --env {environment} history {solution}") from error
-    if record.training.recalibrates is not None or model.segment is not None:
-        kind = (
-            f"of the segment {model.segment}" if model.segment else f"a recalibration of version {record.training.recalibrates}"
-        )
+    if record.training.recalibrates is not None:
+        fitted = record.training.recalibrates
         raise StackError(
-            f"{model} in {environment} is {kind}, and is not copied.", remedy="Name a version that was fitted on all rows."
+            f"{model} in {environment} is version {fitted}, recalibrated on the rows there, which says nothing of the rows here.",
+            remedy=f"Copy what was fitted, --version {fitted}, and recalibrate it here: mlops train {solution} --recalibrate",
         )
+    if model.segment != segment:
+        rows = f"the segment {model.segment}" if model.segment else "all rows"
+        raise StackError(f"{model} in {environment} is a model of {rows}.", remedy="Correct --version or --segment.")
     return Original(environment, registry, model, record)
 
 

@@ -86,11 +86,9 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         )
         base, original = None, None
         if config.copy_from is not None:
-            if config.overrides or config.recalibrate is not None or inputs.segment is not None:
-                raise permanent_failure(
-                    "A copied version is not fitted, and of no segment: leave `overrides` and `recalibrate` out."
-                )
-            original = read_original(config.copy_from, inputs.name, config.copy_version)
+            if config.overrides or config.recalibrate is not None:
+                raise permanent_failure("A copied version is not fitted: leave `overrides` and `recalibrate` out.")
+            original = read_original(config.copy_from, inputs.name, config.copy_version, inputs.segment)
             training = original.identify(training)
         if config.recalibrate is not None:
             base = read_base(context.instance, registry, settings, inputs, config.recalibrate)

@@ -3,14 +3,16 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import inprocess
 import pytest
-from clinic_chain import STAGES, Clinic, Registry
+from clinic_chain import STAGES, Clinic, Registry, training_assets, visits
 from registry_database import new_registry_url
 
 from mlops_assets.access.credentials import access_token
@@ -26,6 +28,7 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.deployment import load_champions
 from mlops_assets.lake.lake import Lake
 from mlops_assets.schema.deployment_section import Deployment
+from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.contract import DerivedFeature, FeatureView
 from mlops_assets.stages.refusal import REFUSED_METADATA
 from mlops_assets.training.copied_contract import differences
@@ -178,7 +181,7 @@ def test_a_bundle_that_was_changed_in_staging_is_refused(environments: Environme
     staging.registry.tag(staging.name, original.version, tag)
     try:
         with pytest.raises(StackError, match="In staging: Version 1 of clinic_binary has not passed its gates"):
-            read_original("staging", staging.name, original.version)
+            read_original("staging", staging.name, original.version, None)
     finally:
         staging.registry.tag(staging.name, original.version, {name: original.tags[name] for name in tag})
     assert len(environments.prod.registry.every_version(environments.prod.name)) == versions
@@ -217,27 +220,75 @@ def test_an_environment_that_cannot_be_read_is_a_message(environments: Environme
         patched.setenv("MLOPS_HOME", str(environments.prod.settings.home))
         assert other_settings("staging") == environments.staging.settings
     with pytest.raises(StackError, match="prod is the environment of this process"):
-        read_original("prod", name, None)
+        read_original("prod", name, None, None)
     with pytest.raises(StackError, match=r"There is no test\.env in"):
-        read_original("test", name, None)
+        read_original("test", name, None, None)
     with pytest.raises(StackError, match="In staging: clinic_binary has no version 99"):
-        read_original("staging", name, 99)
-    assert read_original("staging", name, None).record.training.training_date == date.fromisoformat(MADE_FOR)
+        read_original("staging", name, 99, None)
+    assert read_original("staging", name, None, None).record.training.training_date == date.fromisoformat(MADE_FOR)
     owner = environments.staging.settings.home / "environment"
     owner.write_text("other\n")
     try:
         with pytest.raises(StackError, match="is of the environment other, not of staging"):
-            read_original("staging", name, None)
+            read_original("staging", name, None, None)
         owner.unlink()
         with pytest.raises(StackError, match="The state folder of staging cannot be read"):
-            read_original("staging", name, None)
+            read_original("staging", name, None, None)
     finally:
         owner.write_text("staging\n")
     key = environments.staging.settings.signing_key_file
     key.rename(key.with_suffix(".away"))
     try:
         with pytest.raises(StackError, match=r"staging has no .*signing_key"):
-            read_original("staging", name, None)
+            read_original("staging", name, None, None)
         assert not key.exists()
     finally:
         key.with_suffix(".away").rename(key)
+
+
+def by_ward(clinic: Clinic) -> tuple[Clinic, Clinic]:
+    """The same clinic whose visits have a ward, and that of the models of wards."""
+    query = f"SELECT *, CASE WHEN hash(id) % 2 = 0 THEN 'north' ELSE 'south' END AS ward FROM ({visits('binary_classification')})"
+    with clinic.lake.connect(read_only=False) as connection:
+        clinic.lake.replace(connection, table=f"{clinic.name}.visits", query=query, partition_range=None, author="test")
+    attributes = clinic.inputs.solution.model_dump(mode="json", exclude_unset=True)
+    attributes |= {"features": [{"request": ["age", "ward"]}], "segments": {"column": "ward", "values": ["north"]}}
+    whole, wards = copy(clinic), copy(clinic)
+    spine = replace(clinic.inputs.spine, columns={**clinic.inputs.spine.columns, "ward": "varchar"})
+    whole.inputs = replace(clinic.inputs, solution=Solution.model_validate(attributes), spine=spine, request=("age", "ward"))
+    wards.inputs = replace(whole.inputs, by_segment=True)
+    whole.assets, wards.assets = training_assets(whole.inputs), training_assets(wards.inputs)
+    return whole, wards
+
+
+def test_a_model_of_a_segment_is_copied_to_its_segment(environments: Environments) -> None:
+    versions = {}
+    for clinic, day, configuration in (
+        (environments.staging, MADE_FOR, {}),
+        (environments.prod, OWN, {"copy_from": "staging"}),
+    ):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("MLOPS_ENV", "staging" if clinic is environments.staging else "prod")
+            whole, wards = by_ward(clinic)
+            dataset = whole.run(day, "training_dataset")
+            assert dataset.success, inprocess.failures(dataset)
+            wards.assets += whole.assets[:1]
+            result = wards.materialize(
+                dg.MultiPartitionKey({"segment": "north", "training_date": day}),
+                ("segment_model", "segment_evaluation", "segment_deployment"),
+                {"ops": {f"{clinic.name}__segment_model": {"config": configuration}}},
+            )
+        assert result.success, inprocess.failures(result)
+        assert inprocess.failed_checks(result) == set()
+        versions[clinic] = clinic.registry.champion(clinic.name, "north")
+    original, copied = versions.values()
+    assert original is not None
+    assert copied is not None
+    record, _ = accepted_record(environments.prod.registry.signer, copied)
+    assert (record.training.copied_from, record.training.segment) == (f"staging version {original.version}", "north")
+    contracts = [clinic.bundle(model).contract for clinic, model in versions.items() if model is not None]
+    assert [contract.segment and contract.segment.value for contract in contracts] == ["north", "north"]
+    assert contracts[0].model_sha256 == contracts[1].model_sha256
+    assert environments.prod.registry.champion(environments.prod.name) == environments.champion
+    with pytest.raises(StackError, match="is a model of the segment north"):
+        read_original("staging", environments.staging.name, original.version, None)
