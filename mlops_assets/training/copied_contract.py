@@ -32,16 +32,18 @@ def differences(contract: "Contract", inputs: SolutionInputs, rows: "pa.Table") 
     for column in (contract.key, *contract.entity_keys, *contract.request_columns):
         if (kind := spine.columns.get(column.name)) != column.type:
             found.append(f"the column {column.name} is {column.type} there, and {kind or 'missing'} here")
-    for name, there, here in (
+    of_segment = contract.segment.column if contract.segment else None
+    own_segment = segments.column if segments and inputs.segment else None
+    for name, there, own in (
         ("problem", contract.problem, inputs.solution.problem),
         ("key", contract.key.name, inputs.solution.spine.key),
         ("prediction time", contract.prediction_time_column, inputs.solution.spine.prediction_time),
         ("column of partitions", contract.partition_column, inputs.solution.partitions.column),
         ("time zone", contract.time_zone, inputs.solution.partitions.time_zone),
-        ("column of segments", contract.segment and contract.segment.column, segments and inputs.segment and segments.column),
+        ("column of segments", of_segment, own_segment),
     ):
-        if there != here:
-            found.append(f"the {name} is {there} there, and {here} here")
+        if there != own:
+            found.append(f"the {name} is {there} there, and {own} here")
     return found
 
 
