@@ -257,7 +257,9 @@ def by_ward(clinic: Clinic) -> tuple[Clinic, Clinic]:
     spine = replace(clinic.inputs.spine, columns={**clinic.inputs.spine.columns, "ward": "varchar"})
     whole.inputs = replace(clinic.inputs, solution=Solution.model_validate(attributes), spine=spine, request=("age", "ward"))
     wards.inputs = replace(whole.inputs, by_segment=True)
-    whole.assets, wards.assets = training_assets(whole.inputs), training_assets(wards.inputs)
+    whole.assets = training_assets(whole.inputs)
+    # The dataset is that of all rows.
+    wards.assets = [*whole.assets[:1], *training_assets(wards.inputs)[1:]]
     return whole, wards
 
 
@@ -272,7 +274,6 @@ def test_a_model_of_a_segment_is_copied_to_its_segment(environments: Environment
             whole, wards = by_ward(clinic)
             dataset = whole.run(day, "training_dataset")
             assert dataset.success, inprocess.failures(dataset)
-            wards.assets += whole.assets[:1]
             result = wards.materialize(
                 dg.MultiPartitionKey({"segment": "north", "training_date": day}),
                 ("segment_model", "segment_evaluation", "segment_deployment"),
