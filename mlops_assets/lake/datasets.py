@@ -14,6 +14,8 @@ import duckdb
 
 from mlops_assets.lake.tables import LakeError, fingerprint
 
+_DESCRIBED = ("table", "fingerprint", "training_date", "source_snapshot", "feature_views", "query")
+
 
 @dataclass(frozen=True)
 class RecordedDataset:
@@ -51,7 +53,9 @@ def recorded_datasets(connection: duckdb.DuckDBPyConnection, table: str) -> list
     for written_at, author, text in rows:
         information = json.loads(text)
         if information["table"] == table:
-            datasets.append(RecordedDataset(written_at=written_at, run_id=author, **information))
+            # A commit records more, such as the columns that it added.
+            described = {name: information[name] for name in _DESCRIBED}
+            datasets.append(RecordedDataset(written_at=written_at, run_id=author, **described))
     return datasets
 
 

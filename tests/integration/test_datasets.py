@@ -148,6 +148,16 @@ def test_building_twice_is_building_once(lake: Lake) -> None:
         assert len(recorded_datasets(connection, TABLE)) == 1
 
 
+def test_a_dataset_that_brought_a_column_is_recorded_as_any_other(lake: Lake) -> None:
+    first = build(lake, None)
+    with lake.connect(read_only=False) as connection:
+        connection.execute(f"ALTER TABLE lake.{TABLE} DROP COLUMN waiting")
+    # As after a feature was added to a solution that has datasets.
+    assert build(lake, None) == first
+    with lake.connect(read_only=True) as connection:
+        assert [dataset.fingerprint for dataset in recorded_datasets(connection, TABLE)] == [first, first]
+
+
 def test_an_unknown_fingerprint_names_the_known_ones(lake: Lake) -> None:
     known = build(lake, None)
     with lake.connect(read_only=True) as connection, pytest.raises(LakeError, match=known):
