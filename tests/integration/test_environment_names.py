@@ -1,21 +1,16 @@
-"""A server of an environment that is not the default one: its pages and its log name it. A registry elsewhere is of one environment."""
+"""A server of an environment that is not the default one: its pages and its log name it."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import requests
 from ports import free_ports
-from running_stack import Platform
 from waiting import wait_for
 
-from mlops_assets.core.errors import StackError
-from mlops_assets.local.environment_owner import claim_stores
 from mlops_assets.local.links import link
 
 TOKEN = "a token of tests"
@@ -66,18 +61,3 @@ def test_the_pages_and_the_log_of_the_online_server_name_the_environment(tmp_pat
     lines = (tmp_path / "log").read_text().splitlines()
     assert lines != []
     assert [line for line in lines if not line.startswith("[staging] ")] == []
-
-
-def test_an_mlflow_elsewhere_is_of_one_environment(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = replace(platform.settings, mlflow_server=platform.settings.mlflow_url)
-    monkeypatch.setenv("MLOPS_ENV", "prod")
-    try:
-        for _ in range(2):
-            claim_stores(settings)
-        monkeypatch.setenv("MLOPS_ENV", "dev")
-        with pytest.raises(
-            StackError, match="The MLflow of MLOPS_MLFLOW_URL is of the environment prod, and this process is of dev"
-        ):
-            claim_stores(settings)
-    finally:
-        platform.registry.client.delete_experiment_tag("0", "mlops_environment")

@@ -13,7 +13,9 @@ from running_stack import Demo, Platform
 from waiting import wait_for
 
 from mlops_assets.access.launchers import LAUNCHED_BY_TAG, system_user
+from mlops_assets.core.errors import StackError
 from mlops_assets.deployment.served_version import ServedSolution, observe
+from mlops_assets.local.environment_owner import claim_stores
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 
 SOLUTION = "flight_delay"
@@ -303,3 +305,18 @@ def test_a_prediction_that_is_not_there_is_a_message(platform: Platform, predict
         done = platform.mlops("trace", wrong)
         assert done.returncode == 1
         assert wrong in done.stderr
+
+
+def test_an_mlflow_elsewhere_is_of_one_environment(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(platform.settings, mlflow_server=platform.settings.mlflow_url)
+    monkeypatch.setenv("MLOPS_ENV", "prod")
+    try:
+        for _ in range(2):
+            claim_stores(settings)
+        monkeypatch.setenv("MLOPS_ENV", "dev")
+        with pytest.raises(
+            StackError, match="The MLflow of MLOPS_MLFLOW_URL is of the environment prod, and this process is of dev"
+        ):
+            claim_stores(settings)
+    finally:
+        platform.registry.client.delete_experiment_tag("0", "mlops_environment")
