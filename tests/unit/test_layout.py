@@ -22,6 +22,7 @@ _REAL_TESTS = [path.read_text() for folder in ("integration", "solutions") for p
 _PARTS = {
     "__init__.py": "unit/components/test_scaffolding.py",
     "clients/aliases.py": "unit/clients/test_model_registry.py",
+    "clients/registry_owner.py": "solutions/test_production.py",
     "clients/tracking_server.py": "unit/clients/test_model_registry.py",
     "components/tagged_models.py": "unit/components/test_dbt_models.py",
     "components/yaml_component.py": "unit/components/test_loading.py",
