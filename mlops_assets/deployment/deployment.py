@@ -223,7 +223,13 @@ def load_champions(
 
     champion = registry.champion(inputs.name)
     if champion is None:
-        raise permanent_failure(f"{inputs.name} has no champion yet: materialize {inputs.name}/{DEPLOYMENT} for a training date.")
+        is_asked = inputs.solution.deployment.approval != "none"
+        remedy = (
+            "a person has to approve a version that passed its gates: mlops approvals"
+            if is_asked
+            else f"materialize {inputs.name}/{DEPLOYMENT} for a training date"
+        )
+        raise permanent_failure(f"{inputs.name} has no champion yet: {remedy}.")
     if champion.segment is not None:
         raise permanent_failure(
             f"{champion}, the champion, was trained for the segment {champion.segment} alone: mlops rollback {inputs.name}"

@@ -164,6 +164,9 @@ def test_what_a_person_refused_is_asked_for_again_by_a_person_alone(ward: Ward) 
 def test_a_champion_that_nobody_approved_predicts_nothing(ward: Ward) -> None:
     asking = ward.wanting("required")
     version = asking.train_only(SECOND)
+    asking.registry.remove_alias(ward.name, "champion")
+    with pytest.raises(dg.Failure, match="has no champion yet: a person has to approve a version .*: mlops approvals"):
+        load_champions(asking.instance, asking.registry, asking.settings, asking.inputs)
     asking.registry.set_alias(ward.name, "champion", version)
     with pytest.raises(EvidenceError, match=f"Version {version} of {ward.name} was never approved"):
         load_champions(asking.instance, asking.registry, asking.settings, asking.inputs)
