@@ -75,7 +75,7 @@ def train(
 def show_outcome(outcome: "TrainingOutcome") -> None:
     """Print what a training, or the evaluation of a copied version, came to."""
     if outcome.version is not None:
-        fitted = outcome.recalibration or f"{outcome.estimator} for {outcome.training_date}"
+        fitted = outcome.recalibration or f"{outcome.estimator or 'Copied'} for {outcome.training_date}"
         console.print(outcome.skipped or fitted, highlight=False, soft_wrap=True)
     if outcome.metrics:
         table = Table("metric", "hold-out")

@@ -17,6 +17,9 @@ OWNER_FILE = "environment"
 """Of a state folder and of an object storage: the name of the environment that it is of, written by the first start."""
 DEFAULT_ENVIRONMENT = "local"
 
+_EXPORTED_VARIABLE = "MLOPS_EXPORTED"
+"""Names the variables of a process that are from files of the project, for the processes that inherit them."""
+
 _PATHS = ("MLOPS_HOME", "MLOPS_BACKUP_FOLDER", "MLOPS_TLS_CERTIFICATE", "MLOPS_TLS_KEY", "MLOPS_TLS_CA")
 """Variables that name a folder or a file. In a file of the project it is one of the project, wherever a command is called."""
 
@@ -126,11 +129,16 @@ def refuse_other_environment(what: str, owner: str) -> None:
 def export_project_variables() -> None:
     """Set the project's own variables, which its YAML may name, in this process and its children, where they are not set.
 
-    Those of the platform (`MLOPS_*`) are not exported: `Settings` reads them. Raises ValueError as `project_variables` does.
+    What a process inherits that had it from a file is taken from the file as it is now. Those of the platform (`MLOPS_*`) are not exported:
+    `Settings` reads them. Raises ValueError as `project_variables` does.
     """
-    for name, value in project_variables().items():
-        if not name.startswith("MLOPS_"):
-            os.environ.setdefault(name, value)
+    stated = _without_platform(project_variables())
+    former = set(os.environ.get(_EXPORTED_VARIABLE, "").split())
+    for name in former - stated.keys():
+        os.environ.pop(name, None)
+    exported = {name: value for name, value in stated.items() if name in former or name not in os.environ}
+    os.environ.update(exported)
+    os.environ[_EXPORTED_VARIABLE] = " ".join(sorted(exported))
 
 
 def read_environment_file(path: Path) -> dict[str, str]:

@@ -165,7 +165,7 @@ def test_a_champion_that_nobody_approved_predicts_nothing(ward: Ward) -> None:
     asking = ward.wanting("required")
     version = asking.train_only(SECOND)
     asking.registry.remove_alias(ward.name, "champion")
-    with pytest.raises(dg.Failure, match="has no champion yet: a person has to approve a version .*: mlops approvals"):
+    with pytest.raises(dg.Failure, match=r"has no champion yet: a person has to approve a version .*: mlops approvals"):
         load_champions(asking.instance, asking.registry, asking.settings, asking.inputs)
     asking.registry.set_alias(ward.name, "champion", version)
     with pytest.raises(EvidenceError, match=f"Version {version} of {ward.name} was never approved"):

@@ -81,6 +81,25 @@ def test_the_variables_of_a_team_are_exported_and_those_of_the_platform_not(tmp_
     assert json.loads(done.stdout) == ["parcels", "us", None]
 
 
+def test_a_file_that_was_changed_counts_in_processes_that_inherit_what_it_was(tmp_path: Path) -> None:
+    root = tmp_path / "company"
+    root.mkdir()
+    (root / "pyproject.toml").write_text("[tool.mlops]\n")
+    (root / ".env").write_text("FLOOR=0.5\nGONE=yes\nGIVEN=file\n")
+    # As `mlops up` starts the servers, which load the definitions again after `mlops reload`.
+    code = (
+        "import os, pathlib, subprocess, sys; from mlops_assets.core.environment_files import export_project_variables; "
+        "export_project_variables(); print(*(os.environ.get(name) for name in ('FLOOR', 'GONE', 'GIVEN')), flush=True); "
+        "pathlib.Path('.env').write_text('FLOOR=0.8\\nGIVEN=later\\n'); "
+        "len(sys.argv) > 1 and subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "GIVEN": "process"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, code], cwd=root, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "0.5 yes process\n0.8 None process\n"
+
+
 def test_no_variable_that_was_left_set_leads_a_branch_to_another_environment(tmp_path: Path) -> None:
     root = tmp_path / "company"
     branch = root / ".mlops-branches" / "try"
