@@ -256,6 +256,14 @@ def connection_options(url: str) -> dict[str, Any]:
     return {"servers": [f"{parts.scheme}://{user}{at}{host}" for host in hosts.split(",")], **tls}
 
 
+def brief_connection_options(url: str) -> dict[str, Any]:
+    """The arguments of `nats.connect` for one question to a server, which may be away: nats-py would try for two minutes.
+
+    It fails after a second attempt, and does not come back once it is lost.
+    """
+    return {**connection_options(url), "allow_reconnect": False, "max_reconnect_attempts": 1}
+
+
 def stream_replicas(url: str) -> int:
     """On how many servers of a cluster each stream is: the option `replicas` of an address. Raises EventStreamError for another number."""
     text = dict(parse_qsl(urlsplit(url).query)).get("replicas", "1")

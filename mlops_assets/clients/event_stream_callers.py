@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from mlops_assets.access.callers import ALL_SOLUTIONS, Caller, TokenHash, read_callers
 from mlops_assets.access.credentials import PLATFORM_ACCOUNT, EventStreamUser, event_stream_platform, event_stream_system_url
-from mlops_assets.clients.event_stream import PREDICTIONS, REQUESTS, connection_options, subject
+from mlops_assets.clients.event_stream import PREDICTIONS, REQUESTS, brief_connection_options, subject
 from mlops_assets.clients.stopping import wait_for
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
@@ -92,8 +92,7 @@ async def reload_callers(settings: Settings) -> bool:
 
     try:
         client = await nats.connect(
-            **connection_options(event_stream_system_url(settings)),
-            allow_reconnect=False,
+            **brief_connection_options(event_stream_system_url(settings)),
             connect_timeout=_ANSWER_SECONDS,
             error_cb=_ignore,
         )

@@ -13,7 +13,7 @@ import shutil
 import signal
 
 from mlops_assets.access.credentials import event_stream_system_url
-from mlops_assets.clients.event_stream import connection_options
+from mlops_assets.clients.event_stream import brief_connection_options
 from mlops_assets.clients.stopping import wait_for
 from mlops_assets.core.settings import Settings
 
@@ -55,9 +55,7 @@ async def _write_error(url: str) -> str | None:
 
     try:
         client = await nats.connect(
-            **connection_options(url),
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
+            **brief_connection_options(url),
             connect_timeout=_ANSWER_SECONDS,
             error_cb=_ignore,
         )

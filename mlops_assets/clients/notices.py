@@ -4,7 +4,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from mlops_assets.clients.event_stream import connection_options
+from mlops_assets.clients.event_stream import brief_connection_options, connection_options
 from mlops_assets.clients.stopping import wait_for
 
 BUNDLES_CHANGED = "bundles.changed"
@@ -33,10 +33,8 @@ async def _publish(url: str) -> None:
 
     try:
         client = await nats.connect(
-            **connection_options(url),
+            **brief_connection_options(url),
             connect_timeout=_CONNECT_SECONDS,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
             error_cb=_ignore,
         )
         await client.publish(BUNDLES_CHANGED)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlops_assets.clients.event_stream import INBOX_PREFIX, connection_options
+from mlops_assets.clients.event_stream import INBOX_PREFIX, brief_connection_options
 from mlops_assets.clients.publishing import EventStreamError
 
 if TYPE_CHECKING:
@@ -107,11 +107,9 @@ async def _connection(url: str) -> AsyncIterator["Client"]:
 
     try:
         client = await nats.connect(
-            **connection_options(url),
+            **brief_connection_options(url),
             name="backup",
             inbox_prefix=INBOX_PREFIX.encode(),
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
         )
     except (errors.Error, OSError) as error:
         raise EventStreamError(f"The event stream cannot be reached: {error or type(error).__name__}.") from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mlops_assets.access.credentials import event_stream_url
-from mlops_assets.clients.event_stream import INBOX_PREFIX, connection_options
+from mlops_assets.clients.event_stream import INBOX_PREFIX, brief_connection_options
 from mlops_assets.core.errors import AwayError, StackError
 from mlops_assets.core.settings import Settings
 from mlops_assets.serving.reports import ProcessReport, read_fresh_reports, read_reports
@@ -60,11 +60,9 @@ async def _ask(url: str) -> list[ProcessReport]:
 
     try:
         client = await nats.connect(
-            **connection_options(url),
+            **brief_connection_options(url),
             inbox_prefix=INBOX_PREFIX.encode(),
             connect_timeout=_CONNECT_SECONDS,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
             error_cb=_ignore,
         )
         try:
