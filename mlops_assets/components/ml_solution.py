@@ -152,12 +152,16 @@ def _check_alone(solution: Solution) -> ErrorCollector:
     errors = ErrorCollector()
     check_sections(solution, errors)
     _check_metrics(solution, errors)
-    for check in (check_gates, lambda checked: check_monitors(checked, [stage.name for stage in STAGES]), check_training):
+    for check in (check_gates, _check_stages, check_training):
         with errors.collect():
             check(solution)
-    with errors.collect():
-        check_resources(solution)
     return errors
+
+
+def _check_stages(solution: Solution) -> None:
+    """The monitors, and what is said of their reports and the other stages."""
+    check_monitors(solution, [stage.name for stage in STAGES])
+    check_resources(solution)
 
 
 def _check_spine(solution: Solution, spine: DbtModel, errors: ErrorCollector) -> None:

@@ -128,7 +128,8 @@ def test_workers_share_what_was_loaded_and_nothing_else(company: Company) -> Non
 def test_a_killed_worker_takes_its_child_with_it(company: Company) -> None:
     run_id, child = company.staying()
     assert company.workers.state(run_id) is WorkerState.ALIVE
-    assert "what a step prints" in company.workers.last_words(run_id)
+    # Another process copies it there, once a second.
+    wait_for(lambda: "what a step prints" in company.workers.last_words(run_id), 120)
     os.kill(int((company.workers.directory / f"{run_id}.lock").read_text()), signal.SIGKILL)
     wait_for(lambda: is_gone(child), 120)
     wait_for(lambda: company.workers.state(run_id) is WorkerState.DEAD, 120)
