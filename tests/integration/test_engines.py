@@ -294,6 +294,7 @@ def part_files(lake: Lake) -> set[str]:
     return {path.name for path in lake.data_directory.rglob("part-*.parquet")}
 
 
+@pytest.mark.long
 def test_predictions_are_those_of_this_process_though_a_raylet_is_killed(clinic: Clinic, cluster: RayCluster) -> None:
     table, lake = f"lake.{clinic.name}.predictions", clinic.lake
     here = score(clinic, clinic.settings)
