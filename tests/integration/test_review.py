@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from dagster_dbt.dbt_manifest import read_manifest_path
 from dbt_process import run_dbt
 from parcels import SOLUTION, SOURCE, VIEWS, current_project_is, declare, parcels_project
 from typer.testing import CliRunner
@@ -108,6 +109,8 @@ def _change(project: Project, *changes: tuple[str, str, str]) -> None:
 
 
 def _diff(*arguments: str) -> tuple[int, str]:
+    # A person's command is a process of its own, in which Dagster reads each manifest once.
+    read_manifest_path.cache_clear()
     result = CliRunner().invoke(app, ["diff", *arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
