@@ -49,10 +49,14 @@ class Installation:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault by name. `apply` does it, undoes it after some time, and returns what it did in words."""
+    """A fault by name. `apply` does it, undoes it after some time, and returns what it did in words.
+
+    With `waits` it is applied from the beginning of a step on: what it hits is there for some seconds of it alone.
+    """
 
     name: str
     apply: Callable[[Installation], str]
+    waits: bool = False
 
 
 def server(name: str, installation: Installation) -> list[psutil.Process]:
@@ -182,7 +186,7 @@ def faults(kills: int) -> Iterator[Fault]:
     names = list(TARGETS)
     for number in range(kills):
         name, turn = names[number % len(names)], number // len(names)
-        yield Fault(f"kill -9: {name}" + (f" ({turn + 1})" if turn else ""), partial(kill, name))
+        yield Fault(f"kill -9: {name}" + (f" ({turn + 1})" if turn else ""), partial(kill, name), waits=name == "dbt")
     for name in ("the worker of a run", "Postgres", "a process that answers", *(each for each in SERVERS if each != "mlflow")):
         yield Fault(f"stopped: {name}", partial(stop, name, STOPPED_SECONDS))
     yield Fault("stopped: everything", partial(stop, "everything", STOPPED_SECONDS))

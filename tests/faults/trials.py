@@ -119,7 +119,8 @@ class Trials:
         reference, answered, refused = self._course.steps[number], len(self._load.prediction_ids), self._refused()
         began, asked_at = time.monotonic(), len(self._load.answered_at)
         step = self._pool.submit(self._step, period)
-        time.sleep(random.Random(fault.name).uniform(0.05, 0.6) * reference.seconds)
+        if not fault.waits:
+            time.sleep(random.Random(fault.name).uniform(0.05, 0.6) * reference.seconds)
         moment = self._in_progress()
         try:
             detail = fault.apply(self.installation)
