@@ -144,7 +144,7 @@ def test_the_solution_of_the_page_loads_in_it(environment: Path, followed: Path,
     assert {"raw/parcels", "features/depot_history", "parcel_delay/spine", "parcel_delay/evaluation"} <= set(loaded["assets"])
     assert not [key for key in loaded["assets"] if key.startswith("configuration_error")]
     # Nothing of this repository is there.
-    assert {key.split("/")[0] for key in loaded["assets"]} == {"raw", "features", "parcel_delay"}
+    assert {key.split("/")[0] for key in loaded["assets"]} == {"raw", "features", "parcel_delay", "platform"}
     assert {"parcel_delay_training", "parcel_delay_scoring", "parcel_delay_monitoring"} <= set(loaded["jobs"])
     assert f"directory={followed}" in loaded["configuration"]["supervisord.conf"]
     assert "--module-name my_company.definitions" in loaded["configuration"]["supervisord.conf"]
