@@ -1,5 +1,6 @@
 """The run launcher of the local stack: one process per run, watched through the kernel alone."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 
 from mlops_assets.runs.fork_server import ForkRequest, ForkServerUnavailableError, fork_worker
+from mlops_assets.runs.slots import SLOTS_TAG, WORK, slots
 from mlops_assets.runs.workers import Workers, WorkerState
 
 LAUNCHED_TAG = "mlops/worker_log"
@@ -41,6 +43,15 @@ def _start_worker(request: ForkRequest) -> int:
     # Collects the process when it ends: nobody else does.
     threading.Thread(target=worker.wait, name=f"run worker {worker.pid}", daemon=True).start()
     return worker.pid
+
+
+def _make_nicer(worker: int, niceness: int) -> None:
+    """Make the worker, and what it has started by now, nicer than it is; what it starts later inherits it."""
+    # It may have ended, or not yet have a group of its own.
+    with contextlib.suppress(ProcessLookupError):
+        niceness += os.getpriority(os.PRIO_PROCESS, worker)
+        for kind in (os.PRIO_PROCESS, os.PRIO_PGRP):
+            os.setpriority(kind, worker, niceness)
 
 
 class WorkerLauncher(RunLauncher, ConfigurableClass):
@@ -91,6 +102,8 @@ class WorkerLauncher(RunLauncher, ConfigurableClass):
             except ForkServerUnavailableError:
                 process = _start_worker(request)
             os.pwrite(lock, str(process).encode(), 0)
+        if niceness := slots()[run.tags.get(SLOTS_TAG, WORK)].niceness:
+            _make_nicer(process, niceness)
 
     def terminate(self, run_id: str) -> bool:
         """Ask the worker to end the run. Returns False when the run had ended; a run without a worker is canceled here."""

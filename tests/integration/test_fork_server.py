@@ -136,6 +136,14 @@ def test_a_killed_worker_takes_its_child_with_it(company: Company) -> None:
     assert company.server.poll() is None
 
 
+def test_a_long_run_and_its_child_are_nicer_than_what_others_wait_for(company: Company) -> None:
+    run_id, child = company.staying()
+    worker = int((company.workers.directory / f"{run_id}.lock").read_text())
+    wait_for(lambda: {os.getpriority(os.PRIO_PROCESS, each) for each in (worker, child)} == {os.nice(0) + 5}, 10)
+    assert company.instance.run_launcher.terminate(run_id)
+    company.wait_for(run_id, DagsterRunStatus.CANCELED)
+
+
 def test_a_canceled_run_ends_with_its_child(company: Company) -> None:
     run_id, child = company.staying()
     assert company.instance.run_launcher.terminate(run_id)
