@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mlops_assets.cli.main import app
 from mlops_assets.cli.terminal import console, error_console
 from mlops_assets.clients.dagster_client import DagsterClient, RunState
 from mlops_assets.clients.model_registry import ModelRegistry
+from mlops_assets.core.project import Project, current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.tables import fingerprint
@@ -172,3 +173,12 @@ class Demo:
 
     summary: dict[str, Any]
     seconds: float
+
+
+@contextlib.contextmanager
+def project_with_branches() -> Iterator[Project]:
+    """The project, with its branches in a folder that is gone at the end of the block."""
+    # Not pytest's own folder: its path is longer than a Unix socket may have.
+    with tempfile.TemporaryDirectory(prefix="branched.", dir="/tmp") as folder:
+        Path(folder).chmod(0o711)
+        yield replace(current_project(), state_directory=Path(folder) / "s")

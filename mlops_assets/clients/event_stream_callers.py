@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -38,19 +39,18 @@ _SHOWN_DIGITS = 8
 _log = logging.getLogger(__name__)
 
 
-def caller_user(settings: Settings, name: str, token: TokenHash) -> EventStreamUser:
+def _user(platform: EventStreamUser, name: str, token: TokenHash) -> EventStreamUser:
     """The user of a caller with one of its tokens: each has its own, so that two are valid after a rotation.
 
     The password is derived from the token's hash and the platform's password, and kept with the callers no more than the token is.
     """
-    key = event_stream_platform(settings).password.encode()
-    password = hmac.digest(key, f"{name} {token.sha256}".encode(), "sha256").hex()
+    password = hmac.digest(platform.password.encode(), f"{name} {token.sha256}".encode(), "sha256").hex()
     return EventStreamUser(f"{name}-{token.sha256[:_SHOWN_DIGITS]}", password)
 
 
 def caller_address(settings: Settings, name: str, token: TokenHash) -> str:
     """The address of the embedded event stream with the user of a caller."""
-    user, parts = caller_user(settings, name, token), urlsplit(settings.nats_server_url)
+    user, parts = _user(event_stream_platform(settings), name, token), urlsplit(settings.nats_server_url)
     return parts._replace(netloc=f"{quote(user.name)}:{user.password}@{parts.netloc}").geturl()
 
 
@@ -122,16 +122,22 @@ def _known_callers(settings: Settings) -> Sequence[Caller]:
         return read_callers(settings.callers_file)
     except StackError as error:
         # As at the online server, nobody is let in then.
-        _log.error("%s Only the user `caller` of the event stream is let in.", error.problem)
+        _tell_once(error.problem, settings.callers_file.stat().st_mtime_ns)
         return ()
+
+
+@lru_cache(maxsize=1)
+def _tell_once(problem: str, written_at: int) -> None:
+    """Tell what is wrong with a file of callers once, though it is looked at twice a second, and again when it was written anew."""
+    _log.error("%s Only the user `caller` of the event stream is let in.", problem)
 
 
 def _accounts(settings: Settings, callers: Sequence[Caller]) -> str:
     """The accounts as NATS reads them. An account each: of one, a caller could listen to what is answered to another."""
-    now = datetime.now(UTC)
+    now, platform = datetime.now(UTC), event_stream_platform(settings)
     accounts = {}
     for caller in callers:
-        users = [caller_user(settings, caller.name, token) for token in caller.tokens if token.is_valid(now)]
+        users = [_user(platform, caller.name, token) for token in caller.tokens if token.is_valid(now)]
         if users and (solutions := _solutions(caller)):
             accounts[f"CALLER_{caller.name}"] = _account(solutions, users)
     lines = [f"{json.dumps(name)}: {json.dumps(account)}\n" for name, account in accounts.items()]

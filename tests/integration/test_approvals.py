@@ -144,6 +144,9 @@ def test_four_eyes_are_those_of_another_person(ward: Ward) -> None:
     assert trained.success
     assert asking.materialize(THIRD, ["deployment"]).success
     assert "anna launched its training (run " in inprocess.failures(asking.decide(THIRD, ANNA, approve=True, reason="x"))[0]
+    # Without the record, whoever asked could approve.
+    asking.settings.approvals_file.unlink()
+    assert "no record tells who asked for" in inprocess.failures(asking.decide(THIRD, carla, approve=True, reason="x"))[0]
 
 
 def test_what_a_person_refused_is_asked_for_again_by_a_person_alone(ward: Ward) -> None:

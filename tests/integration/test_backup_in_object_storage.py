@@ -1,22 +1,15 @@
 """Backup and restore of an installation whose files are in a real object store: the databases are copied, the lake's files are named."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from object_storage import ObjectStore, object_store
+from object_storage import ObjectStore
 from running_stack import Platform, new_home
 
 from mlops_assets.core.settings import Settings
 from mlops_assets.local import control, lake_catalog, postgres
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    with object_store(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """Branches of an environment whose files are in a real object store: they read there, and write into their own folder alone."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +7,12 @@ from pathlib import Path
 import mlflow
 import pytest
 from bundles import record_of
-from object_storage import ObjectStore, object_store
-from running_stack import Platform, new_home
+from object_storage import ObjectStore
+from running_stack import Platform, new_home, project_with_branches
 
 from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, folder_files
 from mlops_assets.clients.signatures import Signer
-from mlops_assets.core.project import Project, current_project
+from mlops_assets.core.project import Project
 from mlops_assets.core.settings import MLFLOW_DATABASE, Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.local import control, lake_catalog, postgres
@@ -22,12 +21,6 @@ from mlops_assets.operations.review.scratch_lake import scratch_lake
 from mlops_assets.serving.bundle_store import StoredBundle, open_bundle_store
 
 SOLUTION = "flights"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    with object_store(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +33,8 @@ def environment(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def project() -> Iterator[Project]:
     """The project, with its branches in a folder of this test."""
-    with tempfile.TemporaryDirectory(prefix="branched.", dir="/tmp") as folder:
-        Path(folder).chmod(0o711)
-        yield replace(current_project(), state_directory=Path(folder) / "s")
+    with project_with_branches() as project:
+        yield project
 
 
 def fill(settings: Settings, store: ObjectStore, made: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 from bundles import Fitted, fit_flights, push_planes, record_of
 from clinic_chain import Clinic, Registry
 from nats_server import NatsServer
-from object_storage import SECRET, Door, ObjectStore, object_store
+from object_storage import SECRET, Door, ObjectStore
 from online_server import SOLUTION, OnlineServer, load
 from registry_database import new_registry_url
 from waiting import wait_for
@@ -34,12 +34,6 @@ from mlops_assets.serving.bundle_store import SolutionBundles, StoredBundle, ope
 from mlops_assets.serving.live import LiveSolutions
 
 DAY = "2020-02-20"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    with object_store(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,9 @@
 """Callers of a real NATS: each has the subjects of its own solutions, by a credential that is renewed and taken away without a restart."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from nats import connect as connect_as
@@ -22,31 +21,23 @@ OWN, OTHER = "parcels", "letters"
 ENOUGH = 30
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    nats = NatsServer(tmp_path)
-    nats.start()
-    yield nats
-    nats.kill()
-
-
-def add(server: NatsServer, name: str, *solutions: str) -> str:
+def add(nats: NatsServer, name: str, *solutions: str) -> str:
     """The address of a new caller, whom the running server knows."""
-    add_caller(server.settings, name, solutions, requests_per_second=None, burst=1)
-    asyncio.run(apply(server))
-    return address(server, name)
+    add_caller(nats.settings, name, solutions, requests_per_second=None, burst=1)
+    asyncio.run(apply(nats))
+    return address(nats, name)
 
 
-async def apply(server: NatsServer) -> None:
+async def apply(nats: NatsServer) -> None:
     """Have the running server know the callers, as the shipper does."""
-    assert write_callers(server.settings)
-    assert await reload_callers(server.settings)
+    assert write_callers(nats.settings)
+    assert await reload_callers(nats.settings)
 
 
-def address(server: NatsServer, name: str) -> str:
+def address(nats: NatsServer, name: str) -> str:
     """The address of a caller with its newest token."""
-    [caller] = [caller for caller in read_callers(server.settings.callers_file) if caller.name == name]
-    return caller_address(server.settings, name, caller.tokens[-1])
+    [caller] = [caller for caller in read_callers(nats.settings.callers_file) if caller.name == name]
+    return caller_address(nats.settings, name, caller.tokens[-1])
 
 
 @asynccontextmanager
@@ -85,8 +76,8 @@ async def refused(url: str) -> bool:
             await asyncio.sleep(0.05)
 
 
-def test_an_application_asks_its_solution_and_hears_its_predictions_alone(server: NatsServer) -> None:
-    url, violations = add(server, "shop", OWN), list[str]()
+def test_an_application_asks_its_solution_and_hears_its_predictions_alone(nats: NatsServer) -> None:
+    url, violations = add(nats, "shop", OWN), list[str]()
 
     async def use(platform: EventStream) -> tuple[str, list[bytes], int]:
         async with connected(url, violations) as client:
@@ -124,12 +115,12 @@ def test_an_application_asks_its_solution_and_hears_its_predictions_alone(server
             messages = (await platform.jetstream.stream_info(REQUESTS)).state.messages
         return acknowledged.stream, data, int(messages or 0)
 
-    assert server.run(use) == (REQUESTS, [OWN.encode(), b"last"], 1)
+    assert nats.run(use) == (REQUESTS, [OWN.encode(), b"last"], 1)
     assert all("permissions violation" in each for each in violations)
 
 
-def test_no_caller_hears_what_another_one_is_answered(server: NatsServer) -> None:
-    first, second = add(server, "shop", OWN), add(server, "rival", OWN)
+def test_no_caller_hears_what_another_one_is_answered(nats: NatsServer) -> None:
+    first, second = add(nats, "shop", OWN), add(nats, "rival", OWN)
 
     async def use(platform: EventStream) -> list[bytes]:
         async with connected(first, []) as client, connected(second, []) as rival:
@@ -145,11 +136,11 @@ def test_no_caller_hears_what_another_one_is_answered(server: NatsServer) -> Non
             await rival.flush()
             return heard
 
-    assert server.run(use) == []
+    assert nats.run(use) == []
 
 
-def test_one_that_may_ask_every_solution_looks_up_stored_predictions(server: NatsServer) -> None:
-    url = add(server, "warehouse", "*")
+def test_one_that_may_ask_every_solution_looks_up_stored_predictions(nats: NatsServer) -> None:
+    url = add(nats, "warehouse", "*")
 
     async def use(platform: EventStream) -> tuple[bytes | None, str]:
         await platform.publish([Message(subject(PREDICTIONS, OTHER), "1", b"stored")])
@@ -157,57 +148,59 @@ def test_one_that_may_ask_every_solution_looks_up_stored_predictions(server: Nat
             stored = (await client.jetstream().get_msg(PREDICTIONS, 1)).data
             return stored, (await client.jetstream().publish(subject(REQUESTS, OTHER), b"{}")).stream
 
-    assert server.run(use) == (b"stored", REQUESTS)
+    assert nats.run(use) == (b"stored", REQUESTS)
 
 
-def test_credentials_are_renewed_and_taken_away_while_connections_stay(server: NatsServer) -> None:
-    first, other = add(server, "shop", OWN), add(server, "other", OTHER)
+def test_credentials_are_renewed_and_taken_away_while_connections_stay(nats: NatsServer) -> None:
+    first, other = add(nats, "shop", OWN), add(nats, "other", OTHER)
 
     async def ask(client: Client, solution: str) -> bool:
         return (await client.jetstream().publish(subject(REQUESTS, solution), b"{}")).stream == REQUESTS
 
     async def use(platform: EventStream) -> list[bool]:
         async with connected(other, []) as stays, connected(first, []) as former:
-            rotate_token(server.settings, "shop", timedelta(hours=1))
-            await apply(server)
-            second = address(server, "shop")
+            rotate_token(nats.settings, "shop", timedelta(hours=1))
+            await apply(nats)
+            second = address(nats, "shop")
             async with connected(second, []) as client:
                 both = [await ask(client, OWN), await ask(former, OWN)]
-            rotate_token(server.settings, "shop", timedelta(0))
-            await apply(server)
+            rotate_token(nats.settings, "shop", timedelta(0))
+            await apply(nats)
             over = [await refused(first), await refused(second), former.is_closed]
-            third = address(server, "shop")
+            third = address(nats, "shop")
             async with connected(third, []) as client:
                 over.append(await ask(client, OWN))
-            remove_caller(server.settings, "shop")
-            await apply(server)
+            remove_caller(nats.settings, "shop")
+            await apply(nats)
             return [*both, *over, await refused(third), await ask(stays, OTHER)]
 
-    assert all(server.run(use))
+    assert all(nats.run(use))
 
 
 @pytest.mark.parametrize("name", [">", "*.x", 'a"b', f"{OWN}.>"])
-def test_a_name_that_is_no_solution_opens_no_subject(server: NatsServer, name: str) -> None:
-    add_caller(server.settings, "odd", (name,), requests_per_second=None, burst=1)
-    add_person(server.settings, "anna", "operator")
-    url = add(server, "shop", OWN)  # the server reads the file
-    accounts = server.settings.nats_callers_file.read_text().splitlines()[1:]
+def test_a_name_that_is_no_solution_opens_no_subject(nats: NatsServer, name: str) -> None:
+    add_caller(nats.settings, "odd", (name,), requests_per_second=None, burst=1)
+    add_person(nats.settings, "anna", "operator")
+    url = add(nats, "shop", OWN)  # the server reads the file
+    accounts = nats.settings.nats_callers_file.read_text().splitlines()[1:]
     assert [account.partition(":")[0] for account in accounts] == ['"CALLER_shop"']
 
     async def use(platform: EventStream) -> bool:
         async with connected(url, []):
             return True
 
-    assert server.run(use)
+    assert nats.run(use)
 
 
-def test_callers_that_cannot_be_read_let_nobody_in(server: NatsServer) -> None:
-    url = add(server, "shop", OWN)
+def test_callers_that_cannot_be_read_let_nobody_in_and_are_told_once(nats: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
+    url = add(nats, "shop", OWN)
 
     async def use(platform: EventStream) -> bool:
         async with connected(url, []):
-            server.settings.callers_file.write_text("[{")
-            await apply(server)
+            nats.settings.callers_file.write_text("[{")
+            await apply(nats)
+            assert not write_callers(nats.settings)  # it is looked at twice a second
         return await refused(url)
 
-    assert server.run(use)
+    assert nats.run(use)
+    assert caplog.text.count("Only the user `caller` of the event stream is let in") == 1

@@ -2,8 +2,6 @@
 
 import asyncio
 import resource
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from nats.errors import TimeoutError as NotAcknowledgedError
@@ -16,50 +14,42 @@ from mlops_assets.clients.event_stream_health import end_after_failed_write
 LARGE = b"x" * 100_000
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    nats = NatsServer(tmp_path)
-    nats.start()
-    yield nats
-    nats.kill()
-
-
-def store(server: NatsServer, identifier: str) -> None:
+def store(nats: NatsServer, identifier: str) -> None:
     async def publish(stream: EventStream) -> None:
         await stream.jetstream.publish(subject(PREDICTIONS, "parcels"), LARGE, timeout=2, headers={"Nats-Msg-Id": identifier})
 
-    server.run(publish)
+    nats.run(publish)
 
 
-def limit(server: NatsServer, size: int) -> None:
+def limit(nats: NatsServer, size: int) -> None:
     """Let no file of the server become longer: a write beyond that fails, as on a full disk."""
-    number = int(server.settings.nats_pid_file.read_text())
+    number = int(nats.settings.nats_pid_file.read_text())
     resource.prlimit(number, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def mend(server: NatsServer) -> bool:
-    return asyncio.run(end_after_failed_write(server.settings))
+def mend(nats: NatsServer) -> bool:
+    return asyncio.run(end_after_failed_write(nats.settings))
 
 
-def test_a_server_whose_write_failed_is_ended_once_there_is_room(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    store(server, "before")
-    assert not mend(server)
-    limit(server, 1000)
+def test_a_server_whose_write_failed_is_ended_once_there_is_room(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(nats, "before")
+    assert not mend(nats)
+    limit(nats, 1000)
     with pytest.raises(NotAcknowledgedError):
-        store(server, "while full")
-    limit(server, resource.RLIM_INFINITY)
+        store(nats, "while full")
+    limit(nats, resource.RLIM_INFINITY)
     with pytest.raises(NotAcknowledgedError):
-        store(server, "with room")  # the fault of NATS that this module is for
+        store(nats, "with room")  # the fault of NATS that this module is for
     monkeypatch.setattr(event_stream_health, "ROOM_BYTES", 1 << 62)
-    assert not mend(server)
+    assert not mend(nats)
     monkeypatch.undo()
-    assert mend(server)
-    server.wait()
-    server.start()  # as supervisor does
-    store(server, "after")
-    assert len(server.messages(PREDICTIONS, "parcels")) == 2
+    assert mend(nats)
+    nats.wait()
+    nats.start()  # as supervisor does
+    store(nats, "after")
+    assert len(nats.messages(PREDICTIONS, "parcels")) == 2
 
 
-def test_a_server_that_is_away_is_left_alone(server: NatsServer) -> None:
-    server.kill()
-    assert not mend(server)
+def test_a_server_that_is_away_is_left_alone(nats: NatsServer) -> None:
+    nats.kill()
+    assert not mend(nats)

@@ -2,7 +2,7 @@
 
 import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 from dbt_lake import call_dbt
-from object_storage import SECRET, Door, ObjectStore, object_store
+from object_storage import SECRET, Door, ObjectStore
 
 from mlops_assets.core.object_storage import ObjectFolder, StorageAwayError
 from mlops_assets.core.project import current_project
@@ -26,12 +26,6 @@ from mlops_assets.lake.tables import LakeError, fingerprint
 from mlops_assets.monitoring.report_pages import fetch_report, report_path, write_report
 
 TABLE = "shop.orders"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    with object_store(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

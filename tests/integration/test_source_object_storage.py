@@ -3,7 +3,6 @@
 import gzip
 import io
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from object_storage import ObjectStore, object_store
+from object_storage import ObjectStore
 
 from mlops_assets.core.settings import DUCKDB_EXTENSION_DIRECTORY
 from mlops_assets.schema.source import RawTable
 from mlops_assets.sources.reader import PARSED, SourceError, parse
 from mlops_assets.stages.faults import is_transient
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    with object_store(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

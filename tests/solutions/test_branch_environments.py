@@ -6,17 +6,14 @@ import hashlib
 import json
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import canaries
 import psutil
 import psycopg2
 import pytest
 import requests
-from running_stack import Demo, Platform
+from running_stack import Demo, Platform, project_with_branches
 from waiting import wait_for
 
 from mlops_assets.access.credentials import access_token, authorization, event_stream_url
@@ -88,10 +85,8 @@ def materializations(settings: Settings) -> int:
 @pytest.fixture
 def project() -> Iterator[Project]:
     """The project, with its branches in a folder of this test."""
-    # Not pytest's own folder: its path is longer than a Unix socket may have.
-    with tempfile.TemporaryDirectory(prefix="branched.", dir="/tmp") as folder:
-        Path(folder).chmod(0o711)
-        yield replace(current_project(), state_directory=Path(folder) / "s")
+    with project_with_branches() as project:
+        yield project
 
 
 def test_a_branch_has_what_production_has_and_is_gone_without_a_trace(platform: Platform, demo: Demo, project: Project) -> None:
