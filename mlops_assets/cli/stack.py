@@ -146,6 +146,9 @@ def execute(
     from mlops_assets.local.environment import process_environment
 
     environment = process_environment(read_settings())
+    if command[:2] == ["dagster", "api"]:
+        # Dagster's launchers name it so; here each line that a run or a step prints names the environment.
+        command = [sys.executable, "-m", "mlops_assets.local.dagster_api", *command[2:]]
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606 - it is given as a list, without a shell
     except OSError as error:

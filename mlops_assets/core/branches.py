@@ -1,5 +1,6 @@
 """Names of branch environments: scratch environments for a change, each beside the environment that it is of."""
 
+import hashlib
 import re
 
 BRANCH_FILE = "branch.env"
@@ -15,6 +16,7 @@ BRANCHED_STORAGE_VARIABLE = "MLOPS_BRANCHED_STORAGE"
 """Names where the environment that the branch is of has the files of its lake, unless in its state folder."""
 
 _PREFIX = "branch-"
+_LONGEST = 30
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,29}")
 
 
@@ -30,8 +32,15 @@ def branch_name(environment: str) -> str | None:
 
 
 def branch_name_of(text: str) -> str:
-    """The name of the branch for `text`, such as a branch of git: lower case, digits and hyphens. Raises ValueError when nothing is left."""
-    name = re.sub(r"[^a-z0-9]+", "-", text.lower())[:30].strip("-")
-    if not name:
+    """The name of the branch for `text`, such as a branch of git: lower case, digits and hyphens. Raises ValueError when nothing is left.
+
+    Where letters or an end are left out it ends with a digest, so that two branches of git have two names.
+    """
+    text = text.strip().lower()
+    words = "-".join(re.findall(r"[a-z0-9]+", text))
+    if not any(map(str.isalnum, text)):
         raise ValueError(f"{text!r} has no letter and no digit.")
-    return name
+    if len(words) <= _LONGEST and not any(letter.isalnum() for letter in text if not letter.isascii()):
+        return words
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{words[: _LONGEST - 9].strip('-')}-{digest}".strip("-")

@@ -17,11 +17,13 @@ class NamedLines(io.TextIOWrapper):
 
     def write(self, text: str, /) -> int:
         """Write `text`, and the name where a line begins."""
-        if text:
-            is_whole = text.endswith("\n")
-            lines = text.removesuffix("\n").replace("\n", f"\n{self._prefix}")
-            super().write(("" if self._in_line else self._prefix) + lines + ("\n" if is_whole else ""))
-            self._in_line = not is_whole
+        if not text:
+            # click writes no bytes to find out whether it may write any: a stream of text raises TypeError.
+            return super().write(text)
+        is_whole = text.endswith("\n")
+        lines = text.removesuffix("\n").replace("\n", f"\n{self._prefix}")
+        super().write(("" if self._in_line else self._prefix) + lines + ("\n" if is_whole else ""))
+        self._in_line = not is_whole
         return len(text)
 
 

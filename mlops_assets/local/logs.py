@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mlops_assets.core.environment_files import environment_prefix
 from mlops_assets.local.services import Service
 
 _TAIL_BYTES = 64_000
@@ -17,8 +16,7 @@ def last_lines(path: Path, count: int) -> list[str]:
     with path.open("rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - _TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()[-count:]
-    return _named(lines)
+        return file.read().decode(errors="replace").splitlines()[-count:]
 
 
 def follow(services: Sequence[Service], poll_seconds: float, keep_on: Callable[[], bool]) -> Iterator[tuple[str, str]]:
@@ -39,12 +37,6 @@ def follow(services: Sequence[Service], poll_seconds: float, keep_on: Callable[[
                 # Up to the last complete line: the rest comes with the next look.
                 complete, separator, _ = file.read().rpartition(b"\n")
             positions[service.name] += len(complete) + len(separator)
-            for line in _named(complete.decode(errors="replace").splitlines()):
+            for line in complete.decode(errors="replace").splitlines():
                 yield service.name, line
         time.sleep(poll_seconds)
-
-
-def _named(lines: Sequence[str]) -> list[str]:
-    """The lines with the environment before those of a server that cannot name it itself, such as NATS."""
-    prefix = environment_prefix()
-    return [line if line.startswith(prefix) else f"{prefix}{line}" for line in lines]

@@ -1,10 +1,16 @@
 """Preparation of an installation: the DuckDB extensions, the dbt models compiled from YAML, the dbt manifest. Nothing is downloaded."""
 
 import hashlib
+import json
+import os
 import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import Project, current_project
@@ -23,6 +29,10 @@ OPTIONAL_DUCKDB_EXTENSIONS = ("aws",)
 _DBT_OUTPUT_FOLDERS = {"target", "logs", "dbt_packages"}
 _SCHEMA = Path(__file__).parents[1] / "components" / "defs.schema.json"
 _DBT_PACKAGES = ("dbt-core", "dbt-duckdb", "duckdb")
+_TIME_VARIABLE = "SOURCE_DATE_EPOCH"
+"""Of reproducible-builds.org: the time that what is built is to name."""
+_WRITTEN_BY_TEAMS = {"meta", "rows", "vars"}
+"""Keys of a dbt manifest with names of others: `rows` are those of unit tests."""
 
 
 def install_duckdb_extensions(directory: Path) -> list[str]:
@@ -70,8 +80,42 @@ def parse_dbt_project(settings: Settings, project: Path) -> bool:
             f"dbt cannot parse {project}:\n{(parsed.stdout + parsed.stderr).strip()}",
             remedy="Correct the file it names, or what `mlops check` names, then try again: mlops prepare",
         )
+    if _TIME_VARIABLE in os.environ:
+        fix_times(project / "target", int(os.environ[_TIME_VARIABLE]))
     stamp.write_text(fingerprint)
     return True
+
+
+def fix_times(target: Path, seconds: int) -> None:
+    """Replace times and the number of the command in what dbt wrote of a parsed project, so that an image has the same bytes again."""
+    import msgpack
+
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat()
+    fixed: dict[str, str | float] = {
+        **dict.fromkeys(("created_at", "modification_time"), float(seconds)),
+        **dict.fromkeys(("generated_at", "invocation_started_at", "run_started_at"), moment),
+        "invocation_id": str(UUID(int=seconds)),
+    }
+    (target / "perf_info.json").unlink(missing_ok=True)
+    manifest, parsed = target / "manifest.json", target / "partial_parse.msgpack"
+    manifest.write_text(json.dumps(_with_values(json.loads(manifest.read_text()), fixed)))
+    parsed.write_bytes(msgpack.packb(_with_values(msgpack.unpackb(parsed.read_bytes(), strict_map_key=False), fixed)))
+
+
+def _with_values(content: Any, fixed: Mapping[str, str | float]) -> Any:
+    """Content of JSON in which each value of a key of `fixed` of the same type is replaced, but in what the team wrote under such names."""
+    if isinstance(content, list):
+        return [_with_values(value, fixed) for value in content]
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: fixed[key]
+        if key in fixed and isinstance(value, type(fixed[key]))
+        else value
+        if key in _WRITTEN_BY_TEAMS
+        else _with_values(value, fixed)
+        for key, value in content.items()
+    }
 
 
 def copy_json_schema(project: Project) -> bool:

@@ -1,6 +1,7 @@
 """The client of supervisor, which starts, restarts and stops the servers: everything that speaks its protocol."""
 
 import subprocess
+import sys
 import time
 import xmlrpc.client
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
-from mlops_assets.local.environment import process_environment, scripts_directory
+from mlops_assets.local.environment import process_environment
 from mlops_assets.local.services import POSTGRES
 
 # Set for the processes that supervisor starts and inherited by all of their children: this is how `mlops down` finds a run
@@ -64,7 +65,7 @@ class Supervisor:
         """Start the supervisor in the background. Raises StackError when it does not come up."""
         self._settings.supervisor_socket.unlink(missing_ok=True)
         environment = process_environment(self._settings) | {MARKER_VARIABLE: str(self._settings.home)}
-        command = [str(scripts_directory() / "supervisord"), "--configuration", str(self._settings.supervisor_configuration)]
+        command = [sys.executable, "-m", "mlops_assets.local.supervisord", "-c", str(self._settings.supervisor_configuration)]
         started = subprocess.run(
             command, env=environment, capture_output=True, text=True, start_new_session=True, check=False, cwd=self._settings.home
         )

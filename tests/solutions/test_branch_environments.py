@@ -193,14 +193,11 @@ def page(settings: Settings, url: str) -> str:
 
 
 def unnamed_lines(settings: Settings) -> dict[str, list[str]]:
-    """Lines of the logs of all servers and workers that do not begin with the environment, but of NATS and supervisor, which cannot.
-
-    Further lines of a statement in the log of Postgres are indented.
-    """
+    """Lines of the logs of all servers and workers that do not begin with the environment."""
     logs = [*settings.log_directory.glob("*.log"), *settings.run_worker_directory.glob("*.log")]
-    named = {log.name: log.read_text().splitlines() for log in logs if log.stem not in ("nats", "supervisord")}
+    named = {log.name: log.read_text().splitlines() for log in logs}
     assert sum(map(len, named.values())) > len(named)
-    unnamed = {name: [line for line in lines if not line.startswith(("[branch-side-a] ", "\t"))] for name, lines in named.items()}
+    unnamed = {name: [line for line in lines if not line.startswith("[branch-side-a] ")] for name, lines in named.items()}
     return {name: lines for name, lines in unnamed.items() if lines}
 
 

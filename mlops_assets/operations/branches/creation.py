@@ -37,9 +37,8 @@ class Beginning:
 def fill_branch(production: Settings, branch: Settings, report: Callable[[str], None]) -> Beginning:
     """Fill the state folder of `branch`, which does not exist, from `production`, whose Postgres is started for it where it does not run.
 
-    Raises StackError when there is no such installation, or parts of it are where a branch cannot read them.
+    `check_environment` has been called.
     """
-    _check(production)
     preflight.check_home(branch, preflight.MINIMUM_FREE_BYTES)
     branch.lake_directory.mkdir()
     if production.redis_url is None:
@@ -63,7 +62,8 @@ def fill_branch(production: Settings, branch: Settings, report: Callable[[str], 
     return Beginning(int(snapshot), registry)
 
 
-def _check(production: Settings) -> None:
+def check_environment(production: Settings) -> None:
+    """Raise StackError when there is no such installation, or parts of it are where a branch cannot copy them."""
     if production.mlflow_server is not None:
         raise StackError(
             "A branch copies the database of the environment's own MLflow, and MLOPS_MLFLOW_URL names another server.",

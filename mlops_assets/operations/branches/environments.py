@@ -21,7 +21,7 @@ from mlops_assets.lake.branching import lost_files
 from mlops_assets.lake.lake import Lake
 from mlops_assets.local import control, postgres
 from mlops_assets.local.environment import settings_variables
-from mlops_assets.operations.branches.creation import fill_branch
+from mlops_assets.operations.branches.creation import check_environment, fill_branch
 
 _FIRST_PORT, _LAST_PORT, _PORTS = 20_000, 29_999, 4
 _SNAPSHOT = "MLOPS_BRANCH_SNAPSHOT"
@@ -87,6 +87,7 @@ def make_branch(project: Project, production: Settings, name: str, report: Calla
     with _one_at_a_time(project):
         if (folder / BRANCH_FILE).exists():
             return _read(folder)
+        check_environment(production)
         _remove(folder)
         settings = _branch_settings(production, folder, _free_ports(name, _used_ports(project, production)))
         folder.mkdir(mode=0o700)

@@ -1,5 +1,7 @@
 import io
 
+import click
+
 from mlops_assets.core.named_lines import NamedLines
 
 
@@ -15,3 +17,10 @@ def test_each_line_begins_with_the_name_however_it_is_written() -> None:
         written("one\ntwo\n", "", "thr", "ee", "\n", "\n", "é\rfive")
         == "[prod] one\n[prod] two\n[prod] three\n[prod] \n[prod] é\rfive"
     )
+
+
+def test_it_is_a_stream_of_text_to_click() -> None:
+    binary = io.BytesIO()
+    stream = NamedLines(io.TextIOWrapper(binary, encoding="utf-8"), "[prod] ")
+    click.echo("one", file=stream)
+    assert binary.getvalue() == b"[prod] one\n"

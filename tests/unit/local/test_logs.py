@@ -1,7 +1,5 @@
 from pathlib import Path
 
-import pytest
-
 from mlops_assets.local import logs
 from mlops_assets.local.services import Service
 
@@ -11,13 +9,6 @@ def test_last_lines(tmp_path: Path) -> None:
     log.write_text("".join(f"line {number}\n" for number in range(20_000)))
     assert logs.last_lines(log, 2) == ["line 19998", "line 19999"]
     assert logs.last_lines(tmp_path / "absent", 2) == []
-
-
-def test_each_line_names_an_environment_that_is_not_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLOPS_ENV", "prod")
-    log = tmp_path / "nats.log"
-    log.write_text("[prod] of Postgres\nof NATS, which cannot\n")
-    assert logs.last_lines(log, 2) == ["[prod] of Postgres", "[prod] of NATS, which cannot"]
 
 
 def test_follow_yields_complete_new_lines_and_survives_rotation(tmp_path: Path) -> None:
