@@ -107,6 +107,8 @@ class _Check:
             self.folders &= {name, *(folder.name for folder in parts[name].folders)} if name in parts else {name}
         elif changed_since is not None:
             touched = self._touched(changed_since, is_parsed, parts)
+            if not (self.folders or touched.models or touched.reason):
+                return
         self._project.make_importable()
         loaded = read_folders(self._project.definitions_module, self._project.definitions_directory)
         chosen = [folder for folder in loaded if folder.path.name in self.folders]

@@ -42,9 +42,12 @@ def find_touched_parts(settings: Settings, project: Project, reference: str) -> 
     Raises StackError when there is no such revision.
     """
     with checked_out(project, reference) as revision:
-        folders, reason = _changed_folders(project, _changed_files(project, revision))
+        files = _changed_files(project, revision)
+        folders, reason = _changed_folders(project, files)
         if reason:
             return TouchedParts(reason=reason)
+        if all(map(_is_without_effect, map(PurePosixPath, files))):
+            return TouchedParts()
         try:
             write_generated_models(revision.project)
             parse_dbt_project(settings, revision.project.dbt_project)
@@ -88,4 +91,5 @@ def _is_in_folder(path: PurePosixPath, directory: Path) -> bool:
 
 
 def _is_without_effect(path: PurePosixPath) -> bool:
+    """Whether a file of the project's folder is none that it declares something by. Below `defs/` and the dbt project each may be one."""
     return path.parts[0] in _WITHOUT_EFFECT or path.suffix == ".md" or path.name in _FILES_WITHOUT_EFFECT

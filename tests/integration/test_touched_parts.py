@@ -100,6 +100,24 @@ def test_a_changed_folder_is_tested_with_the_solutions_that_read_it(project: Pro
     git(project.root, "checkout", "--quiet", ".")
 
 
+def test_a_changed_solution_is_tested_and_no_other_one(project: Project) -> None:
+    replace(project.definitions_directory / "parcel_delay" / "defs.yaml", "max_iter: 50", "max_iterations: 60")
+    code, found = check("--changed", "main")
+    assert (code, found["untouched"]) == (1, ["order_delay"])
+    assert {Path(fault["file"]).parent.name for fault in found["faults"] if fault["severity"] == "error"} == {"parcel_delay"}
+    git(project.root, "checkout", "--quiet", ".")
+
+
+def test_documents_touch_nothing(project: Project) -> None:
+    (project.root / "README.md").write_text("Ours.")
+    (project.root / "docs").mkdir()
+    (project.root / "docs" / "orders.md").write_text("Orders are wrong since long ago.")
+    code, found = check("--changed", "main")
+    assert (code, found["untouched"], found["folders"], found["faults"]) == (0, ["order_delay", "parcel_delay"], [], [])
+    git(project.root, "checkout", "--quiet", ".")
+    (project.root / "docs" / "orders.md").unlink()
+
+
 @pytest.mark.parametrize("file", ["bakery/helper.py", "dbt_project/packages.yml", "requirements.lock"])
 def test_a_change_of_what_all_may_use_leaves_nothing_out(project: Project, file: str) -> None:
     path = project.root / file
