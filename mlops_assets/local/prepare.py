@@ -66,7 +66,7 @@ def parse_dbt_project(settings: Settings, project: Path) -> bool:
     if not (project / "dbt_project.yml").exists():
         raise StackError(f"There is no dbt project in {project}.", remedy="Restore the folder: git checkout -- dbt_project")
     stamp = project / "target" / "prepared"
-    fingerprint = _fingerprint(project)
+    fingerprint = dbt_fingerprint(project)
     with readable_by_all():
         link_dbt_package(project)
     if stamp.exists() and stamp.read_text() == fingerprint and (project / "target" / "manifest.json").exists():
@@ -140,7 +140,8 @@ def prepare(settings: Settings) -> list[str]:
     return done
 
 
-def _fingerprint(project: Path) -> str:
+def dbt_fingerprint(project: Path) -> str:
+    """A digest of all files of a dbt project, those compiled from YAML too, and of the packages that decide how it is parsed."""
     digest = hashlib.sha256(" ".join(f"{package}=={version(package)}" for package in _DBT_PACKAGES).encode())
     for folder in (project, DBT_PACKAGE):
         for path in sorted(folder.rglob("*")):

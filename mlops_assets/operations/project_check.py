@@ -33,7 +33,7 @@ from mlops_assets.operations.solution_parts import (
     read_manifest,
     solution_parts,
 )
-from mlops_assets.operations.touched_parts import TouchedParts, find_touched_parts, untouched_solutions
+from mlops_assets.operations.touched_parts import TouchedParts, find_touched_parts, has_effect, untouched_solutions
 from mlops_assets.schema.configuration_errors import ConfigurationError, nearest
 from mlops_assets.schema.declarations import declared_sources, declared_tables, read_declarations
 from mlops_assets.schema.section_rules import find_doubts
@@ -97,6 +97,9 @@ class _Check:
 
     def run(self, name: str | None, changed_since: str | None) -> None:
         """Check everything, or what the solution or folder `name` needs, or what changed since a revision and what follows from it."""
+        if changed_since is not None and not has_effect(self._project, changed_since):
+            self.folders, self.untouched = set(), sorted(declared_solutions(self._project.definitions_directory).solutions)
+            return
         is_parsed = self._parse()
         manifest = read_manifest(self._project)
         parts: dict[str, SolutionParts] = {}
@@ -107,8 +110,6 @@ class _Check:
             self.folders &= {name, *(folder.name for folder in parts[name].folders)} if name in parts else {name}
         elif changed_since is not None:
             touched = self._touched(changed_since, is_parsed, parts)
-            if not (self.folders or touched.models or touched.reason):
-                return
         self._project.make_importable()
         loaded = read_folders(self._project.definitions_module, self._project.definitions_directory)
         chosen = [folder for folder in loaded if folder.path.name in self.folders]

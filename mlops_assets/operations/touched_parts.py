@@ -9,9 +9,9 @@ from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import Project
 from mlops_assets.core.settings import Settings
 from mlops_assets.features.generated.project_files import write_generated_models
-from mlops_assets.local.prepare import parse_dbt_project
+from mlops_assets.local.prepare import dbt_fingerprint, parse_dbt_project
 from mlops_assets.operations.review.dbt_changes import find_dbt_changes
-from mlops_assets.operations.review.revision import Revision, checked_out, run_git
+from mlops_assets.operations.review.revision import checked_out, parting_commit, run_git
 from mlops_assets.operations.solution_parts import SolutionParts
 
 _WITHOUT_EFFECT = {"docs", "tests", "deployments", ".github"}
@@ -41,15 +41,15 @@ def find_touched_parts(settings: Settings, project: Project, reference: str) -> 
 
     Raises StackError when there is no such revision.
     """
+    files = _changed_files(project, parting_commit(project, reference))
+    folders, reason = _changed_folders(project, files)
+    if reason:
+        return TouchedParts(reason=reason)
     with checked_out(project, reference) as revision:
-        files = _changed_files(project, revision)
-        folders, reason = _changed_folders(project, files)
-        if reason:
-            return TouchedParts(reason=reason)
-        if all(map(_is_without_effect, map(PurePosixPath, files))):
-            return TouchedParts()
         try:
             write_generated_models(revision.project)
+            if dbt_fingerprint(revision.project.dbt_project) == dbt_fingerprint(project.dbt_project):
+                return TouchedParts(frozenset(folders))
             parse_dbt_project(settings, revision.project.dbt_project)
         except StackError:
             # Who mends what dbt cannot read must not be stopped by it.
@@ -64,32 +64,43 @@ def untouched_solutions(touched: TouchedParts, parts: Mapping[str, SolutionParts
     return sorted(name for name, part in parts.items() if not touched.touches(part))
 
 
-def _changed_files(project: Project, revision: Revision) -> list[str]:
-    """Files of the project that differ from those of the revision, relative to its folder; those that git does not follow too."""
-    changed = run_git(project, "diff", "--name-only", "--relative", "-z", revision.commit)
+def has_effect(project: Project, reference: str) -> bool:
+    """Whether a file changed that declares something, or may be used by one that does. Raises StackError when there is no such revision."""
+    return bool(_changed_files(project, parting_commit(project, reference)))
+
+
+def _changed_files(project: Project, commit: str) -> list[PurePosixPath]:
+    """Files of the project that differ from those of the commit, relative to its folder, those that git does not follow too.
+
+    Files without effect are left out.
+    """
+    # A renamed file is one that is gone and one that came.
+    changed = run_git(project, "diff", "--name-only", "--no-renames", "--relative", "-z", commit)
     new = run_git(project, "ls-files", "--others", "--exclude-standard", "-z")
-    return [name for name in (changed + new).split("\0") if name]
+    names = [PurePosixPath(name) for name in (changed + new).split("\0") if name]
+    return [name for name in names if _is_part(project, name) or not _is_without_effect(name)]
 
 
-def _changed_folders(project: Project, files: Iterable[str]) -> tuple[set[str], str]:
+def _changed_folders(project: Project, files: Iterable[PurePosixPath]) -> tuple[set[str], str]:
     """The folders of `defs/` with one of the `files`, and the first file that all parts may use, as a reason. dbt itself compares its own."""
     definitions = project.definitions_directory.relative_to(project.root)
-    dbt = project.dbt_project.relative_to(project.root)
     folders = set()
     for name in files:
-        path = PurePosixPath(name)
-        if _is_in_folder(path, definitions):
-            folders.add(path.relative_to(definitions).parts[0])
-        elif not _is_in_folder(path, dbt) and not _is_without_effect(path):
+        if not _is_part(project, name):
             return set(), f"{name} changed, which every part may use"
+        if name.is_relative_to(definitions):
+            folders.add(name.relative_to(definitions).parts[0])
     return folders, ""
 
 
-def _is_in_folder(path: PurePosixPath, directory: Path) -> bool:
-    """Whether a file is in a folder of `directory`, and not in `directory` itself, where the files of all are."""
-    return path.is_relative_to(directory) and len(path.relative_to(directory).parts) > 1
+def _is_part(project: Project, file: PurePosixPath) -> bool:
+    """Whether a file is in a folder of `defs/` or of the dbt project, and not in one of these itself, where the files of all are."""
+    directories = (directory.relative_to(project.root) for directory in (project.definitions_directory, project.dbt_project))
+    return any(file.is_relative_to(directory) and len(file.relative_to(directory).parts) > 1 for directory in directories)
 
 
-def _is_without_effect(path: PurePosixPath) -> bool:
-    """Whether a file of the project's folder is none that it declares something by. Below `defs/` and the dbt project each may be one."""
-    return path.parts[0] in _WITHOUT_EFFECT or path.suffix == ".md" or path.name in _FILES_WITHOUT_EFFECT
+def _is_without_effect(file: PurePosixPath) -> bool:
+    if file.parts[0] in _WITHOUT_EFFECT:
+        # Variables of an environment may be named in YAML.
+        return file.suffix != ".env"
+    return file.suffix == ".md" or file.name in _FILES_WITHOUT_EFFECT

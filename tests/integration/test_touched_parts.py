@@ -1,6 +1,7 @@
 """`mlops check --changed` in a project of `mlops init`: what a change touches is tested, and what it does not touch is not."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from mlops_assets.cli.main import app
 from mlops_assets.core.project import Project
 from mlops_assets.core.settings import Settings
 from mlops_assets.operations.project_files import create_project
-from mlops_assets.operations.touched_parts import find_touched_parts
+from mlops_assets.operations.touched_parts import find_touched_parts, has_effect
 
 STAGING = """select parcel_id, sent_date, sent_at, depot, weight_kg, distance_km, delivered_at, _loaded_at
 from {{ source('raw', 'parcels') }}
@@ -115,10 +116,17 @@ def test_documents_touch_nothing(project: Project) -> None:
     code, found = check("--changed", "main")
     assert (code, found["untouched"], found["folders"], found["faults"]) == (0, ["order_delay", "parcel_delay"], [], [])
     git(project.root, "checkout", "--quiet", ".")
-    (project.root / "docs" / "orders.md").unlink()
+    shutil.rmtree(project.root / "docs")
 
 
-@pytest.mark.parametrize("file", ["bakery/helper.py", "dbt_project/packages.yml", "requirements.lock"])
+def test_a_folder_that_became_a_document_is_a_change(project: Project) -> None:
+    (project.root / "docs").mkdir()
+    git(project.root, "mv", "bakery/defs/orders/orders.csv", "docs/orders.md")
+    assert has_effect(project, "main")
+    git(project.root, "reset", "--quiet", "--hard")
+
+
+@pytest.mark.parametrize("file", ["bakery/helper.py", "dbt_project/packages.yml", "requirements.lock", "deployments/prod.env"])
 def test_a_change_of_what_all_may_use_leaves_nothing_out(project: Project, file: str) -> None:
     path = project.root / file
     before = path.read_text() if path.exists() else None

@@ -31,13 +31,18 @@ class Revision:
     project: Project
 
 
+def parting_commit(project: Project, reference: str) -> str:
+    """The commit at which the working tree and `reference` parted. Raises StackError as `checked_out` does."""
+    return run_git(project, "merge-base", "--end-of-options", reference, "HEAD").strip()
+
+
 @contextmanager
 def checked_out(project: Project, reference: str) -> Iterator[Revision]:
     """Put the files of the commit at which the working tree and `reference` parted into a scratch folder for the block.
 
     Raises StackError when the project is in no git repository, or there is no such commit.
     """
-    commit = run_git(project, "merge-base", reference, "HEAD").strip()
+    commit = parting_commit(project, reference)
     prefix = run_git(project, "rev-parse", "--show-prefix").strip()
     with TemporaryDirectory(prefix="mlops_diff_") as name:
         archive, tree = Path(name) / "tree.tar", Path(name) / "tree"

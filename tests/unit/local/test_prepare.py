@@ -27,12 +27,12 @@ def test_without_a_project_the_remedy_is_named(tmp_path: Path) -> None:
 def test_the_fingerprint_follows_the_sources_and_not_the_output(tmp_path: Path) -> None:
     (tmp_path / "dbt_project.yml").write_text("name: a")
     (tmp_path / "target").mkdir()
-    before = prepare._fingerprint(tmp_path)
+    before = prepare.dbt_fingerprint(tmp_path)
     (tmp_path / "target" / "manifest.json").write_text("{}")
-    assert prepare._fingerprint(tmp_path) == before
+    assert prepare.dbt_fingerprint(tmp_path) == before
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "a.sql").write_text("select 1")
-    after = prepare._fingerprint(tmp_path)
+    after = prepare.dbt_fingerprint(tmp_path)
     assert after != before
     (tmp_path / "models" / "a.sql").rename(tmp_path / "models" / "b.sql")
-    assert prepare._fingerprint(tmp_path) not in {before, after}
+    assert prepare.dbt_fingerprint(tmp_path) not in {before, after}
