@@ -293,3 +293,17 @@ def test_a_model_of_a_segment_is_copied_to_its_segment(environments: Environment
     assert environments.prod.registry.champion(environments.prod.name) == environments.champion
     with pytest.raises(StackError, match="is a model of the segment north"):
         read_original("staging", environments.staging.name, original.version, None)
+
+
+def test_a_recalibrated_version_is_refused_with_the_one_to_copy(environments: Environments) -> None:
+    staging, fitted = environments.staging, environments.original.version
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLOPS_ENV", "staging")
+        recalibrated = staging.train("2020-03-15", recalibrate=fitted)
+    # It predicts there, so that it is what a promotion without a version names.
+    assert staging.registry.champion(staging.name) == recalibrated
+    for version in (None, recalibrated.version):
+        with pytest.raises(StackError, match=f"in staging is version {fitted}, recalibrated on the rows there") as refused:
+            read_original("staging", staging.name, version, None)
+        assert refused.value.remedy.startswith(f"Copy what was fitted, --version {fitted}, and recalibrate it here")
+    assert read_original("staging", staging.name, fitted, None).model.version == fitted

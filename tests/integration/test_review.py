@@ -14,6 +14,7 @@ import psycopg2
 import pytest
 from dagster_dbt.dbt_manifest import read_manifest_path
 from dbt_process import run_dbt
+from object_storage import ObjectStore
 from parcels import SOLUTION, SOURCE, VIEWS, current_project_is, declare, parcels_project
 from typer.testing import CliRunner
 
@@ -210,3 +211,25 @@ def test_each_change_alone(project: Project, production: Lake) -> None:
 def test_a_revision_that_does_not_exist_and_a_gate_that_does_not(project: Project, production: Lake) -> None:
     assert _diff("no_such_branch")[0] == 1
     assert "contracts" in _diff("main", "--allow", "contract")[1]
+
+
+@pytest.mark.long
+def test_the_lake_may_be_in_object_storage(
+    project: Project, production: Lake, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in production.data_directory.rglob("*.parquet"):
+        store.put(f"team/lake/{path.relative_to(production.data_directory)}", path.read_bytes())
+    with psycopg2.connect(production.catalog) as database, database.cursor() as cursor:
+        cursor.execute("UPDATE ducklake_metadata SET value = 's3://parcels/team/lake/' WHERE key = 'data_path' AND scope IS NULL")
+    database.close()
+    production.data_directory.rename(production.data_directory.with_name("moved"))
+    for name, value in {**store.environment, "MLOPS_STORAGE": "s3://parcels/team", "AWS_EC2_METADATA_DISABLED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    _change(project, RELABELLED)
+    former, objects = _state(production), {name: store.read(name) for name in store.names("")}
+    code, output = _diff("main", "--json", "--data", "--windows", "1")
+    assert code == 0, output
+    [spine] = json.loads(output)["effects"]["data"]["tables"]
+    assert (spine["table"], spine["rows_before"], spine["rows_after"]) == ("parcel_delay.spine", 7 * 60, 7 * 60)
+    assert [column["name"] for column in spine["columns"] if column["changed"]] == ["is_late"]
+    assert (_state(production), {name: store.read(name) for name in store.names("")}) == (former, objects)
