@@ -47,6 +47,8 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         environment, self._words = split_environment(args)
+        if environment == "":
+            raise typer.BadParameter("An empty name is no environment.", ctx=ctx)
         if environment:
             # The audit log, and the processes that the command starts, are of the same one.
             os.environ[ENVIRONMENT_VARIABLE] = environment

@@ -73,7 +73,7 @@ def _stated_variables(project: Project, own: dict[str, str], name: str | None) -
     """The variables of `.env` before those of the environment `name`."""
     known = {path.stem: path for path in project.environments_directory.glob("*.env")}
     if name is not None and name not in known:
-        raise ValueError(f"{ENVIRONMENT_VARIABLE}={name!r}: there is no {name}.env in {project.environments_directory}.")
+        raise ValueError(f"{ENVIRONMENT_VARIABLE}={name!r}: {_no_file(name, project)}")
     shared = known.get(name or DEFAULT_ENVIRONMENT)
     variables = {**(read_environment_file(shared) if shared else {}), **own}
     return _with_paths(variables, project)
@@ -84,8 +84,13 @@ def variables_of_environment(name: str) -> dict[str, str]:
     project = current_project()
     path = project.environments_directory / f"{name}.env"
     if path not in project.environments_directory.glob("*.env"):
-        raise ValueError(f"There is no {name}.env in {project.environments_directory}.")
+        raise ValueError(_no_file(name, project))
     return _with_paths(read_environment_file(path), project)
+
+
+def _no_file(name: str, project: Project) -> str:
+    known = sorted(path.stem for path in project.environments_directory.glob("*.env"))
+    return f"There is no {name}.env in {project.environments_directory}, which has: {', '.join(known) or 'none'}."
 
 
 def _with_paths(variables: dict[str, str], project: Project) -> dict[str, str]:

@@ -99,8 +99,10 @@ def run_git(project: Project, *arguments: str) -> str:
         raise StackError("There is no program `git`.", remedy="Install it: the revision to compare with is read by it.")
     done = subprocess.run([program, *arguments], cwd=project.root, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise StackError(
-            f"git {arguments[0]} failed in {project.root}: {done.stderr.strip()}",
-            remedy="Name a commit, a branch or a tag of the project's git repository: mlops diff main",
-        )
+        remedy = "Name a commit, a branch or a tag of the project's git repository, such as main."
+        if subprocess.run(
+            [program, "rev-parse", "--verify", "HEAD"], cwd=project.root, capture_output=True, check=False
+        ).returncode:
+            remedy = "Commit the project: git init, git add --all, git commit. What changes from then on can be compared with it."
+        raise StackError(f"git {arguments[0]} failed in {project.root}: {done.stderr.strip()}", remedy=remedy)
     return done.stdout

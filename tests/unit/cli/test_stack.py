@@ -53,4 +53,4 @@ def test_every_command_is_refused_on_the_state_of_another_environment(home: Path
     (home / "environment").write_text("local\n")
     assert json.loads(CliRunner().invoke(app, ["--env", "local", "status", "--json"]).stdout)["environment"] == "local"
     unknown = CliRunner().invoke(app, ["--env", "moon", "status"])
-    assert (unknown.exit_code, "there is no moon.env in" in " ".join(unknown.stderr.split())) == (1, True)
+    assert (unknown.exit_code, "There is no moon.env in" in " ".join(unknown.stderr.split())) == (1, True)

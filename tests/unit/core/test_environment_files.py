@@ -47,7 +47,7 @@ def test_the_environment_names_a_file_of_variables(tmp_path: Path) -> None:
 
     assert json.loads(ports().stdout) == [1, 3, 3]
     assert json.loads(ports(MLOPS_ENV="staging", MLOPS_MLFLOW_PORT="4").stdout) == [2, 3, 4]
-    assert "MLOPS_ENV='prod': there is no prod.env in" in ports(MLOPS_ENV="prod").stderr
+    assert "MLOPS_ENV='prod': There is no prod.env in" in ports(MLOPS_ENV="prod").stderr
 
 
 def test_a_path_is_one_of_the_project_wherever_a_command_is_called(tmp_path: Path) -> None:
