@@ -1,6 +1,5 @@
 """Images and containers by podman, as root without a registry: the base is made of Debian's packages."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -19,9 +18,6 @@ _RUN = (
     *("--runtime", "runc", "--cgroup-manager", "cgroupfs", "run", "--cgroups", "no-conmon", "--network", "host"),
     *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"),
 )
-_TIME = 1_700_000_000
-"""What `make images` takes from the commit."""
-
 _USER = 10001
 """The user of the images."""
 
@@ -66,32 +62,20 @@ def size_in_megabytes(image: str) -> float:
 
 @cache
 def build(target: str) -> str:
-    """Build one image of the Containerfile where it has not been built, and return its name."""
-    name = f"localhost/mlops-{target}:test"
-    build_anew(target, name, "--layers")
-    return name
-
-
-def build_anew(target: str, name: str, *options: str) -> None:
-    """Build one image of the Containerfile as `make images` does. Packages come from where this machine has them."""
+    """Build one image of the Containerfile, and return its name. Packages come from where this machine has them."""
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     assert not missing, (
         f"Images cannot be built: {', '.join(missing)} missing. apt-get install --no-install-recommends podman runc debootstrap"
     )
     if subprocess.run([*_PODMAN, "image", "exists", BASE], check=False).returncode:
         _make_base()
+    name = f"localhost/mlops-{target}:test"
     certificates = "/etc/ssl/certs"
     podman(
         *("build", "--isolation", "chroot", "--network", "host", "--volume", f"{certificates}:{certificates}:ro"),
-        *("--timestamp", str(_TIME), "--build-arg", f"SOURCE_DATE_EPOCH={_TIME}", "--build-arg", f"BASE={BASE}"),
-        *(*options, "--target", target, "--tag", name, str(ROOT)),
+        *("--build-arg", f"BASE={BASE}", "--target", target, "--tag", name, str(ROOT)),
     )
-
-
-def layers(image: str) -> list[str]:
-    """The digests of the layers of an image."""
-    found: list[str] = json.loads(podman("image", "inspect", image))[0]["RootFS"]["Layers"]
-    return found
+    return name
 
 
 def _make_base() -> None:
