@@ -1,4 +1,7 @@
-"""Images and containers by podman, as root without a registry: the base is made of Debian's packages."""
+"""Images and containers by podman, as root without a registry: the base is made of Debian's packages.
+
+They have a storage and networks of their own, beside those of the machine. Images stay there for the next time.
+"""
 
 import os
 import shutil
@@ -9,24 +12,64 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from mlops_assets.local.environment import scripts_directory
+
 ROOT = Path(__file__).parents[1]
 BASE = "localhost/mlops-base:bookworm"
-PROGRAMS = ("podman", "runc", "debootstrap")
+PROGRAMS = ("podman", "runc", "debootstrap", "catatonit", "netavark", "aardvark-dns")
+"""What Debian's packages of the same names have."""
 
-_PODMAN = ("podman", "--storage-driver", "vfs")
-_RUN = (
-    *("--runtime", "runc", "--cgroup-manager", "cgroupfs", "run", "--cgroups", "no-conmon", "--network", "host"),
-    *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"),
-)
+_HELPERS = ("/usr/lib/podman", "/usr/libexec/podman")
+_STORAGE = Path("/var/lib/mlops-test-containers")
+
+_RUN = ("run", "--network", "host")
 _USER = 10001
 """The user of the images."""
 
 _HARDENED = ("--read-only", "--tmpfs", "/tmp:mode=1777", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 
+# Without systemd no unit of it can be the group of a container, and few machines let a container have more files than this.
+_CONFIGURATION = """
+[containers]
+init_path = "{init}"
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+cgroups = "no-conmon"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+helper_binaries_dir = [{helpers}]
+[network]
+network_backend = "netavark"
+network_config_dir = "{storage}/networks"
+"""
+
+
+@cache
+def podman_environment() -> dict[str, str]:
+    """The variables with which podman, and who calls it, uses the storage and networks of the tests. Fails naming programs that are missing."""
+    search = os.pathsep.join([os.environ["PATH"], *_HELPERS])
+    missing = [program for program in PROGRAMS if shutil.which(program, path=search) is None]
+    assert not missing, (
+        f"Containers cannot be run: {', '.join(missing)} missing. apt-get install --no-install-recommends {' '.join(PROGRAMS)}"
+    )
+    assert os.geteuid() == 0, "Containers cannot be run: this is not root."
+    _STORAGE.mkdir(exist_ok=True)
+    kind = subprocess.run(["stat", "--file-system", "--format", "%T", _STORAGE], capture_output=True, text=True, check=True)
+    # One overlay on another is none. Without, each container is a copy of its image.
+    driver = "vfs" if kind.stdout.strip() == "overlayfs" else "overlay"
+    configuration, storage = _STORAGE / "containers.conf", _STORAGE / "storage.conf"
+    helpers = ", ".join(f'"{folder}"' for folder in _HELPERS)
+    configuration.write_text(_CONFIGURATION.format(init=shutil.which("catatonit"), helpers=helpers, storage=_STORAGE))
+    storage.write_text(
+        f'[storage]\ndriver = "{driver}"\ngraphroot = "{_STORAGE}/storage"\nrunroot = "/run/mlops-test-containers"\n'
+    )
+    return {**os.environ, "CONTAINERS_CONF": str(configuration), "CONTAINERS_STORAGE_CONF": str(storage)}
+
 
 def podman(*arguments: str) -> str:
     """What a command of podman prints; its error where it fails."""
-    ended = subprocess.run([*_PODMAN, *arguments], capture_output=True, text=True, check=False)
+    ended = subprocess.run(["podman", *arguments], env=podman_environment(), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, f"podman {' '.join(arguments)}\n{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}"
     return ended.stdout
 
@@ -34,7 +77,7 @@ def podman(*arguments: str) -> str:
 def run_command(image: str, home: Path, variables: dict[str, str], *arguments: str) -> list[str]:
     """The command that runs an image as Kubernetes would: no capability, nothing to write but `home`, which is MLOPS_HOME, and /tmp."""
     environment = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
-    return [*_PODMAN, *_RUN, "--rm", *_HARDENED, "--volume", f"{home}:/var/lib/mlops", *environment, image, *arguments]
+    return ["podman", *_RUN, "--rm", *_HARDENED, "--volume", f"{home}:/var/lib/mlops", *environment, image, *arguments]
 
 
 def give_to_image(folder: Path) -> None:
@@ -63,17 +106,29 @@ def size_in_megabytes(image: str) -> float:
 @cache
 def build(target: str) -> str:
     """Build one image of the Containerfile, and return its name. Packages come from where this machine has them."""
-    missing = [program for program in PROGRAMS if shutil.which(program) is None]
-    assert not missing, (
-        f"Images cannot be built: {', '.join(missing)} missing. apt-get install --no-install-recommends podman runc debootstrap"
-    )
-    if subprocess.run([*_PODMAN, "image", "exists", BASE], check=False).returncode:
+    return _build(target, ROOT, ROOT / "Containerfile")
+
+
+@cache
+def build_server(target: str) -> str:
+    """Build the image of a server of others, and return its name: `postgres`, `nats`, `redis` or `files`."""
+    folder = Path(__file__).parent / "server_images"
+    with tempfile.TemporaryDirectory(prefix="images.") as context:
+        shutil.copy(folder / "postgres-entrypoint", context)
+        for program in ("nats-server", "weed"):
+            shutil.copy(scripts_directory() / program, context)
+        return _build(target, Path(context), folder / "Containerfile")
+
+
+def _build(target: str, context: Path, file: Path) -> str:
+    exists = subprocess.run(["podman", "image", "exists", BASE], env=podman_environment(), check=False).returncode == 0
+    if not exists:
         _make_base()
     name = f"localhost/mlops-{target}:test"
     certificates = "/etc/ssl/certs"
     podman(
         *("build", "--isolation", "chroot", "--network", "host", "--volume", f"{certificates}:{certificates}:ro"),
-        *("--build-arg", f"BASE={BASE}", "--target", target, "--tag", name, str(ROOT)),
+        *("--build-arg", f"BASE={BASE}", "--target", target, "--file", str(file), "--tag", name, str(context)),
     )
     return name
 

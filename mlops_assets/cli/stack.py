@@ -23,7 +23,10 @@ app = typer.Typer()
 @app.command(epilog="Example: [bold]mlops up[/bold]")
 def up(as_json: JsonOption = False) -> None:
     """Start the local stack: Postgres, NATS, MLflow, Dagster and the servers of predictions. Already running, it changes nothing."""
+    from mlops_assets.local import servers_elsewhere
+
     settings = read_settings()
+    servers_elsewhere.refuse(settings, "mlops up")
     began = time.monotonic()
     started = start_stack(settings)
     if as_json:
@@ -97,10 +100,11 @@ def reload() -> None:
 @app.command(epilog="Example: [bold]mlops dev[/bold], then Ctrl-C")
 def dev() -> None:
     """Run the stack in the foreground with the logs of all servers; Ctrl-C stops it."""
-    from mlops_assets.local import control, logs
+    from mlops_assets.local import control, logs, servers_elsewhere
     from mlops_assets.local.services import services
 
     settings = read_settings()
+    servers_elsewhere.refuse(settings, "mlops dev")
     # A process manager stops with SIGTERM; a shell script's background job is started with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -48,7 +48,7 @@ def read_settings() -> Settings:
 
 
 def running_settings() -> Settings:
-    """The settings, once every server of the stack runs. Raises StackError when one cannot be started."""
+    """The settings, once every server that a command needs runs. Raises StackError when one cannot be started, or is away elsewhere."""
     from mlops_assets.local import control
 
     settings = read_settings()
@@ -67,9 +67,15 @@ def serving_settings() -> Settings:
 
 
 def start_stack(settings: Settings) -> bool:
-    """Start what is missing of the stack with a line for each server while it starts; quiet when everything runs already."""
-    from mlops_assets.local import control
+    """Start what is missing of the stack with a line for each server while it starts; quiet when everything runs already.
 
+    Servers that are elsewhere are waited for.
+    """
+    from mlops_assets.local import control, servers_elsewhere
+
+    if servers_elsewhere.are_elsewhere(settings):
+        servers_elsewhere.wait(settings)
+        return False
     began = time.monotonic()
     starting: list[str] = []
 

@@ -40,7 +40,8 @@ STEPS = (PROCESS, PODS)
 class Settings:
     """The state folder, the server addresses and the ports of one installation.
 
-    `postgres_url`, `nats_url` and `mlflow_server` are None when the servers of the local stack are used; without `redis_url` the online
+    `postgres_url`, `nats_url` and `mlflow_server` are None when the servers of the local stack are used; with `dagster_server` and
+    `serving_server` there is no local stack: somebody else runs all servers. Without `redis_url` the online
     feature store is a file in the state folder, and without `serving_token` the token of the online server is in one too.
     `notify_urls` are Apprise's addresses of those who are told what happens. `sensor_seconds` is the longest interval of a sensor; with None
     each has its own.
@@ -65,6 +66,8 @@ class Settings:
     postgres_url: str | None = field(default=None, repr=False)
     nats_url: str | None = field(default=None, repr=False)
     mlflow_server: str | None = None
+    dagster_server: str | None = None
+    serving_server: str | None = None
     engine: str = PROCESS
     ray_address: str | None = None
     task_memory_gb: int = 3
@@ -113,6 +116,8 @@ class Settings:
             postgres_url=environment.get("MLOPS_POSTGRES_URL") or None,
             nats_url=environment.get("MLOPS_NATS_URL") or None,
             mlflow_server=environment.get("MLOPS_MLFLOW_URL") or None,
+            dagster_server=environment.get("MLOPS_DAGSTER_URL") or None,
+            serving_server=environment.get("MLOPS_SERVING_URL") or None,
             engine=read_choice(environment, "MLOPS_ENGINE", cls.engine, ENGINES),
             ray_address=environment.get("MLOPS_RAY_ADDRESS") or None,
             task_memory_gb=read_count(environment, "MLOPS_TASK_MEMORY_GB", cls.task_memory_gb, most=1024),
@@ -337,8 +342,8 @@ class Settings:
 
     @property
     def dagster_url(self) -> str:
-        """Address of the Dagster webserver."""
-        return self.listening.url(self.dagster_port)
+        """Address of the Dagster webserver: `dagster_server`, or that of the local stack."""
+        return self.dagster_server or self.listening.url(self.dagster_port)
 
     @property
     def mlflow_url(self) -> str:
@@ -347,8 +352,8 @@ class Settings:
 
     @property
     def serving_url(self) -> str:
-        """Address of the online server."""
-        return self.listening.url(self.serving_port)
+        """Address of the online server: `serving_server`, or that of the local stack."""
+        return self.serving_server or self.listening.url(self.serving_port)
 
     @property
     def nats_server_url(self) -> str:

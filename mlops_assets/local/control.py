@@ -25,6 +25,7 @@ from mlops_assets.local import (
     postgres,
     preflight,
     probes,
+    servers_elsewhere,
     version_check,
 )
 from mlops_assets.local.services import CODE_LOCATION, DAEMON, NATS, POSTGRES, WEBSERVER, Service, services
@@ -54,6 +55,7 @@ def up(settings: Settings, listener: Listener) -> bool:
     newer than this release or has to be migrated, when a server does not come up (with the end of its log), when the stack runs with other
     settings than these, or, once it runs, when the dbt project cannot be parsed.
     """
+    servers_elsewhere.refuse(settings, "mlops up")
     if preflight.check_home(settings, preflight.MINIMUM_FREE_BYTES):
         listener(str(settings.home), "closed")
     with _lock(settings):
@@ -86,8 +88,10 @@ def up(settings: Settings, listener: Listener) -> bool:
 
 
 def ensure_up(settings: Settings) -> None:
-    """Start what is missing of the stack, silently. Raises StackError as `up` does."""
-    if not _is_complete(settings):
+    """Start what is missing of the stack, silently; wait for servers that are elsewhere. Raises StackError as `up` does."""
+    if servers_elsewhere.are_elsewhere(settings):
+        servers_elsewhere.wait(settings)
+    elif not _is_complete(settings):
         up(settings, _silent)
 
 
@@ -111,6 +115,9 @@ def ensure_ready(settings: Settings, name: str) -> None:
 
     Raises StackError as `up` does.
     """
+    if servers_elsewhere.are_elsewhere(settings):
+        servers_elsewhere.wait(settings, [name])
+        return
     supervisor = Supervisor(settings)
     process = supervisor.processes().get(name) if supervisor.is_running() else None
     if process is None or not _is_ready(settings, process):
@@ -148,6 +155,7 @@ def down(settings: Settings) -> int:
 
     Runs are ended first, while there is a database to record it: they go on at the next `up`.
     """
+    servers_elsewhere.refuse(settings, "Stopping the stack")
     if not settings.home.exists():
         return 0
     with _lock(settings):
@@ -166,6 +174,7 @@ def reload(settings: Settings) -> None:
     Runs in progress go on with the definitions that they began with. Raises StackError when the stack is down, or when the dbt project
     or the definitions cannot be loaded.
     """
+    servers_elsewhere.refuse(settings, "mlops reload")
     supervisor = Supervisor(settings)
     if not supervisor.is_running():
         raise StackError("The stack is not running.", remedy="Start it: mlops up")
@@ -184,6 +193,8 @@ def status(settings: Settings) -> list[dict[str, object]]:
 
     `running` means that the server answers, not that its process exists.
     """
+    if servers_elsewhere.are_elsewhere(settings):
+        return servers_elsewhere.status(settings)
     supervisor = Supervisor(settings)
     processes = supervisor.processes() if supervisor.is_running() else {}
     entries: list[dict[str, object]] = []

@@ -94,6 +94,8 @@ def settings_variables(settings: Settings) -> dict[str, str]:
         "MLOPS_POSTGRES_URL": settings.postgres_url or "",
         "MLOPS_NATS_URL": settings.nats_url or "",
         "MLOPS_MLFLOW_URL": settings.mlflow_server or "",
+        "MLOPS_DAGSTER_URL": settings.dagster_server or "",
+        "MLOPS_SERVING_URL": settings.serving_server or "",
         "MLOPS_STORAGE": settings.storage or "",
         BRANCHED_STORAGE_VARIABLE: settings.branched_storage or "",
         "MLOPS_ENGINE": settings.engine,

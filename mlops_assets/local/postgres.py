@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import re
 import stat
 import subprocess
 import warnings
@@ -10,12 +11,19 @@ from pathlib import Path
 
 import psutil
 
-from mlops_assets.core.errors import StackError
+from mlops_assets.core.errors import AwayError, StackError
 from mlops_assets.core.settings import DATABASES, Settings
 from mlops_assets.local import permissions
 
 # When the stack is run by root, Postgres (which refuses root) runs as this user; the wheel creates it.
 UNPRIVILEGED_USER = "pgserver"
+
+_IS_AWAY = re.compile("connection refused|could not translate host name|starting up", re.I)
+"""Of a server in a container that has just been started, its name too may be unknown."""
+
+
+class PostgresAwayError(StackError, AwayError):
+    """Postgres does not answer yet, or is gone."""
 
 
 def installed_version() -> int:
@@ -124,14 +132,18 @@ def release_memory(settings: Settings) -> None:
 
 
 def create_databases(settings: Settings) -> None:
-    """Create the platform's databases where they are missing. Raises StackError when the server does not let us."""
+    """Create the platform's databases where they are missing.
+
+    Raises StackError when the server does not let us, PostgresAwayError when it is away.
+    """
     import psycopg2
     from psycopg2 import errors, sql
 
     try:
         connection = psycopg2.connect(settings.postgres_maintenance_connection_string())
     except psycopg2.OperationalError as error:
-        raise StackError(
+        kind = PostgresAwayError if _IS_AWAY.search(str(error)) else StackError
+        raise kind(
             f"Postgres cannot be reached: {str(error).strip()}",
             remedy="Check MLOPS_POSTGRES_URL, or unset it to use the embedded server." if settings.postgres_url else "mlops up",
         ) from error

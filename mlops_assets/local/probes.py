@@ -123,7 +123,7 @@ def _webserver_is_ready(settings: Settings) -> bool:
 
 def _code_location_is_ready(settings: Settings) -> bool:
     # The webserver goes on showing what it loaded before the server of the code location was killed.
-    if not code_server_is_listening(settings):
+    if settings.dagster_server is None and not code_server_is_listening(settings):
         return False
     answer = _ask(settings, _CODE_LOCATION_QUERY)
     if answer is None:

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlops_assets.core.errors import StackError
+from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.tables import LakeError
 from mlops_assets.local import control, environment_owner, lake_catalog, postgres, preflight, version_check
@@ -99,7 +101,8 @@ def _back_up(settings: Settings, plan: Plan, folder: Path | None, report: Report
 @contextmanager
 def _databases(settings: Settings) -> Iterator[None]:
     with control.storage(settings):
-        postgres.create_databases(settings)
+        # The container of a Postgres may have been started a second ago.
+        patiently(partial(postgres.create_databases, settings))
         environment_owner.claim_servers(settings)
         lake_catalog.ensure_catalog(settings)
         yield

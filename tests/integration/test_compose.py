@@ -64,7 +64,7 @@ def variables() -> dict[str, str]:
 
 @cache
 def composition() -> dict[str, Any]:
-    read = podman_compose("config", variables=variables())
+    read = podman_compose("--profile", "commands", "config", variables=variables())
     assert read.returncode == 0, read.stderr
     return dict(yaml.safe_load(read.stdout))
 

@@ -82,6 +82,22 @@ def test_status_reports_every_server_as_running(stack: Settings) -> None:
     assert isinstance(report["solutions"], dict)
 
 
+def test_commands_ask_a_platform_that_somebody_else_runs(stack: Settings) -> None:
+    elsewhere = replace(
+        stack, dagster_server=stack.dagster_url, serving_server=stack.serving_url, mlflow_server=stack.mlflow_url, dagster_port=1
+    )
+    answer = mlops(elsewhere, "status", "--json")
+    assert answer.returncode == 0, answer.stderr
+    processes = {entry["name"]: entry for entry in json.loads(answer.stdout)["processes"]}
+    assert {entry["state"] for entry in processes.values()} == {"running"}
+    assert processes["online"]["url"] == stack.serving_url
+    assert mlops(elsewhere, "sql", "--csv", "SELECT 42 AS answer").stdout.split() == ["answer", "42"]
+    before = states(stack)
+    refused = mlops(elsewhere, "down")
+    assert (refused.returncode, states(stack)) == (1, before)
+    assert "Start and stop them where they run" in refused.stderr
+
+
 def test_sql_reads_the_lake(stack: Settings) -> None:
     answer = mlops(stack, "sql", "--json", "SELECT 42 AS answer, current_database() AS lake")
     assert answer.returncode == 0, answer.stderr

@@ -25,6 +25,8 @@ def test_every_variable_is_read() -> None:
             "MLOPS_POSTGRES_URL": "postgresql://host/db",
             "MLOPS_NATS_URL": "nats://host:4",
             "MLOPS_MLFLOW_URL": "http://host:5000",
+            "MLOPS_DAGSTER_URL": "http://host:3000",
+            "MLOPS_SERVING_URL": "http://host:8000",
             "MLOPS_ENGINE": "ray",
             "MLOPS_RAY_ADDRESS": "auto",
             "MLOPS_TASK_MEMORY_GB": "8",
@@ -57,6 +59,8 @@ def test_every_variable_is_read() -> None:
         postgres_url="postgresql://host/db",
         nats_url="nats://host:4",
         mlflow_server="http://host:5000",
+        dagster_server="http://host:3000",
+        serving_server="http://host:8000",
         engine="ray",
         ray_address="auto",
         steps="pods",
@@ -156,7 +160,7 @@ def test_the_example_file_shows_every_variable_with_its_default(tmp_path: Path) 
     variables = read_environment_file(file)
     assert set(variables) == {
         "MLOPS_PROJECT", "MLOPS_ENV", "MLOPS_HOME",
-        "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_MLFLOW_URL", "MLOPS_REDIS_URL",
+        "MLOPS_POSTGRES_URL", "MLOPS_NATS_URL", "MLOPS_MLFLOW_URL", "MLOPS_REDIS_URL", "MLOPS_DAGSTER_URL", "MLOPS_SERVING_URL",
         "MLOPS_ENGINE", "MLOPS_RAY_ADDRESS", "MLOPS_TASK_MEMORY_GB", "MLOPS_PART_VALUES",
         "MLOPS_NOTIFY_URLS", "MLOPS_STORAGE",
         "MLOPS_LISTEN_ADDRESS", "MLOPS_SERVER_NAMES", "MLOPS_TLS_CERTIFICATE", "MLOPS_TLS_KEY", "MLOPS_TLS_CA", "MLOPS_TLS_PROXY",

@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+from ports import free_ports
 
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.settings import Settings
@@ -38,3 +39,10 @@ def test_a_half_created_data_folder_is_refused(tmp_path: Path) -> None:
 
 def test_the_program_of_the_wheel_is_there() -> None:
     assert os.access(postgres.executable(), os.X_OK)
+
+
+def test_a_server_that_is_not_there_yet_may_be_waited_for(tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    settings = Settings(home=tmp_path, postgres_url=f"postgresql://postgres@127.0.0.1:{port}/postgres")
+    with pytest.raises(postgres.PostgresAwayError, match="Postgres cannot be reached"):
+        postgres.create_databases(settings)
