@@ -106,7 +106,8 @@ def size_in_megabytes(image: str) -> float:
 @cache
 def build(target: str) -> str:
     """Build one image of the Containerfile, and return its name. Packages come from where this machine has them."""
-    return _build(target, ROOT, ROOT / "Containerfile")
+    certificates = "/etc/ssl/certs"
+    return _build(target, ROOT, ROOT / "Containerfile", "--volume", f"{certificates}:{certificates}:ro")
 
 
 @cache
@@ -120,14 +121,13 @@ def build_server(target: str) -> str:
         return _build(target, Path(context), folder / "Containerfile")
 
 
-def _build(target: str, context: Path, file: Path) -> str:
+def _build(target: str, context: Path, file: Path, *options: str) -> str:
     exists = subprocess.run(["podman", "image", "exists", BASE], env=podman_environment(), check=False).returncode == 0
     if not exists:
         _make_base()
     name = f"localhost/mlops-{target}:test"
-    certificates = "/etc/ssl/certs"
     podman(
-        *("build", "--isolation", "chroot", "--network", "host", "--volume", f"{certificates}:{certificates}:ro"),
+        *("build", "--isolation", "chroot", "--network", "host", *options),
         *("--build-arg", f"BASE={BASE}", "--target", target, "--file", str(file), "--tag", name, str(context)),
     )
     return name
