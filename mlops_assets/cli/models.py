@@ -127,7 +127,7 @@ def _deploy(solution: str, *, version: int | None, role: str, segment: str | Non
     settings = running_settings()
     if version is None:
         version = deployments.version_with_role(settings, solution, role, segment)
-    with error_console.status(f"Deploying version {version}"):
+    with error_console.status(f"Deploying version {version}") as display:
         deployed = deployments.deploy(
             settings,
             solution,
@@ -136,7 +136,7 @@ def _deploy(solution: str, *, version: int | None, role: str, segment: str | Non
             actor=system_user(),
             reason=reason,
             approve=None,
-            report=lambda state: None,
+            report=display.update,
         )
     if as_json:
         print_json(None if deployed is None else asdict(deployed))

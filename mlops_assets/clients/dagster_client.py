@@ -130,14 +130,12 @@ class DagsterClient:
 
     def metadata(self, key: str, partition: str | None) -> dict[str, Any]:
         """Numbers, texts, paths and addresses of the newest materialization (of a partition), empty when there is none."""
-        partitions = None if partition is None else [partition]
-        node = self.query(queries.MATERIALIZATIONS, key=_key(key), partitions=partitions, limit=1)["assetNodeOrError"]
-        events = node["assetMaterializations"]
-        return _materialization(events[0]).metadata if events else {}
+        return next((event.metadata for event in self.materializations(key, 1, partition)), {})
 
-    def materializations(self, key: str, limit: int) -> list[Materialization]:
-        """The newest materializations of an asset, newest first, with what `metadata` gives of each."""
-        node = self.query(queries.MATERIALIZATIONS, key=_key(key), partitions=None, limit=limit)["assetNodeOrError"]
+    def materializations(self, key: str, limit: int, partition: str | None = None) -> list[Materialization]:
+        """The newest materializations of an asset (of a partition), newest first, with what `metadata` gives of each."""
+        partitions = None if partition is None else [partition]
+        node = self.query(queries.MATERIALIZATIONS, key=_key(key), partitions=partitions, limit=limit)["assetNodeOrError"]
         return [_materialization(event) for event in node["assetMaterializations"]]
 
     def launch(
@@ -148,6 +146,7 @@ class DagsterClient:
         configuration: Mapping[str, Mapping[str, Any]],
         *,
         purpose: str,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         """Start one run that materializes `assets` for the partitions from `first` to `last`, None where none has any; returns the run's id.
 
@@ -156,11 +155,11 @@ class DagsterClient:
         partitions, it is one of Dagster's implicit job, and `purpose`, which the run list shows, tells what it is.
         """
         request = uuid4().hex
-        tags = {_PURPOSE_TAG: purpose, _REQUEST_TAG: request, **system_user_tags()}
+        labels = {_PURPOSE_TAG: purpose, _REQUEST_TAG: request, **system_user_tags(), **(tags or {})}
         if first is not None and last is not None:
-            tags |= {_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last}
+            labels |= {_PARTITION: first} if first == last else {_RANGE_START: first, _RANGE_END: last}
         if first is not None and _BETWEEN in first:
-            tags |= dict(zip(_DIMENSIONS, first.split(_BETWEEN), strict=True))
+            labels |= dict(zip(_DIMENSIONS, first.split(_BETWEEN), strict=True))
         repository, location = assets[0].location
         parameters = {
             "selector": {
@@ -178,7 +177,7 @@ class DagsterClient:
                     for operation in asset.operations
                 }
             },
-            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in labels.items()]},
         }
         return patiently(partial(self._launch_once, parameters, request), seconds=self.patience_seconds)
 

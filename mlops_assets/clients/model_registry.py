@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from mlops_assets.access.credentials import access_token
-from mlops_assets.clients.aliases import CHALLENGER, CHAMPION, PREVIOUS, segment_alias
+from mlops_assets.clients.aliases import CHALLENGER, CHAMPION, segment_alias
 from mlops_assets.clients.bundle_record import (
     ACCEPTANCE_TAG,
     BUNDLE_TAG,
@@ -35,6 +35,7 @@ from mlops_assets.clients.registered_model import (
     WITHDRAWN,
     RegisteredModel,
 )
+from mlops_assets.clients.registry_aliases import remove_challenger
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.clients.tracking_server import ABSENT, TrackingServer
 from mlops_assets.clients.trusted_types import RegistryError, trusted_types
@@ -177,19 +178,6 @@ class ModelRegistry(TrackingServer):
         """The version of each alias."""
         return {alias: int(version) for alias, version in self.client.get_registered_model(solution).aliases.items()}
 
-    def promote(self, model: RegisteredModel, *, segment: str | None, before: int | None) -> None:
-        """Make `model` the champion (of `segment`) after version `before`, which becomes `previous`; it is no challenger any more.
-
-        The solution's own model leaves a segment without a champion of its own.
-        """
-        if before is not None and before != model.version:
-            self.set_alias(model.solution, segment_alias(PREVIOUS, segment), before)
-        if model.segment == segment:
-            self.set_alias(model.solution, segment_alias(CHAMPION, segment), model.version)
-            self._remove_challenger(model)
-        else:
-            self.remove_alias(model.solution, segment_alias(CHAMPION, segment))
-
     def accept(self, model: RegisteredModel, record: BundleRecord, *, engine: str, reason: str) -> None:
         """Record and sign that `model` passed its gates with the bundle of `record`, and which `engine` answers online, with the `reason`.
 
@@ -214,7 +202,7 @@ class ModelRegistry(TrackingServer):
         self.tag(model.solution, model.version, {GATES_TAG: GATES_FAILED, REJECTION_TAG: because[:_LONGEST_TAG]})
         if ACCEPTANCE_TAG in self.get(model.solution, model.version).tags:
             self.client.delete_model_version_tag(model.solution, str(model.version), ACCEPTANCE_TAG)
-        self._remove_challenger(model)
+        remove_challenger(self, model)
 
     def tag(self, solution: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
@@ -296,12 +284,6 @@ class ModelRegistry(TrackingServer):
         except EvidenceError:
             return False
         return True
-
-    def _remove_challenger(self, model: RegisteredModel) -> None:
-        alias = segment_alias(CHALLENGER, model.segment)
-        challenger = self.by_alias(model.solution, alias)
-        if challenger is not None and challenger.version == model.version:
-            self.remove_alias(model.solution, alias)
 
 
 def _registered(version: "ModelVersion") -> RegisteredModel:

@@ -311,6 +311,11 @@ class Settings:
         return self.home / "approvals.jsonl"
 
     @property
+    def switches_directory(self) -> Path:
+        """Folder of the changes of champions that Dagster has not recorded yet: `<solution>/`."""
+        return self.home / "switches"
+
+    @property
     def signing_key_file(self) -> Path:
         """File of the key that signs which bundles were registered and accepted; whoever loses it trains the versions again."""
         return self.home / "signing_key"

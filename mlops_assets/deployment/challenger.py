@@ -6,7 +6,7 @@ from mlops_assets.clients.aliases import CHALLENGER as CHALLENGER_ALIAS
 from mlops_assets.clients.model_registry import ModelRegistry
 from mlops_assets.core.keys import CHALLENGER, DEPLOYMENT
 from mlops_assets.core.settings import Settings
-from mlops_assets.deployment.deployment import deployable_bundle
+from mlops_assets.deployment.recording import deployable_bundle
 from mlops_assets.runs.slots import CHAMPION
 from mlops_assets.serving.active import CHALLENGER_LINK
 from mlops_assets.serving.bundle_store import open_bundle_store

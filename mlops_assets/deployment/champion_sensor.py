@@ -1,17 +1,20 @@
 """The sensor that notices a champion which somebody set by hand in MLflow, past the deployment asset.
 
 It launches the deployment that records the change, so that the history tells what was live, or that restores the former champion
-when there is no evidence that the chosen version passed its gates. The champions of segments are looked after like that of the solution.
+when there is no evidence that the chosen version passed its gates. It also has the switches recorded whose maker died. The champions of
+segments are looked after like that of the solution.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.storage.tags import ROOT_RUN_ID_TAG
 
 from mlops_assets.clients.aliases import CHAMPION, segment_alias
 from mlops_assets.clients.bundle_record import accepted_record
-from mlops_assets.clients.champion import RegistryUnreachableError, registered_aliases, registered_champion
+from mlops_assets.clients.champion import RegistryUnreachableError, registered_aliases, registered_champion, registered_number
 from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.deployment_target import DeploymentTarget
@@ -19,6 +22,9 @@ from mlops_assets.core.keys import job_name
 from mlops_assets.core.settings import Settings, sensor_interval
 from mlops_assets.core.shared_sensors import look_at_each, read_cursor, tick_result
 from mlops_assets.deployment.approval import approval_problem
+from mlops_assets.deployment.recording import recorded_switches
+from mlops_assets.deployment.switch_journal import SWITCH_TAG, Switch, SwitchJournal
+from mlops_assets.runs.unfinished import UNFINISHED
 from mlops_assets.training.acceptance import gates_problem
 
 NAME = "champions"
@@ -57,6 +63,8 @@ def build_champion_sensor(
         agreed: dict[str, list[int | None]] = {}
 
         def look(name: str, target: DeploymentTarget) -> dg.RunRequest | str:
+            if (unrecorded := _have_recorded(context.instance, settings, target)) is not None:
+                return unrecorded
             alias = segment_alias(CHAMPION, target.segment)
             state = [aliases.get(target.solution, {}).get(alias), deployments.get(target.key)]
             if state[1] is None:
@@ -85,6 +93,50 @@ def _newest_deployments(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey
     return {record.asset_entry.asset_key: record.asset_entry.last_materialization_storage_id for record in records}
 
 
+def _have_recorded(instance: dg.DagsterInstance, settings: Settings, target: DeploymentTarget) -> dg.RunRequest | str | None:
+    """The run that records switches whose own run is not there, or a phrase while it is to come; None when all are recorded.
+
+    Whoever made a switch died, or its run was canceled. The run of the newest one finishes and records those before it.
+    """
+    journal = SwitchJournal.of(settings, target.solution)
+    if not journal.pending(target.segment):
+        return None
+    if not (pending := journal.pending(target.segment, recorded_switches(instance, target))):
+        return None
+    newest = pending[-1]
+    switch = newest.switch
+    if newest.is_held() or _is_recording(instance, switch):
+        return "a deployment is in progress"
+    model = registered_number(settings, target.solution, switch.version)
+    if model is None:
+        return f"version {switch.version}, which was deployed, is not in the registry any more"
+    tags = {SWITCH_TAG: switch.id}
+    tries = len(instance.get_run_records(dg.RunsFilter(tags=tags)))
+    return dg.RunRequest(
+        # A run that failed is followed by another one.
+        run_key=f"{switch.id}-{tries}",
+        job_name=job_name(*target.key.path),
+        asset_selection=[target.key],
+        partition_key=target.partition_key(model.tags[TRAINING_DATE_TAG]),
+        tags=tags,
+        run_config=_run_config(target, switch.version, switch.actor, switch.reason),
+    )
+
+
+def _is_recording(instance: dg.DagsterInstance, switch: Switch) -> bool:
+    """Whether a run that is to record the switch has not ended, or that which tries again is to come."""
+    ways = [{SWITCH_TAG: switch.id}] if switch.run_id is None else [{SWITCH_TAG: switch.id}, {ROOT_RUN_ID_TAG: switch.run_id}]
+    if any(instance.get_runs(dg.RunsFilter(tags=tags, statuses=UNFINISHED), limit=1) for tags in ways):
+        return True
+    run = None if switch.run_id is None else instance.get_run_by_id(switch.run_id)
+    return run is not None and not run.is_finished
+
+
+def _run_config(target: DeploymentTarget, version: int, actor: str, reason: str) -> dict[str, Any]:
+    configuration = {"version": version, "actor": actor, "reason": reason}
+    return {"ops": {target.key.to_python_identifier(): {"config": configuration}}}
+
+
 def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: DeploymentTarget) -> dg.RunRequest | str | None:
     """The run that brings history and registry together; a phrase when they agree, None while a deployment moves one after the other."""
     recorded = target.newest_deployment(instance)
@@ -95,7 +147,9 @@ def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: Deploym
     registered = registered_champion(settings, target.solution, target.segment)
     if (registered.version if registered else None) == expected:
         return f"version {deployed} is deployed and is the champion"
-    if _is_deploying(instance, target) or target.newest_deployment(instance) != recorded:
+    # A switch is written down before the alias is moved, until it is recorded.
+    is_switching = bool(SwitchJournal.of(settings, target.solution).pending(target.segment))
+    if is_switching or _is_deploying(instance, target) or target.newest_deployment(instance) != recorded:
         return None
     refused = None if registered is None else _refusal(instance, settings, target, registered)
     if registered is not None and refused is None:
@@ -108,14 +162,13 @@ def _reconcile(instance: dg.DagsterInstance, settings: Settings, target: Deploym
             if registered
             else "restored: the alias champion was removed by hand"
         )
-    configuration = {"version": version, "actor": _ACTOR, "reason": reason}
     return dg.RunRequest(
         # One run for one state of affairs: a second tick asks for the same run, which Dagster does not launch again.
         run_key=f"{registered.version if registered else None}-{recorded.storage_id}",
         job_name=job_name(*target.key.path),
         asset_selection=[target.key],
         partition_key=partition,
-        run_config={"ops": {target.key.to_python_identifier(): {"config": configuration}}},
+        run_config=_run_config(target, version, _ACTOR, reason),
     )
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlops_assets.clients.model_registry import ModelRegistry
-from mlops_assets.clients.registered_model import APPROVED_BY, COPIED_FROM_TAG, GATES_PASSED, TRAINING_DATE_TAG, RegisteredModel
+from mlops_assets.clients.registered_model import TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.clients.trusted_types import RegistryError
 from mlops_assets.core import check_rules
-from mlops_assets.core.deployment_target import LEFT_TO_SOLUTION
 from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, MODEL, ONLINE_FEATURES
 from mlops_assets.core.settings import Settings
 from mlops_assets.deployment.approval import APPROVAL, require_approval, rollback_result, settle_approval
+from mlops_assets.deployment.recording import Recorder
+from mlops_assets.deployment.switching import placement_problem
 from mlops_assets.runs.slots import CHAMPION
 from mlops_assets.serving.active import champion_link
 from mlops_assets.serving.bundle_store import open_bundle_store
@@ -31,7 +32,6 @@ from mlops_assets.training.kept_bundles import prune_bundles
 from mlops_assets.training.recorded_checks import newest_result
 
 if TYPE_CHECKING:
-    from mlops_assets.serving.bundle import Bundle
     from mlops_assets.serving.segments import Champions
 
 DEPLOYED_TAG = "deployed_by_run"
@@ -72,8 +72,8 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
         code_version="1",
         pool=f"{solution_inputs.name}_deployment",
-        # A version that waits for approval is not deployed, and its run succeeds.
-        output_required=not needs_approval,
+        # The run succeeds of a version that waits for approval, and of one whose switch another run recorded.
+        output_required=False,
     )
     @step
     def deployment(
@@ -83,13 +83,20 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         training_date, inputs = model_of_run(context, solution_inputs)
-        chosen = choose_version(registry, inputs, training_date, config.version)
-        record, signature = require_passed_gates(context.instance, registry, chosen)
+        recorder = Recorder(context, registry, settings, inputs.deployment_target)
+        done = recorder.done_switch()
+        chosen = choose_version(registry, inputs, training_date, config.version) if done is None else recorder.model_of(done)
+        if recorder.is_superfluous:
+            context.log.info("Another run recorded this switch: nothing is left to do.")
+            yield from [rollback_result(inputs, chosen)] if needs_approval else []
+            yield _check(inputs, registry, settings, may_be_absent=True)
+            return
+        accepted = require_passed_gates(context.instance, registry, chosen) if done is None else None
         approvals: list[dg.AssetCheckResult] = []
-        approved_by: dict[str, str] = {}
-        if was_deployed(context.instance, chosen):
+        approved_by: str | None = None
+        if accepted is None or was_deployed(context.instance, chosen):
             # A version that served before may come back whatever the store says, and whoever is asleep: a rollback waits for nothing.
-            if config.approve is not None:
+            if accepted is not None and config.approve is not None:
                 raise permanent_failure(f"{chosen} predicted before, and waits for nobody: mlops rollback {inputs.name}")
             if needs_approval:
                 approvals = [rollback_result(inputs, chosen)]
@@ -102,12 +109,12 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                     settings,
                     inputs,
                     chosen,
-                    record,
+                    accepted[0],
                     actor=config.actor,
                     reason=config.reason,
                     approve=config.approve,
                 )
-                approvals, approved_by = [verdict.check_result(inputs)], {APPROVED_BY: verdict.latest.by}
+                approvals, approved_by = [verdict.check_result(inputs)], verdict.latest.by
                 if not verdict.is_approved:
                     context.log.info(f"Nothing is deployed: {verdict.in_words}")
                     yield from approvals
@@ -115,35 +122,13 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
                     return
             elif config.approve is not None:
                 raise permanent_failure(f"{inputs.name} asks for no approval (deployment.approval): leave `approve` out.")
-        bundles, alias = bundles_of(settings, chosen), champion_link(inputs.segment)
-        with bundles.using():
-            bundle = deployable_bundle(registry, settings, chosen)
-            before = previous_version(context.instance, registry, inputs)
-            registry.promote(chosen, segment=inputs.segment, before=before)
-            bundles.write_options(inputs.solution.serving)
-            if left_to_solution := inputs.segment is not None and chosen.segment is None:
-                bundles.deactivate(alias)
-            else:
-                bundles.activate(alias, record, signature)
+        bundles_of(settings, chosen).write_options(inputs.solution.serving)
+        switched = recorder.switch(chosen, accepted, actor=config.actor, reason=config.reason, approved_by=approved_by)
         if DEPLOYED_TAG not in chosen.tags:
             registry.tag(inputs.name, chosen.version, {DEPLOYED_TAG: context.run.run_id})
         prune_bundles(registry, settings, inputs.name)
         yield dg.MaterializeResult(
-            metadata={
-                "model_version": chosen.version,
-                "version_before": dg.MetadataValue.null() if before is None else before,
-                "changed": before != chosen.version,
-                LEFT_TO_SOLUTION: left_to_solution,
-                "actor": config.actor,
-                "reason": config.reason,
-                **approved_by,
-                "gates": GATES_PASSED,
-                "recalibration": dg.MetadataValue.null() if chosen.recalibration is None else chosen.recalibration,
-                **({COPIED_FROM_TAG: chosen.tags[COPIED_FROM_TAG]} if COPIED_FROM_TAG in chosen.tags else {}),
-                "bundle": dg.MetadataValue.path(str(bundle.path)),
-                "bundle_sha256": record.sha256,
-                "mlflow": dg.MetadataValue.url(registry.version_url(chosen)),
-            },
+            metadata=recorder.metadata(switched, chosen),
             check_results=[_check(inputs, registry, settings, may_be_absent=inputs.segment is not None), *approvals],
         )
 
@@ -167,14 +152,8 @@ def choose_version(registry: ModelRegistry, inputs: SolutionInputs, training_dat
         raise permanent_failure(f"{error} `mlops history {inputs.name}` lists those that served.") from error
     if (trained_for := chosen.tags.get(TRAINING_DATE_TAG)) != training_date.isoformat():
         raise permanent_failure(f"{chosen} was trained for {trained_for}: materialize that partition, not {training_date}.")
-    if chosen.segment not in (None, inputs.segment):
-        raise permanent_failure(f"{chosen} was trained for the segment {chosen.segment} alone.")
-    champion = registry.champion(inputs.name)
-    if chosen.segment != inputs.segment and (champion is None or champion.version != chosen.version):
-        raise permanent_failure(
-            f"Without a champion of its own the segment {inputs.segment} is predicted by that of {inputs.name}, "
-            f"version {champion.version if champion else 'none'}, and not by version {chosen.version}."
-        )
+    if problem := placement_problem(chosen, inputs.segment, registry.champion(inputs.name)):
+        raise permanent_failure(problem)
     return chosen
 
 
@@ -188,28 +167,6 @@ def require_parity(instance: dg.DagsterInstance, inputs: SolutionInputs) -> None
         raise permanent_failure(
             f"{asset} failed its check {rule.name}: {result.evaluation.description}, and materialize it again. The champion stays."
         )
-
-
-def previous_version(instance: dg.DagsterInstance, registry: ModelRegistry, inputs: SolutionInputs) -> int | None:
-    """The version of the newest deployment, whatever its training date; without any, the registry's champion.
-
-    The history comes first: an alias that somebody moved in MLflow is a change to record, not the state before it.
-    """
-    recorded = inputs.deployment_target.newest_deployment(instance)
-    if recorded is not None:
-        return recorded.version
-    champion = registry.champion(inputs.name, inputs.segment) or registry.champion(inputs.name)
-    return champion.version if champion else None
-
-
-def deployable_bundle(registry: ModelRegistry, settings: Settings, model: RegisteredModel) -> "Bundle":
-    """The bundle of `model`. Raises Failure when it was altered or is incomplete, so that it never comes to predict."""
-    from mlops_assets.serving.bundle import BundleError
-
-    try:
-        return read_bundle(registry, settings, model)
-    except BundleError as error:
-        raise permanent_failure(f"The champion stays. {error}") from error
 
 
 def load_champions(

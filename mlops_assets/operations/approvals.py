@@ -7,7 +7,6 @@ from mlops_assets.access.launchers import system_user
 from mlops_assets.clients.approvals import ApprovalEntry, read_approvals, waiting_versions
 from mlops_assets.clients.bundle_record import EvidenceError
 from mlops_assets.clients.champion import registered_number
-from mlops_assets.clients.dagster_client import RunState
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.patience import patiently
@@ -29,7 +28,7 @@ def waiting(settings: Settings) -> list[ApprovalEntry]:
 
 
 def decide(
-    settings: Settings, solution: str, *, version: int, approve: bool, reason: str, report: Callable[[RunState], None]
+    settings: Settings, solution: str, *, version: int, approve: bool, reason: str, report: Callable[[str], None]
 ) -> Deployment | None:
     """Approve a version that waits, which deploys it, or refuse it; returns the deployment, None where there is none.
 

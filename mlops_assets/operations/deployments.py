@@ -1,4 +1,4 @@
-"""Deployments of a solution: their history, promotion and rollback through Dagster runs."""
+"""Deployments of a solution: their history, promotion and rollback. A return to a version is done at once, and recorded by a run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,18 @@ from mlops_assets.clients.aliases import segment_alias
 from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.champion import registered_champion, registered_number, registered_version
 from mlops_assets.clients.dagster_client import DagsterClient, Materialization, RunState, model_partition, partition_parts
-from mlops_assets.clients.registered_model import APPROVED_BY, COPIED_FROM_TAG, TRAINING_DATE_TAG
+from mlops_assets.clients.registered_model import APPROVED_BY, COPIED_FROM_TAG, TRAINING_DATE_TAG, RegisteredModel
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import Settings
+from mlops_assets.deployment.switch_journal import SWITCH_TAG, SWITCHED_AT, Switch
+from mlops_assets.deployment.switching import Evidence, switched_at_once
 from mlops_assets.operations.runs import follow_run
 
 _LIMIT = 1000
 """The most deployments a history reads."""
+_RECENT = 100
+"""The newest events in which a version that predicted before is looked for; an older one is left to the run."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,15 @@ def _history(client: DagsterClient, asset: AssetState, segment: str | None) -> l
         deployment = _deployment(client, event, until)
         if event.metadata["changed"] and deployment.segment == segment:
             found.append(deployment)
-            until = event.at
+            until = deployment.since
     return found
 
 
 def deployment_at(deployments: Sequence[Deployment], version: int, answered_at: datetime | None) -> Deployment | None:
     """The one of `deployments` (newest first) under which `version` answered at a moment; None when it was never deployed.
 
-    Of an unknown moment it is the version's newest. A deployment is recorded just after the servers follow it, so that the moment may
-    be before the version's first one.
+    Of an unknown moment it is the version's newest. A switch is noted just after the servers may follow it, so that the moment may be
+    before the version's first one.
     """
     of_version = [each for each in deployments if each.version == version]
     begun = [each for each in of_version if answered_at is None or each.since <= answered_at]
@@ -98,9 +102,11 @@ def deploy(
     actor: str,
     reason: str,
     approve: bool | None,
-    report: Callable[[RunState], None],
+    report: Callable[[str], None],
 ) -> Deployment | None:
-    """Materialize the deployment of `version` (for `segment`) and wait for it; returns the deployment that is live then.
+    """Deploy `version` (for `segment`), and wait until it is recorded; returns the deployment that is live then.
+
+    A version that predicted before predicts again at once, which `report` hears; a run only records it.
 
     With `approve` it is that of a version which waits for approval, or its refusal. None where the version waits, or is refused.
     Raises StackError when the version does not exist, or the run refuses it.
@@ -116,10 +122,48 @@ def deploy(
     configuration: dict[str, object] = {"version": version, "actor": actor, "reason": reason}
     if approve is not None:
         configuration["approve"] = approve
-    run_id = client.launch([asset], partition, partition, {asset.key: configuration}, purpose=f"deployment of version {version}")
-    follow_run(client, run_id, f"the deployment of version {version}", report)
+    launch = partial(
+        client.launch, [asset], partition, partition, {asset.key: configuration}, purpose=f"deployment of version {version}"
+    )
+    name = f"the deployment of version {version}"
+    if approve is not None:
+        follow_run(client, launch(), name, _ignore)
+    else:
+        evidence = _evidence(client, asset, model, segment)
+        with switched_at_once(settings, model, segment, evidence, actor=actor, reason=reason) as switch:
+            if switch is None:
+                run_id = launch()
+            else:
+                report(f"Version {version} predicts. Recording it")
+                run_id = _launch_record(switch, launch)
+        follow_run(client, run_id, name, _ignore)
     newest = next(iter(_history(client, asset, segment)), None)
     return newest if newest is not None and newest.version == version else None
+
+
+def _evidence(client: DagsterClient, asset: AssetState, model: RegisteredModel, segment: str | None) -> Evidence:
+    """What the event log has about the place that `model` comes to, and about its evaluation."""
+    deployments = [
+        event for event in client.materializations(asset.key, _RECENT) if partition_parts(str(event.partition))[1] == segment
+    ]
+    evaluation = f"{model.solution}/{'evaluation' if model.segment is None else 'segment_evaluation'}"
+    partition = model_partition(model.tags[TRAINING_DATE_TAG], model.segment)
+    return Evidence(deployments, client.materializations(evaluation, _RECENT, partition))
+
+
+def _ignore(state: RunState) -> None:
+    """A run of one step has no progress to show."""
+
+
+def _launch_record(switch: Switch, launch: Callable[..., str]) -> str:
+    """Launch the run that records what was switched. Raises StackError when Dagster does not."""
+    try:
+        return launch(tags={SWITCH_TAG: switch.id})
+    except StackError as error:
+        raise StackError(
+            f"Version {switch.version} predicts, but Dagster could not be asked to record it yet. {error.problem}",
+            remedy=f"{error.remedy}. Its sensor `champions` records it as soon as it runs: mlops history {switch.solution}",
+        ) from error
 
 
 def _deployment_asset(client: DagsterClient, solution: str, segment: str | None) -> AssetState:
@@ -139,7 +183,8 @@ def _deployment(client: DagsterClient, event: Materialization, until: datetime |
     return Deployment(
         version=values["model_version"],
         segment=segment,
-        since=event.at,
+        # It is recorded after the switch. Older deployments have no such metadata.
+        since=datetime.fromisoformat(values[SWITCHED_AT]) if SWITCHED_AT in values else event.at,
         until=until,
         training_date=training_date,
         version_before=values["version_before"],

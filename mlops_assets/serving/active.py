@@ -8,8 +8,11 @@ promotion moves a link in one step, and a process that serves follows it.
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlops_assets.schema.solution import Serving
+if TYPE_CHECKING:
+    from mlops_assets.schema.solution import Serving
+
 
 CHAMPION_LINK = "champion"
 CHALLENGER_LINK = "challenger"
@@ -45,7 +48,7 @@ def linked_bundle(folder: Path, link: str) -> Path | None:
     return path.resolve() if path.is_symlink() else None
 
 
-def write_options(folder: Path, options: Serving) -> None:
+def write_options(folder: Path, options: "Serving") -> None:
     """Tell the servers the `serving` section of the solution whose `folder` this is. A reader sees the former text or this one."""
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".{OPTIONS_FILE}.{os.getpid()}"
@@ -53,7 +56,9 @@ def write_options(folder: Path, options: Serving) -> None:
     scratch.replace(folder / OPTIONS_FILE)
 
 
-def read_options(folder: Path) -> Serving:
+def read_options(folder: Path) -> "Serving":
     """Return the options that `write_options` wrote, or the defaults. Raises pydantic.ValidationError for any other content."""
+    from mlops_assets.schema.solution import Serving
+
     path = folder / OPTIONS_FILE
     return Serving.model_validate_json(path.read_bytes()) if path.exists() else Serving()

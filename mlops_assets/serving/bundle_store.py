@@ -8,12 +8,14 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from mlops_assets.clients.bundle_record import BundleRecord
 from mlops_assets.core.settings import Settings
 from mlops_assets.schema.registry import Registry
-from mlops_assets.schema.solution import Serving
+
+if TYPE_CHECKING:
+    from mlops_assets.schema.solution import Serving
 
 
 @dataclass(frozen=True, order=True)
@@ -73,11 +75,11 @@ class SolutionBundles(Protocol):
         """The aliases that name a bundle."""
         ...
 
-    def read_options(self) -> Serving:
+    def read_options(self) -> "Serving":
         """The `serving` section that was written last, or the defaults."""
         ...
 
-    def write_options(self, options: Serving) -> None:
+    def write_options(self, options: "Serving") -> None:
         """Tell the servers the `serving` section of the solution."""
         ...
 

@@ -6,12 +6,15 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlops_assets.clients.bundle_record import BundleRecord, folder_files, record_file, tree_hash, write_record
 from mlops_assets.core.settings import Settings
-from mlops_assets.schema.solution import Serving
 from mlops_assets.serving import active
 from mlops_assets.serving.bundle_store import BundleStore, SolutionBundles, StoredBundle
+
+if TYPE_CHECKING:
+    from mlops_assets.schema.solution import Serving
 
 _LOCK = ".lock"
 
@@ -84,11 +87,11 @@ class FolderBundles:
         """The names of the links."""
         return sorted(path.name for path in self.folder.glob("[!.]*") if path.is_symlink())
 
-    def read_options(self) -> Serving:
+    def read_options(self) -> "Serving":
         """Return the content of the file. Raises pydantic.ValidationError when it is not valid."""
         return active.read_options(self.folder)
 
-    def write_options(self, options: Serving) -> None:
+    def write_options(self, options: "Serving") -> None:
         """Write the file."""
         active.write_options(self.folder, options)
 

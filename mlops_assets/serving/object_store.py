@@ -14,16 +14,15 @@ from pathlib import Path
 from mlops_assets.access.credentials import event_stream_url
 from mlops_assets.clients.bundle_record import BundleRecord, encode_served, folder_files, parse_served, write_served
 from mlops_assets.clients.notices import publish_notice
-from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.object_storage import ObjectFolder
 from mlops_assets.core.patience import patiently
 from mlops_assets.core.settings import LAKE_DATABASE, Settings
 from mlops_assets.schema.solution import Serving
 from mlops_assets.serving.active import OPTIONS_FILE
 from mlops_assets.serving.bundle import BundleError
-from mlops_assets.serving.bundle_store import BundleStore, SolutionBundles, StoredBundle
+from mlops_assets.serving.bundle_store import SolutionBundles, StoredBundle
 from mlops_assets.serving.folder_store import FolderBundles
-from mlops_assets.serving.object_mirror import BUNDLES, SERVED, BundleMirror, fetch_bundle, stored_name
+from mlops_assets.serving.object_mirror import BUNDLES, SERVED, fetch_bundle, stored_name
 
 _LIST = re.compile(r"(\d+)-([0-9a-f]{64})\.json")
 _KEEP = "SELECT pg_advisory_lock_shared(hashtextextended(%s, 0)) IS NOT NULL"
@@ -165,25 +164,3 @@ class ObjectStore:
             catalog=settings.postgres_connection_string(LAKE_DATABASE),
             notify=lambda: publish_notice(event_stream_url(settings), settings.serving_directory),
         )
-
-
-class ObjectStoreKind:
-    """The store below `MLOPS_STORAGE`."""
-
-    def open(self, settings: Settings) -> BundleStore:
-        """The store for stages."""
-        return ObjectStore(settings, _storage(settings), cache=settings.serving_directory)
-
-    def follow(self, settings: Settings) -> BundleStore:
-        """The store for servers."""
-        signer = Signer(settings.signing_key_file)
-        return BundleMirror(ObjectFolder(_storage(settings)), settings.serving_directory, signer, settings.kept_bundles)
-
-
-def _storage(settings: Settings) -> str:
-    if settings.storage is None:
-        raise ValueError("the bundle store object_storage needs MLOPS_STORAGE=s3://bucket/prefix.")
-    return settings.storage
-
-
-object_storage = ObjectStoreKind()

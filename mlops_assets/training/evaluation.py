@@ -23,10 +23,10 @@ from mlops_assets.stages.execution import RETRIES, model_of_run, permanent_failu
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.stages.refusal import conclude
-from mlops_assets.training.acceptance import GATES_PASSED_METADATA
 from mlops_assets.training.bundle_reading import fitted_version, read_bundle, read_gated_bundle
 from mlops_assets.training.candidate_evaluation import CandidateEvaluation, evaluate_candidate
 from mlops_assets.training.evaluation_page import draw_candidate_plots, plot_metadata, result_metadata
+from mlops_assets.training.evidence import GATES_PASSED_METADATA
 from mlops_assets.training.gate import check_evaluation, gate_rules, rejection_reason
 from mlops_assets.training.kept_bundles import prune_bundles
 from mlops_assets.training.model import candidate_alias, dataset_mapping, parity_refusal

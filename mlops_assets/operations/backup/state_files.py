@@ -16,8 +16,8 @@ _LEFT_OUT_OF_DAGSTER = {"dagster.yaml", "workspace.yaml"}
 FIRST = ("spool",)
 """Copied before the databases: what leaves these folders meanwhile is in what is copied later."""
 
-AT_ONCE = ("serving",)
-"""Copied as soon as the databases are held: the links to the bundles that predict are changed by every promotion."""
+AT_ONCE = ("serving", "switches")
+"""Copied as soon as the databases are held: every promotion changes the links to the bundles, and what is not recorded yet."""
 
 
 def state_files(home: Path, *, only: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> Iterator[Path]:

@@ -14,7 +14,8 @@ from mlops_assets.clients.bundle_record import ACCEPTANCE_TAG, RECORD_TAG
 from mlops_assets.clients.registered_model import GATES_FAILED, GATES_PASSED, GATES_TAG, REJECTION_TAG, RegisteredModel
 from mlops_assets.clients.signatures import Signer
 from mlops_assets.core.keys import DEPLOYMENT, EVALUATION, SEGMENT, SEGMENT_STAGES, TRAINING_DATE, stage_key
-from mlops_assets.training.acceptance import GATES_PASSED_METADATA, gates_problem, was_deployed
+from mlops_assets.training.acceptance import gates_problem, was_deployed
+from mlops_assets.training.evidence import GATES_PASSED_METADATA
 
 DAY = "2024-01-10"
 
