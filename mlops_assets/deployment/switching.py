@@ -83,27 +83,27 @@ def switched_at_once(
     bundles = open_bundle_store(settings).of(model.solution)
     with ExitStack() as held:
         switch = None
-        held.enter_context(bundles.using())
-        accepted = _accepted(settings, registry, model, segment, evidence)
-        bundle = None if accepted is None else _intact_bundle(bundles, accepted[0])
-        if accepted is not None and bundle is not None:
-            with journal.deciding():
-                before = _before(registry, journal, model, segment, evidence)
-                if before is not None:
-                    switch = Switch(
-                        id=new_id(),
-                        run_id=None,
-                        solution=model.solution,
-                        segment=segment,
-                        version=model.version,
-                        before=before,
-                        actor=actor,
-                        approved_by=None,
-                        reason=reason,
-                        bundle=bundle,
-                        bundle_sha256=accepted[0].sha256,
-                    )
-                    carry_out(registry, bundles, held.enter_context(journal.begun(switch)), model, accepted)
+        with bundles.using():
+            accepted = _accepted(settings, registry, model, segment, evidence)
+            bundle = None if accepted is None else _intact_bundle(bundles, accepted[0])
+            if accepted is not None and bundle is not None:
+                with journal.deciding():
+                    before = _before(registry, journal, model, segment, evidence)
+                    if before is not None:
+                        switch = Switch(
+                            id=new_id(),
+                            run_id=None,
+                            solution=model.solution,
+                            segment=segment,
+                            version=model.version,
+                            before=before,
+                            actor=actor,
+                            approved_by=None,
+                            reason=reason,
+                            bundle=bundle,
+                            bundle_sha256=accepted[0].sha256,
+                        )
+                        carry_out(registry, bundles, held.enter_context(journal.begun(switch)), model, accepted)
         yield switch
 
 

@@ -22,6 +22,7 @@ _REAL_TESTS = [path.read_text() for folder in ("integration", "solutions") for p
 _PARTS = {
     "__init__.py": "unit/components/test_scaffolding.py",
     "clients/aliases.py": "unit/clients/test_model_registry.py",
+    "clients/registry_aliases.py": "integration/test_rollback_at_once.py",
     "clients/registry_owner.py": "solutions/test_production.py",
     "clients/tracking_server.py": "unit/clients/test_model_registry.py",
     "components/tagged_models.py": "unit/components/test_dbt_models.py",
@@ -31,6 +32,8 @@ _PARTS = {
     "access/openid.py": "unit/access/test_sign_in.py",
     "access/person_sessions.py": "unit/access/test_sign_in.py",
     "core/origin.py": "unit/components/test_loading.py",
+    "deployment/recording.py": "integration/test_rollback_at_once.py",
+    "deployment/switching.py": "integration/test_rollback_at_once.py",
     "feature_store/model_problems.py": "unit/feature_store/test_registry.py",
     "features/contract_checks.py": "integration/test_features.py",
     "features/generated/raw_sources.py": "unit/features/generated/test_project_files.py",
@@ -80,6 +83,7 @@ _PARTS = {
     "sources/table_checks.py": "integration/test_raw_tables.py",
     "training/dataset_scan.py": "unit/training/test_dataset_checks.py",
     "training/dataset_schema.py": "unit/training/test_dataset_checks.py",
+    "training/evidence.py": "unit/training/test_acceptance.py",
     "training/frame_parts.py": "integration/test_engines.py",
     "training/recalibrated_version.py": "integration/test_recalibrated_versions.py",
 }
