@@ -84,13 +84,14 @@ def build_deployment(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         training_date, inputs = model_of_run(context, solution_inputs)
         recorder = Recorder(context, registry, settings, inputs.deployment_target)
-        done = recorder.done_switch()
-        chosen = choose_version(registry, inputs, training_date, config.version) if done is None else recorder.model_of(done)
         if recorder.is_superfluous:
             context.log.info("Another run recorded this switch: nothing is left to do.")
-            yield from [rollback_result(inputs, chosen)] if needs_approval else []
+            if needs_approval:
+                yield rollback_result(inputs, choose_version(registry, inputs, training_date, config.version))
             yield _check(inputs, registry, settings, may_be_absent=True)
             return
+        done = recorder.done_switch()
+        chosen = choose_version(registry, inputs, training_date, config.version) if done is None else recorder.model_of(done)
         accepted = require_passed_gates(context.instance, registry, chosen) if done is None else None
         approvals: list[dg.AssetCheckResult] = []
         approved_by: str | None = None

@@ -21,12 +21,13 @@ from mlops_assets.training.bundle_reading import bundles_of, read_bundle, requir
 if TYPE_CHECKING:
     from mlops_assets.serving.bundle import Bundle
 
-_MOST_DEPLOYMENTS = 1000
+_RECENT = 100
+"""The newest deployments among which a switch is looked for: one that is not recorded waits for half a minute, not for years."""
 
 
 def recorded_switches(instance: dg.DagsterInstance, target: DeploymentTarget) -> set[str]:
-    """The ids of the switches that the event log has, of all segments."""
-    records = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=target.key), limit=_MOST_DEPLOYMENTS).records
+    """The ids of the latest switches that the event log has, of all segments."""
+    records = instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=target.key), limit=_RECENT).records
     materializations = [record.asset_materialization for record in records]
     ids = [each.metadata[SWITCH].value for each in materializations if each is not None and SWITCH in each.metadata]
     return set(map(str, ids))

@@ -97,6 +97,7 @@ def remove(settings: Settings, removal: Removal) -> None:
         for bundle in bundles.stored():
             bundles.remove(bundle)
         shutil.rmtree(settings.serving_directory / solution, ignore_errors=True)
+        shutil.rmtree(settings.switches_directory / solution, ignore_errors=True)
     if removal.tables:
         drop_tables(Lake.from_settings(settings), removal.tables, removal.views)
     for path in (*removal.files, *removal.folders):

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -15,6 +16,7 @@ from waiting import wait_for
 from mlops_assets.access.launchers import LAUNCHED_BY_TAG, system_user
 from mlops_assets.core.errors import StackError
 from mlops_assets.deployment.served_version import ServedSolution, observe
+from mlops_assets.deployment.switch_journal import SWITCH, SWITCH_TAG, SWITCHED_AT
 from mlops_assets.local.environment_owner import claim_stores
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 
@@ -69,6 +71,11 @@ def test_a_rollback_takes_effect_at_once_and_can_be_rolled_back(platform: Platfo
     assert f"Version {first} of {SOLUTION} predicts now, after version {second}." in done.stdout
     assert live(platform) == (first, first, first)
     assert history(platform)[0]["reason"] == "complaints since Monday"
+    # A run records what the command did before it launched that run.
+    [recorded] = platform.client.materializations(f"{SOLUTION}/deployment", 1)
+    assert platform.client.runs_with_tag(SWITCH_TAG, recorded.metadata[SWITCH]) == [recorded.run_id]
+    assert history(platform)[0]["since"] == str(datetime.fromisoformat(recorded.metadata[SWITCHED_AT]))
+    assert datetime.fromisoformat(recorded.metadata[SWITCHED_AT]) < recorded.at
     again = platform.mlops("rollback", SOLUTION, "--reason", "it was something else")
     assert again.returncode == 0, again.stderr
     assert live(platform) == (second, second, second)
