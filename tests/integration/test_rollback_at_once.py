@@ -14,7 +14,7 @@ import pytest
 from served_versions import NAME, ServedVersions, served_versions
 
 from mlops_assets.clients.registered_model import GATES_FAILED, GATES_TAG
-from mlops_assets.deployment.switch_journal import SWITCH, SWITCH_TAG, SWITCHED_AT
+from mlops_assets.deployment.switch_journal import SWITCH, SWITCH_TAG, SWITCHED_AT, Switch
 from mlops_assets.schema.solution import Segments
 from mlops_assets.stages.inputs import SolutionInputs
 
@@ -105,6 +105,37 @@ def test_a_switch_whose_run_does_not_come_is_recorded_by_the_sensor(example: Ser
     assert [each["actor"] for each in example.deployments()[:2]] == ["anna", "anna"]
     assert example.tick() == []
     assert example.live == (2, 2)
+
+
+def test_a_run_that_dies_between_switch_and_record_is_waited_for_and_then_made_up_for(example: ServedVersions) -> None:
+    run = example.instance.create_run_for_job(dg.job(name="deploying")(lambda: None))
+    begun = Switch(
+        id="of a run",
+        run_id=run.run_id,
+        solution=NAME,
+        segment=None,
+        version=1,
+        before=2,
+        actor="dagster",
+        approved_by="bert",
+        reason="trained",
+        bundle=example.deployments()[1]["bundle"],
+        bundle_sha256=example.deployments()[1]["bundle_sha256"],
+    )
+    with example.journal.deciding(), example.journal.begun(begun):
+        pass
+    # A command leaves a switch that was begun to the run, which finishes it first.
+    with example.rolled_back(1) as switch:
+        assert switch is None
+    assert example.tick() == []
+    example.instance.report_run_failed(run)
+    [request] = example.tick()
+    example.follow(request)
+    assert example.live == (1, 1)
+    assert history(example)[0] == (1, 2, "trained")
+    newest = example.deployments()[0]
+    assert (newest["actor"], newest["approved_by"]) == ("dagster", "bert")
+    assert example.tick() == []
 
 
 def test_a_command_that_is_killed_at_any_moment_leaves_one_record_or_none(example: ServedVersions) -> None:
