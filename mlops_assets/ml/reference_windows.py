@@ -3,12 +3,14 @@
 Rows of one week share their weather: the metrics of two weeks differ by more than the sampling errors of their rows. The variance between
 windows is that of their values less their mean sampling variance (DerSimonian and Laird, "Meta-analysis in clinical trials", 1986).
 
-The windows inside the training window are predicted by a model that was fitted on them. Their level is therefore not looked at, only
-how it moves.
+The windows inside the training window are predicted by a model that was fitted on them, those of the hold-out are not. A fitted model is
+better on its own rows: windows are compared with the level of their own kind, and that of the fitted ones is not looked at, only how it moves.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,28 +48,41 @@ class Variation:
         return float(between * np.sqrt(1 + 1 / max(self.held_out, 1.0)))
 
     def quantile(self, probability: float) -> float:
-        """The number of standard errors that a change exceeds with `probability`: of Student's distribution, as windows are few."""
+        """The number of standard errors that a change exceeds with `probability`: of Student's distribution, as windows are few.
+
+        Two levels are estimated, that of the fitted windows and that of the hold-out.
+        """
         from scipy.stats import norm, t
 
-        return float(t.isf(probability, self.windows - 1) if self.between else norm.isf(probability))
+        return float(t.isf(probability, self.windows - 2) if self.between else norm.isf(probability))
 
 
 NO_VARIATION = Variation(between={}, windows=0, held_out=1.0)
 
 
 def variation_between(metrics: pa.Table, held_out: float) -> Variation:
-    """The variation of `metrics` (`METRIC_SCHEMA`) between their windows; none where a metric has fewer than `FEWEST_WINDOWS`."""
-    values: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for row in metrics.to_pylist():
-        values.setdefault((row["slice"], row["metric"]), []).append((row["value"], row["error"]))
-    between = {key: _between(pairs) for key, pairs in values.items() if len(pairs) >= FEWEST_WINDOWS}
-    windows = max((len(pairs) for (name, _), pairs in values.items() if name == WHOLE), default=0)
+    """The variation of `metrics` (`METRIC_SCHEMA`, in order of time) between their windows, of which the last `held_out` are the hold-out.
+
+    None where a metric has fewer than `FEWEST_WINDOWS`.
+    """
+    rows = metrics.to_pylist()
+    newest = set(list(dict.fromkeys(row["window"] for row in rows))[-math.ceil(held_out) :])
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        cells.setdefault((row["slice"], row["metric"]), []).append(row)
+    between = {key: _between(cell, newest) for key, cell in cells.items() if len(cell) >= FEWEST_WINDOWS}
+    windows = max((len(cell) for (name, _), cell in cells.items() if name == WHOLE), default=0)
     return Variation(between, windows, held_out) if between else NO_VARIATION
 
 
-def _between(pairs: Sequence[tuple[float, float]]) -> float:
-    values, errors = np.array(pairs).T
-    return float(np.sqrt(max(0.0, np.var(values, ddof=1) - np.mean(errors**2))))
+def _between(cell: Sequence[Mapping[str, Any]], newest: Container[str]) -> float:
+    """The standard deviation of the windows about the mean of their kind, fitted or held out, without their sampling errors."""
+    values = np.array([row["value"] for row in cell])
+    held_out = np.array([row["window"] in newest for row in cell])
+    kinds = [values[kind] for kind in (held_out, ~held_out) if kind.any()]
+    squares = sum(float(((kind - kind.mean()) ** 2).sum()) for kind in kinds)
+    sampling = np.mean([row["error"] ** 2 for row in cell])
+    return float(np.sqrt(max(0.0, squares / (len(values) - len(kinds)) - sampling)))
 
 
 def window_metrics(

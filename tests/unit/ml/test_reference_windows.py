@@ -34,6 +34,15 @@ def test_windows_differ_by_what_their_sampling_errors_do_not_explain() -> None:
     assert variation_between(table(values, error=0.2), held_out=2.0).between[WHOLE, "roc_auc"] == 0
 
 
+def test_that_a_model_is_better_on_rows_it_was_fitted_on_is_no_difference_between_windows() -> None:
+    random = np.random.default_rng(0)
+    fitted, held_out = 0.95 + 0.01 * random.normal(size=18), 0.85 + 0.01 * random.normal(size=2)
+    variation = variation_between(table([*fitted, *held_out], error=0.0), held_out=2.0)
+    assert variation.between[WHOLE, "roc_auc"] == pytest.approx(0.01, rel=0.3)
+    # Windows that differ in the hold-out differ.
+    assert variation_between(table([*fitted, 0.7, 0.9], error=0.0), held_out=2.0).between[WHOLE, "roc_auc"] > 0.03
+
+
 def test_of_few_windows_nothing_is_known() -> None:
     assert variation_between(table([0.7, 0.8, 0.9, 0.8], error=0.01), held_out=1.0) == NO_VARIATION
     few = variation_between(table([0.7, 0.8, 0.9, 0.8, 0.7], error=0.01), held_out=1.0)
