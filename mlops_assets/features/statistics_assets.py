@@ -21,7 +21,9 @@ from mlops_assets.feature_store.catalog import FeatureCatalog
 from mlops_assets.feature_store.registry import FeatureView
 from mlops_assets.feature_store.site import render_view
 from mlops_assets.feature_store.statistics import COLUMN_DESCRIPTIONS, PARTITION, statistics_query
+from mlops_assets.feature_store.unusual_statistics import EARLIER_PARTITIONS, UnusualStatistic, find_unusual
 from mlops_assets.features.dbt_models import DbtSelection
+from mlops_assets.features.statistics_checks import USUAL_VALUES, check_usual_values, describe_unusual
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.sql import quote
@@ -50,6 +52,7 @@ _LABEL = "view || '.' || feature || CASE WHEN version > 1 THEN ' v' || version E
 def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
     """The statistics of the feature views of `selection`, which must have one, partitioned like them."""
     table = f"{FEATURES_SCHEMA}.{selection.tag}_statistics"
+    days = CADENCE_LENGTHS[selection.cadence].most_days
 
     @dg.asset(
         key=table_key(table),
@@ -58,6 +61,7 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
         kinds={"duckdb"},
         owners=sorted({view.owner for view in selection.views.values() if view.owner}),
         partitions_def=selection.partitions,
+        check_specs=[USUAL_VALUES.partitioned_spec(table_key(table), selection.partitions)],
         deps=list(selection.views),
         metadata={"dagster/table_name": f"lake.{table}", **selection.origin},
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -89,8 +93,15 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
                 f"SELECT DISTINCT {_LABEL} FROM lake.{table} WHERE ({_in_window(starts[0], end)}) "
                 "AND most_frequent_share = 1 AND rows > 1 ORDER BY 1"
             ).fetchall()
-            plot = _plot(connection, table, end, CADENCE_LENGTHS[selection.cadence].most_days)
-            _show_views(context, connection, settings, selection)
+            unusual = find_unusual(
+                connection,
+                table=table,
+                label=_LABEL,
+                partitions=[date.fromisoformat(start) for start in starts],
+                earliest=date.fromisoformat(starts[0]) - timedelta(days=days * EARLIER_PARTITIONS),
+            )
+            plot = _plot(connection, table, end, days)
+            _show_views(context, connection, settings, selection, unusual[date.fromisoformat(starts[-1])])
         record_partitions(context, written.rows_by_partition, written.hashes_by_partition)
         missing = sorted(set(_names(selection.views.values())) - set(_names(views)))
         record_range_metadata(
@@ -98,20 +109,26 @@ def build_feature_statistics(selection: DbtSelection) -> dg.AssetsDefinition:
             {"constant_features": dg.MetadataValue.json([name for (name,) in constant]), **plot, **_lineage(selection)},
         )
         return dg.MaterializeResult(
+            check_results=check_usual_values(context.asset_key, unusual),
             metadata={
                 **written_metadata(written),
                 "dagster/column_schema": schema,
                 "not_materialized": dg.MetadataValue.json(missing),
-            }
+            },
         )
 
     return feature_statistics
 
 
 def _show_views(
-    context: dg.AssetExecutionContext, connection: duckdb.DuckDBPyConnection, settings: Settings, selection: DbtSelection
+    context: dg.AssetExecutionContext,
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    selection: DbtSelection,
+    unusual: Sequence[UnusualStatistic],
 ) -> None:
-    """Record on the asset of each view, as an observation, its page: columns with values over time, uses, impact, the newest rows.
+    """Record on the asset of each view, as an observation, its page: columns with values over time, uses, impact, the newest rows; and what
+    is unusual in the newest partition.
 
     Uses are those of now: which models are live is asked of the registry.
     """
@@ -120,7 +137,10 @@ def _show_views(
         if table_exists(connection, view.model.table):
             page = dg.MetadataValue.md(render_view(catalog, view, connection))
             partition = context.partition_keys[-1] if view.model.partition_column else None
-            context.log_event(dg.AssetObservation(key, partition=partition, metadata={VIEW_PAGE: page}))
+            own = [describe_unusual(one) for one in unusual if one.feature.startswith(f"{view.name}.")]
+            context.log_event(
+                dg.AssetObservation(key, partition=partition, metadata={VIEW_PAGE: page, "unusual": dg.MetadataValue.json(own)})
+            )
 
 
 def _lineage(selection: DbtSelection) -> dict[str, dg.TableColumnLineage]:

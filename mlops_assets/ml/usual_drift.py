@@ -38,15 +38,8 @@ class UsualDrift:
 
     def limit(self, cell: Cell, probability: float) -> float:
         """The effect that a usual window exceeds with `probability`; 0 of a cell that is not known."""
-        from scipy.special import stdtrit
-
         effects = self.effects.get(cell)
-        if effects is None:
-            return 0.0
-        median = np.median(effects)
-        spread = _DEVIATIONS_OF_SPREAD * np.median(np.abs(effects - median))
-        upper = (np.quantile(effects, _UPPER) - median) / _UPPER_DEVIATIONS
-        return float(max(effects.max(), median - stdtrit(len(effects) - 1, probability) * max(spread, upper)))
+        return 0.0 if effects is None else usual_limit(effects, probability, degrees=len(effects) - 1)
 
     def median(self, cell: Cell) -> float | None:
         """The usual effect; None of a cell that is not known."""
@@ -59,6 +52,18 @@ class UsualDrift:
     def windows(self, cell: Cell) -> int:
         """Return how many windows the period has."""
         return len(self.effects.get(cell, ()))
+
+
+def usual_limit(distances: np.ndarray, probability: float, *, degrees: int) -> float:
+    """The distance that a usual one exceeds with `probability`: at least the farthest of `distances`, and their median with as many of their
+    robust spreads as Student's distribution of so many `degrees` exceeds.
+    """
+    from scipy.special import stdtrit
+
+    median = np.median(distances)
+    spread = _DEVIATIONS_OF_SPREAD * np.median(np.abs(distances - median))
+    upper = (np.quantile(distances, _UPPER) - median) / _UPPER_DEVIATIONS
+    return float(max(distances.max(), median - stdtrit(degrees, probability) * max(spread, upper)))
 
 
 NOTHING_USUAL = UsualDrift({})

@@ -170,6 +170,11 @@ def _links(inputs: SolutionInputs, settings: Settings, windows: Windows, window:
         },
         f"Predictions from {part.start}": f"{assets}/{PREDICTIONS}?partition={part.start}",
         "Outcomes": f"{assets}/{OUTCOMES}?partition={part.start}",
+        # They are watched where they are made, once for all solutions that use them.
+        **{
+            f"View {chosen.view.name}": f"{settings.dagster_url}/assets/{'/'.join(inputs.view_key(chosen).path)}"
+            for chosen in inputs.views
+        },
         "Model versions in MLflow": f"{settings.mlflow_url}/#/models/{inputs.name}",
     }
 

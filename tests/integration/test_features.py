@@ -273,6 +273,36 @@ def test_statistics_again_change_nothing(built: dg.ExecuteInProcessResult, sandb
     ] == [False, False, False]
 
 
+def test_a_partition_unlike_those_before_is_a_warning_at_its_view(
+    built: dg.ExecuteInProcessResult, sandbox: Sandbox, selection: DbtSelection
+) -> None:
+    usual = [check for check in built.get_asset_check_evaluations() if check.check_name == "usual_values"]
+    # Of few partitions nothing is known.
+    assert [check.passed for check in usual] == [True, True, True]
+    with sandbox.lake.connect(read_only=False) as connection:
+        connection.execute(
+            f"INSERT INTO lake.features.nycflights13_statistics SELECT s.* REPLACE (DATE '{START}' - day::INT AS partition, 70 AS mean, "
+            f"1 AS standard_deviation) FROM lake.features.nycflights13_statistics s, range(1, 41) days(day) "
+            f"WHERE feature = 'weather_visibility' AND partition = DATE '{END}'"
+        )
+    again = sandbox.materialize(selection, [STATISTICS])
+    with sandbox.lake.connect(read_only=False) as connection:
+        connection.execute(f"DELETE FROM lake.features.nycflights13_statistics WHERE partition < DATE '{START}'")
+    assert again.success
+    checks = {check.partition: check for check in again.get_asset_check_evaluations() if check.check_name == "usual_values"}
+    first = checks[START]
+    assert not first.passed
+    assert first.severity == dg.AssetCheckSeverity.WARN
+    assert "origin_weather.weather_visibility: mean" in str(first.description)
+    # The view's own page in Dagster has it, whatever solutions use the view.
+    [observed] = [
+        event.event_specific_data.asset_observation
+        for event in again.get_asset_observation_events()
+        if event.asset_key == WEATHER
+    ]
+    assert any("weather_visibility" in sentence for sentence in observed.metadata["unusual"].value)
+
+
 def test_checks_alone_build_nothing(built: dg.ExecuteInProcessResult, sandbox: Sandbox, selection: DbtSelection) -> None:
     contract = dg.AssetSelection.checks(dg.AssetCheckKey(WEATHER, "contract"))
     for chosen, count in ((contract, 1), (dg.AssetSelection.checks_for_assets(WEATHER), len(_checks(selection, WEATHER)))):
