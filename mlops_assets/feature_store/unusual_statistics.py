@@ -25,10 +25,7 @@ FALSE_ALARMS = 0.01
 """The probability that any statistic of a usual partition is called unusual."""
 
 _HEAVY_TAIL = 4
-"""The degrees of freedom of Student's distribution of a day's distance: storms are farther than a normal distribution makes likely.
-
-On the flights of 2013 (43 numeric features) 5 of 346 days are unusual, all of them of storms; with as many degrees as days before it were 48.
-"""
+"""The degrees of freedom of Student's distribution of a day's distance: storms are farther than a normal distribution has them (ADR 0042)."""
 
 _FEWEST_PARTITIONS = 20
 _FEWEST_ROWS = 30

@@ -546,7 +546,9 @@ def test_reports_name_every_feature_and_find_nothing_that_is_not_there(world: Wo
     assert world.rows(
         "SELECT count(*) FROM hostile.performance_report WHERE estimated IS NULL AND metric = 'roc_auc' AND slice IS NULL"
     ) == [(0,)]
-    assert (world.settings.reports_directory / "hostile" / "window-2020-03-09.html").is_file()
+    page = (world.settings.reports_directory / "hostile" / "window-2020-03-09.html").read_text()
+    # The view is watched where it is made, to which the page leads.
+    assert "/assets/features/SELECT" in page
 
 
 def test_statistics_describe_every_feature(world: World) -> None:

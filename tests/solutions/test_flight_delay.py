@@ -233,6 +233,7 @@ def test_each_whole_week_is_reported_on(platform: Platform, demo: Demo) -> None:
         page = Path(path).read_text()
         assert page.lower().startswith("<!doctype html>")
         assert f"/assets/{SOLUTION}/performance_report?partition={week}" in page
+        assert "/assets/features/origin_weather" in page
         assert f"mlops debug {SOLUTION} --window {week}" in page
         assert 'src="http' not in page, "the page must be complete without a network"
 
