@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from examples import examples
+from examples import IS_SHORT, examples
 from hypothesis import HealthCheck, settings
 from power_failure import CAN_CUT_POWER
 from running_stack import CHROMIUM, Demo, Platform, platform_with_canaries, temporary_platform
@@ -55,9 +55,12 @@ _WITHOUT_LONG = "not long"
 _LEFT_OUT = pytest.StashKey[Counter[str]]()
 _RUNNING = pytest.StashKey[Platform]()
 
-# A worker of the tests has one processor. Threads of OpenMP that wait for one another spin, and where others want the processors too, a
-# fit takes sixteen times as long. Read when scikit-learn is imported, and by the processes that tests start.
+# A worker of the tests has one processor, and threads that wait for one another spin: where others want the processors too, a fit takes
+# sixteen times as long, and the small queries of tests three times the processor. Read by OpenMP when scikit-learn is imported, by DuckDB
+# at every connection, which knows no other variable, and by the processes that tests start. `make test-all` leaves DuckDB its threads.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+if IS_SHORT:
+    os.environ["SLURM_CPUS_ON_NODE"] = "1"
 
 # What else runs on the machine fails no test.
 settings.register_profile(

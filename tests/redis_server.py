@@ -14,12 +14,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
 import redis
 from waiting import wait_for
 
 GIVEN_REDIS = os.environ.get("MLOPS_REDIS_URL")
 REDIS_SERVER = shutil.which("redis-server")
-STORES = ["lmdb", *(["redis"] if GIVEN_REDIS or REDIS_SERVER else []), *(["redis_cluster"] if REDIS_SERVER else [])]
+STORES = [
+    "lmdb",
+    *(["redis"] if GIVEN_REDIS or REDIS_SERVER else []),
+    *([pytest.param("redis_cluster", marks=pytest.mark.long)] if REDIS_SERVER else []),
+]
 if "redis" not in STORES:
     warnings.warn("No tests on Redis: no command `redis-server` (Debian: apt-get install redis-server)", stacklevel=1)
 

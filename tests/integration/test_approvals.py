@@ -149,6 +149,7 @@ def test_four_eyes_are_those_of_another_person(ward: Ward) -> None:
     assert "no record tells who asked for" in inprocess.failures(asking.decide(THIRD, carla, approve=True, reason="x"))[0]
 
 
+@pytest.mark.long
 def test_what_a_person_refused_is_asked_for_again_by_a_person_alone(ward: Ward) -> None:
     asking = ward.wanting("required")
     version, before = asking.train_only(SECOND), asking.predicts
@@ -199,6 +200,7 @@ def test_a_decision_that_was_written_by_hand_does_not_count(ward: Ward) -> None:
     assert asking.waiting == [version]
 
 
+@pytest.mark.long
 def test_without_the_policy_nothing_is_asked_and_nothing_can_be_decided(ward: Ward) -> None:
     decided = ward.decide(FIRST, ANNA, approve=True, reason="x")
     assert "predicted before, and waits for nobody" in inprocess.failures(decided)[0]

@@ -196,6 +196,7 @@ def test_a_corrected_day_touches_the_days_that_read_it_and_no_other(clinic: Clin
     assert clinic.rebuild() == {}
 
 
+@pytest.mark.long
 def test_what_comes_out_as_it_was_stops_there(clinic: Clinic) -> None:
     clinic.visits[CORRECTED] = 8
     clinic.load(CORRECTED, CORRECTED)
@@ -209,6 +210,7 @@ def test_what_comes_out_as_it_was_stops_there(clinic: Clinic) -> None:
     assert clinic.touched() == []
 
 
+@pytest.mark.long
 def test_another_place_makes_all_days_that_read_it_outdated(clinic: Clinic) -> None:
     clinic.places.append("west")
     clinic.load(None, None)

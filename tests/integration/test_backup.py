@@ -160,6 +160,7 @@ def test_a_damaged_backup_is_named_and_leaves_the_folder_empty(platform: Platfor
     assert list(elsewhere.settings.home.iterdir()) == []
 
 
+@pytest.mark.long
 def test_an_encrypted_backup_is_read_by_its_identity_alone(platform: Platform, elsewhere: Platform, tmp_path: Path) -> None:
     folder, canary = tmp_path / "backups", b"canary-9c41"
     (platform.settings.home / "spool/flight_delay/2.spool").write_bytes(canary)

@@ -176,6 +176,7 @@ def test_servers_follow_and_refuse_what_is_not_the_signed_bundle(
         assert "The object store is back." in caplog.text
 
 
+@pytest.mark.long
 def test_a_server_swaps_under_load_within_five_seconds(settings: Settings, versions: dict[int, Fitted], tmp_path: Path) -> None:
     server = OnlineServer(tmp_path / "server", versions, processes=1)
     shutil.rmtree(server.folder)

@@ -145,6 +145,7 @@ def run(engine: Engine, score: Callable, plan: SearchPlan) -> SearchResult:  # t
     return search(plan, fold_scores, storage=storage, name="s", report=lambda *_: None, processors=engine.processors)
 
 
+@pytest.mark.long
 def test_a_search_is_that_of_this_process(engine: Engine) -> None:
     score, few = scored_folds().score, replace(PLAN, trials=4)
     there, here = run(engine, score, few), run(ProcessEngine(), score, replace(few, jobs=1))
@@ -169,6 +170,7 @@ def large_tasks(cluster: RayCluster) -> Iterator[Engine]:
         yield engine
 
 
+@pytest.mark.long
 def test_both_fits_of_a_version_are_those_of_this_process(large_tasks: Engine) -> None:
     chosen = case("binary_classification")
     solution = chosen.inputs.solution
@@ -386,6 +388,7 @@ def test_a_training_dataset_is_that_of_this_process(clinic: Clinic, cluster: Ray
         )
 
 
+@pytest.mark.long
 def test_a_killed_driver_leaves_orphans_at_most_and_no_task(
     make_lake: Callable[[], Lake], cluster: RayCluster, tmp_path: Path
 ) -> None:

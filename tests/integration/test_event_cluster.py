@@ -51,6 +51,7 @@ async def lose_the_leader(cluster: NatsCluster) -> tuple[int, Counter[str]]:
         return information.config.num_replicas or 0, found
 
 
+@pytest.mark.long
 def test_what_was_acknowledged_survives_the_loss_of_a_server(tmp_path: Path) -> None:
     with nats_cluster(tmp_path) as cluster:
         replicas, found = asyncio.run(asyncio.wait_for(lose_the_leader(cluster), 120))

@@ -60,7 +60,7 @@ def test_helm_finds_no_fault(example: str) -> None:
     assert linted.returncode == 0, linted.stdout
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", [*(pytest.param(version, marks=pytest.mark.long) for version in VERSIONS[:-1]), VERSIONS[-1]])
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_api_accepts_every_object(example: str, version: str) -> None:
     for each in objects(example):

@@ -135,6 +135,7 @@ def test_dbt_writes_there(lake: Lake, store: ObjectStore, tmp_path: Path) -> Non
     assert_hidden(tmp_path, done.stdout)
 
 
+@pytest.mark.long
 def test_a_branch_reads_there_and_writes_here(
     lake: Lake, create_database: Callable[[str], str], store: ObjectStore, tmp_path: Path
 ) -> None:

@@ -263,6 +263,7 @@ def by_ward(clinic: Clinic) -> tuple[Clinic, Clinic]:
     return whole, wards
 
 
+@pytest.mark.long
 def test_a_model_of_a_segment_is_copied_to_its_segment(environments: Environments) -> None:
     versions = {}
     for clinic, day, configuration in (

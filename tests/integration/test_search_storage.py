@@ -72,6 +72,7 @@ def test_a_killed_search_goes_on_where_it_was(url: str, tmp_path: Path) -> None:
     assert rest < folds - 10
 
 
+@pytest.mark.long
 def test_two_processes_do_not_work_on_one_study_at_once(url: str, tmp_path: Path) -> None:
     settings = Settings.from_environment({"MLOPS_HOME": str(tmp_path), "MLOPS_POSTGRES_URL": url})
     with search_storage(settings, "shared"):

@@ -1,5 +1,6 @@
 """Upgrades of the state that an earlier release left: it is refused, migrated after a backup, served from, and continued."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -46,32 +47,42 @@ def release(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
-def test_a_moved_state_of_an_earlier_release_is_migrated_serves_and_goes_on(release: Path) -> None:
-    answers = json.loads((release / "answers.json").read_text())
+@contextlib.contextmanager
+def migrated(release: Path) -> Iterator[tuple[Platform, Settings]]:
+    """The state of an earlier release, moved into another folder with other ports and migrated, with nothing running; an empty folder."""
     with new_home() as settings, new_home() as other:
         restored = Platform(settings).mlops("restore", str(release / "backup"))
         assert restored.returncode == 0, restored.stderr
         with control.storage(settings):
             make_older(settings)
             assert_says_what_it_would_migrate(Platform(settings))
-        # Moved into another folder, with other ports.
         shutil.rmtree(other.home)
         settings.home.rename(other.home)
         settings.home.mkdir()
         platform = Platform(other)
         assert_is_refused(platform)
         upgrade(platform, release / "before")
-        with control.storage(other):
-            query = "SELECT count(*) FROM former.predictions UNION ALL SELECT count(*) FROM former.prediction_log"
-            assert sorted(platform.rows(query)) == [(2,), (3,)]
-            compared = platform.mlops("verify", str(release / "backup"))
-            assert compared.returncode == 0, compared.stdout
+        yield platform, settings
+
+
+def test_a_moved_state_of_an_earlier_release_is_migrated(release: Path) -> None:
+    with migrated(release) as (platform, _), control.storage(platform.settings):
+        query = "SELECT count(*) FROM former.predictions UNION ALL SELECT count(*) FROM former.prediction_log"
+        assert sorted(platform.rows(query)) == [(2,), (3,)]
+        compared = platform.mlops("verify", str(release / "backup"))
+        assert compared.returncode == 0, compared.stdout
+
+
+@pytest.mark.long
+def test_a_migrated_state_serves_and_goes_on_and_there_is_a_way_back(release: Path) -> None:
+    answers = json.loads((release / "answers.json").read_text())
+    with migrated(release) as (platform, empty):
         started = platform.mlops("up")
         assert started.returncode == 0, started.stderr
         assert_answers(platform, answers)
         assert_goes_on(platform)
-        control.down(other)
-        assert_way_back(release / "before", Platform(settings))
+        control.down(platform.settings)
+        assert_way_back(release / "before", Platform(empty))
 
 
 def make_older(settings: Settings) -> None:

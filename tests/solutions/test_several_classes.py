@@ -26,6 +26,8 @@ from mlops_assets.training.evaluation import build_evaluation
 from mlops_assets.training.model import build_model
 from mlops_assets.training.training_dataset import build_training_dataset
 
+pytestmark = pytest.mark.long
+
 SOLUTION = "departure_airport"
 TRAINING_DATE, LAST = "2013-02-01", "2013-02-02"
 TRAINING = (build_training_dataset, build_model, build_evaluation, build_online_features, build_deployment)
@@ -155,7 +157,6 @@ def test_trained_again_nothing_is_fitted(
     assert str(values(again, "model")["skipped"]).startswith("Nothing was fitted")
 
 
-@pytest.mark.long
 def test_a_carrier_with_a_model_of_its_own_is_predicted_by_it(
     platform: Platform, instance: dg.DagsterInstance, inputs: SolutionInputs, scored: dg.ExecuteInProcessResult
 ) -> None:

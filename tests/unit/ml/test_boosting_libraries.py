@@ -44,7 +44,7 @@ def labels(flights: pa.Table, problem: Problem) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("problem", "path"), [(problem, path) for problem, paths in LIBRARIES.items() for path in paths])
-@pytest.mark.parametrize("half_lives", [(), (100, 1000)], ids=["one", "averaged"])
+@pytest.mark.parametrize("half_lives", [(), pytest.param((100, 1000), marks=pytest.mark.long)], ids=["one", "averaged"])
 def test_on_real_flights_the_export_answers_as_the_model(
     flights: pa.Table, problem: Problem, path: str, half_lives: tuple[int, ...]
 ) -> None:
