@@ -4,6 +4,7 @@ They have a storage and networks of their own, beside those of the machine. Imag
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -138,9 +139,10 @@ def _make_base() -> None:
 
     It has the certificates already: those of this machine lie over them while an image is built.
     """
-    targets = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"], capture_output=True, text=True, check=True
-    ).stdout.split()
+    list_targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    # Only a Debian's own source has Debian's packages.
+    is_debian = platform.freedesktop_os_release()["ID"] == "debian"
+    targets = subprocess.run(list_targets, capture_output=True, text=True, check=True).stdout.split() if is_debian else []
     with tempfile.TemporaryDirectory(prefix="base.") as folder:
         root = Path(folder) / "root"
         subprocess.run(

@@ -361,21 +361,27 @@ def test_a_report_on_windows_is_that_of_this_process(clinic: Clinic, cluster: Ra
     assert any(value is not None for value in reports["here"].column("realised").to_pylist())
 
 
+def make_dataset(clinic: Clinic, settings: Settings, training_date: str) -> dict[str, object]:
+    """Make a training dataset, and return what the materialization tells."""
+    result = inprocess.materialize(
+        [build_training_dataset(clinic.inputs)],
+        [f"{clinic.name}/training_dataset"],
+        first=training_date,
+        last=training_date,
+        resources={"lake": clinic.lake, "settings": settings},
+        instance=clinic.instance,
+    )
+    assert result.success, inprocess.failures(result)
+    [event] = result.get_asset_materialization_events()
+    return {key: value.value for key, value in event.materialization.metadata.items()}
+
+
 def test_a_training_dataset_is_that_of_this_process(clinic: Clinic, cluster: RayCluster) -> None:
-    made = {}
     before = part_files(clinic.lake)
-    for name, settings in (("there", on(cluster, clinic.settings, part_values=200)), ("here", clinic.settings)):
-        result = inprocess.materialize(
-            [build_training_dataset(clinic.inputs)],
-            [f"{clinic.name}/training_dataset"],
-            first="2020-03-10",
-            last="2020-03-10",
-            resources={"lake": clinic.lake, "settings": settings},
-            instance=clinic.instance,
-        )
-        assert result.success, inprocess.failures(result)
-        [event] = result.get_asset_materialization_events()
-        made[name] = {key: value.value for key, value in event.materialization.metadata.items()}
+    made = {
+        name: make_dataset(clinic, settings, "2020-03-10")
+        for name, settings in (("there", on(cluster, clinic.settings, part_values=200)), ("here", clinic.settings))
+    }
     assert made["there"]["changed"]
     # The rows are those that were there already: it changes nothing.
     assert not made["here"]["changed"]
@@ -386,6 +392,27 @@ def test_a_training_dataset_is_that_of_this_process(clinic: Clinic, cluster: Ray
         rebuild_dataset(
             connection, find_dataset(connection, f"{clinic.name}.training_dataset", str(made["there"]["fingerprint"]))
         )
+
+
+@pytest.mark.long
+def test_a_training_dataset_is_that_of_this_process_though_a_raylet_is_killed(clinic: Clinic, cluster: RayCluster) -> None:
+    before, written = part_files(clinic.lake), list[int]()
+
+    def kill() -> None:
+        wait_for(lambda: part_files(clinic.lake) - before, seconds=60)
+        cluster.kill_raylet()
+        written.append(len(part_files(clinic.lake) - before))
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    there = make_dataset(clinic, on(cluster, clinic.settings, part_values=100), "2020-03-17")
+    killing.join()
+    cluster.restore()
+    assert written[0] < len(part_files(clinic.lake) - before), "the raylet was to die in the middle"
+    assert there["changed"]
+    here = make_dataset(clinic, clinic.settings, "2020-03-17")
+    assert not here["changed"]
+    assert here["fingerprint"] == there["fingerprint"]
 
 
 @pytest.mark.long
