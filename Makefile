@@ -2,7 +2,7 @@
 # Needs Python 3.11 or 3.12, make and git; uv is used when it is there.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check audit build lock dev chaos bench clean
+.PHONY: help install demo test test-all check audit build images lock dev chaos bench clean
 SHELL := /bin/bash
 
 # Compiled bytecode starts every process two to three times faster.
@@ -70,6 +70,13 @@ build: $(TOOLS)/.installed  ## Build the wheel, and the list of the locked packa
 	@rm -rf dist
 	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build --target wheel
 	@$(TOOLS)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file dist/mlops-assets.cdx.json
+
+images:  ## Build the images of the commit with podman, BASE=debian@sha256:...: the same layers from the same commit and base
+	@[[ "$(BASE)" == *@sha256:* ]] || { echo "Name the base by its digest: make images BASE=docker.io/library/debian@sha256:..."; exit 1; }
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && git archive HEAD | tar --extract --directory "$$folder" \
+		&& time=$$(git log -1 --format=%ct) && for target in serving code; do \
+			podman build $(OPTIONS) --timestamp $$time --build-arg SOURCE_DATE_EPOCH=$$time --build-arg BASE=$(BASE) \
+				--target $$target --tag mlops-$$target:$$(git rev-parse --short HEAD) "$$folder" || exit 1; done
 
 dev: install  ## Run the stack in the foreground with all logs; Ctrl-C stops it
 	@$(MLOPS) dev

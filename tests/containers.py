@@ -3,6 +3,7 @@
 They have a storage and networks of their own, beside those of the machine. Images stay there for the next time.
 """
 
+import json
 import os
 import platform
 import shutil
@@ -24,6 +25,9 @@ _HELPERS = ("/usr/lib/podman", "/usr/libexec/podman")
 _STORAGE = Path("/var/lib/mlops-test-containers")
 
 _RUN = ("run", "--network", "host")
+_TIME = 1_700_000_000
+"""What `make images` takes from the commit."""
+
 _USER = 10001
 """The user of the images."""
 
@@ -106,9 +110,16 @@ def size_in_megabytes(image: str) -> float:
 
 @cache
 def build(target: str) -> str:
-    """Build one image of the Containerfile, and return its name. Packages come from where this machine has them."""
+    """Build one image of the Containerfile where it is not there, and return its name."""
+    return build_as(f"localhost/mlops-{target}:test", target)
+
+
+def build_as(name: str, target: str, *options: str) -> str:
+    """Build one image of the Containerfile as `make images` does. Packages come from where this machine has them."""
     certificates = "/etc/ssl/certs"
-    return _build(target, ROOT, ROOT / "Containerfile", "--volume", f"{certificates}:{certificates}:ro")
+    times = ("--timestamp", str(_TIME), "--build-arg", f"SOURCE_DATE_EPOCH={_TIME}")
+    mounts = ("--volume", f"{certificates}:{certificates}:ro")
+    return _build(name, target, ROOT, ROOT / "Containerfile", *mounts, *times, *options)
 
 
 @cache
@@ -119,19 +130,24 @@ def build_server(target: str) -> str:
         shutil.copy(folder / "postgres-entrypoint", context)
         for program in ("nats-server", "weed"):
             shutil.copy(scripts_directory() / program, context)
-        return _build(target, Path(context), folder / "Containerfile")
+        return _build(f"localhost/mlops-{target}:test", target, Path(context), folder / "Containerfile")
 
 
-def _build(target: str, context: Path, file: Path, *options: str) -> str:
+def _build(name: str, target: str, context: Path, file: Path, *options: str) -> str:
     exists = subprocess.run(["podman", "image", "exists", BASE], env=podman_environment(), check=False).returncode == 0
     if not exists:
         _make_base()
-    name = f"localhost/mlops-{target}:test"
     podman(
         *("build", "--isolation", "chroot", "--network", "host", *options),
         *("--build-arg", f"BASE={BASE}", "--target", target, "--file", str(file), "--tag", name, str(context)),
     )
     return name
+
+
+def layers(image: str) -> list[str]:
+    """The digests of the layers of an image."""
+    found: list[str] = json.loads(podman("image", "inspect", image))[0]["RootFS"]["Layers"]
+    return found
 
 
 def _make_base() -> None:

@@ -80,8 +80,8 @@ def parse_dbt_project(settings: Settings, project: Path) -> bool:
             f"dbt cannot parse {project}:\n{(parsed.stdout + parsed.stderr).strip()}",
             remedy="Correct the file it names, or what `mlops check` names, then try again: mlops prepare",
         )
-    if _TIME_VARIABLE in os.environ:
-        fix_times(project / "target", int(os.environ[_TIME_VARIABLE]))
+    if seconds := os.environ.get(_TIME_VARIABLE):
+        fix_times(project / "target", int(seconds))
     stamp.write_text(fingerprint)
     return True
 

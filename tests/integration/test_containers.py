@@ -1,4 +1,4 @@
-"""The images: their file by hadolint, and that of the servers built, started, swapped and drained under load by podman."""
+"""The images: their file by hadolint, built twice; that of the servers started, swapped and drained under load by podman."""
 
 import re
 import shutil
@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 import requests
-from containers import ROOT, build, give_to_image, podman_environment, run_command, size_in_megabytes, user_of_image
+from containers import (
+    ROOT,
+    build,
+    build_as,
+    give_to_image,
+    layers,
+    podman_environment,
+    run_command,
+    size_in_megabytes,
+    user_of_image,
+)
 from online_server import TOKEN, OnlineServer, flights, load
 from waiting import wait_for
 
@@ -28,6 +38,13 @@ def test_hadolint_finds_no_fault() -> None:
 def test_no_image_has_what_an_installation_or_a_developer_keeps() -> None:
     ignored = (ROOT / ".containerignore").read_text().splitlines()
     assert {".env", ".git", ".mlops", ".venv"} <= set(ignored)
+
+
+@pytest.mark.long
+def test_an_image_has_the_same_layers_again() -> None:
+    # Both without a cache: its layers may have Debian's packages of another day.
+    first, second = (build_as(f"localhost/mlops-serving:{name}", "serving", "--no-cache") for name in ("first", "second"))
+    assert layers(second) == layers(first)
 
 
 class ServerInContainer(OnlineServer):
