@@ -6,14 +6,16 @@ from typing import Annotated
 import typer
 
 from mlops_assets.cli.features import read_catalog
-from mlops_assets.cli.terminal import console, error_console
+from mlops_assets.cli.terminal import console, error_console, output_folder
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: [bold]mlops catalogue --output /tmp/features[/bold]")
 def catalogue(
-    output: Annotated[Path | None, typer.Option(help="Folder to write to; default: `catalogue` in the state folder.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(callback=output_folder, help="Folder to write to; default: `catalogue` in the state folder.")
+    ] = None,
 ) -> None:
     """Write the feature catalogue as one searchable HTML file that needs no network: views, values over time, uses, impact."""
     from mlops_assets.feature_store.site import render_site

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mlops_assets.cli.terminal import JsonOption, SolutionArgument, console, print_json, running_settings
+from mlops_assets.cli.terminal import JsonOption, SolutionArgument, console, output_file, print_json, running_settings
 from mlops_assets.core.errors import StackError
 
 app = typer.Typer(
@@ -42,7 +42,9 @@ def list_datasets(solution: SolutionArgument, as_json: JsonOption = False) -> No
 def rebuild(
     solution: SolutionArgument,
     fingerprint: Annotated[str, typer.Argument(help="The dataset's fingerprint, or its first digits.")],
-    output: Annotated[Path | None, typer.Option(help="Parquet file to write. Default: datasets/ in the state folder.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(callback=output_file, help="Parquet file to write. Default: datasets/ in the state folder.")
+    ] = None,
 ) -> None:
     """Build a dataset again from what the lake held when it was first built, prove its fingerprint, and write it as Parquet."""
     from mlops_assets.lake import datasets

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_assets.cli.terminal import JsonOption, console, error_console, print_json, read_settings
+from mlops_assets.cli.terminal import JsonOption, console, error_console, output_file, print_json, read_settings
 
 if TYPE_CHECKING:
     from mlops_assets.operations.review.review import Review
@@ -27,7 +27,9 @@ def diff(
         str,
         typer.Argument(metavar="[REF]", help="A branch, tag or commit: compared with is where the working tree parted from it."),
     ] = "HEAD",
-    output: Annotated[Path | None, typer.Option(help="Write the review as one Markdown report to this file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(callback=output_file, help="Write the review as one Markdown report to this file.")
+    ] = None,
     data: Annotated[
         bool,
         typer.Option(

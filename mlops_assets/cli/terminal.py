@@ -1,10 +1,12 @@
 """Parts that the command modules share: consoles, common options, the settings, progress of a stage, and printing JSON."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +31,27 @@ error_console = Console(stderr=True, emoji=False)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
 SolutionArgument = Annotated[str, typer.Argument(help="The solution, as `mlops status` names it.")]
+
+
+def output_file(path: Path | None) -> Path | None:
+    """Make the folder of a file that a person named for the result, before the work. Raises typer.BadParameter when it cannot be written."""
+    if path is not None:
+        output_folder(path.parent)
+        if path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder.")
+    return path
+
+
+def output_folder(path: Path | None) -> Path | None:
+    """Make a folder that a person named for the result, before the work. Raises typer.BadParameter when nothing can be written there."""
+    if path is not None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise typer.BadParameter(f"{path} cannot be made: {error.strerror}.") from error
+        if not os.access(path, os.W_OK):
+            raise typer.BadParameter(f"You may not write to {path}.")
+    return path
 
 
 def read_settings() -> Settings:

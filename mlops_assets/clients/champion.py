@@ -26,6 +26,10 @@ class RegistryUnreachableError(AwayError):
     """The model registry does not answer, or answers with an error of its own."""
 
 
+class RegistryRefusesError(RegistryUnreachableError):
+    """The model registry knows another token: that of another environment, where no setting is wrong but its address."""
+
+
 def registered_champion(settings: Settings, solution: str, segment: str | None = None) -> RegisteredModel | None:
     """The champion of `solution` (of its `segment`), or None when it has none. Raises RegistryUnreachableError."""
     return registered_version(settings, solution, segment_alias(CHAMPION, segment))
@@ -90,6 +94,11 @@ def ask_registry(settings: Settings, method: str, path: str, **content: Any) -> 
         )
     except requests.RequestException as error:
         raise RegistryUnreachableError(f"The model registry does not answer at {settings.mlflow_url}: {error}") from error
-    if response.status_code >= 500 or response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+    if response.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise RegistryRefusesError(
+            f"The model registry answers with status {response.status_code} at {settings.mlflow_url}: "
+            "it refuses the token of this environment."
+        )
+    if response.status_code >= 500:
         raise RegistryUnreachableError(f"The model registry answers with status {response.status_code} at {settings.mlflow_url}.")
     return response

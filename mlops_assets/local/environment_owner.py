@@ -5,6 +5,7 @@ The first start writes the name down.
 
 from functools import partial
 
+from mlops_assets.clients.champion import RegistryRefusesError
 from mlops_assets.clients.registry_owner import claim_registry
 from mlops_assets.core.environment_files import OWNER_FILE, environment_name, refuse_other_environment
 from mlops_assets.core.errors import AwayError, StackError
@@ -71,10 +72,19 @@ def claim_stores(settings: Settings) -> None:
         refuse_other_environment("The Redis of MLOPS_REDIS_URL", owner)
     if settings.mlflow_server is not None:
         try:
-            owner = patiently(partial(claim_registry, settings, environment_name()))
+            owner = patiently(partial(_claim_registry, settings))
         except AwayError as error:
             raise StackError(str(error), remedy="Start it, or correct MLOPS_MLFLOW_URL.") from error
         refuse_other_environment("The MLflow of MLOPS_MLFLOW_URL", owner)
+
+
+def _claim_registry(settings: Settings) -> str:
+    """The environment that an MLflow elsewhere is of. Raises StackError when it knows another token, which waiting does not change."""
+    try:
+        return claim_registry(settings, environment_name())
+    except RegistryRefusesError as error:
+        remedy = f"Correct MLOPS_MLFLOW_URL, or have that server know the token in {settings.access_token_file}."
+        raise StackError(str(error), remedy=remedy) from error
 
 
 def _owner_of_postgres(settings: Settings) -> str:

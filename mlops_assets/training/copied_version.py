@@ -113,9 +113,13 @@ def read_original(environment: str, solution: str, version: int | None, segment:
 
 def _registry_to_read(settings: Settings, environment: str) -> ModelRegistry:
     """The registry of another environment. Its secrets are read and never made: nothing is written there."""
-    for file in (settings.signing_key_file, settings.access_token_file):
-        if not file.is_file():
-            raise StackError(f"{environment} has no {file}.", remedy=f"mlops --env {environment} up")
+    if not settings.access_token_file.is_file():
+        raise StackError(f"{environment} has no {settings.access_token_file}.", remedy=f"mlops --env {environment} up")
+    if not settings.signing_key_file.is_file():
+        raise StackError(
+            f"{environment} has no {settings.signing_key_file}: no version was registered there.",
+            remedy=f"Train one: mlops --env {environment} train NAME",
+        )
     return ModelRegistry(
         url=settings.mlflow_url,
         token=settings.access_token_file.read_text().strip(),

@@ -6,9 +6,12 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
-from mlops_assets.cli.terminal import print_json, read_settings, run_progress
+from mlops_assets.cli.main import app
+from mlops_assets.cli.terminal import output_file, print_json, read_settings, run_progress
 from mlops_assets.clients.dagster_client import RunState
 from mlops_assets.core.errors import StackError
 
@@ -51,3 +54,14 @@ def test_progress_on_a_terminal_names_what_runs() -> None:
             )
         )
     assert "scoring: a/b" in terminal.export_text()
+
+
+@pytest.mark.parametrize("command", ["diff --output", "dataset rebuild parcels 1 --output", "catalogue --output"])
+def test_a_result_that_could_not_be_written_is_refused_before_the_work(command: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = CliRunner().invoke(app, [*command.split(), str(tmp_path / "file" / "below")])
+    assert refused.exit_code == 2
+    assert "cannot be made" in " ".join(refused.stderr.replace("│", " ").split())
+    assert output_file(tmp_path / "new" / "review.md") == tmp_path / "new" / "review.md"
+    with pytest.raises(typer.BadParameter, match="is a folder"):
+        output_file(tmp_path / "new")
