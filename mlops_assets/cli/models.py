@@ -10,7 +10,15 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.tree import Tree
 
-from mlops_assets.cli.terminal import JsonOption, SolutionArgument, console, error_console, print_json, running_settings
+from mlops_assets.cli.terminal import (
+    JsonOption,
+    SolutionArgument,
+    console,
+    error_console,
+    print_json,
+    read_settings,
+    running_settings,
+)
 from mlops_assets.core.environment_files import environment_name
 from mlops_assets.core.errors import StackError
 
@@ -124,7 +132,8 @@ def _deploy(solution: str, *, version: int | None, role: str, segment: str | Non
     from mlops_assets.access.launchers import system_user
     from mlops_assets.operations import deployments
 
-    settings = running_settings()
+    settings = read_settings()
+    deployments.ensure_asked(settings)
     if version is None:
         version = deployments.version_with_role(settings, solution, role, segment)
     with error_console.status(f"Deploying version {version}") as display:

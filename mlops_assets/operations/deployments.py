@@ -4,7 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 
+import requests
+
+from mlops_assets.access.credentials import access_token, authorization
+from mlops_assets.access.tls import verification
 from mlops_assets.clients.aliases import segment_alias
 from mlops_assets.clients.asset_state import AssetState
 from mlops_assets.clients.champion import registered_champion, registered_number, registered_version
@@ -21,6 +26,9 @@ _LIMIT = 1000
 """The most deployments a history reads."""
 _RECENT = 100
 """The newest events in which a version that predicted before is looked for; an older one is left to the run."""
+
+
+_PROBE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,30 @@ def deployment_at(deployments: Sequence[Deployment], version: int, answered_at: 
     return next(iter(begun or of_version[-1:]), None)
 
 
+def ensure_asked(settings: Settings) -> None:
+    """Have the registry and Dagster answer: a switch needs no other server, and looking at all of them takes longer than it.
+
+    Raises StackError when the stack, of which they are a part, cannot be started.
+    """
+    pages = (f"{settings.mlflow_url}/health", f"{settings.dagster_url}/server_info")
+    if not (settings.signing_key_file.exists() and all(_answers(settings, page) for page in pages)):
+        _ensure_up(settings)
+
+
+def _answers(settings: Settings, url: str) -> bool:
+    try:
+        headers, verify = authorization(access_token(settings)), verification(settings.listening)
+        return requests.get(url, headers=headers, verify=verify, timeout=_PROBE_SECONDS).ok
+    except requests.RequestException:
+        return False
+
+
+def _ensure_up(settings: Settings) -> None:
+    from mlops_assets.local import control
+
+    control.ensure_up(settings)
+
+
 def version_with_role(settings: Settings, solution: str, role: str, segment: str | None) -> int:
     """The version that is the challenger or the previous champion (of `segment`). Raises StackError when none is."""
     alias = segment_alias(role, segment)
@@ -123,7 +155,14 @@ def deploy(
     if approve is not None:
         configuration["approve"] = approve
     launch = partial(
-        client.launch, [asset], partition, partition, {asset.key: configuration}, purpose=f"deployment of version {version}"
+        _launch,
+        settings,
+        client,
+        [asset],
+        partition,
+        partition,
+        {asset.key: configuration},
+        purpose=f"deployment of version {version}",
     )
     name = f"the deployment of version {version}"
     if approve is not None:
@@ -149,6 +188,12 @@ def _evidence(client: DagsterClient, asset: AssetState, model: RegisteredModel, 
     evaluation = f"{model.solution}/{'evaluation' if model.segment is None else 'segment_evaluation'}"
     partition = model_partition(model.tags[TRAINING_DATE_TAG], model.segment)
     return Evidence(deployments, client.materializations(evaluation, _RECENT, partition))
+
+
+def _launch(settings: Settings, client: DagsterClient, *arguments: Any, **keywords: Any) -> str:
+    """Launch a run, once there is all that executes it."""
+    _ensure_up(settings)
+    return client.launch(*arguments, **keywords)
 
 
 def _ignore(state: RunState) -> None:
