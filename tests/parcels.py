@@ -125,6 +125,7 @@ def parcels_project(root: Path, module: str = "shop") -> Project:
 @contextlib.contextmanager
 def current_project_is(root: Path) -> Iterator[None]:
     """Inside the block the project at `root` is that of the process, and its module is importable."""
+    former = current_project()
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("MLOPS_PROJECT", str(root))
         monkeypatch.syspath_prepend(root)
@@ -132,7 +133,10 @@ def current_project_is(root: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            # Found again here: the next test may work in another folder.
+            monkeypatch.setenv("MLOPS_PROJECT", str(former.root))
             project_of_process.cache_clear()
+            project_of_process()
 
 
 def declare(project: Project, folder: str, text: str) -> None:

@@ -41,9 +41,10 @@ def test_no_image_has_what_an_installation_or_a_developer_keeps() -> None:
 
 
 @pytest.mark.long
-def test_an_image_has_the_same_layers_again() -> None:
+@pytest.mark.parametrize("target", ["serving", "code"])
+def test_an_image_has_the_same_layers_again(target: str) -> None:
     # Both without a cache: its layers may have Debian's packages of another day.
-    first, second = (build_as(f"localhost/mlops-serving:{name}", "serving", "--no-cache") for name in ("first", "second"))
+    first, second = (build_as(f"localhost/mlops-{target}:{name}", target, "--no-cache") for name in ("first", "second"))
     assert layers(second) == layers(first)
 
 
