@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from examples import IS_SHORT, examples
+from examples import examples
 from hypothesis import HealthCheck, settings
 from power_failure import CAN_CUT_POWER
 from running_stack import CHROMIUM, Demo, Platform, platform_with_canaries, temporary_platform
@@ -55,12 +55,9 @@ _WITHOUT_LONG = "not long"
 _LEFT_OUT = pytest.StashKey[Counter[str]]()
 _RUNNING = pytest.StashKey[Platform]()
 
-# A worker of the tests has one processor, and threads that wait for one another spin: where others want the processors too, a fit takes
-# sixteen times as long, and the small queries of tests three times the processor. Read by OpenMP when scikit-learn is imported, by DuckDB
-# at every connection, which knows no other variable, and by the processes that tests start. `make test-all` leaves DuckDB its threads.
+# A worker of the tests has one processor. Threads of OpenMP that wait for one another spin, and where others want the processors too, a
+# fit takes sixteen times as long. Read when scikit-learn is imported, and by the processes that tests start.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-if IS_SHORT:
-    os.environ["SLURM_CPUS_ON_NODE"] = "1"
 
 # What else runs on the machine fails no test.
 settings.register_profile(
@@ -80,6 +77,10 @@ def pytest_configure(config: pytest.Config) -> None:
     what is ignored.
     """
     project_of_process()
+    if config.option.markexpr == _WITHOUT_LONG:
+        # DuckDB's threads spin too, which takes small queries three times the processor. Read at every connection, also by the processes
+        # that tests start; DuckDB knows no other variable. `make test-all` and benchmarks leave it its threads.
+        os.environ["SLURM_CPUS_ON_NODE"] = "1"
     if hasattr(config, "workerinput"):
         # A worker needs it in any case. It looks for each of its thousand functions in all modules that are loaded.
         import skops.io  # noqa: F401

@@ -1,11 +1,8 @@
-"""How many random examples a test of a property gets, and whether tests are the short ones. No tests here."""
+"""How many random examples a test of a property gets. No tests here."""
 
 import os
 
 _TIMES = int(os.environ.get("MLOPS_EXAMPLES", "1"))
-
-IS_SHORT = _TIMES == 1
-"""Whether this is `make test` and not `make test-all`."""
 
 
 def examples(few: int) -> int:
