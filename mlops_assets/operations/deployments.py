@@ -27,8 +27,8 @@ _LIMIT = 1000
 _RECENT = 100
 """The newest events in which a version that predicted before is looked for; an older one is left to the run."""
 
-
 _PROBE_SECONDS = 5
+"""How long the registry and Dagster may take to say that they are there."""
 
 
 @dataclass(frozen=True)
