@@ -55,10 +55,6 @@ _WITHOUT_LONG = "not long"
 _LEFT_OUT = pytest.StashKey[Counter[str]]()
 _RUNNING = pytest.StashKey[Platform]()
 
-# A worker of the tests has one processor. Threads of OpenMP that wait for one another spin, and where others want the processors too, a
-# fit takes sixteen times as long. Read when scikit-learn is imported, and by the processes that tests start.
-os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-
 # What else runs on the machine fails no test.
 settings.register_profile(
     "mlops_assets",
@@ -77,6 +73,11 @@ def pytest_configure(config: pytest.Config) -> None:
     what is ignored.
     """
     project_of_process()
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as in the processes of a stack
+    if not all(argument.startswith(_BENCHMARKS.rstrip("/")) for argument in config.args):
+        # A worker of the tests has one processor. Threads of OpenMP that wait for one another spin, and where others want the processors
+        # too, a fit takes sixteen times as long. Read when scikit-learn is imported, and by the processes that tests start.
+        os.environ["OMP_NUM_THREADS"] = "1"
     if config.option.markexpr == _WITHOUT_LONG:
         # DuckDB's threads spin too, which takes small queries three times the processor. Read at every connection, also by the processes
         # that tests start; DuckDB knows no other variable. `make test-all` and benchmarks leave it its threads.

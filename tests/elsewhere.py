@@ -1,7 +1,8 @@
 """All servers of the state elsewhere, for one command: `python tests/elsewhere.py COMMAND ...` runs it with them in its environment.
 
 SeaweedFS, a Redis cluster and a NATS cluster of three each, and a Postgres of Debian on TCP with a password and TLS. Afterwards it looks whether
-files of the state, or a password, are on the disk of the installation. `make demo-elsewhere` runs the demo so.
+files of the state, or a password, are on the disk of the installation. `make demo-elsewhere` runs the demo so, `make chaos` disturbs such an
+installation.
 """
 
 import os
@@ -17,6 +18,7 @@ import psycopg2
 from certificates import Authority
 from nats_cluster import PASSWORD, nats_cluster
 from object_storage import SECRET, ObjectStore, object_store
+from ports import free_ports
 from redis_server import running_redis_cluster
 from waiting import wait_for
 
@@ -49,7 +51,7 @@ def postgres_with_tls(folder: Path) -> Iterator[str]:
         subprocess.run(initialise, user=user, cwd=folder, check=True, stdout=log)
         # Nobody without TLS, and no door but TCP.
         (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
-        port = 5499
+        [port] = free_ports(1)
         options = {
             "listen_addresses": "127.0.0.1",
             "port": port,
@@ -87,21 +89,28 @@ def find_left(settings: Settings) -> list[str]:
     return [str(path.relative_to(settings.home)) for path in (*local, *telling)]
 
 
-def main(command: list[str]) -> int:
-    """Run `command`, then stop the stack. Returns its exit code, or 1 when something was left."""
+@contextmanager
+def servers_elsewhere() -> Iterator[tuple[dict[str, str], ObjectStore]]:
+    """The servers, until the end of the block: the variables that name them, and the one that keeps files."""
     with ExitStack() as stack:
         folders = [
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{name}.", dir="/tmp"))) for name in ("pg", "s3", "nats")
         ]
         store: ObjectStore = stack.enter_context(object_store(folders[1]))
-        servers = {
+        variables = {
             "MLOPS_POSTGRES_URL": stack.enter_context(postgres_with_tls(folders[0])),
             "MLOPS_STORAGE": f"s3://{store.bucket}/demo",
             "MLOPS_NATS_URL": stack.enter_context(nats_cluster(folders[2])).url,
             "MLOPS_REDIS_URL": stack.enter_context(running_redis_cluster()),
             **store.environment,
         }
-        os.environ.update(servers)
+        yield variables, store
+
+
+def main(command: list[str]) -> int:
+    """Run `command`, then stop the stack. Returns its exit code, or 1 when something was left."""
+    with servers_elsewhere() as (variables, store):
+        os.environ.update(variables)
         settings = Settings.from_environment()
         try:
             code = subprocess.run(command, check=False).returncode

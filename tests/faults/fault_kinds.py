@@ -1,6 +1,7 @@
 """The faults that are done to a running installation, each to be undone by itself or by `mlops up`. No tests here."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -116,6 +117,31 @@ TARGETS: dict[str, Callable[[Installation], list[psutil.Process]]] = {
     "supervisor": lambda installation: [psutil.Process(installation.supervisor.pid())],
     "everything": everything,
 }
+KILLS = int(os.environ.get("MLOPS_CHAOS_KILLS") or len(TARGETS))
+"""How many processes are killed."""
+
+
+def elsewhere(program: str) -> list[psutil.Process]:
+    """The processes of servers that do not belong to the installation, which the tests started, by the name of their program."""
+    return [process for process in psutil.Process().children(recursive=True) if _name(process) == program]
+
+
+SERVERS_ELSEWHERE: dict[str, Callable[[Installation], list[psutil.Process]]] = {
+    "Postgres there": lambda _: elsewhere("postgres"),
+    "the object store": lambda _: elsewhere("weed"),
+    "a node of NATS": lambda _: elsewhere("nats-server")[:1],
+    "all nodes of NATS": lambda _: elsewhere("nats-server"),
+    "a node of Redis": lambda _: elsewhere("redis-server")[:1],
+}
+"""The servers of an installation whose state is elsewhere."""
+
+A_SESSION = "a session of Postgres there"
+_ALL_TARGETS = {
+    **TARGETS,
+    **SERVERS_ELSEWHERE,
+    A_SESSION: lambda _: [process for process in elsewhere("postgres") if "127.0.0.1(" in _command(process)][:1],
+}
+
 _UP_AGAIN = ("supervisor", "everything")
 """After these a person calls `mlops up`."""
 
@@ -181,8 +207,8 @@ def jump(seconds: int, installation: Installation) -> str:
     return f"off by {seconds / 60:+.0f} min for {AWAY_SECONDS:.0f} s"
 
 
-def faults(kills: int) -> Iterator[Fault]:
-    """All faults: so many kills, of one target after the other, then each of the others."""
+def faults(kills: int = KILLS) -> Iterator[Fault]:
+    """The faults of an installation on one machine: so many kills, of one target after the other, then each of the others."""
     names = list(TARGETS)
     for number in range(kills):
         name, turn = names[number % len(names)], number // len(names)
@@ -199,9 +225,17 @@ def faults(kills: int) -> Iterator[Fault]:
     yield Fault("clock: behind and back", partial(jump, -JUMP_SECONDS))
 
 
+def faults_with_state_elsewhere() -> Iterator[Fault]:
+    """The faults of an installation whose state is elsewhere: of what is left on its machine, and of the servers there."""
+    for name in ("the worker of a run", "a process that answers", "everything", A_SESSION):
+        yield Fault(f"state elsewhere, kill -9: {name}", partial(kill, name))
+    for name in SERVERS_ELSEWHERE:
+        yield Fault(f"state elsewhere, stopped: {name}", partial(stop, name, STOPPED_SECONDS))
+
+
 def _appearing(name: str, installation: Installation) -> list[psutil.Process]:
-    wait_for(lambda: bool(TARGETS[name](installation)), _APPEARS_SECONDS)
-    return TARGETS[name](installation)
+    wait_for(lambda: bool(_ALL_TARGETS[name](installation)), _APPEARS_SECONDS)
+    return _ALL_TARGETS[name](installation)
 
 
 def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> int:
@@ -216,4 +250,10 @@ def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> int:
 def _command(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.NoSuchProcess):
         return " ".join(process.cmdline())
+    return ""
+
+
+def _name(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.name()
     return ""
