@@ -16,6 +16,7 @@ import numpy as np
 from mlops_assets.ml.boosting_libraries import labels_for, library_of
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline_steps import TARGET_TYPES, PipelineStep, class_path, explained, shuffled_folds
+from mlops_assets.ml.weighted_binning import sort_once
 from mlops_assets.schema.problem import Problem, check_problem
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def fit_pipeline(
     """
     from sklearn.preprocessing import TargetEncoder
 
+    if weights is not None or len(histories):
+        sort_once()
     labels = labels_for(pipeline.named_steps[ESTIMATOR_STEP], labels)
     estimator = class_path(pipeline.named_steps[ESTIMATOR_STEP])
     with explained(*_fit_advice(estimator, frame)):

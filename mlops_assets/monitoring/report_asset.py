@@ -21,6 +21,7 @@ from mlops_assets.stages.column_lineage import report_lineage
 from mlops_assets.stages.execution import RETRIES, record_range_metadata
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.stages.partition_versions import add_partition_metadata
 
 
 def build_report(inputs: SolutionInputs, of_solution: MonitorOfSolution) -> dg.AssetsDefinition:
@@ -61,8 +62,7 @@ def build_report(inputs: SolutionInputs, of_solution: MonitorOfSolution) -> dg.A
                 columns=report_columns(monitor.columns),
                 lineage=report_lineage(inputs, report_columns(monitor.columns), window=WINDOW),
             )
-        for window, of_window in measured.window_metadata.items():
-            context.add_asset_metadata(dict(of_window), asset_key=context.asset_key, partition_key=window)
+        add_partition_metadata(context, context.asset_key, measured.window_metadata)
         record_range_metadata(context, measured.metadata)
         yield dg.MaterializeResult(metadata=metadata, check_results=list(measured.check_results))
 

@@ -15,7 +15,7 @@ from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.schema_evolution import ColumnChange
 from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.stages.partition_versions import PARTITION_FINGERPRINT
+from mlops_assets.stages.partition_versions import PARTITION_FINGERPRINT, add_partition_metadata
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """For transient faults: a server restarting, a commit conflict. Faults of the data raise `permanent_failure`."""
@@ -104,9 +104,11 @@ def record_partitions(
     The fingerprint becomes the data version of the partition.
     """
     fingerprints = partition_versions(context.partition_keys, hashes_by_date)
-    for key, rows in rows_by_partition_key(context.partition_keys, rows_by_date).items():
-        metadata = {"dagster/partition_row_count": rows, PARTITION_FINGERPRINT: fingerprints[key]}
-        context.add_asset_metadata(metadata, asset_key=asset_key or context.asset_key, partition_key=key)
+    rows_by_key = rows_by_partition_key(context.partition_keys, rows_by_date)
+    metadata = {
+        key: {"dagster/partition_row_count": rows, PARTITION_FINGERPRINT: fingerprints[key]} for key, rows in rows_by_key.items()
+    }
+    add_partition_metadata(context, asset_key or context.asset_key, metadata)
 
 
 def partition_versions(keys: Iterable[str], hashes_by_date: Mapping[str, int]) -> dict[str, str]:

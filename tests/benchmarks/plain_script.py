@@ -1,6 +1,6 @@
 """The main job as a plain script: DuckDB in memory, scikit-learn, ONNX Runtime, NannyML. No Dagster, MLflow, dbt or lake.
 
-It reads the same files, runs the same SQL and fits the same model as the platform, and records nothing.
+It reads the same files, runs the same SQL and fits the same models as the platform, and records nothing.
 Usage: python plain_script.py plan.json result.json. The plan is written by `test_demo_ratio.py`.
 """
 
@@ -46,6 +46,9 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     dataset = connection.execute(plan["training_query"]).to_arrow_table()
     clock.lap("training dataset")
 
+    import numpy as np
+    import pyarrow as pa
+
     from mlops_assets.ml.drift import evaluate_distances
     from mlops_assets.ml.evaluation import evaluate
     from mlops_assets.ml.matrix import FeatureSchema, to_frame
@@ -61,21 +64,29 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
     problem, label = plan["problem"], plan["label"]
     train, holdout = (dataset.filter(duckdb_mask(dataset, split)) for split in ("train", "holdout"))
     schema = FeatureSchema.from_arrow(dataset.schema, plan["features"])
-    pipeline = build_pipeline(
-        problem=problem,
-        schema=schema,
-        estimator=PipelineStep(class_path=plan["estimator"]["type"], parameters=plan["estimator"]["parameters"]),
-        numeric=None,
-        categorical=None,
-        seed=plan["seed"],
-    )
     training_labels = label_array(train.column(label), problem)
-    fit_pipeline(pipeline, to_frame(train, schema), training_labels)
-    clock.lap("fit")
-    model = to_onnx(pipeline, schema, problem)
-    clock.lap("ONNX export")
 
-    def metrics_of(rows: Any) -> dict[str, float | None]:
+    def fit(rows: Any) -> Any:
+        pipeline = build_pipeline(
+            problem=problem,
+            schema=schema,
+            estimator=PipelineStep(class_path=plan["estimator"]["type"], parameters=plan["estimator"]["parameters"]),
+            numeric=None,
+            categorical=None,
+            seed=plan["seed"],
+        )
+        times = rows.column(plan["prediction_time"]).to_numpy()
+        ages = (times.max() - times).astype("timedelta64[s]").astype(float) / 86_400
+        histories = [0.5 ** (ages / half_life) if half_life else np.ones(len(ages)) for half_life in plan["half_lives"]]
+        return fit_pipeline(pipeline, to_frame(rows, schema), label_array(rows.column(label), problem), histories=histories)
+
+    # The one that is evaluated, and the one that serves, which has seen the hold-out too.
+    fits = [fit(train), fit(pa.concat_tables([train, holdout]))]
+    clock.lap("fits")
+    gated, model = (to_onnx(pipeline, schema, problem) for pipeline in fits)
+    clock.lap("ONNX exports")
+
+    def metrics_of(model: Any, rows: Any) -> dict[str, float | None]:
         probabilities = onnx_predict(model, to_frame(rows, schema), schema, problem)
         return evaluate(
             problem=problem,
@@ -90,11 +101,11 @@ def main(plan: dict[str, Any]) -> dict[str, Any]:
             resampling=None,
         ).metrics
 
-    held_out = metrics_of(holdout)
+    held_out = metrics_of(gated, holdout)
     clock.lap("evaluation")
     month = connection.execute(plan["scoring_query"]).to_arrow_table()
     onnx_predict(model, to_frame(month, schema), schema, problem)
-    realised = metrics_of(month.filter(month.column(label).is_valid()))
+    realised = metrics_of(model, month.filter(month.column(label).is_valid()))
     clock.lap("scoring and outcomes")
     monitored = [MonitoredColumn(name, "feature", name in schema.numeric) for name in schema.names]
     reference = summarise(holdout, monitored, plan["slices"])

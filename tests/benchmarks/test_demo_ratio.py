@@ -31,6 +31,7 @@ from mlops_assets.operations.demo import DemoPlan
 from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.allowed_histories import allowed_histories
 
 TAG = "nycflights13"
 MONTHS = 7
@@ -106,6 +107,8 @@ def write_plan(platform: Platform, plan: DemoPlan, target: Path) -> dict[str, An
         "key": spine.key,
         "partition_column": solution.partitions.column,
         "slices": solution.gates.slices,
+        "prediction_time": spine.prediction_time,
+        "half_lives": [history.half_life for history in allowed_histories(solution)],
         "threshold": training.decision_threshold,
         "seed": training.seed,
         "estimator": training.estimator.model_dump(mode="json"),
