@@ -15,10 +15,14 @@ PATIENCE_SECONDS = 120.0
 
 LOST_CONNECTION = re.compile(
     r"server closed the connection|terminating connection|connection (?:refused|reset)|no connection to"
+    r"|SSL SYSCALL error|SSL connection has been closed unexpectedly|SSL error: unexpected eof"
+    r"|could not (?:receive data from|send data to) server"
     r"|(?:starting up|shutting down|in recovery mode)$|connection to server .* failed|too many retries for DB connection",
     re.I | re.M,
 )
-"""What Postgres's library says, whoever reports it, and Dagster's storage of it, when the server went away or is not back yet."""
+"""What Postgres's library says, with TLS or without, whoever reports it, and Dagster's storage of it, when the server went away or is not
+back yet.
+"""
 
 _FIRST_SECONDS, _MOST_SECONDS = 0.5, 5.0
 

@@ -18,6 +18,7 @@ from mlops_assets.core.conditions import ON_NEW_INPUTS
 from mlops_assets.core.freshness import cadence_freshness
 from mlops_assets.core.keys import table_key, table_name
 from mlops_assets.core.origin import with_origin
+from mlops_assets.core.patience import LOST_CONNECTION
 from mlops_assets.core.project import current_project
 from mlops_assets.core.settings import Settings
 from mlops_assets.feature_store.column_lineage import table_columns, value_sources
@@ -65,7 +66,6 @@ _TRANSIENT = (
     "TransactionContext Error",
     "Failed to commit DuckLake",
     "could not connect",
-    "server closed the connection",
 )
 
 _PARSED_PROJECT = "partial_parse.msgpack"
@@ -193,7 +193,7 @@ def run_dbt(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, s
                         _add_column_lineage(context, selection.manifest, key, nodes[key], target=Path(target))
                     yield event
         except DagsterDbtCliRuntimeError as error:
-            if any(words in str(error) for words in _TRANSIENT):
+            if any(words in str(error) for words in _TRANSIENT) or LOST_CONNECTION.search(str(error)):
                 raise
             raise permanent_failure(str(error)) from error
         yield from check_contracts(context, lake, settings, views=selection.views, uses=selection.uses, declared=False)
