@@ -7,6 +7,7 @@ installation.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,7 +65,8 @@ def postgres_with_tls(folder: Path) -> Iterator[str]:
         command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
         server = subprocess.Popen(command, user=user, cwd=folder, stdout=log, stderr=log)
         stack.callback(server.wait)
-        stack.callback(server.terminate)
+        # Not by SIGTERM, which waits until every client has gone: a test that asked it keeps its connections.
+        stack.callback(server.send_signal, signal.SIGINT)
         address = f"postgresql://postgres:canary%20of%20Postgres@127.0.0.1:{port}/postgres?sslmode=verify-full&sslrootcert={authority.path}"
         wait_for(lambda: _answers(address), 30)
         yield address
