@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.ml.weighted_metrics import WeightedMetrics, compute
 from mlops_assets.schema.metric_names import METRICS
 
 CONFIDENCE = 0.95
@@ -26,6 +26,8 @@ FEWEST_BLOCKS = 5
 """With fewer blocks, one that is worse in all of them may still be so by chance: rows are drawn then."""
 _DRAWS = 30_000_000
 _BATCH_DRAWS = 100_000
+_LEAST_BATCH = 16
+"""Resamples of blocks that are computed at once, however many rows there are: a product with one row alone costs as much as with several."""
 _LEAST_DEFINED = 0.9
 
 
@@ -55,23 +57,23 @@ def number_blocks(values: np.ndarray) -> np.ndarray | None:
 def resample(rows: int, replicates: int, seed: int, blocks: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Draw `replicates` resamples, row by row or by the numbered `blocks` [rows].
 
-    Yields how often each row is in each, in batches [resamples, rows] as float64.
+    Yields how often each row, or each block, is in each, in batches [resamples, rows or blocks] as float64.
     """
     random = np.random.default_rng(seed)
     units = rows if blocks is None else int(blocks.max()) + 1
-    batch = max(1, _BATCH_DRAWS // rows)
+    batch = max(1 if blocks is None else _LEAST_BATCH, _BATCH_DRAWS // rows)
     for start in range(0, replicates, batch):
         size = min(batch, replicates - start)
         drawn = random.integers(0, units, size=(size, units)) + np.arange(size)[:, None] * units
-        counts = np.bincount(drawn.reshape(-1), minlength=size * units).reshape(size, units).astype(np.float64)
-        yield counts if blocks is None else np.take(counts, blocks, axis=1)
+        yield np.bincount(drawn.reshape(-1), minlength=size * units).reshape(size, units).astype(np.float64)
 
 
 def bootstrap(
     evaluated: WeightedMetrics, *, names: Sequence[str], replicates: int, seed: int, blocks: np.ndarray | None = None
 ) -> Replicates:
     """The metrics `names` of the `evaluated` rows on every resample, of rows or of the numbered `blocks` [rows]."""
-    batches = [evaluated.of(weights, names) for weights in resample(len(evaluated.labels), replicates, seed, blocks)]
+    metrics = evaluated.weighted(names, blocks)
+    batches = [compute(metrics, weights) for weights in resample(len(evaluated.labels), replicates, seed, blocks)]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in names}
 
 

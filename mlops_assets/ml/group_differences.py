@@ -21,7 +21,7 @@ from mlops_assets.ml.bootstrap import (
     standard_error,
 )
 from mlops_assets.ml.evaluation import Resampling, rows_by_value
-from mlops_assets.ml.weighted_metrics import WeightedMetrics
+from mlops_assets.ml.weighted_metrics import WeightedMetrics, compute
 from mlops_assets.schema.metric_names import METRICS, greater_is_better
 
 
@@ -161,10 +161,16 @@ class _Measured:
 
 
 def _measure(rows: WeightedMetrics, positions: np.ndarray, metrics: Sequence[str], resampling: Resampling) -> _Measured:
-    part, count = rows.part(positions), len(rows.labels)
+    part, count, blocks = rows.part(positions), len(rows.labels), resampling.blocks
     # The same seed draws the same resamples for every part.
-    drawn = resample(count, replicate_count(count), resampling.seed, resampling.blocks)
-    batches = [part.of(np.take(weights, positions, axis=1), metrics) for weights in drawn]
+    drawn = resample(count, replicate_count(count), resampling.seed, blocks)
+    if blocks is None:
+        batches = [part.of(np.take(weights, positions, axis=1), metrics) for weights in drawn]
+    else:
+        of_part = blocks[positions]
+        weighted = part.weighted(metrics, of_part)
+        # The blocks after the last one of the part have none of its rows.
+        batches = [compute(weighted, weights[:, : int(of_part.max()) + 1]) for weights in drawn]
     return _Measured(part.values(metrics), {name: np.concatenate([batch[name] for batch in batches]) for name in metrics})
 
 

@@ -25,20 +25,17 @@ _SMALLEST = sys.float_info.epsilon
 @metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1), aspect="ranking")
 def roc_auc(rows: "WeightedMetrics") -> "Weighted":
     """Area under the ROC curve; of several classes, the mean over those that the rows hold, each against the rest."""
-    import numpy as np
+    from mlops_assets.ml.weighted_metrics import RankingMetric
 
-    def mean_over_classes(weights: "np.ndarray") -> "np.ndarray":
-        areas = np.stack([ranking.metrics(weights)["roc_auc"] for ranking in rows.rankings])
-        defined = ~np.isnan(areas)
-        return np.where(defined, areas, 0.0).sum(axis=0) / defined.sum(axis=0)
-
-    return mean_over_classes
+    return RankingMetric(rows.rankings, "roc_auc")
 
 
 @metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1), aspect="ranking")
 def average_precision(rows: "WeightedMetrics") -> "Weighted":
     """The sum over thresholds of precision times the step of recall."""
-    return lambda weights: rows.rankings[0].metrics(weights)["average_precision"]
+    from mlops_assets.ml.weighted_metrics import RankingMetric
+
+    return RankingMetric(rows.rankings, "average_precision")
 
 
 @metric(problems=_CLASSIFICATION, greater_is_better=False, bounds=(0, None))
@@ -66,17 +63,12 @@ def expected_calibration_error(rows: "WeightedMetrics") -> "Weighted":
     import numpy as np
 
     from mlops_assets.ml.calibration_curve import CALIBRATION_BINS, calibration_bins
+    from mlops_assets.ml.weighted_metrics import SumMetric
 
     bins = calibration_bins(rows.predictions, CALIBRATION_BINS)
-    order = np.argsort(bins, kind="stable")
-    starts = np.flatnonzero(np.diff(bins[order], prepend=-1))
-    excess = (rows.predictions - rows.labels)[order]
-
-    def mean_distance(weights: "np.ndarray") -> "np.ndarray":
-        by_bin = np.add.reduceat(np.take(weights, order, axis=1) * excess, starts, axis=1)
-        return np.abs(by_bin).sum(axis=1) / weights.sum(axis=1)
-
-    return mean_distance
+    of_bin = bins[:, None] == np.unique(bins)
+    columns = np.column_stack([of_bin * (rows.predictions - rows.labels)[:, None], np.ones(len(bins))])
+    return SumMetric(columns, lambda sums: np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
 
 
 @metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1), aspect="decisions")
@@ -90,17 +82,17 @@ def balanced_accuracy(rows: "WeightedMetrics") -> "Weighted":
     """The mean over the classes of the share of their rows that are predicted right. Two classes must both be there."""
     import numpy as np
 
-    members, hits = rows.truth, rows.truth * rows.is_right[:, None]
+    from mlops_assets.ml.weighted_metrics import SumMetric
 
-    def mean_over_classes(weights: "np.ndarray") -> "np.ndarray":
-        of_class = weights @ members
-        shares = (weights @ hits) / of_class
+    def mean_over_classes(sums: "np.ndarray") -> "np.ndarray":
+        of_class, hits = np.split(sums, 2, axis=1)
+        shares = hits / of_class
         if rows.problem == "binary_classification":
             return shares.mean(axis=1)
         present = of_class > 0
         return np.where(present, shares, 0.0).sum(axis=1) / present.sum(axis=1)
 
-    return mean_over_classes
+    return SumMetric(np.column_stack([rows.truth, rows.truth * rows.is_right[:, None]]), mean_over_classes)
 
 
 @metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1), aspect="decisions")
@@ -134,8 +126,10 @@ def root_mean_squared_error(rows: "WeightedMetrics") -> "Weighted":
     """The root of the mean squared error."""
     import numpy as np
 
-    squared = rows.mean((rows.predictions - rows.labels) ** 2)
-    return lambda weights: np.sqrt(squared(weights))
+    from mlops_assets.ml.weighted_metrics import SumMetric
+
+    squared = (rows.predictions - rows.labels) ** 2
+    return SumMetric(np.column_stack([squared, np.ones(len(squared))]), lambda sums: np.sqrt(sums[:, 0] / sums[:, 1]))
 
 
 @metric(problems=_REGRESSION, greater_is_better=True, bounds=(None, 1))
@@ -143,13 +137,15 @@ def r2(rows: "WeightedMetrics") -> "Weighted":
     """The share of the labels' variation that the predictions explain."""
     import numpy as np
 
+    from mlops_assets.ml.weighted_metrics import SumMetric
+
     # Moved to their mean first, so that the variance does not drown in the rounding of large squares.
     centred = rows.labels - rows.labels.mean()
     columns = np.column_stack([np.ones(len(centred)), (rows.predictions - rows.labels) ** 2, centred, centred**2])
 
-    def explained(weights: "np.ndarray") -> "np.ndarray":
-        total, squared, first, second = (weights @ columns).T
+    def explained(sums: "np.ndarray") -> "np.ndarray":
+        total, squared, first, second = sums.T
         variation = second - first**2 / total
         return np.where(variation > 1e-12 * second, 1 - squared / variation, np.nan)
 
-    return explained
+    return SumMetric(columns, explained)

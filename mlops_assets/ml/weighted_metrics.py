@@ -1,81 +1,78 @@
 """Evaluated rows, and their metrics for many weightings at once, as the bootstrap needs them.
 
 A row of weight 2 counts twice: weights that count how often a resample drew each row give the metrics of that resample, without
-building it. Everything that does not depend on the weights (the order of the scores, the loss of each row) is computed once.
-The area under the ROC curve is the weighted Mann-Whitney statistic with ties counted half (Fawcett, "An introduction to ROC
-analysis", Pattern Recognition Letters 27, 2006); average precision is the sum over thresholds of precision times the step of recall, as
-scikit-learn defines it.
+building it. Everything that does not depend on the weights (the order of the scores, the loss of each row) is computed once. Where
+whole blocks of rows are drawn, all rows of a block have one weight: a sum over the rows is then one over the blocks, which are few.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from mlops_assets.ml.ranking import Ranking
 from mlops_assets.schema.metric_names import METRICS
 from mlops_assets.schema.problem import Problem
 
 Weighted = Callable[[np.ndarray], np.ndarray]
 """A metric of some rows as a function of their weights [weightings, rows]; NaN where it is not defined."""
 
+_MOST_COUNTS = 20_000_000
+"""Blocks times groups of a ranking whose rows are counted, to bound memory: beyond them each row gets the weight of its block."""
+
+
+@runtime_checkable
+class BlockMetric(Protocol):
+    """A metric that is cheaper to compute from the weights of blocks than from those of their rows."""
+
+    def by_block(self, blocks: np.ndarray) -> Weighted:
+        """The metric as a function of the weights [weightings, blocks] of the numbered `blocks` [rows]."""
+
 
 @dataclass(frozen=True)
-class Ranking:
-    """Rows by falling score, in groups of equal score; only the groups that hold a positive row matter.
+class SumMetric:
+    """A metric of weighted sums: `combine` makes values [weightings] of the sums [weightings, columns] of `columns` [rows, columns]."""
 
-    `order` are all rows [rows], `positives` the positive ones [positives] in that order. For each group with a positive row: where
-    it begins and ends in `order`, and where its positives begin in `positives`.
-    """
+    columns: np.ndarray
+    combine: Callable[[np.ndarray], np.ndarray]
 
-    order: np.ndarray
-    positives: np.ndarray
-    begins: np.ndarray
-    ends: np.ndarray
-    first_positives: np.ndarray
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """The metric for each row of `weights` [weightings, rows]."""
+        return self.combine(weights @ self.columns)
 
-    @classmethod
-    def of(cls, labels: np.ndarray, scores: np.ndarray) -> "Ranking":
-        """The ranking of 0/1 `labels` by `scores`."""
-        order = np.argsort(-scores, kind="stable")
-        ranked, positive = scores[order], np.flatnonzero(labels[order])
-        groups = np.append(0, np.cumsum(np.diff(ranked) != 0))
-        sizes = np.bincount(groups)
-        held, first_positives = np.unique(groups[positive], return_index=True)
-        ends = np.cumsum(sizes)[held]
-        return cls(order=order, positives=order[positive], begins=ends - sizes[held], ends=ends, first_positives=first_positives)
+    def by_block(self, blocks: np.ndarray) -> Weighted:
+        """The metric of the sums over each block."""
+        return replace(self, columns=np.column_stack([np.bincount(blocks, weights=column) for column in self.columns.T]))
 
-    def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """`roc_auc` and `average_precision` for each row of `weights` [weightings, rows]; NaN where one class has no weight."""
-        # Both metrics ask in turn with the same weights.
-        if self._last.get("weights") is not weights:
-            self._last.update({"weights": weights, **self._compute(weights)})
-        return self._last
 
-    @cached_property
-    def _last(self) -> dict[str, np.ndarray]:
-        return {}
+@dataclass(frozen=True)
+class RankingMetric:
+    """The mean of a metric over the `rankings` that define it, one for each class: `roc_auc` or `average_precision`."""
 
-    def _compute(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        if not len(self.positives):
-            undefined = np.full(len(weights), np.nan)
-            return {"roc_auc": undefined, "average_precision": undefined}
-        ranked = np.zeros((len(weights), len(self.order) + 1))
-        np.cumsum(np.take(weights, self.order, axis=1), axis=1, out=ranked[:, 1:])
-        above, up_to = np.take(ranked, self.begins, axis=1), np.take(ranked, self.ends, axis=1)
-        positives = np.add.reduceat(np.take(weights, self.positives, axis=1), self.first_positives, axis=1)
-        positives_up_to = np.cumsum(positives, axis=1)
-        total = positives_up_to[:, -1]
-        total_negatives = ranked[:, -1] - total
-        # A positive is ranked right against the negatives below its group, and half right against those within it.
-        negatives_beyond = total_negatives[:, None] - ((above + up_to) - (2 * positives_up_to - positives)) / 2
-        defined = (total > 0) & (total_negatives > 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            precision = np.where(up_to > 0, positives_up_to / up_to, 0.0)
-            return {
-                "roc_auc": np.where(defined, (positives * negatives_beyond).sum(axis=1) / (total * total_negatives), np.nan),
-                "average_precision": np.where(defined, (positives * precision).sum(axis=1) / total, np.nan),
-            }
+    rankings: Sequence[Ranking]
+    name: Literal["roc_auc", "average_precision"]
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """The metric for each row of `weights` [weightings, rows]."""
+        return self._mean([ranking.metrics(weights)[self.name] for ranking in self.rankings])
+
+    def by_block(self, blocks: np.ndarray) -> Weighted:
+        """The metric of the rows of each block as they are counted along the rankings."""
+        if (int(blocks.max()) + 1) * max(len(ranking.ends) for ranking in self.rankings) > _MOST_COUNTS:
+            return _of_rows(self, blocks)
+        counted = [getattr(ranking.count(blocks), self.name) for ranking in self.rankings]
+        return lambda weights: self._mean([metric(weights) for metric in counted])
+
+    def _mean(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        by_ranking = np.stack(values)
+        defined = ~np.isnan(by_ranking)
+        return np.where(defined, by_ranking, 0.0).sum(axis=0) / defined.sum(axis=0)
+
+
+def _of_rows(metric: Weighted, blocks: np.ndarray) -> Weighted:
+    return lambda weights: metric(np.take(weights, blocks, axis=1))
 
 
 @dataclass(frozen=True)
@@ -96,15 +93,20 @@ class WeightedMetrics:
         """The `rows` of these at the given positions."""
         return replace(self, labels=self.labels[rows], predictions=self.predictions[rows])
 
+    def weighted(self, names: Iterable[str], blocks: np.ndarray | None = None) -> dict[str, Weighted]:
+        """The metrics `names` as functions of the weights of the rows, or of the numbered `blocks` [rows]: [weightings, blocks]."""
+        metrics = {}
+        for name in names:
+            if name not in self._prepared:
+                self._prepared[name] = METRICS.get(name)(self)
+            metric = metrics[name] = self._prepared[name]
+            if blocks is not None:
+                metrics[name] = metric.by_block(blocks) if isinstance(metric, BlockMetric) else _of_rows(metric, blocks)
+        return metrics
+
     def of(self, weights: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         """The metrics `names` for each row of `weights` [weightings, rows]: arrays [weightings], NaN where not defined."""
-        values = {}
-        with np.errstate(divide="ignore", invalid="ignore"):
-            for name in names:
-                if name not in self._prepared:
-                    self._prepared[name] = METRICS.get(name)(self)
-                values[name] = np.asarray(self._prepared[name](weights), dtype=np.float64)
-        return values
+        return compute(self.weighted(names), weights)
 
     def values(self, names: Iterable[str]) -> dict[str, float | None]:
         """The metrics `names` of the rows as they are. One that they do not define (a ranking with one class present) is None."""
@@ -117,13 +119,7 @@ class WeightedMetrics:
 
     def ratio(self, numerator: np.ndarray, denominator: np.ndarray) -> Weighted:
         """The metric that is the weighted sum of one column over that of another; not defined where the latter is 0."""
-        columns = np.column_stack([numerator, denominator]).astype(np.float64)
-
-        def divided(weights: np.ndarray) -> np.ndarray:
-            above, below = (weights @ columns).T
-            return above / below
-
-        return divided
+        return SumMetric(np.column_stack([numerator, denominator]).astype(np.float64), lambda sums: sums[:, 0] / sums[:, 1])
 
     @cached_property
     def decisions(self) -> np.ndarray:
@@ -157,3 +153,9 @@ class WeightedMetrics:
     @cached_property
     def _prepared(self) -> dict[str, Weighted]:
         return {}
+
+
+def compute(metrics: Mapping[str, Weighted], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The `metrics` for each row of `weights`, of rows or of blocks: arrays [weightings], NaN where not defined."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {name: np.asarray(metric(weights), dtype=np.float64) for name, metric in metrics.items()}

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.exported_fit import feature_schema
@@ -73,15 +71,16 @@ def solution_models(inputs: SolutionInputs, table: "pa.Table", *, folder: Path |
 
 def _stream(inputs: SolutionInputs, table: "pa.Table", labels: "np.ndarray", classes: Sequence[int | str]) -> "Stream":
     import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     from mlops_assets.ml.shared_fits import Stream
 
     solution = inputs.solution
-    zone = ZoneInfo(solution.partitions.time_zone)
 
     def days(column: str) -> "np.ndarray":
-        moments: list[datetime] = table.column(column).to_pylist()
-        return np.array([moment.astimezone(zone).date() for moment in moments], dtype="datetime64[D]")
+        moments = table.column(column).cast(pa.timestamp("us", solution.partitions.time_zone))
+        return pc.local_timestamp(moments).cast(pa.date32(), safe=False).to_numpy().astype("datetime64[D]")
 
     if solution.problem == "multiclass_classification":
         labels = np.searchsorted(np.asarray(classes), labels)

@@ -109,8 +109,10 @@ def _purpose(sources: CardSources) -> Section:
 
 
 def _data(sources: CardSources) -> Section:
+    import pyarrow.compute as pc
+
     training, spine = sources.inputs.solution.training, sources.inputs.solution.spine
-    times = sources.holdout.column(spine.prediction_time).to_pylist()
+    times = pc.min_max(sources.holdout.column(spine.prediction_time)).as_py()
     table, day = sources.inputs.spine.table, sources.candidate.tags[TRAINING_DATE_TAG]
     rows, holdout = (
         f"the snapshot of {day}",
@@ -118,7 +120,9 @@ def _data(sources: CardSources) -> Section:
     )
     if spine.has_time:
         rows = f"the {training.window} before {day}"
-        holdout = f"the last {training.holdout}: predictions from {min(times):%Y-%m-%d %H:%M} to {max(times):%Y-%m-%d %H:%M} UTC"
+        holdout = (
+            f"the last {training.holdout}: predictions from {times['min']:%Y-%m-%d %H:%M} to {times['max']:%Y-%m-%d %H:%M} UTC"
+        )
     facts = {
         "rows from": f"{table}: {rows}",
         "hold-out": holdout,

@@ -6,8 +6,10 @@ from examples import examples
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.ml.weighted_metrics import Ranking, WeightedMetrics
+from mlops_assets.ml import weighted_metrics
+from mlops_assets.ml.weighted_metrics import WeightedMetrics, compute
 from mlops_assets.schema.metric_names import metric_names
+from mlops_assets.schema.problem import PROBLEMS, Problem
 
 BINARY = metric_names("binary_classification")
 ROWS = st.lists(
@@ -37,20 +39,38 @@ def test_weights_are_repetitions(name: str, rows: list[tuple[int, float, int]]) 
         assert weighted == pytest.approx(plain, abs=1e-9)
 
 
-@settings(max_examples=examples(20))
-@given(ROWS)
-def test_the_ranking_is_that_of_scikit_learn(rows: list[tuple[int, float, int]]) -> None:
-    from sklearn.metrics import average_precision_score, roc_auc_score
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_all_rows_of_a_block_have_its_weight(problem: Problem) -> None:
+    random = np.random.default_rng(0)
+    blocks, weights = random.integers(0, 7, 300), random.integers(0, 3, (20, 7)).astype(float)
+    # The seventh weighting has rows of few blocks, the eighth none; a score is that of several rows.
+    weights[6, 2:], weights[7] = 0, 0
+    rows = {
+        "binary_classification": metrics(random.integers(0, 2, 300), random.integers(1, 20, 300) / 20),
+        "multiclass_classification": WeightedMetrics(
+            "multiclass_classification", random.integers(0, 3, 300), np.round(random.dirichlet([1, 1, 1], 300), 1), (0, 1, 2), 0.5
+        ),
+        "regression": WeightedMetrics("regression", random.normal(size=300), random.normal(size=300), (), 0.5),
+    }[problem]
+    names = metric_names(problem)
+    by_row = rows.of(weights[:, blocks], names)
+    by_block = compute(rows.weighted(names, blocks), weights)
+    assert {*by_row} == {*by_block} == {*names}
+    for name, values in by_row.items():
+        np.testing.assert_allclose(by_block[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+        assert np.isnan(values[7])
 
-    labels, scores, weights = (np.array(column) for column in zip(*rows, strict=True))
-    weights = weights.astype(float)
-    found = Ranking.of(labels, scores).metrics(weights[None, :])
-    positive, negative = weights[labels == 1].sum(), weights[labels == 0].sum()
-    if not positive or not negative:
-        assert np.isnan(found["roc_auc"][0])
-        return
-    assert found["roc_auc"][0] == pytest.approx(roc_auc_score(labels, scores, sample_weight=weights))
-    assert found["average_precision"][0] == pytest.approx(average_precision_score(labels, scores, sample_weight=weights))
+
+def test_a_metric_of_rows_and_a_ranking_of_many_blocks_get_the_weight_of_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    rows, blocks = metrics(random.integers(0, 2, 100), random.random(100)), random.integers(0, 5, 100)
+    weights = random.integers(0, 3, (4, 5)).astype(float)
+    expected = rows.of(weights[:, blocks], ("roc_auc", "accuracy"))
+    monkeypatch.setattr(weighted_metrics, "_MOST_COUNTS", 100)
+    hits = rows.is_right
+    monkeypatch.setitem(rows._prepared, "accuracy", lambda weights: (weights @ hits) / weights.sum(axis=1))
+    for name, values in compute(rows.weighted(("roc_auc", "accuracy"), blocks), weights).items():
+        assert values == pytest.approx(expected[name])
 
 
 def test_many_weightings_are_each_of_their_own() -> None:
