@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import cached_property
 
 import duckdb
 
@@ -47,6 +48,13 @@ class ColumnProfile:
     def missing(self) -> float:
         """The share of rows without a value."""
         return 1 - self.known / self.rows if self.rows else 0.0
+
+    @cached_property
+    def shares(self) -> Mapping[str, float]:
+        """The share of each value of `counts` among their rows. Cached: each later partition is compared with it."""
+        counts = self.counts or {}
+        rows = sum(counts.values())
+        return {value: number / rows for value, number in counts.items()}
 
 
 def profile_delivery(

@@ -32,15 +32,16 @@ def compare_numbers(
         return shape is None or shape.middle[0] <= float(value) <= shape.middle[-1]
 
     counts = {value: rows for value, rows in profile.counts.items() if is_inside(value)}
-    occurrences = {value: number for value, number in reference.partitions_with[profile.column].items() if is_inside(value)}
-    new, share = _new(counts, occurrences)
-    is_varied = not _is_constant(profile, reference) and (shape is None or len(counts) >= _LEAST_VALUES)
+    new, share = _new(counts, reference.partitions_with[profile.column])
     if (
-        sum(counts.values()) >= LEAST_ROWS
-        and share >= _GROSS_UNKNOWN
-        and is_varied
-        and _repeats(occurrences, reference, _REPEATING_NUMBERS)
+        share < _GROSS_UNKNOWN
+        or sum(counts.values()) < LEAST_ROWS
+        or _is_constant(profile, reference)
+        or (shape is not None and len(counts) < _LEAST_VALUES)
     ):
+        return
+    occurrences = {value: number for value, number in reference.partitions_with[profile.column].items() if is_inside(value)}
+    if _repeats(occurrences, reference, _REPEATING_NUMBERS):
         text = f"{share:.0%} of the values in the usual range never occurred before"
         is_gross = not _is_repriced(profile, counts, occurrences, shape) and not reference.brings_new(profile.column, share)
         yield DeliveryFinding(partition, profile.column, "values", is_gross, text, new)
@@ -137,7 +138,7 @@ def _shift(profile: ColumnProfile, reference: AcceptedPartitions) -> tuple[float
 
     Zero for a column of many values: each of them is rare.
     """
-    former = [_shares(earlier.counts) for earlier in reference.of(profile.column) if earlier.known >= LEAST_ROWS]
+    former = [earlier.shares for earlier in reference.of(profile.column) if earlier.known >= LEAST_ROWS]
     values = {value for shares in former for value in shares} | (profile.counts or {}).keys()
     if not former or len(values) > _MOST_SHARES:
         return 0.0, 0.0
@@ -146,12 +147,7 @@ def _shift(profile: ColumnProfile, reference: AcceptedPartitions) -> tuple[float
     def distance(shares: Mapping[str, float]) -> float:
         return sum(abs(shares.get(value, 0.0) - share) for value, share in usual.items()) / 2
 
-    return distance(_shares(profile.counts)), max(map(distance, former))
-
-
-def _shares(counts: Mapping[str, int] | None) -> dict[str, float]:
-    rows = sum((counts or {}).values())
-    return {value: number / rows for value, number in (counts or {}).items()}
+    return distance(profile.shares), max(map(distance, former))
 
 
 def _gone(profile: ColumnProfile, reference: AcceptedPartitions) -> dict[str, float]:
