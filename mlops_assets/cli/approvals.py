@@ -59,7 +59,7 @@ def approve(solution: SolutionArgument, version: VersionOption, reason: ReasonOp
 
     settings = running_settings()
     with error_console.status(f"Approving version {version}"):
-        deployed = decide(settings, solution, version=version, approve=True, reason=reason, report=lambda message: None)
+        deployed = decide(settings, solution, version=version, approve=True, reason=reason)
     if as_json:
         print_json(None if deployed is None else asdict(deployed))
     elif deployed is not None:
@@ -74,5 +74,5 @@ def refuse(solution: SolutionArgument, version: VersionOption, reason: ReasonOpt
 
     settings = running_settings()
     with error_console.status(f"Refusing version {version}"):
-        decide(settings, solution, version=version, approve=False, reason=reason, report=lambda message: None)
+        decide(settings, solution, version=version, approve=False, reason=reason)
     console.print(f"Version {version} of {solution} is refused. The champion stays.", highlight=False)

@@ -1,6 +1,5 @@
 """Versions that wait for a person, and the run that approves or refuses one."""
 
-from collections.abc import Callable
 from functools import partial
 
 from mlops_assets.access.launchers import system_user
@@ -27,9 +26,7 @@ def waiting(settings: Settings) -> list[ApprovalEntry]:
     return waiting_versions(approval_entries(settings))
 
 
-def decide(
-    settings: Settings, solution: str, *, version: int, approve: bool, reason: str, report: Callable[[str], None]
-) -> Deployment | None:
+def decide(settings: Settings, solution: str, *, version: int, approve: bool, reason: str) -> Deployment | None:
     """Approve a version that waits, which deploys it, or refuse it; returns the deployment, None where there is none.
 
     Raises StackError when the version does not exist, or the run refuses the decision.
@@ -45,5 +42,6 @@ def decide(
         actor=system_user(),
         reason=reason,
         approve=approve,
-        report=report,
+        # Only a switch at once is reported, and a decision on a version that waits is none.
+        report=lambda message: None,
     )

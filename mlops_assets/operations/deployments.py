@@ -111,10 +111,12 @@ def _ensure_up(settings: Settings) -> None:
 
 
 def version_with_role(settings: Settings, solution: str, role: str, segment: str | None) -> int:
-    """The version that is the challenger or the previous champion (of `segment`). Raises StackError when none is."""
+    """The version that is the challenger or the previous champion (of `segment`). Raises StackError when none is, as for a solution that is none."""
     alias = segment_alias(role, segment)
     found = patiently(partial(registered_version, settings, solution, alias))
     if found is None:
+        # The registry does not tell a solution without versions from none.
+        _deployment_asset(DagsterClient.from_settings(settings), solution, segment)
         raise StackError(
             f"No version of {solution} has the alias {alias}.", remedy=f"Name one with --to; mlops history {solution} lists them."
         )

@@ -93,9 +93,10 @@ def test_a_version_that_does_not_exist_is_a_message(platform: Platform, versions
     assert done.returncode == 1
     assert f"{SOLUTION} has no version 999 in the model registry." in done.stderr
     assert f"mlops history {SOLUTION}" in done.stderr
-    unknown = platform.mlops("history", "nothing")
-    assert unknown.returncode == 1
-    assert "There is no solution 'nothing'." in unknown.stderr
+    for command in (("history", "nothing"), ("promote", "nothing", "--reason", "x"), ("rollback", "nothing", "--reason", "x")):
+        unknown = platform.mlops(*command)
+        assert unknown.returncode == 1
+        assert "There is no solution 'nothing'." in unknown.stderr
 
 
 def test_a_run_names_the_person_who_launched_it(platform: Platform, versions: tuple[int, int]) -> None:
