@@ -25,17 +25,13 @@ _SMALLEST = sys.float_info.epsilon
 @metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1), aspect="ranking")
 def roc_auc(rows: "WeightedMetrics") -> "Weighted":
     """Area under the ROC curve; of several classes, the mean over those that the rows hold, each against the rest."""
-    from mlops_assets.ml.weighted_metrics import RankingMetric
-
-    return RankingMetric(rows.rankings, "roc_auc")
+    return rows.of_ranking("roc_auc")
 
 
 @metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1), aspect="ranking")
 def average_precision(rows: "WeightedMetrics") -> "Weighted":
     """The sum over thresholds of precision times the step of recall."""
-    from mlops_assets.ml.weighted_metrics import RankingMetric
-
-    return RankingMetric(rows.rankings, "average_precision")
+    return rows.of_ranking("average_precision")
 
 
 @metric(problems=_CLASSIFICATION, greater_is_better=False, bounds=(0, None))
@@ -63,12 +59,11 @@ def expected_calibration_error(rows: "WeightedMetrics") -> "Weighted":
     import numpy as np
 
     from mlops_assets.ml.calibration_curve import CALIBRATION_BINS, calibration_bins
-    from mlops_assets.ml.weighted_metrics import SumMetric
 
     bins = calibration_bins(rows.predictions, CALIBRATION_BINS)
     of_bin = bins[:, None] == np.unique(bins)
     columns = np.column_stack([of_bin * (rows.predictions - rows.labels)[:, None], np.ones(len(bins))])
-    return SumMetric(columns, lambda sums: np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
+    return rows.of_sums(columns, lambda sums: np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
 
 
 @metric(problems=_CLASSIFICATION, greater_is_better=True, bounds=(0, 1), aspect="decisions")
@@ -82,8 +77,6 @@ def balanced_accuracy(rows: "WeightedMetrics") -> "Weighted":
     """The mean over the classes of the share of their rows that are predicted right. Two classes must both be there."""
     import numpy as np
 
-    from mlops_assets.ml.weighted_metrics import SumMetric
-
     def mean_over_classes(sums: "np.ndarray") -> "np.ndarray":
         of_class, hits = np.split(sums, 2, axis=1)
         shares = hits / of_class
@@ -92,7 +85,7 @@ def balanced_accuracy(rows: "WeightedMetrics") -> "Weighted":
         present = of_class > 0
         return np.where(present, shares, 0.0).sum(axis=1) / present.sum(axis=1)
 
-    return SumMetric(np.column_stack([rows.truth, rows.truth * rows.is_right[:, None]]), mean_over_classes)
+    return rows.of_sums(np.column_stack([rows.truth, rows.truth * rows.is_right[:, None]]), mean_over_classes)
 
 
 @metric(problems=_BINARY, greater_is_better=True, bounds=(0, 1), aspect="decisions")
@@ -126,18 +119,14 @@ def root_mean_squared_error(rows: "WeightedMetrics") -> "Weighted":
     """The root of the mean squared error."""
     import numpy as np
 
-    from mlops_assets.ml.weighted_metrics import SumMetric
-
     squared = (rows.predictions - rows.labels) ** 2
-    return SumMetric(np.column_stack([squared, np.ones(len(squared))]), lambda sums: np.sqrt(sums[:, 0] / sums[:, 1]))
+    return rows.of_sums(np.column_stack([squared, np.ones(len(squared))]), lambda sums: np.sqrt(sums[:, 0] / sums[:, 1]))
 
 
 @metric(problems=_REGRESSION, greater_is_better=True, bounds=(None, 1))
 def r2(rows: "WeightedMetrics") -> "Weighted":
     """The share of the labels' variation that the predictions explain."""
     import numpy as np
-
-    from mlops_assets.ml.weighted_metrics import SumMetric
 
     # Moved to their mean first, so that the variance does not drown in the rounding of large squares.
     centred = rows.labels - rows.labels.mean()
@@ -148,4 +137,4 @@ def r2(rows: "WeightedMetrics") -> "Weighted":
         variation = second - first**2 / total
         return np.where(variation > 1e-12 * second, 1 - squared / variation, np.nan)
 
-    return SumMetric(columns, explained)
+    return rows.of_sums(columns, explained)

@@ -119,7 +119,15 @@ class WeightedMetrics:
 
     def ratio(self, numerator: np.ndarray, denominator: np.ndarray) -> Weighted:
         """The metric that is the weighted sum of one column over that of another; not defined where the latter is 0."""
-        return SumMetric(np.column_stack([numerator, denominator]).astype(np.float64), lambda sums: sums[:, 0] / sums[:, 1])
+        return self.of_sums(np.column_stack([numerator, denominator]), lambda sums: sums[:, 0] / sums[:, 1])
+
+    def of_sums(self, columns: np.ndarray, combine: Callable[[np.ndarray], np.ndarray]) -> Weighted:
+        """The metric that `combine` makes [weightings] of the weighted sums [weightings, columns] of `columns` [rows, columns]."""
+        return SumMetric(columns.astype(np.float64), combine)
+
+    def of_ranking(self, name: Literal["roc_auc", "average_precision"]) -> Weighted:
+        """The metric `name` of the rankings by the scores of each class: the mean over the classes that define it."""
+        return RankingMetric(self.rankings, name)
 
     @cached_property
     def decisions(self) -> np.ndarray:

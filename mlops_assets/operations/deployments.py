@@ -111,7 +111,7 @@ def _ensure_up(settings: Settings) -> None:
 
 
 def version_with_role(settings: Settings, solution: str, role: str, segment: str | None) -> int:
-    """The version that is the challenger or the previous champion (of `segment`). Raises StackError when none is, as for a solution that is none."""
+    """The version that is the challenger or the previous champion (of `segment`). Raises StackError when none is."""
     alias = segment_alias(role, segment)
     found = patiently(partial(registered_version, settings, solution, alias))
     if found is None:
