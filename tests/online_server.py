@@ -51,6 +51,7 @@ class OnlineServer:
         *,
         restarted: bool = True,
         listening: Listening | None = None,
+        durability: str = Settings.durability,
     ):
         self._restarted, self._started = restarted, list[subprocess.Popen[bytes]]()
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -61,6 +62,7 @@ class OnlineServer:
             serving_port=port,
             serving_processes=processes,
             serving_token=TOKEN,
+            durability=durability,
         )
         self._verify = verification(self.settings.listening)
         self.folder = self.settings.serving_directory / SOLUTION

@@ -86,15 +86,19 @@ class Target:
     script: Path
 
 
-@pytest.mark.parametrize("peer", ["FastAPI + ONNX", "the same, one thread", "LitServe, plain", "mlflow models serve"])
-def test_throughput_beside_a_peer(peer: str, tmp_path: Path) -> None:
+PEERS = ("FastAPI + ONNX", "the same, one thread", "LitServe, plain", "mlflow models serve")
+
+
+# The peers keep no prediction, and so survive no power failure.
+@pytest.mark.parametrize(("peer", "durability"), [*((peer, "buffered") for peer in PEERS), ("FastAPI + ONNX", "fsync")])
+def test_throughput_beside_a_peer(peer: str, durability: str, tmp_path: Path) -> None:
     fitted = fit_wide()
     home = Path(tempfile.mkdtemp(prefix="online.", dir="/tmp"))
     rounds: dict[int, list[tuple[Measured, Measured]]] = defaultdict(list)
     with ExitStack() as servers:
         with on_processors(PROCESSORS - OF_LOAD):
             # One peer at a time: LitServe's worker is busy also while nobody asks.
-            server = servers.enter_context(served(home, fitted))
+            server = servers.enter_context(served(home, fitted, durability))
             theirs = servers.enter_context(start_peers(tmp_path, fitted)[peer])
         ours = Target(server.address, lua(home, server.row, server.headers))
         for target in (ours, theirs):
@@ -115,7 +119,7 @@ def test_throughput_beside_a_peer(peer: str, tmp_path: Path) -> None:
             )
         ours_rate, their_rate = (statistics.median(one.per_second for one in runs) for runs in zip(*measured, strict=True))
         compare(
-            f"online server, {number} connections, beside {peer}",
+            f"online server, MLOPS_DURABILITY={durability}, {number} connections, beside {peer}",
             ours=ours_rate,
             beside=peer,
             theirs=their_rate,
@@ -265,9 +269,9 @@ def running(command: list[str], port: int, path: str, body: bytes, folder: Path)
 
 
 @contextmanager
-def served(home: Path, fitted: Fitted) -> Iterator[OnlineServer]:
+def served(home: Path, fitted: Fitted, durability: str) -> Iterator[OnlineServer]:
     """The online server in one process, with the wide model and its views."""
-    server = OnlineServer(home, {1: fitted}, processes=1)
+    server = OnlineServer(home, {1: fitted}, processes=1, durability=durability)
     store = LmdbStore(server.settings.online_store_directory)
     since = int(NOON.timestamp() * 1e6) - 3_600_000_000
     chance = np.random.default_rng(0)
