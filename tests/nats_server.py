@@ -23,10 +23,10 @@ T = TypeVar("T")
 class NatsServer:
     """`nats-server` with the stack's own configuration, and its state in a folder. `url` is that of the platform's user."""
 
-    def __init__(self, directory: Path, listening: Listening | None = None):
+    def __init__(self, directory: Path, listening: Listening | None = None, durability: str = Settings.durability):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = listener.getsockname()[1]
-        self.settings = Settings(home=directory, nats_port=self.port, listening=listening or Listening())
+        self.settings = Settings(home=directory, nats_port=self.port, listening=listening or Listening(), durability=durability)
         self.url = event_stream_url(self.settings)
         self._directory = directory
         self._process: subprocess.Popen | None = None
