@@ -123,7 +123,7 @@ class WeightedMetrics:
 
     def of_sums(self, columns: np.ndarray, combine: Callable[[np.ndarray], np.ndarray]) -> Weighted:
         """The metric that `combine` makes [weightings] of the weighted sums [weightings, columns] of `columns` [rows, columns]."""
-        return SumMetric(columns.astype(np.float64), combine)
+        return SumMetric(np.asarray(columns, dtype=np.float64), combine)
 
     def of_ranking(self, name: Literal["roc_auc", "average_precision"]) -> Weighted:
         """The metric `name` of the rankings by the scores of each class: the mean over the classes that define it."""
