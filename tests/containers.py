@@ -18,7 +18,7 @@ from mlops_assets.local.environment import scripts_directory
 
 ROOT = Path(__file__).parents[1]
 BASE = "localhost/mlops-base:bookworm"
-PROGRAMS = ("podman", "runc", "debootstrap", "catatonit", "netavark", "aardvark-dns")
+PROGRAMS = ("podman", "runc", "debootstrap", "catatonit", "netavark", "aardvark-dns", "iptables")
 """What Debian's packages of the same names have."""
 
 _HELPERS = ("/usr/lib/podman", "/usr/libexec/podman")
