@@ -25,9 +25,8 @@ MOST_REPLICATES, FEWEST_REPLICATES = 1000, 200
 FEWEST_BLOCKS = 5
 """With fewer blocks, one that is worse in all of them may still be so by chance: rows are drawn then."""
 _DRAWS = 30_000_000
-_BATCH_DRAWS = 100_000
-_LEAST_BATCH = 16
-"""Resamples of blocks that are computed at once, however many rows there are: a product with one row alone costs as much as with several."""
+_BATCH_DRAWS, _BLOCK_BATCH_DRAWS = 100_000, 2_000_000
+"""Weights of rows that a batch of resamples has, to bound memory; of blocks more, since most metrics never weigh the rows of one."""
 _LEAST_DEFINED = 0.9
 
 
@@ -61,7 +60,7 @@ def resample(rows: int, replicates: int, seed: int, blocks: np.ndarray | None = 
     """
     random = np.random.default_rng(seed)
     units = rows if blocks is None else int(blocks.max()) + 1
-    batch = max(1 if blocks is None else _LEAST_BATCH, _BATCH_DRAWS // rows)
+    batch = max(1, (_BATCH_DRAWS if blocks is None else _BLOCK_BATCH_DRAWS) // rows)
     for start in range(0, replicates, batch):
         size = min(batch, replicates - start)
         drawn = random.integers(0, units, size=(size, units)) + np.arange(size)[:, None] * units
