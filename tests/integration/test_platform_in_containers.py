@@ -1,4 +1,4 @@
-"""The platform of the compose file in containers: its servers, the demo of two months, an online prediction that reaches the lake."""
+"""The platform of the compose file in containers: its servers, the demo of two months, a prediction that reaches the lake, a rollback."""
 
 import json
 import tempfile
@@ -40,3 +40,20 @@ def test_the_demo_runs_in_containers_and_a_prediction_asked_there_reaches_the_la
     # By the spool, the shipper and the event stream, and from there by a run.
     logged = f"SELECT count(*) FROM {SOLUTION}.all_predictions WHERE prediction_id = '{predicted.json()['prediction_id']}'"
     wait_for(lambda: composition.mlops("sql", "--csv", logged).split()[-1] == "1", 180, every=10)
+
+
+def test_a_person_rolls_back_and_promotes_in_containers(composition: Composition) -> None:
+    composition.mlops("train", SOLUTION, "--date", "2013-02-10")
+    answering(composition, 2)
+    composition.mlops("rollback", SOLUTION, "--reason", "complaints since Monday")
+    answering(composition, 1)
+    composition.mlops("promote", SOLUTION, "--to", "2", "--reason", "it was something else")
+    answering(composition, 2)
+    history = json.loads(composition.mlops("history", SOLUTION, "--json"))
+    assert [entry["version"] for entry in history] == [2, 1, 2, 1]
+    assert [entry["reason"] for entry in history[:2]] == ["it was something else", "complaints since Monday"]
+
+
+def answering(composition: Composition, version: int) -> None:
+    """Wait until the online server answers with `version`."""
+    wait_for(lambda: composition.ask_online(f"/{SOLUTION}/model").json()["version"] == version, 30, every=1)
