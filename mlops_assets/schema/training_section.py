@@ -115,7 +115,9 @@ class ThresholdRule(YamlModel):
 
 
 class TrainingHistory(YamlModel):
-    """The rows of the dataset that a model of the average is fitted on, up to the newest. Empty: all of them, every row the same."""
+    """The rows of the dataset that a model of the average is fitted on, up to the newest. Empty: all of them, every row the same;
+    otherwise those of the window.
+    """
 
     span: Duration | None = None
     """Span before the newest row. A duration."""
@@ -160,8 +162,8 @@ class Training(YamlModel):
     """How many rows from before the window are fitted on too, chosen by the hash of the key, so that they spread over all the time before.
     0: none. Left out: 100000 where `histories` are left out too and the estimator takes weights, else none. Not for a table without time."""
     histories: list[TrainingHistory] | None = None
-    """Rows whose models are averaged: one is fitted on each, and what serves is their mean. Left out: all rows of the dataset, and all of
-    them weighted by half every third of the window; of an estimator that takes no weights, or a table without time, all rows alone.
+    """Rows whose models are averaged: one is fitted on each, and what serves is their mean. Left out: all rows of the dataset, and
+    those of the window weighted by half every third of it; of an estimator that takes no weights, or a table without time, all rows alone.
     `[]`: all rows alone. Not for a table without time."""
     search: Search | None = None
     """A search for a better estimator or better parameters; none: `estimator` is fitted as it is."""

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mlops_assets.ml.history import History
+from mlops_assets.schema.column_names import SPLIT
 from mlops_assets.schema.configuration_errors import method_parameters
 from mlops_assets.schema.duration import maximum_days
 from mlops_assets.schema.solution import Solution
@@ -25,7 +26,7 @@ _EARLIER_ROWS = 100_000
 def allowed_histories(solution: Solution) -> tuple[History, ...]:
     """Return the histories of the YAML file, whose models are averaged.
 
-    Without any they are the whole dataset and, where the estimator takes weights and the table has time, the dataset by its recency.
+    Without any they are the whole dataset and, where the estimator takes weights and the table has time, the window by its recency.
     """
     named = solution.training.histories
     if named is not None:
@@ -57,7 +58,7 @@ def _weighs_by_recency(solution: Solution) -> bool:
 
 
 def history_weights(inputs: SolutionInputs, rows: "pa.Table", history: History) -> "np.ndarray":
-    """Return how much each row counts, 0 for those that are older than the history."""
+    """Return how much each row counts, 0 for those that are older than the history. Only the whole dataset has rows of before the window."""
     import numpy as np
 
     weights = np.ones(rows.num_rows)
@@ -65,6 +66,8 @@ def history_weights(inputs: SolutionInputs, rows: "pa.Table", history: History) 
         return weights
     times = rows.column(inputs.solution.spine.prediction_time).to_numpy()
     ages = (times.max() - times).astype("timedelta64[s]").astype(float) / 86_400
+    if SPLIT in rows.column_names:
+        weights[rows.column(SPLIT).to_numpy() == "earlier"] = 0
     if history.half_life is not None:
         weights *= 0.5 ** (ages / history.half_life)
     if history.days is not None:

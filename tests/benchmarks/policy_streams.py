@@ -61,7 +61,7 @@ class Rows:
             window=self.window,
             histories=(
                 History(days=self.window, earlier=EARLIER),
-                History(days=self.window, half_life=self.window // 3, earlier=EARLIER),
+                History(days=self.window, half_life=self.window // 3),
             ),
             period=self.period,
             cooldown=self.cooldown,

@@ -1,7 +1,7 @@
 """Models of different histories, each trained every period: alone, and as means.
 
-`W` is the training window, `E` all history, `H` the window with rows that weigh half every third of it; `D` is the window with
-100,000 rows from before it, and `R` these with rows that weigh half every third of the window. Nothing decides here: what an average is worth is
+`W` is the training window, `E` all history, `H` the window with rows that weigh half every third of it, and `D` the window with up to
+100,000 rows from before it. Nothing decides here: what an average is worth is
 seen apart from when a model is trained. A table of docs/retraining.md is written by this benchmark, on the cache of `test_policies.py`,
 whose fits it shares.
 """
@@ -21,9 +21,8 @@ MEMBERS = {
     "E": lambda window: History(),
     "H": lambda window: History(days=window, half_life=window // 3),
     "D": lambda window: History(days=window, earlier=EARLIER),
-    "R": lambda window: History(days=window, half_life=window // 3, earlier=EARLIER),
 }
-MEANS = ("W", "E", "D", "W H", "W E H", "D R")
+MEANS = ("W", "E", "D", "W H", "W D H", "D H")
 
 
 def averages(rows: Rows) -> list[float]:

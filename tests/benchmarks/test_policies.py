@@ -29,7 +29,7 @@ CACHE = Path(os.environ.get("MLOPS_POLICY_CACHE") or Path(tempfile.gettempdir())
 FIGURES = ("elec2", "flights", "flights-abrupt")
 COMPARED = (*FIXED, "single", "monthly", "window", "live")
 PAGE = Path(__file__).parents[2] / "docs" / "retraining.md"
-HISTORIES = (History(days=70, earlier=EARLIER), History(days=70, half_life=23, earlier=EARLIER))
+HISTORIES = (History(days=70, earlier=EARLIER), History(days=70, half_life=23))
 ARMS = build_arms(ArmSettings(window=70, period=28, cooldown=14, maximum_age=180, minimum_new_rows=280, histories=HISTORIES))
 STREAMS = {
     "stationary": [0.0] * 24,

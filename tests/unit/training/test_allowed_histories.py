@@ -116,3 +116,16 @@ def test_weights_need_an_estimator_that_takes_them() -> None:
     training = solution.training.model_copy(update={"estimator": neighbours})
     with pytest.raises(ConfigurationError, match="sample_weight"):
         check_training(solution.model_copy(update={"training": training}))
+
+
+def test_earlier_rows_are_of_the_whole_dataset_alone() -> None:
+    chosen = case("regression")
+    inputs = with_histories(chosen.inputs, [{}, {"half_life": "400d"}, {"span": "400d"}])
+    rows = hourly(chosen.train, 0)
+    rows = rows.append_column("split", pa.array(["earlier"] * 100 + ["train"] * (rows.num_rows - 100)))
+    whole, *others = allowed_histories(inputs.solution)
+    assert (history_weights(inputs, rows, whole) == 1).all()
+    for history in others:
+        weights = history_weights(inputs, rows, history)
+        assert not weights[:100].any()
+        assert (weights[100:] > 0.9).all()
