@@ -1,7 +1,7 @@
 """Comparison of update policies on one stream: the arms, their summaries with intervals, and the oracle that always knew the best arm."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ FIXED = ("never", "sliding", "expanding")
 class ArmSettings:
     """What the arms are made of, in days: the configured `window`, the `period` of fixed trainings, and the section `retraining`.
 
-    `histories` are those whose models the training section averages (none: the whole window).
+    `histories` are those whose models the training section averages (none: the window), with what they read from before it.
     """
 
     window: int
@@ -116,7 +116,8 @@ def build_arms(settings: ArmSettings) -> dict[str, Arm]:
         )
 
     averaged = tuple(settings.histories) or (sliding,)
-    chosen, reach = (History(half_life=settings.half_life), sliding, expanding), (*averaged, expanding)
+    chosen = (History(half_life=settings.half_life), sliding, expanding)
+    within = tuple(replace(history, earlier=0) for history in averaged)
     policies: dict[str, tuple[UpdatePolicy, tuple[History, ...]]] = {
         "never": (NeverPolicy(), (sliding,)),
         "sliding": (PeriodicPolicy(days=settings.period, histories=(sliding,)), (sliding,)),
@@ -127,7 +128,7 @@ def build_arms(settings: ArmSettings) -> dict[str, Arm]:
         "single": (live_policy(sliding, forecasts=settings.forecasts), (sliding,)),
         "live": (live_policy(*averaged, forecasts=settings.forecasts), averaged),
         "chosen": (live_policy(*averaged, forecasts=settings.forecasts, averages=False), (sliding,)),
-        "reach": (live_policy(*reach, forecasts=settings.forecasts), reach),
+        "window": (live_policy(*within, forecasts=settings.forecasts), within),
         "loss": (loss_policy(sliding, refits=True), (sliding,)),
         "forecast": (loss_policy(sliding, refits=True, forecasts=True), (sliding,)),
         "recalibration": (loss_policy(sliding, refits=True, recalibrates=True), (sliding,)),

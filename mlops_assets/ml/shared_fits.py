@@ -60,6 +60,8 @@ class Models:
         self._identity = identity
         self._fitted: dict[tuple[History, date, int | None], FittedPredictions] = {}
         self._averages: dict[tuple[tuple[History, ...], date], FittedPredictions] = {}
+        # A row that is drawn for a small share is drawn for a larger one.
+        self._draws = np.random.default_rng(0).random(len(stream.days))
         self.fitted_now = 0
 
     def get(self, history: History, day: date) -> FittedPredictions:
@@ -115,12 +117,18 @@ class Models:
             unfinished.replace(path)
         return predictions, seconds
 
+    def _drawn_earlier(self, known: np.ndarray, recent: np.ndarray, earlier: int) -> np.ndarray:
+        """Return which rows are drawn of the `known` ones before the `recent` ones: about `earlier` of them."""
+        count = np.count_nonzero(known & ~recent)
+        return ~recent & (self._draws < (earlier / count if count else 0.0))
+
     def _rows(self, history: History, day: date, most_rows: int | None) -> tuple[np.ndarray, np.ndarray | None]:
         known = (self.stream.known <= np.datetime64(day)) & (self.stream.days < np.datetime64(day))
         ages = (np.datetime64(day) - self.stream.days).astype(int)
         weights: np.ndarray | None = None
         if history.days is not None:
-            known &= ages <= history.days
+            recent = ages <= history.days
+            known &= recent | self._drawn_earlier(known, recent, history.earlier)
         if history.half_life is not None:
             weights = 0.5 ** (ages / history.half_life)
             known &= weights > _LEAST_WEIGHT

@@ -17,6 +17,7 @@ from mlops_assets.lake.sql import literal, quote
 from mlops_assets.lake.tables import column_types, table_exists
 from mlops_assets.ml.history import History
 from mlops_assets.monitoring.compared_losses import labelled_predictions
+from mlops_assets.schema.column_names import SPLIT
 from mlops_assets.schema.duration import add_duration, maximum_days
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.labelled_stream import solution_models
@@ -113,6 +114,7 @@ def _rows(
     try:
         return connection.execute(
             f"(SELECT {names} FROM lake.{dataset} WHERE {TRAINING_DATE} = DATE {literal(trained_for.isoformat())} "
+            f"AND {SPLIT} <> 'earlier' "
             f"ORDER BY hash({quote(spine.key)}) LIMIT {_MOST_ROWS}) "
             f"UNION ALL BY NAME (SELECT {names} FROM predicted_rows "
             f"WHERE {quote(spine.prediction_time)} >= TIMESTAMPTZ '{inputs.midnight(trained_for).isoformat()}') "

@@ -64,7 +64,7 @@ from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.stages.execution import RETRIES
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.training_dataset import labelled_rows
+from mlops_assets.training.training_frame import labelled_rows
 
 
 def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:

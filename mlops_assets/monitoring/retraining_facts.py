@@ -24,7 +24,7 @@ from mlops_assets.schema.table_columns import row_columns
 from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.all_evaluations import whole_evaluations
-from mlops_assets.training.training_dataset import labelled_rows
+from mlops_assets.training.training_frame import labelled_rows
 
 
 def training_day(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs, end: date) -> date:

@@ -32,13 +32,14 @@ from mlops_assets.training.bundle_reading import read_bundle
 from mlops_assets.training.candidate import current_configuration_hash
 from mlops_assets.training.candidate_evaluation import decision_threshold
 from mlops_assets.training.fitting import default_estimator, fit_model
-from mlops_assets.training.training_dataset import labelled_rows, split_query, training_frame
+from mlops_assets.training.training_frame import draw_earlier_rows, split_query, training_frame
 
 if TYPE_CHECKING:
     import duckdb
     import numpy as np
     import pyarrow as pa
 
+    from mlops_assets.feature_store.point_in_time import Frame
     from mlops_assets.serving.bundle import Bundle
     from mlops_assets.serving.contract import Contract
 
@@ -127,8 +128,10 @@ class Comparison:
         """The metric of the model trained for the first day of the month."""
         day, configuration = month.first, current_configuration_hash(self._inputs, with_budget=True)
         connection.register("evaluated_rows", rows)
-        labelled = f"(SELECT * FROM {lake_name(self._inputs.spine.table)} WHERE {labelled_rows(self._inputs, day)})"
-        identity = f"{day} {configuration} {fingerprint(connection, labelled)} {fingerprint(connection, 'evaluated_rows')}"
+        snapshot = current_snapshot(connection)
+        frame = training_frame(self._inputs, day, snapshot, draw_earlier_rows(connection, self._inputs, day, snapshot))
+        labelled = fingerprint(connection, f"({frame.spine})")
+        identity = f"{day} {configuration} {labelled} {fingerprint(connection, 'evaluated_rows')}"
         kept = json.loads(self._cache.read_text()) if self._cache.exists() else {}
         if identity not in kept:
             tags = {TRAINING_DATE_TAG: day.isoformat(), CONFIGURATION_TAG: configuration}
@@ -136,12 +139,14 @@ class Comparison:
                 kept[identity] = evaluate(predictions_array(self._bundle(found.version).score(rows)))
             else:
                 report(f"fitting the model of {day:%B %Y}")
-                kept[identity] = evaluate(self._fit_and_predict(connection, day, rows))
+                kept[identity] = evaluate(self._fit_and_predict(connection, day, frame, rows))
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             self._cache.write_text(json.dumps(kept, indent=2))
         return kept[identity]
 
-    def _fit_and_predict(self, connection: "duckdb.DuckDBPyConnection", day: date, rows: "pa.Table") -> "np.ndarray":
+    def _fit_and_predict(
+        self, connection: "duckdb.DuckDBPyConnection", day: date, frame: "Frame", rows: "pa.Table"
+    ) -> "np.ndarray":
         """What a model trained for `day` like those of the registry predicts: same rows, same features, same estimator."""
         import pyarrow as pa
 
@@ -151,10 +156,10 @@ class Comparison:
         inputs = self._inputs
         parts = [
             connection.execute(
-                f"SELECT * FROM ({split_query(inputs, day, rows)}) WHERE {SPLIT} = 'train' OR {inputs.solution.refits} "
-                f"ORDER BY {SPLIT} DESC, {quote(inputs.solution.spine.prediction_time)}, {quote(inputs.solution.spine.key)}"
+                f"SELECT * FROM ({split_query(inputs, day, rows)}) WHERE {SPLIT} <> 'holdout' OR {inputs.solution.refits} "
+                f"ORDER BY {SPLIT} = 'holdout', {quote(inputs.solution.spine.prediction_time)}, {quote(inputs.solution.spine.key)}"
             ).to_arrow_table()
-            for rows in training_frame(inputs, day, current_snapshot(connection)).built(connection)
+            for rows in frame.built(connection)
         ]
         train = pa.concat_tables(parts)
         schema = with_origins(FeatureSchema.from_arrow(train.schema, inputs.features), train)

@@ -10,7 +10,7 @@ from mlops_assets.schema.cadence import CADENCE_LENGTHS
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.duration import add_duration, subtract_duration
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.training_dataset import labelled_rows
+from mlops_assets.training.training_frame import labelled_rows
 
 
 def find_row_problems(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs) -> Iterator[ConfigurationError]:

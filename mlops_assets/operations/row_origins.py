@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from mlops_assets.operations.value_origins import (
 )
 from mlops_assets.schema.column_names import SOURCE_SNAPSHOT
 from mlops_assets.schema.duration import subtract_duration
+from mlops_assets.training.allowed_histories import earlier_rows
 
 if TYPE_CHECKING:
     import duckdb
@@ -140,11 +142,16 @@ class RowOrigins:
         return _by_table(reads)
 
     def _reads_of_training(self, dataset: RecordedDataset) -> dict[str, list[TableRead]]:
-        """What the rows of the dataset were computed from: those of the training window, and values that were fresh at its beginning."""
+        """What the rows of the dataset were computed from: those of the training window, and values that were fresh at its beginning.
+
+        Where rows from before the window are trained on too, all before it may have been read.
+        """
         end, slack = date.fromisoformat(dataset.training_date), timedelta(days=1)
         days = Days(end, end)
         if self._solution.spine.has_time:
             days = Days(subtract_duration(end, self._solution.training.window) - slack, end - slack)
+            if earlier_rows(self._solution):
+                days = replace(days, first=date.min)
         reads = [self._history.reads(self._spine_table, days, dataset.source_snapshot)]
         for name, version in dataset.feature_views.items():
             view = self._registry.view(name, version)

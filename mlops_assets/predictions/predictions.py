@@ -54,7 +54,7 @@ from mlops_assets.stages.execution import (
 from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import fitted_version
-from mlops_assets.training.training_dataset import labelled_rows
+from mlops_assets.training.training_frame import labelled_rows
 
 if TYPE_CHECKING:
     from mlops_assets.serving.segments import Champions

@@ -225,6 +225,8 @@ class Solution(YamlModel):
             if self.partitions.column == SNAPSHOT_DATE:
                 raise ValueError("a solution with time needs partitions.column")
             return self
+        if self.training.earlier_rows is not None:
+            raise ValueError("training.earlier_rows belongs to a table with time; without one there is no time before")
         if stated:
             raise ValueError(f"{' and '.join(stated)} belong to a table with time; without one there is training.holdout_share")
         if self.training.refit:

@@ -22,7 +22,7 @@ from mlops_assets.schema.metric_names import check_metric
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.training_section import Step, ThresholdRule, Training
 
-_OF_THE_DATASET = ("window", "holdout", "holdout_share", "sample_weight")
+_OF_THE_DATASET = ("window", "holdout", "holdout_share", "earlier_rows", "sample_weight")
 _CONVERTERS = "skl2onnx._supported_operators"
 _WITHOUT_CONVERTER = ("catboost",)
 _EXTRAS = {"lightgbm": {"lightgbm": (4, 6), "onnxmltools": (1, 16)}, "xgboost": {"xgboost": (3, 0), "onnxmltools": (1, 16)}}

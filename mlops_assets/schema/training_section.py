@@ -115,7 +115,9 @@ class ThresholdRule(YamlModel):
 
 
 class TrainingHistory(YamlModel):
-    """The part of the window that a model of the average is fitted on, up to its newest row. Empty: the whole window, every row the same."""
+    """The rows of the dataset that a model of the average is fitted on, up to the newest. Empty: all of them, every row the same;
+    otherwise those of the window.
+    """
 
     span: Duration | None = None
     """Span before the newest row. A duration."""
@@ -156,10 +158,13 @@ class Training(YamlModel):
     """Whether what serves is fitted again, on training rows and hold-out together, so that it does not lack the newest rows; the gates evaluate
     the model that has not seen the hold-out. Left out: where labels come in time, within half of the hold-out
     (`monitoring.performance.label_delay`). Never for a table without time, whose hold-out is predicted."""
+    earlier_rows: Annotated[int, Field(ge=0)] | None = None
+    """How many rows from before the window are fitted on too, chosen by the hash of the key, so that they spread over all the time before.
+    0: none. Left out: 100000 where `histories` are left out too and the estimator takes weights, else none. Not for a table without time."""
     histories: list[TrainingHistory] | None = None
-    """Parts of the window whose models are averaged: one is fitted on each, and what serves is their mean. Left out: the whole window, and the
-    whole window weighted by half every third of it; of an estimator that takes no weights, or a table without time, the whole window alone.
-    `[]`: the whole window alone. Not for a table without time."""
+    """Rows whose models are averaged: one is fitted on each, and what serves is their mean. Left out: all rows of the dataset, and
+    those of the window weighted by half every third of it; of an estimator that takes no weights, or a table without time, all rows alone.
+    `[]`: all rows alone. Not for a table without time."""
     search: Search | None = None
     """A search for a better estimator or better parameters; none: `estimator` is fitted as it is."""
     folds: Annotated[int, Field(ge=2)] = 3

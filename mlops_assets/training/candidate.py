@@ -79,7 +79,7 @@ def train_candidate(
 ) -> tuple[RegisteredModel, dict[str, Any]]:
     """Search, fit, export, log and register. Returns the version and what the asset's page says of it."""
     with lake.connect(read_only=True) as connection:
-        train = connection.execute(dataset_rows_query(inputs, dataset.training_date, "train")).to_arrow_table()
+        train = connection.execute(dataset_rows_query(inputs, dataset.training_date, "earlier", "train")).to_arrow_table()
         holdout = connection.execute(dataset_rows_query(inputs, dataset.training_date, "holdout")).to_arrow_table()
     with training_run(context, registry, inputs, training) as run_id:
         try:

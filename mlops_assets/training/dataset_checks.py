@@ -78,7 +78,9 @@ class _Dataset:
                 self._label_rate(),
                 self._leakage(),
             ],
-            rows_by_split={split: rows for split in ("holdout", "train") if (rows := self._scan.measured["rows", split])},
+            rows_by_split={
+                split: rows for split in ("earlier", "holdout", "train") if (rows := self._scan.measured["rows", split])
+            },
             coverage=[
                 ViewCoverage(
                     chosen.view.name,
@@ -131,7 +133,8 @@ class _Dataset:
 
     def _missing(self) -> dg.AssetCheckResult:
         limit = self._inputs.solution.checks.maximum_missing
-        shares = self._missing_shares("present", self._scan.measured["rows"])
+        # Earlier rows may be from before a feature view began.
+        shares = self._missing_shares("present", self._scan.measured["rows"] - self._scan.measured["rows", "earlier"])
         in_training = self._missing_shares("present in training", self._scan.measured["rows", "train"])
         # What the model never sees in training it cannot have learned from, whatever the limit.
         unseen = [name for name, share in in_training.items() if share == 1 and shares[name] < 1]

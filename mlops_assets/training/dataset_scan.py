@@ -59,20 +59,20 @@ class DatasetScan:
         return dict(zip(names, values, strict=True))
 
     def _measures(self) -> dict[Hashable, str]:
-        in_training = f"{SPLIT} = 'train'"
+        in_training, in_window = f"{SPLIT} = 'train'", f"{SPLIT} <> 'earlier'"
         measures: dict[Hashable, str] = {
             "rows": "count(*)",
             # Rows without a key have one key in common.
             "keys": f"count(DISTINCT {self.key}) + CAST(count(*) > count({self.key}) AS INTEGER)",
             "labels": f"count(DISTINCT {self._label}) FILTER (WHERE {in_training})",
         }
-        for split in ("train", "holdout"):
+        for split in ("earlier", "train", "holdout"):
             measures["rows", split] = f"count(*) FILTER (WHERE {SPLIT} = '{split}')"
             measures["label", split] = f"avg({finite_value(self._label)}) FILTER (WHERE {SPLIT} = '{split}')"
         for name, numeric in self.numeric.items():
             column = quote(name)
             present = is_present(column, numeric=numeric)
-            measures["present", name] = f"count(*) FILTER (WHERE {present})"
+            measures["present", name] = f"count(*) FILTER (WHERE {present} AND {in_window})"
             measures["present in training", name] = f"count(*) FILTER (WHERE {present} AND {in_training})"
             if numeric:
                 # Not a number where one of the two is constant.

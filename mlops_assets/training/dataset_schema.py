@@ -17,7 +17,7 @@ def dataset_columns(inputs: SolutionInputs) -> dict[str, TableColumn]:
     finite = {*inputs.features, *([spine.label] if solution.problem == "regression" else [])}
     columns = {
         TRAINING_DATE: TableColumn(type="date", nullable=False),
-        SPLIT: TableColumn(type="varchar", nullable=False, accepted=("train", "holdout")),
+        SPLIT: TableColumn(type="varchar", nullable=False, accepted=("earlier", "train", "holdout")),
     }
     for name in inputs.spine_columns(labelled=True):
         columns[name] = TableColumn(

@@ -15,7 +15,7 @@ from mlops_assets.schema.training_rules import needs_folds
 from mlops_assets.schema.training_section import Step as DeclaredStep
 from mlops_assets.schema.training_section import ThresholdRule
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.allowed_histories import WHOLE_WINDOW, allowed_histories, history_weights
+from mlops_assets.training.allowed_histories import WHOLE_DATASET, allowed_histories, history_weights
 from mlops_assets.training.export import export_model
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def model_specification(inputs: SolutionInputs, schema: "FeatureSchema") -> "Mod
 
 
 def training_rows(
-    inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", histories: Sequence[History] = (WHOLE_WINDOW,)
+    inputs: SolutionInputs, schema: "FeatureSchema", train: "pa.Table", histories: Sequence[History] = (WHOLE_DATASET,)
 ) -> "TrainingRows":
     """Return the rows of `train`, with their weights in each of `histories`, as an estimator is fitted on them.
 
@@ -235,7 +235,7 @@ def training_rows(
         weights=weights,
         balanced=solution.training.class_weight == "balanced",
         histories=()
-        if tuple(histories) == (WHOLE_WINDOW,)
+        if tuple(histories) == (WHOLE_DATASET,)
         else tuple(history_weights(inputs, train, history) for history in histories),
     )
 

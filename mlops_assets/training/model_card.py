@@ -15,6 +15,7 @@ from mlops_assets.lake.datasets import RecordedDataset
 from mlops_assets.ml.model_card import ModelCard, Section, Table
 from mlops_assets.stages.evidence import format_interval, format_value
 from mlops_assets.stages.inputs import SolutionInputs
+from mlops_assets.training.allowed_histories import earlier_rows
 from mlops_assets.training.candidate_evaluation import MINIMUM_SLICE_ROWS, CandidateEvaluation
 from mlops_assets.training.gate import rejection_reason
 from mlops_assets.training.recalibrated_version import describe_recalibration
@@ -120,6 +121,8 @@ def _data(sources: CardSources) -> Section:
     )
     if spine.has_time:
         rows = f"the {training.window} before {day}"
+        if wanted := earlier_rows(sources.inputs.solution):
+            rows += f", and up to {wanted:,} from before it"
         holdout = (
             f"the last {training.holdout}: predictions from {times['min']:%Y-%m-%d %H:%M} to {times['max']:%Y-%m-%d %H:%M} UTC"
         )

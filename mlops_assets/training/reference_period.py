@@ -73,7 +73,7 @@ def scored_windows(
     rows = connection.execute(
         f"SELECT w.{REFERENCE_WINDOW}, d.* EXCLUDE ({SPLIT}) FROM {dataset_query(inputs, training_date)} d "
         f"JOIN (VALUES {bounds}) w({REFERENCE_WINDOW}, first, after) ON d.{day} >= w.first AND d.{day} < w.after "
-        f"WHERE {inputs.in_segment} "
+        f"WHERE {SPLIT} <> 'earlier' AND {inputs.in_segment} "
         f"QUALIFY row_number() OVER (PARTITION BY w.{REFERENCE_WINDOW} ORDER BY hash({key}), {key}) <= {_MOST_ROWS // (len(starts) - 1)} "
         f"ORDER BY 1, hash({key}), {key}"
     ).to_arrow_table()
@@ -88,7 +88,7 @@ def _whole_windows(connection: duckdb.DuckDBPyConnection, inputs: SolutionInputs
     if not inputs.solution.spine.has_time:
         return []
     day = quote(inputs.solution.partitions.column)
-    query = f"SELECT CAST(min({day}) AS DATE) FROM {dataset_query(inputs, training_date)} WHERE {inputs.in_segment}"
+    query = f"SELECT CAST(min({day}) AS DATE) FROM {dataset_query(inputs, training_date)} WHERE {SPLIT} <> 'earlier' AND {inputs.in_segment}"
     [[first]] = connection.execute(query).fetchall()
     if first is None:
         return []

@@ -11,16 +11,15 @@ from mlops_assets.core.keys import TRAINING_DATASET, TRAINING_DATE
 from mlops_assets.core.settings import Settings
 from mlops_assets.engine.engine import open_engine
 from mlops_assets.engine.table_parts import TableParts
-from mlops_assets.feature_store.point_in_time import PART_VALUES, Frame
+from mlops_assets.feature_store.point_in_time import PART_VALUES
 from mlops_assets.lake.datasets import dataset_information
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
-from mlops_assets.lake.sql import quote, sql_moment
+from mlops_assets.lake.sql import literal, quote, sql_moment
 from mlops_assets.lake.tables import LakeError, current_snapshot, snapshot_at
-from mlops_assets.ml.splits import SPLIT_SQL
 from mlops_assets.schema.cadence import CADENCE_LENGTHS
-from mlops_assets.schema.column_names import HELD_OUT, SPLIT, internal
-from mlops_assets.schema.duration import maximum_days, subtract_duration
+from mlops_assets.schema.column_names import SPLIT, internal
+from mlops_assets.schema.duration import maximum_days
 from mlops_assets.stages.column_lineage import frame_lineage
 from mlops_assets.stages.execution import (
     RETRIES,
@@ -34,9 +33,7 @@ from mlops_assets.stages.faults import step
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training import dataset_checks as checks
 from mlops_assets.training.frame_parts import FrameParts
-
-_SPLIT = internal(SPLIT)
-"""The split before it is chosen by: a condition would take a column of the data for the one of the same statement."""
+from mlops_assets.training.training_frame import draw_earlier_rows, split_query, training_frame
 
 _FRAME = internal("frame_of_part")
 """The place of the rows of a part in the query of the dataset."""
@@ -78,7 +75,9 @@ def build_training_dataset(inputs: SolutionInputs) -> dg.AssetsDefinition:
         with lake.connect(read_only=False) as connection:
             require_inputs(connection, inputs)
             source_snapshot = _source_snapshot(connection, config)
-            frame = training_frame(inputs, training_date, source_snapshot)
+            frame = training_frame(
+                inputs, training_date, source_snapshot, draw_earlier_rows(connection, inputs, training_date, source_snapshot)
+            )
             information = dataset_information(
                 query=split_query(inputs, training_date, frame.query),
                 training_date=training_date,
@@ -136,15 +135,16 @@ def dataset_query(inputs: SolutionInputs, training_date: date) -> str:
     return f"(SELECT {names} FROM lake.{inputs.table(TRAINING_DATASET)} WHERE {TRAINING_DATE} = DATE '{training_date}')"
 
 
-def dataset_rows_query(inputs: SolutionInputs, training_date: date, split: str, since: date | None = None) -> str:
-    """SQL for the rows of one split of one dataset, those of the run's segment if it has one, always in the same order.
+def dataset_rows_query(inputs: SolutionInputs, training_date: date, *splits: str, since: date | None = None) -> str:
+    """SQL for the rows of `splits` of one dataset, those of the run's segment if it has one, always in the same order.
 
     With `since` those predicted from that date on: a model trained for it has seen none of them.
     """
     spine = inputs.solution.spine
     later = "" if since is None else f"AND {quote(spine.prediction_time)} >= {sql_moment(inputs.midnight(since))} "
     return (
-        f"SELECT * FROM {dataset_query(inputs, training_date)} WHERE {SPLIT} = '{split}' AND {inputs.in_segment} {later}"
+        f"SELECT * FROM {dataset_query(inputs, training_date)} "
+        f"WHERE {SPLIT} IN ({', '.join(map(literal, splits))}) AND {inputs.in_segment} {later}"
         f"ORDER BY {quote(spine.prediction_time)}, {quote(spine.key)}"
     )
 
@@ -171,6 +171,7 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     """Dependencies on the partitions before the training date that the window covers."""
     if not inputs.solution.spine.has_time:
         return [dg.AssetDep(key) for key in inputs.upstream_keys]
+    # Earlier rows are taken as far as they are there: a training waits for none of them.
     # A calendar window does not divide into partitions: the longest span of each unit, in days.
     days = maximum_days(inputs.solution.training.window)
     length = CADENCE_LENGTHS[inputs.solution.partitions.cadence].fewest_days
@@ -179,49 +180,6 @@ def _history(inputs: SolutionInputs) -> list[dg.AssetDep]:
     )
     temporal = {inputs.spine_key} | {inputs.view_key(chosen) for chosen in inputs.views if chosen.view.model.partition_column}
     return [dg.AssetDep(key, partition_mapping=mapping if key in temporal else None) for key in inputs.upstream_keys]
-
-
-def labelled_rows(inputs: SolutionInputs, training_date: date) -> str:
-    """SQL condition on the spine: the rows of the training window whose label was known at the training date."""
-    training, spine = inputs.solution.training, inputs.solution.spine
-    if not spine.has_time:
-        return f"{quote(inputs.solution.partitions.column)} = DATE '{training_date}' AND {inputs.is_labelled}"
-    start, cutoff = inputs.midnight(subtract_duration(training_date, training.window)), sql_moment(inputs.midnight(training_date))
-    return (
-        f"{quote(spine.prediction_time)} >= {sql_moment(start)} AND {quote(spine.prediction_time)} < {cutoff} "
-        f"AND {inputs.is_labelled} AND {quote(spine.label_time)} < {cutoff}"
-    )
-
-
-def training_frame(inputs: SolutionInputs, training_date: date, snapshot: int) -> Frame:
-    """The labelled rows of the training window with their features."""
-    has_time = inputs.solution.spine.has_time
-    start = subtract_duration(training_date, inputs.solution.training.window) if has_time else training_date
-    return inputs.frame(
-        # Partitions are dates of the data's own zone: a day of slack, then the exact moments.
-        first=date.fromordinal(start.toordinal() - 1),
-        end=date.fromordinal(training_date.toordinal() + 1),
-        condition=labelled_rows(inputs, training_date),
-        labelled=True,
-        snapshot=snapshot,
-    )
-
-
-def split_query(inputs: SolutionInputs, training_date: date, frame: str) -> str:
-    """SQL for the rows of the query `frame` with training date and split, without those that no split takes."""
-    training, spine = inputs.solution.training, inputs.solution.spine
-    split = f"CASE WHEN {HELD_OUT} THEN 'holdout' ELSE 'train' END"
-    if spine.has_time:
-        split = SPLIT_SQL.format(
-            prediction_time=quote(spine.prediction_time),
-            label_time=quote(spine.label_time),
-            holdout_start=sql_moment(inputs.midnight(subtract_duration(training_date, training.holdout))),
-            cutoff=sql_moment(inputs.midnight(training_date)),
-        )
-    return (
-        f"SELECT DATE '{training_date}' AS {TRAINING_DATE}, {_SPLIT} AS {SPLIT}, * EXCLUDE ({_SPLIT}) "
-        f"FROM (SELECT {split} AS {_SPLIT}, * FROM ({frame})) WHERE {_SPLIT} <> 'excluded'"
-    )
 
 
 def _coverage_table(coverage: Sequence[checks.ViewCoverage]) -> str:

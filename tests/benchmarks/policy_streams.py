@@ -26,6 +26,8 @@ from mlops_assets.ml.shared_fits import Models, Stream
 from mlops_assets.schema.problem import Problem
 
 ITERATIONS = 40
+EARLIER = 100_000
+"""Rows from before the window, as where a solution does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,10 @@ class Rows:
         """What a solution without any section of its own has, but for the window and what these rows need."""
         return ArmSettings(
             window=self.window,
-            histories=(History(days=self.window), History(days=self.window, half_life=self.window // 3)),
+            histories=(
+                History(days=self.window, earlier=EARLIER),
+                History(days=self.window, half_life=self.window // 3),
+            ),
             period=self.period,
             cooldown=self.cooldown,
             maximum_age=self.maximum_age,

@@ -159,7 +159,11 @@ def training_query(inputs: SolutionInputs, training_date: date) -> str:
         )
     )
     split = SPLIT_SQL.format(
-        prediction_time=spine.prediction_time, label_time=spine.label_time, holdout_start=holdout, cutoff=cutoff
+        prediction_time=spine.prediction_time,
+        label_time=spine.label_time,
+        window_start=start,
+        holdout_start=holdout,
+        cutoff=cutoff,
     )
     condition = (
         f"{spine.prediction_time} >= {start} AND {spine.prediction_time} < {cutoff} "

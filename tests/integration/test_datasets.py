@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -67,7 +68,7 @@ def model(name: str, table: str, columns: list[str]) -> DbtModel:
     )
 
 
-def inputs() -> SolutionInputs:
+def inputs(**training: Any) -> SolutionInputs:
     solution = Solution.model_validate(
         {
             "name": "arrivals",
@@ -82,6 +83,7 @@ def inputs() -> SolutionInputs:
                 "holdout": "10d",
                 "metric": "roc_auc",
                 "estimator": {"type": "sklearn.linear_model.LogisticRegression"},
+                **training,
             },
             "checks": {"minimum_rows": 10},
         }
@@ -102,10 +104,10 @@ def inputs() -> SolutionInputs:
     )
 
 
-def build(lake: Lake, as_known_at: str | None) -> str:
+def build(lake: Lake, as_known_at: str | None, **training: Any) -> str:
     """Materialize the dataset and return its fingerprint."""
     result = dg.materialize(
-        [build_training_dataset(inputs())],
+        [build_training_dataset(inputs(**training))],
         resources={"lake": lake, "settings": Settings(home=lake.data_directory)},
         partition_key=TRAINING_DATE,
         run_config={"ops": {"arrivals__training_dataset": {"config": {"as_known_at": as_known_at} if as_known_at else {}}}},
@@ -156,6 +158,39 @@ def test_a_dataset_that_brought_a_column_is_recorded_as_any_other(lake: Lake) ->
     assert build(lake, None) == first
     with lake.connect(read_only=True) as connection:
         assert [dataset.fingerprint for dataset in recorded_datasets(connection, TABLE)] == [first, first]
+
+
+def dataset_rows(lake: Lake, condition: str) -> list[tuple[Any, ...]]:
+    with lake.connect(read_only=True) as connection:
+        return connection.execute(f"SELECT id, day, waiting FROM lake.{TABLE} WHERE {condition} ORDER BY id").fetchall()
+
+
+def test_rows_are_drawn_from_all_the_time_before_the_window(lake: Lake) -> None:
+    section = {"window": "20d", "holdout": "5d", "earlier_rows": 800}
+    fingerprint = build(lake, None, **section)
+    earlier = dataset_rows(lake, "split = 'earlier'")
+    # Of 1600 rows before the window.
+    assert 700 < len(earlier) < 900
+    assert len(dataset_rows(lake, "split = 'train'")) == 600
+    assert len(dataset_rows(lake, "split = 'holdout'")) == 200
+    days = [day for _, day, _ in earlier]
+    assert set(days) == {START + timedelta(days=number) for number in range(40)}
+    # With the features as they were known then.
+    assert all(waiting == int(key.rpartition("-")[2]) % 4 * 10 + day.day for key, day, waiting in earlier)
+    # The same again, by the record of the dataset too.
+    assert build(lake, None, **section) == fingerprint
+    with lake.connect(read_only=True) as connection:
+        assert rebuild_dataset(connection, find_dataset(connection, TABLE, fingerprint)) == fingerprint
+    # Fewer of them are some of those.
+    build(lake, None, **(section | {"earlier_rows": 200}))
+    fewer = dataset_rows(lake, "split = 'earlier'")
+    assert 150 < len(fewer) < 250
+    assert set(fewer) < set(earlier)
+    # All of them, where there are fewer than are wanted, and none.
+    build(lake, None, **{name: value for name, value in section.items() if name != "earlier_rows"})
+    assert len(dataset_rows(lake, "split = 'earlier'")) == 1600
+    build(lake, None, **(section | {"earlier_rows": 0}))
+    assert not dataset_rows(lake, "split = 'earlier'")
 
 
 def test_an_unknown_fingerprint_names_the_known_ones(lake: Lake) -> None:

@@ -35,7 +35,7 @@ from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.source import Source
 from mlops_assets.sources.raw_tables import build_raw_assets
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.training_dataset import split_query, training_frame
+from mlops_assets.training.training_frame import split_query, training_frame
 
 WINDOW, HOLDOUT = 7, 3
 FRESHNESS, HISTORY = timedelta(days=2), timedelta(days=2)

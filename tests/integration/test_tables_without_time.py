@@ -19,7 +19,8 @@ from mlops_assets.schema.declarations import DeclaredTable
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.source import RawTable
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.training_dataset import build_training_dataset, labelled_rows, split_query, training_frame
+from mlops_assets.training.training_dataset import build_training_dataset
+from mlops_assets.training.training_frame import labelled_rows, split_query, training_frame
 
 DAY = date(2024, 3, 1)
 CLASSES = ("rote Art", "вид", "kind three")
@@ -194,6 +195,10 @@ def test_a_number_is_held_out_by_the_same_share_of_its_range(lake: Lake) -> None
         (
             {"training": {"refit": True, "metric": "accuracy", "estimator": {"type": "x.Y"}}},
             "training.refit belongs to a table with time",
+        ),
+        (
+            {"training": {"earlier_rows": 100, "metric": "accuracy", "estimator": {"type": "x.Y"}}},
+            "training.earlier_rows belongs to a table with time",
         ),
     ],
 )

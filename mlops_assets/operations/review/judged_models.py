@@ -11,7 +11,7 @@ from mlops_assets.operations.review.build_plan import ComparedWindows
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.exported_fit import feature_schema
 from mlops_assets.training.fitting import default_estimator, fit_model
-from mlops_assets.training.training_dataset import training_frame
+from mlops_assets.training.training_frame import training_frame
 
 if TYPE_CHECKING:
     import numpy as np

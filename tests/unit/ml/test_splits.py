@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.ml.splits import SPLIT_SQL
 
-START, END = datetime(2013, 6, 1), datetime(2013, 7, 1)
+WINDOW, START, END = datetime(2013, 5, 25), datetime(2013, 6, 1), datetime(2013, 7, 1)
 
 
 def _day(month: int, day: int) -> datetime:
@@ -24,7 +24,11 @@ def _splits(rows: list[tuple]) -> list[str]:
         }
     )
     expression = SPLIT_SQL.format(
-        prediction_time="predicted", label_time="labelled", holdout_start=f"timestamp '{START}'", cutoff=f"timestamp '{END}'"
+        prediction_time="predicted",
+        label_time="labelled",
+        window_start=f"timestamp '{WINDOW}'",
+        holdout_start=f"timestamp '{START}'",
+        cutoff=f"timestamp '{END}'",
     )
     with duckdb.connect() as connection:
         connection.register("times", times)
@@ -35,13 +39,14 @@ def _expected(predicted: datetime | None, labelled: datetime | None) -> str:
     if predicted is None or labelled is None:
         return "excluded"
     if predicted < START:
-        return "train" if labelled < START else "excluded"
+        return ("earlier" if predicted < WINDOW else "train") if labelled < START else "excluded"
     return "holdout" if predicted < END and labelled < END else "excluded"
 
 
 def test_the_embargo_keeps_labels_that_arrived_later_out_of_training() -> None:
     rows = [
-        (_day(5, 1), _day(5, 2), "train"),
+        (_day(5, 24), _day(5, 28), "earlier"),
+        (_day(5, 25), _day(5, 28), "train"),
         (_day(5, 31), _day(6, 1), "excluded"),  # the label arrived at the very start of the hold-out
         (_day(6, 1), _day(6, 2), "holdout"),
         (_day(6, 30), _day(7, 1), "excluded"),  # not matured before the cutoff
@@ -51,7 +56,7 @@ def test_the_embargo_keeps_labels_that_arrived_later_out_of_training() -> None:
     assert _splits(rows) == [expected for *_, expected in rows]
 
 
-MOMENTS = st.one_of(st.none(), st.sampled_from([START, END]), st.datetimes(_day(5, 20), _day(7, 10)))
+MOMENTS = st.one_of(st.none(), st.sampled_from([WINDOW, START, END]), st.datetimes(_day(5, 20), _day(7, 10)))
 
 
 @settings(max_examples=examples(40))

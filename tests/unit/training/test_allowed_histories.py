@@ -20,7 +20,7 @@ from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.training_rules import check_training
 from mlops_assets.schema.training_section import TrainingHistory
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.allowed_histories import WHOLE_WINDOW, allowed_histories, history_weights
+from mlops_assets.training.allowed_histories import WHOLE_DATASET, allowed_histories, earlier_rows, history_weights
 from mlops_assets.training.exported_fit import fit_and_export
 from mlops_assets.training.fitting import default_estimator
 
@@ -88,13 +88,19 @@ def test_rows_are_taken_and_weighed_up_to_the_newest_one() -> None:
 def test_without_a_section_recent_rows_count_twice_where_weights_are_taken() -> None:
     solution = case("regression").inputs.solution
     window = maximum_days(solution.training.window)
-    assert allowed_histories(solution) == (WHOLE_WINDOW, History(half_life=window // 3))
+    assert allowed_histories(solution) == (WHOLE_DATASET, History(half_life=window // 3))
+    assert earlier_rows(solution) == 100_000
     neighbours = solution.training.estimator.model_copy(
         update={"type": "sklearn.neighbors.KNeighborsRegressor", "parameters": {}}
     )
     for update in ({"estimator": neighbours}, {"histories": []}):
         training = solution.training.model_copy(update=update)
-        assert allowed_histories(solution.model_copy(update={"training": training})) == (WHOLE_WINDOW,)
+        alone = solution.model_copy(update={"training": training})
+        assert allowed_histories(alone) == (WHOLE_DATASET,)
+        # Nothing would lean to what is recent.
+        assert earlier_rows(alone) == 0
+        stated = training.model_copy(update={"earlier_rows": 500})
+        assert earlier_rows(alone.model_copy(update={"training": stated})) == 500
 
 
 def test_a_history_has_a_span_or_a_half_life() -> None:
@@ -110,3 +116,16 @@ def test_weights_need_an_estimator_that_takes_them() -> None:
     training = solution.training.model_copy(update={"estimator": neighbours})
     with pytest.raises(ConfigurationError, match="sample_weight"):
         check_training(solution.model_copy(update={"training": training}))
+
+
+def test_earlier_rows_are_of_the_whole_dataset_alone() -> None:
+    chosen = case("regression")
+    inputs = with_histories(chosen.inputs, [{}, {"half_life": "400d"}, {"span": "400d"}])
+    rows = hourly(chosen.train, 0)
+    rows = rows.append_column("split", pa.array(["earlier"] * 100 + ["train"] * (rows.num_rows - 100)))
+    whole, *others = allowed_histories(inputs.solution)
+    assert (history_weights(inputs, rows, whole) == 1).all()
+    for history in others:
+        weights = history_weights(inputs, rows, history)
+        assert not weights[:100].any()
+        assert (weights[100:] > 0.9).all()
