@@ -11,6 +11,8 @@ from mlops_assets.ml.loss_comparison import LossDifference, WindowLosses, compar
 from mlops_assets.ml.shared_fits import Models
 
 _WITH, _WITHOUT = "with earlier rows", "without earlier rows"
+_CONFIDENCE = 0.998
+"""As of probes: the question is put at every training, and one hold-out is a short time."""
 
 
 def without_earlier_rows(histories: Sequence[History]) -> tuple[History, ...]:
@@ -27,4 +29,4 @@ def compare_earlier_rows(
     """
     averages = {_WITH: tuple(histories), _WITHOUT: without_earlier_rows(histories)}
     losses = {name: models.average(average, day).losses[places] for name, average in averages.items()}
-    return compare_losses([WindowLosses.from_rows(losses, blocks)], _WITH, _WITHOUT)
+    return compare_losses([WindowLosses.from_rows(losses, blocks)], _WITH, _WITHOUT, confidence=_CONFIDENCE)

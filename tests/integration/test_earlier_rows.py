@@ -63,11 +63,16 @@ def test_a_version_learns_from_before_its_window_and_is_judged_within_it(clinic:
 
 
 def test_rows_of_another_relation_are_left_out(clinic: Clinic) -> None:
-    table, before = f"{clinic.name}.visits", "CAST(DATE '2020-03-01' - INTERVAL 42 DAY AS DATE)"
-    turned = f"SELECT * REPLACE (CASE WHEN day < {before} THEN NOT outcome ELSE outcome END AS outcome) FROM lake.{table}"
+    day, table = date(2020, 3, 30), f"{clinic.name}.visits"
+    turned = (
+        f"SELECT * REPLACE (CASE WHEN day < DATE '2020-03-02' THEN NOT outcome ELSE outcome END AS outcome) FROM lake.{table}"
+    )
     with clinic.lake.connect(read_only=False) as connection:
         clinic.lake.replace(connection, table=table, query=turned, partition_range=None, author="test")
-    clinic.train(DAY.isoformat())
+    section = {"window": "28d", "holdout": "14d", "earlier_rows": 5000}
+    clinic = clinic.declaring(training=clinic.inputs.solution.training.model_copy(update=section))
+    clinic.train(day.isoformat())
     counts = rows_by_split(clinic)
+    assert counts == {"earlier": 61 * VISITS_A_DAY, "train": 14 * VISITS_A_DAY, "holdout": 14 * VISITS_A_DAY}
     assert page(clinic, MODEL)["fitted_rows"] == counts["train"] + counts["holdout"]
-    assert page(clinic, MODEL)["earlier_rows"].startswith(f"none of {counts['earlier']}: with them the model loses +")
+    assert page(clinic, MODEL)["earlier_rows"].startswith("none of 3,050: with them the model loses +")
