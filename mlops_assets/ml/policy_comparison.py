@@ -1,10 +1,11 @@
 """Comparison of update policies on one stream: the arms, their summaries with intervals, and the oracle that always knew the best arm."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from mlops_assets.ml.earlier_rows import without_earlier_rows
 from mlops_assets.ml.history import History
 from mlops_assets.ml.prequential import ArmResult, Prequential
 from mlops_assets.ml.training_forecast import TrainingCosts
@@ -117,7 +118,7 @@ def build_arms(settings: ArmSettings) -> dict[str, Arm]:
 
     averaged = tuple(settings.histories) or (sliding,)
     chosen = (History(half_life=settings.half_life), sliding, expanding)
-    within = tuple(replace(history, earlier=0) for history in averaged)
+    within = without_earlier_rows(averaged)
     policies: dict[str, tuple[UpdatePolicy, tuple[History, ...]]] = {
         "never": (NeverPolicy(), (sliding,)),
         "sliding": (PeriodicPolicy(days=settings.period, histories=(sliding,)), (sliding,)),

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from mlops_assets.ml.earlier_rows import compare_earlier_rows, without_earlier_rows
 from mlops_assets.ml.history import History
 from mlops_assets.ml.loss_comparison import WindowLosses, compare_losses, row_blocks
 from mlops_assets.ml.retraining import WindowResult
@@ -132,7 +133,7 @@ class Prequential:
         if not policy.gated:
             return self._service(arm, tuple(decision.histories), day, day)
         holdout = day - timedelta(days=self._holdout_days)
-        best = self._choose(arm, policy, decision.histories, day)
+        best = self._helpful(arm, self._choose(arm, policy, decision.histories, day), day)
         seen = self._fit(arm, best, holdout)
         own = self._known(max(holdout, service.fitted_for), day, day)
         shared = WindowLosses.from_rows({_CANDIDATE: seen.losses[own], CHAMPION: service.losses[own]}, self._blocks(own))
@@ -145,7 +146,9 @@ class Prequential:
 
     def _first(self, arm: ArmResult, policy: UpdatePolicy, histories: tuple[History, ...], day: date) -> Service:
         """The first model, which replaces none."""
-        return self._accepted(arm, policy, histories, day) if policy.gated else self._service(arm, histories, day, day)
+        if not policy.gated:
+            return self._service(arm, histories, day, day)
+        return self._accepted(arm, policy, self._helpful(arm, histories, day), day)
 
     def _accepted(self, arm: ArmResult, policy: UpdatePolicy, histories: tuple[History, ...], day: date) -> Service:
         """A candidate that passed the gates, refitted if the policy does, with what it had on its hold-out."""
@@ -162,6 +165,17 @@ class Prequential:
         holdout = day - timedelta(days=self._holdout_days)
         known = self._known(holdout, day, day)
         return (min(histories, key=lambda history: float(self._fit(arm, (history,), holdout).losses[known].sum())),)
+
+    def _helpful(self, arm: ArmResult, histories: tuple[History, ...], day: date) -> tuple[History, ...]:
+        """The histories, without the rows from before the window where these make the average worse on the hold-out, beyond chance."""
+        alone = without_earlier_rows(histories)
+        if alone == histories:
+            return histories
+        holdout = day - timedelta(days=self._holdout_days)
+        known = self._known(holdout, day, day)
+        difference = compare_earlier_rows(self._models, histories, holdout, known, self._blocks(known))
+        arm.fits.update((history, holdout) for history in (*histories, *alone))
+        return alone if difference is not None and difference.is_worse else histories
 
     def _fit(self, arm: ArmResult, histories: tuple[History, ...], day: date) -> FittedPredictions:
         arm.fits.update((history, day) for history in histories)

@@ -6,7 +6,7 @@ Models are fitted here with the solution's estimator, without a search, a calibr
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from mlops_assets.schema.cadence import CADENCE_LENGTHS, Cadence
 from mlops_assets.schema.duration import maximum_days
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
-from mlops_assets.training.allowed_histories import WHOLE_DATASET, allowed_histories, earlier_rows
+from mlops_assets.training.allowed_histories import stream_histories
 from mlops_assets.training.candidate import current_configuration_hash
 from mlops_assets.training.labelled_stream import solution_models
 
@@ -167,10 +167,7 @@ def arm_settings(solution: Solution) -> "ArmSettings":
         forecasts=retraining.forecast,
         costs=None if retraining.costs is None else TrainingCosts(retraining.costs.training, retraining.costs.loss),
         refits=solution.refits,
-        histories=[
-            replace(history, days=history.days or window, earlier=earlier_rows(solution) if history == WHOLE_DATASET else 0)
-            for history in allowed_histories(solution)
-        ],
+        histories=stream_histories(solution),
     )
 
 

@@ -32,6 +32,7 @@ from mlops_assets.training.bundle_reading import read_bundle
 from mlops_assets.training.candidate import current_configuration_hash
 from mlops_assets.training.candidate_evaluation import decision_threshold
 from mlops_assets.training.fitting import default_estimator, fit_model
+from mlops_assets.training.helpful_rows import helpful_rows
 from mlops_assets.training.training_frame import draw_earlier_rows, split_query, training_frame
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ class Comparison:
     ) -> "np.ndarray":
         """What a model trained for `day` like those of the registry predicts: same rows, same features, same estimator."""
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         from mlops_assets.ml.matrix import FeatureSchema, to_frame, with_origins
         from mlops_assets.ml.pipeline import predict
@@ -156,12 +158,18 @@ class Comparison:
         inputs = self._inputs
         parts = [
             connection.execute(
-                f"SELECT * FROM ({split_query(inputs, day, rows)}) WHERE {SPLIT} <> 'holdout' OR {inputs.solution.refits} "
-                f"ORDER BY {SPLIT} = 'holdout', {quote(inputs.solution.spine.prediction_time)}, {quote(inputs.solution.spine.key)}"
+                f"SELECT * FROM ({split_query(inputs, day, rows)}) "
+                f"ORDER BY {quote(inputs.solution.spine.prediction_time)}, {quote(inputs.solution.spine.key)}"
             ).to_arrow_table()
             for rows in frame.built(connection)
         ]
-        train = pa.concat_tables(parts)
+        labelled = pa.concat_tables(parts)
+        earlier, train, holdout = (
+            labelled.filter(pc.equal(labelled.column(SPLIT), split)) for split in ("earlier", "train", "holdout")
+        )
+        train = helpful_rows(inputs, earlier, train, holdout, day).rows
+        if inputs.solution.refits:
+            train = pa.concat_tables([train, holdout])
         schema = with_origins(FeatureSchema.from_arrow(train.schema, inputs.features), train)
         pipeline = fit_model(inputs, schema, train, default_estimator(inputs)).pipeline
         return predict(pipeline, to_frame(rows, schema), inputs.solution.problem)

@@ -1,5 +1,6 @@
 """The histories that a solution fits, on the rows of its training dataset: up to the newest row, as a refit has it too."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlops_assets.ml.history import History
@@ -55,6 +56,15 @@ def earlier_rows(solution: Solution) -> int:
 def _weighs_by_recency(solution: Solution) -> bool:
     takes_weights = "sample_weight" in (method_parameters(solution.training.estimator.type, "fit") or ())
     return solution.spine.has_time and takes_weights
+
+
+def stream_histories(solution: Solution) -> tuple[History, ...]:
+    """Return the allowed histories as those of a stream of all labelled rows, of which the window and the earlier rows are a part."""
+    window, earlier = maximum_days(solution.training.window), earlier_rows(solution)
+    return tuple(
+        replace(history, days=history.days or window, earlier=earlier if history == WHOLE_DATASET else 0)
+        for history in allowed_histories(solution)
+    )
 
 
 def history_weights(inputs: SolutionInputs, rows: "pa.Table", history: History) -> "np.ndarray":

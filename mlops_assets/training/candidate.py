@@ -29,6 +29,7 @@ from mlops_assets.training.bundle_reading import keep_bundle
 from mlops_assets.training.bundle_writing import parity_sample, write_model_bundle
 from mlops_assets.training.exported_fit import ExportedFit, feature_schema, fit_version, least_precise
 from mlops_assets.training.fitting import default_estimator, run_search
+from mlops_assets.training.helpful_rows import HelpfulRows, helpful_rows
 from mlops_assets.training.provenance import code_versions
 from mlops_assets.training.training_dataset import dataset_rows_query
 from mlops_assets.training.training_runs import (
@@ -79,10 +80,14 @@ def train_candidate(
 ) -> tuple[RegisteredModel, dict[str, Any]]:
     """Search, fit, export, log and register. Returns the version and what the asset's page says of it."""
     with lake.connect(read_only=True) as connection:
-        train = connection.execute(dataset_rows_query(inputs, dataset.training_date, "earlier", "train")).to_arrow_table()
-        holdout = connection.execute(dataset_rows_query(inputs, dataset.training_date, "holdout")).to_arrow_table()
+        earlier, train, holdout = (
+            connection.execute(dataset_rows_query(inputs, dataset.training_date, split)).to_arrow_table()
+            for split in ("earlier", "train", "holdout")
+        )
     with training_run(context, registry, inputs, training) as run_id:
         try:
+            helpful = helpful_rows(inputs, earlier, train, holdout, dataset.training_date)
+            train = helpful.rows
             schema = feature_schema(inputs, train)
             searched = _search(context, registry, settings, inputs, schema=schema, train=train, dataset=dataset, run_id=run_id)
             estimator = searched.best.step if searched else default_estimator(inputs)
@@ -91,7 +96,7 @@ def train_candidate(
         except ValueError as error:
             raise permanent_failure(str(error)) from error
         precision = least_precise(gated.precision, served.precision)
-        _log(registry, run_id, inputs, served, searched, dataset=dataset, precision=precision)
+        _log(registry, run_id, inputs, served, searched, dataset=dataset, helpful=helpful, precision=precision)
         tags = version_tags(context, inputs, dataset, training)
         registered = registry.register(inputs.name, run_id, served.fitted.pipeline, tags)
         words = (
@@ -106,7 +111,7 @@ def train_candidate(
                 _write(bundle / GATED_FOLDER, inputs, gated, holdout, registered)
             registry.log_bundle(registered, bundle, training=training, precision=precision)
             keep_bundle(settings, registered, bundle)
-    return registered, _described(inputs, served, searched)
+    return registered, {**_described(inputs, served, searched), "earlier_rows": helpful.earlier}
 
 
 @contextmanager
@@ -217,6 +222,7 @@ def _log(
     searched: "SearchResult | None",
     *,
     dataset: TrainingDataset,
+    helpful: HelpfulRows,
     precision: Precision,
 ) -> None:
     """Parameters, metrics, the dataset and the history of the search, with the run behind the version."""
@@ -230,6 +236,7 @@ def _log(
             "chosen_threshold": fitted.threshold,
             "refit": inputs.solution.refits,
             "histories": ", ".join(history.name for history in allowed_histories(inputs.solution)),
+            "earlier_rows": helpful.earlier,
             "features": len(inputs.features),
             "feature_views": json.dumps(inputs.view_versions),
         },

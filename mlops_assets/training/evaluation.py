@@ -86,7 +86,7 @@ def build_evaluation(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
             # The gates evaluate what has not seen the hold-out.
             gated = read_gated_bundle(registry, settings, candidate)
             served = read_bundle(registry, settings, candidate) if record.is_refitted else gated
-            holdout = connection.execute(dataset_rows_query(inputs, training_date, "holdout", since=since)).to_arrow_table()
+            holdout = connection.execute(dataset_rows_query(inputs, training_date, "holdout", since)).to_arrow_table()
             train_rows = dataset_rows_query(inputs, training_date, "train")
             train = connection.execute(f"SELECT {quote(solution.spine.label)} FROM ({train_rows})").to_arrow_table()
             present = fingerprint(connection, dataset_query(inputs, training_date))

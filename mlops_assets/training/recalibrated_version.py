@@ -185,7 +185,7 @@ def _fit(lake: Lake, inputs: SolutionInputs, training_date: date, base: Base) ->
 
     with lake.connect(read_only=True) as connection:
         earlier, holdout = (
-            connection.execute(dataset_rows_query(inputs, training_date, split, since=base.training_date)).to_arrow_table()
+            connection.execute(dataset_rows_query(inputs, training_date, split, base.training_date)).to_arrow_table()
             for split in ("train", "holdout")
         )
     rows = pa.concat_tables([earlier, holdout])

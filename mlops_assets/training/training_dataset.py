@@ -15,7 +15,7 @@ from mlops_assets.feature_store.point_in_time import PART_VALUES
 from mlops_assets.lake.datasets import dataset_information
 from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.partition_range import PartitionRange
-from mlops_assets.lake.sql import literal, quote, sql_moment
+from mlops_assets.lake.sql import quote, sql_moment
 from mlops_assets.lake.tables import LakeError, current_snapshot, snapshot_at
 from mlops_assets.schema.cadence import CADENCE_LENGTHS
 from mlops_assets.schema.column_names import SPLIT, internal
@@ -135,16 +135,15 @@ def dataset_query(inputs: SolutionInputs, training_date: date) -> str:
     return f"(SELECT {names} FROM lake.{inputs.table(TRAINING_DATASET)} WHERE {TRAINING_DATE} = DATE '{training_date}')"
 
 
-def dataset_rows_query(inputs: SolutionInputs, training_date: date, *splits: str, since: date | None = None) -> str:
-    """SQL for the rows of `splits` of one dataset, those of the run's segment if it has one, always in the same order.
+def dataset_rows_query(inputs: SolutionInputs, training_date: date, split: str, since: date | None = None) -> str:
+    """SQL for the rows of one split of one dataset, those of the run's segment if it has one, always in the same order.
 
     With `since` those predicted from that date on: a model trained for it has seen none of them.
     """
     spine = inputs.solution.spine
     later = "" if since is None else f"AND {quote(spine.prediction_time)} >= {sql_moment(inputs.midnight(since))} "
     return (
-        f"SELECT * FROM {dataset_query(inputs, training_date)} "
-        f"WHERE {SPLIT} IN ({', '.join(map(literal, splits))}) AND {inputs.in_segment} {later}"
+        f"SELECT * FROM {dataset_query(inputs, training_date)} WHERE {SPLIT} = '{split}' AND {inputs.in_segment} {later}"
         f"ORDER BY {quote(spine.prediction_time)}, {quote(spine.key)}"
     )
 

@@ -129,10 +129,10 @@ def test_the_arms_follow_the_yaml():
     settings = arm_settings(inputs(retraining={"bad_windows": "1 of 3", "cooldown": "2w", "max_age": None}).solution)
     assert (settings.window, settings.cooldown, settings.maximum_age) == (30, 14, None)
     assert (settings.minimum_bad_windows, settings.recent_windows) == (1, 3)
-    assert settings.histories == [History(days=30, earlier=100_000), History(days=30, half_life=10)]
+    assert settings.histories == (History(days=30, earlier=100_000), History(days=30, half_life=10))
     training = inputs().solution.training.model_dump(exclude_none=True)
     unweighted = {**training, "estimator": {"type": "sklearn.neighbors.KNeighborsClassifier"}}
-    assert arm_settings(inputs(training=unweighted).solution).histories == [History(days=30)]
+    assert arm_settings(inputs(training=unweighted).solution).histories == (History(days=30),)
 
 
 def test_a_change_of_the_relation_is_compared_apart(lake: duckdb.DuckDBPyConnection, tmp_path: Path):
