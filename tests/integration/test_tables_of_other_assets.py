@@ -151,5 +151,6 @@ def test_a_dataset_is_made_of_the_tables_of_other_assets(definitions: dg.Definit
         [(rows, with_rain)] = connection.execute(
             "SELECT count(*), count(*) FILTER (rain = (day(sent_at) % 3 = 0)::integer) FROM lake.shipment_delay.training_dataset"
         ).fetchall()
-    # 30 days without the two whose labels were not known by then, and the two before the hold-out that were not known at its start.
-    assert rows == with_rain == 26 * 24
+    # 30 days without the two whose labels were not known by then, and the two before the hold-out that were not known at its start; and the
+    # 20 days before the window.
+    assert rows == with_rain == (26 + 20) * 24
