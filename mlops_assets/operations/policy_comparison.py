@@ -167,7 +167,7 @@ def arm_settings(solution: Solution) -> "ArmSettings":
         forecasts=retraining.forecast,
         costs=None if retraining.costs is None else TrainingCosts(retraining.costs.training, retraining.costs.loss),
         refits=solution.refits,
-        histories=stream_histories(solution),
+        histories=stream_histories(solution, window_days=window),
     )
 
 

@@ -20,7 +20,7 @@ from mlops_assets.schema.configuration_errors import (
 )
 from mlops_assets.schema.metric_names import check_metric
 from mlops_assets.schema.solution import Solution
-from mlops_assets.schema.training_section import Step, ThresholdRule, Training
+from mlops_assets.schema.training_section import Step, ThresholdRule, Training, TrainingHistory
 
 _OF_THE_DATASET = ("window", "holdout", "holdout_share", "earlier_rows", "sample_weight")
 _CONVERTERS = "skl2onnx._supported_operators"
@@ -54,6 +54,9 @@ def check_training(solution: Solution) -> None:
     weighted |= any(history.half_life is not None for history in training.histories or ())
     if training.histories and not solution.spine.has_time:
         errors.add(("training", "histories"), "a table without time has no history; leave it out")
+    if training.earlier_rows and training.histories and not any(history == TrainingHistory() for history in training.histories):
+        message = "none of training.histories reads rows from before the window; add an empty one, {}, or leave earlier_rows out"
+        errors.add(("training", "earlier_rows"), message)
     needs_onnx = solution.serving.engine == "process"
     candidates = training.search.candidates if training.search else []
     estimators: list[tuple[Step, tuple[str | int, ...], list[str]]] = [(training.estimator, ("training", "estimator"), [])]

@@ -58,11 +58,11 @@ def _weighs_by_recency(solution: Solution) -> bool:
     return solution.spine.has_time and takes_weights
 
 
-def stream_histories(solution: Solution) -> tuple[History, ...]:
+def stream_histories(solution: Solution, *, window_days: int) -> tuple[History, ...]:
     """Return the allowed histories as those of a stream of all labelled rows, of which the window and the earlier rows are a part."""
-    window, earlier = maximum_days(solution.training.window), earlier_rows(solution)
+    earlier = earlier_rows(solution)
     return tuple(
-        replace(history, days=history.days or window, earlier=earlier if history == WHOLE_DATASET else 0)
+        replace(history, days=history.days or window_days, earlier=earlier if history == WHOLE_DATASET else 0)
         for history in allowed_histories(solution)
     )
 

@@ -33,7 +33,7 @@ def helpful_rows(
 ) -> HelpfulRows:
     """Return the rows of `earlier` and `train` in order of time, or those of `train` alone where the average of both loses more beyond chance.
 
-    Raises ValueError where the rows cannot be fitted on.
+    Where they cannot be compared, as where a short history holds one class alone, the earlier rows are kept, and why is said.
     """
     import numpy as np
     import pyarrow as pa
@@ -45,18 +45,23 @@ def helpful_rows(
     if not earlier.num_rows or not holdout.num_rows:
         return HelpfulRows(pa.concat_tables([earlier, train]), f"{earlier.num_rows:,}")
     rows = pa.concat_tables([earlier, train])
+    kept = f"{earlier.num_rows:,}"
     step = -(-rows.num_rows // _MOST_ROWS)
     sample = rows.take(np.arange(0, rows.num_rows, step))
     models = solution_models(inputs, pa.concat_tables([sample, holdout]), folder=None, identity="")
-    first = subtract_duration(training_date, inputs.solution.training.holdout)
+    training = inputs.solution.training
+    start, first = (subtract_duration(training_date, span) for span in (training.window, training.holdout))
     places = np.arange(sample.num_rows, sample.num_rows + holdout.num_rows)
     days = models.stream.days[places]
-    difference = compare_earlier_rows(
-        models, stream_histories(inputs.solution), first, places, row_blocks(days.astype(int), places)
-    )
+    # Up to the hold-out the window is shorter by it.
+    histories = stream_histories(inputs.solution, window_days=(first - start).days)
+    try:
+        difference = compare_earlier_rows(models, histories, first, places, row_blocks(days.astype(int), places))
+    except ValueError as error:
+        return HelpfulRows(rows, f"{kept}; not compared with the window alone: {error}")
     if difference is None:
-        return HelpfulRows(rows, f"{earlier.num_rows:,}; the hold-out is too short to compare")
+        return HelpfulRows(rows, f"{kept}; the hold-out is too short to compare")
     compared = f"with them the model loses {describe_difference(difference)} more on the hold-out"
     if difference.is_worse:
         return HelpfulRows(train, f"none of {earlier.num_rows:,}: {compared}")
-    return HelpfulRows(rows, f"{earlier.num_rows:,}: {compared}")
+    return HelpfulRows(rows, f"{kept}: {compared}")

@@ -42,7 +42,8 @@ class SolutionLearner:
         problem = self.specification.problem
         predicted = predict(fit_rows(self.specification, self.estimator, taken), self.rows.frame.iloc[later], problem)
         if problem == "binary_classification":
-            return predicted[:, 1]
+            # A history of one class gives it alone.
+            return predicted[:, 1] if predicted.shape[1] == 2 else np.full(len(later), float(taken.labels[0]))
         if problem == "regression":
             return predicted
         # A class that the history does not hold has no probability.

@@ -129,3 +129,11 @@ def test_earlier_rows_are_of_the_whole_dataset_alone() -> None:
         weights = history_weights(inputs, rows, history)
         assert not weights[:100].any()
         assert (weights[100:] > 0.9).all()
+
+
+def test_earlier_rows_that_no_history_reads_are_a_fault() -> None:
+    solution = with_histories(case("regression").inputs, [{"span": "10d"}]).solution
+    check_training(solution)
+    training = solution.training.model_copy(update={"earlier_rows": 500})
+    with pytest.raises(ConfigurationError, match="reads rows from before the window"):
+        check_training(solution.model_copy(update={"training": training}))

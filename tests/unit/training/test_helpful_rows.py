@@ -9,6 +9,7 @@ import pytest
 from evaluated_candidates import case
 
 from mlops_assets.schema.problem import PROBLEMS, Problem
+from mlops_assets.schema.training_section import Step, TrainingHistory
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.helpful_rows import helpful_rows
 
@@ -56,6 +57,23 @@ def test_rows_of_another_relation_are_not() -> None:
     helpful = helpful_rows(inputs, turned, train, holdout, TRAINING_DATE)
     assert helpful.rows.equals(train)
     assert helpful.earlier.startswith("none of 1,000: with them the model loses +")
+
+
+@pytest.mark.parametrize(
+    "estimator", ["sklearn.linear_model.LogisticRegression", "sklearn.ensemble.HistGradientBoostingClassifier"]
+)
+def test_a_short_history_of_one_class_is_no_reason_to_fail(estimator: str) -> None:
+    inputs, earlier, train, holdout = parts("binary_classification")
+    label = inputs.solution.spine.label
+    values = train.column(label).to_pylist()
+    values[-60:] = [values[0]] * 60
+    train = train.set_column(train.column_names.index(label), label, pa.array(values, train.schema.field(label).type))
+    update = {"histories": [TrainingHistory(), TrainingHistory(span="3d")], "estimator": Step(type=estimator)}
+    training = inputs.solution.training.model_copy(update=update)
+    inputs = replace(inputs, solution=inputs.solution.model_copy(update={"training": training}))
+    helpful = helpful_rows(inputs, earlier, train, holdout, TRAINING_DATE)
+    assert helpful.rows.equals(pa.concat_tables([earlier, train]))
+    assert helpful.earlier.startswith("1,000")
 
 
 def test_nothing_is_compared_where_there_is_nothing() -> None:
