@@ -50,7 +50,7 @@ class LakeSize:
 
 @dataclass
 class LakeMaintenance:
-    """The result: the size before and after, and what was done, or with a dry run would be.
+    """The result: the size before, and what was done with the size after it, or what a dry run would do.
 
     `expired_numbers` are first and last of adjacent snapshots that expired. `kept` counts the snapshots that stay by the reason. `in_use` are
     tables that were being written all the time. What is younger than the `oldest_work` that is still under way stays, snapshots and files.
@@ -95,7 +95,8 @@ def maintain_lake(lake: Lake, policy: LakePolicy, *, now: datetime, dry_run: boo
         result.removed = _remove(connection, "ducklake_cleanup_old_files", before, dry_run)
         report("Removing orphaned files")
         result.orphans = _remove(connection, "ducklake_delete_orphaned_files", before, dry_run)
-        result.after = measure_lake(lake, connection)
+        if not dry_run:
+            result.after = measure_lake(lake, connection)
     return result
 
 

@@ -61,7 +61,7 @@ class RunStorageSize:
 
 @dataclass
 class RunLogMaintenance:
-    """The result: the size before and after, and what was removed, or with a dry run would be.
+    """The result: the size before, and what was removed with the size after it, or what a dry run would remove.
 
     `expired` counts the runs whose log went, `events` what was in them. `deleted` are the runs that went as a whole.
     """
@@ -103,7 +103,7 @@ def expire_run_logs(
                 log.delete_events(run_id)
                 instance.delete_run(run_id)
                 result.deleted.append(run_id)
-    result.after = _measure(log)
+        result.after = _measure(log)
     return result
 
 

@@ -25,13 +25,12 @@ def test_each_line_of_all_logs_names_the_environment(tmp_path: Path) -> None:
     (tmp_path / "conf").write_text(PROGRAM.format(folder=tmp_path))
     command = [sys.executable, "-m", "mlops_assets.local.supervisord", "-c", str(tmp_path / "conf")]
     supervisor = subprocess.Popen(command, env=os.environ | {"MLOPS_ENV": "staging"}, stdout=subprocess.DEVNULL, cwd=tmp_path)
-    log = tmp_path / "nats.log"
-    wait_for(lambda: log.exists() and log.read_text().endswith("no end"), 20)
+    log, own_log = tmp_path / "nats.log", tmp_path / "supervisord.log"
+    wait_for(lambda: own_log.exists() and "exited: nats" in own_log.read_text(), 20)
     supervisor.terminate()
     assert supervisor.wait(20) == 0
     assert log.read_text() == "[staging] named\n[staging] \n[staging] by nobody\n[staging] no end"
-    lines = (tmp_path / "supervisord.log").read_text().splitlines()
-    assert "exited: nats" in "".join(lines)
+    lines = own_log.read_text().splitlines()
     assert [line for line in lines if not line.startswith("[staging] 20")] == []
 
 
