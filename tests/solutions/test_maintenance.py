@@ -10,7 +10,7 @@ TABLE = "upkeep.numbers"
 
 
 def _files(platform: Platform) -> int:
-    with platform.lake.connect() as connection:
+    with platform.lake.connect(read_only=True) as connection:
         [(files,)] = connection.execute(
             "SELECT count(*) FROM ducklake_list_files('lake', 'numbers', schema => 'upkeep')"
         ).fetchall()
