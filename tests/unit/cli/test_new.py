@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,8 +77,7 @@ def test_questions_are_answered_on_a_terminal(command: list[str], project: Proje
 def test_a_question_that_is_left_writes_nothing(command: list[str], project: Project) -> None:
     with _on_terminal(command, project) as terminal:
         terminal.read_until("> ")
-        terminal.interrupt()
-        assert "Aborted" in terminal.read_until("Aborted")
+        terminal.interrupt_until("Aborted")
         assert terminal.process.wait() == 1
     assert not list(project.definitions_directory.glob("coins*"))
 
@@ -103,14 +103,21 @@ class _Terminal:
         """Type `text`."""
         os.write(self.descriptor, text.encode())
 
-    def interrupt(self) -> None:
-        """Press Ctrl-C, as often as it takes: between a question and the wait for its answer Python may miss one."""
+    def interrupt_until(self, end: str) -> None:
+        """Press Ctrl-C until the process has written `end`: between a question and the wait for its answer Python may miss one.
 
-        def has_ended() -> bool:
+        And no more often: another one would interrupt its own end.
+        """
+        text = ""
+
+        def has_written() -> bool:
+            nonlocal text
             self.write("\x03")
-            return self.process.poll() is not None
+            while end not in text and select.select([self.descriptor], [], [], 2)[0]:
+                text += os.read(self.descriptor, 1 << 16).decode()
+            return end in text
 
-        wait_for(has_ended, 60, every=2)
+        wait_for(has_written, 60)
 
 
 @contextmanager
