@@ -50,7 +50,7 @@ def own_postgres(settings: Settings) -> Iterator[str]:
             command, user=postgres.user_for_supervisor(), cwd=directory, stdout=log, stderr=log, umask=PRIVATE_UMASK
         )
     try:
-        wait_for(lambda: _set_password(directory), 20)
+        wait_for(lambda: _set_password(directory))
         yield f"postgresql://postgres:{quote(POSTGRES_PASSWORD, safe='')}@/postgres?host={directory}"
     finally:
         server.send_signal(signal.SIGINT)

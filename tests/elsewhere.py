@@ -68,7 +68,7 @@ def postgres_with_tls(folder: Path) -> Iterator[str]:
         # Not by SIGTERM, which waits until every client has gone: a test that asked it keeps its connections.
         stack.callback(server.send_signal, signal.SIGINT)
         address = f"postgresql://postgres:canary%20of%20Postgres@127.0.0.1:{port}/postgres?sslmode=verify-full&sslrootcert={authority.path}"
-        wait_for(lambda: _answers(address), 30)
+        wait_for(lambda: _answers(address))
         yield address
 
 

@@ -66,7 +66,7 @@ def nats_cluster(folder: Path) -> Iterator[NatsCluster]:
     try:
         for number in range(3):
             cluster.start(f"n{number}")
-        wait_for(cluster.answers, 20)
+        wait_for(cluster.answers)
         yield cluster
     finally:
         cluster.kill_all()

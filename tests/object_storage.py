@@ -55,7 +55,7 @@ class ObjectStore:
         ]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
-        wait_for(self._answers, seconds=120)
+        wait_for(self._answers)
 
     def kill(self) -> None:
         """End it at once: ending in good order takes half a minute."""

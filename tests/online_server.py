@@ -77,7 +77,7 @@ class OnlineServer:
         self._log = (self.settings.home / "server.log").open("wb")
         self.start()
         try:
-            wait_for(lambda: len(self.reports()) == self.settings.serving_processes and self._answers(), 60)
+            wait_for(lambda: len(self.reports()) == self.settings.serving_processes and self._answers())
         except BaseException:
             self.__exit__()
             raise
@@ -88,7 +88,7 @@ class OnlineServer:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
-        wait_for(lambda: not self.reports(), 30)
+        wait_for(lambda: not self.reports())
         self._log.close()
 
     def start(self) -> None:

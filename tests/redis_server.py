@@ -63,7 +63,7 @@ def saving_redis(folder: Path) -> Iterator[tuple[int, str]]:
     command = [REDIS_SERVER, "--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--save", "1", "1"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _answers(redis.Redis(unix_socket_path=str(socket))), 20)
+        wait_for(lambda: _answers(redis.Redis(unix_socket_path=str(socket))))
         yield server.pid, f"unix://{socket}"
     finally:
         server.kill()
@@ -99,14 +99,14 @@ def running_redis_cluster() -> Iterator[str]:
         servers.append(subprocess.Popen([*command, "--bind", "127.0.0.1", "--save", ""], stdout=subprocess.DEVNULL))
     nodes = [redis.Redis(port=port) for port in ports[:3]]
     try:
-        wait_for(lambda: all(_answers(node) for node in nodes), 20)
+        wait_for(lambda: all(_answers(node) for node in nodes))
         bounds = [0, _SLOTS // 3, 2 * _SLOTS // 3, _SLOTS]
         for number, node in enumerate(nodes):
             node.execute_command("CLUSTER ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
             node.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
         for port, bus in zip(ports[1:3], ports[4:], strict=True):
             nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
-        wait_for(lambda: all(node.execute_command("CLUSTER INFO")["cluster_state"] == "ok" for node in nodes), 30)
+        wait_for(lambda: all(node.execute_command("CLUSTER INFO")["cluster_state"] == "ok" for node in nodes))
         yield f"redis+cluster://127.0.0.1:{ports[0]}"
     finally:
         for server in servers:

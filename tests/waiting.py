@@ -6,12 +6,15 @@ from typing import Any
 
 import psutil
 
+_SECONDS = 240
+"""What takes longer will not come. What comes late, beside whatever else the machine does, fails no test."""
 
-def wait_for(condition: Callable[[], Any], seconds: float, *, every: float = 0.05) -> None:
-    """Wait until `condition`, which is asked `every` so many seconds, holds; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
+
+def wait_for(condition: Callable[[], Any], *, every: float = 0.05) -> None:
+    """Wait until `condition`, which is asked `every` so many seconds, holds; fails where it never does."""
+    deadline = time.monotonic() + _SECONDS
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
+        assert time.monotonic() < deadline, f"not within {_SECONDS} s"
         time.sleep(every)
 
 

@@ -135,7 +135,7 @@ def test_a_hundred_thousand_requests_through_five_swaps_and_a_rolling_restart() 
     answered = failures = rounds = swaps = 0
     with OnlineServer(home, flights(2)) as server, ThreadPoolExecutor(1) as changes:
         server.promote(1)
-        wait_for(lambda: server.versions() == {1}, 10)
+        wait_for(lambda: server.versions() == {1})
         target = Target(server.address, lua(home, server.row, server.headers))
         while answered < REQUESTS:
             over = threading.Event()
@@ -158,11 +158,11 @@ def change(server: OnlineServer, over: threading.Event) -> None:
     """Five hot swaps and one rolling restart, which must not take longer than the load, which is `over` then."""
     for version in (2, 1, 2, 1, 2):
         server.promote(version)
-        wait_for(lambda version=version: server.versions() == {version}, 10)
+        wait_for(lambda version=version: server.versions() == {version})
         over.wait(1)
     before = server.workers()
     os.kill(server.process.pid, signal.SIGHUP)
-    wait_for(lambda: len(server.workers()) == 2 and not server.workers() & before, 60)
+    wait_for(lambda: len(server.workers()) == 2 and not server.workers() & before)
     assert not over.is_set(), "the restart took longer than the load"
 
 
@@ -290,7 +290,7 @@ def served(home: Path, fitted: Fitted, durability: str) -> Iterator[OnlineServer
         store.push(view, source=f"features.{name}", snapshot=1, base=None, written=written, removed=[])
     server.promote(1)
     with server:
-        wait_for(lambda: server.versions() == {1}, 10)
+        wait_for(lambda: server.versions() == {1})
         yield server
 
 

@@ -192,7 +192,7 @@ def test_a_server_swaps_under_load_within_five_seconds(settings: Settings, versi
             # As on another machine: no file of this one tells.
             signature = record.sign(Signer(settings.signing_key_file), "accepted")[ACCEPTANCE_TAG]
             of_solution(replace(settings, home=tmp_path / "elsewhere")).activate("champion", record, signature)
-            wait_for(lambda version=version: server.versions() == {version}, 10)
+            wait_for(lambda version=version: server.versions() == {version})
             assert time.monotonic() - began < 5.5
     assert (set(found.statuses), found.errors) == ({200}, [])
     assert set(found.versions) == {1, 2}
@@ -214,7 +214,7 @@ def test_a_notice_has_servers_of_other_machines_look_at_once(nats: NatsServer, t
         stopping.set()
         await following
 
-    asyncio.run(asyncio.wait_for(follow(), 20))
+    asyncio.run(asyncio.wait_for(follow(), 240))
     assert not (here / FOLLOWED).exists()
     nats.kill()
     publish_notice(nats.url, here)

@@ -207,7 +207,7 @@ def test_the_online_store_wants_its_password(tmp_path: Path) -> None:
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:
         try:
             known = redis.Redis(port=port, password=environment["REDIS_PASSWORD"])
-            wait_for(lambda: _answers(known), 10)
+            wait_for(lambda: _answers(known))
             with pytest.raises(redis.AuthenticationError):
                 redis.Redis(port=port).ping()
             assert environment["REDIS_PASSWORD"] not in Path(f"/proc/{server.pid}/cmdline").read_text()

@@ -88,7 +88,7 @@ def server() -> Iterator[ServerInContainer]:
     home.chmod(0o755)
     with ServerInContainer(home, flights(2)) as server:
         server.promote(1)
-        wait_for(lambda: server.versions() == {1}, 60)
+        wait_for(lambda: server.versions() == {1})
         yield server
     shutil.rmtree(home)
 
@@ -98,9 +98,9 @@ def test_the_image_of_servers_serves_is_swapped_and_drained_under_load(server: S
     assert size_in_megabytes(build("serving")) < MAXIMUM_MEGABYTES
     before = {record.prediction_id for record in server.records()}
     with load(server, callers=4) as found:
-        wait_for(lambda: found.versions[1] > 100, 60)
+        wait_for(lambda: found.versions[1] > 100)
         server.promote(2)
-        wait_for(lambda: found.versions[2] > 100, 60)
+        wait_for(lambda: found.versions[2] > 100)
         assert (set(found.statuses), found.errors) == ({200}, [])
         in_flight = re.search(r"^mlops_requests_in_flight (\S+)$", server.get("/metrics").text, flags=re.MULTILINE)
         assert in_flight is not None, "what the autoscaler counts"

@@ -118,7 +118,7 @@ def test_the_page_follows_dagster_by_its_websocket(visit: Visit) -> None:
         visit.page.wait_for_timeout(100)  # the browser tells nothing to a test that sleeps
         return any("connection_ack" in frame for frame in received)
 
-    wait_for(acknowledged, 30)
+    wait_for(acknowledged)
 
 
 def test_mlflow_opens_with_its_link(visit: Visit, platform: Platform) -> None:

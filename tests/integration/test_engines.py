@@ -105,7 +105,7 @@ def kill_when_written(marker: Path, cluster: RayCluster) -> threading.Thread:
     """Kill the raylet of the node whose id is written into `marker`."""
 
     def kill() -> None:
-        wait_for(lambda: marker.exists() and marker.read_text(), seconds=60)
+        wait_for(lambda: marker.exists() and marker.read_text())
         cluster.kill_raylet(marker.read_text())
 
     thread = threading.Thread(target=kill)
@@ -247,11 +247,11 @@ def test_a_killed_driver_leaves_no_cluster_of_its_own(tmp_path: Path) -> None:
         "    time.sleep(120)\n"
     )
     driver = subprocess.Popen([sys.executable, "-c", script])
-    wait_for(lambda: (tmp_path / "begun").exists(), seconds=60)
+    wait_for(lambda: (tmp_path / "begun").exists())
     assert ray_processes(f"_{driver.pid}/")
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    wait_for(lambda: not ray_processes(f"_{driver.pid}/"), seconds=30)
+    wait_for(lambda: not ray_processes(f"_{driver.pid}/"))
 
 
 def test_an_address_is_enough_for_searches_and_ray_is_not_started_before_it_is_needed() -> None:
@@ -307,7 +307,7 @@ def test_predictions_are_those_of_this_process_though_a_raylet_is_killed(clinic:
         before = current_snapshot(connection)
 
     def kill() -> None:
-        wait_for(lambda: part_files(lake), seconds=60)
+        wait_for(lambda: part_files(lake))
         cluster.kill_raylet()
         written.append(len(part_files(lake)))
 
@@ -399,7 +399,7 @@ def test_a_training_dataset_is_that_of_this_process_though_a_raylet_is_killed(cl
     before, written = part_files(clinic.lake), list[int]()
 
     def kill() -> None:
-        wait_for(lambda: part_files(clinic.lake) - before, seconds=60)
+        wait_for(lambda: part_files(clinic.lake) - before)
         cluster.kill_raylet()
         written.append(len(part_files(clinic.lake) - before))
 
@@ -422,7 +422,7 @@ def test_a_killed_driver_leaves_orphans_at_most_and_no_task(
     lake, settings = make_lake(), on(cluster, Settings(home=tmp_path), part_values=1)
     sent = pickle.dumps((lake, settings)).hex()
     driver = subprocess.Popen([sys.executable, "-c", SLOW_DRIVER, sent])
-    wait_for(lambda: len(part_files(lake)) > 2, seconds=60)
+    wait_for(lambda: len(part_files(lake)) > 2)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
 
@@ -431,7 +431,7 @@ def test_a_killed_driver_leaves_orphans_at_most_and_no_task(
         time.sleep(2)
         return part_files(lake) == before
 
-    wait_for(has_stopped, seconds=60)
+    wait_for(has_stopped)
     left = part_files(lake)
     assert len(left) < SLOW_PARTS
     with lake.connect(read_only=True) as connection:

@@ -33,7 +33,7 @@ def online_server(root: Path) -> Iterator[str]:
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
     try:
-        wait_for(lambda: answers(f"http://localhost:{port}") or process.poll() is not None, 60)
+        wait_for(lambda: answers(f"http://localhost:{port}") or process.poll() is not None)
         assert process.poll() is None, (root / "log").read_text()
         yield f"http://localhost:{port}"
     finally:

@@ -87,7 +87,7 @@ def test_nothing_is_lost_or_doubled_when_writers_shippers_and_the_server_are_kil
     with (spool / "late" / "1-1.segment").open("wb") as torn:
         torn.write(b"0badc0de {}\n12345678 {")
     last = start_shipper(nats, home)
-    wait_for(lambda: not list((spool / "late").glob("*.segment")), 30)
+    wait_for(lambda: not list((spool / "late").glob("*.segment")))
     last.send_signal(signal.SIGTERM)
     assert last.wait(60) == 0
     assert last.stderr is not None
@@ -134,13 +134,13 @@ def test_a_shipper_that_starts_again_does_not_ship_again(nats: NatsServer, tmp_p
             writer.append(prediction_record(number))
         for _ in range(2):
             shipper = start_shipper(nats, home)
-            wait_for(lambda: pending_bytes(home / "spool") == 0, 30)
+            wait_for(lambda: pending_bytes(home / "spool") == 0)
             shipper.kill()
             shipper.wait()
             nats.run(lambda stream: stream.jetstream.purge_stream(PREDICTIONS))
         writer.append(prediction_record(3))
         shipper = start_shipper(nats, home)
-        wait_for(lambda: pending_bytes(home / "spool") == 0, 30)
+        wait_for(lambda: pending_bytes(home / "spool") == 0)
         shipper.kill()
         shipper.wait()
     assert [decode_record(message.data) for message in nats.messages(PREDICTIONS, "late")] == [prediction_record(3)]

@@ -76,7 +76,7 @@ class Company:
         return run.run_id
 
     def wait_for(self, run_id: str, status: DagsterRunStatus) -> None:
-        wait_for(lambda: self.instance.get_run_by_id(run_id).status is status, 120)  # type: ignore[union-attr]
+        wait_for(lambda: self.instance.get_run_by_id(run_id).status is status)  # type: ignore[union-attr]
 
     def facts(self) -> list[list[str]]:
         return [line.split() for line in (self.root / "facts").read_text().splitlines()]
@@ -86,9 +86,9 @@ class Company:
         (self.root / "child").unlink(missing_ok=True)
         (self.root / "stay").touch()
         run_id = self.launch()
-        wait_for((self.root / "child").exists, 120)
+        wait_for((self.root / "child").exists)
         (self.root / "stay").unlink()
-        wait_for(lambda: (self.root / "child").read_text() != "", 120)
+        wait_for(lambda: (self.root / "child").read_text() != "")
         return run_id, int((self.root / "child").read_text())
 
 
@@ -103,7 +103,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     with run_instance(home) as instance:
         environment = os.environ | {PROJECT_VARIABLE: str(root)}
         server = subprocess.Popen([sys.executable, "-m", "mlops_assets.runs.fork_server", str(path)], env=environment, cwd=root)
-        wait_for(path.exists, 120)
+        wait_for(path.exists)
         yield Company(root, instance, server, path)
         server.kill()
         server.wait()
@@ -114,7 +114,7 @@ def test_workers_share_what_was_loaded_and_nothing_else(company: Company) -> Non
     runs = [company.launch() for _ in range(2)]
     for run_id in runs:
         company.wait_for(run_id, DagsterRunStatus.SUCCESS)
-        wait_for(lambda run_id=run_id: company.workers.state(run_id) is WorkerState.ABSENT, 120)
+        wait_for(lambda run_id=run_id: company.workers.state(run_id) is WorkerState.ABSENT)
     first, second = company.facts()[-2:]
     assert first[0] == second[0] == str(company.server.pid)
     assert first[2] != second[2]
@@ -129,17 +129,17 @@ def test_a_killed_worker_takes_its_child_with_it(company: Company) -> None:
     run_id, child = company.staying()
     assert company.workers.state(run_id) is WorkerState.ALIVE
     # Another process copies it there, once a second.
-    wait_for(lambda: "what a step prints" in company.workers.last_words(run_id), 120)
+    wait_for(lambda: "what a step prints" in company.workers.last_words(run_id))
     os.kill(int((company.workers.directory / f"{run_id}.lock").read_text()), signal.SIGKILL)
-    wait_for(lambda: is_gone(child), 120)
-    wait_for(lambda: company.workers.state(run_id) is WorkerState.DEAD, 120)
+    wait_for(lambda: is_gone(child))
+    wait_for(lambda: company.workers.state(run_id) is WorkerState.DEAD)
     assert company.server.poll() is None
 
 
 def test_a_long_run_and_its_child_are_nicer_than_what_others_wait_for(company: Company) -> None:
     run_id, child = company.staying()
     worker = int((company.workers.directory / f"{run_id}.lock").read_text())
-    wait_for(lambda: {os.getpriority(os.PRIO_PROCESS, each) for each in (worker, child)} == {os.nice(0) + 5}, 10)
+    wait_for(lambda: {os.getpriority(os.PRIO_PROCESS, each) for each in (worker, child)} == {os.nice(0) + 5})
     assert company.instance.run_launcher.terminate(run_id)
     company.wait_for(run_id, DagsterRunStatus.CANCELED)
 
@@ -148,7 +148,7 @@ def test_a_canceled_run_ends_with_its_child(company: Company) -> None:
     run_id, child = company.staying()
     assert company.instance.run_launcher.terminate(run_id)
     company.wait_for(run_id, DagsterRunStatus.CANCELED)
-    wait_for(lambda: is_gone(child), 120)
+    wait_for(lambda: is_gone(child))
 
 
 def test_a_request_that_breaks_off_starts_nothing_and_harms_nobody(company: Company) -> None:
@@ -165,7 +165,7 @@ def test_changed_code_is_loaded_again(company: Company) -> None:
     code.write_text(code.read_text().replace("version = 1", "version = 22"))
     company.wait_for(company.launch(), DagsterRunStatus.SUCCESS)
     assert company.facts()[-1][:2] == [str(os.getpid()), "22"]
-    wait_for(company.socket_path.exists, 120)
+    wait_for(company.socket_path.exists)
     company.wait_for(company.launch(), DagsterRunStatus.SUCCESS)
     assert company.facts()[-1][:2] == [str(company.server.pid), "22"]
 

@@ -118,20 +118,20 @@ def test_a_killed_worker_takes_its_dbt_with_it_and_its_run_alone_is_tried_again_
         group = [process for process in psutil.process_iter() if chaos.is_dbt(process)]
         return [process for process in group if os.getpgid(process.pid) == worker]
 
-    wait_for(lambda: stack.client.run(run_id).status == "STARTED", 120)
+    wait_for(lambda: stack.client.run(run_id).status == "STARTED")
     worker = int((workers.directory / f"{run_id}.lock").read_text())
-    wait_for(lambda: bool(dbts()), 120)
+    wait_for(lambda: bool(dbts()))
     [dbt] = dbts()
     # It waits, so that the other run is executed too when the worker is killed, as the system does when memory runs out.
     dbt.suspend()
     bystander = chaos.launch(stack, BYSTANDER)
-    wait_for(lambda: stack.client.run(bystander).status == "STARTED", 120)
+    wait_for(lambda: stack.client.run(bystander).status == "STARTED")
     # The daemon sleeps meanwhile: `mlops status` sees what it would mend.
     daemon = psutil.Process(states(stack)["dagster-daemon"])
     daemon.suspend()
     os.kill(worker, signal.SIGKILL)
     assert stack.client.run(bystander).status == "STARTED"
-    wait_for(lambda: not dbt.is_running() or dbt.status() == psutil.STATUS_ZOMBIE, 60)
+    wait_for(lambda: not dbt.is_running() or dbt.status() == psutil.STATUS_ZOMBIE)
     [stuck] = json.loads(stack.mlops("status", "--json").stdout)["stuck"]
     assert (stuck["kind"], stuck["run_id"], stuck["reason"]) == ("worker", run_id, "has no worker")
     assert f"Run {run_id}" in stack.mlops("status").stdout

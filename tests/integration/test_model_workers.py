@@ -26,7 +26,7 @@ def server() -> Iterator[OnlineServer]:
     with OnlineServer(home, versions, processes=1) as server:
         server.fitted = versions[1]  # type: ignore[attr-defined]
         server.promote(1)
-        wait_for(lambda: server.versions() == {1}, 180)
+        wait_for(lambda: server.versions() == {1})
         yield server
     shutil.rmtree(home)
 
@@ -57,13 +57,13 @@ def test_a_killed_worker_is_replaced_and_no_request_is_lost(server: OnlineServer
     before = server.model_workers()
     write_options(server.folder, Serving(worker=Worker(timeout_seconds=60)))
     # Workers of its own for the changed options; those before it end when no request can need them any more.
-    wait_for(lambda: len(server.model_workers() - before) == 1 and not server.model_workers() & before, 180)
+    wait_for(lambda: len(server.model_workers() - before) == 1 and not server.model_workers() & before)
     [killed] = server.model_workers()
     with load(server, callers=3, patience=60) as found:
-        wait_for(lambda: found.answered > 5, 180)
+        wait_for(lambda: found.answered > 5)
         kill(killed)
         answered = found.answered
-        wait_for(lambda: found.answered > answered + 20, 180)
+        wait_for(lambda: found.answered > answered + 20)
     assert (set(found.statuses), found.errors) == ({200}, [])
     assert server.model_workers() - {killed}
     kept = [record.prediction_id for record in server.records()]
@@ -73,15 +73,15 @@ def test_a_killed_worker_is_replaced_and_no_request_is_lost(server: OnlineServer
 
 def test_what_takes_too_long_is_answered_in_time_with_the_advice_to_come_back(server: OnlineServer) -> None:
     write_options(server.folder, Serving(worker=Worker(timeout_seconds=0.0001)))
-    wait_for(lambda: server.post(server.row).status_code == 504, 180)
+    wait_for(lambda: server.post(server.row).status_code == 504)
     late = server.post(server.row)
     assert (late.status_code, late.headers["retry-after"]) == (504, "1")
     write_options(server.folder, Serving())
-    wait_for(lambda: server.post(server.row).status_code == 200, 180)
+    wait_for(lambda: server.post(server.row).status_code == 200)
 
 
 def test_workers_end_with_the_server_and_with_their_version(server: OnlineServer) -> None:
     workers = server.model_workers()
     for pid in server.workers():
         kill(pid)
-    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in workers), 30)
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in workers))

@@ -33,15 +33,13 @@ from mlops_assets.local.environment import scripts_directory
 from mlops_assets.local.links import link
 from mlops_assets.serving.contract import BaseVersion
 
-SWAP_SECONDS = 5
-
 
 @contextmanager
 def serving(engine: str) -> Iterator[OnlineServer]:
     home = Path(tempfile.mkdtemp(prefix="online.", dir="/tmp"))
     with OnlineServer(home, flights(3), engine=engine) as server:
         server.promote(1)
-        wait_for(lambda: server.versions() == {1}, 180)
+        wait_for(lambda: server.versions() == {1})
         yield server
     shutil.rmtree(home)
 
@@ -83,7 +81,7 @@ def test_a_running_server_takes_a_new_caller_and_its_processes_limit_it_together
     token = add_caller(server.settings, "shop", (SOLUTION,), requests_per_second=1e-6, burst=4)
     own = {"Authorization": f"Bearer {token}"}
     # Each on a connection of its own; a process that has not seen the file yet refuses by 401.
-    wait_for(lambda: {server.post(server.row, **own).status_code for _ in range(20)} == {429}, SWAP_SECONDS)
+    wait_for(lambda: {server.post(server.row, **own).status_code for _ in range(20)} == {429})
     admitted = re.search(r'caller_requests_total{caller="shop",outcome="admitted"} (\d+)', server.get("/metrics").text)
     assert admitted
     assert admitted[1] == "4"
@@ -93,7 +91,7 @@ def test_a_running_server_takes_a_new_caller_and_its_processes_limit_it_together
     assert {answer.status_code for answer in others} == {401}
     assert set(requests.get(f"{server.settings.serving_url}/readyz", headers=own, timeout=10).json()) == {"status"}
     remove_caller(server.settings, "shop")
-    wait_for(lambda: {server.post(server.row, **own).status_code for _ in range(8)} == {401}, SWAP_SECONDS)
+    wait_for(lambda: {server.post(server.row, **own).status_code for _ in range(8)} == {401})
 
 
 def test_an_answer_is_one_packet_also_after_a_caller_waited_to_send(server: OnlineServer) -> None:
@@ -236,7 +234,7 @@ def test_no_request_notices_a_new_champion_or_a_rollback(either_server: OnlineSe
     with load(server, callers=4) as found:
         for version in versions:
             server.promote(version)
-            wait_for(lambda version=version: server.versions() == {version}, 4 * SWAP_SECONDS)
+            wait_for(lambda version=version: server.versions() == {version})
         # Later than the reports: every answer is of the version that all processes report.
         with ThreadPoolExecutor(8) as pool:
             assert {answer.json()["model_version"] for answer in pool.map(server.post, [server.row] * 50)} == {1}
@@ -251,7 +249,7 @@ def test_a_recalibrated_version_answers_as_it_does_in_a_batch(either_server: Onl
     bundle = load_bundle(fitted.deploy(server.folder / "4", Signer(server.settings.signing_key_file), engine))
     before = server.post(server.row).json()
     server.promote(4)
-    wait_for(lambda: server.versions() == {4}, 180)
+    wait_for(lambda: server.versions() == {4})
     rows = [row.request | {"request_id": f"recalibrated{number}"} for number, row in enumerate(fitted.sample.rows)]
     answers = {answer["prediction_id"]: answer for answer in server.post(json.dumps(rows).encode()).json()}
     logged = [record for record in server.records() if record.prediction_id in answers]
@@ -260,7 +258,7 @@ def test_a_recalibrated_version_answers_as_it_does_in_a_batch(either_server: Onl
     assert [(row["score"], row["predicted_label"]) for row in online] == [(row["score"], row["predicted_label"]) for row in batch]
     assert batch[0]["score"] != before["score"]
     server.promote(1)
-    wait_for(lambda: server.versions() == {1}, 180)
+    wait_for(lambda: server.versions() == {1})
 
 
 def test_a_bundle_that_was_altered_leaves_the_old_one_and_is_told(either_server: OnlineServer) -> None:
@@ -269,16 +267,16 @@ def test_a_bundle_that_was_altered_leaves_the_old_one_and_is_told(either_server:
     sign_record(server.folder / "9", Signer(server.settings.signing_key_file))
     (server.folder / "9" / "model.onnx").write_bytes(b"something else")
     server.promote(9)
-    wait_for(lambda: all(report.models[SOLUTION].problems for report in server.reports()), SWAP_SECONDS)
+    wait_for(lambda: all(report.models[SOLUTION].problems for report in server.reports()))
     assert server.versions() == {1}
     ready = server.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     assert "flights/9 does not serve as champion: BundleError" in ready.json()["problems"][0]
     assert "was changed after promotion" in server.log()
     assert server.post(server.row).json()["model_version"] == 1
-    wait_for(lambda: 'mlops_model_problems{solution="flights"} 1.0' in server.get("/metrics").text, SWAP_SECONDS)
+    wait_for(lambda: 'mlops_model_problems{solution="flights"} 1.0' in server.get("/metrics").text)
     server.promote(1)
-    wait_for(lambda: not any(report.models[SOLUTION].problems for report in server.reports()), SWAP_SECONDS)
+    wait_for(lambda: not any(report.models[SOLUTION].problems for report in server.reports()))
     shutil.rmtree(server.folder / "9")
     (server.folder / "9.json").unlink()
 
@@ -287,7 +285,7 @@ def test_processes_are_replaced_one_by_one_without_a_lost_request(server: Online
     before = server.workers()
     with load(server, callers=4) as found:
         os.kill(server.process.pid, signal.SIGHUP)
-        wait_for(lambda: len(server.workers()) == 2 and not server.workers() & before, 60)
+        wait_for(lambda: len(server.workers()) == 2 and not server.workers() & before)
     assert (set(found.statuses), found.errors) == ({200}, [])
     assert found.answered > 20
 
@@ -297,7 +295,7 @@ def test_a_process_that_is_asked_to_end_answers_what_it_accepted_and_is_replaced
     ended = min(server.workers())
     with load(server, callers=4) as found:
         os.kill(ended, signal.SIGTERM)
-        wait_for(lambda: len(server.workers() - {ended}) == 2 and len(server.reports()) == 2, 60)
+        wait_for(lambda: len(server.workers() - {ended}) == 2 and len(server.reports()) == 2)
     assert (set(found.statuses), found.errors) == ({200}, [])
     kept = {record.prediction_id for record in server.records()}
     assert kept >= set(found.prediction_ids)
@@ -307,7 +305,7 @@ def test_a_process_that_is_killed_comes_back_and_every_answer_is_on_disk(server:
     killed = min(server.workers())
     with load(server, callers=4) as found:
         kill(killed)
-        wait_for(lambda: len(server.workers() - {killed}) == 2 and len(server.reports()) == 2, 60)
+        wait_for(lambda: len(server.workers() - {killed}) == 2 and len(server.reports()) == 2)
     assert set(found.statuses) == {200}
     # Nobody can answer for a process that is dead: its callers lose a connection, and no more than that.
     assert len(found.errors) <= 4
@@ -323,7 +321,7 @@ def test_a_process_that_ends_while_it_is_asked_whether_it_lives_is_replaced_at_o
     # It is asked twice a second, and would be given 30 s for the answer.
     time.sleep(1.5)
     kill(stopped)
-    wait_for(lambda: len(server.workers() - {stopped}) == 2 and len(server.reports()) == 2, 20)
+    wait_for(lambda: len(server.workers() - {stopped}) == 2 and len(server.reports()) == 2)
 
 
 def test_hostile_requests_never_make_the_server_fail(server: OnlineServer) -> None:
@@ -346,13 +344,13 @@ def test_a_server_that_is_started_again_answers_meanwhile(server: OnlineServer, 
     with load(server, callers=4) as found:
         # While a process starts uvicorn heeds no signal.
         os.kill(min(before), signal.SIGTERM)
-        wait_for(lambda: bool(server.workers() - before), 20)
+        wait_for(lambda: bool(server.workers() - before))
         os.kill(server.process.pid, ending)
         server.process.wait(60)
         asked = found.answered
-        wait_for(lambda: found.answered > asked + 20, 20)
+        wait_for(lambda: found.answered > asked + 20)
         server.start()
-        wait_for(lambda: len(server.workers()) == 2 and {report.pid for report in server.reports()} == server.workers(), 60)
+        wait_for(lambda: len(server.workers()) == 2 and {report.pid for report in server.reports()} == server.workers())
     assert (set(found.statuses), found.errors) == ({200}, [])
     answered = set(found.prediction_ids)
     kept = [record.prediction_id for record in server.records() if record.prediction_id in answered]
@@ -364,5 +362,5 @@ def test_processes_of_a_server_that_nobody_starts_again_do_not_outlive_the_one_t
     with OnlineServer(home, flights(1), restarted=False) as server:
         workers = server.workers()
         kill(server.process.pid)
-        wait_for(lambda: not any(psutil.pid_exists(pid) for pid in workers), 20)
+        wait_for(lambda: not any(psutil.pid_exists(pid) for pid in workers))
     shutil.rmtree(home)

@@ -39,7 +39,7 @@ def test_the_demo_runs_in_containers_and_a_prediction_asked_there_reaches_the_la
     assert predicted.json()["model_version"] == 1
     # By the spool, the shipper and the event stream, and from there by a run.
     logged = f"SELECT count(*) FROM {SOLUTION}.all_predictions WHERE prediction_id = '{predicted.json()['prediction_id']}'"
-    wait_for(lambda: composition.mlops("sql", "--csv", logged).split()[-1] == "1", 180, every=10)
+    wait_for(lambda: composition.mlops("sql", "--csv", logged).split()[-1] == "1", every=10)
 
 
 def test_a_person_rolls_back_and_promotes_in_containers(composition: Composition) -> None:
@@ -56,4 +56,4 @@ def test_a_person_rolls_back_and_promotes_in_containers(composition: Composition
 
 def answering(composition: Composition, version: int) -> None:
     """Wait until the online server answers with `version`."""
-    wait_for(lambda: composition.ask_online(f"/{SOLUTION}/model").json()["version"] == version, 30, every=1)
+    wait_for(lambda: composition.ask_online(f"/{SOLUTION}/model").json()["version"] == version, every=1)

@@ -61,7 +61,7 @@ def settings(create_database: Callable[[str], str]) -> Iterator[Settings]:
     environment = {**os.environ, "MLOPS_HOME": str(home), "MLOPS_MLFLOW_PORT": str(port)}
     server = subprocess.Popen([sys.executable, "-m", "mlops_assets.local.mlflow_server"], env=environment)
     try:
-        wait_for(lambda: answers(settings), 60, every=0.5)
+        wait_for(lambda: answers(settings), every=0.5)
         yield settings
     finally:
         server.terminate()

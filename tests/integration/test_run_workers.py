@@ -94,13 +94,13 @@ class Platform:
         return run
 
     def wait_for(self, run_id: str, status: DagsterRunStatus) -> None:
-        wait_for(lambda: self.run(run_id).status is status, 120)
+        wait_for(lambda: self.run(run_id).status is status)
 
     def working(self) -> str:
         """The id of a run whose second asset is being made."""
         run_id = self.submit()
         self.start()
-        wait_for((self.folder / "child").exists, 120)
+        wait_for((self.folder / "child").exists)
         assert self.run(run_id).status is DagsterRunStatus.STARTED
         return run_id
 
@@ -133,7 +133,7 @@ def test_a_killed_worker_takes_its_child_with_it_and_its_run_goes_on(platform: P
     assert recover_runs(platform.instance, served=True) == []
     child = int((platform.folder / "child").read_text())
     platform.kill(run_id)
-    wait_for(lambda: is_gone(child), 120)
+    wait_for(lambda: is_gone(child))
     assert [(each.run_id, each.action) for each in recover_runs(platform.instance, served=True)] == [(run_id, Action.FAIL)]
     platform.goes_on(run_id)
 
@@ -147,12 +147,12 @@ def test_the_monitoring_of_dagster_notices_it_too_and_leaves_a_stopped_worker_al
     assert recover_runs(platform.instance, served=True) == []
     assert platform.run(run_id).status is DagsterRunStatus.STARTED
     platform.kill(run_id)
-    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD, 120)
+    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
     platform.monitor()
     assert platform.run(run_id).status is DagsterRunStatus.FAILURE
     platform.goes_on(run_id)
     assert recover_runs(platform.instance, served=True) == []
-    wait_for(lambda: worker_files(platform.instance).run_ids() == [], 120)
+    wait_for(lambda: worker_files(platform.instance).run_ids() == [])
 
 
 def test_a_run_that_is_canceled_ends_with_its_child_and_is_not_tried_again(platform: Platform) -> None:
@@ -160,7 +160,7 @@ def test_a_run_that_is_canceled_ends_with_its_child_and_is_not_tried_again(platf
     child = int((platform.folder / "child").read_text())
     assert platform.instance.run_coordinator.cancel_run(run_id)
     platform.wait_for(run_id, DagsterRunStatus.CANCELED)
-    wait_for(lambda: is_gone(child), 120)
+    wait_for(lambda: is_gone(child))
     platform.retry()
     assert platform.instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) == []
 
@@ -172,7 +172,7 @@ def test_a_worker_ends_with_its_run_whatever_a_thread_of_it_waits_for(platform: 
     run_id = platform.submit()
     platform.start()
     platform.wait_for(run_id, DagsterRunStatus.SUCCESS)
-    wait_for(lambda: is_gone(int((platform.folder / "worker").read_text())), 60)
+    wait_for(lambda: is_gone(int((platform.folder / "worker").read_text())))
     assert worker_files(platform.instance).state(run_id) is WorkerState.ABSENT
 
 
@@ -182,7 +182,7 @@ def test_a_worker_that_dies_while_it_starts_is_noticed(platform: Platform) -> No
     platform.start()
     assert platform.run(run_id).status is DagsterRunStatus.STARTING
     platform.kill(run_id)
-    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD, 120)
+    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
     assert [each.action for each in recover_runs(platform.instance, served=True)] == [Action.FAIL]
     platform.goes_on(run_id)
 
@@ -193,9 +193,9 @@ def test_a_worker_that_dies_after_its_last_step_has_all_done_again(platform: Pla
         (platform.folder / name).touch()
     run_id = platform.submit()
     platform.start()
-    wait_for((platform.folder / "hanging").exists, 120)
+    wait_for((platform.folder / "hanging").exists)
     platform.kill(run_id)
-    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD, 120)
+    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
     (platform.folder / "hang").unlink()
     recover_runs(platform.instance, served=True)
     platform.goes_on(run_id, done="done done ")
@@ -204,7 +204,7 @@ def test_a_worker_that_dies_after_its_last_step_has_all_done_again(platform: Pla
 def test_a_run_that_could_not_be_tried_again_while_its_code_was_away_is_asked_for_again(platform: Platform) -> None:
     run_id = platform.working()
     platform.kill(run_id)
-    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD, 120)
+    wait_for(lambda: worker_files(platform.instance).state(run_id) is WorkerState.DEAD)
     recover_runs(platform.instance, served=True)
     # What Dagster leaves when the code location does not answer at this moment.
     platform.instance.add_run_tags(run_id, {"dagster/will_retry": "false"})

@@ -60,7 +60,7 @@ def secrets(platform: Platform, demo: Demo) -> Iterator[dict[str, str]]:
     first = platform.client.partition_keys(table)[0]
     configuration = {table: {"files": [str(settings.access_token_file)]}}
     run_id = platform.client.launch([assets[table]], first, first, configuration, purpose="test")
-    wait_for(lambda: platform.client.run(run_id).finished, 180, every=0.5)
+    wait_for(lambda: platform.client.run(run_id).finished, every=0.5)
     assert platform.mlops("open", "--no-browser").returncode == 0
     for door in (settings.dagster_url, settings.mlflow_url):
         answer = requests.get(f"{door}/.mlops/sign-in", timeout=60)
@@ -68,7 +68,7 @@ def secrets(platform: Platform, demo: Demo) -> Iterator[dict[str, str]]:
         assert canaries.found_in(canaries.ALL, [answer.text, str(answer.headers)]) == set()
     name = f"canary-{uuid4().hex}"
     events = json.loads(platform.mlops("access", "add", name, "--solution", "x", "--json").stdout)["event_stream"]
-    wait_for(lambda: name in settings.nats_callers_file.read_text(), 30)
+    wait_for(lambda: name in settings.nats_callers_file.read_text())
     assert platform.mlops("access", "rotate", name).returncode == 0
     own = {
         "access token": access_token(settings),

@@ -135,14 +135,14 @@ def test_a_second_up_changes_nothing(stack: Settings) -> None:
 def test_a_killed_server_comes_back(stack: Settings, name: str) -> None:
     before = states(stack)[name][1]
     os.kill(before, signal.SIGKILL)
-    wait_for(lambda: (now := states(stack)[name])[0] == "running" and now[1] != before, 120)
+    wait_for(lambda: (now := states(stack)[name])[0] == "running" and now[1] != before)
 
 
 @pytest.mark.long
 def test_a_killed_supervisor_leaves_servers_that_up_replaces(stack: Settings) -> None:
     orphans = {process.pid for process in leftovers.find_processes(stack)}
     os.kill(Supervisor(stack).pid(), signal.SIGKILL)
-    wait_for(lambda: not Supervisor(stack).is_running(), 30)
+    wait_for(lambda: not Supervisor(stack).is_running())
     assert leftovers.find_processes(stack), "the servers should outlive their supervisor: that is what this test is about"
     assert control.up(stack, lambda name, event: None)
     assert not orphans & {process.pid for process in leftovers.find_processes(stack)}
@@ -202,9 +202,9 @@ def test_a_server_that_could_not_start_for_long_comes_back_when_it_can() -> None
                     starts.add(supervisor.processes()["nats"].started_at)
                     return len(starts) > 5
 
-                wait_for(fails_again, 60)
-                wait_for(lambda: states(settings)["nats"][0] == "failed", 60)
-            wait_for(lambda: states(settings)["nats"][0] == "running", 60)
+                wait_for(fails_again)
+                wait_for(lambda: states(settings)["nats"][0] == "failed")
+            wait_for(lambda: states(settings)["nats"][0] == "running")
     finally:
         control.down(settings)
         shutil.rmtree(settings.home)
@@ -222,7 +222,7 @@ def test_down_leaves_no_process_behind(stack: Settings) -> None:
     answer = mlops(stack, "down")
     assert answer.returncode == 0, answer.stderr
     assert len(pids) > len(ALL_SERVICES)
-    assert worker.wait(1) == -signal.SIGTERM
+    assert worker.wait(60) == -signal.SIGTERM
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []
     assert {state for state, _ in states(stack).values()} == {"stopped"}
 
@@ -237,11 +237,11 @@ def test_dev_shows_the_logs_until_it_is_stopped_and_then_stops_the_stack_and_lea
     server = subprocess.Popen(command, user=postgres.user_for_supervisor(), cwd=own.postgres_directory, stdout=log, stderr=log)
     settings = temporary_settings(postgres_url=f"postgresql://postgres@127.0.0.1:{port}/postgres")
     try:
-        wait_for(lambda: (own.postgres_directory / f".s.PGSQL.{port}").exists(), 10)
+        wait_for(lambda: (own.postgres_directory / f".s.PGSQL.{port}").exists())
         dev = [str(scripts_directory() / "mlops"), "dev"]
         process = subprocess.Popen(dev, env=process_environment(settings), stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        wait_for(lambda: "The logs follow" in process.stdout.readline(), 60)
+        wait_for(lambda: "The logs follow" in process.stdout.readline())
         assert set(states(settings)) == ALL_SERVICES - {"postgres"}
         for database in DATABASES:
             psycopg2.connect(settings.postgres_connection_string(database)).close()
@@ -256,6 +256,6 @@ def test_dev_shows_the_logs_until_it_is_stopped_and_then_stops_the_stack_and_lea
     finally:
         control.down(settings)
         server.send_signal(signal.SIGINT)
-        server.wait(20)
+        server.wait(60)
         shutil.rmtree(own.home)
         shutil.rmtree(settings.home)

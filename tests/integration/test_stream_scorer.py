@@ -106,17 +106,17 @@ def test_each_event_is_answered_once_through_kills_of_scorers_and_server(nats: N
     champion(home, 1)
     ask(nats, range(3000))
     first, second = start(), start()
-    wait_for(lambda: stored(nats, PREDICTIONS) > 500, 60)
+    wait_for(lambda: stored(nats, PREDICTIONS) > 500)
     first.kill()
-    wait_for(lambda: stored(nats, PREDICTIONS) > 1200, 60)
+    wait_for(lambda: stored(nats, PREDICTIONS) > 1200)
     nats.kill()
     third = start()
     nats.start()
     ask(nats, range(3000, 4000))
-    wait_for(lambda: stored(nats, PREDICTIONS) > 2500, 60)
+    wait_for(lambda: stored(nats, PREDICTIONS) > 2500)
     second.kill()
     # What the killed ones were given comes again 30 s later.
-    wait_for(lambda: stored(nats, REQUESTS) == 0, seconds=120)
+    wait_for(lambda: stored(nats, REQUESTS) == 0)
     third.send_signal(signal.SIGTERM)
     assert third.wait(60) == 0
     keys = [record.key for record in answers(nats)]
@@ -136,7 +136,7 @@ def test_what_is_no_request_is_rejected_with_the_reason_and_the_rest_is_answered
     nats.run(lambda stream: stream.publish(broken))
     ask(nats, range(12, 20))
     start()
-    wait_for(lambda: stored(nats, REQUESTS) == 0, 60)
+    wait_for(lambda: stored(nats, REQUESTS) == 0)
     rejects = [json.loads(message.data) for message in nats.messages(REJECTS, SOLUTION)]
     assert len(rejects) == 6
     assert [reject["sequence"] for reject in rejects] == [11, 12, 13, 14, 15, 16]
@@ -151,13 +151,13 @@ def test_a_new_champion_takes_over_without_a_lost_or_doubled_answer(nats: NatsSe
     time.sleep(1)
     assert stored(nats, PREDICTIONS) == 0
     champion(home, 1)
-    wait_for(lambda: stored(nats, PREDICTIONS) == 50, 60)
+    wait_for(lambda: stored(nats, PREDICTIONS) == 50)
     champion(home, 2)
     number = 50
     while not any(record.model_version == 2 for record in answers(nats)[-5:]):
         ask(nats, range(number, number + 5))
         number += 5
-    wait_for(lambda: stored(nats, REQUESTS) == 0, 60)
+    wait_for(lambda: stored(nats, REQUESTS) == 0)
     found = answers(nats)
     assert [record.key for record in found] == [f"f{n}" for n in range(number)]
     versions = [record.model_version for record in found]
@@ -168,15 +168,15 @@ def test_a_new_champion_takes_over_without_a_lost_or_doubled_answer(nats: NatsSe
 def test_asked_to_stop_a_scorer_leaves_no_event_to_wait_for(nats: NatsServer, home: Path, start: Start) -> None:
     champion(home, 1)
     scorer = start()
-    wait_for(lambda: bool(ask(nats, range(1)) or stored(nats, PREDICTIONS)), 60)
+    wait_for(lambda: bool(ask(nats, range(1)) or stored(nats, PREDICTIONS)))
     ask(nats, range(1, 5000))
-    wait_for(lambda: stored(nats, PREDICTIONS) > 100, 60)
+    wait_for(lambda: stored(nats, PREDICTIONS) > 100)
     scorer.send_signal(signal.SIGTERM)
     assert scorer.wait(60) == 0
     # What the scorer had taken and not answered it gave back: nobody has to wait until it comes again by itself, after 30 s.
     # The server goes on taking in the acknowledgements of a scorer that has ended.
-    wait_for(lambda: stored(nats, REQUESTS) + stored(nats, PREDICTIONS) == 5000, 60)
+    wait_for(lambda: stored(nats, REQUESTS) + stored(nats, PREDICTIONS) == 5000)
     assert 0 < stored(nats, REQUESTS) == waiting(nats, seconds=20)
     start()
-    wait_for(lambda: stored(nats, REQUESTS) == 0, 60)
+    wait_for(lambda: stored(nats, REQUESTS) == 0)
     assert len(answers(nats)) == 5000

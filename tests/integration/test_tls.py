@@ -66,7 +66,7 @@ def test_the_event_stream_speaks_tls_from_the_first_byte_and_takes_a_renewed_cer
         async def shown(stream: EventStream) -> int:
             return shown_number(stream.client._transport._io_writer.get_extra_info("ssl_object"))
 
-        wait_for(lambda: server.run(shown) == numbers[1], 10)
+        wait_for(lambda: server.run(shown) == numbers[1])
         assert numbers[0] != numbers[1]
         assert last_numbers(server.url)[PREDICTIONS] == 2
 
@@ -112,7 +112,7 @@ def test_no_password_is_given_to_an_event_stream_that_says_it_has_no_tls(authori
         settings = Settings(home=tmp_path / "home", listening=authority.listening(), nats_port=listener.getsockname()[1])
         with pytest.raises(EventStreamError):
             last_numbers(event_stream_url(settings))
-        wait_for(lambda: bool(received), 10)
+        wait_for(lambda: bool(received))
         listener.shutdown(socket.SHUT_RDWR)
     assert not any(b"CONNECT" in data or b"pass" in data for data in received)
 
@@ -194,14 +194,14 @@ def test_a_renewed_certificate_of_the_online_server_costs_no_request(authority: 
             return number
 
         server.promote(1)
-        wait_for(lambda: server.versions() == {1}, 30)
+        wait_for(lambda: server.versions() == {1})
         with load(server, callers=2) as asked:
-            wait_for(lambda: asked.answered > 20, 30)
+            wait_for(lambda: asked.answered > 20)
             number = authority.issue("server", "127.0.0.1")[2]
             # Whichever of the two processes answers.
             assert {shown() for _ in range(10)} == {number}
             before = asked.answered
-            wait_for(lambda: asked.answered > before + 20, 30)
+            wait_for(lambda: asked.answered > before + 20)
         assert (asked.errors, set(asked.statuses)) == ([], {200})
         with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
             plain.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")

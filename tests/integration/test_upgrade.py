@@ -129,7 +129,7 @@ def upgrade(platform: Platform, backup: Path) -> None:
     settings = platform.settings
     command = [str(scripts_directory() / "mlops"), "upgrade", "--backup", str(backup)]
     process = subprocess.Popen(command, env=process_environment(settings), start_new_session=True, stdout=subprocess.DEVNULL)
-    wait_for(lambda: bool(read_history(settings)) or process.poll() is not None, 120)
+    wait_for(lambda: bool(read_history(settings)) or process.poll() is not None)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     refused = platform.mlops("up")

@@ -44,7 +44,7 @@ def has_work(production: Platform) -> bool:
 
 def state(production: Platform) -> tuple[object, ...]:
     """Everything that production keeps: snapshots and content of the lake, events of Dagster, versions and aliases, files."""
-    wait_for(lambda: not has_work(production), 180)
+    wait_for(lambda: not has_work(production))
     home = production.settings.home
     names = (
         "lake",

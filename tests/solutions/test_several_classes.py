@@ -203,7 +203,7 @@ def test_a_worker_of_the_stacks_server_answers_as_the_batch_and_is_logged(
         return requests.get(f"{address}/model", headers=headers, timeout=60)
 
     # Its workers are started once it is deployed.
-    wait_for(lambda: served().ok and served().json()["engine"] == "worker", 120, every=0.5)
+    wait_for(lambda: served().ok and served().json()["engine"] == "worker", every=0.5)
     answer = requests.post(f"{address}/predict", json=request, headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
     assert answer.json()["predicted_label"] == row["predicted_label"]
@@ -213,4 +213,4 @@ def test_a_worker_of_the_stacks_server_answers_as_the_batch_and_is_logged(
         run(platform, instance, inputs, [build_prediction_log], TRAINING_DATE, TRAINING_DATE)
         return platform.rows(f"SELECT prediction_id, predicted_label FROM {SOLUTION}.prediction_log")
 
-    wait_for(lambda: logged() == [(answer.json()["prediction_id"], row["predicted_label"])], 120, every=2)
+    wait_for(lambda: logged() == [(answer.json()["prediction_id"], row["predicted_label"])], every=2)

@@ -92,9 +92,9 @@ def streamed(platform: Platform, flights: list[bytes]) -> Iterator[list[bytes]]:
     send_signal(platform, "nats", signal.SIGKILL)
     sending.join(120)
     assert not sending.is_alive()
-    wait_for(lambda: waiting(platform, REQUESTS, scorer_consumer(SOLUTION)) == 0, 120, every=0.5)
+    wait_for(lambda: waiting(platform, REQUESTS, scorer_consumer(SOLUTION)) == 0, every=0.5)
     # The sensor brings them into the lake.
-    wait_for(lambda: logged(platform, "stream") >= len(flights), 240, every=0.5)
+    wait_for(lambda: logged(platform, "stream") >= len(flights), every=0.5)
     yield flights
     with platform.lake.writer_lock([LOG]), platform.lake.connect(read_only=False) as connection:
         connection.execute(f"DELETE FROM {LOG}")
@@ -123,7 +123,7 @@ def test_a_day_of_flights_as_events_is_in_the_lake_exactly_once_and_equals_the_b
 def test_what_is_no_flight_is_rejected_with_the_reason(platform: Platform, flights: list[bytes]) -> None:
     row = json.loads(flights[0])
     publish(platform, "broken", [b"no JSON", json.dumps(row | {"distance": "far"}).encode()])
-    wait_for(lambda: waiting(platform, REQUESTS, scorer_consumer(SOLUTION)) == 0, 60, every=0.5)
+    wait_for(lambda: waiting(platform, REQUESTS, scorer_consumer(SOLUTION)) == 0, every=0.5)
     reasons = [reject["reason"] for reject in read_answers(platform.settings, SOLUTION, stream=REJECTS, minutes=2, follow=False)]
     assert any("not JSON" in reason for reason in reasons)
     assert any("distance" in reason for reason in reasons)
@@ -134,7 +134,7 @@ def test_what_is_no_flight_is_rejected_with_the_reason(platform: Platform, fligh
 
 def test_while_nats_is_away_online_goes_on_and_nothing_is_lost(platform: Platform, streamed: list[bytes]) -> None:
     before, spool = logged(platform, "online"), platform.settings.spool_directory
-    wait_for(lambda: pending_bytes(spool) == 0, 60, every=0.5)
+    wait_for(lambda: pending_bytes(spool) == 0, every=0.5)
     send_signal(platform, "nats", signal.SIGSTOP)
     try:
         rows = json.dumps([json.loads(row) for row in streamed[:50]])
@@ -146,8 +146,8 @@ def test_while_nats_is_away_online_goes_on_and_nothing_is_lost(platform: Platfor
         assert pending_bytes(spool) > 0
     finally:
         send_signal(platform, "nats", signal.SIGCONT)
-    wait_for(lambda: pending_bytes(spool) == 0, 60, every=0.5)
-    wait_for(lambda: logged(platform, "online") >= before + 50, 240, every=0.5)
+    wait_for(lambda: pending_bytes(spool) == 0, every=0.5)
+    wait_for(lambda: logged(platform, "online") >= before + 50, every=0.5)
     assert logged(platform, "online") == before + 50
 
 

@@ -117,7 +117,7 @@ class _Terminal:
                 text += os.read(self.descriptor, 1 << 16).decode()
             return end in text
 
-        wait_for(has_written, 60)
+        wait_for(has_written)
 
 
 @contextmanager

@@ -26,9 +26,9 @@ def test_each_line_of_all_logs_names_the_environment(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mlops_assets.local.supervisord", "-c", str(tmp_path / "conf")]
     supervisor = subprocess.Popen(command, env=os.environ | {"MLOPS_ENV": "staging"}, stdout=subprocess.DEVNULL, cwd=tmp_path)
     log, own_log = tmp_path / "nats.log", tmp_path / "supervisord.log"
-    wait_for(lambda: own_log.exists() and "exited: nats" in own_log.read_text(), 20)
+    wait_for(lambda: own_log.exists() and "exited: nats" in own_log.read_text())
     supervisor.terminate()
-    assert supervisor.wait(20) == 0
+    assert supervisor.wait(60) == 0
     assert log.read_text() == "[staging] named\n[staging] \n[staging] by nobody\n[staging] no end"
     lines = own_log.read_text().splitlines()
     assert [line for line in lines if not line.startswith("[staging] 20")] == []

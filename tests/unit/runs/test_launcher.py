@@ -30,7 +30,7 @@ def test_canceling_a_run_interrupts_its_worker(instance: DagsterInstance) -> Non
     assert worker.stdout is not None
     worker.stdout.readline()
     assert instance.run_launcher.terminate(run.run_id)
-    assert worker.wait(10) == -signal.SIGTERM
+    assert worker.wait(60) == -signal.SIGTERM
     assert instance.get_run_by_id(run.run_id).status is CANCELING  # type: ignore[union-attr]
 
 

@@ -54,7 +54,7 @@ def test_a_worker_lives_until_it_is_killed(workers: Workers) -> None:
     process = start(workers, SLEEP)
     assert workers.state(RUN) is WorkerState.ALIVE
     os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: workers.state(RUN) is WorkerState.DEAD, 20)
+    wait_for(lambda: workers.state(RUN) is WorkerState.DEAD)
     process.wait()
     assert workers.run_ids() == [RUN]
 
@@ -62,7 +62,7 @@ def test_a_worker_lives_until_it_is_killed(workers: Workers) -> None:
 def test_a_stopped_worker_lives(workers: Workers) -> None:
     process = start(workers, SLEEP)
     os.kill(process.pid, signal.SIGSTOP)
-    wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, 20)
+    wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
     assert workers.state(RUN) is WorkerState.ALIVE
     process.kill()
     process.wait()
@@ -91,7 +91,7 @@ def test_the_children_of_a_killed_worker_die_even_if_they_ignore_signals(workers
     process = start(workers, WITH_CHILD)
     child = psutil.Process(int(process.first_line))  # type: ignore[attr-defined]
     os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 20)
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
     process.wait()
     assert workers.state(RUN) is WorkerState.DEAD, "neither guard nor child may hold the lock"
 
@@ -100,7 +100,7 @@ def test_a_worker_that_does_not_end_is_killed_with_its_children(workers: Workers
     process = start(workers, WITH_CHILD)
     child = psutil.Process(int(process.first_line))  # type: ignore[attr-defined]
     assert workers.send(RUN, signal.SIGKILL)
-    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 20)
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
     process.wait()
 
 
