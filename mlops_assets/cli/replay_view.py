@@ -13,7 +13,7 @@ from mlops_assets.cli.terminal import run_progress, show_stage
 from mlops_assets.clients.dagster_client import RunState
 from mlops_assets.core.settings import Settings
 from mlops_assets.operations.changed_rows import RelationChange
-from mlops_assets.operations.replay import RUN_NAMES, Replay, ReplayStep
+from mlops_assets.operations.replay import RUN_NAMES, FollowingRun, Replay, ReplayStep
 from mlops_assets.operations.replay_faults import Fault
 from mlops_assets.operations.replay_plan import Period, ReplayPlan
 from mlops_assets.operations.runs import wait_for_run
@@ -33,9 +33,12 @@ def run_replay(settings: Settings, console: Console, plan: ReplayPlan, fault: Fa
         highlight=False,
     )
     steps = []
+    follow = _follower(replay, console)
     with replay.automation():
+        before = replay.run_before(follow)
+        _show_following_run(console, before)
         for days in replay.plan.steps():
-            step = replay.run_step(days, lambda stage: show_stage(replay.client, stage, console), _follower(replay, console))
+            step = replay.run_step(days, lambda stage: show_stage(replay.client, stage, console), follow)
             _show_step(console, step)
             steps.append(step)
     comparison = Comparison(settings, plan.solution)
@@ -43,7 +46,7 @@ def run_replay(settings: Settings, console: Console, plan: ReplayPlan, fault: Fa
     with console.status("Comparing with a frozen and a monthly model") as display:
         compared = comparison.compute(months, display.update)
     _show_comparison(console, comparison.metric, [asdict(each) for each in compared])
-    runs = [step.followed_by for step in steps if step.followed_by]
+    runs = [run for run in (before, *(step.followed_by for step in steps)) if run]
     trainings = [run for run in runs if run.outcome == "retrain"]
     others = "; ".join(
         f"{name}s: {sum(run.outcome == outcome for run in runs)}" for outcome, name in RUN_NAMES.items() if outcome != "retrain"
@@ -56,6 +59,7 @@ def run_replay(settings: Settings, console: Console, plan: ReplayPlan, fault: Fa
     )
     return {
         "seconds": round(seconds, 1),
+        "before": asdict(before) if before else None,
         "steps": [_described(step) for step in steps],
         "metric": comparison.metric,
         "comparison": [asdict(each) for each in compared],
@@ -154,18 +158,21 @@ def _show_step(console: Console, step: ReplayStep) -> None:
             f"[green]stopped[/green] by {escape(stopped)}. The champion stayed" if stopped else "[red]nothing stopped it[/red]"
         )
         console.print(f"Injected {escape(step.stopped.fault)}; {outcome}. Then repaired.", highlight=False, soft_wrap=True)
-    if run := step.followed_by:
-        problems = "; ".join(run.problems)
-        outcome = f"[red]refused[/red]: {escape(problems)}. The champion stays" if problems else "[green]deployed[/green]"
-        console.print(
-            f"{RUN_NAMES[run.outcome].capitalize()} in {run.seconds:.0f} s, {outcome}. {run.run_url}",
-            highlight=False,
-            soft_wrap=True,
-        )
+    _show_following_run(console, step.followed_by)
     console.print(
         f"{step.period.last}: version {step.champion} predicts, after a step of {step.seconds:.0f} s",
         style="bold",
         highlight=False,
+    )
+
+
+def _show_following_run(console: Console, run: FollowingRun | None) -> None:
+    if run is None:
+        return
+    problems = "; ".join(run.problems)
+    outcome = f"[red]refused[/red]: {escape(problems)}. The champion stays" if problems else "[green]deployed[/green]"
+    console.print(
+        f"{RUN_NAMES[run.outcome].capitalize()} in {run.seconds:.0f} s, {outcome}. {run.run_url}", highlight=False, soft_wrap=True
     )
 
 

@@ -91,13 +91,14 @@ def names_of_parts(retraining: Sequence[str], parts: Collection[Part]) -> set[st
 
 
 def switch_sensors(client: DagsterClient, sensors: Sequence[Sensor], *, on: bool) -> None:
-    """Start or stop sensors, and return when those of the conditions follow what is written from now on.
+    """Start or stop sensors, and return when those that are on have looked once at what there is.
 
     The first evaluation of a condition takes everything it sees as old. Partitions written between the switch and that evaluation would
-    never be followed, so the switch waits for it. Sensors that were stopped are off for good.
+    never be followed, so the switch waits for it. A retraining sensor has then launched what the newest decision asks for. Sensors that
+    were stopped are off for good.
     """
     switched = [sensor for sensor in sensors if sensor.on != on]
-    evaluated = {sensor.name: _newest_evaluation(client, sensor) for sensor in switched if sensor.name in CONDITIONS_SENSORS}
+    evaluated = {sensor.name: _newest_evaluation(client, sensor) for sensor in switched}
     for sensor in switched:
         _switch(client, sensor, on=on)
     if not on:
@@ -105,8 +106,7 @@ def switch_sensors(client: DagsterClient, sensors: Sequence[Sensor], *, on: bool
             _await_stop(client, sensor)
         return
     for sensor in sensors:
-        if sensor.name in CONDITIONS_SENSORS:
-            _await_evaluation(client, sensor, after=evaluated.get(sensor.name))
+        _await_evaluation(client, sensor, after=evaluated.get(sensor.name))
 
 
 def _switch(client: DagsterClient, sensor: Sensor, *, on: bool) -> None:

@@ -104,6 +104,20 @@ class Replay:
             )
         self.plan = ReplayPlan(plan.solution, self._arriving_days(plan.period), plan.length)
 
+    def run_before(self, follow: Callable[[str, str], RunState]) -> FollowingRun | None:
+        """The run that the newest decision from before the replay asks for, once it has ended; None where none is under way.
+
+        The sensor has launched it when `automation` switched it on: the first days are predicted by what it deploys, as they would have been.
+        """
+        key = self._key(RETRAINING_DECISION)
+        if not (ranges := self._ranges(RETRAINING_DECISION)):
+            return None
+        decision = self.client.metadata(key, max(end for _, end in ranges))
+        runs = self.client.runs_with_tag(DECISION_TAG, decision[DECISION])
+        if not runs or self.client.run(runs[0]).finished:
+            return None
+        return self._follow(runs[0], decision[OUTCOME], follow)
+
     def run_step(
         self,
         period: Period,
@@ -222,8 +236,12 @@ class Replay:
                     remedy="Its last ticks are in Dagster under Automation; mlops logs dagster-daemon",
                 )
             time.sleep(_POLL_SECONDS)
+        return self._follow(found[0], outcome, follow)
+
+    def _follow(self, run_id: str, outcome: Outcome, follow: Callable[[str, str], RunState]) -> FollowingRun:
+        """What came of a run that follows a decision, once it has ended."""
         began = time.monotonic()
-        state = follow(found[0], RUN_NAMES[outcome])
+        state = follow(run_id, RUN_NAMES[outcome])
         succeeded = state.status == "SUCCESS"
         problems = self.client.refusals(state.run_id) if succeeded else self.client.failures(state.run_id) or [state.status]
         return FollowingRun(

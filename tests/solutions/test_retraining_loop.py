@@ -15,10 +15,14 @@ import requests
 from running_stack import Platform
 
 from mlops_assets.access.credentials import serving_token
+from mlops_assets.clients.dagster_client import RunState
 from mlops_assets.core.conditions import CONDITIONS_SENSORS
 from mlops_assets.monitoring.retraining_sensor import DECISION_TAG
 from mlops_assets.operations.automation import switched_on
 from mlops_assets.operations.events import requests_of_day, send_requests
+from mlops_assets.operations.replay import Replay
+from mlops_assets.operations.replay_plan import Period, ReplayPlan
+from mlops_assets.operations.runs import wait_for_run
 from mlops_assets.operations.stage_runs import data_assets
 
 pytestmark = pytest.mark.long
@@ -169,6 +173,24 @@ def test_the_sensor_is_off_again(platform: Platform, replayed: Replayed) -> None
     switched = json.loads(platform.mlops("automation", "status", "--json").stdout)
     assert switched[f"{SOLUTION}_retraining"] is False
     assert switched["notifications"] is True
+
+
+def test_a_replay_waits_for_what_a_decision_before_it_asked_for(platform: Platform, replayed: Replayed) -> None:
+    """So that its first days are predicted by what was trained, however long that takes."""
+    assert (replayed.first["before"], replayed.again["before"]) == (None, None)
+    replay = Replay(platform.settings, ReplayPlan(SOLUTION, Period(date(2018, 1, 1), date(2018, 12, 31)), "year"), None)
+
+    def follow(run_id: str, name: str) -> RunState:
+        return wait_for_run(replay.client, run_id, lambda state: None)
+
+    assert replay.run_before(follow) is None
+    decision = platform.client.metadata(f"{SOLUTION}/retraining_decision", "2017-01-01")["decision"]
+    asset = platform.client.assets([f"{SOLUTION}/training_dataset"])[f"{SOLUTION}/training_dataset"]
+    run = platform.client.launch([asset], "2018-01-01", "2018-01-01", {}, purpose="test", tags={DECISION_TAG: decision})
+    before = replay.run_before(follow)
+    assert before is not None
+    assert (before.outcome, before.run_url, before.problems) == ("retrain", platform.client.run_url(run), ())
+    assert platform.client.run(run).finished
 
 
 def test_automation_is_switched_as_a_whole_and_stays_so(platform: Platform, replayed: Replayed) -> None:
