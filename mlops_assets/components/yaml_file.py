@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from mlops_assets.schema.yaml_loader import ProjectConstructor
+
 Keys = Sequence[str | int]
 
 
@@ -20,7 +22,7 @@ class YamlFile:
     @cached_property
     def documents(self) -> list[Any]:
         """Their content."""
-        constructor = yaml.constructor.SafeConstructor()
+        constructor = ProjectConstructor()
         return [None if node is None else constructor.construct_document(node) for node in self._nodes]
 
     @property

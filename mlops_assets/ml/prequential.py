@@ -13,6 +13,7 @@ import numpy as np
 from mlops_assets.ml.earlier_rows import compare_earlier_rows, without_earlier_rows
 from mlops_assets.ml.history import History
 from mlops_assets.ml.loss_comparison import WindowLosses, compare_losses, row_blocks
+from mlops_assets.ml.recalibration_methods import RECALIBRATION_WINDOWS
 from mlops_assets.ml.retraining import WindowResult
 from mlops_assets.ml.service_comparison import CHAMPION, PREVIOUS, RECALIBRATED, fit_recent
 from mlops_assets.ml.shared_fits import FittedPredictions, Models, Stream
@@ -27,7 +28,6 @@ from mlops_assets.ml.update_policies import (
 from mlops_assets.ml.weighted_metrics import WeightedMetrics
 from mlops_assets.schema.metric_names import greater_is_better
 
-_RECALIBRATION_WINDOWS = 8
 _CANDIDATE = "candidate"
 
 
@@ -265,7 +265,7 @@ class Prequential:
         """What the model predicts once it is recalibrated on `day`, or None where its labels do not allow it."""
         identity = (service.histories, service.fitted_for, day)
         if identity not in self._bent:
-            first = max(service.fitted_for, day - timedelta(days=_RECALIBRATION_WINDOWS * self._window_days))
+            first = max(service.fitted_for, day - timedelta(days=RECALIBRATION_WINDOWS * self._window_days))
             rows = self._known(first, day, day)
             predictions = self._models.average(service.histories, service.fitted_for).predictions
             fitted, bent = fit_recent(self._stream.problem, predictions[rows], self._stream.labels[rows]), None

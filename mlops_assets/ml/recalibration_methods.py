@@ -25,6 +25,9 @@ METHODS: Mapping[Problem, tuple[Method, ...]] = {
 FEWEST_ROWS = 200
 """Fewer rows with labels leave a recalibration to chance."""
 
+RECALIBRATION_WINDOWS = 8
+"""It is fitted on the rows of so many newest windows: of a decision, of the version that follows it, and of a policy that is compared."""
+
 SMALLEST = 1e-6
 """Probabilities are at least so large before their logarithm is taken."""
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from mlops_assets.serving.contract import Contract
 
 _MOST_WINDOWS = 12
-_RECALIBRATION_WINDOWS = 8
 _DAY, _KNOWN = internal("day"), internal("known")
 
 
@@ -219,9 +218,10 @@ def _recalibrated(
     """The predictions of a window, recalibrated by the labels known before its first day; None where these do not allow it."""
     import numpy as np
 
+    from mlops_assets.ml.recalibration_methods import RECALIBRATION_WINDOWS
     from mlops_assets.ml.service_comparison import fit_recent
 
-    earlier = np.unique(starts[starts < np.datetime64(start)])[-_RECALIBRATION_WINDOWS:]
+    earlier = np.unique(starts[starts < np.datetime64(start)])[-RECALIBRATION_WINDOWS:]
     before = np.isin(starts, earlier) & (known <= int(inputs.midnight(start).timestamp() * 1_000_000))
     fitted = fit_recent(inputs.solution.problem, predictions[before], labels[before])
     return None if fitted is None else fitted.apply(predictions[places])

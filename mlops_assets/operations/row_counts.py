@@ -31,7 +31,7 @@ def find_row_problems(connection: duckdb.DuckDBPyConnection, inputs: SolutionInp
     ).fetchall()
     [(train, held_out)] = counts
     window = f"{solution.training.window} before {training_date}"
-    minimum = solution.checks.minimum_rows
+    minimum = solution.checks.least_rows(len(inputs.features))
     if train < minimum:
         message = (
             f"there are {train:,} labelled rows to train on in the {window} without its hold-out, and the check row_count asks for {minimum:,}; "

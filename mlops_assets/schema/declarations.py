@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from mlops_assets.schema.remembering import remembered
 from mlops_assets.schema.source import RawTable, Source
+from mlops_assets.schema.yaml_loader import ProjectLoader
 
 _COMPONENTS = ("RawTables", "DbtModels", "MLSolution")
 
@@ -89,7 +90,7 @@ def _read(files: tuple[tuple[str, int], ...]) -> Declarations:
     problems: list[str] = []
     for path in (Path(file) for file, _ in files):
         try:
-            documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
+            documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=ProjectLoader))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             unreadable.append(path)
             problems.append(f"{path.parent.name}/{path.name}: {error}")

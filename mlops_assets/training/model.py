@@ -92,7 +92,7 @@ def build_model(solution_inputs: SolutionInputs) -> dg.AssetsDefinition:
             training = original.identify(training)
         if config.recalibrate is not None:
             base = read_base(context.instance, registry, settings, inputs, config.recalibrate)
-            training = base.identify(training, refits=inputs.solution.refits)
+            training = base.identify(training, inputs)
         registered = registry.find(inputs.name, training.tags)
         fit_metadata: dict[str, Any] = {"reused": registered is not None}
         if registered is not None:

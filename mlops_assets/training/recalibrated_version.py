@@ -23,6 +23,7 @@ from mlops_assets.clients.trusted_types import RegistryError
 from mlops_assets.core.prediction_columns import predictions_array
 from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
+from mlops_assets.schema.duration import subtract_duration
 from mlops_assets.stages.execution import permanent_failure
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.bundle_reading import bundles_of, fitted_version, keep_bundle, read_bundle, require_passed_gates
@@ -62,9 +63,10 @@ class Base:
 
         return METHODS[self.bundle.contract.problem][0]
 
-    def identify(self, training: TrainingIdentity, *, refits: bool) -> TrainingIdentity:
+    def identify(self, training: TrainingIdentity, inputs: SolutionInputs) -> TrainingIdentity:
         """The identity of its recalibration where `training` would be that of a fit on the same dataset."""
-        content = {"bundle": self.record.sha256, "method": self.method, "refit": refits}
+        days = [each.isoformat() for each in fitted_days(inputs, training.training_date, self.training_date)]
+        content = {"bundle": self.record.sha256, "method": self.method, "days": days}
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return replace(training, configuration_hash=digest[:16], recalibrates=self.model.version)
 
@@ -152,7 +154,10 @@ def recalibrate_version(
 def describe_recalibration(version: int, parameters: Mapping[str, str], *, is_refitted: bool) -> str:
     """The paragraph of a model card on the recalibration of `version`. `parameters` are those of the run."""
     if is_refitted:
-        fitted = "The one that was evaluated was fitted without the hold-out, the one that serves with it; the gate `refit` compares both."
+        fitted = (
+            "The one that was evaluated was fitted without the hold-out, the one that serves with those of its rows whose labels had time "
+            "to come; the gate `refit` compares both."
+        )
     elif parameters[_FITTED_ON_HOLDOUT] == str(True):
         fitted = "Too few of them lie before the hold-out: it was fitted on the hold-out, too."
     else:
@@ -177,28 +182,50 @@ class _Fitted:
         return self.served is not self.gated
 
 
+def fitted_days(inputs: SolutionInputs, training_date: date, base_date: date) -> tuple[date, date]:
+    """The first day whose rows a recalibration of a version of `base_date` is fitted on, and the day before which those of the hold-out end.
+
+    They are what decisions recalibrate by: the newest windows. Where labels come too late for `training.refit`, the rows of the newest days
+    have those alone that came early, which are a selection: it ends before them.
+    """
+    from mlops_assets.ml.recalibration_methods import RECALIBRATION_WINDOWS
+
+    solution = inputs.solution
+    windows = [key for key in inputs.windows.get_partition_keys() if key < training_date.isoformat()][-RECALIBRATION_WINDOWS:]
+    first = max(base_date, date.fromisoformat(windows[0])) if windows else base_date
+    if solution.refits:
+        return first, training_date
+    is_asked = solution.training.refit is None
+    return first, subtract_duration(
+        training_date, solution.monitoring.performance.label_delay if is_asked else solution.training.holdout
+    )
+
+
 def _fit(lake: Lake, inputs: SolutionInputs, training_date: date, base: Base) -> _Fitted:
-    """Fit on the rows since the training date of `base`, for the gates without the hold-out where enough rows are left."""
+    """Fit on rows that `base` has not seen, for the gates without the hold-out where enough rows are left."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from mlops_assets.ml.recalibration_methods import FEWEST_ROWS
 
+    first, end = fitted_days(inputs, training_date, base.training_date)
     with lake.connect(read_only=True) as connection:
         earlier, holdout = (
-            connection.execute(dataset_rows_query(inputs, training_date, split, base.training_date)).to_arrow_table()
+            connection.execute(dataset_rows_query(inputs, training_date, split, first)).to_arrow_table()
             for split in ("train", "holdout")
         )
     rows = pa.concat_tables([earlier, holdout])
     if rows.num_rows < FEWEST_ROWS:
         raise permanent_failure(
             f"{base.model} cannot be recalibrated for {training_date}: {rows.num_rows:,} rows of that training dataset were predicted from "
-            f"{base.training_date} on, its own training date; at least {FEWEST_ROWS} are needed. Wait for more labels, or train a new version."
+            f"{first} on, which it has not seen; at least {FEWEST_ROWS} are needed. Wait for more labels, or train a new version."
         )
     has_enough = earlier.num_rows >= FEWEST_ROWS
-    fitted_rows = earlier if has_enough and not inputs.solution.refits else rows
+    labelled = holdout.filter(pc.field(inputs.solution.spine.prediction_time) < inputs.midnight(end))
+    fitted_rows = pa.concat_tables([earlier, labelled]) if has_enough else rows
     try:
         served = _fit_on(inputs, base, fitted_rows)
-        gated = _fit_on(inputs, base, earlier) if has_enough and fitted_rows is rows else served
+        gated = _fit_on(inputs, base, earlier) if has_enough and labelled.num_rows else served
     except ValueError as error:
         raise permanent_failure(f"{base.model} cannot be recalibrated for {training_date}: {error}") from error
     return _Fitted(served, gated, fitted_rows.num_rows, is_gated_on_holdout=not has_enough)

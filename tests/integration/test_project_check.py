@@ -56,6 +56,7 @@ BROKEN = {
     "values": variant("values", ("max_iter: 50", "max_iter: -5, learning_rate: fast")),
     "gates": variant("gates", ("{floor: {roc_auc: 0.6}}", "{floor: {roc_auc: 60, mean_absolute_error: 3}, slices: [depo]}")),
     "syntax": variant("syntax", ("[depot, weight_kg, distance_km]", "[depot, weight_kg, distance_km")),
+    "calendar": variant("calendar", ("start: 2024-01-01", "start: 2024-13-01")),
     "twice": variant("twice", ("  problem:", "  name: other\n  problem:")),
     "late": variant("late", ("[depot, weight_kg,", "[depot, hours,")),
     "sql": variant(
@@ -155,6 +156,10 @@ def faults(project: Project, answer: dict[str, Any], folder: str) -> list[tuple[
             ],
         ),
         ("syntax", [("- request:", "", "flow sequence")]),
+        (
+            "calendar",
+            [("partitions: {column: sent_date, start: 2024-13-01, end: 2024-05-01}", "", "month must be in 1..12; correct it")],
+        ),
         ("twice", [("name: other", "name", "is given twice")]),
         ("late", [("- request:", "features.0.request.1", "known only with")]),
         ("sql.sql", [("distance_kms,", "sql", '"distance_km"')]),

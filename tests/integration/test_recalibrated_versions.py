@@ -28,6 +28,7 @@ from mlops_assets.serving.bundle import Bundle
 from mlops_assets.stages.refusal import REFUSED_METADATA
 from mlops_assets.training.bundle_reading import fitted_version, read_gated_bundle
 from mlops_assets.training.monitoring_reference import load_leads, load_reference
+from mlops_assets.training.recalibrated_version import fitted_days
 from mlops_assets.training.rival import find_leads
 
 CHAINS: tuple[Problem, ...] = ("binary_classification", "multiclass_classification")
@@ -185,6 +186,31 @@ def test_a_refused_candidate_is_a_result_and_no_failed_run(
     assert (again.success, inprocess.skipped(again)) == (True, {f"{clinic.name}__deployment"})
     # By its own gates it is accepted as before.
     assert clinic.run(LATER, *STAGES[1:], recalibrate=chain.base.version).success
+
+
+@pytest.mark.parametrize(("refit", "days"), [(None, 14 - 5), (False, 14 - 7)])
+def test_where_labels_are_late_the_newest_days_are_left_out_and_not_the_hold_out(
+    refit: bool | None, days: int, chains: dict[Problem, Chain]
+) -> None:
+    """Of the hold-out of a week the rows of two days have had five for their labels. Without a refit by wish none of it is fitted on."""
+    chain = chains["multiclass_classification"]
+    solution = chain.clinic.inputs.solution
+    late = solution.monitoring.performance.model_copy(update={"label_delay": "5d"})
+    clinic = chain.clinic.declaring(
+        monitoring=solution.monitoring.model_copy(update={"performance": late}),
+        training=solution.training.model_copy(update={"refit": refit}),
+    )
+    [event] = clinic.run(LATER, "model", recalibrate=chain.base.version).get_asset_materialization_events()
+    values = event.materialization.metadata
+    assert (values["fitted_rows"].value, values["refit"].value) == (50 * days, refit is None)
+
+
+def test_a_recalibration_is_fitted_on_the_windows_that_decisions_recalibrate_by(chains: dict[Problem, Chain]) -> None:
+    """Eight weeks, of which the one of the training date is no whole one."""
+    inputs = chains["binary_classification"].clinic.inputs
+    later = date(2020, 3, 29)
+    assert fitted_days(inputs, later, date(2020, 3, 1)) == (date(2020, 3, 1), later)
+    assert fitted_days(inputs, later, date(2020, 1, 1)) == (date(2020, 2, 3), later)
 
 
 def test_the_base_predicts_again_after_a_rollback(chains: dict[Problem, Chain]) -> None:
