@@ -51,6 +51,11 @@ class DecisionHistory:
         return not own or all(decision.version == self.version for decision in self.decisions[own[0] :])
 
     @property
+    def replaced_in(self) -> date | None:
+        """The newest window in which another version predicted: those of the version before it are of another time. None where none did."""
+        return max((decision.window for decision in self.decisions if decision.version != self.version), default=None)
+
+    @property
     def rolled_back(self) -> date | None:
         """The day of the last rollback that was followed."""
         days = [decision.day for decision in self.decisions if _rolls_back(decision) and decision.version != self.version]

@@ -182,11 +182,18 @@ def decide_window(
     if champion.training.recalibrates is not None:
         fitted = registry.registered_record(registry.get(inputs.name, champion.training.recalibrates))
     trained_for = fitted.training.training_date
-    windows = reported_windows(
-        connection, inputs, version=version, window=window, count=section.recent_windows, moment=moment, load=load
-    )
     evaluated = evaluated_dates(connection, registry, inputs, day, since=trained_for)
     history = DecisionHistory(earlier, version, trained_for, evaluated.every, evaluated.recalibrations)
+    windows = reported_windows(
+        connection,
+        inputs,
+        version=version,
+        after=history.replaced_in,
+        window=window,
+        count=section.recent_windows,
+        moment=moment,
+        load=load,
+    )
     attempted = history.attempted
     rows = f"SELECT {content_columns(inputs)} FROM {lake_name(inputs.spine.table)} WHERE {labelled_rows(inputs, day)}"
     identity = fingerprint(connection, f"({rows})")

@@ -112,18 +112,19 @@ def reported_windows(
     inputs: SolutionInputs,
     *,
     version: int,
+    after: date | None,
     window: date,
     count: int,
     moment: datetime,
     load: LoadVersion,
 ) -> list[WindowResult]:
-    """Return the results of `version` in the last `count` windows up to `window`, in order of time, as known at `moment`."""
+    """Return the results of `version` in the last `count` windows behind `after` and up to `window`, in order of time, as known at `moment`."""
     metric = inputs.solution.training.metric
     shares = connection.execute(
         f"SELECT {WINDOW}, count(DISTINCT feature) FILTER (WHERE alert) / count(DISTINCT feature) "
-        f"FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} <= ? AND {MODEL_VERSION} = ? AND kind = 'feature' "
-        "AND slice IS NULL GROUP BY 1 ORDER BY 1 DESC LIMIT ?",
-        [window, version, count],
+        f"FROM lake.{inputs.table(DRIFT_REPORT)} WHERE {WINDOW} > ? AND {WINDOW} <= ? AND {MODEL_VERSION} = ? "
+        "AND kind = 'feature' AND slice IS NULL GROUP BY 1 ORDER BY 1 DESC LIMIT ?",
+        [after or date.min, window, version, count],
     ).fetchall()
     starts = [start for start, _ in shares]
     others = _alerts_of_monitors(connection, inputs, version, starts)

@@ -59,6 +59,13 @@ def test_a_rollback_has_no_rollback_and_is_not_repeated_against_a_person() -> No
     assert history(*decided, (1, "retrain"), version=3, previous=1).may_roll_back
 
 
+def test_windows_from_before_another_version_are_known_to_be_so() -> None:
+    assert history(version=1).replaced_in is None
+    assert history((1, "keep"), (1, "retrain"), version=1).replaced_in is None
+    decided: list[tuple[int, Outcome]] = [(1, "retrain"), (2, "keep"), (2, "roll back"), (1, "keep")]
+    assert history(*decided, version=1, previous=1).replaced_in == week(2)
+
+
 def test_trainings_that_did_not_end_in_service_are_counted() -> None:
     assert history(version=1).refused == 0
     assert history((1, "retrain"), version=1, evaluated=(1,)).refused == 1
