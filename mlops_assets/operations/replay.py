@@ -108,11 +108,14 @@ class Replay:
         """The run that the newest decision from before the replay asks for, once it has ended; None where none is under way.
 
         The sensor has launched it when `automation` switched it on: the first days are predicted by what it deploys, as they would have been.
+        What a decision of the replayed days asks for belongs to their step.
         """
         key = self._key(RETRAINING_DECISION)
-        if not (ranges := self._ranges(RETRAINING_DECISION)):
+        newest = max((end for _, end in self._ranges(RETRAINING_DECISION)), default=None)
+        ends = {window.key: window.end for window in self._calendar.windows(key)}
+        if newest is None or ends[newest] > self.plan.period.first:
             return None
-        decision = self.client.metadata(key, max(end for _, end in ranges))
+        decision = self.client.metadata(key, newest)
         runs = self.client.runs_with_tag(DECISION_TAG, decision[DECISION])
         if not runs or self.client.run(runs[0]).finished:
             return None
