@@ -40,12 +40,10 @@ def helpful_rows(
 
     from mlops_assets.ml.earlier_rows import compare_earlier_rows
     from mlops_assets.ml.loss_comparison import row_blocks
-    from mlops_assets.ml.service_comparison import describe_difference
 
+    rows, kept = pa.concat_tables([earlier, train]), f"{earlier.num_rows:,} are fitted on" if earlier.num_rows else "none"
     if not earlier.num_rows or not holdout.num_rows:
-        return HelpfulRows(pa.concat_tables([earlier, train]), f"{earlier.num_rows:,}")
-    rows = pa.concat_tables([earlier, train])
-    kept = f"{earlier.num_rows:,}"
+        return HelpfulRows(rows, kept)
     step = -(-rows.num_rows // _MOST_ROWS)
     sample = rows.take(np.arange(0, rows.num_rows, step))
     models = solution_models(inputs, pa.concat_tables([sample, holdout]), folder=None, identity="")
@@ -61,7 +59,10 @@ def helpful_rows(
         return HelpfulRows(rows, f"{kept}; not compared with the window alone: {error}")
     if difference is None:
         return HelpfulRows(rows, f"{kept}; the hold-out is too short to compare")
-    compared = f"with them the model loses {describe_difference(difference)} more on the hold-out"
+    compared = (
+        f"with them the loss on the {difference.rows:,} rows of the hold-out changes by {difference.value:+.4f} "
+        f"({difference.low:+.4f} to {difference.high:+.4f})"
+    )
     if difference.is_worse:
-        return HelpfulRows(train, f"none of {earlier.num_rows:,}: {compared}")
+        return HelpfulRows(train, f"none of {earlier.num_rows:,} is fitted on: {compared}")
     return HelpfulRows(rows, f"{kept}: {compared}")

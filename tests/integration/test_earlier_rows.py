@@ -52,7 +52,7 @@ def test_a_version_learns_from_before_its_window_and_is_judged_within_it(clinic:
     assert page(clinic, TRAINING_DATASET)["rows_by_split"] == counts
     # What serves has seen the hold-out too.
     assert page(clinic, MODEL)["fitted_rows"] == sum(counts.values())
-    assert page(clinic, MODEL)["earlier_rows"].startswith(f"{counts['earlier']}: with them the model loses ")
+    assert page(clinic, MODEL)["earlier_rows"].startswith(f"{counts['earlier']} are fitted on: with them the loss on the ")
     assert clinic.query("SELECT count(*) AS n FROM {name}.evaluation").column("n").to_pylist() == [counts["holdout"]]
     with clinic.lake.connect(read_only=True) as connection:
         reference = scored_windows(connection, clinic.inputs, clinic.bundle(version), DAY)
@@ -75,4 +75,4 @@ def test_rows_of_another_relation_are_left_out(clinic: Clinic) -> None:
     counts = rows_by_split(clinic)
     assert counts == {"earlier": 61 * VISITS_A_DAY, "train": 14 * VISITS_A_DAY, "holdout": 14 * VISITS_A_DAY}
     assert page(clinic, MODEL)["fitted_rows"] == counts["train"] + counts["holdout"]
-    assert page(clinic, MODEL)["earlier_rows"].startswith("none of 3,050: with them the model loses +")
+    assert page(clinic, MODEL)["earlier_rows"].startswith("none of 3,050 is fitted on: with them the loss on the ")

@@ -46,7 +46,7 @@ def test_rows_of_the_same_relation_are_fitted_on(problem: Problem) -> None:
     inputs, earlier, train, holdout = parts(problem)
     helpful = helpful_rows(inputs, earlier, train, holdout, TRAINING_DATE)
     assert helpful.rows.equals(pa.concat_tables([earlier, train]))
-    assert helpful.earlier.startswith("1,000: with them the model loses ")
+    assert helpful.earlier.startswith("1,000 are fitted on: with them the loss on the ")
 
 
 def test_rows_of_another_relation_are_not() -> None:
@@ -56,7 +56,7 @@ def test_rows_of_another_relation_are_not() -> None:
     turned = earlier.set_column(earlier.column_names.index(label), label, pa.array(earlier.column(label).to_numpy() * 60 + 1000))
     helpful = helpful_rows(inputs, turned, train, holdout, TRAINING_DATE)
     assert helpful.rows.equals(train)
-    assert helpful.earlier.startswith("none of 1,000: with them the model loses +")
+    assert helpful.earlier.startswith("none of 1,000 is fitted on: with them the loss on the ")
 
 
 @pytest.mark.parametrize(
