@@ -49,7 +49,10 @@ class Fault:
                 remedy="Write --inject kind:table:first:last, such as drop:orders:2013-08-05:2013-08-07",
             ) from error
         if kind not in KINDS:
-            raise StackError(f"There is no fault {kind!r}.", remedy=f"Choose one of: {', '.join(KINDS)}")
+            from mlops_assets.ml.changed_relation import CHANGE_KINDS
+
+            known, changes = ", ".join(KINDS), ", ".join(CHANGE_KINDS)
+            raise StackError(f"There is no fault {kind!r}.", remedy=f"Choose one of: {known}; with --policy of {changes}")
         if last < first:
             raise StackError(f"The fault ends on {last}, before it begins on {first}.", remedy="Swap the days.")
         return fault

@@ -5,26 +5,26 @@ from datetime import date, timedelta
 from typing import Annotated
 
 from dateutil.relativedelta import relativedelta
-from pydantic import AfterValidator
+from pydantic import BeforeValidator
 
 
-def _duration(text: str) -> str:
-    if not re.fullmatch(r"[1-9]\d*[dwmy]", text):
+def _duration(text: object) -> str:
+    if not isinstance(text, str) or not re.fullmatch(r"[1-9]\d*[dwmy]", text):
         raise ValueError("a duration is a number and d, w, m or y, for example 14d or 2y")
     return text
 
 
-Duration = Annotated[str, AfterValidator(_duration)]
+Duration = Annotated[str, BeforeValidator(_duration)]
 """A span of calendar time: `14d`, `8w`, `6m` or `2y`."""
 
 
-def _delay(text: str) -> str:
-    if not re.fullmatch(r"[1-9]\d*[hdw]", text):
+def _delay(text: object) -> str:
+    if not isinstance(text, str) or not re.fullmatch(r"[1-9]\d*[hdw]", text):
         raise ValueError("a delay is a number and h, d or w, for example 6h or 2d")
     return text
 
 
-Delay = Annotated[str, AfterValidator(_delay)]
+Delay = Annotated[str, BeforeValidator(_delay)]
 """A span of the clock: `6h`, `2d` or `1w`."""
 
 

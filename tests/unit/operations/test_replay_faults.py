@@ -81,6 +81,12 @@ def test_what_is_no_fault_is_refused_with_a_remedy(text: str) -> None:
     assert refused.value.remedy
 
 
+def test_a_change_of_the_relation_is_none_and_belongs_to_a_comparison_of_policies() -> None:
+    with pytest.raises(StackError) as refused:
+        Fault.read("abrupt:flights:2013-08-05:2013-08-06")
+    assert "with --policy of abrupt, " in refused.value.remedy
+
+
 def test_every_kind_is_tested() -> None:
     assert set(KINDS) == {"shift", "corrupt", "duplicate", "drop", "delay"}
     with pytest.raises(StackError, match="There is no raw table 'nothing'"):
