@@ -121,6 +121,7 @@ def evaluate_candidate(
         refit=refit,
         groups=groups,
         must_gain=must_gain,
+        is_recalibration=contract.recalibration is not None,
         latency=measure_latency(served or bundle, holdout, rows=_LATENCY_ROWS),
         dataset=dataset,
     )

@@ -36,7 +36,7 @@ class CandidateResult:
     the champion was evaluated as it was before its refit. `refit` is the selection metric of the model that will serve, fitted with the
     hold-out too, beside that of the model that is gated; None where that one serves. `groups` are the differences of the solution's groups.
     With `must_gain` the decision that asked for the training saw nothing that a training mends: what is only not worse than the champion is
-    refused.
+    refused. `is_recalibration` tells that no model was fitted.
     """
 
     result: "Evaluation"
@@ -50,6 +50,7 @@ class CandidateResult:
     refit: "MetricDifference | None" = None
     groups: "Sequence[GroupDifference]" = ()
     must_gain: bool = False
+    is_recalibration: bool = False
 
 
 @dataclass(frozen=True)

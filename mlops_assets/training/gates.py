@@ -181,7 +181,9 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> G
         evidence = {"compared": False, "differences": dg.MetadataValue.null(), "tolerances": dg.MetadataValue.json(stated)}
         return GateOutcome(True, candidate_result.not_compared, evidence)
     metric = solution.training.metric
-    tolerances = stated or {metric: candidate_result.against_champion[metric].negligible_loss}
+    # A recalibration leaves the ranking as it is: what it is made for is the loss.
+    judged = [metric, "log_loss"] if candidate_result.is_recalibration and solution.problem != "regression" else [metric]
+    tolerances = stated or {name: candidate_result.against_champion[name].negligible_loss for name in judged}
     worse = [name for name, tolerance in tolerances.items() if candidate_result.against_champion[name].is_worse(tolerance)]
     parts, records = [], []
     for name, tolerance in tolerances.items():
@@ -215,8 +217,8 @@ def against_champion(solution: Solution, candidate_result: CandidateResult) -> G
         "drawn_for_intervals": _drawn(candidate_result.result),
         "differences": evidence_table(records, {"passed": "bool"}),
     }
-    smallest = format_value(*tolerances.values()) if not stated else ""
-    default = "" if stated else f"; no tolerance is stated: {smallest}, a fiftieth of the way to perfect"
+    negligible = ", ".join(map(format_value, tolerances.values()))
+    default = "" if stated else f"; no tolerance is stated: {negligible}, a fiftieth of the way to perfect"
     fit = " as it was before its refit" if candidate_result.champion_is_gated_fit else ""
     against = f"version {candidate_result.champion.version}{fit} on the same {_drawn(candidate_result.result)}{default}"
     without_gain = "; not better beyond chance, and nothing shows that newer history helps" if lacks_gain else ""

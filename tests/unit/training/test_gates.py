@@ -216,6 +216,18 @@ def test_without_a_stated_tolerance_a_worse_model_does_not_replace_the_champion(
         assert "0.002, a fiftieth of the way to perfect" in str(check.description)
 
 
+def test_a_recalibration_that_ranks_as_before_and_loses_more_is_refused() -> None:
+    flat = np.clip(0.5 + (PROBABILITIES - 0.5) / 10, 0, 1)
+    fitted = candidate_result(flat, champion=PROBABILITIES)
+    inputs = inputs_with(against_champion={})
+    assert outcome(inputs, fitted)["against_champion"].passed
+    refused = outcome(inputs, replace(fitted, is_recalibration=True))["against_champion"]
+    assert not refused.passed
+    assert "log_loss" in str(refused.description)
+    back = replace(candidate_result(PROBABILITIES, champion=flat), is_recalibration=True)
+    assert outcome(inputs, back)["against_champion"].passed
+
+
 def test_a_refit_that_lost_what_the_gates_saw_is_refused(good: CandidateResult) -> None:
     alone = outcome(inputs_with(), good)["refit"]
     assert (alone.passed, alone.description) == (True, "the model that serves is the one that the gates evaluated")
