@@ -19,6 +19,7 @@ from mlops_assets.ml.report_rows import METHOD_NAMES
 
 TEMPLATE_DIRECTORY = Path(__file__).parent / "templates"
 _PLOTTED = 8
+_FEW_LABELS = 0.5
 _SHORT = {
     "jensen_shannon": "Jensen-Shannon",
     "wasserstein": "Wasserstein",
@@ -115,12 +116,21 @@ def verdict(page: ReportPage) -> str:
         text = f"The model is worse than when it was accepted: {evaluated}."
     else:
         text = f"The model is as good as when it was accepted: {evaluated}."
+    if (known := _overdue(rows)) is not None:
+        text = f"Labels are overdue: {known:.0%} of the predictions have one. {text}"
     own = {title.lower() for title in page.reports.measures}
     counts = {source: f"{count} {source} alert{'' if count == 1 else 's'}" for source, count in page.counts.items()}
     inputs = [count for source, count in counts.items() if source not in ("performance", *own)]
     others = [count for source, count in counts.items() if source in own]
     text += f" Its inputs changed: {' and '.join(inputs)}." if inputs else " Nothing about its inputs is out of the ordinary."
     return f"{text} Besides: {' and '.join(others)}." if others else text
+
+
+def _overdue(rows: Sequence[Row]) -> float | None:
+    """The share of labels where most have not come, although they had the time to; None where they have, or need not have yet."""
+    rows_and_labels = [(row["rows"], row["matured_rows"]) for row in rows if row["complete"]]
+    known = sum(labels for _, labels in rows_and_labels) / max(sum(count for count, _ in rows_and_labels), 1)
+    return known if rows_and_labels and known < _FEW_LABELS else None
 
 
 def feature_lines(reports: Reports) -> list[dict[str, Any]]:
@@ -209,7 +219,7 @@ def _tiles(page: ReportPage) -> list[tuple[str, str, bool]]:
         complete = all(row["complete"] for row in performance)
         tiles = [
             ("predictions", f"{rows:,}", False),
-            ("labels known", f"{known / rows:.0%}{'' if complete else ', more to come'}", False),
+            ("labels known", f"{known / rows:.0%}{'' if complete else ', more to come'}", _overdue(performance) is not None),
             *tiles,
         ]
     return [*tiles, ("model version", ", ".join(map(str, page.versions)), False)]

@@ -149,6 +149,15 @@ def test_it_says_first_how_good_the_model_is() -> None:
         "The model is as good as when it was accepted: ranking as usual (estimated roc_auc 0.74, hold-out 0.79)."
     )
     assert verdict(page()).endswith("Its inputs changed: 2 drift alerts.")
+    shown = page(alert=False)
+    overdue = [{**row, "matured_rows": 12, "matured_share": 0.01} for row in shown.reports.performance]
+    late = replace(shown, reports=replace(shown.reports, performance=overdue))
+    assert verdict(late).startswith(
+        "Labels are overdue: 1% of the predictions have one. The model is as good as when it was accepted"
+    )
+    assert "overdue" not in verdict(
+        replace(late, reports=replace(late.reports, performance=[{**row, "complete": False} for row in overdue]))
+    )
     quiet = page(alert=False, alerts=[])
     assert verdict(quiet).endswith("Nothing about its inputs is out of the ordinary.")
     nothing = replace(quiet, reports=Reports(window=W2.isoformat(), drift=[], performance=[], quality=[], measures={}))
