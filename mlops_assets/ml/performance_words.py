@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
-from mlops_assets.schema.metric_names import Aspect, metric_aspect
+from mlops_assets.schema.metric_names import Aspect, greater_is_better, metric_aspect, metric_bounds
+
+UNCERTAIN = "too uncertain to tell"
 
 Row = Mapping[str, Any]
 """A row of the performance report, by column."""
@@ -25,8 +27,18 @@ def describe_performance(rows: Sequence[Row], metric: str) -> str:
         if evaluated_value(row)[0] is not None:
             by_aspect[metric_aspect(row["metric"])].append(row)
     worse = [_example(f"{aspect} worse", alerts) for aspect, part in by_aspect.items() if (alerts := _alerts(part))]
-    usual = [_example(f"{aspect} as usual", part) for aspect, part in by_aspect.items() if part and not _alerts(part)]
+    usual = [_example(f"{aspect} {_state(part[0])}", part) for aspect, part in by_aspect.items() if part and not _alerts(part)]
     return f"{', '.join(worse)}; {', '.join(usual)}" if worse and usual else ", ".join(worse or usual)
+
+
+def _state(row: Row) -> str:
+    """The state of a metric without an alert: where no value at all could be worse than its limit, as of few rows, nothing is known."""
+    least, greatest = metric_bounds(row["metric"])
+    limit, rises = row["threshold"], greater_is_better(row["metric"])
+    worst = least if rises else greatest
+    if limit is None or worst is None:
+        return "as usual"
+    return UNCERTAIN if (limit <= worst if rises else limit >= worst) else "as usual"
 
 
 def _alerts(rows: Sequence[Row]) -> list[Row]:

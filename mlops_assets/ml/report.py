@@ -14,7 +14,7 @@ import pyarrow as pa
 from mlops_assets.ml.charts import Distribution, Trend, categorical_distribution, number_text, numeric_distribution, trend
 from mlops_assets.ml.drift import impact
 from mlops_assets.ml.matrix import categorical_matrix, numeric_matrix
-from mlops_assets.ml.performance_words import describe_performance
+from mlops_assets.ml.performance_words import UNCERTAIN, describe_performance
 from mlops_assets.ml.report_rows import METHOD_NAMES
 
 TEMPLATE_DIRECTORY = Path(__file__).parent / "templates"
@@ -114,6 +114,8 @@ def verdict(page: ReportPage) -> str:
         text = "The performance of this window was not evaluated."
     elif any(row["alert"] for row in rows):
         text = f"The model is worse than when it was accepted: {evaluated}."
+    elif UNCERTAIN in evaluated:
+        text = f"Nothing shows that the model is worse than when it was accepted: {evaluated}."
     else:
         text = f"The model is as good as when it was accepted: {evaluated}."
     if (known := _overdue(rows)) is not None:

@@ -33,3 +33,13 @@ def test_without_an_alert_every_aspect_is_as_usual_and_without_a_value_there_is_
     quiet = [row("roc_auc", 0.7, 0.71, alert=False, complete=False)]
     assert describe_performance(quiet, "roc_auc") == "ranking as usual (estimated roc_auc 0.5, hold-out 0.71)"
     assert describe_performance([{**quiet[0], "estimated": None, "realised": None}], "roc_auc") == ""
+
+
+def test_a_limit_that_no_value_passes_is_not_called_usual() -> None:
+    blind = {**row("average_precision", 0.16, 0.194, alert=False), "threshold": -0.005}
+    assert describe_performance([blind], "average_precision") == (
+        "ranking too uncertain to tell (realised average_precision 0.16, hold-out 0.194)"
+    )
+    told = describe_performance([{**row("brier_score", 0.2, 0.1, alert=False), "threshold": 1.2}], "brier_score")
+    assert told.endswith("too uncertain to tell (realised brier_score 0.2, hold-out 0.1)")
+    assert "as usual" in describe_performance([{**blind, "threshold": None}], "average_precision")

@@ -149,6 +149,9 @@ def test_it_says_first_how_good_the_model_is() -> None:
         "The model is as good as when it was accepted: ranking as usual (estimated roc_auc 0.74, hold-out 0.79)."
     )
     assert verdict(page()).endswith("Its inputs changed: 2 drift alerts.")
+    blind = [{**row, "threshold": -0.1} for row in page(alert=False).reports.performance]
+    told = verdict(replace(page(), reports=replace(page().reports, performance=blind)))
+    assert told.startswith("Nothing shows that the model is worse than when it was accepted: ranking too uncertain to tell (")
     shown = page(alert=False)
     overdue = [{**row, "matured_rows": 12, "matured_share": 0.01} for row in shown.reports.performance]
     late = replace(shown, reports=replace(shown.reports, performance=overdue))
