@@ -118,8 +118,8 @@ def verdict(page: ReportPage) -> str:
         text = f"Nothing shows that the model is worse than when it was accepted: {evaluated}."
     else:
         text = f"The model is as good as when it was accepted: {evaluated}."
-    if (known := _overdue(rows)) is not None:
-        text = f"Labels are overdue: {known:.0%} of the predictions have one. {text}"
+    if (known := _few_labels(rows)) is not None:
+        text = f"Only {known:.0%} of the predictions have a label, although labels had the time to come. {text}"
     own = {title.lower() for title in page.reports.measures}
     counts = {source: f"{count} {source} alert{'' if count == 1 else 's'}" for source, count in page.counts.items()}
     inputs = [count for source, count in counts.items() if source not in ("performance", *own)]
@@ -128,7 +128,7 @@ def verdict(page: ReportPage) -> str:
     return f"{text} Besides: {' and '.join(others)}." if others else text
 
 
-def _overdue(rows: Sequence[Row]) -> float | None:
+def _few_labels(rows: Sequence[Row]) -> float | None:
     """The share of labels where most have not come, although they had the time to; None where they have, or need not have yet."""
     rows_and_labels = [(row["rows"], row["matured_rows"]) for row in rows if row["complete"]]
     known = sum(labels for _, labels in rows_and_labels) / max(sum(count for count, _ in rows_and_labels), 1)
@@ -221,7 +221,7 @@ def _tiles(page: ReportPage) -> list[tuple[str, str, bool]]:
         complete = all(row["complete"] for row in performance)
         tiles = [
             ("predictions", f"{rows:,}", False),
-            ("labels known", f"{known / rows:.0%}{'' if complete else ', more to come'}", _overdue(performance) is not None),
+            ("labels known", f"{known / rows:.0%}{'' if complete else ', more to come'}", _few_labels(performance) is not None),
             *tiles,
         ]
     return [*tiles, ("model version", ", ".join(map(str, page.versions)), False)]

@@ -195,10 +195,9 @@ def fitted_days(inputs: SolutionInputs, training_date: date, base_date: date) ->
     first = max(base_date, date.fromisoformat(windows[0])) if windows else base_date
     if solution.refits:
         return first, training_date
-    is_asked = solution.training.refit is None
-    return first, subtract_duration(
-        training_date, solution.monitoring.performance.label_delay if is_asked else solution.training.holdout
-    )
+    # Without a refit by wish none of the hold-out is fitted on.
+    newest = solution.monitoring.performance.label_delay if solution.training.refit is None else solution.training.holdout
+    return first, subtract_duration(training_date, newest)
 
 
 def _fit(lake: Lake, inputs: SolutionInputs, training_date: date, base: Base) -> _Fitted:

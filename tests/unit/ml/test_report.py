@@ -153,13 +153,13 @@ def test_it_says_first_how_good_the_model_is() -> None:
     told = verdict(replace(page(), reports=replace(page().reports, performance=blind)))
     assert told.startswith("Nothing shows that the model is worse than when it was accepted: ranking too uncertain to tell (")
     shown = page(alert=False)
-    overdue = [{**row, "matured_rows": 12, "matured_share": 0.01} for row in shown.reports.performance]
-    late = replace(shown, reports=replace(shown.reports, performance=overdue))
+    few = [{**row, "matured_rows": 12, "matured_share": 0.01} for row in shown.reports.performance]
+    late = replace(shown, reports=replace(shown.reports, performance=few))
     assert verdict(late).startswith(
-        "Labels are overdue: 1% of the predictions have one. The model is as good as when it was accepted"
+        "Only 1% of the predictions have a label, although labels had the time to come. The model is as good as"
     )
-    assert "overdue" not in verdict(
-        replace(late, reports=replace(late.reports, performance=[{**row, "complete": False} for row in overdue]))
+    assert "Only" not in verdict(
+        replace(late, reports=replace(late.reports, performance=[{**row, "complete": False} for row in few]))
     )
     quiet = page(alert=False, alerts=[])
     assert verdict(quiet).endswith("Nothing about its inputs is out of the ordinary.")
