@@ -24,7 +24,7 @@ SERVERS = ("postgres", "nats", "redis", "files", "daemon", "code-location", "ope
 """The services that say whether they are well."""
 
 DAEMON = "mlops-daemon"
-_START_SECONDS, _COMMAND_SECONDS = 300, 1800
+_COMMAND_SECONDS = 1800
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Composition:
             container = DAEMON if name == "daemon" else f"mlops_{name}_1"
             try:
                 # Without systemd nobody else asks.
-                wait_for(partial(_is_healthy, container), _START_SECONDS, every=2)
+                wait_for(partial(_is_healthy, container), every=2)
             except AssertionError as error:
                 raise AssertionError(f"{name} is not healthy\n{self.logs()}") from error
 

@@ -27,7 +27,6 @@ STOPPED_SECONDS = 20.0
 FULL_SECONDS = 45.0
 SLOW_SECONDS = 45.0
 JUMP_SECONDS = 3600
-_APPEARS_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -234,7 +233,7 @@ def faults_with_state_elsewhere() -> Iterator[Fault]:
 
 
 def _appearing(name: str, installation: Installation) -> list[psutil.Process]:
-    wait_for(lambda: bool(_ALL_TARGETS[name](installation)), _APPEARS_SECONDS)
+    wait_for(lambda: bool(_ALL_TARGETS[name](installation)))
     return _ALL_TARGETS[name](installation)
 
 

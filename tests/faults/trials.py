@@ -35,7 +35,7 @@ _ASKED_DAY = date(2013, 1, 10)
 CALLERS, PAUSE_SECONDS = 2, 0.1
 _LOG = f"{SOLUTION}.prediction_log"
 
-_STEP_SECONDS, _RECOVERY_SECONDS, _LOGGED_SECONDS = 900.0, 300.0, 300.0
+_STEP_SECONDS, _RECOVERY_SECONDS = 900.0, 300.0
 _RUNS = """query InProgress { runsOrError(filter: {statuses: [STARTING, STARTED]}) { ... on Runs { results {
   runId tags { key value } } } } }"""
 
@@ -195,7 +195,7 @@ class Trials:
             return acknowledged - {row for (row,) in self.platform.rows(f"SELECT prediction_id FROM {_LOG}")}
 
         try:
-            wait_for(lambda: not missing(), _LOGGED_SECONDS, every=2)
+            wait_for(lambda: not missing(), every=2)
         except AssertionError:
             waiting = pending_bytes(self.platform.settings.spool_directory)
             return [f"{len(missing())} predictions are not in the log; {waiting} bytes in the spool"]

@@ -137,9 +137,9 @@ def test_a_killed_worker_takes_its_dbt_with_it_and_its_run_alone_is_tried_again_
     assert f"Run {run_id}" in stack.mlops("status").stdout
     daemon.resume()
     awake = time.monotonic()
-    wait_for(lambda: stack.client.run(run_id).status == "FAILURE", RETRIED_SECONDS)
+    wait_for(lambda: stack.client.run(run_id).status == "FAILURE")
     LOGGER.info("failed %.1f s after the daemon woke up", time.monotonic() - awake)
-    wait_for(lambda: stack.client.run(run_id).followed_by is not None, awake + RETRIED_SECONDS - time.monotonic())
+    wait_for(lambda: stack.client.run(run_id).followed_by is not None)
     LOGGER.info("tried again %.1f s after the daemon woke up", time.monotonic() - awake)
     chaos.wait_until_done(stack, run_id)
     [_undisturbed] = chaos.wait_until_done(stack, bystander)

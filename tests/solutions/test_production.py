@@ -23,7 +23,6 @@ from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 SOLUTION = "flight_delay"
 TRAINING = tuple(f"{SOLUTION}/{stage}" for stage in ("training_dataset", "model", "evaluation", "online_features", "deployment"))
 TRAINING_DATE = "2013-02-10"
-RECONCILED_SECONDS = 120
 
 
 def history(platform: Platform) -> list[dict[str, Any]]:
@@ -107,7 +106,7 @@ def test_a_run_names_the_person_who_launched_it(platform: Platform, versions: tu
     asset = client.assets((f"{SOLUTION}/deployment",))[f"{SOLUTION}/deployment"]
     partition = platform.registry.get(SOLUTION, version).tags["training_date"]
     run_id = client.launch([asset], partition, partition, {asset.key: {"version": version}}, purpose="test")
-    wait_for(lambda: client.run(run_id).finished, RECONCILED_SECONDS, every=1)
+    wait_for(lambda: client.run(run_id).finished, every=1)
     assert client.runs_with_tag(LAUNCHED_BY_TAG, "carla") == [run_id]
     assert run_id not in client.runs_with_tag(LAUNCHED_BY_TAG, system_user())
     assert client.runs_with_tag(LAUNCHED_BY_TAG, system_user())
@@ -131,7 +130,7 @@ def test_an_alias_moved_by_hand_is_recorded(platform: Platform, versions: tuple[
     first, second = versions
     assert live(platform) == (second, second, second)
     platform.registry.set_alias(SOLUTION, "champion", first)
-    wait_for(lambda: history(platform)[0]["version"] == first, RECONCILED_SECONDS, every=1)
+    wait_for(lambda: history(platform)[0]["version"] == first, every=1)
     newest = history(platform)[0]
     assert (newest["actor"], newest["reason"]) == ("mlflow", f"the alias champion was moved by hand from version {second}")
     assert live(platform) == (first, first, first)
@@ -142,7 +141,7 @@ def test_an_alias_moved_by_hand_to_a_refused_version_is_moved_back(platform: Pla
     platform.registry.tag(SOLUTION, second, {"status": "rejected"})
     try:
         platform.registry.set_alias(SOLUTION, "champion", second)
-        wait_for(lambda: live(platform)[1] == first, RECONCILED_SECONDS, every=1)
+        wait_for(lambda: live(platform)[1] == first, every=1)
     finally:
         platform.registry.tag(SOLUTION, second, {"status": "accepted"})
     assert live(platform) == (first, first, first)
@@ -178,7 +177,7 @@ def test_a_version_whose_tags_were_written_by_hand_is_not_promoted(platform: Pla
         platform.registry.set_alias(SOLUTION, "champion", forged)
         refused = inprocess.failures(predict(platform))
         assert f"Version {forged} of {SOLUTION} was changed in MLflow after it was registered" in refused[0]
-        wait_for(lambda: live(platform) == before, RECONCILED_SECONDS, every=1)
+        wait_for(lambda: live(platform) == before, every=1)
     finally:
         client.delete_model_version(SOLUTION, str(forged))
 
