@@ -9,7 +9,7 @@ def test_a_wait_tells_whether_it_was_ended() -> None:
     async def waits() -> tuple[bool, bool]:
         stopping = asyncio.Event()
         asyncio.get_running_loop().call_soon(stopping.set)
-        return await wait_for(asyncio.Event(), 0), await wait_for(stopping)
+        return await wait_for(asyncio.Event(), 0), await wait_for(stopping, 60)
 
     assert asyncio.run(waits()) == (False, True)
 
