@@ -85,7 +85,6 @@ _PARTS = {
     "training/dataset_schema.py": "unit/training/test_dataset_checks.py",
     "training/evidence.py": "unit/training/test_acceptance.py",
     "training/frame_parts.py": "integration/test_engines.py",
-    "training/recalibrated_version.py": "integration/test_recalibrated_versions.py",
 }
 """Modules that only another module uses, with the tests that they are tested by."""
 
