@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from mlops_assets.core.errors import StackError
+from mlops_assets.schema.yaml_loader import read_yaml
 
 DBT_PACKAGE = Path(__file__).parents[1] / "dbt_package"
 """The macros and data tests of the platform, and the profile that names the lake."""
@@ -26,7 +27,7 @@ def dbt_profile_variables() -> dict[str, str]:
 def read_dbt_project(path: Path) -> dict[str, Any]:
     """The content of a `dbt_project.yml`. Raises StackError with the place when it is no YAML or no mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StackError(f"{path} is no YAML: {error}", remedy="Mend the file.") from error
     if not isinstance(content, dict):

@@ -95,7 +95,7 @@ def build_retraining_decision(inputs: SolutionInputs) -> dg.AssetsDefinition:
             *window_dependencies(inputs),
         ],
         retry_policy=RETRIES,
-        code_version="4",
+        code_version="5",
     )
     @step
     def retraining_decision(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from mlops_assets.core.errors import StackError
 from mlops_assets.core.project import current_project
 from mlops_assets.operations.run_plan import RunRequest
+from mlops_assets.schema.yaml_loader import read_yaml
 from mlops_assets.schema.yaml_model import YamlModel
 
 
@@ -68,7 +69,7 @@ class _Content(YamlModel):
 def _read(file: Path) -> _Content:
     remedy = "It names a solution, a day `start`, a number of `months` and, if time goes on then, a day `replay_to`."
     try:
-        return _Content.model_validate(yaml.safe_load(file.read_text()))
+        return _Content.model_validate(read_yaml(file.read_text()))
     except FileNotFoundError as error:
         raise StackError(f"There is no {file}, which says what the demo shows.", remedy=f"Write it. {remedy}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

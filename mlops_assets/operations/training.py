@@ -20,6 +20,7 @@ from mlops_assets.operations.runs import poll_run
 from mlops_assets.schema.configuration_errors import ConfigurationError
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.training_rules import override_training
+from mlops_assets.schema.yaml_loader import read_yaml
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not separator or not name:
         raise StackError(f"{text!r} is no override.", remedy="Write --set training.seed=3")
     try:
-        return name.strip(), yaml.safe_load(value)
+        return name.strip(), read_yaml(value)
     except yaml.YAMLError as error:
         raise StackError(f"The value of {name} is no YAML: {error}", remedy="Write --set 'name=value'") from error
 

@@ -33,3 +33,8 @@ for _name in _SCALARS:
     _tag = f"tag:yaml.org,2002:{_name}"
     for _class in (ProjectConstructor, ProjectLoader):
         _class.add_constructor(_tag, _located(SafeConstructor.yaml_constructors[_tag]))
+
+
+def read_yaml(text: str) -> Any:
+    """The one document in `text`. Raises yaml.YAMLError where it is none."""
+    return yaml.load(text, Loader=ProjectLoader)  # noqa: S506 - a safe loader

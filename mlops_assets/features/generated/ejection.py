@@ -13,6 +13,7 @@ from mlops_assets.core.project import Project
 from mlops_assets.features.generated.dbt_model import GeneratedModel
 from mlops_assets.features.generated.project_files import generated_models, write_generated_models
 from mlops_assets.schema.configuration_errors import nearest
+from mlops_assets.schema.yaml_loader import ProjectLoader
 
 _VIEWS = "feature_views"
 
@@ -87,7 +88,7 @@ def _without_declaration(text: str, model: GeneratedModel) -> str:
 
 def _verified(edited: str, expected: Sequence[Any], model: GeneratedModel) -> str:
     try:
-        found = list(yaml.safe_load_all(edited))
+        found = list(yaml.load_all(edited, Loader=ProjectLoader))
     except yaml.YAMLError:
         found = []
     if found != expected:

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from mlops_assets.schema.yaml_loader import read_yaml
+
 
 @dataclass(frozen=True)
 class WrittenModels:
@@ -46,7 +48,7 @@ def _read(files: tuple[tuple[Path, int], ...]) -> WrittenModels:
 
 def _documents(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        document = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+        document = read_yaml(path.read_text())
     except yaml.YAMLError:
         return
     if isinstance(document, dict):
