@@ -116,12 +116,17 @@ def _check_features(inputs: SolutionInputs, features: list[_Use], errors: ErrorC
 
 
 def _check_types(inputs: SolutionInputs, errors: ErrorCollector) -> None:
-    """Collect an error where spine and views are joined or compared by columns whose stated types are not of one family."""
+    """Collect an error where a column has another type than its use wants, or spine and views are joined or compared by columns whose
+    stated types are not of one family.
+    """
     spine, declared = inputs.spine, inputs.solution.spine
     column = inputs.solution.partitions.column
     if _family(spine, column) not in (None, "date"):
         message = f"{_typed(spine, column)}; a partition is a date: cast the column there"
         errors.add(("partitions", "column"), message)
+    weight = inputs.solution.training.sample_weight
+    if weight is not None and _family(spine, weight) not in (None, "number", "whole number"):
+        errors.add(("training", "sample_weight"), f"{_typed(spine, weight)}; a weight is a number: cast the column there")
     moments: list[tuple[DbtModel, str, Path]] = [(spine, declared.label_time, ("spine", "label_time"))]
     for position, source in enumerate(inputs.solution.features):
         here: Path = ("features", position, "view")

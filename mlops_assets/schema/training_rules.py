@@ -18,6 +18,7 @@ from mlops_assets.schema.configuration_errors import (
     method_parameters,
     nearest,
 )
+from mlops_assets.schema.duration import maximum_days
 from mlops_assets.schema.metric_names import check_metric
 from mlops_assets.schema.solution import Solution
 from mlops_assets.schema.training_section import Step, ThresholdRule, Training, TrainingHistory
@@ -50,13 +51,10 @@ def check_training(solution: Solution) -> None:
     with errors.collect():
         check_metric(training.metric, solution.problem, ("training", "metric"))
     _check_problem(solution, errors)
-    weighted = training.sample_weight is not None or training.class_weight is not None
-    weighted |= any(history.half_life is not None for history in training.histories or ())
-    if training.histories and not solution.spine.has_time:
-        errors.add(("training", "histories"), "a table without time has no history; leave it out")
-    if training.earlier_rows and training.histories and not any(history == TrainingHistory() for history in training.histories):
-        message = "none of training.histories reads rows from before the window; add an empty one, {}, or leave earlier_rows out"
-        errors.add(("training", "earlier_rows"), message)
+    weighted_by = [name for name in ("sample_weight", "class_weight") if getattr(training, name) is not None]
+    if any(history.half_life is not None for history in training.histories or ()):
+        weighted_by.append("the half_life of histories")
+    _check_histories(solution, errors)
     needs_onnx = solution.serving.engine == "process"
     candidates = training.search.candidates if training.search else []
     estimators: list[tuple[Step, tuple[str | int, ...], list[str]]] = [(training.estimator, ("training", "estimator"), [])]
@@ -66,7 +64,7 @@ def check_training(solution: Solution) -> None:
     ]
     for step, path, searched in estimators:
         with errors.collect():
-            _check_estimator(step, path, searched, problem=solution.problem, weighted=weighted, needs_onnx=needs_onnx)
+            _check_estimator(step, path, searched, problem=solution.problem, weighted_by=weighted_by, needs_onnx=needs_onnx)
     for kind in ("numeric", "categorical"):
         steps: list[Step] | None = getattr(training.preprocessing, kind)
         for number, step in enumerate(steps or []):
@@ -149,8 +147,32 @@ def _check_problem(solution: Solution, errors: ErrorCollector) -> None:
         errors.add(("training", "class_weight"), "a regression has no classes; leave it out")
 
 
+def _check_histories(solution: Solution, errors: ErrorCollector) -> None:
+    training = solution.training
+    histories = training.histories or []
+    if histories and not solution.spine.has_time:
+        errors.add(("training", "histories"), "a table without time has no history; leave it out")
+    for number, history in enumerate(histories):
+        path = ("training", "histories", number)
+        if history in histories[:number]:
+            errors.add(path, "the same history is there already; a model is fitted on each")
+        if history.span and training.window and maximum_days(history.span) > maximum_days(training.window):
+            errors.add(
+                (*path, "span"), "longer than training.window, whose rows it has; shorten it, or leave it out for all rows"
+            )
+    if training.earlier_rows and histories and TrainingHistory() not in histories:
+        message = "none of training.histories reads rows from before the window; add an empty one, {}, or leave earlier_rows out"
+        errors.add(("training", "earlier_rows"), message)
+
+
 def _check_estimator(
-    step: Step, path: tuple[str | int, ...], searched: Sequence[str], *, problem: str, weighted: bool, needs_onnx: bool
+    step: Step,
+    path: tuple[str | int, ...],
+    searched: Sequence[str],
+    *,
+    problem: str,
+    weighted_by: Sequence[str],
+    needs_onnx: bool,
 ) -> None:
     errors = ErrorCollector()
     with errors.collect():
@@ -163,8 +185,8 @@ def _check_estimator(
         kind = _KINDS[sorted(kinds)[0]]
         errors.add((*path, "type"), f"{step.type} is a {kind}; {problem} needs a {_KINDS[needed]}")
     fitted_with = method_parameters(step.type, "fit")
-    if weighted and fitted_with is not None and "sample_weight" not in fitted_with:
-        errors.add((*path, "type"), f"{step.type} takes no weights; leave out sample_weight and class_weight")
+    if weighted_by and fitted_with is not None and "sample_weight" not in fitted_with:
+        errors.add((*path, "type"), f"{step.type} takes no weights; leave out {' and '.join(weighted_by)}")
     errors.raise_errors()
 
 

@@ -1,9 +1,10 @@
 """Base class and common field types of the YAML schemas."""
 
 import re
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from mlops_assets.schema.variables import fill_in
@@ -34,5 +35,16 @@ class YamlModel(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _fill_in(cls, value: Any) -> Any:
+    def _fill_in(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic would take `true` for 1.
+        if isinstance(value, bool) and not _takes_booleans(cls.model_fields[info.field_name or ""].annotation):
+            raise PydanticCustomError("boolean", "{given} is no value of this field", {"given": str(value).lower()})
         return fill_in(value)
+
+
+def _takes_booleans(annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        return any(map(_takes_booleans, get_args(annotation)))
+    if get_origin(annotation) is Literal:
+        return any(isinstance(value, bool) for value in get_args(annotation))
+    return annotation in (bool, Any, object)
