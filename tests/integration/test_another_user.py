@@ -35,6 +35,8 @@ from mlops_assets.core.settings import DAGSTER_DATABASE
 from mlops_assets.local import postgres
 from mlops_assets.local.links import link
 
+pytestmark = pytest.mark.long
+
 T = TypeVar("T")
 
 IS_ROOT = os.geteuid() == 0

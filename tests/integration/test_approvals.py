@@ -22,6 +22,8 @@ from mlops_assets.monitoring.notifications import check_notifications
 from mlops_assets.operations.solutions import solution_states
 from mlops_assets.schema.deployment_section import Approval, Deployment
 
+pytestmark = pytest.mark.long
+
 FIRST, SECOND, THIRD = "2020-02-10", "2020-02-18", "2020-02-26"
 ANNA = {LAUNCHED_BY_TAG: "anna", IDENTIFIED_BY_TAG: SIGN_IN}
 BERT = {LAUNCHED_BY_TAG: "bert", IDENTIFIED_BY_TAG: SYSTEM_USER}
@@ -149,7 +151,6 @@ def test_four_eyes_are_those_of_another_person(ward: Ward) -> None:
     assert "no record tells who asked for" in inprocess.failures(asking.decide(THIRD, carla, approve=True, reason="x"))[0]
 
 
-@pytest.mark.long
 def test_what_a_person_refused_is_asked_for_again_by_a_person_alone(ward: Ward) -> None:
     asking = ward.wanting("required")
     version, before = asking.train_only(SECOND), asking.predicts
@@ -200,7 +201,6 @@ def test_a_decision_that_was_written_by_hand_does_not_count(ward: Ward) -> None:
     assert asking.waiting == [version]
 
 
-@pytest.mark.long
 def test_without_the_policy_nothing_is_asked_and_nothing_can_be_decided(ward: Ward) -> None:
     decided = ward.decide(FIRST, ANNA, approve=True, reason="x")
     assert "predicted before, and waits for nobody" in inprocess.failures(decided)[0]

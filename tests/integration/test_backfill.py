@@ -21,6 +21,8 @@ from mlops_assets.sources.raw_tables import build_raw_assets
 from mlops_assets.stages.execution import partition_range, record_partitions, written_metadata
 from mlops_assets.stages.faults import step
 
+pytestmark = pytest.mark.long
+
 FIRST, LAST, END = "2020-01-01", "2020-02-09", "2020-02-10"
 DAYS = dg.DailyPartitionsDefinition(FIRST, end_date=END)
 ALL_DAYS = DAYS.get_partition_keys()
@@ -196,7 +198,6 @@ def test_a_corrected_day_touches_the_days_that_read_it_and_no_other(clinic: Clin
     assert clinic.rebuild() == {}
 
 
-@pytest.mark.long
 def test_what_comes_out_as_it_was_stops_there(clinic: Clinic) -> None:
     clinic.visits[CORRECTED] = 8
     clinic.load(CORRECTED, CORRECTED)
@@ -210,7 +211,6 @@ def test_what_comes_out_as_it_was_stops_there(clinic: Clinic) -> None:
     assert clinic.touched() == []
 
 
-@pytest.mark.long
 def test_another_place_makes_all_days_that_read_it_outdated(clinic: Clinic) -> None:
     clinic.places.append("west")
     clinic.load(None, None)

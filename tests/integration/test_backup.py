@@ -26,6 +26,8 @@ from mlops_assets.operations.backup.creation import file_fault
 from mlops_assets.operations.backup.databases import one_moment
 from mlops_assets.operations.backup.store import BackupStore
 
+pytestmark = pytest.mark.long
+
 FLIGHTS = "SELECT range AS id, range % 7 AS delay FROM range(1000)"
 
 
@@ -160,7 +162,6 @@ def test_a_damaged_backup_is_named_and_leaves_the_folder_empty(platform: Platfor
     assert list(elsewhere.settings.home.iterdir()) == []
 
 
-@pytest.mark.long
 def test_an_encrypted_backup_is_read_by_its_identity_alone(platform: Platform, elsewhere: Platform, tmp_path: Path) -> None:
     folder, canary = tmp_path / "backups", b"canary-9c41"
     (platform.settings.home / "spool/flight_delay/2.spool").write_bytes(canary)

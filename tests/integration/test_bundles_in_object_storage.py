@@ -33,6 +33,8 @@ from mlops_assets.serving import object_mirror
 from mlops_assets.serving.bundle_store import SolutionBundles, StoredBundle, open_bundle_store, open_followed_store, prune
 from mlops_assets.serving.live import LiveSolutions
 
+pytestmark = pytest.mark.long
+
 DAY = "2020-02-20"
 
 
@@ -176,7 +178,6 @@ def test_servers_follow_and_refuse_what_is_not_the_signed_bundle(
         assert "The object store is back." in caplog.text
 
 
-@pytest.mark.long
 def test_a_server_swaps_under_load_within_five_seconds(settings: Settings, versions: dict[int, Fitted], tmp_path: Path) -> None:
     server = OnlineServer(tmp_path / "server", versions, processes=1)
     shutil.rmtree(server.folder)
@@ -234,7 +235,6 @@ def chain(settings: Settings, lake: Lake, tmp_path: Path) -> dict[str, str]:
         return {table: fingerprint(connection, f"lake.{table}") for (table,) in tables}
 
 
-@pytest.mark.long
 def test_a_chain_gives_the_same_rows_as_on_a_folder(
     settings: Settings, make_lake: Callable[[], Lake], store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

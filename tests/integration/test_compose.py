@@ -25,6 +25,8 @@ from mlops_assets.local.configuration import TEMPLATE_DIRECTORY, render_files
 from mlops_assets.local.environment import scripts_directory
 from mlops_assets.runs.slots import SLOTS_TAG, slots
 
+pytestmark = pytest.mark.long
+
 FOLDER = Path(__file__).parents[2] / "deployments" / "compose"
 PLATFORM = {
     "migrations": "migrations",

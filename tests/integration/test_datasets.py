@@ -21,6 +21,8 @@ from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.training_dataset import build_training_dataset
 
+pytestmark = pytest.mark.long
+
 TABLE = "arrivals.training_dataset"
 TRAINING_DATE = "2020-03-01"
 START = date(2020, 1, 1)

@@ -16,6 +16,8 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.lake.schema_evolution import ColumnChange, alter_statements
 from mlops_assets.lake.tables import fingerprint
 
+pytestmark = pytest.mark.long
+
 lake = dbt_lake.lake
 
 SELECTED = [

@@ -23,6 +23,8 @@ from mlops_assets.lake.tables import current_snapshot
 from mlops_assets.schema.solution import Solution
 from mlops_assets.serving.derived import DerivedFeatures
 
+pytestmark = pytest.mark.long
+
 lake = dbt_lake.lake
 dbt = dbt_lake.dbt
 

@@ -11,6 +11,8 @@ from mlops_assets.core.project import current_project
 from mlops_assets.features.dbt_package import link_dbt_package
 from mlops_assets.lake.lake import Lake
 
+pytestmark = pytest.mark.long
+
 MakeLake = Callable[[], Lake]
 
 # 4 of the 40 events of a day in UTC are of the next day in Tokyo.

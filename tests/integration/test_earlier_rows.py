@@ -15,6 +15,8 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.training.reference_period import REFERENCE_WINDOW, scored_windows
 
+pytestmark = pytest.mark.long
+
 DAY = date(2020, 3, 1)
 VISITS_A_DAY = 50
 

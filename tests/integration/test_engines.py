@@ -48,6 +48,8 @@ from mlops_assets.training.exported_fit import fit_version
 from mlops_assets.training.fitting import default_estimator
 from mlops_assets.training.training_dataset import build_training_dataset
 
+pytestmark = pytest.mark.long
+
 BOOSTING = "sklearn.ensemble.HistGradientBoostingClassifier"
 PLAN = SearchPlan(
     default=PipelineStep(BOOSTING, {"max_iter": 5}),
@@ -145,14 +147,12 @@ def run(engine: Engine, score: Callable, plan: SearchPlan) -> SearchResult:  # t
     return search(plan, fold_scores, storage=storage, name="s", report=lambda *_: None, processors=engine.processors)
 
 
-@pytest.mark.long
 def test_a_search_is_that_of_this_process(engine: Engine) -> None:
     score, few = scored_folds().score, replace(PLAN, trials=4)
     there, here = run(engine, score, few), run(ProcessEngine(), score, replace(few, jobs=1))
     assert (len(there.trials), there.default.fold_scores) == (4, here.default.fold_scores)
 
 
-@pytest.mark.long
 def test_a_search_is_that_of_this_process_though_a_raylet_is_killed(engine: Engine, cluster: RayCluster, tmp_path: Path) -> None:
     score, one_at_once = scored_folds().score, replace(PLAN, jobs=1)
     killing = kill_when_written(tmp_path / "node", cluster)
@@ -170,7 +170,6 @@ def large_tasks(cluster: RayCluster) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.mark.long
 def test_both_fits_of_a_version_are_those_of_this_process(large_tasks: Engine) -> None:
     chosen = case("binary_classification")
     solution = chosen.inputs.solution
@@ -236,7 +235,6 @@ def test_a_task_that_fits_on_no_node_is_refused(engine: Engine, cluster: RayClus
     assert "Lower MLOPS_TASK_MEMORY_GB" in answer.stderr
 
 
-@pytest.mark.long
 def test_a_killed_driver_leaves_no_cluster_of_its_own(tmp_path: Path) -> None:
     script = (
         "import pathlib, time\n"
@@ -296,7 +294,6 @@ def part_files(lake: Lake) -> set[str]:
     return {path.name for path in lake.data_directory.rglob("part-*.parquet")}
 
 
-@pytest.mark.long
 def test_predictions_are_those_of_this_process_though_a_raylet_is_killed(clinic: Clinic, cluster: RayCluster) -> None:
     table, lake = f"lake.{clinic.name}.predictions", clinic.lake
     here = score(clinic, clinic.settings)
@@ -337,7 +334,6 @@ def test_predictions_are_those_of_this_process_though_a_raylet_is_killed(clinic:
     assert part_files(lake) == left
 
 
-@pytest.mark.long
 def test_a_report_on_windows_is_that_of_this_process(clinic: Clinic, cluster: RayCluster) -> None:
     [monitor] = [each for each in monitors_of(clinic.inputs.solution) if each.stage == PERFORMANCE_REPORT]
     assets = [build_predictions(clinic.inputs), build_outcomes(clinic.inputs), build_report(clinic.inputs, monitor)]
@@ -394,7 +390,6 @@ def test_a_training_dataset_is_that_of_this_process(clinic: Clinic, cluster: Ray
         )
 
 
-@pytest.mark.long
 def test_a_training_dataset_is_that_of_this_process_though_a_raylet_is_killed(clinic: Clinic, cluster: RayCluster) -> None:
     before, written = part_files(clinic.lake), list[int]()
 
@@ -415,7 +410,6 @@ def test_a_training_dataset_is_that_of_this_process_though_a_raylet_is_killed(cl
     assert here["fingerprint"] == there["fingerprint"]
 
 
-@pytest.mark.long
 def test_a_killed_driver_leaves_orphans_at_most_and_no_task(
     make_lake: Callable[[], Lake], cluster: RayCluster, tmp_path: Path
 ) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import requests
 from ports import free_ports
 from waiting import wait_for
 
 from mlops_assets.local.environment import scripts_directory
 from mlops_assets.local.links import link
+
+pytestmark = pytest.mark.long
 
 TOKEN = "a token of tests"
 NAVIGATION = {"Accept": "text/html"}

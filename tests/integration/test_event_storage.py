@@ -133,6 +133,7 @@ def state(instance: dg.DagsterInstance) -> dict[tuple[str, str | None], tuple[st
     }
 
 
+@pytest.mark.long
 def test_it_stores_what_dagster_stores(
     instance: dg.DagsterInstance, instances: tuple[dg.DagsterInstance, dg.DagsterInstance]
 ) -> None:

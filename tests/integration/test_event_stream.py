@@ -71,6 +71,7 @@ def test_the_streams_are_of_one_environment(nats: NatsServer, monkeypatch: pytes
     assert nats.run(create)
 
 
+@pytest.mark.long
 def test_nothing_is_lost_or_doubled_when_writers_shippers_and_the_server_are_killed(nats: NatsServer, tmp_path: Path) -> None:
     home = tmp_path / "home"
     spool = home / "spool"

@@ -31,6 +31,8 @@ from mlops_assets.features.dbt_package import dbt_profile_variables
 from mlops_assets.features.statistics_assets import build_feature_statistics
 from mlops_assets.lake.lake import Lake
 
+pytestmark = pytest.mark.long
+
 lake = dbt_lake.lake
 
 STATISTICS = dg.AssetKey(["features", "nycflights13_statistics"])

@@ -24,6 +24,8 @@ from mlops_assets.runs.fork_server import ForkRequest, ForkServerUnavailableErro
 from mlops_assets.runs.recovery import worker_files
 from mlops_assets.runs.workers import WorkerState
 
+pytestmark = pytest.mark.long
+
 CODE = """
 import os, pathlib, random, subprocess
 import dagster as dg

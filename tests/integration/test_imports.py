@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mlops_assets
 import mlops_assets.ml
 import mlops_assets.serving
@@ -43,6 +45,7 @@ print([name for name in {(*HEAVY, "duckdb", "nats", "aiohttp", "pydantic")} if n
     assert answer.stdout.strip() == "[]"
 
 
+@pytest.mark.long
 def test_no_library_keeps_anything_about_its_use(tmp_path: Path) -> None:
     variables = {
         name: value for name, value in os.environ.items() if name not in {*mlops_assets.QUIET_LIBRARIES, "XDG_CACHE_HOME"}

@@ -20,6 +20,8 @@ from running_stack import new_home
 
 from mlops_assets.core.project import current_project
 
+pytestmark = pytest.mark.long
+
 DOCS = current_project().root / "docs"
 PAGE, MODELS_PAGE = ((DOCS / name).read_text() for name in ("add-a-solution.md", "write-dbt-models.md"))
 
@@ -137,7 +139,6 @@ def test_a_new_project_loads_and_passes_its_own_test(environment: Path, project:
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.long
 def test_the_solution_of_the_page_loads_in_it(environment: Path, followed: Path, variables: dict[str, str]) -> None:
     loaded = _load(environment, followed, variables)
     assert Path(loaded["package"]).is_relative_to(environment)
@@ -150,7 +151,6 @@ def test_the_solution_of_the_page_loads_in_it(environment: Path, followed: Path,
     assert "--module-name my_company.definitions" in loaded["configuration"]["supervisord.conf"]
 
 
-@pytest.mark.long
 def test_the_models_of_the_second_page_fit_their_contracts(
     environment: Path, followed: Path, variables: dict[str, str], tmp_path: Path
 ) -> None:
@@ -173,7 +173,6 @@ def test_the_models_of_the_second_page_fit_their_contracts(
     assert [file.name for file in (written / "dbt_project" / "generated").rglob("*.sql")] == ["plants_spine.sql"]
 
 
-@pytest.mark.long
 def test_it_loads_beside_the_assets_of_an_existing_project(environment: Path, followed: Path, variables: dict[str, str]) -> None:
     (followed / "my_company" / "definitions.py").write_text(EXISTING_PROJECT)
     # A variable of the project, named by its YAML.
@@ -194,7 +193,6 @@ def machine_with_uv(environment: Path, variables: dict[str, str], tmp_path: Path
     return own | {"PATH": path, "UV_FIND_LINKS": str(environment.parent)}
 
 
-@pytest.mark.long
 def test_the_workflow_of_a_new_project_passes(
     environment: Path, variables: dict[str, str], machine_with_uv: dict[str, str], tmp_path: Path
 ) -> None:
@@ -220,7 +218,6 @@ def folder_for_all() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.long
 def test_a_commit_is_deployed_and_one_with_a_fault_is_not(
     environment: Path, variables: dict[str, str], machine_with_uv: dict[str, str], folder_for_all: Path
 ) -> None:

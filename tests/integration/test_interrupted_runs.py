@@ -23,6 +23,8 @@ from mlops_assets.local import control
 from mlops_assets.runs.recovery import RETRY_SECONDS
 from mlops_assets.runs.workers import Workers
 
+pytestmark = pytest.mark.long
+
 LOGGER = logging.getLogger(__name__)
 
 MOMENTS = int(os.environ.get("MLOPS_CHAOS_MOMENTS", "1"))
@@ -94,19 +96,16 @@ def assert_goes_on(outcome: chaos.Outcome) -> None:
     assert outcome.retried < outcome.ready + RETRIED_SECONDS
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("fraction", FRACTIONS)
 def test_a_range_run_survives_the_death_of_everything(stack: Platform, range_run: chaos.Course, fraction: float) -> None:
     assert_goes_on(chaos.kill_at(stack, RANGE_RUN, fraction, range_run))
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("fraction", FRACTIONS)
 def test_a_training_survives_the_death_of_everything(training: Training, fraction: float) -> None:
     assert_goes_on(chaos.kill_at(training.stack, training.work, fraction, training.course))
 
 
-@pytest.mark.long
 def test_a_killed_worker_takes_its_dbt_with_it_and_its_run_alone_is_tried_again_without_up(
     stack: Platform, one_year: chaos.Course
 ) -> None:
@@ -169,7 +168,6 @@ def test_commands_wait_for_a_database_that_is_killed_while_they_ask(stack: Platf
     assert len(launched) == 3
 
 
-@pytest.mark.long
 def test_a_backup_of_a_run_in_progress_goes_on_elsewhere_after_the_death_of_everything(
     stack: Platform, range_run: chaos.Course, tmp_path: Path
 ) -> None:

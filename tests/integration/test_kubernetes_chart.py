@@ -45,6 +45,8 @@ from mlops_assets.runs.stuck import find_blockages
 from mlops_assets.schema.resources_section import StageResources
 from mlops_assets.stages.pod_tags import pod_tags
 
+pytestmark = pytest.mark.long
+
 VERSIONS = ("1.30", "1.35", kubernetes_validate.latest_version())
 OTHERS = {"ScaledObject", "RayCluster"}
 """Kinds of KEDA and KubeRay, of which there are no schemas."""
@@ -60,7 +62,7 @@ def test_helm_finds_no_fault(example: str) -> None:
     assert linted.returncode == 0, linted.stdout
 
 
-@pytest.mark.parametrize("version", [*(pytest.param(version, marks=pytest.mark.long) for version in VERSIONS[:-1]), VERSIONS[-1]])
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_api_accepts_every_object(example: str, version: str) -> None:
     for each in objects(example):

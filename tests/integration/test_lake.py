@@ -390,6 +390,7 @@ def run_all(processes: list[multiprocessing.context.SpawnProcess]) -> None:
             process.join()
 
 
+@pytest.mark.long
 def test_two_processes_that_write_the_same_new_partition_leave_it_once(make_lake: MakeLake) -> None:
     lake = make_lake()
     # The table is there before: what races is deleting nothing and inserting, as in ducklake#1393.
@@ -407,6 +408,7 @@ def test_two_processes_that_write_the_same_new_partition_leave_it_once(make_lake
     assert writers == [(1,)]
 
 
+@pytest.mark.long
 def test_four_processes_that_commit_to_one_table_lose_nothing(make_lake: MakeLake) -> None:
     lake = make_lake()
     lake.connect(read_only=False).close()

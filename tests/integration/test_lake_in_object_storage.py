@@ -25,6 +25,8 @@ from mlops_assets.lake.partition_range import PartitionRange
 from mlops_assets.lake.tables import LakeError, fingerprint
 from mlops_assets.monitoring.report_pages import fetch_report, report_path, write_report
 
+pytestmark = pytest.mark.long
+
 TABLE = "shop.orders"
 
 
@@ -135,7 +137,6 @@ def test_dbt_writes_there(lake: Lake, store: ObjectStore, tmp_path: Path) -> Non
     assert_hidden(tmp_path, done.stdout)
 
 
-@pytest.mark.long
 def test_a_branch_reads_there_and_writes_here(
     lake: Lake, create_database: Callable[[str], str], store: ObjectStore, tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ from mlops_assets.ml.skops_model import dump_pipeline, load_skops
 from mlops_assets.schema.solution import Serving, Worker
 from mlops_assets.serving.active import write_options
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[OnlineServer]:

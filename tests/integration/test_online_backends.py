@@ -325,6 +325,7 @@ def test_lmdb_keeps_the_former_values_when_a_push_is_killed(tmp_path: Path, view
 
 if "redis" in STORES:
 
+    @pytest.mark.long
     def test_redis_keeps_the_former_values_when_a_push_is_killed(redis_url: str, view: OnlineView) -> None:
         store, client = RedisStore(redis_url), redis.Redis.from_url(redis_url)
         state = push(store, view, [entity(str(n), 0.5, n) for n in range(1000)])

@@ -27,6 +27,8 @@ from mlops_assets.online_store.values import EntityValues, Flag, OnlineStoreErro
 from mlops_assets.schema.solution import Solution
 from mlops_assets.stages.inputs import SolutionInputs
 
+pytestmark = pytest.mark.long
+
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 DECLARED = late_inputs.DECLARED | {
     "name": "arrivals",

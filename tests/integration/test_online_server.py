@@ -56,7 +56,7 @@ def worker_server() -> Iterator[OnlineServer]:
         yield server
 
 
-@pytest.fixture(params=["server", "worker_server"])
+@pytest.fixture(params=["server", pytest.param("worker_server", marks=pytest.mark.long)])
 def either_server(request: pytest.FixtureRequest) -> OnlineServer:
     """A server whose models run in the process that accepted the request, and one whose models run in workers of LitServe."""
     return request.getfixturevalue(request.param)
@@ -281,6 +281,7 @@ def test_a_bundle_that_was_altered_leaves_the_old_one_and_is_told(either_server:
     (server.folder / "9.json").unlink()
 
 
+@pytest.mark.long
 def test_processes_are_replaced_one_by_one_without_a_lost_request(server: OnlineServer) -> None:
     before = server.workers()
     with load(server, callers=4) as found:
@@ -324,6 +325,7 @@ def test_a_process_that_ends_while_it_is_asked_whether_it_lives_is_replaced_at_o
     wait_for(lambda: len(server.workers() - {stopped}) == 2 and len(server.reports()) == 2)
 
 
+@pytest.mark.long
 def test_hostile_requests_never_make_the_server_fail(server: OnlineServer) -> None:
     command = [
         str(scripts_directory() / "schemathesis"), "run", f"{server.settings.serving_url}/openapi.json",
@@ -338,7 +340,7 @@ def test_hostile_requests_never_make_the_server_fail(server: OnlineServer) -> No
     assert server.post(server.row).ok
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("ending", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.long)])
 def test_a_server_that_is_started_again_answers_meanwhile(server: OnlineServer, ending: signal.Signals) -> None:
     before = server.workers()
     with load(server, callers=4) as found:

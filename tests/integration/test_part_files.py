@@ -104,6 +104,7 @@ def test_values_of_every_type_are_those_of_a_query(lake: Lake, columns: str) -> 
     assert content(lake, table) == content(lake, f"{table}_queries")
 
 
+@pytest.mark.long
 def test_a_table_that_files_cannot_join_gets_their_rows(lake: Lake) -> None:
     with lake.connect(read_only=False) as connection:
         connection.execute(

@@ -16,6 +16,8 @@ from mlops_assets.operations.rescoring import outdated_partitions
 from mlops_assets.predictions.outcomes import build_outcomes
 from mlops_assets.predictions.predictions import build_predictions
 
+pytestmark = pytest.mark.long
+
 TRAINED, LATER = "2020-02-10", "2020-02-20"
 FIRST, LAST = "2020-02-12", "2020-02-14"
 ROWS = 150

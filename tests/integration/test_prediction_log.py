@@ -131,6 +131,7 @@ def test_a_prediction_is_in_the_lake_with_all_that_it_saw(lake: Lake, nats: Nats
     assert kind == "FLOAT"
 
 
+@pytest.mark.long
 def test_killed_between_commit_and_acknowledgement_a_record_is_there_once(
     lake: Lake, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +148,7 @@ def test_killed_between_commit_and_acknowledgement_a_record_is_there_once(
     assert nats.run(lambda stream: stream.waiting(PREDICTIONS, SOLUTION, durable=f"lake-{SOLUTION}")) == 0
 
 
+@pytest.mark.long
 def test_two_runs_at_once_and_a_record_that_comes_after_the_window_add_each_once(lake: Lake, nats: NatsServer) -> None:
     publish(nats, *(record(number) for number in range(300)))
     with ThreadPoolExecutor(2) as threads:
@@ -158,6 +160,7 @@ def test_two_runs_at_once_and_a_record_that_comes_after_the_window_add_each_once
     assert rows(lake, f"SELECT count(*), count(DISTINCT prediction_id) FROM {TABLE}") == [(300, 300)]
 
 
+@pytest.mark.long
 def test_a_log_names_the_callers_that_have_a_token_of_their_own(lake: Lake, nats: NatsServer) -> None:
     publish(nats, record(1))
     assert ingest(lake, nats).success
@@ -249,6 +252,7 @@ def test_the_run_that_the_sensor_asks_for_reads_inputs_that_were_materialized_by
         assert instance.get_materialized_partitions(dg.AssetKey([SOLUTION, "prediction_log"])) == {"2020-01-02"}
 
 
+@pytest.mark.long
 def test_rows_that_a_former_release_kept_with_the_batch_are_moved_once(lake: Lake, nats: NatsServer) -> None:
     publish(nats, *(record(number) for number in range(3)))
     ingest(lake, nats)

@@ -13,6 +13,8 @@ from parcels import SOLUTION, SOURCE, SPINE_COLUMNS, declare, parcels_project
 
 from mlops_assets.core.project import Project
 
+pytestmark = pytest.mark.long
+
 Mlops = Callable[..., "subprocess.CompletedProcess[str]"]
 
 CSV = "parcel_id,sent_at,depot,weight_kg,distance_km,delivered_at\n"

@@ -34,6 +34,8 @@ from mlops_assets.stages.refusal import REFUSED_METADATA
 from mlops_assets.training.copied_contract import differences
 from mlops_assets.training.copied_version import read_original
 
+pytestmark = pytest.mark.long
+
 MADE_FOR, OWN, LATER = "2020-02-10", "2020-02-12", "2020-02-20"
 """For what staging trained, for what prod did, and a date after both."""
 ANNA = {LAUNCHED_BY_TAG: "anna", IDENTIFIED_BY_TAG: SIGN_IN}
@@ -263,7 +265,6 @@ def by_ward(clinic: Clinic) -> tuple[Clinic, Clinic]:
     return whole, wards
 
 
-@pytest.mark.long
 def test_a_model_of_a_segment_is_copied_to_its_segment(environments: Environments) -> None:
     versions = {}
     for clinic, day, configuration in (

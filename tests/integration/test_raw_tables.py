@@ -289,6 +289,7 @@ def test_values_outside_their_range_are_a_warning_until_there_are_many(
     assert (downstream.key in {event.asset_key for event in result.get_asset_materialization_events()}) is not stops
 
 
+@pytest.mark.long
 def test_january_of_the_real_flights(lake: Lake) -> None:
     folder = current_project().root / "mlops_assets" / "defs" / "nycflights13"
     declared = yaml.safe_load((folder / "defs.yaml").read_text())["attributes"]

@@ -31,6 +31,8 @@ from mlops_assets.training.monitoring_reference import load_leads, load_referenc
 from mlops_assets.training.recalibrated_version import fitted_days
 from mlops_assets.training.rival import find_leads
 
+pytestmark = pytest.mark.long
+
 CHAINS: tuple[Problem, ...] = ("binary_classification", "multiclass_classification")
 """A regression takes the same way: of it, only what the servers answer is of another kind (tests/unit/serving)."""
 
@@ -113,7 +115,6 @@ def test_the_gates_evaluate_on_rows_that_neither_model_nor_recalibration_has_see
     assert references[0].summary == references[1].summary
 
 
-@pytest.mark.long
 def test_the_same_again_finds_it_and_a_later_one_is_made_of_the_fitted_version(chains: dict[Problem, Chain]) -> None:
     chain = chains["binary_classification"]
     clinic, base, recalibrated = chain.clinic, chain.base, chain.recalibrated
@@ -131,7 +132,6 @@ def test_the_same_again_finds_it_and_a_later_one_is_made_of_the_fitted_version(c
     assert made_of.version == base.version
 
 
-@pytest.mark.long
 def test_a_candidate_is_compared_with_a_recalibrated_champion_as_it_was_before_the_hold_out(chains: dict[Problem, Chain]) -> None:
     clinic = chains["binary_classification"].clinic
     champion = clinic.train("2020-03-05", recalibrate=chains["binary_classification"].base.version)
@@ -159,9 +159,7 @@ def test_a_candidate_is_compared_with_a_recalibrated_champion_as_it_was_before_t
     ("gates", "refusing", "check", "skipped"),
     [
         ({"floor": {"accuracy": 0.999}}, "evaluation", "floor", ["deployment"]),
-        pytest.param(
-            {"maximum_onnx_difference": 1e-12}, "model", "onnx_parity", ["evaluation", "deployment"], marks=pytest.mark.long
-        ),
+        ({"maximum_onnx_difference": 1e-12}, "model", "onnx_parity", ["evaluation", "deployment"]),
     ],
 )
 def test_a_refused_candidate_is_a_result_and_no_failed_run(

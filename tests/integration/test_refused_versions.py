@@ -41,6 +41,8 @@ from mlops_assets.maintenance.model_maintenance import build_model_maintenance
 from mlops_assets.maintenance.refused_versions import ModelMaintenance, ModelUpkeep
 from mlops_assets.training.training_runs import MAKER_TAG, SOLUTION_TAG
 
+pytestmark = pytest.mark.long
+
 COMPLETE_AND = {COMPLETE_TAG: COMPLETE}
 REFUSED = {**COMPLETE_AND, GATES_TAG: GATES_FAILED}
 ACCEPTED = {**COMPLETE_AND, GATES_TAG: GATES_PASSED}

@@ -26,6 +26,8 @@ from mlops_assets.lake.lake import Lake
 from mlops_assets.local.environment import process_environment
 from mlops_assets.local.prepare import prepare
 
+pytestmark = pytest.mark.long
+
 VIEW = VIEWS[: VIEWS.index("    depot_parcels:")]
 DEFINITIONS = """import dagster as dg
 from mlops_assets.components.project import project_definitions
@@ -182,7 +184,6 @@ def test_what_three_changes_do_together(project: Project, production: Lake, tmp_
     assert changed == ["reviewed_shop/defs/parcel_delay/defs.yaml", "reviewed_shop/defs/parcels/defs.yaml"]
 
 
-@pytest.mark.long
 def test_each_change_alone(project: Project, production: Lake) -> None:
     _change(project, RENAMED)
     renamed = _answer()
@@ -213,7 +214,6 @@ def test_a_revision_that_does_not_exist_and_a_gate_that_does_not(project: Projec
     assert "contracts" in _diff("main", "--allow", "contract")[1]
 
 
-@pytest.mark.long
 def test_the_lake_may_be_in_object_storage(
     project: Project, production: Lake, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

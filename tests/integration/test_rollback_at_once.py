@@ -107,6 +107,7 @@ def test_a_switch_whose_run_does_not_come_is_recorded_by_the_sensor(example: Ser
     assert example.live == (2, 2)
 
 
+@pytest.mark.long
 def test_a_run_that_dies_between_switch_and_record_is_waited_for_and_then_made_up_for(example: ServedVersions) -> None:
     run = example.instance.create_run_for_job(dg.job(name="deploying")(lambda: None))
     begun = Switch(
@@ -138,6 +139,7 @@ def test_a_run_that_dies_between_switch_and_record_is_waited_for_and_then_made_u
     assert example.tick() == []
 
 
+@pytest.mark.long
 def test_a_command_that_is_killed_at_any_moment_leaves_one_record_or_none(example: ServedVersions) -> None:
     """Killed before each change that it makes: before the first one nothing happened, afterwards its rollback is recorded once."""
     seen: Counter[str] = Counter()

@@ -22,6 +22,8 @@ from waiting import is_gone, wait_for
 from mlops_assets.runs.recovery import Action, recover_runs, worker_files
 from mlops_assets.runs.workers import WorkerState
 
+pytestmark = pytest.mark.long
+
 # The second asset waits for its child until the file `go` is there, and so can be killed while it works.
 CODE = """
 import os, pathlib, subprocess, threading, time
@@ -138,7 +140,6 @@ def test_a_killed_worker_takes_its_child_with_it_and_its_run_goes_on(platform: P
     platform.goes_on(run_id)
 
 
-@pytest.mark.long
 def test_the_monitoring_of_dagster_notices_it_too_and_leaves_a_stopped_worker_alone(platform: Platform) -> None:
     run_id = platform.working()
     worker = psutil.Process(int((worker_files(platform.instance).directory / f"{run_id}.lock").read_text()))
@@ -165,7 +166,6 @@ def test_a_run_that_is_canceled_ends_with_its_child_and_is_not_tried_again(platf
     assert platform.instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED])) == []
 
 
-@pytest.mark.long
 def test_a_worker_ends_with_its_run_whatever_a_thread_of_it_waits_for(platform: Platform) -> None:
     for name in ("lingers", "go"):
         (platform.folder / name).touch()
@@ -176,7 +176,6 @@ def test_a_worker_ends_with_its_run_whatever_a_thread_of_it_waits_for(platform: 
     assert worker_files(platform.instance).state(run_id) is WorkerState.ABSENT
 
 
-@pytest.mark.long
 def test_a_worker_that_dies_while_it_starts_is_noticed(platform: Platform) -> None:
     run_id = platform.submit()
     platform.start()
@@ -187,7 +186,6 @@ def test_a_worker_that_dies_while_it_starts_is_noticed(platform: Platform) -> No
     platform.goes_on(run_id)
 
 
-@pytest.mark.long
 def test_a_worker_that_dies_after_its_last_step_has_all_done_again(platform: Platform) -> None:
     for name in ("go", "hang"):
         (platform.folder / name).touch()

@@ -12,6 +12,8 @@ import pytest
 from mlops_assets.clients.search_storage import search_storage
 from mlops_assets.core.settings import SEARCH_DATABASE, Settings
 
+pytestmark = pytest.mark.long
+
 PROGRAM = """
 import json, sys, time
 from mlops_assets.ml.pipeline_steps import PipelineStep
@@ -72,7 +74,6 @@ def test_a_killed_search_goes_on_where_it_was(url: str, tmp_path: Path) -> None:
     assert rest < folds - 10
 
 
-@pytest.mark.long
 def test_two_processes_do_not_work_on_one_study_at_once(url: str, tmp_path: Path) -> None:
     settings = Settings.from_environment({"MLOPS_HOME": str(tmp_path), "MLOPS_POSTGRES_URL": url})
     with search_storage(settings, "shared"):

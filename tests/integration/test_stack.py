@@ -22,6 +22,8 @@ from mlops_assets.local import control, leftovers, postgres
 from mlops_assets.local.environment import process_environment, scripts_directory
 from mlops_assets.local.supervisor import MARKER_VARIABLE, Supervisor
 
+pytestmark = pytest.mark.long
+
 ALL_SERVICES = {
     "postgres",
     "nats",
@@ -138,7 +140,6 @@ def test_a_killed_server_comes_back(stack: Settings, name: str) -> None:
     wait_for(lambda: (now := states(stack)[name])[0] == "running" and now[1] != before)
 
 
-@pytest.mark.long
 def test_a_killed_supervisor_leaves_servers_that_up_replaces(stack: Settings) -> None:
     orphans = {process.pid for process in leftovers.find_processes(stack)}
     os.kill(Supervisor(stack).pid(), signal.SIGKILL)
@@ -227,7 +228,6 @@ def test_down_leaves_no_process_behind(stack: Settings) -> None:
     assert {state for state, _ in states(stack).values()} == {"stopped"}
 
 
-@pytest.mark.long
 def test_dev_shows_the_logs_until_it_is_stopped_and_then_stops_the_stack_and_leaves_postgres_of_ones_own(tmp_path: Path) -> None:
     own = temporary_settings()
     postgres.initialise_data_directory(own)

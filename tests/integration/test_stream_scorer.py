@@ -102,6 +102,7 @@ def answers(nats: NatsServer) -> list[PredictionRecord]:
     return [decode_record(message.data) for message in nats.messages(PREDICTIONS, SOLUTION)]
 
 
+@pytest.mark.long
 def test_each_event_is_answered_once_through_kills_of_scorers_and_server(nats: NatsServer, home: Path, start: Start) -> None:
     champion(home, 1)
     ask(nats, range(3000))
@@ -165,6 +166,7 @@ def test_a_new_champion_takes_over_without_a_lost_or_doubled_answer(nats: NatsSe
     assert {1, 2} == set(versions)
 
 
+@pytest.mark.long
 def test_asked_to_stop_a_scorer_leaves_no_event_to_wait_for(nats: NatsServer, home: Path, start: Start) -> None:
     champion(home, 1)
     scorer = start()

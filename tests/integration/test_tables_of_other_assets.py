@@ -13,6 +13,8 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.lake.lake import Lake
 from mlops_assets.local.prepare import prepare
 
+pytestmark = pytest.mark.long
+
 ASSETS = """
 import dagster as dg
 

@@ -17,6 +17,8 @@ from mlops_assets.core.settings import Settings
 from mlops_assets.operations.project_files import create_project
 from mlops_assets.operations.touched_parts import find_touched_parts, has_effect
 
+pytestmark = pytest.mark.long
+
 STAGING = """select parcel_id, sent_date, sent_at, depot, weight_kg, distance_km, delivered_at, _loaded_at
 from {{ source('raw', 'parcels') }}
 where {{ mlops.in_window('sent_date') }}

@@ -65,6 +65,7 @@ def migrated(release: Path) -> Iterator[tuple[Platform, Settings]]:
         yield platform, settings
 
 
+@pytest.mark.long
 def test_a_moved_state_of_an_earlier_release_is_migrated(release: Path) -> None:
     with migrated(release) as (platform, _), control.storage(platform.settings):
         query = "SELECT count(*) FROM former.predictions UNION ALL SELECT count(*) FROM former.prediction_log"
@@ -202,6 +203,7 @@ def assert_way_back(folder: Path, platform: Platform) -> None:
     assert read_history(platform.settings) == []
 
 
+@pytest.mark.long
 def test_a_newer_state_is_refused_and_a_plain_update_of_packages_is_not() -> None:
     with new_home() as settings:
         with control.storage(settings):

@@ -29,6 +29,8 @@ from mlops_assets.predictions.prediction_log_sensor import _waiting
 from mlops_assets.serving.active import CHAMPION_LINK, linked_bundle
 from mlops_assets.serving.bundle_loading import load_bundle
 
+pytestmark = pytest.mark.long
+
 SOLUTION = "flight_delay"
 NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept": "text/html"}
 
@@ -121,7 +123,6 @@ def test_a_branch_has_what_production_has_and_is_gone_without_a_trace(platform: 
     assert remove_branch(project, "a-change") is None
 
 
-@pytest.mark.long
 def test_an_interrupted_up_is_done_again_and_removed_as_well(platform: Platform, demo: Demo, project: Project) -> None:
     production = state(platform)
 
@@ -140,7 +141,6 @@ def test_an_interrupted_up_is_done_again_and_removed_as_well(platform: Platform,
     assert state(platform) == production
 
 
-@pytest.mark.long
 def test_branches_run_side_by_side_and_write_nothing_of_production(platform: Platform, demo: Demo) -> None:
     production = state(platform)
     started = platform.mlops_process("branch", "up", "Side-A")

@@ -15,6 +15,8 @@ from running_stack import Platform
 import mlops_assets
 from mlops_assets.core.keys import SEGMENT_STAGES
 
+pytestmark = pytest.mark.long
+
 SOLUTION = "employment"
 TRAINING_DATE = "2017-01-01"
 FOLDERS = ("census", "census_features", SOLUTION)
@@ -67,7 +69,6 @@ def test_the_graph_has_the_same_stages_as_every_solution() -> None:
     assert keys <= others
 
 
-@pytest.mark.long
 def test_every_asset_declares_what_it_reads_and_reads_what_it_declares(reads: Reads) -> None:
     """The stages are those of `test_hostile_names.py`, which runs every one."""
     # Nothing was asked of a server.
@@ -77,7 +78,6 @@ def test_every_asset_declares_what_it_reads_and_reads_what_it_declares(reads: Re
     assert {dg.AssetKey(["raw", "census"]), dg.AssetKey(["features", "census_statistics"])} <= set(reads)
 
 
-@pytest.mark.long
 def test_the_performance_estimated_without_labels_is_the_realised_one(platform: Platform, reads: Reads) -> None:
     """As that of flights in `test_flight_delay.py`, here in every year."""
     errors = platform.rows(

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
 from running_stack import Platform
 
 from mlops_assets.lake.tables import fingerprint
+
+pytestmark = pytest.mark.long
 
 TABLE = "upkeep.numbers"
 

@@ -136,6 +136,7 @@ def test_an_alias_moved_by_hand_is_recorded(platform: Platform, versions: tuple[
     assert live(platform) == (first, first, first)
 
 
+@pytest.mark.long
 def test_an_alias_moved_by_hand_to_a_refused_version_is_moved_back(platform: Platform, versions: tuple[int, int]) -> None:
     first, second = versions
     platform.registry.tag(SOLUTION, second, {"status": "rejected"})
@@ -164,6 +165,7 @@ def test_an_altered_bundle_is_refused_until_it_is_fetched_again(platform: Platfo
     assert live(platform) == (second, second, second)
 
 
+@pytest.mark.long
 def test_a_version_whose_tags_were_written_by_hand_is_not_promoted(platform: Platform, versions: tuple[int, int]) -> None:
     before, client = live(platform), platform.registry.client
     accepted = platform.registry.get(SOLUTION, before[1])
@@ -234,6 +236,7 @@ def test_a_bundle_that_was_replaced_in_the_registry_is_refused(platform: Platfor
         shutil.rmtree(folder)
 
 
+@pytest.mark.long
 def test_versions_are_signed_again_when_the_key_is_lost(platform: Platform, versions: tuple[int, int]) -> None:
     version = live(platform)[0]
     record = platform.settings.serving_directory / SOLUTION / f"{version}.json"

@@ -21,6 +21,8 @@ from mlops_assets.stages.inputs import SolutionInputs
 from mlops_assets.training.evaluation import build_evaluation
 from mlops_assets.training.model import build_model
 
+pytestmark = pytest.mark.long
+
 SOLUTION, SEGMENT = "flight_delay", "JFK"
 UNLIMITED = {"roc_auc": 1.0}
 """A tolerance that every candidate keeps."""

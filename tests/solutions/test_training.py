@@ -12,6 +12,8 @@ from running_stack import Demo, Platform
 from mlops_assets.lake.datasets import recorded_datasets
 from mlops_assets.training.training_runs import logged_trials
 
+pytestmark = pytest.mark.long
+
 SOLUTION = "flight_delay"
 # Within the two months that the demo loaded, and not the date that it trained for.
 TRAINING_DATE = "2013-02-14"

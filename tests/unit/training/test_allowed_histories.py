@@ -114,7 +114,7 @@ def test_weights_need_an_estimator_that_takes_them() -> None:
         update={"type": "sklearn.neighbors.KNeighborsRegressor", "parameters": {}}
     )
     training = solution.training.model_copy(update={"estimator": neighbours})
-    with pytest.raises(ConfigurationError, match="sample_weight"):
+    with pytest.raises(ConfigurationError, match="leave out the half_life of histories"):
         check_training(solution.model_copy(update={"training": training}))
 
 
