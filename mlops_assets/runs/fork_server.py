@@ -1,23 +1,23 @@
 """The process from which the workers of runs are forked: `python -m mlops_assets.runs.fork_server <socket>`.
 
 It has loaded the definitions and the libraries of steps, and holds nothing else: no thread of Python's, no connection, no open file. A
-forked worker shares that memory and begins with its run at once, where a new process imports for seconds. The server begins anew when
-a file that it has loaded changes. See docs/adr/0035.
+forked worker shares that memory and begins with its run at once, where a new process imports for seconds. The server forks as soon as it
+has the definitions, and loads the libraries until a request comes and afterwards: the first run after a start or a change waits for the
+former alone. It begins anew when a file that it has loaded changes. See docs/adr/0037.
 """
 
 import contextlib
-import functools
 import gc
 import importlib
 import logging
 import os
+import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlops_assets.core.named_lines import name_lines
 from mlops_assets.core.project import Project, current_project
@@ -26,9 +26,6 @@ from mlops_assets.runs import dbt_processes, worker
 _log = logging.getLogger(__name__)
 
 LIBRARIES = (
-    # Looks for each of its thousand functions in all modules that are loaded: the first, it takes a second less.
-    "skops.io",
-    "dagster._cli",
     "duckdb",
     "ibis.backends.sql.compilers",
     "jinja2",
@@ -45,13 +42,14 @@ LIBRARIES = (
     "pyarrow.dataset",
     "pyarrow.parquet",
     "skl2onnx",
+    "skops.io",
     "sklearn.compose",
     "sklearn.ensemble",
     "sklearn.linear_model",
     "sklearn.pipeline",
     "sqlglot.dialects.duckdb",
 )
-"""What the steps of a run import when they need it."""
+"""What the steps of a run import when they need it. Before them come the definitions, which do without."""
 
 _DEFINITIONS = {".py", ".yaml", ".yml"}
 _MAXIMUM_REQUEST_BYTES = 1 << 20
@@ -101,18 +99,15 @@ def main(path: Path) -> None:
     """Serve at the socket `path` until stopped. A forked worker ends with its run."""
     path.unlink(missing_ok=True)
     project = current_project()
-    loaded = _load(project)
-    fingerprint = _fingerprint(project)
-    _log.warning("Loaded %s of %s.", "the definitions" if loaded else "the libraries, not the definitions,", project.root)
+    importlib.import_module("dagster._cli")
+    _load_definitions(project)
     with _listen(path) as listener:
-        request = _serve(listener, functools.partial(_fingerprint, project), fingerprint)
+        request = _serve(listener, _LoadedFiles(project))
     worker.main(request.lock, request.directory, request.arguments)
 
 
-def _load(project: Project) -> bool:
-    """Import what runs need. Returns whether the definitions could be loaded: a run that cannot load them says why."""
-    for name in LIBRARIES:
-        importlib.import_module(name)
+def _load_definitions(project: Project) -> None:
+    """Load the definitions, unless they cannot be: a run says why."""
     from dagster._core.code_pointer import CodePointer
     from dagster._core.definitions.reconstruct import initialize_repository_def_from_pointer
 
@@ -120,14 +115,26 @@ def _load(project: Project) -> bool:
     try:
         repository = initialize_repository_def_from_pointer(pointer)
     except Exception:
-        _log.exception("The definitions cannot be loaded.")
-        return False
-    finally:
-        # After the definitions, which do without dbt (mlops_assets/features/dagster_dbt.py).
-        dbt_processes.load_dbt()
+        _log.exception("The definitions of %s cannot be loaded.", project.root)
+        return
     # A run finds what was loaded where it would load it from.
     sys.modules[project.entry_point].defs = repository  # type: ignore[attr-defined]
-    return True
+    _log.warning("Loaded the definitions of %s.", project.root)
+
+
+def _load_libraries(files: "_LoadedFiles") -> Iterator[str]:
+    """Import what the steps of runs need, a library with each step. dbt comes after the definitions (mlops_assets/features/dagster_dbt.py)."""
+    dbt_processes.load_dbt()
+    files.add_modules()
+    yield "dbt"
+    for name in LIBRARIES:
+        importlib.import_module(name)
+        files.add_modules()
+        yield name
+    # Shared pages stay shared when nothing counts references anew.
+    gc.collect()
+    gc.freeze()
+    _log.warning("Loaded the libraries of steps.")
 
 
 def _listen(path: Path) -> socket.socket:
@@ -141,19 +148,19 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-def _serve(listener: socket.socket, current_fingerprint: Any, fingerprint: frozenset[Any]) -> ForkRequest:
-    """Fork a worker for each request. Returns the request in the worker."""
+def _serve(listener: socket.socket, files: "_LoadedFiles") -> ForkRequest:
+    """Fork a worker for each request, and load libraries until it comes. Returns the request in the worker."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel collects workers that end
-    # Shared pages stay shared when nothing counts references anew.
-    gc.collect()
-    gc.freeze()
+    libraries = _load_libraries(files)
     while True:
+        while not select.select([listener], [], [], 0)[0] and next(libraries, ""):
+            pass
         connection, _ = listener.accept()
         with connection:
             request = _receive(connection)
             if request is None:
                 continue
-            if current_fingerprint() != fingerprint:
+            if files.have_changed():
                 connection.sendall(_CHANGED)
                 os.execv(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]])  # noqa: S606
             sys.stdout.flush()
@@ -200,32 +207,43 @@ def _become_worker(request: ForkRequest) -> None:
     np.random.seed()
 
 
-def _fingerprint(project: Project) -> frozenset[tuple[str, int, int]]:
-    """The files that were loaded, with their sizes and times of change."""
-    return frozenset(
-        (str(path), status.st_size, status.st_mtime_ns)
-        for path in _loaded_files(project)
-        if (status := _status(path)) is not None
-    )
+class _LoadedFiles:
+    """The files of the imported modules, and those that the definitions were read from, with their sizes and times of change then."""
+
+    def __init__(self, project: Project):
+        self._project = project
+        self._definitions = _states(self._definition_files())
+        self._modules: dict[str, tuple[int, int] | None] = {}
+        self.add_modules()
+
+    def add_modules(self) -> None:
+        """Take in what was imported since."""
+        files = {file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+        self._modules |= _states(files - self._modules.keys())
+
+    def have_changed(self) -> bool:
+        """Whether a file has changed since it was loaded, or the definitions would be read from others."""
+        return _states(self._definition_files()) != self._definitions or _states(self._modules) != self._modules
+
+    def _definition_files(self) -> Iterator[str]:
+        project = self._project
+        yield from (str(path) for path in project.definitions_directory.rglob("*") if path.suffix in _DEFINITIONS)
+        yield from map(str, project.environments_directory.glob("*.env"))
+        yield from map(str, (project.environment_file, project.root / "pyproject.toml", project.dbt_manifest))
 
 
-def _loaded_files(project: Project) -> Iterator[Path]:
-    """The files of the imported modules, and those that the definitions are read from."""
-    for module in list(sys.modules.values()):
-        if file := getattr(module, "__file__", None):
-            yield Path(file)
-    yield from (path for path in project.definitions_directory.rglob("*") if path.suffix in _DEFINITIONS)
-    yield from project.environments_directory.glob("*.env")
-    yield project.environment_file
-    yield project.root / "pyproject.toml"
-    yield project.dbt_manifest
+def _states(files: Iterable[str]) -> dict[str, tuple[int, int] | None]:
+    """File -> its size and time of change, None where there is none."""
+    return {file: _state(file) for file in files}
 
 
-def _status(path: Path) -> os.stat_result | None:
+def _state(file: str) -> tuple[int, int] | None:
     try:
-        return path.stat()
-    except FileNotFoundError:
+        # Of thousands of files before each fork: a path of each would take longer than the call.
+        status = os.stat(file)  # noqa: PTH116
+    except OSError:
         return None
+    return status.st_size, status.st_mtime_ns
 
 
 if __name__ == "__main__":

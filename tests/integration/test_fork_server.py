@@ -104,8 +104,11 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     path.parent.mkdir(parents=True)
     with run_instance(home) as instance:
         environment = os.environ | {PROJECT_VARIABLE: str(root)}
-        server = subprocess.Popen([sys.executable, "-m", "mlops_assets.runs.fork_server", str(path)], env=environment, cwd=root)
-        wait_for(path.exists)
+        with (home / "log").open("wb") as log:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "mlops_assets.runs.fork_server", str(path)], env=environment, cwd=root, stderr=log
+            )
+        wait_for(lambda: "Loaded the libraries" in (home / "log").read_text())
         yield Company(root, instance, server, path)
         server.kill()
         server.wait()
@@ -167,9 +170,13 @@ def test_changed_code_is_loaded_again(company: Company) -> None:
     code.write_text(code.read_text().replace("version = 1", "version = 22"))
     company.wait_for(company.launch(), DagsterRunStatus.SUCCESS)
     assert company.facts()[-1][:2] == [str(os.getpid()), "22"]
+    # As soon as it has the definitions, and has loaded few libraries.
     wait_for(company.socket_path.exists)
     company.wait_for(company.launch(), DagsterRunStatus.SUCCESS)
     assert company.facts()[-1][:2] == [str(company.server.pid), "22"]
+    code.write_text(code.read_text().replace("version = 22", "version = 333"))
+    company.wait_for(company.launch(), DagsterRunStatus.SUCCESS)
+    assert company.facts()[-1][:2] == [str(os.getpid()), "333"]
 
 
 def request(tmp_path: Path) -> ForkRequest:
