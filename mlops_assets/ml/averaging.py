@@ -2,9 +2,12 @@
 
 import copy
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mlops_assets.ml.threads import limited_to, plan_fits
 
 if TYPE_CHECKING:
     from sklearn.ensemble import VotingClassifier, VotingRegressor
@@ -18,15 +21,21 @@ def fit_average(estimator: Any, features: Any, labels: np.ndarray, histories: Se
     from sklearn.base import is_classifier
 
     classes = np.unique(labels) if is_classifier(estimator) else None
-    fitted = []
-    for weights in histories:
-        taken = np.flatnonzero(weights > 0)
-        if not len(taken) or (classes is not None and len(np.unique(labels[taken])) < len(classes)):
-            continue
-        alike = np.ptp(weights[taken]) == 0
-        fitted.append(
-            copy.deepcopy(estimator).fit(features[taken], labels[taken], **({} if alike else {"sample_weight": weights[taken]}))
-        )
+    chosen = [
+        (weights[taken], taken)
+        for weights in histories
+        if len(taken := np.flatnonzero(weights > 0)) and (classes is None or len(np.unique(labels[taken])) == len(classes))
+    ]
+
+    def fit(part: tuple[np.ndarray, np.ndarray], threads: int) -> Any:
+        weights, taken = part
+        weighted = {} if np.ptp(weights) == 0 else {"sample_weight": weights}
+        with limited_to(threads):
+            return copy.deepcopy(estimator).fit(features[taken], labels[taken], **weighted)
+
+    plan = plan_fits([len(taken) for _, taken in chosen])
+    with ThreadPoolExecutor(plan.side_by_side) as pool:
+        fitted = list(pool.map(fit, chosen, plan.threads))
     if len(fitted) < 2:
         return fitted[0] if fitted else None
     return average_of(fitted, classes)

@@ -16,6 +16,7 @@ import numpy as np
 from mlops_assets.ml.boosting_libraries import labels_for, library_of
 from mlops_assets.ml.matrix import FeatureSchema
 from mlops_assets.ml.pipeline_steps import TARGET_TYPES, PipelineStep, class_path, explained, shuffled_folds
+from mlops_assets.ml.threads import limited_to, plan_fits
 from mlops_assets.ml.weighted_binning import sort_once
 from mlops_assets.schema.problem import Problem, check_problem
 
@@ -122,7 +123,8 @@ def fit_pipeline(
     estimator = class_path(pipeline.named_steps[ESTIMATOR_STEP])
     with explained(*_fit_advice(estimator, frame)):
         if not _fit_average(pipeline, frame, labels, histories):
-            pipeline.fit(frame, labels, **({} if weights is None else {f"{ESTIMATOR_STEP}__sample_weight": weights}))
+            with limited_to(*plan_fits([len(frame)]).threads):
+                pipeline.fit(frame, labels, **({} if weights is None else {f"{ESTIMATOR_STEP}__sample_weight": weights}))
     for step in fitted_steps(pipeline):
         if isinstance(step, TargetEncoder):
             step.encodings_ = [np.float64(np.float32(encoding)) for encoding in step.encodings_]
