@@ -5,12 +5,13 @@ each may look unimportant.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from mlops_assets.ml.matrix import FeatureSchema, categorical_matrix, numeric_matrix
 from mlops_assets.schema.metric_names import greater_is_better
 
 REPEATS = 5
@@ -41,22 +42,28 @@ class Importances:
 def permutation_importance(
     *,
     table: pa.Table,
-    features: Sequence[str],
+    schema: FeatureSchema,
     metric: str,
-    evaluate: Callable[[pa.Table, np.ndarray], float | None],
+    evaluate: Callable[[np.ndarray, np.ndarray, np.ndarray], float | None],
     seed: int,
     maximum_seconds: float,
 ) -> Importances | None:
-    """The importance of `features`, columns of `table`.
+    """The importance of the features of `schema`, columns of `table`.
 
-    `evaluate` gives the value of `metric` for rows like those of `table` and the positions of the sample's rows in it. No further
-    repeat begins after `maximum_seconds`: a model so slow gets fewer, at least one. None when the metric is not defined on the sample.
+    `evaluate` gives the value of `metric` for a sample of rows: the matrices of its numeric and categorical features, as `ml/matrix.py`
+    makes them, and its positions in `table`. No further repeat begins after `maximum_seconds`: a model so slow gets fewer, at least one.
+    None when the metric is not defined on the sample.
     """
     random = np.random.default_rng(seed)
+    features = schema.names
     size = max(1, min(table.num_rows, _MOST_ROWS, _MOST_SCORED_ROWS // (REPEATS * len(features))))
     positions = np.sort(random.choice(table.num_rows, size=size, replace=False))
-    sample = table.take(pa.array(positions)).combine_chunks()
-    intact = evaluate(sample, positions)
+    sample = table.select(list(features)).take(pa.array(positions))
+    numeric = numeric_matrix(sample, schema.numeric, schema.origins)
+    categorical = categorical_matrix(sample, schema.categorical)
+    columns = {name: numeric[:, place] for place, name in enumerate(schema.numeric)}
+    columns |= {name: categorical[:, place] for place, name in enumerate(schema.categorical)}
+    intact = evaluate(numeric, categorical, positions)
     if intact is None:
         return None
     sign = 1 if greater_is_better(metric) else -1
@@ -64,8 +71,11 @@ def permutation_importance(
     repeats, began = 0, time.monotonic()
     while repeats < REPEATS and (repeats == 0 or time.monotonic() - began < maximum_seconds):
         for place, name in enumerate(features):
-            shuffled = sample.column(name).take(pa.array(random.permutation(size)))
-            value = evaluate(sample.set_column(sample.column_names.index(name), name, shuffled), positions)
+            column = columns[name]
+            values = column.copy()
+            column[:] = values[random.permutation(size)]
+            value = evaluate(numeric, categorical, positions)
+            column[:] = values
             losses[repeats, place] = sign * (intact - (intact if value is None else value))
         repeats += 1
     measured = losses[:repeats]

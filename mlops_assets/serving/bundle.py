@@ -153,6 +153,10 @@ class Bundle:
         else:
             numeric = numeric_matrix(table, schema.numeric, schema.origins)
             answers = self.predict(numeric, categorical_matrix(table, schema.categorical))
+        return self.answers_table(answers)
+
+    def answers_table(self, answers: np.ndarray) -> pa.Table:
+        """What follows from the `answers` of `predict`, with the columns of `score`."""
         if self.contract.problem == "regression":
             return pa.Table.from_arrays([_array(answers.reshape(-1))], names=["value"])
         score, positions = self.decide(answers)

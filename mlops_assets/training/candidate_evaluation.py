@@ -180,14 +180,13 @@ def _importances(solution: Solution, bundle: "Bundle", holdout: "pa.Table", labe
 
     metric = solution.training.metric
 
-    def value(rows: "pa.Table", positions: "np.ndarray") -> float | None:
-        evaluated = _evaluated_rows(solution, bundle, rows, labels[positions])
-        return evaluated.values((metric,))[metric]
+    def value(numeric: "np.ndarray", categorical: "np.ndarray", positions: "np.ndarray") -> float | None:
+        scored = bundle.answers_table(bundle.predict(numeric, categorical))
+        return evaluated_predictions(solution, bundle.contract, scored, labels[positions]).values((metric,))[metric]
 
-    names = bundle.contract.feature_schema.names
     return permutation_importance(
-        table=holdout.select(list(names)),
-        features=names,
+        table=holdout,
+        schema=bundle.contract.feature_schema,
         metric=metric,
         evaluate=value,
         seed=solution.training.seed,

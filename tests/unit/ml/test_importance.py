@@ -4,6 +4,7 @@ import pytest
 from sklearn.metrics import mean_absolute_error, roc_auc_score
 
 from mlops_assets.ml.importance import REPEATS, Importances, permutation_importance
+from mlops_assets.ml.matrix import FeatureSchema
 
 RANDOM = np.random.default_rng(0)
 TABLE = pa.table(
@@ -14,8 +15,9 @@ LABELS = (SIGNAL + RANDOM.normal(0, 0.5, 2000) > 0).astype(int)
 
 
 def found(metric: str, seconds: float = 60) -> Importances:
-    def evaluate(rows: pa.Table, positions: np.ndarray) -> float:
-        predicted = rows.column("signal").to_numpy() + 0.3 * rows.column("weak").to_numpy()
+    def evaluate(numeric: np.ndarray, categorical: np.ndarray, positions: np.ndarray) -> float:
+        assert categorical.shape == (len(positions), 1)
+        predicted = numeric[:, 0] + 0.3 * numeric[:, 1]
         return float(
             roc_auc_score(LABELS[positions], predicted)
             if metric == "roc_auc"
@@ -23,7 +25,12 @@ def found(metric: str, seconds: float = 60) -> Importances:
         )
 
     importances = permutation_importance(
-        table=TABLE, features=TABLE.column_names, metric=metric, evaluate=evaluate, seed=3, maximum_seconds=seconds
+        table=TABLE,
+        schema=FeatureSchema.from_arrow(TABLE.schema, TABLE.column_names),
+        metric=metric,
+        evaluate=evaluate,
+        seed=3,
+        maximum_seconds=seconds,
     )
     assert importances is not None
     return importances
@@ -46,7 +53,12 @@ def test_it_is_repeatable_and_bounded() -> None:
 def test_rows_that_define_no_metric_have_no_importance() -> None:
     assert (
         permutation_importance(
-            table=TABLE, features=["signal"], metric="roc_auc", evaluate=lambda rows, positions: None, seed=0, maximum_seconds=1
+            table=TABLE,
+            schema=FeatureSchema(numeric=("signal",), categorical=()),
+            metric="roc_auc",
+            evaluate=lambda numeric, categorical, positions: None,
+            seed=0,
+            maximum_seconds=1,
         )
         is None
     )
