@@ -1,8 +1,9 @@
 """Base class and common field types of the YAML schemas."""
 
 import re
+from collections.abc import Iterator
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -36,15 +37,32 @@ class YamlModel(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _fill_in(cls, value: Any, info: ValidationInfo) -> Any:
-        # Pydantic would take `true` for 1.
-        if isinstance(value, bool) and not _takes_booleans(cls.model_fields[info.field_name or ""].annotation):
-            raise PydanticCustomError("boolean", "{given} is no value of this field", {"given": str(value).lower()})
+        _refuse_booleans(value, cls.model_fields[info.field_name or ""].annotation)
         return fill_in(value)
 
 
-def _takes_booleans(annotation: Any) -> bool:
-    if get_origin(annotation) in (Union, UnionType, Annotated):
-        return any(map(_takes_booleans, get_args(annotation)))
-    if get_origin(annotation) is Literal:
-        return any(isinstance(value, bool) for value in get_args(annotation))
-    return annotation in (bool, Any, object)
+def _refuse_booleans(value: Any, annotation: Any) -> None:
+    """Refuse `true` where a number is asked for, also within lists and mappings: pydantic would take it for 1."""
+    members = set(_members(annotation))
+    if isinstance(value, bool):
+        if members & {int, float} and not members & {bool, Any}:
+            raise PydanticCustomError("number", "a number is asked for, not {given}", {"given": str(value).lower()})
+        return
+    for member in members:
+        if isinstance(value, dict) and get_origin(member) is dict:
+            for item in value.values():
+                _refuse_booleans(item, get_args(member)[1])
+        elif isinstance(value, list) and get_origin(member) is list:
+            for item in value:
+                _refuse_booleans(item, get_args(member)[0])
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """The types that `annotation` unites, or itself."""
+    if get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    else:
+        yield annotation
