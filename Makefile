@@ -2,7 +2,7 @@
 # Needs Python 3.11 or 3.12, make and git; uv is used when it is there.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check audit build images lock dev chaos bench clean
+.PHONY: help install demo test test-integration test-all check audit build images lock dev chaos bench clean
 SHELL := /bin/bash
 
 # Compiled bytecode starts every process two to three times faster.
@@ -26,7 +26,7 @@ BENCH ?=
 UPGRADE ?=
 
 help:  ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36mmake %-17s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed  ## Create .venv with the locked packages, the DuckDB extensions and the dbt manifest
 	@$(MLOPS) prepare
@@ -42,13 +42,16 @@ demo: install  ## The whole loop on the real flights: load, train, deploy, score
 demo-elsewhere: install  ## The demo with its state on S3, Redis, NATS and Postgres, which it starts for the time (MONTHS=2 for a short one)
 	@$(BIN)/python tests/elsewhere.py $(MLOPS) demo $(if $(MONTHS),--months $(MONTHS))
 
-# Shared out by file, the tests on one running stack as one file (tests/conftest.py). Two workers have a stack and wait for it half of the time, two have none.
+# Shared out by file, the tests on one running stack as one file (tests/conftest.py): the worker that has it waits for it half of the time.
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25
 
-test: install  ## Run the tests but the long variants (TESTS="tests/unit -k word" for some of them)
-	@$(PYTEST) -m "not long" $(TESTS)
+test: install  ## Run the unit tests, and the main job on a running stack (TESTS="tests/unit -k word" for some of them)
+	@$(PYTEST) -m "not long" $(or $(TESTS),tests/unit tests/solutions)
 
-test-all: install  ## Run the tests with the long variants and more random examples
+test-integration: install  ## Run the tests of parts on real servers
+	@$(PYTEST) -m "not long" tests/integration
+
+test-all: install  ## Run every test, the long variants too, with more random examples
 	@MLOPS_EXAMPLES=10 $(PYTEST) $(TESTS)
 
 check: install  ## Lint, format, types and import layers

@@ -43,7 +43,7 @@ _ON_STACK_OF_CENSUS = (
     "tests/integration/test_another_user.py",
     *_KILLS_ITS_STACK,
 )
-_ON_STACK_OF_FLIGHTS = ("tests/solutions/", "tests/integration/test_dagster_ui.py", "tests/integration/test_secrets.py")
+_ON_STACK_OF_FLIGHTS = ("tests/solutions/",)
 _ON_STACK = (*_ON_STACK_OF_CENSUS, *_ON_STACK_OF_FLIGHTS)
 """The files whose tests use a worker's stack. pytest-xdist knows no more of a test than its name when it shares them out."""
 

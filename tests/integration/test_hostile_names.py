@@ -62,8 +62,6 @@ from mlops_assets.training.evaluation import build_evaluation
 from mlops_assets.training.model import build_model
 from mlops_assets.training.training_dataset import build_training_dataset
 
-pytestmark = pytest.mark.long
-
 NUMBERS = [
     # Aliases, columns and parameters of the platform's own SQL, today or before.
     *(

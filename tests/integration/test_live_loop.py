@@ -25,8 +25,6 @@ from mlops_assets.predictions.outcomes import build_outcomes
 from mlops_assets.predictions.predictions import build_predictions
 from mlops_assets.schema.monitoring_section import Retraining
 
-pytestmark = pytest.mark.long
-
 DATA, REPORTS = ("predictions", "outcomes"), ("drift_report", "performance_report", "retraining_decision")
 TRAINED = "2020-03-01"
 WEEKS = {"2020-03-02": "2020-03-08", "2020-03-09": "2020-03-15", "2020-03-16": "2020-03-22", "2020-03-23": "2020-03-29"}
