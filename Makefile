@@ -42,12 +42,9 @@ demo: install  ## The whole loop on the real flights: load, train, deploy, score
 demo-elsewhere: install  ## The demo with its state on S3, Redis, NATS and Postgres, which it starts for the time (MONTHS=2 for a short one)
 	@$(BIN)/python tests/elsewhere.py $(MLOPS) demo $(if $(MONTHS),--months $(MONTHS))
 
-# Shared out by file, the tests on one running stack as one file (tests/conftest.py): the worker that has it waits for it half
-# of the time. Each worker imports for half a minute of a processor.
-WORKERS := 4
-PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
+# Shared out by file, the tests on one running stack as one file (tests/conftest.py): the worker that has it waits for it half of the time.
+PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 25
 
-test: WORKERS := 3
 test: install  ## Run the unit tests, and the main job on a running stack (TESTS="tests/unit -k word" for some of them)
 	@$(PYTEST) -m "not long" $(or $(TESTS),tests/unit tests/solutions)
 
