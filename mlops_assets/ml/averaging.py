@@ -34,8 +34,15 @@ def fit_average(estimator: Any, features: Any, labels: np.ndarray, histories: Se
             return copy.deepcopy(estimator).fit(features[taken], labels[taken], **weighted)
 
     plan = plan_fits([len(taken) for _, taken in chosen])
-    with ThreadPoolExecutor(plan.side_by_side) as pool:
-        fitted = list(pool.map(fit, chosen, plan.threads))
+    if plan.side_by_side == 1:
+        fitted = list(map(fit, chosen, plan.threads))
+    else:
+        pool = ThreadPoolExecutor(plan.side_by_side)
+        try:
+            fitted = list(pool.map(fit, chosen, plan.threads))
+        finally:
+            # A run that is canceled waits for no fit: its process ends with them.
+            pool.shutdown(wait=False, cancel_futures=True)
     if len(fitted) < 2:
         return fitted[0] if fitted else None
     return average_of(fitted, classes)

@@ -43,9 +43,9 @@ class YamlModel(BaseModel):
 
 def _refuse_booleans(value: Any, annotation: Any) -> None:
     """Refuse `true` where a number is asked for, also within lists and mappings: pydantic would take it for 1."""
-    members = set(_members(annotation))
+    members = list(_members(annotation))
     if isinstance(value, bool):
-        if members & {int, float} and not members & {bool, Any}:
+        if (int in members or float in members) and bool not in members and Any not in members:
             raise PydanticCustomError("number", "a number is asked for, not {given}", {"given": str(value).lower()})
         return
     for member in members:

@@ -68,7 +68,6 @@ _PARTS = {
     "schema/feature_views_section.py": "unit/features/generated/test_rolling_view.py",
     "schema/time_partitions.py": "unit/components/test_loading.py",
     "schema/training_section.py": "unit/components/test_loading.py",
-    "schema/yaml_model.py": "unit/components/test_field_faults.py",
     "sources/arrow_types.py": "unit/sources/test_python_reader.py",
     "sources/csv_header.py": "unit/sources/test_reader.py",
     "sources/delivery_checks.py": "integration/test_raw_deliveries.py",

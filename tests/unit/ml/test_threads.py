@@ -1,7 +1,12 @@
 """Threads of fits: few rows have one, and many are fitted side by side with those that OpenMP has here, to the same models."""
 
+import signal
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -63,3 +68,32 @@ def test_what_a_fit_raises_is_raised() -> None:
     estimator = HistGradientBoostingClassifier(max_iter=2, max_bins=1)
     with threadpool_limits(2, user_api="openmp"), pytest.raises(ValueError, match="max_bins"):
         fit_average(estimator, features, labels, [np.ones(20_000), np.ones(20_000)])
+
+
+ENOUGH = threading.Event()
+
+
+class Endless(ClassifierMixin, BaseEstimator):
+    """An estimator whose fit does not end by itself."""
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> "Endless":
+        ENOUGH.wait()
+        return self
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_who_is_interrupted_waits_for_no_fit(threads: int) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    features, labels = np.zeros((20_000, 2)), np.arange(20_000) % 2
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with threadpool_limits(threads, user_api="openmp"), pytest.raises(KeyboardInterrupt):
+            fit_average(Endless(), features, labels, [np.ones(20_000), np.ones(20_000)])
+        assert not ENOUGH.is_set()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        ENOUGH.set()
+        ENOUGH.clear()
